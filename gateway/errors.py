@@ -1,0 +1,149 @@
+"""Everything that can go wrong, drawn once.
+
+    GatewayError
+    ├── Refusal                a request is answered with an error of contract 4.4 instead of being served
+    ├── ConfigurationError     every problem of a configuration file, with its place; exit code 2
+    ├── CannotStart            the command cannot run here and now, and what to do about it; exit code 2
+    └── StorageUnavailable     the database or Redis did not answer in time or at all
+
+A refusal carries what the caller may read (status, code, detail) and, apart from it, the private reason that goes
+to the log only. Errors of other libraries are turned into one of these where the library is called, and nowhere else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+
+class GatewayError(Exception):
+    """The root: nothing that the gateway raises on purpose lies outside of it."""
+
+
+# code -> (status, what the caller reads). The codes are the contract's (4.4); those below the line fill its gaps.
+CODES: Final[Mapping[str, tuple[int, str]]] = {
+    "bad_path": (400, "The request path is not in an accepted form"),
+    "bad_host": (400, "The Host header is missing, repeated or malformed"),
+    "bad_request": (400, "The request could not be understood"),
+    "email_taken": (400, "Email already registered"),
+    "token_missing": (401, "Not authenticated"),
+    "token_invalid": (401, "Invalid or expired token"),
+    "token_expired": (401, "Invalid or expired token"),
+    "token_revoked": (401, "Invalid or expired token"),
+    "user_inactive": (401, "User not found or inactive"),
+    "invalid_credentials": (401, "Invalid email or password"),
+    "refresh_invalid": (401, "Invalid or expired refresh token"),
+    "refresh_reused": (401, "Refresh token was used before; the session has been ended"),
+    "forbidden": (403, "Insufficient permissions"),
+    "account_disabled": (403, "Account is disabled"),
+    "registration_closed": (403, "Registration is closed"),
+    "websocket_not_allowed": (403, "WebSocket is not allowed on this route"),
+    "origin_not_allowed": (403, "Origin is not allowed on this route"),
+    "no_route": (404, "Nothing is served at this path"),
+    "method_not_allowed": (405, "This method is not served at this path"),
+    "request_timeout": (408, "The request came too slowly"),
+    "body_too_large": (413, "The request body is too large"),
+    "rate_limited": (429, "Too many requests"),
+    "locked_out": (429, "Too many failed attempts; try again later"),
+    "headers_too_large": (431, "The request head is too large"),
+    "method_not_implemented": (501, "This method is not implemented"),
+    "upstream_unreachable": (502, "The upstream could not be reached"),
+    "upstream_invalid": (502, "The upstream gave an invalid response"),
+    "upstream_unavailable": (503, "No upstream is available at the moment"),
+    "overloaded": (503, "The gateway is overloaded; try again shortly"),
+    "storage_unavailable": (503, "A store the gateway needs is unavailable; try again shortly"),
+    "upstream_timeout": (504, "The upstream did not answer in time"),
+    # ---- where the contract names a status or a situation, but no code
+    "invalid_fields": (422, "Some fields are missing or not acceptable"),
+    "unsupported_media_type": (415, "The request body has a media type that is not accepted here"),
+    "not_found": (404, "There is no such thing here"),
+    "last_admin": (409, "The last active administrator cannot be disabled, demoted or deleted"),
+    "internal_error": (500, "The gateway failed to answer; the failure has been logged"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field of a request body that is not acceptable: its name and a sentence for a person."""
+
+    field: str
+    message: str
+
+
+class Refusal(GatewayError):
+    """A request that is answered with an error.
+
+    `code` is a key of CODES; `detail` replaces the table's sentence where one more precise helps and tells nothing
+    secret; `reason` is for the log only. `retry_after` is in seconds. `allow` is the value of a 405's Allow header.
+    `presented` says that a credential came with the request, so that a 401 names `invalid_token` (RFC 6750 3.1:
+    a request without any credential must not be told an error code). `route` is the name of the route that refused.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        reason: str = "",
+        *,
+        detail: str | None = None,
+        presented: bool = False,
+        retry_after: int | None = None,
+        allow: str | None = None,
+        fields: Sequence[FieldError] = (),
+        route: str | None = None,
+    ) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.status, default = CODES[code]
+        self.detail = detail if detail is not None else default
+        self.reason = reason
+        self.presented = presented
+        self.retry_after = retry_after
+        self.allow = allow
+        self.fields = tuple(fields)
+        self.route = route
+
+    @property
+    def title(self) -> str:
+        """The status in words, as RFC 9457 asks where `type` is about:blank."""
+        return HTTPStatus(self.status).phrase
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing wrong in a file. `line` and `column` count from 1; `key` is the dotted path (`routes[2].upstream`)."""
+
+    file: str
+    line: int
+    column: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.key}: {self.message}"
+
+
+class ConfigurationError(GatewayError):
+    """Every problem of a configuration, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class CannotStart(GatewayError):
+    """The command cannot run: one line that says what is the matter and what to do about it."""
+
+
+class StorageUnavailable(GatewayError):
+    """A store gave no answer: `store` is `database` or `redis`, `reason` goes to the log only."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(f"{store}: {reason}")
+        self.store = store
+        self.reason = reason
+
+
+def cannot_read(path: Path, error: OSError) -> str:
+    """Why a file could not be read, in one line and without a traceback: `config/x.yaml: No such file or directory`."""
+    return f"{path}: {error.strerror or type(error).__name__}"

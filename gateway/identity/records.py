@@ -1,0 +1,79 @@
+"""What the stores know of a user, and what a verified token claims: the two facts an identity is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """One account as the database knows it. It holds everything that can take access away.
+
+    `ended_sessions` are the ids of ended sessions from which an access token may still be unexpired; a token of one
+    of them is refused. `version` grows with every change, so that an older copy never replaces a newer one in a cache.
+    """
+
+    id: str
+    email: str
+    is_active: bool
+    roles: frozenset[str]
+    created_at: datetime
+    version: int
+    ended_sessions: frozenset[str] = frozenset()
+
+
+class Claims(NamedTuple):
+    """What a verified token says. `subject` is the user id (`NAME|SUB` for an external issuer), `session` its `sid`.
+
+    `expires_at` is in seconds since the epoch, leeway not included. `roles` is None for the gateway's own tokens: it
+    never reads their roles from the token; for an external issuer they are the mapped roles.
+    `not_before` is the latest of `nbf` and `iat`.
+    """
+
+    subject: str
+    session: str
+    expires_at: float
+    not_before: float
+    token_id: str
+    issuer: str
+    roles: frozenset[str] | None = None
+    email: str = ""
+
+
+class UserStore(Protocol):
+    """Where user records come from: the database, as the directory sees it."""
+
+    async def user(self, user_id: str) -> UserRecord | None:
+        """The record, or None when there is no such user. Raises StorageUnavailable within 250 ms, never later."""
+
+
+class SharedCache(Protocol):
+    """The copy that replicas share (Redis). Its outage is not an error here: it answers None and takes nothing."""
+
+    async def get(self, user_id: str) -> tuple[UserRecord, float] | None:
+        """The record and the seconds it may still be used, or None: not there, or the cache is out of order."""
+
+    async def put(self, record: UserRecord) -> None:
+        """Keep a record for `cache.user_ttl`, unless a newer version of it is there already."""
+
+
+class ChangeFeed(Protocol):
+    """Tells every replica that a user changed."""
+
+    async def announce(self, user_id: str, record: UserRecord | None) -> None:
+        """Tell all replicas, this one included, that older copies of this user are void; None: the user is gone."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether changes made elsewhere reach this process now. While False, no local copy may be used."""
+
+
+def claim_path(claims: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path of a claim set (`realm_access.roles`), or None where nothing lies there."""
+    value: Any = claims
+    for name in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value

@@ -1,0 +1,1 @@
+"""Routes and what they ask: the model, the matcher, and the decision."""

@@ -1,0 +1,1 @@
+"""The uvicorn face: the protocol class of `gateway serve`."""
