@@ -1,0 +1,80 @@
+# Everything a fresh machine needs is Python 3.11 or newer and make:
+#
+#   make run     install into .venv and start the demo: a gateway, an echo upstream, accounts to try
+#   make test    the whole test suite
+#   make lint    formatting, lint rules, types, import rules
+#   make bench   the benchmark against its peers (bench-quick: a short round)
+#
+# Another interpreter: make run PYTHON=python3.12
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# The lock files hold the hash of every archive, so nothing is installed that was not reviewed. The package itself
+# is installed without its build being isolated: isolation would fetch an unpinned build tool.
+INSTALL := $(PIP) install --require-hashes
+PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
+SUITE   ?= -q
+
+.PHONY: help run test lint format lock bench bench-quick clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '/^#   make/s/^#   /  /p' Makefile
+
+run: $(VENV)/.installed-to-run
+	@exec $(BIN)/gateway demo
+
+test: $(VENV)/.installed-to-test
+	$(BIN)/python -m pytest $(SUITE)
+
+lint: $(VENV)/.installed-to-test
+	$(BIN)/ruff format --check gateway tests bench
+	$(BIN)/ruff check gateway tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-to-test
+	$(BIN)/ruff format gateway tests bench
+	$(BIN)/ruff check --fix gateway tests bench
+
+bench: $(VENV)/.installed-to-test
+	$(BIN)/python -m bench
+
+bench-quick: $(VENV)/.installed-to-test
+	$(BIN)/python -m bench --quick
+
+$(VENV)/.installed-to-run: $(VENV)/.created requirements.lock requirements-build.lock pyproject.toml
+	@echo "Installing the gateway into $(VENV) …"
+	@$(INSTALL) -r requirements.lock -r requirements-build.lock
+	@$(PACKAGE)
+	@touch $@
+
+$(VENV)/.installed-to-test: $(VENV)/.installed-to-run requirements-dev.lock
+	@echo "Installing the test tools into $(VENV) …"
+	@$(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.created:
+	@command -v "$(PYTHON)" >/dev/null || \
+	  { echo "make: there is no '$(PYTHON)' here; install Python 3.11 or newer, or name one: make run PYTHON=python3.12" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is $$("$(PYTHON)" -c 'import platform; print(platform.python_version())');" \
+	    "the gateway needs Python 3.11 or newer; name one: make run PYTHON=python3.12" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	@"$(PYTHON)" -m venv "$(VENV)"
+	@touch $@
+
+# Resolves pyproject.toml anew into the three lock files, for every supported Python and platform at once.
+RESOLVE = $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
+lock: $(VENV)/.created
+	@$(PIP) install uv
+	$(RESOLVE) pyproject.toml --output-file requirements.lock
+	printf 'hatchling\neditables\n' | $(RESOLVE) --output-file requirements-build.lock -
+	$(RESOLVE) pyproject.toml --group test --group lint --constraints requirements.lock --output-file requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,46 @@
+"""What commands print: lines, tables and JSON. Coloured on a terminal only, and never with NO_COLOR."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+
+def say(text: str = "", *, err: bool = False, **style: object) -> None:
+    """Print a line; `style` is click's (`fg`, `bold`), and is left out where colour is not wanted."""
+    # https://no-color.org: any value but the empty one turns colour off; None lets the terminal decide.
+    color = False if os.environ.get("NO_COLOR") else None
+    click.echo(click.style(text, **style) if style else text, err=err, color=color)  # type: ignore[arg-type]
+
+
+def complain(message: str) -> None:
+    """One line on standard error, whatever the message holds."""
+    say(f"gateway: {' '.join(message.split())}", err=True, fg="red")
+
+
+def warn(message: str) -> None:
+    """One line on standard error about something legal that deserves a look."""
+    say(f"gateway: warning: {' '.join(message.split())}", err=True, fg="yellow")
+
+
+def print_json(value: object) -> None:
+    """The answer for a program: one JSON document."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """The answer for a person: aligned columns, with a heading that stands out on a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
+    for row in rows:
+        # Text, not str: a name that holds rich's markup is a name, not markup.
+        table.add_row(*map(Text, row))
+    # Into a pipe a line is never folded: whoever cuts columns there counts on whole lines.
+    width = None if sys.stdout.isatty() else 10_000
+    Console(width=width, soft_wrap=not sys.stdout.isatty()).print(table)
