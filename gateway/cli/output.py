@@ -8,21 +8,21 @@ from collections.abc import Iterable, Sequence
 import click
 
 
-def say(text: str = "", *, err: bool = False, **style: object) -> None:
-    """Print a line; `style` is click's (`fg`, `bold`), and is left out where colour is not wanted."""
+def say(text: str = "", *, err: bool = False, colour: str | None = None) -> None:
+    """Print a line, on a terminal in a colour of click's (`red`), where colour is wanted."""
     # https://no-color.org: any value but the empty one turns colour off; None lets the terminal decide.
-    color = False if os.environ.get("NO_COLOR") else None
-    click.echo(click.style(text, **style) if style else text, err=err, color=color)  # type: ignore[arg-type]
+    wanted = False if os.environ.get("NO_COLOR") else None
+    click.echo(click.style(text, fg=colour) if colour else text, err=err, color=wanted)
 
 
 def complain(message: str) -> None:
     """One line on standard error, whatever the message holds."""
-    say(f"gateway: {' '.join(message.split())}", err=True, fg="red")
+    say(f"gateway: {' '.join(message.split())}", err=True, colour="red")
 
 
 def warn(message: str) -> None:
     """One line on standard error about something legal that deserves a look."""
-    say(f"gateway: warning: {' '.join(message.split())}", err=True, fg="yellow")
+    say(f"gateway: warning: {' '.join(message.split())}", err=True, colour="yellow")
 
 
 def print_json(value: object) -> None:

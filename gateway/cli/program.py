@@ -1,7 +1,7 @@
 """The program: which commands there are, and what becomes of their errors.
 
-Exit codes: 0 fine, 1 the answer is no, 2 the command was used wrongly or cannot run here. An error is one plain line
-on standard error that says what to do; a traceback is shown only where GATEWAY_DEBUG=1 asks for it.
+Exit codes: 0 fine, 1 the answer is no, 2 the command was used wrongly or cannot run here. An error is one
+plain line on standard error that says what to do; GATEWAY_DEBUG=1 shows its traceback.
 """
 
 import os
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     help: str
 
 
-# The help stands here so that `gateway --help` imports no command; a test keeps it equal to the commands' own.
+# The help stands here so that `gateway --help` imports no command; a test keeps it equal to theirs.
 COMMANDS: Final = {
     "serve": Entry("gateway.cli.serve", "Run the gateway."),
     "demo": Entry("gateway.cli.demo", "Try the gateway: an echo upstream, accounts, commands to paste."),

@@ -1,1 +1,1 @@
-"""The demo: an upstream that shows what it received and a gateway in front of it, on loopback, leaving nothing."""
+"""The demo: an upstream that shows what it received and a gateway in front of it, leaving nothing behind."""

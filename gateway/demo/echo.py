@@ -77,7 +77,7 @@ def echo_upstream() -> Iterator[str]:
     """Run the upstream in a thread on a free loopback port while the context lasts; its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        # Connections are accepted from here on: whoever calls before the thread is up waits and is not refused.
+        # Connections are accepted from here on: who calls before the thread is up waits and is not refused.
         listener.listen(128)
         server = _server("127.0.0.1", 0)
         thread = threading.Thread(target=server.run, args=([listener],), name="echo upstream", daemon=True)

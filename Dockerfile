@@ -1,0 +1,40 @@
+# syntax=docker/dockerfile:1
+
+# The image of the gateway: Python, the locked dependencies, the package; no build tools, not root, read-only root is fine.
+#
+#   docker build -t gateway .
+#   docker run --rm -p 8000:8000 -v ./config:/etc/gateway:ro -v state:/var/lib/gateway gateway
+
+FROM python:3.13-slim AS build
+WORKDIR /build
+COPY requirements.lock requirements-build.lock ./
+RUN python -m venv /opt/gateway \
+ && /opt/gateway/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
+ && python -m venv /opt/build \
+ && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+RUN /opt/build/bin/hatchling build -t wheel \
+ && /opt/gateway/bin/pip install --no-cache-dir --no-deps --no-index dist/*.whl \
+ && /opt/gateway/bin/pip uninstall --yes pip
+
+FROM python:3.13-slim
+LABEL org.opencontainers.image.title="gateway" org.opencontainers.image.licenses="MIT"
+COPY --from=build /opt/gateway /opt/gateway
+# A number, not a name: Kubernetes can only see that a number is not root. The folder is for SQLite and made keys.
+RUN install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/gateway
+ENV PATH=/opt/gateway/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    GATEWAY_CONFIG=/etc/gateway/gateway.yaml \
+    GATEWAY_HEALTH_URL=http://127.0.0.1:8000/_gateway/health
+WORKDIR /var/lib/gateway
+USER 10001:10001
+EXPOSE 8000
+# serve drains on SIGTERM: it accepts nothing new and finishes what runs (server.drain).
+STOPSIGNAL SIGTERM
+# Without a proxy: an HTTP_PROXY of the container must not be asked for its own health.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(os.environ['GATEWAY_HEALTH_URL'], timeout=2)"]
+ENTRYPOINT ["gateway"]
+CMD ["serve", "--host", "0.0.0.0"]

@@ -1,0 +1,99 @@
+"""`gateway keys`: make signing keys, and see which ones a configuration has."""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from gateway.cli.output import say
+from gateway.errors import CannotStart, cannot_read
+
+_MAKERS: Final[Mapping[str, Callable[[], PrivateKeyTypes]]] = {
+    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate,
+    # NIST SP 800-57 part 1: RSA of 2048 bits is for use until 2030 only.
+    "RS256": lambda: rsa.generate_private_key(public_exponent=65537, key_size=3072),
+}
+_KID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@click.group("keys")
+def command() -> None:
+    """Make and list the keys that sign tokens."""
+
+
+def _checked_kid(context: click.Context, parameter: click.Parameter, kid: str | None) -> str:
+    if kid is None:
+        return f"k-{secrets.token_hex(4)}"
+    if not _KID.fullmatch(kid):
+        raise click.BadParameter("1 to 64 letters, digits, '.', '_' and '-' make a key id.")
+    return kid
+
+
+@command.command("generate")
+@click.option(
+    "--algorithm",
+    type=click.Choice(list(_MAKERS)),
+    default="ES256",
+    show_default=True,
+    help="What the key signs with.",
+)
+@click.option("--kid", callback=_checked_kid, help="The key's id in tokens.  [default: a random one]")
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Where to write the private key; '-' prints it.  [default: KID.pem]",
+)
+@click.option("--if-absent", is_flag=True, help="Leave a file that is there already alone, and call it fine.")
+def generate(algorithm: str, kid: str, out: Path | None, if_absent: bool) -> None:
+    """Make a private key, and show the configuration that uses it.
+
+    The private key goes to a file that only its owner can read, and is never shown unless --out - asks for
+    it; what to paste into the configuration goes to standard output.
+    """
+    path = out or Path(f"{kid}.pem")
+    if if_absent and path.exists():
+        say(f"{path} is there already and stays as it is.", err=True)
+        return
+    pem = _MAKERS[algorithm]().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    if path == Path("-"):
+        say(pem.decode("ascii").rstrip())
+        return
+    _write_new(path, pem)
+    say(f"Wrote the {algorithm} key {kid} to {path}, readable by you alone.", err=True)
+    say("The first key signs and all verify: put a new one first, and keep the old one until", err=True)
+    say("the last token it signed has expired (tokens.access_ttl).", err=True)
+    say(_to_paste(kid, algorithm, path))
+
+
+def _write_new(path: Path, pem: bytes) -> None:
+    """Write a file that nobody else can ever read. Raises CannotStart where it exists or cannot be made."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise CannotStart(
+            f"{path} exists already, and a key is never overwritten; name another --out"
+        ) from None
+    except OSError as error:
+        raise CannotStart(
+            f"{cannot_read(path, error)}; name a place that can be written with --out"
+        ) from None
+
+
+def _to_paste(kid: str, algorithm: str, path: Path) -> str:
+    # JSON's quoting is YAML's as well, so that a kid such as 1e3 stays a string.
+    place = json.dumps(f"${{file:{path}}}", ensure_ascii=False)
+    return f"tokens:\n  keys:\n    - {{kid: {json.dumps(kid)}, algorithm: {algorithm}, private_key: {place}}}"

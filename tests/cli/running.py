@@ -1,0 +1,59 @@
+"""Runs the command line as a user does: as a process of its own, in a folder of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Outcome(NamedTuple):
+    """What a command that ended left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without what would steer the gateway, and with `extra`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    kept.pop("NO_COLOR", None)
+    return {**kept, "PYTHONPATH": str(ROOT), **(extra or {})}
+
+
+def command_line(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "gateway", *arguments]
+
+
+def run(
+    *arguments: str,
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    timeout: float = 30,
+) -> Outcome:
+    """Run `gateway ARGUMENTS` in `folder` to its end."""
+    done = subprocess.run(
+        command_line(*arguments),
+        cwd=folder,
+        env=environment(env),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def one_plain_line(text: str) -> str:
+    """The only line of an error message, which must be one of ours and no traceback."""
+    lines = text.splitlines()
+    assert len(lines) == 1, text
+    assert lines[0].startswith("gateway: "), text
+    assert "Traceback" not in text
+    assert "\x1b" not in text
+    return lines[0]

@@ -1,0 +1,158 @@
+"""What the documentation says is true: commands, options, error codes and YAML in README.md and docs/."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+import yaml
+from gateway.policy.loading import load_configuration
+
+from gateway.cli.program import program
+from gateway.errors import CODES, ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if path.exists()]
+
+
+class Fence(NamedTuple):
+    """A fenced block of a document: its language, its text, and the line its text starts at."""
+
+    document: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
+
+
+def fences(document: Path) -> Iterator[Fence]:
+    text = document.read_text(encoding="utf-8")
+    for found in re.finditer(r"^( *)```([\w-]*)[^\n]*\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL):
+        indent, language, body = found.groups()
+        body = "".join(line.removeprefix(indent) for line in body.splitlines(keepends=True))
+        yield Fence(document, text.count("\n", 0, found.start()) + 2, language, body)
+
+
+FENCES = [fence for document in DOCUMENTS for fence in fences(document)]
+
+
+class Mention(NamedTuple):
+    """A command line of ours that a document shows."""
+
+    place: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.line}"
+
+
+def mentions(document: Path) -> Iterator[Mention]:
+    """Every `gateway …` between backticks, and every such line of a block that a shell would run."""
+    place = str(document.relative_to(ROOT))
+    text = document.read_text(encoding="utf-8")
+    prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for found in re.findall(r"`((?:python -m )?gateway [^`\n]+)`", prose):
+        yield Mention(place, found)
+    for fence in fences(document):
+        if fence.language in ("", "sh", "shell", "bash", "console"):
+            for line in re.sub(r"\\\n\s*", " ", fence.text).splitlines():
+                if found := re.match(r"\s*(?:\$ )?(?:\w+=\S* )*((?:python -m )?gateway [^#|>&]+)", line):
+                    yield Mention(f"{fence}", found.group(1))
+
+
+MENTIONS = [mention for document in DOCUMENTS for mention in mentions(document)]
+
+
+@pytest.mark.parametrize("mention", MENTIONS, ids=str)
+def test_a_command_that_the_documents_show_exists_with_its_options(mention: Mention) -> None:
+    words = shlex.split(mention.line.removeprefix("python -m ").replace("…", ""))[1:]
+    command: click.Command = program
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        child = command.get_command(click.Context(command), words[0])
+        assert child is not None, f"{mention.place}: 'gateway {' '.join(words)}' is no command"
+        command, words = child, words[1:]
+    known = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    for word in words:
+        if word.startswith("["):  # `[--config F]`: an option that may be left out
+            word = word.strip("[]")
+        if word.startswith("--"):
+            option = word.partition("=")[0]
+            assert option in known | {"--help"}, f"{mention.place}: '{mention.line}' has no {option}"
+
+
+@pytest.mark.parametrize("name", sorted(program.list_commands(click.Context(program))))
+def test_every_command_is_documented(name: str) -> None:
+    assert any(re.search(rf"gateway {name}\b", mention.line) for mention in MENTIONS)
+
+
+def error_rows() -> dict[str, tuple[int, str]]:
+    """code -> (status, detail), as docs/errors.md has them."""
+    text = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| (.+?) \| .+ \|$", text, re.MULTILINE)
+    assert len({code for _, code, _ in rows}) == len(rows), "a code stands there twice"
+    return {code: (int(status), detail) for status, code, detail in rows}
+
+
+def test_the_documented_errors_are_the_ones_there_are() -> None:
+    assert error_rows() == dict(CODES)
+
+
+def configurations() -> list[Fence]:
+    """The YAML blocks that are whole enough to route something."""
+    return [
+        fence
+        for fence in FENCES
+        if fence.language == "yaml" and re.search(r"^(routes|upstreams):", fence.text, re.M)
+    ]
+
+
+@pytest.mark.parametrize("fence", configurations(), ids=str)
+def test_a_configuration_that_the_documents_show_loads(
+    fence: Fence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = yaml.safe_load(fence.text)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(fence.text + missing_upstreams(shown), encoding="utf-8")
+    try:
+        load_configuration(path, {})
+    except ConfigurationError as error:
+        pytest.fail(f"{fence}\n{error}")
+
+
+def missing_upstreams(shown: dict[str, object]) -> str:
+    """Definitions of the upstreams that a block's routes name but a reader is not shown."""
+    routes = shown.get("routes") or []
+    assert isinstance(routes, list)
+    if "upstreams" in shown or not routes:
+        return ""
+    names = sorted({route["upstream"] for route in routes})
+    return "\nupstreams:\n" + "".join(f"  {name}: http://127.0.0.1:9000\n" for name in names)
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that a document's headings have where Markdown is rendered."""
+    text = re.sub(
+        r"^ *```.*?^ *```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_within_the_project_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (document.parent / name).resolve() if name else document
+        assert file.exists(), f"{document.name}: {target}"
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file), f"{document.name}: {target}"
