@@ -1,0 +1,182 @@
+"""One canonical path, made from the raw bytes of the request target, once.
+
+What comes out is what is matched *and* what is sent on, so that no two readers can disagree about it: every
+serious bypass of a gateway's rules was two places that read one path differently (CVE-2026-33494,
+CVE-2021-29492, CVE-2025-66490).
+
+    1. The form: origin-form, or absolute-form of http(s), whose authority is handed back (RFC 9112 3.2).
+    2. The query is cut off at the first `?` and passed on untouched.
+    3. Percent-encoded unreserved characters are decoded, other escapes upper-cased (RFC 3986 6.2.2).
+    4. Relaxed mode merges empty segments.
+    5. What some reader downstream could take for another path is refused, in the raw and the canonical form.
+
+Nothing is ever repaired by guessing: a dot segment is refused, not resolved.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import product
+from typing import Final, NamedTuple, NewType
+from urllib.parse import unquote_to_bytes
+
+from gateway.errors import Refusal
+
+CanonicalPath = NewType("CanonicalPath", bytes)
+
+
+class Target(NamedTuple):
+    """A request target, understood.
+
+    `query` is what follows the `?`, untouched: None where there is no `?`, b"" where it stands alone.
+    `authority` is that of an absolute-form target, raw, None for origin-form. `has_encoded_slash` says that
+    the path holds `%2F`: only a route that keeps it may take it.
+    """
+
+    path: CanonicalPath
+    query: bytes | None
+    has_encoded_slash: bool
+    authority: bytes | None
+
+
+# The clean common case, in one match without backtracking: segments of plain characters, at least one of them
+# no dot. Pchar of RFC 3986 3.3 without `%` and `;`; in the query all but control characters, space and `#`.
+_PLAIN: Final = re.compile(
+    rb"((?:/\.*+[\w~!$&'()*+,=:@-][\w.~!$&'()*+,=:@-]*+)++/?+|/)(?:\?([^\x00-\x20#\x7f]*+))?+",
+)
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
+
+_NEVER_IN_A_TARGET: Final = re.compile(rb"[\x00-\x20#\x7f]")
+_ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_SLASHES: Final = re.compile(rb"//+")
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+# What must not be found, and why it is refused.
+_ALWAYS: Final = tuple(
+    (re.compile(pattern), reason)
+    for pattern, reason in (
+        (rb"[\x80-\xff]", "a byte outside ASCII"),
+        (rb"%(?![0-9A-Fa-f]{2})", "a percent sign that begins no escape"),
+        (rb"\\|%5[Cc]", "a backslash, which some servers take for a slash"),
+        (rb"%(?:[01][0-9A-Fa-f]|7[Ff])", "an escaped control character"),
+        (rb"/%2[Ff]|%2[Ff](?:[/;]|%3[Bb]|\Z)", "an escaped slash at an end of its segment"),
+        (rb"%2[Ff]%2[Ff]", "two escaped slashes in a row"),
+    )
+)
+_STRICT: Final = tuple(
+    (re.compile(pattern), reason)
+    for pattern, reason in (
+        (rb"//", "an empty segment"),
+        (rb";|%3[Bb]", "a semicolon, which begins what some servers cut off"),
+        (rb"%23", "an escaped number sign"),
+        (rb"%3[Ff]", "an escaped question mark"),
+        (rb"%25[0-9A-Fa-f]{2}", "a double escape"),
+    )
+)
+
+# A segment of dots, or of dots and spaces, in the decoded path. It ends at whatever ends a segment for some
+# reader: either slash, the semicolon of parameters (CVE-2026-73553), a query or a fragment that was escaped.
+_DOT_SEGMENT: Final = re.compile(rb"[/\\](?=[. ]*\.)[. ]*(?:[/\\;?#]|\Z)")
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
+_SEPARATORS: Final = re.compile(rb"[/\\]+")
+_PARAMETERS: Final = re.compile(rb";[^/\\]*")
+_QUERY_OR_FRAGMENT: Final = re.compile(rb"[?#].*", re.DOTALL)
+
+# Readers that decode twice exist; nothing decodes this often, and each round costs a pass over the path.
+_MOST_DECODINGS: Final = 8
+
+
+def canonical_target(raw: bytes, *, relaxed: bool) -> Target:
+    """The target of a request line in its one canonical form.
+
+    `relaxed` merges empty segments and lets pass `;`, `%3B`, `%23`, `%3F` and double escapes. Raises Refusal
+    `bad_path` for everything that is not a path which all readers understand alike.
+    """
+    plain = _PLAIN.fullmatch(raw)
+    if plain is not None:
+        # Not Target(...): a named tuple's constructor is Python code and would double the cost of this line.
+        return tuple.__new__(Target, (plain[1], plain[2], False, None))
+    if _NEVER_IN_A_TARGET.search(raw):
+        raise Refusal("bad_path", "a control character, a space or a number sign in the request target")
+    authority, rest = _split_form(raw)
+    path, mark, query = rest.partition(b"?")
+    canonical = canonical_path(path or b"/", relaxed=relaxed)
+    return Target(canonical, query if mark else None, canonical.find(b"%2F") >= 0, authority)
+
+
+def canonical_path(raw: bytes, *, relaxed: bool) -> CanonicalPath:
+    """The canonical form of a path alone, without a query; patterns are made of it too. Raises Refusal."""
+    _refuse_by(_ALWAYS, raw)
+    path = _ESCAPE.sub(_normalised_escape, raw)
+    if relaxed:
+        path = _SLASHES.sub(b"/", path)
+    # Judged again: decoding what was unreserved can complete a forbidden escape (`%252%65` is `%252e`).
+    _refuse_by(_ALWAYS, path)
+    if not relaxed:
+        _refuse_by(_STRICT, path)
+    _refuse_by_decoded_form(path)
+    return CanonicalPath(path)
+
+
+def decoded_segment(segment: bytes) -> bytes:
+    """A segment with its escapes decoded, once: what it *says*, in whatever spelling it was sent."""
+    return unquote_to_bytes(segment) if b"%" in segment else segment
+
+
+def lenient_readings(path: CanonicalPath) -> Iterator[list[bytes]]:
+    """What readers that are not strict may take a relaxed path for, each as a list of decoded segments.
+
+    They decode twice, cut parameters off (`/admin;x=1` is `/admin`), end the path at an escaped `?` or `#`,
+    or do several of these. A single `%2F` stays data of its segment: the route that takes it asked for that.
+    """
+    once = unquote_to_bytes(path.replace(b"%2F", b"\0"))
+    for text, ends_early, cuts in product((once, _fully_decoded(once)), (False, True), (False, True)):
+        reading = _QUERY_OR_FRAGMENT.sub(b"", text) if ends_early else text
+        reading = _PARAMETERS.sub(b"", reading) if cuts else reading
+        yield [b"", *(part.replace(b"\0", b"/") for part in _SEPARATORS.split(reading) if part)]
+
+
+def _split_form(raw: bytes) -> tuple[bytes | None, bytes]:
+    """The authority (None for origin-form) and what follows it."""
+    if raw.startswith(b"/"):
+        return None, raw
+    absolute = _ABSOLUTE.fullmatch(raw)
+    if absolute is None:
+        # RFC 9112 3.2.3 and 3.2.4: authority-form belongs to CONNECT, asterisk-form to the server as a whole.
+        raise Refusal("bad_path", "the request target is neither a path nor an http URL")
+    return absolute[1], absolute[2]
+
+
+def _refuse_by(rules: tuple[tuple[re.Pattern[bytes], str], ...], path: bytes) -> None:
+    for pattern, reason in rules:
+        if pattern.search(path):
+            raise Refusal("bad_path", reason)
+
+
+def _normalised_escape(escape: re.Match[bytes]) -> bytes:
+    octet = int(escape[1], 16)
+    return bytes((octet,)) if octet in _UNRESERVED else escape[0].upper()
+
+
+def _refuse_by_decoded_form(path: bytes) -> None:
+    """Refuse what shows only once escapes are decoded: bad UTF-8; dot segments and controls at any depth."""
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+        try:
+            path.decode()
+        except UnicodeDecodeError:
+            raise Refusal("bad_path", "escapes that are not valid UTF-8") from None
+        path = _fully_decoded(path)
+    if _CONTROL.search(path):
+        raise Refusal("bad_path", "a control character, escaped more than once")
+    if _DOT_SEGMENT.search(path):
+        raise Refusal("bad_path", "a segment of dots")
+
+
+def _fully_decoded(path: bytes) -> bytes:
+    """The path decoded until nothing changes any more: what the most thorough reader downstream would see."""
+    for _ in range(_MOST_DECODINGS):
+        decoded = unquote_to_bytes(path)
+        if decoded == path:
+            return path
+        path = decoded
+    raise Refusal("bad_path", f"escaped more than {_MOST_DECODINGS} times over")
