@@ -10,7 +10,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 # The lock files hold the hash of every archive, so nothing is installed that was not reviewed. The package itself
 # is installed without its build being isolated: isolation would fetch an unpinned build tool.
 INSTALL := $(PIP) install --require-hashes

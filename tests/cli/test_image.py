@@ -1,0 +1,140 @@
+"""The image, and what Compose makes of it: there is no engine here, so what can be read is checked."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+import gateway.demo.echo
+from gateway.cli.program import program
+from gateway.policy.loading import load_configuration
+from tests.cli.running import ROOT, environment
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile, continued lines joined."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M)
+    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines) if word]
+
+
+def last(instruction: str) -> str:
+    return [rest for word, rest in dockerfile() if word == instruction][-1]
+
+
+def test_the_image_is_not_root_and_stops_as_serve_does() -> None:
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last("USER"))
+    assert last("STOPSIGNAL") == "SIGTERM"
+    assert all("--require-hashes" in rest or "--no-index" in rest for rest in pip_installs())
+
+
+def pip_installs() -> list[str]:
+    runs = [part for word, rest in dockerfile() if word == "RUN" for part in rest.split("&&")]
+    return [part for part in runs if " install " in part and "pip" in part]
+
+
+def test_the_image_is_built_from_files_that_its_context_has() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = [line[1:] for line in ignored if line.startswith("!")]
+    copied = [rest.split()[:-1] for word, rest in dockerfile() if word == "COPY" and "--from" not in rest]
+    assert "*" in ignored
+    assert sorted(allowed) == sorted(name for names in copied for name in names)
+    assert all((ROOT / name).exists() for name in allowed)
+
+
+def test_the_image_runs_a_command_there_is() -> None:
+    assert json.loads(last("ENTRYPOINT")) == ["gateway"]
+    assert_runs(json.loads(last("CMD")))
+
+
+def assert_runs(arguments: list[str]) -> None:
+    """The command and its options exist; nothing is run."""
+    command: click.Command = program
+    rest = [str(argument) for argument in arguments]
+    while isinstance(command, click.Group):
+        child = command.get_command(click.Context(command), rest.pop(0))
+        assert child is not None, arguments
+        command = child
+    command.make_context(command.name, rest).close()
+
+
+def test_the_health_check_asks_what_the_gateway_serves() -> None:
+    check = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
+    assert check[0] == "python"
+    compile(check[2], "HEALTHCHECK", "exec")
+    assert "GATEWAY_HEALTH_URL=http://127.0.0.1:8000/_gateway/health" in last("ENV")
+
+
+def compose() -> dict[str, Any]:
+    document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    assert isinstance(document, dict)
+    return document
+
+
+def test_every_service_of_ours_runs_a_command_there_is() -> None:
+    services = compose()["services"]
+    ours = {name: service for name, service in services.items() if "build" in service}
+    assert set(ours) == {"gateway", "keys", "migrate", "echo"}
+    for name, service in ours.items():
+        if name == "echo":
+            assert service["entrypoint"] == ["python", "-m", gateway.demo.echo.__name__]
+            gateway.demo.echo.main.make_context("echo", list(service["command"])).close()
+        else:
+            assert_runs(service["command"])
+
+
+def test_services_wait_for_what_they_need() -> None:
+    services = compose()["services"]
+    for name, service in services.items():
+        for other, wait in service.get("depends_on", {}).items():
+            needed = services[other]
+            if wait["condition"] == "service_completed_successfully":
+                assert needed.get("restart") is None, (name, other)
+            else:
+                assert wait["condition"] == "service_healthy"
+                assert "healthcheck" in needed or "build" in needed, (name, other)
+    assert set(services["gateway"]["depends_on"]) == {"keys", "migrate", "valkey", "echo"}
+
+
+def test_only_the_gateway_is_reached_from_outside_and_only_from_this_machine() -> None:
+    published = {
+        name: service["ports"] for name, service in compose()["services"].items() if "ports" in service
+    }
+    assert published == {"gateway": ["127.0.0.1:8000:8000"]}
+
+
+def test_services_of_ours_may_do_nothing_that_they_need_not() -> None:
+    for service in compose()["services"].values():
+        if "build" in service:
+            assert service["read_only"] is True
+            assert service["cap_drop"] == ["ALL"]
+            assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_configuration_for_compose_is_good_with_the_environment_compose_gives(tmp_path: Path) -> None:
+    services = compose()["services"]
+    given = services["gateway"]["environment"]
+    mounted = dict(reversed(volume.split(":")[:2]) for volume in services["gateway"]["volumes"])
+    folder, file = os.path.split(given["GATEWAY_CONFIG"])
+    key = services["keys"]["command"][-1]
+    assert (ROOT / mounted[folder] / file).samefile(ROOT / "config/compose.yaml")
+    assert mounted[os.path.dirname(key)] == "keys"
+
+    text = (ROOT / "config/compose.yaml").read_text()
+    assert f"${{file:{key}}}" in text
+    assert subprocess.run(
+        [sys.executable, "-m", "gateway", "keys", "generate", "--out", "k1.pem"],
+        cwd=tmp_path, env=environment(), capture_output=True, timeout=30, check=True,
+    )  # fmt: skip
+    (tmp_path / "compose.yaml").write_text(text.replace(key, str(tmp_path / "k1.pem")))
+    loaded = load_configuration(
+        tmp_path / "compose.yaml", {n: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", v) for n, v in given.items()}
+    )
+    assert loaded.settings.server.host == "0.0.0.0"
+    assert loaded.warnings == ()
