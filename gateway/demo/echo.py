@@ -5,6 +5,7 @@
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -56,11 +57,9 @@ def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str | list[str
     return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
 
 
-def _server(host: str, port: int) -> uvicorn.Server:
+def _server() -> uvicorn.Server:
     config = uvicorn.Config(
         echo,
-        host=host,
-        port=port,
         lifespan="off",
         ws="none",
         # None: logging belongs to the gateway that may run in the same process.
@@ -75,11 +74,9 @@ def _server(host: str, port: int) -> uvicorn.Server:
 @contextmanager
 def echo_upstream() -> Iterator[str]:
     """Run the upstream in a thread on a free loopback port while the context lasts; its URL."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        # Connections are accepted from here on: who calls before the thread is up waits and is not refused.
-        listener.listen(128)
-        server = _server("127.0.0.1", 0)
+    # Connections are accepted from here on: who calls before the thread is up waits and is not refused.
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        server = _server()
         thread = threading.Thread(target=server.run, args=([listener],), name="echo upstream", daemon=True)
         thread.start()
         try:
@@ -90,12 +87,18 @@ def echo_upstream() -> Iterator[str]:
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=9000, show_default=True, help="The port to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The IPv4 address to listen on.")
+@click.option("--port", default=9000, show_default=True, help="The port to listen on; 0: any free one.")
 def main(host: str, port: int) -> None:
     """Run an upstream that answers with what it received."""
-    click.echo(f"echo upstream on http://{host}:{port}")
-    _server(host, port).run()
+    try:
+        listener = socket.create_server((host, port), backlog=128)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    with listener:
+        click.echo(f"echo upstream on http://{host}:{listener.getsockname()[1]}")
+        sys.stdout.flush()
+        _server().run([listener])
 
 
 if __name__ == "__main__":
