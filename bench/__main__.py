@@ -1,0 +1,172 @@
+"""`python -m bench`: run the comparison, print it, and keep it under bench/results."""
+
+import argparse
+import datetime
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from bench import bulk, footprint, machine, plot, report
+from bench.driver import Driver
+from bench.figures import outcome_from_json
+from bench.peers import ALL
+from bench.peers.peer import Peer
+from bench.peers.signer import Signer
+from bench.processes import BenchError
+from bench.rounds import Arena, Comparison, Plan
+from bench.targets import verdicts
+from bench.upstream import start_upstream
+
+RESULTS = Path(__file__).with_name("results")
+FULL = Plan(rounds=7, seconds=3, warm_up=2)
+QUICK = Plan(rounds=3, seconds=2, warm_up=1)
+BULK_BYTES = 200_000_000
+BULK_PEERS = ("gateway", "gateway-asgi", "envoy-jwt", "envoy", "nginx", "caddy")
+FOOTPRINT_PEERS = (
+    "gateway",
+    "gateway-10000-routes",
+    "gateway-asgi",
+    "uvicorn-hello",
+    "envoy-jwt",
+    "nginx",
+    "caddy",
+)
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    names = [peer.name for peer in ALL]
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="the main peers and three rounds: under two minutes"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=f"of: {' '.join(names)}")
+    parser.add_argument("--rounds", type=int, help="how often each peer is measured")
+    parser.add_argument("--seconds", type=float, help="how long each time (wrk knows whole seconds only)")
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--no-wrk", action="store_true", help="use the load generator of this project")
+    parser.add_argument("--no-bulk", action="store_true", help="leave out the large bodies")
+    parser.add_argument("--no-footprint", action="store_true", help="leave out start-up and idling")
+    parser.add_argument("--no-requests", action="store_true", help="leave out the comparison of requests")
+    parser.add_argument(
+        "--check", action="store_true", help="exit code 1 when a target is missed or a peer fails"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="where the results go")
+    return parser.parse_args(arguments)
+
+
+def chosen(options: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
+    """The peers to run, and why others do not."""
+    wanted = [peer for peer in ALL if not options.only or peer.name in options.only]
+    if options.quick and not options.only:
+        wanted = [peer for peer in wanted if peer.quick]
+    missing = {peer.name: f"not installed: {reason}" for peer in wanted if (reason := peer.missing())}
+    return [peer for peer in wanted if peer.name not in missing], missing
+
+
+def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    """Everything that was asked for, as the value that is written to JSON."""
+    peers, left_out = chosen(options)
+    plan = QUICK if options.quick else FULL
+    plan = Plan(options.rounds or plan.rounds, options.seconds or plan.seconds, plan.warm_up)
+    proxy_cpus, load_cpus = machine.split_cpus()
+    driver = Driver(load_cpus, options.connections, use_wrk=not options.no_wrk)
+    begun = {"machine": machine.facts(), "versions": machine.package_versions(), "commit": machine.commit()}
+    upstream = start_upstream(directory, load_cpus)
+    try:
+        arena = Arena(directory, proxy_cpus, upstream.port, Signer())
+        comparison = Comparison(arena, driver, tell)
+        outcomes = [] if options.no_requests else comparison.run(peers, plan)
+        standing = {} if options.no_footprint else _footprint(arena, peers, quick=options.quick)
+    finally:
+        upstream.running.stop()
+    return {
+        "format": 1,
+        **begun,
+        "options": {
+            "rounds": plan.rounds,
+            "seconds": plan.seconds,
+            "connections": options.connections,
+            "driver": driver.description,
+            "upstream": upstream.description,
+            "pinned": proxy_cpus is not None,
+        },
+        "peers": [outcome.as_json() for outcome in outcomes],
+        "footprint": standing,
+        "bulk": {} if options.no_bulk else _bulk(directory, peers, quick=options.quick),
+        "left_out": {**left_out, **comparison.failed},
+    }
+
+
+def _footprint(arena: Arena, peers: Sequence[Peer], *, quick: bool) -> dict[str, float]:
+    tell("start-up and idling")
+    standing = [peer for peer in peers if peer.name in FOOTPRINT_PEERS]
+    times, seconds = (1, 3.0) if quick else (5, 10.0)
+    return footprint.measure(arena, standing, times=times, idle_seconds=seconds, tell=tell)
+
+
+def _bulk(directory: Path, peers: Sequence[Peer], *, quick: bool) -> dict[str, object]:
+    """Large bodies go over an upstream that counts them."""
+    tell("large bodies")
+    proxy_cpus, load_cpus = machine.split_cpus()
+    upstream = start_upstream(directory, load_cpus, ours=True)
+    try:
+        arena = Arena(directory, proxy_cpus, upstream.port, Signer())
+        moved = [peer for peer in peers if peer.name in BULK_PEERS]
+        rounds = 1 if quick else 5
+        return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=rounds, tell=tell, cpus=load_cpus)
+    finally:
+        upstream.running.stop()
+
+
+def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:
+    """Keep the result as JSON, Markdown and picture; the files written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    stem = folder / f"{'quick-' if quick else ''}{stamp}"
+    files = [stem.with_suffix(".json"), stem.with_suffix(".md")]
+    files[0].write_text(json.dumps(result, indent=1) + "\n")
+    files[1].write_text(report.markdown(result))
+    if result["peers"] and plot.available():
+        files.append(stem.with_suffix(".svg"))
+        plot.plot(result, files[-1])
+    elif result["peers"]:
+        tell("no picture: matplotlib is not installed")
+    return files
+
+
+def tell(message: str) -> None:
+    """Progress, beside the result."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0; 1 with --check when something was missed; 2 when nothing could be measured."""
+    options = options_of(arguments)
+    # A terminated benchmark must stop its servers too.
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory:
+            result = run(options, Path(directory))
+    except BenchError as failure:
+        tell(f"bench: {failure}")
+        return 2
+    print(report.markdown(result))
+    for path in write(result, options.output, quick=options.quick or bool(options.only)):
+        tell(f"written: {path}")
+    outcomes = {outcome.name: outcome for outcome in map(outcome_from_json, result["peers"])}
+    missed = [verdict for verdict in verdicts(outcomes, result["footprint"]) if not verdict.met]
+    return 1 if options.check and (missed or result["left_out"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Large bodies: 200 MB down and up through a proxy; MB/s, CPU, and how far its memory grew meanwhile."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.checking import caller_headers
+from bench.peers.peer import Peer
+from bench.processes import MIB, BenchError, pinned
+from bench.rounds import Arena, Contestant, Tell
+
+CHUNK = 256 * 1024
+SOCKET_SECONDS = 30.0
+TRANSFER_SECONDS = 90.0
+HEAD_LIMIT = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One body moved: how fast, at what cost, and how much more memory was held at the peak."""
+
+    megabytes_per_second: float
+    cpu_ms: float
+    grown_mib: float
+
+
+Move = Callable[[int, str, int], None]
+
+
+def download(port: int, credential: str, size: int) -> None:
+    """Fetch `size` bytes and see that all of them come. Raises BenchError."""
+    with socket.create_connection(("127.0.0.1", port), timeout=SOCKET_SECONDS) as link:
+        link.sendall(_head("GET", port, size, credential))
+        head, rest = _read_head(link)
+        if b"content-length: %d\r\n" % size not in head.lower() + b"\r\n":
+            raise BenchError(f"the download began with {head[:300]!r}")
+        _drain(link, size - len(rest))
+
+
+def upload(port: int, credential: str, size: int) -> None:
+    """Send `size` bytes and hear from the upstream that all of them came. Raises BenchError."""
+    chunk, deadline = bytes(CHUNK), time.monotonic() + TRANSFER_SECONDS
+    with socket.create_connection(("127.0.0.1", port), timeout=SOCKET_SECONDS) as link:
+        link.sendall(_head("POST", port, size, credential))
+        for begin in range(0, size, CHUNK):
+            link.sendall(chunk[: min(CHUNK, size - begin)])
+            if time.monotonic() > deadline:
+                raise BenchError(f"the upload took more than {TRANSFER_SECONDS:g} s")
+        head, body = _read_head(link)
+        while b"}" not in body:
+            body += _receive(link)
+    if json.loads(body[body.index(b"{") : body.index(b"}") + 1]) != {"received": size}:
+        raise BenchError(f"the upload of {size} bytes ended in {head[:100]!r} {body[:100]!r}")
+
+
+def measure(arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell) -> dict[str, object]:
+    """Medians by peer and direction; peers that fail are told and left out."""
+    found: dict[str, object] = {}
+    with ExitStack() as stack:
+        contestants = []
+        for peer in peers:
+            try:
+                contestants.append(stack.enter_context(arena.contestant(peer)))
+            except BenchError as failure:
+                tell(f"  {peer.name}: {failure}")
+        taken: dict[str, dict[str, list[Transfer]]] = {
+            each.peer.name: {"down": [], "up": []} for each in contestants
+        }
+        for _ in range(rounds):
+            for contestant in list(contestants):
+                try:
+                    taken[contestant.peer.name]["down"].append(_transfer(contestant, download, size))
+                    taken[contestant.peer.name]["up"].append(_transfer(contestant, upload, size))
+                except (BenchError, OSError) as failure:
+                    tell(f"  {contestant.peer.name}: {failure}")
+                    contestants.remove(contestant)
+        for contestant in contestants:
+            directions = taken[contestant.peer.name]
+            found[contestant.peer.name] = {way: asdict(_middle(moved)) for way, moved in directions.items()}
+    return found
+
+
+def measure_pinned(
+    arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell, cpus: frozenset[int] | None
+) -> dict[str, object]:
+    """The same with this process, the caller, on `cpus`."""
+    with pinned(cpus):
+        return measure(arena, peers, size=size, rounds=rounds, tell=tell)
+
+
+def _transfer(contestant: Contestant, move: Move, size: int) -> Transfer:
+    running = contestant.running
+    held = _reset_peak(running.tree())
+    before = sum(running.cpu_seconds().values())
+    begun = time.perf_counter()
+    move(contestant.place.port, contestant.credential, size)
+    took = time.perf_counter() - begun
+    cpu = sum(running.cpu_seconds().values()) - before
+    grown = (_peak(running.tree()) - held) / MIB
+    return Transfer(round(size / 1e6 / took, 1), round(cpu * 1e3, 1), round(max(grown, 0.0), 2))
+
+
+def _middle(moved: Sequence[Transfer]) -> Transfer:
+    return Transfer(
+        median(each.megabytes_per_second for each in moved),
+        median(each.cpu_ms for each in moved),
+        max(each.grown_mib for each in moved),
+    )
+
+
+def _head(method: str, port: int, size: int, credential: str) -> bytes:
+    lines = [f"{method} /api/bulk/{size} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
+    lines += [f"{name}: {value}" for name, value in caller_headers(credential)]
+    if method == "POST":
+        lines += ["Content-Type: application/octet-stream", f"Content-Length: {size}"]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+def _read_head(link: socket.socket) -> tuple[bytes, bytes]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += _receive(link)
+        if len(data) > HEAD_LIMIT + CHUNK:
+            raise BenchError("the answer has no end of its head")
+    head, _, rest = data.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise BenchError(f"answered {head.splitlines()[0]!r}")
+    return head, rest
+
+
+def _receive(link: socket.socket) -> bytes:
+    data = link.recv(CHUNK)
+    if not data:
+        raise BenchError("the connection was closed early")
+    return data
+
+
+def _drain(link: socket.socket, remaining: int) -> None:
+    buffer, deadline = bytearray(CHUNK), time.monotonic() + TRANSFER_SECONDS
+    while remaining > 0:
+        size = link.recv_into(buffer, min(CHUNK, remaining))
+        if not size or time.monotonic() > deadline:
+            raise BenchError(f"the download stopped with {remaining} bytes to come")
+        remaining -= size
+
+
+def _reset_peak(pids: Sequence[int]) -> int:
+    """Let the kernel forget the peak (Linux), and say what is resident now, in bytes."""
+    for pid in pids:
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return _peak(pids)
+
+
+def _peak(pids: Sequence[int]) -> int:
+    """Peak resident bytes of the processes since the last reset; 0 where the kernel does not say."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    total += int(line.split()[1]) * 1024
+    return total

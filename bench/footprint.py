@@ -1,0 +1,120 @@
+"""What it costs to start and to stand by: seconds until the first answer, memory and CPU when idle."""
+
+import contextlib
+import http.client
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from bench.peers.gateway import connection
+from bench.peers.peer import ITEM, ROOT, Peer, Place
+from bench.processes import MIB, BenchError, Running, free_port, pinned
+from bench.rounds import Arena, Tell
+
+ANSWER_SECONDS = 30.0
+SETTLE_SECONDS = 5.0
+
+
+def help_ms(cpus: frozenset[int] | None, directory: Path, times: int = 7) -> float:
+    """Milliseconds of `gateway --help`, the median, after one run that fills the caches."""
+    took = []
+    for _ in range(times + 1):
+        begun = time.perf_counter()
+        with pinned(cpus):
+            done = subprocess.run(
+                [sys.executable, "-m", "gateway", "--help"],
+                cwd=directory,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+        took.append((time.perf_counter() - begun) * 1e3)
+        if done.returncode != 0:
+            raise BenchError(f"gateway --help ended with {done.returncode}: {done.stderr[-300:]!r}")
+    return median(took[1:])
+
+
+def answer_ms(arena: Arena, peer: Peer, times: int) -> float:
+    """Milliseconds from start until a request on a proxied path is answered, whatever the answer; the median.
+
+    The first start, which also makes a database and keys, is not counted."""
+    place = arena.place(peer)
+    took = []
+    for _ in range(times + 1):
+        begun = time.perf_counter()
+        running = arena.begin(peer, place)
+        try:
+            _wait_for_answer(running, place)
+            took.append((time.perf_counter() - begun) * 1e3)
+        finally:
+            running.stop()
+        place = Place(place.directory, free_port(), place.upstream_port, place.signer)
+    return median(took[1:])
+
+
+def idle(arena: Arena, peers: Sequence[Peer], seconds: float) -> dict[str, float]:
+    """Memory after five seconds and CPU over `seconds`, of all peers side by side, after one answer each."""
+    figures: dict[str, float] = {}
+    with ExitStack() as stack:
+        running = {peer.name: _begin(arena, peer, stack) for peer in peers}
+        time.sleep(SETTLE_SECONDS)
+        for name, process in running.items():
+            memory = process.memory()
+            figures[f"{name}.idle_rss_mib"] = round(memory.rss / MIB, 1)
+            figures[f"{name}.idle_pss_mib"] = round(memory.pss / MIB, 1)
+        before = {name: sum(process.cpu_seconds().values()) for name, process in running.items()}
+        time.sleep(seconds)
+        for name, process in running.items():
+            used = sum(process.cpu_seconds().values()) - before[name]
+            figures[f"{name}.idle_cpu_ms_per_s"] = round(used / seconds * 1e3, 2)
+    return figures
+
+
+def measure(
+    arena: Arena, peers: Sequence[Peer], *, times: int, idle_seconds: float, tell: Tell
+) -> dict[str, float]:
+    """All figures of this file by `peer.figure`; what fails is told and left out."""
+    figures: dict[str, float] = {}
+    for peer in peers:
+        try:
+            figures[f"{peer.name}.answer_ms"] = round(answer_ms(arena, peer, times), 1)
+        except BenchError as failure:
+            tell(f"  {peer.name}: {failure}")
+    if any(peer.name.startswith("gateway") for peer in peers):
+        with contextlib.suppress(BenchError):
+            figures["help_ms"] = round(help_ms(arena.cpus, arena.directory), 1)
+    try:
+        figures |= idle(arena, [peer for peer in peers if f"{peer.name}.answer_ms" in figures], idle_seconds)
+    except BenchError as failure:
+        tell(f"  idle figures: {failure}")
+    return figures
+
+
+def _begin(arena: Arena, peer: Peer, stack: ExitStack) -> Running:
+    place = arena.place(peer)
+    running = arena.begin(peer, place)
+    stack.callback(running.stop)
+    _wait_for_answer(running, place)
+    return running
+
+
+def _wait_for_answer(running: Running, place: Place) -> None:
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < ANSWER_SECONDS:
+        if not running.alive():
+            raise BenchError(f"ended with code {running.process.returncode}:\n{running.last_words()}")
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            connection(place.port, timeout=2) as link,
+        ):
+            link.request("GET", ITEM)
+            link.getresponse().read()
+            return
+        time.sleep(0.002)
+    raise BenchError(f"gave no answer within {ANSWER_SECONDS:g} s:\n{running.last_words()}")

@@ -1,0 +1,31 @@
+"""All peers, in the order of the report. Each runs at its best: keep-alive pools, no logging, one worker."""
+
+from bench.peers.caddy import Caddy
+from bench.peers.envoy import Envoy, EnvoyJwt, EnvoyJwtLog
+from bench.peers.fastify import Fastify
+from bench.peers.gateway import GatewayAsgi, GatewayJsonLog, GatewayManyRoutes, GatewayServe
+from bench.peers.haproxy import Haproxy, HaproxyEs256, HaproxyHs256
+from bench.peers.hello import UvicornHello
+from bench.peers.naive import NaiveStarlette
+from bench.peers.nginx import Nginx
+from bench.peers.peer import Peer
+from bench.peers.proxy_lib import FastapiProxyLib
+
+ALL: tuple[Peer, ...] = (
+    GatewayServe(),
+    GatewayJsonLog(),
+    GatewayManyRoutes(),
+    GatewayAsgi(),
+    EnvoyJwt(),
+    EnvoyJwtLog(),
+    Envoy(),
+    UvicornHello(),
+    Nginx(),
+    Haproxy(),
+    HaproxyHs256(),
+    HaproxyEs256(),
+    Caddy(),
+    Fastify(),
+    FastapiProxyLib(),
+    NaiveStarlette(),
+)

@@ -1,0 +1,56 @@
+"""uvicorn's hello world: what answering at all costs under uvicorn, without any proxying."""
+
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib import metadata
+from typing import Any
+
+from bench.peers.peer import ROOT, Launch, Peer, Place
+from bench.upstream import BODY
+
+UVICORN = (
+    "--http",
+    "httptools",
+    "--loop",
+    "uvloop",
+    "--no-access-log",
+    "--no-proxy-headers",
+    "--log-level",
+    "warning",
+)
+
+START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(BODY)).encode())],
+}
+
+
+async def app(
+    scope: MutableMapping[str, Any],
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+) -> None:
+    """The smallest ASGI application that answers with the upstream's body."""
+    if scope["type"] == "http":
+        await send(START)
+        await send({"type": "http.response.body", "body": BODY})
+
+
+def uvicorn(application: str, place: Place, *options: str) -> list[str]:
+    """The command that serves an ASGI application at uvicorn's best."""
+    return [sys.executable, "-m", "uvicorn", application, "--port", str(place.port), *UVICORN, *options]
+
+
+class UvicornHello(Peer):
+    name = "uvicorn-hello"
+    title = "uvicorn hello world"
+    does = "answers by itself, no proxying"
+    proxies = False
+    quick = True
+
+    def version(self) -> str:
+        return metadata.version("uvicorn")
+
+    def launch(self, place: Place) -> Launch:
+        return Launch(uvicorn("bench.peers.hello:app", place, "--lifespan", "off"), {"PYTHONPATH": str(ROOT)})

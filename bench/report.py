@@ -1,0 +1,137 @@
+"""The result for people: tables in Markdown, which read well in a terminal too."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.figures import Outcome, cpu_us, outcome_from_json, p50, p99, ratio, rps
+from bench.processes import MIB
+from bench.targets import verdicts
+
+REFERENCES = (("envoy-jwt", "× Envoy (JWT)"), ("uvicorn-hello", "× hello"))
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The whole report of one result as it was written to JSON."""
+    outcomes = [outcome_from_json(data) for data in result["peers"]]
+    parts = [
+        f"# Benchmark of {result['machine']['date'][:10]}\n",
+        _machine(result),
+        requests_table(outcomes),
+        targets_table(outcomes, result.get("footprint", {})),
+        footprint_table(result.get("footprint", {})),
+        bulk_table(result.get("bulk", {})),
+        _left_out(result.get("left_out", {})),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def requests_table(outcomes: Sequence[Outcome]) -> str:
+    """CPU per request first; medians, in brackets the range over the rounds."""
+    if not outcomes:
+        return ""
+    named = {outcome.name: outcome for outcome in outcomes}
+    references = [(named[name], title) for name, title in REFERENCES if name in named]
+    header = [
+        "",
+        "µs CPU per request",
+        *(title for _, title in references),
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "PSS MiB",
+    ]
+    rows = [[outcome.title, *_row(outcome, references)] for outcome in outcomes]
+    does = "\n".join(f"- **{outcome.title}** {outcome.version}: {outcome.does}" for outcome in outcomes)
+    return f"## Requests\n\n{table(header, rows)}\n{does}\n"
+
+
+def _row(outcome: Outcome, references: Iterable[tuple[Outcome, str]]) -> list[str]:
+    cpu = outcome.spread(cpu_us)
+    return [
+        f"{_short(cpu.median)} ({_short(cpu.low)}–{_short(cpu.high)})",
+        *(f"{ratio(outcome, other, cpu_us).median:.2f}" for other, _ in references),
+        f"{outcome.spread(rps).median:,.0f}",
+        f"{outcome.spread(p50).median:.2f}",
+        f"{outcome.spread(p99).median:.2f}",
+        f"{outcome.pss / MIB:.0f}",
+    ]
+
+
+def targets_table(outcomes: Sequence[Outcome], footprint: Mapping[str, float]) -> str:
+    """What was promised and what was measured; empty when nothing of it was."""
+    named = {outcome.name: outcome for outcome in outcomes}
+    rows = [
+        [verdict.what, verdict.spread, verdict.wanted, "met" if verdict.met else "**missed**"]
+        for verdict in verdicts(named, footprint)
+    ]
+    return f"## Targets\n\n{table(['', 'measured', 'wanted', ''], rows)}" if rows else ""
+
+
+def footprint_table(footprint: Mapping[str, float]) -> str:
+    """Start-up and idling, by peer."""
+    names = list(dict.fromkeys(key.rpartition(".")[0] for key in footprint if "." in key))
+    columns = ("answer_ms", "idle_pss_mib", "idle_rss_mib", "idle_cpu_ms_per_s")
+    rows = [[name, *(_number(footprint.get(f"{name}.{column}")) for column in columns)] for name in names]
+    header = ["", "first answer, ms", "idle PSS, MiB", "idle RSS, MiB", "idle CPU, ms/s"]
+    helped = f"`gateway --help` takes {footprint['help_ms']:.0f} ms.\n" if "help_ms" in footprint else ""
+    return f"## Start and idle\n\n{table(header, rows)}{helped}" if rows else ""
+
+
+def bulk_table(bulk: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Large bodies, both ways."""
+    rows = [
+        [name, *(_number(ways[way][key]) for way in ("down", "up") for key in ways[way])]
+        for name, ways in bulk.items()
+    ]
+    header = [
+        "",
+        *(f"{way}, {unit}" for way in ("down", "up") for unit in ("MB/s", "CPU ms", "memory grew, MiB")),
+    ]
+    return f"## Large bodies\n\n{table(header, rows)}" if rows else ""
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its columns aligned; the first column to the left, the others to the right."""
+    widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [
+        ("-" * width) if index == 0 else ("-" * (max(width, 2) - 1) + ":")
+        for index, width in enumerate(widths)
+    ]
+    return "\n".join([line(header), line(rule), *(line(row) for row in rows)]) + "\n"
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    machine, options = result["machine"], result["options"]
+    busy = [window["load_average"] for peer in result["peers"] for window in peer["windows"]]
+    load = f"{min(busy):.1f} to {max(busy):.1f}" if busy else "unknown"
+    optimised = "" if machine["python_optimised"] else " (built without PGO)"
+    return (
+        f"{machine['cpus']} × {machine['cpu']}{' (virtual)' if machine['virtual'] else ''}, "
+        f"{machine['system']}, {machine['python']}{optimised}, "
+        f"gateway at {result['commit'] or 'an unknown commit'}. "
+        f"{options['connections']} connections, {options['rounds']} rounds of {options['seconds']:g} s, "
+        f"load by {options['driver']}, upstream {options['upstream']}; load average {load}.\n"
+    )
+
+
+def _left_out(left_out: Mapping[str, str]) -> str:
+    if not left_out:
+        return ""
+    lines = (f"- {name}: {(reason.splitlines() or [''])[0]}" for name, reason in left_out.items())
+    return "## Not measured\n\n" + "\n".join(lines) + "\n"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}"

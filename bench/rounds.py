@@ -1,0 +1,186 @@
+"""The comparison itself: every peer runs all the time, and is measured in turn, round after round.
+
+A B C … A B C … instead of A A A B B B: what the rest of the machine does then falls on all of them.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.checking import caller_headers, check
+from bench.driver import Driver
+from bench.figures import Outcome, Window
+from bench.machine import load_average
+from bench.peers.peer import ITEM, Peer, Place
+from bench.peers.signer import Signer
+from bench.processes import BenchError, Running, free_port, start, wait_for_port
+
+READY_SECONDS = 20.0
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how often; seconds."""
+
+    rounds: int
+    seconds: float
+    warm_up: float
+
+    def window(self, peer: Peer) -> float:
+        return self.seconds * 2 if peer.slow else self.seconds
+
+
+@dataclass(slots=True)
+class Contestant:
+    """A peer that runs and has proved itself."""
+
+    peer: Peer
+    place: Place
+    running: Running
+    credential: str
+    windows: list[Window] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.place.port}{ITEM}"
+
+    def outcome(self) -> Outcome:
+        """The figures so far, with the memory it holds now."""
+        peer, memory = self.peer, self.running.memory()
+        windows = tuple(self.windows)
+        return Outcome(
+            peer.name, peer.title, peer.does, peer.version(), peer.identity, windows, memory.rss, memory.pss
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """Where peers are started."""
+
+    directory: Path
+    cpus: frozenset[int] | None
+    upstream_port: int
+    signer: Signer
+
+    def place(self, peer: Peer) -> Place:
+        """A fresh folder and port."""
+        port = free_port()
+        directory = self.directory / f"{peer.name}-{port}"
+        directory.mkdir()
+        return Place(directory, port, self.upstream_port, self.signer)
+
+    def begin(self, peer: Peer, place: Place) -> Running:
+        """Start the peer there, without waiting for it."""
+        launch = peer.launch(place)
+        return start(
+            launch.command,
+            cpus=self.cpus,
+            environment=launch.environment,
+            directory=place.directory,
+            name="peer",
+        )
+
+    @contextmanager
+    def contestant(self, peer: Peer) -> Iterator[Contestant]:
+        """Start the peer and prove it; stopped at the end. Raises BenchError if it does not do its work."""
+        place = self.place(peer)
+        running = self.begin(peer, place)
+        try:
+            wait_for_port(running, place.port)
+            _wait_until_ready(peer, place)
+            credential = peer.credential(place)
+            check(peer, place.port, credential)
+            yield Contestant(peer, place, running, credential)
+        finally:
+            running.stop()
+
+
+def _wait_until_ready(peer: Peer, place: Place) -> None:
+    begun = time.monotonic()
+    while not peer.ready(place):
+        if time.monotonic() - begun > READY_SECONDS:
+            raise BenchError(f"was not ready within {READY_SECONDS:g} s")
+        time.sleep(0.02)
+
+
+def measure(contestant: Contestant, driver: Driver, seconds: float) -> Window:
+    """Drive one window. Raises BenchError for any error: a proxy that drops requests is not fast."""
+    before = contestant.running.cpu_seconds()
+    load = driver.drive(contestant.url, caller_headers(contestant.credential), seconds)
+    after = contestant.running.cpu_seconds()
+    if load.failed or not load.requests:
+        raise BenchError(f"errors under load: {load.errors} of {load.requests} requests")
+    if set(after) != set(before):
+        raise BenchError("one of its processes came or went during the measurement")
+    cpu = sum(after.values()) - sum(before.values())
+    points = (load.p50, load.p90, load.p99, load.p999)
+    return Window(load.requests, load.seconds, cpu, *points, load_average=load_average())
+
+
+class Comparison:
+    """Runs the rounds; a peer that fails is left out from then on, with the reason kept."""
+
+    def __init__(self, arena: Arena, driver: Driver, tell: Tell) -> None:
+        self.arena = arena
+        self.driver = driver
+        self.tell = tell
+        self.failed: dict[str, str] = {}
+
+    def run(self, peers: Sequence[Peer], plan: Plan) -> list[Outcome]:
+        """All rounds; outcomes in the order of `peers`."""
+        with ExitStack() as stack:
+            contestants = self._start(peers, stack)
+            contestants = [each for each in contestants if self._warm_up(each, plan)]
+            for number in range(1, plan.rounds + 1):
+                self.tell(f"round {number} of {plan.rounds}, load average {load_average():.2f}")
+                self._round(contestants, number, plan)
+                contestants = [each for each in contestants if each.peer.name not in self.failed]
+            return [each.outcome() for each in contestants if self._still_right(each)]
+
+    def _start(self, peers: Sequence[Peer], stack: ExitStack) -> list[Contestant]:
+        started = []
+        for peer in peers:
+            try:
+                started.append(stack.enter_context(self.arena.contestant(peer)))
+            except BenchError as failure:
+                self._fail(peer, failure)
+        return started
+
+    def _warm_up(self, contestant: Contestant, plan: Plan) -> bool:
+        try:
+            window = measure(contestant, self.driver, plan.warm_up)
+        except BenchError as failure:
+            return self._fail(contestant.peer, failure)
+        self.tell(f"  {contestant.peer.name:22} proved and warm, {window.rps:8.0f} requests/s")
+        return True
+
+    def _round(self, contestants: Sequence[Contestant], number: int, plan: Plan) -> None:
+        """One round, begun with another peer each time: nobody always follows the same neighbour."""
+        begin = (number - 1) * 5 % max(1, len(contestants))
+        for contestant in [*contestants[begin:], *contestants[:begin]]:
+            self._measure(contestant, plan)
+
+    def _measure(self, contestant: Contestant, plan: Plan) -> bool:
+        try:
+            window = measure(contestant, self.driver, plan.window(contestant.peer))
+        except BenchError as failure:
+            return self._fail(contestant.peer, failure)
+        contestant.windows.append(window)
+        self.tell(f"  {contestant.peer.name:22} {window.cpu_us:8.1f} µs CPU {window.rps:8.0f} requests/s")
+        return True
+
+    def _still_right(self, contestant: Contestant) -> bool:
+        try:
+            check(contestant.peer, contestant.place.port, contestant.credential)
+        except BenchError as failure:
+            return self._fail(contestant.peer, failure)
+        return True
+
+    def _fail(self, peer: Peer, failure: BenchError) -> bool:
+        self.failed[peer.name] = str(failure)
+        self.tell(f"  {peer.name:22} LEFT OUT: {failure}")
+        return False

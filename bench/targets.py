@@ -1,0 +1,88 @@
+"""The figures the project promises, each with the limit it has to keep."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from bench.figures import Outcome, Window, cpu_us, p99, ratio, rps
+
+Result = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparative:
+    """A ratio of two peers that may be at most, or must be at least, `limit`."""
+
+    what: str
+    ours: str
+    theirs: str
+    of: Callable[[Window], float]
+    limit: float
+    at_least: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """A figure of one process that may be at most `limit`."""
+
+    what: str
+    key: str
+    limit: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target and what was measured."""
+
+    what: str
+    measured: float
+    spread: str
+    wanted: str
+    met: bool
+
+
+COMPARATIVE = (
+    Comparative("CPU, gateway serve to Envoy with JWT", "gateway", "envoy-jwt", cpu_us, 0.75),
+    Comparative("CPU, gateway serve to uvicorn hello", "gateway", "uvicorn-hello", cpu_us, 1.6),
+    Comparative(
+        "requests/s, gateway serve to Envoy with JWT", "gateway", "envoy-jwt", rps, 1.3, at_least=True
+    ),
+    Comparative(
+        "CPU, fastapi-proxy-lib to gateway serve", "fastapi-proxy-lib", "gateway", cpu_us, 30, at_least=True
+    ),
+    Comparative("CPU, gateway's ASGI face to Envoy with JWT", "gateway-asgi", "envoy-jwt", cpu_us, 1.2),
+    Comparative("CPU, 10,000 routes to ten", "gateway-10000-routes", "gateway", cpu_us, 1.1),
+    Comparative(
+        "CPU, both with JSON access log, gateway to Envoy", "gateway-log", "envoy-jwt-log", cpu_us, 0.75
+    ),
+    Comparative("p99 at full load, gateway serve to Envoy with JWT", "gateway", "envoy-jwt", p99, 1.0),
+)
+
+FOOTPRINT = (
+    Footprint("gateway --help", "help_ms", 300, "ms"),
+    Footprint("gateway serve until it answers", "gateway.answer_ms", 1000, "ms"),
+    Footprint("idle memory after 5 s (PSS)", "gateway.idle_pss_mib", 70, "MiB"),
+    Footprint("idle CPU", "gateway.idle_cpu_ms_per_s", 20, "ms/s"),
+    Footprint("10,000 routes until it answers", "gateway-10000-routes.answer_ms", 3000, "ms"),
+)
+
+
+def verdicts(outcomes: Mapping[str, Outcome], footprint: Mapping[str, float]) -> Iterator[Verdict]:
+    """A verdict on each target that could be measured in this run."""
+    for target in COMPARATIVE:
+        ours, theirs = outcomes.get(target.ours), outcomes.get(target.theirs)
+        if ours and theirs and ours.windows and theirs.windows:
+            yield _compare(target, ours, theirs)
+    for limit in FOOTPRINT:
+        if limit.key in footprint:
+            value = footprint[limit.key]
+            wanted = f"≤ {limit.limit:g} {limit.unit}"
+            yield Verdict(limit.what, value, f"{value:.1f} {limit.unit}", wanted, value <= limit.limit)
+
+
+def _compare(target: Comparative, ours: Outcome, theirs: Outcome) -> Verdict:
+    found = ratio(ours, theirs, target.of)
+    met = found.median >= target.limit if target.at_least else found.median <= target.limit
+    sign = "≥" if target.at_least else "≤"
+    shown = f"{found.median:.2f} ({found.low:.2f}–{found.high:.2f})"
+    return Verdict(target.what, found.median, shown, f"{sign} {target.limit:g}", met)

