@@ -1,1 +1,1 @@
-"""The configuration file: from YAML text to one frozen, complete Settings, or to every problem with its place."""
+"""The configuration file: YAML text becomes one frozen, complete Settings, or every problem with its place."""

@@ -1,0 +1,229 @@
+"""What names, hosts, addresses and paths of the configuration look like. Each check returns the text to keep.
+
+They all raise Unacceptable, with what would be right instead.
+"""
+
+import re
+from ipaddress import ip_address
+from typing import Final
+
+from gateway.settings.reader import Unacceptable
+from gateway.settings.secret import Secret
+
+TCHARS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 5.6.2
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ROUTE_NAME: Final = re.compile(r"[!-~]{1,128}")
+_KEY_ID: Final = re.compile(r"[!-~]{1,128}")
+_METHOD: Final = re.compile(TCHARS)
+_LABELS: Final = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
+)
+_BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]")
+_URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)")
+_PLACE: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
+_LITERAL_SEGMENT: Final = re.compile(r"[A-Za-z0-9_.~-]+")
+_FILLED_SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9_.~!$&'()*+,=:@-]|%[0-9A-F]{2}|\{[A-Za-z_][A-Za-z0-9_]*\})+")
+
+
+def name(text: str) -> str:
+    """The name of an upstream or an issuer."""
+    if _NAME.fullmatch(text):
+        return text
+    raise Unacceptable("must be a name", "up to 64 of A-Z a-z 0-9 _ . -, the first a letter or a digit")
+
+
+def role_name(text: str) -> str:
+    """A role: any printable text; it is percent-encoded where it goes into a header."""
+    if text == text.strip() and len(text) <= 128:
+        return text
+    raise Unacceptable("must be a role name", "up to 128 characters, no space around it")
+
+
+def route_name(text: str) -> str:
+    """The name of a route: it stands in logs, metrics and policy tests, so it has no space."""
+    if _ROUTE_NAME.fullmatch(text):
+        return text
+    raise Unacceptable("must be a name of visible ASCII characters", "for example user-space")
+
+
+def key_id(text: str) -> str:
+    """The id of a signing key (`kid`)."""
+    if _KEY_ID.fullmatch(text):
+        return text
+    raise Unacceptable("must be a key id of visible ASCII characters", "for example k1")
+
+
+def method(text: str) -> str:
+    """An HTTP method. They are case-sensitive (RFC 9110 9.1), and all that exist are upper-case."""
+    if not _METHOD.fullmatch(text):
+        raise Unacceptable("must be an HTTP method", "for example GET")
+    if text != text.upper():
+        raise Unacceptable("must be an HTTP method in upper case", text.upper())
+    if text == "CONNECT":
+        raise Unacceptable("the gateway opens no tunnels", "leave it out; CONNECT is answered 501")
+    return text
+
+
+def header_name(text: str) -> str:
+    """The name of a header."""
+    if re.fullmatch(TCHARS, text):
+        return text
+    raise Unacceptable("must be a header name", "for example Content-Type")
+
+
+def listen_host(text: str) -> str:
+    """An address or a name to listen on."""
+    bare = text[1:-1] if _BRACKETED.fullmatch(text) else text
+    if _is_address(bare) or _is_host_name(text):
+        return bare
+    raise Unacceptable("must be an IP address or a host name", "for example 127.0.0.1, 0.0.0.0 or ::")
+
+
+def route_host(text: str) -> str:
+    """A Host to match: lower-case, without port and trailing dot."""
+    without_port = _PLACE.fullmatch(text)
+    if without_port is not None and without_port["port"] and _is_host(without_port["host"]):
+        raise Unacceptable("must be a host without a port, which is never looked at", without_port["host"].lower())
+    if not _is_host(text):
+        raise Unacceptable("must be a host name or a bracketed IPv6 address", "for example api.example.com")
+    return text.lower().removesuffix(".")
+
+
+def origin(text: str) -> str:
+    """`http://host:port` and nothing beyond, in lower case."""
+    url = _URL.fullmatch(text)
+    example = "for example http://127.0.0.1:9000"
+    if url is None or url["scheme"].lower() not in ("http", "https"):
+        raise Unacceptable("must be an http:// or https:// address", example)
+    if "@" in url["place"]:
+        raise Unacceptable("must not hold a user name or password", example, shows_value=False)
+    place = f"{url['scheme']}://{url['place']}".lower()
+    if url["path"] or url["rest"]:
+        raise Unacceptable("must end after the host and the port", place)
+    _check_place(url["place"], example)
+    return place
+
+
+def web_address(text: str) -> str:
+    """An http or https address with a path and perhaps a query: of an issuer, a key set, a collector."""
+    url = _URL.fullmatch(text)
+    example = "for example https://idp.example.com/"
+    if url is None or url["scheme"].lower() not in ("http", "https") or " " in text:
+        raise Unacceptable("must be an http:// or https:// address", example)
+    if "@" in url["place"]:
+        raise Unacceptable("must not hold a user name or password", example, shows_value=False)
+    if "#" in url["rest"]:
+        raise Unacceptable("must not hold a fragment", example)
+    _check_place(url["place"], example)
+    return text
+
+
+def browser_origin(text: str) -> str:
+    """An origin as browsers send it, which is without the usual port of its scheme, or `*`."""
+    if text == "*":
+        return text
+    found = origin(text)
+    return found.removesuffix(":443" if found.startswith("https:") else ":80")
+
+
+def pattern(text: str) -> str:
+    """The beginning of a path pattern. The rest of its grammar is the matcher's."""
+    if text.startswith("/"):
+        return text
+    raise Unacceptable("must begin with '/'", f"/{text.split('://')[-1]}")
+
+
+def own_prefix(text: str) -> str:
+    """Where the gateway's own accounts live: literal segments, or nothing for the root."""
+    if text == "":
+        return text
+    if not text.startswith("/") or text.endswith("/"):
+        raise Unacceptable(
+            "must begin with '/' and not end with it", f"/{text.strip('/')}" if text.strip("/") else '""'
+        )
+    if not all(_LITERAL_SEGMENT.fullmatch(segment) and segment.strip(".") for segment in text[1:].split("/")):
+        raise Unacceptable("must be made of plain segments", "for example /auth; A-Z a-z 0-9 _ . ~ - between slashes")
+    if text.split("/")[1] == "_gateway":
+        raise Unacceptable("must not lie below /_gateway, where health and metrics are", "for example /auth")
+    return text
+
+
+def literal_prefix(text: str) -> str:
+    """A prefix to take off: whole literal segments."""
+    if "{" in text or "*" in text:
+        raise Unacceptable("must be literal", "rewrite moves captures")
+    if not text.startswith("/") or text.endswith("/"):
+        raise Unacceptable("must begin with '/' and not end with it", f"/{text.strip('/')}" if text.strip("/") else "")
+    return text
+
+
+def rewrite_template(text: str) -> str:
+    """A path to send on, with `{name}` for a capture and `/{**}` at the end for the rest of the path."""
+    if not text.startswith("/"):
+        raise Unacceptable("must begin with '/'", f"/{text}")
+    segments = text.removesuffix("/{**}")[1:].split("/") if text != "/{**}" else []
+    for segment in segments:
+        last_is_empty = segment == "" and segment is segments[-1] and not text.endswith("/{**}")
+        if not last_is_empty and not (_FILLED_SEGMENT.fullmatch(segment) and segment.strip(".")):
+            raise Unacceptable(
+                f"must be a canonical path; its segment '{segment}' is not",
+                "for example /v2/{user_id}/{**}, the rest {**} only as the last segment",
+            )
+    return text
+
+
+def database_address(text: str) -> str:
+    """An SQLAlchemy address of SQLite or PostgreSQL."""
+    example = "for example sqlite:///gateway.db or postgresql://user:password@host/db"
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in ("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg"):
+        right = f"postgresql://{Secret(text).shown.partition('://')[2]}" if scheme == "postgres" else example
+        raise Unacceptable("must be the address of an SQLite or PostgreSQL database", right)
+    if scheme.startswith("sqlite"):
+        if rest and not rest.startswith("/"):
+            raise Unacceptable("an SQLite address has three slashes before its path", f"{scheme}:///{rest}")
+    elif not rest.rpartition("@")[2].partition("/")[2].partition("?")[0]:
+        raise Unacceptable("must name a database", "for example postgresql://user:password@host/gateway")
+    return text
+
+
+def redis_address(text: str) -> str:
+    """The address of a Redis: one server, with TLS, behind Sentinels, or a cluster."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in ("redis", "rediss", "redis+sentinel", "redis+cluster"):
+        raise Unacceptable(
+            "must be the address of a Redis",
+            "redis://host:6379/0, or rediss://, redis+sentinel://, redis+cluster://",
+        )
+    if not rest.rpartition("@")[2].partition("/")[0].partition("?")[0]:
+        raise Unacceptable("must name a host", f"for example {scheme}://127.0.0.1:6379/0")
+    return text
+
+
+def _check_place(place: str, example: str) -> None:
+    parts = _PLACE.fullmatch(place)
+    if parts is None or not _is_host(parts["host"]):
+        raise Unacceptable("must name a host and perhaps a port", example)
+    if parts["port"] is not None and not 1 <= int(parts["port"]) <= 65535:
+        raise Unacceptable("must have a port from 1 to 65535", example)
+
+
+def _is_host(text: str) -> bool:
+    bracketed = _BRACKETED.fullmatch(text)
+    return _is_address(bracketed[1]) if bracketed is not None else _is_host_name(text)
+
+
+def _is_host_name(text: str) -> bool:
+    """A name, or an IPv4 address: what is made of digits and dots alone must be one."""
+    if not _LABELS.fullmatch(text):
+        return False
+    return _is_address(text.removesuffix(".")) if text.replace(".", "").isdigit() else True
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text

@@ -1,0 +1,257 @@
+"""The kinds of single values: how each is read, written back, described in JSON Schema, and documented."""
+
+import copy
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
+
+from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
+from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, kind_of
+from gateway.settings.units import format_duration, format_size, parse_duration, parse_size
+
+T = TypeVar("T")
+JsonSchema: TypeAlias = dict[str, Any]
+INTERPOLATED: Final = {"$ref": "#/$defs/interpolated"}
+
+
+class Kind(Generic[T]):
+    """What a value may be. The shape in the YAML picks one of three readings; a kind supports one or two."""
+
+    words: str  # in the reference: "duration"
+    expected: str  # in a message: "must be {expected}"
+    right: str = ""  # in a message, in parentheses: what would be right
+    nullable: bool = False
+
+    def or_null(self) -> "Kind[T | None]":
+        """The same kind, with null for "none"."""
+        twin: Any = copy.copy(self)
+        twin.nullable = True
+        optional: Kind[T | None] = twin
+        return optional
+
+    def read(self, node: Node, path: str, reader: Reader) -> T | Invalid:
+        """The value at a node; INVALID after every problem with it has been reported."""
+        if isinstance(node, ScalarNode):
+            scalar = reader.scalar(node, path)
+            if scalar is None:
+                return INVALID
+            if self.nullable and scalar.is_null:
+                return None  # type: ignore[return-value]  # T of a nullable kind includes None
+            return self.read_scalar(scalar, node, path, reader)
+        if isinstance(node, ListNode):
+            return self.read_list(node, path, reader)
+        return self.read_mapping(node, path, reader)
+
+    def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> T | Invalid:
+        reader.wrong(node, path, self.unacceptable(), scalar.found)
+        return INVALID
+
+    def read_list(self, node: ListNode, path: str, reader: Reader) -> T | Invalid:
+        reader.wrong(node, path, self.unacceptable(), kind_of(node))
+        return INVALID
+
+    def read_mapping(self, node: MappingNode, path: str, reader: Reader) -> T | Invalid:
+        reader.wrong(node, path, self.unacceptable(), kind_of(node))
+        return INVALID
+
+    def unacceptable(self, right: str = "") -> Unacceptable:
+        """The usual complaint: it must be what this kind expects."""
+        return Unacceptable(f"must be {self.expected}", right or self.right)
+
+    def write(self, value: T) -> Any:
+        """A value as it stands in YAML or JSON: the inverse of reading."""
+        return value
+
+    def schema(self) -> JsonSchema:
+        """The JSON Schema (2020-12) of what may be written."""
+        raise NotImplementedError
+
+    def complete_schema(self) -> JsonSchema:
+        """The same with null, where that is allowed."""
+        if not self.nullable:
+            return self.schema()
+        return {"anyOf": [self.schema(), {"type": "null"}]}
+
+
+class ScalarKind(Kind[T]):
+    """A kind that is written as a single value."""
+
+    def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> T | Invalid:
+        try:
+            return self.accept(scalar)
+        except Unacceptable as error:
+            reader.wrong(node, path, error, self.found(scalar))
+            return INVALID
+
+    def found(self, scalar: Scalar) -> str:
+        """What a message says was found."""
+        return scalar.found
+
+    def accept(self, scalar: Scalar) -> T:
+        """The value of a scalar. Raises Unacceptable."""
+        raise NotImplementedError
+
+    def either(self, schema: JsonSchema) -> JsonSchema:
+        """A schema for what is no plain string: a placeholder may stand in its place."""
+        return {"anyOf": [schema, INTERPOLATED]}
+
+
+class Text(ScalarKind[str]):
+    """A string of one line that is not empty. `check` narrows it: it returns the text to keep, or raises."""
+
+    def __init__(
+        self,
+        expected: str = "a text",
+        *,
+        check: Callable[[str], str] | None = None,
+        words: str = "string",
+        pattern: str | None = None,
+    ) -> None:
+        self.expected = expected
+        self.words = words
+        self.check = check
+        self.pattern = pattern
+
+    def accept(self, scalar: Scalar) -> str:
+        text = text_of(scalar, self.expected)
+        if not text.strip() or not text.isprintable():
+            raise self.unacceptable()
+        return self.check(text) if self.check is not None else text
+
+    def schema(self) -> JsonSchema:
+        if self.pattern is None:
+            return {"type": "string", "minLength": 1}
+        return self.either({"type": "string", "pattern": self.pattern})
+
+
+class Choice(ScalarKind[str]):
+    """One of a few words."""
+
+    def __init__(self, *choices: str) -> None:
+        self.choices = choices
+        self.words = " \\| ".join(f"`{choice}`" for choice in choices)
+        self.expected = f"one of {', '.join(choices[:-1])} or {choices[-1]}"
+
+    def accept(self, scalar: Scalar) -> str:
+        if scalar.value in self.choices:
+            return scalar.text
+        raise self.unacceptable(scalar.text.lower() if scalar.text.lower() in self.choices else "")
+
+    def schema(self) -> JsonSchema:
+        return self.either({"enum": list(self.choices)})
+
+
+class Flag(ScalarKind[bool]):
+    """true or false, and none of the other words that YAML 1.1 took for them."""
+
+    words = "boolean"
+    expected = "true or false"
+    _MEANT: ClassVar = {
+        **dict.fromkeys(("yes", "on", "y", "true", "1"), "true"),
+        **dict.fromkeys(("no", "off", "n", "false", "0"), "false"),
+    }
+
+    def accept(self, scalar: Scalar) -> bool:
+        value = scalar.value
+        if isinstance(value, bool):
+            return value
+        meant = self._MEANT.get(scalar.text.lower())
+        raise self.unacceptable(f"{meant}, without quotes" if meant else "")
+
+    def schema(self) -> JsonSchema:
+        return self.either({"type": "boolean"})
+
+
+class Whole(ScalarKind[int]):
+    """A whole number within bounds, both included."""
+
+    words = "integer"
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+        self.expected = f"a whole number from {low} to {high}"
+
+    def accept(self, scalar: Scalar) -> int:
+        value = scalar.value
+        if isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high:
+            return value
+        number = re.fullmatch(r"[0-9]{1,15}", scalar.text) if not scalar.plain else None
+        raise self.unacceptable(f"{scalar.text}, without quotes" if number else "")
+
+    def schema(self) -> JsonSchema:
+        return self.either({"type": "integer", "minimum": self.low, "maximum": self.high})
+
+
+class Share(ScalarKind[float]):
+    """A fraction from 0 to 1."""
+
+    words = "number"
+    expected = "a number from 0 to 1"
+    right = "for example 0.2"
+
+    def accept(self, scalar: Scalar) -> float:
+        value = scalar.value
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+            return float(value)
+        raise self.unacceptable()
+
+    def schema(self) -> JsonSchema:
+        return self.either({"type": "number", "minimum": 0, "maximum": 1})
+
+
+class Duration(ScalarKind[float]):
+    """Seconds, written with a unit."""
+
+    words = "duration"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self.zero = zero
+        self.expected = "a duration of at most 3650d" if zero else "a duration above zero, at most 3650d"
+        self.right = "for example 250ms, 10s, 15m, 1h or 14d"
+
+    def accept(self, scalar: Scalar) -> float:
+        seconds = parse_duration(scalar.text)
+        if seconds is not None and (seconds > 0 or self.zero):
+            return seconds
+        number = re.fullmatch(r"[0-9]{1,9}", scalar.text)
+        raise self.unacceptable(f"with a unit: {scalar.text}s, {scalar.text}ms, {scalar.text}m" if number else "")
+
+    def write(self, value: float) -> str:
+        return format_duration(value) if value is not None else value
+
+    def schema(self) -> JsonSchema:
+        return self.either({"type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$"})
+
+
+class Size(ScalarKind[int]):
+    """Bytes, written with a unit or as a bare number. `zero`: 0 is allowed and means no limit."""
+
+    words = "size"
+    right = "for example 64KiB or 10MiB"
+
+    def __init__(self, low: int, high: int, *, zero: bool = False) -> None:
+        self.low, self.high, self.zero = low, high, zero
+        bounds = f"from {format_size(low)} to {format_size(high)}"
+        self.expected = f"a size {bounds}, or 0 for no limit" if zero else f"a size {bounds}"
+
+    def accept(self, scalar: Scalar) -> int:
+        size = parse_size(scalar.text)
+        if size is not None and (self.low <= size <= self.high or (self.zero and size == 0)):
+            return size
+        decimal = re.fullmatch(r"([0-9]{1,9}) ?([kmgt])i?b?", scalar.text.lower())
+        raise self.unacceptable(f"{decimal[1]}{decimal[2].upper()}iB" if decimal else "")
+
+    def write(self, value: int) -> str | int:
+        return format_size(value) if value else value
+
+    def schema(self) -> JsonSchema:
+        forms = [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+(B|[KMGT]iB)?$"}]
+        return {"anyOf": [*forms, INTERPOLATED]}
+
+
+def text_of(scalar: Scalar, expected: str) -> str:
+    """The text of a scalar where a string is due. What was put in is a string, whatever it looks like."""
+    if scalar.source or isinstance(scalar.value, str):
+        return scalar.text
+    right = f'in quotes: "{scalar.text}"' if scalar.text and not scalar.hidden else ""
+    raise Unacceptable(f"must be {expected}", right)

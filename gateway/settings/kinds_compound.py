@@ -1,0 +1,206 @@
+"""Kinds that are made of others: lists, mappings of free names, and sections with declared keys."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from gateway.settings.declare import UNSET, Key, declared
+from gateway.settings.kinds import JsonSchema, Kind
+from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
+from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, joined, quoted
+
+T = TypeVar("T")
+
+
+class ListOf(Kind[tuple[T, ...]]):
+    """A list of values of one kind, each once. `least`: how many there must be."""
+
+    def __init__(self, kind: Kind[T], expected: str, *, least: int = 0, right: str = "") -> None:
+        self.kind = kind
+        self.expected = expected
+        self.words = f"list of {kind.words}s"
+        self.least = least
+        self.right = right
+
+    def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> tuple[T, ...] | Invalid:
+        alone = f"[{scalar.text}]" if isinstance(scalar.value, str) and scalar.text.isalnum() else ""
+        right = alone if not scalar.hidden and not scalar.source else ""
+        reader.wrong(node, path, self.unacceptable(right), scalar.found)
+        return INVALID
+
+    def read_list(self, node: ListNode, path: str, reader: Reader) -> tuple[T, ...] | Invalid:
+        if len(node.items) < self.least:
+            reader.wrong(node, path, self.unacceptable(), "an empty list")
+            return INVALID
+        values: dict[T, Node] = {}
+        complete = True
+        for item, here, value in _items(self.kind, node, path, reader):
+            if value is INVALID:
+                complete = False
+            elif value in values:
+                reader.report(item, here, f"stands here twice, first in line {values[value].line} (keep one of them)")
+            else:
+                values[value] = item
+        return tuple(values) if complete else INVALID
+
+    def write(self, value: tuple[T, ...]) -> list[Any] | None:
+        return None if value is None else [self.kind.write(each) for each in value]
+
+    def schema(self) -> JsonSchema:
+        return {
+            "type": "array",
+            "items": self.kind.complete_schema(),
+            "minItems": self.least,
+            "uniqueItems": True,
+        }
+
+
+class SetOf(Kind[frozenset[T]]):
+    """A list whose order means nothing."""
+
+    def __init__(self, kind: ListOf[T]) -> None:
+        self.kind = kind
+        self.expected, self.right, self.words = kind.expected, kind.right, kind.words
+
+    def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> frozenset[T] | Invalid:
+        self.kind.read_scalar(scalar, node, path, reader)
+        return INVALID
+
+    def read_list(self, node: ListNode, path: str, reader: Reader) -> frozenset[T] | Invalid:
+        values = self.kind.read_list(node, path, reader)
+        return INVALID if values is INVALID else frozenset(values)
+
+    def write(self, value: frozenset[T]) -> list[Any] | None:
+        return None if value is None else sorted(self.kind.kind.write(each) for each in value)
+
+    def schema(self) -> JsonSchema:
+        return self.kind.schema()
+
+
+class Sections(ListOf[T]):
+    """A list of mappings. Those that cannot be read are left out, so that the others can be compared."""
+
+    def read_list(self, node: ListNode, path: str, reader: Reader) -> tuple[T, ...] | Invalid:
+        values = []
+        for _, here, value in _items(self.kind, node, path, reader):
+            if value is INVALID:
+                reader.rejected.add(here)
+            else:
+                values.append(value)
+        return tuple(values)
+
+    def schema(self) -> JsonSchema:
+        return {"type": "array", "items": self.kind.complete_schema()}
+
+
+def _items(kind: Kind[T], node: ListNode, path: str, reader: Reader) -> Iterator[tuple[Node, str, T | Invalid]]:
+    for index, item in enumerate(node.items):
+        here = f"{path}[{index}]"
+        reader.places.note(here, item.line, item.column)
+        yield item, here, kind.read(item, here, reader)
+
+
+class MapOf(Kind[dict[str, T]]):
+    """A mapping from names of the user's own choice to values of one kind."""
+
+    def __init__(self, kind: Kind[T], expected: str, *, name: Callable[[str], str], words: str) -> None:
+        self.kind = kind
+        self.expected = expected
+        self.name = name
+        self.words = words
+
+    def read_mapping(self, node: MappingNode, path: str, reader: Reader) -> dict[str, T] | Invalid:
+        values: dict[str, T] = {}
+        for name, (key, child) in reader.entries(node, path).items():
+            here = joined(path, name)
+            reader.places.note(here, child.line, child.column)
+            value = self.kind.read(child, here, reader)
+            if value is INVALID or not self._is_name(key, here, reader):
+                reader.rejected.add(here)
+            else:
+                values[name] = value
+        return values
+
+    def _is_name(self, key: ScalarNode, path: str, reader: Reader) -> bool:
+        scalar = Scalar(key.text, key.plain)
+        try:
+            if not isinstance(scalar.value, str):
+                raise Unacceptable("must be a name", f'in quotes: "{key.text}"')
+            if not key.text or not key.text.isprintable():
+                raise Unacceptable("must be a name")
+            self.name(key.text)
+        except Unacceptable as error:
+            reader.wrong(key, path, error, scalar.found)
+            return False
+        return True
+
+    def write(self, value: Mapping[str, T]) -> dict[str, Any] | None:
+        return None if value is None else {name: self.kind.write(each) for name, each in value.items()}
+
+    def schema(self) -> JsonSchema:
+        return {"type": "object", "additionalProperties": self.kind.complete_schema()}
+
+
+class Section(Kind[T], Generic[T]):
+    """A mapping of the keys that a class declares. What is wrong is reported, the rest is read all the same."""
+
+    words = "mapping"
+
+    def __init__(self, cls: type[T], expected: str = "a mapping") -> None:
+        self.cls = cls
+        self.expected = expected
+        self.keys = declared(cls)
+
+    def read_mapping(self, node: MappingNode, path: str, reader: Reader) -> T | Invalid:
+        values = self.extras(node, path, reader)
+        complete = True
+        entries = reader.entries(node, path)
+        for name, (written, child) in entries.items():
+            key = self.keys.get(name)
+            here = joined(path, name)
+            if key is None:
+                self._unknown(written, here, reader)
+                continue
+            reader.places.note(here, child.line, child.column)
+            value = key.kind.read(child, here, reader)
+            if value is not INVALID:
+                values[key.attribute] = value
+            else:
+                reader.rejected.add(here)
+                complete = complete and not key.is_required
+        missing = [key for key in self.keys.values() if key.is_required and key.name not in entries]
+        for key in missing:
+            reader.report(node, joined(path, key.name), f"is missing ({key.kind.expected})")
+        return self.cls(**values) if complete and not missing else INVALID
+
+    def extras(self, node: MappingNode, path: str, reader: Reader) -> dict[str, Any]:
+        """Values of fields that are no keys."""
+        return {}
+
+    def _unknown(self, written: ScalarNode, path: str, reader: Reader) -> None:
+        advice = reader.nearest(written.text, self.keys)
+        if written.text == "<<":
+            advice = "merge keys are not part of YAML 1.2; write the keys out"
+        reader.report(written, path, f"is not a key that is known here, found {quoted(written.text)} ({advice})")
+
+    def write(self, value: T) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        return {key.name: key.kind.write(getattr(value, key.attribute)) for key in self.keys.values()}
+
+    def schema(self) -> JsonSchema:
+        return {"$ref": f"#/$defs/{self.cls.__name__}"}
+
+    def definition(self) -> JsonSchema:
+        """The schema that the reference of `schema` points to."""
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            "required": [key.name for key in self.keys.values() if key.is_required],
+            "properties": {key.name: self._property(key) for key in self.keys.values()},
+        }
+
+    def _property(self, key: Key) -> JsonSchema:
+        described = {"description": key.about, **key.kind.complete_schema()}
+        if key.is_required or key.default is UNSET:
+            return described
+        return {**described, "default": key.kind.write(key.default)}

@@ -1,0 +1,181 @@
+"""Kinds of values with rules of their own: networks, header names, secrets, files, addresses of stores."""
+
+import os
+import stat
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from re import fullmatch
+from typing import Final, TypeAlias
+
+from gateway.settings.grammar import TCHARS, own_prefix
+from gateway.settings.kinds import JsonSchema, ScalarKind, Text, text_of
+from gateway.settings.reader import Scalar, Unacceptable, quoted
+from gateway.settings.secret import Secret
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+# Container runtimes mount secrets there, readable by everyone in a container that holds one service.
+MOUNTED_SECRETS: Final = (Path("/run/secrets"), Path("/var/run/secrets"))
+
+# What a request means to HTTP itself, to the caller's credentials, or to the gateway (RFC 9110, 9112, 6265,
+# 6750): an identity header of such a name would destroy requests or be destroyed with them.
+_TAKEN_HEADERS: Final = frozenset((
+    "host", "te", "trailer", "transfer-encoding", "connection", "keep-alive", "upgrade", "expect", "range", "date",
+    "from", "origin", "referer", "user-agent", "authorization", "cookie", "set-cookie", "cookie2", "via",
+    "forwarded", "max-forwards", "cache-control", "pragma", "priority", "accept", "x-real-ip", "x-request-id",
+    "x-rewrite-url", "http2-settings", "traceparent", "tracestate", "x-forwarded-for", "x-forwarded-proto",
+    "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server", "x-forwarded-method",
+    "x-forwarded-uri",
+))  # fmt: skip
+_TAKEN_PREFIXES: Final = ("content-", "accept-", "if-", "sec-", "proxy-", "access-control-", "x-original-")
+
+
+def folded(header: str) -> str:
+    """A header name as the laxest upstream sees it: CGI takes `_` and `.` for `-` (CVE-2025-64484)."""
+    return header.lower().replace("_", "-").replace(".", "-")
+
+
+class NetworkKind(ScalarKind[Network]):
+    """A network in CIDR notation; a single address is the network of itself."""
+
+    words = "network"
+    expected = "a network in CIDR notation"
+    right = 'for example 10.0.0.0/8 or "fd00::/8"'
+
+    def accept(self, scalar: Scalar) -> Network:
+        text = text_of(scalar, self.expected)
+        if "%" in text:
+            raise self.unacceptable()
+        try:
+            return ip_network(text)
+        except ValueError:
+            pass
+        try:
+            network = ip_network(text, strict=False)
+        except ValueError:
+            raise self.unacceptable() from None
+        raise Unacceptable("must be a network, not an address in one", str(network))
+
+    def write(self, value: Network) -> str:
+        return str(value)
+
+    def schema(self) -> JsonSchema:
+        return {"type": "string", "minLength": 2}
+
+
+class HeaderName(Text):
+    """The name of a header that the gateway sets, and that nothing else means anything by."""
+
+    def __init__(self) -> None:
+        super().__init__("a header name", check=self._checked, words="header name", pattern=f"^{TCHARS}$")
+        self.right = "for example X-User-Id"
+
+    def _checked(self, text: str) -> str:
+        if not fullmatch(TCHARS, text):
+            raise self.unacceptable()
+        name = folded(text)
+        if name in _TAKEN_HEADERS or name.startswith(_TAKEN_PREFIXES):
+            raise Unacceptable("must not be a header with a meaning of its own", "for example X-User-Id")
+        return text
+
+
+class Prefix(Text):
+    """The path prefix of the gateway's own accounts; "" is the root."""
+
+    def __init__(self) -> None:
+        super().__init__("a path prefix", check=own_prefix, words="path prefix", pattern="^(/[A-Za-z0-9_.~-]+)*$")
+        self.right = 'for example /auth, or "" for the root'
+
+    def accept(self, scalar: Scalar) -> str:
+        if scalar.text == "" and (scalar.source or not scalar.plain):
+            return ""
+        return super().accept(scalar)
+
+
+class StoreAddress(ScalarKind[Secret]):
+    """The address of a database or a Redis: a secret, because it may hold a password."""
+
+    words = "address"
+
+    def __init__(self, expected: str, check: Callable[[str], str]) -> None:
+        self.expected = expected
+        self.check = check
+
+    def accept(self, scalar: Scalar) -> Secret:
+        text = text_of(scalar, self.expected)
+        if not text.strip() or not text.isprintable():
+            raise self.unacceptable()
+        return Secret(self.check(text))
+
+    def found(self, scalar: Scalar) -> str:
+        if scalar.hidden or scalar.is_null:
+            return scalar.found
+        if "://" in scalar.text:
+            return quoted(Secret(scalar.text).shown)
+        # `host=db password=…`, `user:password@db`: shown only if it cannot hold one.
+        return "a value that is not shown" if set("=@:") & set(scalar.text) else scalar.found
+
+    def write(self, value: Secret) -> str:
+        return value.shown if value is not None else value
+
+    def schema(self) -> JsonSchema:
+        return {"type": "string", "minLength": 1}
+
+
+class SecretText(ScalarKind[Secret]):
+    """A text that is never shown again. `check` raises Unacceptable for one that will not do.
+
+    A file it is taken from must not be readable by others, unless it lies where containers mount secrets.
+    """
+
+    words = "secret"
+
+    def __init__(self, expected: str, right: str, check: Callable[[str], str]) -> None:
+        self.expected = expected
+        self.right = right
+        self.check = check
+
+    def accept(self, scalar: Scalar) -> Secret:
+        if not scalar.text.strip() or scalar.is_null:
+            raise self.unacceptable()
+        for file in scalar.files:
+            check_private(file)
+        return Secret(self.check(scalar.text))
+
+    def found(self, scalar: Scalar) -> str:
+        return scalar._replace(hidden=True).found
+
+    def write(self, value: Secret) -> str:
+        return value.shown if value is not None else value
+
+    def schema(self) -> JsonSchema:
+        return {"type": "string", "minLength": 1}
+
+
+class FilePath(Text):
+    """A file that must be there and readable now. `private`: by no one else."""
+
+    def __init__(self, *, private: bool = False) -> None:
+        super().__init__("the path of a file", check=self._checked, words="path")
+        self.private = private
+
+    def _checked(self, text: str) -> str:
+        path = Path(text)
+        try:
+            # Opening a pipe that nobody writes to would wait for ever.
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        except OSError as error:
+            raise Unacceptable(f"cannot be read: {error.strerror or type(error).__name__}") from None
+        if self.private:
+            check_private(path)
+        return text
+
+
+def check_private(file: Path) -> None:
+    """Raise Unacceptable for a key that other users of this machine can read."""
+    mode = stat.S_IMODE(file.stat().st_mode)
+    mounted = any(file.resolve().is_relative_to(folder) for folder in MOUNTED_SECRETS)
+    if mode & 0o077 and not mounted:
+        message = f"the file '{file}' can be read by others, its mode is {mode:04o}"
+        raise Unacceptable(message, f"chmod 600 {file}", shows_value=False)

@@ -1,0 +1,156 @@
+"""The settings of identity: the gateway's own tokens, other issuers, the headers for upstreams."""
+
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
+
+from gateway.settings.declare import section, setting
+from gateway.settings.grammar import key_id, name, role_name, web_address
+from gateway.settings.kinds import Choice, Duration, Flag, Text
+from gateway.settings.kinds_compound import ListOf, MapOf, Section, Sections
+from gateway.settings.kinds_special import HeaderName, SecretText
+from gateway.settings.model_service import ROLE
+from gateway.settings.reader import Unacceptable
+from gateway.settings.secret import Secret
+
+Algorithm: TypeAlias = Literal[
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "HS256",
+    "HS384",
+    "HS512",
+]
+ASYMMETRIC: Final = ("ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+SYMMETRIC: Final = ("HS256", "HS384", "HS512")
+
+
+def private_pem(text: str) -> str:
+    """A private key in PEM form. What it holds is looked at where the key is made."""
+    if text.lstrip().startswith("-----BEGIN ") and "PRIVATE KEY-----" in text:
+        return text
+    raise Unacceptable("must be a private key in PEM form", 'for example "${file:/run/secrets/k1.pem}"')
+
+
+def shared_secret(text: str) -> str:
+    """A secret for HMAC. A public key or a key set in its place could be known to anyone (CVE-2026-48526)."""
+    if "-----BEGIN " in text or text.lstrip().startswith(("{", "[")):
+        raise Unacceptable("must be a random secret, not a key of another kind", "for example `openssl rand -hex 32`")
+    return text
+
+
+@section
+class KeySettings:
+    """One signing key: a private key, or a secret for HS256 and its kin."""
+
+    kid: str = setting(Text("a key id", check=key_id), "The id of the key, as tokens name it.")
+    algorithm: Algorithm = setting(Choice(*ASYMMETRIC, *SYMMETRIC), "The one algorithm this key is used with.")
+    private_key: Secret | None = setting(
+        SecretText("a private key in PEM form", 'for example "${file:/run/secrets/k1.pem}"', private_pem).or_null(),
+        "The private key in PEM form, for all algorithms but `HS…`.",
+        default=None,
+    )
+    secret: Secret | None = setting(
+        SecretText("a secret", 'for example "${SIGNING_SECRET}"', shared_secret).or_null(),
+        "The secret for `HS256` (32 bytes or more), `HS384` (48) or `HS512` (64).",
+        default=None,
+    )
+
+
+@section
+class ExternalSettings:
+    """An issuer whose tokens are accepted beside the gateway's own."""
+
+    issuer: str = setting(
+        Text("the address of an issuer", check=web_address, words="address"), "The `iss` claim of its tokens."
+    )
+    audience: str = setting(Text("an audience"), "The `aud` claim that its tokens must hold.")
+    name: str = setting(Text("a name", check=name), "Its users get the id `NAME|SUB`, which equals no local one.")
+    jwks_url: str | None = setting(
+        Text("an http:// or https:// address", check=web_address, words="address").or_null(),
+        "Where its keys are; null: found by OIDC discovery.",
+        default=None,
+    )
+    roles_claim: str | None = setting(
+        Text("the dotted path of a claim").or_null(),
+        "Where its tokens hold roles, for example `realm_access.roles`; null: they hold none.",
+        default=None,
+    )
+    role_map: Mapping[str, str] = setting(
+        MapOf(ROLE, "a mapping from its roles to roles here", name=role_name, words="mapping of roles"),
+        "Its roles and what they are called here. Roles that are not named here are left out.",
+        default={},
+    )
+    algorithms: tuple[Algorithm, ...] = setting(
+        ListOf(Choice(*ASYMMETRIC), "a list of algorithms", least=1, right="for example [RS256]"),
+        "The algorithms that are accepted.",
+        default=("RS256",),
+    )
+
+
+@section
+class TokensSettings:
+    """The tokens that the gateway issues and accepts."""
+
+    issuer: str = setting(Text("a text"), "The `iss` claim.", default="gateway")
+    audience: str = setting(Text("a text"), "The `aud` claim.", default="gateway")
+    access_ttl: float = setting(Duration(), "How long an access token is valid.", default=900.0)
+    refresh_ttl: float = setting(Duration(), "How long a refresh token is valid.", default=14 * 86_400.0)
+    refresh_grace: float = setting(
+        Duration(zero=True),
+        "A refresh token just rotated still answers with the same successor.",
+        default=10.0,
+    )
+    leeway: float = setting(Duration(zero=True), "How far the clocks of two machines may be apart.", default=5.0)
+    include_roles: bool = setting(
+        Flag(),
+        "Whether tokens hold a `roles` claim, for upstreams and Envoy; the gateway itself never reads it.",
+        default=False,
+    )
+    keys: tuple[KeySettings, ...] = setting(
+        Sections(Section(KeySettings, "a signing key"), "a list of signing keys"),
+        "The signing keys: the first signs, all verify. Empty: an ES256 key is made once, beside an SQLite database.",
+        default=(),
+    )
+    external: tuple[ExternalSettings, ...] = setting(
+        Sections(Section(ExternalSettings, "an external issuer"), "a list of external issuers"),
+        "Other issuers whose tokens are accepted.",
+        default=(),
+    )
+
+
+@section
+class HeaderSettings:
+    """The names of the identity headers."""
+
+    id: str = setting(HeaderName(), "The id of the user.", default="X-User-Id")
+    email: str = setting(HeaderName(), "The e-mail address of the user.", default="X-User-Email")
+    roles: str = setting(HeaderName(), "The roles of the user, sorted, joined by `,`.", default="X-User-Roles")
+
+
+@section
+class AssertionSettings:
+    """A signed statement of who calls, for upstreams that do not trust the network."""
+
+    header: str = setting(HeaderName(), "The header that carries it.", default="X-Identity-Token")
+    ttl: float = setting(Duration(), "How long it is valid.", default=60.0)
+
+
+@section
+class IdentitySettings:
+    """How upstreams learn who calls."""
+
+    headers: HeaderSettings = setting(
+        Section(HeaderSettings), "The names of the identity headers.", default=HeaderSettings()
+    )
+    assertion: AssertionSettings | None = setting(
+        Section(AssertionSettings).or_null(),
+        "A JWT signed by the gateway, its audience the name of the upstream; null: none.",
+        default=None,
+    )

@@ -1,0 +1,206 @@
+"""YAML text -> a tree of nodes that know their line and column. No value is interpreted here.
+
+libyaml makes the events; the tree is built from them by hand, because `yaml.compose` recurses in C: fifty
+thousand opening brackets end the process with a segmentation fault instead of an error. It costs the same.
+And because only events are taken, the YAML 1.1 resolvers of PyYAML never run.
+
+Rules of this file: one document; at most DEEPEST levels; an alias stands for the very node of its anchor, but
+all aliases together may not stand for more than MOST_REPEATED nodes (the "billion laughs" file has 3 * 10^9),
+and none may contain itself; a tag is a problem, `!!str` apart, because no key asks for a type of its own.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import yaml
+
+from gateway.errors import Problem
+
+DEEPEST: Final = 40
+MOST_REPEATED: Final = 100_000
+WHOLE_FILE: Final = "(file)"  # the key of a problem that belongs to no key
+
+_log = logging.getLogger(__name__)
+_STRING_TAG: Final = "tag:yaml.org,2002:str"
+_USUAL_TAGS: Final = frozenset((None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
+
+
+class ScalarNode:
+    """A word, a quoted text or a block of text. `plain`: without quotes, so it may mean a number or null."""
+
+    __slots__ = ("column", "line", "plain", "text")
+
+    def __init__(self, text: str, plain: bool, line: int, column: int) -> None:
+        self.text = text
+        self.plain = plain
+        self.line = line
+        self.column = column
+
+
+class ListNode:
+    """The items of a list, in order."""
+
+    __slots__ = ("column", "items", "line", "weight")
+
+    def __init__(self, line: int, column: int) -> None:
+        self.items: list[Node] = []
+        self.weight = 1
+        self.line = line
+        self.column = column
+
+
+class MappingNode:
+    """The entries of a mapping, in order, repeated keys included: key, value, key, value…"""
+
+    __slots__ = ("column", "items", "line", "weight")
+
+    def __init__(self, line: int, column: int) -> None:
+        self.items: list[Node] = []
+        self.weight = 1
+        self.line = line
+        self.column = column
+
+    def entries(self) -> Iterator[tuple["Node", "Node"]]:
+        """Each key with its value."""
+        return zip(self.items[::2], self.items[1::2], strict=True)
+
+
+Node: TypeAlias = ScalarNode | ListNode | MappingNode
+
+
+class NotYaml(Exception):
+    """The text has no tree. Carries the one problem that ended the reading."""
+
+    def __init__(self, line: int, column: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+
+
+@dataclass(slots=True)
+class _Tree:
+    """The tree as it grows: the open collections, and the anchors seen so far."""
+
+    file: str
+    problems: list[Problem]
+    root: Node | None = None
+    open: list[ListNode | MappingNode] = field(default_factory=list)
+    anchors: dict[str, Node] = field(default_factory=dict)
+    repeated: int = 0
+
+    def add(self, node: Node, event: Any) -> None:
+        """Hang a node under the innermost open collection, or make it the root."""
+        if event.anchor is not None:
+            self.anchors[event.anchor] = node
+        if self.open:
+            self.open[-1].items.append(node)
+        else:
+            self.root = node
+
+    def begin(self, node: ListNode | MappingNode, event: Any) -> None:
+        if len(self.open) >= DEEPEST:
+            raise NotYaml(node.line, node.column, f"is nested more than {DEEPEST} levels deep")
+        self.check_tag(event)
+        self.add(node, event)
+        self.open.append(node)
+
+    def end(self) -> None:
+        done = self.open.pop()
+        if self.open:
+            self.open[-1].weight += done.weight
+
+    def alias(self, event: Any) -> None:
+        """Hang the anchor's own node here once more, if that ends."""
+        mark, name = event.start_mark, event.anchor
+        node = self.anchors.get(name)
+        if node is None:
+            known = f" (known: {', '.join(sorted(self.anchors))})" if self.anchors else ""
+            raise NotYaml(mark.line + 1, mark.column + 1, f"the alias *{name} has no anchor &{name} before it{known}")
+        if any(node is collection for collection in self.open):
+            raise NotYaml(mark.line + 1, mark.column + 1, f"the alias *{name} stands inside of its own anchor")
+        weight = 1 if isinstance(node, ScalarNode) else node.weight
+        self.repeated += weight
+        if self.repeated > MOST_REPEATED:
+            message = f"the aliases repeat more than {MOST_REPEATED} values (write fewer of them)"
+            raise NotYaml(mark.line + 1, mark.column + 1, message)
+        if self.open:
+            self.open[-1].items.append(node)
+            self.open[-1].weight += weight
+
+    def check_tag(self, event: Any) -> None:
+        if event.tag not in _USUAL_TAGS:
+            mark, tag = event.start_mark, event.tag.replace("tag:yaml.org,2002:", "!!")
+            message = f"a tag has no meaning here, found {tag} (leave it out)"
+            self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, WHOLE_FILE, message))
+
+
+def compose(text: str, file: str, problems: list[Problem]) -> Node | None:
+    """The tree of a text, or None for one without content. Tags are added to `problems`; raises NotYaml."""
+    tree = _Tree(file, problems)
+    try:
+        for event in yaml.parse(text, Loader=event_source()):
+            _take(event, tree)
+    except yaml.MarkedYAMLError as error:
+        raise _explained(error, text) from None
+    return tree.root
+
+
+def event_source() -> Any:
+    """libyaml's parser where PyYAML was built with it, as its wheels are; else Python's, said plainly."""
+    if yaml.__with_libyaml__:
+        return yaml.CSafeLoader
+    _log.warning("PyYAML was built without libyaml: reading a large configuration takes ten times as long")
+    return yaml.SafeLoader
+
+
+def _take(event: Any, tree: _Tree) -> None:
+    kind = type(event)
+    if kind is yaml.ScalarEvent:
+        mark = event.start_mark
+        plain = not event.style and event.implicit[0]
+        if event.tag is not None and event.tag != _STRING_TAG:
+            tree.check_tag(event)
+        tree.add(ScalarNode(event.value, plain, mark.line + 1, mark.column + 1), event)
+        if tree.open:
+            tree.open[-1].weight += 1
+    elif kind is yaml.MappingStartEvent:
+        tree.begin(MappingNode(event.start_mark.line + 1, event.start_mark.column + 1), event)
+    elif kind is yaml.SequenceStartEvent:
+        tree.begin(ListNode(event.start_mark.line + 1, event.start_mark.column + 1), event)
+    elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+        tree.end()
+    elif kind is yaml.AliasEvent:
+        tree.alias(event)
+    elif kind is yaml.DocumentStartEvent and tree.root is not None:
+        mark = event.start_mark
+        raise NotYaml(mark.line + 1, mark.column + 1, "a second document begins, found '---' (one document per file)")
+
+
+# What libyaml says -> what helps. The first word found in its sentence counts.
+_ADVICE: Final = (
+    ("cannot start any token", "a value that begins with one of @ ` % needs quotes"),
+    ("mapping values are not allowed", "quote a value that holds ': ', or check the indentation"),
+    ("unexpected end of stream", "a quote or a bracket is opened and not closed"),
+    ("expected ',' or", "close the bracket, and quote values that hold one of , [ ] { }"),
+    ("expected <block end>", "indent keys of one mapping alike"),
+    ("expected key", "indent keys of one mapping alike"),
+    ("could not find expected ':'", "write 'key: value'"),
+)
+
+
+def _explained(error: yaml.MarkedYAMLError, text: str) -> NotYaml:
+    """libyaml's sentence with its place, and advice where the cause is a common one."""
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+    lines = text.splitlines()
+    place = lines[line] if line < len(lines) else ""
+    sentence = error.problem or error.context or "cannot be read"
+    advice = next((advice for word, advice in _ADVICE if word in sentence), None)
+    if "\t" in place[: column + 1]:
+        advice = "indent with spaces, not with tabs"
+    elif "${" in place[:column] and "expected ',' or" in sentence:
+        advice = 'inside of [ ] and { } write "${NAME}" in quotes'
+    message = f"is not valid YAML: {sentence}" + (f" ({advice})" if advice else "")
+    return NotYaml(line + 1, column + 1, message)
