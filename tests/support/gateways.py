@@ -1,1 +1,151 @@
-"""To be written."""
+"""Running gateways as fixtures: one for each configuration and face, started at first use, ended with the session."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.configurations import Configuration, changed, standard
+from tests.support.forging import Forge
+from tests.support.processes import FACES, PASSWORD, Account, Face, Gateway, command, write_configuration
+from tests.support.upstreams import Upstreams
+
+# Who exists in every session-wide gateway: address, roles (none named: the default ones), active.
+PEOPLE: tuple[tuple[str, tuple[str, ...], bool], ...] = (
+    ("user@example.com", (), True),
+    ("admin@example.com", ("admin",), True),
+    ("editor@example.com", ("editor",), True),
+    ("both@example.com", ("editor", "auditor"), True),
+    ("50%off+x@example.com", (), True),
+    ("disabled@example.com", (), False),
+)
+
+
+class Town:
+    """The gateways of a session. All share one set of keys and start from copies of one database of people."""
+
+    def __init__(self, upstreams: Upstreams, folder: Path) -> None:
+        self.upstreams = upstreams
+        self.folder = folder
+        self.forge = Forge()
+        self._running: dict[tuple[str, Face], Gateway] = {}
+        self._seed: Path | None = None
+
+    def configuration(self, folder: Path) -> Configuration:
+        return standard(self.upstreams, self.forge, folder)
+
+    def gateway(self, name: str, face: Face, **sections: dict[str, object]) -> Gateway:
+        """The gateway of that name and face, running; `sections` changes the standard configuration."""
+        gateway = self._running.get((name, face))
+        if gateway is None:
+            folder = self.folder / f"{name}-{face}"
+            folder.mkdir()
+            shutil.copy(self.seed(), folder / "gateway.db")
+            gateway = Gateway(face, changed(self.configuration(folder), **sections), folder).start()
+            self._running[name, face] = gateway
+        assert gateway.running, f"the gateway died ({name}, {face}):\n{gateway.log()[-4000:]}"
+        return gateway
+
+    def seed(self) -> Path:
+        """A database with everybody of PEOPLE in it."""
+        if self._seed is None:
+            folder = self.folder / "seed"
+            folder.mkdir()
+            config = write_configuration(folder, self.configuration(folder))
+            _command(config, "db", "upgrade")
+            for email, roles, active in PEOPLE:
+                wanted = [word for role in roles for word in ("--role", role)]
+                _command(config, "users", "create", email, *wanted, "--password-stdin", input=PASSWORD + "\n")
+                if not active:
+                    _command(config, "users", "disable", email)
+            self._seed = folder / "gateway.db"
+        return self._seed
+
+    def end(self) -> None:
+        with ExitStack() as stack:
+            for gateway in self._running.values():
+                stack.callback(_end, gateway)
+
+
+def _command(config: Path, *arguments: str, input: str | None = None) -> None:
+    done = command(config, *arguments, input=input)
+    assert done.returncode == 0, f"gateway {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+
+
+def _end(gateway: Gateway) -> None:
+    gateway.stop()
+    assert "Traceback" not in gateway.log(), f"an unhandled error ({gateway.face}):\n{gateway.log()[-6000:]}"
+
+
+@pytest.fixture(scope="session")
+def town(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    town = Town(upstreams, tmp_path_factory.mktemp("gateways"))
+    yield town
+    town.end()
+
+
+@pytest.fixture(scope="session", params=FACES)
+def face(request: pytest.FixtureRequest) -> Face:
+    """Both ways to run the gateway: its own protocol class, and the application under a stock ASGI server."""
+    chosen: Face = request.param
+    return chosen
+
+
+@pytest.fixture
+def gateway(town: Town, face: Face) -> Gateway:
+    """The standard configuration."""
+    return town.gateway("standard", face)
+
+
+@pytest.fixture
+def hurried(town: Town, face: Face) -> Gateway:
+    """The standard configuration with time limits short enough to be tested."""
+    limits = {"header_timeout": "400ms", "body_timeout": "400ms", "keep_alive": "600ms"}
+    return town.gateway("hurried", face, server=limits)
+
+
+@pytest.fixture
+def trusting(town: Town, face: Face) -> Gateway:
+    """A gateway behind a proxy that it trusts: this machine."""
+    return town.gateway("trusting", face, server={"trusted_proxies": ["127.0.0.0/8"]})
+
+
+@pytest.fixture
+def relaxed(town: Town, face: Face) -> Gateway:
+    """`paths: relaxed`."""
+    return town.gateway("relaxed", face, server={"paths": "relaxed"})
+
+
+@pytest.fixture
+def forge(town: Town) -> Forge:
+    return town.forge
+
+
+@pytest.fixture
+def sign_in(gateway: Gateway) -> Callable[[str], Account]:
+    """Signs in somebody of PEOPLE by the part of the address before the @, once for each gateway."""
+    return lambda name: _signed_in(gateway, f"{name}@example.com")
+
+
+_ACCOUNTS: dict[tuple[int, str], Account] = {}
+
+
+def _signed_in(gateway: Gateway, email: str) -> Account:
+    key = (gateway.address[1], email)
+    if key not in _ACCOUNTS:
+        _ACCOUNTS[key] = gateway.login(email)
+    return _ACCOUNTS[key]
+
+
+@pytest.fixture
+def user(gateway: Gateway) -> Account:
+    """U: a plain user."""
+    return _signed_in(gateway, "user@example.com")
+
+
+@pytest.fixture
+def admin(gateway: Gateway) -> Account:
+    """A: an admin."""
+    return _signed_in(gateway, "admin@example.com")

@@ -1,1 +1,99 @@
-"""To be written."""
+"""Every kind of upstream that the standard configuration names, good ones and dead ones, as fixtures."""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pytest
+import trustme
+
+from tests.support.recording import RecordingUpstream
+
+
+class Deaf:
+    """An address that neither accepts nor refuses: its queue is full, so a connection attempt gets no answer at all."""
+
+    def __init__(self) -> None:
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(0)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._fillers = [socket.socket() for _ in range(4)]
+        for filler in self._fillers:
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(self._listener.getsockname())
+
+    def close(self) -> None:
+        for held in (self._listener, *self._fillers):
+            held.close()
+
+
+class Refusing:
+    """An address that refuses: the port is taken, so nobody else listens there, but it does not listen."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Authority:
+    """A certificate authority of its own, for upstreams that speak TLS. `file` holds its certificate as PEM."""
+
+    def __init__(self, folder: Path) -> None:
+        self._authority = trustme.CA()
+        self.file = folder / "ca.pem"
+        self._authority.cert_pem.write_to_path(str(self.file))
+
+    def context(self, *names: str) -> ssl.SSLContext:
+        """What a server needs to prove that it is one of these names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert(*names).configure_cert(context)
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """Every kind of upstream that the standard configuration names."""
+
+    web: RecordingUpstream
+    secure: RecordingUpstream
+    deaf: Deaf
+    refusing: Refusing
+    authority: Authority
+
+    @classmethod
+    def start(cls, folder: Path) -> Self:
+        authority = Authority(folder)
+        secure = RecordingUpstream(authority.context("orders.internal", "127.0.0.1"))
+        return cls(RecordingUpstream(), secure, Deaf(), Refusing(), authority)
+
+    def stop(self) -> None:
+        for server in (self.web, self.secure):
+            server.stop()
+        self.deaf.close()
+        self.refusing.close()
+
+
+@pytest.fixture(scope="session")
+def upstreams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstreams]:
+    """The upstreams behind every session-wide gateway."""
+    started = Upstreams.start(tmp_path_factory.mktemp("upstreams"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def upstream(upstreams: Upstreams) -> RecordingUpstream:
+    """The plain recording upstream, with nothing recorded or scripted yet."""
+    upstreams.web.forget()
+    upstreams.secure.forget()
+    return upstreams.web

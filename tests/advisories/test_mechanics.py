@@ -1,0 +1,336 @@
+"""G. Mechanics of proxying that peers got wrong."""
+
+import json
+
+import pytest
+
+from tests.support.expectations import passes, refuses, refuses_unparsed
+from tests.support.faces import stock
+from tests.support.gateways import Town
+from tests.support.processes import Account, Gateway, command, write_configuration
+from tests.support.recording import RecordingUpstream
+from tests.support.scripts import Held, answer, early, response
+from tests.support.waiting import eventually
+from tests.support.wording import chunked, request
+
+
+def test_GHSA_7vwr_g6pm_9hc8_no_cookie_is_kept_for_the_next_caller(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, admin: Account
+) -> None:
+    upstream.on("/api/first", answer(200, ["Set-Cookie: session=of-user; Path=/"]))
+    got = gateway.ask(request("/api/first", fields=[user.line]))
+    assert got.values("set-cookie") == [b"session=of-user; Path=/"]
+    for line in (admin.line, user.line):
+        assert passes(gateway, upstream, request("/api/second", fields=[line])).values("cookie") == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["//evil.example/x", "//evil.example/public/x", "/\\evil.example/x", "http://evil.example/public/x",
+     "https://evil.example:1/public/x", "//127.0.0.1:1/public/x", "http:///public/x", "http:public/x", "ftp://evil.example/public/x",
+     "/public/http://evil.example/x", "evil.example/public/x", "gateway.test:80", "http://"],
+)  # fmt: skip
+def test_asgiproxy_urljoin_a_target_never_names_another_upstream(
+    gateway: Gateway, upstream: RecordingUpstream, target: str
+) -> None:
+    upstream.requests.clear()
+    got = gateway.ask(request(target))
+    if stock(gateway.face, "authority") and target.partition("://")[0] in ("http", "https", "ftp"):
+        assert got.status in (200, 400, 404), got
+        assert all(received.target == b"/public/x" for received in upstream.requests)
+    else:
+        assert got.status == 400, got
+        assert upstream.requests == []
+
+
+H2C = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"]
+
+
+def test_h2c_is_never_tunnelled(gateway: Gateway, upstream: RecordingUpstream, user: Account) -> None:
+    """The request is an ordinary one: policy decides, nothing of the upgrade goes on."""
+    refuses(gateway, upstream, request("/admin/x", fields=H2C), 401, "token_missing")
+    received = passes(gateway, upstream, request("/api/x", fields=[*H2C, user.line]))
+    for name in ("upgrade", "http2-settings", "connection"):
+        assert received.seen_as(name) in ([], [b"keep-alive"]), name
+
+
+def test_h2c_what_follows_on_the_connection_is_policed(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    with gateway.caller() as caller:
+        caller.send(request("/public/x", fields=H2C))
+        assert caller.receive().status == 200
+        try:
+            caller.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + request("/admin/x"))
+            assert caller.receive().status in (400, 401)
+        except (OSError, AssertionError):
+            caller.close()
+    assert all(received.target == b"/public/x" for received in upstream.requests)
+
+
+def test_h2c_neither_its_body_nor_the_next_request_is_lost(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    first = request("/public/one", method="POST", fields=H2C, body=b"the body")
+    if stock(gateway.face, "upgrade"):
+        gateway.ask(first)
+        assert all(bytes(one.body) in (b"", b"the body") for one in upstream.requests)
+        return
+    with gateway.caller() as caller:
+        caller.send(first + request("/public/two"))
+        assert (caller.receive("POST").status, caller.receive().status) == (200, 200)
+    assert [(one.target, bytes(one.body)) for one in upstream.requests] == [
+        (b"/public/one", b"the body"),
+        (b"/public/two", b""),
+    ]
+
+
+WEBSOCKET = [
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+    "Origin: https://evil.example",
+    "Cookie: session=1",
+]
+
+
+def test_a_websocket_handshake_meets_the_same_policy(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
+    """And where all else is in order the route must allow it, which none does unless it says so."""
+    for path, fields, status, codes in (
+        ("/admin/ws", [], 401, {"token_missing"}),
+        ("/admin/ws", [user.line], 403, {"forbidden"}),
+        ("/nowhere", [], 404, {"no_route"}),
+        ("/public/../admin/ws", [], 400, {"bad_path"}),
+        ("/public/ws", [], 403, {"websocket_not_allowed"}),
+        ("/api/ws", [user.line], 403, {"websocket_not_allowed"}),
+        ("/auth/me", [], 401, {"token_missing"}),
+    ):
+        refuses(gateway, upstream, request(path, fields=[*WEBSOCKET, *fields]), status, codes)
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "WebSocket", "h2c, websocket", "websocket, h2c"])
+def test_no_upgrade_is_ever_sent_on(gateway: Gateway, upstream: RecordingUpstream, protocol: str) -> None:
+    upstream.requests.clear()
+    gateway.ask(request("/public/x", fields=["Connection: Upgrade", f"Upgrade: {protocol}", *WEBSOCKET[2:]]))
+    for received in upstream.requests:
+        assert received.seen_as("upgrade") == []
+        assert received.seen_as("connection") in ([], [b"keep-alive"])
+
+
+# ---- request smuggling
+
+SMUGGLED = b"GET /admin/smuggled HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
+
+
+def framed(*lines: str, body: bytes = b"") -> bytes:
+    return request("/public/x", method="POST", fields=lines) + body
+
+
+DESYNCHRONISING = {
+    "CL and TE": framed("Content-Length: 6", "Transfer-Encoding: chunked", body=b"0\r\n\r\nG"),
+    "TE and CL": framed("Transfer-Encoding: chunked", "Content-Length: 4", body=b"0\r\n\r\n" + SMUGGLED),
+    "two lengths": framed("Content-Length: 5", "Content-Length: 0", body=b"hello" + SMUGGLED),
+    "a list of lengths": framed("Content-Length: 5, 0", body=b"hello"),
+    "a signed length": framed("Content-Length: +5", body=b"hello"),
+    "a negative length": framed("Content-Length: -1", body=b""),
+    "a hexadecimal length": framed("Content-Length: 0x5", body=b"hello"),
+    "a length with a tail": framed("Content-Length: 5 x", body=b"hello"),
+    "a length in words": framed("Content-Length: five", body=b"hello"),
+    "an empty length": framed("Content-Length: ", body=b"hello"),
+    "a huge length": framed("Content-Length: 99999999999999999999999", body=b"hello"),
+    "an obsolete fold": framed("Content-Length:\r\n 5", body=b"hello"),
+    "a fold elsewhere": framed("X-A: b\r\n c: d"),
+    "a bare LF": b"POST /public/x HTTP/1.1\nHost: gateway.test\nContent-Length: 0\n\n",
+    "one bare LF": b"POST /public/x HTTP/1.1\r\nHost: gateway.test\r\nX: y\nContent-Length: 0\r\n\r\n",
+    "a bare CR": b"POST /public/x HTTP/1.1\r\nHost: gateway.test\r\nX: y\rContent-Length: 5\r\n\r\n",
+    "a NUL": framed("X: a\0b"),
+    "a space before the colon": framed("Transfer-Encoding : chunked", body=chunked(b"x")),
+    "a tab before the colon": framed("Content-Length\t: 5", body=b"hello"),
+    "TE twice": framed("Transfer-Encoding: chunked", "Transfer-Encoding: chunked", body=chunked(b"x")),
+    "TE chunked, chunked": framed("Transfer-Encoding: chunked, chunked", body=chunked(b"x")),
+    "TE gzip, chunked": framed("Transfer-Encoding: gzip, chunked", body=chunked(b"x")),
+    "TE chunked, gzip": framed("Transfer-Encoding: chunked, gzip", body=chunked(b"x")),
+    "TE identity": framed("Transfer-Encoding: identity", "Content-Length: 5", body=b"hello"),
+    "TE xchunked": framed("Transfer-Encoding: xchunked", body=chunked(b"x")),
+    "TE quoted": framed('Transfer-Encoding: "chunked"', body=chunked(b"x")),
+    "TE with a control": framed("Transfer-Encoding: \x0bchunked", body=chunked(b"x")),
+    "TE with a parameter": framed("Transfer-Encoding: chunked;q=1", body=chunked(b"x")),
+    "TE in HTTP/1.0": request("/public/x", method="POST", version="1.0", fields=["Transfer-Encoding: chunked"])
+    + chunked(b"x"),
+    "a bad chunk size": framed("Transfer-Encoding: chunked", body=b"xyz\r\nhello\r\n0\r\n\r\n"),
+    "a signed chunk size": framed("Transfer-Encoding: chunked", body=b"+5\r\nhello\r\n0\r\n\r\n"),
+    "a chunk size in 0x": framed("Transfer-Encoding: chunked", body=b"0x5\r\nhello\r\n0\r\n\r\n"),
+    "a huge chunk size": framed("Transfer-Encoding: chunked", body=b"fffffffffffffffff1\r\nhello\r\n0\r\n\r\n"),
+    "a chunk longer than said": framed("Transfer-Encoding: chunked", body=b"3\r\nhello\r\n0\r\n\r\n"),
+    "a chunk ended by LF": framed("Transfer-Encoding: chunked", body=b"5\nhello\n0\n\n"),
+    "an empty field name": framed(": x"),
+    "a line without a colon": framed("nonsense"),
+    "HTTP/2.0": b"GET /public/x HTTP/2.0\r\nHost: gateway.test\r\n\r\n",
+    "HTTP/0.9": b"GET /public/x HTTP/0.9\r\nHost: gateway.test\r\n\r\n",
+    "HTTP/3.0": b"GET /public/x HTTP/3.0\r\nHost: gateway.test\r\n\r\n",
+    "HTTP/1.10": b"GET /public/x HTTP/1.10\r\nHost: gateway.test\r\n\r\n",
+    "no version": b"GET /public/x\r\nHost: gateway.test\r\n\r\n",
+    "another protocol": b"GET /public/x RTSP/1.0\r\nHost: gateway.test\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 64,
+}
+
+
+@pytest.mark.parametrize("data", DESYNCHRONISING.values(), ids=DESYNCHRONISING)
+def test_request_smuggling_one_reading_or_none(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> None:
+    """Refused, the connection ended, and nothing that came after on it was taken for a request."""
+    upstream.requests.clear()
+    with gateway.caller() as caller:
+        caller.send(data)
+        got = caller.receive("POST")
+        assert got.status == 400, got
+        if gateway.face == "serve":
+            assert got.code == "bad_request", got
+        caller.send_until_refused([SMUGGLED.replace(b"admin", b"public")])
+        _, rest = caller.ended()
+        assert b"HTTP/1.1 200" not in rest
+    assert not any(received.whole for received in upstream.requests), upstream.lines()
+    assert not any(b"smuggled" in received.line for received in upstream.requests)
+
+
+def test_a_bad_chunk_amid_a_body_breaks_the_upstream_request_and_never_ends_it(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    """An upstream that has half of a body must never take it for the whole."""
+    held = Held(after=response())
+    upstream.on("/public/half", held)
+    with gateway.caller() as caller:
+        head = request("/public/half", method="POST", fields=["Transfer-Encoding: chunked"])
+        caller.send(head + b"5\r\nhello\r\n")
+        received = upstream.arrived()
+        caller.send(b"zz\r\nworld\r\n0\r\n\r\n" + SMUGGLED)
+        caller.ended()
+    eventually(lambda: received.link.ended)
+    assert not received.whole
+    assert received.link.requests == 1
+
+
+@pytest.mark.parametrize(
+    "lines", [["Connection: content-length"], ["Connection: Transfer-Encoding, Content-Length, Host"]]
+)
+def test_connection_cannot_name_the_framing_away(
+    gateway: Gateway, upstream: RecordingUpstream, lines: list[str]
+) -> None:
+    body = b"GET /admin/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    for data in (
+        request("/public/x", method="POST", fields=lines, body=body),
+        request("/public/x", method="POST", fields=[*lines, "Transfer-Encoding: chunked"]) + chunked(body),
+    ):
+        upstream.requests.clear()
+        got = gateway.ask(data)
+        assert got.status in (200, 400), got
+        assert all((one.target, bytes(one.body)) == (b"/public/x", body) for one in upstream.requests), upstream.lines()
+
+
+def test_an_upstream_connection_is_not_reused_after_an_error(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on("/public/early", early(response(401, [], b"no"), then="keep"))
+    with gateway.caller() as caller:
+        caller.send(framed("Content-Length: 100000").replace(b"/public/x", b"/public/early") + b"x" * 10)
+        assert caller.receive("POST").status == 401
+    first = upstream.arrived().link
+    eventually(lambda: first.ended)
+    assert passes(gateway, upstream, request("/public/x")).link is not first
+
+
+def test_heimdall_3424_a_refused_request_is_refused_before_its_body(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    """Of a body that nobody will take not a byte is waited for, and no 100 Continue invites it."""
+    for path, status in (("/admin/x", 401), ("/nowhere", 404), ("/small/x", 413)):
+        data = request(path, method="POST", fields=["Content-Length: 1000000", "Expect: 100-continue"])
+        with gateway.caller() as caller:
+            got = caller.send(data).receive("POST")
+            assert got.status == status
+            assert got.interim == ()
+    assert upstream.requests == []
+
+
+# ---- CVE-2022-24797, CVE-2020-11710, CVE-2020-13945, CVE-2022-24112: nothing inside is open to the outside
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/metrics", "/docs", "/openapi.json", "/admin", "/debug/pprof", "/debug/vars", "/status", "/health", "/ready",
+     "/server-info", "/config_dump", "/apisix/admin/routes", "/actuator/gateway/routes", "/.env", "/redoc", "/_gateway",
+     "/_gateway/", "/_gateway/x", "/_gateway/../metrics", "/.well-known/openid-configuration"],
+)  # fmt: skip
+def test_CVE_2022_24797_nothing_of_ours_lies_at_a_guessable_path(
+    gateway: Gateway, upstream: RecordingUpstream, path: str
+) -> None:
+    upstream.requests.clear()
+    got = gateway.get(path)
+    assert got.status in (400, 401, 404), got
+    assert upstream.requests == []
+
+
+def test_CVE_2020_13945_there_is_no_key_that_everybody_knows(town: Town, tmp_path) -> None:
+    """Two gateways without configured keys do not accept each other's tokens."""
+    keys = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        configuration = town.configuration(folder)
+        configuration["tokens"]["keys"] = []
+        gateway = Gateway("serve", configuration, folder).start()
+        try:
+            keys.append(gateway.get("/.well-known/jwks.json").json()["keys"])
+            token = gateway.newcomer().line
+        finally:
+            gateway.stop()
+        private = [path for path in folder.iterdir() if b"PRIVATE KEY" in path.read_bytes()]
+        assert private, "the key made once must outlive the process"
+        assert all(path.stat().st_mode & 0o077 == 0 for path in private)
+        assert token
+    assert len(keys[0]) == len(keys[1]) == 1
+    assert keys[0][0]["x"] != keys[1][0]["x"]
+
+
+def test_CVE_2025_41253_a_configuration_is_data_and_reads_nothing_it_does_not_name(town: Town, tmp_path) -> None:
+    configuration = town.configuration(tmp_path)
+    configuration["tokens"]["issuer"] = "${os.environ[HOME]}"
+    done = command(write_configuration(tmp_path, configuration), "check")
+    assert done.returncode == 2
+    assert "tokens.issuer" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", ["/admin/x", "/api/x", "/auth/me", "/public/%00", "/nowhere"])
+def test_GO_2024_2965_no_error_tells_a_secret(gateway: Gateway, user: Account, path: str) -> None:
+    bad = user.token[:-3] + "abc"
+    for token in (bad, "secret-looking-token", "Bearer"):
+        got = gateway.get(path, f"Authorization: Bearer {token}", "Cookie: secret=cookie")
+        text = json.dumps([[name.decode(), value.decode()] for name, value in got.fields]) + got.body.decode()
+        for secret in (token, bad.split(".")[1], "secret=cookie", "127.0.0.1", "Traceback", ".py", user.id):
+            if secret != "Bearer":
+                assert secret not in text, (secret, text)
+
+
+def test_GO_2024_2965_nor_does_the_log(gateway: Gateway, upstream: RecordingUpstream, user: Account) -> None:
+    passes(gateway, upstream, request(f"/api/x?access_token={user.token}", fields=[user.line, "Cookie: secret=cookie"]))
+    gateway.post("/auth/login", {"email": "user@example.com", "password": "a password nobody may read"})
+    gateway.get("/api/x", f"Authorization: Bearer {user.token[:-3]}abc")
+    login = gateway.post("/auth/login", {"email": user.email, "password": user.password}).json()
+    log = gateway.log()
+    for secret in (user.token, user.token.split(".")[2], user.password, "a password nobody may read", "secret=cookie"):
+        assert secret not in log
+    assert login["access_token"] not in log
+    assert login["refresh_token"] not in log
+
+
+def test_GO_2022_0783_no_answer_redirects_or_puts_a_token_into_an_address(gateway: Gateway, user: Account) -> None:
+    for got in (
+        gateway.post("/auth/login", {"email": user.email, "password": user.password}),
+        gateway.get("/auth/me", user.line),
+        gateway.get("/admin/x", "Accept: text/html"),
+    ):
+        assert got.status < 300 or got.status >= 400
+        assert not got.head.has("location")
+        assert not got.head.has("set-cookie")
+
+
+def test_unparsed_requests_leave_the_next_connection_alone(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    for _ in range(5):
+        refuses_unparsed(gateway, upstream, b"\r\n\r\nnonsense\r\n\r\n")
+    passes(gateway, upstream, request("/public/x"))

@@ -1,0 +1,88 @@
+"""The configurations that the black-box tests run gateways with, as plain dictionaries."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from tests.support.forging import Forge
+from tests.support.upstreams import Upstreams
+
+Configuration = dict[str, Any]
+
+# The three rules of the advisory suite come first; everything that no route names is 404.
+ROUTES: list[dict[str, Any]] = [
+    {"path": "/public/**", "auth": "none", "upstream": "web"},
+    {"path": "/admin/**", "roles": ["admin"], "upstream": "web"},
+    {"path": "/api/**", "upstream": "web"},
+    {"path": "/optional/**", "auth": "optional", "upstream": "web"},
+    {"path": "/optional-forwarded/**", "auth": "optional", "forward_credentials": True, "upstream": "web"},
+    {"path": "/forwarded/**", "forward_credentials": True, "upstream": "web"},
+    {"path": "/stripped/**", "auth": "none", "strip_prefix": "/stripped", "upstream": "web"},
+    {"path": "/guard/**", "roles": ["admin"], "strip_prefix": "/guard", "upstream": "web"},
+    {"path": "/rewritten/{id}/**", "rewrite": "/v2/{id}/data/{**}", "upstream": "web"},
+    {"path": "/turned/{a}/{b}", "auth": "none", "rewrite": "/admin/{b}/{a}", "upstream": "web"},
+    {"path": "/kept/{name}/x", "auth": "none", "encoded_slash": "keep", "upstream": "web"},
+    {"path": "/item/{x}", "roles": ["admin"], "upstream": "web"},
+    {"path": "/literal/v1.2", "auth": "none", "upstream": "web"},
+    {"path": "/methods/x", "auth": "none", "methods": ["GET"], "upstream": "web"},
+    {"path": "/methods/x", "roles": ["admin"], "methods": ["POST", "PUT"], "upstream": "web", "name": "methods-write"},
+    {"path": "/methods/**", "auth": "none", "upstream": "web"},
+    {"path": "/users/{user_id}/**", "roles": ["admin"], "owner": "user_id", "upstream": "web"},
+    {"path": "/mine/{user_id}", "owner": "user_id", "upstream": "web"},
+    {"path": "/editors/**", "roles": ["editor"], "upstream": "web"},
+    {"path": "/both/**", "roles": {"all": ["editor", "auditor"]}, "upstream": "web"},
+    {"path": "/**", "host": "admin.example.com", "roles": ["admin"], "upstream": "web", "name": "admin-host"},
+    {"path": "/inside/**", "host": "inside.example.com", "auth": "none", "upstream": "web"},
+    {"path": "/small/**", "auth": "none", "max_body": "1KiB", "upstream": "web"},
+    {"path": "/impatient/**", "auth": "none", "upstream": "impatient"},
+    {"path": "/hasty/**", "auth": "none", "response_timeout": "250ms", "upstream": "web"},
+    {"path": "/tight/**", "auth": "none", "upstream": "tight"},
+    {"path": "/refusing/**", "auth": "none", "upstream": "refusing"},
+    {"path": "/deaf/**", "auth": "none", "upstream": "deaf"},
+    {"path": "/secure/**", "auth": "none", "upstream": "secure"},
+    {"path": "/untrusted/**", "auth": "none", "upstream": "untrusted"},
+    {"path": "/misnamed/**", "auth": "none", "upstream": "misnamed"},
+    {"path": "/preserved/**", "auth": "none", "upstream": "preserved"},
+    {"path": "/short-heads/**", "auth": "none", "upstream": "short-heads"},
+]
+
+ROLES = {"admin": ["editor"], "editor": ["user"], "user": [], "auditor": []}
+
+
+def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
+    """The fixture of the advisories and of the conformance suite: every kind of route over every kind of upstream."""
+    web = upstreams.web.url
+    secure = {"targets": [upstreams.secure.url], "eject": None, "connect_timeout": "2s"}
+    return {
+        "server": {"max_header_size": "16KiB", "drain": "5s"},
+        "storage": {"database": f"sqlite:///{folder / 'gateway.db'}"},
+        "accounts": {"password": {"bcrypt_rounds": 4}},
+        "tokens": {"keys": forge.settings()},
+        "roles": ROLES,
+        "upstreams": {
+            "web": {"targets": [web], "eject": None},
+            "impatient": {
+                "targets": [web],
+                "response_timeout": "250ms",
+                "idle_timeout": "250ms",
+                "eject": None,
+            },
+            "tight": {"targets": [web], "max_connections": 1, "connect_timeout": "400ms", "eject": None},
+            "refusing": {"targets": [upstreams.refusing.url], "eject": None},
+            "deaf": {"targets": [upstreams.deaf.url], "connect_timeout": "250ms", "eject": None},
+            "secure": secure | {"tls": {"ca": str(upstreams.authority.file), "server_name": "orders.internal"}},
+            "untrusted": secure,
+            "misnamed": secure | {"tls": {"ca": str(upstreams.authority.file), "server_name": "billing.internal"}},
+            "preserved": {"targets": [web], "preserve_host": True, "eject": None},
+            "short-heads": {"targets": [web], "max_head_size": "4KiB", "eject": None},
+        },
+        "routes": copy.deepcopy(ROUTES),
+    }
+
+
+def changed(configuration: Configuration, **sections: dict[str, Any]) -> Configuration:
+    """A copy in which the keys of some sections have other values."""
+    result = copy.deepcopy(configuration)
+    for name, values in sections.items():
+        result.setdefault(name, {}).update(values)
+    return result

@@ -1,0 +1,44 @@
+"""The two things that can become of a request: it reaches the upstream, or it is refused and nothing does."""
+
+from collections.abc import Iterable
+
+from tests.support.processes import Gateway
+from tests.support.raw import Answer
+from tests.support.recording import Received, RecordingUpstream
+
+Codes = str | Iterable[str]
+
+
+def passes(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> Received:
+    """The request reaches the upstream, once, and its answer comes back; what the upstream received."""
+    upstream.requests.clear()
+    answer = gateway.ask(data)
+    assert answer.status == 200, (data[:300], answer.status, answer.body)
+    return upstream.only
+
+
+def refuses(gateway: Gateway, upstream: RecordingUpstream, data: bytes, status: int, codes: Codes) -> Answer:
+    """The gateway refuses with this status and (one of) these codes, and nothing reaches the upstream."""
+    upstream.requests.clear()
+    answer = gateway.ask(data)
+    wanted = {codes} if isinstance(codes, str) else set(codes)
+    assert answer.status == status, (data[:300], answer.status, answer.body)
+    assert answer.code in wanted, (data[:300], answer.code)
+    assert upstream.requests == [], (data[:300], upstream.lines())
+    return answer
+
+
+def refuses_unparsed(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> Answer:
+    """What the HTTP parser refuses: 400 and the end of the connection, and nothing reaches the upstream.
+
+    Under a stock ASGI server the parser's error is the server's own answer ("parser errors" in tests.support.faces).
+    """
+    upstream.requests.clear()
+    with gateway.caller() as caller:
+        answer = caller.send(data).receive(data.partition(b" ")[0].decode("latin-1"))
+        assert answer.status == 400, (data[:300], answer.status, answer.body)
+        if gateway.face == "serve":
+            assert answer.code in {"bad_request", "bad_path", "bad_host"}, (data[:300], answer.code)
+        caller.ended()
+    assert upstream.requests == [], (data[:300], upstream.lines())
+    return answer

@@ -1,0 +1,209 @@
+"""The gateway as its users run it: a process of its own, on a port of its own, with a configuration file."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import yaml
+
+from tests.support.configurations import Configuration
+from tests.support.forging import claims_of
+from tests.support.raw import Address, Answer, Caller, ask
+from tests.support.waiting import eventually
+from tests.support.wording import bearer, request
+
+Face = Literal["serve", "asgi"]
+FACES: tuple[Face, ...] = ("serve", "asgi")
+PASSWORD = "correct horse battery"
+PROJECT = Path(__file__).resolve().parents[2]
+
+_UVICORN = ["-m", "uvicorn", "--factory", "gateway.app:create_app_from_environment", "--http", "httptools"]
+_UVICORN += ["--loop", "uvloop", "--no-access-log", "--no-proxy-headers", "--no-server-header", "--no-date-header"]
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who is signed in."""
+
+    id: str
+    email: str
+    token: str
+    password: str = PASSWORD
+
+    @property
+    def line(self) -> bytes:
+        """The field line that presents this account's token."""
+        return bearer(self.token)
+
+
+def free_port() -> int:
+    """A port nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def write_configuration(folder: Path, configuration: Configuration | str) -> Path:
+    """The configuration as a file of its own in this folder."""
+    text = configuration if isinstance(configuration, str) else yaml.safe_dump(configuration, sort_keys=False)
+    path = folder / f"gateway-{next(_numbers)}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def command(config: Path, *arguments: str, input: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run `gateway ARGUMENTS --config FILE` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments, "--config", str(config)],
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=PROJECT,
+        check=False,
+    )
+
+
+class Gateway:
+    """One running gateway. `start` returns when it answers; `stop` gives its exit code."""
+
+    def __init__(self, face: Face, configuration: Configuration | str, folder: Path) -> None:
+        self.face: Face = face
+        self.folder = folder
+        self.config = write_configuration(folder, configuration)
+        self.log_file = self.config.with_suffix(f".{face}.log")
+        self.address: Address = ("127.0.0.1", 0)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # ---- the process
+
+    def launch(self) -> "Gateway":
+        """Start the process without waiting for it."""
+        self.address = ("127.0.0.1", free_port())
+        port = ["--host", "127.0.0.1", "--port", str(self.address[1])]
+        if self.face == "serve":
+            arguments = ["-m", "gateway", "serve", "--config", str(self.config), *port]
+        else:
+            arguments = [*_UVICORN, *port]
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=PROJECT,
+                env=os.environ | {"GATEWAY_CONFIG": str(self.config)},
+            )
+        return self
+
+    def start(self, within: float = 20.0) -> "Gateway":
+        self.launch()
+        try:
+            eventually(self._answers, timeout=within, every=0.02)
+        except AssertionError:
+            self.kill()
+            raise AssertionError(f"the gateway does not answer ({self.face}):\n{self.log()[-4000:]}") from None
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if (code := self.process.poll()) is not None:
+            raise AssertionError(f"the gateway ended with exit code {code}:\n{self.log()[-4000:]}")
+        try:
+            return ask(self.address, request("/_gateway/ready"), timeout=1.0).status == 200
+        except (OSError, AssertionError):
+            return False
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self, within: float = 10.0) -> int:
+        """The exit code."""
+        assert self.process is not None
+        return self.process.wait(within)
+
+    def stop(self, within: float = 10.0) -> int:
+        """SIGTERM, and SIGKILL where that does not end it in time."""
+        if self.process is None:
+            return 0
+        self.signal()
+        try:
+            return self.wait(within)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"SIGTERM did not end the gateway within {within} s ({self.face})") from None
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(5)
+
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def memory(self) -> int:
+        """Resident bytes of the process and its children."""
+        assert self.process is not None
+        root = psutil.Process(self.process.pid)
+        processes = [root, *root.children(recursive=True)]
+        return sum(process.memory_info().rss for process in processes)
+
+    # ---- talking to it
+
+    def caller(self, timeout: float = 5.0, *, receive_buffer: int | None = None) -> Caller:
+        """A new connection."""
+        return Caller(self.address, timeout=timeout, receive_buffer=receive_buffer)
+
+    def ask(self, data: bytes, *, method: str | None = None, timeout: float = 5.0) -> Answer:
+        """One answer to these bytes on a new connection."""
+        return ask(self.address, data, method=method, timeout=timeout)
+
+    def get(self, target: str | bytes, *fields: str | bytes) -> Answer:
+        return self.ask(request(target, fields=fields))
+
+    def post(self, target: str, body: dict[str, Any] | bytes, *fields: str | bytes) -> Answer:
+        """A JSON body (or these bytes as they are) by POST."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        lines = ["Content-Type: application/json", *fields]
+        return self.ask(request(target, method="POST", fields=lines, body=data), timeout=15)
+
+    def command(self, *arguments: str, input: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """A `gateway` command over this gateway's configuration; it must succeed."""
+        done = command(self.config, *arguments, input=input)
+        assert done.returncode == 0, f"gateway {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def register(self, email: str, password: str = PASSWORD) -> Account:
+        answer = self.post("/auth/register", {"email": email, "password": password})
+        assert answer.status == 201, (answer.status, answer.body)
+        return _account(answer, email, password)
+
+    def login(self, email: str, password: str = PASSWORD) -> Account:
+        answer = self.post("/auth/login", {"email": email, "password": password})
+        assert answer.status == 200, (answer.status, answer.body)
+        return _account(answer, email, password)
+
+    def newcomer(self, password: str = PASSWORD) -> Account:
+        """An account that no other test knows."""
+        return self.register(f"newcomer-{time.time_ns()}@example.com", password)
+
+
+def _account(answer: Answer, email: str, password: str) -> Account:
+    token = answer.json()["access_token"]
+    return Account(str(claims_of(token)["sub"]), email, token, password)

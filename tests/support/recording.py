@@ -1,0 +1,270 @@
+"""An upstream that records what reached it, byte by byte, and answers by a script: real sockets, an own loop.
+
+It stands in for every kind of API behind the gateway, the broken ones included. A script is a coroutine that gets the
+`Exchange` as soon as the request head has come, so it may answer early, badly, slowly, or not at all.
+"""
+
+import asyncio
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tests.support.raw import Address, Ending, Field
+from tests.support.waiting import eventually
+
+READ_LIMIT = 64 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """One connection that the gateway opened. `ended` says how the gateway left it, None while it is open."""
+
+    number: int
+    requests: int = 0
+    ended: Ending | Literal["here"] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Received:
+    """One request as it came. `whole` turns true when its body has been read to the end its framing names."""
+
+    head: bytes
+    link: Link
+    body: bytearray = field(default_factory=bytearray)
+    trailers: tuple[Field, ...] = ()
+    whole: bool = False
+
+    @property
+    def line(self) -> bytes:
+        return self.head.partition(b"\r\n")[0]
+
+    @property
+    def method(self) -> bytes:
+        return self.line.partition(b" ")[0]
+
+    @property
+    def target(self) -> bytes:
+        return self.line.split(b" ")[1]
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Every field line as name and value, names in their own spelling, order and duplicates kept."""
+        lines = self.head.split(b"\r\n")[1:]
+        return tuple((name, value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines))
+
+    def values(self, name: str) -> list[bytes]:
+        """The values of the lines with exactly this name, but for case."""
+        wanted = name.lower().encode()
+        return [value for key, value in self.fields if key.lower() == wanted]
+
+    @property
+    def folded(self) -> dict[str, list[bytes]]:
+        """What a CGI or PHP application sees: upper case, and `-`, `.` and `_` are the same letter."""
+        view: dict[str, list[bytes]] = {}
+        for name, value in (*self.fields, *self.trailers):
+            key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_").replace(".", "_")
+            view.setdefault(key, []).append(value)
+        return view
+
+    def seen_as(self, name: str) -> list[bytes]:
+        """All values that an application sees under this name in the folded view."""
+        return self.folded.get("HTTP_" + name.upper().replace("-", "_"), [])
+
+    @property
+    def framing(self) -> Literal["none", "length", "chunked"]:
+        if self.values("transfer-encoding"):
+            return "chunked"
+        return "length" if self.values("content-length") else "none"
+
+
+class Exchange:
+    """One request at the upstream and the means to answer it. Unless `keep` is set false the connection stays open."""
+
+    def __init__(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.request = request
+        self.reader = reader
+        self.writer = writer
+        self.keep = True
+
+    async def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+
+    async def body(self, sink: Callable[[bytes], object] | None = None) -> bytes:
+        """Read the rest of the request; it is kept in `request.body`, or given to `sink` piece by piece."""
+        take = sink or self.request.body.extend
+        if not self.request.whole:
+            if self.request.framing == "length":
+                await self._exactly(int(self.request.values("content-length")[0]), take)
+            elif self.request.framing == "chunked":
+                await self._chunks(take)
+            self.request.whole = True
+        return bytes(self.request.body)
+
+    async def left(self) -> None:
+        """Wait until the gateway ends this connection."""
+        while await self.reader.read(READ_LIMIT):
+            pass
+        raise asyncio.IncompleteReadError(b"", None)
+
+    def hang_up(self) -> None:
+        """Close after what was sent (FIN)."""
+        self.keep = False
+
+    def reset(self) -> None:
+        """Close with an RST; what was sent but not yet delivered may be lost, so send and wait first."""
+        self.keep = False
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    async def _exactly(self, count: int, take: Callable[[bytes], object]) -> None:
+        while count:
+            piece = await self.reader.read(min(count, READ_LIMIT))
+            if not piece:
+                raise asyncio.IncompleteReadError(b"", count)
+            count -= len(piece)
+            take(piece)
+
+    async def _chunks(self, take: Callable[[bytes], object]) -> None:
+        while size := int((await self._line()).partition(b";")[0], 16):
+            await self._exactly(size, take)
+            assert await self._line() == b"", "the gateway sent a chunk longer than it said"
+        trailers: list[Field] = []
+        while line := await self._line():
+            name, _, value = line.partition(b":")
+            trailers.append((name, value.strip()))
+        self.request.trailers = tuple(trailers)
+
+    async def _line(self) -> bytes:
+        return (await self.reader.readuntil(b"\r\n"))[:-2]
+
+
+Script = Callable[[Exchange], Awaitable[None]]
+
+
+async def plain_answer(exchange: Exchange) -> None:
+    """What is answered where a test scripts nothing else."""
+    await exchange.body()
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 8\r\n\r\nupstream")
+
+
+class RecordingUpstream:
+    """The server. `requests` and `links` grow as things arrive; `on` scripts the answer for one path."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.requests: list[Received] = []
+        self.links: list[Link] = []
+        self._scripts: dict[bytes, Script] = {}
+        self._tls = tls
+        self._loop = asyncio.new_event_loop()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
+        self._thread.start()
+        self.address: Address = ("127.0.0.1", 0)
+        self.accept()
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{self.address[0]}:{self.address[1]}"
+
+    # ---- what a test says
+
+    def on(self, path: str, script: Script) -> None:
+        """Answer requests for this path (the query apart) by this script from now on."""
+        self._scripts[path.encode()] = script
+
+    def forget(self) -> None:
+        """No requests, no scripts; open connections stay."""
+        self.requests = []
+        self._scripts = {}
+
+    def refuse(self) -> None:
+        """Close all connections and refuse new ones, until `accept`."""
+        self._run(self._close())
+
+    def accept(self) -> None:
+        """Listen again at the same address."""
+        self._run(self._open())
+
+    def stop(self) -> None:
+        self._run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    # ---- what a test asks
+
+    @property
+    def only(self) -> Received:
+        """The one request that arrived."""
+        assert len(self.requests) == 1, [request.line for request in self.requests]
+        return self.requests[0]
+
+    def arrived(self, count: int = 1) -> Received:
+        """Wait until that many requests have arrived; the last of them."""
+        eventually(lambda: len(self.requests) >= count)
+        return self.requests[count - 1]
+
+    def lines(self) -> list[bytes]:
+        return [request.line for request in self.requests]
+
+    # ---- the server
+
+    def _run(self, work: Awaitable[None]) -> None:
+        async def wrapped() -> None:
+            await work
+
+        asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(10)
+
+    async def _open(self) -> None:
+        self._server = await asyncio.start_server(
+            self._connected, *self.address, limit=READ_LIMIT, ssl=self._tls, backlog=512
+        )
+        self.address = self._server.sockets[0].getsockname()[:2]
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=5)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = Link(number=len(self.links))
+        self.links.append(link)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._serve(link, reader, writer)
+            link.ended = link.ended or "here"
+        except (asyncio.IncompleteReadError, BrokenPipeError):
+            link.ended = "fin"
+        except ConnectionResetError:
+            link.ended = "reset"
+        except asyncio.CancelledError:
+            link.ended = "here"
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _serve(self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        keep = True
+        while keep:
+            head = await reader.readuntil(b"\r\n\r\n")
+            request = Received(head[:-4], link)
+            link.requests += 1
+            self.requests.append(request)
+            exchange = Exchange(request, reader, writer)
+            path = request.target.partition(b"?")[0]
+            await self._scripts.get(path, plain_answer)(exchange)
+            keep = exchange.keep and request.whole

@@ -1,0 +1,172 @@
+"""Ways an upstream may answer, well and badly. Each function makes a script for `RecordingUpstream.on`."""
+
+import asyncio
+import threading
+from collections.abc import Iterable
+from typing import Literal
+
+from tests.support.recording import Exchange, Script
+from tests.support.waiting import eventually
+from tests.support.wording import as_bytes
+
+Then = Literal["keep", "fin", "reset"]
+
+
+def response(
+    status: int = 200, fields: Iterable[str | bytes] = (), body: bytes | None = b"", *, reason: str = "Fine"
+) -> bytes:
+    """A response as bytes, with a Content-Length unless `body` is None."""
+    lines = [b"HTTP/1.1 %d %s" % (status, reason.encode()), *(as_bytes(line) for line in fields)]
+    if body is not None:
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")
+
+
+def answer(status: int = 200, fields: Iterable[str | bytes] = (), body: bytes = b"") -> Script:
+    """Read the whole request, then give an ordinary response."""
+    return raw(response(status, fields, body))
+
+
+def raw(*pieces: bytes, then: Then = "keep", pause: float = 0.0) -> Script:
+    """Read the whole request, then send exactly these bytes, with a pause of that many seconds between them."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.body()
+        await _send(exchange, pieces, pause)
+        await _finish(exchange, then, pause)
+
+    return script
+
+
+def early(*pieces: bytes, then: Then = "fin") -> Script:
+    """Send these bytes as soon as the request head is there. With "keep" the rest of the body is read afterwards."""
+
+    async def script(exchange: Exchange) -> None:
+        await _send(exchange, pieces, 0.0)
+        if then == "keep":
+            await exchange.body()
+        await _finish(exchange, then, 0.0)
+
+    return script
+
+
+def silent() -> Script:
+    """Read the whole request and never answer; the exchange ends when the gateway leaves."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.left()
+
+    return script
+
+
+def stale(first: Script) -> Script:
+    """Answer the first request of a connection by `first`; close the connection at any further one, unanswered."""
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.request.link.requests == 1:
+            await first(exchange)
+        else:
+            await exchange.body()
+            exchange.hang_up()
+
+    return script
+
+
+def in_turn(*scripts: Script) -> Script:
+    """The first request is answered by the first script and so on; the last goes on for ever."""
+    left = list(scripts)
+
+    async def script(exchange: Exchange) -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])(exchange)
+
+    return script
+
+
+class Held:
+    """A script that waits, after the head or amid the body, until the test lets it go on.
+
+    `before` is sent at once, `after` when `release` is called. If the gateway leaves first, that ends it.
+    """
+
+    def __init__(self, before: bytes = b"", after: bytes = b"", *, then: Then = "keep") -> None:
+        self._before = before
+        self._after = after
+        self._then: Then = then
+        self._released = threading.Event()
+        self.waiting = 0
+
+    def release(self) -> None:
+        self._released.set()
+
+    def reached(self, count: int = 1) -> None:
+        """Wait until that many requests are held here."""
+        eventually(lambda: self.waiting >= count)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.send(self._before)
+        self.waiting += 1
+        leaving = asyncio.ensure_future(exchange.left())
+        while not self._released.is_set() and not leaving.done():
+            await asyncio.wait({leaving}, timeout=0.003)
+        if leaving.done():
+            await leaving
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        await exchange.send(self._after)
+        await _finish(exchange, self._then, 0.0)
+
+
+class Pouring:
+    """A script that sends a long body as fast as it is taken; `sent` counts the bytes that left so far."""
+
+    def __init__(self, size: int, block: bytes) -> None:
+        self.size = size
+        self.block = block
+        self.sent = 0
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % self.size)
+        while self.sent < self.size:
+            piece = self.block[: self.size - self.sent]
+            await exchange.send(piece)
+            self.sent += len(piece)
+
+
+class Swallowing:
+    """A script that takes a long body once `open` is called, and answers with its size; nothing is kept."""
+
+    def __init__(self, *, is_open: bool = False) -> None:
+        self.taken = 0
+        self._opened = threading.Event()
+        if is_open:
+            self._opened.set()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        while not self._opened.is_set():
+            await asyncio.sleep(0.003)
+        await exchange.body(self._take)
+        await exchange.send(response(200, ["Content-Type: text/plain"], b"%d" % self.taken))
+
+    def _take(self, piece: bytes) -> None:
+        self.taken += len(piece)
+
+
+async def _send(exchange: Exchange, pieces: Iterable[bytes], pause: float) -> None:
+    for number, piece in enumerate(pieces):
+        if number and pause:
+            await asyncio.sleep(pause)
+        await exchange.send(piece)
+
+
+async def _finish(exchange: Exchange, then: Then, pause: float) -> None:
+    if then == "fin":
+        exchange.hang_up()
+    elif then == "reset":
+        await asyncio.sleep(pause or 0.05)  # what was sent must be read before an RST throws it away
+        exchange.reset()
