@@ -1,0 +1,103 @@
+"""What every change of a user is made of. Each function runs inside a write transaction.
+
+A transaction that is about a user locks that user's row first: whatever happens to one user happens one after the
+other, and two transactions never wait for each other in a circle.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    exists,
+    insert,
+    select,
+    text,
+    true,
+    update,
+)
+
+from gateway.errors import Refusal
+from gateway.identity.accounts import NewSession
+from gateway.identity.records import UserRecord
+from gateway.storage.records import record_by_id
+from gateway.storage.tables import refresh_tokens, sessions, user_roles, users
+
+# PostgreSQL's own kind of lock, known by a number: any one that nothing else in this database uses.
+_ADMINISTRATION: Final = 0x67617465_61646D69
+_LOCKED_USER: Final = (
+    select(users.c.is_active, users.c.password_hash).where(users.c.id == bindparam("user_id")).with_for_update()
+)
+
+
+class LockedUser(NamedTuple):
+    """What is looked at before a user is changed."""
+
+    is_active: bool
+    password_hash: str
+
+
+def lock_user(connection: Connection, user_id: str) -> LockedUser | None:
+    """Nobody else changes this user until the transaction ends; None: no such user. (SQLite has one writer anyway.)"""
+    row = connection.execute(_LOCKED_USER, {"user_id": user_id}).one_or_none()
+    return None if row is None else LockedUser(*row)
+
+
+def lock_administration(connection: Connection) -> None:
+    """Nobody else takes anything away from an administrator until the transaction ends: of two who demote each other
+    at the same time, the second must see what the first has done. Comes before any user's lock."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMINISTRATION})
+
+
+def changed(connection: Connection, user_id: str, now: datetime) -> UserRecord:
+    """Raise the version of a user who has been changed; the record as it is now."""
+    connection.execute(update(users).where(users.c.id == user_id).values(version=users.c.version + 1))
+    record = record_by_id(connection, user_id, now)
+    assert record is not None, "the user's row is locked by this transaction"
+    return record
+
+
+def require_admin(connection: Connection, admin_roles: Collection[str]) -> None:
+    """Raise Refusal("last_admin") where no active user has any of these roles any more."""
+    left = exists().where(
+        user_roles.c.role.in_(admin_roles), user_roles.c.user_id == users.c.id, users.c.is_active == true()
+    )
+    if not connection.execute(select(left)).scalar_one():
+        raise Refusal("last_admin")
+
+
+def grant(connection: Connection, user_id: str, roles: Collection[str]) -> None:
+    """Give these roles to a user who has none of them."""
+    if roles:
+        connection.execute(insert(user_roles), [{"user_id": user_id, "role": role} for role in sorted(roles)])
+
+
+def end_sessions(
+    connection: Connection, user_id: str, now: datetime, *, reason: str, condition: ColumnElement[bool] | None = None
+) -> int:
+    """End the sessions of a user that have not ended and meet the condition (None: all); how many they were."""
+    ending = update(sessions).where(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None))
+    if condition is not None:
+        ending = ending.where(condition)
+    return connection.execute(ending.values(ended_at=now, end_reason=reason)).rowcount
+
+
+def add_session(connection: Connection, user_id: str, session: NewSession, now: datetime) -> None:
+    """Write a new session and its first refresh token."""
+    values = {
+        "id": session.id,
+        "user_id": user_id,
+        "family": session.token.family_digest,
+        "created_at": now,
+        "used_at": now,
+        "expires_at": session.expires_at,
+        "access_until": session.access_until,
+        "address": session.origin.address,
+        "user_agent": session.origin.user_agent,
+    }
+    connection.execute(insert(sessions).values(**values))
+    connection.execute(insert(refresh_tokens).values(digest=session.token.digest, session_id=session.id))

@@ -1,0 +1,215 @@
+"""The one border to the database: time limits, the breaker, and the errors of SQLAlchemy, drivers and sockets.
+
+Work is a plain function that takes a SQLAlchemy connection; it runs in a greenlet, where the asynchronous drivers
+look synchronous. That is what SQLAlchemy's AsyncEngine does for each single call. Its package imports the whole ORM,
+8 MiB and a tenth of a second that nothing here needs, so the border uses the core's own `greenlet_spawn` instead, once
+for a whole transaction.
+
+    read(work)    statements that change nothing, 250 ms in all
+    write(work)   one transaction, 800 ms in all, lock, connect and commit included
+
+Whatever goes wrong is StorageUnavailable. Work that fails because the connection turns out to be dead (the server was
+restarted) is done again once on a fresh one, unless its commit may have arrived.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Final, NamedTuple, TypeVar
+
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from gateway.errors import StorageUnavailable
+from gateway.storage.breaker import Breaker
+from gateway.storage.engines import Opened, open_engine
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+
+class Limits(NamedTuple):
+    """How long one call may take, in seconds."""
+
+    read: float = 0.25
+    write: float = 0.8
+
+
+SERVING: Final = Limits()
+# A person at a terminal would rather wait for a far database than read that it is unavailable.
+COMMAND: Final = Limits(read=10.0, write=20.0)
+
+
+class Database:
+    """One database, opened lazily. Bound to the event loop that first uses it."""
+
+    def __init__(self, opened: Opened, *, limits: Limits = SERVING) -> None:
+        self._engine: Engine = opened.engine
+        self._reading: Engine = opened.reading
+        self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, TimeoutError, *opened.driver_errors)
+        self._limits = limits
+        self._volatile = opened.in_memory
+        # SQLite has one writer at a time. Waiting here is fair and free; waiting in SQLite is polling.
+        self._writing = asyncio.Lock() if self.dialect == "sqlite" else None
+        self._breaker = Breaker()
+        self._stale_before = 0.0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._watch_age()
+
+    @classmethod
+    def open(cls, url: str, *, limits: Limits = SERVING) -> "Database":
+        """The database at `sqlite:///PATH`, `sqlite://` (in memory) or `postgresql://…`.
+
+        Nothing is connected yet. Raises CannotStart where the address is of another kind, or the folder of an SQLite
+        file cannot be written.
+        """
+        return cls(open_engine(url), limits=limits)
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._engine.dialect.name
+
+    @property
+    def available(self) -> bool:
+        """Whether the database answered when it was last asked."""
+        return self._breaker.closed
+
+    async def ping(self) -> bool:
+        """Ask the database for a sign of life, whatever the breaker says, within the limit of a read."""
+        try:
+            await self._limited(lambda: self._read(_select_one), self._shared(), self._limits.read)
+        except StorageUnavailable:
+            return False
+        return True
+
+    async def read(self, work: Work[T]) -> T:
+        """Run statements that change nothing. Raises StorageUnavailable within the limit."""
+        self._admit()
+        return await self._limited(lambda: self._read(work), self._shared(), self._limits.read)
+
+    async def write(self, work: Work[T], *, limit: float | None = None) -> T:
+        """Run one transaction: all of it happens or nothing. Raises StorageUnavailable within the limit, also where
+        it is not known whether the commit arrived; what the work itself raises rolls back and passes through."""
+        self._admit()
+        guard = self._writing if self._writing is not None else nullcontext()
+        return await self._limited(lambda: self._write(work), guard, limit or self._limits.write)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.wait_for(greenlet_spawn(self._engine.dispose), 2.0)
+
+    # ---- limits, and the border for errors
+
+    def _admit(self) -> None:
+        if not self._breaker.admits():
+            raise StorageUnavailable("database", "it has not answered lately; asked again within a second")
+
+    def _shared(self) -> AbstractAsyncContextManager[object]:
+        """What reads wait for: nothing, but for a database in memory, which has one connection for everybody."""
+        return self._writing if self._volatile and self._writing is not None else nullcontext()
+
+    async def _limited(self, run: Callable[[], T], guard: AbstractAsyncContextManager[object], limit: float) -> T:
+        started = self._breaker.now()
+        task = asyncio.get_running_loop().create_task(_guarded(run, guard))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            done, _ = await asyncio.wait((task,), timeout=limit)
+        except asyncio.CancelledError:
+            self._abandon(task)
+            raise
+        if not done:
+            self._abandon(task)
+            self._failed(started)
+            raise StorageUnavailable("database", f"no answer within {limit * 1000:.0f} ms")
+        return self._outcome(task, started)
+
+    def _outcome(self, task: "asyncio.Task[T]", started: float) -> T:
+        try:
+            result = task.result()
+        except self._errors as error:
+            self._failed(started)
+            raise StorageUnavailable("database", _described(error)) from error
+        self._breaker.succeeded()
+        return result
+
+    def _failed(self, started: float) -> None:
+        if self._breaker.failed(started):
+            # Connections of a server that went away without a word look alive: none from before is used again.
+            self._stale_before = self._breaker.now()
+
+    def _abandon(self, task: "asyncio.Task[Any]") -> None:
+        """Let go of work without waiting for it: closing the connection of a server that hangs takes its time too.
+        The one connection of a database in memory must not be closed at all."""
+        if not self._volatile:
+            task.cancel()
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # of abandoned work, nobody else asks
+
+    # ---- inside the greenlet
+
+    def _read(self, work: Work[T]) -> T:
+        return _again_if_dead(lambda: self._read_once(work))
+
+    def _write(self, work: Work[T]) -> T:
+        return _again_if_dead(lambda: self._write_once(work))
+
+    def _read_once(self, work: Work[T]) -> T:
+        with self._reading.connect() as connection:
+            return work(connection)
+
+    def _write_once(self, work: Work[T]) -> T:
+        with self._engine.connect() as connection:
+            if self.dialect == "sqlite":
+                # A deferred transaction that turns from reading to writing fails at once where another writes.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            result = work(connection)
+            try:
+                connection.commit()
+            except DBAPIError as error:
+                raise StorageUnavailable("database", f"commit not confirmed: {_described(error)}") from error
+            return result
+
+    def _watch_age(self) -> None:
+        """Refuse pooled connections that are older than the last time the database went away."""
+
+        @event.listens_for(self._engine, "connect")
+        def note_birth(_dbapi_connection: object, record: Any) -> None:
+            record.info["born"] = self._breaker.now()
+
+        @event.listens_for(self._engine, "checkout")
+        def refuse_stale(_dbapi_connection: object, record: Any, _proxy: object) -> None:
+            if record.info["born"] < self._stale_before and not self._volatile:
+                raise DisconnectionError
+
+
+async def _guarded(run: Callable[[], T], guard: AbstractAsyncContextManager[object]) -> T:
+    async with guard:
+        return await greenlet_spawn(run)
+
+
+def _again_if_dead(run: Callable[[], T]) -> T:
+    try:
+        return run()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return run()
+
+
+def _select_one(connection: Connection) -> None:
+    connection.execute(text("SELECT 1"))
+
+
+def _described(error: BaseException) -> str:
+    """For the log: what the driver says, without the statement and its parameters."""
+    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    lines = str(original).splitlines()
+    return f"{type(original).__name__}: {lines[0]}" if lines else type(original).__name__

@@ -1,0 +1,1 @@
+"""Migrations of the database, one file each in `versions`; `running` applies them without an alembic.ini."""

@@ -1,0 +1,8 @@
+"""What Alembic runs around the migrations: the transaction is the caller's, see running.py and schema.py."""
+
+from alembic import context
+
+from gateway.storage.tables import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.run_migrations()

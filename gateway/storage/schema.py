@@ -1,0 +1,107 @@
+"""Whether the database has the tables this version needs, and how it gets them.
+
+The version of the schema is the row that Alembic keeps. It is read with plain SQL: Alembic itself, with its 11 MiB and
+fifth of a second, is imported only where there is something to migrate. An empty database gets the newest tables at
+once; a test holds that step by step comes to the same.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+from sqlalchemy import Connection, inspect, text
+
+from gateway.errors import CannotStart, StorageUnavailable
+from gateway.storage.database import Database
+from gateway.storage.tables import metadata
+
+REVISIONS: Final = ("0001",)  # oldest first
+HEAD: Final = REVISIONS[-1]
+COMMAND_TO_RUN: Final = "gateway db upgrade"
+
+_LIMIT: Final = 120.0  # seconds, for a migration of a large database
+_PATIENCE: Final = 10.0  # seconds to wait for another process that migrates the same SQLite file
+# Two commands, or the first start of several replicas, at the same time: any number nothing else locks by.
+_MIGRATING: Final = 0x67617465_6D696772
+
+
+async def revision(database: Database) -> str | None:
+    """The version of the schema, None for a database without one. Raises StorageUnavailable."""
+    return await database.read(_revision)
+
+
+async def is_current(database: Database) -> bool:
+    """Whether the schema is exactly the one that this version of the gateway works with."""
+    return await revision(database) == HEAD
+
+
+async def upgrade(database: Database) -> bool:
+    """Bring the schema up to date, once, however many processes try at the same time; whether anything was done.
+
+    Raises StorageUnavailable, and CannotStart where the database was made by a newer gateway.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return await database.write(_upgrade, limit=_LIMIT)
+        except StorageUnavailable as error:
+            if "locked" not in error.reason or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)
+
+
+async def prepare(database: Database) -> None:
+    """What `serve` does before it serves: an SQLite file is brought up to date, a PostgreSQL database must be.
+
+    Raises CannotStart with what to do, also where the database cannot be reached.
+    """
+    try:
+        found = await revision(database)
+        if found != HEAD and database.dialect == "sqlite":
+            await upgrade(database)
+            return
+    except StorageUnavailable as error:
+        raise CannotStart(f"storage.database cannot be used: {error.reason}") from error
+    if found != HEAD:
+        _refuse_newer(found)
+        what = "has no tables yet" if found is None else f"has an outdated schema ({found}, needed: {HEAD})"
+        raise CannotStart(f"storage.database {what}; run: {COMMAND_TO_RUN}")
+
+
+def _refuse_newer(found: str | None) -> None:
+    if found is not None and found not in REVISIONS:
+        raise CannotStart(f"storage.database was made by a newer version of the gateway (schema {found}); upgrade it")
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return found
+
+
+def _upgrade(connection: Connection) -> bool:
+    """Inside one transaction; both databases undo changes of tables with it."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
+    found = _revision(connection)
+    if found == HEAD:
+        return False
+    _refuse_newer(found)
+    if found is None and not inspect(connection).has_table("users"):
+        _create(connection)
+    else:
+        from gateway.storage.migrations.running import migrate  # imports Alembic
+
+        migrate(connection, HEAD)
+    return True
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection)
+    connection.execute(
+        text(
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY)"
+        )
+    )
+    connection.execute(text("INSERT INTO alembic_version (version_num) VALUES (:head)"), {"head": HEAD})

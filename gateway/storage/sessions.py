@@ -1,0 +1,195 @@
+"""Sessions and their refresh tokens in the database. How tokens are recognised is told in identity/refresh.py."""
+
+import secrets
+import time
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
+
+from gateway.identity.accounts import Actor, NewSession, Reused, Rotated, Rotation
+from gateway.identity.records import UserRecord
+from gateway.identity.refresh import SEED_BYTES, RefreshToken
+from gateway.storage.audit import Change, write_audit
+from gateway.storage.changing import add_session, changed, end_sessions, lock_user
+from gateway.storage.database import Database
+from gateway.storage.records import Clock, instant, record_by_id
+from gateway.storage.tables import refresh_tokens, sessions, users
+
+# More sessions than a person has devices; beyond, the ones unused for longest end. Keeps what one account can fill
+# bounded.
+MAX_LIVING: Final = 100
+
+_OWNER: Final = select(sessions.c.user_id).where(sessions.c.family == bindparam("family"))
+_PRESENTED: Final = (
+    select(
+        sessions.c.id,
+        sessions.c.user_id,
+        sessions.c.expires_at,
+        sessions.c.access_until,
+        sessions.c.ended_at,
+        refresh_tokens.c.digest,
+        refresh_tokens.c.replaced_at,
+        refresh_tokens.c.seed,
+    )
+    .outerjoin_from(
+        sessions,
+        refresh_tokens,
+        and_(refresh_tokens.c.session_id == sessions.c.id, refresh_tokens.c.digest == bindparam("digest")),
+    )
+    .where(sessions.c.family == bindparam("family"))
+)
+
+
+class _Found(NamedTuple):
+    """A session, and of it the token that was presented: its `digest` is None where that one does not count."""
+
+    id: str
+    user_id: str
+    expires_at: datetime
+    access_until: datetime
+    ended_at: datetime | None
+    digest: bytes | None
+    replaced_at: datetime | None
+    seed: bytes | None
+
+
+class Sessions:
+    """The SessionStore over a database. `clock` gives seconds since the epoch."""
+
+    def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def open(
+        self, user_id: str, session: NewSession, *, verified: str, rehashed: str | None = None
+    ) -> UserRecord | None:
+        """Open a session, unless the user has been changed since the password was checked."""
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> UserRecord | None:
+            user = lock_user(connection, user_id)
+            if user is None or not user.is_active or user.password_hash != verified:
+                return None
+            if rehashed is not None:
+                connection.execute(update(users).where(users.c.id == user_id).values(password_hash=rehashed))
+            _forget_old(connection, user_id, now)
+            add_session(connection, user_id, session, now)
+            if _end_surplus(connection, user_id, now):
+                return changed(connection, user_id, now)
+            return record_by_id(connection, user_id, now)
+
+        return await self._database.write(work)
+
+    async def rotate(self, rotation: Rotation) -> Rotated | Reused | None:
+        """Put the successor in the place of a refresh token."""
+        now = instant(self._clock)
+        token = rotation.token
+        presented = {"family": token.family_digest, "digest": token.digest}
+
+        def work(connection: Connection) -> Rotated | Reused | None:
+            owner = connection.execute(_OWNER, {"family": token.family_digest}).scalar_one_or_none()
+            user = None if owner is None else lock_user(connection, owner)
+            row = connection.execute(_PRESENTED, presented).one_or_none()
+            found = None if row is None else _Found(*row)
+            if user is None or found is None or found.expires_at <= now:
+                return None
+            if found.digest is None or not _still_counts(found, rotation.grace, now):
+                return _reused(connection, found, rotation, now)
+            if found.ended_at is not None or not user.is_active:
+                return None
+            return _rotated(connection, found, rotation, now)
+
+        return await self._database.write(work)
+
+    async def end(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
+        """End one session of a user."""
+        return await self._end(user_id, session_id, reason=reason, by=by)
+
+    async def end_all(self, user_id: str, *, reason: str, by: Actor) -> UserRecord | None:
+        """End every session of a user."""
+        return await self._end(user_id, None, reason=reason, by=by)
+
+    async def _end(self, user_id: str, session_id: str | None, *, reason: str, by: Actor) -> UserRecord | None:
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> UserRecord | None:
+            if lock_user(connection, user_id) is None:
+                return None
+            which = None if session_id is None else sessions.c.id == session_id
+            ended = end_sessions(connection, user_id, now, reason=reason, condition=which)
+            if not ended:
+                return record_by_id(connection, user_id, now)
+            change = Change("sessions.ended", user_id, after={"reason": reason, "sessions_ended": ended})
+            write_audit(connection, change, by=by, at=now)
+            return changed(connection, user_id, now)
+
+        return await self._database.write(work)
+
+
+def _still_counts(found: _Found, grace: float, now: datetime) -> bool:
+    """Whether a token is the current one of its session, or was replaced only a moment ago."""
+    return found.replaced_at is None or now < found.replaced_at + timedelta(seconds=grace)
+
+
+def _reused(connection: Connection, found: _Found, rotation: Rotation, now: datetime) -> Reused | None:
+    """A replay: thief and owner cannot be told apart, so the session ends for both (RFC 9700 4.14.2)."""
+    if end_sessions(connection, found.user_id, now, reason="reuse", condition=sessions.c.id == found.id):
+        change = Change("sessions.ended", found.user_id, after={"reason": "reuse", "sessions_ended": 1})
+        write_audit(connection, change, by=Actor(found.user_id, rotation.origin), at=now)
+        return Reused(changed(connection, found.user_id, now))
+    record = record_by_id(connection, found.user_id, now)
+    return None if record is None else Reused(record)
+
+
+def _rotated(connection: Connection, found: _Found, rotation: Rotation, now: datetime) -> Rotated:
+    """The successor of a token that counts: made now, or the same again for one that was replaced a moment ago."""
+    seed = found.seed or secrets.token_bytes(SEED_BYTES)
+    successor = rotation.token.successor(seed)
+    if found.seed is None:
+        _replace(connection, found, successor, seed, now)
+        _forget_replaced(connection, found.id, now - timedelta(seconds=rotation.grace))
+    connection.execute(
+        update(sessions)
+        .where(sessions.c.id == found.id)
+        .values(
+            used_at=now,
+            expires_at=rotation.expires_at,
+            access_until=max(found.access_until, rotation.access_until),
+            address=rotation.origin.address,
+            user_agent=rotation.origin.user_agent,
+        )
+    )
+    return Rotated(found.user_id, found.id, successor)
+
+
+def _replace(connection: Connection, found: _Found, successor: RefreshToken, seed: bytes, now: datetime) -> None:
+    old = update(refresh_tokens).where(refresh_tokens.c.digest == found.digest)
+    connection.execute(old.values(replaced_at=now, seed=seed))
+    connection.execute(insert(refresh_tokens).values(digest=successor.digest, session_id=found.id))
+
+
+def _forget_replaced(connection: Connection, session_id: str, before: datetime) -> None:
+    """Tokens whose grace is over need no row: a known session and an unknown token is what a replay looks like."""
+    old = and_(refresh_tokens.c.session_id == session_id, refresh_tokens.c.replaced_at <= before)
+    connection.execute(delete(refresh_tokens).where(old))
+
+
+def _forget_old(connection: Connection, user_id: str, now: datetime) -> None:
+    """Sessions that can neither be refreshed nor have an unexpired access token."""
+    over = or_(sessions.c.ended_at.is_not(None), sessions.c.expires_at <= now)
+    connection.execute(delete(sessions).where(sessions.c.user_id == user_id, sessions.c.access_until <= now, over))
+
+
+def _end_surplus(connection: Connection, user_id: str, now: datetime) -> int:
+    """End what a user has beyond MAX_LIVING sessions; how many those were."""
+    surplus = (
+        select(sessions.c.id)
+        .where(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None))
+        .order_by(sessions.c.used_at.desc(), sessions.c.created_at.desc())
+        .offset(MAX_LIVING)
+    )
+    ids = connection.execute(surplus).scalars().all()
+    if not ids:
+        return 0
+    return end_sessions(connection, user_id, now, reason="surplus", condition=sessions.c.id.in_(ids))

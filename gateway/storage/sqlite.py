@@ -1,0 +1,56 @@
+"""SQLite through aiosqlite: one file in WAL mode, or one connection to a database in memory."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import StaticPool, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from gateway.errors import CannotStart, cannot_read
+from gateway.storage.engines import Opened
+
+_POOL_SIZE: Final = 4  # each is a thread
+_BUSY_TIMEOUT: Final = 0.6  # seconds to wait while another process writes; below the limit of a write transaction
+# WAL: readers and the writer do not wait for each other. NORMAL: a power cut may lose the last commits but damages
+# nothing, and a commit costs no fsync.
+_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+
+
+def open_sqlite(url: str) -> Opened:
+    """The engine for `sqlite:///PATH`, `sqlite://` or `sqlite:///:memory:`."""
+    parsed = _parsed(url)
+    in_memory = parsed.database in (None, "", ":memory:")
+    if not in_memory:
+        _create_private(Path(str(parsed.database)))
+    # isolation_level None: the driver begins no transactions by itself. Reads are single statements; writes begin
+    # theirs in words.
+    options: dict[str, Any] = {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT}}
+    options |= {"poolclass": StaticPool} if in_memory else {"pool_size": _POOL_SIZE, "max_overflow": 0}
+    engine = create_engine(parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True, **options)
+    event.listen(engine, "connect", _configure)
+    return Opened(engine, engine, (sqlite3.Error,), in_memory)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError:
+        raise CannotStart("storage.database: sqlite:///PATH is expected") from None
+
+
+def _create_private(path: Path) -> None:
+    """The file holds password hashes: where it is made, it is made for its owner only."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise CannotStart(f"the database file cannot be opened: {cannot_read(path, error)}") from None
+
+
+def _configure(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

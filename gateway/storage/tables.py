@@ -1,0 +1,114 @@
+"""The tables. What a migration builds up step by step must come out as this; a test compares them.
+
+Times are integers, microseconds since the epoch: the same on both databases, whatever time zone a server has.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+from sqlalchemy.types import TypeDecorator
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A point in time: an aware datetime here, microseconds since the epoch there."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+# Byte order, whatever locale the server has: pages follow each other without gaps, and a prefix can use the index.
+_BytewiseString = String().with_variant(String(collation="C"), "postgresql")
+_AutoInteger = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows in INTEGER columns only
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+users: Final = Table(
+    "users",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("email", String, nullable=False),  # as its owner wrote it
+    Column("canonical", _BytewiseString, nullable=False, unique=True),  # what no other account may have
+    Column("password_hash", String, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("version", BigInteger, nullable=False),  # grows with every change of the record
+    Column("created_at", Instant, nullable=False),
+)
+
+user_roles: Final = Table(
+    "user_roles",
+    metadata,
+    Column("user_id", String, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("role", String, primary_key=True),
+    Index(None, "role", "user_id"),  # who has this role: the last administrator, lists
+)
+
+sessions: Final = Table(
+    "sessions",
+    metadata,
+    Column("id", String, primary_key=True),  # the `sid` of its access tokens
+    Column("user_id", String, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("family", LargeBinary, nullable=False, unique=True),  # digest of what its refresh tokens have in common
+    Column("created_at", Instant, nullable=False),
+    Column("used_at", Instant, nullable=False),  # opened or refreshed
+    Column("expires_at", Instant, nullable=False),  # when its refresh token ends
+    Column("access_until", Instant, nullable=False),  # when the last of its access tokens is expired everywhere
+    Column("ended_at", Instant),
+    Column("end_reason", String),
+    Column("address", String, nullable=False),
+    Column("user_agent", String, nullable=False),
+    Index(None, "user_id", "access_until"),  # the ended ones that still matter; those of one user
+)
+
+refresh_tokens: Final = Table(
+    "refresh_tokens",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("replaced_at", Instant),
+    Column("seed", LargeBinary),  # its successor is made from this and the token itself, see identity/refresh.py
+)
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("id", _AutoInteger, primary_key=True, autoincrement=True),
+    Column("at", Instant, nullable=False, index=True),
+    Column("action", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("subject", String, nullable=False),  # a user id; it outlives the user, so it refers to nothing
+    Column("address", String, nullable=False),
+    Column("request_id", String, nullable=False),
+    Column("before", JSON(none_as_null=True)),
+    Column("after", JSON(none_as_null=True)),
+    Index(None, "subject", "id"),
+)

@@ -1,0 +1,207 @@
+"""Users in the database: what the directory asks on every miss, and what accounts are made and changed with."""
+
+import re
+import time
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, bindparam, delete, exists, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from gateway.errors import Refusal
+from gateway.identity.accounts import Actor, Credentials, NewSession, NewUser, Selection, UserPage
+from gateway.identity.records import UserRecord
+from gateway.storage.audit import Change, write_audit
+from gateway.storage.changing import (
+    add_session,
+    changed,
+    end_sessions,
+    grant,
+    lock_administration,
+    lock_user,
+    require_admin,
+)
+from gateway.storage.database import Database
+from gateway.storage.records import RECORDS, Clock, instant, record_by_email, record_by_id, record_of
+from gateway.storage.tables import sessions, user_roles, users
+
+# Whatever else a token may claim as its subject, the database need not be asked for it (and PostgreSQL takes no NUL).
+_USER_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
+_CREDENTIALS: Final = select(users.c.id, users.c.password_hash, users.c.is_active)
+_CREDENTIALS_BY_EMAIL: Final = _CREDENTIALS.where(users.c.canonical == bindparam("canonical"))
+_CREDENTIALS_BY_ID: Final = _CREDENTIALS.where(users.c.id == bindparam("user_id"))
+
+
+class Users:
+    """The AccountStore over a database. `clock` gives seconds since the epoch."""
+
+    def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    # ---- reading
+
+    async def user(self, user_id: str) -> UserRecord | None:
+        """The record of a user in one round trip; None when there is no such user."""
+        if _USER_ID(user_id) is None:
+            return None
+        now = instant(self._clock)
+        return await self._database.read(lambda connection: record_by_id(connection, user_id, now))
+
+    async def by_email(self, canonical: str) -> UserRecord | None:
+        """The account of this canonical address."""
+        now = instant(self._clock)
+        return await self._database.read(lambda connection: record_by_email(connection, canonical, now))
+
+    async def credentials(self, canonical: str) -> Credentials | None:
+        """What to check the password of this address against."""
+        return await self._credentials(_CREDENTIALS_BY_EMAIL, {"canonical": canonical})
+
+    async def credentials_of(self, user_id: str) -> Credentials | None:
+        """What to check the password of this user against."""
+        return await self._credentials(_CREDENTIALS_BY_ID, {"user_id": user_id})
+
+    async def _credentials(self, query: Select[Any], parameters: dict[str, str]) -> Credentials | None:
+        def work(connection: Connection) -> Credentials | None:
+            row = connection.execute(query, parameters).one_or_none()
+            return None if row is None else Credentials(*row)
+
+        return await self._database.read(work)
+
+    async def page(self, selection: Selection) -> UserPage:
+        """Users in the order of their canonical addresses."""
+        query = _selected(selection)
+        now = instant(self._clock)
+        rows = await self._database.read(lambda connection: connection.execute(query, {"now": now}).all())
+        shown = rows[: selection.limit]
+        following = shown[-1].canonical if len(rows) > len(shown) else None
+        return UserPage(tuple(record_of(row) for row in shown), following)
+
+    # ---- changing
+
+    async def create(self, user: NewUser, *, by: Actor, session: NewSession | None = None) -> UserRecord:
+        """Make an account. Of any number of attempts for one address the database lets one through."""
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> UserRecord:
+            try:
+                connection.execute(insert(users).values(**_columns(user), version=1, created_at=now))
+            except IntegrityError:
+                raise Refusal("email_taken") from None
+            grant(connection, user.id, user.roles)
+            if session is not None:
+                add_session(connection, user.id, session, now)
+            made = {"email": user.email, "roles": sorted(user.roles), "is_active": True}
+            write_audit(connection, Change("user.created", user.id, after=made), by=by, at=now)
+            record = record_by_id(connection, user.id, now)
+            assert record is not None
+            return record
+
+        return await self._database.write(work)
+
+    async def set_password(
+        self, user_id: str, password_hash: str, *, by: Actor, verified: str | None = None, keep: str | None = None
+    ) -> UserRecord | None:
+        """Replace the password and end every session but `keep`; None where the old one is not `verified` any more."""
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> UserRecord | None:
+            user = lock_user(connection, user_id)
+            if user is None or (verified is not None and user.password_hash != verified):
+                return None
+            connection.execute(update(users).where(users.c.id == user_id).values(password_hash=password_hash))
+            others = None if keep is None else sessions.c.id != keep
+            ended = end_sessions(connection, user_id, now, reason="password", condition=others)
+            change = Change("user.password_changed", user_id, after={"sessions_ended": ended})
+            write_audit(connection, change, by=by, at=now)
+            return changed(connection, user_id, now)
+
+        return await self._database.write(work)
+
+    async def set_active(
+        self, user_id: str, active: bool, *, by: Actor, admin_roles: Collection[str]
+    ) -> UserRecord | None:
+        """Disable or enable an account."""
+
+        def work(connection: Connection, record: UserRecord) -> Change | None:
+            if record.is_active == active:
+                return None
+            connection.execute(update(users).where(users.c.id == user_id).values(is_active=active))
+            action = "user.enabled" if active else "user.disabled"
+            return Change(action, user_id, {"is_active": record.is_active}, {"is_active": active})
+
+        return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
+
+    async def set_roles(
+        self, user_id: str, roles: frozenset[str], *, by: Actor, admin_roles: Collection[str]
+    ) -> UserRecord | None:
+        """Replace the roles of an account."""
+
+        def work(connection: Connection, record: UserRecord) -> Change | None:
+            if record.roles == roles:
+                return None
+            connection.execute(delete(user_roles).where(user_roles.c.user_id == user_id))
+            grant(connection, user_id, roles)
+            return Change("user.roles_set", user_id, {"roles": sorted(record.roles)}, {"roles": sorted(roles)})
+
+        return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
+
+    async def delete(self, user_id: str, *, by: Actor, admin_roles: Collection[str]) -> UserRecord | None:
+        """Delete an account with its roles and sessions; the record as it was."""
+
+        def work(connection: Connection, record: UserRecord) -> Change:
+            connection.execute(delete(users).where(users.c.id == user_id))
+            was = {"email": record.email, "roles": sorted(record.roles), "is_active": record.is_active}
+            return Change("user.deleted", user_id, before=was)
+
+        return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
+
+    async def _administer(
+        self,
+        user_id: str,
+        work: Callable[[Connection, UserRecord], Change | None],
+        *,
+        by: Actor,
+        admin_roles: Collection[str],
+    ) -> UserRecord | None:
+        """Do work that may take away the last administrator: then all of it is undone."""
+        now = instant(self._clock)
+
+        def transaction(connection: Connection) -> UserRecord | None:
+            lock_administration(connection)
+            lock_user(connection, user_id)
+            record = record_by_id(connection, user_id, now)
+            change = None if record is None else work(connection, record)
+            if record is None or change is None:
+                return record
+            if record.is_active and not record.roles.isdisjoint(admin_roles):
+                require_admin(connection, admin_roles)
+            write_audit(connection, change, by=by, at=now)
+            return record if change.action == "user.deleted" else changed(connection, user_id, now)
+
+        return await self._database.write(transaction)
+
+
+def _columns(user: NewUser) -> dict[str, Any]:
+    return {
+        "id": user.id,
+        "email": user.email,
+        "canonical": user.canonical,
+        "password_hash": user.password_hash,
+        "is_active": True,
+    }
+
+
+def _selected(selection: Selection) -> Select[Any]:
+    """The statement for a page, with one row more than asked for: whether there is a next page."""
+    query = RECORDS.add_columns(users.c.canonical).order_by(users.c.canonical).limit(selection.limit + 1)
+    if selection.after is not None:
+        query = query.where(users.c.canonical > selection.after)
+    if selection.query:
+        query = query.where(users.c.canonical.contains(selection.query, autoescape=True))
+    if selection.active is not None:
+        query = query.where(users.c.is_active == selection.active)
+    if selection.role is not None:
+        has_role = exists().where(user_roles.c.user_id == users.c.id, user_roles.c.role == selection.role)
+        query = query.where(has_role)
+    return query
