@@ -54,15 +54,29 @@ class SharedCache(Protocol):
     async def get(self, user_id: str) -> tuple[UserRecord, float] | None:
         """The record and the seconds it may still be used, or None: not there, or the cache is out of order."""
 
-    async def put(self, record: UserRecord) -> None:
-        """Keep a record for `cache.user_ttl`, unless a newer version of it is there already."""
+    async def put(self, record: UserRecord, *, age: float) -> None:
+        """Keep a record that was asked of the database `age` seconds ago until it is `cache.user_ttl` old, unless
+        a newer version of it is there already."""
+
+
+class ChangeListener(Protocol):
+    """Who holds copies of user records and must hear of changes: the directory."""
+
+    def forget(self, user_id: str, version: int | None) -> None:
+        """Copies of this user older than `version` are void; None: all of them."""
+
+    def flush(self) -> None:
+        """Changes may have been missed: every copy read before now is void, whoever keeps it."""
 
 
 class ChangeFeed(Protocol):
     """Tells every replica that a user changed."""
 
     async def announce(self, user_id: str, record: UserRecord | None) -> None:
-        """Tell all replicas, this one included, that older copies of this user are void; None: the user is gone."""
+        """Tell all replicas, this one included, that older copies of this user are void; None: the user is gone.
+
+        Here that holds when the call returns, whatever happens elsewhere; a store that is out is no error.
+        """
 
     @property
     def connected(self) -> bool:

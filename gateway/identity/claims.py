@@ -1,0 +1,63 @@
+"""What the claims of an access token must be (RFC 7519 4.1, RFC 9068 2.2), down to their JSON types.
+
+PyJWT is generous: it takes numbers for text that looks like one, and a token without `exp` for one that never
+ends. Here every claim is there and has exactly its type; a token that differs was not made by this gateway.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.identity.jws import invalid
+from gateway.identity.records import Claims
+
+MAX_TEXT: Final = 255  # characters of an id
+_LAST_SECOND: Final = 253_402_300_799  # 9999-12-31; beyond lies what overflows somewhere, or means "never"
+
+
+def local_claims(claims: Mapping[str, Any], *, issuer: str, audience: str) -> Claims:
+    """The facts in the claims of one of the gateway's own tokens. Raises Refusal token_invalid; looks at no
+    clock.
+    """
+    if claims.get("iss") != issuer:
+        raise invalid("iss: another issuer")
+    if not _meant_for(claims.get("aud"), audience):
+        raise invalid("aud: another audience")
+    subject = _text(claims, "sub")
+    if "|" in subject:  # NAME|SUB is a user of the external issuer NAME, which only that issuer may say
+        raise invalid("sub: not an id of this gateway")
+    issued, not_before, expires = (_second(claims, name) for name in ("iat", "nbf", "exp"))
+    return Claims(
+        subject=subject,
+        session=_text(claims, "sid"),
+        expires_at=float(expires),
+        not_before=float(max(issued, not_before)),
+        token_id=_text(claims, "jti"),
+        issuer=issuer,
+    )
+
+
+def _meant_for(claim: Any, audience: str) -> bool:
+    """RFC 7519 4.1.3: one string, or a list of strings. A string that merely contains the audience is another
+    one.
+    """
+    if isinstance(claim, list):
+        return all(isinstance(each, str) for each in claim) and audience in claim
+    return isinstance(claim, str) and claim == audience
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    """An id: text that can stand in a header, a log line and a key of any store. No lone surrogates, no
+    NUL.
+    """
+    value = claims.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
+        raise invalid(f"{name}: missing, or not an id")
+    return value
+
+
+def _second(claims: Mapping[str, Any], name: str) -> int:
+    value = claims.get(name)
+    # `type`, not `isinstance`: True is an int to Python, and no number to JSON.
+    if type(value) is not int or not 0 <= value <= _LAST_SECOND:
+        raise invalid(f"{name}: missing, or not a whole number of seconds")
+    return value

@@ -1,0 +1,64 @@
+"""From the configuration to the keys: those it names, or one that is made because it names none."""
+
+from pathlib import Path
+from typing import Final
+
+from gateway.errors import ConfigurationError, Problem
+from gateway.identity.keyfile import ephemeral_key, kept_key
+from gateway.identity.keys import KeyRing, SigningKey, UnusableKey
+from gateway.settings.model import KeySettings, Settings
+
+_NO_KEYS: Final = (
+    "no signing key, and PostgreSQL leaves no place to keep one that is made (run `gateway keys generate`, "
+    "and name the key here)"
+)
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    """The keys of this gateway. Without any in the configuration, an ES256 key is made once beside an SQLite
+    database.
+
+    Raises ConfigurationError for keys that cannot be used, CannotStart where the made one cannot be kept.
+    """
+    problems = key_problems(settings)
+    if problems:
+        raise ConfigurationError(problems)
+    if settings.tokens.keys:
+        return KeyRing([_signing_key(key) for key in settings.tokens.keys])
+    path = made_key_path(settings)
+    return KeyRing([ephemeral_key() if path is None else kept_key(path)])
+
+
+def key_problems(settings: Settings) -> tuple[Problem, ...]:
+    """What is wrong with `tokens.keys`, each with its place. Nothing is made or changed by asking."""
+    if not settings.tokens.keys:
+        made = settings.storage.database.reveal().startswith("sqlite")
+        return () if made else (_problem(settings, "tokens.keys", _NO_KEYS),)
+    problems = []
+    for index, key in enumerate(settings.tokens.keys):
+        try:
+            _signing_key(key)
+        except UnusableKey as error:
+            given = "secret" if key.secret is not None else "private_key"
+            problems.append(_problem(settings, f"tokens.keys[{index}].{given}", str(error)))
+    return tuple(problems)
+
+
+def made_key_path(settings: Settings) -> Path | None:
+    """Where the key that is made for an SQLite database is kept; None where the database is in memory
+    only.
+    """
+    database = settings.storage.database.reveal().partition("://")[2].removeprefix("/").partition("?")[0]
+    return None if database in ("", ":memory:") else Path(f"{database}.key.pem")
+
+
+def _signing_key(key: KeySettings) -> SigningKey:
+    if key.secret is not None:
+        return SigningKey.from_secret(key.secret.reveal(), key.algorithm, key.kid)
+    if key.private_key is not None:
+        return SigningKey.from_pem(key.private_key.reveal(), key.algorithm, key.kid)
+    raise UnusableKey("missing")
+
+
+def _problem(settings: Settings, key: str, message: str) -> Problem:
+    return Problem(*settings.position_of(key), key, message)

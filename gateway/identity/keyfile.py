@@ -1,0 +1,78 @@
+"""The signing key of a gateway that was given none: made once, beside its SQLite database.
+
+The file is readable by its owner alone from the moment it has a name, and it has its name only once it is
+whole: it is written under another one and linked. So of several processes that start at once exactly one
+makes the key, and all of them use it.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from gateway.errors import CannotStart, cannot_read
+from gateway.identity.keys import SigningKey, UnusableKey
+
+ALGORITHM: Final = "ES256"
+_MAX_SIZE: Final = 65536  # bytes; a key has some 250
+
+
+def ephemeral_key() -> SigningKey:
+    """A key for the life of this process: its tokens are as transient as a database in memory."""
+    return SigningKey(ec.generate_private_key(ec.SECP256R1()), ALGORITHM)
+
+
+def kept_key(path: Path) -> SigningKey:
+    """The key in this file, which is made if there is none. Raises CannotStart with what to do about it."""
+    pem = _read(path)
+    if pem is None:
+        _make(path)
+        pem = _read(path)
+        if pem is None:
+            raise CannotStart(f"{path}: it vanished as soon as it was made; see what removes it")
+    try:
+        return SigningKey.from_pem(pem, ALGORITHM)
+    except UnusableKey as error:
+        raise CannotStart(f"{path}: {error}; move it away to have a new key made") from None
+
+
+def _read(path: Path) -> str | None:
+    """The file's text; None where there is none. Asked of the open file, so that nobody can change it in
+    between.
+    """
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise CannotStart(f"{path}: not a regular file; a signing key is expected there")
+            if status.st_mode & 0o077:
+                mode = stat.S_IMODE(status.st_mode)
+                raise CannotStart(f"{path}: readable by others (mode {mode:04o}); run: chmod 600 {path}")
+            return file.read(_MAX_SIZE).decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CannotStart(f"{cannot_read(path, error)}; it holds the key that signs tokens") from None
+
+
+def _make(path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was faster: its key it is
+            os.link(draft, path)
+    except OSError as error:
+        raise CannotStart(f"{cannot_read(path, error)}; a signing key is to be made there") from None
+    finally:
+        with contextlib.suppress(OSError):  # it was never made, and why is said above
+            draft.unlink()

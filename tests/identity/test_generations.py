@@ -1,0 +1,72 @@
+"""The bounded cache: what it may hold, and what goes first."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.identity.generations import Generations
+
+
+def kept(cache: Generations[str, int], key: str) -> int | None:
+    return cache.young[key] if key in cache.young else cache.aged(key)
+
+
+def test_what_is_used_stays_and_what_is_not_goes() -> None:
+    cache: Generations[str, int] = Generations(10)
+    cache.put("used", 1)
+    cache.put("unused", 2)
+    for number in range(100):
+        cache.put(f"k{number}", number)
+        assert kept(cache, "used") == 1
+    assert kept(cache, "unused") is None
+
+
+def test_a_replaced_entry_is_the_new_one_in_either_generation() -> None:
+    cache: Generations[str, int] = Generations(10)
+    cache.put("a", 1)
+    cache.put("a", 2)
+    assert kept(cache, "a") == 2
+    cache.turn()
+    cache.put("a", 3)
+    assert kept(cache, "a") == 3
+    assert len(cache) == 1
+
+
+def test_a_dropped_entry_is_gone_from_either_generation() -> None:
+    cache: Generations[str, int] = Generations(10)
+    cache.put("old", 1)
+    cache.turn()
+    cache.put("young", 2)
+    for key in ("old", "young", "never there"):
+        cache.drop(key)
+    assert len(cache) == 0
+
+
+def test_two_turns_or_a_clearing_leave_nothing() -> None:
+    cache: Generations[str, int] = Generations(10)
+    cache.put("a", 1)
+    cache.turn()
+    assert kept(cache, "a") == 1
+    cache.clear()
+    assert len(cache) == 0
+    assert kept(cache, "a") is None
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("pdt"), st.text(max_size=20)), max_size=200),
+    st.integers(1, 20),
+    st.integers(1, 60),
+)
+def test_neither_bound_is_ever_passed(steps: list[tuple[str, str]], entries: int, length: int) -> None:
+    cache: Generations[str, int] = Generations(entries, length)
+    for step, key in steps:
+        if step == "p":
+            cache.put(key, 1)
+            assert kept(cache, key) == 1
+        elif step == "d":
+            cache.drop(key)
+            assert kept(cache, key) is None
+        else:
+            kept(cache, key)
+        generation = max(1, entries // 2)
+        assert len(cache) <= 2 * generation
+        assert len(cache.young) == 1 or sum(map(len, cache.young)) <= max(1, length // 2)
