@@ -23,7 +23,6 @@ _BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]")
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)")
 _PLACE: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _LITERAL_SEGMENT: Final = re.compile(r"[A-Za-z0-9_.~-]+")
-_FILLED_SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9_.~!$&'()*+,=:@-]|%[0-9A-F]{2}|\{[A-Za-z_][A-Za-z0-9_]*\})+")
 
 
 def name(text: str) -> str:
@@ -146,30 +145,6 @@ def own_prefix(text: str) -> str:
         raise Unacceptable("must be made of plain segments", "for example /auth; A-Z a-z 0-9 _ . ~ - between slashes")
     if text.split("/")[1] == "_gateway":
         raise Unacceptable("must not lie below /_gateway, where health and metrics are", "for example /auth")
-    return text
-
-
-def literal_prefix(text: str) -> str:
-    """A prefix to take off: whole literal segments."""
-    if "{" in text or "*" in text:
-        raise Unacceptable("must be literal", "rewrite moves captures")
-    if not text.startswith("/") or text.endswith("/"):
-        raise Unacceptable("must begin with '/' and not end with it", f"/{text.strip('/')}" if text.strip("/") else "")
-    return text
-
-
-def rewrite_template(text: str) -> str:
-    """A path to send on, with `{name}` for a capture and `/{**}` at the end for the rest of the path."""
-    if not text.startswith("/"):
-        raise Unacceptable("must begin with '/'", f"/{text}")
-    segments = text.removesuffix("/{**}")[1:].split("/") if text != "/{**}" else []
-    for segment in segments:
-        last_is_empty = segment == "" and segment is segments[-1] and not text.endswith("/{**}")
-        if not last_is_empty and not (_FILLED_SEGMENT.fullmatch(segment) and segment.strip(".")):
-            raise Unacceptable(
-                f"must be a canonical path; its segment '{segment}' is not",
-                "for example /v2/{user_id}/{**}, the rest {**} only as the last segment",
-            )
     return text
 
 

@@ -101,7 +101,7 @@ class Text(ScalarKind[str]):
 
     def __init__(
         self,
-        expected: str = "a text",
+        expected: str = "text",
         *,
         check: Callable[[str], str] | None = None,
         words: str = "string",

@@ -110,7 +110,9 @@ class MapOf(Kind[dict[str, T]]):
 
     def read_mapping(self, node: MappingNode, path: str, reader: Reader) -> dict[str, T] | Invalid:
         values: dict[str, T] = {}
-        for name, (key, child) in reader.entries(node, path).items():
+        entries = reader.entries(node, path)
+        reader.defined[path] = frozenset(entries)
+        for name, (key, child) in entries.items():
             here = joined(path, name)
             reader.places.note(here, child.line, child.column)
             value = self.kind.read(child, here, reader)
@@ -149,6 +151,7 @@ class Section(Kind[T], Generic[T]):
         self.cls = cls
         self.expected = expected
         self.keys = declared(cls)
+        self.required = [key for key in self.keys.values() if key.is_required]
 
     def read_mapping(self, node: MappingNode, path: str, reader: Reader) -> T | Invalid:
         values = self.extras(node, path, reader)
@@ -167,10 +170,11 @@ class Section(Kind[T], Generic[T]):
             else:
                 reader.rejected.add(here)
                 complete = complete and not key.is_required
-        missing = [key for key in self.keys.values() if key.is_required and key.name not in entries]
-        for key in missing:
-            reader.report(node, joined(path, key.name), f"is missing ({key.kind.expected})")
-        return self.cls(**values) if complete and not missing else INVALID
+        for key in self.required:
+            if key.name not in entries:
+                reader.report(node, joined(path, key.name), f"is missing ({key.kind.expected})")
+                complete = False
+        return self.cls(**values) if complete else INVALID
 
     def extras(self, node: MappingNode, path: str, reader: Reader) -> dict[str, Any]:
         """Values of fields that are no keys."""
@@ -195,7 +199,7 @@ class Section(Kind[T], Generic[T]):
         return {
             "type": "object",
             "additionalProperties": False,
-            "required": [key.name for key in self.keys.values() if key.is_required],
+            "required": [key.name for key in self.required],
             "properties": {key.name: self._property(key) for key in self.keys.values()},
         }
 

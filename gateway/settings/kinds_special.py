@@ -8,9 +8,10 @@ from pathlib import Path
 from re import fullmatch
 from typing import Final, TypeAlias
 
-from gateway.settings.grammar import TCHARS, own_prefix
+from gateway.settings.grammar import TCHARS, own_prefix, role_name
 from gateway.settings.kinds import JsonSchema, ScalarKind, Text, text_of
-from gateway.settings.reader import Scalar, Unacceptable, quoted
+from gateway.settings.nodes import ScalarNode
+from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, quoted
 from gateway.settings.secret import Secret
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -80,6 +81,19 @@ class HeaderName(Text):
         return text
 
 
+class RoleName(Text):
+    """A role. Each is remembered, because what is declared is known only at the end of the file."""
+
+    def __init__(self) -> None:
+        super().__init__("a role name", check=role_name, words="role")
+
+    def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> str | Invalid:
+        role = super().read_scalar(scalar, node, path, reader)
+        if role is not INVALID:
+            reader.roles_named.append((path, role))
+        return role
+
+
 class Prefix(Text):
     """The path prefix of the gateway's own accounts; "" is the root."""
 
@@ -135,6 +149,12 @@ class SecretText(ScalarKind[Secret]):
         self.expected = expected
         self.right = right
         self.check = check
+
+    def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> Secret | Invalid:
+        secret = super().read_scalar(scalar, node, path, reader)
+        if secret is not INVALID and not scalar.source:
+            reader.warn_at(path, "stands in the file for all its readers (take it from ${NAME} or ${file:PATH})")
+        return secret
 
     def accept(self, scalar: Scalar) -> Secret:
         if not scalar.text.strip() or scalar.is_null:

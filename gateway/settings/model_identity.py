@@ -98,8 +98,8 @@ class ExternalSettings:
 class TokensSettings:
     """The tokens that the gateway issues and accepts."""
 
-    issuer: str = setting(Text("a text"), "The `iss` claim.", default="gateway")
-    audience: str = setting(Text("a text"), "The `aud` claim.", default="gateway")
+    issuer: str = setting(Text(), "The `iss` claim.", default="gateway")
+    audience: str = setting(Text(), "The `aud` claim.", default="gateway")
     access_ttl: float = setting(Duration(), "How long an access token is valid.", default=900.0)
     refresh_ttl: float = setting(Duration(), "How long a refresh token is valid.", default=14 * 86_400.0)
     refresh_grace: float = setting(

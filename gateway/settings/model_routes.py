@@ -137,12 +137,12 @@ class RouteSettings:
         default=None,
     )
     strip_prefix: str | None = setting(
-        Text("a path prefix", check=grammar.literal_prefix, words="path prefix").or_null(),
+        Text("a path prefix", check=grammar.pattern, words="path prefix").or_null(),
         "Segments at the beginning of the path that are not sent on; not with `rewrite`.",
         default=None,
     )
     rewrite: str | None = setting(
-        Text("a path", check=grammar.rewrite_template, words="path").or_null(),
+        Text("a path", check=grammar.pattern, words="path").or_null(),
         "The path to send on, for example `/v2/{user_id}/{**}`, where `{**}` is what `/**` matched.",
         default=None,
     )

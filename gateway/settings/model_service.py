@@ -4,16 +4,16 @@ from ipaddress import ip_network
 from typing import Literal
 
 from gateway.settings.declare import section, setting
-from gateway.settings.grammar import database_address, listen_host, origin, redis_address, role_name
+from gateway.settings.grammar import database_address, listen_host, origin, redis_address
 from gateway.settings.kinds import Choice, Duration, Flag, Size, Text, Whole
 from gateway.settings.kinds_compound import ListOf, Section
-from gateway.settings.kinds_special import Network, NetworkKind, Prefix, StoreAddress
+from gateway.settings.kinds_special import Network, NetworkKind, Prefix, RoleName, StoreAddress
 from gateway.settings.secret import Secret
 
 KIB, MIB, TIB = 1 << 10, 1 << 20, 1 << 40
 
 PORT = Whole(0, 65535)
-ROLE = Text("a role name", check=role_name, words="role")
+ROLE = RoleName()
 NETWORKS = ListOf(NetworkKind(), "a list of networks", right='for example [10.0.0.0/8, "fd00::/8"]')
 
 

@@ -99,6 +99,14 @@ class _Tree:
         else:
             self.root = node
 
+    def scalar(self, event: Any) -> None:
+        if event.tag is not None and event.tag != _STRING_TAG:
+            self.check_tag(event)
+        mark, plain = event.start_mark, not event.style and event.implicit[0]
+        self.add(ScalarNode(event.value, plain, mark.line + 1, mark.column + 1), event)
+        if self.open:
+            self.open[-1].weight += 1
+
     def begin(self, node: ListNode | MappingNode, event: Any) -> None:
         if len(self.open) >= DEEPEST:
             raise NotYaml(node.line, node.column, f"is nested more than {DEEPEST} levels deep")
@@ -158,13 +166,7 @@ def event_source() -> Any:
 def _take(event: Any, tree: _Tree) -> None:
     kind = type(event)
     if kind is yaml.ScalarEvent:
-        mark = event.start_mark
-        plain = not event.style and event.implicit[0]
-        if event.tag is not None and event.tag != _STRING_TAG:
-            tree.check_tag(event)
-        tree.add(ScalarNode(event.value, plain, mark.line + 1, mark.column + 1), event)
-        if tree.open:
-            tree.open[-1].weight += 1
+        tree.scalar(event)
     elif kind is yaml.MappingStartEvent:
         tree.begin(MappingNode(event.start_mark.line + 1, event.start_mark.column + 1), event)
     elif kind is yaml.SequenceStartEvent:

@@ -4,10 +4,12 @@ import re
 from array import array
 from typing import Final, NamedTuple
 
-_IN_A_ROUTE: Final = re.compile(r"routes\[([0-9]{1,9})\](?:\.(.+))?", re.DOTALL)
+_IN_A_ROUTE: Final = re.compile(r"routes\[([0-9]{1,9})\].*", re.DOTALL)
 _LAST_STEP: Final = re.compile(r"(?:\.[^.\[\]]*|\[[0-9]+\])\Z")
 _COLUMN_BITS: Final = 20
 _LINE_BITS: Final = 28
+_LAST_LINE: Final = (1 << _LINE_BITS) - 1
+_LAST_COLUMN: Final = (1 << _COLUMN_BITS) - 1
 _MOST_SUFFIXES: Final = 1 << (64 - _LINE_BITS - _COLUMN_BITS)
 
 
@@ -26,11 +28,12 @@ class Places:
     each key, in the order of the file, cost half of one, and are only ever searched to say what is wrong.
     """
 
-    __slots__ = ("_outside", "_packed", "_route_starts", "_suffix_numbers", "file")
+    __slots__ = ("_outside", "_packed", "_route", "_route_starts", "_suffix_numbers", "file")
 
     def __init__(self, file: str) -> None:
         self.file = file
         self._outside: dict[str, tuple[int, int]] = {"": (1, 1)}
+        self._route = "\0"  # the one being read: no path begins with it yet
         self._packed = array("Q")
         self._route_starts = array("I")
         self._suffix_numbers: dict[str, int] = {}
@@ -42,18 +45,18 @@ class Places:
 
     def note(self, path: str, line: int, column: int) -> None:
         """Keep a place. The keys of a route must be noted before the next route begins."""
-        inside = _IN_A_ROUTE.fullmatch(path) if path.startswith("routes[") else None
-        if inside is None:
-            self._outside[path] = (line, column)
-            return
-        index, suffix = int(inside[1]), inside[2] or ""
-        while len(self._route_starts) <= index:
-            self._route_starts.append(len(self._packed))
+        if not path.startswith(self._route):
+            inside = _IN_A_ROUTE.fullmatch(path)
+            if inside is None:
+                self._outside[path] = (line, column)
+                return
+            self._route = f"routes[{inside[1]}]"
+            self._route_starts.extend([len(self._packed)] * (int(inside[1]) + 1 - len(self._route_starts)))
+        suffix = path[len(self._route) :]
         number = self._suffix_numbers.setdefault(suffix, len(self._suffix_numbers))
-        if number >= _MOST_SUFFIXES:  # a list of 65,536 methods: its place will do for what comes after
-            return
-        line, column = min(line, (1 << _LINE_BITS) - 1), min(column, (1 << _COLUMN_BITS) - 1)
-        self._packed.append(((number << _LINE_BITS) | line) << _COLUMN_BITS | column)
+        if number < _MOST_SUFFIXES:  # beyond it, a list of 65,536 methods: the place of the list will do
+            line, column = min(line, _LAST_LINE), min(column, _LAST_COLUMN)
+            self._packed.append((number << _LINE_BITS | line) << _COLUMN_BITS | column)
 
     def position_of(self, path: str) -> Position:
         """Where a key's value stands; for a key that is not written, the nearest enclosing one that is."""
@@ -64,16 +67,16 @@ class Places:
             path = _parent(path)
 
     def _find(self, path: str) -> tuple[int, int] | None:
-        inside = _IN_A_ROUTE.fullmatch(path) if path.startswith("routes[") else None
+        inside = _IN_A_ROUTE.fullmatch(path)
         if inside is None:
             return self._outside.get(path)
-        index, number = int(inside[1]), self._suffix_numbers.get(inside[2] or "")
+        index, number = int(inside[1]), self._suffix_numbers.get(path[inside.end(1) + 1 :])
         if number is None or index >= len(self._route_starts):
             return None
         end = self._route_starts[index + 1] if index + 1 < len(self._route_starts) else len(self._packed)
         for packed in self._packed[self._route_starts[index] : end]:
             if packed >> (_LINE_BITS + _COLUMN_BITS) == number:
-                return packed >> _COLUMN_BITS & ((1 << _LINE_BITS) - 1), packed & ((1 << _COLUMN_BITS) - 1)
+                return packed >> _COLUMN_BITS & _LAST_LINE, packed & _LAST_COLUMN
         return None
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Problem
 from gateway.settings.interpolation import CannotFill, fill
-from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
+from gateway.settings.nodes import WHOLE_FILE, ListNode, MappingNode, Node, ScalarNode
 from gateway.settings.places import Places
 from gateway.settings.scalars import Plain, plain_value
 from gateway.settings.secret import without_userinfo
@@ -79,7 +79,9 @@ class Reader:
         self.places = Places(file)
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
-        self.rejected: set[str] = set()
+        self.rejected: set[str] = set()  # paths of values that could not be read
+        self.defined: dict[str, frozenset[str]] = {}  # path of a mapping -> the names in it, sound or not
+        self.roles_named: list[tuple[str, str]] = []  # path, role
         self._guesses = 0
 
     def scalar(self, node: ScalarNode, path: str) -> Scalar | None:
@@ -95,7 +97,7 @@ class Reader:
 
     def report(self, node: Node, path: str, message: str) -> None:
         """Add a problem at a node."""
-        self.problems.append(Problem(self.file, node.line, node.column, path, message))
+        self.problems.append(Problem(self.file, node.line, node.column, path or WHOLE_FILE, message))
 
     def wrong(self, node: Node, path: str, error: Unacceptable, found: str) -> None:
         """Add a problem in the usual form: what is wrong, what was found, what would be right."""

@@ -1,0 +1,86 @@
+"""What the settings of tokens say together: keys that fit their algorithms, issuers that can be told apart."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from gateway.settings.model import ExternalSettings, KeySettings, Settings
+from gateway.settings.reader import Reader
+
+T = TypeVar("T")
+
+# RFC 7518 3.2: a secret at least as long as the hash.
+_LEAST_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+
+
+def check_tokens(settings: Settings, reader: Reader) -> None:
+    """Report keys and issuers that contradict each other, and times that make little sense."""
+    tokens = settings.tokens
+    kids: dict[str, str] = {}
+    for path, key in _numbered("tokens.keys", tokens.keys, reader):
+        _check_key(path, key, reader)
+        first = kids.setdefault(key.kid, path)
+        if first != path:
+            reader.report_at(f"{path}.kid", f"must be unique, found '{key.kid}' in {first} too (another id)")
+    if tokens.refresh_ttl < tokens.access_ttl:
+        reader.warn_at("tokens.refresh_ttl", "is shorter than tokens.access_ttl: nothing is left to refresh")
+    if tokens.leeway > 60:
+        reader.warn_at("tokens.leeway", "keeps tokens alive for more than a minute after their end (5s)")
+    names: dict[str, str] = {}
+    issuers: dict[str, str] = {tokens.issuer: "tokens.issuer"}
+    for path, external in _numbered("tokens.external", tokens.external, reader):
+        _check_unique(f"{path}.name", external.name, names, reader)
+        _check_unique(f"{path}.issuer", external.issuer, issuers, reader)
+        _check_external(path, external, reader)
+
+
+def _numbered(path: str, values: tuple[T, ...], reader: Reader) -> Iterator[tuple[str, T]]:
+    """Each value with its path in the file, where those that could not be read are counted too."""
+    index = 0
+    for value in values:
+        while f"{path}[{index}]" in reader.rejected:
+            index += 1
+        yield f"{path}[{index}]", value
+        index += 1
+
+
+def _check_key(path: str, key: KeySettings, reader: Reader) -> None:
+    least = _LEAST_BYTES.get(key.algorithm)
+    right, wrong = ("private_key", "secret") if least is None else ("secret", "private_key")
+    if getattr(key, wrong) is not None:
+        reader.report_at(f"{path}.{wrong}", f"does not belong to {key.algorithm} ({right})")
+    if getattr(key, right) is None and f"{path}.{right}" not in reader.rejected:
+        reader.report_at(f"{path}.{right}", f"is missing, which {key.algorithm} needs")
+    if least is not None and key.secret is not None:
+        length = len(key.secret.reveal().encode())
+        if length < least:
+            message = (
+                f"must have at least {least} bytes for {key.algorithm}, found {length} (openssl rand -hex {least})"
+            )
+            reader.report_at(f"{path}.secret", message)
+
+
+def _check_unique(path: str, value: str, seen: dict[str, str], reader: Reader) -> None:
+    first = seen.setdefault(value, path)
+    if first != path:
+        reader.report_at(path, f"must be unique, found '{value}' at {first} too (another one)")
+
+
+def _check_external(path: str, external: ExternalSettings, reader: Reader) -> None:
+    if external.role_map and external.roles_claim is None and f"{path}.roles_claim" not in reader.rejected:
+        message = "maps nothing without roles_claim (for example roles_claim: realm_access.roles)"
+        reader.report_at(f"{path}.role_map", message)
+    source = "issuer" if external.jwks_url is None else "jwks_url"
+    address = getattr(external, source)
+    if address.startswith("http:") and not _is_local(address):
+        message = "is not https: whoever is on the way can put keys of his own there (https://)"
+        reader.warn_at(f"{path}.{source}", message)
+
+
+def _is_local(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
