@@ -1,0 +1,79 @@
+"""What crosses from deciding to doing: the request as it was read, and the one frozen value that says it may pass."""
+
+from typing import NamedTuple
+
+from gateway.identity.principals import Principal
+from gateway.identity.records import Claims
+from gateway.policy.route import Route
+from gateway.wire.addresses import TrustedProxies
+from gateway.wire.fields import RequestFields
+from gateway.wire.forwarded import client_address
+from gateway.wire.paths import Target
+from gateway.wire.request_ids import acceptable_request_id
+
+
+class Peer:
+    """The other end of one connection: its address ("" where there is none), the scheme it speaks, and whether it is a
+    proxy whose X-Forwarded-* are believed. Made once for each connection."""
+
+    __slots__ = ("address", "proxies", "scheme", "trusted")
+
+    def __init__(self, address: str, scheme: str, proxies: TrustedProxies) -> None:
+        self.address = address
+        self.scheme = scheme
+        self.proxies = proxies
+        self.trusted = proxies.trusts(address)
+
+
+class RequestHead:
+    """A request head as a face has read it: nothing decided yet, everything the decision needs.
+
+    `target` is the request target as it was sent, `minor` the 0 or 1 of HTTP/1.x. `request_id` is the caller's where
+    that is acceptable, else `made_id`.
+    """
+
+    __slots__ = ("fields", "method", "minor", "peer", "request_id", "target", "websocket")
+
+    def __init__(
+        self, method: bytes, target: bytes, fields: RequestFields, peer: Peer, *, minor: int, made_id: bytes
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.peer = peer
+        self.minor = minor
+        self.websocket = False
+        given = fields.request_id
+        self.request_id = made_id if given is None or not acceptable_request_id(given) else given
+
+    @property
+    def client(self) -> str:
+        """The caller's address: the socket's, or the one that the trusted proxies in front of us vouch for."""
+        if self.peer.trusted and self.fields.forwarded_for:
+            return client_address(self.peer.address, self.fields.forwarded_for, self.peer.proxies)
+        return self.peer.address
+
+
+class Admission(NamedTuple):
+    """The request may pass: on which route, to which canonical target, on whose behalf.
+
+    `principal` is None for an anonymous caller, and always on routes with `auth: none`. `claims` are those of the
+    token that was presented and accepted.
+    """
+
+    route: Route
+    captures: tuple[tuple[str, bytes], ...]
+    target: Target
+    principal: Principal | None
+    claims: Claims | None
+    request: RequestHead
+
+
+class Waiting(NamedTuple):
+    """The decision needs a user record that is not at hand: `Gate.conclude` asks for it, and may wait for a store."""
+
+    route: Route
+    captures: tuple[tuple[str, bytes], ...]
+    target: Target
+    claims: Claims
+    request: RequestHead

@@ -1,0 +1,175 @@
+"""The composition root: the only place that knows how everything is put together.
+
+`create_app` gives a Starlette application, the ASGI face. `running` makes the runtime behind it; `gateway serve` uses
+the same two and puts its own protocol class in front.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as StarletteRoute
+
+from gateway.accounts.endpoints import account_endpoints
+from gateway.accounts.passwords import PasswordPool
+from gateway.accounts.service import Accounts
+from gateway.admission import Admission
+from gateway.asgi import GateMiddleware
+from gateway.errors import Refusal, StorageUnavailable
+from gateway.gate import Gate
+from gateway.identity.key_loading import key_ring
+from gateway.identity.keys import KeyRing
+from gateway.identity.tokens import Tokens
+from gateway.operations.endpoints import Readiness, operation_endpoints
+from gateway.operations.observer import Observer
+from gateway.policy.loading import Configuration, load_configuration
+from gateway.proxy.proxy import Proxy
+from gateway.responses import problem_body, problem_fields
+from gateway.runtime import Runtime, RuntimeHolder
+from gateway.settings.model import Settings
+from gateway.stores import Stores, open_stores
+from gateway.ticking import Ticker
+from gateway.wire.addresses import TrustedProxies
+from gateway.wire.fields import FieldRules
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+log: Final = logging.getLogger("gateway.app")
+
+
+def create_app_from_environment() -> Starlette:
+    """A factory for ASGI servers: the configuration is GATEWAY_CONFIG, else config/gateway.yaml."""
+    return create_app(load_configuration(Path(os.environ.get("GATEWAY_CONFIG", "config/gateway.yaml"))))
+
+
+def create_app(configuration: Configuration) -> Starlette:
+    """The gateway as an ASGI application. Its stores are opened by the lifespan, and closed by it."""
+    holder = RuntimeHolder()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with running(configuration, app) as runtime:
+            holder.runtime = runtime
+            runtime.readiness.phase = "serving"
+            yield
+            runtime.readiness.phase = "draining"
+
+    return Starlette(
+        lifespan=lifespan,
+        middleware=[Middleware(GateMiddleware, holder=holder)],
+        exception_handlers={Refusal: _refused, StorageUnavailable: _store_is_out, Exception: _failed},
+    )
+
+
+@asynccontextmanager
+async def running(configuration: Configuration, app: Starlette) -> AsyncIterator[Runtime]:
+    """A running gateway; `app` is given the own endpoints. Raises CannotStart and ConfigurationError."""
+    settings, policy = configuration.settings, configuration.policy
+    keys = key_ring(settings)
+    tokens = Tokens(keys, settings.tokens)
+    loop = asyncio.get_running_loop()
+    ticker = Ticker(loop)
+    async with AsyncExitStack() as stack:
+        stores = await open_stores(settings, stack)
+        observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
+        stack.callback(observer.close)
+        rules = FieldRules(_own_header_names(settings))
+        proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop)
+        stack.push_async_callback(proxy.close)
+        runtime = Runtime(
+            server=settings.server,
+            gate=Gate(
+                policy=policy,
+                tokens=tokens,
+                directory=stores.directory,
+                relaxed=settings.server.paths == "relaxed",
+            ),
+            proxy=proxy,
+            own=app,
+            observer=observer,
+            readiness=Readiness(stores.degraded),
+            rules=rules,
+            proxies=TrustedProxies(settings.server.trusted_proxies),
+            ticker=ticker,
+            loop=loop,
+        )
+        passwords = PasswordPool(settings.accounts.password)
+        stack.callback(passwords.close)
+        accounts = Accounts(
+            users=stores.users,
+            sessions=stores.sessions,
+            passwords=passwords,
+            tokens=tokens,
+            feed=stores.feed,
+            settings=settings,
+        )
+        _serve_own(app, configuration, {**account_endpoints(accounts), **_operations(runtime, settings, keys)})
+        ticker.listen(observer.tick)
+        ticker.start()
+        stack.callback(ticker.stop)
+        yield runtime
+
+
+def _own_header_names(settings: Settings) -> list[str]:
+    """The headers that only the gateway may set: identity, and the assertion where there is one."""
+    headers, assertion = settings.identity.headers, settings.identity.assertion
+    names = [headers.id, headers.email, headers.roles, assertion.header if assertion is not None else None]
+    return [name for name in names if name is not None]
+
+
+# ---- the gateway's own endpoints
+
+
+def _operations(runtime: Runtime, settings: Settings, keys: KeyRing) -> Mapping[str, Endpoint]:
+    async def jwks(request: Request) -> Response:
+        """The public keys. Public and the same for everybody: the only own answer that may be stored."""
+        return JSONResponse(keys.jwks(), headers={"cache-control": "public, max-age=300"})
+
+    return {
+        **operation_endpoints(
+            state=runtime.readiness, observer=runtime.observer, settings=settings, gauges=runtime.gauges
+        ),
+        "jwks": jwks,
+    }
+
+
+def _serve_own(app: Starlette, configuration: Configuration, handlers: Mapping[str, Endpoint]) -> None:
+    """Serve what there is a handler for, at the paths that the policy reserves for it."""
+    app.router.routes[:] = [
+        StarletteRoute(route.pattern, handlers[route.endpoint], methods=sorted(m.decode() for m in route.methods or ()))
+        for route in configuration.policy.own
+        if route.endpoint in handlers
+    ]
+
+
+def _problem(request: Request, refusal: Refusal) -> Response:
+    admission: Admission | None = request.scope.get("gateway.admission")
+    request_id = admission.request.request_id if admission is not None else b"-"
+    response = Response(problem_body(refusal, request_id), refusal.status)
+    response.raw_headers = [*problem_fields(refusal, request_id), *_length_of(response)]
+    return response
+
+
+def _length_of(response: Response) -> list[tuple[bytes, bytes]]:
+    return [(b"content-length", str(len(response.body)).encode())]
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return _problem(request, error)
+
+
+def _store_is_out(request: Request, error: Exception) -> Response:
+    return _problem(request, Refusal("storage_unavailable", str(error)))
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    return _problem(request, Refusal("internal_error", type(error).__name__))

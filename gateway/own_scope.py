@@ -1,0 +1,34 @@
+"""The ASGI scope in which an own endpoint sees an admitted request, whichever face it came through."""
+
+from typing import Any
+from urllib.parse import unquote
+
+from gateway.admission import Admission
+from gateway.wire.fields import Field
+
+
+def own_scope(admission: Admission, fields: list[Field]) -> dict[str, Any]:
+    """The ASGI scope of a request to an own endpoint: its path is the canonical one that the gate has decided on."""
+    request, target = admission.request, admission.target
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": f"1.{request.minor}",
+        "method": request.method.decode("ascii"),
+        "scheme": request.peer.scheme,
+        "path": _own_path(target.path),
+        "raw_path": target.path,
+        "query_string": target.query or b"",
+        "root_path": "",
+        "headers": [(name.lower(), value) for name, value in fields],
+        "client": (request.peer.address, 0) if request.peer.address else None,
+        "server": None,
+        "state": {},
+        "gateway.admission": admission,
+        "gateway.client": request.client,
+    }
+
+
+def _own_path(path: bytes) -> str:
+    """A pattern matches with and without a slash at its end; the application's routes are written without."""
+    return unquote(path.decode("ascii")).rstrip("/") or "/"

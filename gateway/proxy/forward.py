@@ -1,0 +1,134 @@
+"""What an upstream is sent: a pure function from an admission to the bytes of a request.
+
+The order matters and is the point: fields that belong to the connection, or that only the gateway may set, were taken
+out when the request was read; what `Connection` names goes next; and only then the gateway's own fields are added, so
+that no caller can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
+"""
+
+from typing import Final
+
+from gateway.admission import Admission, RequestHead
+from gateway.errors import Refusal
+from gateway.policy.route import Route
+from gateway.proxy.exchange import UpstreamRequest
+from gateway.wire.fields import Action, Field, FieldRules, list_members
+
+# What Connection may name without meaning a field to take out.
+_PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
+_CONNECTION_OPTIONS: Final = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
+
+
+class ForwardPlan:
+    """What depends on the route alone: worked out when the policy is loaded. `max_body` is in bytes, 0 for no limit."""
+
+    __slots__ = ("max_body", "passes_credentials", "preserve_host", "response_timeout", "rewrite")
+
+    def __init__(self, route: Route, *, max_body: int, response_timeout: float | None, preserve_host: bool) -> None:
+        settings = route.settings
+        forward = settings is not None and settings.forward_credentials
+        self.passes_credentials = route.authentication == "none" or forward
+        self.max_body = max_body
+        self.response_timeout = response_timeout
+        self.preserve_host = preserve_host
+        self.rewrite = route.rewrite
+
+
+def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> UpstreamRequest:
+    """The request to send on. `length` is that of the body in bytes, None for a chunked one.
+
+    Raises Refusal `body_too_large` when the announced length is over the route's limit.
+    """
+    if length and length > plan.max_body > 0:
+        raise Refusal("body_too_large", f"announced {length} bytes", route=admission.route.name)
+    request = UpstreamRequest(
+        admission.request.method,
+        b"%b %b HTTP/1.1\r\n" % (admission.request.method, _target(admission, plan)),
+        _field_block(admission, plan, rules, length),
+        length=length,
+    )
+    request.limit = plan.max_body
+    request.response_timeout = plan.response_timeout
+    if plan.preserve_host:
+        request.preserved_host = admission.request.fields.host
+    return request
+
+
+def _target(admission: Admission, plan: ForwardPlan) -> bytes:
+    """The canonical path, rewritten where the route says so, and the query untouched."""
+    target = admission.target
+    path: bytes = target.path
+    if plan.rewrite is not None:
+        path = plan.rewrite.apply(target.path, admission.captures)
+    return path if target.query is None else b"%b?%b" % (path, target.query)
+
+
+def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> bytes:
+    """The header block: the caller's end-to-end fields in their order, then ours."""
+    request = admission.request
+    fields = request.fields
+    lines = [b"%b: %b\r\n" % (name, value.strip(b" \t")) for name, value in _end_to_end(request, plan, rules)]
+    if length is None:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    elif fields.content_length is not None:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    if fields.te is not None and b"trailers" in list_members(fields.te):
+        # RFC 9110 10.1.4: TE is about this connection, so we say ourselves that trailers can be passed back.
+        lines.append(b"TE: trailers\r\nConnection: TE\r\n")
+    principal = admission.principal
+    if principal is not None:
+        lines.append(principal.header_lines)
+    lines.append(_forwarding_lines(request))
+    return b"".join(lines)
+
+
+def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> list[Field]:
+    """The caller's fields that go on. The common request needs none of the exceptions and no copy."""
+    fields = request.fields
+    kept = fields.kept
+    apart = fields.credentials if plan.passes_credentials else []
+    if request.peer.trusted:
+        apart = apart + fields.forwarding
+    if apart:
+        kept = _with_inserted(kept, apart)
+    connection = fields.connection
+    if connection is not None and connection not in _PLAIN_CONNECTION:
+        kept = _without_named(kept, connection, rules)
+    return kept
+
+
+def _with_inserted(kept: list[Field], apart: list[tuple[int, Field]]) -> list[Field]:
+    """The kept fields with those set apart put back where they stood: end-to-end fields keep their order."""
+    whole = list(kept)
+    for index, field in reversed(sorted(apart, key=lambda insert: insert[0])):
+        whole.insert(index, field)
+    return whole
+
+
+def _without_named(kept: list[Field], connection: bytes, rules: FieldRules) -> list[Field]:
+    """RFC 9110 7.6.1: what Connection names is for this connection only. Framing and what is ours stay ours: they are
+    not in `kept` at all, so naming them changes nothing."""
+    named = set(list_members(connection)) - _CONNECTION_OPTIONS
+    named = {name for name in named if rules.action(name) in (Action.KEEP, Action.AUTHORIZATION, Action.FORWARDING)}
+    return [field for field in kept if field[0].lower() not in named] if named else kept
+
+
+def _forwarding_lines(request: RequestHead) -> bytes:
+    """X-Request-Id, X-Forwarded-*, Via. A trusted proxy's values are appended to; anybody else's were dropped."""
+    fields = request.fields
+    peer = request.peer
+    address, scheme, host = peer.address.encode("ascii", "replace"), peer.scheme.encode(), fields.host
+    if peer.trusted:
+        address = _appended(fields.forwarded_for, address)
+        scheme = _appended(fields.forwarded_proto, scheme)
+        host = _appended(fields.forwarded_host, host) if host else fields.forwarded_host
+    return b"X-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%bVia: 1.%d gateway\r\n" % (
+        request.request_id,
+        address,
+        scheme,
+        b"X-Forwarded-Host: %b\r\n" % host if host else b"",
+        request.minor,
+    )
+
+
+def _appended(before: bytes | None, own: bytes) -> bytes:
+    return b"%b, %b" % (before, own) if before else own

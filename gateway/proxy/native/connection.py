@@ -1,0 +1,355 @@
+"""One HTTP/1.1 connection to a target.
+
+llhttp parses what the upstream sends, but it is not believed in everything: it cannot be told that a response answers
+HEAD, does not signal the end of a body that only the close ends, takes `gzip, chunked` and HTTP/2.0, and goes on to a
+second response nobody asked for. So framing is decided here (RFC 9112 6.3), once, when a head is complete, and a
+connection on which anything stands that should not is closed instead of reused: the next caller would get it.
+
+    IDLE ── begin ──▶ HEAD ── head complete ──▶ BODY (parsed) · RAW (length known, by-passes the parser) · CLOSE
+      ▲                                             │
+      └───────────── complete, nothing odd ◀────────┘
+"""
+
+import asyncio
+import contextlib
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, cast
+
+import httptools
+
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Field
+from gateway.proxy.native.exchange import NativeExchange
+from gateway.proxy.native.response_head import ResponseFault, ResponseHead
+
+if TYPE_CHECKING:
+    from gateway.proxy.native.pool import TargetPool
+
+# Bodies above this are handed on as they come from the socket: llhttp would copy every chunk (3.4 times the cost).
+BYPASS_ABOVE: Final = 65536
+
+
+class Phase(IntEnum):
+    """Where the connection stands."""
+
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+    RAW = 3
+    CLOSE = 4
+    COMPLETE = 5
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Serves one exchange at a time. `idle_since` is the loop's time when it last became free."""
+
+    def __init__(self, pool: "TargetPool") -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._exchange: NativeExchange | None = None
+        self._phase = Phase.IDLE
+        self._parser: httptools.HttpResponseParser | None = None
+        self._head = ResponseHead()
+        self._seen = 0  # bytes of the current response head so far
+        self._left = 0  # bytes of the body that are still to come, where its length is known
+        self._served = 0
+        self._reusable = True
+        self._deadline: float | None = None
+        self._streaming = False
+        self._upload_paused = False
+        self.idle_since = 0.0
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        transport.set_write_buffer_limits(high=262144)
+        self._pool.connections.add(self)
+        self._pool.give_back(self, self._pool.ticker.now)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self.close()  # bytes that nobody asked for: whatever they are, they are no answer to the next request
+            return
+        downstream = exchange.downstream
+        if self._phase >= Phase.BODY:
+            self._deadline = None if self._streaming else self._pool.ticker.after(self._idle_timeout)
+        if self._phase == Phase.RAW:
+            self._pass_on(exchange, data)
+        else:
+            self._parse(exchange, data)
+        if self._phase == Phase.COMPLETE:
+            self._finish(exchange)
+        else:
+            downstream.flush()
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        self._reusable = False
+        if exchange is not None and self._phase == Phase.CLOSE:
+            self._finish(exchange)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._parser = None
+        self._pool.lost(self)
+        if exchange is not None:
+            self._lost_under(exchange, f"closed: {exc or 'end of file'}")
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None and not self._exchange.body_ended:
+            self._upload_paused = True
+            self._deadline = self._pool.ticker.after(self._idle_timeout)
+            self._exchange.downstream.pause_upload()
+
+    def resume_writing(self) -> None:
+        if self._upload_paused and self._exchange is not None:
+            self._upload_paused = False
+            self._deadline = None
+            self._exchange.downstream.resume_upload()
+
+    # ---- the request
+
+    def begin(self, exchange: NativeExchange, now: float) -> None:
+        """Send the head of a request, and what of its body has come already."""
+        request = exchange.request
+        assert self._transport is not None
+        exchange.connection = self
+        self._exchange = exchange
+        self._phase = Phase.HEAD
+        self._seen = 0
+        self._streaming = self._upload_paused = False
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+        host = self._pool.target.host_line
+        if request.preserved_host is not None:
+            host = b"Host: %b\r\n" % request.preserved_host
+        self._transport.write(b"%b%b%b\r\n" % (request.start, host, request.fields))
+        self._deadline = None
+        if exchange.paused:
+            self.pause_response()
+        if exchange.early is not None:
+            self._send_early(exchange)
+        if exchange.body_ended:
+            self._await_answer(exchange, now)
+
+    def send_body(self, data: bytes) -> None:
+        """Send a piece of the body, framed as the head announced."""
+        assert self._exchange is not None and self._transport is not None
+        if self._exchange.request.length is None:
+            self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+        else:
+            self._transport.write(data)
+
+    def finish_request(self) -> None:
+        """The body is complete. The time-out of the response runs from here."""
+        assert self._exchange is not None and self._transport is not None
+        if self._exchange.request.length is None:
+            self._transport.write(b"0\r\n\r\n")
+        self._await_answer(self._exchange, self._pool.ticker.after(0))
+
+    def _await_answer(self, exchange: NativeExchange, now: float) -> None:
+        if self._phase == Phase.HEAD:
+            timeout = exchange.request.response_timeout
+            self._deadline = None if timeout is None else now + timeout
+
+    def _send_early(self, exchange: NativeExchange) -> None:
+        pieces, exchange.early = exchange.early or [], None
+        for piece in pieces:
+            self.send_body(piece)
+        if exchange.body_ended:
+            if exchange.request.length is None:
+                assert self._transport is not None
+                self._transport.write(b"0\r\n\r\n")
+        elif not self._upload_paused:
+            exchange.downstream.resume_upload()
+
+    # ---- the response, as llhttp calls back
+
+    def on_message_begin(self) -> None:
+        if self._phase == Phase.COMPLETE:
+            self._reusable = False  # a second response to one request
+        self._head = ResponseHead()
+
+    def on_status(self, reason: bytes) -> None:
+        self._head.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase == Phase.HEAD:
+            self._head.add(name, value)
+        elif self._phase == Phase.BODY:
+            self._head.add_trailer(name, value)
+
+    def on_headers_complete(self) -> None:
+        exchange, parser, head = self._exchange, self._parser, self._head
+        if self._phase != Phase.HEAD or exchange is None or parser is None:
+            return
+        status = parser.get_status_code()
+        head.check(status, parser.get_http_version(), self._pool.limits.max_head_size)
+        if status < 200:
+            if status == 103:
+                exchange.downstream.interim(status, head.fields)
+            return
+        self._reusable = self._reusable and parser.should_keep_alive()
+        self._phase = self._framed_as(exchange, status)
+        self._streaming = head.event_stream
+        idle = None if head.event_stream else self._pool.ticker.after(self._idle_timeout)
+        self._deadline = idle
+        exchange.downstream.head(status, head.reason, head.fields, head.length)
+
+    def on_body(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None or self._phase == Phase.COMPLETE:
+            self._reusable = False  # a body where none may be
+            return
+        self._left -= len(data)
+        exchange.downstream.body(data)
+
+    def on_message_complete(self) -> None:
+        if self._phase in (Phase.BODY, Phase.CLOSE):
+            self._phase = Phase.COMPLETE
+
+    # ---- framing
+
+    def _framed_as(self, exchange: NativeExchange, status: int) -> Phase:
+        """RFC 9112 6.3, in its order: what delimits the body of this response."""
+        head = self._head
+        if exchange.request.method == b"HEAD" or status in (204, 304):
+            if status not in (204, 304):
+                self._reusable = False  # llhttp waits for a body that HEAD's answer does not have
+            return Phase.COMPLETE
+        if head.chunked:
+            return Phase.BODY
+        if head.length is None:
+            self._reusable = False
+            return Phase.CLOSE
+        self._left = head.length
+        return Phase.BODY
+
+    def _parse(self, exchange: NativeExchange, data: bytes) -> None:
+        assert self._parser is not None
+        heading = self._phase == Phase.HEAD
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._invalid(exchange, "an upgrade that was not asked for")
+        except httptools.HttpParserError as error:
+            if self._phase == Phase.COMPLETE:
+                self._reusable = False  # the answer was whole; what follows it is not ours to understand
+            else:
+                self._invalid(exchange, str(error.__context__ if error.__context__ else error))
+        if heading and self._exchange is exchange:
+            self._after_head(exchange, len(data))
+
+    def _after_head(self, exchange: NativeExchange, size: int) -> None:
+        if self._phase == Phase.HEAD:
+            self._seen += size
+            if self._seen > self._pool.limits.max_head_size:
+                self._invalid(exchange, f"a head of more than {self._pool.limits.max_head_size} bytes")
+        elif self._phase == Phase.BODY and not self._head.chunked and self._left > BYPASS_ABOVE:
+            self._phase = Phase.RAW
+            self._parser = None
+
+    def _pass_on(self, exchange: NativeExchange, data: bytes) -> None:
+        """A body of known length, as it comes from the socket."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._reusable = False
+            data = data[: self._left]
+        exchange.downstream.body(data)
+        if self._left <= 0:
+            self._phase = Phase.COMPLETE
+
+    # ---- the end
+
+    def _finish(self, exchange: NativeExchange) -> None:
+        """The response is complete. The connection is free before the caller is told: its next request may follow."""
+        trailers: list[Field] = self._head.trailers
+        self._exchange = None
+        self._deadline = None
+        self._served += 1
+        self._phase = Phase.IDLE
+        exchange.connection = None
+        exchange.deadline = None
+        if exchange.paused:
+            self.resume_response()
+        if self._reusable and exchange.body_ended:
+            self._pool.give_back(self, self._pool.ticker.now)
+        else:
+            self.close()
+        exchange.downstream.end(trailers)
+
+    def _invalid(self, exchange: NativeExchange, reason: str) -> None:
+        self._fail(exchange, Refusal("upstream_invalid", f"{self._pool.target}: {reason}"))
+
+    def _lost_under(self, exchange: NativeExchange, reason: str) -> None:
+        """The connection died. A reused one that gave no byte of an answer was stale: the request never arrived."""
+        if self._phase == Phase.HEAD and self._seen == 0 and self._served and self._may_repeat(exchange):
+            self._pool.retry(exchange)
+            return
+        self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"))
+
+    def _may_repeat(self, exchange: NativeExchange) -> bool:
+        return exchange.request.replayable and not exchange.retried and self._pool.limits.retries > 0
+
+    def _fail(self, exchange: NativeExchange, refusal: Refusal) -> None:
+        begun = self._phase > Phase.HEAD
+        self._exchange = None
+        exchange.connection = None
+        self.close()
+        if begun:
+            exchange.downstream.abort(refusal.reason)
+        else:
+            exchange.downstream.refuse(refusal)
+
+    def drop(self) -> None:
+        """The caller left: what still comes is for nobody."""
+        if self._exchange is not None:
+            self._exchange.connection = None
+            self._exchange = None
+        self.close()
+
+    def close(self) -> None:
+        """Close at once; a request body half sent must not look complete, so nothing buffered is flushed."""
+        self._reusable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_when_done(self) -> None:
+        """Close now when idle, else after the running exchange."""
+        self._reusable = False
+        if self._exchange is None:
+            self.close()
+
+    # ---- pace
+
+    @property
+    def _idle_timeout(self) -> float:
+        return self._pool.limits.idle_timeout
+
+    def pause_response(self) -> None:
+        """The caller is slow: stop reading, and do not blame the upstream for the silence."""
+        if self._transport is not None:
+            with contextlib.suppress(RuntimeError):  # the transport is closing
+                self._transport.pause_reading()
+        if self._phase >= Phase.BODY:
+            self._deadline = None
+
+    def resume_response(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+        if self._phase >= Phase.BODY and not self._streaming:
+            self._deadline = self._pool.ticker.after(self._idle_timeout)
+
+    def tick(self, now: float) -> None:
+        """Give up on an upstream that lets its deadline pass."""
+        exchange = self._exchange
+        if exchange is None or self._deadline is None or now < self._deadline:
+            return
+        self._fail(exchange, Refusal("upstream_timeout", f"{self._pool.target}: no answer in time"))
+
+
+__all__ = ["BYPASS_ABOVE", "Phase", "ResponseFault", "UpstreamConnection"]

@@ -1,0 +1,86 @@
+"""One request under way to one target: what the face holds, and where the request stands."""
+
+from typing import TYPE_CHECKING
+
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Downstream, UpstreamRequest
+
+if TYPE_CHECKING:
+    from gateway.proxy.native.connection import UpstreamConnection
+    from gateway.proxy.native.pool import TargetPool
+
+
+class NativeExchange:
+    """Implements Exchange. It waits in the pool until it has a connection, and ends with it.
+
+    `deadline` is the loop's time beyond which the upstream, or a place in the pool, is given up on; None: no limit.
+    `early` is what came of the body before there was a connection: at most what one read of the caller brings,
+    because the upload is paused until then.
+    """
+
+    __slots__ = (
+        "body_ended",
+        "connection",
+        "deadline",
+        "downstream",
+        "early",
+        "paused",
+        "pool",
+        "received",
+        "request",
+        "retried",
+    )
+
+    def __init__(self, pool: "TargetPool", request: UpstreamRequest, downstream: Downstream) -> None:
+        self.pool = pool
+        self.request = request
+        self.downstream = downstream
+        self.connection: UpstreamConnection | None = None
+        self.deadline: float | None = None
+        self.early: list[bytes] | None = None
+        self.body_ended = request.length == 0
+        self.received = 0
+        self.retried = False
+        self.paused = False
+
+    def write(self, data: bytes) -> None:
+        """Send on a piece of the body; over the limit the exchange ends with 413."""
+        self.received += len(data)
+        if self.received > self.request.limit > 0:
+            self.cancel()
+            self.downstream.refuse(Refusal("body_too_large", f"more than {self.request.limit} bytes"))
+        elif self.connection is not None:
+            self.connection.send_body(data)
+        else:
+            self._keep(data)
+
+    def end_body(self) -> None:
+        """The body is complete: from now on the upstream owes an answer."""
+        self.body_ended = True
+        if self.connection is not None:
+            self.connection.finish_request()
+
+    def cancel(self) -> None:
+        """The caller has left. The connection has a request under way that nobody waits for: it cannot be reused."""
+        if self.connection is not None:
+            self.connection.drop()
+        else:
+            self.pool.withdraw(self)
+
+    def pause(self) -> None:
+        """The caller cannot keep up."""
+        self.paused = True
+        if self.connection is not None:
+            self.connection.pause_response()
+
+    def resume(self) -> None:
+        """The caller takes the response again."""
+        self.paused = False
+        if self.connection is not None:
+            self.connection.resume_response()
+
+    def _keep(self, data: bytes) -> None:
+        if self.early is None:
+            self.early = []
+            self.downstream.pause_upload()
+        self.early.append(data)

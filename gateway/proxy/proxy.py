@@ -1,0 +1,66 @@
+"""Sends admitted requests on: for each route a plan, for each upstream an engine."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from gateway.admission import Admission
+from gateway.policy.route import Route
+from gateway.proxy.exchange import Downstream, Engine, Exchange
+from gateway.proxy.forward import ForwardPlan, upstream_request
+from gateway.proxy.native.pool import TargetPool
+from gateway.proxy.target import limits_of, target_of
+from gateway.settings.model import UNSET, Settings, UpstreamSettings
+from gateway.ticking import Ticker
+from gateway.wire.fields import FieldRules
+
+
+class Proxy:
+    """The way from an admission to the upstream. `open` is all a face needs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        routes: Iterable[Route],
+        *,
+        rules: FieldRules,
+        loop: asyncio.AbstractEventLoop,
+        ticker: Ticker,
+    ) -> None:
+        self._rules = rules
+        self.engines: Mapping[str, Engine] = {
+            name: _engine(upstream, loop, ticker) for name, upstream in settings.upstreams.items()
+        }
+        self._plans = {
+            route: (_plan(route, settings), self.engines[route.upstream])
+            for route in routes
+            if route.upstream is not None
+        }
+
+    def open(self, admission: Admission, downstream: Downstream, length: int | None, now: float) -> Exchange:
+        """Send an admitted request on. `length` is that of its body in bytes, None for a chunked one; `now` is the
+        loop's time. Raises Refusal where the request must not be sent at all."""
+        plan, engine = self._plans[admission.route]
+        return engine.open(upstream_request(admission, plan, self._rules, length), downstream, now)
+
+    async def close(self) -> None:
+        """Close the connections to every upstream."""
+        for engine in self.engines.values():
+            await engine.close()
+
+
+def _engine(upstream: UpstreamSettings, loop: asyncio.AbstractEventLoop, ticker: Ticker) -> Engine:
+    target = target_of(upstream.targets[0], upstream)
+    return TargetPool(target, limits_of(upstream), loop=loop, ticker=ticker)
+
+
+def _plan(route: Route, settings: Settings) -> ForwardPlan:
+    """The route's own limits where it sets them, else those of its upstream and of the server."""
+    own = route.settings
+    assert own is not None and route.upstream is not None
+    upstream = settings.upstreams[route.upstream]
+    return ForwardPlan(
+        route,
+        max_body=settings.server.max_body if own.max_body is None else own.max_body,
+        response_timeout=upstream.response_timeout if own.response_timeout is UNSET else own.response_timeout,
+        preserve_host=upstream.preserve_host,
+    )

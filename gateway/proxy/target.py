@@ -1,0 +1,73 @@
+"""Where requests are sent: one target of an upstream, and the limits that hold for all of its targets."""
+
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gateway.errors import CannotStart
+from gateway.settings.model import TlsSettings, UpstreamSettings
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    """Limits of one upstream: times in seconds, sizes in bytes. `idle_timeout` is between bytes of a body."""
+
+    connect_timeout: float
+    idle_timeout: float
+    max_head_size: int
+    max_connections: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place to send requests to. `host_line` is the Host field it is sent."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    server_name: str | None
+    host_line: bytes
+
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+
+def limits_of(upstream: UpstreamSettings) -> UpstreamLimits:
+    """The limits that the configuration sets for an upstream."""
+    return UpstreamLimits(
+        connect_timeout=upstream.connect_timeout,
+        idle_timeout=upstream.idle_timeout,
+        max_head_size=upstream.max_head_size,
+        max_connections=upstream.max_connections,
+        retries=upstream.retries,
+    )
+
+
+def target_of(url: str, upstream: UpstreamSettings) -> Target:
+    """The target at a URL. Raises CannotStart when its TLS files cannot be used."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    host = parts.hostname or ""
+    return Target(
+        host=host,
+        port=parts.port or (443 if secure else 80),
+        tls=_tls_context(upstream) if secure else None,
+        server_name=upstream.tls.server_name or host,
+        host_line=b"Host: %b\r\n" % parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii"),
+    )
+
+
+def _tls_context(upstream: UpstreamSettings) -> ssl.SSLContext:
+    tls: TlsSettings = upstream.tls
+    try:
+        context = ssl.create_default_context(cafile=str(tls.ca) if tls.ca else None)
+        if tls.client_cert:
+            context.load_cert_chain(str(tls.client_cert), str(tls.client_key) if tls.client_key else None)
+    except (OSError, ssl.SSLError) as error:
+        raise CannotStart(f"upstreams.{upstream.name}.tls: cannot be used: {error}") from None
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context

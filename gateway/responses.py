@@ -1,0 +1,40 @@
+"""A refusal as the caller reads it: problem+json (RFC 9457) with the fields that belong to its status."""
+
+import json
+from typing import Final
+
+from gateway.errors import Refusal
+
+Field = tuple[bytes, bytes]
+
+NO_STORE: Final[Field] = (b"cache-control", b"no-store")
+_CHALLENGE: Final[Field] = (b"www-authenticate", b"Bearer")
+# RFC 6750 3.1: the error code only where a credential was presented.
+_CHALLENGE_INVALID: Final[Field] = (b"www-authenticate", b'Bearer error="invalid_token"')
+
+
+def problem_body(refusal: Refusal, request_id: bytes) -> bytes:
+    """The body: what the contract lists, and nothing that tells of the inside."""
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": refusal.title,
+        "status": refusal.status,
+        "detail": refusal.detail,
+        "code": refusal.code,
+        "request_id": request_id.decode("ascii"),
+    }
+    if refusal.status == 422:
+        body["errors"] = [{"field": error.field, "message": error.message} for error in refusal.fields]
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def problem_fields(refusal: Refusal, request_id: bytes) -> list[Field]:
+    """The header fields of the answer, Content-Length excepted."""
+    fields = [(b"content-type", b"application/problem+json"), NO_STORE, (b"x-request-id", request_id)]
+    if refusal.status == 401:
+        fields.append(_CHALLENGE_INVALID if refusal.presented else _CHALLENGE)
+    if refusal.allow is not None:
+        fields.append((b"allow", refusal.allow.encode("ascii")))
+    if refusal.retry_after is not None:
+        fields.append((b"retry-after", b"%d" % max(1, refusal.retry_after)))
+    return fields

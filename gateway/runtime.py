@@ -1,0 +1,87 @@
+"""What a running gateway consists of, as both faces need it. Made by `app.py`, which is the only place that wires."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from starlette.types import ASGIApp, Receive
+
+from gateway.admission import Peer, RequestHead
+from gateway.gate import Gate
+from gateway.operations.endpoints import Readiness
+from gateway.operations.observer import Observer
+from gateway.proxy.proxy import Proxy
+from gateway.settings.model import ServerSettings
+from gateway.ticking import Ticker
+from gateway.wire.addresses import TrustedProxies
+from gateway.wire.fields import Field, FieldRules
+from gateway.wire.request_ids import RequestIds
+
+
+class Watched(Protocol):
+    """A request that may have to be told that its caller left."""
+
+    async def watch(self, receive: Receive) -> None:
+        """Wait for the caller to leave, and act on it."""
+
+
+@dataclass(slots=True)
+class Runtime:
+    """`own` is the ASGI application that serves the gateway's own endpoints once a request is admitted to one."""
+
+    server: ServerSettings
+    gate: Gate
+    proxy: Proxy
+    own: ASGIApp
+    observer: Observer
+    readiness: Readiness
+    rules: FieldRules
+    proxies: TrustedProxies
+    ticker: Ticker
+    loop: asyncio.AbstractEventLoop
+    request_ids: RequestIds = field(default_factory=RequestIds)
+    _unwatched: dict[Watched, Receive] = field(default_factory=dict)
+    _watchers: dict[Watched, asyncio.Task[None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ticker.listen(self._watch_the_slow)
+
+    def head(self, method: bytes, target: bytes, fields: list[Field], peer: Peer, minor: int) -> RequestHead:
+        """A request head for the gate, from what a face has read."""
+        sorted_ = self.rules.sort(fields)
+        return RequestHead(method, target, sorted_, peer, minor=minor, made_id=self.request_ids.next())
+
+    def watch(self, answer: Watched, receive: Receive) -> None:
+        """Notice when the caller of an ASGI request leaves. A task for it costs a tenth of a quick request, so only
+        what is still running at the next tick gets one."""
+        self._unwatched[answer] = receive
+
+    def unwatch(self, answer: Watched) -> None:
+        """The request is over."""
+        self._unwatched.pop(answer, None)
+        watcher = self._watchers.pop(answer, None)
+        if watcher is not None:
+            watcher.cancel()
+
+    def _watch_the_slow(self, now: float) -> None:
+        for answer, receive in self._unwatched.items():
+            self._watchers[answer] = self.loop.create_task(answer.watch(receive))
+        self._unwatched.clear()
+
+
+class RuntimeHolder:
+    """Where an application finds its runtime once it has started."""
+
+    def __init__(self) -> None:
+        self._runtime: Runtime | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime. Raises RuntimeError before the application's lifespan has begun."""
+        if self._runtime is None:
+            raise RuntimeError("the gateway has not started: the ASGI server must run its lifespan (--lifespan on)")
+        return self._runtime
+
+    @runtime.setter
+    def runtime(self, runtime: Runtime) -> None:
+        self._runtime = runtime

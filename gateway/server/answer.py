@@ -1,0 +1,232 @@
+"""The answer to one request on one connection: from what an engine or an own endpoint says to bytes on the wire.
+
+Everything that one read of the upstream brings is written at once: uvloop does not merge two writes, and the second
+costs as much as parsing the whole response.
+"""
+
+import contextlib
+import socket
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from gateway.admission import Admission, RequestHead
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Field
+from gateway.responses import problem_body, problem_fields
+
+if TYPE_CHECKING:
+    from gateway.server.protocol import GatewayProtocol
+
+_CLIENT_LEFT: Final = 499  # for the log only: no answer was made
+_ONE_WRITE: Final = 65536  # above this many bytes pieces are handed to the transport as they are, not joined
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+_status_lines: dict[tuple[int, bytes], bytes] = {}
+
+
+class Framing(IntEnum):
+    """How the end of the body is told to the caller."""
+
+    NOTHING = 0  # the response has no body: HEAD, 204, 304
+    LENGTH = 1
+    CHUNKED = 2
+    CLOSE = 3
+
+
+class Answer:
+    """Implements Downstream. It ends by `end`, `abort` or `refuse`, or by the caller leaving; once."""
+
+    __slots__ = (
+        "_chunks",
+        "_framing",
+        "_left",
+        "admission",
+        "close_after",
+        "code",
+        "done",
+        "protocol",
+        "received",
+        "request",
+        "sent",
+        "started",
+        "status",
+    )
+
+    def __init__(self, protocol: "GatewayProtocol", request: RequestHead, started: float, close_after: bool) -> None:
+        self.protocol = protocol
+        self.request = request
+        self.started = started
+        self.close_after = close_after
+        self.admission: Admission | None = None
+        self.status = 0
+        self.code = ""
+        self.sent = 0
+        self.received = 0
+        self.done = False
+        self._chunks: list[bytes] = []
+        self._framing = Framing.LENGTH
+        self._left = -1  # bytes of the announced body that are still to come; -1: not announced
+
+    # ---- Downstream
+
+    def interim(self, status: int, fields: Sequence[Field]) -> None:
+        """RFC 9110 15.2: never to an HTTP/1.0 caller."""
+        if self.request.minor and not self.done:
+            self._chunks.append(_head_bytes(status, b"", fields) + b"\r\n")
+
+    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+        if self.done:
+            return
+        self.status = status
+        head = _head_bytes(status, reason, fields)
+        if self.request.method == b"HEAD" or status == 304 or status == 204:
+            self._framing = Framing.NOTHING
+        elif length is not None:
+            self._left = length
+        elif self.request.minor:
+            self._framing = Framing.CHUNKED
+            head += b"Transfer-Encoding: chunked\r\n"
+        else:
+            self._framing = Framing.CLOSE
+            self.close_after = True
+        if self.close_after or self.protocol.draining:
+            self.close_after = True
+            head += b"Connection: close\r\n\r\n"
+        else:
+            head += b"\r\n" if self.request.minor else b"Connection: keep-alive\r\n\r\n"
+        self._chunks.append(head)
+
+    def body(self, data: bytes) -> None:
+        framing = self._framing
+        if framing == Framing.NOTHING or self.done or not data:
+            return
+        self.sent += len(data)
+        if framing == Framing.CHUNKED:
+            self._chunks += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self._left -= len(data)
+            self._chunks.append(data)
+
+    def end(self, trailers: Sequence[Field] = ()) -> None:
+        if self.done:
+            return
+        if self._framing == Framing.CHUNKED:
+            lines = b"".join([b"%b: %b\r\n" % field for field in trailers])
+            self._chunks.append(b"0\r\n%b\r\n" % lines)
+        self.flush()
+        self._over()
+
+    def abort(self, reason: str) -> None:
+        """End so that nobody takes it for complete: a reset where a close would look like the end (RFC 9112 8)."""
+        if self.done:
+            return
+        self.flush()
+        self.code = "upstream_aborted"
+        if self._framing in (Framing.CLOSE, Framing.NOTHING):
+            self.protocol.reset_on_close()
+        self.protocol.log_failure(self, reason)
+        self._over(aborted=True)
+
+    def refuse(self, refusal: Refusal) -> None:
+        if self.done:
+            return
+        if self.status:
+            self.abort(refusal.reason)
+            return
+        self.code = refusal.code
+        body = problem_body(refusal, self.request.request_id)
+        fields = problem_fields(refusal, self.request.request_id)
+        fields.append((b"date", self.protocol.date))
+        fields.append((b"content-length", b"%d" % len(body)))
+        if self.protocol.must_close_after(refusal):
+            self.close_after = True
+        self.head(refusal.status, b"", fields, len(body))
+        self.body(body)
+        self.end()
+
+    def flush(self) -> None:
+        chunks = self._chunks
+        if not chunks:
+            return
+        self._chunks = []
+        transport = self.protocol.transport
+        if len(chunks) == 1:
+            transport.write(chunks[0])
+        elif self.sent <= _ONE_WRITE:
+            transport.write(b"".join(chunks))
+        else:
+            transport.writelines(chunks)
+
+    def pause_upload(self) -> None:
+        self.protocol.pause_upload()
+
+    def resume_upload(self) -> None:
+        self.protocol.resume_upload()
+
+    # ---- the protocol's side
+
+    def proceed(self) -> None:
+        """RFC 9110 10.1.1: the caller waits to be told that its body is wanted."""
+        if not self.done and not self.status:
+            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def caller_left(self) -> None:
+        """The connection is gone before the answer was complete."""
+        if not self.done:
+            self.status = self.status or _CLIENT_LEFT
+            self._observe()
+
+    @property
+    def short(self) -> bool:
+        """Whether less of the body was given than the head announced."""
+        return self._left > 0 and self._framing == Framing.LENGTH
+
+    def _over(self, *, aborted: bool = False) -> None:
+        self._observe()
+        self.protocol.answered(self, aborted=aborted)
+
+    def _observe(self) -> None:
+        self.done = True
+        admission, request = self.admission, self.request
+        protocol = self.protocol
+        protocol.observer.completed(
+            admission.route.name if admission is not None else "",
+            request.method,
+            admission.target.path if admission is not None else request.target.partition(b"?")[0],
+            self.status,
+            self.code,
+            admission.principal.id if admission is not None and admission.principal is not None else "",
+            request.request_id,
+            request.client,
+            protocol.loop.time() - self.started,
+            self.received,
+            self.sent,
+        )
+
+
+def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:
+    """Status line and fields, without the empty line."""
+    line = _status_lines.get((status, reason))
+    if line is None:
+        line = _status_line(status, reason)
+    return line + b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+def _status_line(status: int, reason: bytes) -> bytes:
+    if len(_status_lines) > 1024:
+        _status_lines.clear()  # upstreams choose the reasons
+    text = reason
+    if not text:
+        with contextlib.suppress(ValueError):
+            text = HTTPStatus(status).phrase.encode()
+    line = _status_lines[status, reason] = b"HTTP/1.1 %d %b\r\n" % (status, text)
+    return line
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Let the next close send a reset instead of an end of file."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

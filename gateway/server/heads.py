@@ -1,0 +1,210 @@
+"""Reads request heads, one at a time, and chunked bodies, over llhttp.
+
+llhttp refuses by itself: Content-Length with Transfer-Encoding, repeated or odd lengths, bare LF or CR, obsolete folds,
+NUL, a space before the colon, bad chunk sizes. What it lets through is put right here: HTTP/2.0 and 0.9, codings other
+than a plain `chunked`, Transfer-Encoding in HTTP/1.0, trailers that look like header fields, CONNECT, and an `Upgrade`
+that makes it forget the body.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import httptools
+
+from gateway.admission import RequestHead
+from gateway.errors import Refusal
+from gateway.wire.fields import Field, list_members
+
+_END: Final = b"\r\n\r\n"
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ").match
+# For the body of a request whose Upgrade made llhttp stop at the head: a parser that has read an equal head.
+_CHUNKED_HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class HeadReader:
+    """The head that is being read, and then the head that was read last.
+
+    `begun`: bytes of a head have come that is not complete. `body_complete`: the chunked body has ended; `overrun`:
+    bytes behind it were in the same read.
+    """
+
+    __slots__ = (
+        "_body",
+        "_max_size",
+        "_parser",
+        "_reading",
+        "_size",
+        "_tail",
+        "_upgraded",
+        "begun",
+        "body_complete",
+        "fields",
+        "keep_alive",
+        "method",
+        "minor",
+        "overrun",
+        "target",
+    )
+
+    def __init__(self, max_size: int, body: Callable[[bytes], None]) -> None:
+        self._max_size = max_size
+        self._body = body
+        self._parser: httptools.HttpRequestParser | None = None
+        self._clear()
+        self._reading = False
+        self.begun = False
+
+    def _clear(self) -> None:
+        self._size = 0
+        self._tail = b""
+        self._reading = True
+        self._upgraded = False
+        self.begun = True
+        self.method = b""
+        self.target = b""
+        self.fields: list[Field] = []
+        self.minor = 1
+        self.keep_alive = False
+        self.body_complete = False
+        self.overrun = False
+
+    def close(self) -> None:
+        """Forget the parser, which refers back to this object."""
+        self._parser = None
+        self.begun = False
+
+    def feed(self, data: bytes) -> tuple[bool, bytes]:
+        """Take bytes of a head: whether it is complete now, and the bytes behind it.
+
+        Raises Refusal `bad_request`, `headers_too_large` or `method_not_implemented`; the connection cannot go on.
+        """
+        if not self.begun:
+            while data.startswith(b"\r\n"):
+                data = data[2:]  # RFC 9112 2.2: an empty line before a request line is to be ignored
+            if not data:
+                return False, b""
+            self._clear()
+        head, rest = self._split(data)
+        self._size += len(head)
+        if self._size > self._max_size:
+            raise Refusal("headers_too_large", f"more than {self._max_size} bytes")
+        self._parse(head)
+        if self._tail != _END:
+            return False, b""
+        if self._reading:
+            raise Refusal("bad_request", "the head ended too early")
+        self.begun = False
+        return True, rest
+
+    def _split(self, data: bytes) -> tuple[bytes, bytes]:
+        """The bytes up to the end of the head, and those behind. The end may have begun in an earlier read."""
+        tail = self._tail
+        end = (tail + data).find(_END) if tail else data.find(_END)
+        if end < 0:
+            self._tail = (tail + data[-3:])[-3:]
+            return data, b""
+        self._tail = _END
+        end += 4 - len(tail)
+        return (data, b"") if end == len(data) else (data[:end], data[end:])
+
+    def _parse(self, head: bytes) -> None:
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            self._upgraded = True
+        except httptools.HttpParserInvalidMethodError:
+            code = "method_not_implemented" if _METHOD(head) else "bad_request"
+            raise Refusal(code, "not a method that is known") from None
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            raise cause if isinstance(cause, Refusal) else Refusal("bad_request", str(error)) from None
+
+    # ---- what llhttp calls
+
+    def on_message_begin(self) -> None:
+        if self.body_complete:
+            self.overrun = True
+
+    def on_url(self, url: bytes) -> None:
+        if self._reading:
+            self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading:  # else a trailer: nothing of a request is taken from behind its body
+            self.fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        if parser is None or not self._reading:
+            return
+        self._reading = False
+        self.method = parser.get_method()
+        version = parser.get_http_version()
+        if version == "1.1":
+            self.minor = 1
+        elif version == "1.0":
+            self.minor = 0
+        else:
+            raise Refusal("bad_request", f"HTTP/{version}")
+        self.keep_alive = parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        if self.body_complete:
+            self.overrun = True
+        else:
+            self._body(data)
+
+    def on_message_complete(self) -> None:
+        self.body_complete = True
+
+    # ---- the body
+
+    def framing(self, request: RequestHead) -> tuple[int, bool]:
+        """The length of the body in bytes, and whether it is chunked instead (RFC 9112 6.3). Raises Refusal."""
+        fields = request.fields
+        coding, length = fields.transfer_encoding, fields.content_length
+        if coding is None and length is None:
+            if self._upgraded:
+                self._parser = None
+            return 0, False
+        self.body_complete = False
+        if coding is not None:
+            if coding.lower() != b"chunked" or length is not None or request.minor == 0:
+                raise Refusal("bad_request", "a Transfer-Encoding other than a plain chunked in HTTP/1.1")
+            return 0, True
+        self._parser = None  # it waits for a body that does not go through it
+        if length is None or not length.isdigit() or len(length) > 18:
+            raise Refusal("bad_request", "an odd Content-Length")
+        return int(length), False
+
+    def begin_body(self) -> None:
+        """A chunked body follows. llhttp goes on where it stands, unless an Upgrade made it stop at the head."""
+        if self._upgraded:
+            self._parser = httptools.HttpRequestParser(self)
+            self._parser.feed_data(_CHUNKED_HEAD)
+
+    def feed_body(self, data: bytes) -> None:
+        """Take bytes of a chunked body; its pieces go to `body`. Raises Refusal `bad_request`."""
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.overrun = True
+        except httptools.HttpParserError as error:
+            if not self.body_complete:
+                raise Refusal("bad_request", str(error)) from None
+            self.overrun = True
+        if self.overrun:
+            self._parser = None
+
+
+def asks_for_websocket(request: RequestHead) -> bool:
+    """RFC 6455 4.2.1: a GET in HTTP/1.1 that names `websocket` in Upgrade, and Upgrade in Connection."""
+    fields = request.fields
+    if fields.upgrade is None or fields.connection is None or request.method != b"GET" or not request.minor:
+        return False
+    return b"websocket" in list_members(fields.upgrade) and b"upgrade" in list_members(fields.connection)

@@ -1,0 +1,410 @@
+"""One connection of a caller under `gateway serve`: reads requests, lets the gate decide, and sends them on.
+
+This stands in the place of uvicorn's own HTTP protocol class, because ASGI cannot carry what a proxy needs (interim
+responses, trailers, an abort, a head time-out, the raw head) and costs as much again as the proxying.
+
+A request goes through without a task, a future or a timer when its route is proxied and its user is in the cache.
+llhttp is fed one head at a time, so that a second, pipelined request is not even parsed before the first is answered,
+and its answers cannot overtake each other. Bodies of known length do not go through the parser at all.
+
+    HEAD ── head complete, decided ──▶ BODY ── body complete ──▶ WAIT ── answered ──▶ HEAD
+                                         └── answered before the body ended ──▶ LINGER ──▶ closed
+"""
+
+import asyncio
+from enum import IntEnum
+from typing import Any, Final, cast
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from gateway.admission import Admission, Peer, RequestHead, Waiting
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Exchange
+from gateway.runtime import Runtime
+from gateway.server.answer import Answer, reset_on_close
+from gateway.server.cold import ColdExchange
+from gateway.server.heads import HeadReader, asks_for_websocket
+
+_HELD: Final = 65536  # bytes of later requests that are held while one is being answered
+_LINGER: Final = 5.0  # seconds for which an unwanted body is read and thrown away, so that the caller sees the answer
+_STALL: Final = 60.0  # seconds in which a caller must take something of its answer
+
+
+class Phase(IntEnum):
+    """What the next bytes of the caller are."""
+
+    HEAD = 0
+    BODY = 1
+    WAIT = 2
+    DISCARD = 3
+    LINGER = 4
+
+
+class GatewayProtocol(asyncio.Protocol):
+    """uvicorn makes one for each connection."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.loop = runtime.loop
+        self.observer = runtime.observer
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything is called
+        self.draining = False
+        self._connections: set[Any] = server_state.connections
+        self._heads = HeadReader(runtime.server.max_header_size, self._body_piece)
+        self._peer: Peer = None  # type: ignore[assignment]  # as above
+        self._phase = Phase.HEAD
+        self._buffer = b""
+        self._advancing = False
+        self._deadline: float | None = None
+        self._answer: Answer | None = None
+        self._exchange: Exchange | None = None
+        self._deciding: asyncio.Task[None] | None = None
+        self._left = 0  # bytes of the request body that are still to come, where its length is known
+        self._chunked = False
+        self._wants_continue = False
+        self._upload_paused = False
+        self._stalled: tuple[float, int] | None = None
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        transport.set_write_buffer_limits(high=262144)
+        peer = transport.get_extra_info("peername")
+        address = peer[0] if isinstance(peer, tuple) else ""
+        scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        self._peer = Peer(address, scheme, self.runtime.proxies)
+        self._connections.add(self)
+        self._deadline = self.runtime.ticker.after(self.runtime.server.header_timeout)
+        if len(self._connections) > self.runtime.server.max_connections:
+            self._refuse_early(Refusal("overloaded", "max_connections is reached"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        self._heads.close()
+        self._buffer = b""
+        self._phase = Phase.LINGER
+        if self._deciding is not None:
+            self._deciding.cancel()
+        if self._answer is not None:
+            self._answer.caller_left()
+            self._answer = None
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.cancel()
+
+    def eof_received(self) -> bool:
+        return False  # a caller that says goodbye has left: what runs for it is cancelled
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        self._advance()
+
+    def pause_writing(self) -> None:
+        self._stalled = (self.runtime.ticker.now, self.transport.get_write_buffer_size())
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        self._stalled = None
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def shutdown(self) -> None:
+        """uvicorn drains: an idle connection is closed now, a busy one after its answer."""
+        self.draining = True
+        if self._answer is None and not self._heads.begun:
+            self.transport.close()
+
+    # ---- reading
+
+    def _advance(self) -> None:
+        """Take from the buffer what can be taken. Not re-entered: an answer made on the way comes back to the loop."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._buffer and self._step():
+                pass
+        finally:
+            self._advancing = False
+        if len(self._buffer) > _HELD and self._phase == Phase.WAIT:
+            self.transport.pause_reading()
+
+    def _step(self) -> bool:
+        """Take one piece; False when nothing more can be taken now."""
+        phase = self._phase
+        if phase == Phase.HEAD:
+            return self._read_head()
+        if phase == Phase.BODY and self._exchange is not None:
+            return self._read_body()
+        if phase == Phase.DISCARD:
+            return self._discard()
+        if phase == Phase.LINGER:
+            self._buffer = b""
+        return False
+
+    def _read_head(self) -> bool:
+        heads = self._heads
+        if not heads.begun:
+            self._deadline = self.runtime.ticker.after(self.runtime.server.header_timeout)
+        try:
+            complete, self._buffer = heads.feed(self._buffer)
+        except Refusal as refusal:
+            self._buffer = b""
+            self._refuse_early(refusal)
+            return False
+        if complete:
+            self._begin()
+        return complete
+
+    def _begin(self) -> None:
+        """A head is complete: decide on it, and send it on."""
+        heads = self._heads
+        runtime = self.runtime
+        request = runtime.head(heads.method, heads.target, heads.fields, self._peer, heads.minor)
+        answer = self._answer = Answer(self, request, self.loop.time(), not heads.keep_alive)
+        self._deadline = None
+        try:
+            self._left, self._chunked = heads.framing(request)
+            if heads.method == b"CONNECT":
+                raise Refusal("method_not_implemented", "CONNECT")
+            request.websocket = request.fields.upgrade is not None and asks_for_websocket(request)
+        except Refusal as refusal:
+            answer.close_after = True
+            answer.refuse(refusal)
+            return
+        has_body = self._chunked or self._left > 0
+        self._phase = Phase.BODY if has_body else Phase.WAIT
+        self._wants_continue = has_body and _wants_continue(request)
+        decision = runtime.gate.admit(request)
+        if isinstance(decision, Waiting):
+            self._deciding = self.loop.create_task(self._conclude(decision, answer))
+        else:
+            self._proceed(decision, answer)
+
+    async def _conclude(self, waiting: Waiting, answer: Answer) -> None:
+        decision = await self.runtime.gate.conclude(waiting)
+        self._deciding = None
+        if self._answer is answer:
+            self._proceed(decision, answer)
+            self._advance()
+
+    def _proceed(self, decision: Admission | Refusal, answer: Answer) -> None:
+        if isinstance(decision, Refusal):
+            answer.refuse(decision)
+            return
+        answer.admission = decision
+        length = None if self._chunked else self._left
+        try:
+            if decision.route.upstream is None:
+                self._exchange = ColdExchange(self.runtime.own, decision, answer, self._heads.fields)
+            else:
+                self._exchange = self.runtime.proxy.open(decision, answer, length, answer.started)
+        except Refusal as refusal:
+            answer.refuse(refusal)
+            return
+        if self._phase == Phase.BODY:
+            self._expect_body(answer)
+        elif decision.route.upstream is None:
+            self._exchange.end_body()
+
+    # ---- the request body
+
+    def _expect_body(self, answer: Answer) -> None:
+        self._deadline = self.runtime.ticker.after(self.runtime.server.body_timeout)
+        if self._chunked:
+            self._heads.begin_body()
+        if self._wants_continue and not self._buffer:
+            answer.proceed()
+
+    def _read_body(self) -> bool:
+        exchange, answer, data = self._exchange, self._answer, self._buffer
+        assert exchange is not None and answer is not None
+        self._buffer = b""
+        self._deadline = None if self._upload_paused else self.runtime.ticker.after(self.runtime.server.body_timeout)
+        if self._chunked:
+            return self._read_chunks(data, answer)
+        if len(data) > self._left:
+            data, self._buffer = data[: self._left], data[self._left :]
+        self._left -= len(data)
+        answer.received += len(data)
+        exchange.write(data)
+        if not self._left and self._answer is answer:
+            self._body_complete()
+        return True
+
+    def _read_chunks(self, data: bytes, answer: Answer) -> bool:
+        try:
+            self._heads.feed_body(data)
+        except Refusal as refusal:
+            answer.close_after = True
+            exchange, self._exchange = self._exchange, None
+            if exchange is not None:
+                exchange.cancel()
+            answer.refuse(refusal)
+            return False
+        if self._heads.body_complete and self._answer is answer:
+            # Bytes behind the last chunk of the same read were parsed with it: that request is lost to us, so the
+            # connection ends with this answer, and its caller sends it anew (RFC 9112 9.3.2).
+            answer.close_after = answer.close_after or self._heads.overrun
+            self._body_complete()
+        return True
+
+    def _body_piece(self, data: bytes) -> None:
+        """A piece of a chunked body, from the parser."""
+        if self._exchange is not None and self._answer is not None:
+            self._answer.received += len(data)
+            self._exchange.write(data)
+
+    def _body_complete(self) -> None:
+        self._phase = Phase.WAIT
+        self._deadline = None
+        if self._exchange is not None:
+            self._exchange.end_body()
+
+    def pause_upload(self) -> None:
+        """The upstream is slow: the caller's silence from now on is our doing."""
+        if self._phase == Phase.BODY and not self._upload_paused:
+            self._upload_paused = True
+            self._deadline = None
+            self.transport.pause_reading()
+
+    def resume_upload(self) -> None:
+        if self._upload_paused:
+            self._upload_paused = False
+            self._deadline = self.runtime.ticker.after(self.runtime.server.body_timeout)
+            self._resume_reading()
+
+    # ---- the end of an answer
+
+    @property
+    def date(self) -> bytes:
+        """The Date of answers that the gateway makes itself."""
+        return self.runtime.ticker.date
+
+    def must_close_after(self, refusal: Refusal) -> bool:
+        """Whether a refusal ends the connection: a body that nobody reads is on its way, or the framing is in doubt."""
+        return self._phase == Phase.BODY and (self._chunked or self._left > _HELD or self._wants_continue)
+
+    def reset_on_close(self) -> None:
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            reset_on_close(sock)
+
+    def log_failure(self, answer: Answer, reason: str) -> None:
+        self.observer.failed(answer.request.request_id, reason)
+
+    def answered(self, answer: Answer, *, aborted: bool) -> None:
+        """An answer is complete, or as complete as it will be."""
+        if answer is not self._answer:
+            return
+        self._answer = None
+        exchange, self._exchange = self._exchange, None
+        if aborted:
+            if exchange is not None:
+                exchange.cancel()
+            self.transport.abort()
+        elif self._phase == Phase.BODY:
+            self._answered_early(answer, exchange)
+        elif answer.close_after or answer.short or self.draining:
+            self._phase = Phase.LINGER
+            self.transport.close()
+        else:
+            self._next()
+
+    def _answered_early(self, answer: Answer, exchange: Exchange | None) -> None:
+        """The body is not wanted any more. A short rest is read over; else say goodbye and read on for a moment, since
+        closing on unread bytes resets the connection and may destroy the answer on its way (RFC 9112 9.6)."""
+        if exchange is not None:
+            exchange.cancel()
+        if answer.close_after or self._chunked or self._left > _HELD:
+            self._linger()
+        else:
+            self._phase = Phase.DISCARD
+            self._deadline = self.runtime.ticker.after(_LINGER)
+            self._resume_reading()
+            self._advance()
+
+    def _discard(self) -> bool:
+        taken = min(self._left, len(self._buffer))
+        self._buffer = self._buffer[taken:]
+        self._left -= taken
+        if not self._left:
+            self._next()
+        return True
+
+    def _linger(self) -> None:
+        self._phase = Phase.LINGER
+        self._buffer = b""
+        self._deadline = self.runtime.ticker.after(_LINGER)
+        self._resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _resume_reading(self) -> None:
+        self._upload_paused = False
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _next(self) -> None:
+        """Ready for the next request; what of it has come already is read now."""
+        self._phase = Phase.HEAD
+        self._deadline = self.runtime.ticker.after(self.runtime.server.keep_alive)
+        if self._buffer:
+            self._resume_reading()
+            self._advance()
+
+    def _refuse_early(self, refusal: Refusal) -> None:
+        """Refuse what is no readable request; nothing after it can be read either."""
+        heads = self._heads
+        request = self.runtime.head(heads.method, heads.target, [], self._peer, 1)
+        self._answer = Answer(self, request, self.loop.time(), True)
+        self._phase = Phase.BODY
+        self._answer.refuse(refusal)
+
+    # ---- time
+
+    def tick(self, now: float) -> None:
+        """Four times a second: who is late?"""
+        if self._stalled is not None:
+            self._check_stall(now)
+        if self._deadline is None or now < self._deadline:
+            return
+        self._deadline = None
+        if self._phase == Phase.HEAD and self._heads.begun:
+            self._refuse_early(Refusal("request_timeout", "the head was not complete in time"))
+        elif self._phase == Phase.BODY and self._answer is not None and not self._answer.done:
+            exchange, self._exchange = self._exchange, None
+            if exchange is not None:
+                exchange.cancel()
+            self._answer.close_after = True
+            self._answer.refuse(
+                Refusal("request_timeout", "the body paused too long", detail="The request body came too slowly")
+            )
+        else:
+            self.transport.close()
+
+    def _check_stall(self, now: float) -> None:
+        assert self._stalled is not None
+        since, size = self._stalled
+        current = self.transport.get_write_buffer_size()
+        if current != size:
+            self._stalled = (now, current)
+        elif now - since > _STALL:
+            self.transport.abort()
+
+
+def _wants_continue(request: RequestHead) -> bool:
+    expect = request.fields.expect
+    return expect is not None and request.minor == 1 and expect.lower() == b"100-continue"

@@ -1,0 +1,201 @@
+"""Which header fields of a request go on, which end here, and which the gateway itself must read.
+
+A field is decided once for each spelling of its name: the table is asked with the name as it was sent, and only an
+unknown spelling is folded and looked up by the rules. Folding maps `_` and `.` to `-` and ignores case, because that
+is what CGI and WSGI upstreams do with names: `X-User_Id` reaches them as X-User-Id (CVE-2025-64484,
+GHSA-f59h-q822-g45g). A name that folds to a special one without being it is therefore never sent on.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Final
+
+Field = tuple[bytes, bytes]
+
+_KNOWN_SPELLINGS: Final = 4096
+_FOLD: Final = bytes.maketrans(b"_.ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--abcdefghijklmnopqrstuvwxyz")
+
+
+class Action(IntEnum):
+    """What becomes of a field."""
+
+    KEEP = 0
+    DROP = 1
+    HOST = 2
+    AUTHORIZATION = 3
+    CONNECTION = 4
+    REQUEST_ID = 5
+    FORWARDED_FOR = 6
+    FORWARDED_PROTO = 7
+    FORWARDED_HOST = 8
+    FORWARDING = 9  # kept from a trusted proxy, dropped from anybody else
+    CONTENT_LENGTH = 10
+    TRANSFER_ENCODING = 11
+    UPGRADE = 12
+    EXPECT = 13
+    TE = 14
+
+
+# RFC 9110 7.6.1, and what older proxies and HTTP/2 upgrades add to it. `Trailer` goes too: request trailers end here.
+HOP_BY_HOP: Final = frozenset(
+    (
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-authentication-info",
+        b"http2-settings",
+        b"trailer",
+    )
+)
+
+_SPECIAL: Final[dict[bytes, Action]] = {
+    **dict.fromkeys(HOP_BY_HOP, Action.DROP),
+    b"host": Action.HOST,
+    b"authorization": Action.AUTHORIZATION,
+    b"connection": Action.CONNECTION,
+    b"x-request-id": Action.REQUEST_ID,
+    b"x-forwarded-for": Action.FORWARDED_FOR,
+    b"x-forwarded-proto": Action.FORWARDED_PROTO,
+    b"x-forwarded-host": Action.FORWARDED_HOST,
+    b"content-length": Action.CONTENT_LENGTH,
+    b"transfer-encoding": Action.TRANSFER_ENCODING,
+    b"upgrade": Action.UPGRADE,
+    b"expect": Action.EXPECT,
+    b"te": Action.TE,
+}
+_FORWARDING_NAMES: Final = frozenset((b"forwarded", b"x-real-ip", b"x-rewrite-url"))
+_FORWARDING_PREFIXES: Final = (b"x-forwarded-", b"x-original-")
+
+
+def fold(name: bytes) -> bytes:
+    """The name as a CGI upstream would tell it apart from others: lower case, `_` and `.` read as `-`."""
+    return name.translate(_FOLD)
+
+
+class RequestFields:
+    """The fields of one request head, sorted: what is kept, in order, and what the gateway reads itself.
+
+    `credentials` are the Authorization fields as they came, each with its place in `kept`, for routes that pass them
+    on; `authorization` is the value of the last. `forwarding` are the fields that a trusted proxy may set, likewise.
+    """
+
+    __slots__ = (
+        "authorization",
+        "authorizations",
+        "connection",
+        "content_length",
+        "credentials",
+        "expect",
+        "forwarded_for",
+        "forwarded_host",
+        "forwarded_proto",
+        "forwarding",
+        "host",
+        "hosts",
+        "kept",
+        "request_id",
+        "te",
+        "transfer_encoding",
+        "upgrade",
+    )
+
+    def __init__(self) -> None:
+        self.kept: list[Field] = []
+        self.host: bytes | None = None
+        self.hosts = 0
+        self.authorization: bytes | None = None
+        self.authorizations = 0
+        self.credentials: list[tuple[int, Field]] = []
+        self.connection: bytes | None = None
+        self.request_id: bytes | None = None
+        self.forwarded_for: bytes | None = None
+        self.forwarded_proto: bytes | None = None
+        self.forwarded_host: bytes | None = None
+        self.forwarding: list[tuple[int, Field]] = []
+        self.content_length: bytes | None = None
+        self.transfer_encoding: bytes | None = None
+        self.upgrade: bytes | None = None
+        self.expect: bytes | None = None
+        self.te: bytes | None = None
+
+
+class FieldRules:
+    """Sorts the fields of requests. `own_names` are the names that only the gateway may set (identity headers)."""
+
+    def __init__(self, own_names: Iterable[str] = ()) -> None:
+        own = {fold(name.encode("ascii")): Action.DROP for name in own_names}
+        self._special = {**_SPECIAL, **own}
+        self._spellings: dict[bytes, Action] = {}
+
+    def action(self, name: bytes) -> Action:
+        """What becomes of a field of this name, as it is spelled."""
+        known = self._spellings.get(name)
+        if known is not None:
+            return known
+        if len(self._spellings) >= _KNOWN_SPELLINGS:
+            self._spellings.clear()  # callers choose the names: the table must not grow with their fancy
+        decided = self._spellings[name] = self._decide(name)
+        return decided
+
+    def _decide(self, name: bytes) -> Action:
+        folded = fold(name)
+        special = self._special.get(folded)
+        if special is not None:
+            return special if folded == name.lower() else Action.DROP
+        if folded in _FORWARDING_NAMES or folded.startswith(_FORWARDING_PREFIXES):
+            return Action.FORWARDING
+        return Action.KEEP
+
+    def sort(self, fields: Sequence[Field]) -> RequestFields:
+        """One pass over the fields in the order they came. Trailing white space of values is taken off."""
+        sorted_ = RequestFields()
+        kept = sorted_.kept
+        spellings = self._spellings
+        for field in fields:
+            action = spellings.get(field[0])
+            if action is None:
+                action = self.action(field[0])
+            if action == 0:
+                kept.append(field)
+            elif action != 1:
+                _read_special(sorted_, action, field)
+        return sorted_
+
+
+def _read_special(into: RequestFields, action: Action, field: Field) -> None:
+    value = field[1].strip(b" \t")
+    if action == Action.HOST:
+        into.host = value
+        into.hosts += 1
+    elif action == Action.AUTHORIZATION:
+        into.authorization = value
+        into.credentials.append((len(into.kept), field))
+        into.authorizations += 1
+    elif action == Action.FORWARDING:
+        into.forwarding.append((len(into.kept), field))
+    elif action == Action.REQUEST_ID:
+        # Two different ids cannot both be the request's: neither is, and a new one is made.
+        into.request_id = value if into.request_id is None else b""
+    else:
+        name = _ATTRIBUTE[action]
+        before = getattr(into, name)
+        setattr(into, name, value if before is None else before + b", " + value)
+
+
+_ATTRIBUTE: Final[dict[Action, str]] = {
+    Action.CONNECTION: "connection",
+    Action.FORWARDED_FOR: "forwarded_for",
+    Action.FORWARDED_PROTO: "forwarded_proto",
+    Action.FORWARDED_HOST: "forwarded_host",
+    Action.CONTENT_LENGTH: "content_length",
+    Action.TRANSFER_ENCODING: "transfer_encoding",
+    Action.UPGRADE: "upgrade",
+    Action.EXPECT: "expect",
+    Action.TE: "te",
+}
+
+
+def list_members(value: bytes) -> tuple[bytes, ...]:
+    """The members of a comma-separated list field, lower-case (RFC 9110 5.6.1: empty members do not count)."""
+    return tuple(member for part in value.split(b",") if (member := part.strip(b" \t").lower()))

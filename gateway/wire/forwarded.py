@@ -1,0 +1,35 @@
+"""Who the caller is behind the proxies in front of us."""
+
+from ipaddress import ip_address
+
+from gateway.wire.addresses import TrustedProxies
+
+
+def client_address(peer: str, forwarded_for: bytes, proxies: TrustedProxies) -> str:
+    """The caller's address: the last one in X-Forwarded-For, read from the right, that is no proxy of ours.
+
+    Each proxy appends the address that it saw itself, so what stands left of the first stranger is that stranger's
+    own claim. An entry that is no address ends the search at the last proxy that vouched: better one of ours than a
+    made-up name. `peer` is the socket's address and already trusted.
+    """
+    client = peer
+    for entry in reversed(forwarded_for.decode("latin-1").split(",")):
+        address = _without_port(entry.strip(" \t"))
+        if address is None:
+            return client
+        client = address
+        if not proxies.trusts(address):
+            return client
+    return client
+
+
+def _without_port(entry: str) -> str | None:
+    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; None if there is none."""
+    if entry.startswith("["):
+        entry = entry[1:].partition("]")[0]
+    elif entry.count(":") == 1:
+        entry = entry.partition(":")[0]
+    try:
+        return str(ip_address(entry))
+    except ValueError:
+        return None
