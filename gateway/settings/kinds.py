@@ -58,8 +58,12 @@ class Kind(Generic[T]):
         """The usual complaint: it must be what this kind expects."""
         return Unacceptable(f"must be {self.expected}", right or self.right)
 
-    def write(self, value: T) -> Any:
+    def written(self, value: T | None) -> Any:
         """A value as it stands in YAML or JSON: the inverse of reading."""
+        return None if value is None else self.write(value)
+
+    def write(self, value: T) -> Any:
+        """The same, for what is not null."""
         return value
 
     def schema(self) -> JsonSchema:
@@ -217,7 +221,7 @@ class Duration(ScalarKind[float]):
         raise self.unacceptable(f"with a unit: {scalar.text}s, {scalar.text}ms, {scalar.text}m" if number else "")
 
     def write(self, value: float) -> str:
-        return format_duration(value) if value is not None else value
+        return format_duration(value)
 
     def schema(self) -> JsonSchema:
         return self.either({"type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$"})
@@ -242,7 +246,7 @@ class Size(ScalarKind[int]):
         raise self.unacceptable(f"{decimal[1]}{decimal[2].upper()}iB" if decimal else "")
 
     def write(self, value: int) -> str | int:
-        return format_size(value) if value else value
+        return format_size(value) if value else 0
 
     def schema(self) -> JsonSchema:
         forms = [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+(B|[KMGT]iB)?$"}]

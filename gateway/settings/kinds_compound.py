@@ -42,8 +42,8 @@ class ListOf(Kind[tuple[T, ...]]):
                 values[value] = item
         return tuple(values) if complete else INVALID
 
-    def write(self, value: tuple[T, ...]) -> list[Any] | None:
-        return None if value is None else [self.kind.write(each) for each in value]
+    def write(self, value: tuple[T, ...]) -> list[Any]:
+        return [self.kind.written(each) for each in value]
 
     def schema(self) -> JsonSchema:
         return {
@@ -69,8 +69,8 @@ class SetOf(Kind[frozenset[T]]):
         values = self.kind.read_list(node, path, reader)
         return INVALID if values is INVALID else frozenset(values)
 
-    def write(self, value: frozenset[T]) -> list[Any] | None:
-        return None if value is None else sorted(self.kind.kind.write(each) for each in value)
+    def write(self, value: frozenset[T]) -> list[Any]:
+        return sorted(self.kind.kind.written(each) for each in value)
 
     def schema(self) -> JsonSchema:
         return self.kind.schema()
@@ -135,8 +135,8 @@ class MapOf(Kind[dict[str, T]]):
             return False
         return True
 
-    def write(self, value: Mapping[str, T]) -> dict[str, Any] | None:
-        return None if value is None else {name: self.kind.write(each) for name, each in value.items()}
+    def write(self, value: Mapping[str, T]) -> dict[str, Any]:
+        return {name: self.kind.written(each) for name, each in value.items()}
 
     def schema(self) -> JsonSchema:
         return {"type": "object", "additionalProperties": self.kind.complete_schema()}
@@ -186,10 +186,9 @@ class Section(Kind[T], Generic[T]):
             advice = "merge keys are not part of YAML 1.2; write the keys out"
         reader.report(written, path, f"is not a key that is known here, found {quoted(written.text)} ({advice})")
 
-    def write(self, value: T) -> dict[str, Any] | None:
-        if value is None:
-            return None
-        return {key.name: key.kind.write(getattr(value, key.attribute)) for key in self.keys.values()}
+    def write(self, value: T) -> dict[str, Any]:
+        attributes = {key.name: (key.kind, getattr(value, key.attribute)) for key in self.keys.values()}
+        return {name: kind.written(each) for name, (kind, each) in attributes.items() if each is not UNSET}
 
     def schema(self) -> JsonSchema:
         return {"$ref": f"#/$defs/{self.cls.__name__}"}
@@ -207,4 +206,4 @@ class Section(Kind[T], Generic[T]):
         described = {"description": key.about, **key.kind.complete_schema()}
         if key.is_required or key.default is UNSET:
             return described
-        return {**described, "default": key.kind.write(key.default)}
+        return {**described, "default": key.kind.written(key.default)}

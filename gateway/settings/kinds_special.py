@@ -131,7 +131,7 @@ class StoreAddress(ScalarKind[Secret]):
         return "a value that is not shown" if set("=@:") & set(scalar.text) else scalar.found
 
     def write(self, value: Secret) -> str:
-        return value.shown if value is not None else value
+        return value.shown
 
     def schema(self) -> JsonSchema:
         return {"type": "string", "minLength": 1}
@@ -167,7 +167,7 @@ class SecretText(ScalarKind[Secret]):
         return scalar._replace(hidden=True).found
 
     def write(self, value: Secret) -> str:
-        return value.shown if value is not None else value
+        return value.shown
 
     def schema(self) -> JsonSchema:
         return {"type": "string", "minLength": 1}

@@ -1,0 +1,58 @@
+"""The JSON Schema of the configuration file, for editors. Made from the model, so that it cannot say anything else.
+
+`python -m gateway.settings.schema > config/schema.json` writes it again after a change of the model.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from gateway.settings.kinds import JsonSchema, Kind
+from gateway.settings.kinds_compound import ListOf, MapOf, Section, SetOf
+from gateway.settings.model import SettingsKind
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema (draft 2020-12). What depends on more than one key is `gateway check`'s to say."""
+    root = SettingsKind()
+    definitions: JsonSchema = {
+        "interpolated": {
+            "description": "A placeholder: ${NAME}, ${NAME:-default} or ${file:PATH}.",
+            "type": "string",
+            "pattern": r"\$\{",
+        }
+    }
+    for section in sections(root):
+        if section is not root:
+            definitions[section.cls.__name__] = {"description": section.cls.__doc__, **section.definition()}
+    return {
+        "$schema": DIALECT,
+        "title": "Configuration of the gateway",
+        "description": root.cls.__doc__,
+        **root.definition(),
+        "$defs": definitions,
+    }
+
+
+def sections(root: Section[Any]) -> Iterator[Section[Any]]:
+    """A section and all those below it, each class once, in the order of the model."""
+    seen: set[type] = set()
+    waiting: list[Section[Any]] = [root]
+    for section in waiting:  # grows as it goes
+        if section.cls not in seen:
+            seen.add(section.cls)
+            yield section
+            waiting += [below for key in section.keys.values() if (below := section_of(key.kind)) is not None]
+
+
+def section_of(kind: Kind[Any]) -> Section[Any] | None:
+    """The section that a value of this kind consists of, or its items."""
+    while isinstance(kind, ListOf | MapOf | SetOf):
+        kind = kind.kind
+    return kind if isinstance(kind, Section) else None
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))
