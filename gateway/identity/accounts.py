@@ -77,9 +77,9 @@ class Rotation:
 
 
 class Rotated(NamedTuple):
-    """The token was good: its successor and whose session it is."""
+    """The token was good: whose session it is, and its successor."""
 
-    user_id: str
+    record: UserRecord
     session_id: str
     successor: RefreshToken
 

@@ -160,7 +160,9 @@ def _rotated(connection: Connection, found: _Found, rotation: Rotation, now: dat
             user_agent=rotation.origin.user_agent,
         )
     )
-    return Rotated(found.user_id, found.id, successor)
+    record = record_by_id(connection, found.user_id, now)
+    assert record is not None, "the user's row is locked by this transaction"
+    return Rotated(record, found.id, successor)
 
 
 def _replace(connection: Connection, found: _Found, successor: RefreshToken, seed: bytes, now: datetime) -> None:

@@ -1,0 +1,123 @@
+"""Passwords: which are accepted, and hashing them without holding up anything else.
+
+bcrypt looks at 72 bytes and no further, so anything longer is refused rather than cut (CVE-2025-22228), counted in
+bytes of UTF-8 after NFC: the same password typed on another keyboard is the same bytes. It takes a quarter of a second
+of a core at the usual cost and lets go of the GIL meanwhile: it runs in as many threads as there are cores, of lower
+priority than the proxying, behind a queue that is full at some point.
+"""
+
+import asyncio
+import os
+import re
+import secrets
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, NewType, TypeVar
+
+import bcrypt
+
+from gateway.errors import Refusal
+
+T = TypeVar("T")
+
+# NFC, UTF-8, at most 72 bytes, none of them 0: what bcrypt takes in whole.
+Password = NewType("Password", bytes)
+
+MAX_BYTES: Final = 72
+MAX_THREADS: Final = 8
+QUEUE: Final = 100  # waiting for a thread
+_NICE: Final = 10  # how much the threads stand back behind the event loop
+_BCRYPT: Final = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}").fullmatch
+_BCRYPT_ALPHABET: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def chosen_password(text: str, *, min_length: int) -> Password:
+    """A new password, `min_length` in characters. Raises ValueError with a sentence for its owner."""
+    normalised = unicodedata.normalize("NFC", text)
+    if len(normalised) < min_length:
+        raise ValueError(f"must be at least {min_length} characters long")
+    if "\0" in normalised:
+        raise ValueError("must not contain a NUL character")
+    try:
+        encoded = normalised.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode text") from None
+    if len(encoded) > MAX_BYTES:
+        raise ValueError(f"must be at most {MAX_BYTES} bytes long in UTF-8, this is {len(encoded)} bytes")
+    return Password(encoded)
+
+
+def presented_password(text: str) -> Password | None:
+    """A password that somebody claims is theirs. None: nobody can have chosen it, which is no more than wrong."""
+    try:
+        return chosen_password(text, min_length=0)
+    except ValueError:
+        return None
+
+
+class PasswordPool:
+    """Hashes and checks passwords with bcrypt of `rounds` rounds (2 to the power of them).
+
+    Everything asynchronous raises Refusal("overloaded") when too many wait already. Work whose caller has left before
+    a thread was free is not done.
+    """
+
+    def __init__(self, *, rounds: int, threads: int | None = None, queue: int = QUEUE) -> None:
+        count = threads if threads is not None else min(os.cpu_count() or 1, MAX_THREADS)
+        self._rounds = rounds
+        self._limit = count + queue
+        self._pending = 0
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix="bcrypt", initializer=_stand_back)
+
+    async def hash(self, password: Password) -> str:
+        """The hash to store, with a salt of its own."""
+        return await self._run(partial(_hash, password, self._rounds))
+
+    async def matches(self, password: Password | None, stored: str | None) -> bool:
+        """Whether this is the password of a stored hash. Without a hash (no such user) or without a password that could
+        be one it takes as long and the answer is no: the time must not tell who has an account."""
+        if password is not None and stored is not None and _BCRYPT(stored):
+            return await self._run(partial(bcrypt.checkpw, password, stored.encode("ascii")))
+        cost = stored[:7] if stored is not None and _BCRYPT(stored) else f"$2b${self._rounds:02d}$"
+        await self._run(partial(bcrypt.checkpw, password or b"", _nobodys_hash(cost)))
+        return False
+
+    def is_outdated(self, stored: str) -> bool:
+        """Whether a hash was made with another cost than is asked for now."""
+        return stored.split("$")[2:3] != [f"{self._rounds:02d}"]
+
+    def close(self) -> None:
+        """Drop what waits; what runs ends by itself."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._pending >= self._limit:
+            raise Refusal("overloaded", "the password queue is full", retry_after=1)
+        self._pending += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._pending -= 1
+
+
+def _hash(password: Password, rounds: int) -> str:
+    return bcrypt.hashpw(password, bcrypt.gensalt(rounds)).decode("ascii")
+
+
+def _nobodys_hash(cost: str) -> bytes:
+    """A hash of nothing known. Checking against it costs what any check of this cost does; it is made up, because to
+    make a real one would cost as much again."""
+    # 22 characters of salt, of which the last carries 2 bits only, and 31 of hash.
+    characters = [secrets.choice(_BCRYPT_ALPHABET) for _ in range(53)]
+    characters[21] = "."
+    return (cost + "".join(characters)).encode("ascii")
+
+
+def _stand_back() -> None:
+    """On Linux priority belongs to the thread: a flood of logins takes only what the event loop leaves."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -1,0 +1,89 @@
+"""From the bytes of a request body to the values in it. Nothing here may end in anything but a value or a Refusal."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final, NoReturn
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.errors import Refusal
+
+MAX_BODY: Final = 64 * 1024  # bytes
+JSON: Final = "application/json"
+FORM: Final = "application/x-www-form-urlencoded"
+_MAX_FORM_FIELDS: Final = 32
+
+
+def media_type(request: Request, *accepted: str) -> str:
+    """Which of the accepted media types the body has. Raises `unsupported_media_type` for any other one, a charset
+    other than UTF-8, and a body that is compressed."""
+    lines = request.headers.getlist("content-type")
+    name, _, parameters = (lines[0] if len(lines) == 1 else "").partition(";")
+    name, parameters = name.strip().lower(), parameters.strip().lower().replace('"', "")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if name not in accepted or parameters not in ("", "charset=utf-8") or encoding != "identity":
+        raise Refusal("unsupported_media_type", detail=f"The request body must be {' or '.join(accepted)} in UTF-8")
+    return name
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body. Raises `body_too_large` as soon as that is known."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > MAX_BODY:
+        raise Refusal("body_too_large", detail=f"The request body must be at most {MAX_BODY} bytes")
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise Refusal("body_too_large", detail=f"The request body must be at most {MAX_BODY} bytes")
+    except ClientDisconnect:
+        raise Refusal("bad_request", "the caller left before the body was complete") from None
+    return bytes(body)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The members of a JSON object (RFC 8259). A name that comes twice is refused: two readers might not agree on
+    which one counts."""
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise _bad("it is nested too deeply") from None
+    except ValueError:  # not UTF-8, not JSON, or a number with thousands of digits
+        raise _bad("it is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise _bad("it is not a JSON object")
+    return value
+
+
+def form_fields(body: bytes) -> dict[str, str]:
+    """The fields of a form. One that comes twice is refused."""
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_MAX_FORM_FIELDS,
+        )
+    except ValueError:
+        raise _bad("it is not a valid form") from None
+    return _unique(pairs)
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _bad("a field comes twice")
+        found[name] = value
+    return found
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise ValueError  # NaN and Infinity are Python's, not JSON's
+
+
+def _bad(why: str) -> Refusal:
+    return Refusal("bad_request", why, detail=f"The request body was not accepted: {why}")

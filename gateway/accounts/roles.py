@@ -1,0 +1,52 @@
+"""Role names as administrators give them, and who counts as an administrator."""
+
+from collections.abc import Iterable
+
+from gateway.settings.grammar import role_name
+from gateway.settings.model import Settings
+from gateway.settings.reader import Unacceptable
+
+
+def accepted_roles(names: Iterable[str], settings: Settings) -> frozenset[str]:
+    """A set of role names. Raises ValueError with a sentence: one is no role name, or the roles are declared and it is
+    not among them (a slip of the pen must not become a role that nothing asks for)."""
+    roles = frozenset(names)
+    known = _declared(settings)
+    for name in sorted(roles):
+        if not name or not name.isprintable() or not _is_role_name(name):
+            raise ValueError("must be role names: up to 128 printable characters, no space around them")
+        if known is not None and name not in known:
+            raise ValueError(f"{name!r} is not a declared role (known: {', '.join(sorted(known))})")
+    return roles
+
+
+def admin_roles(settings: Settings) -> frozenset[str]:
+    """Every role with which one may administrate: the one that is configured and those that imply it."""
+    sufficient = {settings.accounts.admin_role}
+    implied = settings.roles or {}
+    while more := {role for role, implies in implied.items() if sufficient.intersection(implies)} - sufficient:
+        sufficient |= more
+    return frozenset(sufficient)
+
+
+def with_implied(roles: frozenset[str], settings: Settings) -> frozenset[str]:
+    """Roles and all that they imply."""
+    implied, found, new = settings.roles or {}, roles, roles
+    while new:
+        new = frozenset(more for role in new for more in implied.get(role, ())) - found
+        found |= new
+    return found
+
+
+def _declared(settings: Settings) -> frozenset[str] | None:
+    if settings.roles is None:
+        return None
+    implied = (role for implies in settings.roles.values() for role in implies)
+    return frozenset((*settings.roles, *implied, settings.accounts.admin_role, *settings.accounts.default_roles))
+
+
+def _is_role_name(name: str) -> bool:
+    try:
+        return role_name(name) == name
+    except Unacceptable:
+        return False

@@ -1,0 +1,185 @@
+"""Accounts as their owners use them: register, log in, refresh, log out, change the password.
+
+Everything raises Refusal for what the caller may be told, and lets StorageUnavailable pass. Every change is announced
+to all replicas before the answer is given.
+"""
+
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from gateway.accounts.announcing import Announcer
+from gateway.accounts.emails import EmailAddress
+from gateway.accounts.passwords import Password, PasswordPool
+from gateway.accounts.roles import with_implied
+from gateway.errors import Refusal
+from gateway.identity.accounts import (
+    AccountStore,
+    Actor,
+    NewSession,
+    NewUser,
+    Origin,
+    Reused,
+    Rotated,
+    Rotation,
+    SessionStore,
+)
+from gateway.identity.records import ChangeFeed, Claims, UserRecord
+from gateway.identity.refresh import RefreshToken
+from gateway.identity.tokens import Tokens
+from gateway.settings.model import Settings
+
+# How far the clocks of replicas may lie apart: for that long after its expiry, a token of an ended session is still
+# known as that, so that a replica whose clock is behind does not take it for a good one.
+_CLOCKS: Final = 60.0
+# How often a login is tried that another change of the same account came in between of.
+_ATTEMPTS: Final = 2
+
+
+class TokenPair(NamedTuple):
+    """What somebody gets who has signed in; `expires_in` in seconds."""
+
+    access_token: str
+    expires_in: int
+    refresh_token: RefreshToken
+
+
+class Accounts:
+    """The service. `clock` gives seconds since the epoch, the same as the stores' and the tokens'."""
+
+    def __init__(
+        self,
+        *,
+        users: AccountStore,
+        sessions: SessionStore,
+        passwords: PasswordPool,
+        tokens: Tokens,
+        feed: ChangeFeed,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._users = users
+        self._sessions = sessions
+        self._passwords = passwords
+        self._tokens = tokens
+        self._announcer = Announcer(feed)
+        self.settings = settings
+        self._clock = clock
+
+    async def register(self, email: EmailAddress, password: Password, origin: Origin) -> TokenPair:
+        """Make an account and sign it in. Raises `email_taken`, `registration_closed`, `overloaded`.
+
+        The password is hashed before anybody looks whether the address is taken, so that both answers take as long.
+        """
+        self.require_open_registration()
+        session = self._new_session(origin)
+        user = NewUser(
+            id=str(uuid.uuid4()),
+            email=email.text,
+            canonical=email.canonical,
+            password_hash=await self._passwords.hash(password),
+            roles=frozenset(self.settings.accounts.default_roles),
+        )
+        record = await self._announcer.changed(self._users.create(user, by=Actor(user.id, origin), session=session))
+        assert record is not None
+        return self._issue(record, session.id, session.token)
+
+    def require_open_registration(self) -> None:
+        """Raise `registration_closed` where nobody may register."""
+        if self.settings.accounts.registration != "open":
+            raise Refusal("registration_closed")
+
+    async def login(self, email: EmailAddress, password: Password | None, origin: Origin) -> TokenPair:
+        """Sign in. Raises `invalid_credentials`, `account_disabled` (after the right password only), `overloaded`."""
+        for _ in range(_ATTEMPTS):
+            found = await self._users.credentials(email.canonical)
+            right = await self._passwords.matches(password, found.password_hash if found else None)
+            if found is None or password is None or not right:
+                raise Refusal("invalid_credentials", "no such user" if found is None else "wrong password")
+            if not found.is_active:
+                raise Refusal("account_disabled")
+            stored = found.password_hash
+            rehashed = await self._passwords.hash(password) if self._passwords.is_outdated(stored) else None
+            session = self._new_session(origin)
+            opening = self._sessions.open(found.user_id, session, verified=stored, rehashed=rehashed)
+            record = await self._announcer.changed(opening)
+            if record is not None:
+                return self._issue(record, session.id, session.token)
+        raise Refusal("invalid_credentials", "the account changes all the time")
+
+    async def refresh(self, token: RefreshToken | None, origin: Origin) -> TokenPair:
+        """New tokens for a refresh token. Raises `refresh_invalid`, and `refresh_reused` for one that was replaced
+        longer ago than `tokens.refresh_grace`; its session is ended then."""
+        if token is None:
+            raise Refusal("refresh_invalid", "not a refresh token")
+        rotated = await self._announcer.finish(self._rotated(token, origin))
+        if rotated is None:
+            raise Refusal("refresh_invalid", "of no living session")
+        return self._issue(rotated.record, rotated.session_id, rotated.successor)
+
+    async def logout(self, claims: Claims, origin: Origin) -> None:
+        """End the caller's session. Raises `forbidden` for those of other issuers, who have none here."""
+        actor = _owner(claims, origin)
+        await self._announcer.changed(self._sessions.end(claims.subject, claims.session, reason="logout", by=actor))
+
+    async def logout_all(self, claims: Claims, origin: Origin) -> None:
+        """End every session of the caller. Raises `forbidden` for those of other issuers."""
+        actor = _owner(claims, origin)
+        await self._announcer.changed(self._sessions.end_all(claims.subject, reason="logout-all", by=actor))
+
+    async def change_password(self, claims: Claims, current: Password | None, new: Password, *, origin: Origin) -> None:
+        """Replace the caller's password; every other session of theirs ends.
+
+        Raises `invalid_credentials` where the current one is wrong, `forbidden` for those of other issuers.
+        """
+        actor = _owner(claims, origin)
+        found = await self._users.credentials_of(claims.subject)
+        if found is None or not await self._passwords.matches(current, found.password_hash):
+            raise _wrong_password()
+        hashed = await self._passwords.hash(new)
+        changing = self._users.set_password(
+            claims.subject, hashed, by=actor, verified=found.password_hash, keep=claims.session
+        )
+        if await self._announcer.changed(changing) is None:
+            raise _wrong_password()
+
+    # ---- sessions and tokens
+
+    def _new_session(self, origin: Origin) -> NewSession:
+        refreshable, accessible = self._ends()
+        return NewSession(secrets.token_urlsafe(16), RefreshToken.new(), refreshable, accessible, origin)
+
+    def _ends(self) -> tuple[datetime, datetime]:
+        """Until when what is issued now can be refreshed, and until when it may be accepted somewhere."""
+        now, tokens = datetime.fromtimestamp(self._clock(), UTC), self.settings.tokens
+        accessible = timedelta(seconds=tokens.access_ttl + tokens.leeway + _CLOCKS)
+        return now + timedelta(seconds=tokens.refresh_ttl), now + accessible
+
+    async def _rotated(self, token: RefreshToken, origin: Origin) -> Rotated | None:
+        refreshable, accessible = self._ends()
+        outcome = await self._sessions.rotate(
+            Rotation(token, self.settings.tokens.refresh_grace, refreshable, accessible, origin)
+        )
+        if isinstance(outcome, Reused):
+            await self._announcer.announce(outcome.record.id, outcome.record)
+            raise Refusal("refresh_reused", f"session of user {outcome.record.id} ended")
+        return outcome
+
+    def _issue(self, record: UserRecord, session_id: str, refresh: RefreshToken) -> TokenPair:
+        roles = with_implied(record.roles, self.settings)
+        issued = self._tokens.issue(user_id=record.id, session_id=session_id, roles=roles)
+        return TokenPair(issued.token, issued.expires_in, refresh)
+
+
+def _owner(claims: Claims, origin: Origin) -> Actor:
+    """The caller as the owner of a local account. Another issuer's subjects have a password and sessions there."""
+    if claims.roles is not None:
+        raise Refusal("forbidden", "the account is another issuer's")
+    return Actor(claims.subject, origin)
+
+
+def _wrong_password() -> Refusal:
+    return Refusal("invalid_credentials", "wrong current password", detail="The current password is not correct")
