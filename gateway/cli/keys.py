@@ -84,13 +84,9 @@ def _write_new(path: Path, pem: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError:
-        raise CannotStart(
-            f"{path} exists already, and a key is never overwritten; name another --out"
-        ) from None
+        raise CannotStart(f"{path} exists already, and a key is never overwritten; name another --out") from None
     except OSError as error:
-        raise CannotStart(
-            f"{cannot_read(path, error)}; name a place that can be written with --out"
-        ) from None
+        raise CannotStart(f"{cannot_read(path, error)}; name a place that can be written with --out") from None
 
 
 def _to_paste(kid: str, algorithm: str, path: Path) -> str:

@@ -14,14 +14,9 @@ from typing import Final, NamedTuple
 import click
 
 import gateway
+from gateway.cli.exit_codes import FINE, INTERRUPTED, NO, UNUSABLE
 from gateway.cli.output import complain, say
-from gateway.errors import CannotStart, ConfigurationError, GatewayError, Refusal
-
-FINE: Final = 0
-NO: Final = 1
-UNUSABLE: Final = 2
-# What a shell reports for a program that Ctrl-C ended; scripts stop on it.
-INTERRUPTED: Final = 130
+from gateway.errors import ConfigurationError, GatewayError, Refusal, StorageUnavailable
 
 
 class Entry(NamedTuple):
@@ -115,11 +110,13 @@ def _report(error: Exception) -> int:
         case ConfigurationError():
             _report_problems(error)
         case Refusal():
-            complain(
-                "; ".join([error.detail, *(f"{field.field}: {field.message}" for field in error.fields)])
-            )
+            complain("; ".join([error.detail, *(f"{field.field}: {field.message}" for field in error.fields)]))
             return NO
-        case CannotStart() | GatewayError():
+        case StorageUnavailable():
+            complain(
+                f"the {error.store} cannot be used: {error.reason}; is storage.{error.store} right, and does it run?"
+            )
+        case GatewayError():
             complain(str(error))
         case _:
             complain(

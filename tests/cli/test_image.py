@@ -103,9 +103,7 @@ def test_services_wait_for_what_they_need() -> None:
 
 
 def test_only_the_gateway_is_reached_from_outside_and_only_from_this_machine() -> None:
-    published = {
-        name: service["ports"] for name, service in compose()["services"].items() if "ports" in service
-    }
+    published = {name: service["ports"] for name, service in compose()["services"].items() if "ports" in service}
     assert published == {"gateway": ["127.0.0.1:8000:8000"]}
 
 

@@ -25,9 +25,7 @@ LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"
 
 def pins(lock: str) -> dict[str, Version]:
     text = (ROOT / lock).read_text()
-    return {
-        canonicalize_name(n): Version(v) for n, v in re.findall(r"^([\w.-]+)(?:\[\S+\])?==(\S+)", text, re.M)
-    }
+    return {canonicalize_name(n): Version(v) for n, v in re.findall(r"^([\w.-]+)(?:\[\S+\])?==(\S+)", text, re.M)}
 
 
 def requirements(lock: str) -> list[str]:
@@ -77,12 +75,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_has_all_that_the_package_reads_at_run_time(wheel: Path) -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files", "gateway"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    missing = [
-        name for name in tracked.stdout.split() if (ROOT / name).exists() and not (wheel / name).exists()
-    ]
+    tracked = subprocess.run(["git", "ls-files", "gateway"], cwd=ROOT, capture_output=True, text=True, check=True)
+    missing = [name for name in tracked.stdout.split() if (ROOT / name).exists() and not (wheel / name).exists()]
     assert missing == []
     assert not (wheel / "tests").exists()
 
@@ -111,9 +105,7 @@ def test_the_demos_configuration_is_the_one_in_the_repository() -> None:
 
 
 def make(*arguments: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
-    kept = {
-        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-    }
+    kept = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     return subprocess.run(
         ["make", *arguments], cwd=folder, env={**kept, **env}, capture_output=True, text=True, timeout=60
     )

@@ -63,9 +63,7 @@ def test_help_imports_nothing_that_is_heavy() -> None:
         "import sys; from gateway.cli.program import run; run(['--help']);"
         f"sys.exit(','.join(m for m in {HEAVY} if m in sys.modules) or 0)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=30
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -134,12 +132,14 @@ PROBLEM = Problem("g.yaml", 3, 7, "routes[0].upstream", "'billing' is not define
     ("error", "code", "said"),
     [
         (CannotStart("port 8000 is taken;\nname another"), 2, "gateway: port 8000 is taken; name another\n"),
-        (StorageUnavailable("database", "refused"), 2, "gateway: database: refused\n"),
+        (
+            StorageUnavailable("database", "refused"),
+            2,
+            "gateway: the database cannot be used: refused; is storage.database right, and does it run?\n",
+        ),
         (Refusal("email_taken"), 1, "gateway: Email already registered\n"),
         (
-            Refusal(
-                "invalid_fields", fields=[FieldError("email", "is not an address")], detail="Not acceptable"
-            ),
+            Refusal("invalid_fields", fields=[FieldError("email", "is not an address")], detail="Not acceptable"),
             1,
             "gateway: Not acceptable; email: is not an address\n",
         ),
@@ -216,9 +216,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize(
-    ("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)]
-)
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)])
 def test_errors_are_red_on_a_terminal_unless_colour_is_unwanted(
     tmp_path: Path, env: dict[str, str], coloured: bool
 ) -> None:

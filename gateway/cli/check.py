@@ -1,0 +1,76 @@
+"""`gateway check`: everything that is wrong with a configuration, and what is legal but deserves a look."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from gateway.cli.configuration import Findings, examined
+from gateway.cli.exit_codes import FINE, NO, UNUSABLE
+from gateway.cli.options import config_option, json_option
+from gateway.cli.output import print_json, say
+from gateway.errors import Problem
+from gateway.settings.availability import not_available
+
+Severity = Literal["error", "warning"]
+
+
+@click.command("check")
+@config_option
+@click.option("--strict", is_flag=True, help="Fail on warnings as well.")
+@json_option
+def command(config: Path, strict: bool, as_json: bool) -> int:
+    """Find every problem of a configuration file.
+
+    Exit code 2 for a file that cannot be used, 1 for one with warnings under --strict, else 0. Nothing is started,
+    connected to or changed.
+    """
+    findings = examined(config)
+    warnings = (*findings.warnings, *_not_served_yet(findings))
+    code = UNUSABLE if findings.problems else NO if warnings and strict else FINE
+    if as_json:
+        print_json(_report(config, findings, warnings, fine=code == FINE))
+    else:
+        _show(config, findings, warnings)
+    return code
+
+
+def _not_served_yet(findings: Findings) -> tuple[Problem, ...]:
+    """Valid keys that `serve` refuses, because a gateway that ignored them would not be the one described."""
+    return not_available(findings.configuration.settings) if findings.configuration is not None else ()
+
+
+def _show(config: Path, findings: Findings, warnings: tuple[Problem, ...]) -> None:
+    for problem in sorted(findings.problems):
+        say(str(problem), colour="red")
+    for warning in sorted(warnings):
+        say(f"{warning} (warning)", colour="yellow")
+    counts = [_count(findings.problems, "problem"), _count(warnings, "warning")]
+    if findings.configuration is not None:
+        settings = findings.configuration.settings
+        served = [_count(settings.routes, "route"), _count(settings.upstreams, "upstream")]
+        counts = ["fine", *served, counts[1]] if warnings else ["fine", *served]
+    say(f"{config}: {', '.join(counts)}", colour="red" if findings.problems else "green")
+
+
+def _count(things: Iterable[object], name: str) -> str:
+    count = len(tuple(things))
+    return f"{count} {name}{'s' if count != 1 else ''}"
+
+
+def _report(config: Path, findings: Findings, warnings: tuple[Problem, ...], *, fine: bool) -> dict[str, Any]:
+    settings = findings.configuration.settings if findings.configuration is not None else None
+    return {
+        "file": str(config),
+        "fine": fine,
+        "routes": len(settings.routes) if settings else None,
+        "upstreams": len(settings.upstreams) if settings else None,
+        "problems": [_entry(problem, "error") for problem in sorted(findings.problems)],
+        "warnings": [_entry(warning, "warning") for warning in sorted(warnings)],
+    }
+
+
+def _entry(problem: Problem, severity: Severity) -> dict[str, Any]:
+    return {**asdict(problem), "severity": severity}

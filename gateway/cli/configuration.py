@@ -1,0 +1,51 @@
+"""How commands read the configuration: whole, and with everything that is wrong with it at once."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.cli.options import DEFAULT_CONFIGURATION
+from gateway.errors import CannotStart, ConfigurationError, Problem
+from gateway.identity.key_loading import key_problems
+from gateway.policy.loading import Configuration, load_configuration
+from gateway.settings.reading import read_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What one file comes to. `configuration` is None where there is a problem."""
+
+    configuration: Configuration | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+
+def examined(path: Path) -> Findings:
+    """Everything that is to be said about a file. Raises CannotStart where it cannot be read at all."""
+    _must_exist(path)
+    try:
+        configuration = load_configuration(path)
+    except ConfigurationError as error:
+        # The file is read once more for its warnings: a person who mends it wants to see them as well.
+        draft = read_settings(path, os.environ)
+        keys = key_problems(draft.settings) if draft.settings is not None else ()
+        return Findings(None, (*error.problems, *keys), draft.warnings)
+    problems = key_problems(configuration.settings)
+    return Findings(None if problems else configuration, problems, configuration.warnings)
+
+
+def loaded(path: Path) -> Configuration:
+    """The configuration of a file. Raises ConfigurationError with every problem, CannotStart without a file."""
+    findings = examined(path)
+    if findings.configuration is None:
+        raise ConfigurationError(findings.problems)
+    return findings.configuration
+
+
+def _must_exist(path: Path) -> None:
+    """A newcomer who has no configuration yet deserves more than that there is no such file."""
+    if path == DEFAULT_CONFIGURATION and not path.exists():
+        raise CannotStart(
+            f"there is no {path} here; write one (docs/configuration.md), name another with --config or "
+            "GATEWAY_CONFIG, or look around first with 'gateway demo'"
+        )

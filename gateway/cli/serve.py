@@ -1,0 +1,47 @@
+"""`gateway serve`: the gateway itself."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.cli.configuration import loaded
+from gateway.cli.options import config_option
+from gateway.cli.output import say, warn
+from gateway.errors import CannotStart, ConfigurationError
+from gateway.policy.loading import Configuration
+from gateway.server.run import serve
+from gateway.settings.availability import not_available
+
+
+@click.command("serve")
+@config_option
+@click.option("--host", help="The address to listen on, in the place of server.host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port, in the place of server.port; 0: a free one.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes, in the place of server.workers.")
+def command(config: Path, host: str | None, port: int | None, workers: int | None) -> int:
+    """Run the gateway.
+
+    It says where it listens once it answers. SIGTERM and Ctrl-C let what runs finish, for at most server.drain.
+    """
+    configuration = with_server(loaded(config), host=host, port=port, workers=workers)
+    missing = not_available(configuration.settings)
+    if missing:
+        raise ConfigurationError(missing)
+    for warning in configuration.warnings:
+        warn(str(warning))
+    return serve(configuration, announce=lambda address: say(f"listening on {address}"))
+
+
+def with_server(configuration: Configuration, **options: Any) -> Configuration:
+    """The configuration with those of the `server` settings replaced that are not None."""
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = configuration.settings
+    server = replace(settings.server, **given)
+    # The same check as that of the file: processes that share no Redis would not hear of each other's changes.
+    if server.workers > 1 and settings.storage.redis is None:
+        raise CannotStart(
+            f"{server.workers} workers need storage.redis, so that each hears of changes; set it, or run 1"
+        )
+    return replace(configuration, settings=replace(settings, server=server))

@@ -1,0 +1,238 @@
+"""Whatever is wrong when the gateway is to start is told in one line that says what to do, and it exits with 2."""
+
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import Outcome, one_plain_line, run
+
+GOOD = """\
+storage:
+  database: sqlite:///gateway.db
+upstreams:
+  web: http://127.0.0.1:9000
+routes:
+  - path: /**
+    upstream: web
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A good configuration at the place where it is looked for, to be spoilt by a test."""
+    path = tmp_path / "config" / "gateway.yaml"
+    path.parent.mkdir()
+    path.write_text(GOOD)
+    return path
+
+
+def serve(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Outcome:
+    """A `gateway serve` that is expected not to start."""
+    outcome = run("serve", "--port", "0", *arguments, folder=folder, env=env, timeout=20)
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    return outcome
+
+
+# ---- the file
+
+
+def test_no_configuration_says_how_to_get_one(tmp_path: Path) -> None:
+    line = one_plain_line(serve(tmp_path).err)
+    assert "config/gateway.yaml" in line
+    assert "--config" in line
+    assert "gateway demo" in line
+
+
+@pytest.mark.parametrize("command", [["serve"], ["check"], ["users", "list"], ["keys", "list"], ["db", "upgrade"]])
+def test_every_command_says_that_the_named_file_is_missing(tmp_path: Path, command: list[str]) -> None:
+    outcome = run(*command, "--config", "missing.yaml", folder=tmp_path)
+    assert outcome.code == 2
+    line = one_plain_line(outcome.err)
+    assert "missing.yaml: No such file or directory" in line
+
+
+def test_the_environment_names_the_file_and_the_option_wins(tmp_path: Path, config: Path) -> None:
+    env = {"GATEWAY_CONFIG": "from-environment.yaml"}
+    assert "from-environment.yaml" in run("check", folder=tmp_path, env=env).err
+    assert run("check", "--config", str(config), folder=tmp_path, env=env).code == 0
+    assert run("check", folder=tmp_path, env={"GATEWAY_CONFIG": ""}).code == 0
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path, config: Path) -> None:
+    assert "Is a directory" in one_plain_line(serve(tmp_path, "--config", "config").err)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("routes: [", "config/gateway.yaml:"),
+        ("", "config/gateway.yaml:1:1: "),
+        (GOOD + "sevrer: {}\n", "config/gateway.yaml:8:1: sevrer: "),
+        (GOOD.replace("upstream: web", "upstream: wbe"), "config/gateway.yaml:7:15: routes[0].upstream: "),
+        (GOOD + "server: {port: high}\n", "config/gateway.yaml:8:16: server.port: "),
+        (GOOD + "server: {host: '${NOWHERE_SET}'}\n", "config/gateway.yaml:8:16: server.host: "),
+        (GOOD + "  - path: /**\n    upstream: web\n", "config/gateway.yaml:8:"),
+    ],
+    ids=["broken YAML", "empty", "unknown key", "undefined upstream", "wrong type", "undefined variable", "ambiguous"],
+)
+def test_a_broken_configuration_is_told_with_its_place(tmp_path: Path, config: Path, text: str, place: str) -> None:
+    config.write_text(text)
+    problem, summary = serve(tmp_path).err.splitlines()
+    assert problem.startswith(place)
+    assert summary == "gateway: the configuration has 1 problem; nothing was done"
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path, config: Path) -> None:
+    config.write_text(GOOD.replace("upstream: web", "upstream: wbe\n    auth: maybe") + "server: {port: high}\n")
+    *problems, summary = serve(tmp_path).err.splitlines()
+    assert [problem.split(": ")[1] for problem in problems] == ["routes[0].upstream", "routes[0].auth", "server.port"]
+    assert summary == "gateway: the configuration has 3 problems; nothing was done"
+
+
+def test_what_is_not_there_yet_is_refused_and_not_ignored(tmp_path: Path, config: Path) -> None:
+    config.write_text(GOOD + "    rate_limit: {requests: 1, per: 1m, by: user}\n")
+    problem, _ = serve(tmp_path).err.splitlines()
+    assert problem.startswith("config/gateway.yaml:8:")
+    assert "not available yet" in problem
+
+
+@pytest.mark.parametrize("by_option", [True, False])
+def test_several_processes_without_a_shared_cache_are_refused(tmp_path: Path, config: Path, by_option: bool) -> None:
+    if not by_option:
+        config.write_text(GOOD + "server: {workers: 2}\n")
+    outcome = serve(tmp_path, *(["--workers", "2"] if by_option else []))
+    assert "storage.redis" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+# ---- keys
+
+
+def key(folder: Path, text: str) -> None:
+    (folder / "key.pem").write_text(text)
+    (folder / "key.pem").chmod(0o600)
+
+
+def with_key(algorithm: str = "ES256") -> str:
+    return GOOD + f'tokens:\n  keys:\n    - {{kid: k1, algorithm: {algorithm}, private_key: "${{file:key.pem}}"}}\n'
+
+
+def test_a_missing_key_file_is_told_at_its_line(tmp_path: Path, config: Path) -> None:
+    config.write_text(with_key())
+    problem = serve(tmp_path).err.splitlines()[0]
+    assert problem.startswith("config/gateway.yaml:10:")
+    assert "key.pem" in problem
+    assert "No such file" in problem
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "made_for", "said"),
+    [("ES256", None, "PEM"), ("ES256", "EdDSA", "P-256"), ("RS256", "ES256", "RSA")],
+    ids=["garbage", "another algorithm", "an EC key for RSA"],
+)
+def test_an_unreadable_key_is_told_at_its_line_and_never_shown(
+    tmp_path: Path, config: Path, algorithm: str, made_for: str | None, said: str
+) -> None:
+    if made_for is None:
+        key(tmp_path, "-----BEGIN PRIVATE KEY-----\nhunter2hunter2\n-----END PRIVATE KEY-----\n")
+    else:
+        run("keys", "generate", "--algorithm", made_for, "--out", "key.pem", folder=tmp_path)
+    config.write_text(with_key(algorithm))
+    outcome = serve(tmp_path)
+    problem = outcome.err.splitlines()[0]
+    assert problem.startswith("config/gateway.yaml:10:")
+    assert "tokens.keys[0].private_key" in problem
+    assert said in problem
+    assert "hunter2" not in outcome.err
+
+
+def test_the_made_key_must_be_a_key(tmp_path: Path, config: Path) -> None:
+    made = tmp_path / "gateway.db.key.pem"
+    made.write_text("not a key")
+    made.chmod(0o600)
+    assert "gateway.db.key.pem" in one_plain_line(serve(tmp_path).err)
+
+
+def test_the_made_key_must_not_be_readable_by_others(tmp_path: Path, config: Path) -> None:
+    run("keys", "generate", "--out", "gateway.db.key.pem", folder=tmp_path)
+    (tmp_path / "gateway.db.key.pem").chmod(0o644)
+    assert "chmod 600" in one_plain_line(serve(tmp_path).err)
+
+
+# ---- the port
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_port_in_use_says_which_and_how_to_name_another(tmp_path: Path, config: Path, taken_port: int) -> None:
+    line = one_plain_line(serve(tmp_path, "--port", str(taken_port)).err)
+    assert str(taken_port) in line
+    assert "in use" in line
+    assert "--port" in line
+
+
+def test_an_address_that_is_not_ours_is_told(tmp_path: Path, config: Path) -> None:
+    # 192.0.2.0/24 is for documentation (RFC 5737): no machine has an address of it.
+    line = one_plain_line(serve(tmp_path, "--host", "192.0.2.1").err)
+    assert "192.0.2.1" in line
+    assert "--host" in line
+
+
+# ---- the database
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:///no/such/folder/gateway.db", "sqlite:///config"],
+    ids=["a folder that is not there", "a folder"],
+)
+def test_an_sqlite_file_that_cannot_be_is_told(tmp_path: Path, config: Path, url: str) -> None:
+    config.write_text(GOOD.replace("sqlite:///gateway.db", url))
+    outcome = serve(tmp_path)
+    assert "storage.database" in outcome.err or url.removeprefix("sqlite:///") in outcome.err
+    one_plain_line(outcome.err)
+
+
+def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path, config: Path) -> None:
+    (tmp_path / "gateway.db").write_bytes(b"somebody's letter, " * 100)
+    one_plain_line(serve(tmp_path).err)
+    assert (tmp_path / "gateway.db").read_bytes() == b"somebody's letter, " * 100
+
+
+def test_an_sqlite_database_of_a_newer_gateway_is_refused_and_left_alone(tmp_path: Path, config: Path) -> None:
+    assert run("db", "upgrade", folder=tmp_path).code == 0
+    with sqlite3.connect(tmp_path / "gateway.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    for command in (["serve", "--port", "0"], ["db", "upgrade"]):
+        outcome = run(*command, folder=tmp_path)
+        assert outcome.code == 2
+        assert "newer" in one_plain_line(outcome.err)
+
+
+def test_an_unreachable_database_is_one_line_without_the_password(tmp_path: Path, config: Path) -> None:
+    run("keys", "generate", "--out", "key.pem", folder=tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]  # free again, and refusing, once this block is left
+    url = f"postgresql://gateway:hunter2@127.0.0.1:{port}/gateway"
+    config.write_text(with_key().replace("sqlite:///gateway.db", url))
+    for command in (["serve", "--port", "0"], ["db", "upgrade"], ["users", "list"]):
+        outcome = run(*command, folder=tmp_path)
+        assert outcome.code == 2
+        line = one_plain_line(outcome.err)
+        assert "database" in line
+        assert "hunter2" not in line
+
+
+def test_environment_variables_of_proxies_and_colour_change_nothing(tmp_path: Path, config: Path) -> None:
+    env = {"HTTP_PROXY": "http://192.0.2.1:1", "CLICOLOR_FORCE": "1", "TERM": "xterm-256color"}
+    assert one_plain_line(serve(tmp_path, "--host", "192.0.2.1", env=env).err)
+    assert os.listdir(tmp_path) == ["config"]
