@@ -1,0 +1,74 @@
+"""One line for each finished request: JSON for machines, aligned text for a person.
+
+A line never holds a token, and never the query, where callers put tokens. What callers choose (path, request id,
+method, user id of an external issuer) is escaped, so that one request is one line whatever it sends.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.operations.escaping import quoted, visible
+
+MAX_UNROUTED_PATH: Final = 1024  # bytes; what matched no route may be anything, and need not be kept whole
+
+_RESET: Final = "\x1b[0m"
+_DIM: Final = "\x1b[2m"
+_COLOURS: Final[Mapping[int, str]] = {2: "\x1b[32m", 3: "\x1b[36m", 4: "\x1b[33m", 5: "\x1b[31m"}
+
+
+def timestamp(now: float) -> str:
+    """Seconds since the epoch as RFC 3339, in UTC, with milliseconds: `2026-01-31T08:15:00.250Z`."""
+    seconds, milliseconds = divmod(int(now * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
+
+
+def loggable_path(target: bytes) -> bytes:
+    """The path of a request target that is not known to be canonical: without scheme, authority (it may hold a
+    password), query and fragment, and cut at MAX_UNROUTED_PATH. Empty where there is no path."""
+    path = target.partition(b"?")[0].partition(b"#")[0]
+    if not path.startswith(b"/") and path != b"*":
+        slash = path.find(b"/", path.find(b"://") + 3) if b"://" in path else -1
+        path = path[slash:] if slash >= 0 else b""
+    return path[:MAX_UNROUTED_PATH]
+
+
+# ---- JSON, in the order of a line: opening, request id, client, method, path, outcome, user, …
+# What depends on the time, the method or the route alone is made once and reused.
+
+
+def json_opening(time_text: str) -> str:
+    """A line's beginning, up to the value of `request_id`."""
+    return f'{{"time":"{time_text}","request_id":'
+
+
+def json_method(method: bytes) -> str:
+    """From after the value of `client` to before the value of `path`."""
+    return f',"method":{quoted(method.decode("latin-1"))},"path":'
+
+
+def json_outcome(route: str, status: int, code: str) -> str:
+    """From after the value of `path` to before the value of `user`."""
+    return f',"route":{quoted(route)},"status":{status},"code":{quoted(code)},"user":'
+
+
+# ---- text
+
+
+def text_line(*, time_text: str, coloured: bool, seconds: float, **said: str | int) -> str:
+    """Columns of fixed width first, then the path, then what there is to say by name.
+
+    `said` are status, method, client, path and, from there on in this order, anything else; empty ones are left out.
+    """
+    status = int(said.pop("status"))
+    method, client, path = (visible(str(said.pop(name))) for name in ("method", "client", "path"))
+    rest = "".join(f" {name}={visible(str(value))}" for name, value in said.items() if value != "")
+    dim, colour, reset = (_DIM, _COLOURS.get(status // 100, ""), _RESET) if coloured else ("", "", "")
+    return (
+        f"{dim}{time_text}{reset} {colour}{status:>3}{reset} {method:<7} {_duration(seconds):>8} {client:<15} {path}"
+        f"{dim}{rest}{reset}\n"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.1f}ms" if seconds < 10 else f"{seconds:.1f}s"

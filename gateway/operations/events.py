@@ -1,0 +1,176 @@
+"""What happens to the gateway itself, on standard error: it started, a store is out, a reload was refused, it failed.
+
+One event is one line for a person, on a terminal and in a log alike:
+
+    gateway: degraded: Redis does not answer; the database is asked instead store=redis at=2026-01-31T08:15:00.250Z
+
+The time is left out on a terminal. Only a traceback takes more lines, and they are indented: a line that begins with
+`gateway:` is always ours. Values of strangers are escaped, and what looks like a credential is taken out, because the
+messages of other libraries' exceptions are not ours to vouch for.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import select
+import sys
+import time
+from collections.abc import Callable, Hashable
+from traceback import TracebackException, walk_tb
+from types import TracebackType
+from typing import Any, Final
+
+from gateway.operations.access_log import timestamp
+from gateway.operations.escaping import printable, visible
+
+INTERVAL: Final = 60.0  # seconds between two reports of the same failure
+REMEMBERED: Final = 256  # different failures told apart within that time
+TRACEBACK_LINES: Final = 80
+PATIENCE: Final = 20  # milliseconds that one write to standard error may wait for its reader
+
+_SECRET: Final = re.compile(
+    r"eyJ[\w-]*\.[\w.-]*"  # a JWT
+    r"|gwk_[\w-]+"  # an API key
+    r"|(?<=://)[^\s/@]*(?=@)"  # user and password of a URL
+    r"|(?<=bearer )\s*[^\s\"',]+"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def event(kind: str, message: str, **facts: object) -> None:
+    """Say on standard error that something of this kind happened. Facts follow as `name=value`; None ones do not.
+
+    Never raises, and waits at most PATIENCE for a reader that does not read: then the event is lost.
+    """
+    _say(_line(kind, message, facts))
+
+
+def _line(kind: str, message: str, facts: dict[str, object]) -> str:
+    if not _on_terminal():
+        facts["at"] = timestamp(time.time())
+    said = "".join(f" {name}={visible(_scrubbed(str(value)))}" for name, value in facts.items() if value is not None)
+    return f"gateway: {kind}: {printable(_scrubbed(message))}{said}\n"
+
+
+def _scrubbed(text: str) -> str:
+    return _SECRET.sub("[secret]", text)
+
+
+class Repeats:
+    """Keeps what happens again and again from being said again and again: at most once in INTERVAL for each key, and
+    for at most REMEMBERED keys. `clock` answers seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[Hashable, tuple[float, int]] = {}  # key -> when it was said, how often it happened since
+
+    def admit(self, key: Hashable) -> int | None:
+        """None: it was said a moment ago. Else it is time to say it; the answer is how often it was kept back."""
+        now = self._clock()
+        said = self._said.get(key)
+        if said is not None and now - said[0] < INTERVAL:
+            self._said[key] = (said[0], said[1] + 1)
+            return None
+        if said is None and not self._has_room(now):
+            return None
+        self._said[key] = (now, 0)
+        return said[1] if said is not None else 0
+
+    def _has_room(self, now: float) -> bool:
+        if len(self._said) >= REMEMBERED:
+            self._said = {key: said for key, said in self._said.items() if now - said[0] < INTERVAL}
+        return len(self._said) < REMEMBERED
+
+
+class Failures:
+    """Reports exceptions that nobody expected, with their traceback: each place that fails at most once a minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._repeats = Repeats(clock)
+
+    def report(self, error: BaseException, doing: str, **facts: object) -> None:
+        """`doing` says what the gateway was at: `deciding on a request`. The same failure is told by type and place."""
+        before = self._repeats.admit((type(error), _place(error.__traceback__)))
+        if before is None:
+            return
+        facts = {**facts, "error": type(error).__name__, "repeated": before or None}
+        _say(_line("failure", doing, facts) + _traceback(error))
+
+    def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception handler for `loop.set_exception_handler`: what no callback and no task has caught."""
+        message, error = str(context.get("message", "the event loop failed")), context.get("exception")
+        if isinstance(error, BaseException):
+            self.report(error, message)
+        elif self._repeats.admit(message) is not None:
+            event("failure", message)
+
+
+class EventHandler(logging.Handler):
+    """Brings what libraries, and rooms of the gateway that cannot know this one, say through `logging` into the same
+    form. Exceptions are reported like any other failure; a message of one place at most once a minute."""
+
+    def __init__(self, failures: Failures, level: int = logging.WARNING) -> None:
+        super().__init__(level)
+        self._failures = failures
+        self._repeats = Repeats()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never raises: a message that cannot be formatted is said as it was written."""
+        try:
+            message = record.getMessage()
+        except Exception:
+            message = str(record.msg)
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            self._failures.report(error, message, logger=record.name)
+            return
+        before = self._repeats.admit((record.name, record.lineno, record.msg))
+        if before is not None:
+            event(record.levelname.lower(), message, logger=record.name, repeated=before or None)
+
+
+def _place(traceback: TracebackType | None) -> tuple[str, int]:
+    place = ("", 0)
+    for frame, line in walk_tb(traceback):
+        place = (frame.f_code.co_filename, line)
+    return place
+
+
+def _traceback(error: BaseException) -> str:
+    text = "".join(TracebackException.from_exception(error).format())
+    lines = _scrubbed(text).splitlines()
+    if len(lines) > TRACEBACK_LINES:
+        # The first lines say where it came from, the last ones what it was.
+        lines[TRACEBACK_LINES // 2 : -TRACEBACK_LINES // 2] = ["…"]
+    return "".join(f"    {printable(line)}\n" for line in lines)
+
+
+def _on_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # None, or closed
+        return False
+
+
+def _say(text: str) -> None:
+    try:
+        descriptor = sys.stderr.fileno()
+    except (AttributeError, ValueError, OSError):
+        # None, closed, or not a file (then somebody put it there to read what is said).
+        if sys.stderr is not None and not sys.stderr.closed:
+            sys.stderr.write(text)
+        return
+    _write_patiently(descriptor, text.encode("utf-8"))
+
+
+def _write_patiently(descriptor: int, data: bytes) -> None:
+    """Write as long as the reader reads. A pipe that polls writable takes PIPE_BUF bytes without blocking."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    try:
+        while data and poll.poll(PATIENCE):
+            data = data[os.write(descriptor, data[: select.PIPE_BUF]) :]
+    except OSError:
+        return  # nobody reads standard error: there is no one left to tell
