@@ -35,7 +35,7 @@ from gateway.proxy.proxy import Proxy
 from gateway.responses import problem_body, problem_fields
 from gateway.runtime import Runtime, RuntimeHolder
 from gateway.settings.model import Settings
-from gateway.stores import Stores, open_stores
+from gateway.stores import open_stores
 from gateway.ticking import Ticker
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
@@ -101,7 +101,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
             ticker=ticker,
             loop=loop,
         )
-        passwords = PasswordPool(settings.accounts.password)
+        passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
         stack.callback(passwords.close)
         accounts = Accounts(
             users=stores.users,
@@ -137,17 +137,18 @@ def _operations(runtime: Runtime, settings: Settings, keys: KeyRing) -> Mapping[
         **operation_endpoints(
             state=runtime.readiness, observer=runtime.observer, settings=settings, gauges=runtime.gauges
         ),
-        "jwks": jwks,
+        "tokens.jwks": jwks,
     }
 
 
 def _serve_own(app: Starlette, configuration: Configuration, handlers: Mapping[str, Endpoint]) -> None:
     """Serve what there is a handler for, at the paths that the policy reserves for it."""
-    app.router.routes[:] = [
-        StarletteRoute(route.pattern, handlers[route.endpoint], methods=sorted(m.decode() for m in route.methods or ()))
-        for route in configuration.policy.own
-        if route.endpoint in handlers
-    ]
+    app.router.routes.clear()
+    for route in configuration.policy.own:
+        handler = handlers.get(route.endpoint or "")
+        if handler is not None and route.methods is not None:
+            methods = sorted(method.decode("ascii") for method in route.methods)
+            app.router.routes.append(StarletteRoute(route.pattern, handler, methods=methods, name=route.name))
 
 
 def _problem(request: Request, refusal: Refusal) -> Response:

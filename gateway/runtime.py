@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
@@ -27,7 +27,8 @@ class Watched(Protocol):
 
 @dataclass(slots=True)
 class Runtime:
-    """`own` is the ASGI application that serves the gateway's own endpoints once a request is admitted to one."""
+    """`own` is the ASGI application that serves the gateway's own endpoints once a request is admitted to one;
+    `connections` are those of callers, where a face knows them."""
 
     server: ServerSettings
     gate: Gate
@@ -39,6 +40,7 @@ class Runtime:
     proxies: TrustedProxies
     ticker: Ticker
     loop: asyncio.AbstractEventLoop
+    connections: set[Any] = field(default_factory=set)
     request_ids: RequestIds = field(default_factory=RequestIds)
     _unwatched: dict[Watched, Receive] = field(default_factory=dict)
     _watchers: dict[Watched, asyncio.Task[None]] = field(default_factory=dict)
@@ -50,6 +52,13 @@ class Runtime:
         """A request head for the gate, from what a face has read."""
         sorted_ = self.rules.sort(fields)
         return RequestHead(method, target, sorted_, peer, minor=minor, made_id=self.request_ids.next())
+
+    def gauges(self) -> dict[str, float]:
+        """What the metrics page shows beside the counters, by metric name."""
+        return {
+            "gateway_connections": len(self.connections),
+            "gateway_upstream_connections": self.proxy.connections(),
+        }
 
     def watch(self, answer: Watched, receive: Receive) -> None:
         """Notice when the caller of an ASGI request leaves. A task for it costs a tenth of a quick request, so only

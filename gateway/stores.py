@@ -3,13 +3,12 @@
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from gateway.identity.directory import Directory
+from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.principals import PrincipalFactory
 from gateway.identity.records import ChangeFeed
-from gateway.policy.decide import RoleHierarchy
+from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
 from gateway.storage.database import Database
-from gateway.storage.redis import RedisCache, RedisFeed, RedisLink
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
@@ -17,11 +16,39 @@ from gateway.storage.users import Users
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What remembers. `redis` is None where one process needs none."""
+    """What remembers."""
 
     database: Database
-    redis: RedisLink | None
     users: Users
     sessions: Sessions
     directory: Directory
     feed: ChangeFeed
+
+    def degraded(self) -> tuple[str, ...]:
+        """The names of the stores that are out just now. A process without Redis has a feed that is always up."""
+        out = {"database": not self.database.available, "redis": not self.feed.connected}
+        return tuple(name for name, is_out in out.items() if is_out)
+
+
+async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
+    """Open everything; `stack` closes it. Raises CannotStart where the database cannot be used.
+
+    Redis down: the gateway starts without it and asks the database, nobody gets in by an outage.
+    """
+    database = Database.open(settings.storage.database.reveal())
+    stack.push_async_callback(database.close)
+    await prepare(database)
+    users = Users(database)
+    factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
+    directory, feed = await _directory(settings, users, factory, stack)
+    stack.push_async_callback(directory.close)
+    return Stores(database, users, Sessions(database), directory, feed)
+
+
+async def _directory(
+    settings: Settings, users: Users, factory: PrincipalFactory, stack: AsyncExitStack
+) -> tuple[Directory, ChangeFeed]:
+    if settings.storage.redis is None:
+        alone = Directory(users, factory=factory, cache_settings=settings.cache)
+        return alone, LocalFeed(alone)
+    raise NotImplementedError

@@ -102,6 +102,10 @@ class UpstreamRequest:
 class Engine(Protocol):
     """Something that speaks HTTP to the targets of one upstream."""
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are now, busy and idle."""
+
     def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
         """Send a request; `now` is the loop's time. What comes of it reaches the downstream, also the refusal to send
         it at all, but never before `open` has returned."""

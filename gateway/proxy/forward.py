@@ -99,7 +99,8 @@ def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> l
 def _with_inserted(kept: list[Field], apart: list[tuple[int, Field]]) -> list[Field]:
     """The kept fields with those set apart put back where they stood: end-to-end fields keep their order."""
     whole = list(kept)
-    for index, field in reversed(sorted(apart, key=lambda insert: insert[0])):
+    ordered = sorted(apart, key=lambda insert: insert[0])
+    for index, field in ordered[::-1]:  # from behind, so that places stay places and equal ones keep their order
         whole.insert(index, field)
     return whole
 

@@ -42,6 +42,10 @@ class Proxy:
         plan, engine = self._plans[admission.route]
         return engine.open(upstream_request(admission, plan, self._rules, length), downstream, now)
 
+    def connections(self) -> int:
+        """How many connections to upstreams there are now."""
+        return sum(engine.open_connections for engine in self.engines.values())
+
     async def close(self) -> None:
         """Close the connections to every upstream."""
         for engine in self.engines.values():

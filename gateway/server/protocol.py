@@ -76,7 +76,7 @@ class GatewayProtocol(asyncio.Protocol):
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         transport.set_write_buffer_limits(high=262144)
         peer = transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else ""

@@ -113,6 +113,7 @@ class GatewayServer(uvicorn.Server):
         runtime = self._runtime = await self._stack.enter_async_context(running(self._configuration, self._app))
         protocol: Any = partial(GatewayProtocol, runtime)
         self.config.http_protocol_class = protocol
+        runtime.connections = self.server_state.connections
         runtime.ticker.listen(self._tick)
         await super().startup(sockets)
         _settle_memory()

@@ -70,7 +70,7 @@ def _fork(worker: Worker, ready: Callable[[], None]) -> int:
 
 def _ended() -> list[tuple[int, int]]:
     """The processes that have ended since the last call, with their exit codes (128 + signal where one ended them)."""
-    ended = []
+    ended: list[tuple[int, int]] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

@@ -62,7 +62,7 @@ class UpstreamConnection(asyncio.Protocol):
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         transport.set_write_buffer_limits(high=262144)
         self._pool.connections.add(self)
         self._pool.give_back(self, self._pool.ticker.now)

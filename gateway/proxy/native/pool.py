@@ -37,6 +37,11 @@ class TargetPool:
         self._closed = False
         ticker.listen(self._tick)
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are now, busy and idle."""
+        return len(self.connections)
+
     def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> NativeExchange:
         """Send a request on an idle connection, or wait in line for one."""
         exchange = NativeExchange(self, request, downstream)
@@ -102,7 +107,7 @@ class TargetPool:
             dial.add_done_callback(self._dial_over)
 
     async def _dial(self) -> None:
-        """Make one connection. A failure is told to the first in line: it was dialled for somebody, and each has one."""
+        """Make one connection. A failure is told to the first in line: somebody had it dialled, and each has one."""
         target = self.target
         try:
             async with asyncio.timeout(self.limits.connect_timeout):

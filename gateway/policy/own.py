@@ -1,0 +1,84 @@
+"""The gateway's own endpoints: which paths are never an upstream's, and what each asks of its caller.
+
+They are routes like any other, decided by the same code. Every path is reserved from the beginning; one whose
+endpoint is not served answers 404 and still never reaches an upstream.
+"""
+
+from typing import Final, Literal, NamedTuple
+
+from gateway.policy.patterns import Pattern, parse_pattern
+from gateway.policy.route import NOTHING_MORE, Requirement, Route, with_head
+from gateway.settings.model import Settings
+
+_Access = Literal["anyone", "signed in", "admin"]
+
+
+class _Endpoint(NamedTuple):
+    name: str
+    methods: str | None  # separated by spaces, None for all
+    path: str
+    access: _Access
+    is_served: bool = False
+
+
+# Below accounts.prefix.
+_ACCOUNTS: Final = (
+    _Endpoint("accounts.register", "POST", "/register", "anyone", True),
+    _Endpoint("accounts.login", "POST", "/login", "anyone", True),
+    _Endpoint("accounts.refresh", "POST", "/refresh", "anyone", True),
+    _Endpoint("accounts.logout", "POST", "/logout", "signed in", True),
+    _Endpoint("accounts.logout_all", "POST", "/logout-all", "signed in", True),
+    _Endpoint("accounts.me", "GET", "/me", "signed in", True),
+    _Endpoint("accounts.password", "POST", "/password", "signed in", True),
+    _Endpoint("accounts.sessions.list", "GET", "/sessions", "signed in"),
+    _Endpoint("accounts.sessions.end", "DELETE", "/sessions/{id}", "signed in"),
+    _Endpoint("accounts.api_keys.list", "GET", "/api-keys", "signed in"),
+    _Endpoint("accounts.api_keys.create", "POST", "/api-keys", "signed in"),
+    _Endpoint("accounts.api_keys.delete", "DELETE", "/api-keys/{id}", "signed in"),
+    _Endpoint("admin.users.list", "GET", "/users", "admin"),
+    _Endpoint("admin.users.create", "POST", "/users", "admin"),
+    _Endpoint("admin.users.show", "GET", "/users/{id}", "admin"),
+    _Endpoint("admin.users.change", "PATCH", "/users/{id}", "admin"),
+    _Endpoint("admin.users.delete", "DELETE", "/users/{id}", "admin"),
+    _Endpoint("admin.users.revoke", "POST", "/users/{id}/revoke", "admin"),
+    _Endpoint("admin.audit", "GET", "/audit", "admin"),
+)
+# At the root.
+_ROOT: Final = (
+    _Endpoint("tokens.jwks", "GET", "/.well-known/jwks.json", "anyone", True),
+    _Endpoint("operations.health", "GET", "/_gateway/health", "anyone", True),
+    _Endpoint("operations.ready", "GET", "/_gateway/ready", "anyone", True),
+    _Endpoint("operations.metrics", "GET", "/_gateway/metrics", "anyone", True),
+    # Forward-auth: the method is that of the request that is asked about, so any may come.
+    _Endpoint("operations.verify", None, "/_gateway/verify", "anyone"),
+    _Endpoint("operations.openapi", "GET", "/_gateway/openapi.json", "anyone"),
+    _Endpoint("operations.docs", "GET", "/_gateway/docs", "anyone"),
+)
+
+
+def own_routes(settings: Settings) -> tuple[Route, ...]:
+    """The routes of all own endpoints, those that are not served included. Raises PatternError for a
+    prefix that is no path."""
+    prefix = settings.accounts.prefix.rstrip("/")
+    administrators = Requirement(any=frozenset({settings.accounts.admin_role}))
+    accounts = (_route(endpoint, prefix, administrators) for endpoint in _ACCOUNTS)
+    root = (_route(endpoint, "", administrators) for endpoint in _ROOT)
+    return (*accounts, *root)
+
+
+def reserved_for(pattern: Pattern, own: tuple[Route, ...]) -> Route | None:
+    """The own endpoint that takes every path which the pattern matches, if there is one."""
+    return next((route for route in own if route.shape.covers(pattern)), None)
+
+
+def _route(endpoint: _Endpoint, prefix: str, administrators: Requirement) -> Route:
+    methods = None if endpoint.methods is None else frozenset(endpoint.methods.encode().split())
+    return Route(
+        name=endpoint.name,
+        shape=parse_pattern(prefix + endpoint.path),
+        methods=methods and with_head(methods),
+        authentication="none" if endpoint.access == "anyone" else "required",
+        requirement=administrators if endpoint.access == "admin" else NOTHING_MORE,
+        endpoint=endpoint.name,
+        is_served=endpoint.is_served,
+    )
