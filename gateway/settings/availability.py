@@ -5,64 +5,73 @@ behaviour arrives, its row is taken out.
 """
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, Final
 
 from gateway.errors import Problem
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
 
-# Key -> whether its value asks for what is not there.
-Rows = tuple[tuple[str, Callable[[Any], bool]], ...]
+# Key, whether its value asks for what is not there, and what the one who wrote it reads.
+Row = tuple[str, Callable[[Any], bool], str]
+_LATER: Final = "is not available yet (leave it out)"
 
-
-def _is_set(value: Any) -> bool:
-    return bool(value)
-
-
-_GLOBAL: Final[Rows] = (
-    ("server.operations_port", lambda port: port is not None),
-    ("tokens.external", _is_set),
-    ("identity.assertion", _is_set),
-    ("observability.tracing", _is_set),
+_GLOBAL: Final[tuple[Row, ...]] = (
+    ("server.operations_port", lambda port: port is not None, _LATER),
+    ("tokens.external", bool, _LATER),
+    ("identity.assertion", bool, _LATER),
+    ("observability.tracing", bool, _LATER),
 )
-_UPSTREAM: Final[Rows] = (
-    ("targets", lambda targets: len(targets) > 1),
-    ("balance", lambda balance: balance == "least_requests"),
-    ("health", _is_set),
-    ("retries", lambda retries: retries > 1),
-    ("engine", lambda engine: engine == "httpx"),
+_UPSTREAM: Final[tuple[Row, ...]] = (
+    ("targets", lambda targets: len(targets) > 1, "more than one target is not available yet (one)"),
+    ("balance", lambda balance: balance == "least_requests", "least_requests is not available yet (round_robin)"),
+    ("health", bool, _LATER),
+    ("retries", lambda retries: retries > 1, "more than one retry is not available yet (0 or 1)"),
+    ("engine", lambda engine: engine == "httpx", "httpx is not available yet (native)"),
 )
-_ROUTE: Final[Rows] = (
-    ("websocket", _is_set),
-    ("rate_limit", _is_set),
-    ("shadow", _is_set),
-    ("cors", _is_set),
+_ROUTE: Final[tuple[Row, ...]] = (
+    ("websocket", bool, "is not available yet (false)"),
+    ("rate_limit", bool, _LATER),
+    ("shadow", bool, "is not available yet (false)"),
+    ("cors", bool, _LATER),
 )
-# Their defaults may be assumed in silence, but whoever writes them relies on them.
-_NOT_TO_BE_WRITTEN: Final = ("accounts.lockout",)
-_NOT_TO_BE_WRITTEN_IN_UPSTREAMS: Final = ("eject", "retry_budget")
+# Their defaults may be assumed in silence, but whoever writes a value relies on it.
+_UNLESS_DEFAULTED: Final = ("accounts.lockout",)
+_UNLESS_DEFAULTED_IN_UPSTREAMS: Final = ("eject", "retry_budget")
 
 
 def not_available(settings: Settings) -> tuple[Problem, ...]:
     """What the settings ask for and this version does not do, in the order of the file."""
-    keys = [*_of(settings, _GLOBAL, ""), *(key for key in _NOT_TO_BE_WRITTEN if key in settings.written)]
+    found = [*_asked(settings, _GLOBAL, ""), *_written(settings, _UNLESS_DEFAULTED, "", settings.written)]
     for name, upstream in settings.upstreams.items():
-        keys += _of_upstream(f"upstreams.{name}.", upstream, settings.written)
+        path = f"upstreams.{name}."
+        found += _asked(upstream, _UPSTREAM, path)
+        found += _written(upstream, _UNLESS_DEFAULTED_IN_UPSTREAMS, path, settings.written)
     for route in settings.routes:
-        keys += _of(route, _ROUTE, f"{route.key}.")
-    return tuple(
-        sorted(Problem(*settings.position_of(key), key, "is not available yet (leave it out)") for key in keys)
-    )
+        found += _asked(route, _ROUTE, f"{route.key}.")
+    return tuple(sorted(Problem(*settings.position_of(key), key, message) for key, message in found))
 
 
-def _of_upstream(path: str, upstream: UpstreamSettings, written: frozenset[str]) -> Iterator[str]:
-    yield from _of(upstream, _UPSTREAM, path)
-    yield from (f"{path}{key}" for key in _NOT_TO_BE_WRITTEN_IN_UPSTREAMS if f"{path}{key}" in written)
+def described() -> Iterator[str]:
+    """Each row, as the documentation lists it."""
+    for prefix, rows in (("", _GLOBAL), ("upstreams.NAME.", _UPSTREAM), ("routes[].", _ROUTE)):
+        for key, _, message in rows:
+            yield f"`{prefix}{key}`: {message}"
+    for prefix, keys in (("", _UNLESS_DEFAULTED), ("upstreams.NAME.", _UNLESS_DEFAULTED_IN_UPSTREAMS)):
+        yield from (f"`{prefix}{key}`: {_LATER}" for key in keys)
 
 
-def _of(section: Settings | UpstreamSettings | RouteSettings, rows: Rows, path: str) -> Iterator[str]:
-    for key, asks_for_it in rows:
-        value: Any = section
-        for name in key.split("."):
-            value = getattr(value, name)
-        if asks_for_it(value):
-            yield f"{path}{key}"
+def _asked(
+    section: Settings | UpstreamSettings | RouteSettings, rows: tuple[Row, ...], path: str
+) -> Iterator[tuple[str, str]]:
+    for key, asks_for_it, message in rows:
+        if asks_for_it(attrgetter(key)(section)):
+            yield f"{path}{key}", message
+
+
+def _written(
+    section: Settings | UpstreamSettings, keys: tuple[str, ...], path: str, written: frozenset[str]
+) -> Iterator[tuple[str, str]]:
+    for key in keys:
+        # Null asks for nothing.
+        if f"{path}{key}" in written and attrgetter(key)(section) is not None:
+            yield f"{path}{key}", _LATER

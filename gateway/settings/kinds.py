@@ -18,6 +18,7 @@ class Kind(Generic[T]):
     """What a value may be. The shape in the YAML picks one of three readings; a kind supports one or two."""
 
     words: str  # in the reference: "duration"
+    plural: str = ""  # the same of several, where it is not the word with an s
     expected: str  # in a message: "must be {expected}"
     right: str = ""  # in a message, in parentheses: what would be right
     nullable: bool = False
@@ -133,7 +134,7 @@ class Choice(ScalarKind[str]):
 
     def __init__(self, *choices: str) -> None:
         self.choices = choices
-        self.words = " \\| ".join(f"`{choice}`" for choice in choices)
+        self.words = self.plural = " | ".join(f"`{choice}`" for choice in choices)
         self.expected = f"one of {', '.join(choices[:-1])} or {choices[-1]}"
 
     def accept(self, scalar: Scalar) -> str:
@@ -169,10 +170,9 @@ class Flag(ScalarKind[bool]):
 class Whole(ScalarKind[int]):
     """A whole number within bounds, both included."""
 
-    words = "integer"
-
     def __init__(self, low: int, high: int) -> None:
         self.low, self.high = low, high
+        self.words = f"integer {low:,}–{high:,}"
         self.expected = f"a whole number from {low} to {high}"
 
     def accept(self, scalar: Scalar) -> int:
@@ -189,7 +189,7 @@ class Whole(ScalarKind[int]):
 class Share(ScalarKind[float]):
     """A fraction from 0 to 1."""
 
-    words = "number"
+    words = "number 0–1"
     expected = "a number from 0 to 1"
     right = "for example 0.2"
 
@@ -230,13 +230,13 @@ class Duration(ScalarKind[float]):
 class Size(ScalarKind[int]):
     """Bytes, written with a unit or as a bare number. `zero`: 0 is allowed and means no limit."""
 
-    words = "size"
     right = "for example 64KiB or 10MiB"
 
     def __init__(self, low: int, high: int, *, zero: bool = False) -> None:
         self.low, self.high, self.zero = low, high, zero
         bounds = f"from {format_size(low)} to {format_size(high)}"
         self.expected = f"a size {bounds}, or 0 for no limit" if zero else f"a size {bounds}"
+        self.words = f"size {format_size(low)}–{format_size(high)}{', or 0' if zero else ''}"
 
     def accept(self, scalar: Scalar) -> int:
         size = parse_size(scalar.text)

@@ -27,7 +27,7 @@ METHODS = ListOf(
 
 @section
 class RolesSettings:
-    """The roles that a route asks for; `any` and `all` together must both be met."""
+    """The roles that a route asks for, where a list is not enough. `any` and `all` together must both be met."""
 
     any: frozenset[str] | None = setting(ROLES.or_null(), "One of these is enough.", default=None)
     all: frozenset[str] | None = setting(ROLES.or_null(), "Every one of these.", default=None)

@@ -13,6 +13,7 @@ from gateway.settings.nodes import MappingNode, ScalarNode
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
 
 TARGET = Text("an http:// or https:// address", check=grammar.origin, words="address")
+TARGET.plural = "addresses"
 
 
 @section
@@ -66,7 +67,7 @@ class TlsSettings:
 
 @section
 class UpstreamSettings:
-    """A service behind the gateway."""
+    """A service behind the gateway: its address alone (`web: http://127.0.0.1:9000`), or this mapping."""
 
     name: str = field(default="")
     targets: tuple[str, ...] = setting(
