@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.expectations import passes, refuses, refuses_unparsed
 from tests.support.faces import stock
+from tests.support.gateways import SignIn
 from tests.support.processes import Account, Gateway
 from tests.support.recording import Received, RecordingUpstream
 from tests.support.wording import chunked, request
@@ -197,7 +198,7 @@ def test_no_malformed_line_smuggles_a_header(
 
 
 def test_values_of_identity_headers_are_ascii_and_encoded(
-    gateway: Gateway, upstream: RecordingUpstream, sign_in
+    gateway: Gateway, upstream: RecordingUpstream, sign_in: SignIn
 ) -> None:
     odd = sign_in("50%off+x")
     received = passes(gateway, upstream, request("/api/x", fields=[odd.line]))
@@ -205,7 +206,7 @@ def test_values_of_identity_headers_are_ascii_and_encoded(
 
 
 def test_roles_are_sorted_and_include_the_implied_ones(
-    gateway: Gateway, upstream: RecordingUpstream, admin: Account, sign_in
+    gateway: Gateway, upstream: RecordingUpstream, admin: Account, sign_in: SignIn
 ) -> None:
     received = passes(gateway, upstream, request("/api/x", fields=[admin.line]))
     says_only(received, admin, roles="admin,editor,user")

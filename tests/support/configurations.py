@@ -33,6 +33,7 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/both/**", "roles": {"all": ["editor", "auditor"]}, "upstream": "web"},
     {"path": "/**", "host": "admin.example.com", "roles": ["admin"], "upstream": "web", "name": "admin-host"},
     {"path": "/inside/**", "host": "inside.example.com", "auth": "none", "upstream": "web"},
+    {"path": "/uploads/**", "auth": "none", "max_body": 0, "upstream": "web"},
     {"path": "/small/**", "auth": "none", "max_body": "1KiB", "upstream": "web"},
     {"path": "/impatient/**", "auth": "none", "upstream": "impatient"},
     {"path": "/hasty/**", "auth": "none", "response_timeout": "250ms", "upstream": "web"},

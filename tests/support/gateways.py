@@ -23,6 +23,9 @@ PEOPLE: tuple[tuple[str, tuple[str, ...], bool], ...] = (
 )
 
 
+SignIn = Callable[[str], Account]
+
+
 class Town:
     """The gateways of a session. All share one set of keys and start from copies of one database of people."""
 
@@ -124,7 +127,7 @@ def forge(town: Town) -> Forge:
 
 
 @pytest.fixture
-def sign_in(gateway: Gateway) -> Callable[[str], Account]:
+def sign_in(gateway: Gateway) -> SignIn:
     """Signs in somebody of PEOPLE by the part of the address before the @, once for each gateway."""
     return lambda name: _signed_in(gateway, f"{name}@example.com")
 

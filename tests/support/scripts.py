@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import zlib
 from collections.abc import Iterable
 from typing import Literal
 
@@ -121,18 +122,22 @@ class Held:
 class Pouring:
     """A script that sends a long body as fast as it is taken; `sent` counts the bytes that left so far."""
 
-    def __init__(self, size: int, block: bytes) -> None:
+    def __init__(self, size: int, block: bytes, *, chunked: bool = False) -> None:
         self.size = size
         self.block = block
+        self.chunked = chunked
         self.sent = 0
 
     async def __call__(self, exchange: Exchange) -> None:
         await exchange.body()
-        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % self.size)
+        framing = "Transfer-Encoding: chunked" if self.chunked else f"Content-Length: {self.size}"
+        await exchange.send(response(200, [framing], None))
         while self.sent < self.size:
             piece = self.block[: self.size - self.sent]
-            await exchange.send(piece)
+            await exchange.send(b"%x\r\n%s\r\n" % (len(piece), piece) if self.chunked else piece)
             self.sent += len(piece)
+        if self.chunked:
+            await exchange.send(b"0\r\n\r\n")
 
 
 class Swallowing:
@@ -140,6 +145,7 @@ class Swallowing:
 
     def __init__(self, *, is_open: bool = False) -> None:
         self.taken = 0
+        self.sum = 0
         self._opened = threading.Event()
         if is_open:
             self._opened.set()
@@ -155,6 +161,7 @@ class Swallowing:
 
     def _take(self, piece: bytes) -> None:
         self.taken += len(piece)
+        self.sum = zlib.adler32(piece, self.sum)
 
 
 async def _send(exchange: Exchange, pieces: Iterable[bytes], pause: float) -> None:

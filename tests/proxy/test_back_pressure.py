@@ -1,0 +1,167 @@
+"""Large bodies pass through in flat memory: whoever is slow slows the other side down."""
+
+import threading
+import time
+import zlib
+
+import pytest
+
+from tests.support.processes import Gateway
+from tests.support.raw import Caller, MiB
+from tests.support.recording import RecordingUpstream
+from tests.support.scripts import Pouring, Swallowing, raw, response
+from tests.support.wording import request
+
+SIZE = 200 * MiB
+BLOCK = bytes(range(256)) * 256
+# What two sockets on loopback may hold in the kernel, and a little in the process: far less than the body.
+IN_BETWEEN = 40 * MiB
+GROWTH = 32 * MiB
+
+
+class Tally:
+    """Counts what comes and knows whether it is what was sent."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.sum = 0
+
+    def __call__(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self.sum = zlib.adler32(piece, self.sum)
+
+
+def expected() -> int:
+    total = 0
+    for _ in range(SIZE // len(BLOCK)):
+        total = zlib.adler32(BLOCK, total)
+    return total
+
+
+def standing_still(look, *, still: float = 0.25, timeout: float = 10.0) -> int:  # type: ignore[no-untyped-def]
+    """Wait until a count that is above zero has not moved for a while; the count."""
+    until = time.monotonic() + timeout
+    seen, since = look(), time.monotonic()
+    while time.monotonic() - since < still or not seen:
+        assert time.monotonic() < until, "it never stood still"
+        time.sleep(0.01)
+        if (now := look()) != seen:
+            seen, since = now, time.monotonic()
+    return int(seen)
+
+
+@pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
+def test_a_200_MiB_download_to_a_slow_reader_stays_flat(
+    gateway: Gateway, upstream: RecordingUpstream, chunks: bool
+) -> None:
+    pouring = Pouring(SIZE, BLOCK, chunked=chunks)
+    upstream.on("/public/large", pouring)
+    before = gateway.memory()
+    with gateway.caller(timeout=30) as caller:
+        head = caller.send(request("/public/large")).receive_head()
+        sent = standing_still(lambda: pouring.sent)
+        assert sent < IN_BETWEEN, "the upstream was read though nobody read the answer"
+        assert gateway.memory() - before < GROWTH
+        tally = Tally()
+        peak = _while_watching(gateway, lambda: caller.receive_body(head, tally))
+        assert (tally.size, tally.sum) == (SIZE, expected())
+    assert peak - before < GROWTH
+
+
+@pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
+def test_a_200_MiB_upload_to_a_slow_upstream_stays_flat(
+    gateway: Gateway, upstream: RecordingUpstream, chunks: bool
+) -> None:
+    swallowing = Swallowing()
+    upstream.on("/uploads/large", swallowing)
+    before = gateway.memory()
+    with gateway.caller(timeout=30) as caller:
+        sender = Sender(caller, chunks)
+        sender.start()
+        sent = standing_still(lambda: sender.sent)
+        assert sent < IN_BETWEEN, "the caller was read though nobody took the body"
+        assert gateway.memory() - before < GROWTH
+        swallowing.open()
+        peak = _while_watching(gateway, lambda: caller.receive("POST"))
+        sender.join(30)
+    assert swallowing.taken == SIZE
+    assert swallowing.sum == expected()
+    assert peak - before < GROWTH
+
+
+class Sender(threading.Thread):
+    """Sends a 200 MiB body as fast as it is taken."""
+
+    def __init__(self, caller: Caller, chunks: bool) -> None:
+        super().__init__(daemon=True)
+        self.caller = caller
+        self.chunks = chunks
+        self.sent = 0
+
+    def run(self) -> None:
+        framing = "Transfer-Encoding: chunked" if self.chunks else f"Content-Length: {SIZE}"
+        self.caller.send(request("/uploads/large", method="POST", fields=[framing]))
+        piece = b"%x\r\n%s\r\n" % (len(BLOCK), BLOCK) if self.chunks else BLOCK
+        for _ in range(SIZE // len(BLOCK)):
+            self.caller.send(piece)
+            self.sent += len(BLOCK)
+        if self.chunks:
+            self.caller.send(b"0\r\n\r\n")
+
+
+def _while_watching(gateway: Gateway, work) -> int:  # type: ignore[no-untyped-def]
+    """Do the work; the most memory that the gateway took meanwhile."""
+    done = threading.Event()
+    peak = [gateway.memory()]
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peak.append(gateway.memory())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watching.join()
+    return max(peak)
+
+
+def test_a_slow_reader_is_not_an_idle_upstream(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """While the gateway itself has stopped reading, the upstream's `idle_timeout` says nothing about the upstream."""
+    size = 24 * MiB
+    upstream.on("/impatient/large", Pouring(size, BLOCK))
+    with gateway.caller(timeout=30, receive_buffer=32 * 1024) as caller:
+        head = caller.send(request("/impatient/large")).receive_head()
+        time.sleep(0.8)
+        tally = Tally()
+        assert caller.receive_body(head, tally)[1]
+    assert tally.size == size
+
+
+def test_one_slow_reader_does_not_stop_the_others(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    pouring = Pouring(SIZE, BLOCK)
+    upstream.on("/public/large", pouring)
+    with gateway.caller() as slow:
+        slow.send(request("/public/large"))
+        standing_still(lambda: pouring.sent)
+        for _ in range(50):
+            assert gateway.get("/public/x").body == b"upstream"
+
+
+def test_many_slow_readers_of_small_pieces_stay_flat(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    head = response(200, ["Transfer-Encoding: chunked"], None)
+    upstream.on("/public/pieces", raw(head + b"1\r\nx\r\n" * 400_000 + b"0\r\n\r\n"))
+    before = gateway.memory()
+    callers = [gateway.caller(timeout=20, receive_buffer=8 * 1024) for _ in range(8)]
+    try:
+        for caller in callers:
+            caller.send(request("/public/pieces"))
+        time.sleep(0.5)
+        assert gateway.memory() - before < GROWTH
+        for caller in callers[:2]:
+            assert len(caller.receive().body) == 400_000
+    finally:
+        for caller in callers:
+            caller.close()

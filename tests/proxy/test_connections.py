@@ -1,0 +1,290 @@
+"""Connections to upstreams: reused and retried where that is safe, bounded, and given up with the caller."""
+
+import time
+
+import pytest
+
+from tests.support.processes import Gateway
+from tests.support.recording import Exchange, RecordingUpstream, Script
+from tests.support.scripts import Held, Swallowing, answer, in_turn, raw, response, silent
+from tests.support.waiting import eventually, within
+from tests.support.wording import chunked, request
+
+
+def hang_up(then: str) -> Script:
+    """Take the request and end the connection without a byte."""
+    return raw(then=then)  # type: ignore[arg-type]
+
+
+# ---- reuse
+
+
+def test_connections_are_reused(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    links = len(upstream.links)
+    for number in range(30):
+        method, body = (("GET", None), ("POST", b"x" * number), ("HEAD", None))[number % 3]
+        assert gateway.ask(request("/tight/x", method=method, body=body)).status == 200
+    assert len(upstream.links) - links <= 1 + 10, "only the ten HEADs may cost a connection each"
+
+
+def test_a_connection_the_upstream_closed_is_not_used_again(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """Its FIN had come before the next request did, so even a POST is safe."""
+    upstream.on("/tight/x", raw(response(200, [], b"ok"), then="fin"))
+    for _ in range(5):
+        assert gateway.ask(request("/tight/x", method="POST", body=b"body")).body == b"ok"
+        time.sleep(0.02)
+    assert len({one.link for one in upstream.requests}) == 5
+
+
+@pytest.mark.parametrize("closing", ["Connection: close", "Connection: X-A, Close", "connection: foo, CLOSE"])
+def test_a_connection_that_is_about_to_close_is_not_used_again(
+    gateway: Gateway, upstream: RecordingUpstream, closing: str
+) -> None:
+    upstream.on("/tight/x", raw(response(200, [closing], b"ok")))
+    for _ in range(3):
+        assert gateway.ask(request("/tight/x", method="POST", body=b"body")).body == b"ok"
+    assert len({one.link for one in upstream.requests}) == 3
+
+
+def test_no_caller_is_tied_to_a_connection(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    for _ in range(3):
+        assert gateway.get("/tight/x").status == 200
+    assert len({one.link for one in upstream.requests}) == 1
+
+
+# ---- stale connections
+
+
+@pytest.mark.parametrize("then", ["fin", "reset"])
+@pytest.mark.parametrize(
+    ("method", "body"), [("GET", None), ("HEAD", None), ("DELETE", None), ("OPTIONS", None), ("PUT", b"")]
+)
+def test_a_stale_connection_costs_an_idempotent_request_nothing(
+    gateway: Gateway, upstream: RecordingUpstream, method: str, body: bytes | None, then: str
+) -> None:
+    upstream.on("/tight/x", in_turn(answer(200, [], b"first"), hang_up(then), answer(200, [], b"third")))
+    assert gateway.get("/tight/x").body == b"first"
+    got = gateway.ask(request("/tight/x", method=method, body=body))
+    assert got.status == 200
+    assert got.body == (b"" if method == "HEAD" else b"third")
+    first, second, third = upstream.requests
+    assert first.link is second.link is not third.link
+    assert second.head == third.head
+
+
+@pytest.mark.parametrize("then", ["fin", "reset"])
+@pytest.mark.parametrize(("method", "body"), [("POST", None), ("POST", b"body"), ("PATCH", b"body"), ("PUT", b"body")])
+def test_a_request_that_may_have_been_done_is_not_done_twice(
+    gateway: Gateway, upstream: RecordingUpstream, method: str, body: bytes | None, then: str
+) -> None:
+    """Not idempotent, or some of its body has been sent on."""
+    upstream.on("/tight/x", in_turn(answer(), hang_up(then), answer()))
+    assert gateway.get("/tight/x").status == 200
+    assert gateway.ask(request("/tight/x", method=method, body=body)).refused() == (502, "upstream_unreachable")
+    assert len(upstream.requests) == 2
+
+
+def test_once_a_byte_of_the_response_has_come_nothing_is_retried(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on("/tight/x", in_turn(answer(), raw(b"HTTP/1.1 2", then="fin"), answer()))
+    assert gateway.get("/tight/x").status == 200
+    assert gateway.get("/tight/x").status == 502
+    assert len(upstream.requests) == 2
+
+
+def test_a_stale_connection_is_retried_once_and_not_for_ever(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on("/tight/x", in_turn(answer(), hang_up("fin")))
+    assert gateway.get("/tight/x").status == 200
+    with within(2.0):
+        assert gateway.get("/tight/x").refused() == (502, "upstream_unreachable")
+    assert 2 <= len(upstream.requests) <= 3
+
+
+# ---- the bound on connections
+
+
+def test_a_full_pool_makes_requests_wait(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    held = Held(after=response(200, [], b"first"))
+    upstream.on("/tight/held", held)
+    with gateway.caller() as first, gateway.caller() as second:
+        first.send(request("/tight/held"))
+        held.reached()
+        second.send(request("/tight/x"))
+        with pytest.raises(TimeoutError):
+            second.ended(within=0.1)
+        second.socket.settimeout(5)
+        assert len(upstream.requests) == 1
+        held.release()
+        assert first.receive().body == b"first"
+        assert second.receive().body == b"upstream"
+    assert upstream.requests[0].link is upstream.requests[1].link
+
+
+def test_a_pool_that_stays_full_is_an_overload(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    held = Held(after=response(200, [], b"first"))
+    upstream.on("/tight/held", held)
+    with gateway.caller() as first:
+        first.send(request("/tight/held"))
+        held.reached()
+        started = time.monotonic()
+        assert gateway.get("/tight/x").refused() == (503, "overloaded")
+        assert 0.3 <= time.monotonic() - started <= 1.5
+        held.release()
+        assert first.receive().body == b"first"
+    assert gateway.get("/tight/x").status == 200
+    assert len(upstream.requests) == 2
+
+
+def test_who_waits_is_served_in_order_and_who_left_is_not(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    held = Held(after=response(200, [], b"first"))
+    upstream.on("/tight/held", held)
+    with gateway.caller() as first, gateway.caller() as second, gateway.caller() as third, gateway.caller() as fourth:
+        first.send(request("/tight/held"))
+        held.reached()
+        for number, caller in ((2, second), (3, third), (4, fourth)):
+            caller.send(request(f"/tight/{number}"))
+            time.sleep(0.02)
+        third.reset()
+        time.sleep(0.05)
+        held.release()
+        assert second.receive().status == 200
+        assert fourth.receive().status == 200
+    assert [one.target for one in upstream.requests] == [b"/tight/held", b"/tight/2", b"/tight/4"]
+
+
+def test_the_pool_is_whole_again_after_every_kind_of_end(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """A place that is not given back would starve this upstream after its first broken response."""
+    endings = [
+        raw(response(200, ["Content-Length: 10"], None) + b"half", then="fin"),
+        raw(b"garbage\r\n\r\n"),
+        hang_up("reset"),
+        raw(response(204, [], None)),
+        raw(response(200, ["Connection: close"], b"ok"), then="fin"),
+        raw(response(200, [], b"ok") + b"stray"),
+    ]
+    for script in endings:
+        upstream.on("/tight/x", script)
+        with gateway.caller() as caller:
+            caller.send(request("/tight/x"))
+            caller.receive()
+        assert gateway.get("/tight/fine").status == 200
+    upstream.on("/tight/x", silent())
+    with gateway.caller() as caller:
+        caller.send(request("/tight/x"))
+        eventually(lambda: upstream.requests[-1].target == b"/tight/x")
+    assert gateway.get("/tight/fine").status == 200
+
+
+# ---- callers who leave
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("where", ["before the head", "amid a length", "amid chunks", "amid the upload"])
+def test_a_caller_who_leaves_takes_the_upstream_request_along(
+    gateway: Gateway, upstream: RecordingUpstream, where: str, how: str
+) -> None:
+    data = request("/public/x")
+    if where == "before the head":
+        upstream.on("/public/x", silent())
+    elif where == "amid the upload":
+        upstream.on("/public/x", Swallowing(is_open=True))
+        data = request("/public/x", method="POST", fields=["Content-Length: 100000"]) + b"x" * 500
+    else:
+        framing = "Content-Length: 1000" if where == "amid a length" else "Transfer-Encoding: chunked"
+        upstream.on("/public/x", Held(before=response(200, [framing], None) + b"5\r\nhello\r\n"))
+    with gateway.caller() as caller:
+        caller.send(data)
+        received = upstream.arrived()
+        if where in ("amid a length", "amid chunks"):
+            assert caller.receive_head().status == 200
+        getattr(caller, how)()
+        left = time.monotonic()
+        eventually(lambda: received.link.ended, timeout=3)
+        assert time.monotonic() - left < 1.0
+    assert received.link.ended in ("fin", "reset")
+    assert received.whole == (where != "amid the upload")
+
+
+def test_a_caller_who_leaves_takes_nobody_else_along(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    held = Held(after=response(200, [], b"still here"))
+    upstream.on("/public/held", held)
+    with gateway.caller() as staying, gateway.caller() as leaving:
+        staying.send(request("/public/held"))
+        leaving.send(request("/public/held"))
+        held.reached(2)
+        leaving.reset()
+        eventually(lambda: any(one.link.ended for one in upstream.requests))
+        held.release()
+        assert staying.receive().body == b"still here"
+
+
+# ---- response smuggling
+
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Evil: 1\r\n\r\nEVIL"
+POISONED = {
+    "after a length": ("GET", response(200, [], b"good") + EVIL),
+    "after chunks": ("GET", response(200, ["Transfer-Encoding: chunked"], None) + chunked(b"good") + EVIL),
+    "after HEAD": ("HEAD", response(200, ["Content-Length: 4"], None) + EVIL),
+    "as the body of HEAD": ("HEAD", response(200, [], b"EVIL")),
+    "after HEAD with chunks": ("HEAD", response(200, ["Transfer-Encoding: chunked"], None) + chunked(EVIL)),
+    "after 204": ("GET", response(204, [], None) + EVIL),
+    "a length with 204": ("GET", response(204, ["Content-Length: 4"], None) + EVIL),
+    "after 304": ("GET", response(304, ["Content-Length: 4"], None) + EVIL),
+    "half of one": ("GET", response(200, [], b"good") + b"H"),
+    "a line end": ("GET", response(200, [], b"good") + b"\r\n"),
+    "in 103": ("GET", b"HTTP/1.1 103 Hints\r\nContent-Length: 90\r\n\r\n" + response(200, [], b"good") + EVIL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "sent"), POISONED.values(), ids=POISONED)
+def test_what_an_upstream_says_too_much_answers_nobody(
+    gateway: Gateway, upstream: RecordingUpstream, method: str, sent: bytes
+) -> None:
+    upstream.on("/tight/x", raw(sent))
+    with gateway.caller() as caller:
+        got = caller.send(request("/tight/x", method=method)).receive(method)
+        assert b"EVIL" not in got.body
+        assert not got.head.has("x-evil")
+        assert got.body == (b"good" if got.status == 200 and method == "GET" else got.body)
+        for _ in range(3):
+            got = caller.send(request("/tight/next")).receive()
+            assert (got.status, got.body) == (200, b"upstream")
+    if sent.endswith((EVIL, b"H")):
+        assert upstream.requests[0].link is not upstream.requests[1].link
+
+
+def test_what_an_upstream_says_unasked_answers_nobody(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """It comes when the connection is idle; the next request must find another one."""
+
+    async def later(exchange: Exchange) -> None:
+        import asyncio
+
+        await exchange.body()
+        await exchange.send(response(200, [], b"good"))
+        await asyncio.sleep(0.03)
+        await exchange.send(EVIL)
+
+    upstream.on("/tight/x", later)
+    assert gateway.get("/tight/x").body == b"good"
+    eventually(lambda: upstream.requests[0].link.ended)
+    assert gateway.get("/tight/next").body == b"upstream"
+    assert upstream.requests[0].link is not upstream.requests[1].link
+
+
+def test_callers_at_once_get_each_their_own(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """Answers that come in another order than the requests went out are not mixed up."""
+    count = 24
+    holds = [Held(after=response(200, [], b"%d" % number)) for number in range(count)]
+    for number, held in enumerate(holds):
+        upstream.on(f"/public/{number}", held)
+    callers = [gateway.caller() for _ in range(count)]
+    try:
+        for number, caller in enumerate(callers):
+            caller.send(request(f"/public/{number}"))
+        for held in holds:
+            held.reached()
+        for held in reversed(holds):
+            held.release()
+        assert [caller.receive().body for caller in callers] == [b"%d" % number for number in range(count)]
+    finally:
+        for caller in callers:
+            caller.close()

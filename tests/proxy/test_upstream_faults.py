@@ -1,0 +1,289 @@
+"""Upstreams that fail, lie or fall silent: a clear refusal before the head has gone out, an abort after it."""
+
+import time
+
+import pytest
+
+from tests.support.faces import stock
+from tests.support.processes import Gateway
+from tests.support.raw import Answer, BadAnswer, NoAnswer
+from tests.support.recording import RecordingUpstream
+from tests.support.scripts import answer, raw, response, silent
+from tests.support.upstreams import Upstreams
+from tests.support.waiting import eventually, within
+from tests.support.wording import chunked, request
+
+UNREACHABLE = (502, "upstream_unreachable")
+INVALID = (502, "upstream_invalid")
+TIMEOUT = (504, "upstream_timeout")
+
+
+# ---- no upstream at all
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_upstream_that_refuses_is_unreachable(gateway: Gateway, method: str) -> None:
+    with within(1.0):
+        assert gateway.ask(request("/refusing/x", method=method)).refused() == UNREACHABLE
+
+
+def test_an_upstream_that_does_not_answer_the_dial_is_a_timeout(gateway: Gateway) -> None:
+    with within(1.5):
+        assert gateway.get("/deaf/x").refused() == TIMEOUT
+
+
+def test_an_upstream_that_went_away_is_unreachable_and_served_again_when_it_is_back(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    assert gateway.get("/public/x").status == 200
+    upstream.refuse()
+    try:
+        for _ in range(3):
+            assert gateway.get("/public/x").refused() == UNREACHABLE
+    finally:
+        upstream.accept()
+    for method in ("GET", "POST"):
+        assert gateway.ask(request("/public/x", method=method)).status == 200
+
+
+# ---- TLS
+
+
+def test_an_upstream_behind_tls_is_served(gateway: Gateway, upstreams: Upstreams, upstream: RecordingUpstream) -> None:
+    body = b"x" * 300_000
+    upstreams.secure.on("/secure/x", answer(200, ["X-A: 1"], body))
+    for _ in range(3):
+        got = gateway.ask(request("/secure/x", method="POST", body=body))
+        assert (got.status, got.body) == (200, body)
+    assert bytes(upstreams.secure.requests[-1].body) == body
+    assert upstreams.secure.requests[-1].values("x-forwarded-proto") == [b"http"]
+
+
+@pytest.mark.parametrize("path", ["/untrusted/x", "/misnamed/x"])
+def test_an_upstream_that_cannot_prove_its_name_gets_nothing(
+    gateway: Gateway, upstreams: Upstreams, upstream: RecordingUpstream, path: str
+) -> None:
+    with within(3.0):
+        assert gateway.get(path).refused() == UNREACHABLE
+    assert upstreams.secure.requests == []
+
+
+# ---- what is no response
+
+
+NOT_HTTP = {
+    "garbage": b"garbage\r\n\r\n",
+    "binary": bytes(range(256)) * 4,
+    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    "an ICY line": b"ICY 200 OK\r\n\r\n",
+    "HTTP/2.0": b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/0.9": b"HTTP/0.9 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.10": b"HTTP/1.10 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "http in lower case": b"http/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "status 99": b"HTTP/1.1 099 What\r\nContent-Length: 2\r\n\r\nok",
+    "status 0": b"HTTP/1.1 000 What\r\nContent-Length: 2\r\n\r\nok",
+    "status 600": b"HTTP/1.1 600 What\r\nContent-Length: 2\r\n\r\nok",
+    "status 999": b"HTTP/1.1 999 What\r\nContent-Length: 2\r\n\r\nok",
+    "a status of two digits": b"HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok",
+    "a status of four digits": b"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok",
+    "a status in words": b"HTTP/1.1 OK\r\nContent-Length: 2\r\n\r\nok",
+    "an unasked 101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n",
+    "a length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and a length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 5\r\n\r\nok",
+    "a list of lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 5\r\n\r\nok",
+    "a signed length": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+    "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
+    "a length in words": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok",
+    "a hexadecimal length": b"HTTP/1.1 200 OK\r\nContent-Length: 0x2\r\n\r\nok",
+    "an endless length": b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nok",
+    "gzip, chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "chunked, gzip": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "chunked, chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "chunked twice": b"HTTP/1.1 200 OK\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n2\r\nok\r\n0\r\n\r\n",
+    "quoted chunked": b'HTTP/1.1 200 OK\r\nTransfer-Encoding: "chunked"\r\n\r\n2\r\nok\r\n0\r\n\r\n',
+    "chunks in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "an unknown coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: what\r\n\r\nok",
+    "a space before the colon": b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+    "a name with a space": b"HTTP/1.1 200 OK\r\nX A: 1\r\nContent-Length: 2\r\n\r\nok",
+    "a name with a control": b"HTTP/1.1 200 OK\r\nX\x01A: 1\r\nContent-Length: 2\r\n\r\nok",
+    "an empty name": b"HTTP/1.1 200 OK\r\n: 1\r\nContent-Length: 2\r\n\r\nok",
+    "a line without a colon": b"HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nok",
+    "an obsolete fold": b"HTTP/1.1 200 OK\r\nX-A: 1\r\n 2\r\nContent-Length: 2\r\n\r\nok",
+    "a NUL": b"HTTP/1.1 200 OK\r\nX-A: 1\x002\r\nContent-Length: 2\r\n\r\nok",
+    "a bare CR": b"HTTP/1.1 200 OK\r\nX-A: 1\rX-B: 2\r\nContent-Length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.parametrize("sent", NOT_HTTP.values(), ids=NOT_HTTP)
+def test_what_is_no_response_is_a_clear_refusal(gateway: Gateway, upstream: RecordingUpstream, sent: bytes) -> None:
+    """And its connection is never used again."""
+    upstream.on("/public/x", raw(sent))
+    assert gateway.get("/public/x").refused() == INVALID
+    link = upstream.only.link
+    eventually(lambda: link.ended)
+    assert link.requests == upstream.requests[0].link.requests
+    assert gateway.get("/public/y").body == b"upstream"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"]
+)
+@pytest.mark.parametrize("then", ["fin", "reset"])
+def test_a_head_that_never_ends_is_a_refusal(
+    gateway: Gateway, upstream: RecordingUpstream, sent: bytes, then: str
+) -> None:
+    upstream.on("/public/x", raw(sent, then=then))  # type: ignore[arg-type]
+    refused = gateway.ask(request("/public/x", method="POST", body=b"x")).refused()
+    assert refused == UNREACHABLE if not sent else refused in (UNREACHABLE, INVALID)
+    assert len(upstream.requests) == 1
+
+
+def test_a_head_over_the_limit_is_a_refusal(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    for fields in (["X-Large: " + "x" * 5000], [f"X-{n}: {n}" for n in range(600)]):
+        upstream.on("/short-heads/x", answer(200, fields, b"ok"))
+        assert gateway.get("/short-heads/x").refused() == INVALID
+    upstream.on("/short-heads/x", answer(200, ["X-Large: " + "x" * 3000], b"ok"))
+    assert gateway.get("/short-heads/x").body == b"ok"
+    upstream.on("/public/x", answer(200, ["X-Large: " + "x" * 70_000], b"ok"))
+    assert gateway.get("/public/x").refused() == INVALID
+    upstream.on("/public/x", answer(200, ["X-Large: " + "x" * 60_000], b"ok"))
+    assert gateway.get("/public/x").body == b"ok"
+
+
+def test_a_head_without_end_is_cut_off(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    sent = 0
+
+    async def endless(exchange) -> None:  # type: ignore[no-untyped-def]
+        nonlocal sent
+        await exchange.send(b"HTTP/1.1 200 OK\r\nX-A: ")
+        while True:
+            await exchange.send(b"x" * 65536)
+            sent += 65536
+
+    upstream.on("/public/x", endless)
+    assert gateway.get("/public/x").refused() == INVALID
+    eventually(lambda: upstream.only.link.ended)
+    assert sent < 16 * 1024 * 1024
+
+
+# ---- silence
+
+
+@pytest.mark.parametrize("path", ["/impatient/x", "/hasty/x"])
+def test_a_response_that_does_not_come_is_a_timeout(gateway: Gateway, upstream: RecordingUpstream, path: str) -> None:
+    upstream.on(path, silent())
+    started = time.monotonic()
+    assert gateway.get(path).refused() == TIMEOUT
+    assert 0.2 <= time.monotonic() - started <= 1.2
+    assert len(upstream.requests) == 1, "a response that did not come in time is never asked for again"
+    eventually(lambda: upstream.only.link.ended)
+
+
+def test_half_a_head_is_none(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on("/hasty/x", raw(b"HTTP/1.1 200 OK\r\nContent-", *[b"x"] * 100, pause=0.05))
+    assert gateway.get("/hasty/x").refused() == TIMEOUT
+
+
+def test_the_time_of_the_upload_is_not_the_upstreams(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """`response_timeout` starts when the request has been sent on whole."""
+    for path in ("/hasty/x", "/impatient/x"):
+        with gateway.caller() as caller:
+            caller.send(request(path, method="POST", fields=["Content-Length: 4"]))
+            for byte in (b"a", b"b", b"c", b"d"):
+                time.sleep(0.12)
+                caller.send(byte)
+            assert caller.receive("POST").status == 200
+
+
+# ---- after the head has gone out
+
+
+def cut_off(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> tuple[Answer | None, str]:
+    """The answer as far as it came and how its connection ended."""
+    with gateway.caller() as caller:
+        caller.send(data)
+        try:
+            got = caller.receive()
+        except NoAnswer as none:
+            return None, none.ending
+        except BadAnswer:
+            return None, "reset"
+        return got, got.ending or caller.ended()[0]
+
+
+LENGTH = response(200, ["Content-Length: 100"], None)
+CHUNKS = response(200, ["Transfer-Encoding: chunked"], None)
+BROKEN = {
+    "a length, FIN": (LENGTH + b"half", "fin"),
+    "a length, reset": (LENGTH + b"half", "reset"),
+    "a length, nothing": (LENGTH, "fin"),
+    "chunks, FIN": (CHUNKS + b"4\r\nhalf\r\n", "fin"),
+    "chunks, FIN amid one": (CHUNKS + b"64\r\nhalf", "fin"),
+    "chunks, reset": (CHUNKS + b"4\r\nhalf\r\n", "reset"),
+    "chunks, FIN before the last line": (CHUNKS + b"4\r\nhalf\r\n0\r\n", "fin"),
+    "a bad chunk size": (CHUNKS + b"4\r\nhalf\r\nzz\r\n", "keep"),
+    "a chunk too long": (CHUNKS + b"4\r\nhalf and more\r\n0\r\n\r\n", "keep"),
+    "until the end, reset": (response(200, [], None) + b"half", "reset"),
+}
+
+
+@pytest.mark.parametrize(("sent", "then"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_response_is_never_a_truncated_success(
+    gateway: Gateway, upstream: RecordingUpstream, sent: bytes, then: str
+) -> None:
+    upstream.on("/public/x", raw(sent, then=then))  # type: ignore[arg-type]
+    with within(3.0):
+        got, _ = cut_off(gateway, upstream, request("/public/x"))
+    if got is not None:
+        assert got.refused()[0] == 502 or not got.whole, got
+    eventually(lambda: upstream.only.link.ended)
+    assert gateway.get("/public/y").body == b"upstream"
+
+
+@pytest.mark.parametrize(("sent", "then"), BROKEN.values(), ids=BROKEN)
+def test_where_the_caller_could_not_tell_otherwise_it_is_a_reset(
+    gateway: Gateway, upstream: RecordingUpstream, sent: bytes, then: str
+) -> None:
+    """HTTP/1.0: without a length a FIN is a good end."""
+    if stock(gateway.face, "aborting"):
+        pytest.skip("a stock ASGI server ends by FIN whatever happened")
+    upstream.on("/public/x", raw(sent, then=then))  # type: ignore[arg-type]
+    got, ending = cut_off(gateway, upstream, request("/public/x", version="1.0"))
+    assert ending == "reset" or (got is not None and (got.status == 502 or (got.framing == "length" and not got.whole)))
+
+
+def test_a_body_that_stops_is_given_up_on(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on("/impatient/x", raw(response(200, ["Content-Length: 100"], None) + b"half", b"x" * 96, pause=3.0))
+    started = time.monotonic()
+    got, _ = cut_off(gateway, upstream, request("/impatient/x"))
+    assert got is not None
+    assert (got.status, got.body, got.whole) == (200, b"half", False)
+    assert 0.2 <= time.monotonic() - started <= 1.5
+
+
+def test_a_slow_body_is_not(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """`idle_timeout` is between bytes, not over all of them."""
+    upstream.on("/impatient/x", raw(response(200, ["Content-Length: 6"], None), *[b"x"] * 6, pause=0.1))
+    assert gateway.get("/impatient/x").body == b"xxxxxx"
+
+
+def test_an_event_stream_may_be_silent(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    head = response(200, ["Content-Type: text/event-stream; charset=utf-8", "Transfer-Encoding: chunked"], None)
+    upstream.on("/impatient/x", raw(head, chunked(b"data: x\n\n"), pause=0.7))
+    got = gateway.get("/impatient/x")
+    assert (got.body, got.whole) == (b"data: x\n\n", True)
+
+
+def test_an_early_end_of_the_upload_side_does_not_hang_the_caller(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    """The upstream resets while the body is still coming and has said nothing: a refusal, not silence."""
+
+    async def slam(exchange) -> None:  # type: ignore[no-untyped-def]
+        exchange.reset()
+
+    upstream.on("/public/x", slam)
+    with gateway.caller() as caller, within(3.0):
+        caller.send(request("/public/x", method="POST", fields=["Content-Length: 1000000"]) + b"x" * 1000)
+        assert caller.receive("POST").refused() == UNREACHABLE
