@@ -6,12 +6,10 @@ from typing import Final
 from gateway.errors import ConfigurationError, Problem
 from gateway.identity.keyfile import ephemeral_key, kept_key
 from gateway.identity.keys import KeyRing, SigningKey, UnusableKey
+from gateway.settings.checks import is_in_memory
 from gateway.settings.model import KeySettings, Settings
 
-_NO_KEYS: Final = (
-    "no signing key, and PostgreSQL leaves no place to keep one that is made (run `gateway keys generate`, "
-    "and name the key here)"
-)
+_NO_KEYS: Final = "must name a signing key, because one that replicas share cannot be made (gateway keys generate)"
 
 
 def key_ring(settings: Settings) -> KeyRing:
@@ -45,19 +43,18 @@ def key_problems(settings: Settings) -> tuple[Problem, ...]:
 
 
 def made_key_path(settings: Settings) -> Path | None:
-    """Where the key that is made for an SQLite database is kept; None where the database is in memory
-    only.
-    """
-    database = settings.storage.database.reveal().partition("://")[2].removeprefix("/").partition("?")[0]
-    return None if database in ("", ":memory:") else Path(f"{database}.key.pem")
+    """Where the key that is made for an SQLite database is kept; None where the database is in memory only."""
+    address = settings.storage.database.reveal()
+    if is_in_memory(address):
+        return None
+    return Path(address.partition("://")[2].removeprefix("/").partition("?")[0] + ".key.pem")
 
 
 def _signing_key(key: KeySettings) -> SigningKey:
     if key.secret is not None:
         return SigningKey.from_secret(key.secret.reveal(), key.algorithm, key.kid)
-    if key.private_key is not None:
-        return SigningKey.from_pem(key.private_key.reveal(), key.algorithm, key.kid)
-    raise UnusableKey("missing")
+    pem = key.private_key.reveal() if key.private_key is not None else ""
+    return SigningKey.from_pem(pem, key.algorithm, key.kid)
 
 
 def _problem(settings: Settings, key: str, message: str) -> Problem:

@@ -34,62 +34,39 @@ class UnusableKey(GatewayError):
 
 
 class _Kind(NamedTuple):
-    """What makes a key of some algorithm: its type in words, and what is wrong with another one, if
-    anything.
-    """
+    """What an algorithm takes for a key, in words and as a test."""
 
     words: str
-    fault: Callable[[PublicKey | bytes], str | None]
+    fits: Callable[[PublicKey | bytes], bool]
 
 
 def _secret(least: int) -> _Kind:
     # RFC 7518 3.2: a key of at least the size of the hash.
-    def fault(key: PublicKey | bytes) -> str | None:
-        if not isinstance(key, bytes):
-            return "is no secret"
-        return f"has {len(key)} bytes (at least {least} are needed)" if len(key) < least else None
-
-    return _Kind(f"a secret of at least {least} bytes", fault)
-
-
-def _rsa_fault(key: PublicKey | bytes) -> str | None:
-    if not isinstance(key, rsa.RSAPublicKey):
-        return "is no RSA key"
-    return (
-        f"has {key.key_size} bits (at least {MIN_RSA_BITS} are needed)"
-        if key.key_size < MIN_RSA_BITS
-        else None
-    )
+    return _Kind(f"a secret of at least {least} bytes", lambda key: isinstance(key, bytes) and len(key) >= least)
 
 
 def _curve(curve: type[ec.EllipticCurve], name: str) -> _Kind:
     # RFC 7518 3.4: ES256 is P-256, and nothing else.
-    def fault(key: PublicKey | bytes) -> str | None:
-        good = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, curve)
-        return None if good else f"is no elliptic curve key on {name}"
-
-    return _Kind(f"an elliptic curve key on {name}", fault)
-
-
-def _ed25519_fault(key: PublicKey | bytes) -> str | None:
-    return None if isinstance(key, ed25519.Ed25519PublicKey) else "is no Ed25519 key"
+    return _Kind(
+        f"an elliptic curve key on {name}",
+        lambda key: isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, curve),
+    )
 
 
-_RSA: Final = _Kind(f"an RSA key of at least {MIN_RSA_BITS} bits", _rsa_fault)
+_RSA: Final = _Kind(
+    f"an RSA key of at least {MIN_RSA_BITS} bits",
+    lambda key: isinstance(key, rsa.RSAPublicKey) and key.key_size >= MIN_RSA_BITS,
+)
+_ED25519: Final = _Kind("an Ed25519 key", lambda key: isinstance(key, ed25519.Ed25519PublicKey))
 _KINDS: Final[Mapping[str, _Kind]] = {
     "HS256": _secret(32),
     "HS384": _secret(48),
     "HS512": _secret(64),
-    "RS256": _RSA,
-    "RS384": _RSA,
-    "RS512": _RSA,
-    "PS256": _RSA,
-    "PS384": _RSA,
-    "PS512": _RSA,
+    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), _RSA),
     "ES256": _curve(ec.SECP256R1, "P-256"),
     "ES384": _curve(ec.SECP384R1, "P-384"),
     "ES512": _curve(ec.SECP521R1, "P-521"),
-    "EdDSA": _Kind("an Ed25519 key", _ed25519_fault),
+    "EdDSA": _ED25519,
 }
 _IMPLEMENTATIONS: Final[Mapping[str, Algorithm]] = {
     name: algorithm for name, algorithm in get_default_algorithms().items() if name in _KINDS
@@ -107,10 +84,10 @@ class VerifyingKey:
 
     def __init__(self, public: PublicKey | bytes, algorithm: str, kid: str | None = None) -> None:
         if algorithm not in _KINDS:
-            raise UnusableKey(f"{algorithm} is no algorithm the gateway knows ({', '.join(ALGORITHMS)})")
-        fault = _KINDS[algorithm].fault(public)
-        if fault is not None:
-            raise UnusableKey(f"the key {fault}; {algorithm} takes {_KINDS[algorithm].words}")
+            raise UnusableKey(f"no algorithm '{algorithm}' is known here ({', '.join(ALGORITHMS)})")
+        kind = _KINDS[algorithm]
+        if not kind.fits(public):
+            raise UnusableKey(f"must be {kind.words} for {algorithm}, found {_in_words(public)}")
         self.algorithm = algorithm
         self._implementation = _IMPLEMENTATIONS[algorithm]
         self._public = self._prepared(public)
@@ -136,7 +113,8 @@ class VerifyingKey:
             prepared: PublicKey | bytes = self._implementation.prepare_key(key)
         except InvalidKeyError:
             # Whoever knows a public key could sign with it, were its text ever taken for a secret.
-            raise UnusableKey("a PEM, SSH, DER or JWK text is no secret; its owner hands it out") from None
+            message = "must be a random secret, found a key or certificate, of which others have a part"
+            raise UnusableKey(f"{message} (openssl rand -hex 32)") from None
         return prepared
 
     def _members(self) -> dict[str, Any]:
@@ -195,21 +173,34 @@ class KeyRing:
         return {"keys": [jwk for key in self._keys.values() if (jwk := key.jwk()) is not None]}
 
 
+def _in_words(key: PublicKey | bytes) -> str:
+    match key:
+        case bytes():
+            return f"a secret of {len(key)} bytes"
+        case rsa.RSAPublicKey():
+            return f"an RSA key of {key.key_size} bits"
+        case ec.EllipticCurvePublicKey():
+            return f"an elliptic curve key on {key.curve.name}"
+        case ed25519.Ed25519PublicKey():
+            return "an Ed25519 key"
+
+
 def _private_key(pem: bytes) -> PrivateKey:
     try:
         key = load_pem_private_key(pem, password=None)
     except TypeError:
-        raise UnusableKey("the private key is encrypted; give it without a passphrase") from None
+        raise UnusableKey("must be a private key without a passphrase, found an encrypted one") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise UnusableKey(_not_private(pem)) from None
+        found = "a public one" if _is_public(pem) else "something else"
+        raise UnusableKey(f"must be a private key in PEM form, found {found}") from None
     if not isinstance(key, PrivateKey):
-        raise UnusableKey(f"keys of the type {type(key).__name__} are not known here")
+        raise UnusableKey(f"must be an elliptic curve, RSA or Ed25519 key, found {type(key).__name__}")
     return key
 
 
-def _not_private(pem: bytes) -> str:
+def _is_public(pem: bytes) -> bool:
     try:
         load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
-        return "this is no private key in PEM form (-----BEGIN PRIVATE KEY-----)"
-    return "this is a public key; the private one is needed to sign"
+        return False
+    return True

@@ -79,26 +79,27 @@ def test_a_signature_of_one_algorithm_is_none_of_another_with_the_same_key(signi
 @pytest.mark.parametrize(
     ("key", "algorithm", "why"),
     [
-        (P384, "ES256", "no elliptic curve key on P-256"),
-        (K256, "ES256", "no elliptic curve key on P-256"),
-        (RSA, "ES256", "no elliptic curve key on P-256"),
-        (SECRET, "ES256", "no elliptic curve key on P-256"),
-        (P256, "ES384", "no elliptic curve key on P-384"),
-        (P256, "ES512", "no elliptic curve key on P-521"),
-        (P256, "RS256", "no RSA key"),
-        (SECRET, "PS256", "no RSA key"),
-        (SMALL_RSA, "RS256", "has 1024 bits (at least 2048 are needed)"),
-        (SMALL_RSA, "PS512", "has 1024 bits (at least 2048 are needed)"),
-        (P256, "EdDSA", "no Ed25519 key"),
-        (SECRET, "EdDSA", "no Ed25519 key"),
-        (P256, "HS256", "is no secret"),
-        (b"", "HS256", "has 0 bytes (at least 32 are needed)"),
-        (SECRET[:31], "HS256", "has 31 bytes (at least 32 are needed)"),
-        (SECRET[:47], "HS384", "has 47 bytes (at least 48 are needed)"),
-        (SECRET[:63], "HS512", "has 63 bytes (at least 64 are needed)"),
-        (P256, "none", "no algorithm the gateway knows"),
-        (P256, "es256", "no algorithm the gateway knows"),
-        (SECRET, "", "no algorithm the gateway knows"),
+        (P384, "ES256", "an elliptic curve key on P-256 for ES256, found"),
+        (K256, "ES256", "an elliptic curve key on P-256 for ES256, found"),
+        (RSA, "ES256", "an elliptic curve key on P-256 for ES256, found"),
+        (SECRET, "ES256", "an elliptic curve key on P-256 for ES256, found"),
+        (P256, "ES384", "an elliptic curve key on P-384 for ES384, found an elliptic curve key on secp256r1"),
+        (P256, "ES512", "an elliptic curve key on P-521 for ES512, found an elliptic curve key on secp256r1"),
+        (P256, "RS256", "an RSA key of at least 2048 bits for RS256, found an elliptic"),
+        (SECRET, "PS256", "an RSA key of at least 2048 bits for PS256, found a secret of 64 bytes"),
+        (SMALL_RSA, "RS256", "at least 2048 bits for RS256, found an RSA key of 1024 bits"),
+        (SMALL_RSA, "PS512", "at least 2048 bits for PS512, found an RSA key of 1024 bits"),
+        (P256, "EdDSA", "an Ed25519 key for EdDSA, found"),
+        (SECRET, "EdDSA", "an Ed25519 key for EdDSA, found"),
+        (ED25519, "RS256", "found an Ed25519 key"),
+        (P256, "HS256", "a secret of at least 32 bytes for HS256, found"),
+        (b"", "HS256", "at least 32 bytes for HS256, found a secret of 0 bytes"),
+        (SECRET[:31], "HS256", "at least 32 bytes for HS256, found a secret of 31 bytes"),
+        (SECRET[:47], "HS384", "at least 48 bytes for HS384, found a secret of 47 bytes"),
+        (SECRET[:63], "HS512", "at least 64 bytes for HS512, found a secret of 63 bytes"),
+        (P256, "none", "is known here (HS256, "),
+        (P256, "es256", "is known here (HS256, "),
+        (SECRET, "", "is known here (HS256, "),
     ],
 )
 def test_a_key_of_another_kind_or_too_weak_is_refused(key: Any, algorithm: str, why: str) -> None:
@@ -136,22 +137,25 @@ def _certificate() -> x509.Certificate:
 
 @pytest.mark.parametrize("secret", public_texts(), ids=lambda text: repr(text[:24]))
 def test_cve_2022_29217_and_2026_48526_the_text_of_a_public_key_is_no_secret(secret: bytes) -> None:
-    with pytest.raises(UnusableKey, match="is no secret"):
+    with pytest.raises(UnusableKey, match="must be a random secret"):
         SigningKey(secret, "HS256", "k")
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "no private key in PEM form"),
-        ("garbage", "no private key in PEM form"),
-        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "no private key in PEM form"),
-        (pem(P256)[:-40], "no private key in PEM form"),
-        ("\udcff", "no private key in PEM form"),
-        (public_pem(P256), "this is a public key"),
+        ("", "must be a private key in PEM form, found something else"),
+        ("garbage", "must be a private key in PEM form, found something else"),
+        (
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
+            "must be a private key in PEM form, found something else",
+        ),
+        (pem(P256)[:-40], "must be a private key in PEM form, found something else"),
+        ("\udcff", "must be a private key in PEM form, found something else"),
+        (public_pem(P256), "must be a private key in PEM form, found a public one"),
         (pem(P256, BestAvailableEncryption(b"secret")), "encrypted"),
-        (pem(dsa.generate_private_key(2048)), "DSAPrivateKey are not known here"),
-        (pem(ed448.Ed448PrivateKey.generate()), "Ed448PrivateKey are not known here"),
+        (pem(dsa.generate_private_key(2048)), "RSA or Ed25519 key, found DSAPrivateKey"),
+        (pem(ed448.Ed448PrivateKey.generate()), "RSA or Ed25519 key, found Ed448PrivateKey"),
     ],
 )
 def test_a_text_that_is_no_private_key_is_refused_in_words(text: str, why: str) -> None:
