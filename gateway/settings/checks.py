@@ -61,7 +61,7 @@ def _check_server(settings: Settings, reader: Reader) -> None:
     else:
         _warn_of_wide_networks(server.trusted_proxies, reader)
     if server.operations_port and server.operations_port == server.port:
-        message = f"must be another port than server.port, found {server.port} for both"
+        message = f"must be another port than server.port, found {server.port} for both (another one)"
         reader.report_at("server.operations_port", message)
 
 

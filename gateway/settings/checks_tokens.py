@@ -5,8 +5,9 @@ from ipaddress import ip_address
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from gateway.settings.grammar import web_address
 from gateway.settings.model import ExternalSettings, KeySettings, Settings
-from gateway.settings.reader import Reader
+from gateway.settings.reader import Reader, Unacceptable, quoted
 
 T = TypeVar("T")
 
@@ -72,10 +73,20 @@ def _check_external(path: str, external: ExternalSettings, reader: Reader) -> No
         message = "maps nothing without roles_claim (for example roles_claim: realm_access.roles)"
         reader.report_at(f"{path}.role_map", message)
     source = "issuer" if external.jwks_url is None else "jwks_url"
-    address = getattr(external, source)
+    if f"{path}.jwks_url" not in reader.rejected:
+        _check_address(f"{path}.{source}", getattr(external, source), reader)
+
+
+def _check_address(path: str, address: str, reader: Reader) -> None:
+    """Where the keys of an issuer come from."""
+    try:
+        web_address(address)
+    except Unacceptable as error:  # an issuer whose keys are to be found by discovery
+        reader.report_at(path, f"{error.message} without jwks_url, found {quoted(address)} ({error.right})")
+        return
     if address.startswith("http:") and not _is_local(address):
         message = "is not https: whoever is on the way can put keys of his own there (https://)"
-        reader.warn_at(f"{path}.{source}", message)
+        reader.warn_at(path, message)
 
 
 def _is_local(address: str) -> bool:

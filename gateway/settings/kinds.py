@@ -18,7 +18,6 @@ class Kind(Generic[T]):
     """What a value may be. The shape in the YAML picks one of three readings; a kind supports one or two."""
 
     words: str  # in the reference: "duration"
-    plural: str = ""  # the same of several, where it is not the word with an s
     expected: str  # in a message: "must be {expected}"
     right: str = ""  # in a message, in parentheses: what would be right
     nullable: bool = False
@@ -54,6 +53,10 @@ class Kind(Generic[T]):
     def read_mapping(self, node: MappingNode, path: str, reader: Reader) -> T | Invalid:
         reader.wrong(node, path, self.unacceptable(), kind_of(node))
         return INVALID
+
+    def several(self) -> str:
+        """What the reference calls more than one of them."""
+        return f"{self.words}es" if self.words.endswith("s") else f"{self.words}s"
 
     def unacceptable(self, right: str = "") -> Unacceptable:
         """The usual complaint: it must be what this kind expects."""
@@ -134,13 +137,17 @@ class Choice(ScalarKind[str]):
 
     def __init__(self, *choices: str) -> None:
         self.choices = choices
-        self.words = self.plural = " | ".join(f"`{choice}`" for choice in choices)
+        self.words = " | ".join(f"`{choice}`" for choice in choices)
         self.expected = f"one of {', '.join(choices[:-1])} or {choices[-1]}"
+
+    def several(self) -> str:
+        return self.words
 
     def accept(self, scalar: Scalar) -> str:
         if scalar.value in self.choices:
             return scalar.text
-        raise self.unacceptable(scalar.text.lower() if scalar.text.lower() in self.choices else "")
+        alike = [choice for choice in self.choices if choice.lower() == scalar.text.lower()]
+        raise self.unacceptable(alike[0] if alike else "")
 
     def schema(self) -> JsonSchema:
         return self.either({"enum": list(self.choices)})
@@ -257,5 +264,5 @@ def text_of(scalar: Scalar, expected: str) -> str:
     """The text of a scalar where a string is due. What was put in is a string, whatever it looks like."""
     if scalar.source or isinstance(scalar.value, str):
         return scalar.text
-    right = f'in quotes: "{scalar.text}"' if scalar.text and not scalar.hidden else ""
+    right = "" if scalar.is_null else f'in quotes: "{scalar.text}"'
     raise Unacceptable(f"must be {expected}", right)

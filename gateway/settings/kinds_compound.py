@@ -17,7 +17,7 @@ class ListOf(Kind[tuple[T, ...]]):
     def __init__(self, kind: Kind[T], expected: str, *, least: int = 0, right: str = "") -> None:
         self.kind = kind
         self.expected = expected
-        self.words = f"list of {kind.plural or f'{kind.words}s'}"
+        self.words = f"list of {kind.several()}"
         self.least = least
         self.right = right
 

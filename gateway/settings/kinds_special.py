@@ -127,8 +127,8 @@ class StoreAddress(ScalarKind[Secret]):
             return scalar.found
         if "://" in scalar.text:
             return quoted(Secret(scalar.text).shown)
-        # `host=db password=…`, `user:password@db`: shown only if it cannot hold one.
-        return "a value that is not shown" if set("=@:") & set(scalar.text) else scalar.found
+        # `host=db password=…` and `user:password@db` are no addresses here, but hold passwords all the same.
+        return "a value that is not shown" if set("=@") & set(scalar.text) else scalar.found
 
     def write(self, value: Secret) -> str:
         return value.shown

@@ -67,9 +67,7 @@ class KeySettings:
 class ExternalSettings:
     """An issuer whose tokens are accepted beside the gateway's own."""
 
-    issuer: str = setting(
-        Text("the address of an issuer", check=web_address, words="address"), "The `iss` claim of its tokens."
-    )
+    issuer: str = setting(Text("an issuer"), "The `iss` claim of its tokens; without `jwks_url`, its address.")
     audience: str = setting(Text("an audience"), "The `aud` claim that its tokens must hold.")
     name: str = setting(Text("a name", check=name), "Its users get the id `NAME|SUB`, which equals no local one.")
     jwks_url: str | None = setting(

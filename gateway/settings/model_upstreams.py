@@ -13,7 +13,6 @@ from gateway.settings.nodes import MappingNode, ScalarNode
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
 
 TARGET = Text("an http:// or https:// address", check=grammar.origin, words="address")
-TARGET.plural = "addresses"
 
 
 @section

@@ -153,10 +153,10 @@ def kind_of(node: Node) -> str:
 
 
 def known(names: Iterable[str]) -> str:
-    """`known: api, web`, for a name that is not defined; long lists are cut."""
+    """`known: api, web`, for a name that is not there; long lists are cut."""
     everything = sorted(names)
     if not everything:
-        return "none is defined"
+        return "there is none"
     more = f" and {len(everything) - MOST_LISTED} more" if len(everything) > MOST_LISTED else ""
     return f"known: {', '.join(everything[:MOST_LISTED])}{more}"
 
