@@ -28,7 +28,8 @@ class Peer:
 class RequestHead:
     """A request head as a face has read it: nothing decided yet, everything the decision needs.
 
-    `target` is the request target as it was sent, `minor` the 0 or 1 of HTTP/1.x. `request_id` is the caller's where
+    `target` is the request target as it was sent, `minor` the 0 or 1 of HTTP/1.x, 2
+    for any later version. `request_id` is the caller's where
     that is acceptable, else `made_id`.
     """
 

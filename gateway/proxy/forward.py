@@ -16,6 +16,8 @@ from gateway.wire.fields import Action, Field, FieldRules, list_members
 # What Connection may name without meaning a field to take out.
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 _CONNECTION_OPTIONS: Final = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
+# RFC 9110 7.6.3: the protocol by which the request came to us. 2 stands for whatever an ASGI server speaks beyond.
+_VERSIONS: Final = (b"1.0", b"1.1", b"2")
 
 
 class ForwardPlan:
@@ -122,12 +124,12 @@ def _forwarding_lines(request: RequestHead) -> bytes:
         address = _appended(fields.forwarded_for, address)
         scheme = _appended(fields.forwarded_proto, scheme)
         host = _appended(fields.forwarded_host, host) if host else fields.forwarded_host
-    return b"X-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%bVia: 1.%d gateway\r\n" % (
+    return b"X-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%bVia: %b gateway\r\n" % (
         request.request_id,
         address,
         scheme,
         b"X-Forwarded-Host: %b\r\n" % host if host else b"",
-        request.minor,
+        _VERSIONS[request.minor],
     )
 
 

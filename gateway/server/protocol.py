@@ -117,6 +117,9 @@ class GatewayProtocol(asyncio.Protocol):
         self._stalled = None
         if self._exchange is not None:
             self._exchange.resume()
+        elif self._phase == Phase.HEAD and self._buffer:
+            self._resume_reading()
+            self._advance()
 
     def shutdown(self) -> None:
         """uvicorn drains: an idle connection is closed now, a busy one after its answer."""
@@ -136,14 +139,15 @@ class GatewayProtocol(asyncio.Protocol):
                 pass
         finally:
             self._advancing = False
-        if len(self._buffer) > _HELD and self._phase == Phase.WAIT:
+        if len(self._buffer) > _HELD and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def _step(self) -> bool:
         """Take one piece; False when nothing more can be taken now."""
         phase = self._phase
         if phase == Phase.HEAD:
-            return self._read_head()
+            # A caller who does not take its answers gets no more of them made.
+            return self._stalled is None and self._read_head()
         if phase == Phase.BODY and self._exchange is not None:
             return self._read_body()
         if phase == Phase.DISCARD:
@@ -173,6 +177,7 @@ class GatewayProtocol(asyncio.Protocol):
         request = runtime.head(heads.method, heads.target, heads.fields, self._peer, heads.minor)
         answer = self._answer = Answer(self, request, self.loop.time(), not heads.keep_alive)
         self._deadline = None
+        self._phase = Phase.BODY  # for all that is known yet: what follows may have to be read over
         try:
             self._left, self._chunked = heads.framing(request)
             if heads.method == b"CONNECT":
@@ -196,6 +201,7 @@ class GatewayProtocol(asyncio.Protocol):
         self._deciding = None
         if self._answer is answer:
             self._proceed(decision, answer)
+            self._resume_reading()
             self._advance()
 
     def _proceed(self, decision: Admission | Refusal, answer: Answer) -> None:
@@ -361,7 +367,9 @@ class GatewayProtocol(asyncio.Protocol):
         """Ready for the next request; what of it has come already is read now."""
         self._phase = Phase.HEAD
         self._deadline = self.runtime.ticker.after(self.runtime.server.keep_alive)
-        if self._buffer:
+        if self.draining:
+            self.transport.close()
+        elif self._buffer:
             self._resume_reading()
             self._advance()
 

@@ -256,13 +256,13 @@ def accepted(raw: bytes, *, relaxed: bool) -> Target:
 
 
 @given(any_targets, st.booleans())
-@settings(max_examples=1500)
+@settings(max_examples=400)
 def test_a_target_is_refused_or_understood_and_nothing_else_is_raised(raw: bytes, relaxed: bool) -> None:
     refused(raw, relaxed=relaxed)
 
 
 @given(nasty_targets, st.booleans())
-@settings(max_examples=1500)
+@settings(max_examples=400)
 @example(b"/a%252%65", True)
 @example(b"//a//%2561", True)
 def test_canonicalisation_is_idempotent(raw: bytes, relaxed: bool) -> None:
@@ -272,14 +272,14 @@ def test_canonicalisation_is_idempotent(raw: bytes, relaxed: bool) -> None:
 
 
 @given(nasty_targets)
-@settings(max_examples=1500)
+@settings(max_examples=400)
 def test_what_strict_accepts_relaxed_accepts_in_the_same_form(raw: bytes) -> None:
     target = accepted(raw, relaxed=False)
     assert canonical_target(raw, relaxed=True) == target
 
 
 @given(nasty_targets, st.booleans())
-@settings(max_examples=1500)
+@settings(max_examples=400)
 def test_an_accepted_path_is_clean_at_every_depth_of_decoding(raw: bytes, relaxed: bool) -> None:
     path: bytes = accepted(raw, relaxed=relaxed).path
     assert path.startswith(b"/")

@@ -1,0 +1,75 @@
+"""Which fields of a request go on, end here, or are read by the gateway."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.wire.fields import HOP_BY_HOP, FieldRules, fold, list_members
+
+IDENTITY = ("X-User-Id", "X-User-Email", "X-User-Roles")
+
+token = st.text("abcXYZ019_.-", min_size=1, max_size=12).map(str.encode)
+value = st.binary(max_size=20).map(lambda raw: raw.translate(None, b"\r\n\0"))
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [b"X-User-Id", b"x-user-id", b"X_User_Id", b"X.User.Id", b"X-USER_id", b"x.user-ID", b"X-Request_Id", b"X_Forwarded_For"]
+    + [b"Content_Length", b"Transfer.Encoding", b"Proxy_Authorization"],
+)
+def test_a_name_that_an_upstream_could_take_for_one_of_ours_never_goes_on(spelling: bytes) -> None:
+    assert FieldRules(IDENTITY).sort([(spelling, b"root")]).kept == []
+
+
+@pytest.mark.parametrize("name", sorted(HOP_BY_HOP))
+def test_hop_by_hop_fields_end_here(name: bytes) -> None:
+    assert FieldRules().sort([(name.title(), b"x")]).kept == []
+
+
+def test_end_to_end_fields_keep_their_spelling_their_order_and_their_duplicates() -> None:
+    fields = [(b"aCCept", b"a"), (b"Cookie", b"1"), (b"X-A", b"1"), (b"Cookie", b"2"), (b"x-a", b"2")]
+    assert FieldRules(IDENTITY).sort(fields).kept == fields
+
+
+def test_what_only_a_trusted_proxy_may_say_is_set_apart_with_its_place() -> None:
+    fields = [(b"A", b"1"), (b"X-Forwarded-Prefix", b"/p"), (b"B", b"2"), (b"X-Real_IP", b"1.2.3.4"), (b"Forwarded", b"for=x")]
+    sorted_ = FieldRules().sort(fields)
+    assert sorted_.kept == [(b"A", b"1"), (b"B", b"2")]
+    assert sorted_.forwarding == [(1, fields[1]), (2, fields[3]), (2, fields[4])]
+
+
+@pytest.mark.parametrize("name", [b"X-Original-URL", b"X-Original-Uri", b"X-Rewrite-URL", b"x-forwarded-uri"])
+def test_a_header_that_names_another_path_does_not_go_on_by_itself(name: bytes) -> None:
+    assert FieldRules().sort([(name, b"/public")]).kept == []
+
+
+def test_two_request_ids_are_none() -> None:
+    assert FieldRules().sort([(b"X-Request-Id", b"a"), (b"X-Request-Id", b"b")]).request_id == b""
+
+
+def test_every_authorization_field_is_counted() -> None:
+    sorted_ = FieldRules().sort([(b"Authorization", b"Bearer a"), (b"AUTHORIZATION", b"Bearer b")])
+    assert (sorted_.authorizations, sorted_.kept) == (2, [])
+
+
+@given(st.lists(st.tuples(token, value), max_size=20))
+def test_whatever_the_names_no_kept_one_folds_to_ours(fields: list[tuple[bytes, bytes]]) -> None:
+    rules = FieldRules([*IDENTITY, "abc"])
+    ours = {fold(name.encode()) for name in (*IDENTITY, "abc", "x-request-id", "x-forwarded-for")}
+    kept = rules.sort(fields).kept
+    assert not [name for name, _ in kept if fold(name) in ours]
+    assert kept == [field for field in fields if field in kept]
+
+
+@given(st.sets(st.text("abcdefgh-_", min_size=3, max_size=20), min_size=1, max_size=50))
+def test_the_table_of_spellings_is_bounded_and_decides_the_same_when_it_was_emptied(names: set[str]) -> None:
+    rules = FieldRules(IDENTITY)
+    before = {name: rules.action(name.encode()) for name in names}
+    for number in range(5000):
+        rules.action(b"x-%d" % number)
+    assert len(rules._spellings) <= 4096
+    assert {name: rules.action(name.encode()) for name in names} == before
+
+
+def test_members_of_a_list_are_told_apart_whatever_the_spacing() -> None:
+    assert list_members(b" Close ,\tX-A,, x-b") == (b"close", b"x-a", b"x-b")

@@ -1,0 +1,29 @@
+"""Who the caller is behind trusted proxies."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from gateway.wire.addresses import TrustedProxies
+from gateway.wire.forwarded import client_address
+
+PROXIES = TrustedProxies([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
+
+
+@pytest.mark.parametrize(
+    ("forwarded_for", "client"),
+    [
+        (b"203.0.113.9", "203.0.113.9"),
+        (b"203.0.113.9, 10.0.0.7", "203.0.113.9"),
+        (b"127.0.0.1, 203.0.113.9, 10.0.0.7", "203.0.113.9"),  # what stands left of the first stranger is its claim
+        (b"203.0.113.9:4711", "203.0.113.9"),
+        (b"[2001:4860::8888]:443, 2001:db8::1", "2001:4860::8888"),
+        (b"10.0.0.9, 10.0.0.7", "10.0.0.9"),
+        (b"unknown", "10.0.0.1"),
+        (b"evil, 10.0.0.7", "10.0.0.7"),
+        (b"", "10.0.0.1"),
+        (b"\xff\xfe, 10.0.0.7", "10.0.0.7"),
+    ],
+)
+def test_the_caller_is_the_last_address_that_no_proxy_of_ours_has(forwarded_for: bytes, client: str) -> None:
+    assert client_address("10.0.0.1", forwarded_for, PROXIES) == client
