@@ -8,7 +8,7 @@ CVE-2021-29492, CVE-2025-66490).
     2. The query is cut off at the first `?` and passed on untouched.
     3. Percent-encoded unreserved characters are decoded, other escapes upper-cased (RFC 3986 6.2.2).
     4. Relaxed mode merges empty segments.
-    5. What some reader downstream could take for another path is refused, in the raw and the canonical form.
+    5. What some reader downstream could take for another path is refused.
 
 Nothing is ever repaired by guessing: a dot segment is refused, not resolved.
 """
@@ -45,33 +45,53 @@ _PLAIN: Final = re.compile(
 )
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
+_PERCENT: Final = ord("%")
 _NEVER_IN_A_TARGET: Final = re.compile(rb"[\x00-\x20#\x7f]")
-_ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ESCAPE: Final = re.compile(rb"%[0-9A-Fa-f]{2}")
 _SLASHES: Final = re.compile(rb"//+")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_HEX_DIGITS: Final = "0123456789abcdefABCDEF"
+# Every escape there is, and what it becomes: RFC 3986 6.2.2.1 and 6.2.2.2.
+_NORMALISED: Final = {
+    f"%{high}{low}".encode(): bytes((octet,)) if octet in _UNRESERVED else b"%%%02X" % octet
+    for high, low in product(_HEX_DIGITS, repeat=2)
+    for octet in (int(high + low, 16),)
+}
 
-# What must not be found, and why it is refused.
-_ALWAYS: Final = tuple(
-    (re.compile(pattern), reason)
-    for pattern, reason in (
-        (rb"[\x80-\xff]", "a byte outside ASCII"),
-        (rb"%(?![0-9A-Fa-f]{2})", "a percent sign that begins no escape"),
-        (rb"\\|%5[Cc]", "a backslash, which some servers take for a slash"),
-        (rb"%(?:[01][0-9A-Fa-f]|7[Ff])", "an escaped control character"),
-        (rb"/%2[Ff]|%2[Ff](?:[/;]|%3[Bb]|\Z)", "an escaped slash at an end of its segment"),
-        (rb"%2[Ff]%2[Ff]", "two escaped slashes in a row"),
-    )
+# What must not be found in a canonical path, and why; the first that is found is the reason.
+_ALWAYS: Final = (
+    (rb"[\x80-\xff]", "a byte outside ASCII"),
+    (rb"\\|%5C", "a backslash, which some servers take for a slash"),
+    (rb"%[01]|%7F", "an escaped control character"),
+    (rb"/%2F|%2F(?:[/;]|%3B|\Z)", "an escaped slash at an end of its segment"),
+    (rb"%2F%2F", "two escaped slashes in a row"),
 )
-_STRICT: Final = tuple(
-    (re.compile(pattern), reason)
-    for pattern, reason in (
-        (rb"//", "an empty segment"),
-        (rb";|%3[Bb]", "a semicolon, which begins what some servers cut off"),
-        (rb"%23", "an escaped number sign"),
-        (rb"%3[Ff]", "an escaped question mark"),
-        (rb"%25[0-9A-Fa-f]{2}", "a double escape"),
-    )
+_IN_STRICT_MODE: Final = (
+    (rb"//", "an empty segment"),
+    (rb";|%3B", "a semicolon, which begins what some servers cut off"),
+    (rb"%23", "an escaped number sign"),
+    (rb"%3F", "an escaped question mark"),
+    (rb"%25[0-9A-Fa-f]{2}", "a double escape"),
 )
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+class _Rules:
+    """Rules as one expression, in which the number of the group that matched is that of the rule."""
+
+    def __init__(self, rules: tuple[tuple[bytes, str], ...]) -> None:
+        self._expression = re.compile(b"|".join(b"(%b)" % pattern for pattern, _ in rules))
+        self._reasons = [reason for _, reason in rules]
+
+    def judge(self, path: bytes) -> None:
+        """Raises Refusal `bad_path` for what one of the rules forbids."""
+        found = self._expression.search(path)
+        if found is not None and found.lastindex is not None:
+            raise Refusal("bad_path", self._reasons[found.lastindex - 1])
+
+
+_RELAXED: Final = _Rules(_ALWAYS)
+_STRICT: Final = _Rules(_ALWAYS + _IN_STRICT_MODE)
 
 # A segment of dots, or of dots and spaces, in the decoded path. It ends at whatever ends a segment for some
 # reader: either slash, the semicolon of parameters (CVE-2026-73553), a query or a fragment that was escaped.
@@ -105,21 +125,21 @@ def canonical_target(raw: bytes, *, relaxed: bool) -> Target:
 
 def canonical_path(raw: bytes, *, relaxed: bool) -> CanonicalPath:
     """The canonical form of a path alone, without a query; patterns are made of it too. Raises Refusal."""
-    _refuse_by(_ALWAYS, raw)
+    if _BAD_ESCAPE.search(raw):
+        raise Refusal("bad_path", "a percent sign that begins no escape")
     path = _ESCAPE.sub(_normalised_escape, raw)
     if relaxed:
         path = _SLASHES.sub(b"/", path)
-    # Judged again: decoding what was unreserved can complete a forbidden escape (`%252%65` is `%252e`).
-    _refuse_by(_ALWAYS, path)
-    if not relaxed:
-        _refuse_by(_STRICT, path)
+    # Judged now, because decoding what is unreserved can complete a forbidden escape: `%252%65` is
+    # `%252e`. Nothing that is forbidden is taken away by it.
+    (_RELAXED if relaxed else _STRICT).judge(path)
     _refuse_by_decoded_form(path)
     return CanonicalPath(path)
 
 
 def decoded_segment(segment: bytes) -> bytes:
     """A segment with its escapes decoded, once: what it *says*, in whatever spelling it was sent."""
-    return unquote_to_bytes(segment) if b"%" in segment else segment
+    return unquote_to_bytes(segment) if _PERCENT in segment else segment
 
 
 def lenient_readings(path: CanonicalPath) -> Iterator[list[bytes]]:
@@ -146,20 +166,13 @@ def _split_form(raw: bytes) -> tuple[bytes | None, bytes]:
     return absolute[1], absolute[2]
 
 
-def _refuse_by(rules: tuple[tuple[re.Pattern[bytes], str], ...], path: bytes) -> None:
-    for pattern, reason in rules:
-        if pattern.search(path):
-            raise Refusal("bad_path", reason)
-
-
 def _normalised_escape(escape: re.Match[bytes]) -> bytes:
-    octet = int(escape[1], 16)
-    return bytes((octet,)) if octet in _UNRESERVED else escape[0].upper()
+    return _NORMALISED[escape[0]]
 
 
 def _refuse_by_decoded_form(path: bytes) -> None:
     """Refuse what shows only once escapes are decoded: bad UTF-8; dot segments and controls at any depth."""
-    if b"%" in path:
+    if _PERCENT in path:
         path = unquote_to_bytes(path)
         try:
             path.decode()
