@@ -10,6 +10,7 @@ messages of other libraries' exceptions are not ours to vouch for.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -27,19 +28,21 @@ from gateway.operations.escaping import printable, visible
 INTERVAL: Final = 60.0  # seconds between two reports of the same failure
 REMEMBERED: Final = 256  # different failures told apart within that time
 TRACEBACK_LINES: Final = 80
+MAX_TEXT: Final = 4096  # characters of one message or fact
+MAX_TRACEBACK_LINE: Final = 1000
 PATIENCE: Final = 20  # milliseconds that one write to standard error may wait for its reader
 
 _SECRET: Final = re.compile(
-    r"eyJ[\w-]*\.[\w.-]*"  # a JWT
+    r"(?<![\w-])eyJ[\w-]*\.[\w.-]*"  # a JWT
     r"|gwk_[\w-]+"  # an API key
-    r"|(?<=://)[^\s/@]*(?=@)"  # user and password of a URL
-    r"|(?<=bearer )\s*[^\s\"',]+"
+    r"|(?<=://)[^\s/]*(?=@)"  # user and password of a URL
+    r"|(?<=bearer )[^\s\"',]{16,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 
 
-def event(kind: str, message: str, **facts: object) -> None:
+def event(kind: str, message: str, /, **facts: object) -> None:
     """Say on standard error that something of this kind happened. Facts follow as `name=value`; None ones do not.
 
     Never raises, and waits at most PATIENCE for a reader that does not read: then the event is lost.
@@ -50,12 +53,13 @@ def event(kind: str, message: str, **facts: object) -> None:
 def _line(kind: str, message: str, facts: dict[str, object]) -> str:
     if not _on_terminal():
         facts["at"] = timestamp(time.time())
-    said = "".join(f" {name}={visible(_scrubbed(str(value)))}" for name, value in facts.items() if value is not None)
+    given = {name: _scrubbed(str(value)) for name, value in facts.items() if value is not None}
+    said = "".join(f" {name}={visible(value)}" for name, value in given.items())
     return f"gateway: {kind}: {printable(_scrubbed(message))}{said}\n"
 
 
 def _scrubbed(text: str) -> str:
-    return _SECRET.sub("[secret]", text)
+    return _SECRET.sub("[secret]", text)[:MAX_TEXT]
 
 
 class Repeats:
@@ -140,11 +144,11 @@ def _place(traceback: TracebackType | None) -> tuple[str, int]:
 
 def _traceback(error: BaseException) -> str:
     text = "".join(TracebackException.from_exception(error).format())
-    lines = _scrubbed(text).splitlines()
+    lines = _SECRET.sub("[secret]", text).splitlines()
     if len(lines) > TRACEBACK_LINES:
         # The first lines say where it came from, the last ones what it was.
         lines[TRACEBACK_LINES // 2 : -TRACEBACK_LINES // 2] = ["…"]
-    return "".join(f"    {printable(line)}\n" for line in lines)
+    return "".join(f"    {printable(line[:MAX_TRACEBACK_LINE])}\n" for line in lines)
 
 
 def _on_terminal() -> bool:
@@ -157,9 +161,8 @@ def _on_terminal() -> bool:
 def _say(text: str) -> None:
     try:
         descriptor = sys.stderr.fileno()
-    except (AttributeError, ValueError, OSError):
-        # None, closed, or not a file (then somebody put it there to read what is said).
-        if sys.stderr is not None and not sys.stderr.closed:
+    except (AttributeError, ValueError, OSError):  # None, closed, or no file but something that collects what is said
+        with contextlib.suppress(Exception):
             sys.stderr.write(text)
         return
     _write_patiently(descriptor, text.encode("utf-8"))
