@@ -1,0 +1,149 @@
+"""Routes of the file -> routes ready to be matched, or everything that is wrong with them.
+
+Looked at here is what takes the meaning of patterns to see: patterns, rewrites and hosts that cannot
+work, routes that contradict each other, and routes on the gateway's own paths. What needs the file alone
+was found when it was read.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from gateway.errors import Problem, Refusal
+from gateway.policy.own import reserved_for
+from gateway.policy.patterns import Pattern, PatternError, parse_pattern
+from gateway.policy.rewriting import Rewrite, parse_strip, parse_template
+from gateway.policy.route import NOTHING_MORE, Requirement, Route, with_head
+from gateway.policy.trie import Place
+from gateway.settings.model import RouteSettings, Settings
+from gateway.wire.hosts import canonical_host
+
+_Kept = tuple[RouteSettings, Route]
+
+
+class RouteBuilder:
+    """Builds the routes of one file and collects the problems met on the way."""
+
+    def __init__(self, settings: Settings, own: tuple[Route, ...]) -> None:
+        self._settings = settings
+        self._own = own
+        self.problems: Final[list[Problem]] = []
+
+    def build(self, routes: Iterable[RouteSettings]) -> tuple[Route, ...]:
+        """The routes without a problem; of those that contradict each other the first."""
+        built = [(each, route) for each in routes if (route := self._route(each)) is not None]
+        self._check_names(built)
+        return self._without_rivals(built)
+
+    def report(self, key: str, message: str) -> None:
+        """Add a problem at the place of a key of the file."""
+        file, line, column = self._settings.position_of(key)
+        self.problems.append(Problem(file, line, column, key, message))
+
+    def _route(self, each: RouteSettings) -> Route | None:
+        before = len(self.problems)
+        pattern = self._pattern(each)
+        host = self._host(each)
+        rewrite = self._rewrite(each, pattern) if pattern is not None else None
+        if pattern is None or len(self.problems) > before:
+            return None
+        methods = None if each.methods is None else with_head(frozenset(m.encode() for m in each.methods))
+        return Route(
+            name=each.name or _default_name(each, pattern, host),
+            shape=pattern,
+            methods=methods,
+            host=host,
+            authentication=each.auth,
+            requirement=_requirement(each),
+            upstream=each.upstream,
+            settings=each,
+            position=each.position,
+            rewrite=rewrite,
+            keeps_encoded_slash=each.encoded_slash == "keep",
+            websocket=each.websocket,
+            shadow=each.shadow,
+        )
+
+    def _pattern(self, each: RouteSettings) -> Pattern | None:
+        key = f"{each.key}.path"
+        try:
+            pattern = parse_pattern(each.path)
+        except PatternError as error:
+            self.report(key, str(error))
+            return None
+        if pattern.holds_encoded_slash and each.encoded_slash != "keep":
+            self.report(key, f"can never match, found '%2F' in {each.path!r} (encoded_slash: keep)")
+            return None
+        own = reserved_for(pattern, self._own)
+        if own is not None:
+            right = "another path, or another accounts.prefix"
+            self.report(key, f"is one of the gateway's own paths, found {own.pattern!r} ({right})")
+            return None
+        return pattern
+
+    def _host(self, each: RouteSettings) -> bytes | None:
+        if each.host is None:
+            return None
+        try:
+            return canonical_host(each.host.encode())
+        except (Refusal, UnicodeEncodeError):
+            self.report(f"{each.key}.host", f"is no host name or address, found {each.host!r}")
+            return None
+
+    def _rewrite(self, each: RouteSettings, pattern: Pattern) -> Rewrite | None:
+        key = each.key
+        try:
+            if each.strip_prefix is not None:
+                key = f"{each.key}.strip_prefix"
+                return parse_strip(each.strip_prefix, pattern)
+            if each.rewrite is not None:
+                key = f"{each.key}.rewrite"
+                return parse_template(each.rewrite, pattern)
+        except PatternError as error:
+            self.report(key, str(error))
+        return None
+
+    def _check_names(self, built: Sequence[_Kept]) -> None:
+        taken = {route.name: "the gateway's own endpoint" for route in self._own}
+        taken |= {route.name: each.key for each, route in built if each.name is None}
+        for each, _ in built:
+            if each.name in taken:
+                message = f"must be unique, found {each.name!r} for {taken[each.name]} too (another name)"
+                self.report(f"{each.key}.name", message)
+
+    def _without_rivals(self, built: Sequence[_Kept]) -> tuple[Route, ...]:
+        places: dict[object, Place] = {}
+        kept = []
+        for each, route in built:
+            # A shadow rule may stand where the rule stands that it is to replace.
+            place = places.setdefault((route.host, route.shape.shape, route.shadow), Place())
+            rival = place.add(route)
+            if rival is None:
+                kept.append(route)
+            else:
+                self.report(f"{each.key}.path", _contradiction(route, rival))
+        return tuple(kept)
+
+
+def _requirement(each: RouteSettings) -> Requirement:
+    any_of, all_of = (each.roles.any, each.roles.all) if each.roles is not None else (None, None)
+    requirement = Requirement(any_of, all_of, each.owner)
+    # One object for all routes that ask nothing more: the decision looks for it first.
+    return NOTHING_MORE if requirement == NOTHING_MORE else requirement
+
+
+def _default_name(each: RouteSettings, pattern: Pattern, host: bytes | None) -> str:
+    """`GET /orders/{order_id}`. Routes of which two have one name contradict each other, so it is unique."""
+    methods = "" if each.methods is None else f"{','.join(each.methods)} "
+    place = "" if host is None else host.decode()
+    return f"{methods}{place}{pattern.text}{' (shadow)' if each.shadow else ''}"
+
+
+def _contradiction(route: Route, rival: Route) -> str:
+    where = f"line {rival.position.line}" if rival.position is not None else "another place"
+    methods = [each.methods for each in (route, rival) if each.methods is not None]
+    both = ", ".join(sorted(m.decode() for m in frozenset.intersection(*methods))) if methods else "all methods"
+    host = f" on {route.host.decode()}" if route.host is not None else ""
+    return (
+        f"route {route.name!r} matches the same requests as route {rival.name!r} in {where}, "
+        f"found {route.pattern!r} and {rival.pattern!r}{host} for {both} (another path, host or method)"
+    )

@@ -1,0 +1,75 @@
+"""The decision: may this principal pass this route? Pure; a refusal is a value that says privately why."""
+
+from typing import Protocol
+
+from gateway.errors import Refusal
+from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.rewriting import Captures
+from gateway.policy.route import NOTHING_MORE, Requirement, Route
+from gateway.wire.paths import decoded_segment
+
+__all__ = ["PrincipalLike", "RoleHierarchy", "authorize"]
+
+
+class PrincipalLike(Protocol):
+    """What the decision needs to know of a principal. `roles` are its own and all that they imply."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def roles(self) -> frozenset[str]: ...
+
+
+def authorize(route: Route, captures: Captures, principal: PrincipalLike | None) -> Refusal | None:
+    """None if the request may pass, else the refusal: `token_missing` without a principal, or `forbidden`.
+
+    `principal` is None for an anonymous caller: without a credential, or with a bad one where `auth:
+    optional` makes that the same.
+    """
+    requirement = route.requirement
+    if principal is None:
+        # What asks for a role or an owner asks for somebody, whatever `auth` says.
+        if route.authentication != "required" and requirement == NOTHING_MORE:
+            return None
+        return Refusal("token_missing", "the route asks for a signed-in user", route=route.name)
+    if requirement is NOTHING_MORE or _is_met(requirement, captures, principal):
+        return None
+    return Refusal("forbidden", _why_not(requirement, principal), route=route.name)
+
+
+def _is_met(requirement: Requirement, captures: Captures, principal: PrincipalLike) -> bool:
+    if requirement.names_roles and _has_roles(requirement, principal.roles):
+        return True
+    if requirement.owner is not None:
+        return _is_owner(requirement.owner, captures, principal.id)
+    return not requirement.names_roles
+
+
+def _has_roles(requirement: Requirement, roles: frozenset[str]) -> bool:
+    return (requirement.any is None or not requirement.any.isdisjoint(roles)) and (
+        requirement.all is None or requirement.all <= roles
+    )
+
+
+def _is_owner(owner: str, captures: Captures, user_id: str) -> bool:
+    """Whether the user's id stands in the capture. Compared as bytes: what is no text is nobody's id."""
+    wanted = user_id.encode("utf-8", "surrogatepass")
+    return any(name == owner and decoded_segment(value) == wanted for name, value in captures)
+
+
+def _why_not(requirement: Requirement, principal: PrincipalLike) -> str:
+    asked = []
+    if requirement.any is not None:
+        asked.append(f"one of the roles {_listed(requirement.any)}")
+    if requirement.all is not None:
+        asked.append(f"all of the roles {_listed(requirement.all)}")
+    needs = " and ".join(asked)
+    if requirement.owner is not None:
+        needs = f"{needs}, or to be" if needs else "to be"
+        needs += f" the user of the capture {requirement.owner!r}"
+    return f"needs {needs}; {principal.id!r} has the roles {_listed(principal.roles)}"
+
+
+def _listed(roles: frozenset[str]) -> str:
+    return ", ".join(sorted(roles)) or "(none)"

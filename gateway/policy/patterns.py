@@ -1,0 +1,149 @@
+"""Path patterns: `/a/b`, `{name}` for one segment, `/**` at the end for the prefix itself and all below it.
+
+A pattern is held as what its segments *say*: literals are canonicalised by the same function as the paths of
+requests and then percent-decoded, so that a path is compared by meaning, never by spelling. `/admin!` in
+the file and `/admin%21` on the wire are one segment; no spelling slips past a literal to a broader
+pattern.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from gateway.errors import Refusal
+from gateway.wire.paths import canonical_path, decoded_segment
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
+_VISIBLE_ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
+
+# A path of a request is never deeper than its pattern is compared; a pattern deeper than this is a mistake.
+_MOST_SEGMENTS: Final = 64
+
+
+WHOLE_SEGMENT: Final = "a capture is a whole segment, such as /{name}/"
+
+
+class PatternError(ValueError):
+    """What is wrong with a pattern, as a sentence about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A parsed pattern. `segments` holds the decoded literals, None where a capture stands; `names` the
+    names of the captures in their order; `has_rest` says that it ends in `/**`. `text` is its canonical
+    spelling."""
+
+    text: str
+    segments: tuple[bytes | None, ...]
+    names: tuple[str, ...]
+    has_rest: bool
+
+    @property
+    def shape(self) -> tuple[tuple[bytes | None, ...], bool]:
+        """What it matches. Two patterns that differ only in the names of captures have the same shape."""
+        return self.segments, self.has_rest
+
+    @property
+    def captures(self) -> tuple[tuple[str, int], ...]:
+        """Each name with the number of the segment in which it stands, counted from 1."""
+        numbers = (number for number, segment in enumerate(self.segments, 1) if segment is None)
+        return tuple(zip(self.names, numbers, strict=True))
+
+    @property
+    def holds_encoded_slash(self) -> bool:
+        """Whether a literal contains `%2F`."""
+        return any(segment is not None and b"/" in segment for segment in self.segments)
+
+    def covers(self, other: "Pattern") -> bool:
+        """Whether every path that `other` matches is matched by this pattern, which has no `/**`, too."""
+        return (
+            not other.has_rest
+            and len(self.segments) == len(other.segments)
+            and all(mine is None or mine == its for mine, its in zip(self.segments, other.segments, strict=True))
+        )
+
+
+def parse_pattern(text: str) -> Pattern:
+    """The pattern that a text stands for; one trailing slash means nothing. Raises PatternError."""
+    parts = _split(text)
+    has_rest = bool(parts) and parts[-1] == "**"
+    fixed = parts[:-1] if has_rest else parts
+    if len(fixed) > _MOST_SEGMENTS:
+        raise PatternError(f"has {len(fixed)} segments (at most {_MOST_SEGMENTS})")
+    names = [_capture_name(part) for part in fixed]
+    spelled = [part if name else canonical_literal(part) for part, name in zip(fixed, names, strict=True)]
+    return Pattern(
+        text="/" + "/".join([*spelled, "**"] if has_rest else spelled),
+        segments=tuple(
+            None if name else decoded_segment(part.encode()) for part, name in zip(spelled, names, strict=True)
+        ),
+        names=_distinct([name for name in names if name]),
+        has_rest=has_rest,
+    )
+
+
+def canonical_literal(text: str) -> str:
+    """A literal segment as it stands in canonical paths. Raises PatternError where no path can hold it.
+
+    It is judged strictly whatever `server.paths` says: what `relaxed` lets pass is read differently by
+    different servers, and a rule must not rest on it.
+    """
+    if _PLAIN.fullmatch(text):
+        return text
+    _refuse_wildcards(text)
+    # What may stand raw in a YAML file and must be escaped in a path: spaces and everything outside ASCII.
+    escaped = quote(text.encode("utf-8", "surrogatepass"), safe=_VISIBLE_ASCII)
+    try:
+        return canonical_path(b"/" + escaped.encode(), relaxed=False)[1:].decode()
+    except Refusal as refusal:
+        raise PatternError(f"can never match: its segment {text!r} has {refusal.reason}") from None
+
+
+def _split(text: str) -> list[str]:
+    if not text.startswith("/"):
+        raise PatternError("does not begin with '/'")
+    if "?" in text or "#" in text:
+        raise PatternError("holds a query or a fragment, which are never matched (write the path alone)")
+    parts = text[1:].split("/")
+    if parts[-1] == "":
+        parts.pop()
+    if "" in parts:
+        raise PatternError("holds an empty segment, '//' (one slash)")
+    if "**" in parts[:-1]:
+        raise PatternError("has '**' before its end (only as the last segment)")
+    return parts
+
+
+def _capture_name(part: str) -> str | None:
+    """The name in a segment that is a capture, None for a literal one."""
+    if "{" not in part and "}" not in part:
+        return None
+    if part.count("{") != part.count("}") or part.find("{") > part.find("}"):
+        raise PatternError(f"has an unbalanced brace in {part!r} (a capture is {{name}}, a literal brace %7B)")
+    if part in ("{**}", "{*}"):
+        raise PatternError(f"has {part!r} (the rest of a path is '/**', without braces)")
+    if not (part[0] == "{" and part[-1] == "}" and part.count("{") == 1):
+        raise PatternError(f"has a capture that is a part of the segment {part!r} ({WHOLE_SEGMENT})")
+    name = part[1:-1]
+    if not name:
+        raise PatternError("has a capture without a name (for example {id})")
+    if not _NAME.fullmatch(name):
+        raise PatternError(f"has a capture named {name!r} (letters, digits, _ and -, the first a letter or _)")
+    return name
+
+
+def _refuse_wildcards(text: str) -> None:
+    if "*" in text:
+        raise PatternError(
+            f"has '*' in {text!r}, which is no wildcard "
+            "({name} is one segment, /** at the end everything below, %2A a literal star)"
+        )
+
+
+def _distinct(names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise PatternError(f"has two captures named {name!r} (another name for one of them)")
+    return tuple(names)

@@ -1,0 +1,72 @@
+"""What a route is: a place, who may come there, and where it leads."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.policy.patterns import Pattern
+from gateway.policy.rewriting import Rewrite
+from gateway.settings.model import RouteSettings
+from gateway.settings.places import Position
+
+Authentication = Literal["none", "optional", "required"]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What is asked of a principal beyond being one.
+
+    One of the roles `any`, every role of `all` (None: not asked), or to be the user whose id stands in
+    the capture `owner`. Without roles, an owner is the only one who passes.
+    """
+
+    any: frozenset[str] | None = None
+    all: frozenset[str] | None = None
+    owner: str | None = None
+
+    @property
+    def names_roles(self) -> bool:
+        """Whether roles are asked for."""
+        return self.any is not None or self.all is not None
+
+
+NOTHING_MORE = Requirement()
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Route:
+    """One rule, ready to be matched and decided. Equal only to itself.
+
+    `methods` is None for all and holds HEAD wherever it holds GET. `upstream` is None for the gateway's own
+    endpoints, whose name is `endpoint`; one that is not served is only reserved. `captures` says in which
+    segment of a path, counted from 1, each capture stands. Everything that is not said is the safe side.
+    """
+
+    name: str
+    shape: Pattern
+    methods: frozenset[bytes] | None
+    host: bytes | None = None
+    authentication: Authentication = "required"
+    requirement: Requirement = NOTHING_MORE
+    upstream: str | None = None
+    endpoint: str | None = None
+    settings: RouteSettings | None = None
+    position: Position | None = None
+    rewrite: Rewrite | None = None
+    keeps_encoded_slash: bool = False
+    websocket: bool = False
+    shadow: bool = False
+    is_served: bool = True
+    captures: tuple[tuple[str, int], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "captures", self.shape.captures)
+
+    @property
+    def pattern(self) -> str:
+        """The path pattern in its canonical spelling."""
+        return self.shape.text
+
+
+def with_head(methods: frozenset[bytes]) -> frozenset[bytes]:
+    """The methods that a list of methods serves: who serves GET serves HEAD (RFC 9110 9.3.2)."""
+    return methods | {b"HEAD"} if b"GET" in methods else methods
