@@ -118,6 +118,14 @@ def web_address(text: str) -> str:
     return text
 
 
+def issuer(text: str) -> str:
+    """The name of an issuer: mostly an address, but any text that its tokens hold will do."""
+    url = _URL.fullmatch(text)
+    if url is not None and "@" in url["place"]:
+        raise Unacceptable("must not hold a user name or password", "https://idp.example.com/", shows_value=False)
+    return text
+
+
 def browser_origin(text: str) -> str:
     """An origin as browsers send it, which is without the usual port of its scheme, or `*`."""
     if text == "*":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 from gateway.settings.declare import section, setting
-from gateway.settings.grammar import key_id, name, role_name, web_address
+from gateway.settings.grammar import issuer, key_id, name, role_name, web_address
 from gateway.settings.kinds import Choice, Duration, Flag, Text
 from gateway.settings.kinds_compound import ListOf, MapOf, Section, Sections
 from gateway.settings.kinds_special import HeaderName, SecretText
@@ -67,7 +67,9 @@ class KeySettings:
 class ExternalSettings:
     """An issuer whose tokens are accepted beside the gateway's own."""
 
-    issuer: str = setting(Text("an issuer"), "The `iss` claim of its tokens; without `jwks_url`, its address.")
+    issuer: str = setting(
+        Text("an issuer", check=issuer), "The `iss` claim of its tokens; without `jwks_url`, its address."
+    )
     audience: str = setting(Text("an audience"), "The `aud` claim that its tokens must hold.")
     name: str = setting(Text("a name", check=name), "Its users get the id `NAME|SUB`, which equals no local one.")
     jwks_url: str | None = setting(

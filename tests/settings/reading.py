@@ -1,0 +1,31 @@
+"""What the tests of the settings share: text -> draft, as if it stood in a file called gateway.yaml."""
+
+from collections.abc import Mapping
+from textwrap import dedent
+
+from gateway.settings.model import Settings
+from gateway.settings.reading import Draft, read_content
+
+FILE = "gateway.yaml"
+
+
+def draft_of(text: str, environment: Mapping[str, str] | None = None) -> Draft:
+    return read_content(dedent(text).lstrip("\n").encode(), FILE, environment or {})
+
+
+def problems_of(text: str, environment: Mapping[str, str] | None = None) -> list[str]:
+    """The problems as a person reads them, the name of the file left out."""
+    return [str(problem).removeprefix(f"{FILE}:") for problem in draft_of(text, environment).problems]
+
+
+def warnings_of(text: str, environment: Mapping[str, str] | None = None) -> list[str]:
+    """The warnings in the same form; there must be no problem."""
+    draft = draft_of(text, environment)
+    assert not draft.problems, "\n".join(map(str, draft.problems))
+    return [str(warning).removeprefix(f"{FILE}:") for warning in draft.warnings]
+
+
+def settings_of(text: str, environment: Mapping[str, str] | None = None) -> Settings:
+    draft = draft_of(text, environment)
+    assert draft.settings is not None, "\n".join(map(str, draft.problems))
+    return draft.settings
