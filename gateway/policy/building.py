@@ -5,18 +5,20 @@ work, routes that contradict each other, and routes on the gateway's own paths. 
 was found when it was read.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
 from gateway.errors import Problem, Refusal
 from gateway.policy.own import reserved_for
 from gateway.policy.patterns import Pattern, PatternError, parse_pattern
 from gateway.policy.rewriting import Rewrite, parse_strip, parse_template
-from gateway.policy.route import NOTHING_MORE, Requirement, Route, with_head
+from gateway.policy.route import NOTHING_MORE, Authentication, Requirement, Route, with_head
 from gateway.policy.trie import Place
 from gateway.settings.model import RouteSettings, Settings
+from gateway.settings.reader import quoted
 from gateway.wire.hosts import canonical_host
 
+T = TypeVar("T")
 _Kept = tuple[RouteSettings, Route]
 
 
@@ -47,13 +49,14 @@ class RouteBuilder:
         if pattern is None or len(self.problems) > before:
             return None
         methods = None if each.methods is None else with_head(frozenset(m.encode() for m in each.methods))
+        requirement = _requirement(each)
         return Route(
             name=each.name or _default_name(each, pattern, host),
             shape=pattern,
             methods=methods,
             host=host,
-            authentication=each.auth,
-            requirement=_requirement(each),
+            authentication=_authentication(each, requirement),
+            requirement=requirement,
             upstream=each.upstream,
             settings=each,
             position=each.position,
@@ -65,18 +68,16 @@ class RouteBuilder:
 
     def _pattern(self, each: RouteSettings) -> Pattern | None:
         key = f"{each.key}.path"
-        try:
-            pattern = parse_pattern(each.path)
-        except PatternError as error:
-            self.report(key, str(error))
+        pattern = self._parsed(key, each.path, parse_pattern)
+        if pattern is None:
             return None
         if pattern.holds_encoded_slash and each.encoded_slash != "keep":
-            self.report(key, f"can never match, found '%2F' in {each.path!r} (encoded_slash: keep)")
+            self.report(key, f"can never match, found '%2F' in {quoted(each.path)} (encoded_slash: keep)")
             return None
         own = reserved_for(pattern, self._own)
         if own is not None:
-            right = "another path, or another accounts.prefix"
-            self.report(key, f"is one of the gateway's own paths, found {own.pattern!r} ({right})")
+            found = f"found {quoted(each.path)}, where '{own.pattern}' is"
+            self.report(key, f"is one of the gateway's own paths, {found} (another path or accounts.prefix)")
             return None
         return pattern
 
@@ -84,30 +85,32 @@ class RouteBuilder:
         if each.host is None:
             return None
         try:
-            return canonical_host(each.host.encode())
-        except (Refusal, UnicodeEncodeError):
-            self.report(f"{each.key}.host", f"is no host name or address, found {each.host!r}")
+            return canonical_host(each.host.encode("ascii", "replace"))
+        except Refusal:
+            self.report(f"{each.key}.host", f"must be a host name or an address, found {quoted(each.host)}")
             return None
 
     def _rewrite(self, each: RouteSettings, pattern: Pattern) -> Rewrite | None:
-        key = each.key
-        try:
-            if each.strip_prefix is not None:
-                key = f"{each.key}.strip_prefix"
-                return parse_strip(each.strip_prefix, pattern)
-            if each.rewrite is not None:
-                key = f"{each.key}.rewrite"
-                return parse_template(each.rewrite, pattern)
-        except PatternError as error:
-            self.report(key, str(error))
+        if each.strip_prefix is not None:
+            key = f"{each.key}.strip_prefix"
+            return self._parsed(key, each.strip_prefix, lambda text: parse_strip(text, pattern))
+        if each.rewrite is not None:
+            return self._parsed(f"{each.key}.rewrite", each.rewrite, lambda text: parse_template(text, pattern))
         return None
+
+    def _parsed(self, key: str, text: str, parse: Callable[[str], T]) -> T | None:
+        try:
+            return parse(text)
+        except PatternError as error:
+            self.report(key, f"{error.wrong}, found {quoted(text)} ({error.right})")
+            return None
 
     def _check_names(self, built: Sequence[_Kept]) -> None:
         taken = {route.name: "the gateway's own endpoint" for route in self._own}
         taken |= {route.name: each.key for each, route in built if each.name is None}
         for each, _ in built:
             if each.name in taken:
-                message = f"must be unique, found {each.name!r} for {taken[each.name]} too (another name)"
+                message = f"must be unique, found '{each.name}' for {taken[each.name]} too (another name)"
                 self.report(f"{each.key}.name", message)
 
     def _without_rivals(self, built: Sequence[_Kept]) -> tuple[Route, ...]:
@@ -131,6 +134,12 @@ def _requirement(each: RouteSettings) -> Requirement:
     return NOTHING_MORE if requirement == NOTHING_MORE else requirement
 
 
+def _authentication(each: RouteSettings, requirement: Requirement) -> Authentication:
+    """How the caller is looked at. Who asks for a role or an owner asks for somebody: `optional` could let an
+    anonymous caller pass by that question, so it is `required` there."""
+    return each.auth if requirement is NOTHING_MORE else "required"
+
+
 def _default_name(each: RouteSettings, pattern: Pattern, host: bytes | None) -> str:
     """`GET /orders/{order_id}`. Routes of which two have one name contradict each other, so it is unique."""
     methods = "" if each.methods is None else f"{','.join(each.methods)} "
@@ -144,6 +153,6 @@ def _contradiction(route: Route, rival: Route) -> str:
     both = ", ".join(sorted(m.decode() for m in frozenset.intersection(*methods))) if methods else "all methods"
     host = f" on {route.host.decode()}" if route.host is not None else ""
     return (
-        f"route {route.name!r} matches the same requests as route {rival.name!r} in {where}, "
-        f"found {route.pattern!r} and {rival.pattern!r}{host} for {both} (another path, host or method)"
+        f"route '{route.name}' matches the same requests as route '{rival.name}' in {where}, "
+        f"found '{route.pattern}' and '{rival.pattern}'{host} for {both} (another path, host or method)"
     )

@@ -17,16 +17,16 @@ from gateway.wire.paths import canonical_path, decoded_segment
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _VISIBLE_ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
-
-# A path of a request is never deeper than its pattern is compared; a pattern deeper than this is a mistake.
 _MOST_SEGMENTS: Final = 64
 
 
-WHOLE_SEGMENT: Final = "a capture is a whole segment, such as /{name}/"
-
-
 class PatternError(ValueError):
-    """What is wrong with a pattern, as a sentence about it."""
+    """What is wrong with a pattern or a template, and `right`, what would be right."""
+
+    def __init__(self, wrong: str, right: str) -> None:
+        super().__init__(f"{wrong} ({right})")
+        self.wrong = wrong
+        self.right = right
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Pattern:
         return any(segment is not None and b"/" in segment for segment in self.segments)
 
     def covers(self, other: "Pattern") -> bool:
-        """Whether every path that `other` matches is matched by this pattern, which has no `/**`, too."""
+        """Whether this pattern, which has no `/**`, matches every path that `other` matches."""
         return (
             not other.has_rest
             and len(self.segments) == len(other.segments)
@@ -67,11 +67,15 @@ class Pattern:
 
 def parse_pattern(text: str) -> Pattern:
     """The pattern that a text stands for; one trailing slash means nothing. Raises PatternError."""
-    parts = _split(text)
+    parts = split_segments(text)
+    if parts[-1] == "":
+        parts.pop()
+    if "**" in parts[:-1]:
+        raise PatternError("must have '**' at its end only", "for example /files/**")
     has_rest = bool(parts) and parts[-1] == "**"
     fixed = parts[:-1] if has_rest else parts
     if len(fixed) > _MOST_SEGMENTS:
-        raise PatternError(f"has {len(fixed)} segments (at most {_MOST_SEGMENTS})")
+        raise PatternError(f"has {len(fixed)} segments", f"at most {_MOST_SEGMENTS}")
     names = [_capture_name(part) for part in fixed]
     spelled = [part if name else canonical_literal(part) for part, name in zip(fixed, names, strict=True)]
     return Pattern(
@@ -84,6 +88,19 @@ def parse_pattern(text: str) -> Pattern:
     )
 
 
+def split_segments(text: str) -> list[str]:
+    """The segments of a pattern or a template; the last one is empty after a trailing slash. Raises
+    PatternError."""
+    if not text.startswith("/"):
+        raise PatternError("must begin with '/'", f"/{text}")
+    if "?" in text or "#" in text:
+        raise PatternError("must not hold a query or a fragment", "the path alone; the query is never looked at")
+    parts = text[1:].split("/")
+    if "" in parts[:-1]:
+        raise PatternError("must not hold an empty segment", "one slash instead of two")
+    return parts
+
+
 def canonical_literal(text: str) -> str:
     """A literal segment as it stands in canonical paths. Raises PatternError where no path can hold it.
 
@@ -92,58 +109,45 @@ def canonical_literal(text: str) -> str:
     """
     if _PLAIN.fullmatch(text):
         return text
-    _refuse_wildcards(text)
+    if "*" in text:
+        right = "{name} is one segment, /** at the end everything below, %2A a literal star"
+        raise PatternError("has '*', which is no wildcard", right)
     # What may stand raw in a YAML file and must be escaped in a path: spaces and everything outside ASCII.
     escaped = quote(text.encode("utf-8", "surrogatepass"), safe=_VISIBLE_ASCII)
     try:
         return canonical_path(b"/" + escaped.encode(), relaxed=False)[1:].decode()
     except Refusal as refusal:
-        raise PatternError(f"can never match: its segment {text!r} has {refusal.reason}") from None
+        right = "such requests are refused, so no rule can rest on it"
+        raise PatternError(f"can never match: its segment '{escaped}' has {refusal.reason}", right) from None
 
 
-def _split(text: str) -> list[str]:
-    if not text.startswith("/"):
-        raise PatternError("does not begin with '/'")
-    if "?" in text or "#" in text:
-        raise PatternError("holds a query or a fragment, which are never matched (write the path alone)")
-    parts = text[1:].split("/")
-    if parts[-1] == "":
-        parts.pop()
-    if "" in parts:
-        raise PatternError("holds an empty segment, '//' (one slash)")
-    if "**" in parts[:-1]:
-        raise PatternError("has '**' before its end (only as the last segment)")
-    return parts
+def capture_in(part: str) -> str | None:
+    """What stands in the braces of a segment that is a capture as a whole; None for a segment without braces.
 
-
-def _capture_name(part: str) -> str | None:
-    """The name in a segment that is a capture, None for a literal one."""
+    Raises PatternError for braces that are anything else.
+    """
     if "{" not in part and "}" not in part:
         return None
     if part.count("{") != part.count("}") or part.find("{") > part.find("}"):
-        raise PatternError(f"has an unbalanced brace in {part!r} (a capture is {{name}}, a literal brace %7B)")
-    if part in ("{**}", "{*}"):
-        raise PatternError(f"has {part!r} (the rest of a path is '/**', without braces)")
+        raise PatternError("has an unbalanced brace", "a capture is {name}, a literal brace %7B")
     if not (part[0] == "{" and part[-1] == "}" and part.count("{") == 1):
-        raise PatternError(f"has a capture that is a part of the segment {part!r} ({WHOLE_SEGMENT})")
-    name = part[1:-1]
-    if not name:
-        raise PatternError("has a capture without a name (for example {id})")
-    if not _NAME.fullmatch(name):
-        raise PatternError(f"has a capture named {name!r} (letters, digits, _ and -, the first a letter or _)")
+        raise PatternError("has a capture that is only a part of a segment", "a whole one, such as /{name}/")
+    return part[1:-1]
+
+
+def _capture_name(part: str) -> str | None:
+    name = capture_in(part)
+    if name in ("*", "**"):
+        raise PatternError("takes the rest of the path in braces", "/** without them")
+    if name == "":
+        raise PatternError("has a capture without a name", "for example {id}")
+    if name is not None and not _NAME.fullmatch(name):
+        raise PatternError(f"has a capture named '{name}'", "letters, digits, _ and -, the first a letter or _")
     return name
-
-
-def _refuse_wildcards(text: str) -> None:
-    if "*" in text:
-        raise PatternError(
-            f"has '*' in {text!r}, which is no wildcard "
-            "({name} is one segment, /** at the end everything below, %2A a literal star)"
-        )
 
 
 def _distinct(names: list[str]) -> tuple[str, ...]:
     for name in names:
         if names.count(name) > 1:
-            raise PatternError(f"has two captures named {name!r} (another name for one of them)")
+            raise PatternError(f"has two captures named '{name}'", "another name for one of them")
     return tuple(names)

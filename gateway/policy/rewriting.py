@@ -7,7 +7,14 @@ judged canonical, in a canonical frame: no dot segment and no empty segment can 
 
 from dataclasses import dataclass
 
-from gateway.policy.patterns import WHOLE_SEGMENT, Pattern, PatternError, canonical_literal, parse_pattern
+from gateway.policy.patterns import (
+    Pattern,
+    PatternError,
+    canonical_literal,
+    capture_in,
+    parse_pattern,
+    split_segments,
+)
 from gateway.wire.paths import CanonicalPath
 
 Captures = tuple[tuple[str, bytes], ...]
@@ -53,26 +60,20 @@ def parse_strip(prefix: str, pattern: Pattern) -> PrefixStrip:
     stripped = parse_pattern(prefix)
     count = len(stripped.segments)
     if stripped.names or stripped.has_rest:
-        raise PatternError("holds captures (a prefix is literal; 'rewrite' moves captures)")
+        raise PatternError("must be literal", "rewrite moves captures")
     if pattern.segments[:count] != stripped.segments:
-        raise PatternError(f"is not the beginning of the route's path {pattern.text!r}, segment by segment")
+        raise PatternError(f"must be the beginning of the route's path '{pattern.text}'", "segment by segment")
     return PrefixStrip(count)
 
 
 def parse_template(text: str, pattern: Pattern) -> Template:
     """The rewrite for `rewrite`, whose captures are those of the pattern. Raises PatternError."""
-    if not text.startswith("/"):
-        raise PatternError("does not begin with '/'")
-    if "?" in text or "#" in text:
-        raise PatternError("holds a query or a fragment (the query of the request is passed on as it is)")
-    parts = text[1:].split("/")
+    parts = split_segments(text)
     takes_rest, ends_in_slash = parts[-1] == "{**}", parts[-1] == ""
     if takes_rest and not pattern.has_rest:
-        raise PatternError(f"uses '{{**}}', but the route's path {pattern.text!r} does not end in '/**'")
+        raise PatternError("uses {**}", f"only where the route's path ends in /**, and it is '{pattern.text}'")
     if takes_rest or ends_in_slash:
         parts.pop()
-    if "" in parts:
-        raise PatternError("holds an empty segment, '//' (one slash)")
     return Template(
         tuple(_template_part(part, pattern) for part in parts),
         len(pattern.segments) if takes_rest else None,
@@ -81,19 +82,17 @@ def parse_template(text: str, pattern: Pattern) -> Template:
 
 
 def _template_part(part: str, pattern: Pattern) -> bytes | int:
-    if part in ("{**}", "**"):
-        raise PatternError("has '**' where it cannot stand (the rest of the path is '/{**}', at the end)")
-    if "{" not in part and "}" not in part:
+    name = capture_in(part)
+    if name == "**":
+        raise PatternError("must have {**} at its end only", "for example /v2/{**}")
+    if name is None:
         literal = canonical_literal(part)
         if "%2F" in literal:
-            raise PatternError(f"has an escaped slash in {part!r}")
+            raise PatternError("must not hold an escaped slash", "a path as the upstream knows it")
         return literal.encode()
-    name = part[1:-1]
-    if part != f"{{{name}}}" or "{" in name or "}" in name:
-        raise PatternError(f"has a capture that is a part of the segment {part!r} ({WHOLE_SEGMENT})")
     if name not in pattern.names:
-        known = ", ".join(pattern.names) or "none"
-        raise PatternError(f"uses the capture {name!r}, which the route's path does not have (known: {known})")
+        known = f"known: {', '.join(pattern.names)}" if pattern.names else "it has none"
+        raise PatternError(f"uses '{name}', which is no capture of '{pattern.text}'", known)
     return pattern.names.index(name)
 
 
