@@ -9,10 +9,10 @@ from typing import NamedTuple
 import click
 import pytest
 import yaml
-from gateway.policy.loading import load_configuration
 
 from gateway.cli.program import program
 from gateway.errors import CODES, ConfigurationError
+from gateway.policy.loading import load_configuration
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if path.exists()]
@@ -76,9 +76,7 @@ def test_a_command_that_the_documents_show_exists_with_its_options(mention: Ment
         child = command.get_command(click.Context(command), words[0])
         assert child is not None, f"{mention.place}: 'gateway {' '.join(words)}' is no command"
         command, words = child, words[1:]
-    known = {
-        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
-    }
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
         if word.startswith("["):  # `[--config F]`: an option that may be left out
             word = word.strip("[]")
@@ -107,9 +105,7 @@ def test_the_documented_errors_are_the_ones_there_are() -> None:
 def configurations() -> list[Fence]:
     """The YAML blocks that are whole enough to route something."""
     return [
-        fence
-        for fence in FENCES
-        if fence.language == "yaml" and re.search(r"^(routes|upstreams):", fence.text, re.M)
+        fence for fence in FENCES if fence.language == "yaml" and re.search(r"^(routes|upstreams):", fence.text, re.M)
     ]
 
 
@@ -139,9 +135,7 @@ def missing_upstreams(shown: dict[str, object]) -> str:
 
 def anchors(document: Path) -> set[str]:
     """The anchors that a document's headings have where Markdown is rendered."""
-    text = re.sub(
-        r"^ *```.*?^ *```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-    )
+    text = re.sub(r"^ *```.*?^ *```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

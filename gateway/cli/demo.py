@@ -1,10 +1,30 @@
 """`gateway demo`: the gateway to try, in a minute and without a file."""
 
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
 import click
 
+from gateway.cli.accounts import administration
+from gateway.cli.exit_codes import FINE
 from gateway.cli.output import say
-from gateway.demo.guide import Step
-from gateway.demo.running import run_demo
+from gateway.demo.echo import echo_upstream
+from gateway.demo.folder import write_configuration
+from gateway.demo.guide import ADMIN_EMAIL, steps
+from gateway.errors import CannotStart
+from gateway.policy.loading import load_configuration
+from gateway.server.run import serve
+from gateway.settings.model import Settings
+
+_PORTS: Final = range(8000, 8100)
 
 
 @click.command("demo")
@@ -14,15 +34,40 @@ def command(port: int | None) -> int:
 
     Everything listens on loopback only and lives in a temporary folder, which is removed at the end.
     """
-    return run_demo(port, _show)
+    # Until the gateway itself listens for signals, and after that, SIGTERM must end the contexts below as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), TemporaryDirectory(prefix="gateway-demo-") as folder, echo_upstream() as upstream:
+        chosen = port if port is not None else _free_port()
+        path = write_configuration(Path(folder), port=chosen, upstream=upstream)
+        configuration = load_configuration(path, os.environ)
+        password = secrets.token_urlsafe(12)
+        asyncio.run(_make_admin(configuration.settings, password))
+        return serve(configuration, announce=partial(_answering, path, password))
+    return FINE
 
 
-def _show(address: str, steps: list[Step]) -> None:
+async def _make_admin(settings: Settings, password: str) -> None:
+    async with administration(settings) as accounts:
+        await accounts.create(ADMIN_EMAIL, password, [settings.accounts.admin_role])
+
+
+def _answering(configuration: Path, password: str, address: str) -> None:
+    """The gateway answers: say what to try. Called inside of its event loop."""
+    # To `serve` SIGHUP is a wish to reload; a demo whose terminal was closed has to end.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
     say(f"The gateway answers on {address}, in front of an upstream that shows what it received.", colour="green")
     say("Paste these commands into another terminal. Ctrl-C here ends the demo and leaves nothing behind.")
-    for number, step in enumerate(steps, 1):
-        say()
-        say(f"{number}. {step.shows}", colour="cyan")
+    for number, step in enumerate(steps(url=address, password=password, configuration=configuration), 1):
+        say(f"\n{number}. {step.shows}", colour="cyan")
         for line in step.command.splitlines():
             say(f"   {line}")
     say()
+
+
+def _free_port() -> int:
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise CannotStart(f"the ports {_PORTS[0]} to {_PORTS[-1]} are all taken; name a free one with --port")

@@ -141,7 +141,7 @@ PROBLEM = Problem("g.yaml", 3, 7, "routes[0].upstream", "'billing' is not define
         (
             Refusal("invalid_fields", fields=[FieldError("email", "is not an address")], detail="Not acceptable"),
             1,
-            "gateway: Not acceptable; email: is not an address\n",
+            "gateway: email: is not an address\n",
         ),
         (
             ConfigurationError([PROBLEM]),

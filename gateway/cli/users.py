@@ -1,0 +1,198 @@
+"""`gateway users`: accounts, straight in the database. Running gateways are told of every change."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from gateway.accounts.administration import Administration
+from gateway.cli.accounts import administration
+from gateway.cli.configuration import loaded
+from gateway.cli.options import config_option, json_option
+from gateway.cli.output import print_json, print_table, say
+from gateway.errors import CannotStart
+from gateway.identity.records import UserRecord
+from gateway.policy.loading import Configuration
+
+T = TypeVar("T")
+Work = Callable[[Administration], Awaitable[T]]
+
+_COLUMNS: Final = ("EMAIL", "ID", "STATE", "ROLES", "CREATED (UTC)")
+_PAGE: Final = 500  # accounts read from the database at a time
+
+email_argument = click.argument("email")
+password_option = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from the first line of standard input."
+)
+
+
+@click.group("users")
+def command() -> None:
+    """Manage accounts, straight in the database.
+
+    Every change is told to running gateways over storage.redis; without one they see it after cache.user_ttl.
+    """
+
+
+@command.command("create")
+@email_argument
+@click.option("--role", "roles", multiple=True, help="A role it gets, repeatable.  [default: accounts.default_roles]")
+@password_option
+@config_option
+@json_option
+def create(email: str, roles: tuple[str, ...], password_stdin: bool, config: Path, as_json: bool) -> None:
+    """Make an account, whether or not registration is open."""
+
+    configuration = loaded(config)
+    password = _new_password(password_stdin)
+    _change(configuration, lambda accounts: accounts.create(email, password, roles or None), "Created", as_json=as_json)
+
+
+@command.command("list")
+@click.option("--query", default="", help="Only addresses that contain this.")
+@click.option("--role", help="Only accounts that have this role themselves.")
+@click.option("--active/--disabled", default=None, help="Only those that are active, or that are disabled.")
+@config_option
+@json_option
+def list_(query: str, role: str | None, active: bool | None, config: Path, as_json: bool) -> None:
+    """Show all accounts, in the order of their addresses."""
+
+    async def work(accounts: Administration) -> list[UserRecord]:
+        page = await accounts.list(query=query, role=role, active=active, limit=_PAGE)
+        found = list(page.users)
+        while page.next is not None:
+            page = await accounts.list(query=query, role=role, active=active, limit=_PAGE, after=page.next)
+            found += page.users
+        return found
+
+    records = _run(loaded(config), work)
+    if as_json:
+        print_json([_as_json(record) for record in records])
+    else:
+        print_table(_COLUMNS, [_row(record) for record in records])
+
+
+@command.command("show")
+@email_argument
+@config_option
+@json_option
+def show(email: str, config: Path, as_json: bool) -> None:
+    """Show one account."""
+    record = _run(loaded(config), lambda accounts: accounts.show(email))
+    if as_json:
+        print_json(_as_json(record))
+    else:
+        for name, value in zip(_COLUMNS, _row(record), strict=True):
+            say(f"{name.partition(' ')[0].lower():<8} {value}")
+
+
+@command.command("disable")
+@email_argument
+@config_option
+@json_option
+def disable(email: str, config: Path, as_json: bool) -> None:
+    """Shut an account out at once; nothing of it is lost."""
+    _change(loaded(config), lambda accounts: accounts.disable(email), "Disabled", as_json=as_json)
+
+
+@command.command("enable")
+@email_argument
+@config_option
+@json_option
+def enable(email: str, config: Path, as_json: bool) -> None:
+    """Let a disabled account in again."""
+    _change(loaded(config), lambda accounts: accounts.enable(email), "Enabled", as_json=as_json)
+
+
+@command.command("set-roles")
+@email_argument
+@click.argument("roles", metavar="ROLE...", nargs=-1, required=True)
+@config_option
+@json_option
+def set_roles(email: str, roles: tuple[str, ...], config: Path, as_json: bool) -> None:
+    """Give an account these roles and no others."""
+    _change(loaded(config), lambda accounts: accounts.set_roles(email, roles), "Changed", as_json=as_json)
+
+
+@command.command("set-password")
+@email_argument
+@password_option
+@config_option
+@json_option
+def set_password(email: str, password_stdin: bool, config: Path, as_json: bool) -> None:
+    """Replace the password of an account, and end all of its sessions."""
+    configuration = loaded(config)
+    password = _new_password(password_stdin)
+    said = "Ended every session and replaced the password of"
+    _change(configuration, lambda accounts: accounts.set_password(email, password), said, as_json=as_json)
+
+
+@command.command("delete")
+@email_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+@json_option
+def delete(email: str, yes: bool, config: Path, as_json: bool) -> None:
+    """Delete an account for good; what it did stays in the audit records."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Delete {email} for good?", abort=True, err=True)
+    _change(loaded(config), lambda accounts: accounts.delete(email), "Deleted", as_json=as_json)
+
+
+def _run(configuration: Configuration, work: Work[T]) -> T:
+    """Do some work with the accounts of a configuration."""
+
+    async def run() -> T:
+        async with administration(configuration.settings) as accounts:
+            return await work(accounts)
+
+    return asyncio.run(run())
+
+
+def _change(configuration: Configuration, work: Work[UserRecord], said: str, *, as_json: bool) -> None:
+    """Change an account and show what became of it."""
+    record = _run(configuration, work)
+    if as_json:
+        print_json(_as_json(record))
+    else:
+        say(f"{said} {record.email} ({_state(record)}, roles: {_roles(record) or 'none'}, id {record.id}).")
+
+
+def _new_password(from_stdin: bool) -> str:
+    """The first line of standard input, or what a person types twice without seeing it. Raises CannotStart."""
+    if from_stdin:
+        line = sys.stdin.readline()
+        if not line:
+            raise CannotStart("--password-stdin: there was nothing on standard input")
+        return line.removesuffix("\n").removesuffix("\r")
+    if not sys.stdin.isatty():
+        raise CannotStart("a password is typed at a terminal; without one, use --password-stdin")
+    password: str = click.prompt("Password", hide_input=True, confirmation_prompt="Once more", err=True)
+    return password
+
+
+def _as_json(record: UserRecord) -> dict[str, Any]:
+    """As GET /me has it."""
+    return {
+        "id": record.id,
+        "email": record.email,
+        "is_active": record.is_active,
+        "roles": sorted(record.roles),
+        "created_at": record.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+
+
+def _row(record: UserRecord) -> tuple[str, ...]:
+    created = record.created_at.strftime("%Y-%m-%d %H:%M")
+    return record.email, record.id, _state(record), _roles(record), created
+
+
+def _state(record: UserRecord) -> str:
+    return "active" if record.is_active else "disabled"
+
+
+def _roles(record: UserRecord) -> str:
+    return ", ".join(sorted(record.roles))

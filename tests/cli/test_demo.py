@@ -1,0 +1,152 @@
+"""`gateway demo`: every command it prints does what it says, and nothing of it is left afterwards."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import psutil
+import pytest
+
+from gateway.cli.demo import _PORTS
+from tests.cli.running import command_line, environment, one_plain_line, run
+
+
+class Demo(NamedTuple):
+    """A running demo: its process, where it answers, and the steps it printed."""
+
+    process: subprocess.Popen[str]
+    url: str
+    steps: list[tuple[str, str]]
+    folder: Path
+
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[Demo]:
+    """A demo whose temporary folder lies in `folder`; it is ended with SIGTERM unless a test has ended it."""
+    with (folder / "stderr").open("w") as errors:
+        process = subprocess.Popen(
+            command_line("demo", *arguments),
+            env=environment({"TMPDIR": str(folder)}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            url, steps = guide(process.stdout)
+            yield Demo(process, url, steps, folder)
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def guide(output: IO[str]) -> tuple[str, list[tuple[str, str]]]:
+    """What a demo prints, up to its last step."""
+    first = output.readline()
+    found = re.search(r"answers on (http://127\.0\.0\.1:\d+),", first)
+    assert found is not None, first + output.read()
+    steps: list[tuple[str, str]] = []
+    for line in output:
+        if step := re.fullmatch(r"\d+\. (.+)\n", line):
+            steps.append((step[1], ""))
+        elif line.startswith("   "):
+            steps[-1] = (steps[-1][0], steps[-1][1] + line[3:])
+            if "users list" in line:
+                break
+    return found[1], steps
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    with running(tmp_path_factory.mktemp("demo")) as demo:
+        yield demo
+
+
+@pytest.fixture(scope="module")
+def answers(demo: Demo) -> dict[str, str]:
+    """What each step answers when all of them are pasted into one shell, one after the other."""
+    script = "".join(f"{command}\nprintf '\\036'\n" for _, command in demo.steps)
+    done = subprocess.run(["bash", "-eu"], input=script, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return dict(zip((shows for shows, _ in demo.steps), done.stdout.split("\x1e"), strict=False))
+
+
+def answer(answers: dict[str, str], about: str) -> str:
+    (found,) = (text for shows, text in answers.items() if about in shows)
+    return found
+
+
+def test_a_public_path_shows_what_the_upstream_received(answers: dict[str, str]) -> None:
+    seen = json.loads(answer(answers, "Everybody may call"))
+    assert (seen["method"], seen["path"]) == ("GET", "/public/hello")
+    assert "x-user-id" not in seen["headers"]
+
+
+def test_an_unknown_caller_is_refused(answers: dict[str, str]) -> None:
+    text = answer(answers, "this is 401")
+    assert text.startswith("HTTP/1.1 401 ")
+    assert '"token_missing"' in text
+
+
+def test_registering_gives_tokens(answers: dict[str, str]) -> None:
+    assert json.loads(answer(answers, "Register"))["token_type"] == "bearer"
+
+
+def test_the_upstream_is_told_who_calls_and_nothing_forged(answers: dict[str, str]) -> None:
+    seen = json.loads(answer(answers, "forged"))
+    assert seen["headers"]["x-user-email"] == "ada@example.com"
+    assert seen["headers"]["x-user-roles"] == "user"
+    assert "authorization" not in seen["headers"]
+    assert seen["query"] == "new"
+
+
+def test_the_admin_rule_refuses_a_user_and_lets_the_administrator_pass(answers: dict[str, str]) -> None:
+    assert answer(answers, "this is 403").startswith("HTTP/1.1 403 ")
+    assert json.loads(answer(answers, "administrator"))["headers"]["x-user-roles"] == "admin,user"
+
+
+def test_the_accounts_are_listed_by_the_command_it_prints(answers: dict[str, str]) -> None:
+    emails = [line.split()[0] for line in answer(answers, "straight from the database").strip().splitlines()]
+    assert emails == ["EMAIL", "ada@example.com", "admin@example.com"]
+
+
+def test_it_listens_on_loopback_only(demo: Demo) -> None:
+    process = psutil.Process(demo.process.pid)
+    listening = [place for place in process.net_connections() if place.status == psutil.CONN_LISTEN]
+    assert {place.laddr.ip for place in listening} == {"127.0.0.1"}
+    assert len(listening) == 2
+    assert process.children() == []
+
+
+def test_another_demo_takes_another_port(demo: Demo, tmp_path: Path) -> None:
+    with running(tmp_path) as other:
+        assert other.url != demo.url
+        assert int(other.url.rpartition(":")[2]) in _PORTS
+
+
+def test_a_port_that_was_asked_for_is_not_replaced_by_another(demo: Demo, tmp_path: Path) -> None:
+    port = demo.url.rpartition(":")[2]
+    outcome = run("demo", "--port", port, folder=tmp_path, env={"TMPDIR": str(tmp_path)})
+    assert outcome.code == 2
+    assert port in one_plain_line(outcome.err)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_all_of_it(tmp_path: Path, number: signal.Signals) -> None:
+    with running(tmp_path, "--port", "0") as demo:
+        assert [name for name in os.listdir(tmp_path) if name.startswith("gateway-demo-")]
+        demo.process.send_signal(number)
+        assert demo.process.wait(timeout=10) == 0
+    assert os.listdir(tmp_path) == ["stderr"]
+    assert (tmp_path / "stderr").read_text() == ""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(demo.url.rpartition(":")[2])))
