@@ -1,0 +1,322 @@
+"""What happens to the gateway itself is said on standard error: one line, no forgery, no secrets, no flood."""
+
+import asyncio
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.operations import events
+from gateway.operations.events import INTERVAL, REMEMBERED, EventHandler, Failures, Repeats, event
+from gateway.operations.observer import Observer
+from gateway.settings.model import ObservabilitySettings
+
+AT = r" at=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2lnbmF0dXJl"
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def raised(message: str = "broken") -> ValueError:
+    """An exception with a traceback."""
+    try:
+        raise ValueError(message)
+    except ValueError as error:
+        return error
+
+
+class Said:
+    """What was said on standard error since the test began."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+        self._text = ""
+
+    def getvalue(self) -> str:
+        self._text += self._capture.readouterr().err
+        return self._text
+
+
+@pytest.fixture
+def said(capfd: pytest.CaptureFixture[str]) -> Said:
+    return Said(capfd)
+
+
+def test_an_event_is_one_line_with_its_kind_its_facts_and_the_time(capfd: pytest.CaptureFixture[str]) -> None:
+    event("degraded", "Redis does not answer", store="redis", after=0.25, port=6379)
+    line = capfd.readouterr().err
+    assert re.fullmatch(rf"gateway: degraded: Redis does not answer store=redis after=0\.25 port=6379{AT}\n", line)
+
+
+def test_facts_that_are_none_are_left_out_and_strange_ones_are_quoted(said: Said) -> None:
+    event("start", "listening", url="http://127.0.0.1:8000", name=None, file="my file", empty="", kind="x", message="y")
+    expected = r'gateway: start: listening url=http://127\.0\.0\.1:8000 file="my file" empty="" kind=x message=y'
+    assert re.fullmatch(expected + AT + "\n", said.getvalue())
+
+
+def test_on_a_terminal_the_time_is_left_out() -> None:
+    ours, terminal = os.openpty()
+    program = "from gateway.operations.events import event; event('start', 'größe', port=1)"
+    process = subprocess.run([sys.executable, "-c", program], stderr=terminal, timeout=30, check=True)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert os.read(ours, 4096).decode() == "gateway: start: größe port=1\r\n"
+    os.close(ours)
+
+
+@given(st.text(), st.text())
+def test_an_event_is_one_line_whatever_it_tells(message: str, fact: str) -> None:
+    said = io.StringIO()  # a program that embeds the gateway may put one there
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stderr", said)
+        event("failed", message, fact=fact)
+    text = said.getvalue()
+    assert text.endswith("\n")
+    assert text[:-1].isprintable()
+    assert text.startswith("gateway: failed: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"bad token {JWT}", "c2lnbmF0dXJl"),
+        (f"header=Bearer {JWT}!", "eyJhbGci"),
+        ("Authorization: Bearer 0123456789abcdef0123", "0123456789abcdef"),
+        ("key gwk_Zm9vYmFy refused", "Zm9vYmFy"),
+        ("cannot reach postgresql://gateway:hunter2@db/gateway", "hunter2"),
+        ("cannot reach redis://:p@ss:w@rd@db:6379/0", "w@rd"),
+        ("-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----", "MHcCAQEE"),
+        ("-----BEGIN PRIVATE KEY-----\nMHcCAQEE", "MHcCAQEE"),
+    ],
+)
+def test_what_looks_like_a_credential_is_taken_out(text: str, secret: str, said: Said) -> None:
+    event("failed", text, fact=text)
+    Failures().report(raised(text), text, fact=text)
+    assert secret not in said.getvalue()
+    assert said.getvalue().count("[secret]") >= 5
+
+
+@pytest.mark.parametrize("text", ["a bearer token is missing", "see https://example.com/a@b", "eyJ is no token"])
+def test_what_is_no_credential_stays(text: str, said: Said) -> None:
+    event("failed", text)
+    assert text in said.getvalue()
+
+
+@pytest.mark.parametrize("unit", ["eyJ", "eyJ.", "gwk_", "://", "://a", "@", "-----BEGIN PRIVATE KEY-----", "bearer "])
+def test_a_long_message_takes_no_long_time(unit: str, said: Said) -> None:
+    started = time.monotonic()
+    event("failed", unit * 20_000)
+    assert time.monotonic() - started < 1
+    assert len(said.getvalue()) < 5000
+
+
+def test_an_unexpected_exception_is_reported_with_its_traceback_indented(said: Said) -> None:
+    Failures().report(raised("broken\ngateway: forged: line\x1b[2J"), "deciding on a request", request_id="r-1")
+    first, *rest = said.getvalue().splitlines()
+    assert re.fullmatch(rf"gateway: failure: deciding on a request request_id=r-1 error=ValueError{AT}", first)
+    assert rest[0] == "    Traceback (most recent call last):"
+    assert any("raise ValueError(message)" in line for line in rest)
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+
+
+def test_the_cause_of_an_exception_is_told_too(said: Said) -> None:
+    try:
+        try:
+            raise KeyError("inner")
+        except KeyError as inner:
+            raise RuntimeError("outer") from inner
+    except RuntimeError as error:
+        Failures().report(error, "serving")
+    assert "KeyError: 'inner'" in said.getvalue()
+    assert "RuntimeError: outer" in said.getvalue()
+
+
+def test_an_exception_that_was_never_raised_can_be_reported(said: Said) -> None:
+    Failures().report(ValueError("made, not raised"), "serving")
+    assert "made, not raised" in said.getvalue()
+
+
+def test_a_long_traceback_keeps_its_beginning_and_its_end(said: Said) -> None:
+    try:
+        raise ValueError("\n".join(f"line {number}" for number in range(1000)))
+    except ValueError as error:
+        Failures().report(error, "serving")
+    lines = said.getvalue().splitlines()
+    assert len(lines) < 100
+    assert "Traceback" in lines[1]
+    assert "    …" in lines
+    assert lines[-1].strip() == "line 999"
+
+
+def test_the_same_failure_is_told_once_a_minute_with_how_often_it_happened(said: Said) -> None:
+    clock = Clock()
+    failures = Failures(clock)
+    for number in range(41):
+        failures.report(raised(f"number {number}"), "serving")
+    assert said.getvalue().count("Traceback") == 1
+    assert "repeated" not in said.getvalue()
+    clock.now += INTERVAL
+    failures.report(raised(), "serving")
+    failures.report(raised(), "serving")
+    assert said.getvalue().count("Traceback") == 2
+    assert " repeated=40 " in said.getvalue()
+
+
+def test_failures_of_other_kinds_or_places_are_told_apart(said: Said) -> None:
+    failures = Failures()
+    failures.report(raised(), "serving")
+    try:
+        raise ValueError("elsewhere")
+    except ValueError as error:
+        failures.report(error, "serving")
+    failures.report(KeyError("another type"), "serving")
+    failures.report(TypeError("another type"), "serving")
+    assert said.getvalue().count("gateway: failure") == 4
+
+
+def test_no_more_different_things_are_told_than_can_be_remembered() -> None:
+    clock = Clock()
+    repeats = Repeats(clock)
+    admitted = [repeats.admit(number) for number in range(REMEMBERED + 50)]
+    assert admitted == [0] * REMEMBERED + [None] * 50
+    clock.now += INTERVAL
+    assert repeats.admit("new") == 0
+    assert repeats.admit("new") is None
+
+
+def test_what_no_callback_and_no_task_has_caught_is_reported(said: Said) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(Failures().on_loop_error)
+        loop.call_soon(lambda: 1 / 0)
+        for _ in range(3):
+            loop.call_exception_handler({"message": "something odd\nhappened"})
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    text = said.getvalue()
+    assert "ZeroDivisionError: division by zero" in text
+    assert text.count(r"gateway: failure: something odd\nhappened") == 1
+
+
+def test_a_context_without_a_message_is_reported(said: Said) -> None:
+    async def main() -> None:
+        Failures().on_loop_error(asyncio.get_running_loop(), {})
+
+    asyncio.run(main())
+    assert "the event loop failed" in said.getvalue()
+
+
+# ---- logging
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("tests.operations.events")
+    handler = EventHandler(Failures())
+    logger.addHandler(handler)
+    logger.propagate = False
+    yield logger
+    logger.removeHandler(handler)
+    logger.propagate = True
+
+
+def test_warnings_of_libraries_come_in_the_same_form(log: logging.Logger, said: Said) -> None:
+    log.warning("cannot %s", "resolve\nname")
+    log.info("nobody asked")
+    expected = rf"gateway: warning: cannot resolve\\nname logger=tests\.operations\.events{AT}\n"
+    assert re.fullmatch(expected, said.getvalue())
+
+
+def test_logged_exceptions_are_reported_with_their_traceback(log: logging.Logger, said: Said) -> None:
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        for _ in range(5):
+            log.exception("deciding failed")
+    assert said.getvalue().startswith(
+        "gateway: failure: deciding failed logger=tests.operations.events error=ValueError"
+    )
+    assert said.getvalue().count("ValueError: broken") == 1
+
+
+def test_an_exception_logged_without_one_is_a_message(log: logging.Logger, said: Said) -> None:
+    log.exception("nothing was raised")
+    assert said.getvalue().startswith("gateway: error: nothing was raised")
+
+
+def test_a_message_of_one_place_is_told_once_a_minute(log: logging.Logger, said: Said) -> None:
+    for number in range(10):
+        log.warning("number %d", number)
+    log.warning("another")
+    assert said.getvalue().count("number") == 1
+    assert said.getvalue().count("another") == 1
+
+
+def test_a_message_that_cannot_be_formatted_is_told_as_it_was_written(said: Said) -> None:
+    record = logging.LogRecord("library", logging.ERROR, __file__, 1, "%d of %d", ("one",), None)
+    EventHandler(Failures()).handle(record)
+    assert said.getvalue().startswith("gateway: error: %d of %d logger=library")
+
+
+# ---- requests that came to a bad end
+
+
+def test_why_a_request_failed_is_said_with_its_id_and_not_again_for_a_while(said: Said) -> None:
+    observer = Observer(ObservabilitySettings(access_log="off"), [])
+    for number in range(5):
+        observer.failed(b"r-%d\n" % number, "upstream web: connection reset")
+    observer.failed(b"r-9", "upstream web: not HTTP")
+    first, second = said.getvalue().splitlines()
+    assert first.startswith(r'gateway: failed: upstream web: connection reset request_id="r-0\n"')
+    assert second.startswith("gateway: failed: upstream web: not HTTP request_id=r-9")
+
+
+# ---- standard error itself
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_without_standard_error_nothing_is_said_and_nothing_breaks(
+    closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr("sys.stderr", stream if closed else None)
+    event("start", "listening")
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_reader_that_left_or_stands_still_holds_up_nobody(left: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    if left:
+        os.close(reading)
+    else:
+        os.set_blocking(writing, False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 4096)
+        os.set_blocking(writing, True)
+    with open(writing, "w") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        started = time.monotonic()
+        event("start", "listening")
+        Failures().report(raised("x" * 10_000), "serving")
+        assert time.monotonic() - started < 10 * events.PATIENCE / 1000
+    if not left:
+        os.close(reading)

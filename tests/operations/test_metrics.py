@@ -1,0 +1,253 @@
+"""What is counted, as Prometheus reads it."""
+
+import math
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+import gateway
+from gateway.errors import CODES
+from gateway.operations.counters import BOUNDS
+from gateway.operations.metrics import render, resident_memory
+from gateway.operations.observer import Observer
+from gateway.settings.model import ObservabilitySettings
+from tests.operations.requests import Collected, complete
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(observer: Observer, **extra: float) -> Samples:
+    """All samples of the page. Two for the same series would be an error, as they are for Prometheus."""
+    samples: Samples = {}
+    for family in text_string_to_metric_families(render(observer, lambda: extra).decode()):
+        for sample in family.samples:
+            series = (sample.name, frozenset(sample.labels.items()))
+            assert series not in samples, series
+            samples[series] = sample.value
+    return samples
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+def requests(samples: Samples, route: str, method: str, status: str, code: str = "") -> float:
+    return value(samples, "gateway_requests_total", route=route, method=method, status=status, code=code)
+
+
+def seen(samples: Samples, name: str, label: str) -> set[str]:
+    return {dict(labels)[label] for sample, labels in samples if sample == name}
+
+
+@pytest.fixture(params=["json", "text", "off"])
+def observer(request: pytest.FixtureRequest) -> Observer:
+    return Collected(routes=("orders", "users"), access_log=request.param).observer
+
+
+def test_requests_are_counted_by_route_method_status_and_code(observer: Observer) -> None:
+    for differing in (
+        {},
+        {"user_id": "another", "path": b"/orders/8", "seconds": 3.0},
+        {"method": b"POST"},
+        {"status": 404, "code": "no_route", "route": ""},
+        {"status": 401, "code": "token_missing", "route": "users"},
+    ):
+        complete(observer, **differing)
+    samples = scrape(observer)
+    assert requests(samples, "orders", "GET", "200") == 2
+    assert requests(samples, "orders", "POST", "200") == 1
+    assert requests(samples, "", "GET", "404", "no_route") == 1
+    assert requests(samples, "users", "GET", "401", "token_missing") == 1
+    assert sum(count for (name, _), count in samples.items() if name == "gateway_requests_total") == 5
+
+
+def test_a_caller_who_left_counts_as_499_however_it_was_reported(observer: Observer) -> None:
+    complete(observer, status=0)
+    complete(observer, status=499)
+    assert requests(scrape(observer), "orders", "GET", "499") == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "le"),
+    [
+        (0.0, "0.001"),
+        (0.001, "0.001"),
+        (0.0010001, "0.0025"),
+        (0.3, "0.5"),
+        (10.0, "10.0"),
+        (10.1, "+Inf"),
+        (3600.0, "+Inf"),
+    ],
+)
+def test_a_duration_falls_into_the_first_bucket_that_holds_it(seconds: float, le: str) -> None:
+    log = Collected()
+    complete(log.observer, seconds=seconds)
+    samples = scrape(log.observer)
+    for bound in (*map(str, BOUNDS), "+Inf"):
+        count = value(samples, "gateway_request_duration_seconds_bucket", route="orders", le=bound)
+        assert count == (1 if float(bound.replace("+Inf", "inf")) >= float(le.replace("+Inf", "inf")) else 0), bound
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["orders", "users", ""]), st.sampled_from([200, 404, 502]), st.floats(0, 100)))
+)
+def test_the_histogram_of_a_route_holds_all_its_requests(served: list[tuple[str, int, float]]) -> None:
+    log = Collected(routes=("orders", "users"), access_log="off")
+    for route, status, seconds in served:
+        complete(log.observer, route=route, status=status, seconds=seconds)
+    samples = scrape(log.observer)
+    for route in {route for route, _, _ in served}:
+        durations = [seconds for name, _, seconds in served if name == route]
+        name = "gateway_request_duration_seconds"
+        assert value(samples, f"{name}_count", route=route) == len(durations)
+        assert value(samples, f"{name}_sum", route=route) == pytest.approx(math.fsum(durations))
+        for bound in BOUNDS:
+            within = sum(seconds <= bound for seconds in durations)
+            assert value(samples, f"{name}_bucket", route=route, le=str(bound)) == within
+        assert value(samples, f"{name}_bucket", route=route, le="+Inf") == len(durations)
+
+
+def test_callers_cannot_make_labels(observer: Observer) -> None:
+    for number in range(500):
+        complete(observer, method=b"M%d" % number)
+        complete(observer, route=f"made up {number}")
+        complete(observer, code=f"made_up_{number}")
+        complete(
+            observer, path=b"/%d" % number, user_id=f"{number}", request_id=b"%d" % number, client=f"10.0.0.{number}"
+        )
+    samples = scrape(observer)
+    assert seen(samples, "gateway_requests_total", "method") == {"GET", "other"}
+    assert seen(samples, "gateway_requests_total", "route") == {"orders", "other"}
+    assert seen(samples, "gateway_requests_total", "code") == {"", "other"}
+    assert requests(samples, "orders", "other", "200") == 500
+    assert requests(samples, "other", "GET", "200") == 500
+    assert len(samples) < 60
+
+
+def test_methods_are_told_apart_by_case_as_http_does() -> None:
+    log = Collected()
+    complete(log.observer, method=b"get")
+    assert requests(scrape(log.observer), "orders", "other", "200") == 1
+
+
+def test_all_refusal_codes_are_labels() -> None:
+    log = Collected()
+    for code, (status, _) in CODES.items():
+        complete(log.observer, code=code, status=status)
+    assert seen(scrape(log.observer), "gateway_requests_total", "code") == set(CODES)
+
+
+def test_routes_of_a_new_configuration_become_labels_and_old_counts_stay(observer: Observer) -> None:
+    complete(observer)
+    complete(observer, route="billing")
+    observer.declare(["billing", "orders"])
+    complete(observer, route="billing")
+    complete(observer)
+    samples = scrape(observer)
+    assert requests(samples, "orders", "GET", "200") == 2
+    assert requests(samples, "other", "GET", "200") == 1
+    assert requests(samples, "billing", "GET", "200") == 1
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", 'GET /x/{id}"} 1', "größe", "a,b={c}"])
+def test_route_names_are_escaped(name: str) -> None:
+    log = Collected(routes=(name,))
+    complete(log.observer, route=name)
+    assert requests(scrape(log.observer), name, "GET", "200") == 1
+
+
+def test_the_page_is_in_the_text_format_with_types() -> None:
+    log = Collected()
+    complete(log.observer)
+    page = render(log.observer, lambda: {"gateway_open_connections": 3, "gateway_cache_hits_total": 7.5}).decode()
+    assert page.endswith("\n")
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
+    assert types["gateway_requests_total"] == "counter"
+    assert types["gateway_request_duration_seconds"] == "histogram"
+    assert types["gateway_open_connections"] == "gauge"
+    assert types["gateway_cache_hits_total"] == "counter"
+    samples = scrape(log.observer, gateway_open_connections=3, gateway_cache_hits_total=7.5)
+    assert value(samples, "gateway_open_connections") == 3
+    assert value(samples, "gateway_cache_hits_total") == 7.5
+
+
+def test_nothing_counted_yet_is_a_page_too() -> None:
+    samples = scrape(Collected().observer)
+    assert not any(name == "gateway_requests_total" for name, _ in samples)
+    assert value(samples, "gateway_access_log_dropped_total") == 0
+
+
+def test_the_version_and_the_process_are_on_the_page() -> None:
+    before = time.time()
+    observer = Collected().observer
+    samples = scrape(observer)
+    assert {dict(labels)["version"] for name, labels in samples if name == "gateway_build_info"} == {
+        gateway.__version__
+    }
+    assert before <= value(samples, "process_start_time_seconds") <= time.time()
+    assert value(samples, "process_cpu_seconds_total") > 0
+    assert value(samples, "process_resident_memory_bytes") > 5_000_000
+    assert value(scrape(observer), "process_start_time_seconds") == value(samples, "process_start_time_seconds")
+
+
+@pytest.mark.parametrize("content", [None, "", "12", "x y z"])
+def test_where_the_system_does_not_tell_the_memory_it_is_left_out(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statm = tmp_path / "statm"
+    if content is not None:
+        statm.write_text(content)
+    assert resident_memory(statm) is None
+    monkeypatch.setattr("gateway.operations.metrics.resident_memory", lambda: None)
+    assert ("process_resident_memory_bytes", frozenset()) not in scrape(Collected().observer)
+
+
+@pytest.mark.parametrize("name", ["", "1a", "a b", 'a{b="c"}', "a\nb"])
+def test_a_name_that_prometheus_would_not_take_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="not a metric name"):
+        render(Collected().observer, lambda: {name: 1.0})
+
+
+def test_lost_log_lines_are_counted() -> None:
+    def fail(_: bytes) -> None:
+        raise OSError
+
+    observer = Observer(ObservabilitySettings(), ["orders"], fail)
+    complete(observer)
+    observer.close()
+    assert value(scrape(observer), "gateway_access_log_dropped_total") == 1
+
+
+def test_a_page_can_be_made_on_another_thread_while_requests_are_counted() -> None:
+    names = tuple(f"route-{number}" for number in range(300))
+    log = Collected(routes=names, access_log="off")
+    pages: list[Any] = []
+
+    def scrape_often() -> None:
+        pages.extend(scrape(log.observer) for _ in range(5))
+
+    scraper = threading.Thread(target=scrape_often)
+    scraper.start()
+    served = 0
+    while scraper.is_alive():
+        complete(log.observer, route=names[served % 300], status=200 + served % 7)
+        served += 1
+    scraper.join()
+    assert len(pages) == 5
+    samples = scrape(log.observer)
+    assert sum(count for (name, _), count in samples.items() if name == "gateway_requests_total") == served
+
+
+def test_without_metrics_nothing_is_counted() -> None:
+    log = Collected(metrics=False)
+    complete(log.observer)
+    assert log.line
+    assert not log.observer.has_metrics
+    assert list(log.observer.snapshot()) == []
