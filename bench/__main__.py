@@ -23,8 +23,9 @@ from bench.targets import verdicts
 from bench.upstream import start_upstream
 
 RESULTS = Path(__file__).with_name("results")
-FULL = Plan(rounds=7, seconds=3, warm_up=2)
-QUICK = Plan(rounds=3, seconds=2, warm_up=1)
+# Many short windows find more quiet moments of a shared machine than few long ones.
+FULL = Plan(rounds=15, seconds=1, warm_up=2)
+QUICK = Plan(rounds=5, seconds=1, warm_up=1)
 BULK_BYTES = 200_000_000
 BULK_PEERS = ("gateway", "gateway-asgi", "envoy-jwt", "envoy", "nginx", "caddy")
 FOOTPRINT_PEERS = (
@@ -42,9 +43,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     names = [peer.name for peer in ALL]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="the main peers and three rounds: under two minutes"
-    )
+    parser.add_argument("--quick", action="store_true", help="the main peers and three rounds: under two minutes")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=f"of: {' '.join(names)}")
     parser.add_argument("--rounds", type=int, help="how often each peer is measured")
     parser.add_argument("--seconds", type=float, help="how long each time (wrk knows whole seconds only)")
@@ -53,9 +52,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-bulk", action="store_true", help="leave out the large bodies")
     parser.add_argument("--no-footprint", action="store_true", help="leave out start-up and idling")
     parser.add_argument("--no-requests", action="store_true", help="leave out the comparison of requests")
-    parser.add_argument(
-        "--check", action="store_true", help="exit code 1 when a target is missed or a peer fails"
-    )
+    parser.add_argument("--check", action="store_true", help="exit code 1 when a target is missed or a peer fails")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="where the results go")
     return parser.parse_args(arguments)
 
@@ -106,8 +103,8 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
 def _footprint(arena: Arena, peers: Sequence[Peer], *, quick: bool) -> dict[str, float]:
     tell("start-up and idling")
     standing = [peer for peer in peers if peer.name in FOOTPRINT_PEERS]
-    times, seconds = (1, 3.0) if quick else (5, 10.0)
-    return footprint.measure(arena, standing, times=times, idle_seconds=seconds, tell=tell)
+    patience = footprint.Patience(times=1, idle=3.0) if quick else footprint.Patience()
+    return footprint.measure(arena, standing, patience=patience, tell=tell)
 
 
 def _bulk(directory: Path, peers: Sequence[Peer], *, quick: bool) -> dict[str, object]:

@@ -68,9 +68,7 @@ def measure(arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell
                 contestants.append(stack.enter_context(arena.contestant(peer)))
             except BenchError as failure:
                 tell(f"  {peer.name}: {failure}")
-        taken: dict[str, dict[str, list[Transfer]]] = {
-            each.peer.name: {"down": [], "up": []} for each in contestants
-        }
+        taken: dict[str, dict[str, list[Transfer]]] = {each.peer.name: {"down": [], "up": []} for each in contestants}
         for _ in range(rounds):
             for contestant in list(contestants):
                 try:

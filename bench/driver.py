@@ -35,9 +35,7 @@ class Driver:
         """Load `url` for about `seconds`. Raises BenchError when the generator itself fails."""
         command = self._wrk(url, headers, seconds) if self.wrk else self._own(url, headers, seconds)
         with pinned(self.cpus):
-            done = subprocess.run(
-                command, capture_output=True, text=True, cwd=ROOT, timeout=seconds + 30, check=False
-            )
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=seconds + 30, check=False)
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         if done.returncode != 0 or not lines:
             raise BenchError(f"the load generator failed: {(done.stderr or done.stdout).strip()[-500:]}")

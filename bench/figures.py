@@ -96,7 +96,5 @@ def ratio(ours: Outcome, theirs: Outcome, of: Callable[[Window], float]) -> Spre
 
 def outcome_from_json(data: dict[str, Any]) -> Outcome:
     """Read back what as_json wrote."""
-    windows = [
-        Window(**{name: values[name] for name in Window.__dataclass_fields__}) for values in data["windows"]
-    ]
+    windows = [Window(**{name: values[name] for name in Window.__dataclass_fields__}) for values in data["windows"]]
     return Outcome(**{**data, "windows": tuple(windows)})

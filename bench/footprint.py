@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -17,7 +18,15 @@ from bench.processes import MIB, BenchError, Running, free_port, pinned
 from bench.rounds import Arena, Tell
 
 ANSWER_SECONDS = 30.0
-SETTLE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a start is timed; seconds to settle before memory is read, and to watch an idle process."""
+
+    times: int = 5
+    settle: float = 5.0
+    idle: float = 10.0
 
 
 def help_ms(cpus: frozenset[int] | None, directory: Path, times: int = 7) -> float:
@@ -40,59 +49,61 @@ def help_ms(cpus: frozenset[int] | None, directory: Path, times: int = 7) -> flo
     return median(took[1:])
 
 
-def answer_ms(arena: Arena, peer: Peer, times: int) -> float:
-    """Milliseconds from start until a request on a proxied path is answered, whatever the answer; the median.
-
-    The first start, which also makes a database and keys, is not counted."""
+def first_answer(arena: Arena, peer: Peer, times: int) -> tuple[float, float]:
+    """Milliseconds, and CPU milliseconds, from start until a request on a proxied path is answered, whatever the
+    answer; medians. The first start, which also makes a database and keys, is not counted."""
     place = arena.place(peer)
-    took = []
+    took, used = [], []
     for _ in range(times + 1):
         begun = time.perf_counter()
         running = arena.begin(peer, place)
         try:
             _wait_for_answer(running, place)
             took.append((time.perf_counter() - begun) * 1e3)
+            used.append(sum(running.cpu_seconds().values()) * 1e3)
         finally:
             running.stop()
         place = Place(place.directory, free_port(), place.upstream_port, place.signer)
-    return median(took[1:])
+    return median(took[1:]), median(used[1:])
 
 
-def idle(arena: Arena, peers: Sequence[Peer], seconds: float) -> dict[str, float]:
-    """Memory after five seconds and CPU over `seconds`, of all peers side by side, after one answer each."""
+def idle(arena: Arena, peers: Sequence[Peer], patience: Patience) -> dict[str, float]:
+    """Memory and CPU of all peers side by side when nothing happens, after one answer each."""
     figures: dict[str, float] = {}
     with ExitStack() as stack:
         running = {peer.name: _begin(arena, peer, stack) for peer in peers}
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(patience.settle)
         for name, process in running.items():
             memory = process.memory()
             figures[f"{name}.idle_rss_mib"] = round(memory.rss / MIB, 1)
             figures[f"{name}.idle_pss_mib"] = round(memory.pss / MIB, 1)
         before = {name: sum(process.cpu_seconds().values()) for name, process in running.items()}
-        time.sleep(seconds)
+        time.sleep(patience.idle)
         for name, process in running.items():
             used = sum(process.cpu_seconds().values()) - before[name]
-            figures[f"{name}.idle_cpu_ms_per_s"] = round(used / seconds * 1e3, 2)
+            figures[f"{name}.idle_cpu_ms_per_s"] = round(used / patience.idle * 1e3, 2)
     return figures
 
 
-def measure(
-    arena: Arena, peers: Sequence[Peer], *, times: int, idle_seconds: float, tell: Tell
-) -> dict[str, float]:
+def measure(arena: Arena, peers: Sequence[Peer], *, patience: Patience, tell: Tell) -> dict[str, float]:
     """All figures of this file by `peer.figure`; what fails is told and left out."""
     figures: dict[str, float] = {}
+    answering = []
     for peer in peers:
         try:
-            figures[f"{peer.name}.answer_ms"] = round(answer_ms(arena, peer, times), 1)
+            took, used = first_answer(arena, peer, patience.times)
         except BenchError as failure:
             tell(f"  {peer.name}: {failure}")
-    if any(peer.name.startswith("gateway") for peer in peers):
-        with contextlib.suppress(BenchError):
-            figures["help_ms"] = round(help_ms(arena.cpus, arena.directory), 1)
+            continue
+        answering.append(peer)
+        figures[f"{peer.name}.answer_ms"] = round(took, 1)
+        figures[f"{peer.name}.answer_cpu_ms"] = round(used, 1)
     try:
-        figures |= idle(arena, [peer for peer in peers if f"{peer.name}.answer_ms" in figures], idle_seconds)
+        if any(peer.name == "gateway" for peer in answering):
+            figures["help_ms"] = round(help_ms(arena.cpus, arena.directory), 1)
+        figures |= idle(arena, answering, patience)
     except BenchError as failure:
-        tell(f"  idle figures: {failure}")
+        tell(f"  {failure}")
     return figures
 
 

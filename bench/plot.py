@@ -7,7 +7,8 @@ from typing import Any
 
 from bench.figures import Outcome, cpu_us, outcome_from_json, rps
 
-OURS, IDENTITY, PLAIN = "#1f6feb", "#8b949e", "#d0d7de"
+OURS, IDENTITY, PLAIN = "#1f6feb", "#bc4c00", "#6e7781"
+LEGEND = ((OURS, "the gateway"), (IDENTITY, "decides and identifies too"), (PLAIN, "does neither"))
 
 
 def available() -> bool:
@@ -28,27 +29,29 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         key=lambda outcome: -outcome.spread(cpu_us).median,
     )
     figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(outcomes) + 1.4))
-    _bars(axes, outcomes)
+    _points(axes, outcomes)
     axes.set_xlabel("µs CPU per request (logarithmic; shorter is better)")
-    axes.set_title(
-        f"CPU per proxied request, {result['machine']['cpu']}, {result['machine']['python']}", fontsize=10
-    )
+    axes.set_title(f"CPU per proxied request, {result['machine']['cpu']}, {result['machine']['python']}", fontsize=10)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
 
-def _bars(axes: Any, outcomes: Sequence[Outcome]) -> None:
-    spreads = [outcome.spread(cpu_us) for outcome in outcomes]
-    medians = [each.median for each in spreads]
-    errors = [[each.median - each.low for each in spreads], [each.high - each.median for each in spreads]]
-    colours = [_colour(outcome) for outcome in outcomes]
-    axes.barh([outcome.title for outcome in outcomes], medians, xerr=errors, color=colours, ecolor="#57606a")
-    axes.set_xscale("log")
-    axes.set_xlim(min(medians) * 0.6, max(medians) * 6)
+def _points(axes: Any, outcomes: Sequence[Outcome]) -> None:
+    """Points with their range, not bars: on a logarithmic scale the length of a bar means nothing."""
     for index, outcome in enumerate(outcomes):
-        text = f"  {medians[index]:,.0f} µs, {outcome.spread(rps).median:,.0f} req/s"
-        axes.text(spreads[index].high, index, text, va="center", fontsize=8)
+        cost, rate = outcome.spread(cpu_us), outcome.spread(rps).median
+        axes.plot([cost.low, cost.high], [index, index], color=_colour(outcome), linewidth=5, alpha=0.3)
+        axes.plot([cost.median], [index], "o", color=_colour(outcome))
+        text = f"  {cost.median:,.0f} µs, {rate:,.0f} requests/s"
+        axes.text(cost.high, index, text, va="center", fontsize=8)
+    axes.set_yticks(range(len(outcomes)), [outcome.title for outcome in outcomes])
+    axes.set_xscale("log")
+    axes.set_xlim(right=max(outcome.spread(cpu_us).high for outcome in outcomes) * 8)
+    axes.grid(axis="x", which="both", alpha=0.2)
+    for colour, meaning in LEGEND:
+        axes.plot([], [], "o", color=colour, label=meaning)
+    axes.legend(loc="lower left", fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

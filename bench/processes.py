@@ -136,9 +136,7 @@ def wait_for_port(running: Running, port: int, *, seconds: float = 20.0) -> floa
 
 def _clean_environment() -> dict[str, str]:
     """The environment without what would configure the gateway behind the benchmark's back."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "GOMAXPROCS"))
-    }
+    return {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "GOMAXPROCS"))}
 
 
 def _cpu_clock(pid: int) -> float:

@@ -70,9 +70,9 @@ def targets_table(outcomes: Sequence[Outcome], footprint: Mapping[str, float]) -
 def footprint_table(footprint: Mapping[str, float]) -> str:
     """Start-up and idling, by peer."""
     names = list(dict.fromkeys(key.rpartition(".")[0] for key in footprint if "." in key))
-    columns = ("answer_ms", "idle_pss_mib", "idle_rss_mib", "idle_cpu_ms_per_s")
+    columns = ("answer_ms", "answer_cpu_ms", "idle_pss_mib", "idle_rss_mib", "idle_cpu_ms_per_s")
     rows = [[name, *(_number(footprint.get(f"{name}.{column}")) for column in columns)] for name in names]
-    header = ["", "first answer, ms", "idle PSS, MiB", "idle RSS, MiB", "idle CPU, ms/s"]
+    header = ["", "first answer, ms", "CPU until then, ms", "idle PSS, MiB", "idle RSS, MiB", "idle CPU, ms/s"]
     helped = f"`gateway --help` takes {footprint['help_ms']:.0f} ms.\n" if "help_ms" in footprint else ""
     return f"## Start and idle\n\n{table(header, rows)}{helped}" if rows else ""
 
@@ -80,8 +80,7 @@ def footprint_table(footprint: Mapping[str, float]) -> str:
 def bulk_table(bulk: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Large bodies, both ways."""
     rows = [
-        [name, *(_number(ways[way][key]) for way in ("down", "up") for key in ways[way])]
-        for name, ways in bulk.items()
+        [name, *(_number(ways[way][key]) for way in ("down", "up") for key in ways[way])] for name, ways in bulk.items()
     ]
     header = [
         "",
@@ -101,10 +100,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ]
         return f"| {' | '.join(padded)} |"
 
-    rule = [
-        ("-" * width) if index == 0 else ("-" * (max(width, 2) - 1) + ":")
-        for index, width in enumerate(widths)
-    ]
+    rule = [("-" * width) if index == 0 else ("-" * (max(width, 2) - 1) + ":") for index, width in enumerate(widths)]
     return "\n".join([line(header), line(rule), *(line(row) for row in rows)]) + "\n"
 
 

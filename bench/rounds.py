@@ -31,7 +31,7 @@ class Plan:
     warm_up: float
 
     def window(self, peer: Peer) -> float:
-        return self.seconds * 2 if peer.slow else self.seconds
+        return self.seconds * 3 if peer.slow else self.seconds
 
 
 @dataclass(slots=True)
@@ -52,9 +52,7 @@ class Contestant:
         """The figures so far, with the memory it holds now."""
         peer, memory = self.peer, self.running.memory()
         windows = tuple(self.windows)
-        return Outcome(
-            peer.name, peer.title, peer.does, peer.version(), peer.identity, windows, memory.rss, memory.pss
-        )
+        return Outcome(peer.name, peer.title, peer.does, peer.version(), peer.identity, windows, memory.rss, memory.pss)
 
 
 @dataclass(frozen=True, slots=True)

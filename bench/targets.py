@@ -44,17 +44,11 @@ class Verdict:
 COMPARATIVE = (
     Comparative("CPU, gateway serve to Envoy with JWT", "gateway", "envoy-jwt", cpu_us, 0.75),
     Comparative("CPU, gateway serve to uvicorn hello", "gateway", "uvicorn-hello", cpu_us, 1.6),
-    Comparative(
-        "requests/s, gateway serve to Envoy with JWT", "gateway", "envoy-jwt", rps, 1.3, at_least=True
-    ),
-    Comparative(
-        "CPU, fastapi-proxy-lib to gateway serve", "fastapi-proxy-lib", "gateway", cpu_us, 30, at_least=True
-    ),
+    Comparative("requests/s, gateway serve to Envoy with JWT", "gateway", "envoy-jwt", rps, 1.3, at_least=True),
+    Comparative("CPU, fastapi-proxy-lib to gateway serve", "fastapi-proxy-lib", "gateway", cpu_us, 30, at_least=True),
     Comparative("CPU, gateway's ASGI face to Envoy with JWT", "gateway-asgi", "envoy-jwt", cpu_us, 1.2),
     Comparative("CPU, 10,000 routes to ten", "gateway-10000-routes", "gateway", cpu_us, 1.1),
-    Comparative(
-        "CPU, both with JSON access log, gateway to Envoy", "gateway-log", "envoy-jwt-log", cpu_us, 0.75
-    ),
+    Comparative("CPU, both with JSON access log, gateway to Envoy", "gateway-log", "envoy-jwt-log", cpu_us, 0.75),
     Comparative("p99 at full load, gateway serve to Envoy with JWT", "gateway", "envoy-jwt", p99, 1.0),
 )
 

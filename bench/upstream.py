@@ -94,16 +94,12 @@ def find_nginx() -> str | None:
 
 def nginx_configuration(directory: Path, port: int) -> str:
     """The configuration of an nginx that answers from memory."""
-    inspection = json.dumps(
-        {key: f"$http_{name.lower().replace('-', '_')}" for key, name in INSPECTED.items()}
-    )
+    inspection = json.dumps({key: f"$http_{name.lower().replace('-', '_')}" for key, name in INSPECTED.items()})
     return NGINX % {"directory": directory, "port": port, "inspection": inspection, "body": BODY.decode()}
 
 
 def _head(size: int, kind: str = "application/json") -> bytes:
-    return (
-        f"HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: {kind}\r\nContent-Length: {size}\r\n\r\n".encode()
-    )
+    return f"HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: {kind}\r\nContent-Length: {size}\r\n\r\n".encode()
 
 
 ANSWER = _head(len(BODY)) + BODY

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import __main__ as command
-from bench import compare, plot, report
+from bench import bulk, compare, footprint, plot, report
 from bench.bulk import download, upload
 from bench.checking import ask, caller_headers, check, forged
 from bench.driver import Driver
@@ -29,6 +29,7 @@ from bench.peers.naive import NaiveStarlette
 from bench.peers.peer import Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError, start, wait_for_port
+from bench.profiling import self_times
 from bench.rounds import Arena, Comparison, Plan
 from bench.targets import verdicts
 from bench.upstream import BODY, fields, start_upstream
@@ -49,9 +50,7 @@ def window(cpu: float, *, requests: int = 1000) -> Window:
 
 
 def outcome(name: str, *costs: float) -> Outcome:
-    return Outcome(
-        name, name.title(), "something", "1.0", True, tuple(window(cost) for cost in costs), 2**20, 2**19
-    )
+    return Outcome(name, name.title(), "something", "1.0", True, tuple(window(cost) for cost in costs), 2**20, 2**19)
 
 
 def answering(answer: bytes):
@@ -163,17 +162,20 @@ class TestReport:
         assert "## Requests" not in text
 
     def test_start_and_bulk_have_tables_of_their_own(self) -> None:
-        footprint = {"help_ms": 123.4, "gateway.answer_ms": 456.0, "gateway.idle_pss_mib": 40.0}
+        footprint = {
+            "help_ms": 123.4,
+            "gateway.answer_ms": 456.0,
+            "gateway.answer_cpu_ms": 321.0,
+            "gateway.idle_pss_mib": 40.0,
+        }
         ways = {"megabytes_per_second": 900.0, "cpu_ms": 130.0, "grown_mib": 1.5}
         text = report.markdown(result(footprint=footprint, bulk={"gateway": {"down": ways, "up": ways}}))
         assert "`gateway --help` takes 123 ms" in text
-        assert re.search(r"\| gateway +\| +456\.0 \| +40\.0 \|", text)
+        assert re.search(r"\| gateway +\| +456\.0 \| +321\.0 \| +40\.0 \|", text)
         assert text.count("900.0") == 2
 
     def test_every_line_of_a_table_has_the_same_width(self) -> None:
-        lines = report.table(
-            ["", "a", "bcd"], [["row", "1", "2"], ["longer row", "100000", "µ"]]
-        ).splitlines()
+        lines = report.table(["", "a", "bcd"], [["row", "1", "2"], ["longer row", "100000", "µ"]]).splitlines()
         assert len({len(line) for line in lines}) == 1
 
     @pytest.mark.parametrize("suffix", ["svg", "png"])
@@ -213,6 +215,24 @@ class TestCompare:
         assert "not two results" in capsys.readouterr().err
 
 
+class TestProfile:
+    def test_samples_are_counted_by_the_innermost_frame(self) -> None:
+        raw = [
+            "run (asyncio/runners.py:118);feed (gateway/server/heads.py:83) 3",
+            "run (asyncio/runners.py:118);feed (gateway/server/heads.py:90);parse (gateway/server/heads.py:100) 2",
+            "run (asyncio/runners.py:118) 1",
+            "not a stack",
+        ]
+        lines, functions, files = self_times(raw)
+        assert lines["gateway/server/heads.py:83 feed"] == 3
+        assert functions == {
+            "gateway/server/heads.py feed": 3,
+            "gateway/server/heads.py parse": 2,
+            "asyncio/runners.py run": 1,
+        }
+        assert files == {"gateway/server/heads.py": 5, "asyncio/runners.py": 1}
+
+
 class TestPeers:
     def test_names_are_unique_and_every_target_names_one_that_exists(self) -> None:
         names = [peer.name for peer in ALL]
@@ -225,9 +245,7 @@ class TestPeers:
 
     def test_envoy_is_asked_for_the_same_work(self, tmp_path: Path) -> None:
         text = json.dumps(EnvoyJwt().configuration(Place(tmp_path, 1, 2, Signer())))
-        assert all(
-            word in text for word in ("jwt_cache_config", "RBAC", "claim_to_headers", '"forward": false')
-        )
+        assert all(word in text for word in ("jwt_cache_config", "RBAC", "claim_to_headers", '"forward": false'))
 
     def test_only_peers_that_were_named_run(self) -> None:
         peers, _ = command.chosen(command.options_of(["--only", "uvicorn-hello"]))
@@ -263,9 +281,7 @@ class TestLoad:
         assert load.requests > 100
         assert 0 < load.p50 <= load.p90 <= load.p99 <= load.p999 < 1000
 
-    @pytest.mark.parametrize(
-        "answer", [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n", b""]
-    )
+    @pytest.mark.parametrize("answer", [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n", b""])
     async def test_anything_but_a_200_is_an_error(self, answer: bytes) -> None:
         async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
@@ -324,9 +340,7 @@ class TestUpstream:
                 await asyncio.to_thread(download, port, "x", 9)
 
     def test_it_tells_what_it_saw(self, upstream) -> None:
-        status, body = ask(
-            upstream.port, "/api/inspect/1", [("X-User-Id", "7"), ("Authorization", "Bearer x")]
-        )
+        status, body = ask(upstream.port, "/api/inspect/1", [("X-User-Id", "7"), ("Authorization", "Bearer x")])
         assert status == 200
         assert json.loads(body)["id"] == "7"
         assert ask(upstream.port, "/api/items/1", [])[1] == BODY
@@ -340,16 +354,12 @@ class TestComparison:
         assert len(other) == len(token)
         assert other.rpartition(".")[0] == token.rpartition(".")[0]
 
-    def test_a_peer_that_only_pretends_to_check_identities_is_found_out(
-        self, tmp_path: Path, upstream
-    ) -> None:
+    def test_a_peer_that_only_pretends_to_check_identities_is_found_out(self, tmp_path: Path, upstream) -> None:
         pretender = NaiveStarlette()
         with pytest.raises(BenchError, match="answered 200, not 401"):
             check(pretender, upstream.port, Signer().token(roles=["user"]))
 
-    def test_peers_are_measured_in_every_round_and_a_failing_one_is_left_out(
-        self, tmp_path: Path, upstream
-    ) -> None:
+    def test_peers_are_measured_in_every_round_and_a_failing_one_is_left_out(self, tmp_path: Path, upstream) -> None:
         told: list[str] = []
         comparison = Comparison(
             Arena(tmp_path, None, upstream.port, Signer()), Driver(None, 2, use_wrk=False), told.append
@@ -359,6 +369,21 @@ class TestComparison:
         assert found[0].spread(rps).median > 50
         assert found[0].spread(cpu_us).median > 1
         assert "ended with code" in comparison.failed["broken"]
+
+    def test_start_and_idling_are_measured(self, tmp_path: Path, upstream) -> None:
+        arena, told = Arena(tmp_path, None, upstream.port, Signer()), []
+        patience = footprint.Patience(times=1, settle=0.1, idle=0.2)
+        found = footprint.measure(arena, [UvicornHello(), Broken()], patience=patience, tell=told.append)
+        assert 10 < found["uvicorn-hello.answer_cpu_ms"] < 30_000
+        assert 5 < found["uvicorn-hello.idle_rss_mib"] < 200
+        assert found["uvicorn-hello.idle_cpu_ms_per_s"] < 500
+        assert any(line.strip().startswith("broken: ended with code") for line in told)
+
+    def test_large_bodies_are_measured(self, tmp_path: Path, upstream) -> None:
+        arena = Arena(tmp_path, None, upstream.port, Signer())
+        found = bulk.measure(arena, [Relay()], size=2_000_000, rounds=1, tell=print)
+        assert found["relay"]["down"]["megabytes_per_second"] > 1
+        assert found["relay"]["up"]["cpu_ms"] > 0
 
     def test_ours_and_theirs_are_verified_alike(self, tmp_path: Path, upstream) -> None:
         arena = Arena(tmp_path, None, upstream.port, Signer())
@@ -375,3 +400,13 @@ class Broken(UvicornHello):
     def launch(self, place: Place):
         launch = super().launch(place)
         return dataclasses.replace(launch, command=[sys.executable, "-c", "raise SystemExit('no')"])
+
+
+class Relay(UvicornHello):
+    """Not even a proxy: another upstream, to move bodies to and fro."""
+
+    name = "relay"
+
+    def launch(self, place: Place):
+        launch = super().launch(place)
+        return dataclasses.replace(launch, command=[sys.executable, "-m", "bench.upstream", str(place.port)])

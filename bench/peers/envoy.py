@@ -9,9 +9,7 @@ from bench.peers.peer import Launch, Peer, Place
 from bench.peers.signer import AUDIENCE, ISSUER
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
-MANAGER = (
-    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-)
+MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 ROLES = {"/api/items/": "user", "/api/inspect/": "user", "/api/bulk/": "user", "/api/audit/": "auditor"}
 OTHER_ROUTES = 6
@@ -117,9 +115,7 @@ class EnvoyJwt(Envoy):
         }
         rules = [{"match": {"prefix": "/"}, "requires": {"provider_name": "bench"}}]
         authentication = {"providers": {"bench": provider}, "rules": rules}
-        policies = {
-            prefix.strip("/").replace("/", "-"): _policy(prefix, role) for prefix, role in ROLES.items()
-        }
+        policies = {prefix.strip("/").replace("/", "-"): _policy(prefix, role) for prefix, role in ROLES.items()}
         return [
             _filter("jwt_authn", "JwtAuthentication", authentication),
             _filter("rbac", "RBAC", {"rules": {"action": "ALLOW", "policies": policies}}),

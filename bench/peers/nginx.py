@@ -36,6 +36,9 @@ http {
             proxy_set_header X-Forwarded-Host $host;
             proxy_request_buffering off;
             proxy_max_temp_file_size 0;
+            proxy_buffers 8 256k;
+            proxy_busy_buffers_size 512k;
+            client_body_buffer_size 256k;
         }
     }
 }
@@ -58,6 +61,4 @@ class Nginx(Peer):
         values = {"directory": place.directory, "port": place.port, "upstream_port": place.upstream_port}
         configuration = place.write("nginx.conf", CONFIGURATION % values)
         log = str(place.directory / "nginx.log")
-        return Launch(
-            [find_nginx() or "nginx", "-p", str(place.directory), "-e", log, "-c", str(configuration)]
-        )
+        return Launch([find_nginx() or "nginx", "-p", str(place.directory), "-e", log, "-c", str(configuration)])

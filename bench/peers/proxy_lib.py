@@ -27,11 +27,7 @@ class FastapiProxyLib(Peer):
 
     def missing(self) -> str | None:
         packages = ("fastapi", "fastapi_proxy_lib")
-        return (
-            None
-            if all(importlib.util.find_spec(name) for name in packages)
-            else "fastapi-proxy-lib[standard]"
-        )
+        return None if all(importlib.util.find_spec(name) for name in packages) else "fastapi-proxy-lib[standard]"
 
     def version(self) -> str:
         return metadata.version("fastapi-proxy-lib")

@@ -46,9 +46,7 @@ class Signer:
     def public_pem(self) -> str:
         """The public key as PEM."""
         public = self._key.public_key()
-        return public.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ).decode()
+        return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
     def jwks(self) -> str:
         """The public key as a JSON Web Key Set."""
