@@ -1,20 +1,28 @@
 """`gateway keys`: make signing keys, and see which ones a configuration has."""
 
+import base64
+import hashlib
 import json
 import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway.cli.output import say
+from gateway.cli.configuration import loaded
+from gateway.cli.options import config_option, json_option
+from gateway.cli.output import print_json, print_table, say
 from gateway.errors import CannotStart, cannot_read
+from gateway.identity.key_loading import key_ring, made_key_path
+from gateway.identity.keyfile import kept_key
+from gateway.identity.keys import VerifyingKey
+from gateway.settings.model import Settings
 
 _MAKERS: Final[Mapping[str, Callable[[], PrivateKeyTypes]]] = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -22,6 +30,7 @@ _MAKERS: Final[Mapping[str, Callable[[], PrivateKeyTypes]]] = {
     # NIST SP 800-57 part 1: RSA of 2048 bits is for use until 2030 only.
     "RS256": lambda: rsa.generate_private_key(public_exponent=65537, key_size=3072),
 }
+_COLUMNS: Final = ("KID", "ALGORITHM", "USE", "FINGERPRINT", "FROM")
 _KID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -93,3 +102,46 @@ def _to_paste(kid: str, algorithm: str, path: Path) -> str:
     # JSON's quoting is YAML's as well, so that a kid such as 1e3 stays a string.
     place = json.dumps(f"${{file:{path}}}", ensure_ascii=False)
     return f"tokens:\n  keys:\n    - {{kid: {json.dumps(kid)}, algorithm: {algorithm}, private_key: {place}}}"
+
+
+@command.command("list")
+@config_option
+@json_option
+def list_(config: Path, as_json: bool) -> None:
+    """Show the keys of a configuration: the first signs, all verify."""
+    settings = loaded(config).settings
+    keys = [_listed(key, place, signs=not index) for index, (key, place) in enumerate(_keys(settings))]
+    if as_json:
+        print_json(keys)
+    elif keys:
+        print_table(_COLUMNS, [_row(key) for key in keys])
+    else:
+        say("There is no key yet: one is made beside the database when the gateway starts.")
+
+
+def _keys(settings: Settings) -> list[tuple[VerifyingKey, str]]:
+    """Each key and where it comes from. A key that would only be made by `serve` is not made here."""
+    if settings.tokens.keys:
+        ring = key_ring(settings)
+        found = [(ring.get(key.kid), f"tokens.keys[{index}]") for index, key in enumerate(settings.tokens.keys)]
+        return [(key, place) for key, place in found if key is not None]
+    path = made_key_path(settings)
+    return [(kept_key(path), str(path))] if path is not None and path.exists() else []
+
+
+def _listed(key: VerifyingKey, place: str, *, signs: bool) -> dict[str, Any]:
+    jwk = key.jwk()
+    fingerprint = None if jwk is None else _fingerprint(jwk)
+    return {"kid": key.kid, "algorithm": key.algorithm, "signs": signs, "fingerprint": fingerprint, "from": place}
+
+
+def _fingerprint(jwk: Mapping[str, str]) -> str:
+    """The thumbprint of a public key (RFC 7638). A secret has none: a short one could be guessed from it."""
+    required = {name: jwk[name] for name in sorted(jwk.keys() - {"use", "alg", "kid"})}
+    digest = hashlib.sha256(json.dumps(required, separators=(",", ":")).encode("ascii")).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def _row(key: Mapping[str, Any]) -> tuple[str, ...]:
+    use = "signs, verifies" if key["signs"] else "verifies"
+    return key["kid"], key["algorithm"], use, key["fingerprint"] or "(a secret)", key["from"]

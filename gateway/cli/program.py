@@ -78,7 +78,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         answer = program.main(list(arguments), prog_name="gateway", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):
+        # click itself makes the second of the first, with an exit code of its own.
         return _reader_left()
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.format_message(), err=True)
@@ -110,7 +111,7 @@ def _report(error: Exception) -> int:
         case ConfigurationError():
             _report_problems(error)
         case Refusal():
-            complain("; ".join([error.detail, *(f"{field.field}: {field.message}" for field in error.fields)]))
+            complain("; ".join(f"{field.field}: {field.message}" for field in error.fields) or error.detail)
             return NO
         case StorageUnavailable():
             complain(

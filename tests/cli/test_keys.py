@@ -1,5 +1,6 @@
 """`gateway keys`: what it writes, what it shows, and what it never shows."""
 
+import json
 import stat
 from pathlib import Path
 
@@ -43,6 +44,47 @@ def test_what_is_pasted_passes_the_check(tmp_path: Path) -> None:
     config.write_text(f"tokens:\n  keys:\n{pasted}{ONE_ROUTE}")
     outcome = run("check", "--strict", folder=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_listed_keys_show_use_and_fingerprint_and_nothing_secret(tmp_path: Path) -> None:
+    entries = "".join(
+        run("keys", "generate", "--algorithm", algorithm, "--kid", algorithm, folder=tmp_path).out.split("keys:\n")[1]
+        for algorithm in KINDS
+    )
+    secret = "    - {kid: old, algorithm: HS256, secret: 'a secret of thirty-two characters'}\n"
+    (tmp_path / "g.yaml").write_text(f"tokens:\n  keys:\n{entries}{secret}{ONE_ROUTE}")
+    keys = json.loads(run("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out)
+    assert [(key["kid"], key["algorithm"], key["signs"], key["from"]) for key in keys] == [
+        ("ES256", "ES256", True, "tokens.keys[0]"),
+        ("EdDSA", "EdDSA", False, "tokens.keys[1]"),
+        ("RS256", "RS256", False, "tokens.keys[2]"),
+        ("old", "HS256", False, "tokens.keys[3]"),
+    ]
+    assert [len(key["fingerprint"] or "") for key in keys] == [43, 43, 43, 0]
+    shown = run("keys", "list", "--config", "g.yaml", folder=tmp_path)
+    assert shown.code == 0
+    assert "PRIVATE" not in shown.out
+    assert "thirty-two" not in shown.out
+    lines = shown.out.splitlines()
+    assert lines[1].split()[:4] == ["ES256", "ES256", "signs,", "verifies"]
+    assert keys[0]["fingerprint"] in lines[1]
+
+
+def test_the_fingerprint_is_the_key_id_of_a_key_that_the_gateway_made(tmp_path: Path) -> None:
+    """The gateway calls a key that it makes by its thumbprint, so both ways to compute it must agree."""
+    (tmp_path / "g.yaml").write_text(ONE_ROUTE)
+    run("keys", "generate", "--out", "gateway.db.key.pem", folder=tmp_path)
+    (key,) = json.loads(run("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out)
+    assert key["kid"] == key["fingerprint"]
+    assert (key["signs"], key["from"]) == (True, "gateway.db.key.pem")
+
+
+def test_listing_makes_no_key(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(ONE_ROUTE)
+    outcome = run("keys", "list", "--config", "g.yaml", folder=tmp_path)
+    assert (outcome.code, "no key yet" in outcome.out) == (0, True)
+    assert run("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out == "[]\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["g.yaml"]
 
 
 ONE_ROUTE = """
