@@ -10,17 +10,14 @@ and none may contain itself; a tag is a problem, `!!str` apart, because no key a
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import yaml
 
-from gateway.errors import Problem
-
 DEEPEST: Final = 40
 MOST_REPEATED: Final = 100_000
-WHOLE_FILE: Final = "(file)"  # the key of a problem that belongs to no key
 
 _log = logging.getLogger(__name__)
 _STRING_TAG: Final = "tag:yaml.org,2002:str"
@@ -67,6 +64,7 @@ class MappingNode:
         return zip(self.items[::2], self.items[1::2], strict=True)
 
 
+Report: TypeAlias = Callable[[int, int, str, str], None]  # line, column, key, message
 Node: TypeAlias = ScalarNode | ListNode | MappingNode
 
 
@@ -83,8 +81,7 @@ class NotYaml(Exception):
 class _Tree:
     """The tree as it grows: the open collections, and the anchors seen so far."""
 
-    file: str
-    problems: list[Problem]
+    report: Report
     root: Node | None = None
     open: list[ListNode | MappingNode] = field(default_factory=list)
     anchors: dict[str, Node] = field(default_factory=dict)
@@ -102,7 +99,7 @@ class _Tree:
     def scalar(self, event: Any) -> None:
         if event.tag is not None and event.tag != _STRING_TAG:
             self.check_tag(event)
-        mark, plain = event.start_mark, not event.style and event.implicit[0]
+        mark, plain = event.start_mark, not event.style and event.tag is None
         self.add(ScalarNode(event.value, plain, mark.line + 1, mark.column + 1), event)
         if self.open:
             self.open[-1].weight += 1
@@ -141,12 +138,12 @@ class _Tree:
         if event.tag not in _USUAL_TAGS:
             mark, tag = event.start_mark, event.tag.replace("tag:yaml.org,2002:", "!!")
             message = f"a tag has no meaning here, found {tag} (leave it out)"
-            self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, WHOLE_FILE, message))
+            self.report(mark.line + 1, mark.column + 1, "", message)
 
 
-def compose(text: str, file: str, problems: list[Problem]) -> Node | None:
-    """The tree of a text, or None for one without content. Tags are added to `problems`; raises NotYaml."""
-    tree = _Tree(file, problems)
+def compose(text: str, report: Report) -> Node | None:
+    """The tree of a text, or None for one without content. Tags are reported; raises NotYaml for the rest."""
+    tree = _Tree(report)
     try:
         for event in yaml.parse(text, Loader=event_source()):
             _take(event, tree)
@@ -202,7 +199,7 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> NotYaml:
     advice = next((advice for word, advice in _ADVICE if word in sentence), None)
     if "\t" in place[: column + 1]:
         advice = "indent with spaces, not with tabs"
-    elif "${" in place[:column] and "expected ',' or" in sentence:
+    elif "${" in place[: column + 1] and "expected ',' or" in sentence:
         advice = 'inside of [ ] and { } write "${NAME}" in quotes'
     message = f"is not valid YAML: {sentence}" + (f" ({advice})" if advice else "")
     return NotYaml(line + 1, column + 1, message)

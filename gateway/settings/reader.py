@@ -9,11 +9,12 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Problem
 from gateway.settings.interpolation import CannotFill, fill
-from gateway.settings.nodes import WHOLE_FILE, ListNode, MappingNode, Node, ScalarNode
+from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
 from gateway.settings.places import Places
 from gateway.settings.scalars import Plain, plain_value
 from gateway.settings.secret import without_userinfo
 
+WHOLE_FILE: Final = "(file)"  # the key of a problem that belongs to no key
 LONGEST_SHOWN: Final = 60  # characters of a value in a message
 MOST_LISTED: Final = 20  # names in a message
 _NAMES: Final = re.compile(r"(?<!\$)\$\{(.*?)(?::-[^}]*)?\}", re.DOTALL)
@@ -97,7 +98,11 @@ class Reader:
 
     def report(self, node: Node, path: str, message: str) -> None:
         """Add a problem at a node."""
-        self.problems.append(Problem(self.file, node.line, node.column, path or WHOLE_FILE, message))
+        self.report_in(node.line, node.column, path, message)
+
+    def report_in(self, line: int, column: int, path: str, message: str) -> None:
+        """Add a problem at a place; without a path, it is the file's."""
+        self.problems.append(Problem(self.file, line, column, path or WHOLE_FILE, _printable(message)))
 
     def wrong(self, node: Node, path: str, error: Unacceptable, found: str) -> None:
         """Add a problem in the usual form: what is wrong, what was found, what would be right."""
@@ -108,12 +113,12 @@ class Reader:
     def report_at(self, path: str, message: str) -> None:
         """Add a problem at the place of a key that has been read."""
         place = self.places.position_of(path)
-        self.problems.append(Problem(self.file, place.line, place.column, path, message))
+        self.report_in(place.line, place.column, path, message)
 
     def warn_at(self, path: str, message: str) -> None:
         """Add a warning at the place of a key that has been read: what is legal, but dangerous."""
         place = self.places.position_of(path)
-        self.warnings.append(Problem(self.file, place.line, place.column, path, message))
+        self.warnings.append(Problem(self.file, place.line, place.column, path, _printable(message)))
 
     def entries(self, node: MappingNode, path: str) -> dict[str, tuple[ScalarNode, Node]]:
         """The entries of a mapping by key; a key that is no text, or that stands there twice, is reported."""
@@ -142,6 +147,7 @@ class Reader:
 
 def joined(path: str, name: str) -> str:
     """The path of a key of the mapping at `path`."""
+    name = _printable(name)
     return f"{path}.{name}" if path else name
 
 
@@ -164,7 +170,7 @@ def known(names: Iterable[str]) -> str:
 def quoted(text: str) -> str:
     """A text of the file as a message quotes it: on one line, not too long, without passwords."""
     # Blotted out before it is cut: without its `@`, a password could not be told from a host.
-    return f"'{_printable(_shortened(without_userinfo(text)))}'"
+    return f"'{_shortened(without_userinfo(text))}'"
 
 
 def _source(text: str) -> str:
@@ -183,5 +189,7 @@ def _shortened(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    # Not repr(), which doubles backslashes. What is not printable must not reach a terminal.
+    """A text that can do nothing to a terminal. Not by repr(), which doubles backslashes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

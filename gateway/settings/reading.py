@@ -5,6 +5,7 @@ keys say together must make sense. The first two end the reading, the last two r
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final
 from gateway.errors import CannotStart, Problem, cannot_read
 from gateway.settings.checks import check
 from gateway.settings.model import RouteSettings, Settings, SettingsKind
-from gateway.settings.nodes import WHOLE_FILE, Node, NotYaml, ScalarNode, compose
+from gateway.settings.nodes import Node, NotYaml, ScalarNode, compose
 from gateway.settings.reader import INVALID, Reader
 from gateway.settings.scalars import plain_value
 from gateway.settings.units import format_size
@@ -61,10 +62,10 @@ def read_content(content: bytes, file: str, environment: Mapping[str, str]) -> D
     reader = Reader(file, environment)
     settings = Settings(places=reader.places)
     try:
-        root = compose(_text(content), file, reader.problems)
+        root = compose(_text(content), reader.report_in)
         settings = _read(root, reader) or settings
     except NotYaml as error:
-        reader.problems.append(Problem(file, error.line, error.column, WHOLE_FILE, str(error)))
+        reader.report_in(error.line, error.column, "", str(error))
     return Draft(
         settings=None if reader.problems else settings,
         sketch=settings,
@@ -90,11 +91,11 @@ def _is_sound(route: RouteSettings, reader: Reader) -> bool:
 
 def _text(content: bytes) -> str:
     """The text of a file. Raises NotYaml for anything but UTF-8 with printable characters."""
+    content = content.removeprefix(BOM_UTF8)
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode()
     except UnicodeDecodeError as error:
-        before = content[: error.start].decode("utf-8-sig")
-        line, column = _place(before)
+        line, column = _place(content[: error.start].decode())
         found = f"found the byte 0x{content[error.start]:02x}"
         raise NotYaml(line, column, f"is not UTF-8 text, {found} (save it as UTF-8)") from None
     wrong = _NOT_PRINTABLE.search(text)

@@ -1,0 +1,203 @@
+"""What `${NAME}`, `${NAME:-default}` and `${file:PATH}` stand for, and what is said where that is nothing."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.settings.interpolation import LARGEST_FILE, fill
+from tests.settings.reading import draft_of, problems_of, settings_of, warnings_of
+
+FILLED = [
+    ("${NAME}", "value"),
+    ("a-${NAME}-b", "a-value-b"),
+    ("${NAME}${OTHER}", "valueother"),
+    ("${MISSING:-default}", "default"),
+    ("${EMPTY:-default}", "default"),
+    ("${NAME:-default}", "value"),
+    ("${MISSING:-a:-b c}", "a:-b c"),
+    ("$${NAME}", "${NAME}"),
+    ("$$${NAME}", "$${NAME}"),
+    ("$NAME", "$NAME"),
+    ("{NAME}", "{NAME}"),
+    ("${NESTED}", "${NAME}"),
+    ("${file:-x}", "x"),
+]
+ENVIRONMENT = {"NAME": "value", "OTHER": "other", "EMPTY": "", "NESTED": "${NAME}"}
+
+
+@pytest.mark.parametrize(("text", "value"), FILLED)
+def test_a_placeholder_stands_for(text: str, value: str) -> None:
+    assert fill(text, ENVIRONMENT).text == value
+    assert settings_of(f'tokens: {{issuer: "{text}"}}', ENVIRONMENT).tokens.issuer == value
+
+
+@given(st.text().filter(lambda text: "${" not in text))
+def test_text_without_placeholders_is_itself(text: str) -> None:
+    assert fill(text, {}).text == text
+
+
+@given(st.text())
+def test_a_value_is_put_in_as_it_is(value: str) -> None:
+    assert fill("<${A}>", {"A": value}).text == f"<{value}>"
+
+
+UNFILLED = [
+    ("${MISSING}", "the environment variable MISSING is not set (set it, or write ${MISSING:-default})"),
+    (
+        "${NAME",
+        "has a '${' that is not closed, or another one inside of it "
+        "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
+    ),
+    (
+        "${A:-${NAME}}",
+        "has a '${' that is not closed, or another one inside of it "
+        "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
+    ),
+    (
+        "${}",
+        "has a placeholder that is not understood, found '${}' "
+        "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
+    ),
+    (
+        "${MY-NAME:-hunter2}",
+        "has a placeholder that is not understood, found '${MY-NAME}' "
+        "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
+    ),
+    (
+        "${file:}",
+        "has a placeholder that is not understood, found '${file:}' "
+        "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
+    ),
+    ("${file:/nowhere/at-all}", "the file '/nowhere/at-all' cannot be read: No such file or directory"),
+    ("${file:/}", "the file '/' is not a regular file"),
+    ("${file:/dev/zero}", "the file '/dev/zero' is not a regular file"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), UNFILLED)
+def test_a_placeholder_without_a_value_is_a_problem_at_its_line(text: str, message: str) -> None:
+    assert problems_of(f'tokens:\n  issuer: "{text}"\n', ENVIRONMENT) == [f"2:11: tokens.issuer: {message}"]
+
+
+def test_an_unprintable_name_of_a_file_is_a_problem_too() -> None:
+    (problem,) = problems_of('tokens: {issuer: "${file:a\\0b}"}')
+
+    assert "\0" not in problem
+    assert problem.startswith("1:18: tokens.issuer: the file 'a")
+
+
+TYPED: list[tuple[str, str, dict[str, str], Any]] = [
+    ("server:\n  port: ${PORT:-8000}\n", "server.port", {}, 8000),
+    ("server:\n  port: ${PORT:-8000}\n", "server.port", {"PORT": "81"}, 81),
+    ("server:\n  port: 80${PORT}\n", "server.port", {"PORT": "81"}, 8081),
+    ("observability:\n  metrics: ${METRICS}\n", "observability.metrics", {"METRICS": "false"}, False),
+    ("storage:\n  redis: ${REDIS:-null}\n", "storage.redis", {}, None),
+    ("storage:\n  redis: ${REDIS:-}\n", "storage.redis", {}, None),
+    ("server:\n  drain: ${DRAIN:-5s}\n", "server.drain", {}, 5.0),
+    ("server:\n  max_body: ${SIZE:-1KiB}\n", "server.max_body", {}, 1024),
+    ("tokens:\n  issuer: ${ISSUER}\n", "tokens.issuer", {"ISSUER": "12"}, "12"),
+    ("tokens:\n  issuer: ${ISSUER}\n", "tokens.issuer", {"ISSUER": "true"}, "true"),
+    ("accounts:\n  prefix: ${PREFIX:-}\n", "accounts.prefix", {}, ""),
+]
+
+
+@pytest.mark.parametrize(("text", "attribute", "environment", "value"), TYPED)
+def test_a_value_that_is_put_in_without_quotes_may_be_of_any_type(
+    text: str, attribute: str, environment: dict[str, str], value: object
+) -> None:
+    found: Any = settings_of(text, environment)
+    for name in attribute.split("."):
+        found = getattr(found, name)
+
+    assert found == value
+    assert type(found) is type(value)
+
+
+SAID = [
+    (
+        "server:\n  port: ${P}\n",
+        {"P": "x"},
+        "2:9: server.port: must be a whole number from 0 to 65535, found 'x' from ${P}",
+    ),
+    (
+        "server:\n  port: ${P:-hunter2}\n",
+        {},
+        "2:9: server.port: must be a whole number from 0 to 65535, found 'hunter2' from ${P}",
+    ),
+    (
+        "server:\n  port: ${DB_PASSWORD}\n",
+        {"DB_PASSWORD": "hunter2"},
+        "2:9: server.port: must be a whole number from 0 to 65535, found the value of ${DB_PASSWORD}",
+    ),
+    (
+        'server:\n  port: "${P}"\n',
+        {"P": "80"},
+        "2:9: server.port: must be a whole number from 0 to 65535, found '80' from ${P} (80, without quotes)",
+    ),
+    (
+        'tokens:\n  issuer: "${A}${B}"\n',
+        {"A": "", "B": ""},
+        "2:11: tokens.issuer: must be text, found '' from ${A} ${B}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "environment", "line"), SAID)
+def test_a_problem_names_the_placeholder(text: str, environment: dict[str, str], line: str) -> None:
+    assert problems_of(text, environment) == [line]
+
+
+def test_a_file_stands_for_its_stripped_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "issuer").write_text("\n  from a file \n")
+    monkeypatch.chdir(tmp_path)
+
+    assert settings_of('tokens: {issuer: "${file:issuer}"}').tokens.issuer == "from a file"
+    assert settings_of(f'tokens: {{issuer: "${{file:{tmp_path}/issuer}}"}}').tokens.issuer == "from a file"
+
+
+def test_what_comes_from_a_file_is_never_shown(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text("hunter2")
+
+    (problem,) = problems_of(f"server:\n  port: ${{file:{tmp_path}/port}}\n")
+
+    assert problem.endswith(f"found the value of ${{file:{tmp_path}/port}}")
+
+
+def test_a_file_that_is_not_text_or_too_large_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    (tmp_path / "large").write_bytes(b"a" * (LARGEST_FILE + 1))
+
+    assert problems_of(f'tokens: {{issuer: "${{file:{tmp_path}/bytes}}"}}')[0].endswith("does not hold UTF-8 text")
+    assert problems_of(f'tokens: {{issuer: "${{file:{tmp_path}/large}}"}}')[0].endswith("is larger than 1MiB")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    assert problems_of(f'tokens: {{issuer: "${{file:{tmp_path}/pipe}}"}}')[0].endswith("is not a regular file")
+    assert not problems_of(f"upstreams: {{a: {{targets: ['https://h'], tls: {{ca: {tmp_path}/pipe}}}}}}")
+
+
+def test_names_are_not_filled_in() -> None:
+    assert problems_of("roles:\n  ${A}: []\n", {"A": "x"}) == []
+    assert settings_of("roles:\n  ${A}: []\n", {"A": "x"}).roles == {"${A}": ()}
+
+
+def test_a_literal_secret_is_warned_of_even_if_it_holds_an_escaped_placeholder() -> None:
+    secret = "$${" + "x" * 40
+
+    (warning,) = warnings_of(f"tokens: {{keys: [{{kid: a, algorithm: HS256, secret: '{secret}'}}]}}")
+
+    assert warning.startswith("1:52: tokens.keys[0].secret: stands in the file")
+
+
+def test_the_draft_hides_what_was_put_in() -> None:
+    draft = draft_of("storage:\n  database: ${DB}\n", {"DB": "postgresql://app:hunter2@db/app?password=hunter2"})
+
+    assert draft.settings is not None
+    assert "hunter2" not in repr(draft)
+    assert draft.settings.storage.database.reveal().count("hunter2") == 2
