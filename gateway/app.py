@@ -10,7 +10,6 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -29,6 +28,7 @@ from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
 from gateway.identity.tokens import Tokens
 from gateway.operations.endpoints import Readiness, operation_endpoints
+from gateway.operations.events import EventHandler, Failures
 from gateway.operations.observer import Observer
 from gateway.policy.loading import Configuration, load_configuration
 from gateway.proxy.proxy import Proxy
@@ -41,8 +41,6 @@ from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-log: Final = logging.getLogger("gateway.app")
 
 
 def create_app_from_environment() -> Starlette:
@@ -112,6 +110,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
             settings=settings,
         )
         _serve_own(app, configuration, {**account_endpoints(accounts), **_operations(runtime, settings, keys)})
+        _report_failures(loop, stack)
         ticker.listen(observer.tick)
         ticker.start()
         stack.callback(ticker.stop)
@@ -125,13 +124,23 @@ def _own_header_names(settings: Settings) -> list[str]:
     return [name for name in names if name is not None]
 
 
+def _report_failures(loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> None:
+    """What should not have happened is said on standard error, with its traceback, once a minute for each place."""
+    failures = Failures()
+    handler, logger = EventHandler(failures), logging.getLogger("gateway")
+    logger.addHandler(handler)
+    stack.callback(logger.removeHandler, handler)
+    loop.set_exception_handler(failures.on_loop_error)
+    stack.callback(loop.set_exception_handler, None)
+
+
 # ---- the gateway's own endpoints
 
 
 def _operations(runtime: Runtime, settings: Settings, keys: KeyRing) -> Mapping[str, Endpoint]:
     async def jwks(request: Request) -> Response:
         """The public keys. Public and the same for everybody: the only own answer that may be stored."""
-        return JSONResponse(keys.jwks(), headers={"cache-control": "public, max-age=300"})
+        return JSONResponse(keys.jwks(), headers={"cache-control": "max-age=300"})
 
     return {
         **operation_endpoints(

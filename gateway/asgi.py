@@ -95,6 +95,7 @@ class AsgiAnswer:
         self.admission: Admission | None = None
         self.status = 0
         self.code = ""
+        self.route = ""
         self.received = 0
         self.sent = 0
 
@@ -105,6 +106,9 @@ class AsgiAnswer:
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
         self.status = status
+        if status in (204, 304):
+            # ASGI servers count the body against the length, and would wait for one that does not come.
+            fields = [field for field in fields if field[0].lower() != b"content-length"]
         self._start = {"type": "http.response.start", "status": status, "headers": list(fields)}
 
     def body(self, data: bytes) -> None:
@@ -266,9 +270,11 @@ class AsgiAnswer:
 
     async def send_refusal(self, refusal: Refusal, send: Send, scope: Scope | None = None) -> None:
         """Answer with problem+json; a WebSocket handshake with the same, where the server can, else with a close."""
-        self.status, self.code = refusal.status, refusal.code
+        self.status, self.code, self.route = refusal.status, refusal.code, refusal.route or ""
         body = problem_body(refusal, self._request.request_id)
         fields = [*problem_fields(refusal, self._request.request_id), (b"content-length", b"%d" % len(body))]
+        if self._request.fields.content_length or self._request.fields.transfer_encoding:
+            fields.append((b"connection", b"close"))  # there may be a body on its way that nobody reads
         kind = "http.response"
         if scope is not None and scope["type"] == "websocket":
             if "websocket.http.response" not in scope.get("extensions", {}):
@@ -297,7 +303,7 @@ class AsgiAnswer:
         """Log and count the request."""
         admission, request = self.admission, self._request
         self._runtime.observer.completed(
-            admission.route.name if admission is not None else "",
+            admission.route.name if admission is not None else self.route,
             request.method,
             admission.target.path if admission is not None else request.target.partition(b"?")[0],
             self.status or _CLIENT_LEFT,

@@ -41,12 +41,13 @@ class Gate:
 
     def admit(self, request: RequestHead) -> Decision | Waiting:
         """Decide without waiting for anything; Waiting where a store must be asked first."""
+        route = None
         try:
             target = canonical_target(request.target, relaxed=self._relaxed)
             host = _host(request, target)
             route, captures = self._policy.match(host, target, request.method)
             if request.websocket and not route.websocket:
-                return Refusal("websocket_not_allowed", route=route.name)
+                raise Refusal("websocket_not_allowed")
             if route.authentication == "none":
                 return Admission(route, captures, target, None, None, request)
             claims = self._claims(request.fields, optional=route.authentication == "optional")
@@ -56,6 +57,7 @@ class Gate:
             principal = self._directory.cached(claims.subject)
             return waiting if principal is None else self._judge(waiting, principal)
         except Refusal as refusal:
+            refusal.route = None if route is None else route.name
             return refusal
         except Exception:
             log.exception("deciding failed: refused")
@@ -94,7 +96,9 @@ class Gate:
             return refusal
         assert isinstance(principal, Principal)
         refusal = authorize(route, captures, principal)
-        return refusal or Admission(route, captures, target, principal, claims, request)
+        if refusal is not None:
+            return refusal
+        return Admission(route, captures, target, principal, claims, request)
 
 
 def _host(request: RequestHead, target: Target) -> bytes | None:

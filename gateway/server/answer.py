@@ -50,6 +50,7 @@ class Answer:
         "protocol",
         "received",
         "request",
+        "route",
         "sent",
         "started",
         "status",
@@ -63,6 +64,7 @@ class Answer:
         self.admission: Admission | None = None
         self.status = 0
         self.code = ""
+        self.route = ""
         self.sent = 0
         self.received = 0
         self.done = False
@@ -137,6 +139,7 @@ class Answer:
             self.abort(refusal.reason)
             return
         self.code = refusal.code
+        self.route = refusal.route or ""
         body = problem_body(refusal, self.request.request_id)
         fields = problem_fields(refusal, self.request.request_id)
         fields.append((b"date", self.protocol.date))
@@ -193,7 +196,7 @@ class Answer:
         admission, request = self.admission, self.request
         protocol = self.protocol
         protocol.observer.completed(
-            admission.route.name if admission is not None else "",
+            admission.route.name if admission is not None else self.route,
             request.method,
             admission.target.path if admission is not None else request.target.partition(b"?")[0],
             self.status,

@@ -31,6 +31,7 @@ class HeadReader:
 
     __slots__ = (
         "_body",
+        "_line",
         "_max_size",
         "_parser",
         "_reading",
@@ -58,6 +59,7 @@ class HeadReader:
     def _clear(self) -> None:
         self._size = 0
         self._tail = b""
+        self._line = b""
         self._reading = True
         self._upgraded = False
         self.begun = True
@@ -92,8 +94,8 @@ class HeadReader:
         self._parse(head)
         if self._tail != _END:
             return False, b""
-        if self._reading:
-            raise Refusal("bad_request", "the head ended too early")
+        if self._reading or self._line[-11:-3] != b" HTTP/1.":
+            raise Refusal("bad_request", "the head ended too early, or is of another protocol")
         self.begun = False
         return True, rest
 
@@ -109,6 +111,11 @@ class HeadReader:
         return (data, b"") if end == len(data) else (data[:end], data[end:])
 
     def _parse(self, head: bytes) -> None:
+        if self._line[-2:] != b"\r\n":
+            # The request line, to its end: llhttp also reads RTSP and ICE, and does not say so.
+            line = self._line + head
+            end = line.find(b"\r\n")
+            self._line = line if end < 0 else line[: end + 2]
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)

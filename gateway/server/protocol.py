@@ -28,6 +28,7 @@ from gateway.server.heads import HeadReader, asks_for_websocket
 
 _HELD: Final = 65536  # bytes of later requests that are held while one is being answered
 _LINGER: Final = 5.0  # seconds for which an unwanted body is read and thrown away, so that the caller sees the answer
+_LINGERED: Final = 1 << 26  # bytes of a chunked body that are thrown away at most meanwhile
 _STALL: Final = 60.0  # seconds in which a caller must take something of its answer
 
 
@@ -153,7 +154,7 @@ class GatewayProtocol(asyncio.Protocol):
         if phase == Phase.DISCARD:
             return self._discard()
         if phase == Phase.LINGER:
-            self._buffer = b""
+            self._throw_away()
         return False
 
     def _read_head(self) -> bool:
@@ -351,12 +352,21 @@ class GatewayProtocol(asyncio.Protocol):
     def _linger(self) -> None:
         self._phase = Phase.LINGER
         self._buffer = b""
+        if self._chunked:
+            self._left = _LINGERED
         self._deadline = self.runtime.ticker.after(_LINGER)
         self._resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
+
+    def _throw_away(self) -> None:
+        """What comes while saying goodbye. A body that was announced may come whole, anything else not without end."""
+        self._left -= len(self._buffer)
+        self._buffer = b""
+        if self._left < -_HELD:
+            self.transport.abort()
 
     def _resume_reading(self) -> None:
         self._upload_paused = False
@@ -379,6 +389,7 @@ class GatewayProtocol(asyncio.Protocol):
         request = self.runtime.head(heads.method, heads.target, [], self._peer, 1)
         self._answer = Answer(self, request, self.loop.time(), True)
         self._phase = Phase.BODY
+        self._left, self._chunked = 0, False
         self._answer.refuse(refusal)
 
     # ---- time

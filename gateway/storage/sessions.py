@@ -18,7 +18,7 @@ from gateway.storage.tables import refresh_tokens, sessions, users
 
 # More sessions than a person has devices; beyond, the ones unused for longest end. Keeps what one account can fill
 # bounded.
-MAX_LIVING: Final = 100
+MAX_LIVING: Final = 1000
 
 _OWNER: Final = select(sessions.c.user_id).where(sessions.c.family == bindparam("family"))
 _PRESENTED: Final = (

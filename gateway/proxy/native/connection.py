@@ -65,7 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         transport.set_write_buffer_limits(high=262144)
         self._pool.connections.add(self)
-        self._pool.give_back(self, self._pool.ticker.now)
+        self._pool.give_back(self)
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -221,6 +221,9 @@ class UpstreamConnection(asyncio.Protocol):
                 self._reusable = False  # llhttp waits for a body that HEAD's answer does not have
             return Phase.COMPLETE
         if head.chunked:
+            # A Content-Length among the trailers frames nothing any more: it is dropped, not a reason to break off.
+            if self._parser is not None:
+                self._parser.set_dangerous_leniencies(lenient_chunked_length=True)
             return Phase.BODY
         if head.length is None:
             self._reusable = False
@@ -267,6 +270,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _finish(self, exchange: NativeExchange) -> None:
         """The response is complete. The connection is free before the caller is told: its next request may follow."""
         trailers: list[Field] = self._head.trailers
+        if self._head.chunked:
+            self._parser = None  # it was made lenient
         self._exchange = None
         self._deadline = None
         self._served += 1
@@ -276,7 +281,7 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange.paused:
             self.resume_response()
         if self._reusable and exchange.body_ended:
-            self._pool.give_back(self, self._pool.ticker.now)
+            self._pool.give_back(self)
         else:
             self.close()
         exchange.downstream.end(trailers)

@@ -62,14 +62,14 @@ class TargetPool:
         self._idle.clear()
         self._stand_in_line(exchange, self._loop.time())
 
-    def give_back(self, connection: UpstreamConnection, now: float) -> None:
+    def give_back(self, connection: UpstreamConnection) -> None:
         """A connection is free: for the first in line, else for later."""
         if self._closed:
             connection.close()
         elif self._waiting:
-            connection.begin(self._waiting.popleft(), now)
+            connection.begin(self._waiting.popleft(), self._loop.time())
         else:
-            connection.idle_since = now
+            connection.idle_since = self.ticker.now
             self._idle.append(connection)
 
     def lost(self, connection: UpstreamConnection) -> None:
