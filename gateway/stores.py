@@ -51,4 +51,19 @@ async def _directory(
     if settings.storage.redis is None:
         alone = Directory(users, factory=factory, cache_settings=settings.cache)
         return alone, LocalFeed(alone)
-    raise NotImplementedError
+    # Imported here: a gateway of one process needs neither the driver nor its 4 MiB.
+    from gateway.storage.redis import RedisLink
+    from gateway.storage.redis_cache import RedisCache
+    from gateway.storage.redis_feed import RedisFeed
+
+    link = RedisLink(settings.storage.redis.reveal())
+    stack.push_async_callback(link.close)
+    await link.open()
+    ttl = settings.cache.user_ttl
+    feed = RedisFeed(link, ttl=ttl)
+    directory = Directory(
+        users, factory=factory, cache_settings=settings.cache, shared=RedisCache(link, ttl=ttl), feed=feed
+    )
+    stack.push_async_callback(feed.close)
+    await feed.open(directory)
+    return directory, feed
