@@ -142,9 +142,7 @@ def pattern(text: str) -> str:
 
 
 def own_prefix(text: str) -> str:
-    """Where the gateway's own accounts live: literal segments, or nothing for the root."""
-    if text == "":
-        return text
+    """Where the gateway's own accounts live, if not at the root: literal segments."""
     if not text.startswith("/") or text.endswith("/"):
         raise Unacceptable(
             "must begin with '/' and not end with it", f"/{text.strip('/')}" if text.strip("/") else '""'

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
@@ -14,7 +15,7 @@ JsonSchema: TypeAlias = dict[str, Any]
 INTERPOLATED: Final = {"$ref": "#/$defs/interpolated"}
 
 
-class Kind(Generic[T]):
+class Kind(ABC, Generic[T]):
     """What a value may be. The shape in the YAML picks one of three readings; a kind supports one or two."""
 
     words: str  # in the reference: "duration"
@@ -70,9 +71,9 @@ class Kind(Generic[T]):
         """The same, for what is not null."""
         return value
 
+    @abstractmethod
     def schema(self) -> JsonSchema:
         """The JSON Schema (2020-12) of what may be written."""
-        raise NotImplementedError
 
     def complete_schema(self) -> JsonSchema:
         """The same with null, where that is allowed."""
@@ -95,9 +96,9 @@ class ScalarKind(Kind[T]):
         """What a message says was found."""
         return scalar.found
 
+    @abstractmethod
     def accept(self, scalar: Scalar) -> T:
         """The value of a scalar. Raises Unacceptable."""
-        raise NotImplementedError
 
     def either(self, schema: JsonSchema) -> JsonSchema:
         """A schema for what is no plain string: a placeholder may stand in its place."""

@@ -130,9 +130,9 @@ class _Tree:
         if self.repeated > MOST_REPEATED:
             message = f"the aliases repeat more than {MOST_REPEATED} values (write fewer of them)"
             raise NotYaml(mark.line + 1, mark.column + 1, message)
-        if self.open:
-            self.open[-1].items.append(node)
-            self.open[-1].weight += weight
+        # Its anchor stands before it in the same document, so some collection is open around both.
+        self.open[-1].items.append(node)
+        self.open[-1].weight += weight
 
     def check_tag(self, event: Any) -> None:
         if event.tag not in _USUAL_TAGS:

@@ -151,10 +151,8 @@ def joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def kind_of(node: Node) -> str:
+def kind_of(node: ListNode | MappingNode) -> str:
     """What a message calls a node that should have been something else."""
-    if isinstance(node, ScalarNode):
-        return "a single value"
     return "a list" if isinstance(node, ListNode) else "a mapping"
 
 

@@ -37,14 +37,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def sections(root: Section[Any]) -> Iterator[Section[Any]]:
-    """A section and all those below it, each class once, in the order of the model."""
-    seen: set[type] = set()
-    waiting: list[Section[Any]] = [root]
-    for section in waiting:  # grows as it goes
-        if section.cls not in seen:
-            seen.add(section.cls)
-            yield section
-            waiting += [below for key in section.keys.values() if (below := section_of(key.kind)) is not None]
+    """A section and all those below it. Each class is declared in one place."""
+    yield root
+    for key in root.keys.values():
+        below = section_of(key.kind)
+        if below is not None:
+            yield from sections(below)
 
 
 def section_of(kind: Kind[Any]) -> Section[Any] | None:

@@ -4,8 +4,9 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+import yaml
 
-from gateway.settings.model import UNSET, RolesSettings, Secret, Settings
+from gateway.settings.model import UNSET, RolesSettings, Secret, Settings, SettingsKind, UpstreamSettings
 from tests.settings.reading import settings_of
 
 # Every key with its default; upstreams and routes are examples. `auditor` is declared because a route names it.
@@ -230,6 +231,11 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("roles: {no: [], on: [no], 12:30: []}", "roles", {"no": (), "on": ("no",), "12:30": ()}),
     ("identity: {headers: {id: X-Forwarded-User}}", "identity.headers.id", "X-Forwarded-User"),
     ("tokens: {leeway: 0s}", "tokens.leeway", 0.0),
+    (
+        "upstreams: {web: 'http://[::1]:80'}",
+        "upstreams",
+        {"web": UpstreamSettings(name="web", targets=("http://[::1]:80",))},
+    ),
 ]
 
 
@@ -240,6 +246,20 @@ def test_a_key_means(written: str, attribute: str, value: object) -> None:
         found = getattr(found, name)
 
     assert found == value
+
+
+def test_settings_that_are_written_and_read_again_are_the_same() -> None:
+    settings = settings_of(EVERYTHING.replace("roles: [user, auditor]", "roles: {any: [user], all: [auditor, editor]}"))
+
+    again = settings_of(yaml.safe_dump(SettingsKind().written(settings)))
+
+    assert again == settings
+
+
+def test_a_key_is_not_written_out() -> None:
+    settings = settings_of("tokens: {keys: [{kid: a, algorithm: HS256, secret: '${S}'}]}", {"S": "hunter2" * 5})
+
+    assert "hunter2" not in str(SettingsKind().written(settings))
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -201,7 +201,7 @@ def is_sound(draft: Draft) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=300)
 @given(st.text() | st.text(alphabet="{}[]:,&*!|>'\"%@`-?#\n\t $aA0~.<"))
 def test_no_text_raises(text: str) -> None:
     assert is_sound(read_content(text.encode("utf-8", "surrogatepass"), "f", {}))
@@ -220,11 +220,11 @@ SCALARS = st.text(max_size=12) | st.sampled_from(
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | SCALARS,
     lambda below: st.lists(below, max_size=4) | st.dictionaries(KEYS | SCALARS, below, max_size=5),
-    max_leaves=25,
+    max_leaves=15,
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, TREES, max_size=5))
 def test_no_tree_raises(tree: dict[str, object]) -> None:
     assert is_sound(read_content(yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass"), "f", {}))

@@ -1,0 +1,115 @@
+"""What is valid and not there yet is named at its place; what is there, or merely assumed, is not."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.settings.availability import described, not_available
+from gateway.settings.reading import read_settings
+from tests.settings.reading import settings_of
+
+ROOT = Path(__file__).resolve().parents[2]
+UPSTREAM = "upstreams:\n  web:\n    targets: ['http://h']\n    {}\n"
+ROUTE = "upstreams: {{web: 'http://h'}}\nroutes:\n  - path: /a\n    upstream: web\n    {}\n"
+
+LATER: list[tuple[str, str]] = [
+    ("server: {operations_port: 9000}", "1:27: server.operations_port: is not available yet (leave it out)"),
+    ("server: {operations_port: 0}", "1:27: server.operations_port: is not available yet (leave it out)"),
+    (
+        "tokens: {external: [{issuer: 'https://idp/', audience: a, name: idp}]}",
+        "1:20: tokens.external: is not available yet (leave it out)",
+    ),
+    ("identity: {assertion: {}}", "1:23: identity.assertion: is not available yet (leave it out)"),
+    (
+        "observability: {tracing: {otlp_endpoint: 'http://localhost:4318'}}",
+        "1:26: observability.tracing: is not available yet (leave it out)",
+    ),
+    ("accounts: {lockout: {failures: 3}}", "1:21: accounts.lockout: is not available yet (leave it out)"),
+    ("accounts: {lockout: {}}", "1:21: accounts.lockout: is not available yet (leave it out)"),
+    (
+        "upstreams: {web: {targets: ['http://a', 'http://b']}}",
+        "1:28: upstreams.web.targets: more than one target is not available yet (one)",
+    ),
+    (
+        UPSTREAM.format("balance: least_requests"),
+        "4:14: upstreams.web.balance: least_requests is not available yet (round_robin)",
+    ),
+    (UPSTREAM.format("health: {path: /z}"), "4:13: upstreams.web.health: is not available yet (leave it out)"),
+    (UPSTREAM.format("eject: {}"), "4:12: upstreams.web.eject: is not available yet (leave it out)"),
+    (UPSTREAM.format("eject: {failures: 5}"), "4:12: upstreams.web.eject: is not available yet (leave it out)"),
+    (UPSTREAM.format("retry_budget: 0.2"), "4:19: upstreams.web.retry_budget: is not available yet (leave it out)"),
+    (UPSTREAM.format("retries: 2"), "4:14: upstreams.web.retries: more than one retry is not available yet (0 or 1)"),
+    (UPSTREAM.format("engine: httpx"), "4:13: upstreams.web.engine: httpx is not available yet (native)"),
+    (ROUTE.format("websocket: true"), "5:16: routes[0].websocket: is not available yet (false)"),
+    (ROUTE.format("shadow: true"), "5:13: routes[0].shadow: is not available yet (false)"),
+    (ROUTE.format("cors: {origins: ['*']}"), "5:11: routes[0].cors: is not available yet (leave it out)"),
+    (
+        ROUTE.format("rate_limit: {requests: 1, per: 1s}"),
+        "5:17: routes[0].rate_limit: is not available yet (leave it out)",
+    ),
+]
+THERE = [
+    "server: {operations_port: null}",
+    "tokens: {external: []}",
+    "identity: {assertion: null}",
+    "observability: {tracing: null}",
+    "accounts: {password: {bcrypt_rounds: 12}}",
+    UPSTREAM.format("balance: round_robin"),
+    UPSTREAM.format("health: null"),
+    UPSTREAM.format("eject: null"),
+    UPSTREAM.format("retries: 1"),
+    UPSTREAM.format("retries: 0"),
+    UPSTREAM.format("engine: native"),
+    UPSTREAM.format("preserve_host: true"),
+    "upstreams: {web: {targets: ['https://h'], tls: {server_name: h, verify: true}}}",
+    ROUTE.format("websocket: false"),
+    ROUTE.format("shadow: false"),
+    ROUTE.format("cors: null"),
+    ROUTE.format("rate_limit: null"),
+    ROUTE.format("forward_credentials: true"),
+    ROUTE.format("encoded_slash: keep"),
+    ROUTE.format("response_timeout: null"),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), LATER)
+def test_what_is_not_there_yet_is_named(text: str, line: str) -> None:
+    (problem,) = not_available(settings_of(text))
+
+    assert str(problem) == f"gateway.yaml:{line}"
+
+
+@pytest.mark.parametrize("text", THERE)
+def test_what_is_there_is_not_named(text: str) -> None:
+    assert not_available(settings_of(text)) == ()
+
+
+def test_everything_that_is_not_there_yet_is_named_in_the_order_of_the_file() -> None:
+    text = (
+        UPSTREAM.format("engine: httpx")
+        + "routes: [{path: /a, upstream: web, shadow: true}]\nserver: {operations_port: 1}\n"
+    )
+
+    assert [problem.line for problem in not_available(settings_of(text))] == [4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["gateway.yaml", "demo.yaml"])
+def test_the_examples_use_only_what_is_there(name: str) -> None:
+    settings = read_settings(ROOT / "config" / name, {}).settings
+
+    assert settings is not None
+    assert not_available(settings) == ()
+
+
+def test_each_row_of_the_table_is_shown_by_an_example() -> None:
+    keys = {line.split(": ")[1].replace("[0]", "[]").replace(".web.", ".NAME.") for _, line in LATER}
+
+    assert keys == {row.split("`")[1] for row in described()}
+
+
+def test_the_environment_of_this_process_is_not_needed_for_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+
+    assert read_settings(ROOT / "config/gateway.yaml", os.environ).settings is not None
