@@ -31,7 +31,8 @@ class RouteBuilder:
         self.problems: Final[list[Problem]] = []
 
     def build(self, routes: Iterable[RouteSettings]) -> tuple[Route, ...]:
-        """The routes without a problem; of those that contradict each other the first."""
+        """The routes, without those that cannot be matched, and of those that contradict each other the first.
+        They are for serving only if no problem was reported."""
         built = [(each, route) for each in routes if (route := self._route(each)) is not None]
         self._check_names(built)
         return self._without_rivals(built)
@@ -42,11 +43,9 @@ class RouteBuilder:
         self.problems.append(Problem(file, line, column, key, message))
 
     def _route(self, each: RouteSettings) -> Route | None:
-        before = len(self.problems)
         pattern = self._pattern(each)
         host = self._host(each)
-        rewrite = self._rewrite(each, pattern) if pattern is not None else None
-        if pattern is None or len(self.problems) > before:
+        if pattern is None or (host is None and each.host is not None):
             return None
         methods = None if each.methods is None else with_head(frozenset(m.encode() for m in each.methods))
         requirement = _requirement(each)
@@ -60,7 +59,7 @@ class RouteBuilder:
             upstream=each.upstream,
             settings=each,
             position=each.position,
-            rewrite=rewrite,
+            rewrite=self._rewrite(each, pattern),
             keeps_encoded_slash=each.encoded_slash == "keep",
             websocket=each.websocket,
             shadow=each.shadow,

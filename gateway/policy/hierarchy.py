@@ -13,12 +13,11 @@ class RoleHierarchy:
     Equal sets come back as one object: a hundred thousand principals share a handful of sets.
     """
 
-    __slots__ = ("_implied", "_interned", "_remembered")
+    __slots__ = ("_direct", "_interned", "_remembered")
 
     def __init__(self, roles: Mapping[str, Iterable[str]] | None) -> None:
         """`roles` maps each role to those that it implies directly; None where no roles are declared."""
-        direct = {role: frozenset(implied) for role, implied in (roles or {}).items()}
-        self._implied = {role: _closure(role, direct) for role in direct}
+        self._direct = {role: tuple(implied) for role, implied in (roles or {}).items()}
         self._remembered: dict[frozenset[str], frozenset[str]] = {}
         self._interned: dict[frozenset[str], frozenset[str]] = {}
 
@@ -29,17 +28,17 @@ class RoleHierarchy:
             if len(self._remembered) >= _MOST_REMEMBERED:
                 self._remembered.clear()
                 self._interned.clear()
-            expanded = roles.union(*(self._implied.get(role, ()) for role in roles))
+            expanded = self._closure(roles)
             known = self._remembered[roles] = self._interned.setdefault(expanded, expanded)
         return known
 
-
-def _closure(role: str, direct: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """All that a role implies. Circles are refused when a file is read; here they end by themselves."""
-    found: set[str] = set()
-    waiting = [role]
-    while waiting:
-        for implied in direct.get(waiting.pop(), frozenset()) - found:
-            found.add(implied)
-            waiting.append(implied)
-    return frozenset(found)
+    def _closure(self, roles: frozenset[str]) -> frozenset[str]:
+        """Circles are refused when a file is read; here they end by themselves."""
+        found = set(roles)
+        waiting = list(roles)
+        while waiting:
+            for implied in self._direct.get(waiting.pop(), ()):
+                if implied not in found:
+                    found.add(implied)
+                    waiting.append(implied)
+        return frozenset(found)

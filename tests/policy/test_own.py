@@ -1,0 +1,185 @@
+"""The gateway's own endpoints: reserved exactly, whatever the routes and hosts say."""
+
+import pytest
+
+from gateway.errors import Refusal
+from gateway.policy.matcher import Policy
+from tests.policy.policies import matched, outcome, policy_of, problems_of
+
+# Everything below is served by nobody else: method, path, and what it asks.
+ACCOUNTS = {
+    ("POST", "/register"): "none",
+    ("POST", "/login"): "none",
+    ("POST", "/refresh"): "none",
+    ("POST", "/logout"): "required",
+    ("POST", "/logout-all"): "required",
+    ("GET", "/me"): "required",
+    ("POST", "/password"): "required",
+    ("GET", "/sessions"): "required",
+    ("DELETE", "/sessions/s1"): "required",
+    ("GET", "/api-keys"): "required",
+    ("POST", "/api-keys"): "required",
+    ("DELETE", "/api-keys/k1"): "required",
+    ("GET", "/users"): "admin",
+    ("POST", "/users"): "admin",
+    ("GET", "/users/u1"): "admin",
+    ("PATCH", "/users/u1"): "admin",
+    ("DELETE", "/users/u1"): "admin",
+    ("POST", "/users/u1/revoke"): "admin",
+    ("GET", "/audit"): "admin",
+}
+ROOT = {
+    ("GET", "/.well-known/jwks.json"): "none",
+    ("GET", "/_gateway/health"): "none",
+    ("GET", "/_gateway/ready"): "none",
+    ("GET", "/_gateway/metrics"): "none",
+    ("POST", "/_gateway/verify"): "none",
+    ("GET", "/_gateway/openapi.json"): "none",
+    ("GET", "/_gateway/docs"): "none",
+}
+GREEDY = [
+    {"path": "/**", "auth": "none", "name": "all"},
+    {"path": "/auth/**", "auth": "none", "name": "below"},
+    {"path": "/auth/{x}", "auth": "none", "name": "one"},
+    {"path": "/{x}/login", "auth": "none", "name": "login"},
+    {"path": "/auth/users/me/{x}", "auth": "none", "name": "me"},
+    {"path": "/_gateway/**", "auth": "none", "name": "operations"},
+    {"path": "/auth/{x}", "auth": "none", "host": "own.example", "name": "hosted"},
+]
+
+
+def own_outcome(policy: Policy, method: str, path: str, host: bytes | None = None) -> str | None:
+    """The endpoint that takes a request, or None where it is reserved and not served; fails if a route takes it."""
+    try:
+        route = matched(policy, path.encode(), method.encode(), host=host).route
+    except Refusal as refusal:
+        assert refusal.code == "no_route"
+        return None
+    assert route.upstream is None
+    assert route.endpoint == route.name
+    return route.endpoint
+
+
+@pytest.mark.parametrize("host", [None, b"own.example", b"other.example"])
+@pytest.mark.parametrize("prefix", ["/auth", "", "/a/b"])
+def test_broad_patterns_never_see_an_own_path(prefix: str, host: bytes | None) -> None:
+    greedy = policy_of(GREEDY, accounts={"prefix": prefix})
+    alone = policy_of(accounts={"prefix": prefix})
+    for method, path in [*((m, prefix + p) for m, p in ACCOUNTS), *ROOT]:
+        expected = own_outcome(alone, method, path)
+        assert own_outcome(greedy, method, path, host) == expected
+        assert own_outcome(greedy, method, path + "/", host) == expected
+
+
+@pytest.mark.parametrize(("request_line", "access"), [*ACCOUNTS.items(), *ROOT.items()])
+def test_what_an_own_endpoint_asks(request_line: tuple[str, str], access: str) -> None:
+    method, path = request_line
+    policy = policy_of(accounts={"admin_role": "chief"})
+    text = f"/auth{path}" if request_line in ACCOUNTS else path
+    found = [
+        route
+        for route in policy.own
+        if (route.methods is None or method.encode() in route.methods) and _fits(route.pattern, text)
+    ]
+    assert len(found) == 1
+    assert found[0].authentication == ("none" if access == "none" else "required")
+    assert found[0].requirement.any == (frozenset({"chief"}) if access == "admin" else None)
+
+
+def _fits(pattern: str, path: str) -> bool:
+    pairs = zip(pattern.split("/"), path.split("/"), strict=False)
+    return pattern.count("/") == path.count("/") and all(one in ("{id}", other) for one, other in pairs)
+
+
+def test_the_table_holds_nothing_else() -> None:
+    policy = policy_of()
+    assert sum(len(route.methods - {b"HEAD"}) if route.methods else 1 for route in policy.own) == len(ACCOUNTS) + len(
+        ROOT
+    )
+    assert len({route.name for route in policy.own}) == len(policy.own)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "endpoint"),
+    [
+        (b"POST", b"/auth/register", "accounts.register"),
+        (b"POST", b"/auth/login", "accounts.login"),
+        (b"POST", b"/auth/%6Cogin/", "accounts.login"),
+        (b"GET", b"/auth/me", "accounts.me"),
+        (b"HEAD", b"/auth/me", "accounts.me"),
+        (b"POST", b"/auth/password", "accounts.password"),
+        (b"GET", b"/.well-known/jwks.json", "tokens.jwks"),
+        (b"GET", b"/_gateway/health", "operations.health"),
+        (b"GET", b"/_gateway/ready?strict", "operations.ready"),
+        (b"GET", b"/auth/login", "method_not_allowed"),
+        (b"DELETE", b"/_gateway/health", "method_not_allowed"),
+    ],
+)
+def test_an_own_endpoint_is_matched_like_a_route(method: bytes, path: bytes, endpoint: str) -> None:
+    assert outcome(policy_of(GREEDY), path, method) == endpoint
+
+
+def test_a_reserved_path_that_is_not_served_answers_404_and_goes_nowhere() -> None:
+    policy = policy_of([{"path": "/**", "auth": "none"}])
+    idle = [route for route in policy.own if not route.is_served]
+    for route in idle:
+        path = route.pattern.replace("{id}", "x").encode()
+        for method in (b"GET", b"POST", b"DELETE"):
+            assert outcome(policy, path, method) == "no_route"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (b"/auth", "below"),
+        (b"/auth/other", "one"),
+        (b"/auth/login/x", "below"),
+        (b"/auth/Login", "one"),
+        (b"/auth/users/me/x", "me"),
+        (b"/auth/me/users", "below"),
+        (b"/me", "all"),
+        (b"/x/login", "login"),
+        (b"/_gateway", "operations"),
+        (b"/_gateway/other", "operations"),
+        (b"/.well-known/other", "all"),
+    ],
+)
+def test_only_exactly_the_own_paths_are_reserved(path: bytes, expected: str) -> None:
+    assert outcome(policy_of(GREEDY), path) == expected
+
+
+def test_an_own_path_under_a_capture_is_not_hidden_by_a_literal_route() -> None:
+    """`/auth/users/me/{x}` begins with a literal where the own path has a capture; the own path still comes first."""
+    found = [route.name for route in policy_of(GREEDY).own if route.pattern == "/auth/users/{id}/revoke"]
+    assert found == ["admin.users.revoke"]
+    assert own_outcome(policy_of(GREEDY), "POST", "/auth/users/me/revoke") in (None, "admin.users.revoke")
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "own"),
+    [
+        ("/auth/login", "/auth", "/auth/login"),
+        ("/auth/login/", "/auth", "/auth/login"),
+        ("/auth/%6Cogin", "/auth", "/auth/login"),
+        ("/auth/users/me", "/auth", "/auth/users/{id}"),
+        ("/auth/users/{user}", "/auth", "/auth/users/{id}"),
+        ("/auth/users/me/revoke", "/auth", "/auth/users/{id}/revoke"),
+        ("/login", "", "/login"),
+        ("/users/{id}", "", "/users/{id}"),
+        ("/_gateway/health", "/auth", "/_gateway/health"),
+        ("/_gateway/docs", "/auth", "/_gateway/docs"),
+        ("/.well-known/jwks.json", "/auth", "/.well-known/jwks.json"),
+    ],
+)
+def test_a_route_that_only_matches_own_paths_is_an_error(path: str, prefix: str, own: str) -> None:
+    expected = f"routes[0].path: is one of the gateway's own paths, found '{path}', where '{own}' is"
+    for host in (None, "api.example.com"):
+        problems = problems_of([{"path": path, "host": host}], accounts={"prefix": prefix})
+        assert [problem[: len(expected)] for problem in problems] == [expected]
+
+
+@pytest.mark.parametrize(
+    "path", ["/auth/other", "/auth/**", "/auth/{x}", "/login", "/auth/users/{id}/x", "/auth/users/**"]
+)
+def test_other_routes_below_the_prefix_are_fine(path: str) -> None:
+    assert problems_of([{"path": path}]) == []
