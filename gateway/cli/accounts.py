@@ -1,32 +1,70 @@
 """Accounts as commands reach them: straight in the database, whether or not a gateway runs over it."""
 
+import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 from gateway.accounts.administration import Administration
 from gateway.accounts.passwords import PasswordPool
+from gateway.cli.output import warn
 from gateway.identity.directory import LocalFeed
+from gateway.identity.records import ChangeFeed
 from gateway.settings.model import Settings
+from gateway.settings.secret import Secret
+from gateway.settings.units import format_duration
 from gateway.storage.database import COMMAND, Database
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
 
+if TYPE_CHECKING:
+    from gateway.storage.redis_feed import RedisFeed
+
 
 @asynccontextmanager
 async def administration(settings: Settings) -> AsyncIterator[Administration]:
-    """The service over the configured database. Raises CannotStart where that cannot be used."""
-    database = Database.open(settings.storage.database.reveal(), limits=COMMAND)
-    passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
-    try:
+    """The service over the configured database. Raises CannotStart where that cannot be used.
+
+    Redis down: the change is made all the same, and who made it is told that the replicas were not.
+    """
+    async with AsyncExitStack() as stack:
+        database = Database.open(settings.storage.database.reveal(), limits=COMMAND)
+        stack.push_async_callback(database.close)
         await prepare(database)
+        feed: ChangeFeed = LocalFeed()
+        if settings.storage.redis is not None:
+            feed = await _feed(settings.storage.redis, settings.cache.user_ttl, stack)
+        passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
+        stack.callback(passwords.close)
         yield Administration(
-            users=Users(database),
-            sessions=Sessions(database),
-            passwords=passwords,
-            feed=LocalFeed(),
-            settings=settings,
+            users=Users(database), sessions=Sessions(database), passwords=passwords, feed=feed, settings=settings
         )
-    finally:
-        passwords.close()
-        await database.close()
+
+
+async def _feed(address: Secret, ttl: float, stack: AsyncExitStack) -> ChangeFeed:
+    """What tells the replicas. It only speaks: there is nothing here that would have to hear of changes."""
+    # Imported here: most commands, and every gateway of one process, need no driver.
+    from gateway.storage.redis import RedisLink
+    from gateway.storage.redis_feed import RedisFeed
+
+    # What the link says while it is out is for the log of a gateway that goes on without it.
+    log = logging.getLogger("gateway.storage.redis")
+    stack.callback(log.setLevel, log.level)
+    log.setLevel(logging.CRITICAL)
+    link = RedisLink(address.reveal())
+    stack.push_async_callback(link.close)
+    await link.open()
+    feed = RedisFeed(link, ttl=ttl)
+    stack.callback(partial(_warn_of_untold, feed, ttl))
+    stack.push_async_callback(feed.close)
+    return feed
+
+
+def _warn_of_untold(feed: "RedisFeed", ttl: float) -> None:
+    if feed.undelivered:
+        warn(
+            "Redis did not answer, so running gateways could not be told; "
+            f"they may use what they remember for up to {format_duration(ttl)} (cache.user_ttl)"
+        )

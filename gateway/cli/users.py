@@ -16,6 +16,7 @@ from gateway.cli.output import print_json, print_table, say
 from gateway.errors import CannotStart
 from gateway.identity.records import UserRecord
 from gateway.policy.loading import Configuration
+from gateway.settings.units import format_duration
 
 T = TypeVar("T")
 Work = Callable[[Administration], Awaitable[T]]
@@ -45,10 +46,13 @@ def command() -> None:
 @json_option
 def create(email: str, roles: tuple[str, ...], password_stdin: bool, config: Path, as_json: bool) -> None:
     """Make an account, whether or not registration is open."""
-
     configuration = loaded(config)
     password = _new_password(password_stdin)
-    _change(configuration, lambda accounts: accounts.create(email, password, roles or None), "Created", as_json=as_json)
+
+    async def work(accounts: Administration) -> UserRecord:
+        return await accounts.create(email, password, roles or None)
+
+    _change(configuration, work, "Created", as_json=as_json, delayed=False)
 
 
 @command.command("list")
@@ -152,13 +156,19 @@ def _run(configuration: Configuration, work: Work[T]) -> T:
     return asyncio.run(run())
 
 
-def _change(configuration: Configuration, work: Work[UserRecord], said: str, *, as_json: bool) -> None:
-    """Change an account and show what became of it."""
+def _change(
+    configuration: Configuration, work: Work[UserRecord], said: str, *, as_json: bool, delayed: bool = True
+) -> None:
+    """Change an account and show what became of it; `delayed`: a gateway may remember it as it was."""
     record = _run(configuration, work)
     if as_json:
         print_json(_as_json(record))
     else:
         say(f"{said} {record.email} ({_state(record)}, roles: {_roles(record) or 'none'}, id {record.id}).")
+    settings = configuration.settings
+    if delayed and settings.storage.redis is None:
+        ttl = format_duration(settings.cache.user_ttl)
+        say(f"Without storage.redis a running gateway sees it within {ttl} (cache.user_ttl).", err=True)
 
 
 def _new_password(from_stdin: bool) -> str:

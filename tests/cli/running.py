@@ -1,11 +1,16 @@
 """Runs the command line as a user does: as a process of its own, in a folder of its own."""
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
+
+from gateway.cli import program
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +52,19 @@ def run(
         timeout=timeout,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def run_here(*arguments: str, folder: Path, stdin: str = "") -> Outcome:
+    """The same in this process: what the interpreter's start costs a test suite is not what is tested."""
+    out, err = io.StringIO(), io.StringIO()
+    with ExitStack() as stack:
+        stack.enter_context(chdir(folder))
+        stack.enter_context(mock.patch.dict(os.environ, environment(), clear=True))
+        stack.enter_context(mock.patch.object(sys, "stdin", io.StringIO(stdin)))
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
+        code = program.run(arguments)
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def one_plain_line(text: str) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import Outcome, one_plain_line, run
+from tests.support.processes import Gateway
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
 
 GOOD = """\
 storage:
@@ -230,6 +233,47 @@ def test_an_unreachable_database_is_one_line_without_the_password(tmp_path: Path
         line = one_plain_line(outcome.err)
         assert "database" in line
         assert "hunter2" not in line
+
+
+def test_an_empty_postgresql_is_refused_with_the_command_that_helps(
+    tmp_path: Path, config: Path, postgres_url: str
+) -> None:
+    run("keys", "generate", "--out", "key.pem", folder=tmp_path)
+    config.write_text(with_key().replace("sqlite:///gateway.db", postgres_url))
+    for command in (["serve", "--port", "0"], ["users", "list"]):
+        outcome = run(*command, folder=tmp_path)
+        assert outcome.code == 2
+        assert "run: gateway db upgrade" in one_plain_line(outcome.err)
+    assert run("db", "upgrade", folder=tmp_path).code == 0
+    assert run("users", "list", folder=tmp_path).code == 0
+
+
+def test_without_a_key_postgresql_says_how_to_make_one(tmp_path: Path, config: Path) -> None:
+    config.write_text(GOOD.replace("sqlite:///gateway.db", "postgresql://gateway@127.0.0.1:1/gateway"))
+    problem = serve(tmp_path).err.splitlines()[0]
+    assert "tokens.keys: " in problem
+    assert "gateway keys generate" in problem
+
+
+# ---- Redis: the one store whose absence does not keep the gateway from starting
+
+
+def test_without_its_redis_it_starts_and_says_so_and_works(tmp_path: Path, config: Path, valkey: ValkeyServer) -> None:
+    valkey.kill()
+    config.write_text(GOOD.replace("gateway.db", f"gateway.db\n  redis: {valkey.url}"))
+    gateway = Gateway("serve", config.read_text().replace("sqlite:///", f"sqlite:///{tmp_path}/"), tmp_path).start()
+    try:
+        lines = [line for line in gateway.log().splitlines() if "Redis" in line]
+        assert len(lines) == 1
+        assert lines[0].startswith("gateway: ")
+        assert gateway.get("/_gateway/ready").json()["degraded"] == ["redis"]
+        account = gateway.register("ada@example.com")
+        assert gateway.get("/auth/me", account.line).status == 200
+        valkey.start()
+        eventually(lambda: not gateway.get("/_gateway/ready").json().get("degraded"))
+    finally:
+        assert gateway.stop() == 0
+    assert "Traceback" not in gateway.log()
 
 
 def test_environment_variables_of_proxies_and_colour_change_nothing(tmp_path: Path, config: Path) -> None:

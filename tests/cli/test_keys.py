@@ -11,14 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tests.cli.running import one_plain_line, run
+from tests.cli.running import one_plain_line, run_here
 
 KINDS = {"ES256": EllipticCurvePrivateKey, "EdDSA": Ed25519PrivateKey, "RS256": RSAPrivateKey}
 
 
 @pytest.mark.parametrize("algorithm", list(KINDS))
 def test_a_key_is_written_for_its_owner_alone(tmp_path: Path, algorithm: str) -> None:
-    outcome = run("keys", "generate", "--algorithm", algorithm, "--kid", "k1", folder=tmp_path)
+    outcome = run_here("keys", "generate", "--algorithm", algorithm, "--kid", "k1", folder=tmp_path)
     assert outcome.code == 0
     path = tmp_path / "k1.pem"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -27,7 +27,7 @@ def test_a_key_is_written_for_its_owner_alone(tmp_path: Path, algorithm: str) ->
 
 
 def test_standard_output_is_the_configuration_to_paste(tmp_path: Path) -> None:
-    outcome = run("keys", "generate", "--kid", "1e3", "--out", "a b.pem", folder=tmp_path)
+    outcome = run_here("keys", "generate", "--kid", "1e3", "--out", "a b.pem", folder=tmp_path)
     assert yaml.safe_load(outcome.out) == {
         "tokens": {"keys": [{"kid": "1e3", "algorithm": "ES256", "private_key": "${file:a b.pem}"}]}
     }
@@ -36,24 +36,26 @@ def test_standard_output_is_the_configuration_to_paste(tmp_path: Path) -> None:
 
 def test_what_is_pasted_passes_the_check(tmp_path: Path) -> None:
     pasted = "".join(
-        run("keys", "generate", "--algorithm", algorithm, folder=tmp_path).out.split("keys:\n")[1]
+        run_here("keys", "generate", "--algorithm", algorithm, folder=tmp_path).out.split("keys:\n")[1]
         for algorithm in KINDS
     )
     config = tmp_path / "config" / "gateway.yaml"
     config.parent.mkdir()
     config.write_text(f"tokens:\n  keys:\n{pasted}{ONE_ROUTE}")
-    outcome = run("check", "--strict", folder=tmp_path)
+    outcome = run_here("check", "--strict", folder=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_listed_keys_show_use_and_fingerprint_and_nothing_secret(tmp_path: Path) -> None:
     entries = "".join(
-        run("keys", "generate", "--algorithm", algorithm, "--kid", algorithm, folder=tmp_path).out.split("keys:\n")[1]
+        run_here("keys", "generate", "--algorithm", algorithm, "--kid", algorithm, folder=tmp_path).out.split(
+            "keys:\n"
+        )[1]
         for algorithm in KINDS
     )
     secret = "    - {kid: old, algorithm: HS256, secret: 'a secret of thirty-two characters'}\n"
     (tmp_path / "g.yaml").write_text(f"tokens:\n  keys:\n{entries}{secret}{ONE_ROUTE}")
-    keys = json.loads(run("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out)
+    keys = json.loads(run_here("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out)
     assert [(key["kid"], key["algorithm"], key["signs"], key["from"]) for key in keys] == [
         ("ES256", "ES256", True, "tokens.keys[0]"),
         ("EdDSA", "EdDSA", False, "tokens.keys[1]"),
@@ -61,7 +63,7 @@ def test_listed_keys_show_use_and_fingerprint_and_nothing_secret(tmp_path: Path)
         ("old", "HS256", False, "tokens.keys[3]"),
     ]
     assert [len(key["fingerprint"] or "") for key in keys] == [43, 43, 43, 0]
-    shown = run("keys", "list", "--config", "g.yaml", folder=tmp_path)
+    shown = run_here("keys", "list", "--config", "g.yaml", folder=tmp_path)
     assert shown.code == 0
     assert "PRIVATE" not in shown.out
     assert "thirty-two" not in shown.out
@@ -73,17 +75,17 @@ def test_listed_keys_show_use_and_fingerprint_and_nothing_secret(tmp_path: Path)
 def test_the_fingerprint_is_the_key_id_of_a_key_that_the_gateway_made(tmp_path: Path) -> None:
     """The gateway calls a key that it makes by its thumbprint, so both ways to compute it must agree."""
     (tmp_path / "g.yaml").write_text(ONE_ROUTE)
-    run("keys", "generate", "--out", "gateway.db.key.pem", folder=tmp_path)
-    (key,) = json.loads(run("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out)
+    run_here("keys", "generate", "--out", "gateway.db.key.pem", folder=tmp_path)
+    (key,) = json.loads(run_here("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out)
     assert key["kid"] == key["fingerprint"]
     assert (key["signs"], key["from"]) == (True, "gateway.db.key.pem")
 
 
 def test_listing_makes_no_key(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(ONE_ROUTE)
-    outcome = run("keys", "list", "--config", "g.yaml", folder=tmp_path)
+    outcome = run_here("keys", "list", "--config", "g.yaml", folder=tmp_path)
     assert (outcome.code, "no key yet" in outcome.out) == (0, True)
-    assert run("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out == "[]\n"
+    assert run_here("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out == "[]\n"
     assert [path.name for path in tmp_path.iterdir()] == ["g.yaml"]
 
 
@@ -95,14 +97,14 @@ routes: [{path: /**, upstream: web}]
 
 def test_keys_without_a_name_get_different_ones(tmp_path: Path) -> None:
     for _ in range(2):
-        assert run("keys", "generate", folder=tmp_path).code == 0
+        assert run_here("keys", "generate", folder=tmp_path).code == 0
     assert len(list(tmp_path.glob("k-*.pem"))) == 2
 
 
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
-    run("keys", "generate", "--kid", "k1", folder=tmp_path)
+    run_here("keys", "generate", "--kid", "k1", folder=tmp_path)
     before = (tmp_path / "k1.pem").read_bytes()
-    outcome = run("keys", "generate", "--kid", "k1", folder=tmp_path)
+    outcome = run_here("keys", "generate", "--kid", "k1", folder=tmp_path)
     assert outcome.code == 2
     assert "--out" in one_plain_line(outcome.err)
     assert (tmp_path / "k1.pem").read_bytes() == before
@@ -110,14 +112,14 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_start_script_may_ask_for_a_key_again_and_again(tmp_path: Path) -> None:
     arguments = ["keys", "generate", "--if-absent", "--kid", "k1"]
-    assert run(*arguments, folder=tmp_path).code == 0
+    assert run_here(*arguments, folder=tmp_path).code == 0
     before = (tmp_path / "k1.pem").read_bytes()
-    assert run(*arguments, folder=tmp_path).code == 0
+    assert run_here(*arguments, folder=tmp_path).code == 0
     assert (tmp_path / "k1.pem").read_bytes() == before
 
 
 def test_the_private_key_is_shown_where_that_is_asked_for(tmp_path: Path) -> None:
-    outcome = run("keys", "generate", "--out", "-", folder=tmp_path)
+    outcome = run_here("keys", "generate", "--out", "-", folder=tmp_path)
     assert isinstance(load_pem_private_key(outcome.out.encode(), None), EllipticCurvePrivateKey)
     assert list(tmp_path.iterdir()) == []
 
@@ -132,6 +134,6 @@ def test_the_private_key_is_shown_where_that_is_asked_for(tmp_path: Path) -> Non
     ],
 )
 def test_a_key_that_cannot_be_made_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
-    outcome = run("keys", "generate", *arguments, folder=tmp_path)
+    outcome = run_here("keys", "generate", *arguments, folder=tmp_path)
     assert outcome.code == 2
     assert said in one_plain_line(outcome.err)

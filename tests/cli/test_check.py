@@ -1,0 +1,127 @@
+"""`gateway check`, `gateway db` and `gateway schema`: what they answer to a person and to a program."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.running import ROOT, Outcome, run_here
+
+GOOD = """\
+upstreams:
+  web: http://127.0.0.1:9000
+  other: http://127.0.0.1:9001
+routes:
+  - path: /**
+    upstream: web
+"""
+DANGEROUS = GOOD + "accounts: {password: {bcrypt_rounds: 4}}\n"
+LATER = GOOD + "    websocket: true\n"
+BROKEN = DANGEROUS.replace("upstream: web", "upstream: wbe\n    auth: maybe")
+
+
+def check(folder: Path, text: str, *options: str) -> Outcome:
+    (folder / "g.yaml").write_text(text)
+    return run_here("check", "--config", "g.yaml", *options, folder=folder)
+
+
+def report(folder: Path, text: str, *options: str) -> dict[str, Any]:
+    answer = json.loads(check(folder, text, "--json", *options).out)
+    assert isinstance(answer, dict)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "strict"),
+    [(GOOD, 0, 0), (DANGEROUS, 0, 1), (LATER, 0, 1), (BROKEN, 2, 2)],
+    ids=["good", "dangerous", "not there yet", "broken"],
+)
+def test_the_exit_code_is_the_answer(tmp_path: Path, text: str, code: int, strict: int) -> None:
+    assert check(tmp_path, text).code == code
+    assert check(tmp_path, text, "--strict").code == strict
+    assert check(tmp_path, text, "--json", "--strict").code == strict
+
+
+def test_a_good_file_is_counted(tmp_path: Path) -> None:
+    assert check(tmp_path, GOOD) == (0, "g.yaml: fine, 1 route, 2 upstreams\n", "")
+
+
+def test_warnings_are_shown_with_their_place(tmp_path: Path) -> None:
+    outcome = check(tmp_path, DANGEROUS)
+    warning, summary = outcome.out.splitlines()
+    assert warning.startswith("g.yaml:7:38: accounts.password.bcrypt_rounds: ")
+    assert warning.endswith(" (warning)")
+    assert summary == "g.yaml: fine, 1 route, 2 upstreams, 1 warning"
+    assert outcome.err == ""
+
+
+def test_what_is_not_there_yet_is_a_warning(tmp_path: Path) -> None:
+    warning, _ = check(tmp_path, LATER).out.splitlines()
+    assert warning.startswith("g.yaml:7:16: routes[0].websocket: is not available yet")
+
+
+def test_problems_and_warnings_are_shown_together(tmp_path: Path) -> None:
+    *lines, summary = check(tmp_path, BROKEN).out.splitlines()
+    assert [line.split(": ")[1] for line in lines] == [
+        "routes[0].upstream",
+        "routes[0].auth",
+        "accounts.password.bcrypt_rounds",
+    ]
+    assert summary == "g.yaml: 2 problems, 1 warning"
+
+
+def test_problems_of_routes_and_of_keys_are_shown_together(tmp_path: Path) -> None:
+    pem = "-----BEGIN PRIVATE KEY-----\\nMC4=\\n-----END PRIVATE KEY-----"
+    keys = f'tokens: {{keys: [{{kid: k1, algorithm: ES256, private_key: "{pem}"}}]}}\n'
+    text = GOOD + "  - {path: /**, upstream: web}\n" + keys
+    found = [problem["key"] for problem in report(tmp_path, text)["problems"]]
+    assert "tokens.keys[0].private_key" in found
+    assert any(key.startswith("routes[") for key in found)
+
+
+def test_a_program_reads_the_same(tmp_path: Path) -> None:
+    fine = report(tmp_path, GOOD)
+    assert fine == {"file": "g.yaml", "fine": True, "routes": 1, "upstreams": 2, "problems": [], "warnings": []}
+    broken = report(tmp_path, BROKEN)
+    assert (broken["fine"], broken["routes"], broken["upstreams"]) == (False, None, None)
+    assert [problem["severity"] for problem in broken["problems"]] == ["error", "error"]
+    (warning,) = broken["warnings"]
+    assert warning == {
+        "file": "g.yaml",
+        "line": 8,
+        "column": 38,
+        "key": "accounts.password.bcrypt_rounds",
+        "message": warning["message"],
+        "severity": "warning",
+    }
+    assert report(tmp_path, DANGEROUS)["fine"] is True
+    assert report(tmp_path, DANGEROUS, "--strict")["fine"] is False
+
+
+def test_checking_makes_nothing(tmp_path: Path) -> None:
+    check(tmp_path, GOOD)
+    assert [path.name for path in tmp_path.iterdir()] == ["g.yaml"]
+
+
+@pytest.mark.parametrize("name", ["gateway.yaml", "demo.yaml"])
+def test_the_configurations_that_are_shipped_are_fine_even_strictly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert check(tmp_path, (ROOT / "config" / name).read_text(), "--strict").code == 0
+
+
+def test_upgrading_a_database_twice_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(GOOD)
+    first = run_here("db", "upgrade", "--config", "g.yaml", folder=tmp_path)
+    second = run_here("db", "upgrade", "--config", "g.yaml", folder=tmp_path)
+    assert (first.code, second.code) == (0, 0)
+    assert first.out.startswith("The database has been brought to schema ")
+    assert second.out.startswith("The database was already at schema ")
+
+
+def test_the_schema_is_one_json_document(tmp_path: Path) -> None:
+    outcome = run_here("schema", folder=tmp_path)
+    schema = json.loads(outcome.out)
+    assert (outcome.code, schema["type"]) == (0, "object")
+    assert {"server", "routes", "upstreams"} <= schema["properties"].keys()

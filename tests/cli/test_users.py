@@ -1,0 +1,330 @@
+"""`gateway users`: accounts, straight in the database, as somebody at the machine manages them."""
+
+import json
+import os
+import pty
+import re
+import select
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+
+from tests.cli.running import Outcome, command_line, environment, one_plain_line, run_here
+from tests.support.valkey import ValkeyServer
+
+CONFIGURATION = """\
+storage: {database: "sqlite:///gateway.db"}
+accounts: {password: {bcrypt_rounds: 4}}
+roles: {admin: [editor], editor: [user], user: []}
+upstreams: {web: http://127.0.0.1:9000}
+routes: [{path: /**, upstream: web}]
+"""
+PASSWORD = "correct horse"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a configuration at its default place, and no database yet."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/gateway.yaml").write_text(CONFIGURATION)
+    return tmp_path
+
+
+def users(folder: Path, *arguments: str, stdin: str = PASSWORD + "\n") -> Outcome:
+    return run_here("users", *arguments, folder=folder, stdin=stdin)
+
+
+def made(folder: Path, email: str, *roles: str) -> dict[str, Any]:
+    """An account that was made; what the command told about it."""
+    wanted = [word for role in roles for word in ("--role", role)]
+    outcome = users(folder, "create", email, *wanted, "--password-stdin", "--json")
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    record = json.loads(outcome.out)
+    assert isinstance(record, dict)
+    return record
+
+
+def shown(folder: Path, email: str) -> dict[str, Any]:
+    record = json.loads(users(folder, "show", email, "--json").out)
+    assert isinstance(record, dict)
+    return record
+
+
+def stored(folder: Path, query: str, *parameters: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(folder / "gateway.db") as database:
+        return database.execute(query, parameters).fetchall()
+
+
+def test_the_first_account_can_be_made_before_the_gateway_ever_ran(folder: Path) -> None:
+    record = made(folder, " Ada@Example.com ", "admin")
+    assert record == {
+        "id": record["id"],
+        "email": "Ada@Example.com",
+        "is_active": True,
+        "roles": ["admin"],
+        "created_at": record["created_at"],
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record["created_at"])
+    assert shown(folder, "ada@example.COM") == record
+
+
+def test_without_roles_an_account_gets_the_default_ones(folder: Path) -> None:
+    assert made(folder, "ada@example.com")["roles"] == ["user"]
+
+
+def test_a_person_reads_what_was_done(folder: Path) -> None:
+    outcome = users(folder, "create", "ada@example.com", "--role", "editor", "--role", "user", "--password-stdin")
+    assert re.fullmatch(r"Created ada@example\.com \(active, roles: editor, user, id [0-9a-f-]{36}\)\.\n", outcome.out)
+    lines = users(folder, "show", "ada@example.com").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["email", "id", "state", "roles", "created"]
+
+
+def test_the_list_is_in_the_order_of_addresses_and_can_be_narrowed(folder: Path) -> None:
+    for email, roles in [("cleo@example.com", []), ("ada@example.com", ["admin"]), ("bob@other.com", ["user"])]:
+        made(folder, email, *roles)
+    users(folder, "disable", "cleo@example.com")
+
+    def listed(*options: str) -> list[str]:
+        return [record["email"] for record in json.loads(users(folder, "list", "--json", *options).out)]
+
+    assert listed() == ["ada@example.com", "bob@other.com", "cleo@example.com"]
+    assert listed("--query", "EXAMPLE") == ["ada@example.com", "cleo@example.com"]
+    assert listed("--role", "user") == ["bob@other.com", "cleo@example.com"]
+    assert listed("--active") == ["ada@example.com", "bob@other.com"]
+    assert listed("--disabled") == ["cleo@example.com"]
+    assert listed("--query", "nobody") == []
+    heading, *lines = users(folder, "list").out.splitlines()
+    assert heading.split() == ["EMAIL", "ID", "STATE", "ROLES", "CREATED", "(UTC)"]
+    assert [line.split()[2] for line in lines] == ["active", "active", "disabled"]
+
+
+def test_the_list_is_whole_however_many_there_are(folder: Path) -> None:
+    made(folder, "template@example.com")
+    columns = [name for _, name, *_ in stored(folder, "PRAGMA table_info(users)")]
+    own = {"id": "'id-' || n", "email": "'u' || n || '@example.com'", "canonical": "'u' || n || '@example.com'"}
+    copied = ", ".join(own.get(column, column) for column in columns)
+    with sqlite3.connect(folder / "gateway.db") as database:
+        database.execute(
+            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1100) "
+            f"INSERT INTO users ({', '.join(columns)}) SELECT {copied} FROM users, numbers"
+        )
+    emails = [record["email"] for record in json.loads(users(folder, "list", "--json").out)]
+    assert len(emails) == len(set(emails)) == 1101
+
+
+def test_disabling_and_enabling(folder: Path) -> None:
+    made(folder, "ada@example.com")
+    assert users(folder, "disable", "ADA@example.com").out.startswith("Disabled ada@example.com (disabled,")
+    assert shown(folder, "ada@example.com")["is_active"] is False
+    assert users(folder, "enable", "ada@example.com").out.startswith("Enabled ada@example.com (active,")
+    assert shown(folder, "ada@example.com")["is_active"] is True
+
+
+def test_roles_are_replaced_as_a_whole(folder: Path) -> None:
+    made(folder, "ada@example.com", "user")
+    outcome = users(folder, "set-roles", "ada@example.com", "editor", "admin", "--json")
+    assert json.loads(outcome.out)["roles"] == ["admin", "editor"]
+    assert shown(folder, "ada@example.com")["roles"] == ["admin", "editor"]
+
+
+def test_a_deleted_account_is_gone(folder: Path) -> None:
+    made(folder, "ada@example.com")
+    assert users(folder, "delete", "ada@example.com").out.startswith("Deleted ada@example.com")
+    assert users(folder, "show", "ada@example.com").code == 1
+    assert made(folder, "ada@example.com")["roles"] == ["user"]
+
+
+def test_every_change_leaves_an_audit_record_of_the_command_line(folder: Path) -> None:
+    made(folder, "ada@example.com")
+    users(folder, "set-password", "ada@example.com", "--password-stdin", stdin="another horse\n")
+    users(folder, "disable", "ada@example.com")
+    users(folder, "delete", "ada@example.com")
+    columns = [name for _, name, *_ in stored(folder, "PRAGMA table_info(audit)")]
+    assert "actor" in columns
+    assert [actor for (actor,) in stored(folder, "SELECT actor FROM audit")] == ["command-line"] * 4
+
+
+# ---- passwords
+
+
+def digest(folder: Path, email: str = "ada@example.com") -> bytes:
+    ((stored_hash,),) = stored(folder, "SELECT password_hash FROM users WHERE canonical = ?", email)
+    return str(stored_hash).encode()
+
+
+@pytest.mark.parametrize(
+    ("stdin", "password"),
+    [
+        ("a b  c d e\n", "a b  c d e"),
+        ("12345678\r\n", "12345678"),
+        ("no newline", "no newline"),
+        ("12345678 \n", "12345678 "),
+    ],
+)
+def test_the_password_is_the_first_line_as_it_is(folder: Path, stdin: str, password: str) -> None:
+    outcome = users(folder, "create", "ada@example.com", "--password-stdin", stdin=stdin)
+    assert outcome.code == 0, outcome
+    assert bcrypt.checkpw(password.encode(), digest(folder))
+    assert password not in outcome.out + outcome.err
+
+
+def test_a_password_is_never_an_argument(folder: Path) -> None:
+    outcome = users(folder, "create", "ada@example.com", "--password", "hunter2hunter2")
+    assert outcome.code == 2
+
+
+def test_without_a_terminal_the_password_must_come_from_standard_input(folder: Path) -> None:
+    for command in ("create", "set-password"):
+        outcome = users(folder, command, "ada@example.com")
+        assert outcome.code == 2
+        assert "--password-stdin" in one_plain_line(outcome.err)
+
+
+def test_an_empty_standard_input_is_told(folder: Path) -> None:
+    outcome = users(folder, "create", "ada@example.com", "--password-stdin", stdin="")
+    assert outcome.code == 2
+    assert "standard input" in one_plain_line(outcome.err)
+
+
+def test_a_typed_password_is_asked_for_twice_and_not_shown(folder: Path) -> None:
+    screen = typed(folder, ["create", "ada@example.com"], ["correct horse", "correct horse"])
+    assert "correct horse" not in screen
+    assert "Created ada@example.com" in screen
+    assert bcrypt.checkpw(b"correct horse", digest(folder))
+
+
+def test_passwords_that_differ_are_asked_for_again(folder: Path) -> None:
+    screen = typed(
+        folder, ["create", "ada@example.com"], ["correct horse", "incorrect", "correct horse", "correct horse"]
+    )
+    assert "do not match" in screen
+    assert "Created ada@example.com" in screen
+
+
+@pytest.mark.parametrize(("answer", "said"), [("n", ""), ("y", "Deleted ada@example.com")])
+def test_at_a_terminal_deleting_is_confirmed(folder: Path, answer: str, said: str) -> None:
+    made(folder, "ada@example.com")
+    assert said in typed(folder, ["delete", "ada@example.com"], [answer])
+    assert users(folder, "show", "ada@example.com").code == (1 if said else 0)
+
+
+def test_at_a_terminal_deleting_need_not_ask(folder: Path) -> None:
+    made(folder, "ada@example.com")
+    assert "Deleted" in typed(folder, ["delete", "ada@example.com", "--yes"], [])
+
+
+def typed(folder: Path, arguments: list[str], answers: list[str]) -> str:
+    """What a terminal shows when somebody answers each prompt of `gateway users ARGUMENTS`."""
+    ours, theirs = pty.openpty()
+    command = command_line("users", *arguments)
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ):
+        os.close(theirs)
+        screen, deadline, left = "", time.monotonic() + 30, list(answers)
+        while time.monotonic() < deadline:
+            if not select.select([ours], [], [], 1)[0]:
+                continue
+            try:
+                screen += os.read(ours, 4096).decode()
+            except OSError:  # Linux reports the other side's end of a terminal as an error
+                break
+            if left and re.search(r"(: |\? )$", screen):
+                os.write(ours, left.pop(0).encode() + b"\n")
+                screen += "\n"
+    os.close(ours)
+    assert not left, screen
+    return screen
+
+
+# ---- running gateways
+
+
+def with_redis(folder: Path, url: str) -> None:
+    shared = CONFIGURATION.replace('gateway.db"', f'gateway.db", redis: "{url}"')
+    (folder / "config/gateway.yaml").write_text(shared)
+
+
+def test_every_change_is_told_over_redis(folder: Path, shared_valkey: ValkeyServer) -> None:
+    with_redis(folder, shared_valkey.url)
+    changes = [
+        ["disable", "ada@example.com"],
+        ["enable", "ada@example.com"],
+        ["set-roles", "ada@example.com", "editor"],
+        ["set-password", "ada@example.com", "--password-stdin"],
+        ["delete", "ada@example.com"],
+    ]
+    with shared_valkey.client() as client, client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.psubscribe("*")
+        heard.get_message(timeout=5)
+        user_id = made(folder, "ada@example.com")["id"]
+        for change in changes:
+            while heard.get_message(timeout=0.1):
+                pass
+            assert users(folder, *change).err == ""
+            message = heard.get_message(timeout=1)
+            assert message is not None and user_id in message["data"], change
+
+
+def test_without_redis_a_person_is_told_when_a_change_is_seen(folder: Path) -> None:
+    made(folder, "ada@example.com")
+    assert "within 1m (cache.user_ttl)" in users(folder, "disable", "ada@example.com").err
+
+
+def test_a_change_that_cannot_be_told_is_made_and_said(folder: Path, valkey: ValkeyServer) -> None:
+    with_redis(folder, valkey.url)
+    valkey.kill()
+    assert users(folder, "create", "ada@example.com", "--password-stdin").code == 0
+    outcome = users(folder, "disable", "ada@example.com")
+    assert outcome.code == 0
+    line = one_plain_line(outcome.err)
+    assert line.startswith("gateway: warning: Redis did not answer")
+    assert "cache.user_ttl" in line
+    assert shown(folder, "ada@example.com")["is_active"] is False
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["create", "ada@example.com", "--password-stdin"], "Email already registered"),
+        (["create", "ADA@EXAMPLE.COM", "--password-stdin"], "Email already registered"),
+        (["create", "ada", "--password-stdin"], "email: "),
+        (["create", "bob@example.com", "--role", "boss", "--password-stdin"], "'boss' is not a declared role"),
+        (["show", "bob@example.com"], "No account"),
+        (["disable", "bob@example.com"], "No account"),
+        (["set-password", "bob@example.com", "--password-stdin"], "No account"),
+        (["set-roles", "ada@example.com", "boss"], "'boss' is not a declared role"),
+        (["disable", "ada@example.com"], "last active administrator"),
+        (["set-roles", "ada@example.com", "user"], "last active administrator"),
+        (["delete", "ada@example.com"], "last active administrator"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_refusal_is_one_line_and_exit_code_1(administered: Path, arguments: list[str], said: str) -> None:
+    outcome = users(administered, *arguments)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert said in one_plain_line(outcome.err)
+
+
+def test_everything_wrong_with_a_new_account_is_told_at_once(administered: Path) -> None:
+    outcome = users(administered, "create", "bob", "--role", "boss", "--password-stdin", stdin="short\n")
+    line = one_plain_line(outcome.err)
+    assert all(name in line for name in ("email: ", "password: ", "roles: "))
+
+
+@pytest.fixture(scope="module")
+def administered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose database has one account, an administrator; refused commands change nothing in it."""
+    folder = tmp_path_factory.mktemp("administered")
+    (folder / "config").mkdir()
+    (folder / "config/gateway.yaml").write_text(CONFIGURATION)
+    made(folder, "ada@example.com", "admin")
+    return folder
