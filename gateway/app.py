@@ -76,6 +76,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
     loop = asyncio.get_running_loop()
     ticker = Ticker(loop)
     async with AsyncExitStack() as stack:
+        _report_failures(loop, stack)
         stores = await open_stores(settings, stack)
         observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
         stack.callback(observer.close)
@@ -110,7 +111,6 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
             settings=settings,
         )
         _serve_own(app, configuration, {**account_endpoints(accounts), **_operations(runtime, settings, keys)})
-        _report_failures(loop, stack)
         ticker.listen(observer.tick)
         ticker.start()
         stack.callback(ticker.stop)
