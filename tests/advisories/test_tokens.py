@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 
-from tests.support.configurations import Configuration
 from tests.support.expectations import passes, refuses
 from tests.support.forging import (
     Forge,
@@ -24,7 +23,7 @@ from tests.support.forging import (
     with_secret,
 )
 from tests.support.gateways import Town
-from tests.support.processes import Account, Gateway, command, write_configuration
+from tests.support.processes import Account, Configuration, Gateway, command, write_configuration
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
 from tests.support.wording import bearer, request

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.forging import Forge
+from tests.support.processes import Configuration
 from tests.support.upstreams import Upstreams
-
-Configuration = dict[str, Any]
 
 # The three rules of the advisory suite come first; everything that no route names is 404.
 ROUTES: list[dict[str, Any]] = [

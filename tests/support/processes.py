@@ -15,12 +15,12 @@ from typing import Any, Literal
 import psutil
 import yaml
 
-from tests.support.configurations import Configuration
 from tests.support.forging import claims_of
 from tests.support.raw import Address, Answer, Caller, ask
 from tests.support.waiting import eventually
 from tests.support.wording import bearer, request
 
+Configuration = dict[str, Any]
 Face = Literal["serve", "asgi"]
 FACES: tuple[Face, ...] = ("serve", "asgi")
 PASSWORD = "correct horse battery"

@@ -120,22 +120,26 @@ class Held:
 
 
 class Pouring:
-    """A script that sends a long body as fast as it is taken; `sent` counts the bytes that left so far."""
+    """A script that sends a long body as fast as it is taken; `sent` counts the bytes that left so far.
 
-    def __init__(self, size: int, block: bytes, *, chunked: bool = False) -> None:
+    It consists of blocks; each is a chunk where it is chunked, and that many of them leave `together`.
+    """
+
+    def __init__(self, size: int, block: bytes, *, chunked: bool = False, together: int = 1) -> None:
         self.size = size
         self.block = block
         self.chunked = chunked
+        self.together = together
         self.sent = 0
 
     async def __call__(self, exchange: Exchange) -> None:
         await exchange.body()
         framing = "Transfer-Encoding: chunked" if self.chunked else f"Content-Length: {self.size}"
         await exchange.send(response(200, [framing], None))
-        while self.sent < self.size:
-            piece = self.block[: self.size - self.sent]
-            await exchange.send(b"%x\r\n%s\r\n" % (len(piece), piece) if self.chunked else piece)
-            self.sent += len(piece)
+        block = b"%x\r\n%s\r\n" % (len(self.block), self.block) if self.chunked else self.block
+        for _ in range(self.size // len(self.block) // self.together):
+            await exchange.send(block * self.together)
+            self.sent += len(self.block) * self.together
         if self.chunked:
             await exchange.send(b"0\r\n\r\n")
 
