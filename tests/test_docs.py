@@ -4,15 +4,20 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.cli.program import program
 from gateway.errors import CODES, ConfigurationError
 from gateway.policy.loading import load_configuration
+from gateway.settings.kinds_compound import Section
+from gateway.settings.model import SettingsKind
+from gateway.settings.schema import section_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if path.exists()]
@@ -116,11 +121,24 @@ def test_a_configuration_that_the_documents_show_loads(
     monkeypatch.chdir(tmp_path)
     shown = yaml.safe_load(fence.text)
     path = tmp_path / "gateway.yaml"
-    path.write_text(fence.text + missing_upstreams(shown), encoding="utf-8")
+    path.write_text(with_files(fence.text, tmp_path) + missing_upstreams(shown), encoding="utf-8")
     try:
-        load_configuration(path, {})
+        load_configuration(path, dict.fromkeys(re.findall(r"\$\{(\w+)\}", fence.text), "sqlite:///from-environment.db"))
     except ConfigurationError as error:
         pytest.fail(f"{fence}\n{error}")
+
+
+def with_files(text: str, folder: Path) -> str:
+    """The text with every `${file:PATH}` leading to a file that is there: a key, or a password."""
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    def made(found: re.Match[str]) -> str:
+        file = folder / Path(found[1]).name
+        file.write_bytes(pem if file.suffix == ".pem" else b"password")
+        file.chmod(0o600)
+        return f"${{file:{file}}}"
+
+    return re.sub(r"\$\{file:([^}]+)\}", made, text)
 
 
 def missing_upstreams(shown: dict[str, object]) -> str:
@@ -131,6 +149,29 @@ def missing_upstreams(shown: dict[str, object]) -> str:
         return ""
     names = sorted({route["upstream"] for route in routes})
     return "\nupstreams:\n" + "".join(f"  {name}: http://127.0.0.1:9000\n" for name in names)
+
+
+def keys_of(section: Section[Any], path: str = "") -> Iterator[str]:
+    """Every key below a section, dotted, without the names that users choose."""
+    for key in section.keys.values():
+        yield f"{path}{key.name}"
+        below = section_of(key.kind)
+        if below is not None:
+            yield from keys_of(below, f"{path}{key.name}.")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_key_that_a_document_names_exists(document: Path) -> None:
+    known = set(keys_of(SettingsKind()))
+    sections = {key for key in known if "." not in key}
+    named = re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)(?::[^`]*)?`", document.read_text(encoding="utf-8"))
+    assert [key for key in named if key.partition(".")[0] in sections and key not in known] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_error_that_a_document_names_exists(document: Path) -> None:
+    named = re.findall(r"\b([45]\d\d) `([a-z_]+)`", document.read_text(encoding="utf-8"))
+    assert [(status, code) for status, code in named if code not in CODES or CODES[code][0] != int(status)] == []
 
 
 def anchors(document: Path) -> set[str]:
