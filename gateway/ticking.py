@@ -38,6 +38,10 @@ class Ticker:
         """Call `listener` with the loop's time at every tick from now on."""
         self._listeners.append(listener)
 
+    def ignore(self, listener: Listener) -> None:
+        """Call it no more."""
+        self._listeners.remove(listener)
+
     def start(self) -> None:
         """Begin to tick."""
         self._handle = self._loop.call_later(PERIOD, self._tick)
@@ -54,7 +58,7 @@ class Ticker:
         if self.now >= self._date_due:
             self._date_due = self.now + 1
             self.date = _date()
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             try:
                 listener(self.now)
             except Exception as error:

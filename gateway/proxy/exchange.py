@@ -88,16 +88,6 @@ class UpstreamRequest:
         self.response_timeout: float | None = None
         self.preserved_host: bytes | None = None
 
-    @property
-    def has_body(self) -> bool:
-        """Whether a body follows."""
-        return self.length != 0
-
-    @property
-    def replayable(self) -> bool:
-        """Whether the whole request may be sent a second time after a connection died under it."""
-        return self.length == 0 and self.method in IDEMPOTENT
-
 
 class Engine(Protocol):
     """Something that speaks HTTP to the targets of one upstream."""

@@ -7,9 +7,8 @@ from gateway.admission import Admission
 from gateway.policy.route import Route
 from gateway.proxy.exchange import Downstream, Engine, Exchange
 from gateway.proxy.forward import ForwardPlan, upstream_request
-from gateway.proxy.native.pool import TargetPool
-from gateway.proxy.target import limits_of, target_of
-from gateway.settings.model import UNSET, Settings, UpstreamSettings
+from gateway.proxy.native.engine import NativeEngine
+from gateway.settings.model import UNSET, Settings
 from gateway.ticking import Ticker
 from gateway.wire.fields import FieldRules
 
@@ -28,7 +27,7 @@ class Proxy:
     ) -> None:
         self._rules = rules
         self.engines: Mapping[str, Engine] = {
-            name: _engine(upstream, loop, ticker) for name, upstream in settings.upstreams.items()
+            name: NativeEngine(upstream, loop=loop, ticker=ticker) for name, upstream in settings.upstreams.items()
         }
         self._plans = {
             route: (_plan(route, settings), self.engines[route.upstream])
@@ -50,11 +49,6 @@ class Proxy:
         """Close the connections to every upstream."""
         for engine in self.engines.values():
             await engine.close()
-
-
-def _engine(upstream: UpstreamSettings, loop: asyncio.AbstractEventLoop, ticker: Ticker) -> Engine:
-    target = target_of(upstream.targets[0], upstream)
-    return TargetPool(target, limits_of(upstream), loop=loop, ticker=ticker)
 
 
 def _plan(route: Route, settings: Settings) -> ForwardPlan:

@@ -16,21 +16,27 @@ class UpstreamLimits:
     idle_timeout: float
     max_head_size: int
     max_connections: int
-    retries: int
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One place to send requests to. `host_line` is the Host field it is sent."""
+    """One place to send requests to. `authority` is what its Host field says, `host_line` that field ready to be sent;
+    `server_name` the name that its certificate is for, None without TLS."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None
     server_name: str | None
-    host_line: bytes
+    authority: str
+
+    @property
+    def host_line(self) -> bytes:
+        return b"Host: %b\r\n" % self.authority.encode("ascii")
 
     def __str__(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+        """The address, as it stands in a log."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
 def limits_of(upstream: UpstreamSettings) -> UpstreamLimits:
@@ -40,7 +46,6 @@ def limits_of(upstream: UpstreamSettings) -> UpstreamLimits:
         idle_timeout=upstream.idle_timeout,
         max_head_size=upstream.max_head_size,
         max_connections=upstream.max_connections,
-        retries=upstream.retries,
     )
 
 
@@ -53,8 +58,8 @@ def target_of(url: str, upstream: UpstreamSettings) -> Target:
         host=host,
         port=parts.port or (443 if secure else 80),
         tls=_tls_context(upstream) if secure else None,
-        server_name=upstream.tls.server_name or host,
-        host_line=b"Host: %b\r\n" % parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii"),
+        server_name=(upstream.tls.server_name or host) if secure else None,
+        authority=parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii"),
     )
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Bodies above this are handed on as they come from the socket: llhttp would copy every chunk (3.4 times the cost).
 BYPASS_ABOVE: Final = 65536
+# Answers by which an upstream says itself that it is not well.
+_FAILING: Final = frozenset((502, 503, 504))
 
 
 class Phase(IntEnum):
@@ -123,7 +125,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._streaming = self._upload_paused = False
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
-        host = self._pool.target.host_line
+        host = self._pool.host_line
         if request.preserved_host is not None:
             host = b"Host: %b\r\n" % request.preserved_host
         self._transport.write(b"%b%b%b\r\n" % (request.start, host, request.fields))
@@ -138,6 +140,7 @@ class UpstreamConnection(asyncio.Protocol):
     def send_body(self, data: bytes) -> None:
         """Send a piece of the body, framed as the head announced."""
         assert self._exchange is not None and self._transport is not None
+        self._exchange.body_sent = True
         if self._exchange.request.length is None:
             self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
         else:
@@ -197,6 +200,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._streaming = head.event_stream
         idle = None if head.event_stream else self._pool.ticker.after(self._idle_timeout)
         self._deadline = idle
+        if status in _FAILING:
+            self._pool.note_failure(f"it answered {status}")
+        else:
+            self._pool.health.succeeded()
         exchange.downstream.head(status, head.reason, head.fields, head.length)
 
     def on_body(self, data: bytes) -> None:
@@ -290,24 +297,22 @@ class UpstreamConnection(asyncio.Protocol):
         self._fail(exchange, Refusal("upstream_invalid", f"{self._pool.target}: {reason}"))
 
     def _lost_under(self, exchange: NativeExchange, reason: str) -> None:
-        """The connection died. A reused one that gave no byte of an answer was stale: the request never arrived."""
-        if self._phase == Phase.HEAD and self._seen == 0 and self._served and self._may_repeat(exchange):
-            self._pool.retry(exchange)
-            return
-        self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"))
+        """The connection died. One that gave no byte of an answer may have been stale: the request never arrived."""
+        silent = self._phase == Phase.HEAD and self._seen == 0
+        self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"), may_repeat=silent)
 
-    def _may_repeat(self, exchange: NativeExchange) -> bool:
-        return exchange.request.replayable and not exchange.retried and self._pool.limits.retries > 0
-
-    def _fail(self, exchange: NativeExchange, refusal: Refusal) -> None:
+    def _fail(self, exchange: NativeExchange, refusal: Refusal, *, may_repeat: bool = False) -> None:
         begun = self._phase > Phase.HEAD
+        stale = may_repeat and self._served > 0
         self._exchange = None
         exchange.connection = None
         self.close()
         if begun:
             exchange.downstream.abort(refusal.reason)
+        elif stale:  # an idle connection that was closed says nothing about the target's health
+            exchange.engine.failed(exchange, refusal, may_repeat=True)
         else:
-            exchange.downstream.refuse(refusal)
+            self._pool.failed(exchange, refusal, may_repeat=may_repeat)
 
     def drop(self) -> None:
         """The caller left: what still comes is for nobody."""

@@ -3,45 +3,55 @@
 from typing import TYPE_CHECKING
 
 from gateway.errors import Refusal
-from gateway.proxy.exchange import Downstream, UpstreamRequest
+from gateway.proxy.exchange import IDEMPOTENT, Downstream, UpstreamRequest
 
 if TYPE_CHECKING:
     from gateway.proxy.native.connection import UpstreamConnection
+    from gateway.proxy.native.engine import NativeEngine
     from gateway.proxy.native.pool import TargetPool
 
 
 class NativeExchange:
-    """Implements Exchange. It waits in the pool until it has a connection, and ends with it.
+    """Implements Exchange. It waits in the pool of a target until it has a connection, and ends with it.
 
-    `deadline` is the loop's time beyond which the upstream, or a place in the pool, is given up on; None: no limit.
-    `early` is what came of the body before there was a connection: at most what one read of the caller brings,
-    because the upload is paused until then.
+    `deadline` is the loop's time beyond which a place in the line is given up; None: no limit. `early` is what came of
+    the body before there was a connection: at most what one read of the caller brings, because the upload is paused
+    until then. `tries` counts how often it was sent.
     """
 
     __slots__ = (
         "body_ended",
+        "body_sent",
         "connection",
         "deadline",
         "downstream",
         "early",
+        "engine",
         "paused",
         "pool",
         "received",
         "request",
-        "retried",
+        "tries",
     )
 
-    def __init__(self, pool: "TargetPool", request: UpstreamRequest, downstream: Downstream) -> None:
-        self.pool = pool
+    def __init__(self, engine: "NativeEngine", request: UpstreamRequest, downstream: Downstream) -> None:
+        self.engine = engine
         self.request = request
         self.downstream = downstream
+        self.pool: TargetPool | None = None
         self.connection: UpstreamConnection | None = None
         self.deadline: float | None = None
         self.early: list[bytes] | None = None
         self.body_ended = request.length == 0
+        self.body_sent = False
         self.received = 0
-        self.retried = False
+        self.tries = 1
         self.paused = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent a second time: idempotent, and nothing of its body has left the gateway."""
+        return self.request.method in IDEMPOTENT and not self.body_sent
 
     def write(self, data: bytes) -> None:
         """Send on a piece of the body; over the limit the exchange ends with 413."""
@@ -64,7 +74,7 @@ class NativeExchange:
         """The caller has left. The connection has a request under way that nobody waits for: it cannot be reused."""
         if self.connection is not None:
             self.connection.drop()
-        else:
+        elif self.pool is not None:
             self.pool.withdraw(self)
 
     def pause(self) -> None:

@@ -5,12 +5,13 @@ new or used, takes the first in line. The line is bounded, and nobody stands in 
 """
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from typing import Final
 
 from gateway.errors import Refusal
-from gateway.proxy.exchange import Downstream, UpstreamRequest
+from gateway.proxy.health import TargetHealth
 from gateway.proxy.native.connection import UpstreamConnection
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.target import Target, UpstreamLimits
@@ -19,15 +20,25 @@ from gateway.ticking import PERIOD, Ticker
 LONGEST_LINE: Final = 4096  # requests that wait for a connection to one target
 IDLE_LIMIT: Final = 60.0  # seconds after which an unused connection is closed: upstreams and NATs forget them
 
+log: Final = logging.getLogger("gateway.proxy")
+
 
 class TargetPool:
-    """Connections to one target. `open` is an Engine's."""
+    """Connections to one target."""
 
     def __init__(
-        self, target: Target, limits: UpstreamLimits, *, loop: asyncio.AbstractEventLoop, ticker: Ticker
+        self,
+        target: Target,
+        limits: UpstreamLimits,
+        health: TargetHealth,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        ticker: Ticker,
     ) -> None:
         self.target = target
+        self.host_line = target.host_line
         self.limits = limits
+        self.health = health
         self.ticker = ticker
         self.connections: set[UpstreamConnection] = set()
         self._loop = loop
@@ -38,29 +49,24 @@ class TargetPool:
         ticker.listen(self._tick)
 
     @property
-    def open_connections(self) -> int:
-        """How many connections there are now, busy and idle."""
-        return len(self.connections)
+    def load(self) -> int:
+        """Requests that are under way, or wait for a connection."""
+        return len(self.connections) - len(self._idle) + len(self._waiting)
 
-    def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> NativeExchange:
-        """Send a request on an idle connection, or wait in line for one."""
-        exchange = NativeExchange(self, request, downstream)
+    def submit(self, exchange: NativeExchange, now: float, *, fresh: bool = False) -> None:
+        """Send a request on an idle connection, or let it wait in line for one. `fresh`: a stale connection has just
+        died under it; the other idle ones are as old, so they go, and a new one is made."""
+        exchange.pool = self
+        if fresh:
+            self._drop_idle()
         if self._idle:
             self._idle.pop().begin(exchange, now)
         elif len(self._waiting) >= LONGEST_LINE or self._closed:
             self._loop.call_soon(self._turn_away, exchange)
         else:
-            self._stand_in_line(exchange, now)
-        return exchange
-
-    def retry(self, exchange: NativeExchange) -> None:
-        """Send again what died with a stale connection. The other idle ones are as old: a new one is made."""
-        exchange.retried = True
-        exchange.connection = None
-        for stale in self._idle:
-            stale.close()
-        self._idle.clear()
-        self._stand_in_line(exchange, self._loop.time())
+            exchange.deadline = now + self.limits.connect_timeout
+            self._waiting.append(exchange)
+            self._dial_if_useful()
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """A connection is free: for the first in line, else for later."""
@@ -84,9 +90,22 @@ class TargetPool:
         if exchange in self._waiting:
             self._waiting.remove(exchange)
 
-    async def close(self) -> None:
+    def failed(self, exchange: NativeExchange, refusal: Refusal, *, may_repeat: bool) -> None:
+        """The target failed a request before any byte of an answer."""
+        if refusal.code != "upstream_invalid":
+            self.note_failure(refusal.reason)
+        exchange.engine.failed(exchange, refusal, may_repeat=may_repeat)
+
+    def note_failure(self, reason: str) -> None:
+        """Remember a failure of the target: a connect error, a time-out, or an answer 502, 503, 504 of its own."""
+        if self.health.failed(self._loop.time()):
+            log.warning("target %s is left out for a while: %s", self.target, reason)
+            self._drop_idle()
+
+    def close(self) -> None:
         """Close what is idle now and what is busy when it is done; nothing new is dialled."""
         self._closed = True
+        self.ticker.ignore(self._tick)
         for dial in self._dials:
             dial.cancel()
         for connection in list(self.connections):
@@ -94,10 +113,10 @@ class TargetPool:
         while self._waiting:
             self._waiting.popleft().downstream.refuse(Refusal("upstream_unavailable", "the gateway is stopping"))
 
-    def _stand_in_line(self, exchange: NativeExchange, now: float) -> None:
-        exchange.deadline = now + self.limits.connect_timeout
-        self._waiting.append(exchange)
-        self._dial_if_useful()
+    def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     def _dial_if_useful(self) -> None:
         dials = len(self._dials)
@@ -116,7 +135,7 @@ class TargetPool:
                     target.host,
                     target.port,
                     ssl=target.tls,
-                    server_hostname=target.server_name if target.tls else None,
+                    server_hostname=target.server_name,
                 )
         except TimeoutError:
             self._dial_failed(Refusal("upstream_timeout", f"{target} did not accept a connection in time"))
@@ -127,7 +146,9 @@ class TargetPool:
 
     def _dial_failed(self, refusal: Refusal) -> None:
         if self._waiting:
-            self._waiting.popleft().downstream.refuse(refusal)
+            self.failed(self._waiting.popleft(), refusal, may_repeat=True)
+        else:
+            self.note_failure(refusal.reason)
 
     def _dial_over(self, dial: asyncio.Task[None]) -> None:
         self._dials.discard(dial)
@@ -135,21 +156,26 @@ class TargetPool:
             self._dial_if_useful()
 
     def _turn_away(self, exchange: NativeExchange) -> None:
-        exchange.downstream.refuse(Refusal("overloaded", f"{self.target}: {LONGEST_LINE} requests are waiting"))
+        reason = f"{self.target}: {LONGEST_LINE} requests are waiting"
+        exchange.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
 
     def _tick(self, now: float) -> None:
         """Time-outs of everything here; a deadline is passed by up to one period and never missed early."""
         while self._waiting and _past(self._waiting[0].deadline, now):
-            self._waiting.popleft().downstream.refuse(self._waited_too_long())
+            self._waited_too_long(self._waiting.popleft())
         for connection in list(self.connections):
             connection.tick(now)
         while self._idle and self._idle[0].idle_since < now - IDLE_LIMIT:
             self._idle.pop(0).close()
 
-    def _waited_too_long(self) -> Refusal:
-        if len(self.connections) >= self.limits.max_connections:
-            return Refusal("overloaded", f"{self.target}: all {self.limits.max_connections} connections are busy")
-        return Refusal("upstream_timeout", f"{self.target} did not accept a connection in time")
+    def _waited_too_long(self, exchange: NativeExchange) -> None:
+        busy = len(self.connections) >= self.limits.max_connections
+        if busy:  # that is our limit, not the target's failure
+            reason = f"{self.target}: all {self.limits.max_connections} connections are busy"
+            exchange.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
+        else:
+            reason = f"{self.target} did not accept a connection in time"
+            self.failed(exchange, Refusal("upstream_timeout", reason), may_repeat=True)
 
 
 def _past(deadline: float | None, now: float) -> bool:
