@@ -24,6 +24,7 @@ from gateway.identity.records import ChangeFeed, Claims, SharedCache, UserRecord
 from gateway.settings.model import CacheSettings
 
 NEGATIVE_TTL: Final = 1.0  # seconds that "there is no such user" is believed
+MAX_CHANGES: Final = 100_000  # users whose last change is remembered, for as long as a copy from before may live
 
 
 class Absent(Enum):
@@ -70,8 +71,8 @@ class Directory:
         self._factory = factory
         self._ttl = cache_settings.user_ttl
         self._clock = clock
-        self._entries: Generations[str, _Entry] = Generations(cache_settings.max_local_entries)
-        self._turn_at = clock() + self._ttl
+        self._entries: Generations[str, _Entry] = Generations(cache_settings.max_local_entries, lifetime=self._ttl)
+        self._changes: Generations[str, float] = Generations(MAX_CHANGES, lifetime=self._ttl)
         self._void_before = float("-inf")
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,8 +114,12 @@ class Directory:
         return None
 
     def forget(self, user_id: str, version: int | None) -> None:
-        """Let go of copies older than `version` (None: of all), and of whoever is just fetching one."""
+        """Let go of copies older than `version` (None: of all), here and in the shared cache, and of whoever is just
+        fetching one."""
         self._flights.pop(user_id, None)
+        # A shared cache that does not take the change (full, read-only, cut off) must not give back what was before.
+        least = float("inf") if version is None else version
+        self._changes.put(user_id, max(least, self._oldest_good(user_id)), self._clock())
         entry = self._entries.young.get(user_id) or self._entries.aged(user_id)
         if entry is not None and (version is None or entry[1] is ABSENT or entry[1].version < version):
             self._entries.drop(user_id)
@@ -141,6 +146,7 @@ class Directory:
         return flight
 
     async def _fly(self, user_id: str, flight: _Flight) -> None:
+        live = self._live()
         try:
             found = await self._find(user_id)
             principal = None if found.record is None else self._factory.make(found.record)
@@ -157,11 +163,12 @@ class Directory:
             flight.set_exception(error)
             flight.exception()  # it counts as seen even if nobody waits for it any more
             return
-        wanted = self._land(user_id, flight)
+        # Of what was asked before changes arrived here it is not known whether it holds.
+        wanted = self._land(user_id, flight) and live
         if wanted:
             self._keep(user_id, principal, found.asked_at)
         flight.set_result(principal)
-        if wanted and found.from_store and found.record is not None and self._shared is not None and self._live():
+        if wanted and found.from_store and found.record is not None and self._shared is not None:
             await self._shared.put(found.record, age=self._clock() - found.asked_at)
 
     def _land(self, user_id: str, flight: _Flight) -> bool:
@@ -178,23 +185,21 @@ class Directory:
             if shared is not None:
                 record, remaining = shared
                 read_at = asked_at - (self._ttl - remaining)
-                if read_at >= self._void_before:
+                if read_at >= self._void_before and record.version >= self._oldest_good(user_id):
                     return _Found(record, read_at, from_store=False)
             asked_at = self._clock()
         return _Found(await self._store.user(user_id), asked_at, from_store=True)
 
     def _keep(self, user_id: str, principal: Principal | None, asked_at: float) -> None:
-        if not self._live():
-            return
-        now = self._clock()
-        # After a whole lifetime all that is old has expired: memory is given back by time as well.
-        if now >= self._turn_at:
-            self._entries.turn()
-            self._turn_at = now + self._ttl
         if principal is None:
-            self._entries.put(user_id, (asked_at + min(self._ttl, NEGATIVE_TTL), ABSENT))
+            entry: _Entry = (asked_at + min(self._ttl, NEGATIVE_TTL), ABSENT)
         else:
-            self._entries.put(user_id, (asked_at + self._ttl, principal))
+            entry = (asked_at + self._ttl, principal)
+        self._entries.put(user_id, entry, self._clock())
+
+    def _oldest_good(self, user_id: str) -> float:
+        """The version below which a shared record is older than a change that is known here."""
+        return self._changes.young.get(user_id) or self._changes.aged(user_id) or 0
 
     def _live(self) -> bool:
         """Whether changes made elsewhere reach this process, so that a copy may be trusted."""

@@ -1,8 +1,8 @@
 """A bounded cache that evicts without book-keeping for each entry: two generations of dicts.
 
-What is used lives in the young one. When that is full it becomes the old one, and the old one is dropped; an
-entry that is used while it is old moves back to the young one. So a hit in the young generation, the common
-case, costs one dict look-up, and what has not been used for a whole generation is gone.
+What is used lives in the young one. When that is full, or has lived for a whole lifetime, it becomes the old one, and
+the old one is dropped; an entry that is used while it is old moves back to the young one. So a hit in the young
+generation, the common case, costs one dict look-up, and what nobody uses any more gives its memory back.
 """
 
 from typing import Generic, TypeVar
@@ -14,14 +14,18 @@ V = TypeVar("V")
 class Generations(Generic[K, V]):
     """At most `max_entries` entries whose keys have at most `max_key_length` bytes (or characters) in all.
 
+    Unless there are too many, an entry stays for at least `lifetime` seconds; one that is not used goes when another
+    one is put in after two of them.
     Read `young` first and ask `aged` on a miss: the hot path saves the call.
     """
 
-    __slots__ = ("_half_entries", "_half_length", "_length", "_old", "young")
+    __slots__ = ("_half_entries", "_half_length", "_length", "_lifetime", "_old", "_turn_at", "young")
 
-    def __init__(self, max_entries: int, max_key_length: int = 1 << 62) -> None:
+    def __init__(self, max_entries: int, *, lifetime: float, max_key_length: int = 1 << 62) -> None:
         self._half_entries = max(1, max_entries // 2)
         self._half_length = max(1, max_key_length // 2)
+        self._lifetime = lifetime
+        self._turn_at = float("-inf")
         self._length = 0
         self.young: dict[K, V] = {}
         self._old: dict[K, V] = {}
@@ -31,19 +35,17 @@ class Generations(Generic[K, V]):
 
     def aged(self, key: K) -> V | None:
         """The old generation's entry, which is young again by being asked for; None where there is none."""
-        value = self._old.pop(key, None)
+        value = self._old.get(key)
         if value is not None:
-            self.put(key, value)
+            self._insert(key, value)
         return value
 
-    def put(self, key: K, value: V) -> None:
-        """Keep an entry; whatever was kept under this key is replaced."""
-        self._old.pop(key, None)
-        if key not in self.young:
-            if len(self.young) >= self._half_entries or self._length + len(key) > self._half_length:
-                self.turn()
-            self._length += len(key)
-        self.young[key] = value
+    def put(self, key: K, value: V, now: float) -> None:
+        """Keep an entry; whatever was kept under this key is replaced. `now` in seconds, on any one clock."""
+        if now >= self._turn_at:
+            self._turn()
+            self._turn_at = now + self._lifetime
+        self._insert(key, value)
 
     def drop(self, key: K) -> None:
         """Forget an entry, if it is there."""
@@ -51,13 +53,20 @@ class Generations(Generic[K, V]):
         if self.young.pop(key, None) is not None:
             self._length -= len(key)
 
-    def turn(self) -> None:
-        """Begin a new generation: what was old already is gone."""
+    def clear(self) -> None:
+        """Forget everything."""
+        self._turn()
+        self._turn()
+
+    def _insert(self, key: K, value: V) -> None:
+        self._old.pop(key, None)
+        if key not in self.young:
+            if len(self.young) >= self._half_entries or self._length + len(key) > self._half_length:
+                self._turn()
+            self._length += len(key)
+        self.young[key] = value
+
+    def _turn(self) -> None:
         self._old = self.young
         self.young = {}
         self._length = 0
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.turn()
-        self.turn()

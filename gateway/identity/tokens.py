@@ -45,8 +45,9 @@ class Tokens:
         self._keys = keys
         self._settings = settings
         self._clock = clock
-        self._verified: Generations[bytes, _Verified] = Generations(MAX_REMEMBERED, MAX_REMEMBERED_BYTES)
-        self._turn_at = 0.0
+        self._verified: Generations[bytes, _Verified] = Generations(
+            MAX_REMEMBERED, lifetime=settings.access_ttl, max_key_length=MAX_REMEMBERED_BYTES
+        )
 
     def issue(self, *, user_id: str, session_id: str, roles: Collection[str]) -> IssuedToken:
         """A new access token. `roles` go into it only where `tokens.include_roles` asks for them, for others
@@ -97,17 +98,10 @@ class Tokens:
         )
         leeway = self._settings.leeway
         verified = (claims.not_before - leeway, claims.expires_at + leeway, claims)
-        self._remember(credential, verified)
-        return verified
-
-    def _remember(self, credential: bytes, verified: _Verified) -> None:
         now = self._clock()
-        # What has not been used for the life of a token has expired: memory is given back by time as well.
-        if now >= self._turn_at:
-            self._verified.turn()
-            self._turn_at = now + self._settings.access_ttl
         if now < verified[1]:
-            self._verified.put(credential, verified)
+            self._verified.put(credential, verified, now)
+        return verified
 
 
 def _key_id(header: Mapping[str, Any]) -> str:

@@ -10,41 +10,47 @@ def kept(cache: Generations[str, int], key: str) -> int | None:
     return cache.young[key] if key in cache.young else cache.aged(key)
 
 
+def age(cache: Generations[str, int]) -> None:
+    """Make all that is young old: a lifetime passes, and something else is put in."""
+    cache.put("another", 0, 60.0)
+    cache.drop("another")
+
+
 def test_what_is_used_stays_and_what_is_not_goes() -> None:
-    cache: Generations[str, int] = Generations(10)
-    cache.put("used", 1)
-    cache.put("unused", 2)
+    cache: Generations[str, int] = Generations(10, lifetime=60.0)
+    cache.put("used", 1, 0.0)
+    cache.put("unused", 2, 0.0)
     for number in range(100):
-        cache.put(f"k{number}", number)
+        cache.put(f"k{number}", number, 0.0)
         assert kept(cache, "used") == 1
     assert kept(cache, "unused") is None
 
 
 def test_a_replaced_entry_is_the_new_one_in_either_generation() -> None:
-    cache: Generations[str, int] = Generations(10)
-    cache.put("a", 1)
-    cache.put("a", 2)
+    cache: Generations[str, int] = Generations(10, lifetime=60.0)
+    cache.put("a", 1, 0.0)
+    cache.put("a", 2, 0.0)
     assert kept(cache, "a") == 2
-    cache.turn()
-    cache.put("a", 3)
+    age(cache)
+    cache.put("a", 3, 0.0)
     assert kept(cache, "a") == 3
     assert len(cache) == 1
 
 
 def test_a_dropped_entry_is_gone_from_either_generation() -> None:
-    cache: Generations[str, int] = Generations(10)
-    cache.put("old", 1)
-    cache.turn()
-    cache.put("young", 2)
+    cache: Generations[str, int] = Generations(10, lifetime=60.0)
+    cache.put("old", 1, 0.0)
+    age(cache)
+    cache.put("young", 2, 0.0)
     for key in ("old", "young", "never there"):
         cache.drop(key)
     assert len(cache) == 0
 
 
 def test_two_turns_or_a_clearing_leave_nothing() -> None:
-    cache: Generations[str, int] = Generations(10)
-    cache.put("a", 1)
-    cache.turn()
+    cache: Generations[str, int] = Generations(10, lifetime=60.0)
+    cache.put("a", 1, 0.0)
+    age(cache)
     assert kept(cache, "a") == 1
     cache.clear()
     assert len(cache) == 0
@@ -57,10 +63,10 @@ def test_two_turns_or_a_clearing_leave_nothing() -> None:
     st.integers(1, 60),
 )
 def test_neither_bound_is_ever_passed(steps: list[tuple[str, str]], entries: int, length: int) -> None:
-    cache: Generations[str, int] = Generations(entries, length)
+    cache: Generations[str, int] = Generations(entries, lifetime=60.0, max_key_length=length)
     for step, key in steps:
         if step == "p":
-            cache.put(key, 1)
+            cache.put(key, 1, 0.0)
             assert kept(cache, key) == 1
         elif step == "d":
             cache.drop(key)

@@ -1,0 +1,227 @@
+"""Changes of users, told to all replicas over Redis.
+
+Whoever changes a user writes the new record to Redis and publishes its id, in one step. Every replica listens on a
+connection of its own; as long as that is not known to work, the feed is not `connected` and nobody trusts a copy. A
+connection is known to work when something was received lately: when all is quiet a PING asks for something, so that a
+server that hangs, or a network that swallows everything, is noticed within a second.
+
+What cannot be told because Redis is out is kept and told when it is back. Nothing has to be kept for longer than
+records live in caches: after that no copy from before the change is left anywhere.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from gateway.errors import StorageUnavailable
+from gateway.identity.records import ChangeListener, UserRecord
+from gateway.storage.redis import ERRORS, LIMIT, RedisLink, disconnect, end
+from gateway.storage.redis_address import Connection
+from gateway.storage.redis_cache import RedisCache
+
+CHANNEL: Final = "gateway:1:changes"
+QUIET: Final = 0.5  # seconds without a message after which the connection is asked for one
+PATIENCE: Final = (LIMIT, 0.05)  # seconds to wait for it; again, because it may be this process that was busy
+RETRY: Final = 0.25  # seconds between attempts to listen
+MAX_UNDELIVERED: Final = 100_000
+_AT_A_TIME: Final = 16
+
+log: Final = logging.getLogger("gateway.storage.redis")
+
+
+class _Change(NamedTuple):
+    """What is to be told about one user: the record as it is now (None: gone), and since when."""
+
+    record: UserRecord | None
+    changed_at: float
+    told: asyncio.Future[None]
+
+
+class RedisFeed:
+    """The change feed of one process. `ttl`: seconds that a record may be used after it was read, anywhere."""
+
+    def __init__(self, link: RedisLink, *, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._link = link
+        self._cache = RedisCache(link, ttl=ttl, clock=clock)
+        self._ttl = ttl
+        self._clock = clock
+        self._listener: ChangeListener | None = None
+        self._connected = False
+        self._missed = False
+        self._follower: asyncio.Task[None] | None = None
+        self._courier: asyncio.Task[None] | None = None
+        self._undelivered: dict[str, _Change] = {}
+        link.listen(self._send_courier)
+
+    @property
+    def connected(self) -> bool:
+        """Whether changes made elsewhere reach this process now."""
+        return self._connected
+
+    @property
+    def undelivered(self) -> int:
+        """How many users have changes that the other replicas have not been told of yet."""
+        return len(self._undelivered)
+
+    async def open(self, listener: ChangeListener) -> None:
+        """Tell `listener` of changes from now on. Returns when the first attempt to hear of them is over."""
+        self._listener = listener
+        connection = await self._attempt()
+        self._follower = asyncio.get_running_loop().create_task(self._follow(connection))
+
+    async def close(self) -> None:
+        """Stop listening, and try once more to tell what is still to be told."""
+        await end(self._follower)
+        self._send_courier()
+        if (courier := self._courier) is not None:
+            await asyncio.wait((courier,), timeout=LIMIT)
+            await end(courier)
+
+    # ---- telling
+
+    async def announce(self, user_id: str, record: UserRecord | None) -> None:
+        """Let go of older copies here, at once, and have all replicas do it; None: the user is gone.
+
+        Returns when they have been told; after LIMIT seconds, or at once while Redis is out, without.
+        """
+        if self._listener is not None:
+            self._listener.forget(user_id, None if record is None else record.version)
+        change = self._note(user_id, record)
+        self._send_courier()
+        if self._courier is not None:
+            await asyncio.wait((change.told,), timeout=LIMIT)
+
+    def _note(self, user_id: str, record: UserRecord | None) -> _Change:
+        change = _Change(record, self._clock(), asyncio.get_running_loop().create_future())
+        earlier = self._undelivered.pop(user_id, None)
+        if earlier is not None and _is_newer(earlier.record, record):
+            change = change._replace(record=earlier.record)
+        self._undelivered[user_id] = change
+        if len(self._undelivered) > MAX_UNDELIVERED:
+            self._drop(next(iter(self._undelivered)))
+        return change
+
+    def _send_courier(self) -> None:
+        """Deliver what there is to deliver, if nobody is at it already."""
+        if self._courier is None and self._undelivered and self._link.available:
+            self._courier = asyncio.get_running_loop().create_task(self._deliver())
+            self._courier.add_done_callback(self._courier_is_back)
+
+    def _courier_is_back(self, _: asyncio.Task[None]) -> None:
+        self._courier = None
+
+    async def _deliver(self) -> None:
+        while self._undelivered and self._link.available:
+            batch = list(self._undelivered.items())[:_AT_A_TIME]
+            told = await asyncio.gather(*(self._tell(user_id, change) for user_id, change in batch))
+            if not all(told):
+                break
+        for change in self._undelivered.values():
+            _resolve(change.told)
+
+    async def _tell(self, user_id: str, change: _Change) -> bool:
+        age = self._clock() - change.changed_at
+        if age < self._ttl:
+            version = None if change.record is None else change.record.version
+            message = json.dumps(["forget", user_id, version])
+            try:
+                await self._cache.store(user_id, change.record, age=age, publish=(CHANNEL, message))
+            except StorageUnavailable:
+                return False
+        _resolve(change.told)
+        if self._undelivered.get(user_id) is change:
+            del self._undelivered[user_id]
+        return True
+
+    def _drop(self, user_id: str) -> None:
+        _resolve(self._undelivered.pop(user_id).told)
+
+    # ---- listening
+
+    async def _follow(self, connection: Connection | None) -> None:
+        while True:
+            if connection is not None:
+                try:
+                    await self._listen(connection)
+                except ERRORS as error:
+                    log.warning("changes made elsewhere do not arrive (%s): no copy is used", type(error).__name__)
+                except Exception:
+                    log.exception("a change made elsewhere could not be followed: no copy is used")
+                finally:
+                    self._lose()
+                    await disconnect(connection)
+            await asyncio.sleep(RETRY)
+            connection = await self._attempt()
+
+    async def _attempt(self) -> Connection | None:
+        try:
+            connection = await self._link.subscribe(CHANNEL)
+        except StorageUnavailable:
+            self._missed = True
+            return None
+        if self._missed and self._listener is not None:
+            # Before the first message that counts: what was read up to here may be older than a change we missed.
+            self._listener.flush()
+        self._connected = True
+        return connection
+
+    def _lose(self) -> None:
+        self._connected = False
+        self._missed = True
+        if self._listener is not None:
+            self._listener.flush()
+
+    async def _listen(self, connection: Connection) -> None:
+        """Hand on what arrives until nothing arrives any more. Raises what the driver raises, TimeoutError at last."""
+        while True:
+            reply = await connection.read_response(timeout=QUIET)
+            if reply is None:
+                await connection.send_command("PING")
+                reply = await _awaited(connection)
+            self._receive(reply)
+
+    def _receive(self, reply: Any) -> None:
+        match reply:
+            case [b"message", _, bytes(message)]:
+                self._obey(message)
+            case [b"pong", _]:
+                return
+            case _:
+                raise OSError("unexpected reply")
+
+    def _obey(self, message: bytes) -> None:
+        assert self._listener is not None
+        match _parsed(message):
+            case ["forget", str(user_id), int() | None as version]:
+                self._listener.forget(user_id, version)
+            case _:
+                # From a newer gateway, or from a stranger: something changed, and what it was is not known here.
+                self._listener.flush()
+
+
+def _is_newer(one: UserRecord | None, other: UserRecord | None) -> bool:
+    """Whether `one` is a later state of the same user; being gone is the last one."""
+    return other is not None and (one is None or one.version > other.version)
+
+
+def _parsed(message: bytes) -> Any:
+    try:
+        return json.loads(message)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _awaited(connection: Connection) -> Any:
+    for seconds in PATIENCE:
+        reply = await connection.read_response(timeout=seconds)
+        if reply is not None:
+            return reply
+    raise TimeoutError("no answer to a PING")

@@ -1,0 +1,68 @@
+"""Replicas in one process: each with its own link to Redis, feed, cache and directory, over one store."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from gateway.identity.directory import Directory
+from gateway.identity.principals import Principal
+from gateway.identity.records import UserRecord
+from gateway.storage.redis import RedisLink
+from gateway.storage.redis_cache import RedisCache
+from gateway.storage.redis_feed import RedisFeed
+from tests.identity.stores import MemoryStore, directory_of
+
+
+class Replica:
+    """What one gateway process has of identity."""
+
+    def __init__(self, store: MemoryStore, url: str, *, ttl: float = 60.0) -> None:
+        self.store = store
+        self.link = RedisLink(url)
+        self.cache = RedisCache(self.link, ttl=ttl)
+        self.feed = RedisFeed(self.link, ttl=ttl)
+        self.directory: Directory = directory_of(store, ttl=ttl, shared=self.cache, feed=self.feed)
+
+    async def user(self, user_id: str = "u1") -> Principal | None:
+        return await self.directory.principal(user_id)
+
+    async def found(self, user_id: str = "u1") -> Principal:
+        principal = await self.directory.principal(user_id)
+        assert principal is not None
+        return principal
+
+    async def change(self, user_id: str = "u1", **changes: object) -> UserRecord:
+        """Change a user as the account service does: in the store, then for everybody."""
+        changed = self.store.change(user_id, **changes)
+        await self.feed.announce(user_id, changed)
+        return changed
+
+    @property
+    def whole(self) -> bool:
+        return self.link.available and self.feed.connected
+
+
+@asynccontextmanager
+async def replicas(store: MemoryStore, url: str, *, count: int = 2, ttl: float = 60.0) -> AsyncIterator[list[Replica]]:
+    """Replicas that are open while the block runs."""
+    started = [Replica(store, url, ttl=ttl) for _ in range(count)]
+    for replica in started:
+        await replica.link.open()
+        await replica.feed.open(replica.directory)
+    try:
+        yield started
+    finally:
+        for replica in started:
+            await replica.feed.close()
+            await replica.directory.close()
+            await replica.link.close()
+
+
+async def until(condition: Callable[[], object], *, within: float = 5.0, every: float = 0.002) -> float:
+    """Wait for a condition; how many seconds it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < within, f"not so within {within} s"
+        await asyncio.sleep(every)
+    return time.monotonic() - started
