@@ -69,9 +69,13 @@ def _of_variable(variable: re.Match[str], environment: Mapping[str, str]) -> str
     name, default = variable[1], variable[2]
     value = environment.get(name)
     if default is not None:
-        return value or default
+        value = value or default
     if value is None:
         raise CannotFill(f"the environment variable {name} is not set (set it, or write ${{{name}:-default}})")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # Python keeps bytes that are not UTF-8 as lone surrogates (PEP 383)
+        raise CannotFill(f"the environment variable {name} does not hold UTF-8 text") from None
     return value
 
 

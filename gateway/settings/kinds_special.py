@@ -186,7 +186,7 @@ class FilePath(Text):
             # Opening a pipe that nobody writes to would wait for ever.
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
         except OSError as error:
-            raise Unacceptable(f"cannot be read: {error.strerror or type(error).__name__}") from None
+            raise Unacceptable(_unreadable(error)) from None
         if self.private:
             check_private(path)
         return text
@@ -194,8 +194,15 @@ class FilePath(Text):
 
 def check_private(file: Path) -> None:
     """Raise Unacceptable for a key that other users of this machine can read."""
-    mode = stat.S_IMODE(file.stat().st_mode)
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except OSError as error:  # it was there a moment ago
+        raise Unacceptable(f"the file '{file}' {_unreadable(error)}", shows_value=False) from None
     mounted = any(file.resolve().is_relative_to(folder) for folder in MOUNTED_SECRETS)
     if mode & 0o077 and not mounted:
         message = f"the file '{file}' can be read by others, its mode is {mode:04o}"
         raise Unacceptable(message, f"chmod 600 {file}", shows_value=False)
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or type(error).__name__}"

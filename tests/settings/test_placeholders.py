@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.settings.interpolation import LARGEST_FILE, fill
@@ -173,6 +173,40 @@ def test_a_file_that_is_not_text_or_too_large_is_a_problem(tmp_path: Path) -> No
 
     assert problems_of(f'tokens: {{issuer: "${{file:{tmp_path}/bytes}}"}}')[0].endswith("does not hold UTF-8 text")
     assert problems_of(f'tokens: {{issuer: "${{file:{tmp_path}/large}}"}}')[0].endswith("is larger than 1MiB")
+
+
+def test_a_variable_that_is_not_text_is_a_problem() -> None:
+    (problem,) = problems_of("tokens:\n  issuer: ${ISSUER}\n", {"ISSUER": "a\udcff"})
+
+    assert problem == "2:11: tokens.issuer: the environment variable ISSUER does not hold UTF-8 text"
+
+
+EVERY_KIND_OF_VALUE = """
+    server: {host: "${V}", port: "${V}", public_url: "${V}", trusted_proxies: ["${V}"], drain: "${V}", max_body: "${V}"}
+    storage: {database: "${V}", redis: "${V}"}
+    accounts: {prefix: "${V}", registration: "${V}", default_roles: ["${V}"], admin_role: "${V}"}
+    tokens:
+      keys: [{kid: "${V}", algorithm: HS256, secret: "${V}"}, {kid: b, algorithm: ES256, private_key: "${V}"}]
+      external: [{issuer: "${V}", audience: "${V}", name: "${V}", jwks_url: "${V}", role_map: {a: "${V}"}}]
+    identity: {headers: {id: "${V}"}}
+    upstreams: {web: "${V}", api: {targets: ["${V}"], retry_budget: "${V}", tls: {ca: "${V}", client_key: "${V}"}}}
+    routes:
+      - {path: "${V}", upstream: "${V}", owner: "${V}", host: "${V}", name: "${V}", methods: ["${V}"], roles: ["${V}"]}
+    observability: {metrics: "${V}"}
+"""
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.text(alphabet=st.characters(exclude_categories=()))
+    | st.text(alphabet="htps:/@?#[]%.0129a,=-{}")
+    | st.builds("{}://{}".format, st.sampled_from(["http", "redis", "sqlite", "postgresql"]), st.text())
+)
+def test_no_value_of_a_variable_raises(value: str) -> None:
+    draft = draft_of(EVERY_KIND_OF_VALUE, {"V": value})
+
+    assert (draft.settings is None) == bool(draft.problems)
+    assert all(str(problem).isprintable() for problem in (*draft.problems, *draft.warnings))
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings import kinds_special
+from gateway.settings.kinds_special import check_private
+from gateway.settings.reader import Unacceptable
 from gateway.settings.secret import HIDDEN, Secret, is_secretish, without_password, without_userinfo
 from tests.settings.reading import problems_of, settings_of
 
@@ -125,6 +127,11 @@ def test_a_file_where_containers_mount_secrets_may_be_readable(tmp_path: Path, m
 
 def test_the_folders_of_mounted_secrets_are_the_usual_ones() -> None:
     assert [str(folder) for folder in kinds_special.MOUNTED_SECRETS] == ["/run/secrets", "/var/run/secrets"]
+
+
+def test_a_file_that_vanishes_while_it_is_looked_at_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(Unacceptable, match=r"k1\.pem' cannot be read: No such file"):
+        check_private(tmp_path / "k1.pem")
 
 
 def tls_with(keys: str) -> str:
