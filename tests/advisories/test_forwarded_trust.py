@@ -10,7 +10,7 @@ from tests.support.configurations import changed
 from tests.support.expectations import passes, refuses
 from tests.support.faces import stock
 from tests.support.gateways import Town
-from tests.support.processes import Account, Configuration, Gateway, command, write_configuration
+from tests.support.processes import PROJECT, Account, Gateway, command, write_configuration
 from tests.support.recording import RecordingUpstream
 from tests.support.wording import request
 
@@ -44,23 +44,20 @@ def test_CVE_2026_40575_a_stranger_does_not_choose_the_path(
     refuses(gateway, upstream, request("/admin/x", fields=[line]), 401, "token_missing")
 
 
-@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
-def test_CVE_2026_76835_trusting_everybody_is_refused_at_start(town: Town, tmp_path: Path, network: str) -> None:
-    configuration = changed(town.configuration(tmp_path), server={"trusted_proxies": ["10.0.0.0/8", network]})
-    _does_not_start(tmp_path, configuration, "server.trusted_proxies", network)
-
-
-def _does_not_start(folder: Path, configuration: Configuration, *said: str) -> None:
-    config = write_configuration(folder, configuration)
-    for done in (command(config, "check"), command(config, "serve", "--port", "1")):
-        told = done.stdout + done.stderr
-        assert done.returncode == 2, told
-        assert str(config) in told, told
-        assert "Traceback" not in told, told
-        for words in said:
-            assert words in told, told
+def test_CVE_2026_76835_trusting_everybody_is_refused_at_start(town: Town, tmp_path: Path) -> None:
+    networks = ["10.0.0.0/8", "0.0.0.0/0", "::/0"]
+    configuration = changed(town.configuration(tmp_path), server={"trusted_proxies": networks})
+    config = write_configuration(tmp_path, configuration)
+    done = command(config, "serve", "--port", "1")
+    assert done.returncode == 2
+    told = done.stdout + done.stderr
+    assert f"{config}:5:" in told, told
+    assert "server.trusted_proxies" in told, told
+    assert "Traceback" not in told
     code = "import gateway.app; gateway.app.create_app_from_environment()"
-    started = subprocess.run([sys.executable, "-c", code], env={"GATEWAY_CONFIG": str(config)}, check=False, timeout=20)
+    started = subprocess.run(
+        [sys.executable, "-c", code], env={"GATEWAY_CONFIG": str(config)}, cwd=PROJECT, check=False, timeout=20
+    )
     assert started.returncode != 0
 
 

@@ -108,7 +108,10 @@ class Gateway:
         return self
 
     def start(self, within: float = 20.0) -> "Gateway":
-        self.launch()
+        return self.launch().ready(within)
+
+    def ready(self, within: float = 20.0) -> "Gateway":
+        """Wait until it answers."""
         try:
             eventually(self._answers, timeout=within, every=0.02)
         except AssertionError:

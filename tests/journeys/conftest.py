@@ -1,0 +1,31 @@
+"""Every journey runs over both deployments; those of the outages over replicas whose stores they may stop."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.deployments import Deployment, Replicated, replicated
+from tests.support.gateways import Town
+from tests.support.processes import Face
+
+USER_TTL = 2.5  # seconds; `cache.user_ttl` of the replicas
+
+
+@pytest.fixture(scope="session")
+def replicas(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
+    """Two replicas over PostgreSQL and Valkey, for all tests of a session; who stops a store mends it."""
+    folder: Path = tmp_path_factory.mktemp("replicas")
+    with replicated(town, folder, cache={"user_ttl": f"{USER_TTL * 1000:.0f}ms"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["sqlite, serve", "sqlite, asgi", "replicas"])
+def deployment(request: pytest.FixtureRequest, town: Town) -> Deployment:
+    """One process over SQLite without Redis, on either face; or the two replicas."""
+    if request.param == "replicas":
+        running: Replicated = request.getfixturevalue("replicas")
+        return running.deployment
+    face: Face = "serve" if request.param == "sqlite, serve" else "asgi"
+    gateway = town.gateway("brief", face, cache={"user_ttl": "500ms"})
+    return Deployment(gateway, gateway, told=0.7)

@@ -1,0 +1,78 @@
+"""Two ways to run the gateway: one process over SQLite, and two replicas over PostgreSQL and Redis."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.configurations import Configuration, changed
+from tests.support.gateways import Town
+from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.processes import FACES, Gateway, command, write_configuration
+from tests.support.valkey import ValkeyServer
+from tests.support.valkey import running as running_valkey
+from tests.support.waiting import eventually
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Gateways that are one to their callers. `told` is how soon, in seconds, all of them see a command's change."""
+
+    first: Gateway
+    second: Gateway
+    told: float
+
+    @property
+    def all(self) -> tuple[Gateway, ...]:
+        return (self.first,) if self.first is self.second else (self.first, self.second)
+
+    def command(self, *arguments: str, input: str | None = None) -> float:
+        """Run a command; the moment it ended, by the monotonic clock."""
+        self.first.command(*arguments, input=input)
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Replicated:
+    """Two replicas, one of each face, and the stores behind them, which tests may stop."""
+
+    deployment: Deployment
+    postgres: PostgresServer
+    valkey: ValkeyServer
+
+    def mend(self) -> None:
+        """Wait until both replicas say that nothing is out; they have 5 s from the return of a store."""
+        eventually(lambda: all(degraded(gateway) == [] for gateway in self.deployment.all), timeout=5.0, every=0.02)
+
+
+def degraded(gateway: Gateway) -> list[str]:
+    """What a gateway says is out."""
+    answer = gateway.get("/_gateway/ready")
+    assert answer.status == 200, answer
+    names: list[str] = answer.json().get("degraded", [])
+    return names
+
+
+@contextmanager
+def replicated(town: Town, folder: Path, **sections: dict[str, object]) -> Iterator[Replicated]:
+    """Two replicas over a PostgreSQL and a Valkey of their own."""
+    with ExitStack() as stack:
+        postgres = stack.enter_context(running_postgres())
+        valkey = stack.enter_context(running_valkey(folder))
+        storage = {"database": postgres.url(postgres.create_database()), "redis": valkey.url}
+        configuration = changed(town.configuration(folder), storage=storage, **sections)
+        first, second = _started(configuration, folder, stack)
+        yield Replicated(Deployment(first, second, told=0.1), postgres, valkey)
+
+
+def _started(configuration: Configuration, folder: Path, stack: ExitStack) -> tuple[Gateway, Gateway]:
+    done = command(write_configuration(folder, configuration), "db", "upgrade")
+    assert done.returncode == 0, done.stdout + done.stderr
+    gateways = [Gateway(face, configuration, folder) for face in FACES]
+    for gateway in gateways:
+        gateway.launch()
+        stack.callback(gateway.kill)
+    for gateway in gateways:
+        gateway.ready()
+    return gateways[0], gateways[1]
