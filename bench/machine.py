@@ -24,7 +24,8 @@ def facts() -> dict[str, object]:
         "virtual": _is_virtual(),
         "memory_mib": psutil.virtual_memory().total // (1024 * 1024),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "python_optimised": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
+        # Only a yes means something: distributions optimise by rules of their own that leave no trace here.
+        "python_optimised": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "") or None,
     }
 
 

@@ -61,10 +61,10 @@ def targets_table(outcomes: Sequence[Outcome], footprint: Mapping[str, float]) -
     """What was promised and what was measured; empty when nothing of it was."""
     named = {outcome.name: outcome for outcome in outcomes}
     rows = [
-        [verdict.what, verdict.spread, verdict.wanted, "met" if verdict.met else "**missed**"]
+        [verdict.what, verdict.spread, verdict.quiet, verdict.wanted, "met" if verdict.met else "**missed**"]
         for verdict in verdicts(named, footprint)
     ]
-    return f"## Targets\n\n{table(['', 'measured', 'wanted', ''], rows)}" if rows else ""
+    return f"## Targets\n\n{table(['', 'measured', 'at their best', 'wanted', ''], rows)}" if rows else ""
 
 
 def footprint_table(footprint: Mapping[str, float]) -> str:
@@ -108,7 +108,7 @@ def _machine(result: Mapping[str, Any]) -> str:
     machine, options = result["machine"], result["options"]
     busy = [window["load_average"] for peer in result["peers"] for window in peer["windows"]]
     load = f"{min(busy):.1f} to {max(busy):.1f}" if busy else "unknown"
-    optimised = "" if machine["python_optimised"] else " (built without PGO)"
+    optimised = " (built with PGO)" if machine["python_optimised"] else ""
     return (
         f"{machine['cpus']} × {machine['cpu']}{' (virtual)' if machine['virtual'] else ''}, "
         f"{machine['system']}, {machine['python']}{optimised}, "

@@ -32,11 +32,13 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target and what was measured."""
+    """A target and what was measured. `quiet` is the same of the best window of each: other work on the machine can
+    only make a window worse, so where the two differ the machine was busy."""
 
     what: str
     measured: float
     spread: str
+    quiet: str
     wanted: str
     met: bool
 
@@ -71,7 +73,7 @@ def verdicts(outcomes: Mapping[str, Outcome], footprint: Mapping[str, float]) ->
         if limit.key in footprint:
             value = footprint[limit.key]
             wanted = f"≤ {limit.limit:g} {limit.unit}"
-            yield Verdict(limit.what, value, f"{value:.1f} {limit.unit}", wanted, value <= limit.limit)
+            yield Verdict(limit.what, value, f"{value:.1f} {limit.unit}", "", wanted, value <= limit.limit)
 
 
 def _compare(target: Comparative, ours: Outcome, theirs: Outcome) -> Verdict:
@@ -79,4 +81,10 @@ def _compare(target: Comparative, ours: Outcome, theirs: Outcome) -> Verdict:
     met = found.median >= target.limit if target.at_least else found.median <= target.limit
     sign = "≥" if target.at_least else "≤"
     shown = f"{found.median:.2f} ({found.low:.2f}–{found.high:.2f})"
-    return Verdict(target.what, found.median, shown, f"{sign} {target.limit:g}", met)
+    quiet = _best(ours, target.of) / _best(theirs, target.of)
+    return Verdict(target.what, found.median, shown, f"{quiet:.2f}", f"{sign} {target.limit:g}", met)
+
+
+def _best(outcome: Outcome, of: Callable[[Window], float]) -> float:
+    measured = outcome.spread(of)
+    return measured.high if of is rps else measured.low

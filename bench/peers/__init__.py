@@ -5,7 +5,7 @@ from bench.peers.envoy import Envoy, EnvoyJwt, EnvoyJwtLog
 from bench.peers.fastify import Fastify
 from bench.peers.gateway import GatewayAsgi, GatewayJsonLog, GatewayManyRoutes, GatewayServe
 from bench.peers.haproxy import Haproxy, HaproxyEs256, HaproxyHs256
-from bench.peers.hello import UvicornHello
+from bench.peers.hello import UvicornDefault, UvicornHello
 from bench.peers.naive import NaiveStarlette
 from bench.peers.nginx import Nginx
 from bench.peers.peer import Peer
@@ -20,6 +20,7 @@ ALL: tuple[Peer, ...] = (
     EnvoyJwtLog(),
     Envoy(),
     UvicornHello(),
+    UvicornDefault(),
     Nginx(),
     Haproxy(),
     HaproxyHs256(),

@@ -54,3 +54,14 @@ class UvicornHello(Peer):
 
     def launch(self, place: Place) -> Launch:
         return Launch(uvicorn("bench.peers.hello:app", place, "--lifespan", "off"), {"PYTHONPATH": str(ROOT)})
+
+
+class UvicornDefault(UvicornHello):
+    name = "uvicorn-default"
+    title = "uvicorn hello world, as it comes"
+    does = "answers by itself, with uvicorn's proxy headers on, which is its default"
+    quick = False
+
+    def launch(self, place: Place) -> Launch:
+        launch = super().launch(place)
+        return Launch([*launch.command, "--proxy-headers"], launch.environment)
