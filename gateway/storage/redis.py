@@ -31,8 +31,8 @@ _QUIET: Final = 10.0  # seconds between two log lines about refused operations
 # What the driver raises when Redis is out, and what it lets through from below.
 ERRORS: Final = (RedisError, RedisClusterException, OSError, EOFError)  # OSError: TimeoutError is one
 
-_NAMESPACE: Final = "gateway:1:"
-_CLOCK_KEY: Final = f"{_NAMESPACE}clock"
+NAMESPACE: Final = "gateway:1:"  # of all keys and channels; the number is that of their format
+_CLOCK_KEY: Final = f"{NAMESPACE}clock"
 # A script and not TIME: a cluster asks the node of a key then, and not any.
 _CLOCK: Final = "return redis.call('TIME')"
 
@@ -205,8 +205,3 @@ async def disconnect(connection: Connection) -> None:
     """Close a connection without waiting for the other side."""
     with contextlib.suppress(*ERRORS):
         await connection.disconnect(nowait=True)
-
-
-def user_key(user_id: str) -> str:
-    """The key of a user's record. The id comes last and whole, so no two users share one (CVE-2026-33729)."""
-    return f"{_NAMESPACE}user:{user_id}"

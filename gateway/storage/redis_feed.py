@@ -12,42 +12,37 @@ records live in caches: after that no copy from before the change is left anywhe
 import asyncio
 import json
 import logging
-import time
-from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from gateway.errors import StorageUnavailable
 from gateway.identity.records import ChangeListener, UserRecord
 from gateway.storage.redis import ERRORS, LIMIT, RedisLink, disconnect, end
 from gateway.storage.redis_address import Connection
-from gateway.storage.redis_cache import RedisCache
+from gateway.storage.redis_records import CHANNEL, RedisRecords, Write
 
-CHANNEL: Final = "gateway:1:changes"
 QUIET: Final = 0.5  # seconds without a message after which the connection is asked for one
 PATIENCE: Final = (LIMIT, 0.05)  # seconds to wait for it; again, because it may be this process that was busy
 RETRY: Final = 0.25  # seconds between attempts to listen
 MAX_UNDELIVERED: Final = 100_000
-_AT_A_TIME: Final = 16
+_AT_A_TIME: Final = 64
 
 log: Final = logging.getLogger("gateway.storage.redis")
 
 
 class _Change(NamedTuple):
-    """What is to be told about one user: the record as it is now (None: gone), and since when."""
+    """What is to be told about one user, and who waits until it has been, or until it cannot be for now."""
 
-    record: UserRecord | None
-    changed_at: float
-    told: asyncio.Future[None]
+    write: Write
+    waiting: tuple[asyncio.Future[None], ...]
 
 
 class RedisFeed:
-    """The change feed of one process. `ttl`: seconds that a record may be used after it was read, anywhere."""
+    """The change feed of one process."""
 
-    def __init__(self, link: RedisLink, *, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, link: RedisLink, records: RedisRecords) -> None:
         self._link = link
-        self._cache = RedisCache(link, ttl=ttl, clock=clock)
-        self._ttl = ttl
-        self._clock = clock
+        self._records = records
         self._listener: ChangeListener | None = None
         self._connected = False
         self._missed = False
@@ -89,20 +84,22 @@ class RedisFeed:
         """
         if self._listener is not None:
             self._listener.forget(user_id, None if record is None else record.version)
-        change = self._note(user_id, record)
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._note(user_id, record, told)
         self._send_courier()
         if self._courier is not None:
-            await asyncio.wait((change.told,), timeout=LIMIT)
+            await asyncio.wait((told,), timeout=LIMIT)
 
-    def _note(self, user_id: str, record: UserRecord | None) -> _Change:
-        change = _Change(record, self._clock(), asyncio.get_running_loop().create_future())
+    def _note(self, user_id: str, record: UserRecord | None, told: asyncio.Future[None]) -> None:
+        waiting: tuple[asyncio.Future[None], ...] = (told,)
         earlier = self._undelivered.pop(user_id, None)
-        if earlier is not None and _is_newer(earlier.record, record):
-            change = change._replace(record=earlier.record)
-        self._undelivered[user_id] = change
+        if earlier is not None:
+            waiting += earlier.waiting
+            record = _later(earlier.write.record, record)
+        message = json.dumps(["forget", user_id, None if record is None else record.version])
+        self._undelivered[user_id] = _Change(Write(user_id, record, self._records.clock(), message), waiting)
         if len(self._undelivered) > MAX_UNDELIVERED:
-            self._drop(next(iter(self._undelivered)))
-        return change
+            _resolve(self._undelivered.pop(next(iter(self._undelivered))))
 
     def _send_courier(self) -> None:
         """Deliver what there is to deliver, if nobody is at it already."""
@@ -115,29 +112,18 @@ class RedisFeed:
 
     async def _deliver(self) -> None:
         while self._undelivered and self._link.available:
-            batch = list(self._undelivered.items())[:_AT_A_TIME]
-            told = await asyncio.gather(*(self._tell(user_id, change) for user_id, change in batch))
-            if not all(told):
-                break
-        for change in self._undelivered.values():
-            _resolve(change.told)
-
-    async def _tell(self, user_id: str, change: _Change) -> bool:
-        age = self._clock() - change.changed_at
-        if age < self._ttl:
-            version = None if change.record is None else change.record.version
-            message = json.dumps(["forget", user_id, version])
+            batch = dict(islice(self._undelivered.items(), _AT_A_TIME))
+            oldest = self._records.clock() - self._records.ttl
             try:
-                await self._cache.store(user_id, change.record, age=age, publish=(CHANNEL, message))
+                await self._records.store([change.write for change in batch.values() if change.write.asked_at > oldest])
             except StorageUnavailable:
-                return False
-        _resolve(change.told)
-        if self._undelivered.get(user_id) is change:
-            del self._undelivered[user_id]
-        return True
-
-    def _drop(self, user_id: str) -> None:
-        _resolve(self._undelivered.pop(user_id).told)
+                break
+            for user_id, change in batch.items():
+                _resolve(change)
+                if self._undelivered.get(user_id) is change:
+                    del self._undelivered[user_id]
+        for change in self._undelivered.values():
+            _resolve(change)
 
     # ---- listening
 
@@ -202,9 +188,11 @@ class RedisFeed:
                 self._listener.flush()
 
 
-def _is_newer(one: UserRecord | None, other: UserRecord | None) -> bool:
-    """Whether `one` is a later state of the same user; being gone is the last one."""
-    return other is not None and (one is None or one.version > other.version)
+def _later(one: UserRecord | None, other: UserRecord | None) -> UserRecord | None:
+    """The later state of two of the same user; being gone is the last one."""
+    if one is None or other is None:
+        return None
+    return one if one.version > other.version else other
 
 
 def _parsed(message: bytes) -> Any:
@@ -214,9 +202,10 @@ def _parsed(message: bytes) -> Any:
         return None
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _resolve(change: _Change) -> None:
+    for told in change.waiting:
+        if not told.done():
+            told.set_result(None)
 
 
 async def _awaited(connection: Connection) -> Any:

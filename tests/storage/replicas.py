@@ -11,6 +11,7 @@ from gateway.identity.records import UserRecord
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_cache import RedisCache
 from gateway.storage.redis_feed import RedisFeed
+from gateway.storage.redis_records import RedisRecords
 from tests.identity.stores import MemoryStore, directory_of
 
 
@@ -20,8 +21,9 @@ class Replica:
     def __init__(self, store: MemoryStore, url: str, *, ttl: float = 60.0) -> None:
         self.store = store
         self.link = RedisLink(url)
-        self.cache = RedisCache(self.link, ttl=ttl)
-        self.feed = RedisFeed(self.link, ttl=ttl)
+        self.records = RedisRecords(self.link, ttl=ttl)
+        self.cache = RedisCache(self.records)
+        self.feed = RedisFeed(self.link, self.records)
         self.directory: Directory = directory_of(store, ttl=ttl, shared=self.cache, feed=self.feed)
 
     async def user(self, user_id: str = "u1") -> Principal | None:

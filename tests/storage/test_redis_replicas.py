@@ -11,7 +11,7 @@ import pytest
 from gateway.errors import StorageUnavailable
 from gateway.identity.directory import ABSENT
 from gateway.identity.principals import Principal
-from gateway.storage.redis import user_key
+from gateway.storage.redis_records import user_key
 from tests.identity.stores import MemoryStore, record
 from tests.storage.replicas import Replica, replicas, until
 from tests.support.valkey import ValkeyServer
@@ -187,6 +187,8 @@ async def test_without_redis_at_the_start_everything_is_asked_of_the_database(va
         assert not (await other.found()).is_active
         valkey.start()
         await all_whole(one, other)
+        await until(lambda: one.feed.undelivered == 0)
+        await asyncio.sleep(0.1)  # the message about it arrives here too
         await one.found()
         assert one.directory.cached("u1") is not None
 
