@@ -28,6 +28,9 @@ class RouteBuilder:
     def __init__(self, settings: Settings, own: tuple[Route, ...]) -> None:
         self._settings = settings
         self._own = own
+        self._own_by_head: dict[bytes | None, list[Route]] = {}
+        for route in own:
+            self._own_by_head.setdefault(route.shape.head, []).append(route)
         self.problems: Final[list[Problem]] = []
 
     def build(self, routes: Iterable[RouteSettings]) -> tuple[Route, ...]:
@@ -73,7 +76,8 @@ class RouteBuilder:
         if pattern.holds_encoded_slash and each.encoded_slash != "keep":
             self.report(key, f"can never match, found '%2F' in {quoted(each.path)} (encoded_slash: keep)")
             return None
-        own = reserved_for(pattern, self._own)
+        # Own paths begin with literals, so a pattern that begins with a capture always matches others as well.
+        own = reserved_for(pattern, self._own_by_head.get(pattern.head, ()))
         if own is not None:
             found = f"found {quoted(each.path)}, where '{own.pattern}' is"
             self.report(key, f"is one of the gateway's own paths, {found} (another path or accounts.prefix)")

@@ -4,6 +4,7 @@ They are routes like any other, decided by the same code. Every path is reserved
 endpoint is not served answers 404 and still never reaches an upstream.
 """
 
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 from gateway.policy.patterns import Pattern, parse_pattern
@@ -66,7 +67,7 @@ def own_routes(settings: Settings) -> tuple[Route, ...]:
     return (*accounts, *root)
 
 
-def reserved_for(pattern: Pattern, own: tuple[Route, ...]) -> Route | None:
+def reserved_for(pattern: Pattern, own: Iterable[Route]) -> Route | None:
     """The own endpoint that takes every path which the pattern matches, if there is one."""
     return next((route for route in own if route.shape.covers(pattern)), None)
 

@@ -46,6 +46,11 @@ class Pattern:
         return self.segments, self.has_rest
 
     @property
+    def head(self) -> bytes | None:
+        """The first segment if it is a literal."""
+        return self.segments[0] if self.segments else None
+
+    @property
     def captures(self) -> tuple[tuple[str, int], ...]:
         """Each name with the number of the segment in which it stands, counted from 1."""
         numbers = (number for number, segment in enumerate(self.segments, 1) if segment is None)

@@ -40,12 +40,13 @@ class Target(NamedTuple):
 
 # The clean common case, in one match without backtracking: segments of plain characters, at least one of them
 # no dot. Pchar of RFC 3986 3.3 without `%` and `;`; in the query all but control characters, space and `#`.
-_PLAIN: Final = re.compile(
-    rb"((?:/\.*+[\w~!$&'()*+,=:@-][\w.~!$&'()*+,=:@-]*+)++/?+|/)(?:\?([^\x00-\x20#\x7f]*+))?+",
-)
+_PLAIN_PATH: Final = rb"(?:/\.*+[!$&-\-0-9:=@-Z_a-z~][!$&-.0-9:=@-Z_a-z~]*+)++/?+|/"
+_PLAIN: Final = re.compile(_PLAIN_PATH)
+_PLAIN_WITH_QUERY: Final = re.compile(rb"(%b)\?([^\x00-\x20#\x7f]*+)" % _PLAIN_PATH)
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 _PERCENT: Final = ord("%")
+_QUESTION_MARK: Final = ord("?")
 _NEVER_IN_A_TARGET: Final = re.compile(rb"[\x00-\x20#\x7f]")
 _ESCAPE: Final = re.compile(rb"%[0-9A-Fa-f]{2}")
 _SLASHES: Final = re.compile(rb"//+")
@@ -111,9 +112,11 @@ def canonical_target(raw: bytes, *, relaxed: bool) -> Target:
     `relaxed` merges empty segments and lets pass `;`, `%3B`, `%23`, `%3F` and double escapes. Raises Refusal
     `bad_path` for everything that is not a path which all readers understand alike.
     """
-    plain = _PLAIN.fullmatch(raw)
-    if plain is not None:
-        # Not Target(...): a named tuple's constructor is Python code and would double the cost of this line.
+    # Not Target(...): a named tuple's constructor is Python code and would double the cost of these lines.
+    if _QUESTION_MARK not in raw:
+        if _PLAIN.fullmatch(raw):
+            return tuple.__new__(Target, (raw, None, False, None))
+    elif plain := _PLAIN_WITH_QUERY.fullmatch(raw):
         return tuple.__new__(Target, (plain[1], plain[2], False, None))
     if _NEVER_IN_A_TARGET.search(raw):
         raise Refusal("bad_path", "a control character, a space or a number sign in the request target")
