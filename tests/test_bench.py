@@ -143,7 +143,7 @@ class TestTargets:
         measured = {"gateway": outcome("gateway", 40, 90, 90), "envoy-jwt": outcome("envoy-jwt", 100, 100, 80)}
         found = {verdict.what: verdict for verdict in verdicts(measured, {})}
         assert found["CPU, gateway serve to Envoy with JWT"].quiet == "0.50"
-        assert found["CPU, gateway serve to Envoy with JWT"].measured == 0.9
+        assert found["CPU, gateway serve to Envoy with JWT"].measured == pytest.approx(0.9)
 
     def test_what_was_not_measured_gets_no_verdict(self) -> None:
         assert list(verdicts({"gateway": outcome("gateway", 1)}, {})) == []
