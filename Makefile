@@ -46,7 +46,7 @@ bench-quick: $(VENV)/.installed-to-test
 	$(BIN)/python -m bench --quick
 
 $(VENV)/.installed-to-run: $(VENV)/.created requirements.lock requirements-build.lock pyproject.toml
-	@echo "Installing the gateway into $(VENV) …"
+	@echo "Installing the gateway into $(VENV), which takes about half a minute …"
 	@$(INSTALL) -r requirements.lock -r requirements-build.lock
 	@$(PACKAGE)
 	@touch $@

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 import yaml
 
 import gateway.demo.echo
 from gateway.cli.program import program
-from gateway.policy.loading import load_configuration
-from tests.cli.running import ROOT, environment
+from gateway.demo.echo import echo_upstream
+from tests.cli.running import ROOT, environment, run_here
+from tests.support.processes import Gateway, free_port
+from tests.support.valkey import ValkeyServer
+
+COMPOSED = ROOT / "config/compose.yaml"
 
 
 def dockerfile() -> list[tuple[str, str]]:
@@ -115,24 +120,57 @@ def test_services_of_ours_may_do_nothing_that_they_need_not() -> None:
             assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_the_configuration_for_compose_is_good_with_the_environment_compose_gives(tmp_path: Path) -> None:
+def test_what_compose_mounts_and_names_is_there() -> None:
     services = compose()["services"]
-    given = services["gateway"]["environment"]
     mounted = dict(reversed(volume.split(":")[:2]) for volume in services["gateway"]["volumes"])
-    folder, file = os.path.split(given["GATEWAY_CONFIG"])
+    folder, file = os.path.split(services["gateway"]["environment"]["GATEWAY_CONFIG"])
     key = services["keys"]["command"][-1]
-    assert (ROOT / mounted[folder] / file).samefile(ROOT / "config/compose.yaml")
+    assert (ROOT / mounted[folder] / file).samefile(COMPOSED)
     assert mounted[os.path.dirname(key)] == "keys"
-
-    text = (ROOT / "config/compose.yaml").read_text()
+    text = COMPOSED.read_text()
     assert f"${{file:{key}}}" in text
-    assert subprocess.run(
-        [sys.executable, "-m", "gateway", "keys", "generate", "--out", "k1.pem"],
-        cwd=tmp_path, env=environment(), capture_output=True, timeout=30, check=True,
-    )  # fmt: skip
-    (tmp_path / "compose.yaml").write_text(text.replace(key, str(tmp_path / "k1.pem")))
-    loaded = load_configuration(
-        tmp_path / "compose.yaml", {n: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", v) for n, v in given.items()}
-    )
-    assert loaded.settings.server.host == "0.0.0.0"
-    assert loaded.warnings == ()
+    assert set(re.findall(r"\$\{(\w+)\}", text)) <= services["gateway"]["environment"].keys()
+    assert set(re.findall(r"http://(\w+):", text)) <= services.keys()
+
+
+def test_the_services_of_compose_work_together(
+    tmp_path: Path, postgres_url: str, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every service of ours as Compose would run it, with the stores in the place of its containers."""
+    services = compose()["services"]
+    key = services["keys"]["command"][-1]
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    monkeypatch.setenv("REDIS_URL", valkey.url)
+    with echo_upstream() as upstream:
+        text = COMPOSED.read_text().replace(key, str(tmp_path / "k1.pem")).replace("http://echo:9000", upstream)
+        config = tmp_path / "compose.yaml"
+        config.write_text(text)
+        monkeypatch.setenv("GATEWAY_CONFIG", str(config))
+        for name in ("keys", "migrate", "keys", "migrate"):  # and again, as with each `docker compose up`
+            command = [str(tmp_path / "k1.pem") if word == key else word for word in services[name]["command"]]
+            done = subprocess.run(
+                [sys.executable, "-m", "gateway", *command], cwd=ROOT, capture_output=True, timeout=60
+            )
+            assert done.returncode == 0, done
+        assert run_here("check", "--strict", "--config", str(config), folder=tmp_path).code == 0
+        gateway = Gateway("serve", text, tmp_path).start()
+        try:
+            assert health(f"http://127.0.0.1:{gateway.address[1]}/_gateway/health") == 0
+            assert health(f"{upstream}/") == 0
+            account = gateway.register("ada@example.com")
+            seen = gateway.get("/api/hello", account.line).json()
+            assert seen["headers"]["x-user-email"] == "ada@example.com"
+            assert gateway.get("/_gateway/ready").json()["degraded"] == []
+        finally:
+            assert gateway.stop() == 0
+
+
+def health(url: str) -> int:
+    """The exit code of the image's health check."""
+    command = [sys.executable, *json.loads(last("HEALTHCHECK").partition("CMD ")[2])[1:]]
+    env = environment({"GATEWAY_HEALTH_URL": url, "HTTP_PROXY": "http://127.0.0.1:1"})
+    return subprocess.run(command, env=env, capture_output=True, timeout=30).returncode
+
+
+def test_the_health_check_fails_where_nothing_answers() -> None:
+    assert health(f"http://127.0.0.1:{free_port()}/_gateway/health") == 1
