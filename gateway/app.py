@@ -113,6 +113,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
         _serve_own(app, configuration, {**account_endpoints(accounts), **_operations(runtime, settings, keys)})
         ticker.listen(observer.tick)
         ticker.start()
+        stack.callback(runtime.watch.close)
         stack.callback(ticker.stop)
         yield runtime
 

@@ -7,6 +7,7 @@ server turns into a closed connection. docs/request-flow.md lists the difference
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -78,7 +79,7 @@ class AsgiAnswer:
     def __init__(self, runtime: Runtime, request: RequestHead) -> None:
         self._runtime = runtime
         self._request = request
-        self._started = runtime.loop.time()
+        self._started = monotonic()
         self._exchange: Exchange | None = None
         self._news: asyncio.Future[None] | None = None
         self._start: Message | None = None
@@ -110,6 +111,21 @@ class AsgiAnswer:
             # ASGI servers count the body against the length, and would wait for one that does not come.
             fields = [field for field in fields if field[0].lower() != b"content-length"]
         self._start = {"type": "http.response.start", "status": status, "headers": list(fields)}
+
+    def lasts(self) -> None:
+        """An event stream: it ends when its caller may not stay."""
+        self._runtime.watch.add(self)
+
+    def revoke(self, refusal: Refusal) -> None:
+        """The caller may not stay."""
+        self.code = refusal.code
+        if self._exchange is not None and not self._ended:
+            self._exchange.cancel()
+            self.end()
+
+    def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
+        """Not over this face: its WebSockets go through a library on both sides."""
+        upstream.abort()
 
     def body(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -157,7 +173,7 @@ class AsgiAnswer:
         if length != 0:
             self._upload = self._runtime.loop.create_task(self._send_body(receive, first))
         else:
-            self._runtime.watch(self, receive)
+            self._runtime.look_after(self, receive, at_once=self._exchange.waiting)
         try:
             await self._respond(send)
         finally:
@@ -259,7 +275,8 @@ class AsgiAnswer:
             self.flush()
 
     def _over(self) -> None:
-        self._runtime.unwatch(self)
+        self._runtime.look_away(self)
+        self._runtime.watch.remove(self)
         if self._upload is not None:
             self._upload.cancel()
         if not self._ended and self._exchange is not None and not self._left:
@@ -311,7 +328,7 @@ class AsgiAnswer:
             admission.principal.id if admission is not None and admission.principal is not None else "",
             request.request_id,
             request.client,
-            self._runtime.loop.time() - self._started,
+            monotonic() - self._started,
             self.received,
             self.sent,
         )

@@ -24,6 +24,7 @@ from gateway.wire.bearer import bearer_credential
 from gateway.wire.fields import RequestFields
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import Target, canonical_target
+from gateway.wire.websocket import credential_in_protocols, offered_protocols
 
 Decision = Admission | Refusal
 
@@ -50,7 +51,7 @@ class Gate:
                 raise Refusal("websocket_not_allowed")
             if route.authentication == "none":
                 return Admission(route, captures, target, None, None, request)
-            claims = self._claims(request.fields, optional=route.authentication == "optional")
+            claims = self._claims(request, optional=route.authentication == "optional")
             if claims is None:
                 return Admission(route, captures, target, None, None, request)
             waiting = Waiting(route, captures, target, claims, request)
@@ -73,10 +74,28 @@ class Gate:
             log.exception("deciding failed: refused")
             return Refusal("internal_error")
 
-    def _claims(self, fields: RequestFields, *, optional: bool) -> Claims | None:
+    def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
+        """Whether an admission still holds, for what lasts longer than a request: None where it does."""
+        route, captures, target, principal, claims, request = admission
+        if principal is None or claims is None:
+            return None
+        if self._tokens.is_over(claims):
+            return Refusal("token_expired", presented=True, route=route.name)
+        waiting = Waiting(route, captures, target, claims, request)
+        known = self._directory.cached(claims.subject)
+        return waiting if known is None else _no_more(self._judge(waiting, known))
+
+    async def reconclude(self, waiting: Waiting) -> Refusal | None:
+        """The same, with the stores asked: Refusal `storage_unavailable` where they do not know."""
+        return _no_more(await self.conclude(waiting))
+
+    def _claims(self, request: RequestHead, *, optional: bool) -> Claims | None:
         """The claims of the caller's credential; None is an anonymous caller, which only `optional` lets through."""
+        fields = request.fields
         try:
             credential = bearer_credential(fields.authorization, fields.authorizations)
+            if credential is None and request.websocket:
+                credential = _credential_in_protocols(fields)
             if credential is None:
                 raise Refusal("token_missing")
             return self._tokens.verify(credential)
@@ -99,6 +118,19 @@ class Gate:
         if refusal is not None:
             return refusal
         return Admission(route, captures, target, principal, claims, request)
+
+
+def _no_more(decision: Decision) -> Refusal | None:
+    """The refusal that ends what was admitted; on an optional route, having become a stranger is one."""
+    if isinstance(decision, Refusal):
+        return decision
+    return Refusal("user_inactive", presented=True) if decision.principal is None else None
+
+
+def _credential_in_protocols(fields: RequestFields) -> bytes | None:
+    """A browser cannot set Authorization on a WebSocket handshake: it offers `bearer, TOKEN` as subprotocols."""
+    token = credential_in_protocols(offered_protocols(fields.kept))
+    return None if token is None else bearer_credential(b"Bearer " + token, 1)
 
 
 def _host(request: RequestHead, target: Target) -> bytes | None:

@@ -13,6 +13,7 @@ from gateway.operations.observer import Observer
 from gateway.proxy.proxy import Proxy
 from gateway.settings.model import ServerSettings
 from gateway.ticking import Ticker
+from gateway.watch import Watch
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import Field, FieldRules
 from gateway.wire.request_ids import RequestIds
@@ -40,12 +41,15 @@ class Runtime:
     proxies: TrustedProxies
     ticker: Ticker
     loop: asyncio.AbstractEventLoop
+    watch: Watch = field(init=False)
     connections: set[Any] = field(default_factory=set)
     request_ids: RequestIds = field(default_factory=RequestIds)
     _unwatched: dict[Watched, Receive] = field(default_factory=dict)
     _watchers: dict[Watched, asyncio.Task[None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.watch = Watch(self.gate, self.loop)
+        self.ticker.listen(self.watch.tick)
         self.ticker.listen(self._watch_the_slow)
 
     def head(self, method: bytes, target: bytes, fields: list[Field], peer: Peer, minor: int) -> RequestHead:
@@ -60,12 +64,15 @@ class Runtime:
             "gateway_upstream_connections": self.proxy.connections(),
         }
 
-    def watch(self, answer: Watched, receive: Receive) -> None:
-        """Notice when the caller of an ASGI request leaves. A task for it costs a tenth of a quick request, so only
-        what is still running at the next tick gets one."""
-        self._unwatched[answer] = receive
+    def look_after(self, answer: Watched, receive: Receive, *, at_once: bool) -> None:
+        """Notice when the caller of an ASGI request leaves. A task for it costs a tenth of a quick request, so what may
+        be quick gets one at the next tick, if it is still running then."""
+        if at_once:
+            self._watchers[answer] = self.loop.create_task(answer.watch(receive))
+        else:
+            self._unwatched[answer] = receive
 
-    def unwatch(self, answer: Watched) -> None:
+    def look_away(self, answer: Watched) -> None:
         """The request is over."""
         self._unwatched.pop(answer, None)
         watcher = self._watchers.pop(answer, None)

@@ -55,14 +55,15 @@ async def _directory(
     from gateway.storage.redis import RedisLink
     from gateway.storage.redis_cache import RedisCache
     from gateway.storage.redis_feed import RedisFeed
+    from gateway.storage.redis_records import RedisRecords
 
     link = RedisLink(settings.storage.redis.reveal())
     stack.push_async_callback(link.close)
     await link.open()
-    ttl = settings.cache.user_ttl
-    feed = RedisFeed(link, ttl=ttl)
+    records = RedisRecords(link, ttl=settings.cache.user_ttl)
+    feed = RedisFeed(link, records)
     directory = Directory(
-        users, factory=factory, cache_settings=settings.cache, shared=RedisCache(link, ttl=ttl), feed=feed
+        users, factory=factory, cache_settings=settings.cache, shared=RedisCache(records), feed=feed
     )
     stack.push_async_callback(feed.close)
     await feed.open(directory)

@@ -21,6 +21,7 @@ from gateway.storage.users import Users
 
 if TYPE_CHECKING:
     from gateway.storage.redis_feed import RedisFeed
+    from gateway.storage.redis_records import RedisRecords
 
 
 @asynccontextmanager
@@ -48,6 +49,7 @@ async def _feed(address: Secret, ttl: float, stack: AsyncExitStack) -> ChangeFee
     # Imported here: most commands, and every gateway of one process, need no driver.
     from gateway.storage.redis import RedisLink
     from gateway.storage.redis_feed import RedisFeed
+    from gateway.storage.redis_records import RedisRecords
 
     # What the link says while it is out is for the log of a gateway that goes on without it.
     log = logging.getLogger("gateway.storage.redis")
@@ -56,7 +58,7 @@ async def _feed(address: Secret, ttl: float, stack: AsyncExitStack) -> ChangeFee
     link = RedisLink(address.reveal())
     stack.push_async_callback(link.close)
     await link.open()
-    feed = RedisFeed(link, ttl=ttl)
+    feed = RedisFeed(link, RedisRecords(link, ttl=ttl))
     stack.callback(partial(_warn_of_untold, feed, ttl))
     stack.push_async_callback(feed.close)
     return feed

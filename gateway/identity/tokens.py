@@ -84,6 +84,10 @@ class Tokens:
             raise invalid("nbf or iat lies in the future")
         raise Refusal("token_expired", f"expired at {claims.expires_at:.0f}", presented=True)
 
+    def is_over(self, claims: Claims) -> bool:
+        """Whether a token that was good is not any more, for what lasts longer than a request."""
+        return self._clock() >= claims.expires_at + self._settings.leeway
+
     def _verify_anew(self, credential: bytes) -> _Verified:
         jws = parse_jws(credential)
         key = self._keys.get(_key_id(jws.header))

@@ -7,16 +7,14 @@ Exchange with what the caller still sends. Who cannot keep up says so (pause, re
 Neither side ever sees the other's transport, and neither speaks ASGI: that is what lets one engine serve both faces.
 """
 
+import asyncio
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from gateway.errors import Refusal
+from gateway.proxy.upstream_request import UpstreamRequest
 
 Field = tuple[bytes, bytes]
-
-# RFC 9110 9.2.2: a request of one of these may be sent twice with the effect of once.
-IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
-
 
 class Downstream(Protocol):
     """The caller's side: how an engine answers. Exactly one of `end`, `abort` and `refuse` closes an exchange."""
@@ -27,6 +25,14 @@ class Downstream(Protocol):
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
         """The final response head. `fields` are end-to-end, Content-Length among them; `length` is that of the body
         in bytes as announced, None where only the end of the body tells it."""
+
+    def lasts(self) -> None:
+        """The response is an event stream: it may go on for hours, so whether the caller may still have it is looked at
+        from time to time."""
+
+    def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
+        """The upstream has switched protocols (101). Its transport is the downstream's now; `early` is what it has
+        sent already behind its head."""
 
     def body(self, data: bytes) -> None:
         """Bytes of the body. The downstream pauses the exchange when it holds more than it can send on."""
@@ -53,6 +59,10 @@ class Downstream(Protocol):
 class Exchange(Protocol):
     """The upstream's side: what a face may do with a request that is under way."""
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it has no connection yet: it may take long, and its caller may leave before it has begun."""
+
     def write(self, data: bytes) -> None:
         """Send on a piece of the request body."""
 
@@ -67,26 +77,6 @@ class Exchange(Protocol):
 
     def resume(self) -> None:
         """The caller takes the response again."""
-
-
-class UpstreamRequest:
-    """A request as it is sent upstream, all but the Host line that names the target.
-
-    `start` is the request line, `fields` the header block without Host, the framing included; `length` the body's
-    length in bytes, None for a chunked body, 0 for none. `limit` is the most bytes a body may have, 0 for no limit.
-    `response_timeout` is in seconds or None. `preserved_host` is the caller's Host where the upstream is to see it.
-    """
-
-    __slots__ = ("fields", "length", "limit", "method", "preserved_host", "response_timeout", "start")
-
-    def __init__(self, method: bytes, start: bytes, fields: bytes, *, length: int | None) -> None:
-        self.method = method
-        self.start = start
-        self.fields = fields
-        self.length = length
-        self.limit = 0
-        self.response_timeout: float | None = None
-        self.preserved_host: bytes | None = None
 
 
 class Engine(Protocol):

@@ -10,8 +10,9 @@ from typing import Final
 from gateway.admission import Admission, RequestHead
 from gateway.errors import Refusal
 from gateway.policy.route import Route
-from gateway.proxy.exchange import UpstreamRequest
+from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.wire.fields import Action, Field, FieldRules, list_members
+from gateway.wire.websocket import accept_of, field_value, valid_key, without_credential
 
 # What Connection may name without meaning a field to take out.
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
@@ -55,6 +56,18 @@ def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules,
     return request
 
 
+def websocket_request(admission: Admission, plan: ForwardPlan, rules: FieldRules) -> UpstreamRequest:
+    """The handshake to send on (RFC 6455 4.1), with the caller's own key: both sides then agree with each other, and
+    the gateway relays. Raises Refusal `bad_request` for a handshake that is none."""
+    fields = admission.request.fields.kept
+    key = field_value(fields, b"sec-websocket-key")
+    if key is None or not valid_key(key) or field_value(fields, b"sec-websocket-version") != b"13":
+        raise Refusal("bad_request", "not a WebSocket handshake of version 13", route=admission.route.name)
+    request = upstream_request(admission, plan, rules, 0)
+    request.accept = accept_of(key)
+    return request
+
+
 def _target(admission: Admission, plan: ForwardPlan) -> bytes:
     """The canonical path, rewritten where the route says so, and the query untouched."""
     target = admission.target
@@ -68,8 +81,12 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
     """The header block: the caller's end-to-end fields in their order, then ours."""
     request = admission.request
     fields = request.fields
-    lines = [b"%b: %b\r\n" % (name, value.strip(b" \t")) for name, value in _end_to_end(request, plan, rules)]
-    if length is None:
+    kept = _end_to_end(request, plan, rules)
+    lines = [b"%b: %b\r\n" % (name, value.strip(b" \t")) for name, value in kept]
+    if request.websocket:
+        lines = [b"%b: %b\r\n" % field for field in without_credential(kept)]
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    elif length is None:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     elif fields.content_length is not None:
         lines.append(b"Content-Length: %d\r\n" % length)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from gateway.admission import Admission
 from gateway.policy.route import Route
 from gateway.proxy.exchange import Downstream, Engine, Exchange
-from gateway.proxy.forward import ForwardPlan, upstream_request
+from gateway.proxy.forward import ForwardPlan, upstream_request, websocket_request
 from gateway.proxy.native.engine import NativeEngine
 from gateway.settings.model import UNSET, Settings
 from gateway.ticking import Ticker
@@ -39,6 +39,8 @@ class Proxy:
         """Send an admitted request on. `length` is that of its body in bytes, None for a chunked one; `now` is the
         loop's time. Raises Refusal where the request must not be sent at all."""
         plan, engine = self._plans[admission.route]
+        if admission.request.websocket:
+            return engine.open(websocket_request(admission, plan, self._rules), downstream, now)
         return engine.open(upstream_request(admission, plan, self._rules, length), downstream, now)
 
     def connections(self) -> int:

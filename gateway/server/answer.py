@@ -4,18 +4,21 @@ Everything that one read of the upstream brings is written at once: uvloop does 
 costs as much as parsing the whole response.
 """
 
+import asyncio
 import contextlib
 import socket
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
 from http import HTTPStatus
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.admission import Admission, RequestHead
 from gateway.errors import Refusal
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
+from gateway.wire.websocket import credential_in_protocols, offered_protocols
 
 if TYPE_CHECKING:
     from gateway.server.protocol import GatewayProtocol
@@ -101,6 +104,25 @@ class Answer:
             head += b"\r\n" if self.request.minor else b"Connection: keep-alive\r\n\r\n"
         self._chunks.append(head)
 
+    def lasts(self) -> None:
+        """An event stream: it ends when its caller may not stay."""
+        self.protocol.runtime.watch.add(self)
+
+    def revoke(self, refusal: Refusal) -> None:
+        """The caller may not stay: say goodbye on a WebSocket, end an event stream."""
+        self.code = refusal.code
+        self.protocol.revoked(self, refusal)
+
+    def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
+        """RFC 6455 4.2.2: the upstream's answer goes on, with the fields of this connection put back."""
+        self.status = 101
+        lines = _head_bytes(101, b"", fields)
+        if _chose_nothing(fields) and credential_in_protocols(offered_protocols(self.request.fields.kept)):
+            lines += b"Sec-WebSocket-Protocol: bearer\r\n"  # a browser gives up when none of its words is answered
+        self._chunks.append(lines + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        self.flush()
+        self.protocol.tunnel(self, upstream, early)
+
     def body(self, data: bytes) -> None:
         framing = self._framing
         if framing == Framing.NOTHING or self.done or not data:
@@ -176,6 +198,11 @@ class Answer:
         if not self.done and not self.status:
             self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def tunnel_ended(self, received: int, sent: int) -> None:
+        """The WebSocket is over."""
+        self.received, self.sent = received, sent
+        self._observe()
+
     def caller_left(self) -> None:
         """The connection is gone before the answer was complete."""
         if not self.done:
@@ -193,6 +220,7 @@ class Answer:
 
     def _observe(self) -> None:
         self.done = True
+        self.protocol.runtime.watch.remove(self)
         admission, request = self.admission, self.request
         protocol = self.protocol
         protocol.observer.completed(
@@ -204,10 +232,14 @@ class Answer:
             admission.principal.id if admission is not None and admission.principal is not None else "",
             request.request_id,
             request.client,
-            protocol.loop.time() - self.started,
+            monotonic() - self.started,
             self.received,
             self.sent,
         )
+
+
+def _chose_nothing(fields: Sequence[Field]) -> bool:
+    return not any(name.lower() == b"sec-websocket-protocol" for name, _ in fields)
 
 
 def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:

@@ -40,6 +40,8 @@ class ColdExchange:
 
     # ---- Exchange
 
+    waiting = False
+
     def write(self, data: bytes) -> None:
         self._pieces.append(data)
         self._held += len(data)

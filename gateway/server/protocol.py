@@ -13,6 +13,7 @@ and its answers cannot overtake each other. Bodies of known length do not go thr
 
 import asyncio
 from enum import IntEnum
+from time import monotonic
 from typing import Any, Final, cast
 
 from uvicorn.config import Config
@@ -21,10 +22,12 @@ from uvicorn.server import ServerState
 from gateway.admission import Admission, Peer, RequestHead, Waiting
 from gateway.errors import Refusal
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.tunnel import Tunnel
 from gateway.runtime import Runtime
 from gateway.server.answer import Answer, reset_on_close
 from gateway.server.cold import ColdExchange
 from gateway.server.heads import HeadReader, asks_for_websocket
+from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
 _HELD: Final = 65536  # bytes of later requests that are held while one is being answered
 _LINGER: Final = 5.0  # seconds for which an unwanted body is read and thrown away, so that the caller sees the answer
@@ -40,6 +43,7 @@ class Phase(IntEnum):
     WAIT = 2
     DISCARD = 3
     LINGER = 4
+    TUNNEL = 5
 
 
 class GatewayProtocol(asyncio.Protocol):
@@ -73,6 +77,7 @@ class GatewayProtocol(asyncio.Protocol):
         self._wants_continue = False
         self._upload_paused = False
         self._stalled: tuple[float, int] | None = None
+        self._tunnel: Tunnel | None = None
 
     # ---- asyncio.Protocol
 
@@ -125,7 +130,9 @@ class GatewayProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """uvicorn drains: an idle connection is closed now, a busy one after its answer."""
         self.draining = True
-        if self._answer is None and not self._heads.begun:
+        if self._tunnel is not None:
+            self._tunnel.close(GOING_AWAY, "the gateway is stopping")
+        elif self._answer is None and not self._heads.begun:
             self.transport.close()
 
     # ---- reading
@@ -176,7 +183,7 @@ class GatewayProtocol(asyncio.Protocol):
         heads = self._heads
         runtime = self.runtime
         request = runtime.head(heads.method, heads.target, heads.fields, self._peer, heads.minor)
-        answer = self._answer = Answer(self, request, self.loop.time(), not heads.keep_alive)
+        answer = self._answer = Answer(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None
         self._phase = Phase.BODY  # for all that is known yet: what follows may have to be read over
         try:
@@ -291,6 +298,34 @@ class GatewayProtocol(asyncio.Protocol):
             self._deadline = self.runtime.ticker.after(self.runtime.server.body_timeout)
             self._resume_reading()
 
+    # ---- WebSocket
+
+    def tunnel(self, answer: Answer, upstream: asyncio.Transport, early: bytes) -> None:
+        """Both sides have switched to WebSocket: from here on their bytes do not pass through this object."""
+        self._phase = Phase.TUNNEL
+        self._exchange = self._stalled = self._deadline = None
+        sent, self._buffer = self._buffer, b""
+        self._tunnel = Tunnel(self.loop, self._tunnel_ended)
+        self._tunnel.join(self.transport, upstream, (sent, early))
+        self.runtime.watch.add(answer)
+
+    def _tunnel_ended(self, tunnel: Tunnel) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.tunnel_ended(*tunnel.passed)
+        self.connection_lost(None)
+
+    def revoked(self, answer: Answer, refusal: Refusal) -> None:
+        """The caller may not stay."""
+        if self._tunnel is not None:
+            code = TRY_AGAIN_LATER if refusal.status == 503 else POLICY_VIOLATION
+            self._tunnel.close(code, refusal.code)
+        elif self._exchange is not None and answer is self._answer:
+            exchange, self._exchange = self._exchange, None
+            exchange.cancel()
+            answer.close_after = True
+            answer.end()
+
     # ---- the end of an answer
 
     @property
@@ -387,7 +422,7 @@ class GatewayProtocol(asyncio.Protocol):
         """Refuse what is no readable request; nothing after it can be read either."""
         heads = self._heads
         request = self.runtime.head(heads.method, heads.target, [], self._peer, 1)
-        self._answer = Answer(self, request, self.loop.time(), True)
+        self._answer = Answer(self, request, monotonic(), True)
         self._phase = Phase.BODY
         self._left, self._chunked = 0, False
         self._answer.refuse(refusal)

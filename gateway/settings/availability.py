@@ -29,7 +29,6 @@ _UPSTREAM: Final[tuple[Row, ...]] = (
     ("engine", lambda engine: engine == "httpx", "httpx is not available yet (native)"),
 )
 _ROUTE: Final[tuple[Row, ...]] = (
-    ("websocket", bool, "is not available yet (false)"),
     ("rate_limit", bool, _LATER),
     ("shadow", bool, "is not available yet (false)"),
     ("cors", bool, _LATER),

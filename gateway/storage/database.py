@@ -39,6 +39,7 @@ class Limits(NamedTuple):
 SERVING: Final = Limits()
 # A person at a terminal would rather wait for a far database than read that it is unavailable.
 COMMAND: Final = Limits(read=10.0, write=20.0)
+_GOODBYE: Final = 2.0  # seconds
 
 
 class Database:
@@ -84,10 +85,10 @@ class Database:
             return False
         return True
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run statements that change nothing. Raises StorageUnavailable within the limit."""
         self._admit()
-        return await self._limited(lambda: self._read(work), self._shared(), self._limits.read)
+        return await self._limited(lambda: self._read(work), self._shared(), limit or self._limits.read)
 
     async def write(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run one transaction: all of it happens or nothing. Raises StorageUnavailable within the limit, also where
@@ -97,10 +98,13 @@ class Database:
         return await self._limited(lambda: self._write(work), guard, limit or self._limits.write)
 
     async def close(self) -> None:
-        """Close every connection."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.wait_for(greenlet_spawn(self._engine.dispose), 2.0)
+        """Abandon what runs and close every connection; waits at most a few seconds for a server that hangs."""
+        for task in self._tasks:
+            if not task.cancelling():  # what is being cleaned up already must not be torn out of that
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_GOODBYE)
+        await asyncio.wait((asyncio.ensure_future(greenlet_spawn(self._engine.dispose)),), timeout=_GOODBYE)
 
     # ---- limits, and the border for errors
 

@@ -87,17 +87,18 @@ class RedisLink:
         """Do something with the client. Raises StorageUnavailable within LIMIT seconds, at once while it is out."""
         if not self._available:
             raise StorageUnavailable("redis", "out of order")
-        client, waiting = self._client, True
+        client, began_at = self._client, float("inf")
         try:
             async with asyncio.timeout(LIMIT), self._slots:
-                waiting = False
+                began_at = self._clock()
                 return await operation(client)
         except ResponseError as error:  # it is there, and does not want to
             self._complain(error)
             raise StorageUnavailable("redis", self._describe(error)) from None
         except ERRORS as error:
-            # A queue that is too long says nothing about the server, and an old client nothing about the new one.
-            if not waiting and client is self._client:
+            # Who had to queue here for his time says nothing about the server, nor does who still has an old client.
+            had_time = not isinstance(error, TimeoutError) or self._clock() - began_at > LIMIT / 2
+            if had_time and client is self._client:
                 self._lose(error)
             raise StorageUnavailable("redis", self._describe(error)) from None
 

@@ -20,14 +20,14 @@ HEAD: Final = REVISIONS[-1]
 COMMAND_TO_RUN: Final = "gateway db upgrade"
 
 _LIMIT: Final = 120.0  # seconds, for a migration of a large database
-_PATIENCE: Final = 10.0  # seconds to wait for another process that migrates the same SQLite file
+_PATIENCE: Final = 10.0  # seconds: to connect for the first time, and for another process that migrates
 # Two commands, or the first start of several replicas, at the same time: any number nothing else locks by.
 _MIGRATING: Final = 0x67617465_6D696772
 
 
 async def revision(database: Database) -> str | None:
     """The version of the schema, None for a database without one. Raises StorageUnavailable."""
-    return await database.read(_revision)
+    return await database.read(_revision, limit=_PATIENCE)
 
 
 async def is_current(database: Database) -> bool:

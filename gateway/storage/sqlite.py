@@ -31,6 +31,7 @@ def open_sqlite(url: str) -> Opened:
     options |= {"poolclass": StaticPool} if in_memory else {"pool_size": _POOL_SIZE, "max_overflow": 0}
     engine = create_engine(parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True, **options)
     event.listen(engine, "connect", _configure)
+    event.listen(engine, "invalidate", _roll_back)
     return Opened(engine, engine, (sqlite3.Error,), in_memory)
 
 
@@ -54,3 +55,9 @@ def _configure(connection: Any, _record: object) -> None:
     for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _roll_back(connection: Any, _record: object, _error: BaseException | None) -> None:
+    """Before a connection is thrown away in the midst of a transaction: SQLite keeps a closed connection, and with it
+    the lock, for as long as a statement is still in somebody's hands."""
+    connection.rollback()

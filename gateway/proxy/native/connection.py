@@ -21,6 +21,7 @@ from gateway.errors import Refusal
 from gateway.proxy.exchange import Field
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.native.response_head import ResponseFault, ResponseHead
+from gateway.wire.websocket import field_value
 
 if TYPE_CHECKING:
     from gateway.proxy.native.pool import TargetPool
@@ -40,6 +41,7 @@ class Phase(IntEnum):
     RAW = 3
     CLOSE = 4
     COMPLETE = 5
+    SWITCHING = 6
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -83,7 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._parse(exchange, data)
         if self._phase == Phase.COMPLETE:
             self._finish(exchange)
-        else:
+        elif self._phase != Phase.SWITCHING:
             downstream.flush()
 
     def eof_received(self) -> bool:
@@ -192,8 +194,7 @@ class UpstreamConnection(asyncio.Protocol):
         status = parser.get_status_code()
         head.check(status, parser.get_http_version(), self._pool.limits.max_head_size)
         if status < 200:
-            if status == 103:
-                exchange.downstream.interim(status, head.fields)
+            self._interim(exchange, status)
             return
         self._reusable = self._reusable and parser.should_keep_alive()
         self._phase = self._framed_as(exchange, status)
@@ -205,6 +206,18 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self._pool.health.succeeded()
         exchange.downstream.head(status, head.reason, head.fields, head.length)
+        if head.event_stream:
+            exchange.downstream.lasts()
+
+    def _interim(self, exchange: NativeExchange, status: int) -> None:
+        """103 goes on, 101 only where it was asked for (RFC 9110 7.8), the others end here."""
+        if status == 103:
+            exchange.downstream.interim(status, self._head.fields)
+        elif status == 101:
+            accept = exchange.request.accept
+            if accept is None or field_value(self._head.fields, b"sec-websocket-accept") != accept:
+                raise ResponseFault("a switch of protocols that was not asked for")
+            self._phase = Phase.SWITCHING
 
     def on_body(self, data: bytes) -> None:
         exchange = self._exchange
@@ -243,7 +256,10 @@ class UpstreamConnection(asyncio.Protocol):
         heading = self._phase == Phase.HEAD
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._phase == Phase.SWITCHING:
+                self._switch(exchange, data[upgrade.args[0] :])
+                return
             self._invalid(exchange, "an upgrade that was not asked for")
         except httptools.HttpParserError as error:
             if self._phase == Phase.COMPLETE:
@@ -252,6 +268,16 @@ class UpstreamConnection(asyncio.Protocol):
                 self._invalid(exchange, str(error.__context__ if error.__context__ else error))
         if heading and self._exchange is exchange:
             self._after_head(exchange, len(data))
+
+    def _switch(self, exchange: NativeExchange, early: bytes) -> None:
+        """The connection is the caller's from here on; it counts no more as one of the pool's."""
+        assert self._transport is not None
+        self._exchange = exchange.connection = None
+        self._deadline = None
+        self._parser = None
+        self._pool.health.succeeded()
+        self._pool.lost(self)
+        exchange.downstream.upgraded(self._head.fields, self._transport, early)
 
     def _after_head(self, exchange: NativeExchange, size: int) -> None:
         if self._phase == Phase.HEAD:
@@ -360,6 +386,3 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None or self._deadline is None or now < self._deadline:
             return
         self._fail(exchange, Refusal("upstream_timeout", f"{self._pool.target}: no answer in time"))
-
-
-__all__ = ["BYPASS_ABOVE", "Phase", "ResponseFault", "UpstreamConnection"]

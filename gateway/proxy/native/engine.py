@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 from gateway.errors import Refusal
 from gateway.proxy.balance import Balancer
 from gateway.proxy.budget import RetryBudget
-from gateway.proxy.exchange import Downstream, UpstreamRequest
+from gateway.proxy.exchange import Downstream
 from gateway.proxy.health import TargetHealth
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.native.pool import TargetPool
 from gateway.proxy.target import limits_of, target_of
+from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.settings.model import HealthSettings, UpstreamSettings
 from gateway.ticking import Ticker
 

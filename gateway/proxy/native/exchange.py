@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from gateway.errors import Refusal
-from gateway.proxy.exchange import IDEMPOTENT, Downstream, UpstreamRequest
+from gateway.proxy.exchange import Downstream
+from gateway.proxy.upstream_request import IDEMPOTENT, UpstreamRequest
 
 if TYPE_CHECKING:
     from gateway.proxy.native.connection import UpstreamConnection
@@ -47,6 +48,11 @@ class NativeExchange:
         self.received = 0
         self.tries = 1
         self.paused = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has no connection yet."""
+        return self.connection is None
 
     @property
     def repeatable(self) -> bool:

@@ -92,7 +92,7 @@ class ResponseHead:
         """Judge the head as a whole. Raises ResponseFault: the caller is answered 502."""
         if version not in ("1.1", "1.0"):
             raise ResponseFault(f"HTTP/{version}")
-        if not 100 <= status <= 599 or status == 101:
+        if not 100 <= status <= 599:
             raise ResponseFault(f"status {status}")
         if self._size > max_size:
             raise ResponseFault(f"a head of more than {max_size} bytes")

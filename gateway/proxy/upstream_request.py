@@ -1,0 +1,28 @@
+"""A request as it is sent upstream."""
+
+from typing import Final
+
+# RFC 9110 9.2.2: a request of one of these may be sent twice with the effect of once.
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
+
+
+class UpstreamRequest:
+    """A request as it is sent upstream, all but the Host line that names the target.
+
+    `start` is the request line, `fields` the header block without Host, the framing included; `length` the body's
+    length in bytes, None for a chunked body, 0 for none. `limit` is the most bytes a body may have, 0 for no limit.
+    `response_timeout` is in seconds or None. `preserved_host` is the caller's Host where the upstream is to see it.
+    `accept` is the Sec-WebSocket-Accept that must answer a WebSocket handshake; None: no upgrade is asked for.
+    """
+
+    __slots__ = ("accept", "fields", "length", "limit", "method", "preserved_host", "response_timeout", "start")
+
+    def __init__(self, method: bytes, start: bytes, fields: bytes, *, length: int | None) -> None:
+        self.method = method
+        self.start = start
+        self.fields = fields
+        self.length = length
+        self.limit = 0
+        self.response_timeout: float | None = None
+        self.preserved_host: bytes | None = None
+        self.accept: bytes | None = None
