@@ -369,5 +369,5 @@ async def test_a_foreign_key_is_a_foreign_key(database: Database, clock: Clock) 
     def orphan(connection: Connection) -> None:
         add_session(connection, "nobody", new_session(clock), clock.instant)
 
-    with pytest.raises(StorageUnavailable, match="(?i)foreign"):
+    with pytest.raises(StorageUnavailable, match=r"(?i)foreign"):
         await database.write(orphan)

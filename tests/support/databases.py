@@ -17,7 +17,6 @@ from gateway.storage.database import Database
 from gateway.storage.users import Users
 from tests.support.postgres import PostgresServer
 
-
 KINDS = ("sqlite", "postgresql")
 
 

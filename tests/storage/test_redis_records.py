@@ -1,0 +1,325 @@
+"""User records in Redis: what is written, what is believed, and that the newest wins."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import StorageUnavailable
+from gateway.identity.records import UserRecord
+from gateway.storage.redis import RedisLink
+from gateway.storage.redis_cache import RedisCache
+from gateway.storage.redis_records import CHANNEL, RedisRecords, Write, _found, user_key
+from tests.identity.stores import CREATED, record
+from tests.storage.replicas import until
+from tests.support.valkey import ValkeyServer, running
+
+TTL = 60.0
+
+
+class Kit:
+    """Records and the cache over them on one link."""
+
+    def __init__(self, server: ValkeyServer, *, ttl: float = TTL) -> None:
+        self.server = server
+        self.link = RedisLink(server.url)
+        self.records = RedisRecords(self.link, ttl=ttl)
+        self.cache = RedisCache(self.records)
+
+    async def store(self, kept: UserRecord | None, *, age: float = 0.0, user_id: str = "u1", message: str = "") -> None:
+        await self.records.store([Write(user_id, kept, time.monotonic() - age, message)])
+
+    async def found(self, user_id: str = "u1") -> UserRecord | None:
+        (shared,) = await self.records.load([user_id])
+        return None if shared is None else shared.record
+
+
+@pytest.fixture
+async def kit(shared_valkey: ValkeyServer) -> AsyncIterator[Kit]:
+    made = Kit(shared_valkey)
+    await made.link.open()
+    yield made
+    await made.link.close()
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        record(),
+        record(is_active=False, roles=frozenset(), ended_sessions=frozenset(["s1", "s2"]), version=7),
+        record(email="", roles=frozenset(["a,b", "zoë", "x y"])),
+        record("idp|ümlaut"),
+        record(created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=5, minutes=30)))),
+        record(version=(1 << 53) - 2),
+    ],
+    ids=range(6),
+)
+async def test_a_record_comes_back_as_it_was(kit: Kit, kept: UserRecord) -> None:
+    await kit.store(kept, user_id=kept.id)
+    assert await kit.found(kept.id) == kept
+
+
+async def test_a_user_who_is_not_there_is_not_found(kit: Kit) -> None:
+    assert await kit.records.load(["u1", "u2"]) == [None, None]
+    assert await kit.cache.get("u1") is None
+
+
+@pytest.mark.parametrize(("first", "then", "stays"), [(1, 2, 2), (2, 1, 2), (9, 10, 10), (10, 9, 10), (3, 3, 3)])
+async def test_the_newer_version_stays_whoever_comes_last(kit: Kit, first: int, then: int, stays: int) -> None:
+    await kit.store(record(version=first))
+    await kit.store(record(version=then))
+    found = await kit.found()
+    assert found is not None and found.version == stays
+
+
+async def test_a_user_who_is_gone_stays_gone(kit: Kit) -> None:
+    await kit.store(record(version=5))
+    await kit.store(None)
+    assert await kit.found() is None
+    await kit.store(record(version=1_000_000))
+    assert await kit.found() is None
+
+
+async def test_many_are_written_and_read_in_one_round_trip(kit: Kit) -> None:
+    users = [record(f"u{number}", version=number + 1) for number in range(300)]
+    await kit.records.store([Write(user.id, user, time.monotonic()) for user in users])
+    before = kit.server.client().info("stats")["total_commands_processed"]
+    found = await kit.records.load([*(user.id for user in users), "nobody"])
+    assert [each.record for each in found if each is not None] == users
+    assert found[-1] is None
+    assert kit.server.client().info("stats")["total_commands_processed"] - before < 610  # those of the script count too
+    assert await kit.records.load([]) == []
+
+
+async def test_a_message_is_published_with_the_record(kit: Kit) -> None:
+    connection = await kit.link.subscribe(CHANNEL)
+    await kit.store(record(), message="hello")
+    await kit.store(record())
+    await kit.store(None, message="gone")
+    for message in (b"hello", b"gone"):
+        assert await connection.read_response(timeout=1) == [b"message", CHANNEL.encode(), message]
+
+
+async def test_ids_that_look_alike_have_keys_of_their_own(kit: Kit) -> None:
+    """CVE-2026-33729: colliding cache keys."""
+    ids = ["a:b", "a", "b", "a|b", "a b", "user:a", "{a}b", "a{b}", "A", "ａ", "a\u0301", "á", "*", "a*", "[a]"]
+    await kit.records.store([Write(name, record(name), time.monotonic()) for name in ids])
+    assert [shared.record.id for shared in await kit.records.load(ids) if shared] == ids
+    assert len(set(map(user_key, ids))) == len(ids)
+
+
+async def test_the_age_of_a_record_is_known_to_whoever_reads_it(kit: Kit) -> None:
+    await kit.store(record(), age=10.0)
+    (shared,) = await kit.records.load(["u1"])
+    assert shared is not None
+    assert 10.0 <= shared.age < 10.5
+    remaining = await kit.cache.get("u1")
+    assert remaining is not None
+    assert 49.5 < remaining[1] <= 50.0
+
+
+async def test_a_record_is_gone_when_its_time_is_over(shared_valkey: ValkeyServer) -> None:
+    kit = Kit(shared_valkey, ttl=0.3)
+    await kit.link.open()
+    await kit.store(record(), age=0.1)
+    assert await kit.found() == record()
+    await asyncio.sleep(0.25)
+    assert shared_valkey.client().exists(user_key("u1")) == 0
+    await kit.store(record(), age=0.4)
+    assert await kit.found() is None
+    await kit.link.close()
+
+
+async def test_replicas_that_were_told_other_lifetimes_each_keep_to_their_own(shared_valkey: ValkeyServer) -> None:
+    long, short = Kit(shared_valkey, ttl=600.0), Kit(shared_valkey, ttl=5.0)
+    for kit in (long, short):
+        await kit.link.open()
+    await long.store(record(), age=2.0)
+    for kit, least in ((long, 597.5), (short, 2.5)):
+        found = await kit.cache.get("u1")
+        assert found is not None
+        assert least < found[1] <= least + 0.5
+    await long.store(record(), age=6.0)
+    assert await short.cache.get("u1") is None
+    for kit in (long, short):
+        await kit.link.close()
+
+
+def value(*, version: object = 1, lifetime: object = 60_000, **changes: Any) -> str:
+    members = {
+        "id": "u1",
+        "email": "u1@example.com",
+        "active": True,
+        "roles": ["user"],
+        "created": CREATED.isoformat(),
+        "ended": [],
+    }
+    members = {name: each for name, each in (members | changes).items() if each is not ...}
+    return f"{version} {lifetime} {json.dumps(members)}"
+
+
+GARBLED = {
+    "empty": "",
+    "one word": "garbage",
+    "JSON only": json.dumps({"id": "u1"}),
+    "no JSON": "1 60000 ",
+    "broken JSON": value()[:-1],
+    "null": "1 60000 null",
+    "a list": "1 60000 []",
+    "a string": '1 60000 "u1"',
+    "deep": "1 60000 " + "[" * 100_000,
+    "version no number": value(version="x"),
+    "lifetime no number": value(lifetime="x"),
+    "another user": value(id="u2"),
+    "id missing": value(id=...),
+    "id a number": value(id=1),
+    "email null": value(email=None),
+    "active a number": value(active=1),
+    "active text": value(active="true"),
+    "active missing": value(active=...),
+    "roles text": value(roles="admin"),
+    "roles with a number": value(roles=["user", 1]),
+    "roles missing": value(roles=...),
+    "roles null": value(roles=None),
+    "ended an object": value(ended={"s1": 1}),
+    "created no time": value(created="yesterday"),
+    "created a number": value(created=0),
+    "created without a zone": value(created="2026-01-01T00:00:00"),
+    "bytes outside UTF-8": b'1 60000 {"id":"\xff"}',
+}
+
+
+@pytest.mark.parametrize("case", GARBLED)
+async def test_a_value_that_is_none_of_ours_is_no_value_and_is_replaced(kit: Kit, case: str) -> None:
+    with kit.server.client() as client:
+        client.set(user_key("u1"), GARBLED[case], px=60_000)
+    assert await kit.found() is None
+    if case not in ("null",):
+        await kit.store(record(version=2))
+        assert await kit.found() == record(version=2)
+
+
+async def test_a_value_of_ours_is_one(kit: Kit) -> None:
+    with kit.server.client() as client:
+        client.set(user_key("u1"), value(), px=60_000)
+    assert await kit.found() == record()
+
+
+@pytest.mark.parametrize("kind", ["list", "hash", "no end"])
+async def test_a_key_of_another_kind_is_no_value_and_is_replaced(kit: Kit, kind: str) -> None:
+    with kit.server.client() as client:
+        match kind:
+            case "list":
+                client.rpush(user_key("u1"), value())
+            case "hash":
+                client.hset(user_key("u1"), "field", value())
+            case _:
+                client.set(user_key("u1"), value())
+    assert await kit.found() is None
+    await kit.store(record(version=2))
+    assert await kit.found() == record(version=2)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.integers(-5, 10**12))
+def test_no_value_whatever_is_an_exception(data: bytes, left: int) -> None:
+    assert _found("u1", data, left) is None
+    assert _found("u1", None, left) is None
+    assert _found("u1", b"1 60000 " + data, left) is None
+
+
+async def test_a_full_redis_drops_the_old_record_and_passes_the_message_on(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        kit = Kit(server)
+        await kit.link.open()
+        await kit.store(record())
+        connection = await kit.link.subscribe(CHANNEL)
+        with server.client() as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "1")
+            await kit.store(record(version=2, is_active=False), message="changed")
+            assert await connection.read_response(timeout=1) == [b"message", CHANNEL.encode(), b"changed"]
+            client.config_set("maxmemory", "0")
+        assert await kit.found() is None
+        await kit.link.close()
+
+
+async def test_a_redis_that_does_not_let_us_publish_is_not_taken_to_be_out(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        kit = Kit(server)
+        await kit.link.open()
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", "-publish")
+        with pytest.raises(StorageUnavailable, match="PUBLISH|publish"):
+            await kit.store(record(), message="x")
+        assert kit.link.available
+        await kit.link.close()
+
+
+# ---- the shared cache over it
+
+
+async def test_askers_of_one_moment_ask_together(kit: Kit) -> None:
+    users = [record(f"u{number}") for number in range(500)]
+    await kit.records.store([Write(user.id, user, time.monotonic()) for user in users])
+    with kit.server.client() as client:
+        before = client.info("commandstats")["cmdstat_eval"]["calls"]
+        answers = await asyncio.gather(*(kit.cache.get(user.id) for user in users), kit.cache.get("nobody"))
+        calls = client.info("commandstats")["cmdstat_eval"]["calls"] - before
+    assert [answer[0] for answer in answers if answer] == users
+    assert answers[-1] is None
+    assert calls < 15
+
+
+async def test_an_asker_who_leaves_does_not_disturb_the_others(kit: Kit) -> None:
+    await kit.store(record())
+    asking = [asyncio.create_task(kit.cache.get("u1")) for _ in range(3)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert all(isinstance(answer, tuple) and answer[0] == record() for answer in answers[1:])
+
+
+async def test_what_is_kept_is_written_in_the_background(kit: Kit) -> None:
+    for number in range(300):
+        await kit.cache.put(record(f"u{number}"), age=1.0)
+    with kit.server.client() as client:
+        await until(lambda: client.dbsize() == 300)
+    found = await kit.cache.get("u299")
+    assert found is not None and found[0] == record("u299")
+    assert 58.0 < found[1] <= 59.0
+
+
+async def test_a_redis_that_is_out_finds_nothing_and_keeps_nothing(valkey: ValkeyServer) -> None:
+    kit = Kit(valkey)
+    await kit.link.open()
+    valkey.pause()
+    started = time.monotonic()
+    assert await asyncio.gather(*(kit.cache.get(f"u{number}") for number in range(300))) == [None] * 300
+    assert time.monotonic() - started < 0.6
+    for number in range(300):
+        await kit.cache.put(record(f"u{number}"), age=0.0)
+    valkey.restart()
+    await until(lambda: kit.link.available)
+    assert valkey.client().dbsize() == 0
+    assert await kit.cache.get("u1") is None
+    await kit.link.close()
+
+
+async def test_an_unexpected_failure_leaves_nobody_waiting(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def mistaken(user_ids: list[str]) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(kit.records, "load", mistaken)
+    async with asyncio.timeout(1):
+        assert await asyncio.gather(*(kit.cache.get("u1") for _ in range(200))) == [None] * 200
+    monkeypatch.undo()
+    await kit.store(record())
+    assert await kit.cache.get("u1") is not None

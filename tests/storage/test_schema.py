@@ -1,0 +1,271 @@
+"""How a database gets its tables, and what is said where it has the wrong ones."""
+
+import asyncio
+import os
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from gateway.errors import CannotStart, StorageUnavailable
+from gateway.storage import schema
+from gateway.storage.database import Database
+from gateway.storage.migrations.running import configuration, migrate
+from gateway.storage.tables import metadata
+from gateway.storage.users import Users
+from tests.support.databases import create
+
+ROOT = Path(__file__).parents[2]
+
+
+def step_by_step(connection: Connection) -> None:
+    migrate(connection, schema.HEAD)
+
+
+def differences(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    return list(compare_metadata(context, metadata))
+
+
+async def test_migrations_come_to_the_tables_that_are_declared(empty_url: str) -> None:
+    database = Database.open(empty_url)
+    try:
+        await database.write(step_by_step, limit=30)
+        assert await schema.is_current(database)
+        assert await database.read(differences, limit=30) == []
+    finally:
+        await database.close()
+
+
+async def test_an_empty_database_gets_the_same_tables_at_once(empty_url: str) -> None:
+    database = Database.open(empty_url)
+    try:
+        assert not await schema.is_current(database)
+        assert await schema.upgrade(database) is True
+        assert await schema.is_current(database)
+        assert await database.read(differences, limit=30) == []
+        assert await schema.upgrade(database) is False
+    finally:
+        await database.close()
+
+
+async def layout(database: Database) -> list[str]:
+    """The words in which PostgreSQL or SQLite itself describes the tables; their order has no meaning."""
+    sqlite = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite%' AND name NOT LIKE 'alembic%'"
+    postgres = """
+        SELECT table_name, column_name, data_type, is_nullable, collation_name, column_default
+        FROM information_schema.columns WHERE table_schema = 'public'"""
+    indexes = "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+    queries = [sqlite] if database.dialect == "sqlite" else [postgres, indexes]
+
+    def work(connection: Connection) -> list[str]:
+        rows = [str(value) for query in queries for row in connection.execute(text(query)) for value in row]
+        return sorted(re.findall(r"\w+", " ".join(rows)))
+
+    return await database.read(work, limit=30)
+
+
+async def test_both_ways_make_the_same_database_to_the_word(empty_url: str) -> None:
+    database = Database.open(empty_url)
+    try:
+        await schema.upgrade(database)
+        at_once = await layout(database)
+        await database.write(lambda connection: metadata.drop_all(connection), limit=30)
+        await database.write(lambda connection: connection.execute(text("DROP TABLE alembic_version")) and None)
+        await database.write(step_by_step, limit=30)
+        assert await layout(database) == at_once
+    finally:
+        await database.close()
+
+
+def test_the_revisions_are_those_of_the_migrations_in_their_order() -> None:
+    scripts = ScriptDirectory.from_config(configuration())
+    assert tuple(script.revision for script in reversed(list(scripts.walk_revisions()))) == schema.REVISIONS
+    assert scripts.get_current_head() == schema.HEAD
+
+
+async def test_a_database_in_memory_can_be_used(tmp_path: Path) -> None:
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        database = Database.open(url)
+        try:
+            await schema.prepare(database)
+            users = Users(database)
+            made = await asyncio.gather(*(create(users, f"user{number}@example.com") for number in range(20)))
+            read = await asyncio.gather(*(users.user(record.id) for record in made))
+            assert read == made
+        finally:
+            await database.close()
+
+
+# ---- prepare: what serve does first
+
+
+async def test_serving_brings_an_sqlite_file_up_to_date(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'gateway.db'}")
+    try:
+        await schema.prepare(database)
+        await schema.prepare(database)
+        assert await schema.is_current(database)
+    finally:
+        await database.close()
+
+
+async def test_an_older_database_is_migrated(tmp_path: Path) -> None:
+    """As long as there is one migration only, what is older has tables that Alembic does not know the version of."""
+    database = Database.open(f"sqlite:///{tmp_path / 'gateway.db'}")
+    try:
+        await schema.upgrade(database)
+        await database.write(lambda connection: connection.execute(text("DELETE FROM alembic_version")) and None)
+        assert not await schema.is_current(database)
+        with pytest.raises(CannotStart, match="cannot be used"):
+            await schema.prepare(database)
+    finally:
+        await database.close()
+
+
+async def test_serving_refuses_a_postgresql_without_tables_and_names_the_command(postgres_url: str) -> None:
+    database = Database.open(postgres_url)
+    try:
+        with pytest.raises(CannotStart, match="has no tables yet; run: gateway db upgrade"):
+            await schema.prepare(database)
+        await schema.upgrade(database)
+        await schema.prepare(database)
+    finally:
+        await database.close()
+
+
+async def test_serving_refuses_an_outdated_postgresql_and_names_the_command(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database.open(postgres_url)
+    try:
+        await schema.upgrade(database)
+        monkeypatch.setattr(schema, "HEAD", "0002")
+        monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
+        with pytest.raises(CannotStart, match=r"outdated schema \(0001, needed: 0002\); run: gateway db upgrade"):
+            await schema.prepare(database)
+    finally:
+        await database.close()
+
+
+async def test_a_database_of_a_newer_gateway_is_left_alone(empty_url: str) -> None:
+    database = Database.open(empty_url)
+    try:
+        await schema.upgrade(database)
+        newer = text("UPDATE alembic_version SET version_num = 'ffff'")
+        await database.write(lambda connection: connection.execute(newer) and None)
+        for attempt in (schema.prepare, schema.upgrade):
+            with pytest.raises(CannotStart, match="newer version of the gateway"):
+                await attempt(database)
+    finally:
+        await database.close()
+
+
+async def test_an_unreachable_database_is_one_line(tmp_path: Path) -> None:
+    database = Database.open("postgresql://nobody:secret-word@127.0.0.1:9/nothing")
+    try:
+        with pytest.raises(CannotStart, match=r"storage\.database cannot be used") as raised:
+            await schema.prepare(database)
+        assert "\n" not in str(raised.value) and "secret-word" not in str(raised.value)
+    finally:
+        await database.close()
+
+
+async def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("this is not a database, and long enough to look at\n" * 40)
+    database = Database.open(f"sqlite:///{tmp_path / 'notes.txt'}")
+    try:
+        with pytest.raises(CannotStart, match="not a database"):
+            await schema.prepare(database)
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://localhost/x", "gateway.db", "sqlite:/gateway.db", "", "sqlite:///nowhere/x.db"]
+)
+def test_an_address_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(CannotStart):
+        Database.open(url)
+
+
+def test_a_file_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
+    """It holds password hashes. One that exists keeps the rights that it has."""
+    made, found = tmp_path / "made.db", tmp_path / "found.db"
+    found.touch(0o640)
+    before = os.umask(0)
+    try:
+        for path in (made, found):
+            Database.open(f"sqlite:///{path}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    assert stat.S_IMODE(found.stat().st_mode) == 0o640
+
+
+PREPARING = """
+import asyncio, sys
+from gateway.storage import schema
+from gateway.storage.database import Database
+
+async def main():
+    database = Database.open(sys.argv[1])
+    await schema.upgrade(database)
+    assert await schema.is_current(database)
+    await database.close()
+
+asyncio.run(main())
+assert "alembic" not in sys.modules and "sqlalchemy.orm" not in sys.modules
+"""
+
+
+def test_processes_that_start_at_the_same_time_make_the_tables_once(empty_url: str) -> None:
+    """And none of them imports Alembic or the ORM for it: that would be 20 MiB for as long as it runs."""
+    command = [sys.executable, "-c", PREPARING, empty_url]
+    started = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    for process in started:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+
+
+async def test_a_file_is_in_wal_mode_with_foreign_keys(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    database = Database.open(f"sqlite:///{path}")
+    try:
+        await schema.upgrade(database)
+
+        def pragmas(connection: Connection) -> list[object]:
+            names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+
+        assert await database.read(pragmas) == ["wal", 1, 1, 600]
+    finally:
+        await database.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(connection: Connection) -> None:
+        metadata.create_all(connection)
+        raise StorageUnavailable("database", "the disk is full")
+
+    monkeypatch.setattr(schema, "_create", fail)
+    database = Database.open(empty_url)
+    try:
+        with pytest.raises(StorageUnavailable, match="disk is full"):
+            await schema.upgrade(database)
+        assert await schema.revision(database) is None
+        monkeypatch.undo()
+        assert await schema.upgrade(database) is True
+    finally:
+        await database.close()
