@@ -32,6 +32,7 @@ from gateway.operations.events import EventHandler, Failures
 from gateway.operations.observer import Observer
 from gateway.policy.loading import Configuration, load_configuration
 from gateway.proxy.proxy import Proxy
+from gateway.reloading import Reloader
 from gateway.responses import problem_body, problem_fields
 from gateway.runtime import Runtime, RuntimeHolder
 from gateway.settings.model import Settings
@@ -54,7 +55,7 @@ def create_app(configuration: Configuration) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(configuration, app) as runtime:
+        async with running(configuration, app) as (runtime, _):
             holder.runtime = runtime
             runtime.readiness.phase = "serving"
             yield
@@ -68,8 +69,9 @@ def create_app(configuration: Configuration) -> Starlette:
 
 
 @asynccontextmanager
-async def running(configuration: Configuration, app: Starlette) -> AsyncIterator[Runtime]:
-    """A running gateway; `app` is given the own endpoints. Raises CannotStart and ConfigurationError."""
+async def running(configuration: Configuration, app: Starlette) -> AsyncIterator[tuple[Runtime, Reloader]]:
+    """A running gateway, and what changes it; `app` is given the own endpoints. Raises CannotStart and
+    ConfigurationError."""
     settings, policy = configuration.settings, configuration.policy
     keys = key_ring(settings)
     tokens = Tokens(keys, settings.tokens)
@@ -82,7 +84,6 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
         stack.callback(observer.close)
         rules = FieldRules(_own_header_names(settings))
         proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop)
-        stack.push_async_callback(proxy.close)
         runtime = Runtime(
             server=settings.server,
             gate=Gate(
@@ -113,9 +114,10 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
         _serve_own(app, configuration, {**account_endpoints(accounts), **_operations(runtime, settings, keys)})
         ticker.listen(observer.tick)
         ticker.start()
+        stack.callback(lambda: runtime.proxy.close())
         stack.callback(runtime.watch.close)
         stack.callback(ticker.stop)
-        yield runtime
+        yield runtime, Reloader(configuration, runtime, tokens=tokens, directory=stores.directory)
 
 
 def _own_header_names(settings: Settings) -> list[str]:

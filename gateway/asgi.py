@@ -46,6 +46,7 @@ class GateMiddleware:
 
     async def _decide(self, scope: Scope, receive: Receive, send: Send, *, websocket: bool) -> None:
         runtime = self._holder.runtime
+        gate = runtime.gate
         request = _request_head(runtime, scope)
         request.websocket = websocket
         answer = AsgiAnswer(runtime, request)
@@ -53,9 +54,9 @@ class GateMiddleware:
         if request.method == b"CONNECT":
             decision = Refusal("method_not_implemented", "CONNECT")
         elif request.target:
-            decision = runtime.gate.admit(request)
+            decision = gate.admit(request)
         if isinstance(decision, Waiting):
-            decision = await runtime.gate.conclude(decision)
+            decision = await gate.conclude(decision)
         if isinstance(decision, Refusal):
             await answer.send_refusal(decision, send, scope)
         elif decision.route.upstream is None:
@@ -78,6 +79,7 @@ class AsgiAnswer:
 
     def __init__(self, runtime: Runtime, request: RequestHead) -> None:
         self._runtime = runtime
+        self._proxy = runtime.proxy  # the one of the policy that decides: after a wait it may be another
         self._request = request
         self._started = monotonic()
         self._exchange: Exchange | None = None
@@ -166,7 +168,7 @@ class AsgiAnswer:
         self.admission = admission
         try:
             length, first = await self._framing(receive)
-            self._exchange = self._runtime.proxy.open(admission, self, length, self._started)
+            self._exchange = self._proxy.open(admission, self, length, self._started)
         except Refusal as refusal:
             await self.send_refusal(refusal, send)
             return

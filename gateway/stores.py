@@ -62,9 +62,7 @@ async def _directory(
     await link.open()
     records = RedisRecords(link, ttl=settings.cache.user_ttl)
     feed = RedisFeed(link, records)
-    directory = Directory(
-        users, factory=factory, cache_settings=settings.cache, shared=RedisCache(records), feed=feed
-    )
+    directory = Directory(users, factory=factory, cache_settings=settings.cache, shared=RedisCache(records), feed=feed)
     stack.push_async_callback(feed.close)
     await feed.open(directory)
     return directory, feed

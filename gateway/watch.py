@@ -29,10 +29,11 @@ class Lasting(Protocol):
 
 
 class Watch:
-    """All that lasts in this process."""
+    """All that lasts in this process. `gate` is the one in force: what lasts is judged by its admission's route, but by
+    the roles and users of now."""
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
-        self._gate = gate
+        self.gate = gate
         self._loop = loop
         self._lasting: dict[Lasting, float | None] = {}  # and since when no store could tell
         self._asking: set[Lasting] = set()
@@ -56,7 +57,7 @@ class Watch:
         for lasting in list(self._lasting):
             admission = lasting.admission
             assert admission is not None
-            verdict = self._gate.reconsider(admission)
+            verdict = self.gate.reconsider(admission)
             if isinstance(verdict, Refusal):
                 self._end(lasting, verdict)
             elif verdict is not None and lasting not in self._asking and len(self._tasks) < _AT_ONCE:
@@ -76,7 +77,7 @@ class Watch:
 
     async def _conclude(self, lasting: Lasting, waiting: Waiting) -> None:
         try:
-            refusal = await self._gate.reconclude(waiting)
+            refusal = await self.gate.reconclude(waiting)
         finally:
             self._asking.discard(lasting)
         if lasting not in self._lasting:

@@ -21,7 +21,6 @@ from gateway.storage.users import Users
 
 if TYPE_CHECKING:
     from gateway.storage.redis_feed import RedisFeed
-    from gateway.storage.redis_records import RedisRecords
 
 
 @asynccontextmanager

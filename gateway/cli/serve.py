@@ -23,15 +23,21 @@ from gateway.settings.availability import not_available
 def command(config: Path, host: str | None, port: int | None, workers: int | None) -> int:
     """Run the gateway.
 
-    It says where it listens once it answers. SIGTERM and Ctrl-C let what runs finish, for at most server.drain.
+    It says where it listens once it answers. SIGTERM and Ctrl-C let what runs finish, for at most server.drain. SIGHUP
+    loads the file anew; one with problems is refused, and the old one stays.
     """
-    configuration = with_server(loaded(config), host=host, port=port, workers=workers)
-    missing = not_available(configuration.settings)
-    if missing:
-        raise ConfigurationError(missing)
+
+    def load() -> Configuration:
+        configuration = with_server(loaded(config), host=host, port=port, workers=workers)
+        missing = not_available(configuration.settings)
+        if missing:
+            raise ConfigurationError(missing)
+        return configuration
+
+    configuration = load()
     for warning in configuration.warnings:
         warn(str(warning))
-    return serve(configuration, announce=lambda address: say(f"listening on {address}"))
+    return serve(configuration, announce=lambda address: say(f"listening on {address}"), load=load)
 
 
 def with_server(configuration: Configuration, **options: Any) -> Configuration:

@@ -124,6 +124,12 @@ class Directory:
         if entry is not None and (version is None or entry[1] is ABSENT or entry[1].version < version):
             self._entries.drop(user_id)
 
+    def renew(self, factory: PrincipalFactory) -> None:
+        """Make principals by other rules from now on: roles may imply others than before."""
+        self._factory = factory
+        self._flights.clear()
+        self._entries.clear()
+
     def flush(self) -> None:
         """Let go of everything, and take nothing from the shared cache that was read before now."""
         self._void_before = self._clock()

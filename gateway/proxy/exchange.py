@@ -16,6 +16,7 @@ from gateway.proxy.upstream_request import UpstreamRequest
 
 Field = tuple[bytes, bytes]
 
+
 class Downstream(Protocol):
     """The caller's side: how an engine answers. Exactly one of `end`, `abort` and `refuse` closes an exchange."""
 
@@ -90,5 +91,5 @@ class Engine(Protocol):
         """Send a request; `now` is the loop's time. What comes of it reaches the downstream, also the refusal to send
         it at all, but never before `open` has returned."""
 
-    async def close(self) -> None:
-        """Close every connection."""
+    def close(self) -> None:
+        """Close what is idle now, and what is busy when it is done; nothing new is sent."""

@@ -8,7 +8,7 @@ from gateway.policy.route import Route
 from gateway.proxy.exchange import Downstream, Engine, Exchange
 from gateway.proxy.forward import ForwardPlan, upstream_request, websocket_request
 from gateway.proxy.native.engine import NativeEngine
-from gateway.settings.model import UNSET, Settings
+from gateway.settings.model import UNSET, Settings, UpstreamSettings
 from gateway.ticking import Ticker
 from gateway.wire.fields import FieldRules
 
@@ -24,10 +24,14 @@ class Proxy:
         rules: FieldRules,
         loop: asyncio.AbstractEventLoop,
         ticker: Ticker,
+        before: "Proxy | None" = None,
     ) -> None:
+        """`before` is the proxy whose place this one takes: upstreams with the same settings keep their engines."""
         self._rules = rules
+        self._upstreams = settings.upstreams
         self.engines: Mapping[str, Engine] = {
-            name: NativeEngine(upstream, loop=loop, ticker=ticker) for name, upstream in settings.upstreams.items()
+            name: (before.engine_for(upstream) if before else None) or NativeEngine(upstream, loop=loop, ticker=ticker)
+            for name, upstream in settings.upstreams.items()
         }
         self._plans = {
             route: (_plan(route, settings), self.engines[route.upstream])
@@ -47,10 +51,21 @@ class Proxy:
         """How many connections to upstreams there are now."""
         return sum(engine.open_connections for engine in self.engines.values())
 
-    async def close(self) -> None:
+    def engine_for(self, upstream: UpstreamSettings) -> Engine | None:
+        """The engine of an upstream with exactly these settings, if there is one."""
+        return self.engines[upstream.name] if self._upstreams.get(upstream.name) == upstream else None
+
+    def close_unless_used_by(self, after: "Proxy") -> None:
+        """Close the engines that the proxy which took this one's place does not use."""
+        used = set(after.engines.values())
+        for engine in self.engines.values():
+            if engine not in used:
+                engine.close()
+
+    def close(self) -> None:
         """Close the connections to every upstream."""
         for engine in self.engines.values():
-            await engine.close()
+            engine.close()
 
 
 def _plan(route: Route, settings: Settings) -> ForwardPlan:

@@ -21,7 +21,9 @@ from uvicorn.server import ServerState
 
 from gateway.admission import Admission, Peer, RequestHead, Waiting
 from gateway.errors import Refusal
+from gateway.gate import Gate
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.proxy import Proxy
 from gateway.proxy.tunnel import Tunnel
 from gateway.runtime import Runtime
 from gateway.server.answer import Answer, reset_on_close
@@ -200,19 +202,20 @@ class GatewayProtocol(asyncio.Protocol):
         self._wants_continue = has_body and _wants_continue(request)
         decision = runtime.gate.admit(request)
         if isinstance(decision, Waiting):
-            self._deciding = self.loop.create_task(self._conclude(decision, answer))
+            self._deciding = self.loop.create_task(self._conclude(decision, answer, runtime.gate, runtime.proxy))
         else:
-            self._proceed(decision, answer)
+            self._proceed(decision, answer, runtime.proxy)
 
-    async def _conclude(self, waiting: Waiting, answer: Answer) -> None:
-        decision = await self.runtime.gate.conclude(waiting)
+    async def _conclude(self, waiting: Waiting, answer: Answer, gate: Gate, proxy: Proxy) -> None:
+        """`gate` and `proxy` are those of the policy that matched: it may be another by now."""
+        decision = await gate.conclude(waiting)
         self._deciding = None
         if self._answer is answer:
-            self._proceed(decision, answer)
+            self._proceed(decision, answer, proxy)
             self._resume_reading()
             self._advance()
 
-    def _proceed(self, decision: Admission | Refusal, answer: Answer) -> None:
+    def _proceed(self, decision: Admission | Refusal, answer: Answer, proxy: Proxy) -> None:
         if isinstance(decision, Refusal):
             answer.refuse(decision)
             return
@@ -222,7 +225,7 @@ class GatewayProtocol(asyncio.Protocol):
             if decision.route.upstream is None:
                 self._exchange = ColdExchange(self.runtime.own, decision, answer, self._heads.fields)
             else:
-                self._exchange = self.runtime.proxy.open(decision, answer, length, answer.started)
+                self._exchange = proxy.open(decision, answer, length, answer.started)
         except Refusal as refusal:
             answer.refuse(refusal)
             return

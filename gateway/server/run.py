@@ -18,9 +18,10 @@ from typing import Any, Final
 import uvicorn
 
 from gateway.app import create_app, running
-from gateway.errors import CannotStart
+from gateway.errors import CannotStart, ConfigurationError
 from gateway.operations.events import event
 from gateway.policy.loading import Configuration
+from gateway.reloading import Reloader
 from gateway.runtime import Runtime
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.supervisor import supervise
@@ -29,10 +30,12 @@ _BACKLOG: Final = 2048
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 Announce = Callable[[str], None]
+Load = Callable[[], Configuration]
 
 
-def serve(configuration: Configuration, *, announce: Announce) -> int:
-    """Serve until SIGTERM or SIGINT; `announce` is told the address once it answers.
+def serve(configuration: Configuration, *, announce: Announce, load: Load | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; `announce` is told the address once it answers. `load` reads the configuration
+    anew on SIGHUP; None: there is no file that could have changed.
 
     The exit code: 0 when everything that ran was finished, 1 when `server.drain` was too short for it. Raises
     CannotStart and ConfigurationError.
@@ -42,16 +45,39 @@ def serve(configuration: Configuration, *, announce: Announce) -> int:
     address = _address(listener, server.host)
     with listener:
         if server.workers == 1:
-            return _serve_here(configuration, listener, partial(announce, address))
+            return _serve_here(configuration, listener, load, partial(announce, address))
+        current = Current(configuration, load)
         return supervise(
-            lambda ready: _serve_here(configuration, listener, ready),
+            lambda ready: _serve_here(current.configuration, listener, load, ready),
             workers=server.workers,
             ready=partial(announce, address),
+            changed=current.renew,
         )
 
 
-def _serve_here(configuration: Configuration, listener: socket.socket, ready: Callable[[], None]) -> int:
-    server = GatewayServer(configuration, ready)
+class Current:
+    """The configuration that the next worker starts with."""
+
+    def __init__(self, configuration: Configuration, load: Load | None) -> None:
+        self.configuration = configuration
+        self._load = load
+
+    def renew(self) -> bool:
+        """Load it anew; whether that is any good. What is wrong is said here, once, and not by every worker."""
+        if self._load is None:
+            return False
+        try:
+            self.configuration = self._load()
+        except (ConfigurationError, CannotStart) as error:
+            _say_refused(error)
+            return False
+        return True
+
+
+def _serve_here(
+    configuration: Configuration, listener: socket.socket, load: Load | None, ready: Callable[[], None]
+) -> int:
+    server = GatewayServer(configuration, load, ready)
     server.run(sockets=[listener])
     return 0 if server.finished else 1
 
@@ -85,10 +111,13 @@ def _address(listener: socket.socket, host: str) -> str:
 class GatewayServer(uvicorn.Server):
     """One process that serves. `finished`: whether everything that ran was finished when it stopped."""
 
-    def __init__(self, configuration: Configuration, ready: Callable[[], None]) -> None:
+    def __init__(self, configuration: Configuration, load: Load | None, ready: Callable[[], None]) -> None:
         self._app = create_app(configuration)
         self._configuration = configuration
+        self._load = load
         self._ready = ready
+        self._reloader: Reloader | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
         self._runtime: Runtime | None = None
         self.finished = True
@@ -110,7 +139,8 @@ class GatewayServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the stores, then the doors."""
-        runtime = self._runtime = await self._stack.enter_async_context(running(self._configuration, self._app))
+        running_ = running(self._configuration, self._app)
+        self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
         protocol: Any = partial(GatewayProtocol, runtime)
         self.config.http_protocol_class = protocol
         runtime.connections = self.server_state.connections
@@ -144,12 +174,31 @@ class GatewayServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)
-        loop.add_signal_handler(signal.SIGHUP, _not_reloaded)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         try:
             yield
         finally:
             for number in (*_SIGNALS, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+
+    def _reload_soon(self) -> None:
+        """SIGHUP. One that comes while the last is being obeyed is obeyed after it."""
+        self._reloading = asyncio.get_running_loop().create_task(self._reload(self._reloading))
+
+    async def _reload(self, before: "asyncio.Task[None] | None") -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        if self._load is None or self._reloader is None:
+            return
+        try:
+            kept = await self._reloader.reload(self._load)
+        except (ConfigurationError, CannotStart) as error:
+            _say_refused(error)
+        else:
+            event("reload", "the new configuration is in force")
+            for key in kept:
+                event("reload", f"{key} has changed, which takes a restart")
+        _settle_memory()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The second time nothing is waited for any more."""
@@ -158,9 +207,9 @@ class GatewayServer(uvicorn.Server):
         self.should_exit = True
 
 
-def _not_reloaded() -> None:
-    """Until reloading is there, the signal must at least not end the process, which is what it does by default."""
-    event("reload", "SIGHUP is not available yet: restart to load a changed configuration")
+def _say_refused(error: ConfigurationError | CannotStart) -> None:
+    for line in str(error).splitlines():
+        event("reload", f"refused, the old configuration stays: {line}")
 
 
 def _settle_memory() -> None:

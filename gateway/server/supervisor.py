@@ -20,10 +20,11 @@ _PAUSE: Final = 1.0  # seconds between the deaths of workers and their replaceme
 Worker = Callable[[Callable[[], None]], int]
 
 
-def supervise(worker: Worker, *, workers: int, ready: Callable[[], None]) -> int:
+def supervise(worker: Worker, *, workers: int, ready: Callable[[], None], changed: Callable[[], bool]) -> int:
     """Keep `workers` processes running `worker` until SIGTERM or SIGINT. The highest exit code of the last ones.
 
-    `ready` is called in the first worker once it serves.
+    `ready` is called in the first worker once it serves. `changed` is asked on SIGHUP whether there is a new
+    configuration; then every worker is sent the signal as well.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     first = _fork(worker, ready)
@@ -34,6 +35,8 @@ def supervise(worker: Worker, *, workers: int, ready: Callable[[], None]) -> int
         if received in _STOP:
             stopping = True
             _tell(running, signal.SIGTERM)
+        elif received == signal.SIGHUP and changed():
+            _tell(running, signal.SIGHUP)
         for pid, status in _ended():
             running.discard(pid)
             code = max(code, status) if stopping or status == _UNUSABLE else code

@@ -70,8 +70,8 @@ class NativeEngine:
                 return
         exchange.downstream.refuse(refusal)
 
-    async def close(self) -> None:
-        """Close what is idle now, and what is busy when it is done."""
+    def close(self) -> None:
+        """Close what is idle now, and what is busy when it is done; nothing new is sent."""
         for checks in self._checks:
             checks.stop()
         for pool in self.pools:

@@ -1,0 +1,85 @@
+"""A changed configuration in a running process: routes, upstreams, roles and limits change, no request is lost.
+
+What runs goes on with what it was admitted by. Upstreams whose settings are the same keep their engines, and with them
+their connections and what is known of their health; those that are gone are closed once nothing can ask for them any
+more. What cannot change in a running process is kept as it is, and named.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from gateway.gate import Gate
+from gateway.identity.directory import Directory
+from gateway.identity.principals import PrincipalFactory
+from gateway.identity.tokens import Tokens
+from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.loading import Configuration, compile_policy
+from gateway.proxy.proxy import Proxy
+from gateway.runtime import Runtime
+from gateway.settings.model import Settings
+
+# Whole sections that a process takes at its start, and keys of `server` that belong to its socket.
+_STARTED_WITH: Final = ("storage", "cache", "accounts", "tokens", "observability")
+_OF_THE_SOCKET: Final = ("host", "port", "workers", "operations_port", "trusted_proxies")
+_GRACE: Final = 5.0  # seconds in which a decision made under the old policy may still ask for its upstream
+
+
+class Reloader:
+    """Applies new configurations to one runtime."""
+
+    def __init__(self, configuration: Configuration, runtime: Runtime, *, tokens: Tokens, directory: Directory) -> None:
+        self.configuration = configuration
+        self._runtime = runtime
+        self._tokens = tokens
+        self._directory = directory
+
+    async def reload(self, load: Callable[[], Configuration]) -> tuple[str, ...]:
+        """Load and apply. The keys that differ but need a restart, which were kept as they are.
+
+        Raises ConfigurationError and CannotStart, and then nothing has changed. Loading may take seconds for thousands
+        of routes: it runs beside the loop.
+        """
+        loaded = await asyncio.to_thread(load)
+        settings, kept = _merged(self.configuration.settings, loaded.settings)
+        policy = loaded.policy if not kept else await asyncio.to_thread(compile_policy, settings)
+        self._apply(replace(loaded, settings=settings, policy=policy))
+        return kept
+
+    def _apply(self, configuration: Configuration) -> None:
+        """All of it between two requests: nothing here waits."""
+        runtime, settings, policy = self._runtime, configuration.settings, configuration.policy
+        old = runtime.proxy
+        runtime.observer.declare(route.name for route in policy.routes)
+        runtime.proxy = Proxy(
+            settings, policy.routes, rules=runtime.rules, ticker=runtime.ticker, loop=runtime.loop, before=old
+        )
+        runtime.gate = Gate(
+            policy=policy,
+            tokens=self._tokens,
+            directory=self._directory,
+            relaxed=settings.server.paths == "relaxed",
+        )
+        runtime.watch.gate = runtime.gate
+        runtime.server = settings.server
+        self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))
+        self.configuration = configuration
+        runtime.loop.call_later(_GRACE, old.close_unless_used_by, runtime.proxy)
+
+
+def _merged(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """The new settings, but for what a running process cannot change; and the keys of that which differ."""
+    kept = [name for name in _STARTED_WITH if getattr(old, name) != getattr(new, name)]
+    server = {
+        name: getattr(old.server, name)
+        for name in _OF_THE_SOCKET
+        if getattr(old.server, name) != getattr(new.server, name)
+    }
+    changes: dict[str, Any] = {name: getattr(old, name) for name in kept}
+    if old.identity != new.identity:  # the names that only the gateway may set are decided once for each spelling
+        changes["identity"] = old.identity
+    if server:
+        changes["server"] = replace(new.server, **server)
+    names = (*kept, *(f"server.{name}" for name in server), *(("identity",) if "identity" in changes else ()))
+    return (replace(new, **changes) if changes else new), names
