@@ -22,10 +22,6 @@ _GLOBAL: Final[tuple[Row, ...]] = (
     ("observability.tracing", bool, _LATER),
 )
 _UPSTREAM: Final[tuple[Row, ...]] = (
-    ("targets", lambda targets: len(targets) > 1, "more than one target is not available yet (one)"),
-    ("balance", lambda balance: balance == "least_requests", "least_requests is not available yet (round_robin)"),
-    ("health", bool, _LATER),
-    ("retries", lambda retries: retries > 1, "more than one retry is not available yet (0 or 1)"),
     ("engine", lambda engine: engine == "httpx", "httpx is not available yet (native)"),
 )
 _ROUTE: Final[tuple[Row, ...]] = (
@@ -35,7 +31,6 @@ _ROUTE: Final[tuple[Row, ...]] = (
 )
 # Their defaults may be assumed in silence, but whoever writes a value relies on it.
 _UNLESS_DEFAULTED: Final = ("accounts.lockout",)
-_UNLESS_DEFAULTED_IN_UPSTREAMS: Final = ("eject", "retry_budget")
 
 
 def not_available(settings: Settings) -> tuple[Problem, ...]:
@@ -44,7 +39,6 @@ def not_available(settings: Settings) -> tuple[Problem, ...]:
     for name, upstream in settings.upstreams.items():
         path = f"upstreams.{name}."
         found += _asked(upstream, _UPSTREAM, path)
-        found += _written(upstream, _UNLESS_DEFAULTED_IN_UPSTREAMS, path, settings.written)
     for route in settings.routes:
         found += _asked(route, _ROUTE, f"{route.key}.")
     return tuple(sorted(Problem(*settings.position_of(key), key, message) for key, message in found))
@@ -55,8 +49,7 @@ def described() -> Iterator[str]:
     for prefix, rows in (("", _GLOBAL), ("upstreams.NAME.", _UPSTREAM), ("routes[].", _ROUTE)):
         for key, _, message in rows:
             yield f"`{prefix}{key}`: {message}"
-    for prefix, keys in (("", _UNLESS_DEFAULTED), ("upstreams.NAME.", _UNLESS_DEFAULTED_IN_UPSTREAMS)):
-        yield from (f"`{prefix}{key}`: {_LATER}" for key in keys)
+    yield from (f"`{key}`: {_LATER}" for key in _UNLESS_DEFAULTED)
 
 
 def _asked(
