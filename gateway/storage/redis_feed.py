@@ -173,10 +173,6 @@ class RedisFeed:
         match reply:
             case [b"message", _, bytes(message)]:
                 self._obey(message)
-            case [b"pong", _]:
-                return
-            case _:
-                raise OSError("unexpected reply")
 
     def _obey(self, message: bytes) -> None:
         assert self._listener is not None

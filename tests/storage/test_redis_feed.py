@@ -1,0 +1,304 @@
+"""The change feed over Redis: what is told, what is kept until it can be told, and what a listener is called for."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.identity.records import UserRecord
+from gateway.storage import redis_feed
+from gateway.storage.redis import RedisLink
+from gateway.storage.redis_feed import RedisFeed
+from gateway.storage.redis_records import CHANNEL, RedisRecords, user_key
+from tests.identity.stores import record
+from tests.storage.replicas import until
+from tests.support.valkey import ValkeyServer
+
+
+class Listener:
+    """Notes what it is called for."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+        self.failure: Exception | None = None
+
+    def forget(self, user_id: str, version: int | None) -> None:
+        self.heard.append((user_id, version))
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+
+    def flush(self) -> None:
+        self.heard.append("flush")
+
+
+class Post:
+    """A feed with its link and a listener that notes everything."""
+
+    def __init__(self, url: str, *, ttl: float = 60.0) -> None:
+        self.link = RedisLink(url)
+        self.records = RedisRecords(self.link, ttl=ttl)
+        self.feed = RedisFeed(self.link, self.records)
+        self.listener = Listener()
+
+    async def open(self, *, listening: bool = True) -> None:
+        await self.link.open()
+        if listening:
+            await self.feed.open(self.listener)
+
+    async def close(self) -> None:
+        await self.feed.close()
+        await self.link.close()
+
+    async def kept(self, user_id: str = "u1") -> UserRecord | None:
+        (shared,) = await self.records.load([user_id])
+        return shared.record if shared else None
+
+
+@asynccontextmanager
+async def post(url: str, *, listening: bool = True, ttl: float = 60.0) -> AsyncIterator[Post]:
+    made = Post(url, ttl=ttl)
+    await made.open(listening=listening)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.fixture
+async def at(shared_valkey: ValkeyServer) -> AsyncIterator[Post]:
+    async with post(shared_valkey.url) as made:
+        yield made
+
+
+def publish(server: ValkeyServer, message: str) -> None:
+    with server.client() as client:
+        client.publish(CHANNEL, message)
+
+
+# ---- telling
+
+
+async def test_a_change_is_told_here_at_once_and_elsewhere_when_the_call_returns(
+    at: Post, shared_valkey: ValkeyServer
+) -> None:
+    async with post(shared_valkey.url) as other:
+        announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
+        await asyncio.sleep(0)
+        assert at.listener.heard == [("u1", 2)]
+        await announcing
+        await until(lambda: other.listener.heard == [("u1", 2)], within=0.1)
+        assert await other.kept() == record(version=2)
+        assert at.feed.undelivered == 0
+
+
+async def test_a_deletion_is_told_without_a_version(at: Post) -> None:
+    await at.feed.announce("u1", None)
+    assert at.listener.heard[0] == ("u1", None)
+    assert await at.kept() is None
+
+
+async def test_who_only_changes_needs_no_subscription(at: Post, shared_valkey: ValkeyServer) -> None:
+    async with post(shared_valkey.url, listening=False) as command:
+        assert not command.feed.connected
+        await command.feed.announce("u1", record(version=4))
+        assert command.feed.undelivered == 0
+    await until(lambda: at.listener.heard == [("u1", 4)], within=0.1)
+
+
+async def test_a_change_whose_maker_left_is_told_all_the_same(at: Post, shared_valkey: ValkeyServer) -> None:
+    async with post(shared_valkey.url) as other:
+        announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
+        await asyncio.sleep(0)
+        announcing.cancel()
+        await until(lambda: other.listener.heard == [("u1", 2)], within=0.5)
+
+
+async def test_of_several_changes_of_one_user_the_latest_is_told(valkey: ValkeyServer) -> None:
+    async with post(valkey.url) as at:
+        valkey.kill()
+        await until(lambda: not at.feed.connected)
+        for version in (3, 5, 4):
+            await at.feed.announce("u1", record(version=version))
+        await at.feed.announce("u2", record("u2", version=9))
+        await at.feed.announce("u2", None)
+        await at.feed.announce("u2", record("u2", version=10))
+        assert at.feed.undelivered == 2
+        valkey.start()
+        await until(lambda: at.feed.undelivered == 0)
+        assert await at.kept("u1") == record(version=5)
+        assert await at.kept("u2") is None
+
+
+async def test_changes_of_one_user_at_the_same_moment_are_all_told_of_before_their_calls_return(at: Post) -> None:
+    started = time.monotonic()
+    await asyncio.gather(*(at.feed.announce("u1", record(version=version)) for version in range(1, 30)))
+    assert time.monotonic() - started < 0.2
+    assert await at.kept() == record(version=29)
+    assert at.feed.undelivered == 0
+
+
+async def test_nobody_waits_longer_than_250_ms_for_changes_to_be_told(valkey: ValkeyServer) -> None:
+    async with post(valkey.url) as at:
+        valkey.pause()
+        started = time.monotonic()
+        await asyncio.gather(*(at.feed.announce(f"u{number}", record(f"u{number}")) for number in range(100)))
+        assert time.monotonic() - started < 0.6
+        started = time.monotonic()
+        await at.feed.announce("u1", record(version=2))
+        assert time.monotonic() - started < 0.1
+        valkey.resume()
+        await until(lambda: at.feed.undelivered == 0)
+
+
+async def test_what_could_not_be_told_is_dropped_when_no_copy_can_be_left(valkey: ValkeyServer) -> None:
+    async with post(valkey.url, ttl=0.5) as at:
+        valkey.kill()
+        await until(lambda: not at.feed.connected)
+        await at.feed.announce("u1", record(version=2))
+        await asyncio.sleep(0.5)
+        valkey.start()
+        with valkey.client().pubsub() as watcher:
+            watcher.subscribe(CHANNEL)
+            await until(lambda: at.feed.undelivered == 0)
+            assert [
+                message
+                for message in iter(lambda: watcher.get_message(timeout=0.05), None)
+                if message["type"] == "message"
+            ] == []
+        with valkey.client() as client:
+            assert not client.exists(user_key("u1"))
+
+
+async def test_no_more_is_kept_to_be_told_than_there_is_room_for(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_feed, "MAX_UNDELIVERED", 10)
+    async with post(valkey.url) as at:
+        valkey.kill()
+        await until(lambda: not at.feed.connected)
+        for number in range(30):
+            await at.feed.announce(f"u{number}", record(f"u{number}"))
+        assert at.feed.undelivered == 10
+        valkey.start()
+        await until(lambda: at.feed.undelivered == 0)
+        assert [number for number in range(30) if await at.kept(f"u{number}")] == list(range(20, 30))
+
+
+async def test_a_refusal_is_tried_again(valkey: ValkeyServer) -> None:
+    async with post(valkey.url) as at:
+        with valkey.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", "-publish")
+            await at.feed.announce("u1", record(version=2))
+            assert at.feed.undelivered == 1
+            client.execute_command("ACL", "SETUSER", "default", "+publish")
+        await until(lambda: at.feed.undelivered == 0, within=3.0)
+
+
+async def test_closing_tells_what_is_still_to_be_told_if_that_is_possible(shared_valkey: ValkeyServer) -> None:
+    at = Post(shared_valkey.url)
+    await at.open()
+    announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
+    await asyncio.sleep(0)
+    await at.feed.close()
+    await announcing
+    assert await at.kept() == record(version=2)
+    await at.link.close()
+
+
+async def test_closing_gives_up_on_a_hung_server(valkey: ValkeyServer) -> None:
+    at = Post(valkey.url)
+    await at.open()
+    valkey.pause()
+    announcing = asyncio.create_task(at.feed.announce("u1", record(version=2)))
+    await asyncio.sleep(0.01)
+    started = time.monotonic()
+    await at.close()
+    assert time.monotonic() - started < 1.2
+    await announcing
+
+
+# ---- listening
+
+
+async def test_what_others_tell_is_heard(at: Post, shared_valkey: ValkeyServer) -> None:
+    publish(shared_valkey, json.dumps(["forget", "a|b, 'c'", 12]))
+    publish(shared_valkey, json.dumps(["forget", "u2", None]))
+    await until(lambda: at.listener.heard == [("a|b, 'c'", 12), ("u2", None)])
+
+
+@pytest.mark.parametrize(
+    "message", ["", "x", "{}", "[]", '["forget", "u1"]', '["forget", "u1", "2"]', '["drop", "u1", 2]']
+)
+async def test_what_is_not_understood_voids_everything(at: Post, shared_valkey: ValkeyServer, message: str) -> None:
+    publish(shared_valkey, message)
+    await until(lambda: at.listener.heard == ["flush"])
+    assert at.feed.connected
+
+
+async def test_a_first_connection_voids_nothing_and_a_second_one_everything(valkey: ValkeyServer) -> None:
+    async with post(valkey.url) as at:
+        assert at.feed.connected
+        assert at.listener.heard == []
+        valkey.kill()
+        await until(lambda: not at.feed.connected)
+        assert at.listener.heard == ["flush"]
+        valkey.start()
+        await until(lambda: at.feed.connected)
+        assert at.listener.heard == ["flush", "flush"]
+
+
+async def test_a_connection_that_was_not_there_at_the_start_counts_as_lost(valkey: ValkeyServer) -> None:
+    valkey.kill()
+    async with post(valkey.url) as at:
+        assert not at.feed.connected
+        valkey.start()
+        await until(lambda: at.feed.connected)
+        assert at.listener.heard == ["flush"]
+
+
+async def test_a_server_that_hangs_is_noticed_within_a_second(valkey: ValkeyServer) -> None:
+    async with post(valkey.url) as at:
+        valkey.pause()
+        assert await until(lambda: not at.feed.connected) < 1.0
+        valkey.resume()
+        await until(lambda: at.feed.connected)
+
+
+async def test_a_quiet_channel_is_a_good_one(at: Post) -> None:
+    await asyncio.sleep(1.6)  # three PINGs
+    assert at.feed.connected
+    assert at.listener.heard == []
+
+
+async def test_a_process_that_was_busy_itself_does_not_take_redis_to_be_out(at: Post) -> None:
+    await asyncio.sleep(0.4)
+    for _ in range(4):
+        time.sleep(0.7)  # nothing else can run meanwhile
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
+    assert at.feed.connected
+    assert at.listener.heard == []
+
+
+async def test_a_connection_that_the_server_closes_is_made_again(at: Post, shared_valkey: ValkeyServer) -> None:
+    with shared_valkey.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: not at.feed.connected)
+    await until(lambda: at.feed.connected)
+    assert at.listener.heard == ["flush", "flush"]
+    publish(shared_valkey, json.dumps(["forget", "u1", 2]))
+    await until(lambda: at.listener.heard[-1] == ("u1", 2))
+
+
+async def test_a_listener_that_fails_is_not_trusted_until_the_connection_is_made_anew(
+    at: Post, shared_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    at.listener.failure = ZeroDivisionError()
+    publish(shared_valkey, json.dumps(["forget", "u1", 2]))
+    await until(lambda: at.listener.heard == [("u1", 2), "flush", "flush"])
+    assert at.feed.connected
+    assert "could not be followed" in caplog.text
