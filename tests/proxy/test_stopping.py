@@ -1,7 +1,7 @@
 """SIGTERM: no new work, what runs is finished within the drain, and the exit code says whether it was."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,18 @@ from tests.support.wording import request
 
 
 @pytest.fixture
-def mortal(town: Town, face: Face, tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway of this test's own, that drains for at most a second."""
-    configuration = changed(town.configuration(tmp_path), server={"drain": "1s"})
-    gateway = Gateway(face, configuration, tmp_path).start()
-    yield gateway
-    gateway.kill()
+def brief(town: Town, tmp_path: Path) -> Iterator[Callable[[Face], Gateway]]:
+    """Starts a gateway of this test's own, that drains for at most a second."""
+    started: list[Gateway] = []
+
+    def start(face: Face, drain: str = "1s") -> Gateway:
+        configuration = changed(town.configuration(tmp_path), server={"drain": drain})
+        started.append(Gateway(face, configuration, tmp_path))
+        return started[-1].start()
+
+    yield start
+    for gateway in started:
+        gateway.kill()
 
 
 def stopped_accepting(gateway: Gateway) -> bool:
@@ -39,90 +45,79 @@ def well_ended(gateway: Gateway, code: int) -> bool:
     return code in (0, -signal.SIGTERM) if stock(gateway.face, "exit code") else code == 0
 
 
-def test_an_idle_gateway_ends_at_once(mortal: Gateway, upstream: RecordingUpstream) -> None:
+def test_an_idle_gateway_ends_at_once(
+    brief: Callable[[Face], Gateway], face: Face, upstream: RecordingUpstream
+) -> None:
     """Connections that are kept alive, on either side, hold nothing up."""
-    with mortal.caller() as caller:
+    gateway = brief(face)
+    with gateway.caller() as caller:
         assert caller.send(request("/public/x")).receive().status == 200
         with within(1.5):
-            assert well_ended(mortal, mortal.stop())
+            assert well_ended(gateway, gateway.stop())
         assert caller.ended() == ("fin", b"")
-    assert not unhandled(mortal)
+    assert not unhandled(gateway)
 
 
-def test_sigint_ends_it_too(mortal: Gateway) -> None:
-    mortal.signal(signal.SIGINT)
-    assert mortal.wait() in (0, -signal.SIGINT, 130)
-    assert not unhandled(mortal)
-
-
-def test_a_running_request_is_finished_before_the_end(mortal: Gateway, upstream: RecordingUpstream) -> None:
+def test_what_runs_is_finished_before_the_end(
+    brief: Callable[[Face], Gateway], face: Face, upstream: RecordingUpstream
+) -> None:
+    """A response awaited, a response half sent, and an upload half received."""
+    gateway = brief(face)
     head = response(200, ["Content-Length: 8"], None)
-    for path, held in (
-        ("/public/head", Held(after=head + b"in whole")),
-        ("/public/body", Held(before=head + b"in ", after=b"whole")),
-    ):
-        upstream.on(path, held)
-        upstream._scripts[path.encode()] = held
-    with mortal.caller() as first, mortal.caller() as second:
-        first.send(request("/public/head"))
-        second.send(request("/public/body"))
-        upstream.arrived(2)
-        head_of_second = second.receive_head()
-        mortal.signal()
-        eventually(lambda: stopped_accepting(mortal))
-        for held in upstream._scripts.values():
-            held.release()  # type: ignore[attr-defined]
+    awaited, begun = Held(after=head + b"in whole"), Held(before=head + b"in ", after=b"whole")
+    upstream.on("/public/awaited", awaited)
+    upstream.on("/public/begun", begun)
+    with gateway.caller() as first, gateway.caller() as second, gateway.caller() as third:
+        first.send(request("/public/awaited"))
+        second.send(request("/public/begun"))
+        third.send(request("/public/upload", method="POST", fields=["Content-Length: 10"]) + b"hello")
+        upstream.arrived(3)
+        half = second.receive_head()
+        gateway.signal()
+        eventually(lambda: stopped_accepting(gateway))
+        awaited.release()
+        begun.release()
+        third.send(b"world")
         got = first.receive()
         assert (got.status, got.body, got.whole) == (200, b"in whole", True)
-        if mortal.face == "serve":
+        if face == "serve":
             assert got.values("connection") == [b"close"]
         assert first.ended()[0] == "fin"
         pieces: list[bytes] = []
-        assert second.receive_body(head_of_second, pieces.append)[1]
+        assert second.receive_body(half, pieces.append)[1]
         assert b"".join(pieces) == b"in whole"
-    assert well_ended(mortal, mortal.wait())
-    assert not unhandled(mortal)
+        assert third.receive("POST").body == b"upstream"
+    assert well_ended(gateway, gateway.wait())
+    uploaded = next(received for received in upstream.requests if received.target == b"/public/upload")
+    assert bytes(uploaded.body) == b"helloworld"
+    assert not unhandled(gateway)
 
 
-def test_a_running_upload_is_finished_before_the_end(mortal: Gateway, upstream: RecordingUpstream) -> None:
-    with mortal.caller() as caller:
-        caller.send(request("/public/x", method="POST", fields=["Content-Length: 10"]) + b"hello")
-        upstream.arrived()
-        mortal.signal()
-        eventually(lambda: stopped_accepting(mortal))
-        caller.send(b"world")
-        assert caller.receive("POST").body == b"upstream"
-    assert bytes(upstream.only.body) == b"helloworld"
-    assert well_ended(mortal, mortal.wait())
-
-
-def test_a_request_that_never_ends_is_cut_off_after_the_drain(mortal: Gateway, upstream: RecordingUpstream) -> None:
-    if stock(mortal.face, "exit code"):
-        pytest.skip("uvicorn waits without a bound unless it is told one on its own command line")
+def test_a_request_that_never_ends_is_cut_off_after_the_drain(
+    brief: Callable[[Face], Gateway], upstream: RecordingUpstream
+) -> None:
+    """Of `gateway serve` only: uvicorn waits without a bound unless it is told one on its own command line."""
+    gateway = brief("serve")
     upstream.on("/public/x", silent())
-    with mortal.caller(timeout=8) as caller:
+    with gateway.caller(timeout=8) as caller:
         caller.send(request("/public/x"))
         upstream.arrived()
         with within(3.5):
-            mortal.signal()
-            assert mortal.wait() == 1
-        caller.ended()
-    assert not unhandled(mortal)
-
-
-def test_a_second_signal_ends_the_patience(town: Town, upstream: RecordingUpstream, tmp_path: Path) -> None:
-    """Drain or not: whoever asks twice means it."""
-    configuration = changed(town.configuration(tmp_path), server={"drain": "30s"})
-    gateway = Gateway("serve", configuration, tmp_path).start()
-    try:
-        upstream.on("/public/x", silent())
-        with gateway.caller() as caller:
-            caller.send(request("/public/x"))
-            upstream.arrived()
             gateway.signal()
-            eventually(lambda: stopped_accepting(gateway))
-            with within(3.0):
-                gateway.signal(signal.SIGINT)
-                assert gateway.wait() == 1
-    finally:
-        gateway.kill()
+            assert gateway.wait() == 1
+        caller.ended()
+    assert not unhandled(gateway)
+
+
+def test_a_second_signal_ends_the_patience(brief: Callable[..., Gateway], upstream: RecordingUpstream) -> None:
+    """Drain or not: whoever asks twice means it."""
+    gateway = brief("serve", drain="30s")
+    upstream.on("/public/x", silent())
+    with gateway.caller() as caller:
+        caller.send(request("/public/x"))
+        upstream.arrived()
+        gateway.signal()
+        eventually(lambda: stopped_accepting(gateway))
+        with within(3.0):
+            gateway.signal(signal.SIGINT)
+            assert gateway.wait() == 1

@@ -1,6 +1,7 @@
 """Running gateways as fixtures: one for each configuration and face, started at first use, ended with the session."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -95,19 +96,20 @@ def _run_all(config: Path, commands: list[list[str]]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def unhandled(gateway: Gateway) -> bool:
-    """Whether the log has a traceback.
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:(?:[ \t].*)?\n)*\S.*")
+# An ASGI application can abort an answer that it has begun only by raising, which uvicorn reports as an error.
+_DELIBERATE = "\ngateway.asgi.UpstreamAborted: "
 
-    An ASGI application can abort an answer that it has begun only by raising, which uvicorn reports as an error.
-    """
-    log = gateway.log()
-    aborted = log.count("gateway.asgi.UpstreamAborted: ") if gateway.face == "asgi" else 0
-    return log.count("Traceback (most recent call last)") > aborted
+
+def unhandled(gateway: Gateway) -> list[str]:
+    """The tracebacks in the log: errors that nobody had thought of."""
+    found = _TRACEBACK.findall(gateway.log())
+    return [each for each in found if not (gateway.face == "asgi" and _DELIBERATE in each)]
 
 
 def _end(gateway: Gateway) -> None:
     gateway.stop()
-    assert not unhandled(gateway), f"an unhandled error ({gateway.face}), see {gateway.log_file}"
+    assert not unhandled(gateway), f"an unhandled error ({gateway.face}): {unhandled(gateway)[0]}"
 
 
 @pytest.fixture(scope="session")
