@@ -17,7 +17,7 @@ routes:
     upstream: web
 """
 DANGEROUS = GOOD + "accounts: {password: {bcrypt_rounds: 4}}\n"
-LATER = GOOD + "    websocket: true\n"
+LATER = GOOD + "    rate_limit: {requests: 1, per: 1m, by: user}\n"
 BROKEN = DANGEROUS.replace("upstream: web", "upstream: wbe\n    auth: maybe")
 
 
@@ -58,7 +58,7 @@ def test_warnings_are_shown_with_their_place(tmp_path: Path) -> None:
 
 def test_what_is_not_there_yet_is_a_warning(tmp_path: Path) -> None:
     warning, _ = check(tmp_path, LATER).out.splitlines()
-    assert warning.startswith("g.yaml:7:16: routes[0].websocket: is not available yet")
+    assert warning.startswith("g.yaml:7:17: routes[0].rate_limit: is not available yet")
 
 
 def test_problems_and_warnings_are_shown_together(tmp_path: Path) -> None:

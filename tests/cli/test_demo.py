@@ -14,8 +14,10 @@ from typing import IO, NamedTuple
 import psutil
 import pytest
 
-from gateway.cli.demo import _PORTS
+from gateway.cli import demo as command
+from gateway.errors import CannotStart
 from tests.cli.running import command_line, environment, one_plain_line, run
+from tests.support.waiting import eventually
 
 
 class Demo(NamedTuple):
@@ -129,7 +131,7 @@ def test_it_listens_on_loopback_only(demo: Demo) -> None:
 def test_another_demo_takes_another_port(demo: Demo, tmp_path: Path) -> None:
     with running(tmp_path) as other:
         assert other.url != demo.url
-        assert int(other.url.rpartition(":")[2]) in _PORTS
+        assert int(other.url.rpartition(":")[2]) in command._PORTS
 
 
 def test_a_port_that_was_asked_for_is_not_replaced_by_another(demo: Demo, tmp_path: Path) -> None:
@@ -137,6 +139,21 @@ def test_a_port_that_was_asked_for_is_not_replaced_by_another(demo: Demo, tmp_pa
     outcome = run("demo", "--port", port, folder=tmp_path, env={"TMPDIR": str(tmp_path)})
     assert outcome.code == 2
     assert port in one_plain_line(outcome.err)
+    assert os.listdir(tmp_path) == []
+
+
+def test_where_every_port_is_taken_it_says_so(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = int(demo.url.rpartition(":")[2])
+    monkeypatch.setattr(command, "_PORTS", range(port, port + 1))
+    with pytest.raises(CannotStart, match="--port"):
+        command._free_port()
+
+
+def test_a_signal_before_it_answers_leaves_nothing_either(tmp_path: Path) -> None:
+    process = subprocess.Popen(command_line("demo"), env=environment({"TMPDIR": str(tmp_path)}))
+    eventually(lambda: any(tmp_path.glob("gateway-demo-*")), timeout=20)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
     assert os.listdir(tmp_path) == []
 
 

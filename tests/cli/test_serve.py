@@ -1,0 +1,112 @@
+"""`gateway serve`: what it says when it starts, what its options change, and how it ends."""
+
+import http.client
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from tests.cli.running import command_line, environment
+from tests.support.valkey import ValkeyServer
+
+CONFIGURATION = """\
+server: {port: 0}
+storage: {database: "sqlite:///gateway.db"}
+accounts: {password: {bcrypt_rounds: 4}}
+upstreams: {web: http://127.0.0.1:9000}
+routes: [{path: /**, upstream: web}]
+"""
+
+
+class Server(NamedTuple):
+    """A gateway that has said where it listens."""
+
+    process: subprocess.Popen[str]
+    url: str
+    errors: Path
+
+    def status(self, path: str) -> int:
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=10)
+        connection.request("GET", path)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, configuration: str = CONFIGURATION) -> Iterator[Server]:
+    (folder / "g.yaml").write_text(configuration)
+    errors = folder / "errors"
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            command_line("serve", "--config", "g.yaml", *arguments),
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.fullmatch(r"listening on (http://\S+:\d+)\n", line)
+            assert found is not None, line + errors.read_text()
+            yield Server(process, found[1], errors)
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def test_it_answers_as_soon_as_it_says_so(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        assert server.status("/_gateway/ready") == 200
+
+
+def test_warnings_are_said_at_the_start(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        (warning,) = server.errors.read_text().splitlines()
+        assert warning.startswith("gateway: warning: g.yaml:3:38: accounts.password.bcrypt_rounds: ")
+
+
+def test_the_host_and_port_options_win_over_the_file(tmp_path: Path) -> None:
+    configuration = CONFIGURATION.replace("{port: 0}", "{host: 192.0.2.1, port: 1}")
+    with serving(tmp_path, "--host", "127.0.0.2", "--port", "0", configuration=configuration) as server:
+        assert urlsplit(server.url).hostname == "127.0.0.2"
+        assert server.status("/_gateway/health") == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_exit_code_0(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path) as server:
+        server.process.send_signal(number)
+        assert server.process.wait(timeout=10) == 0
+        assert len(server.errors.read_text().splitlines()) == 1
+
+
+def test_the_workers_option_starts_so_many_processes(tmp_path: Path, shared_valkey: ValkeyServer) -> None:
+    configuration = CONFIGURATION.replace('gateway.db"', f'gateway.db", redis: "{shared_valkey.url}"')
+    with serving(tmp_path, "--workers", "2", configuration=configuration) as server:
+        workers = psutil.Process(server.process.pid).children()
+        assert len(workers) == 2
+        assert server.status("/_gateway/ready") == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=15) == 0
+        assert psutil.wait_procs(workers, timeout=5)[1] == []
+
+
+def test_it_starts_with_less_than_a_second_of_work(tmp_path: Path) -> None:
+    def seconds() -> float:
+        with serving(tmp_path) as server:
+            times = psutil.Process(server.process.pid).cpu_times()
+            return times.user + times.system
+
+    # CPU seconds, and the better of two: other work on the machine only ever adds to a measurement.
+    assert min(seconds() for _ in range(2)) < 1.0
