@@ -39,10 +39,10 @@ format: $(VENV)/.installed-to-test
 	$(BIN)/ruff format gateway tests bench
 	$(BIN)/ruff check --fix gateway tests bench
 
-bench: $(VENV)/.installed-to-test
+bench: $(VENV)/.installed-to-bench
 	$(BIN)/python -m bench
 
-bench-quick: $(VENV)/.installed-to-test
+bench-quick: $(VENV)/.installed-to-bench
 	$(BIN)/python -m bench --quick
 
 $(VENV)/.installed-to-run: $(VENV)/.created requirements.lock requirements-build.lock pyproject.toml
@@ -56,6 +56,11 @@ $(VENV)/.installed-to-test: $(VENV)/.installed-to-run requirements-dev.lock
 	@$(INSTALL) -r requirements-dev.lock
 	@touch $@
 
+$(VENV)/.installed-to-bench: $(VENV)/.installed-to-test requirements-bench.lock
+	@echo "Installing the peers of the benchmark into $(VENV) …"
+	@$(INSTALL) -r requirements-bench.lock
+	@touch $@
+
 $(VENV)/.created:
 	@command -v "$(PYTHON)" >/dev/null || \
 	  { echo "make: there is no '$(PYTHON)' here; install Python 3.11 or newer, or name one: make run PYTHON=python3.12" >&2; exit 2; }
@@ -67,13 +72,14 @@ $(VENV)/.created:
 	@"$(PYTHON)" -m venv "$(VENV)"
 	@touch $@
 
-# Resolves pyproject.toml anew into the three lock files, for every supported Python and platform at once.
+# Resolves pyproject.toml anew into the lock files, for every supported Python and platform at once.
 RESOLVE = $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 lock: $(VENV)/.created
 	@$(PIP) install uv
 	$(RESOLVE) pyproject.toml --output-file requirements.lock
 	printf 'hatchling\neditables\n' | $(RESOLVE) --output-file requirements-build.lock -
 	$(RESOLVE) pyproject.toml --group test --group lint --constraints requirements.lock --output-file requirements-dev.lock
+	$(RESOLVE) pyproject.toml --group test --group bench --constraints requirements-dev.lock --output-file requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -17,7 +17,7 @@ from packaging.version import Version
 from tests.cli.running import ROOT, environment
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"]
+LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-bench.lock"]
 
 
 # ---- lock files
@@ -35,6 +35,7 @@ def requirements(lock: str) -> list[str]:
         "requirements.lock": runtime,
         "requirements-build.lock": PROJECT["build-system"]["requires"],
         "requirements-dev.lock": runtime + groups["test"] + groups["lint"],
+        "requirements-bench.lock": runtime + groups["test"] + groups["bench"],
     }[lock]
 
 
@@ -54,9 +55,10 @@ def test_every_pin_has_hashes_and_nothing_names_where_it_came_from(lock: str) ->
     assert not re.search(r"://|--index|--find-links|--extra|--trusted|(?<![\w.])/\w", text)
 
 
-def test_the_tests_run_on_the_versions_that_are_shipped() -> None:
-    shipped, tested = pins("requirements.lock"), pins("requirements-dev.lock")
-    assert shipped == {name: tested.get(name) for name in shipped}
+@pytest.mark.parametrize("lock", ["requirements-dev.lock", "requirements-bench.lock"])
+def test_what_is_tested_and_measured_are_the_versions_that_are_shipped(lock: str) -> None:
+    shipped, used = pins("requirements.lock"), pins(lock)
+    assert shipped == {name: used.get(name) for name in shipped}
 
 
 # ---- the wheel
