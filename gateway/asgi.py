@@ -21,6 +21,8 @@ from gateway.runtime import Runtime, RuntimeHolder
 
 _HELD: Final = 262144  # bytes of a response that wait for the server before the upstream is not read from any more
 _CLIENT_LEFT: Final = 499  # for the log only
+# The versions ASGI servers speak, and what is left of them here.
+_MINORS: Final = {"1.0": 0, "1.1": 1, "2": 2, "3": 2}
 
 
 class UpstreamAborted(ConnectionError):
@@ -50,11 +52,7 @@ class GateMiddleware:
         request = _request_head(runtime, scope)
         request.websocket = websocket
         answer = AsgiAnswer(runtime, request)
-        decision: Admission | Waiting | Refusal = Refusal("bad_path", "the server gives no raw path")
-        if request.method == b"CONNECT":
-            decision = Refusal("method_not_implemented", "CONNECT")
-        elif request.target:
-            decision = gate.admit(request)
+        decision: Admission | Waiting | Refusal = _unreadable(scope, request) or gate.admit(request)
         if isinstance(decision, Waiting):
             decision = await gate.conclude(decision)
         if isinstance(decision, Refusal):
@@ -173,7 +171,7 @@ class AsgiAnswer:
             await self.send_refusal(refusal, send)
             return
         if length != 0:
-            self._upload = self._runtime.loop.create_task(self._send_body(receive, first))
+            self._upload = self._runtime.loop.create_task(self._send_body(receive, first, length))
         else:
             self._runtime.look_after(self, receive, at_once=self._exchange.waiting)
         try:
@@ -185,12 +183,8 @@ class AsgiAnswer:
         """The length of the request body (None: unknown), and its first message where that had to be looked at."""
         fields = self._request.fields
         if fields.content_length is not None:
-            if not fields.content_length.isdigit() or fields.transfer_encoding is not None:
-                raise Refusal("bad_request", "odd framing")
             return int(fields.content_length), None
         if fields.transfer_encoding is not None:
-            if fields.transfer_encoding.lower() != b"chunked":
-                raise Refusal("bad_request", "a Transfer-Encoding other than chunked")
             return None, None
         if self._request.minor < 2:
             return 0, None
@@ -230,7 +224,7 @@ class AsgiAnswer:
             self._paused = False
             self._exchange.resume()
 
-    async def _send_body(self, receive: Receive, message: Message | None) -> None:
+    async def _send_body(self, receive: Receive, message: Message | None, length: int | None) -> None:
         """Hand the request body on as fast as the upstream takes it, then wait for the caller to leave."""
         assert self._exchange is not None
         while True:
@@ -248,6 +242,11 @@ class AsgiAnswer:
                 break
             message = None
             await self._upload_free.wait()
+        if length is not None and self.received < length:
+            # The server lost the rest, or the caller did: half a body must not look like the whole.
+            self._exchange.cancel()
+            self.refuse(Refusal("bad_request", f"{self.received} bytes of a body of {length}"))
+            return
         self._exchange.end_body()
         await self.watch(receive)
 
@@ -342,8 +341,24 @@ def _request_head(runtime: Runtime, scope: Scope) -> RequestHead:
     raw: bytes = scope.get("raw_path") or b""
     query: bytes = scope["query_string"]
     target = b"%b?%b" % (raw, query) if raw and query else raw
-    minor = {"1.0": 0, "1.1": 1}.get(scope["http_version"], 2)
+    minor = _MINORS.get(scope["http_version"], 2)
     return runtime.head(scope.get("method", "GET").encode("ascii"), target, scope["headers"], peer, minor)
+
+
+def _unreadable(scope: Scope, request: RequestHead) -> Refusal | None:
+    """What `gateway serve` refuses while it reads the head, and servers of others may let through."""
+    if scope["http_version"] not in _MINORS:
+        return Refusal("bad_request", f"HTTP/{scope['http_version']}")
+    if request.method == b"CONNECT":
+        return Refusal("method_not_implemented", "CONNECT")
+    if not request.target:
+        return Refusal("bad_path", "the server gives no raw path")
+    coding, length = request.fields.transfer_encoding, request.fields.content_length
+    if coding is not None and (coding.lower() != b"chunked" or length is not None or request.minor == 0):
+        return Refusal("bad_request", "a Transfer-Encoding other than a plain chunked in HTTP/1.1")
+    if length is not None and not (length.isdigit() and len(length) <= 18):
+        return Refusal("bad_request", "an odd Content-Length")
+    return None
 
 
 def _never_stored(send: Send) -> Send:

@@ -1,7 +1,9 @@
 """The stores of a running gateway, opened and tied together: the database, Redis where there is one, the directory."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.principals import PrincipalFactory
@@ -12,6 +14,8 @@ from gateway.storage.database import Database
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
+
+_PROBE_EVERY: Final = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,20 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     database = Database.open(settings.storage.database.reveal())
     stack.push_async_callback(database.close)
     await prepare(database)
+    probe = asyncio.get_running_loop().create_task(_probe(database))
+    stack.callback(probe.cancel)
     users = Users(database)
     factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
     directory, feed = await _directory(settings, users, factory, stack)
     stack.push_async_callback(directory.close)
     return Stores(database, users, Sessions(database), directory, feed)
+
+
+async def _probe(database: Database) -> None:
+    """Ask for a sign of life now and then, so that readiness knows of an outage, and of its end, without requests."""
+    while True:
+        await asyncio.sleep(_PROBE_EVERY)
+        await database.ping()
 
 
 async def _directory(

@@ -18,6 +18,8 @@ from gateway.wire.fields import Field, list_members
 
 _END: Final = b"\r\n\r\n"
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ").match
+# The end of the request line. llhttp also reads HTTP/0.9, HTTP/2.0, RTSP and ICE, and does not say which it was.
+_VERSIONS: Final = {b" HTTP/1.1\r\n": 1, b" HTTP/1.0\r\n": 0}
 # For the body of a request whose Upgrade made llhttp stop at the head: a parser that has read an equal head.
 _CHUNKED_HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -94,8 +96,10 @@ class HeadReader:
         self._parse(head)
         if self._tail != _END:
             return False, b""
-        if self._reading or self._line[-11:-3] != b" HTTP/1.":
-            raise Refusal("bad_request", "the head ended too early, or is of another protocol")
+        version = _VERSIONS.get(self._line[-11:])
+        if self._reading or version is None:
+            raise Refusal("bad_request", "the head ended too early, or is of another protocol or version")
+        self.minor = version
         self.begun = False
         return True, rest
 
@@ -112,7 +116,6 @@ class HeadReader:
 
     def _parse(self, head: bytes) -> None:
         if self._line[-2:] != b"\r\n":
-            # The request line, to its end: llhttp also reads RTSP and ICE, and does not say so.
             line = self._line + head
             end = line.find(b"\r\n")
             self._line = line if end < 0 else line[: end + 2]
@@ -150,13 +153,6 @@ class HeadReader:
             return
         self._reading = False
         self.method = parser.get_method()
-        version = parser.get_http_version()
-        if version == "1.1":
-            self.minor = 1
-        elif version == "1.0":
-            self.minor = 0
-        else:
-            raise Refusal("bad_request", f"HTTP/{version}")
         self.keep_alive = parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:

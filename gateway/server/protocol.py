@@ -12,7 +12,6 @@ and its answers cannot overtake each other. Bodies of known length do not go thr
 """
 
 import asyncio
-from enum import IntEnum
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -37,15 +36,14 @@ _LINGERED: Final = 1 << 26  # bytes of a chunked body that are thrown away at mo
 _STALL: Final = 60.0  # seconds in which a caller must take something of its answer
 
 
-class Phase(IntEnum):
-    """What the next bytes of the caller are."""
-
-    HEAD = 0
-    BODY = 1
-    WAIT = 2
-    DISCARD = 3
-    LINGER = 4
-    TUNNEL = 5
+# What the next bytes of the caller are.
+# Plain module constants: looking up a member of an Enum costs as much as parsing a header field.
+HEAD: Final = 0
+BODY: Final = 1
+WAIT: Final = 2
+DISCARD: Final = 3
+LINGER: Final = 4
+TUNNEL: Final = 5
 
 
 class GatewayProtocol(asyncio.Protocol):
@@ -67,13 +65,14 @@ class GatewayProtocol(asyncio.Protocol):
         self._connections: set[Any] = server_state.connections
         self._heads = HeadReader(runtime.server.max_header_size, self._body_piece)
         self._peer: Peer = None  # type: ignore[assignment]  # as above
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._buffer = b""
         self._advancing = False
         self._deadline: float | None = None
         self._answer: Answer | None = None
         self._exchange: Exchange | None = None
         self._deciding: asyncio.Task[None] | None = None
+        self._pieces: list[bytes] = []  # of a chunked body, from one read
         self._left = 0  # bytes of the request body that are still to come, where its length is known
         self._chunked = False
         self._wants_continue = False
@@ -99,7 +98,7 @@ class GatewayProtocol(asyncio.Protocol):
         self._connections.discard(self)
         self._heads.close()
         self._buffer = b""
-        self._phase = Phase.LINGER
+        self._phase = LINGER
         if self._deciding is not None:
             self._deciding.cancel()
         if self._answer is not None:
@@ -125,7 +124,7 @@ class GatewayProtocol(asyncio.Protocol):
         self._stalled = None
         if self._exchange is not None:
             self._exchange.resume()
-        elif self._phase == Phase.HEAD and self._buffer:
+        elif self._phase == HEAD and self._buffer:
             self._resume_reading()
             self._advance()
 
@@ -155,14 +154,14 @@ class GatewayProtocol(asyncio.Protocol):
     def _step(self) -> bool:
         """Take one piece; False when nothing more can be taken now."""
         phase = self._phase
-        if phase == Phase.HEAD:
+        if phase == HEAD:
             # A caller who does not take its answers gets no more of them made.
             return self._stalled is None and self._read_head()
-        if phase == Phase.BODY and self._exchange is not None:
+        if phase == BODY and self._exchange is not None:
             return self._read_body()
-        if phase == Phase.DISCARD:
+        if phase == DISCARD:
             return self._discard()
-        if phase == Phase.LINGER:
+        if phase == LINGER:
             self._throw_away()
         return False
 
@@ -187,7 +186,7 @@ class GatewayProtocol(asyncio.Protocol):
         request = runtime.head(heads.method, heads.target, heads.fields, self._peer, heads.minor)
         answer = self._answer = Answer(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None
-        self._phase = Phase.BODY  # for all that is known yet: what follows may have to be read over
+        self._phase = BODY  # for all that is known yet: what follows may have to be read over
         try:
             self._left, self._chunked = heads.framing(request)
             if heads.method == b"CONNECT":
@@ -198,7 +197,7 @@ class GatewayProtocol(asyncio.Protocol):
             answer.refuse(refusal)
             return
         has_body = self._chunked or self._left > 0
-        self._phase = Phase.BODY if has_body else Phase.WAIT
+        self._phase = BODY if has_body else WAIT
         self._wants_continue = has_body and _wants_continue(request)
         decision = runtime.gate.admit(request)
         if isinstance(decision, Waiting):
@@ -229,7 +228,7 @@ class GatewayProtocol(asyncio.Protocol):
         except Refusal as refusal:
             answer.refuse(refusal)
             return
-        if self._phase == Phase.BODY:
+        if self._phase == BODY:
             self._expect_body(answer)
         elif decision.route.upstream is None:
             self._exchange.end_body()
@@ -262,6 +261,7 @@ class GatewayProtocol(asyncio.Protocol):
     def _read_chunks(self, data: bytes, answer: Answer) -> bool:
         try:
             self._heads.feed_body(data)
+            self._hand_over(answer)
         except Refusal as refusal:
             answer.close_after = True
             exchange, self._exchange = self._exchange, None
@@ -278,19 +278,25 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _body_piece(self, data: bytes) -> None:
         """A piece of a chunked body, from the parser."""
-        if self._exchange is not None and self._answer is not None:
-            self._answer.received += len(data)
+        self._pieces.append(data)
+
+    def _hand_over(self, answer: Answer) -> None:
+        """The pieces of one read as one: a thousand chunks of a byte would be a thousand writes."""
+        pieces, self._pieces = self._pieces, []
+        if pieces and self._exchange is not None:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            answer.received += len(data)
             self._exchange.write(data)
 
     def _body_complete(self) -> None:
-        self._phase = Phase.WAIT
+        self._phase = WAIT
         self._deadline = None
         if self._exchange is not None:
             self._exchange.end_body()
 
     def pause_upload(self) -> None:
         """The upstream is slow: the caller's silence from now on is our doing."""
-        if self._phase == Phase.BODY and not self._upload_paused:
+        if self._phase == BODY and not self._upload_paused:
             self._upload_paused = True
             self._deadline = None
             self.transport.pause_reading()
@@ -305,7 +311,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def tunnel(self, answer: Answer, upstream: asyncio.Transport, early: bytes) -> None:
         """Both sides have switched to WebSocket: from here on their bytes do not pass through this object."""
-        self._phase = Phase.TUNNEL
+        self._phase = TUNNEL
         self._exchange = self._stalled = self._deadline = None
         sent, self._buffer = self._buffer, b""
         self._tunnel = Tunnel(self.loop, self._tunnel_ended)
@@ -338,7 +344,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def must_close_after(self, refusal: Refusal) -> bool:
         """Whether a refusal ends the connection: a body that nobody reads is on its way, or the framing is in doubt."""
-        return self._phase == Phase.BODY and (self._chunked or self._left > _HELD or self._wants_continue)
+        return self._phase == BODY and (self._chunked or self._left > _HELD or self._wants_continue)
 
     def reset_on_close(self) -> None:
         sock = self.transport.get_extra_info("socket")
@@ -358,10 +364,10 @@ class GatewayProtocol(asyncio.Protocol):
             if exchange is not None:
                 exchange.cancel()
             self.transport.abort()
-        elif self._phase == Phase.BODY:
+        elif self._phase == BODY:
             self._answered_early(answer, exchange)
         elif answer.close_after or answer.short or self.draining:
-            self._phase = Phase.LINGER
+            self._phase = LINGER
             self.transport.close()
         else:
             self._next()
@@ -374,7 +380,7 @@ class GatewayProtocol(asyncio.Protocol):
         if answer.close_after or self._chunked or self._left > _HELD:
             self._linger()
         else:
-            self._phase = Phase.DISCARD
+            self._phase = DISCARD
             self._deadline = self.runtime.ticker.after(_LINGER)
             self._resume_reading()
             self._advance()
@@ -388,7 +394,7 @@ class GatewayProtocol(asyncio.Protocol):
         return True
 
     def _linger(self) -> None:
-        self._phase = Phase.LINGER
+        self._phase = LINGER
         self._buffer = b""
         if self._chunked:
             self._left = _LINGERED
@@ -413,7 +419,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _next(self) -> None:
         """Ready for the next request; what of it has come already is read now."""
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._deadline = self.runtime.ticker.after(self.runtime.server.keep_alive)
         if self.draining:
             self.transport.close()
@@ -426,7 +432,7 @@ class GatewayProtocol(asyncio.Protocol):
         heads = self._heads
         request = self.runtime.head(heads.method, heads.target, [], self._peer, 1)
         self._answer = Answer(self, request, monotonic(), True)
-        self._phase = Phase.BODY
+        self._phase = BODY
         self._left, self._chunked = 0, False
         self._answer.refuse(refusal)
 
@@ -439,9 +445,9 @@ class GatewayProtocol(asyncio.Protocol):
         if self._deadline is None or now < self._deadline:
             return
         self._deadline = None
-        if self._phase == Phase.HEAD and self._heads.begun:
+        if self._phase == HEAD and self._heads.begun:
             self._refuse_early(Refusal("request_timeout", "the head was not complete in time"))
-        elif self._phase == Phase.BODY and self._answer is not None and not self._answer.done:
+        elif self._phase == BODY and self._answer is not None and not self._answer.done:
             exchange, self._exchange = self._exchange, None
             if exchange is not None:
                 exchange.cancel()

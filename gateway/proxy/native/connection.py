@@ -12,7 +12,6 @@ connection on which anything stands that should not is closed instead of reused:
 
 import asyncio
 import contextlib
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
@@ -32,16 +31,15 @@ BYPASS_ABOVE: Final = 65536
 _FAILING: Final = frozenset((502, 503, 504))
 
 
-class Phase(IntEnum):
-    """Where the connection stands."""
-
-    IDLE = 0
-    HEAD = 1
-    BODY = 2
-    RAW = 3
-    CLOSE = 4
-    COMPLETE = 5
-    SWITCHING = 6
+# Where a connection stands.
+# Plain module constants: looking up a member of an Enum costs as much as parsing a header field.
+IDLE: Final = 0
+HEAD: Final = 1
+BODY: Final = 2
+RAW: Final = 3
+CLOSE: Final = 4
+COMPLETE: Final = 5
+SWITCHING: Final = 6
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -51,7 +49,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._exchange: NativeExchange | None = None
-        self._phase = Phase.IDLE
+        self._phase = IDLE
         self._parser: httptools.HttpResponseParser | None = None
         self._head = ResponseHead()
         self._seen = 0  # bytes of the current response head so far
@@ -61,6 +59,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._deadline: float | None = None
         self._streaming = False
         self._upload_paused = False
+        self._pieces: list[bytes] = []  # of the body, from one read
         self.idle_since = 0.0
 
     # ---- asyncio.Protocol
@@ -77,21 +76,23 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()  # bytes that nobody asked for: whatever they are, they are no answer to the next request
             return
         downstream = exchange.downstream
-        if self._phase >= Phase.BODY:
+        if self._phase >= BODY:
             self._deadline = None if self._streaming else self._pool.ticker.after(self._idle_timeout)
-        if self._phase == Phase.RAW:
+        if self._phase == RAW:
             self._pass_on(exchange, data)
         else:
             self._parse(exchange, data)
-        if self._phase == Phase.COMPLETE:
+            if self._pieces:
+                self._hand_over(exchange)
+        if self._phase == COMPLETE:
             self._finish(exchange)
-        elif self._phase != Phase.SWITCHING:
+        elif self._phase != SWITCHING:
             downstream.flush()
 
     def eof_received(self) -> bool:
         exchange = self._exchange
         self._reusable = False
-        if exchange is not None and self._phase == Phase.CLOSE:
+        if exchange is not None and self._phase == CLOSE:
             self._finish(exchange)
         return False
 
@@ -122,7 +123,7 @@ class UpstreamConnection(asyncio.Protocol):
         assert self._transport is not None
         exchange.connection = self
         self._exchange = exchange
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._seen = 0
         self._streaming = self._upload_paused = False
         if self._parser is None:
@@ -144,7 +145,7 @@ class UpstreamConnection(asyncio.Protocol):
         assert self._exchange is not None and self._transport is not None
         self._exchange.body_sent = True
         if self._exchange.request.length is None:
-            self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self._transport.write(data)
 
@@ -156,7 +157,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._await_answer(self._exchange, self._pool.ticker.after(0))
 
     def _await_answer(self, exchange: NativeExchange, now: float) -> None:
-        if self._phase == Phase.HEAD:
+        if self._phase == HEAD:
             timeout = exchange.request.response_timeout
             self._deadline = None if timeout is None else now + timeout
 
@@ -174,7 +175,7 @@ class UpstreamConnection(asyncio.Protocol):
     # ---- the response, as llhttp calls back
 
     def on_message_begin(self) -> None:
-        if self._phase == Phase.COMPLETE:
+        if self._phase == COMPLETE:
             self._reusable = False  # a second response to one request
         self._head = ResponseHead()
 
@@ -182,14 +183,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._head.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase == Phase.HEAD:
+        if self._phase == HEAD:
             self._head.add(name, value)
-        elif self._phase == Phase.BODY:
+        elif self._phase == BODY:
             self._head.add_trailer(name, value)
 
     def on_headers_complete(self) -> None:
         exchange, parser, head = self._exchange, self._parser, self._head
-        if self._phase != Phase.HEAD or exchange is None or parser is None:
+        if self._phase != HEAD or exchange is None or parser is None:
             return
         status = parser.get_status_code()
         head.check(status, parser.get_http_version(), self._pool.limits.max_head_size)
@@ -217,52 +218,52 @@ class UpstreamConnection(asyncio.Protocol):
             accept = exchange.request.accept
             if accept is None or field_value(self._head.fields, b"sec-websocket-accept") != accept:
                 raise ResponseFault("a switch of protocols that was not asked for")
-            self._phase = Phase.SWITCHING
+            self._phase = SWITCHING
 
     def on_body(self, data: bytes) -> None:
         exchange = self._exchange
-        if exchange is None or self._phase == Phase.COMPLETE:
+        if exchange is None or self._phase == COMPLETE:
             self._reusable = False  # a body where none may be
             return
         self._left -= len(data)
-        exchange.downstream.body(data)
+        self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        if self._phase in (Phase.BODY, Phase.CLOSE):
-            self._phase = Phase.COMPLETE
+        if self._phase in (BODY, CLOSE):
+            self._phase = COMPLETE
 
     # ---- framing
 
-    def _framed_as(self, exchange: NativeExchange, status: int) -> Phase:
+    def _framed_as(self, exchange: NativeExchange, status: int) -> int:
         """RFC 9112 6.3, in its order: what delimits the body of this response."""
         head = self._head
         if exchange.request.method == b"HEAD" or status in (204, 304):
             if status not in (204, 304):
                 self._reusable = False  # llhttp waits for a body that HEAD's answer does not have
-            return Phase.COMPLETE
+            return COMPLETE
         if head.chunked:
             # A Content-Length among the trailers frames nothing any more: it is dropped, not a reason to break off.
             if self._parser is not None:
                 self._parser.set_dangerous_leniencies(lenient_chunked_length=True)
-            return Phase.BODY
+            return BODY
         if head.length is None:
             self._reusable = False
-            return Phase.CLOSE
+            return CLOSE
         self._left = head.length
-        return Phase.BODY
+        return BODY
 
     def _parse(self, exchange: NativeExchange, data: bytes) -> None:
         assert self._parser is not None
-        heading = self._phase == Phase.HEAD
+        heading = self._phase == HEAD
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._phase == Phase.SWITCHING:
+            if self._phase == SWITCHING:
                 self._switch(exchange, data[upgrade.args[0] :])
                 return
             self._invalid(exchange, "an upgrade that was not asked for")
         except httptools.HttpParserError as error:
-            if self._phase == Phase.COMPLETE:
+            if self._phase == COMPLETE:
                 self._reusable = False  # the answer was whole; what follows it is not ours to understand
             else:
                 self._invalid(exchange, str(error.__context__ if error.__context__ else error))
@@ -280,13 +281,19 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.downstream.upgraded(self._head.fields, self._transport, early)
 
     def _after_head(self, exchange: NativeExchange, size: int) -> None:
-        if self._phase == Phase.HEAD:
+        if self._phase == HEAD:
             self._seen += size
             if self._seen > self._pool.limits.max_head_size:
                 self._invalid(exchange, f"a head of more than {self._pool.limits.max_head_size} bytes")
-        elif self._phase == Phase.BODY and not self._head.chunked and self._left > BYPASS_ABOVE:
-            self._phase = Phase.RAW
+        elif self._phase == BODY and not self._head.chunked and self._left > BYPASS_ABOVE:
+            self._phase = RAW
             self._parser = None
+
+    def _hand_over(self, exchange: NativeExchange) -> None:
+        """The pieces of one read as one: a thousand chunks of a byte would be a thousand writes."""
+        pieces, self._pieces = self._pieces, []
+        if self._exchange is exchange:
+            exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _pass_on(self, exchange: NativeExchange, data: bytes) -> None:
         """A body of known length, as it comes from the socket."""
@@ -296,7 +303,7 @@ class UpstreamConnection(asyncio.Protocol):
             data = data[: self._left]
         exchange.downstream.body(data)
         if self._left <= 0:
-            self._phase = Phase.COMPLETE
+            self._phase = COMPLETE
 
     # ---- the end
 
@@ -308,7 +315,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = None
         self._deadline = None
         self._served += 1
-        self._phase = Phase.IDLE
+        self._phase = IDLE
         exchange.connection = None
         exchange.deadline = None
         if exchange.paused:
@@ -324,11 +331,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _lost_under(self, exchange: NativeExchange, reason: str) -> None:
         """The connection died. One that gave no byte of an answer may have been stale: the request never arrived."""
-        silent = self._phase == Phase.HEAD and self._seen == 0
+        silent = self._phase == HEAD and self._seen == 0
         self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"), may_repeat=silent)
 
     def _fail(self, exchange: NativeExchange, refusal: Refusal, *, may_repeat: bool = False) -> None:
-        begun = self._phase > Phase.HEAD
+        begun = self._phase > HEAD
         stale = may_repeat and self._served > 0
         self._exchange = None
         exchange.connection = None
@@ -370,14 +377,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self._transport is not None:
             with contextlib.suppress(RuntimeError):  # the transport is closing
                 self._transport.pause_reading()
-        if self._phase >= Phase.BODY:
+        if self._phase >= BODY:
             self._deadline = None
 
     def resume_response(self) -> None:
         """Read on."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-        if self._phase >= Phase.BODY and not self._streaming:
+        if self._phase >= BODY and not self._streaming:
             self._deadline = self._pool.ticker.after(self._idle_timeout)
 
     def tick(self, now: float) -> None:

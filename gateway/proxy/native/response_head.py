@@ -37,6 +37,7 @@ _NOT_AS_TRAILER: Final = frozenset(
     )
 )
 _KNOWN_SPELLINGS: Final = 4096
+_PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 _CONNECTION_OPTIONS: Final = frozenset((b"close", b"keep-alive"))
 
 _spellings: dict[bytes, int] = {}
@@ -98,7 +99,7 @@ class ResponseHead:
             raise ResponseFault(f"a head of more than {max_size} bytes")
         if self._coding is not None:
             self._check_coding(version)
-        if self._named is not None:
+        if self._named is not None and self._named not in _PLAIN_CONNECTION:
             self._drop_named(self._named)
 
     def _check_coding(self, version: str) -> None:
