@@ -1,5 +1,6 @@
 """A. Nobody but the gateway says who the caller is."""
 
+import random
 from itertools import product
 
 import pytest
@@ -195,6 +196,50 @@ def test_no_malformed_line_smuggles_a_header(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, line: bytes
 ) -> None:
     refuses_unparsed(gateway, upstream, request("/api/x", fields=[user.line, line]))
+
+
+NAME_PIECES = [
+    "X",
+    "x",
+    "User",
+    "user",
+    "USER",
+    "Id",
+    "id",
+    "Email",
+    "Roles",
+    "Forwarded",
+    "For",
+    "Request",
+    "-",
+    "-",
+    "_",
+    ".",
+    "~",
+]
+VALUE_PIECES = ["root", "admin", ",", ";", " ", "\t", "\xff", '"', "0", ":", "X-User-Id: root"]
+
+
+def test_no_mixture_of_names_and_values_makes_an_identity(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
+    """Whatever lines come along, in whatever number: the upstream sees this user, once, or the request is refused."""
+    chance = random.Random(20260102)
+    served = 0
+    for _ in range(300):
+        lines: list[bytes] = []
+        for _ in range(chance.randint(1, 8)):
+            name = "".join(chance.choices(NAME_PIECES, k=chance.randint(1, 6)))
+            value = "".join(chance.choices(VALUE_PIECES, k=chance.randint(0, 4)))
+            lines.append(f"{name}: {value}".encode("latin-1"))
+        lines.insert(chance.randint(0, len(lines)), user.line)
+        upstream.requests.clear()
+        answer = gateway.ask(request("/api/x", fields=lines))
+        assert answer.status in (200, 400), (lines, answer)
+        for received in upstream.requests:
+            served += 1
+            says_only(received, user)
+    assert served > 100
 
 
 def test_values_of_identity_headers_are_ascii_and_encoded(

@@ -10,7 +10,7 @@ from tests.support.gateways import Town
 from tests.support.processes import Account, Gateway, command, write_configuration
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import Held, answer, early, response
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
 
@@ -251,6 +251,19 @@ def test_heimdall_3424_a_refused_request_is_refused_before_its_body(
             assert got.status == status
             assert got.interim == ()
     assert upstream.requests == []
+
+
+def test_CVE_2025_62727_a_monstrous_range_costs_nothing(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
+    """Own answers know no ranges; a proxied one is the upstream's affair, and its field goes on as it is."""
+    ranges = "bytes=" + ",".join(f"{n}-" for n in range(2500))
+    with within(1.0):
+        assert gateway.get("/auth/me", user.line, f"Range: {ranges}").status == 200
+        assert gateway.get("/.well-known/jwks.json", f"Range: {ranges}").status == 200
+        assert passes(gateway, upstream, request("/public/x", fields=[f"Range: {ranges}"])).values("range") == [
+            ranges.encode()
+        ]
 
 
 # ---- CVE-2022-24797, CVE-2020-11710, CVE-2020-13945, CVE-2022-24112: nothing inside is open to the outside

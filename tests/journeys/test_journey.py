@@ -91,6 +91,24 @@ def test_a_password_change_ends_every_other_session(deployment: Deployment, upst
         assert upstream.requests[-1].seen_as("x-user-id") == []
 
 
+def test_logout_ends_this_session_and_logout_all_every_one(deployment: Deployment, upstream: RecordingUpstream) -> None:
+    first = deployment.first.newcomer()
+    second, third = (deployment.second.login(first.email) for _ in range(2))
+    for gateway in deployment.all:
+        for account in (first, second, third):
+            call(gateway, upstream, account)
+    assert deployment.first.post("/auth/logout", b"", first.line).status == 204
+    done = time.monotonic()
+    soon(deployment, done, lambda gateway: refused(gateway, first) == (401, "token_revoked"))
+    for gateway in deployment.all:
+        call(gateway, upstream, second)
+    assert deployment.second.post("/auth/logout-all", b"", second.line).status == 204
+    done = time.monotonic()
+    for account in (second, third):
+        soon(deployment, done, lambda gateway, account=account: refused(gateway, account) == (401, "token_revoked"))  # type: ignore[misc]
+    call(deployment.first, upstream, deployment.second.login(first.email))
+
+
 def test_a_disabled_user_is_refused_on_every_replica(deployment: Deployment, upstream: RecordingUpstream) -> None:
     """Within 100 ms of the command's end while Redis is up; without Redis within the cache's limit."""
     account = deployment.first.newcomer()
