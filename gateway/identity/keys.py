@@ -174,15 +174,13 @@ class KeyRing:
 
 
 def _in_words(key: PublicKey | bytes) -> str:
-    match key:
-        case bytes():
-            return f"a secret of {len(key)} bytes"
-        case rsa.RSAPublicKey():
-            return f"an RSA key of {key.key_size} bits"
-        case ec.EllipticCurvePublicKey():
-            return f"an elliptic curve key on {key.curve.name}"
-        case ed25519.Ed25519PublicKey():
-            return "an Ed25519 key"
+    if isinstance(key, bytes):
+        return f"a secret of {len(key)} bytes"
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"an RSA key of {key.key_size} bits"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"an elliptic curve key on {key.curve.name}"
+    return "an Ed25519 key"
 
 
 def _private_key(pem: bytes) -> PrivateKey:

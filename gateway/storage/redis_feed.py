@@ -64,8 +64,8 @@ class RedisFeed:
     async def open(self, listener: ChangeListener) -> None:
         """Tell `listener` of changes from now on. Returns when the first attempt to hear of them is over."""
         self._listener = listener
-        connection = await self._attempt()
-        self._follower = asyncio.get_running_loop().create_task(self._follow(connection))
+        connection = await self._attempt(listener)
+        self._follower = asyncio.get_running_loop().create_task(self._follow(listener, connection))
 
     async def close(self) -> None:
         """Stop listening, and try once more to tell what is still to be told."""
@@ -105,83 +105,78 @@ class RedisFeed:
         """Deliver what there is to deliver, if nobody is at it already."""
         if self._courier is None and self._undelivered and self._link.available:
             self._courier = asyncio.get_running_loop().create_task(self._deliver())
-            self._courier.add_done_callback(self._courier_is_back)
-
-    def _courier_is_back(self, _: asyncio.Task[None]) -> None:
-        self._courier = None
 
     async def _deliver(self) -> None:
-        while self._undelivered and self._link.available:
-            batch = dict(islice(self._undelivered.items(), _AT_A_TIME))
-            oldest = self._records.clock() - self._records.ttl
-            try:
-                await self._records.store([change.write for change in batch.values() if change.write.asked_at > oldest])
-            except StorageUnavailable:
-                break
-            for user_id, change in batch.items():
+        try:
+            while self._undelivered and self._link.available:
+                await self._deliver_some()
+        except StorageUnavailable:
+            pass  # it is tried again when Redis is back, and once a second
+        finally:
+            # In the same step as the last look at what is undelivered: whoever adds to it now sends another courier.
+            self._courier = None
+            for change in self._undelivered.values():
                 _resolve(change)
-                if self._undelivered.get(user_id) is change:
-                    del self._undelivered[user_id]
-        for change in self._undelivered.values():
+
+    async def _deliver_some(self) -> None:
+        batch = dict(islice(self._undelivered.items(), _AT_A_TIME))
+        oldest = self._records.clock() - self._records.ttl
+        await self._records.store([change.write for change in batch.values() if change.write.asked_at > oldest])
+        for user_id, change in batch.items():
             _resolve(change)
+            if self._undelivered.get(user_id) is change:  # and has not changed again meanwhile
+                del self._undelivered[user_id]
 
     # ---- listening
 
-    async def _follow(self, connection: Connection | None) -> None:
+    async def _follow(self, listener: ChangeListener, connection: Connection | None) -> None:
         while True:
             if connection is not None:
                 try:
-                    await self._listen(connection)
+                    await self._listen(listener, connection)
                 except ERRORS as error:
                     log.warning("changes made elsewhere do not arrive (%s): no copy is used", type(error).__name__)
                 except Exception:
                     log.exception("a change made elsewhere could not be followed: no copy is used")
                 finally:
-                    self._lose()
+                    self._connected = False
+                    self._missed = True
+                    listener.flush()
                     await disconnect(connection)
             await asyncio.sleep(RETRY)
-            connection = await self._attempt()
+            connection = await self._attempt(listener)
 
-    async def _attempt(self) -> Connection | None:
+    async def _attempt(self, listener: ChangeListener) -> Connection | None:
         try:
             connection = await self._link.subscribe(CHANNEL)
         except StorageUnavailable:
             self._missed = True
             return None
-        if self._missed and self._listener is not None:
+        if self._missed:
             # Before the first message that counts: what was read up to here may be older than a change we missed.
-            self._listener.flush()
+            listener.flush()
         self._connected = True
         return connection
 
-    def _lose(self) -> None:
-        self._connected = False
-        self._missed = True
-        if self._listener is not None:
-            self._listener.flush()
-
-    async def _listen(self, connection: Connection) -> None:
+    async def _listen(self, listener: ChangeListener, connection: Connection) -> None:
         """Hand on what arrives until nothing arrives any more. Raises what the driver raises, TimeoutError at last."""
         while True:
             reply = await connection.read_response(timeout=QUIET)
             if reply is None:
                 await connection.send_command("PING")
                 reply = await _awaited(connection)
-            self._receive(reply)
+            match reply:
+                case [b"message", _, bytes(message)]:
+                    _obey(message, listener)
 
-    def _receive(self, reply: Any) -> None:
-        match reply:
-            case [b"message", _, bytes(message)]:
-                self._obey(message)
 
-    def _obey(self, message: bytes) -> None:
-        assert self._listener is not None
-        match _parsed(message):
-            case ["forget", str(user_id), int() | None as version]:
-                self._listener.forget(user_id, version)
-            case _:
-                # From a newer gateway, or from a stranger: something changed, and what it was is not known here.
-                self._listener.flush()
+def _obey(message: bytes, listener: ChangeListener) -> None:
+    match _parsed(message):
+        case ["forget", str(user_id), int() | None as version]:
+            listener.forget(user_id, version)
+        case _:
+            # From a newer gateway, or from a stranger: something changed, and what it was is not known here.
+            listener.flush()
 
 
 def _later(one: UserRecord | None, other: UserRecord | None) -> UserRecord | None:

@@ -8,8 +8,9 @@ import pytest
 
 from gateway.errors import StorageUnavailable
 from gateway.identity.directory import ABSENT, NEGATIVE_TTL, Directory, LocalFeed
-from gateway.identity.principals import Principal
+from gateway.identity.principals import Principal, PrincipalFactory
 from gateway.identity.records import Claims, UserRecord
+from gateway.settings.model import IdentitySettings
 from tests.identity.stores import Clock, MemoryStore, directory_of, record, settle
 
 
@@ -314,6 +315,15 @@ async def test_an_overtaken_reader_that_comes_last_overwrites_nothing() -> None:
     slow.set()
     await early
     assert directory.cached("u1") is after
+
+
+async def test_other_rules_for_roles_count_for_those_who_are_known_already() -> None:
+    store = MemoryStore(record())
+    directory = directory_of(store)
+    assert (await found(directory)).roles == {"user"}
+    directory.renew(PrincipalFactory(IdentitySettings(), lambda roles: roles | {"implied"}))
+    assert directory.cached("u1") is None
+    assert (await found(directory)).roles == {"user", "implied"}
 
 
 # ---- the shared cache and the feed

@@ -220,6 +220,12 @@ async def test_a_subscription_that_cannot_be_had_is_an_outage(valkey: ValkeyServ
             await link.subscribe("channel")
 
 
+async def test_a_subscription_to_a_cluster_that_is_not_there_is_an_outage() -> None:
+    async with linked("redis+cluster://127.0.0.1:1") as link:
+        with pytest.raises(StorageUnavailable):
+            await link.subscribe("channel")
+
+
 async def test_a_subscription_receives_what_is_published(shared_valkey: ValkeyServer) -> None:
     async with linked(shared_valkey.url) as link:
         connection = await link.subscribe("channel")

@@ -52,7 +52,7 @@ async def test_a_cluster_is_shared_like_one_server(cluster: list[ValkeyServer]) 
     users = [record(f"u{number}") for number in range(60)]
     store = MemoryStore(*users)
     async with replicas(store, url, count=3) as some:
-        assert all(replica.whole for replica in some)
+        await until(lambda: all(replica.whole for replica in some))
         await asyncio.gather(*(some[0].found(user.id) for user in users))
         await until(lambda: sum(node.client().dbsize() for node in cluster) == 60)
         assert min(node.client().dbsize() for node in cluster) > 5
@@ -74,6 +74,7 @@ async def test_a_cluster_that_loses_a_node_lets_nobody_in_who_was_shut_out(clust
     users = [record(f"u{number}") for number in range(20)]
     store = MemoryStore(*users)
     async with replicas(store, url) as (one, other):
+        await until(lambda: one.whole and other.whole)
         for user in users:
             await one.found(user.id)
             await other.found(user.id)
@@ -97,7 +98,7 @@ async def test_sentinels_lead_to_the_server_and_to_the_one_that_takes_its_place(
         store = MemoryStore(record())
         url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/mymaster/0"
         async with replicas(store, url) as (one, other):
-            assert one.whole and other.whole
+            await until(lambda: one.whole and other.whole)
             await one.found()
             await other.found()
             await one.change(roles=frozenset(["before"]))
@@ -146,7 +147,7 @@ async def test_a_server_with_tls_is_spoken_to_if_its_certificate_is_good(
     store = MemoryStore(record())
     async with tls_in_front_of(shared_valkey, authority) as port:
         async with replicas(store, f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/ca.pem") as (one, other):
-            assert one.whole and other.whole
+            await until(lambda: one.whole and other.whole)
             await other.found()
             await one.change(is_active=False)
             assert not (await other.found()).is_active

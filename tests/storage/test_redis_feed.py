@@ -141,6 +141,17 @@ async def test_changes_of_one_user_at_the_same_moment_are_all_told_of_before_the
     assert at.feed.undelivered == 0
 
 
+async def test_a_user_who_changes_again_while_the_last_change_is_told_is_told_of_again(at: Post) -> None:
+    for version in range(1, 40, 2):
+        first = asyncio.create_task(at.feed.announce("u1", record(version=version)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the first one is on its way
+        await at.feed.announce("u1", record(version=version + 1))
+        await first
+        assert await at.kept() == record(version=version + 1)
+        assert at.feed.undelivered == 0
+
+
 async def test_nobody_waits_longer_than_250_ms_for_changes_to_be_told(valkey: ValkeyServer) -> None:
     async with post(valkey.url) as at:
         valkey.pause()
@@ -219,6 +230,18 @@ async def test_closing_gives_up_on_a_hung_server(valkey: ValkeyServer) -> None:
     await at.close()
     assert time.monotonic() - started < 1.2
     await announcing
+
+
+async def test_a_change_made_while_the_last_one_is_just_told_does_not_wait_for_the_next_occasion(at: Post) -> None:
+    for version in range(1, 60):
+        telling = asyncio.create_task(at.feed.announce("u1", record(version=version)))
+        for _ in range(version):  # meet the courier at every step of its way home
+            await asyncio.sleep(0)
+        started = time.monotonic()
+        await at.feed.announce("u2", record("u2", version=version))
+        assert time.monotonic() - started < 0.15
+        assert await at.kept("u2") == record("u2", version=version)
+        await telling
 
 
 # ---- listening
