@@ -1,12 +1,14 @@
 """What crosses from deciding to doing: the request as it was read, and the one frozen value that says it may pass."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gateway.identity.principals import Principal
 from gateway.identity.records import Claims
+from gateway.policy.cors import without_cors
 from gateway.policy.route import Route
 from gateway.wire.addresses import TrustedProxies
-from gateway.wire.fields import RequestFields
+from gateway.wire.fields import Field, RequestFields
 from gateway.wire.forwarded import client_address
 from gateway.wire.paths import Target
 from gateway.wire.request_ids import acceptable_request_id
@@ -14,15 +16,20 @@ from gateway.wire.request_ids import acceptable_request_id
 
 class Peer:
     """The other end of one connection: its address ("" where there is none), the scheme it speaks, and whether it is a
-    proxy whose X-Forwarded-* are believed. Made once for each connection."""
+    proxy whose X-Forwarded-* are believed. `forwarded` are the lines by which an upstream is told of it where it is
+    none. Made once for each connection."""
 
-    __slots__ = ("address", "proxies", "scheme", "trusted")
+    __slots__ = ("address", "forwarded", "proxies", "scheme", "trusted")
 
     def __init__(self, address: str, scheme: str, proxies: TrustedProxies) -> None:
         self.address = address
         self.scheme = scheme
         self.proxies = proxies
         self.trusted = proxies.trusts(address)
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
+            address.encode("ascii", "replace"),
+            scheme.encode("ascii"),
+        )
 
 
 class RequestHead:
@@ -59,7 +66,8 @@ class Admission(NamedTuple):
     """The request may pass: on which route, to which canonical target, on whose behalf.
 
     `principal` is None for an anonymous caller, and always on routes with `auth: none`. `claims` are those of the
-    token that was presented and accepted.
+    token that was presented and accepted. `response_fields` are added to whatever the answer is; there are none on a
+    plain route.
     """
 
     route: Route
@@ -68,13 +76,32 @@ class Admission(NamedTuple):
     principal: Principal | None
     claims: Claims | None
     request: RequestHead
+    response_fields: tuple[Field, ...] = ()
+
+    def response_head(self, fields: Sequence[Field]) -> list[Field]:
+        """The fields of the answer, made of those of the upstream's or of a refusal."""
+        kept = fields if self.route.cors is None else without_cors(fields)
+        return [*kept, *self.response_fields]
+
+
+class Answered(NamedTuple):
+    """The gate has answered the request itself: a status without a body, and its fields."""
+
+    route: Route
+    status: int
+    fields: tuple[Field, ...]
 
 
 class Waiting(NamedTuple):
-    """The decision needs a user record that is not at hand: `Gate.conclude` asks for it, and may wait for a store."""
+    """The decision needs a user record that is not at hand, or a count that replicas share: `Gate.conclude` asks for
+    it, and may wait for a store.
+
+    `admitted` is what it will be if only the count is missing; without it, `claims` say whose record is.
+    """
 
     route: Route
     captures: tuple[tuple[str, bytes], ...]
     target: Target
-    claims: Claims
+    claims: Claims | None
     request: RequestHead
+    admitted: Admission | None = None

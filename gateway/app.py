@@ -27,6 +27,7 @@ from gateway.gate import Gate
 from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
 from gateway.identity.tokens import Tokens
+from gateway.limits.limits import Limits
 from gateway.operations.endpoints import Readiness, operation_endpoints
 from gateway.operations.events import EventHandler, Failures
 from gateway.operations.observer import Observer
@@ -90,6 +91,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
                 policy=policy,
                 tokens=tokens,
                 directory=stores.directory,
+                limits=Limits(policy.routes, shared=stores.buckets),
                 relaxed=settings.server.paths == "relaxed",
             ),
             proxy=proxy,

@@ -12,8 +12,9 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.admission import Admission, Peer, RequestHead, Waiting
+from gateway.admission import Admission, Answered, Peer, RequestHead, Waiting
 from gateway.errors import Refusal
+from gateway.gate import Decision
 from gateway.own_scope import own_scope
 from gateway.proxy.exchange import Exchange, Field
 from gateway.responses import NO_STORE, problem_body, problem_fields
@@ -52,11 +53,14 @@ class GateMiddleware:
         request = _request_head(runtime, scope)
         request.websocket = websocket
         answer = AsgiAnswer(runtime, request)
-        decision: Admission | Waiting | Refusal = _unreadable(scope, request) or gate.admit(request)
+        decision: Decision | Waiting = _unreadable(scope, request) or gate.admit(request)
         if isinstance(decision, Waiting):
             decision = await gate.conclude(decision)
+        assert not isinstance(decision, Waiting)
         if isinstance(decision, Refusal):
             await answer.send_refusal(decision, send, scope)
+        elif isinstance(decision, Answered):
+            await answer.give(decision, send)
         elif decision.route.upstream is None:
             await self._own(decision, answer, scope, receive, send)
         else:
@@ -107,6 +111,9 @@ class AsgiAnswer:
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
         self.status = status
+        assert self.admission is not None
+        if self.admission.response_fields:
+            fields = self.admission.response_head(fields)
         if status in (204, 304):
             # ASGI servers count the body against the length, and would wait for one that does not come.
             fields = [field for field in fields if field[0].lower() != b"content-length"]
@@ -291,8 +298,9 @@ class AsgiAnswer:
         self.status, self.code, self.route = refusal.status, refusal.code, refusal.route or ""
         body = problem_body(refusal, self._request.request_id)
         fields = [*problem_fields(refusal, self._request.request_id), (b"content-length", b"%d" % len(body))]
-        if self._request.fields.content_length or self._request.fields.transfer_encoding:
-            fields.append((b"connection", b"close"))  # there may be a body on its way that nobody reads
+        if self.admission is not None:
+            fields = self.admission.response_head(fields)
+        fields += self._closing()
         kind = "http.response"
         if scope is not None and scope["type"] == "websocket":
             if "websocket.http.response" not in scope.get("extensions", {}):
@@ -304,6 +312,19 @@ class AsgiAnswer:
         self.sent = len(body)
         if self.admission is None:
             self.finished()
+
+    async def give(self, answered: Answered, send: Send) -> None:
+        """What the gate has answered itself."""
+        self.status, self.route = answered.status, answered.route.name
+        fields = [*answered.fields, *self._closing()]
+        await send({"type": "http.response.start", "status": answered.status, "headers": fields})
+        await send({"type": "http.response.body", "body": b""})
+        self.finished()
+
+    def _closing(self) -> list[Field]:
+        """There may be a body on its way that nobody reads."""
+        fields = self._request.fields
+        return [(b"connection", b"close")] if fields.content_length or fields.transfer_encoding else []
 
     def observed(self, send: Send) -> Send:
         """`send`, with the status and the size taken down for the log."""

@@ -78,6 +78,7 @@ class Refusal(GatewayError):
     secret; `reason` is for the log only. `retry_after` is in seconds. `allow` is the value of a 405's Allow header.
     `presented` says that a credential came with the request, so that a 401 names `invalid_token` (RFC 6750 3.1:
     a request without any credential must not be told an error code). `route` is the name of the route that refused.
+    `headers` are fields that the answer carries beside those of every error.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Refusal(GatewayError):
         allow: str | None = None,
         fields: Sequence[FieldError] = (),
         route: str | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(code, reason)
         self.code = code
@@ -102,6 +104,7 @@ class Refusal(GatewayError):
         self.allow = allow
         self.fields = tuple(fields)
         self.route = route
+        self.headers = tuple(headers)
 
     @property
     def title(self) -> str:

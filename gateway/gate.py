@@ -1,10 +1,12 @@
 """The gate. Start reading here: this is the way of every request, from its raw head to a decision.
 
-    path ─▶ host ─▶ route ─▶ method ─▶ credential ─▶ user ─▶ roles ─▶ Admission
+    path ─▶ host ─▶ route ─▶ method ─▶ credential ─▶ user ─▶ roles ─▶ limit ─▶ Admission
+                      └─▶ a preflight is answered
 
 Both faces of the gateway, its own endpoints and the proxy go through `admit`; nothing behind it looks at a path, a
-token or a role again. A decision is a value: an Admission, or the Refusal that says why not. Where the user record is
-not at hand the answer is Waiting, and `conclude` goes the rest of the way once a store has answered.
+token or a role again. A decision is a value: an Admission, the Refusal that says why not, or Answered for what a
+browser asks beforehand. Where the user record or a shared count is not at hand the answer is Waiting, and `conclude`
+goes the rest of the way once a store has answered.
 
 Closed unless argued: whatever goes wrong on the way to a decision is a refusal.
 """
@@ -12,33 +14,38 @@ Closed unless argued: whatever goes wrong on the way to a decision is a refusal.
 import logging
 from typing import Final
 
-from gateway.admission import Admission, RequestHead, Waiting
+from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.directory import Absent, Directory
 from gateway.identity.principals import Principal
 from gateway.identity.records import Claims
 from gateway.identity.tokens import Tokens
+from gateway.limits.limits import Count, Limits
+from gateway.policy.cors import origin_allowed, origin_of, preflight_of
 from gateway.policy.decide import authorize
 from gateway.policy.matcher import Policy
+from gateway.policy.route import Route
 from gateway.wire.bearer import bearer_credential
-from gateway.wire.fields import RequestFields
+from gateway.wire.fields import Field, RequestFields
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import Target, canonical_target
-from gateway.wire.websocket import credential_in_protocols, offered_protocols
+from gateway.wire.websocket import offered_protocols
 
-Decision = Admission | Refusal
+Decision = Admission | Refusal | Answered
 
 log: Final = logging.getLogger("gateway.gate")
 
 
 class Gate:
-    """Decides on requests. `relaxed` is `server.paths: relaxed`."""
+    """Decides on requests. `limits` are those of the policy's routes, `relaxed` is `server.paths: relaxed`."""
 
-    def __init__(self, *, policy: Policy, tokens: Tokens, directory: Directory, relaxed: bool) -> None:
+    def __init__(self, *, policy: Policy, tokens: Tokens, directory: Directory, limits: Limits, relaxed: bool) -> None:
         self._policy = policy
         self._tokens = tokens
         self._directory = directory
+        self.limits = limits
         self._relaxed = relaxed
+        self._has_pages = any(route.cors is not None for route in policy.routes)
 
     def admit(self, request: RequestHead) -> Decision | Waiting:
         """Decide without waiting for anything; Waiting where a store must be asked first."""
@@ -46,48 +53,73 @@ class Gate:
         try:
             target = canonical_target(request.target, relaxed=self._relaxed)
             host = _host(request, target)
+            if self._has_pages and request.method == b"OPTIONS":
+                answered = self._preflight(host, target, request)
+                if answered is not None:
+                    return answered
             route, captures = self._policy.match(host, target, request.method)
-            if request.websocket and not route.websocket:
-                raise Refusal("websocket_not_allowed")
-            if route.authentication == "none":
-                return Admission(route, captures, target, None, None, request)
-            claims = self._claims(request, optional=route.authentication == "optional")
+            if request.websocket:
+                _check_handshake(route, request)
+            claims = None
+            if route.authentication != "none":
+                claims = self._claims(request, optional=route.authentication == "optional")
             if claims is None:
-                return Admission(route, captures, target, None, None, request)
+                admission = Admission(route, captures, target, None, None, request)
+                return admission if route.is_plain else self._count(admission)
             waiting = Waiting(route, captures, target, claims, request)
             principal = self._directory.cached(claims.subject)
-            return waiting if principal is None else self._judge(waiting, principal)
+            if principal is None:
+                return waiting
+            decision = self._judge(waiting, principal)
+            return decision if route.is_plain else self._finish(decision, route, request)
         except Refusal as refusal:
-            refusal.route = None if route is None else route.name
-            return refusal
+            return refusal if route is None else _refused(refusal, route, request)
         except Exception:
             log.exception("deciding failed: refused")
             return Refusal("internal_error")
 
     async def conclude(self, waiting: Waiting) -> Decision:
-        """Ask the stores for the user and decide. Stores that are out: 503, never a 200 on a guess."""
+        """Ask the stores for what is missing and decide. Stores that are out: 503, never a 200 on a guess; where only
+        the count is theirs, this process counts."""
         try:
-            return self._judge(waiting, await self._directory.principal(waiting.claims.subject))
-        except StorageUnavailable as error:
-            return Refusal("storage_unavailable", str(error), route=waiting.route.name)
+            admitted = waiting.admitted
+            if admitted is None:
+                decision = self._finish(await self._looked_up(waiting), waiting.route, waiting.request)
+                if not isinstance(decision, Waiting):
+                    return decision
+                admitted = decision.admitted
+            assert admitted is not None
+            return await self._count_shared(admitted)
         except Exception:
             log.exception("deciding failed: refused")
             return Refusal("internal_error")
 
     def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
         """Whether an admission still holds, for what lasts longer than a request: None where it does."""
-        route, captures, target, principal, claims, request = admission
-        if principal is None or claims is None:
+        claims = admission.claims
+        if admission.principal is None or claims is None:
             return None
         if self._tokens.is_over(claims):
-            return Refusal("token_expired", presented=True, route=route.name)
-        waiting = Waiting(route, captures, target, claims, request)
+            return Refusal("token_expired", presented=True, route=admission.route.name)
+        waiting = Waiting(admission.route, admission.captures, admission.target, claims, admission.request)
         known = self._directory.cached(claims.subject)
         return waiting if known is None else _no_more(self._judge(waiting, known))
 
     async def reconclude(self, waiting: Waiting) -> Refusal | None:
         """The same, with the stores asked: Refusal `storage_unavailable` where they do not know."""
-        return _no_more(await self.conclude(waiting))
+        try:
+            return _no_more(await self._looked_up(waiting))
+        except Exception:
+            log.exception("deciding failed: refused")
+            return Refusal("internal_error")
+
+    async def _looked_up(self, waiting: Waiting) -> Admission | Refusal:
+        """User, then roles, with the stores asked for the user."""
+        assert waiting.claims is not None
+        try:
+            return self._judge(waiting, await self._directory.principal(waiting.claims.subject))
+        except StorageUnavailable as error:
+            return Refusal("storage_unavailable", str(error), route=waiting.route.name)
 
     def _claims(self, request: RequestHead, *, optional: bool) -> Claims | None:
         """The claims of the caller's credential; None is an anonymous caller, which only `optional` lets through."""
@@ -104,9 +136,10 @@ class Gate:
                 return None
             raise
 
-    def _judge(self, waiting: Waiting, principal: Principal | Absent | None) -> Decision:
+    def _judge(self, waiting: Waiting, principal: Principal | Absent | None) -> Admission | Refusal:
         """User, then roles. On an optional route a user who may not sign in is anonymous."""
-        route, captures, target, claims, request = waiting
+        route, captures, target, claims, request, _ = waiting
+        assert claims is not None
         refusal = self._directory.check(principal, claims)
         if refusal is not None:
             if route.authentication == "optional":
@@ -119,8 +152,76 @@ class Gate:
             return refusal
         return Admission(route, captures, target, principal, claims, request)
 
+    # ---- routes that are not plain
 
-def _no_more(decision: Decision) -> Refusal | None:
+    def _preflight(self, host: bytes | None, target: Target, request: RequestHead) -> Answered | Refusal | None:
+        """The answer to a page that asks beforehand, about the route that its request would come to. It has no
+        credential yet, so nobody is asked for one, and it is not counted."""
+        preflight = preflight_of(request.fields.kept)
+        if preflight is None:
+            return None
+        try:
+            route = self._policy.match(host, target, preflight.method).route
+        except Refusal:
+            return None  # nothing is served by that method: OPTIONS is judged like any other
+        if route.cors is None:
+            return None
+        fields = route.cors.answer(preflight)
+        if fields is not None:
+            return Answered(route, 204, fields)
+        return _refused(Refusal("origin_not_allowed", "a preflight for what cors does not allow"), route, request)
+
+    def _finish(self, decision: Admission | Refusal, route: Route, request: RequestHead) -> Decision | Waiting:
+        return _refused(decision, route, request) if isinstance(decision, Refusal) else self._count(decision)
+
+    def _count(self, admission: Admission) -> Decision | Waiting:
+        """The last check, and what the answer is to say. Waiting where the count is shared."""
+        route, captures, target, principal, claims, request, fields = admission
+        if route.cors is not None:
+            fields = _cors_fields(route, request)
+            admission = Admission(route, captures, target, principal, claims, request, fields)
+        limit = self.limits.of(route)
+        if limit is None:
+            return admission
+        count = limit.count(None if principal is None else principal.id, request)
+        if count is None:
+            return Waiting(route, captures, target, claims, request, admission)
+        return _counted(admission, count)
+
+    async def _count_shared(self, admission: Admission) -> Decision:
+        limit, principal = self.limits.of(admission.route), admission.principal
+        assert limit is not None
+        count = await limit.count_shared(None if principal is None else principal.id, admission.request)
+        return _counted(admission, count)
+
+
+def _counted(admission: Admission, count: Count) -> Decision:
+    route, captures, target, principal, claims, request, fields = admission
+    fields += count.fields
+    if count.retry_after is None:
+        return Admission(route, captures, target, principal, claims, request, fields)
+    return Refusal("rate_limited", retry_after=count.retry_after, route=route.name, headers=fields)
+
+
+def _check_handshake(route: Route, request: RequestHead) -> None:
+    if not route.websocket:
+        raise Refusal("websocket_not_allowed")
+    if not origin_allowed(route.cors, origin_of(request.fields.kept)):
+        raise Refusal("origin_not_allowed", "the handshake of a page that cors does not list")
+
+
+def _refused(refusal: Refusal, route: Route, request: RequestHead) -> Refusal:
+    """A refusal on a route, which its pages may read as well."""
+    refusal.route = route.name
+    refusal.headers = _cors_fields(route, request)
+    return refusal
+
+
+def _cors_fields(route: Route, request: RequestHead) -> tuple[Field, ...]:
+    return () if route.cors is None else route.cors.fields(origin_of(request.fields.kept), request.method)
+
+
+def _no_more(decision: Admission | Refusal) -> Refusal | None:
     """The refusal that ends what was admitted; on an optional route, having become a stranger is one."""
     if isinstance(decision, Refusal):
         return decision
@@ -129,8 +230,8 @@ def _no_more(decision: Decision) -> Refusal | None:
 
 def _credential_in_protocols(fields: RequestFields) -> bytes | None:
     """A browser cannot set Authorization on a WebSocket handshake: it offers `bearer, TOKEN` as subprotocols."""
-    token = credential_in_protocols(offered_protocols(fields.kept))
-    return None if token is None else bearer_credential(b"Bearer " + token, 1)
+    tokens = offered_protocols(fields.kept).tokens
+    return bearer_credential(b"Bearer " + tokens[-1], len(tokens)) if tokens else None
 
 
 def _host(request: RequestHead, target: Target) -> bytes | None:

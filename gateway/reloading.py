@@ -59,6 +59,7 @@ class Reloader:
             policy=policy,
             tokens=self._tokens,
             directory=self._directory,
+            limits=runtime.gate.limits.renewed(policy.routes),
             relaxed=settings.server.paths == "relaxed",
         )
         runtime.watch.gate = runtime.gate

@@ -37,4 +37,5 @@ def problem_fields(refusal: Refusal, request_id: bytes) -> list[Field]:
         fields.append((b"allow", refusal.allow.encode("ascii")))
     if refusal.retry_after is not None:
         fields.append((b"retry-after", b"%d" % max(1, refusal.retry_after)))
+    fields.extend(refusal.headers)
     return fields

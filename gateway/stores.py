@@ -8,6 +8,7 @@ from typing import Final
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.principals import PrincipalFactory
 from gateway.identity.records import ChangeFeed
+from gateway.limits.limits import SharedBuckets
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
 from gateway.storage.database import Database
@@ -27,6 +28,7 @@ class Stores:
     sessions: Sessions
     directory: Directory
     feed: ChangeFeed
+    buckets: SharedBuckets | None
 
     def degraded(self) -> tuple[str, ...]:
         """The names of the stores that are out just now. A process without Redis has a feed that is always up."""
@@ -46,9 +48,9 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     stack.callback(probe.cancel)
     users = Users(database)
     factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
-    directory, feed = await _directory(settings, users, factory, stack)
+    directory, feed, buckets = await _directory(settings, users, factory, stack)
     stack.push_async_callback(directory.close)
-    return Stores(database, users, Sessions(database), directory, feed)
+    return Stores(database, users, Sessions(database), directory, feed, buckets)
 
 
 async def _probe(database: Database) -> None:
@@ -60,14 +62,17 @@ async def _probe(database: Database) -> None:
 
 async def _directory(
     settings: Settings, users: Users, factory: PrincipalFactory, stack: AsyncExitStack
-) -> tuple[Directory, ChangeFeed]:
+) -> tuple[Directory, ChangeFeed, SharedBuckets | None]:
+    """What replicas share: the copies of records, the news of changes, the counts of limits. Without Redis, this
+    process alone."""
     if settings.storage.redis is None:
         alone = Directory(users, factory=factory, cache_settings=settings.cache)
-        return alone, LocalFeed(alone)
+        return alone, LocalFeed(alone), None
     # Imported here: a gateway of one process needs neither the driver nor its 4 MiB.
     from gateway.storage.redis import RedisLink
     from gateway.storage.redis_cache import RedisCache
     from gateway.storage.redis_feed import RedisFeed
+    from gateway.storage.redis_limits import RedisBuckets
     from gateway.storage.redis_records import RedisRecords
 
     link = RedisLink(settings.storage.redis.reveal())
@@ -78,4 +83,4 @@ async def _directory(
     directory = Directory(users, factory=factory, cache_settings=settings.cache, shared=RedisCache(records), feed=feed)
     stack.push_async_callback(feed.close)
     await feed.open(directory)
-    return directory, feed
+    return directory, feed, RedisBuckets(link)

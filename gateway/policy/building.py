@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from gateway.errors import Problem, Refusal
+from gateway.policy.cors import Cors
 from gateway.policy.own import reserved_for
 from gateway.policy.patterns import Pattern, PatternError, parse_pattern
 from gateway.policy.rewriting import Rewrite, parse_strip, parse_template
@@ -50,14 +51,15 @@ class RouteBuilder:
         host = self._host(each)
         if pattern is None or (host is None and each.host is not None):
             return None
-        methods = None if each.methods is None else with_head(frozenset(m.encode() for m in each.methods))
+        methods = _methods(each.methods)
         requirement = _requirement(each)
+        authentication = _authentication(each, requirement)
         return Route(
             name=each.name or _default_name(each, pattern, host),
             shape=pattern,
             methods=methods,
             host=host,
-            authentication=_authentication(each, requirement),
+            authentication=authentication,
             requirement=requirement,
             upstream=each.upstream,
             settings=each,
@@ -66,6 +68,7 @@ class RouteBuilder:
             keeps_encoded_slash=each.encoded_slash == "keep",
             websocket=each.websocket,
             shadow=each.shadow,
+            cors=_cors(each, methods, reads_credentials=authentication != "none"),
         )
 
     def _pattern(self, each: RouteSettings) -> Pattern | None:
@@ -128,6 +131,19 @@ class RouteBuilder:
             else:
                 self.report(f"{each.key}.path", _contradiction(route, rival))
         return tuple(kept)
+
+
+def _methods(names: tuple[str, ...] | None) -> frozenset[bytes] | None:
+    return None if names is None else with_head(frozenset(name.encode("ascii") for name in names))
+
+
+def _cors(each: RouteSettings, served: frozenset[bytes] | None, *, reads_credentials: bool) -> Cors | None:
+    """The rule for pages, about no method that another route serves: browsers remember the answer for the path."""
+    if each.cors is None:
+        return None
+    named = _methods(each.cors.methods)
+    methods = served if named is None else named if served is None else named & served
+    return Cors(each.cors, methods=methods, reads_credentials=reads_credentials)
 
 
 def _requirement(each: RouteSettings) -> Requirement:

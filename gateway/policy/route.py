@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.policy.cors import Cors
 from gateway.policy.patterns import Pattern
 from gateway.policy.rewriting import Rewrite
 from gateway.settings.model import RouteSettings
@@ -38,7 +39,8 @@ class Route:
 
     `methods` is None for all and holds HEAD wherever it holds GET. `upstream` is None for the gateway's own
     endpoints, whose name is `endpoint`; one that is not served is only reserved. `captures` says in which
-    segment of a path, counted from 1, each capture stands. Everything that is not said is the safe side.
+    segment of a path, counted from 1, each capture stands. `is_plain`: nothing is left to do once a request is
+    admitted, neither to count it nor to add something to its answer. Everything that is not said is the safe side.
     """
 
     name: str
@@ -56,10 +58,14 @@ class Route:
     websocket: bool = False
     shadow: bool = False
     is_served: bool = True
+    cors: Cors | None = None
+    is_plain: bool = field(init=False)
     captures: tuple[tuple[str, int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "captures", self.shape.captures)
+        is_limited = self.settings is not None and self.settings.rate_limit is not None
+        object.__setattr__(self, "is_plain", self.cors is None and not is_limited)
 
     @property
     def pattern(self) -> str:

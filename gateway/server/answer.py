@@ -13,7 +13,7 @@ from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gateway.admission import Admission, RequestHead
+from gateway.admission import Admission, Answered, RequestHead
 from gateway.errors import Refusal
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
@@ -85,6 +85,9 @@ class Answer:
         if self.done:
             return
         self.status = status
+        admission = self.admission
+        if admission is not None and admission.response_fields:
+            fields = admission.response_head(fields)
         head = _head_bytes(status, reason, fields)
         if self.request.method == b"HEAD" or status == 304 or status == 204:
             self._framing = NOTHING
@@ -165,10 +168,18 @@ class Answer:
         fields = problem_fields(refusal, self.request.request_id)
         fields.append((b"date", self.protocol.date))
         fields.append((b"content-length", b"%d" % len(body)))
-        if self.protocol.must_close_after(refusal):
+        if self.protocol.must_close_after_refusal():
             self.close_after = True
         self.head(refusal.status, b"", fields, len(body))
         self.body(body)
+        self.end()
+
+    def give(self, answered: Answered) -> None:
+        """What the gate has answered itself."""
+        self.route = answered.route.name
+        if self.protocol.must_close_after_refusal():
+            self.close_after = True
+        self.head(answered.status, b"", (*answered.fields, (b"date", self.protocol.date)), 0)
         self.end()
 
     def flush(self) -> None:

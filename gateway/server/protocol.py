@@ -18,9 +18,9 @@ from typing import Any, Final, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.admission import Admission, Peer, RequestHead, Waiting
+from gateway.admission import Answered, Peer, RequestHead, Waiting
 from gateway.errors import Refusal
-from gateway.gate import Gate
+from gateway.gate import Decision, Gate
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tunnel import Tunnel
@@ -214,9 +214,12 @@ class GatewayProtocol(asyncio.Protocol):
             self._resume_reading()
             self._advance()
 
-    def _proceed(self, decision: Admission | Refusal, answer: Answer, proxy: Proxy) -> None:
+    def _proceed(self, decision: Decision, answer: Answer, proxy: Proxy) -> None:
         if isinstance(decision, Refusal):
             answer.refuse(decision)
+            return
+        if isinstance(decision, Answered):
+            answer.give(decision)
             return
         answer.admission = decision
         length = None if self._chunked else self._left
@@ -342,8 +345,8 @@ class GatewayProtocol(asyncio.Protocol):
         """The Date of answers that the gateway makes itself."""
         return self.runtime.ticker.date
 
-    def must_close_after(self, refusal: Refusal) -> bool:
-        """Whether a refusal ends the connection: a body that nobody reads is on its way, or the framing is in doubt."""
+    def must_close_after_refusal(self) -> bool:
+        """Whether an answer of our own ends the connection: a body is on its way that nobody reads."""
         return self._phase == BODY and (self._chunked or self._left > _HELD or self._wants_continue)
 
     def reset_on_close(self) -> None:

@@ -1,0 +1,162 @@
+"""The limits of the routes: who is counted on which, here or for all replicas together, and what callers are told.
+
+With a shared store every request is counted there. What this process learns from it, it keeps: a caller of whom it
+knows that he must wait is refused without asking again, and when the store is out, counting goes on here from where it
+was. Then each process counts for itself, so that together they may let through as many times the limit as there are of
+them: an outage keeps nobody out.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from typing import Final, NamedTuple, Protocol
+
+from gateway.errors import StorageUnavailable
+from gateway.limits.buckets import Buckets
+from gateway.limits.callers import Callers
+from gateway.limits.quota import Quota
+from gateway.policy.route import Route
+from gateway.settings.model import RateLimitSettings
+from gateway.wire.fields import Field
+
+_ROOM: Final = 100_000  # callers remembered in this process, over all limits
+_LEAST_ROOM: Final = 100  # for one limit, however many there are
+
+Clock = Callable[[], float]
+
+
+class SharedBuckets(Protocol):
+    """Buckets that all replicas share."""
+
+    @property
+    def available(self) -> bool:
+        """Whether it is worth asking."""
+
+    async def take(self, key: str, quota: Quota) -> float:
+        """As `Buckets.take`, by the store's clock. Raises StorageUnavailable, within 250 ms."""
+
+
+class Count(NamedTuple):
+    """What became of a request: `retry_after` is None where it passes, else the seconds to wait. `fields` say how the
+    caller stands (draft-ietf-httpapi-ratelimit-headers)."""
+
+    retry_after: int | None
+    fields: tuple[Field, ...]
+
+
+class Addressed(Protocol):
+    """A request, as far as it must be known here."""
+
+    @property
+    def client(self) -> str:
+        """The caller's address: the socket's, or what a trusted proxy says of it."""
+
+
+class RouteLimit:
+    """The limit of one route. `key` is what its buckets' keys begin with in the shared store."""
+
+    __slots__ = ("_by_user", "_callers", "_clock", "_key", "_shared", "_texts", "buckets")
+
+    def __init__(
+        self, buckets: Buckets, key: str, *, by_user: bool, shared: SharedBuckets | None, callers: Callers, clock: Clock
+    ) -> None:
+        self.buckets = buckets
+        self._key = key
+        self._by_user = by_user
+        self._shared = shared
+        self._callers = callers
+        self._clock = clock
+        self._texts = {name: _Texts(name, buckets.quota) for name in ("user", "address")}
+
+    def count(self, user_id: str | None, request: Addressed) -> Count | None:
+        """Count a request of a user, or of an anonymous caller; None: `count_shared` must be awaited."""
+        caller, kind = self._caller(user_id, request)
+        now = self._clock()
+        if self._shared is None or not self._shared.available:
+            return self._told(self.buckets.take(caller, now), kind)
+        level = self.buckets.look(caller, now)
+        return self._told(level, kind) if level > self.buckets.quota.full else None
+
+    async def count_shared(self, user_id: str | None, request: Addressed) -> Count:
+        """Count a request for all replicas; should their store be out, for this process."""
+        assert self._shared is not None, "count() says whether to come here"
+        caller, kind = self._caller(user_id, request)
+        quota, now = self.buckets.quota, self._clock()
+        try:
+            level = await self._shared.take(self._key + caller, quota)
+        except StorageUnavailable:
+            return self._told(self.buckets.take(caller, now), kind)
+        # As of before the question: what leaked meanwhile is taken for leaked, so that nobody waits for it twice.
+        self.buckets.note(caller, level if level <= quota.full else level - 1.0, now)
+        return self._told(level, kind)
+
+    def _caller(self, user_id: str | None, request: Addressed) -> tuple[str, str]:
+        """Who is counted, and as what. Whoever is anonymous is counted by address in any case."""
+        if user_id is not None and self._by_user:
+            return user_id, "user"
+        return self._callers.by_address(request.client), "address"
+
+    def _told(self, level: float, kind: str) -> Count:
+        quota, texts = self.buckets.quota, self._texts[kind]
+        wait = quota.wait(level)
+        state = (b"ratelimit", texts.state % (quota.remaining(level), wait))
+        return Count(None if level <= quota.full else wait, (texts.policy, state))
+
+
+class _Texts:
+    """What of the RateLimit fields is the same each time. Structured fields (RFC 9651); `w` is in whole seconds only,
+    and left out where the limit's time is none."""
+
+    __slots__ = ("policy", "state")
+
+    def __init__(self, name: str, quota: Quota) -> None:
+        window = f";w={int(quota.per)}" if quota.per.is_integer() else ""
+        self.policy: Field = (b"ratelimit-policy", f'"{name}";q={quota.requests}{window}'.encode())
+        self.state = f'"{name}";r=%d;t=%d'.encode()
+
+
+class Limits:
+    """The limits of all routes that have one."""
+
+    def __init__(
+        self,
+        routes: Iterable[Route] = (),
+        *,
+        shared: SharedBuckets | None = None,
+        clock: Clock = time.monotonic,
+        kept: Mapping[str, Buckets] | None = None,
+    ) -> None:
+        limited = [(route, limit) for route in routes if (limit := _limit_of(route)) is not None]
+        room = max(_LEAST_ROOM, _ROOM // max(1, len(limited)))
+        self._shared = shared
+        self._clock = clock
+        callers = Callers()
+        self._buckets: dict[str, Buckets] = {}
+        self._limits: dict[Route, RouteLimit] = {}
+        for route, settings in limited:
+            key = _key(route, settings)
+            before = kept.get(key) if kept is not None else None
+            buckets = Buckets(Quota(settings.requests, settings.per), room) if before is None else before
+            self._buckets[key] = buckets
+            by_user = settings.by == "user"
+            self._limits[route] = RouteLimit(buckets, key, by_user=by_user, shared=shared, callers=callers, clock=clock)
+
+    def renewed(self, routes: Iterable[Route]) -> "Limits":
+        """The limits of a changed policy. Those that are as they were go on counting where they are, so that loading a
+        configuration gives nobody a fresh start."""
+        return Limits(routes, shared=self._shared, clock=self._clock, kept=self._buckets)
+
+    def of(self, route: Route) -> RouteLimit | None:
+        """The limit of a route, if it has one."""
+        return self._limits.get(route)
+
+
+def _limit_of(route: Route) -> RateLimitSettings | None:
+    return None if route.settings is None else route.settings.rate_limit
+
+
+def _key(route: Route, settings: RateLimitSettings) -> str:
+    """What is counted apart from everything else. A digest: names of routes hold braces, and in a cluster of Redis what
+    stands in braces says where a key lies."""
+    counted = repr((route.name, settings.requests, settings.per, settings.by))
+    return f"limit:{sha256(counted.encode()).hexdigest()[:16]}:"
