@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from gateway.accounts.emails import EmailAddress, email_address
@@ -71,28 +71,28 @@ class Registration(Body):
     """POST /register."""
 
     email: Email
-    password: NewPassword
+    password: NewPassword = Field(repr=False)
 
 
 class Login(Body):
     """POST /login."""
 
     email: Email
-    password: PresentedPassword
+    password: PresentedPassword = Field(repr=False)
 
 
 class LoginForm(Body):
     """POST /login as a form, with the names that OAuth 2 has for them (RFC 6749 4.3.2)."""
 
     username: Email
-    password: PresentedPassword
+    password: PresentedPassword = Field(repr=False)
 
 
 class PasswordChange(Body):
     """POST /password."""
 
-    current_password: PresentedPassword
-    new_password: NewPassword
+    current_password: PresentedPassword = Field(repr=False)
+    new_password: NewPassword = Field(repr=False)
 
 
 class Refresh(Body):
@@ -105,7 +105,7 @@ class NewAccount(Body):
     """An account as an administrator makes it."""
 
     email: Email
-    password: NewPassword
+    password: NewPassword = Field(repr=False)
     roles: Roles
 
 
@@ -118,7 +118,7 @@ class EmailOnly(Body):
 class PasswordOnly(Body):
     """A password as an administrator sets it."""
 
-    password: NewPassword
+    password: NewPassword = Field(repr=False)
 
 
 class RolesOnly(Body):

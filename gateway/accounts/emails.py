@@ -73,5 +73,5 @@ def _ascii_domain(local: str, domain: str) -> str:
     """
     reserved = domain.lower().endswith(_RESERVED)
     address = f"{local}@{domain}{_NOT_RESERVED if reserved else ''}"
-    ascii_domain = email_validator.validate_email(address, check_deliverability=False).ascii_domain.lower()
+    ascii_domain = email_validator.validate_email(address, strict=True, check_deliverability=False).ascii_domain.lower()
     return ascii_domain.removesuffix(_NOT_RESERVED) if reserved else ascii_domain

@@ -75,6 +75,7 @@ def form_fields(body: bytes) -> dict[str, str]:
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
+        name.encode()  # half a surrogate pair is a ValueError (RFC 8259 8.2: nobody can tell what it would do)
         if name in found:
             raise _bad("a field comes twice")
         found[name] = value

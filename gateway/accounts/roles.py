@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.grammar import role_name
 from gateway.settings.model import Settings
 from gateway.settings.reader import Unacceptable
@@ -21,21 +22,10 @@ def accepted_roles(names: Iterable[str], settings: Settings) -> frozenset[str]:
 
 
 def admin_roles(settings: Settings) -> frozenset[str]:
-    """Every role with which one may administrate: the one that is configured and those that imply it."""
-    sufficient = {settings.accounts.admin_role}
-    implied = settings.roles or {}
-    while more := {role for role, implies in implied.items() if sufficient.intersection(implies)} - sufficient:
-        sufficient |= more
-    return frozenset(sufficient)
-
-
-def with_implied(roles: frozenset[str], settings: Settings) -> frozenset[str]:
-    """Roles and all that they imply."""
-    implied, found, new = settings.roles or {}, roles, roles
-    while new:
-        new = frozenset(more for role in new for more in implied.get(role, ())) - found
-        found |= new
-    return found
+    """Every role with which one may administrate: the one that is configured, and those that imply it."""
+    admin = settings.accounts.admin_role
+    hierarchy = RoleHierarchy(settings.roles)
+    return frozenset({admin, *(role for role in settings.roles or () if admin in hierarchy.expand(frozenset((role,))))})
 
 
 def _declared(settings: Settings) -> frozenset[str] | None:

@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 from gateway.accounts.announcing import Announcer
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.passwords import Password, PasswordPool
-from gateway.accounts.roles import with_implied
 from gateway.errors import Refusal
 from gateway.identity.accounts import (
     AccountStore,
@@ -30,6 +29,7 @@ from gateway.identity.accounts import (
 from gateway.identity.records import ChangeFeed, Claims, UserRecord
 from gateway.identity.refresh import RefreshToken
 from gateway.identity.tokens import Tokens
+from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
 
 # How far the clocks of replicas may lie apart: for that long after its expiry, a token of an ended session is still
@@ -66,6 +66,7 @@ class Accounts:
         self._passwords = passwords
         self._tokens = tokens
         self._announcer = Announcer(feed)
+        self._hierarchy = RoleHierarchy(settings.roles)
         self.settings = settings
         self._clock = clock
 
@@ -169,7 +170,7 @@ class Accounts:
         return outcome
 
     def _issue(self, record: UserRecord, session_id: str, refresh: RefreshToken) -> TokenPair:
-        roles = with_implied(record.roles, self.settings)
+        roles = self._hierarchy.expand(record.roles)
         issued = self._tokens.issue(user_id=record.id, session_id=session_id, roles=roles)
         return TokenPair(issued.token, issued.expires_in, refresh)
 

@@ -1,0 +1,190 @@
+"""What an administrator does with accounts, on both databases."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from sqlalchemy import select
+
+from gateway.errors import FieldError, Refusal
+from gateway.identity.accounts import Actor, Origin
+from gateway.identity.records import UserRecord
+from gateway.storage.database import Database
+from gateway.storage.tables import audit
+from tests.accounts.rig import PASSWORD, Rig, make_rig, make_settings
+from tests.support.databases import Clock
+
+Act = Callable[[Rig], Awaitable[UserRecord]]
+ANN = "ann@example.com"
+
+
+async def refusal(work: Awaitable[object]) -> Refusal:
+    with pytest.raises(Refusal) as raised:
+        await work
+    return raised.value
+
+
+async def test_an_account_is_made_with_the_default_roles(rig: Rig) -> None:
+    record = await rig.administration.create("Ann@Example.com", PASSWORD)
+    assert (record.email, record.roles, record.version) == ("Ann@Example.com", {"user"}, 1)
+    assert rig.feed.told == [(record.id, record)]
+    assert await rig.login()
+
+
+@pytest.mark.parametrize("roles", [(), ("admin",), ["b", "a", "b"]])
+async def test_or_with_those_that_are_given(rig: Rig, roles: list[str]) -> None:
+    assert (await rig.administration.create(ANN, PASSWORD, roles)).roles == frozenset(roles)
+
+
+async def test_it_need_not_be_open_to_register(database: Database, clock: Clock) -> None:
+    rig = make_rig(database, clock, make_settings(registration="closed"))
+    assert await rig.administration.create(ANN, PASSWORD)
+    rig.close()
+
+
+async def test_everything_wrong_with_a_new_account_is_said_at_once(rig: Rig) -> None:
+    refused = await refusal(rig.administration.create("ann", "short", ["ok", "not\nok"]))
+    assert (refused.code, refused.status) == ("invalid_fields", 422)
+    assert refused.fields == (
+        FieldError("email", "must be a plain e-mail address, like name@example.com"),
+        FieldError("password", "must be at least 8 characters long"),
+        FieldError("roles", "must be role names: up to 128 printable characters, no space around them"),
+    )
+    assert rig.feed.told == []
+
+
+async def test_an_address_that_is_taken_is_refused_in_every_spelling(rig: Rig) -> None:
+    await rig.administration.create(ANN, PASSWORD)
+    for spelling in (ANN, " ANN@EXAMPLE.COM", "Ａnn@example.com"):
+        assert (await refusal(rig.administration.create(spelling, PASSWORD))).code == "email_taken"
+
+
+ACTS: dict[str, Act] = {
+    "show": lambda rig: rig.administration.show(ANN),
+    "disable": lambda rig: rig.administration.disable(ANN),
+    "enable": lambda rig: rig.administration.enable(ANN),
+    "set_roles": lambda rig: rig.administration.set_roles(ANN, ["x"]),
+    "set_password": lambda rig: rig.administration.set_password(ANN, "a new password"),
+    "revoke": lambda rig: rig.administration.revoke(ANN),
+    "delete": lambda rig: rig.administration.delete(ANN),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+async def test_who_does_not_exist_is_not_found(rig: Rig, act: str) -> None:
+    refused = await refusal(ACTS[act](rig))
+    assert (refused.code, refused.detail) == ("not_found", "No account has this e-mail address")
+
+
+@pytest.mark.parametrize("act", set(ACTS) - {"show"})
+async def test_every_act_is_announced_after_its_commit(rig: Rig, act: str) -> None:
+    made = await rig.administration.create(ANN, PASSWORD)
+    after = await ACTS[act](rig)
+    assert rig.feed.told[1:] == [(made.id, None if act == "delete" else after)]
+
+
+async def test_an_account_can_be_disabled_and_enabled(rig: Rig) -> None:
+    await rig.administration.create(ANN, PASSWORD)
+    pair = await rig.login()
+    assert not (await rig.administration.disable(" ANN@example.com ")).is_active
+    assert (await refusal(rig.accounts.refresh(pair.refresh_token, Origin()))).code == "refresh_invalid"
+    assert (await rig.administration.enable(ANN)).is_active
+    assert await rig.accounts.refresh(pair.refresh_token, Origin())
+
+
+async def test_a_password_that_is_set_ends_all_sessions(rig: Rig) -> None:
+    await rig.administration.create(ANN, PASSWORD)
+    sessions = {rig.claims(await rig.login()).session for _ in range(3)}
+    assert (await rig.administration.set_password(ANN, "a new password")).ended_sessions == sessions
+    assert (await refusal(rig.login())).code == "invalid_credentials"
+    assert await rig.login(password="a new password")
+
+
+async def test_a_password_that_cannot_be_is_refused(rig: Rig) -> None:
+    await rig.administration.create(ANN, PASSWORD)
+    assert (await refusal(rig.administration.set_password(ANN, "x" * 73))).fields[0].field == "password"
+    assert await rig.login()
+
+
+async def test_revoking_ends_every_session_and_leaves_the_password(rig: Rig) -> None:
+    await rig.administration.create(ANN, PASSWORD)
+    session = rig.claims(await rig.login()).session
+    assert (await rig.administration.revoke(ANN)).ended_sessions == {session}
+    assert await rig.login()
+
+
+@pytest.mark.parametrize("roles", ["admin", 7, ["user", 7], [""]])
+async def test_roles_that_cannot_be_are_refused(rig: Rig, roles: list[str]) -> None:
+    await rig.administration.create(ANN, PASSWORD)
+    assert (await refusal(rig.administration.set_roles(ANN, roles))).fields[0].field == "roles"
+
+
+async def test_accounts_are_listed_and_searched(rig: Rig) -> None:
+    for name in ("Cleo", "ann", "Bob"):
+        await rig.administration.create(f"{name}@example.com", PASSWORD, [name.lower()])
+    await rig.administration.disable("bob@example.com")
+    listed = rig.administration.list
+    assert [user.email for user in (await listed()).users] == ["ann@example.com", "Bob@example.com", "Cleo@example.com"]
+    assert [user.email for user in (await listed(query="CLEO@")).users] == ["Cleo@example.com"]
+    assert [user.email for user in (await listed(role="ann")).users] == ["ann@example.com"]
+    assert [user.email for user in (await listed(active=False)).users] == ["Bob@example.com"]
+    page = await listed(limit=2)
+    assert [user.email for user in (await listed(limit=2, after=page.next)).users] == ["Cleo@example.com"]
+
+
+# ---- the last administrator
+
+
+@pytest.fixture
+def hierarchy(database: Database, clock: Clock) -> Iterator[Rig]:
+    made = make_rig(database, clock, make_settings(roles={"root": ("admin",), "admin": (), "user": ()}))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("act", ["disable", "delete", "set_roles"])
+async def test_whoever_is_the_last_to_administrate_stays(hierarchy: Rig, act: str) -> None:
+    rig = hierarchy
+    acts = ACTS | {"set_roles": lambda rig: rig.administration.set_roles(ANN, ["user"])}
+    await rig.administration.create(ANN, PASSWORD, ["root"])
+    refused = await refusal(acts[act](rig))
+    assert (refused.code, refused.status) == ("last_admin", 409)
+    assert len(rig.feed.told) == 1
+    await rig.administration.create("bob@example.com", PASSWORD, ["admin"])
+    assert await acts[act](rig)
+
+
+async def test_two_who_demote_each_other_at_once_do_not_both_succeed(rig: Rig) -> None:
+    for name in ("ann", "bob"):
+        await rig.administration.create(f"{name}@example.com", PASSWORD, ["admin"])
+    outcomes = await asyncio.gather(
+        rig.administration.set_roles(ANN, ["user"]),
+        rig.administration.disable("bob@example.com"),
+        return_exceptions=True,
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Refusal", "UserRecord"]
+
+
+# ---- the audit trail
+
+
+async def test_who_did_it_is_written_down(rig: Rig, database: Database) -> None:
+    made = await rig.administration.create(ANN, PASSWORD)
+    by = Actor("admin-1", Origin("192.0.2.1", "browser", "request-9"))
+    await rig.administration.disable(ANN, by=by)
+    await rig.administration.delete(ANN, by=by)
+    columns = (audit.c.action, audit.c.actor, audit.c.subject, audit.c.address, audit.c.request_id)
+    rows = await database.read(lambda connection: connection.execute(select(*columns).order_by(audit.c.id)).all())
+    assert [tuple(row) for row in rows] == [
+        ("user.created", "command-line", made.id, "", ""),
+        ("user.disabled", "admin-1", made.id, "192.0.2.1", "request-9"),
+        ("user.deleted", "admin-1", made.id, "192.0.2.1", "request-9"),
+    ]
+
+
+async def test_no_password_and_no_hash_is_in_it(rig: Rig, database: Database) -> None:
+    await rig.administration.create(ANN, PASSWORD)
+    await rig.administration.set_password(ANN, "a new password")
+    await rig.login(password="a new password")
+    found = repr(await database.read(lambda connection: connection.execute(select(audit)).all()))
+    assert "$2b$" not in found and "password'" not in found and PASSWORD not in found

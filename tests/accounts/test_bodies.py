@@ -1,0 +1,40 @@
+"""What bodies may say: any JSON object is accepted or refused field by field, never a failure."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.accounts.bodies import Body, Login, LoginForm, NewAccount, PasswordChange, Refresh, Registration, accept
+from gateway.errors import Refusal
+from tests.accounts.rig import make_settings
+
+MODELS: list[type[Body]] = [Registration, Login, LoginForm, PasswordChange, Refresh, NewAccount]
+NAMES = sorted({name for model in MODELS for name in model.model_fields})
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()) | st.dictionaries(
+    st.text(), st.integers()
+)  # fmt: skip
+TEXTS = st.text(st.characters())  # half surrogate pairs included
+SETTINGS = make_settings()
+
+
+@given(st.sampled_from(MODELS), st.dictionaries(st.sampled_from(NAMES) | st.text(), VALUES | TEXTS))
+def test_any_object_is_accepted_or_refused_with_a_sentence_for_each_field(
+    model: type[Body], body: dict[str, Any]
+) -> None:
+    try:
+        accepted = accept(model, body, SETTINGS)
+    except Refusal as refusal:
+        assert refusal.code == "invalid_fields" and refusal.fields
+        assert {error.field for error in refusal.fields} <= {name[:64] for name in (*body, *model.model_fields)}
+        assert all(error.message.startswith(("must ", "is ")) or "role" in error.message for error in refusal.fields)
+    else:
+        assert set(body) == set(model.model_fields) == accepted.model_fields_set
+
+
+def test_what_is_accepted_cannot_be_changed_and_does_not_show_its_secrets() -> None:
+    body = accept(Registration, {"email": "ann@example.com", "password": "correct horse"}, SETTINGS)
+    with pytest.raises(ValueError, match="frozen"):
+        body.email = body.email  # type: ignore[misc]
+    assert "horse" not in repr(body) and "ann@example.com" in repr(body)

@@ -1,0 +1,197 @@
+"""Which passwords are accepted, and how they are hashed and compared."""
+
+import asyncio
+import os
+import statistics
+import threading
+import time
+import unicodedata
+from collections.abc import Iterator
+
+import bcrypt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.accounts.passwords import MAX_BYTES, Password, PasswordPool, chosen_password, presented_password
+from gateway.errors import Refusal
+from tests.support.waiting import within
+
+REFUSED = [
+    ("a" * 73, "must be at most 72 bytes long in UTF-8, this is 73 bytes"),
+    ("ñ" * 37, "must be at most 72 bytes long in UTF-8, this is 74 bytes"),
+    ("🐎" * 19, "must be at most 72 bytes long in UTF-8, this is 76 bytes"),
+    ("1234567", "must be at least 8 characters long"),
+    ("", "must be at least 8 characters long"),
+    ("🐎" * 7, "must be at least 8 characters long"),
+    ("e\u0301" * 7, "must be at least 8 characters long"),
+    ("long enough\0", "must not contain a NUL character"),
+    ("long enough \ud800", "must be valid Unicode text"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED)
+def test_a_password_that_cannot_be_is_refused_with_a_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        chosen_password(text, min_length=8)
+    assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize("text", ["12345678", "🐎" * 8, "a" * 72, "ñ" * 36, "e\u0301" * 36, " " * 8, "\n" * 8])
+def test_a_password_counts_characters_from_below_and_bytes_from_above(text: str) -> None:
+    assert len(chosen_password(text, min_length=8)) <= MAX_BYTES
+
+
+@given(st.text())
+def test_every_spelling_of_a_password_is_the_same_bytes(text: str) -> None:
+    forms = {presented_password(unicodedata.normalize(form, text)) for form in ("NFC", "NFD")} | {
+        presented_password(text)
+    }
+    assert len(forms) == 1
+
+
+@given(st.text(st.characters()), st.integers(0, 80))
+def test_what_is_accepted_is_what_bcrypt_takes_whole(text: str, min_length: int) -> None:
+    try:
+        password = chosen_password(text, min_length=min_length)
+    except ValueError:
+        return
+    assert len(password) <= MAX_BYTES and 0 not in password
+    assert password.decode() == unicodedata.normalize("NFC", text)
+    assert len(password.decode()) >= min_length
+
+
+# ---- the pool
+
+
+@pytest.fixture
+def pool() -> Iterator[PasswordPool]:
+    made = PasswordPool(rounds=4)
+    yield made
+    made.close()
+
+
+@given(st.binary(max_size=MAX_BYTES).filter(lambda data: 0 not in data), st.binary(max_size=3))
+@settings(max_examples=40, deadline=None)
+def test_a_password_matches_its_hash_and_no_other(data: bytes, more: bytes) -> None:
+    other = Password((data + more.replace(b"\0", b""))[:MAX_BYTES])
+
+    async def check() -> tuple[bool, bool]:
+        pool = PasswordPool(rounds=4, threads=1)
+        try:
+            stored = await pool.hash(Password(data))
+            return await pool.matches(Password(data), stored), await pool.matches(other, stored)
+        finally:
+            pool.close()
+
+    assert asyncio.run(check()) == (True, other == data)
+
+
+async def test_hashes_are_salted_and_of_the_cost_that_is_asked_for(pool: PasswordPool) -> None:
+    one, two = await pool.hash(Password(b"secret")), await pool.hash(Password(b"secret"))
+    assert one != two and one.startswith("$2b$04$")
+
+
+async def test_nobody_matches_without_a_user_or_without_a_possible_password(pool: PasswordPool) -> None:
+    stored = await pool.hash(Password(b""))
+    assert not await pool.matches(None, stored)
+    assert not await pool.matches(None, None)
+    assert not await pool.matches(Password(b"secret"), None)
+    assert await pool.matches(Password(b""), stored)
+
+
+@pytest.mark.parametrize(
+    "stored", ["", "!", "*", "$2b$", "secret", "$1$md5crypt$", "$2b$04$" + "é" * 53, "$2b$04$short"]
+)
+async def test_a_stored_text_that_is_no_bcrypt_hash_matches_nothing(pool: PasswordPool, stored: str) -> None:
+    assert not await pool.matches(Password(b"secret"), stored)
+
+
+async def test_hashes_of_other_systems_are_understood(pool: PasswordPool) -> None:
+    theirs = bcrypt.hashpw(b"secret", bcrypt.gensalt(4, prefix=b"2a")).decode()
+    assert await pool.matches(Password(b"secret"), theirs)
+    assert await pool.matches(Password(b"secret"), theirs.replace("$2a$", "$2y$"))
+
+
+async def test_an_unknown_user_costs_the_same_as_a_known_one() -> None:
+    pool = PasswordPool(rounds=8, threads=1)
+    stored = await pool.hash(Password(b"secret"))
+    cases = {"wrong": (Password(b"x"), stored), "unknown": (Password(b"x"), None), "impossible": (None, stored)}
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(40):
+        for name, (password, against) in cases.items():
+            started = time.perf_counter()
+            await pool.matches(password, against)
+            times[name].append(time.perf_counter() - started)
+    pool.close()
+    medians = [statistics.median(taken) for taken in times.values()]
+    assert max(medians) < 1.2 * min(medians), times
+
+
+@pytest.mark.parametrize(("rounds", "outdated"), [(4, False), (5, True), (12, True)])
+async def test_a_hash_of_another_cost_is_outdated(pool: PasswordPool, rounds: int, outdated: bool) -> None:
+    assert PasswordPool(rounds=rounds).is_outdated(await pool.hash(Password(b"x"))) is outdated
+
+
+def test_what_is_no_hash_is_outdated() -> None:
+    assert PasswordPool(rounds=4).is_outdated("!")
+
+
+class Work:
+    """Work that takes until it is released."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.done = 0
+
+    def __call__(self) -> int:
+        assert self.release.wait(10)
+        self.done += 1
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+async def test_a_full_queue_refuses_at_once_and_the_event_loop_goes_on() -> None:
+    pool, work = PasswordPool(rounds=4, threads=2, queue=3), Work()
+    waiting = [asyncio.create_task(pool._run(work)) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    with within(0.1), pytest.raises(Refusal) as raised:
+        await pool.hash(Password(b"x"))
+    assert (raised.value.code, raised.value.status) == ("overloaded", 503)
+    work.release.set()
+    await asyncio.gather(*waiting)
+    assert await pool.hash(Password(b"x"))
+    pool.close()
+
+
+async def test_work_whose_caller_has_left_is_not_done_and_makes_room() -> None:
+    pool, work = PasswordPool(rounds=4, threads=1, queue=2), Work()
+    waiting = [asyncio.create_task(pool._run(work)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    for task in waiting[1:]:
+        task.cancel()
+    await asyncio.gather(*waiting[1:], return_exceptions=True)
+    hashing = asyncio.create_task(pool.hash(Password(b"x")))
+    await asyncio.sleep(0.01)
+    work.release.set()
+    assert await hashing
+    assert work.done == 1
+    pool.close()
+
+
+async def test_the_threads_stand_back_behind_the_event_loop() -> None:
+    pool, work = PasswordPool(rounds=4, threads=1), Work()
+    work.release.set()
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await pool._run(work) == min(before + 10, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    pool.close()
+
+
+async def test_closing_drops_what_waits() -> None:
+    pool, work = PasswordPool(rounds=4, threads=1), Work()
+    waiting = [asyncio.create_task(pool._run(work)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    pool.close()
+    work.release.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert work.done == 1 and sum(isinstance(outcome, BaseException) for outcome in outcomes) == 2
