@@ -47,12 +47,14 @@ def _show(config: Path, findings: Findings, warnings: tuple[Problem, ...]) -> No
         say(str(problem), colour="red")
     for warning in sorted(warnings):
         say(f"{warning} (warning)", colour="yellow")
-    counts = [_count(findings.problems, "problem"), _count(warnings, "warning")]
-    if findings.configuration is not None:
+    if findings.configuration is None:
+        said = [_count(findings.problems, "problem")]
+    else:
         settings = findings.configuration.settings
-        served = [_count(settings.routes, "route"), _count(settings.upstreams, "upstream")]
-        counts = ["fine", *served, counts[1]] if warnings else ["fine", *served]
-    say(f"{config}: {', '.join(counts)}", colour="red" if findings.problems else "green")
+        said = ["fine", _count(settings.routes, "route"), _count(settings.upstreams, "upstream")]
+    if warnings:
+        said.append(_count(warnings, "warning"))
+    say(f"{config}: {', '.join(said)}", colour="red" if findings.problems else "green")
 
 
 def _count(things: Iterable[object], name: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import click
 
@@ -30,17 +30,26 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """The answer for a person: aligned columns, with a heading that stands out on a terminal."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The answer for a person: aligned columns. Nothing is ever cut off."""
+    if sys.stdout.isatty():
+        _print_for_eyes(columns, rows)
+        return
+    # Into a pipe a row is one line, however long: whoever takes columns apart there counts on that.
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+def _print_for_eyes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    # Imported here: rich takes longer than most commands, and only a terminal has use for it.
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
+    table = Table(*(Column(name, overflow="fold") for name in columns), box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         # Text, not str: a name that holds rich's markup is a name, not markup.
         table.add_row(*map(Text, row))
-    # Into a pipe a line is never folded: whoever cuts columns there counts on whole lines.
-    width = None if sys.stdout.isatty() else 10_000
-    Console(width=width, soft_wrap=not sys.stdout.isatty()).print(table)
+    Console().print(table)

@@ -154,6 +154,15 @@ def test_an_unreadable_key_is_told_at_its_line_and_never_shown(
     assert "hunter2" not in outcome.err
 
 
+def test_a_key_that_others_can_read_is_refused_with_the_command_that_helps(tmp_path: Path, config: Path) -> None:
+    run("keys", "generate", "--out", "key.pem", folder=tmp_path)
+    (tmp_path / "key.pem").chmod(0o640)
+    config.write_text(with_key())
+    problem = serve(tmp_path).err.splitlines()[0]
+    assert problem.startswith("config/gateway.yaml:10:")
+    assert "chmod 600 key.pem" in problem
+
+
 def test_the_made_key_must_be_a_key(tmp_path: Path, config: Path) -> None:
     made = tmp_path / "gateway.db.key.pem"
     made.write_text("not a key")

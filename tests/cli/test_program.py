@@ -1,5 +1,6 @@
 """The frame of the command line: what it costs, what it lists, and what becomes of errors."""
 
+import json
 import os
 import pty
 import re
@@ -244,9 +245,19 @@ def on_a_terminal(arguments: list[str], folder: Path, env: dict[str, str]) -> st
 
 def test_a_table_in_a_pipe_has_whole_lines_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(["EMAIL", "ROLES"], [["a@example.com", "x" * 300], ["[red]b[/red]@example.com", ""]])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines] == [
-        ["EMAIL", "ROLES"],
-        ["a@example.com", "x" * 300],
-        ["[red]b[/red]@example.com"],
+    assert capsys.readouterr().out.splitlines() == [
+        "EMAIL                     ROLES",
+        f"a@example.com             {'x' * 300}",
+        "[red]b[/red]@example.com",
     ]
+
+
+def test_a_table_on_a_narrow_terminal_loses_nothing(tmp_path: Path) -> None:
+    tokens = run("keys", "generate", "--kid", "k1", folder=tmp_path).out
+    routes = "upstreams: {web: http://127.0.0.1:1}\nroutes: [{path: /**, upstream: web}]\n"
+    (tmp_path / "g.yaml").write_text(tokens + routes)
+    fingerprint = json.loads(run("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out)[0]["fingerprint"]
+    screen = on_a_terminal(["keys", "list", "--config", "g.yaml"], tmp_path, {"COLUMNS": "60", "NO_COLOR": "1"})
+    assert "…" not in screen
+    cells = [line.split() for line in re.sub(r"\x1b\[[0-9;]*m", "", screen).splitlines()]
+    assert fingerprint in "".join(word for words in cells for word in words if word in fingerprint)
