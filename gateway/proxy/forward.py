@@ -5,6 +5,7 @@ out when the request was read; what `Connection` names goes next; and only then 
 that no caller can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from gateway.admission import Admission, RequestHead
@@ -82,20 +83,20 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
     request = admission.request
     fields = request.fields
     kept = _end_to_end(request, plan, rules)
-    lines = [b"%b: %b\r\n" % (name, value.strip(b" \t")) for name, value in kept]
     if request.websocket:
-        lines = [b"%b: %b\r\n" % field for field in without_credential(kept)]
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
-    elif length is None:
+        kept = without_credential(kept)
+    lines = [b"%b: %b\r\n" % field for field in kept]
+    if length is None:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     elif fields.content_length is not None:
         lines.append(b"Content-Length: %d\r\n" % length)
-    if fields.te is not None and b"trailers" in list_members(fields.te):
+    if request.websocket:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    elif fields.te is not None and b"trailers" in list_members(fields.te):
         # RFC 9110 10.1.4: TE is about this connection, so we say ourselves that trailers can be passed back.
         lines.append(b"TE: trailers\r\nConnection: TE\r\n")
-    principal = admission.principal
-    if principal is not None:
-        lines.append(principal.header_lines)
+    if admission.principal is not None:
+        lines.append(admission.principal.header_lines)
     lines.append(_forwarding_lines(request))
     return b"".join(lines)
 
@@ -104,7 +105,7 @@ def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> l
     """The caller's fields that go on. The common request needs none of the exceptions and no copy."""
     fields = request.fields
     kept = fields.kept
-    apart = fields.credentials if plan.passes_credentials else []
+    apart = fields.credentials if plan.passes_credentials else ()
     if request.peer.trusted:
         apart = apart + fields.forwarding
     if apart:
@@ -115,7 +116,7 @@ def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> l
     return kept
 
 
-def _with_inserted(kept: list[Field], apart: list[tuple[int, Field]]) -> list[Field]:
+def _with_inserted(kept: list[Field], apart: Sequence[tuple[int, Field]]) -> list[Field]:
     """The kept fields with those set apart put back where they stood: end-to-end fields keep their order."""
     whole = list(kept)
     ordered = sorted(apart, key=lambda insert: insert[0])
@@ -133,9 +134,21 @@ def _without_named(kept: list[Field], connection: bytes, rules: FieldRules) -> l
 
 
 def _forwarding_lines(request: RequestHead) -> bytes:
-    """X-Request-Id, X-Forwarded-*, Via. A trusted proxy's values are appended to; anybody else's were dropped."""
-    fields = request.fields
-    peer = request.peer
+    """X-Request-Id, X-Forwarded-*, Via. What a caller said of them himself was dropped when his head was read."""
+    host = request.fields.host
+    if request.peer.trusted or host is None:
+        return _appended_lines(request)
+    return b"X-Request-Id: %b\r\n%bX-Forwarded-Host: %b\r\nVia: %b gateway\r\n" % (
+        request.request_id,
+        request.peer.forwarded,
+        host,
+        _VERSIONS[request.minor],
+    )
+
+
+def _appended_lines(request: RequestHead) -> bytes:
+    """The same behind a trusted proxy: what it said is appended to. And for a caller of HTTP/1.0 without Host."""
+    fields, peer = request.fields, request.peer
     address, scheme, host = peer.address.encode("ascii", "replace"), peer.scheme.encode(), fields.host
     if peer.trusted:
         address = _appended(fields.forwarded_for, address)

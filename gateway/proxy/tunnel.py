@@ -2,29 +2,37 @@
 
 Either side that cannot keep up has the other's socket not read. Either side that ends ends both: a connection that dies
 without a Close is not given one, since nobody said goodbye. The gateway itself says goodbye with a Close of its own,
-between two frames, when the caller may not stay or when it stops.
+between two frames, when the caller may not stay or when it stops; each side is then closed as soon as it has answered.
 """
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
 from gateway.wire.websocket import FrameCounter, close_frame
 
-_FAREWELL: Final = 0.75  # seconds for the other side to answer our Close before the connection is cut
+_FAREWELL: Final = 0.4  # seconds in which a frame that is under way may end, and a side may answer our Close
+_LAST_CALL: Final = 2.0  # seconds after that for what is still to be sent
+_STALL: Final = 60.0  # seconds in which a side must take something of what is waiting for it
 _HIGH_WATER: Final = 262144
+# A caller whose machine vanished says nothing any more, and a quiet connection would wait for it for ever: after a
+# minute's silence the kernel asks, and gives up within another (in seconds, seconds, and times).
+_KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
 class Tunnel:
     """The two ends of one relayed connection. `ended` is called once, when both are gone."""
 
+    __slots__ = ("_ended", "_loop", "caller", "leaving", "upstream")
+
     def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[["Tunnel"], None]) -> None:
         self._loop = loop
         self._ended: Callable[[Tunnel], None] | None = ended
-        self._farewell: bytes | None = None
-        self.caller = TunnelEnd(self, masked_towards=False)
-        self.upstream = TunnelEnd(self, masked_towards=True)
+        self.leaving = False
+        self.caller = TunnelEnd(self)
+        self.upstream = TunnelEnd(self)
         self.caller.other, self.upstream.other = self.upstream, self.caller
 
     def join(self, caller: asyncio.Transport, upstream: asyncio.Transport, early: tuple[bytes, bytes]) -> None:
@@ -34,6 +42,7 @@ class Tunnel:
             end.transport = transport
             transport.set_protocol(end)
             transport.set_write_buffer_limits(high=_HIGH_WATER)
+            _keep_alive(transport)
         for end, data in ((self.caller, early[0]), (self.upstream, early[1])):
             end.transport.resume_reading()
             if data:
@@ -45,76 +54,74 @@ class Tunnel:
         return self.caller.received, self.upstream.received
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye to both sides, and cut what is left soon after."""
-        if self._farewell is None:
-            self._farewell = b"said"
+        """Say goodbye to both sides, and close each of them when it has answered, or soon after."""
+        if not self.leaving:
+            self.leaving = True
             self.caller.say_goodbye(close_frame(code, reason, masked=False))
             self.upstream.say_goodbye(close_frame(code, reason, masked=True))
-            self._loop.call_later(_FAREWELL, self.cut)
+            self._loop.call_later(_FAREWELL, self._depart)
 
-    def cut(self) -> None:
-        """Close both sides now."""
-        for end in (self.caller, self.upstream):
-            if end.transport is not None:
-                end.transport.abort()
+    def tick(self, now: float) -> None:
+        """Four times a second: does each side take what is sent to it?"""
+        self.caller.tick(now)
+        self.upstream.tick(now)
 
     def lost(self, end: "TunnelEnd", *, clean: bool) -> None:
         """One side is gone: what it has sent still goes to the other, then that ends as well."""
         other = end.other
-        if other.transport is not None and not other.is_lost:
-            if clean:
-                other.transport.close()
-            else:
-                other.transport.abort()
-        if other.is_lost and self._ended is not None:
-            ended, self._ended = self._ended, None
-            ended(self)
+        if other.is_lost:
+            if self._ended is not None:
+                ended, self._ended = self._ended, None
+                ended(self)
+        elif not clean:
+            other.transport.abort()
+        elif not self.leaving:
+            other.transport.close()
+
+    def _depart(self) -> None:
+        self.caller.depart()
+        self.upstream.depart()
+        self._loop.call_later(_LAST_CALL, self._cut)
+
+    def _cut(self) -> None:
+        for end in (self.caller, self.upstream):
+            if not end.is_lost:
+                end.transport.abort()
 
 
 class TunnelEnd(asyncio.Protocol):
     """One side of a tunnel. `received` counts its bytes."""
 
+    __slots__ = ("_frames", "_goodbye", "_stalled", "_tunnel", "is_lost", "other", "received", "transport")
+
     other: "TunnelEnd"
 
-    def __init__(self, tunnel: Tunnel, *, masked_towards: bool) -> None:
+    def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
         self._frames = FrameCounter()  # of what this side sends
         self._goodbye: bytes | None = None  # a Close for this side, once the frame on its way to it has ended
-        self._deaf = False  # a Close has been sent to this side: nothing follows it
-        self.masked_towards = masked_towards
+        self._stalled: tuple[int, float] | None = None  # what waits for this side, and since when it is as much
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.received = 0
         self.is_lost = False
 
+    # ---- asyncio.Protocol
+
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
-        other = self.other
-        if other._goodbye is not None:
-            self._finish_frame(data)
-        elif not other._deaf:
-            self._frames.feed(data)
-            other.transport.write(data)
-
-    def say_goodbye(self, frame: bytes) -> None:
-        """Send a Close to this side as soon as no frame is under way to it."""
-        if self.is_lost or self.transport is None:
+        if self._tunnel.leaving:
+            self._hear_out(data)
             return
-        if self.other._frames.between:
-            self._deaf = True
-            self.transport.write(frame)
-        else:
-            self._goodbye = frame
+        self._frames.feed(data)
+        if not self.other.is_lost:
+            self.other.transport.write(data)
 
-    def _finish_frame(self, data: bytes) -> None:
-        """The rest of the frame that was under way to the other side, and then the Close that waits for its end."""
-        other = self.other
-        end = self._frames.first_end(data)
-        if end is None:
-            self._frames.feed(data)
-            other.transport.write(data)
-            return
-        goodbye, other._goodbye, other._deaf = other._goodbye, None, True
-        other.transport.write(data[:end] + (goodbye or b""))
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self._tunnel.lost(self, clean=exc is None)
 
     def pause_writing(self) -> None:
         with contextlib.suppress(RuntimeError):  # the other side is closing
@@ -124,9 +131,68 @@ class TunnelEnd(asyncio.Protocol):
         if not self.other.is_lost and not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
-    def eof_received(self) -> bool:
-        return False
+    # ---- the end
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
-        self._tunnel.lost(self, clean=exc is None)
+    def say_goodbye(self, frame: bytes) -> None:
+        """Send a Close to this side as soon as no frame is under way to it, unless it has got one already."""
+        coming = self.other._frames
+        if self.is_lost:
+            return
+        if not coming.between:
+            self._goodbye = frame
+            return
+        if not coming.closing:
+            self.transport.write(frame)
+        self._leave_if_answered()
+
+    def depart(self) -> None:
+        """The time for answers is over. A frame that is still under way is never going to end."""
+        if self.is_lost:
+            return
+        if self._goodbye is not None:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def tick(self, now: float) -> None:
+        """Give up on a side that takes nothing of what is waiting for it."""
+        waiting = 0 if self.is_lost else self.transport.get_write_buffer_size()
+        if not waiting:
+            self._stalled = None
+        elif self._stalled is None or self._stalled[0] != waiting:
+            self._stalled = waiting, now
+        elif now - self._stalled[1] > _STALL:
+            self.transport.abort()
+
+    def _hear_out(self, data: bytes) -> None:
+        """What this side still says after our goodbye: the rest of its frame goes on, all else is for nobody."""
+        other = self.other
+        if other._goodbye is not None:
+            self._finish_frame(other, other._goodbye, data)
+        self._frames.feed(data)
+        self._leave_if_answered()
+
+    def _finish_frame(self, other: "TunnelEnd", goodbye: bytes, data: bytes) -> None:
+        rest = self._frames.rest(data)
+        if other.is_lost:
+            return
+        if rest is None:
+            other.transport.write(data)
+            return
+        other._goodbye = None
+        other.transport.write(data[:rest] if self._frames.closing else data[:rest] + goodbye)
+        other._leave_if_answered()
+
+    def _leave_if_answered(self) -> None:
+        """Both Closes have been said: the connection is over (RFC 6455 7.1.1)."""
+        if self._frames.closing and self._goodbye is None and not self.is_lost:
+            self.transport.close()
+
+
+def _keep_alive(transport: asyncio.Transport) -> None:
+    sock = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError, AttributeError):  # no socket, or none of TCP
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE:
+            if hasattr(socket, name):  # not every system has all of them
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

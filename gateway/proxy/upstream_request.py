@@ -15,14 +15,13 @@ class UpstreamRequest:
     `accept` is the Sec-WebSocket-Accept that must answer a WebSocket handshake; None: no upgrade is asked for.
     """
 
-    __slots__ = ("accept", "fields", "length", "limit", "method", "preserved_host", "response_timeout", "start")
+    limit = 0
+    response_timeout: float | None = None
+    preserved_host: bytes | None = None
+    accept: bytes | None = None
 
     def __init__(self, method: bytes, start: bytes, fields: bytes, *, length: int | None) -> None:
         self.method = method
         self.start = start
         self.fields = fields
         self.length = length
-        self.limit = 0
-        self.response_timeout: float | None = None
-        self.preserved_host: bytes | None = None
-        self.accept: bytes | None = None

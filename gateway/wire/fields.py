@@ -83,46 +83,28 @@ class RequestFields:
 
     `credentials` are the Authorization fields as they came, each with its place in `kept`, for routes that pass them
     on; `authorization` is the value of the last. `forwarding` are the fields that a trusted proxy may set, likewise.
+    Most requests have few of these, so what is absent is said once, by the class.
     """
 
-    __slots__ = (
-        "authorization",
-        "authorizations",
-        "connection",
-        "content_length",
-        "credentials",
-        "expect",
-        "forwarded_for",
-        "forwarded_host",
-        "forwarded_proto",
-        "forwarding",
-        "host",
-        "hosts",
-        "kept",
-        "request_id",
-        "te",
-        "transfer_encoding",
-        "upgrade",
-    )
+    host: bytes | None = None
+    hosts = 0
+    authorization: bytes | None = None
+    authorizations = 0
+    credentials: tuple[tuple[int, Field], ...] = ()
+    connection: bytes | None = None
+    request_id: bytes | None = None
+    forwarded_for: bytes | None = None
+    forwarded_proto: bytes | None = None
+    forwarded_host: bytes | None = None
+    forwarding: tuple[tuple[int, Field], ...] = ()
+    content_length: bytes | None = None
+    transfer_encoding: bytes | None = None
+    upgrade: bytes | None = None
+    expect: bytes | None = None
+    te: bytes | None = None
 
     def __init__(self) -> None:
         self.kept: list[Field] = []
-        self.host: bytes | None = None
-        self.hosts = 0
-        self.authorization: bytes | None = None
-        self.authorizations = 0
-        self.credentials: list[tuple[int, Field]] = []
-        self.connection: bytes | None = None
-        self.request_id: bytes | None = None
-        self.forwarded_for: bytes | None = None
-        self.forwarded_proto: bytes | None = None
-        self.forwarded_host: bytes | None = None
-        self.forwarding: list[tuple[int, Field]] = []
-        self.content_length: bytes | None = None
-        self.transfer_encoding: bytes | None = None
-        self.upgrade: bytes | None = None
-        self.expect: bytes | None = None
-        self.te: bytes | None = None
 
 
 class FieldRules:
@@ -175,10 +157,10 @@ def _read_special(into: RequestFields, action: int, field: Field) -> None:
         into.hosts += 1
     elif action == _AUTHORIZATION:
         into.authorization = value
-        into.credentials.append((len(into.kept), field))
+        into.credentials += ((len(into.kept), field),)
         into.authorizations += 1
     elif action == Action.FORWARDING:
-        into.forwarding.append((len(into.kept), field))
+        into.forwarding += ((len(into.kept), field),)
     elif action == Action.REQUEST_ID:
         # Two different ids cannot both be the request's: neither is, and a new one is made.
         into.request_id = value if into.request_id is None else b""

@@ -35,7 +35,7 @@ def test_what_only_a_trusted_proxy_may_say_is_set_apart_with_its_place() -> None
     fields = [(b"A", b"1"), (b"X-Forwarded-Prefix", b"/p"), (b"B", b"2"), (b"X-Real_IP", b"1.2.3.4"), (b"Forwarded", b"for=x")]
     sorted_ = FieldRules().sort(fields)
     assert sorted_.kept == [(b"A", b"1"), (b"B", b"2")]
-    assert sorted_.forwarding == [(1, fields[1]), (2, fields[3]), (2, fields[4])]
+    assert sorted_.forwarding == ((1, fields[1]), (2, fields[3]), (2, fields[4]))
 
 
 @pytest.mark.parametrize("name", [b"X-Original-URL", b"X-Original-Uri", b"X-Rewrite-URL", b"x-forwarded-uri"])

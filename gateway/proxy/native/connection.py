@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from gateway.errors import Refusal
-from gateway.proxy.exchange import Field
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.native.response_head import ResponseFault, ResponseHead
 from gateway.wire.websocket import field_value
@@ -309,7 +308,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, exchange: NativeExchange) -> None:
         """The response is complete. The connection is free before the caller is told: its next request may follow."""
-        trailers: list[Field] = self._head.trailers
+        trailers = self._head.trailers
         if self._head.chunked:
             self._parser = None  # it was made lenient
         self._exchange = None

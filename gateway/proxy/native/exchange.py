@@ -20,34 +20,20 @@ class NativeExchange:
     until then. `tries` counts how often it was sent.
     """
 
-    __slots__ = (
-        "body_ended",
-        "body_sent",
-        "connection",
-        "deadline",
-        "downstream",
-        "early",
-        "engine",
-        "paused",
-        "pool",
-        "received",
-        "request",
-        "tries",
-    )
+    pool: "TargetPool | None" = None
+    connection: "UpstreamConnection | None" = None
+    deadline: float | None = None
+    early: list[bytes] | None = None
+    body_sent = False
+    received = 0
+    tries = 1
+    paused = False
 
     def __init__(self, engine: "NativeEngine", request: UpstreamRequest, downstream: Downstream) -> None:
         self.engine = engine
         self.request = request
         self.downstream = downstream
-        self.pool: TargetPool | None = None
-        self.connection: UpstreamConnection | None = None
-        self.deadline: float | None = None
-        self.early: list[bytes] | None = None
         self.body_ended = request.length == 0
-        self.body_sent = False
-        self.received = 0
-        self.tries = 1
-        self.paused = False
 
     @property
     def waiting(self) -> bool:

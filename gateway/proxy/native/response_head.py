@@ -50,28 +50,17 @@ class ResponseFault(ValueError):
 class ResponseHead:
     """`length` is the announced Content-Length in bytes, None without one."""
 
-    __slots__ = (
-        "_coding",
-        "_named",
-        "_size",
-        "chunked",
-        "event_stream",
-        "fields",
-        "length",
-        "reason",
-        "trailers",
-    )
+    reason = b""
+    trailers: tuple[Field, ...] = ()
+    length: int | None = None
+    chunked = False
+    event_stream = False
+    _coding: bytes | None = None
+    _named: bytes | None = None
+    _size = 0
 
     def __init__(self) -> None:
-        self.reason = b""
         self.fields: list[Field] = []
-        self.trailers: list[Field] = []
-        self.length: int | None = None
-        self.chunked = False
-        self.event_stream = False
-        self._coding: bytes | None = None
-        self._named: bytes | None = None
-        self._size = 0
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take one field in the order it came."""
@@ -87,7 +76,7 @@ class ResponseHead:
     def add_trailer(self, name: bytes, value: bytes) -> None:
         """Take one trailer field, where it may be one."""
         if name.lower() not in _NOT_AS_TRAILER:
-            self.trailers.append((name, value))
+            self.trailers += ((name, value),)
 
     def check(self, status: int, version: str, max_size: int) -> None:
         """Judge the head as a whole. Raises ResponseFault: the caller is answered 502."""
