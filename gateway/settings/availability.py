@@ -24,11 +24,7 @@ _GLOBAL: Final[tuple[Row, ...]] = (
 _UPSTREAM: Final[tuple[Row, ...]] = (
     ("engine", lambda engine: engine == "httpx", "httpx is not available yet (native)"),
 )
-_ROUTE: Final[tuple[Row, ...]] = (
-    ("rate_limit", bool, _LATER),
-    ("shadow", bool, "is not available yet (false)"),
-    ("cors", bool, _LATER),
-)
+_ROUTE: Final[tuple[Row, ...]] = (("shadow", bool, "is not available yet (false)"),)
 # Their defaults may be assumed in silence, but whoever writes a value relies on it.
 _UNLESS_DEFAULTED: Final = ("accounts.lockout",)
 

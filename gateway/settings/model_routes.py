@@ -62,11 +62,15 @@ class RolesKind(Section[RolesSettings]):
 
 @section
 class RateLimitSettings:
-    """How many requests of one caller are let through."""
+    """How many requests of one caller are let through: so many at once, and then as many in each such time."""
 
     requests: int = setting(Whole(1, 1_000_000_000), "Requests…")
     per: float = setting(Duration(), "…in this time.")
-    by: Literal["user", "address"] = setting(Choice("user", "address"), "Who is counted.", default="user")
+    by: Literal["user", "address"] = setting(
+        Choice("user", "address"),
+        "Who is counted. `user`: the one who is signed in, and by address whoever is anonymous.",
+        default="user",
+    )
 
 
 @section
@@ -84,12 +88,13 @@ class CorsSettings:
     )
     methods: tuple[str, ...] | None = setting(
         METHODS.or_null(),
-        "The methods; null: those of the route.",
+        "The methods by which they may; null: those of the route.",
         default=None,
     )
     headers: tuple[str, ...] = setting(
         ListOf(Text("a header name", check=grammar.header_name, words="header name"), "a list of header names"),
-        "The request headers that pages may send, beside those that they always may.",
+        "The request headers that pages may send, beside those that they always may, and `Authorization` where the "
+        "route looks at it; `*` is every one.",
         default=(),
     )
     credentials: bool = setting(Flag(), "Whether cookies and the like may be sent.", default=False)

@@ -29,11 +29,6 @@ LATER: list[tuple[str, str]] = [
     ("accounts: {lockout: {}}", "1:21: accounts.lockout: is not available yet (leave it out)"),
     (UPSTREAM.format("engine: httpx"), "4:13: upstreams.web.engine: httpx is not available yet (native)"),
     (ROUTE.format("shadow: true"), "5:13: routes[0].shadow: is not available yet (false)"),
-    (ROUTE.format("cors: {origins: ['*']}"), "5:11: routes[0].cors: is not available yet (leave it out)"),
-    (
-        ROUTE.format("rate_limit: {requests: 1, per: 1s}"),
-        "5:17: routes[0].rate_limit: is not available yet (leave it out)",
-    ),
 ]
 THERE = [
     "server: {operations_port: null}",
@@ -58,8 +53,8 @@ THERE = [
     "upstreams: {web: {targets: ['https://h'], tls: {server_name: h, verify: true}}}",
     ROUTE.format("websocket: false"),
     ROUTE.format("shadow: false"),
-    ROUTE.format("cors: null"),
-    ROUTE.format("rate_limit: null"),
+    ROUTE.format("cors: {origins: ['*']}"),
+    ROUTE.format("rate_limit: {requests: 1, per: 1s}"),
     ROUTE.format("forward_credentials: true"),
     ROUTE.format("encoded_slash: keep"),
     ROUTE.format("response_timeout: null"),
