@@ -17,7 +17,7 @@ from gateway.admission import Admission, Answered, RequestHead
 from gateway.errors import Refusal
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
-from gateway.wire.websocket import credential_in_protocols, offered_protocols
+from gateway.wire.websocket import handshake_answer
 
 if TYPE_CHECKING:
     from gateway.server.protocol import GatewayProtocol
@@ -118,9 +118,7 @@ class Answer:
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
         """RFC 6455 4.2.2: the upstream's answer goes on, with the fields of this connection put back."""
         self.status = 101
-        lines = _head_bytes(101, b"", fields)
-        if _chose_nothing(fields) and credential_in_protocols(offered_protocols(self.request.fields.kept)):
-            lines += b"Sec-WebSocket-Protocol: bearer\r\n"  # a browser gives up when none of its words is answered
+        lines = _head_bytes(101, b"", handshake_answer(fields, self.request.fields.kept))
         self._chunks.append(lines + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self.flush()
         self.protocol.tunnel(self, upstream, early)
@@ -246,10 +244,6 @@ class Answer:
             self.received,
             self.sent,
         )
-
-
-def _chose_nothing(fields: Sequence[Field]) -> bool:
-    return not any(name.lower() == b"sec-websocket-protocol" for name, _ in fields)
 
 
 def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:

@@ -192,6 +192,8 @@ class GatewayProtocol(asyncio.Protocol):
             if heads.method == b"CONNECT":
                 raise Refusal("method_not_implemented", "CONNECT")
             request.websocket = request.fields.upgrade is not None and asks_for_websocket(request)
+            if request.websocket and (self._left or self._chunked):
+                raise Refusal("bad_request", "a WebSocket handshake with a body")
         except Refusal as refusal:
             answer.close_after = True
             answer.refuse(refusal)
@@ -443,6 +445,9 @@ class GatewayProtocol(asyncio.Protocol):
 
     def tick(self, now: float) -> None:
         """Four times a second: who is late?"""
+        if self._tunnel is not None:
+            self._tunnel.tick(now)
+            return
         if self._stalled is not None:
             self._check_stall(now)
         if self._deadline is None or now < self._deadline:
