@@ -68,7 +68,7 @@ def guide(output: IO[str]) -> tuple[str, list[tuple[str, str]]]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    with running(tmp_path_factory.mktemp("demo")) as demo:
+    with running(tmp_path_factory.mktemp("demo"), "--port", "0") as demo:
         yield demo
 
 
@@ -128,10 +128,11 @@ def test_it_listens_on_loopback_only(demo: Demo) -> None:
     assert process.children() == []
 
 
-def test_another_demo_takes_another_port(demo: Demo, tmp_path: Path) -> None:
-    with running(tmp_path) as other:
-        assert other.url != demo.url
-        assert int(other.url.rpartition(":")[2]) in command._PORTS
+def test_another_demo_takes_another_port(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with running(tmp_path_factory.mktemp("one")) as one, running(tmp_path_factory.mktemp("other")) as other:
+        ports = [int(demo.url.rpartition(":")[2]) for demo in (one, other)]
+        assert ports[0] < ports[1]
+        assert all(port in command._PORTS for port in ports)
 
 
 def test_a_port_that_was_asked_for_is_not_replaced_by_another(demo: Demo, tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_where_every_port_is_taken_it_says_so(demo: Demo, monkeypatch: pytest.Mo
 
 
 def test_a_signal_before_it_answers_leaves_nothing_either(tmp_path: Path) -> None:
-    process = subprocess.Popen(command_line("demo"), env=environment({"TMPDIR": str(tmp_path)}))
+    process = subprocess.Popen(command_line("demo", "--port", "0"), env=environment({"TMPDIR": str(tmp_path)}))
     eventually(lambda: any(tmp_path.glob("gateway-demo-*")), timeout=20)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
