@@ -66,11 +66,10 @@ class Gate:
             if claims is None:
                 admission = Admission(route, captures, target, None, None, request)
                 return admission if route.is_plain else self._count(admission)
-            waiting = Waiting(route, captures, target, claims, request)
             principal = self._directory.cached(claims.subject)
             if principal is None:
-                return waiting
-            decision = self._judge(waiting, principal)
+                return Waiting(route, captures, target, claims, request)
+            decision = self._judge(Admission(route, captures, target, _known(principal), claims, request))
             return decision if route.is_plain else self._finish(decision, route, request)
         except Refusal as refusal:
             return refusal if route is None else _refused(refusal, route, request)
@@ -101,9 +100,10 @@ class Gate:
             return None
         if self._tokens.is_over(claims):
             return Refusal("token_expired", presented=True, route=admission.route.name)
-        waiting = Waiting(admission.route, admission.captures, admission.target, claims, admission.request)
         known = self._directory.cached(claims.subject)
-        return waiting if known is None else _no_more(self._judge(waiting, known))
+        if known is None:
+            return Waiting(admission.route, admission.captures, admission.target, claims, admission.request)
+        return _no_more(self._judge(admission._replace(principal=_known(known))))
 
     async def reconclude(self, waiting: Waiting) -> Refusal | None:
         """The same, with the stores asked: Refusal `storage_unavailable` where they do not know."""
@@ -115,11 +115,13 @@ class Gate:
 
     async def _looked_up(self, waiting: Waiting) -> Admission | Refusal:
         """User, then roles, with the stores asked for the user."""
-        assert waiting.claims is not None
+        route, captures, target, claims, request, _ = waiting
+        assert claims is not None
         try:
-            return self._judge(waiting, await self._directory.principal(waiting.claims.subject))
+            principal = await self._directory.principal(claims.subject)
         except StorageUnavailable as error:
-            return Refusal("storage_unavailable", str(error), route=waiting.route.name)
+            return Refusal("storage_unavailable", str(error), route=route.name)
+        return self._judge(Admission(route, captures, target, principal, claims, request))
 
     def _claims(self, request: RequestHead, *, optional: bool) -> Claims | None:
         """The claims of the caller's credential; None is an anonymous caller, which only `optional` lets through."""
@@ -136,21 +138,20 @@ class Gate:
                 return None
             raise
 
-    def _judge(self, waiting: Waiting, principal: Principal | Absent | None) -> Admission | Refusal:
-        """User, then roles. On an optional route a user who may not sign in is anonymous."""
-        route, captures, target, claims, request, _ = waiting
+    def _judge(self, admission: Admission) -> Admission | Refusal:
+        """What would be the admission, if user and roles allow it. On an optional route a user who may not sign in is
+        anonymous."""
+        route, captures, target, principal, claims, request, _ = admission
         assert claims is not None
         refusal = self._directory.check(principal, claims)
-        if refusal is not None:
-            if route.authentication == "optional":
-                return Admission(route, captures, target, None, None, request)
-            refusal.route = route.name
-            return refusal
-        assert isinstance(principal, Principal)
-        refusal = authorize(route, captures, principal)
-        if refusal is not None:
-            return refusal
-        return Admission(route, captures, target, principal, claims, request)
+        if refusal is not None and route.authentication == "optional":
+            return Admission(route, captures, target, None, None, request)
+        if refusal is None:
+            refusal = authorize(route, captures, principal)
+        if refusal is None:
+            return admission
+        refusal.route = route.name
+        return refusal
 
     # ---- routes that are not plain
 
@@ -219,6 +220,10 @@ def _refused(refusal: Refusal, route: Route, request: RequestHead) -> Refusal:
 
 def _cors_fields(route: Route, request: RequestHead) -> tuple[Field, ...]:
     return () if route.cors is None else route.cors.fields(origin_of(request.fields.kept), request.method)
+
+
+def _known(principal: Principal | Absent) -> Principal | None:
+    return principal if isinstance(principal, Principal) else None
 
 
 def _no_more(decision: Admission | Refusal) -> Refusal | None:
