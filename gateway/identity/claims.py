@@ -1,7 +1,7 @@
 """What the claims of an access token must be (RFC 7519 4.1, RFC 9068 2.2), down to their JSON types.
 
-PyJWT is generous: it takes numbers for text that looks like one, and a token without `exp` for one that never
-ends. Here every claim is there and has exactly its type; a token that differs was not made by this gateway.
+PyJWT is generous: it takes text that looks like a number for one, and a token without `exp` for one that never ends.
+Here every claim is there and has exactly its type; a token that differs was not made by this gateway.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,7 @@ _LAST_SECOND: Final = 253_402_300_799  # 9999-12-31; beyond lies what overflows 
 
 
 def local_claims(claims: Mapping[str, Any], *, issuer: str, audience: str) -> Claims:
-    """The facts in the claims of one of the gateway's own tokens. Raises Refusal token_invalid; looks at no
-    clock.
-    """
+    """The facts in the claims of one of the gateway's own tokens. Raises Refusal token_invalid; looks at no clock."""
     if claims.get("iss") != issuer:
         raise invalid("iss: another issuer")
     if not _meant_for(claims.get("aud"), audience):
@@ -37,18 +35,14 @@ def local_claims(claims: Mapping[str, Any], *, issuer: str, audience: str) -> Cl
 
 
 def _meant_for(claim: Any, audience: str) -> bool:
-    """RFC 7519 4.1.3: one string, or a list of strings. A string that merely contains the audience is another
-    one.
-    """
+    """RFC 7519 4.1.3: one string, or a list of strings. A string that merely contains the audience is another one."""
     if isinstance(claim, list):
         return all(isinstance(each, str) for each in claim) and audience in claim
     return isinstance(claim, str) and claim == audience
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:
-    """An id: text that can stand in a header, a log line and a key of any store. No lone surrogates, no
-    NUL.
-    """
+    """An id: text that can stand in a header, a log line and a key of any store. No lone surrogates, no NUL."""
     value = claims.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
         raise invalid(f"{name}: missing, or not an id")

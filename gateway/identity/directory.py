@@ -1,13 +1,13 @@
 """Who a user id is: the copy in this process, then the one that replicas share, then the database.
 
-What a copy may do, and for how long: - A record is used for `cache.user_ttl` after it was asked of the
-database, however many caches it went through. - A change takes a user's copies away (`forget`), also from
-whoever is just reading one: a reader that began before the
+What a copy may do, and for how long:
+
+- A record is used for `cache.user_ttl` after it was asked of the database, however many caches it went through.
+- A change takes a user's copies away (`forget`), also from whoever is just reading one: a reader that began before the
   change answers those who asked before it, and nothing of what it found is kept.
-- While changes made elsewhere do not reach this process, nothing is kept and every request asks the database.
-When
-  they do again, copies from before are void wherever they lie (`flush`): a message that was lost in between
-  could have been the one that shut a user out.
+- While changes made elsewhere do not reach this process, nothing is kept and every request asks the database. When
+  they do again, copies from before are void wherever they lie (`flush`): a message that was lost in between could have
+  been the one that shut a user out.
 - Stores that are out make this slower or make it fail with StorageUnavailable; they let nobody in.
 """
 
@@ -40,7 +40,7 @@ _Flight = asyncio.Future[Principal | StorageUnavailable | None]
 
 
 class _Found(NamedTuple):
-    """A record or its absence, when the database was asked for it, and whether that was now and by us."""
+    """A record or None for nobody, when the database was asked for it, and whether that was now and by us."""
 
     record: UserRecord | None
     asked_at: float
@@ -48,11 +48,9 @@ class _Found(NamedTuple):
 
 
 class Directory:
-    """Finds principals. `shared` and `feed` are None where this process is the only one. `clock` gives
-    seconds.
+    """Finds principals. `shared` and `feed` are None where this process is the only one. `clock` gives seconds.
 
-    At most `cache.max_local_entries` users are kept, absent ones included; those not asked for longest go
-    first.
+    At most `cache.max_local_entries` users are kept, absent ones included; those not asked for longest go first.
     """
 
     def __init__(
@@ -78,9 +76,7 @@ class Directory:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def cached(self, user_id: str) -> Principal | Absent | None:
-        """Who this is as far as is known here and now: a principal, ABSENT, or None: `principal` must be
-        awaited.
-        """
+        """Who this is as far as is known here and now: a principal, ABSENT, or None: `principal` must be awaited."""
         entry = self._entries.young.get(user_id)
         if entry is None:
             entry = self._entries.aged(user_id)
@@ -104,9 +100,7 @@ class Directory:
 
     @staticmethod
     def check(principal: Principal | Absent | None, claims: Claims) -> Refusal | None:
-        """Why this principal may not act on these claims: gone or disabled, or the token's session has
-        ended.
-        """
+        """Why this principal may not act on these claims: gone or disabled, or the token's session has ended."""
         if principal is None or principal is ABSENT or not principal.is_active:
             return Refusal("user_inactive", "no such user, or disabled", presented=True)
         if claims.session in principal.ended_sessions:

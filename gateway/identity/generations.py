@@ -16,6 +16,7 @@ class Generations(Generic[K, V]):
 
     Unless there are too many, an entry stays for at least `lifetime` seconds; one that is not used goes when another
     one is put in after two of them.
+
     Read `young` first and ask `aged` on a miss: the hot path saves the call.
     """
 

@@ -1,8 +1,8 @@
 """A signed token taken apart (RFC 7515 compact form), more strictly than PyJWT does it.
 
-One token has one spelling: base64url without padding, without characters from outside its alphabet and
-without set bits after the last byte, so that no two different credentials carry the same signature. No member
-of a JSON object may come twice (RFC 7515 4, RFC 7519 4): two readers might believe two different ones.
+One token has one spelling: base64url without padding, without characters from outside its alphabet and without set bits
+after the last byte, so that no two different credentials carry the same signature. No member of a JSON object may come
+twice (RFC 7515 4, RFC 7519 4): two readers might believe two different ones.
 """
 
 import base64
@@ -29,9 +29,7 @@ def invalid(reason: str) -> Refusal:
 
 
 def parse_jws(credential: bytes) -> Jws:
-    """Take a compact JWS apart. Raises Refusal token_invalid for whatever is not exactly one, or is over 8
-    KiB.
-    """
+    """Take a compact JWS apart. Raises Refusal token_invalid for whatever is not exactly one, or is over 8 KiB."""
     if len(credential) > MAX_CREDENTIAL:
         raise invalid("over 8 KiB")
     parts = credential.split(b".")
@@ -52,9 +50,7 @@ def with_signature(signed: bytes, signature: bytes) -> str:
 
 
 def json_object(text: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in a token's part. Raises Refusal token_invalid if it is not one, or holds a member
-    twice.
-    """
+    """The JSON object in a token's part. Raises Refusal token_invalid if it is not one, or holds a member twice."""
     try:
         # Decoded here: given bytes, json would guess among UTF-8, -16 and -32, and RFC 7519 knows UTF-8 only.
         value = _DECODER.decode(text.decode("utf-8"))

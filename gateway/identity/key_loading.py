@@ -13,8 +13,7 @@ _NO_KEYS: Final = "must name a signing key, because one that replicas share cann
 
 
 def key_ring(settings: Settings) -> KeyRing:
-    """The keys of this gateway. Without any in the configuration, an ES256 key is made once beside an SQLite
-    database.
+    """The keys of this gateway. Without any in the configuration, an ES256 key is made once beside an SQLite database.
 
     Raises ConfigurationError for keys that cannot be used, CannotStart where the made one cannot be kept.
     """

@@ -1,8 +1,8 @@
 """The signing key of a gateway that was given none: made once, beside its SQLite database.
 
-The file is readable by its owner alone from the moment it has a name, and it has its name only once it is
-whole: it is written under another one and linked. So of several processes that start at once exactly one
-makes the key, and all of them use it.
+The file is readable by its owner alone from the moment it has a name, and it has its name only once it is whole: it is
+written under another one and linked. So of several processes that start at once exactly one makes the key, and all of
+them use it.
 """
 
 import contextlib
@@ -42,9 +42,7 @@ def kept_key(path: Path) -> SigningKey:
 
 
 def _read(path: Path) -> str | None:
-    """The file's text; None where there is none. Asked of the open file, so that nobody can change it in
-    between.
-    """
+    """The file's text; None where there is none. Asked of the open file, so that nobody can change it in between."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())

@@ -1,9 +1,8 @@
 """Keys that sign and verify tokens: one algorithm each.
 
-The key decides the algorithm, never the token: a key is bound to one when it is made, and holds PyJWT's
-implementation of that one only. So there is no algorithm to choose when a token comes, and none to be talked
-into (CVE-2022-29217, CVE-2026-48523). What may be a key for an algorithm is settled here, once, and not when
-the first token is verified.
+The key decides the algorithm, never the token: a key is bound to one when it is made, and holds PyJWT's implementation
+of that one only. So there is no algorithm to choose when a token comes, and none to be talked into (CVE-2022-29217,
+CVE-2026-48523). What may be a key for an algorithm is settled here, once, and not when the first token is verified.
 """
 
 import base64
@@ -152,9 +151,7 @@ class SigningKey(VerifyingKey):
 
 
 class KeyRing:
-    """The keys of one gateway: the first signs, all of them verify. Raises UnusableKey when two have the same
-    id.
-    """
+    """The keys of one gateway: the first signs, all of them verify. Raises UnusableKey when two have the same id."""
 
     def __init__(self, keys: Sequence[SigningKey]) -> None:
         self.signer = keys[0]
@@ -163,9 +160,7 @@ class KeyRing:
             raise UnusableKey("two keys have the same id")
 
     def get(self, kid: str) -> VerifyingKey | None:
-        """The key of this id, or None. The id names a key in memory; it never reaches a file or the
-        network.
-        """
+        """The key of this id, or None. The id names a key in memory; it never reaches a file or the network."""
         return self._keys.get(kid)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:

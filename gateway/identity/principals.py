@@ -1,8 +1,8 @@
 """Who a request is made for, with everything about it that depends on the user alone worked out in advance.
 
-A principal is made when a user's record is read and used for many requests, so it holds the roles with what
-they imply and the identity headers as the bytes that go out. There may be a hundred thousand of them: each is
-one object, and the sets of roles, of which there are few, are shared.
+A principal is made when a user's record is read and used for many requests, so it holds the roles with what they imply
+and the identity headers as the bytes that go out. There may be a hundred thousand of them: each is one object, and the
+sets of roles, of which there are few, are shared.
 """
 
 import re
@@ -28,8 +28,8 @@ _ESCAPED: Final = tuple(
 class Principal:
     """An identity that may be admitted. `own_roles` are the user's own, `roles` those and all they imply.
 
-    `header_lines` are the identity headers, ready to be sent (b"X-User-Id: 42\\r\\n..."). `ended_sessions`
-    are the sessions of this user whose tokens are void.
+    `header_lines` are the identity headers, ready to be sent (b"X-User-Id: 42\\r\\n..."). `ended_sessions` are the
+    sessions of this user whose tokens are void.
     """
 
     __slots__ = (
@@ -57,9 +57,7 @@ class Principal:
 
     @property
     def record(self) -> UserRecord:
-        """The record this principal was made from. It is put together anew: nobody on the hot path asks for
-        it.
-        """
+        """The record this principal was made from. It is put together anew: nobody on the hot path asks for it."""
         return UserRecord(
             id=self.id,
             email=self.email,
@@ -75,9 +73,7 @@ class Principal:
 
 
 class RoleSet(NamedTuple):
-    """A set of roles, what it implies, and the header line that says so; one of each for all who have these
-    roles.
-    """
+    """A set of roles, what it implies, and the header line that says so; one of each for all who have these roles."""
 
     own: frozenset[str]
     expanded: frozenset[str]
@@ -87,9 +83,8 @@ class RoleSet(NamedTuple):
 class PrincipalFactory:
     """Makes principals. `expand` adds the implied roles to a set of roles.
 
-    Every principal has a line for its id and one for its roles, even if it has none: "no roles" is then not
-    "no identity". One without an e-mail address has no line for it, and a header that is configured as null
-    is never sent.
+    Every principal has a line for its id and one for its roles, even if it has none: "no roles" is then not "no
+    identity". One without an e-mail address has no line for it.
     """
 
     def __init__(self, settings: IdentitySettings, expand: Expand) -> None:
@@ -131,9 +126,7 @@ _UNKNOWN: Final = datetime.min
 
 
 def identity_value(text: str) -> bytes:
-    """A value as it stands in an identity header: visible ASCII; everything else, and `%`, percent-
-    encoded.
-    """
+    """A value as it stands in an identity header: visible ASCII; everything else, and `%`, percent-encoded."""
     if _PLAIN(text):
         return text.encode("ascii")
     # A claim can hold half of a surrogate pair, which no encoding knows; that must not be an exception.

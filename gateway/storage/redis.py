@@ -4,8 +4,8 @@
                     (four times a second)
 
 An operation gets LIMIT seconds, waiting for a connection included. The first one that fails for the server's sake opens
-the breaker: from then on nobody waits for Redis, and a probe in the background finds out when it is back. Errors of
-the driver end here, as StorageUnavailable.
+the breaker: from then on nobody waits for Redis, and a probe in the background finds out when it is back. Errors of the
+driver end here, as StorageUnavailable.
 """
 
 import asyncio
@@ -28,8 +28,9 @@ RETRY: Final = 0.25  # seconds between probes while it is not
 _OPERATIONS: Final = 32  # at a time
 _QUIET: Final = 10.0  # seconds between two log lines about refused operations
 
-# What the driver raises when Redis is out, and what it lets through from below.
-ERRORS: Final = (RedisError, RedisClusterException, OSError, EOFError)  # OSError: TimeoutError is one
+# What the driver raises when Redis is out, and what it lets through from below: TimeoutError is an OSError, and uvloop
+# raises RuntimeError for writing to a connection that is being closed.
+ERRORS: Final = (RedisError, RedisClusterException, OSError, EOFError, RuntimeError)
 
 NAMESPACE: Final = "gateway:1:"  # of all keys and channels; the number is that of their format
 _CLOCK_KEY: Final = f"{NAMESPACE}clock"
@@ -160,7 +161,10 @@ class RedisLink:
 
     def _tell(self) -> None:
         for listener in self._listeners:
-            listener()
+            try:
+                listener()
+            except Exception:  # the watch over the server must not end by it
+                log.exception("somebody who waited for Redis failed")
 
     def _lose(self, error: BaseException) -> None:
         if not self._available:

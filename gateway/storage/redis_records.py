@@ -1,9 +1,9 @@
 """How user records lie in Redis.
 
 A value is `VERSION LIFETIME JSON`: the record's version, the milliseconds it may live from the moment the database was
-asked, and the record, or null for a user who is gone. It is written by a script that never replaces a newer version,
-so a replica that read the database before a change and writes after it does no harm. A value that is none of ours is
-no value.
+asked, and the record, or null for a user who is gone. It is written by a script that never replaces a newer version, so
+a replica that read the database before a change and writes after it does no harm. A value that is none of ours is no
+value.
 """
 
 import json
@@ -64,8 +64,8 @@ class Write(NamedTuple):
 
 
 class RedisRecords:
-    """Reads and writes records. `ttl`: seconds that one may be used after the database was asked for it. `clock` is
-    the link's: it tells when that was."""
+    """Reads and writes records. `ttl`: seconds that one may be used after the database was asked for it. `clock` is the
+    link's: it tells when that was."""
 
     def __init__(self, link: RedisLink, *, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._link = link

@@ -16,9 +16,9 @@ _TOKEN68_BUT_PADDING: Final = b"-._~+/0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef
 def bearer_credential(value: bytes | None, lines: int = 1) -> bytes | None:
     """The bearer credential of a request, or None when it brings none (no field, or another scheme).
 
-    `value` is the field's value, `lines` how many Authorization fields the request has. Raises Refusal
-    token_invalid for a bearer that is malformed or over 8 KiB, and for two fields: which of them counts would
-    depend on who reads them, and two components that read differently are a way around both.
+    `value` is the field's value, `lines` how many Authorization fields the request has. Raises Refusal token_invalid
+    for a bearer that is malformed or over 8 KiB, and for two fields: which of them counts would depend on who reads
+    them, and two components that read differently are a way around both.
     """
     if lines > 1:
         raise _refusal("several Authorization fields")

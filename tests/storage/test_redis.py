@@ -134,7 +134,15 @@ def every(kind: type[BaseException]) -> list[type[BaseException]]:
     return list(dict.fromkeys(found))
 
 
-FOREIGN = [*every(RedisError), *every(RedisClusterException), OSError, TimeoutError, ConnectionResetError, EOFError]
+FOREIGN = [
+    *every(RedisError),
+    *every(RedisClusterException),
+    OSError,
+    TimeoutError,
+    ConnectionResetError,
+    EOFError,
+    RuntimeError,
+]
 
 
 @pytest.mark.parametrize("kind", FOREIGN, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
@@ -193,6 +201,24 @@ async def test_listeners_hear_of_every_return_and_of_every_heartbeat(valkey: Val
     valkey.start()
     await until(lambda: link.available)
     assert len(heard) == count + 1
+    await link.close()
+
+
+async def test_a_listener_that_fails_does_not_end_the_watch(
+    valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = RedisLink(valkey.url)
+    heard: list[float] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    link.listen(fail)
+    link.listen(lambda: heard.append(time.monotonic()))
+    await link.open()
+    valkey.restart()
+    await until(lambda: len(heard) >= 2)
+    assert "failed" in caplog.text
     await link.close()
 
 

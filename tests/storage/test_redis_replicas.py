@@ -3,10 +3,11 @@
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
+import uvloop
 
 from gateway.errors import StorageUnavailable
 from gateway.identity.directory import ABSENT
@@ -323,3 +324,25 @@ async def test_replicas_are_whole_again_within_5_s_however_often_redis_goes(valk
             await one.change(roles=frozenset([f"r{outage}"]))
             await until(lambda: other.directory.cached("u1") is None, within=0.1)
             assert (await other.found()).roles == {f"r{outage}"}
+
+
+# ---- on the loop that serves
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_redis_killed_and_restarted,
+        test_redis_that_hangs_is_given_up_on_within_250_ms_and_lets_nobody_in,
+        test_redis_that_comes_back_from_hanging_with_old_records_lets_nobody_in,
+        test_changes_made_while_redis_is_out_are_told_when_it_is_back,
+        test_replicas_are_whole_again_within_5_s_however_often_redis_goes,
+        test_a_storm_of_changes_and_readers_ends_with_the_last_change_everywhere,
+        test_a_change_is_seen_on_the_other_replica_within_100_ms,
+    ],
+)
+def test_uvloop_makes_no_difference(
+    scenario: Callable[[ValkeyServer], Coroutine[Any, Any, None]], valkey: ValkeyServer
+) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario(valkey))
