@@ -21,7 +21,7 @@ from gateway.accounts.endpoints import account_endpoints
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
 from gateway.admission import Admission
-from gateway.asgi import GateMiddleware
+from gateway.asgi.middleware import GateMiddleware
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.gate import Gate
 from gateway.identity.key_loading import key_ring

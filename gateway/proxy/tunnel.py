@@ -13,9 +13,9 @@ from typing import Final, cast
 
 from gateway.wire.websocket import FrameCounter, close_frame
 
-_FAREWELL: Final = 0.4  # seconds in which a frame that is under way may end, and a side may answer our Close
+FAREWELL: Final = 0.4  # seconds in which a frame that is under way may end, and a side may answer our Close
 _LAST_CALL: Final = 2.0  # seconds after that for what is still to be sent
-_STALL: Final = 60.0  # seconds in which a side must take something of what is waiting for it
+STALL: Final = 60.0  # seconds in which a side must take something of what is waiting for it
 _HIGH_WATER: Final = 262144
 # A caller whose machine vanished says nothing any more, and a quiet connection would wait for it for ever: after a
 # minute's silence the kernel asks, and gives up within another (in seconds, seconds, and times).
@@ -42,7 +42,7 @@ class Tunnel:
             end.transport = transport
             transport.set_protocol(end)
             transport.set_write_buffer_limits(high=_HIGH_WATER)
-            _keep_alive(transport)
+            keep_alive(transport)
         for end, data in ((self.caller, early[0]), (self.upstream, early[1])):
             end.transport.resume_reading()
             if data:
@@ -59,7 +59,7 @@ class Tunnel:
             self.leaving = True
             self.caller.say_goodbye(close_frame(code, reason, masked=False))
             self.upstream.say_goodbye(close_frame(code, reason, masked=True))
-            self._loop.call_later(_FAREWELL, self._depart)
+            self._loop.call_later(FAREWELL, self._depart)
 
     def tick(self, now: float) -> None:
         """Four times a second: does each side take what is sent to it?"""
@@ -161,7 +161,7 @@ class TunnelEnd(asyncio.Protocol):
             self._stalled = None
         elif self._stalled is None or self._stalled[0] != waiting:
             self._stalled = waiting, now
-        elif now - self._stalled[1] > _STALL:
+        elif now - self._stalled[1] > STALL:
             self.transport.abort()
 
     def _hear_out(self, data: bytes) -> None:
@@ -189,7 +189,8 @@ class TunnelEnd(asyncio.Protocol):
             self.transport.close()
 
 
-def _keep_alive(transport: asyncio.Transport) -> None:
+def keep_alive(transport: asyncio.Transport) -> None:
+    """Have the kernel look whether the other side is still there when it has been silent for long."""
     sock = transport.get_extra_info("socket")
     with contextlib.suppress(OSError, AttributeError):  # no socket, or none of TCP
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

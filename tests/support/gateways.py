@@ -98,7 +98,7 @@ def _run_all(config: Path, commands: list[list[str]]) -> None:
 
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:(?:[ \t].*)?\n)*\S.*")
 # An ASGI application can abort an answer that it has begun only by raising, which uvicorn reports as an error.
-_DELIBERATE = "\ngateway.asgi.UpstreamAborted: "
+_DELIBERATE = "\ngateway.asgi.answer.UpstreamAborted: "
 
 
 def unhandled(gateway: Gateway) -> list[str]:

@@ -1,0 +1,97 @@
+"""The ASGI face: the gate as pure-ASGI middleware, and the proxy behind it.
+
+It runs under any ASGI server and decides exactly what `gateway serve` decides. What ASGI cannot carry it cannot do: no
+trailers, no interim responses, and an upstream that fails in the middle of its body ends in an exception, which the
+server turns into a closed connection. docs/request-flow.md lists the differences.
+"""
+
+from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.admission import Admission, Answered, RequestHead, Waiting
+from gateway.asgi.answer import AsgiAnswer
+from gateway.asgi.request import AsgiRequest, request_head, unreadable
+from gateway.errors import Refusal
+from gateway.gate import Decision
+from gateway.own_scope import own_scope
+from gateway.responses import NO_STORE
+from gateway.runtime import Runtime, RuntimeHolder
+
+if TYPE_CHECKING:
+    from gateway.asgi.websocket import AsgiWebSocket
+
+
+class GateMiddleware:
+    """Decides on every request. Own endpoints go on to the application, all others to the proxy."""
+
+    def __init__(self, app: ASGIApp, holder: RuntimeHolder) -> None:
+        self._app = app
+        self._holder = holder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif "gateway.admission" in scope:  # admitted by the other face
+            await self._app(scope, receive, _never_stored(send))
+        else:
+            await self._decide(scope, receive, send)
+
+    async def _decide(self, scope: Scope, receive: Receive, send: Send) -> None:
+        runtime = self._holder.runtime
+        gate = runtime.gate
+        request = request_head(runtime, scope)
+        answer = _answer_to(runtime, request, scope)
+        decision: Decision | Waiting = unreadable(scope, request) or gate.admit(request)
+        if isinstance(decision, Waiting):
+            decision = await gate.conclude(decision)
+        assert not isinstance(decision, Waiting)
+        if isinstance(decision, Refusal):
+            await answer.send_refusal(decision, send)
+        elif isinstance(decision, Answered):
+            await answer.give(decision, send)
+        elif decision.route.upstream is None:
+            await self._own(decision, answer, scope, receive, send)
+        else:
+            await answer.proxy(decision, receive, send)
+
+    async def _own(self, admission: Admission, answer: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> None:
+        answer.admission = admission
+        own = own_scope(admission, scope["headers"])
+        own.update(app=scope.get("app"), state=scope.get("state", {}), extensions=scope.get("extensions", {}))
+        await self._app(own, receive, _never_stored(_observed(send, answer)))
+        answer.finished()
+
+
+def _answer_to(runtime: Runtime, request: RequestHead, scope: Scope) -> "AsgiAnswer | AsgiWebSocket":
+    if not request.websocket:
+        return AsgiAnswer(runtime, request, scope)
+    from gateway.asgi.websocket import AsgiWebSocket  # its library is for this face alone: `gateway serve` needs none
+
+    return AsgiWebSocket(runtime, request, scope)
+
+
+def _observed(send: Send, answer: AsgiRequest) -> Send:
+    """`send`, with the status and the size taken down for the log."""
+
+    async def observing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+        else:
+            answer.sent += len(message.get("body", b""))
+        await send(message)
+
+    return observing
+
+
+def _never_stored(send: Send) -> Send:
+    """`send`, with `Cache-Control: no-store` on what does not say otherwise itself."""
+
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message["headers"]}
+            if b"cache-control" not in names:
+                message = {**message, "headers": [*message["headers"], NO_STORE]}
+        await send(message)
+
+    return guarded
