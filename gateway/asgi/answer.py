@@ -1,0 +1,226 @@
+"""A proxied request over ASGI: from what an engine says to messages, and from messages to what the upstream gets."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.admission import Admission, RequestHead
+from gateway.asgi.request import AsgiRequest
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Exchange, Field
+from gateway.runtime import Runtime
+
+_HELD: Final = 262144  # bytes of a response that wait for the server before the upstream is not read from any more
+
+
+class UpstreamAborted(ConnectionError):
+    """The upstream failed in the middle of its response: the server must close the connection, not finish it."""
+
+
+class AsgiAnswer(AsgiRequest):
+    """Implements Downstream towards an ASGI server, and reads the request body from it."""
+
+    def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
+        super().__init__(runtime, request, scope)
+        self._exchange: Exchange | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._start: Message | None = None
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._paused = False
+        self._ended = False
+        self._refusal: Refusal | None = None
+        self._aborted: str | None = None
+        self._left = False
+        self._upload: asyncio.Task[None] | None = None
+        self._upload_free = asyncio.Event()
+        self._upload_free.set()
+
+    # ---- Downstream
+
+    def interim(self, status: int, fields: Sequence[Field]) -> None:
+        """ASGI has no message for an interim response."""
+
+    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+        self.status = status
+        assert self.admission is not None
+        if self.admission.response_fields:
+            fields = self.admission.response_head(fields)
+        if status in (204, 304):
+            # ASGI servers count the body against the length, and would wait for one that does not come.
+            fields = [field for field in fields if field[0].lower() != b"content-length"]
+        self._start = {"type": "http.response.start", "status": status, "headers": list(fields)}
+
+    def lasts(self) -> None:
+        """An event stream: it ends when its caller may not stay."""
+        self._runtime.watch.add(self)
+
+    def revoke(self, refusal: Refusal) -> None:
+        """The caller may not stay."""
+        self.code = refusal.code
+        if self._exchange is not None and not self._ended:
+            self._exchange.cancel()
+            self.end()
+
+    def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
+        """Not over this face: its WebSockets go through a library on both sides."""
+        upstream.abort()
+
+    def body(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > _HELD and not self._paused and self._exchange is not None:
+            self._paused = True
+            self._exchange.pause()
+
+    def end(self, trailers: Sequence[Field] = ()) -> None:
+        self._ended = True
+        self.flush()
+
+    def abort(self, reason: str) -> None:
+        self._aborted = reason
+        self.flush()
+
+    def refuse(self, refusal: Refusal) -> None:
+        if self.status:
+            self.abort(refusal.reason)
+        else:
+            self._refusal = refusal
+            self.flush()
+
+    def flush(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def pause_upload(self) -> None:
+        self._upload_free.clear()
+
+    def resume_upload(self) -> None:
+        self._upload_free.set()
+
+    # ---- the proxied request
+
+    async def proxy(self, admission: Admission, receive: Receive, send: Send) -> None:
+        """Send the request on, and the response back."""
+        self.admission = admission
+        try:
+            length, first = await self._framing(receive)
+            self._exchange = self._proxy.open(admission, self, length, self._started)
+        except Refusal as refusal:
+            await self.send_refusal(refusal, send)
+            return
+        if length != 0:
+            self._upload = self._runtime.loop.create_task(self._send_body(receive, first, length))
+        else:
+            self._runtime.look_after(self, receive, at_once=self._exchange.waiting)
+        try:
+            await self._respond(send)
+        finally:
+            self._over()
+
+    async def _framing(self, receive: Receive) -> tuple[int | None, Message | None]:
+        """The length of the request body (None: unknown), and its first message where that had to be looked at."""
+        fields = self._request.fields
+        if fields.content_length is not None:
+            return int(fields.content_length), None
+        if fields.transfer_encoding is not None:
+            return None, None
+        if self._request.minor < 2:
+            return 0, None
+        first = await receive()
+        return (None if first.get("more_body") else len(first.get("body", b""))), first
+
+    async def _respond(self, send: Send) -> None:
+        while True:
+            if self._left:
+                return
+            if self._refusal is not None:
+                await self.send_refusal(self._refusal, send)
+                return
+            if self._start is None and not self._pieces and not self._ended and self._aborted is None:
+                self._news = self._runtime.loop.create_future()
+                await self._news
+                continue
+            await self._send_what_came(send)
+            if self._ended and not self._pieces:
+                return
+
+    async def _send_what_came(self, send: Send) -> None:
+        if self._start is not None:
+            start, self._start = self._start, None
+            await send(start)
+        pieces, ended = self._pieces, self._ended
+        self._pieces, self._held = [], 0
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._request.method != b"HEAD":
+            self.sent += len(body)
+        if body or ended:
+            await send({"type": "http.response.body", "body": body, "more_body": not ended})
+        if self._aborted is not None and not self._pieces:
+            self.code = "upstream_aborted"
+            raise UpstreamAborted(f"request {self._request.request_id.decode()}: the upstream failed in its response")
+        if self._paused and self._exchange is not None and not self._left:
+            self._paused = False
+            self._exchange.resume()
+
+    async def _send_body(self, receive: Receive, message: Message | None, length: int | None) -> None:
+        """Hand the request body on as fast as the upstream takes it, then wait for the caller to leave."""
+        assert self._exchange is not None
+        while True:
+            message = message or await self._next_message(receive)
+            if message is None:
+                return
+            if message["type"] == "http.disconnect":
+                self.caller_left()
+                return
+            body = message.get("body", b"")
+            if body:
+                self.received += len(body)
+                self._exchange.write(body)
+            if not message.get("more_body", False):
+                break
+            message = None
+            await self._upload_free.wait()
+        if length is not None and self.received < length:
+            # The server lost the rest, or the caller did: half a body must not look like the whole.
+            self._exchange.cancel()
+            self.refuse(Refusal("bad_request", f"{self.received} bytes of a body of {length}"))
+            return
+        self._exchange.end_body()
+        await self.watch(receive)
+
+    async def _next_message(self, receive: Receive) -> Message | None:
+        """The next piece of the body; None, and 408 to the caller, when it pauses too long."""
+        try:
+            async with asyncio.timeout(self._runtime.server.body_timeout):
+                return await receive()
+        except TimeoutError:
+            if self._exchange is not None:
+                self._exchange.cancel()
+            self.refuse(Refusal("request_timeout", "the body paused", detail="The request body came too slowly"))
+            return None
+
+    async def watch(self, receive: Receive) -> None:
+        """Wait for the caller to leave."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.caller_left()
+
+    def caller_left(self) -> None:
+        """Nobody waits for the answer any more."""
+        if not self._ended and not self._left:
+            self._left = True
+            if self._exchange is not None:
+                self._exchange.cancel()
+            self.flush()
+
+    def _over(self) -> None:
+        self._runtime.look_away(self)
+        self._runtime.watch.remove(self)
+        if self._upload is not None:
+            self._upload.cancel()
+        if not self._ended and self._exchange is not None and not self._left:
+            self._exchange.cancel()
+        self.finished()

@@ -1,0 +1,131 @@
+"""What a request and a WebSocket handshake have in common over ASGI: how they are read, refused, and observed."""
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+from starlette.types import Scope, Send
+
+from gateway.admission import Admission, Answered, Peer, RequestHead
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Field
+from gateway.responses import problem_body, problem_fields
+from gateway.runtime import Runtime
+from gateway.wire.websocket import new_key
+
+_CLIENT_LEFT: Final = 499  # for the log only
+# The versions ASGI servers speak, and what is left of them here.
+_MINORS: Final = {"1.0": 0, "1.1": 1, "2": 2, "3": 2}
+_SCHEMES: Final = {"ws": "http", "wss": "https"}
+# What of a handshake is between the caller and the server: it has been answered, or will be, by the server.
+_THE_SERVERS: Final = frozenset((b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"))
+
+
+class AsgiRequest:
+    """One request: its head, what became of it, and the way to answer it in one piece.
+
+    `received` and `sent` are bytes of bodies or messages.
+    """
+
+    def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
+        self._runtime = runtime
+        self._proxy = runtime.proxy  # the one of the policy that decides: after a wait it may be another
+        self._request = request
+        self._started = monotonic()
+        self._answers_by = _answers_by(scope)
+        self.admission: Admission | None = None
+        self.status = 0
+        self.code = ""
+        self.route = ""
+        self.received = 0
+        self.sent = 0
+
+    async def send_refusal(self, refusal: Refusal, send: Send) -> None:
+        """Answer with problem+json."""
+        self.code, self.route = refusal.code, refusal.route or ""
+        body = problem_body(refusal, self._request.request_id)
+        await self.send_answer(refusal.status, problem_fields(refusal, self._request.request_id), body, send)
+        if self.admission is None:
+            self.finished()
+
+    async def give(self, answered: Answered, send: Send) -> None:
+        """What the gate has answered itself."""
+        self.route = answered.route.name
+        await self.send_answer(answered.status, answered.fields, b"", send)
+        self.finished()
+
+    async def send_answer(self, status: int, fields: Sequence[Field], body: bytes, send: Send) -> None:
+        """A whole answer. A handshake is answered like a request, where the server can; else the caller gets a 403."""
+        self.status, self.sent = status, len(body)
+        fields = [*fields, *self._framing_of(status, body)]
+        if self.admission is not None:
+            fields = self.admission.response_head(fields)
+        if self._answers_by is None:
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await send({"type": f"{self._answers_by}.start", "status": status, "headers": fields})
+        await send({"type": f"{self._answers_by}.body", "body": body})
+
+    def _framing_of(self, status: int, body: bytes) -> list[Field]:
+        fields = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
+        if self._request.fields.content_length or self._request.fields.transfer_encoding:
+            fields.append((b"connection", b"close"))  # there may be a body on its way that nobody reads
+        return fields
+
+    def finished(self) -> None:
+        """Log and count the request."""
+        admission, request = self.admission, self._request
+        self._runtime.observer.completed(
+            admission.route.name if admission is not None else self.route,
+            request.method,
+            admission.target.path if admission is not None else request.target.partition(b"?")[0],
+            self.status or _CLIENT_LEFT,
+            self.code,
+            admission.principal.id if admission is not None and admission.principal is not None else "",
+            request.request_id,
+            request.client,
+            monotonic() - self._started,
+            self.received,
+            self.sent,
+        )
+
+
+def _answers_by(scope: Scope) -> str | None:
+    if scope["type"] == "http":
+        return "http.response"
+    extension = "websocket.http.response"
+    return extension if extension in (scope.get("extensions") or {}) else None
+
+
+def request_head(runtime: Runtime, scope: Scope) -> RequestHead:
+    """The request head for the gate. Of a handshake, which the server has read, it is the head of one of our own."""
+    client = scope.get("client")
+    scheme: str = scope["scheme"]
+    peer = Peer(client[0] if client else "", _SCHEMES.get(scheme, scheme), runtime.proxies)
+    raw: bytes = scope.get("raw_path") or b""
+    query: bytes = scope["query_string"]
+    target = b"%b?%b" % (raw, query) if raw and query else raw
+    minor = _MINORS.get(scope["http_version"], 2)
+    if scope["type"] == "http":
+        return runtime.head(scope["method"].encode("ascii"), target, scope["headers"], peer, minor)
+    fields = [field for field in scope["headers"] if field[0].lower() not in _THE_SERVERS]
+    fields += ((b"Sec-WebSocket-Version", b"13"), (b"Sec-WebSocket-Key", new_key()))
+    request = runtime.head(b"GET", target, fields, peer, minor)
+    request.websocket = True
+    return request
+
+
+def unreadable(scope: Scope, request: RequestHead) -> Refusal | None:
+    """What `gateway serve` refuses while it reads the head, and servers of others may let through."""
+    if scope["http_version"] not in _MINORS:
+        return Refusal("bad_request", f"HTTP/{scope['http_version']}")
+    if request.method == b"CONNECT":
+        return Refusal("method_not_implemented", "CONNECT")
+    if not request.target:
+        return Refusal("bad_path", "the server gives no raw path")
+    coding, length = request.fields.transfer_encoding, request.fields.content_length
+    if coding is not None and (coding.lower() != b"chunked" or length is not None or request.minor == 0):
+        return Refusal("bad_request", "a Transfer-Encoding other than a plain chunked in HTTP/1.1")
+    if length is not None and not (length.isdigit() and len(length) <= 18):
+        return Refusal("bad_request", "an odd Content-Length")
+    return None

@@ -1,0 +1,210 @@
+"""WebSockets over ASGI: the server speaks with the caller, this relay with the upstream, and messages pass between.
+
+The handshake goes upstream like any other request, through the same engine and with a key of our own; it follows no
+redirect and adds nothing. Once the upstream has switched, its connection is read and written by the `websockets`
+library, without its I/O. ASGI knows messages, not frames: a message passes when it is whole, pings are answered on
+either side, and compression is between the server and the caller; towards the upstream there is none.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.admission import Admission, RequestHead
+from gateway.asgi.request import AsgiRequest
+from gateway.asgi.upstream_socket import Ended, UpstreamSocket
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Exchange, Field
+from gateway.runtime import Runtime
+from gateway.wire.websocket import ABNORMAL, NO_STATUS, POLICY_VIOLATION, TRY_AGAIN_LATER, field_value, handshake_answer
+
+_LARGEST_REFUSAL: Final = 1 << 20  # bytes of an upstream's own answer to a handshake: ASGI servers hold it whole
+_LAST_CALL: Final = 2.0  # seconds in which a caller who may not stay must take what is on its way, and our Close
+# What the server puts into the answer itself.
+_THE_SERVERS: Final = frozenset((b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"))
+
+
+class AsgiWebSocket(AsgiRequest):
+    """One WebSocket. Implements Downstream for the handshake, and Lasting for what follows it."""
+
+    def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
+        super().__init__(runtime, request, scope)
+        self._exchange: Exchange | None = None
+        self._upstream: UpstreamSocket | None = None
+        self._answer: list[Field] = []
+        self._body: list[bytes] = []
+        self._refusal: Refusal | None = None
+        self._answered = asyncio.Event()
+        self._joined = asyncio.Event()
+        self._caller_left = False
+        self._farewell: Ended | None = None
+        self._limit = asyncio.Timeout(None)
+
+    async def proxy(self, admission: Admission, receive: Receive, send: Send) -> None:
+        """Shake hands with the upstream, then relay until one of the three sides ends it."""
+        self.admission = admission
+        await receive()  # websocket.connect: ASGI says nothing else first
+        reading: asyncio.Task[None] | None = None
+        try:
+            self._exchange = self._proxy.open(admission, self, 0, self._started)
+            reading = self._runtime.loop.create_task(self._read_caller(receive))
+            await self._answered.wait()
+            if not self._caller_left:
+                await self._join(send)
+        except Refusal as refusal:
+            await self.send_refusal(refusal, send)
+        finally:
+            await self._end(reading)
+
+    async def _join(self, send: Send) -> None:
+        if self._upstream is None:
+            await self._refuse(send)
+            return
+        await self._accept(send)
+        self._runtime.watch.add(self)
+        self._joined.set()
+        with contextlib.suppress(OSError, TimeoutError):  # the caller has left, or does not take our Close
+            async with self._limit:
+                await self._write_caller(send, self._upstream)
+
+    async def _end(self, reading: "asyncio.Task[None] | None") -> None:
+        self._runtime.watch.remove(self)
+        if self._upstream is not None:
+            self._upstream.leave(Ended(NO_STATUS))
+        elif self._exchange is not None and self._refusal is None and not self._answer:
+            self._exchange.cancel()
+        self.finished()
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait((reading,))
+            if not reading.cancelled() and (error := reading.exception()) is not None:
+                raise error
+
+    # ---- Downstream: how the upstream answers the handshake
+
+    def interim(self, status: int, fields: Sequence[Field]) -> None:
+        """ASGI has no message for an interim response."""
+
+    def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
+        if field_value(fields, b"sec-websocket-extensions") is not None:
+            upstream.abort()
+            self._refusal = Refusal("upstream_invalid", "an extension of WebSocket that was not offered")
+        else:
+            self._answer = handshake_answer(fields, self._request.fields.kept)
+            self._upstream = UpstreamSocket(self._runtime.loop, upstream, early)
+        self._answered.set()
+
+    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+        """The upstream wants no WebSocket. Its answer is collected: ASGI servers send it in one piece."""
+        self.status = status
+        self._answer = [field for field in fields if field[0].lower() != b"content-length"]
+
+    def lasts(self) -> None:
+        """An event stream has no end to wait for."""
+        self._give_up("an event stream in answer to a WebSocket handshake")
+
+    def body(self, data: bytes) -> None:
+        self._body.append(data)
+        if sum(map(len, self._body)) > _LARGEST_REFUSAL:
+            self._give_up(f"more than {_LARGEST_REFUSAL} bytes in answer to a WebSocket handshake")
+
+    def end(self, trailers: Sequence[Field] = ()) -> None:
+        self._answered.set()
+
+    def abort(self, reason: str) -> None:
+        self.refuse(Refusal("upstream_invalid", reason))
+
+    def refuse(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+        self._answered.set()
+
+    def flush(self) -> None:
+        """What comes is collected anyway."""
+
+    def pause_upload(self) -> None:
+        """A handshake has no body."""
+
+    def resume_upload(self) -> None:
+        """Likewise."""
+
+    def _give_up(self, reason: str) -> None:
+        assert self._exchange is not None
+        self._exchange.cancel()
+        self.refuse(Refusal("upstream_invalid", reason))
+
+    async def _refuse(self, send: Send) -> None:
+        if self._refusal is not None:
+            self.status = 0
+            raise self._refusal
+        await self.send_answer(self.status, self._answer, b"".join(self._body), send)
+
+    async def _accept(self, send: Send) -> None:
+        self.status = 101
+        assert self.admission is not None
+        fields = self.admission.response_head(self._answer)
+        chosen = field_value(fields, b"sec-websocket-protocol")
+        await send(
+            {
+                "type": "websocket.accept",
+                "subprotocol": chosen.decode("latin-1") if chosen else None,
+                "headers": [(name.lower(), value) for name, value in fields if name.lower() not in _THE_SERVERS],
+            }
+        )
+
+    # ---- the two directions
+
+    async def _read_caller(self, receive: Receive) -> None:
+        """From the caller to the upstream, until the caller leaves."""
+        gone = Ended(NO_STATUS)
+        try:
+            while (message := await receive())["type"] == "websocket.receive":
+                await self._joined.wait()
+                await self._pass_on(message)
+            gone = Ended(message.get("code", NO_STATUS), message.get("reason") or "")
+        finally:
+            self._caller_left = True
+            self._answered.set()
+            if self._upstream is not None:
+                self._upstream.leave(gone)
+
+    async def _pass_on(self, message: Message) -> None:
+        assert self._upstream is not None
+        text = message.get("text")
+        data = text.encode() if text is not None else message["bytes"]
+        self.received += len(data)
+        await self._upstream.send(data, is_text=text is not None)
+
+    async def _write_caller(self, send: Send, upstream: UpstreamSocket) -> None:
+        """From the upstream to the caller, until either of them leaves or the caller may not stay."""
+        while self._farewell is None and not self._caller_left:
+            data = upstream.take()
+            if data is not None:
+                self.sent += len(data)
+                await send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
+            elif upstream.ended is not None:
+                self._farewell = upstream.ended
+            else:
+                await upstream.news()
+        if self._farewell is not None and self._farewell.code != ABNORMAL and not self._caller_left:
+            await send(_close_message(self._farewell))
+
+    # ---- Lasting
+
+    def revoke(self, refusal: Refusal) -> None:
+        """The caller may not stay. What it does not take soon it does not get."""
+        self.code = refusal.code
+        self._farewell = Ended(TRY_AGAIN_LATER if refusal.status == 503 else POLICY_VIOLATION, refusal.code)
+        if self._upstream is not None:
+            self._upstream.leave(self._farewell)
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                self._limit.reschedule(self._runtime.loop.time() + _LAST_CALL)
+
+
+def _close_message(ended: Ended) -> dict[str, Any]:
+    """ASGI has no word for a Close without a code; 1000 is what it stands for most often, and what servers make of no
+    code at all."""
+    code = 1000 if ended.code == NO_STATUS else ended.code
+    return {"type": "websocket.close", "code": code, "reason": ended.reason}
