@@ -30,9 +30,7 @@ LONGEST = b"a" * MAX_CREDENTIAL
     ],
     ids=lambda value: repr(value[:30]),
 )
-def test_a_bearer_credential_is_found_in_every_spelling_that_is_allowed(
-    value: bytes, credential: bytes
-) -> None:
+def test_a_bearer_credential_is_found_in_every_spelling_that_is_allowed(value: bytes, credential: bytes) -> None:
     assert bearer_credential(value) == credential
 
 
