@@ -60,10 +60,13 @@ def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules,
 def websocket_request(admission: Admission, plan: ForwardPlan, rules: FieldRules) -> UpstreamRequest:
     """The handshake to send on (RFC 6455 4.1), with the caller's own key: both sides then agree with each other, and
     the gateway relays. Raises Refusal `bad_request` for a handshake that is none."""
-    fields = admission.request.fields.kept
+    fields, route = admission.request.fields.kept, admission.route.name
     key = field_value(fields, b"sec-websocket-key")
-    if key is None or not valid_key(key) or field_value(fields, b"sec-websocket-version") != b"13":
-        raise Refusal("bad_request", "not a WebSocket handshake of version 13", route=admission.route.name)
+    if field_value(fields, b"sec-websocket-version") != b"13":
+        version = (b"sec-websocket-version", b"13")  # RFC 6455 4.2.2: the caller may try again with this one
+        raise Refusal("bad_request", "a WebSocket of another version than 13", route=route, headers=(version,))
+    if key is None or not valid_key(key):
+        raise Refusal("bad_request", "no good Sec-WebSocket-Key", route=route)
     request = upstream_request(admission, plan, rules, 0)
     request.accept = accept_of(key)
     return request

@@ -287,6 +287,8 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._phase == BODY and not self._head.chunked and self._left > BYPASS_ABOVE:
             self._phase = RAW
             self._parser = None
+        elif self._phase == SWITCHING:
+            self._invalid(exchange, "a 101 without Upgrade")  # RFC 6455 4.1: then it is no answer to a handshake
 
     def _hand_over(self, exchange: NativeExchange) -> None:
         """The pieces of one read as one: a thousand chunks of a byte would be a thousand writes."""
@@ -334,7 +336,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"), may_repeat=silent)
 
     def _fail(self, exchange: NativeExchange, refusal: Refusal, *, may_repeat: bool = False) -> None:
-        begun = self._phase > HEAD
+        begun = HEAD < self._phase < SWITCHING
         stale = may_repeat and self._served > 0
         self._exchange = None
         exchange.connection = None
