@@ -15,6 +15,7 @@ from tests.support.configurations import Configuration, changed, standard
 from tests.support.forging import Forge
 from tests.support.processes import FACES, PASSWORD, PROJECT, Account, Face, Gateway, write_configuration
 from tests.support.upstreams import Upstreams
+from tests.support.waiting import eventually
 
 # Who exists in every session-wide gateway: address, roles (none named: the default ones), active.
 PEOPLE: tuple[tuple[str, tuple[str, ...], bool], ...] = (
@@ -166,8 +167,11 @@ _ACCOUNTS: dict[tuple[int, str], Account] = {}
 
 
 def _signed_in(gateway: Gateway, email: str) -> Account:
+    """Somebody's account; on a machine with much other work a first answer of the database may come too late."""
     key = (gateway.address[1], email)
     if key not in _ACCOUNTS:
+        login = {"email": email, "password": PASSWORD}
+        eventually(lambda: gateway.post("/auth/login", login).status != 503)
         _ACCOUNTS[key] = gateway.login(email)
     return _ACCOUNTS[key]
 
