@@ -8,8 +8,8 @@ than `requests + T * requests / per` pass.
 from math import ceil
 from typing import Final
 
-# What floating point may be off by. A request too early by a millionth of its share is none too early.
-SLACK: Final = 1e-6
+# What floating point may be off by: so little of a request's share of the time, it may come too early.
+SLACK: Final = 1e-9
 
 
 class Quota:
@@ -37,5 +37,5 @@ class Quota:
     def wait(self, level: float) -> int:
         """Whole seconds until one more would pass than pass now, at least one. `level` has the last request in it,
         also where that did not pass."""
-        missing = 1.0 - (self.full - level) % 1.0 if level <= self.full else level - self.requests
-        return max(1, ceil((missing - SLACK) / self.rate))
+        missing = level - self.full if level > self.full else 1.0 - (self.full - level) % 1.0
+        return max(1, ceil(missing / self.rate))

@@ -3,48 +3,16 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trustme
 
 from tests.identity.stores import MemoryStore, record
 from tests.storage.replicas import replicas, until
-from tests.support.processes import free_port
 from tests.support.valkey import ValkeyServer, running
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[list[ValkeyServer]]:
-    """A cluster of three nodes with a third of the keys each."""
-    nodes = [
-        ValkeyServer(
-            tmp_path,
-            *("--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{number}.conf"),
-            *("--cluster-port", str(free_port()), "--cluster-announce-ip", "127.0.0.1"),
-            *("--cluster-node-timeout", "2000"),
-        )
-        for number in range(3)
-    ]
-    try:
-        for number, node in enumerate(nodes):
-            node.start()
-            with node.client() as client:
-                client.execute_command("CLUSTER", "ADDSLOTSRANGE", *[(0, 5460), (5461, 10922), (10923, 16383)][number])
-        with nodes[0].client() as client:
-            for node in nodes[1:]:
-                bus = node.client().config_get("cluster-port")["cluster-port"]
-                client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        for node in nodes:
-            eventually(lambda node=node: node.client().cluster("INFO").get("cluster_state") == "ok", timeout=20.0)
-            eventually(lambda node=node: node.client().cluster("INFO").get("cluster_known_nodes") == "3", timeout=20.0)
-        yield nodes
-    finally:
-        for node in nodes:
-            node.kill()
 
 
 async def test_a_cluster_is_shared_like_one_server(cluster: list[ValkeyServer]) -> None:
