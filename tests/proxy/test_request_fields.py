@@ -58,6 +58,27 @@ def test_white_space_around_a_value_is_no_part_of_it(gateway: Gateway, upstream:
     assert received.values("x-b") == [b"c"]
 
 
+def test_white_space_around_a_value_changes_no_decision(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
+    fields = [
+        user.line + b" \t ",
+        "X-Request-Id:  mine\t",
+        "Connection: \tX-One ,\tkeep-alive \t",
+        "X-One: 1 ",
+        "Host:\tgateway.test \t",
+    ]
+    received = passes(gateway, upstream, request("/api/x", host=None, fields=fields))
+    assert received.values("x-user-id") == [user.id.encode()]
+    assert received.values("x-request-id") == [b"mine"]
+    assert received.values("x-one") == []
+    assert received.values("x-forwarded-host") == [b"gateway.test"]
+    body = passes(
+        gateway, upstream, request("/public/x", method="POST", fields=["Content-Length: \t5 \t"]) + b"hello"
+    ).body
+    assert bytes(body) == b"hello"
+
+
 @pytest.mark.parametrize(
     "line",
     [
