@@ -8,6 +8,8 @@ from tests.support.forging import Forge
 from tests.support.processes import Configuration
 from tests.support.upstreams import Upstreams
 
+PAGES = {"origins": ["https://app.example.com", "http://localhost:5173"]}
+
 # The three rules of the advisory suite come first; everything that no route names is 404.
 ROUTES: list[dict[str, Any]] = [
     {"path": "/public/**", "auth": "none", "upstream": "web"},
@@ -44,6 +46,14 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/misnamed/**", "auth": "none", "upstream": "misnamed"},
     {"path": "/preserved/**", "auth": "none", "upstream": "preserved"},
     {"path": "/short-heads/**", "auth": "none", "upstream": "short-heads"},
+    {"path": "/sockets/**", "websocket": True, "upstream": "web"},
+    {"path": "/sockets-of-admins/**", "websocket": True, "roles": ["admin"], "upstream": "web"},
+    {"path": "/sockets-of-anybody/**", "websocket": True, "auth": "none", "upstream": "web"},
+    {"path": "/sockets-of-some/**", "websocket": True, "auth": "optional", "upstream": "web"},
+    {"path": "/sockets-of-pages/**", "websocket": True, "auth": "none", "upstream": "web", "cors": PAGES},
+    {"path": "/sockets-over-tls/**", "websocket": True, "auth": "none", "upstream": "secure"},
+    {"path": "/sockets-to-nobody/**", "websocket": True, "auth": "none", "upstream": "refusing"},
+    {"path": "/sockets-in-haste/**", "websocket": True, "auth": "none", "upstream": "impatient"},
 ]
 
 ROLES = {"admin": ["editor"], "editor": ["user"], "user": [], "auditor": []}
