@@ -5,7 +5,8 @@ import os
 import secrets
 import signal
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,6 @@ from typing import Final
 import click
 
 from gateway.cli.accounts import administration
-from gateway.cli.exit_codes import FINE
 from gateway.cli.output import say
 from gateway.demo.echo import echo_upstream
 from gateway.demo.folder import write_configuration
@@ -25,6 +25,7 @@ from gateway.server.run import serve
 from gateway.settings.model import Settings
 
 _PORTS: Final = range(8000, 8100)
+_SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @click.command("demo")
@@ -34,16 +35,27 @@ def command(port: int | None) -> int:
 
     Everything listens on loopback only and lives in a temporary folder, which is removed at the end.
     """
-    # Until the gateway itself listens for signals, and after that, SIGTERM must end the contexts below as well.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), TemporaryDirectory(prefix="gateway-demo-") as folder, echo_upstream() as upstream:
+    # What is begun is finished: a signal waits until the gateway answers, a second or so, and the next one until
+    # everything is removed. An exception out of nowhere could meet a thread, or an import, in any state.
+    with _blocked(_SIGNALS), TemporaryDirectory(prefix="gateway-demo-") as folder, echo_upstream() as upstream:
         chosen = port if port is not None else _free_port()
         path = write_configuration(Path(folder), port=chosen, upstream=upstream)
         configuration = load_configuration(path, os.environ)
         password = secrets.token_urlsafe(12)
         asyncio.run(_make_admin(configuration.settings, password))
-        return serve(configuration, announce=partial(_answering, path, password))
-    return FINE
+        try:
+            return serve(configuration, announce=partial(_answering, path, password))
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+@contextmanager
+def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _make_admin(settings: Settings, password: str) -> None:
@@ -55,6 +67,7 @@ def _answering(configuration: Path, password: str, address: str) -> None:
     """The gateway answers: say what to try. Called inside of its event loop."""
     # To `serve` SIGHUP is a wish to reload; a demo whose terminal was closed has to end.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     say(f"The gateway answers on {address}, in front of an upstream that shows what it received.", colour="green")
     say("Paste these commands into another terminal. Ctrl-C here ends the demo and leaves nothing behind.")
     for number, step in enumerate(steps(url=address, password=password, configuration=configuration), 1):
