@@ -127,7 +127,9 @@ class Gate:
         """The claims of the caller's credential; None is an anonymous caller, which only `optional` lets through."""
         fields = request.fields
         try:
-            credential = bearer_credential(fields.authorization, fields.authorizations)
+            credential = fields.bearer
+            if credential is None:
+                credential = fields.bearer = bearer_credential(fields.authorization, fields.authorizations)
             if credential is None and request.websocket:
                 credential = _credential_in_protocols(fields)
             if credential is None:
@@ -246,6 +248,8 @@ def _host(request: RequestHead, target: Target) -> bytes | None:
     might believe the one and the policy the other.
     """
     fields = request.fields
+    if fields.canonical_host is not None and target.authority is None:
+        return fields.canonical_host
     if fields.host is None:
         if request.minor == 0 and target.authority is None:
             return None
@@ -255,6 +259,7 @@ def _host(request: RequestHead, target: Target) -> bytes | None:
     host = canonical_host(fields.host)
     if target.authority is not None and not _same_authority(target.authority, fields.host, request.peer.scheme):
         raise Refusal("bad_host", "the target names another authority than Host")
+    fields.canonical_host = host
     return host
 
 

@@ -15,7 +15,7 @@ from gateway.settings.model import ServerSettings
 from gateway.ticking import Ticker
 from gateway.watch import Watch
 from gateway.wire.addresses import TrustedProxies
-from gateway.wire.fields import Field, FieldRules
+from gateway.wire.fields import FieldRules, RequestFields
 from gateway.wire.request_ids import RequestIds
 
 
@@ -52,10 +52,9 @@ class Runtime:
         self.ticker.listen(self.watch.tick)
         self.ticker.listen(self._watch_the_slow)
 
-    def head(self, method: bytes, target: bytes, fields: list[Field], peer: Peer, minor: int) -> RequestHead:
+    def head(self, method: bytes, target: bytes, fields: RequestFields, peer: Peer, minor: int) -> RequestHead:
         """A request head for the gate, from what a face has read."""
-        sorted_ = self.rules.sort(fields)
-        return RequestHead(method, target, sorted_, peer, minor=minor, made_id=self.request_ids.next())
+        return RequestHead(method, target, fields, peer, minor=minor, made_id=self.request_ids.next())
 
     def gauges(self) -> dict[str, float]:
         """What the metrics page shows beside the counters, by metric name."""

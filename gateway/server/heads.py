@@ -27,11 +27,15 @@ _CHUNKED_HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 class HeadReader:
     """The head that is being read, and then the head that was read last.
 
+    Callers of APIs send the same header block again and again on a connection, and only the request line changes. A
+    block that is the same to the byte as the last one says the same: it is not parsed again (`repeated`).
+
     `begun`: bytes of a head have come that is not complete. `body_complete`: the chunked body has ended; `overrun`:
     bytes behind it were in the same read.
     """
 
     __slots__ = (
+        "_block",
         "_body",
         "_line",
         "_max_size",
@@ -47,6 +51,7 @@ class HeadReader:
         "method",
         "minor",
         "overrun",
+        "repeated",
         "target",
     )
 
@@ -54,6 +59,8 @@ class HeadReader:
         self._max_size = max_size
         self._body = body
         self._parser: httptools.HttpRequestParser | None = None
+        self._block = b""  # the last header block, if it may be taken for granted when it comes again
+        self.repeated = False
         self._clear()
         self._reading = False
         self.begun = False
@@ -88,7 +95,10 @@ class HeadReader:
                 data = data[2:]  # RFC 9112 2.2: an empty line before a request line is to be ignored
             if not data:
                 return False, b""
+            if self._is_repeated(data):
+                return True, b""
             self._clear()
+            self.repeated = False
         head, rest = self._split(data)
         self._size += len(head)
         if self._size > self._max_size:
@@ -101,7 +111,22 @@ class HeadReader:
             raise Refusal("bad_request", "the head ended too early, or is of another protocol or version")
         self.minor = version
         self.begun = False
+        self._block = head[len(self._line) - 2 :] if version and self._size == len(head) and self.keep_alive else b""
         return True, rest
+
+    def _is_repeated(self, data: bytes) -> bool:
+        """Take a head whose header block came before: only its request line is parsed."""
+        at = data.find(b"\r\n")
+        parser = self._parser
+        if not self._block or parser is None or data[at:] != self._block or data[at - 9 : at] != b" HTTP/1.1":
+            return False
+        fields = self.fields
+        self._clear()
+        self._parse(data[:at] + _END)
+        self.fields = fields
+        self.begun = False
+        self.repeated = not self._reading
+        return self.repeated
 
     def _split(self, data: bytes) -> tuple[bytes, bytes]:
         """The bytes up to the end of the head, and those behind. The end may have begun in an earlier read."""
@@ -172,9 +197,10 @@ class HeadReader:
         coding, length = fields.transfer_encoding, fields.content_length
         if coding is None and length is None:
             if self._upgraded:
-                self._parser = None
+                self._parser, self._block = None, b""
             return 0, False
         self.body_complete = False
+        self._block = b""
         if coding is not None:
             if coding.lower() != b"chunked" or length is not None or request.minor == 0:
                 raise Refusal("bad_request", "a Transfer-Encoding other than a plain chunked in HTTP/1.1")

@@ -28,6 +28,7 @@ from gateway.runtime import Runtime
 from gateway.server.answer import Answer, reset_on_close
 from gateway.server.cold import ColdExchange
 from gateway.server.heads import HeadReader, asks_for_websocket
+from gateway.wire.fields import RequestFields
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
 _HELD: Final = 65536  # bytes of later requests that are held while one is being answered
@@ -65,6 +66,7 @@ class GatewayProtocol(asyncio.Protocol):
         self._connections: set[Any] = server_state.connections
         self._heads = HeadReader(runtime.server.max_header_size, self._body_piece)
         self._peer: Peer = None  # type: ignore[assignment]  # as above
+        self._fields = RequestFields()
         self._phase = HEAD
         self._buffer = b""
         self._advancing = False
@@ -183,7 +185,9 @@ class GatewayProtocol(asyncio.Protocol):
         """A head is complete: decide on it, and send it on."""
         heads = self._heads
         runtime = self.runtime
-        request = runtime.head(heads.method, heads.target, heads.fields, self._peer, heads.minor)
+        if not heads.repeated:
+            self._fields = runtime.rules.sort(heads.fields)
+        request = runtime.head(heads.method, heads.target, self._fields, self._peer, heads.minor)
         answer = self._answer = Answer(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None
         self._phase = BODY  # for all that is known yet: what follows may have to be read over
@@ -435,7 +439,7 @@ class GatewayProtocol(asyncio.Protocol):
     def _refuse_early(self, refusal: Refusal) -> None:
         """Refuse what is no readable request; nothing after it can be read either."""
         heads = self._heads
-        request = self.runtime.head(heads.method, heads.target, [], self._peer, 1)
+        request = self.runtime.head(heads.method, heads.target, RequestFields(), self._peer, 1)
         self._answer = Answer(self, request, monotonic(), True)
         self._phase = BODY
         self._left, self._chunked = 0, False

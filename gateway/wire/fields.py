@@ -12,6 +12,7 @@ from typing import Final
 Field = tuple[bytes, bytes]
 
 _KNOWN_SPELLINGS: Final = 4096
+_SPACE: Final = frozenset((b" ", b"\t"))  # RFC 9110 5.5: no part of a value, which llhttp leaves at its end
 _FOLD: Final = bytes.maketrans(b"_.ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--abcdefghijklmnopqrstuvwxyz")
 
 
@@ -102,6 +103,9 @@ class RequestFields:
     upgrade: bytes | None = None
     expect: bytes | None = None
     te: bytes | None = None
+    # What the gate has found out from these fields alone; a header block that is sent again is not asked again.
+    bearer: bytes | None = None
+    canonical_host: bytes | None = None
 
     def __init__(self) -> None:
         self.kept: list[Field] = []
@@ -144,7 +148,7 @@ class FieldRules:
             if action is None:
                 action = self.action(field[0])
             if action == 0:
-                kept.append(field)
+                kept.append(field if field[1][-1:] not in _SPACE else (field[0], field[1].rstrip(b" \t")))
             elif action != 1:
                 _read_special(sorted_, action, field)
         return sorted_

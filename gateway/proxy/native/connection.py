@@ -18,7 +18,7 @@ import httptools
 
 from gateway.errors import Refusal
 from gateway.proxy.native.exchange import NativeExchange
-from gateway.proxy.native.response_head import ResponseFault, ResponseHead
+from gateway.proxy.native.response_head import SPELLINGS, ResponseFault, ResponseHead
 from gateway.wire.websocket import field_value
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._phase = IDLE
         self._parser: httptools.HttpResponseParser | None = None
         self._head = ResponseHead()
-        self._seen = 0  # bytes of the current response head so far
+        self._seen = 0  # bytes of the current response head from earlier reads
+        self._read = 0  # bytes of the current read
+        self._max_head = pool.limits.max_head_size
         self._left = 0  # bytes of the body that are still to come, where its length is known
         self._served = 0
         self._reusable = True
@@ -75,17 +77,18 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()  # bytes that nobody asked for: whatever they are, they are no answer to the next request
             return
         downstream = exchange.downstream
-        if self._phase >= BODY:
-            self._deadline = None if self._streaming else self._pool.ticker.after(self._idle_timeout)
         if self._phase == RAW:
             self._pass_on(exchange, data)
         else:
+            self._read = len(data)
             self._parse(exchange, data)
             if self._pieces:
                 self._hand_over(exchange)
         if self._phase == COMPLETE:
             self._finish(exchange)
         elif self._phase != SWITCHING:
+            if self._phase >= BODY:
+                self._deadline = None if self._streaming else self._pool.ticker.after(self._idle_timeout)
             downstream.flush()
 
     def eof_received(self) -> bool:
@@ -183,7 +186,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase == HEAD:
-            self._head.add(name, value)
+            if SPELLINGS.get(name) == 0:
+                self._head.fields.append((name, value))
+            else:
+                self._head.add(name, value)
         elif self._phase == BODY:
             self._head.add_trailer(name, value)
 
@@ -192,15 +198,15 @@ class UpstreamConnection(asyncio.Protocol):
         if self._phase != HEAD or exchange is None or parser is None:
             return
         status = parser.get_status_code()
-        head.check(status, parser.get_http_version(), self._pool.limits.max_head_size)
+        head.check(status, parser.get_http_version())
+        if self._seen + self._read > self._max_head:
+            head.check_size(self._max_head)
         if status < 200:
             self._interim(exchange, status)
             return
         self._reusable = self._reusable and parser.should_keep_alive()
         self._phase = self._framed_as(exchange, status)
         self._streaming = head.event_stream
-        idle = None if head.event_stream else self._pool.ticker.after(self._idle_timeout)
-        self._deadline = idle
         if status in _FAILING:
             self._pool.note_failure(f"it answered {status}")
         else:
@@ -282,8 +288,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _after_head(self, exchange: NativeExchange, size: int) -> None:
         if self._phase == HEAD:
             self._seen += size
-            if self._seen > self._pool.limits.max_head_size:
-                self._invalid(exchange, f"a head of more than {self._pool.limits.max_head_size} bytes")
+            if self._seen > self._max_head:
+                self._invalid(exchange, f"a head of more than {self._max_head} bytes")
         elif self._phase == BODY and not self._head.chunked and self._left > BYPASS_ABOVE:
             self._phase = RAW
             self._parser = None

@@ -30,6 +30,7 @@ class NativeEngine:
         self._retries = upstream.retries
         self._budget = RetryBudget(upstream.retry_budget)
         self._balancer = Balancer(self.pools, upstream.balance)
+        self._only = self.pools[0] if len(self.pools) == 1 else None
 
     def _pool(
         self, url: str, upstream: UpstreamSettings, loop: asyncio.AbstractEventLoop, ticker: Ticker
@@ -46,7 +47,9 @@ class NativeEngine:
         """Send a request to one of the targets."""
         exchange = NativeExchange(self, request, downstream)
         self._budget.request()
-        pool = self._balancer.choose(now)
+        # One target is the common case, and nothing to choose from.
+        only = self._only
+        pool = only if only is not None and only.health.usable(now) else self._balancer.choose(now)
         if pool is None:
             self._loop.call_soon(downstream.refuse, self._nobody_is_well())
         else:

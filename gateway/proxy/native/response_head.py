@@ -40,7 +40,8 @@ _KNOWN_SPELLINGS: Final = 4096
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 _CONNECTION_OPTIONS: Final = frozenset((b"close", b"keep-alive"))
 
-_spellings: dict[bytes, int] = {}
+# What becomes of a field, by the spelling of its name; 0: it goes on. Whoever asks may skip `add` for those.
+SPELLINGS: Final[dict[bytes, int]] = {}
 
 
 class ResponseFault(ValueError):
@@ -57,15 +58,13 @@ class ResponseHead:
     event_stream = False
     _coding: bytes | None = None
     _named: bytes | None = None
-    _size = 0
 
     def __init__(self) -> None:
         self.fields: list[Field] = []
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take one field in the order it came."""
-        self._size += len(name) + len(value) + 4
-        action = _spellings.get(name)
+        action = SPELLINGS.get(name)
         if action is None:
             action = _decide(name)
         if action == _KEEP:
@@ -78,18 +77,21 @@ class ResponseHead:
         if name.lower() not in _NOT_AS_TRAILER:
             self.trailers += ((name, value),)
 
-    def check(self, status: int, version: str, max_size: int) -> None:
+    def check(self, status: int, version: str) -> None:
         """Judge the head as a whole. Raises ResponseFault: the caller is answered 502."""
         if version not in ("1.1", "1.0"):
             raise ResponseFault(f"HTTP/{version}")
         if not 100 <= status <= 599:
             raise ResponseFault(f"status {status}")
-        if self._size > max_size:
-            raise ResponseFault(f"a head of more than {max_size} bytes")
         if self._coding is not None:
             self._check_coding(version)
         if self._named is not None and self._named not in _PLAIN_CONNECTION:
             self._drop_named(self._named)
+
+    def check_size(self, limit: int) -> None:
+        """Raise ResponseFault for a head over `limit` bytes."""
+        if sum(len(name) + len(value) + 4 for name, value in self.fields) > limit:
+            raise ResponseFault(f"a head of more than {limit} bytes")
 
     def _check_coding(self, version: str) -> None:
         """RFC 9112 6.1: anything but a plain `chunked` frames the body in a way that somebody will read differently."""
@@ -125,7 +127,7 @@ class ResponseHead:
 
 
 def _decide(name: bytes) -> int:
-    if len(_spellings) >= _KNOWN_SPELLINGS:
-        _spellings.clear()  # upstreams choose the names
-    action = _spellings[bytes(name)] = _SPECIAL.get(name.lower(), _KEEP)
+    if len(SPELLINGS) >= _KNOWN_SPELLINGS:
+        SPELLINGS.clear()  # upstreams choose the names
+    action = SPELLINGS[bytes(name)] = _SPECIAL.get(name.lower(), _KEEP)
     return action

@@ -1,0 +1,70 @@
+"""A header block that comes again on a connection is not parsed again; what it means must not depend on that."""
+
+import pytest
+
+from tests.support.processes import Gateway
+from tests.support.recording import RecordingUpstream
+from tests.support.wording import request
+
+
+def test_the_same_fields_with_another_line_are_another_request(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    with gateway.caller() as caller:
+        for number in range(4):
+            caller.send(request(f"/public/{number}?q={number}", fields=["X-A: 1", "Accept: text/plain"]))
+            assert caller.receive().status == 200
+        caller.send(request("/nowhere", fields=["X-A: 1", "Accept: text/plain"]))
+        assert caller.receive().status == 404
+        caller.send(request("/public/%2e%2e/x", fields=["X-A: 1", "Accept: text/plain"]))
+        assert caller.receive().refused() == (400, "bad_path")
+        caller.send(request("/public/last", fields=["X-A: 1", "Accept: text/plain"]))
+        assert caller.receive().status == 200
+    assert [one.target for one in upstream.requests] == [
+        *(f"/public/{number}?q={number}".encode() for number in range(4)),
+        b"/public/last",
+    ]
+    assert all(one.values("x-a") == [b"1"] for one in upstream.requests)
+    assert len({one.values("x-request-id")[0] for one in upstream.requests}) == 5
+
+
+def test_every_repetition_is_decided_anew(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """CVE-2021-32701: what was found out for one request must not open another."""
+    account = gateway.newcomer()
+    with gateway.caller() as caller:
+        for path, status in (("/api/x", 200), ("/admin/x", 403), ("/api/y", 200), ("/public/x", 200)):
+            caller.send(request(path, fields=[account.line]))
+            assert caller.receive().status == status
+        assert gateway.post("/auth/logout", b"", account.line).status == 204
+        for path, status in (("/api/x", 401), ("/public/x", 200), ("/api/x", 401)):
+            caller.send(request(path, fields=[account.line]))
+            assert caller.receive().status == status
+
+
+@pytest.mark.parametrize(
+    "line", ["GET /public/x HTTP/1.0", "GET /public/x HTTP/2.0", "GET /public/x RTSP/1.0", "get /public/x HTTP/1.1"]
+)
+def test_the_request_line_is_judged_as_the_first_time(gateway: Gateway, line: str) -> None:
+    block = "\r\nHost: gateway.test\r\nX-A: 1\r\n\r\n"
+    first = gateway.ask((line + block).encode()).status
+    with gateway.caller() as caller:
+        caller.send(("GET /public/x HTTP/1.1" + block).encode())
+        assert caller.receive().status == 200
+        caller.send((line + block).encode())
+        assert caller.receive().status == first
+
+
+def test_a_body_after_a_repeated_block_is_still_a_body(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    with gateway.caller() as caller:
+        for body in (b"one", b"two", b"six"):
+            caller.send(request("/public/x", method="POST", fields=["Content-Length: 3"]) + body)
+            assert caller.receive().status == 200
+        caller.send(request("/public/x", fields=["Content-Length: 3"]))
+        caller.send(b"end")
+        assert caller.receive().status == 200
+    assert [bytes(one.body) for one in upstream.requests] == [b"one", b"two", b"six", b"end"]
+
+
+def test_pipelined_repetitions_are_answered_in_order(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    with gateway.caller() as caller:
+        caller.send(b"".join(request(f"/public/{number}") for number in range(20)))
+        assert [caller.receive().status for _ in range(20)] == [200] * 20
+    assert [one.target for one in upstream.requests] == [f"/public/{number}".encode() for number in range(20)]
