@@ -1,0 +1,446 @@
+"""Handshakes in every form (RFC 6455 4): who gets a WebSocket, who is refused how, and what the upstream is sent."""
+
+import contextlib
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.expectations import passes, refuses
+from tests.support.faces import stock
+from tests.support.gateways import SignIn, Town
+from tests.support.processes import Account, Gateway
+from tests.support.raw import NoAnswer
+from tests.support.recording import RecordingUpstream
+from tests.support.waiting import eventually
+from tests.support.websockets import ACCEPT, Socket, bearing, echoing, handshake, text
+from tests.support.wording import as_bytes
+
+# ---- what is a handshake
+
+ANYBODY = "/sockets-of-anybody/x"
+
+GOOD = {
+    "plain": handshake(ANYBODY),
+    "words in another case": handshake(ANYBODY, upgrade="WebSocket", connection="upgrade"),
+    "as Firefox asks": handshake(ANYBODY, connection="keep-alive, Upgrade"),
+    "with a query": handshake(ANYBODY + "?a=1&b=%2F"),
+    "with an empty body": handshake(ANYBODY, "Content-Length: 0"),
+    "space around the key": handshake(ANYBODY, key=None, version=None).replace(
+        b"\r\n\r\n", b"\r\nSec-WebSocket-Key: \t dGhlIHNhbXBsZSBub25jZQ== \r\nSec-WebSocket-Version:13\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("data", GOOD.values(), ids=GOOD)
+def test_a_handshake_is_answered_with_what_the_upstream_answers(
+    gateway: Gateway, upstream: RecordingUpstream, data: bytes
+) -> None:
+    upstream.on(ANYBODY, echoing("X-Upstream: yes", "Set-Cookie: a=1", "Set-Cookie: b=2", "Keep-Alive: timeout=5"))
+    answer = gateway.ask(data)
+    assert answer.status == 101
+    assert answer.value("sec-websocket-accept") == ACCEPT
+    assert answer.value("upgrade") == b"websocket"
+    assert (answer.value("connection") or b"").lower() == b"upgrade"
+    assert answer.value("x-upstream") == b"yes"
+    assert answer.values("set-cookie") == [b"a=1", b"b=2"]
+    assert not answer.head.has("keep-alive")
+
+
+BAD = {
+    "version 8": handshake(ANYBODY, version="8"),
+    "version 14": handshake(ANYBODY, version="14"),
+    "version 013": handshake(ANYBODY, version="013"),
+    "two versions in a line": handshake(ANYBODY, version="13, 8"),
+    "two versions": handshake(ANYBODY, "Sec-WebSocket-Version: 13"),
+    "no version": handshake(ANYBODY, version=None),
+    "no key": handshake(ANYBODY, key=None),
+    "an empty key": handshake(ANYBODY, key=""),
+    "a short key": handshake(ANYBODY, key="c2hvcnQ="),
+    "a long key": handshake(ANYBODY, key="dGhpcyBrZXkgaXMgZmFyIHRvbyBsb25nIGZvciBpdA=="),
+    "a key that is not base64": handshake(ANYBODY, key="dGhlIHNhbXBsZSBub25jZQ*="),
+    "a key in base64url": handshake(ANYBODY, key="____________________-w=="),
+    "two keys": handshake(ANYBODY, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="),
+    "a body": handshake(ANYBODY, "Content-Length: 3") + b"abc",
+    "a chunked body": handshake(ANYBODY, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n",
+    "an empty chunked body": handshake(ANYBODY, "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", BAD.values(), ids=BAD)
+def test_what_is_no_good_handshake_is_refused_and_goes_nowhere(
+    gateway: Gateway, upstream: RecordingUpstream, data: bytes
+) -> None:
+    if stock(gateway.face, "handshakes"):
+        with contextlib.suppress(NoAnswer, TimeoutError):
+            assert 400 <= gateway.ask(data, timeout=0.5).status < 500
+        assert upstream.requests == []
+    else:
+        refuses(gateway, upstream, data, 400, "bad_request")
+
+
+def test_another_version_is_told_which_one_is_spoken(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """RFC 6455 4.2.2."""
+    answer = gateway.ask(handshake(ANYBODY, version="8"))
+    assert answer.status == 400
+    assert answer.value("sec-websocket-version") == (None if stock(gateway.face, "handshakes") else b"13")
+
+
+PLAIN = {
+    "no Upgrade": handshake("/public/x", upgrade=None),
+    "no Connection": handshake("/public/x", connection=None),
+    "Connection without Upgrade": handshake("/public/x", connection="keep-alive"),
+    "another protocol": handshake("/public/x", upgrade="h2c", connection="Upgrade"),
+    "HTTP/1.0": handshake("/public/x").replace(b" HTTP/1.1", b" HTTP/1.0"),
+    "a protocol that only begins like it": handshake("/public/x", upgrade="websockets"),
+}
+
+
+@pytest.mark.parametrize("data", PLAIN.values(), ids=PLAIN)
+def test_what_asks_for_no_websocket_is_a_plain_request(
+    gateway: Gateway, upstream: RecordingUpstream, data: bytes
+) -> None:
+    """RFC 6455 4.2.1: then it is an ordinary request, and no upgrade is asked of the upstream."""
+    if stock(gateway.face, "handshakes") and b"HTTP/1.0" in data:
+        assert gateway.ask(data).status in (200, 403)  # it is served, or taken for a handshake on a route without
+    else:
+        passes(gateway, upstream, data)
+    for received in upstream.requests:
+        assert received.values("upgrade") == []
+        assert b"upgrade" not in b",".join(received.values("connection")).lower()
+
+
+def test_only_get_asks_for_a_websocket(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    data = handshake(ANYBODY, method="POST")
+    if stock(gateway.face, "handshakes"):
+        assert gateway.ask(data).status == 405
+    else:
+        assert passes(gateway, upstream, data).values("upgrade") == []
+
+
+# ---- the policy
+
+
+@pytest.mark.parametrize(
+    ("target", "who", "status", "code"),
+    [
+        ("/sockets/x", None, 401, "token_missing"),
+        ("/sockets/x", "nonsense", 401, "token_invalid"),
+        ("/sockets/x", "disabled", 401, "token_invalid"),
+        ("/sockets/x", "user", 101, None),
+        ("/sockets-of-admins/x", None, 401, "token_missing"),
+        ("/sockets-of-admins/x", "user", 403, "forbidden"),
+        ("/sockets-of-admins/x", "admin", 101, None),
+        ("/sockets-of-anybody/x", None, 101, None),
+        ("/sockets-of-anybody/x", "nonsense", 101, None),
+        ("/sockets-of-some/x", None, 101, None),
+        ("/sockets-of-some/x", "nonsense", 101, None),
+        ("/sockets-of-some/x", "user", 101, None),
+        ("/public/x", None, 403, "websocket_not_allowed"),
+        ("/api/x", None, 403, "websocket_not_allowed"),
+        ("/api/x", "user", 403, "websocket_not_allowed"),
+        ("/auth/me", "user", 403, "websocket_not_allowed"),
+        ("/_gateway/health", None, 403, "websocket_not_allowed"),
+        ("/nowhere", "user", 404, "no_route"),
+        ("/sockets/../public/x", "user", 400, "bad_path"),
+        ("/sockets/%2e%2e/x", "user", 400, "bad_path"),
+        ("/sockets//x", "user", 400, "bad_path"),
+        ("/sockets/a;b", "user", 400, "bad_path"),
+        ("/sockets-to-nobody/x", None, 502, "upstream_unreachable"),
+    ],
+)
+def test_the_same_policy_holds_for_handshakes(
+    gateway: Gateway,
+    upstream: RecordingUpstream,
+    sign_in: SignIn,
+    target: str,
+    who: str | None,
+    status: int,
+    code: str | None,
+) -> None:
+    upstream.on(target, echoing())
+    fields = []
+    if who in ("nonsense", "disabled"):
+        fields.append("Authorization: Bearer eyJhbGciOiJFUzI1NiJ9.e30.AAAA")
+    elif who is not None:
+        fields.append(sign_in(who).line.decode())
+    answer = gateway.ask(handshake(target, *fields))
+    assert answer.refused() == (status, code)
+    assert len(upstream.requests) == (status == 101)
+    if status == 401:
+        assert (answer.value("www-authenticate") or b"").startswith(b"Bearer")
+
+
+def test_a_refusal_stands_before_the_upgrade_and_looks_like_any_other(gateway: Gateway) -> None:
+    answer = gateway.ask(handshake("/sockets/x"))
+    assert answer.status == 401 and answer.whole
+    assert answer.value("cache-control") == b"no-store"
+    assert set(answer.json()) == {"type", "title", "status", "detail", "code", "request_id"}
+
+
+# ---- what the upstream is sent
+
+
+def test_the_upstream_gets_the_handshake_and_the_identity(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
+    upstream.on("/sockets/x", echoing())
+    own = ("Cookie: a=b", "Origin: https://elsewhere.example", "User-Agent: t", "X-Custom: 1", "X-Custom: 2")
+    gateway.ask(handshake("/sockets/x?q=1", user.line, "X-User-Id: 1", "X_User_Roles: admin", *own))
+    received = upstream.only
+    assert received.line == b"GET /sockets/x?q=1 HTTP/1.1"
+    assert received.values("upgrade") == [b"websocket"]
+    assert received.values("connection") == [b"Upgrade"]
+    assert received.values("sec-websocket-version") == [b"13"]
+    assert received.seen_as("X-User-Id") == [user.id.encode()]
+    assert received.seen_as("X-User-Roles") == [b"user"]
+    assert received.values("authorization") == []
+    assert received.values("x-forwarded-proto") == [b"http"]
+    assert received.values("x-forwarded-for") == [b"127.0.0.1"]
+    for field in own:
+        name, _, value = field.partition(": ")
+        assert value.encode() in received.values(name), field
+    assert len(received.values("x-request-id")) == 1
+
+
+def test_what_belongs_to_the_connection_stays_here(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """RFC 9110 7.6.1."""
+    upstream.on(ANYBODY, echoing())
+    stays = ("Keep-Alive: 5", "Proxy-Authorization: Basic x", "HTTP2-Settings: AAAA", "Named: 1", "TE: trailers")
+    gateway.ask(handshake(ANYBODY, *stays, connection="Upgrade, Named, keep-alive"))
+    for field in stays:
+        assert upstream.only.values(field.partition(":")[0]) == [], field
+
+
+def test_extensions_are_negotiated_by_who_will_speak_them(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """`gateway serve` relays frames, so the ends agree with each other; under ASGI the server speaks with the caller,
+    and we with the upstream."""
+    upstream.on(ANYBODY, echoing())
+    offered = "permessage-deflate; client_max_window_bits"
+    answer = gateway.ask(handshake(ANYBODY, f"Sec-WebSocket-Extensions: {offered}"))
+    assert answer.status == 101
+    received = upstream.only
+    if gateway.face == "serve":
+        assert received.values("sec-websocket-extensions") == [offered.encode()]
+        assert received.values("sec-websocket-key") == [b"dGhlIHNhbXBsZSBub25jZQ=="]
+        assert not answer.head.has("sec-websocket-extensions")
+    else:
+        assert received.values("sec-websocket-extensions") == []
+        assert received.values("sec-websocket-key") != [b"dGhlIHNhbXBsZSBub25jZQ=="]
+        assert (answer.value("sec-websocket-extensions") or b"").startswith(b"permessage-deflate")
+
+
+def test_the_prefix_is_stripped_and_the_host_kept_as_on_any_route(
+    town: Town, gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    upstream.on(ANYBODY, echoing())
+    gateway.ask(handshake(ANYBODY, host="Other.Example:81"))
+    assert upstream.only.values("host") == [town.upstreams.web.url.removeprefix("http://").encode()]
+    assert upstream.only.values("x-forwarded-host") == [b"Other.Example:81"]
+
+
+# ---- the token of a browser
+
+Offer = Callable[[str], list[str]]
+
+
+def _lines(*values: str) -> Offer:
+    return lambda token: [f"Sec-WebSocket-Protocol: {value.replace('TOKEN', token)}" for value in values]
+
+
+@pytest.mark.parametrize(
+    ("offer", "seen", "answered"),
+    [
+        (_lines("bearer, TOKEN"), None, b"bearer"),
+        (_lines("bearer,TOKEN"), None, b"bearer"),
+        (_lines("bearer, TOKEN, chat, superchat"), b"chat, superchat", b"bearer"),
+        (_lines("chat, bearer, TOKEN"), b"chat", b"bearer"),
+        (_lines("chat, bearer, TOKEN, superchat"), b"chat, superchat", b"bearer"),
+        (_lines("bearer", "TOKEN"), None, b"bearer"),
+        (_lines("bearer", "TOKEN, chat"), b"chat", b"bearer"),
+        (_lines("chat", "bearer, TOKEN"), b"chat", b"bearer"),
+        (_lines("chat", "bearer", "TOKEN", "superchat"), b"chat, superchat", b"bearer"),
+        (_lines("Bearer, TOKEN"), None, b"Bearer"),
+        (_lines(" bearer \t,\t TOKEN "), None, b"bearer"),
+        (_lines("bearer, bearer, TOKEN"), None, b"bearer"),
+    ],
+)
+def test_a_browser_presents_its_token_as_a_subprotocol(
+    gateway: Gateway,
+    upstream: RecordingUpstream,
+    user: Account,
+    offer: Offer,
+    seen: bytes | None,
+    answered: bytes,
+) -> None:
+    """Neither word goes on, and `bearer` is answered if the upstream chooses nothing: a browser would give up else."""
+    upstream.on("/sockets/x", echoing())
+    answer = gateway.ask(handshake("/sockets/x", *offer(user.token)))
+    assert answer.status == 101
+    assert answer.values("sec-websocket-protocol") == [answered]
+    assert upstream.only.values("sec-websocket-protocol") == ([] if seen is None else [seen])
+    assert upstream.only.seen_as("X-User-Id") == [user.id.encode()]
+
+
+def test_the_upstream_chooses_the_protocol(gateway: Gateway, upstream: RecordingUpstream, user: Account) -> None:
+    upstream.on("/sockets/x", echoing("Sec-WebSocket-Protocol: superchat"))
+    answer = gateway.ask(handshake("/sockets/x", bearing(user.token, "chat", "superchat")))
+    assert answer.values("sec-websocket-protocol") == [b"superchat"]
+
+
+def test_nothing_is_chosen_for_who_offered_no_bearer(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
+    upstream.on("/sockets/x", echoing())
+    for offered in ([], ["Sec-WebSocket-Protocol: chat"]):
+        answer = gateway.ask(handshake("/sockets/x", user.line, *offered))
+        assert (answer.status, answer.values("sec-websocket-protocol")) == (101, [])
+
+
+@pytest.mark.parametrize(
+    ("offer", "code"),
+    [
+        (_lines("TOKEN"), "token_missing"),
+        (_lines("TOKEN, bearer"), "token_missing"),
+        (_lines("bearer"), "token_missing"),
+        (_lines("chat, TOKEN"), "token_missing"),
+        (_lines("bearer, TOKEN, bearer, TOKEN"), "token_invalid"),
+        (_lines("bearer, TOKEN", "bearer, TOKEN"), "token_invalid"),
+        (_lines("bearer, chat, TOKEN"), "token_invalid"),
+        (_lines("bearer, TOKENx"), "token_invalid"),
+        (_lines("bearer, x"), "token_invalid"),
+    ],
+)
+def test_no_other_form_of_it_lets_anybody_in(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, offer: Offer, code: str
+) -> None:
+    refuses(gateway, upstream, handshake("/sockets/x", *offer(user.token)), 401, code)
+
+
+@pytest.mark.parametrize(
+    ("target", "field"),
+    [
+        ("/sockets/x?access_token=TOKEN", None),
+        ("/sockets/x?token=TOKEN", None),
+        ("/sockets/x", "Cookie: token=TOKEN; access_token=TOKEN; Authorization=Bearer TOKEN"),
+        ("/sockets/x", "Sec-WebSocket-Extensions: bearer; token=TOKEN"),
+        ("/sockets/x", "X-Authorization: Bearer TOKEN"),
+        ("/sockets/x", "Proxy-Authorization: Bearer TOKEN"),
+    ],
+)
+def test_a_token_in_any_other_place_is_none(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, target: str, field: str | None
+) -> None:
+    fields = [] if field is None else [field.replace("TOKEN", user.token)]
+    data = handshake(target.replace("TOKEN", user.token), *fields)
+    refuses(gateway, upstream, data, 401, "token_missing")
+
+
+def test_a_subprotocol_signs_in_to_websockets_only(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
+    data = handshake("/api/x", bearing(user.token), upgrade=None)
+    refuses(gateway, upstream, data, 401, "token_missing")
+
+
+def test_authorization_counts_where_both_are_given(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, admin: Account
+) -> None:
+    upstream.on("/sockets/x", echoing())
+    assert gateway.ask(handshake("/sockets/x", user.line, bearing(admin.token))).status == 101
+    assert upstream.only.seen_as("X-User-Id") == [user.id.encode()]
+    assert upstream.only.values("sec-websocket-protocol") == []
+    refuses(
+        gateway,
+        upstream,
+        handshake("/sockets/x", "Authorization: Bearer x", bearing(admin.token)),
+        401,
+        "token_invalid",
+    )
+
+
+def test_who_may_be_anonymous_is_still_answered_bearer(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    for line in ("bearer, nonsense", "bearer"):
+        upstream.requests.clear()
+        upstream.on("/sockets-of-some/x", echoing())
+        answer = gateway.ask(handshake("/sockets-of-some/x", f"Sec-WebSocket-Protocol: {line}"))
+        assert (answer.status, answer.values("sec-websocket-protocol")) == (101, [b"bearer"])
+        assert upstream.only.values("sec-websocket-protocol") == []
+        assert upstream.only.seen_as("X-User-Id") == []
+
+
+def test_the_token_reaches_neither_the_upstream_nor_the_log(
+    gateway: Gateway, upstream: RecordingUpstream, admin: Account
+) -> None:
+    upstream.on("/sockets/log", echoing())
+    with Socket(gateway, "/sockets/log?secret=in-the-query", bearing(admin.token)) as socket:
+        socket.say(text("hello"))
+        assert socket.frame().payload == b"hello"
+    parts = admin.token.split(".")
+    for part in parts:
+        assert as_bytes(part) not in upstream.only.head
+    assert parts[2] not in gateway.log()
+
+
+# ---- pages of other origins
+
+
+@pytest.mark.parametrize(
+    ("origins", "passes_"),
+    [
+        ((), True),
+        (("https://app.example.com",), True),
+        (("http://localhost:5173",), True),
+        (("https://elsewhere.example.com",), False),
+        (("http://app.example.com",), False),
+        (("https://app.example.com:8443",), False),
+        (("https://app.example.com.evil.example",), False),
+        (("https://evil.example/https://app.example.com",), False),
+        (("https://app.example.com/",), False),
+        (("null",), False),
+        (("",), False),
+        (("https://app.example.com https://evil.example",), False),
+        (("https://app.example.com", "https://evil.example"), False),
+        (("https://evil.example", "https://app.example.com"), False),
+    ],
+)
+def test_a_page_needs_a_listed_origin_where_the_route_lists_origins(
+    gateway: Gateway, upstream: RecordingUpstream, origins: tuple[str, ...], passes_: bool
+) -> None:
+    """Browsers send cookies with a handshake to anywhere and ask nobody before: Origin is all there is."""
+    upstream.on("/sockets-of-pages/x", echoing())
+    data = handshake("/sockets-of-pages/x", *(f"Origin: {origin}" for origin in origins))
+    if passes_:
+        assert gateway.ask(data).status == 101
+    elif len(origins) > 1 and stock(gateway.face, "handshakes"):
+        assert gateway.ask(data).status == 400
+        assert upstream.requests == []
+    else:
+        refuses(gateway, upstream, data, 403, "origin_not_allowed")
+
+
+def test_any_origin_may_come_where_none_are_listed(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on(ANYBODY, echoing())
+    assert gateway.ask(handshake(ANYBODY, "Origin: https://evil.example")).status == 101
+
+
+# ---- the log
+
+
+def test_a_websocket_is_logged_once_when_it_is_over(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on(ANYBODY + "/logged", echoing())
+    with Socket(gateway, ANYBODY + "/logged", "X-Request-Id: the-websocket-of-this-test") as socket:
+        socket.say(text("hello"))
+        socket.frame()
+    line = _line(gateway, "the-websocket-of-this-test")
+    assert line["status"] == 101
+    assert "/sockets-of-anybody" in str(line["route"])
+
+
+def _line(gateway: Gateway, request_id: str) -> dict[str, object]:
+    def found() -> list[dict[str, object]]:
+        lines = [line for line in gateway.log().splitlines() if request_id in line and line.startswith("{")]
+        return [json.loads(line) for line in lines]
+
+    (line,) = eventually(found)
+    return line
