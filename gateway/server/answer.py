@@ -118,7 +118,9 @@ class Answer:
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
         """RFC 6455 4.2.2: the upstream's answer goes on, with the fields of this connection put back."""
         self.status = 101
-        lines = _head_bytes(101, b"", handshake_answer(fields, self.request.fields.kept))
+        assert self.admission is not None
+        fields = self.admission.response_head(handshake_answer(fields, self.request.fields.kept))
+        lines = _head_bytes(101, b"", fields)
         self._chunks.append(lines + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self.flush()
         self.protocol.tunnel(self, upstream, early)

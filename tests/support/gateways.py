@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -44,14 +44,19 @@ class Town:
     def configuration(self, folder: Path) -> Configuration:
         return standard(self.upstreams, self.forge, folder)
 
-    def gateway(self, name: str, face: Face, **sections: dict[str, object]) -> Gateway:
-        """The gateway of that name and face, running; `sections` changes the standard configuration."""
+    def gateway(
+        self, name: str, face: Face, *, routes: Sequence[dict[str, object]] = (), **sections: dict[str, object]
+    ) -> Gateway:
+        """The gateway of that name and face, running; `routes` are added to the standard configuration, `sections`
+        change it."""
         gateway = self._running.get((name, face))
         if gateway is None:
             folder = self.folder / f"{name}-{face}"
             folder.mkdir(exist_ok=True)
             shutil.copy(self.seed(), folder / "gateway.db")
-            gateway = Gateway(face, changed(self.configuration(folder), **sections), folder).start()
+            configuration = changed(self.configuration(folder), **sections)
+            configuration["routes"] += routes
+            gateway = Gateway(face, configuration, folder).start()
             self._running[name, face] = gateway
         assert gateway.running, f"the gateway died ({name}, {face}):\n{gateway.log()[-4000:]}"
         return gateway

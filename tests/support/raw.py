@@ -106,7 +106,8 @@ class Answer:
 
 
 class Caller:
-    """One connection. Everything that waits gives up after `timeout` seconds with a TimeoutError."""
+    """One connection, from the address `source`. Everything that waits gives up after `timeout` seconds with a
+    TimeoutError."""
 
     def __init__(
         self,
@@ -115,8 +116,11 @@ class Caller:
         timeout: float = 5.0,
         receive_buffer: int | None = None,
         tls: ssl.SSLContext | None = None,
+        source: str = "",
     ) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if source:
+            self.socket.bind((source, 0))
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
