@@ -26,7 +26,10 @@ STOCK_UVICORN: Final[dict[str, str]] = {
     "HTTP/1.0 framing": "uvicorn answers HTTP/1.0 callers in chunks and sends them 100 Continue",
     "304 length": "uvicorn breaks the connection if a 304 carries the Content-Length of its 200",
     "reason phrases": "uvicorn writes its own",
-    "handshakes": "uvicorn answers a WebSocket handshake that is not right itself, as text/plain 4xx, or closes",
+    "handshakes": (
+        "uvicorn answers a WebSocket handshake that is not right itself, as text/plain 4xx or not at all, and loses what "
+        "comes right behind one"
+    ),
     "exit code": "uvicorn ends by the signal it was sent, and waits for running requests without a bound",
 }
 

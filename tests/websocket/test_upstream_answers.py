@@ -1,0 +1,282 @@
+"""What an upstream may answer to a handshake, and what becomes of it."""
+
+import asyncio
+
+import pytest
+
+from tests.support.faces import stock
+from tests.support.processes import Gateway
+from tests.support.raw import MiB
+from tests.support.recording import Exchange, RecordingUpstream, Script
+from tests.support.scripts import Held, raw, response, silent
+from tests.support.upstreams import Upstreams
+from tests.support.waiting import eventually, within
+from tests.support.websockets import (
+    BINARY,
+    FarEnd,
+    Frame,
+    Socket,
+    close,
+    echoing,
+    encode,
+    handshake,
+    switching,
+    text,
+)
+from tests.support.wording import request
+
+PATH = "/sockets-of-anybody/x"
+
+
+def answering(*fields: str, accept: bytes | None = None, without: bytes = b"", behind: bytes = b"") -> Script:
+    """A 101 that is not quite right, and bytes behind it."""
+
+    async def script(exchange: Exchange) -> None:
+        head = switching(exchange.request, *fields, accept=accept)
+        kept = [line for line in head.split(b"\r\n") if not (without and line.lower().startswith(without))]
+        await exchange.send(b"\r\n".join(kept) + behind)
+        await exchange.left()
+
+    return script
+
+
+# ---- an answer that is no 101
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "body"),
+    [
+        (403, ["Content-Type: application/json", "X-Why: rights"], b'{"no": "entry"}'),
+        (401, ['WWW-Authenticate: Basic realm="x"'], b""),
+        (404, [], b"nothing"),
+        (426, ["Sec-WebSocket-Version: 13, 8", "Upgrade: websocket"], b""),
+        (200, ["Content-Type: text/html"], b"<html>no sockets here</html>"),
+        (500, [], b"x" * 100_000),
+        (503, ["Retry-After: 3"], b"later"),
+    ],
+)
+def test_an_upstream_that_wants_no_websocket_says_so_itself(
+    gateway: Gateway, upstream: RecordingUpstream, status: int, fields: list[str], body: bytes
+) -> None:
+    upstream.on(PATH, raw(response(status, fields, body)))
+    answer = gateway.ask(handshake(PATH))
+    assert (answer.status, answer.body) == (status, body)
+    for name, value in (field.split(": ", 1) for field in fields):
+        if name != "Upgrade":
+            assert answer.values(name) == [value.encode()]
+    assert answer.values("upgrade") == []
+
+
+def test_a_refusal_in_chunks_comes_whole(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    chunks = response(403, ["Transfer-Encoding: chunked"], None) + b"3\r\nabc\r\n"
+    upstream.on(PATH, raw(chunks, b"3\r\ndef\r\n0\r\n\r\n", pause=0.05))
+    answer = gateway.ask(handshake(PATH))
+    assert (answer.status, answer.body, answer.whole) == (403, b"abcdef", True)
+
+
+def test_the_connection_goes_on_after_a_refusal(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on(PATH, raw(response(403, [], b"no")))
+    with gateway.caller() as caller:
+        assert caller.send(handshake(PATH)).receive().body == b"no"
+        if stock(gateway.face, "handshakes"):
+            caller.ended()
+        else:
+            assert caller.send(request("/public/x")).receive().status == 200
+    first = upstream.requests[0].link
+    assert gateway.get("/public/x").status == 200
+    assert upstream.requests[-1].link is first, "a refused handshake is an ordinary exchange: its connection is reused"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_never_followed(
+    gateway: Gateway, upstream: RecordingUpstream, upstreams: Upstreams, status: int
+) -> None:
+    """It could name anything that the gateway can reach and the caller cannot."""
+    for location in ("/elsewhere", upstreams.web.url + "/elsewhere", upstreams.web.url.replace("http", "ws") + "/e"):
+        upstream.requests.clear()
+        upstream.on(PATH, raw(response(status, [f"Location: {location}"], b"")))
+        answer = gateway.ask(handshake(PATH))
+        assert (answer.status, answer.value("location")) == (status, location.encode())
+        assert [received.target for received in upstream.requests] == [PATH.encode()]
+
+
+def test_a_refusal_that_breaks_off_is_none(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on(PATH, raw(response(403, ["Content-Length: 100"], None) + b"half", then="fin"))
+    with gateway.caller() as caller:
+        answer = caller.send(handshake(PATH)).receive()
+        if gateway.face == "serve":
+            assert (answer.status, answer.whole) == (403, False)
+        else:  # it is collected before anything is said
+            assert answer.refused() == (502, "upstream_invalid")
+
+
+def test_a_refusal_without_end_is_not_collected_without_end(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """ASGI servers hold such an answer whole. `gateway serve` streams it."""
+    before = gateway.memory()
+    upstream.on(PATH, raw(response(200, [], b"x" * 8 * MiB)))
+    answer = gateway.ask(handshake(PATH), timeout=15)
+    if gateway.face == "serve":
+        assert (answer.status, len(answer.body)) == (200, 8 * MiB)
+    else:
+        assert answer.refused() == (502, "upstream_invalid")
+        assert gateway.memory() - before < 8 * MiB
+
+
+def test_an_event_stream_answers_no_handshake(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    held = Held(before=response(200, ["Content-Type: text/event-stream"], None) + b"data: 1\n\n")
+    upstream.on(PATH, held)
+    with gateway.caller() as caller:
+        head = caller.send(handshake(PATH)).receive_head()
+    assert head.status == (200 if gateway.face == "serve" else 502)
+    eventually(lambda: upstream.only.link.ended)
+
+
+# ---- a 101 that cannot be believed
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(answering(accept=b"AAAAAAAAAAAAAAAAAAAAAAAAAAA="), id="the answer to another key"),
+        pytest.param(answering(accept=b"S3PPLMBITXAQ9KYGZZHZRBK+XOO="), id="in another case"),
+        pytest.param(answering(without=b"sec-websocket-accept"), id="no accept"),
+        pytest.param(answering("Sec-WebSocket-Accept: AAAA"), id="two accepts"),
+        pytest.param(answering(without=b"upgrade:"), id="no Upgrade"),
+        pytest.param(answering(without=b"connection:"), id="no Connection"),
+        pytest.param(answering(without=b"upgrade:", behind=encode(text("hello"))), id="no Upgrade, and frames behind"),
+        pytest.param(answering("Transfer-Encoding: gzip"), id="a coding"),
+        pytest.param(raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), id="nothing but the status"),
+        pytest.param(raw(b"nonsense\r\n\r\n"), id="nonsense"),
+        pytest.param(raw(b"\x81\x05hello"), id="frames without a handshake"),
+    ],
+)
+def test_an_invalid_switch_is_502(gateway: Gateway, upstream: RecordingUpstream, script: Script) -> None:
+    """RFC 6455 4.1: a client must fail the connection, and towards the upstream that is us."""
+    upstream.on(PATH, script)
+    answer = gateway.ask(handshake(PATH))
+    assert answer.refused() == (502, "upstream_invalid")
+    eventually(lambda: upstream.only.link.ended)
+
+
+@pytest.mark.parametrize("target", ["/public/x", "/uploads/x"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="],
+        ["Upgrade: h2c", "Connection: Upgrade"],
+        [],
+    ],
+)
+def test_a_switch_that_nobody_asked_for_is_502(
+    gateway: Gateway, upstream: RecordingUpstream, target: str, fields: list[str]
+) -> None:
+    """RFC 9110 7.8. The caller would take frames for answers, and the pool would take them for the next answer."""
+    head = "\r\n".join(["HTTP/1.1 101 Switching Protocols", *fields]).encode() + b"\r\n\r\n"
+    upstream.on(target, raw(head + response(200, [], b"smuggled")))
+    with gateway.caller() as caller:
+        assert caller.send(request(target)).receive().refused() == (502, "upstream_invalid")
+    upstream.on(target, raw(response(200, [], b"honest")))
+    assert gateway.get(target).body == b"honest"
+
+
+def test_an_extension_must_have_been_offered(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """Under ASGI none is offered, so frames in one could not be read."""
+    upstream.on(PATH, echoing("Sec-WebSocket-Extensions: permessage-deflate"))
+    answer = gateway.ask(handshake(PATH))
+    if gateway.face == "serve":
+        assert answer.status == 101  # it is between the ends, and the caller will see to it
+    else:
+        assert answer.refused() == (502, "upstream_invalid")
+
+
+def test_an_upstream_that_closes_or_resets_is_502(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    for then in ("fin", "reset"):
+        upstream.on(PATH, raw(b"", then=then))  # type: ignore[arg-type]
+        assert gateway.ask(handshake(PATH)).refused() == (502, "upstream_unreachable")
+
+
+def test_an_upstream_that_does_not_answer_is_504(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on("/sockets-in-haste/x", silent())
+    with within(2.0):
+        assert gateway.ask(handshake("/sockets-in-haste/x")).refused() == (504, "upstream_timeout")
+
+
+def test_the_response_time_limit_ends_with_the_handshake(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """Nor is there an idle limit: a WebSocket may be silent for hours."""
+    far = FarEnd()
+    upstream.on("/sockets-in-haste/x", far)
+    with Socket(gateway, "/sockets-in-haste/x") as socket:
+        assert socket.is_open(after=1.2)
+        far.say(text("still here"))
+        assert socket.frame().payload == b"still here"
+
+
+def test_interim_answers_before_the_switch_are_passed_over(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n")
+        await asyncio.sleep(0.05)
+        await echoing()(exchange)
+
+    upstream.on(PATH, script)
+    with Socket(gateway, PATH) as socket:
+        assert [head.status for head in socket.answer.interim] == []
+        assert socket.say(text("x")).frame().payload == b"x"
+
+
+def test_an_upstream_over_tls_is_spoken_to_over_tls(
+    gateway: Gateway, upstream: RecordingUpstream, upstreams: Upstreams
+) -> None:
+    upstreams.secure.on("/sockets-over-tls/x", echoing())
+    with Socket(gateway, "/sockets-over-tls/x") as socket:
+        for message in (b"", b"short", b"x" * 300_000):
+            assert socket.say(Frame(BINARY, message)).message() == message
+        assert socket.say(close(3000, "bye")).closed() == (3000, "bye")
+        assert socket.ended() == ("fin", b"")
+
+
+# ---- what is sent before the other side is ready
+
+
+def test_frames_right_behind_the_switch_arrive(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on(PATH, answering(behind=encode(text("first"), Frame(BINARY, b"x" * 70_000), text("last"))))
+    with Socket(gateway, PATH) as socket:
+        assert [socket.message() for _ in range(3)] == [b"first", b"x" * 70_000, b"last"]
+
+
+def test_frames_right_behind_the_handshake_arrive(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """RFC 6455 4.1 asks a client to wait for the answer; who does not loses nothing."""
+    upstream.on(PATH, echoing())
+    with gateway.caller() as caller:
+        early = encode(Frame(BINARY, b"early"), Frame(BINARY, b"y" * 50_000), masked=True)
+        caller.send(handshake(PATH) + early)
+        assert caller.receive().status == 101
+        if stock(gateway.face, "handshakes"):
+            return  # uvicorn loses what comes in the same packet
+        expected = encode(Frame(BINARY, b"early"), Frame(BINARY, b"y" * 50_000))
+        got = bytearray()
+        while len(got) < len(expected):
+            if not caller._buffer:
+                caller._more()
+            got += caller._take(len(caller._buffer))
+        assert got == expected
+
+
+def test_a_caller_who_leaves_during_the_handshake_cancels_it(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    held = Held()
+    upstream.on(PATH, held)
+    with gateway.caller() as caller:
+        caller.send(handshake(PATH))
+        held.reached()
+    assert eventually(lambda: upstream.only.link.ended, timeout=2.0) in ("fin", "reset")
+
+
+def test_a_caller_who_leaves_right_after_the_switch_is_not_waited_for(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    for _ in range(20):
+        upstream.requests.clear()
+        upstream.on(PATH, FarEnd())
+        with gateway.caller() as caller:
+            caller.send(handshake(PATH))
+            link = upstream.arrived().link
+        assert eventually(lambda link=link: link.ended, timeout=3.0)
