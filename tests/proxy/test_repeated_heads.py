@@ -4,6 +4,7 @@ import pytest
 
 from tests.support.processes import Gateway
 from tests.support.recording import RecordingUpstream
+from tests.support.scripts import raw, response
 from tests.support.wording import request
 
 
@@ -68,3 +69,48 @@ def test_pipelined_repetitions_are_answered_in_order(gateway: Gateway, upstream:
         caller.send(b"".join(request(f"/public/{number}") for number in range(20)))
         assert [caller.receive().status for _ in range(20)] == [200] * 20
     assert [one.target for one in upstream.requests] == [f"/public/{number}".encode() for number in range(20)]
+
+
+def test_a_response_head_that_comes_again_frames_its_own_body(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    head = response(200, ["Content-Type: text/plain", "Set-Cookie: a=1", "Content-Length: 5"], None)
+    bodies = [b"first", b"again", b"third"]
+    with gateway.caller() as caller:
+        for body in bodies:
+            upstream.on("/public/x", raw(head + body))
+            caller.send(request("/public/x"))
+            answer = caller.receive()
+            assert (answer.body, answer.values("set-cookie")) == (body, [b"a=1"])
+        caller.send(request("/public/x", method="HEAD"))
+        upstream.on("/public/x", raw(head))
+        assert caller.receive(method="HEAD").values("content-length") == [b"5"]
+    with gateway.caller() as caller:
+        for sent, body in ((b"right", b"right"), (b"toolong", b"toolo"), (b"after", b"after")):
+            upstream.on("/public/x", raw(head + sent))
+            caller.send(request("/public/x"))
+            assert caller.receive().body == body
+
+
+def test_a_repeated_head_in_pieces_is_read_to_its_end(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    head = response(200, ["Content-Type: text/plain", "Content-Length: 6"], None)
+    with gateway.caller() as caller:
+        for pieces in (
+            [head + b"as one"],
+            [head + b"as", b" two"],
+            [head[:20], head[20:] + b"as 3rd"],
+            [head, b"behind"],
+        ):
+            upstream.on("/public/x", raw(*pieces, pause=0.03))
+            caller.send(request("/public/x"))
+            answer = caller.receive()
+            assert (answer.whole, len(answer.body)) == (True, 6)
+
+
+def test_304_and_failures_are_not_taken_for_granted(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    with gateway.caller() as caller:
+        for _ in range(3):
+            upstream.on("/public/x", raw(response(304, ['ETag: "x"'], None)))
+            caller.send(request("/public/x"))
+            assert caller.receive().status == 304
+            upstream.on("/public/x", raw(response(503, ["Content-Length: 2"], None) + b"no"))
+            caller.send(request("/public/x"))
+            assert caller.receive().status == 503

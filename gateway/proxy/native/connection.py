@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 BYPASS_ABOVE: Final = 65536
 # Answers by which an upstream says itself that it is not well.
 _FAILING: Final = frozenset((502, 503, 504))
+# Answers that are looked at every time: those, and the ones whose length is not that of their body.
+_NOT_PLAIN: Final = _FAILING | {204, 304}
 
 
 # Where a connection stands.
@@ -61,6 +63,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._streaming = False
         self._upload_paused = False
         self._pieces: list[bytes] = []  # of the body, from one read
+        self._same: bytes | None = None  # the last head, if it may be taken for granted when it comes again
+        self._status = 0
+        self._interims = False
         self.idle_since = 0.0
 
     # ---- asyncio.Protocol
@@ -79,6 +84,8 @@ class UpstreamConnection(asyncio.Protocol):
         downstream = exchange.downstream
         if self._phase == RAW:
             self._pass_on(exchange, data)
+        elif self._same is not None and self._is_repeated(exchange, data):
+            self._take_repeated(exchange, data)
         else:
             self._read = len(data)
             self._parse(exchange, data)
@@ -127,7 +134,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = exchange
         self._phase = HEAD
         self._seen = 0
-        self._streaming = self._upload_paused = False
+        self._streaming = self._upload_paused = self._interims = False
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         host = self._pool.host_line
@@ -180,6 +187,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._phase == COMPLETE:
             self._reusable = False  # a second response to one request
         self._head = ResponseHead()
+        self._same = None
 
     def on_status(self, reason: bytes) -> None:
         self._head.reason += reason
@@ -201,7 +209,9 @@ class UpstreamConnection(asyncio.Protocol):
         head.check(status, parser.get_http_version())
         if self._seen + self._read > self._max_head:
             head.check_size(self._max_head)
+        self._status = status
         if status < 200:
+            self._interims = True
             self._interim(exchange, status)
             return
         self._reusable = self._reusable and parser.should_keep_alive()
@@ -273,7 +283,40 @@ class UpstreamConnection(asyncio.Protocol):
             else:
                 self._invalid(exchange, str(error.__context__ if error.__context__ else error))
         if heading and self._exchange is exchange:
-            self._after_head(exchange, len(data))
+            if self._phase == COMPLETE:
+                self._remember(data)
+            else:
+                self._after_head(exchange, len(data))
+
+    def _is_repeated(self, exchange: NativeExchange, data: bytes) -> bool:
+        """Whether this is the same head as the last, to the byte, with exactly the body that it announces."""
+        same, length = self._same, self._head.length
+        return (
+            self._phase == HEAD
+            and self._seen == 0
+            and same is not None
+            and length is not None
+            and len(data) == len(same) + length
+            and data.startswith(same)
+            and exchange.request.method != b"HEAD"
+        )
+
+    def _take_repeated(self, exchange: NativeExchange, data: bytes) -> None:
+        """An API answers many requests of a second by the same head: it means the same, and is not parsed again."""
+        assert self._same is not None
+        head = self._head
+        self._phase = COMPLETE
+        self._pool.health.succeeded()
+        exchange.downstream.head(self._status, head.reason, head.fields, head.length)
+        if head.length:
+            exchange.downstream.body(data[len(self._same) :])
+
+    def _remember(self, data: bytes) -> None:
+        """Keep a head that came in one read with the whole of its body, and with nothing else."""
+        length = self._head.length
+        plain = self._status not in _NOT_PLAIN and not self._interims and not self._head.event_stream
+        if length is not None and plain and self._reusable and not self._seen:
+            self._same = data[: len(data) - length]
 
     def _switch(self, exchange: NativeExchange, early: bytes) -> None:
         """The connection is the caller's from here on; it counts no more as one of the pool's."""
