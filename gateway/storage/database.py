@@ -5,41 +5,45 @@ look synchronous. That is what SQLAlchemy's AsyncEngine does for each single cal
 8 MiB and a tenth of a second that nothing here needs, so the border uses the core's own `greenlet_spawn` instead, once
 for a whole transaction.
 
-    read(work)    statements that change nothing, 250 ms in all
-    write(work)   one transaction, 800 ms in all, lock, connect and commit included
+    read(work)    statements that change nothing, 250 ms
+    write(work)   one transaction, 800 ms, commit included
 
-Whatever goes wrong is StorageUnavailable. Work that fails because the connection turns out to be dead (the server was
-restarted) is done again once on a fresh one, unless its commit may have arrived.
+The time runs from the moment there is a place to work at; what a busy database makes one wait for that is limited
+apart. Whatever goes wrong is StorageUnavailable. Work that fails because its connection turns out to be dead (the
+server was restarted) is done again once on a fresh one, unless its commit may have arrived.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from gateway.errors import StorageUnavailable
+from gateway.errors import Refusal, StorageUnavailable
 from gateway.storage.breaker import Breaker
 from gateway.storage.engines import Opened, open_engine
+from gateway.storage.turnstile import Turnstile
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 
 class Limits(NamedTuple):
-    """How long one call may take, in seconds."""
+    """How long one call may take, and wait for its turn before, in seconds."""
 
     read: float = 0.25
+    read_turn: float = 0.5
     write: float = 0.8
+    write_turn: float = 2.0
 
 
 SERVING: Final = Limits()
 # A person at a terminal would rather wait for a far database than read that it is unavailable.
-COMMAND: Final = Limits(read=10.0, write=20.0)
+COMMAND: Final = Limits(read=10.0, read_turn=10.0, write=20.0, write_turn=20.0)
 _GOODBYE: Final = 2.0  # seconds
+_AWAY: Final = "it has not answered lately; it is asked again within a second"
 
 
 class Database:
@@ -51,8 +55,8 @@ class Database:
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, TimeoutError, *opened.driver_errors)
         self._limits = limits
         self._volatile = opened.in_memory
-        # SQLite has one writer at a time. Waiting here is fair and free; waiting in SQLite is polling.
-        self._writing = asyncio.Lock() if self.dialect == "sqlite" else None
+        self._reads = Turnstile(opened.readers)
+        self._writes = self._reads if opened.writers is None else Turnstile(opened.writers)
         self._breaker = Breaker()
         self._stale_before = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -80,22 +84,25 @@ class Database:
     async def ping(self) -> bool:
         """Ask the database for a sign of life, whatever the breaker says, within the limit of a read."""
         try:
-            await self._limited(lambda: self._read(_select_one), self._shared(), self._limits.read)
+            await self._limited(self._reading_task(_select_one), self._limits.read)
         except StorageUnavailable:
             return False
         return True
 
     async def read(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run statements that change nothing. Raises StorageUnavailable within the limit."""
-        self._admit()
-        return await self._limited(lambda: self._read(work), self._shared(), limit or self._limits.read)
+        await self._admit(self._reads, self._limits.read_turn)
+        task = self._reading_task(work)
+        task.add_done_callback(lambda _: self._reads.leave())
+        return await self._limited(task, limit or self._limits.read)
 
     async def write(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run one transaction: all of it happens or nothing. Raises StorageUnavailable within the limit, also where
         it is not known whether the commit arrived; what the work itself raises rolls back and passes through."""
-        self._admit()
-        guard = self._writing if self._writing is not None else nullcontext()
-        return await self._limited(lambda: self._write(work), guard, limit or self._limits.write)
+        await self._admit(self._writes, self._limits.write_turn)
+        task = self._start(greenlet_spawn(_again_if_dead, lambda: self._write_once(work)))
+        task.add_done_callback(lambda _: self._writes.leave())
+        return await self._limited(task, limit or self._limits.write)
 
     async def close(self) -> None:
         """Abandon what runs and close every connection; waits at most a few seconds for a server that hangs."""
@@ -108,19 +115,22 @@ class Database:
 
     # ---- limits, and the border for errors
 
-    def _admit(self) -> None:
+    async def _admit(self, turnstile: Turnstile, patience: float) -> None:
         if not self._breaker.admits():
-            raise StorageUnavailable("database", "it has not answered lately; asked again within a second")
+            raise StorageUnavailable("database", _AWAY)
+        await turnstile.enter(patience)
 
-    def _shared(self) -> AbstractAsyncContextManager[object]:
-        """What reads wait for: nothing, but for a database in memory, which has one connection for everybody."""
-        return self._writing if self._volatile and self._writing is not None else nullcontext()
+    def _reading_task(self, work: Work[T]) -> "asyncio.Task[T]":
+        return self._start(greenlet_spawn(_again_if_dead, lambda: self._read_once(work)))
 
-    async def _limited(self, run: Callable[[], T], guard: AbstractAsyncContextManager[object], limit: float) -> T:
-        started = self._breaker.now()
-        task = asyncio.get_running_loop().create_task(_guarded(run, guard))
+    def _start(self, running: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.get_running_loop().create_task(running)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
+
+    async def _limited(self, task: "asyncio.Task[T]", limit: float) -> T:
+        started = self._breaker.now()
         try:
             done, _ = await asyncio.wait((task,), timeout=limit)
         except asyncio.CancelledError:
@@ -138,6 +148,9 @@ class Database:
         except self._errors as error:
             self._failed(started)
             raise StorageUnavailable("database", _described(error)) from error
+        except Refusal:
+            self._breaker.succeeded()
+            raise
         self._breaker.succeeded()
         return result
 
@@ -145,6 +158,8 @@ class Database:
         if self._breaker.failed(started):
             # Connections of a server that went away without a word look alive: none from before is used again.
             self._stale_before = self._breaker.now()
+            self._reads.turn_away(_AWAY)
+            self._writes.turn_away(_AWAY)
 
     def _abandon(self, task: "asyncio.Task[Any]") -> None:
         """Let go of work without waiting for it: closing the connection of a server that hangs takes its time too.
@@ -158,12 +173,6 @@ class Database:
             task.exception()  # of abandoned work, nobody else asks
 
     # ---- inside the greenlet
-
-    def _read(self, work: Work[T]) -> T:
-        return _again_if_dead(lambda: self._read_once(work))
-
-    def _write(self, work: Work[T]) -> T:
-        return _again_if_dead(lambda: self._write_once(work))
 
     def _read_once(self, work: Work[T]) -> T:
         with self._reading.connect() as connection:
@@ -192,11 +201,6 @@ class Database:
         def refuse_stale(_dbapi_connection: object, record: Any, _proxy: object) -> None:
             if record.info["born"] < self._stale_before and not self._volatile:
                 raise DisconnectionError
-
-
-async def _guarded(run: Callable[[], T], guard: AbstractAsyncContextManager[object]) -> T:
-    async with guard:
-        return await greenlet_spawn(run)
 
 
 def _again_if_dead(run: Callable[[], T]) -> T:

@@ -9,12 +9,18 @@ from gateway.errors import CannotStart
 
 
 class Opened(NamedTuple):
-    """An engine, the same engine for statements that need no transaction, and what its driver itself may raise."""
+    """An engine, the same engine for statements that need no transaction, and what its driver itself may raise.
+
+    `readers` and `writers` are how many may work at the same time; without `writers`, both share the places. The pool
+    has one connection more, for signs of life. `in_memory`: all there is hangs on one connection.
+    """
 
     engine: Engine
     reading: Engine
     driver_errors: tuple[type[Exception], ...]
-    in_memory: bool
+    readers: int
+    writers: int | None = None
+    in_memory: bool = False
 
 
 def open_engine(url: str) -> Opened:

@@ -9,7 +9,7 @@ from gateway.storage.engines import Opened
 
 # Of the 100 connections that a server allows to all replicas together unless told otherwise. Statements take well
 # under a millisecond, so that a few connections carry thousands of them a second.
-_POOL_SIZE: Final = 8
+_PLACES: Final = 8
 _RECYCLE: Final = 1800  # seconds: before firewalls and balancers forget an idle connection
 _GOODBYE: Final = 0.2  # seconds
 
@@ -42,7 +42,7 @@ def open_postgresql(url: str) -> Opened:
         "postgresql+asyncpg://",
         creator=creator,
         hide_parameters=True,
-        pool_size=_POOL_SIZE,
+        pool_size=_PLACES + 1,
         max_overflow=0,
         pool_recycle=_RECYCLE,
         pool_use_lifo=True,
@@ -50,4 +50,4 @@ def open_postgresql(url: str) -> Opened:
     # A statement that changes nothing needs no BEGIN and COMMIT around it: one round trip instead of three.
     reading = engine.execution_options(isolation_level="AUTOCOMMIT")
     errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-    return Opened(engine, reading, errors, in_memory=False)
+    return Opened(engine, reading, errors, readers=_PLACES)

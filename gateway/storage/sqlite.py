@@ -12,7 +12,8 @@ from sqlalchemy.exc import ArgumentError
 from gateway.errors import CannotStart, cannot_read
 from gateway.storage.engines import Opened
 
-_POOL_SIZE: Final = 4  # each is a thread
+_READERS: Final = 4  # each is a thread
+_WRITERS: Final = 1  # SQLite has one at a time; waiting here is fair and free, waiting in SQLite is polling
 _BUSY_TIMEOUT: Final = 0.6  # seconds to wait while another process writes; below the limit of a write transaction
 # WAL: readers and the writer do not wait for each other. NORMAL: a power cut may lose the last commits but damages
 # nothing, and a commit costs no fsync.
@@ -28,11 +29,14 @@ def open_sqlite(url: str) -> Opened:
     # isolation_level None: the driver begins no transactions by itself. Reads are single statements; writes begin
     # theirs in words.
     options: dict[str, Any] = {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT}}
-    options |= {"poolclass": StaticPool} if in_memory else {"pool_size": _POOL_SIZE, "max_overflow": 0}
+    pool_size = _READERS + _WRITERS + 1
+    options |= {"poolclass": StaticPool} if in_memory else {"pool_size": pool_size, "max_overflow": 0}
     engine = create_engine(parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True, **options)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "invalidate", _roll_back)
-    return Opened(engine, engine, (sqlite3.Error,), in_memory)
+    if in_memory:
+        return Opened(engine, engine, (sqlite3.Error,), readers=1, in_memory=True)
+    return Opened(engine, engine, (sqlite3.Error,), readers=_READERS, writers=_WRITERS)
 
 
 def _parsed(url: str) -> URL:

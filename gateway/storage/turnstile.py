@@ -1,0 +1,56 @@
+"""A turnstile: as many at a time as there are connections, the others wait in their order.
+
+Waiting for one's turn is not waiting for the database: what a busy database is given up on for is its own time, so a
+burst is served late rather than refused. A database that hangs lets nobody through; those who wait are turned away
+with the first who ran into the limit.
+"""
+
+import asyncio
+from collections import deque
+
+from gateway.errors import StorageUnavailable
+
+
+class Turnstile:
+    """Lets `places` callers through at a time."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self, patience: float) -> None:
+        """Wait for a place, at most `patience` seconds. Raises StorageUnavailable; only who does not may `leave`."""
+        if self._free:
+            self._free -= 1
+            return
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(turn)
+        timer = loop.call_later(patience, _refuse, turn, "too many wait for it")
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.leave()  # the turn came in the moment the caller left
+            raise
+        finally:
+            timer.cancel()
+
+    def leave(self) -> None:
+        """Give the place to whoever has waited longest."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def turn_away(self, reason: str) -> None:
+        """Refuse all who wait."""
+        while self._waiting:
+            _refuse(self._waiting.popleft(), reason)
+
+
+def _refuse(turn: asyncio.Future[None], reason: str) -> None:
+    if not turn.done():
+        turn.set_exception(StorageUnavailable("database", reason))

@@ -1,0 +1,76 @@
+"""Waiting for a place at the database."""
+
+import asyncio
+
+import pytest
+
+from gateway.errors import StorageUnavailable
+from gateway.storage.turnstile import Turnstile
+from tests.support.waiting import within
+
+
+async def waiting(turnstile: Turnstile, count: int, patience: float = 5.0) -> list[asyncio.Task[None]]:
+    tasks = [asyncio.create_task(turnstile.enter(patience)) for _ in range(count)]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_as_many_as_there_are_places_do_not_wait() -> None:
+    turnstile = Turnstile(3)
+    tasks = await waiting(turnstile, 5)
+    await asyncio.sleep(0.01)
+    assert [task.done() for task in tasks] == [True] * 3 + [False] * 2
+    for task in tasks:
+        task.cancel()
+
+
+async def test_the_others_follow_in_their_order() -> None:
+    turnstile = Turnstile(1)
+    tasks = await waiting(turnstile, 4)
+    for number in range(4):
+        await asyncio.sleep(0)
+        assert [task.done() for task in tasks] == [True] * (number + 1) + [False] * (3 - number)
+        turnstile.leave()
+    await turnstile.enter(0.0)
+
+
+async def test_who_waits_too_long_is_refused_and_takes_no_place() -> None:
+    turnstile = Turnstile(1)
+    await turnstile.enter(1.0)
+    with within(0.2), pytest.raises(StorageUnavailable, match="too many wait"):
+        await turnstile.enter(0.05)
+    turnstile.leave()
+    await turnstile.enter(0.0)
+
+
+async def test_who_leaves_takes_no_place() -> None:
+    turnstile = Turnstile(1)
+    first, second, third = await waiting(turnstile, 3)
+    second.cancel()
+    await asyncio.sleep(0)
+    turnstile.leave()
+    await asyncio.wait_for(third, 1.0)
+    assert first.done() and second.cancelled()
+
+
+async def test_a_turn_that_comes_in_the_moment_its_owner_leaves_is_passed_on() -> None:
+    turnstile = Turnstile(1)
+    _, second, third = await waiting(turnstile, 3)
+    turnstile.leave()
+    second.cancel()
+    await asyncio.wait_for(third, 1.0)
+    assert second.cancelled()
+
+
+async def test_all_who_wait_can_be_turned_away() -> None:
+    turnstile = Turnstile(1)
+    tasks = await waiting(turnstile, 4)
+    turnstile.turn_away("it is gone")
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == ["None"] + ["database: it is gone"] * 3
+    late = await waiting(turnstile, 2)
+    late[0].cancel()
+    turnstile.turn_away("it is still gone")
+    await asyncio.gather(*late, return_exceptions=True)
+    turnstile.leave()
+    await turnstile.enter(0.0)
