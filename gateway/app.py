@@ -37,7 +37,7 @@ from gateway.reloading import Reloader
 from gateway.responses import problem_body, problem_fields
 from gateway.runtime import Runtime, RuntimeHolder
 from gateway.settings.model import Settings
-from gateway.stores import open_stores
+from gateway.stores import Stores, open_stores
 from gateway.ticking import Ticker
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
@@ -103,16 +103,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
             ticker=ticker,
             loop=loop,
         )
-        passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
-        stack.callback(passwords.close)
-        accounts = Accounts(
-            users=stores.users,
-            sessions=stores.sessions,
-            passwords=passwords,
-            tokens=tokens,
-            feed=stores.feed,
-            settings=settings,
-        )
+        accounts = _accounts(stores, tokens, settings, stack)
         _serve_own(app, configuration, {**account_endpoints(accounts), **_operations(runtime, settings, keys)})
         ticker.listen(observer.tick)
         ticker.start()
@@ -120,6 +111,19 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
         stack.callback(runtime.watch.close)
         stack.callback(ticker.stop)
         yield runtime, Reloader(configuration, runtime, tokens=tokens, directory=stores.directory)
+
+
+def _accounts(stores: Stores, tokens: Tokens, settings: Settings, stack: AsyncExitStack) -> Accounts:
+    passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
+    stack.callback(passwords.close)
+    return Accounts(
+        users=stores.users,
+        sessions=stores.sessions,
+        passwords=passwords,
+        tokens=tokens,
+        feed=stores.feed,
+        settings=settings,
+    )
 
 
 def _own_header_names(settings: Settings) -> list[str]:
