@@ -1,6 +1,6 @@
 """Which target gets the next request."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Generic, Literal, Protocol, TypeVar
 
 from gateway.proxy.health import TargetHealth
@@ -26,34 +26,35 @@ class Balancer(Generic[C]):
 
     def __init__(self, candidates: Sequence[C], policy: Literal["round_robin", "least_requests"]) -> None:
         self._candidates = tuple(candidates)
-        self._next = 0
-        self._choose: Callable[[list[C]], C] = self._least_loaded if policy == "least_requests" else _first
+        self._next = 0  # whose turn it is
+        self._by_load = policy == "least_requests"
 
     def choose(self, now: float, avoid: C | None = None) -> C | None:
         """A target; None when none is well. `avoid` is where the request has failed before: only if there is no other.
 
-        With one target that is well, which is the common case, nothing is weighed.
+        With one target, which is the common case, nothing is weighed. A target that has just come back is weighed when
+        it would be chosen, and only then: its share is one of its own turns, not of everybody's.
         """
         candidates = self._candidates
         if len(candidates) == 1:
             return candidates[0] if candidates[0].health.usable(now) else None
-        usable = [one for one in self._in_turn() if one.health.usable(now)]
-        if avoid in usable and len(usable) > 1:
-            usable = [one for one in usable if one is not avoid]
+        turn = self._next
+        in_turn = candidates[turn:] + candidates[:turn]
+        usable = [one for one in in_turn if one is not avoid and one.health.usable(now)]
         if not usable:
-            return None
-        return self._choose([one for one in usable if one.health.takes_turn(now)] or usable)
+            return avoid if avoid is not None and avoid.health.usable(now) else None
+        if self._by_load:
+            usable.sort(key=_load)  # stable: among equals it goes by turns
+        chosen = next((one for one in usable if one.health.takes_turn(now)), usable[0])
+        # The turn goes on behind whoever was chosen. If it went on by one, the target behind one that is out would get
+        # its share as well as its own.
+        self._next = (candidates.index(chosen) + 1) % len(candidates)
+        return chosen
 
-    def _in_turn(self) -> list[C]:
-        """All candidates, beginning behind the one that began the last time."""
-        start = self._next
-        self._next = (start + 1) % len(self._candidates)
-        return [*self._candidates[start:], *self._candidates[:start]]
-
-    @staticmethod
-    def _least_loaded(usable: list[C]) -> C:
-        return min(usable, key=lambda one: one.load)
+    def wait(self, now: float) -> float:
+        """Seconds until a target may be well again, as far as can be said, when none is."""
+        return min(one.health.wait(now) for one in self._candidates)
 
 
-def _first(usable: list[C]) -> C:
-    return usable[0]
+def _load(candidate: Candidate) -> int:
+    return candidate.load

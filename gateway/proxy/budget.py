@@ -3,11 +3,12 @@
 from typing import Final
 
 _FLOOR: Final = 20.0  # retries that are always there, so that a quiet gateway can retry at all
-_CEILING: Final = 100.0  # what can be saved up, so that a good hour does not pay for a storm
+_CEILING: Final = 100.0  # what can be saved up: enough for what is under way to a target when it dies, and no storm
 
 
 class RetryBudget:
-    """`share` of the requests, plus 20. Counted as tokens: over any time, retries are at most 20 + share x requests."""
+    """`share` of the requests, plus 20, over the life of the process. Counted as tokens, of which at most 100 are saved
+    up: however good the last hour was, once everything fails no more than those are added to the share."""
 
     __slots__ = ("_share", "_tokens")
 

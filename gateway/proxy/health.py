@@ -30,6 +30,13 @@ class TargetHealth:
         """Whether requests may go there at all."""
         return self.is_up and now >= self._ejected_until
 
+    def wait(self, now: float) -> float:
+        """Seconds until it may be usable, if all goes well; 0 when it is."""
+        ejected = max(0.0, self._ejected_until - now)
+        if self.is_up or self._health is None:
+            return ejected
+        return max(ejected, (self._health.rise - self._row) * self._health.interval)
+
     def takes_turn(self, now: float) -> bool:
         """Whether it takes the turn it is offered: after a return it lets most of them pass at first, so that a target
         that has just started is not run over."""

@@ -1,0 +1,165 @@
+"""The health of a target as a value: ejection, checks, and the slow return, with a clock that tests move."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.proxy.health import SLOW_RETURN, TargetHealth
+from gateway.settings.model import EjectSettings, HealthSettings
+
+EJECT = EjectSettings(failures=3, for_=10.0)
+CHECKS = HealthSettings(path="/healthz", interval=5.0, timeout=1.0, fall=3, rise=2)
+
+
+def fail(health: TargetHealth, times: int, now: float = 0.0) -> list[bool]:
+    return [health.failed(now) for _ in range(times)]
+
+
+def check(health: TargetHealth, outcomes: str, now: float = 0.0) -> list[bool]:
+    """Checks that come out well (+) or not (-): which of them changed the picture."""
+    return [health.checked(well=one == "+", now=now) for one in outcomes]
+
+
+# ---- passive
+
+
+def test_so_many_failures_in_a_row_eject() -> None:
+    health = TargetHealth(None, EJECT)
+    assert fail(health, 3) == [False, False, True]
+    assert not health.usable(0.0)
+
+
+def test_an_answer_in_between_starts_the_row_anew() -> None:
+    health = TargetHealth(None, EJECT)
+    for _ in range(10):
+        assert fail(health, 2) == [False, False]
+        health.succeeded()
+    assert health.usable(0.0)
+
+
+def test_it_is_back_after_the_time() -> None:
+    health = TargetHealth(None, EJECT)
+    fail(health, 3, now=100.0)
+    assert not health.usable(109.99)
+    assert health.usable(110.0)
+
+
+def test_failures_of_what_was_under_way_when_it_was_ejected_do_not_keep_it_out_for_longer() -> None:
+    health = TargetHealth(None, EJECT)
+    fail(health, 3, now=100.0)
+    assert not any(fail(health, 50, now=109.0))
+    assert health.usable(110.0)
+
+
+def test_one_failure_ejects_what_has_just_come_back() -> None:
+    health = TargetHealth(None, EJECT)
+    fail(health, 3)
+    assert fail(health, 1, now=10.0) == [True]
+    assert not health.usable(19.9)
+    assert health.usable(20.0)
+
+
+def test_what_has_answered_since_it_is_back_is_judged_as_before() -> None:
+    health = TargetHealth(None, EJECT)
+    fail(health, 3)
+    health.succeeded()
+    assert fail(health, 3, now=11.0) == [False, False, True]
+
+
+def test_without_ejection_nothing_ejects() -> None:
+    health = TargetHealth(None, None)
+    assert not any(fail(health, 1000))
+    assert health.usable(0.0)
+
+
+# ---- active
+
+
+def test_fall_failures_in_a_row_take_it_out_and_rise_successes_bring_it_back() -> None:
+    health = TargetHealth(CHECKS, None)
+    assert check(health, "--+--") == [False] * 5
+    assert health.usable(0.0)
+    assert check(health, "-") == [True]
+    assert not health.usable(1e9)
+    assert check(health, "+-+") == [False] * 3
+    assert not health.usable(0.0)
+    assert check(health, "+") == [True]
+    assert health.usable(0.0)
+
+
+def test_a_check_that_brings_it_back_ends_an_ejection_too() -> None:
+    health = TargetHealth(CHECKS, EJECT)
+    check(health, "---")
+    fail(health, 3, now=1.0)
+    check(health, "++", now=2.0)
+    assert health.usable(2.0)
+    assert fail(health, 2, now=2.0) == [False, False]
+
+
+def test_a_check_that_goes_well_does_not_end_the_ejection_of_what_was_thought_well() -> None:
+    """The path that is checked may be all that works."""
+    health = TargetHealth(CHECKS, EJECT)
+    fail(health, 3)
+    check(health, "++++")
+    assert not health.usable(9.9)
+
+
+@given(outcomes=st.text("+-", max_size=60), fall=st.integers(1, 5), rise=st.integers(1, 5))
+def test_it_changes_after_a_full_row_and_only_then(outcomes: str, fall: int, rise: int) -> None:
+    health = TargetHealth(HealthSettings(path="/", interval=1.0, timeout=1.0, fall=fall, rise=rise), None)
+    up, row = True, ""
+    for one in outcomes:
+        row = row + one if one == "-+"[not up] else ""
+        changes = len(row) == (fall if up else rise)
+        if changes:
+            up, row = not up, ""
+        assert check(health, one) == [changes]
+        assert health.usable(0.0) == up
+
+
+# ---- how long
+
+
+@pytest.mark.parametrize(("now", "wait"), [(0.0, 10.0), (4.0, 6.0), (10.0, 0.0), (99.0, 0.0)])
+def test_the_wait_for_an_ejected_target_is_known(now: float, wait: float) -> None:
+    health = TargetHealth(None, EJECT)
+    fail(health, 3)
+    assert health.wait(now) == wait
+
+
+def test_the_wait_for_one_whose_checks_fail_is_that_of_the_checks_to_come() -> None:
+    health = TargetHealth(CHECKS, None)
+    assert health.wait(0.0) == 0.0
+    check(health, "---")
+    assert health.wait(0.0) == 10.0
+    check(health, "+")
+    assert health.wait(0.0) == 5.0
+
+
+# ---- the slow return
+
+
+def share_taken(health: TargetHealth, now: float, turns: int = 1000) -> float:
+    return sum(health.takes_turn(now) for _ in range(turns)) / turns
+
+
+def test_what_was_never_out_takes_every_turn() -> None:
+    health = TargetHealth(CHECKS, EJECT)
+    assert share_taken(health, 0.0) == 1.0
+
+
+def test_after_an_ejection_it_takes_more_and_more_turns() -> None:
+    health = TargetHealth(None, EJECT)
+    fail(health, 3)
+    back = 10.0
+    assert share_taken(health, back) == pytest.approx(0.1, abs=0.01)
+    assert share_taken(health, back + SLOW_RETURN / 2) == pytest.approx(0.5, abs=0.01)
+    assert share_taken(health, back + SLOW_RETURN) == 1.0
+    assert share_taken(health, back) == 1.0, "once it is back it stays"
+
+
+def test_after_failed_checks_it_takes_more_and_more_turns() -> None:
+    health = TargetHealth(CHECKS, None)
+    check(health, "---++", now=50.0)
+    assert share_taken(health, 50.0) == pytest.approx(0.1, abs=0.01)
+    assert share_taken(health, 50.0 + SLOW_RETURN) == 1.0
