@@ -132,6 +132,13 @@ async def test_accounts_are_listed_and_searched(rig: Rig) -> None:
     assert [user.email for user in (await listed(limit=2, after=page.next)).users] == ["Cleo@example.com"]
 
 
+async def test_of_two_who_delete_an_account_at_once_one_does_not_find_it(rig: Rig) -> None:
+    await rig.administration.create(ANN, PASSWORD)
+    outcomes = await asyncio.gather(*(rig.administration.delete(ANN) for _ in range(2)), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Refusal", "UserRecord"]
+    assert len(rig.feed.told) == 2
+
+
 # ---- the last administrator
 
 

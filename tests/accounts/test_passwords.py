@@ -3,6 +3,7 @@
 import asyncio
 import os
 import statistics
+import sys
 import threading
 import time
 import unicodedata
@@ -184,6 +185,15 @@ async def test_the_threads_stand_back_behind_the_event_loop() -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
     assert await pool._run(work) == min(before + 10, 19)
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    pool.close()
+
+
+async def test_elsewhere_than_on_linux_no_priority_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thread ids are not process ids there: it could be somebody else's process."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    pool, work = PasswordPool(rounds=4, threads=1), Work()
+    work.release.set()
+    assert await pool._run(work) == os.getpriority(os.PRIO_PROCESS, 0)
     pool.close()
 
 

@@ -330,3 +330,11 @@ async def test_a_change_that_fails_after_its_caller_has_left_disturbs_nobody(
     await asyncio.gather(leaving, return_exceptions=True)
     await asyncio.sleep(0.05)
     assert caplog.records == []
+
+
+async def test_a_change_that_is_cancelled_itself_is_cancelled(rig: Rig) -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await rig.accounts._announcer.finish(cancelled())

@@ -237,6 +237,21 @@ def test_processes_that_start_at_the_same_time_make_the_tables_once(empty_url: s
         assert process.returncode == 0, errors
 
 
+async def test_another_process_at_the_same_file_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    database = Database.open(f"sqlite:///{path}")
+    try:
+        assert await schema.revision(database) is None
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            upgrading = asyncio.create_task(schema.upgrade(database))
+            await asyncio.sleep(1.0)
+            other.execute("ROLLBACK")
+        assert await upgrading is True
+    finally:
+        await database.close()
+
+
 async def test_a_file_is_in_wal_mode_with_foreign_keys(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     database = Database.open(f"sqlite:///{path}")
