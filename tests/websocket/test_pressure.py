@@ -1,0 +1,161 @@
+"""Slow readers, fast writers, and a thousand who say nothing: memory stays flat."""
+
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.gateways import Town
+from tests.support.processes import Face, Gateway
+from tests.support.raw import MiB
+from tests.support.recording import Exchange, RecordingUpstream
+from tests.support.waiting import eventually
+from tests.support.websockets import BINARY, FarEnd, Frame, Socket, echoing, encode, switching, text
+
+PATH = "/sockets-of-anybody/pressure"
+TOTAL = 256 * MiB
+MESSAGE = MiB // 4
+# Kernel buffers of four sockets, ours, and a message that ASGI has whole on its way through several hands.
+FLAT = 16 * MiB
+
+
+class Pouring:
+    """A script that sends frames as fast as they are taken; `sent` counts the bytes that left."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.sent = 0
+
+    async def __call__(self, exchange: Exchange) -> None:
+        frame = encode(Frame(BINARY, b"x" * MESSAGE))
+        await exchange.send(switching(exchange.request))
+        while self.sent < self.total:
+            await exchange.send(frame)
+            self.sent += MESSAGE
+        await exchange.left()
+
+
+def test_a_slow_caller_slows_the_upstream_down(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    pouring = Pouring(TOTAL)
+    upstream.on(PATH, pouring)
+    with Socket(gateway, PATH, receive_buffer=64 * 1024) as socket:
+        before = gateway.memory()
+        _stands_still(lambda: pouring.sent)
+        assert pouring.sent < 24 * MiB, "nobody read, and it went somewhere"
+        assert gateway.memory() - before < FLAT
+        _swallow(socket, TOTAL)
+        assert gateway.memory() - before < FLAT
+
+
+def test_a_slow_upstream_slows_the_caller_down(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    far = FarEnd(reads=False)
+    upstream.on(PATH, far)
+    sent = 0
+    with Socket(gateway, PATH) as socket:
+        before = gateway.memory()
+        frame = encode(Frame(BINARY, b"y" * MESSAGE), masked=True)
+
+        def pour() -> None:
+            nonlocal sent
+            socket.socket.settimeout(60)
+            for _ in range(TOTAL // MESSAGE):
+                socket.send(frame)
+                sent += MESSAGE
+
+        pouring = threading.Thread(target=pour)
+        pouring.start()
+        _stands_still(lambda: sent)
+        assert sent < 24 * MiB, "nobody read, and it went somewhere"
+        assert gateway.memory() - before < FLAT
+        far.read()
+        pouring.join(60)
+        eventually(lambda: far.taken >= TOTAL, timeout=30.0)
+        assert gateway.memory() - before < FLAT
+        far.heard()
+
+
+def test_a_slow_caller_slows_nobody_else_down(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on(PATH, Pouring(TOTAL))
+    upstream.on(PATH + "/quick", echoing())
+    with Socket(gateway, PATH, receive_buffer=64 * 1024), Socket(gateway, PATH + "/quick") as quick:
+        worst = 0.0
+        for _ in range(100):
+            started = time.monotonic()
+            quick.say(text("quick"))
+            quick.frame()
+            worst = max(worst, time.monotonic() - started)
+        assert worst < 0.5
+
+
+def test_who_leaves_without_reading_leaves_nothing_behind(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    for _ in range(3):
+        pouring = Pouring(TOTAL)
+        upstream.on(PATH, pouring)
+        upstream.requests.clear()
+        with Socket(gateway, PATH, receive_buffer=64 * 1024):
+            _stands_still(lambda pouring=pouring: pouring.sent)
+        eventually(lambda: upstream.only.link.ended)
+
+
+# ---- a thousand idle ones
+
+MANY = 1000
+# What an idle WebSocket may cost, in KiB: two connections with all that is known of the request. Under stock uvicorn
+# there are a task, a queue and an asyncio stream of frames on top, and its compression where the caller asks for it.
+PRICE = {"serve": 16, "asgi": 64}
+
+
+@pytest.fixture
+def own(town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway of this test's own: what others left in its memory is not to be counted."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit[0], min(limit[1], 8192)), limit[1]))
+    folder = tmp_path_factory.mktemp("many")
+    gateway = Gateway(face, town.configuration(folder), folder).start()
+    yield gateway
+    gateway.kill()
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+def test_a_thousand_idle_websockets_cost_little_and_all_work(own: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on(PATH, echoing())
+    warm = [Socket(own, PATH) for _ in range(20)]
+    for socket in warm:
+        socket.close()
+    eventually(lambda: all(link.ended for link in upstream.links[-20:]))
+    before = own.memory()
+    sockets = [Socket(own, PATH) for _ in range(MANY)]
+    price = (own.memory() - before) / MANY / 1024
+    print(f"{own.face}: {price:.1f} KiB for each idle WebSocket")
+    for number, socket in enumerate(sockets):
+        socket.say(text(str(number)))
+    for number, socket in enumerate(sockets):
+        assert socket.frame().payload == str(number).encode()
+    for socket in sockets:
+        socket.close()
+    eventually(lambda: all(link.ended for link in upstream.links[-MANY:]), timeout=10.0)
+    assert price < PRICE[own.face]
+
+
+def _stands_still(count: Callable[[], int]) -> None:
+    """Wait until something has begun to move and moves no more."""
+    eventually(count)
+    last, since = count(), time.monotonic()
+    while time.monotonic() - since < 0.4:
+        time.sleep(0.02)
+        if count() != last:
+            last, since = count(), time.monotonic()
+
+
+def _swallow(socket: Socket, total: int) -> None:
+    """Read frames of MESSAGE bytes until that many bytes of payload have come."""
+    frame = len(encode(Frame(BINARY, b"x" * MESSAGE)))
+    left = total // MESSAGE * frame
+    socket.socket.settimeout(30)
+    view = bytearray(MiB)
+    while left:
+        count = socket.socket.recv_into(view)
+        assert count, "the connection ended early"
+        left -= count
