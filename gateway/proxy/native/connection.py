@@ -94,7 +94,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._phase == COMPLETE:
             self._finish(exchange)
         elif self._phase != SWITCHING:
-            if self._phase >= BODY:
+            if self._phase >= BODY and not exchange.paused:
                 self._deadline = None if self._streaming else self._pool.ticker.after(self._idle_timeout)
             downstream.flush()
 

@@ -2,56 +2,31 @@
 
 from typing import TYPE_CHECKING
 
-from gateway.errors import Refusal
-from gateway.proxy.exchange import Downstream
-from gateway.proxy.upstream_request import IDEMPOTENT, UpstreamRequest
+from gateway.proxy.upstream_exchange import UpstreamExchange
 
 if TYPE_CHECKING:
     from gateway.proxy.native.connection import UpstreamConnection
-    from gateway.proxy.native.engine import NativeEngine
-    from gateway.proxy.native.pool import TargetPool
 
 
-class NativeExchange:
+class NativeExchange(UpstreamExchange):
     """Implements Exchange. It waits in the pool of a target until it has a connection, and ends with it.
 
-    `deadline` is the loop's time beyond which a place in the line is given up; None: no limit. `early` is what came of
-    the body before there was a connection: at most what one read of the caller brings, because the upload is paused
-    until then. `tries` counts how often it was sent.
+    `early` is what came of the body before there was a connection: at most what one read of the caller brings, because
+    the upload is paused until then.
     """
 
-    pool: "TargetPool | None" = None
     connection: "UpstreamConnection | None" = None
-    deadline: float | None = None
     early: list[bytes] | None = None
-    body_sent = False
-    received = 0
-    tries = 1
     paused = False
-
-    def __init__(self, engine: "NativeEngine", request: UpstreamRequest, downstream: Downstream) -> None:
-        self.engine = engine
-        self.request = request
-        self.downstream = downstream
-        self.body_ended = request.length == 0
 
     @property
     def waiting(self) -> bool:
         """Whether it has no connection yet."""
         return self.connection is None
 
-    @property
-    def repeatable(self) -> bool:
-        """Whether it may be sent a second time: idempotent, and nothing of its body has left the gateway."""
-        return self.request.method in IDEMPOTENT and not self.body_sent
-
-    def write(self, data: bytes) -> None:
-        """Send on a piece of the body; over the limit the exchange ends with 413."""
-        self.received += len(data)
-        if self.received > self.request.limit > 0:
-            self.cancel()
-            self.downstream.refuse(Refusal("body_too_large", f"more than {self.request.limit} bytes"))
-        elif self.connection is not None:
+    def send(self, data: bytes) -> None:
+        """Send on a piece of the body, or keep it until there is a connection."""
+        if self.connection is not None:
             self.connection.send_body(data)
         else:
             self._keep(data)

@@ -1,0 +1,118 @@
+"""Which target a request goes to, and whether it goes to another when that one fails: the same for every engine.
+
+An engine adds to this how HTTP is spoken to one target. A request is sent once more only where that is safe: its method
+is idempotent, nothing of its body has left the gateway, no byte of an answer has come, and the budget allows it.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from gateway.errors import Refusal
+from gateway.proxy.balance import Balancer
+from gateway.proxy.budget import RetryBudget
+from gateway.proxy.exchange import Downstream, Exchange
+from gateway.proxy.health import TargetHealth
+from gateway.proxy.line import TargetLine
+from gateway.proxy.target import Target, UpstreamLimits, limits_of, target_of
+from gateway.proxy.upstream_exchange import UpstreamExchange
+from gateway.proxy.upstream_request import UpstreamRequest
+from gateway.settings.model import HealthSettings, UpstreamSettings
+from gateway.ticking import Ticker
+
+if TYPE_CHECKING:
+    from gateway.proxy.checks import HealthChecks
+
+E = TypeVar("E", bound=UpstreamExchange)
+
+
+class ChoosingEngine(ABC, Generic[E]):
+    """The part of Engine that does not depend on how HTTP is spoken. `pools` are its targets, in the file's order."""
+
+    def __init__(
+        self,
+        upstream: UpstreamSettings,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        ticker: Ticker,
+        beside: "ChoosingEngine[Any] | None" = None,
+    ) -> None:
+        """`beside` is another engine of the same upstream: what is known of its targets is shared with it, and so is
+        the budget; it is the other that has them checked."""
+        self.name = upstream.name
+        self._loop = loop
+        self._ticker = ticker
+        limits = limits_of(upstream)
+        healths = [TargetHealth(upstream.health, upstream.eject) for _ in upstream.targets]
+        if beside is not None:
+            healths = [pool.health for pool in beside.pools]
+        self.pools: Sequence[TargetLine[E]] = [
+            self._pool(target_of(url, upstream), limits, health)
+            for url, health in zip(upstream.targets, healths, strict=True)
+        ]
+        self._checks = [] if beside is not None else _health_checks(self.pools, upstream.health)
+        self._retries = upstream.retries
+        self._budget: RetryBudget = RetryBudget(upstream.retry_budget) if beside is None else beside._budget
+        self._balancer = Balancer(self.pools, upstream.balance)
+        self._only = self.pools[0] if len(self.pools) == 1 else None
+
+    @abstractmethod
+    def _pool(self, target: Target, limits: UpstreamLimits, health: TargetHealth) -> TargetLine[E]:
+        """What sends requests to one target."""
+
+    @abstractmethod
+    def _exchange(self, request: UpstreamRequest, downstream: Downstream) -> E:
+        """A request that is about to be sent."""
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are now, busy and idle."""
+        return sum(pool.open_connections for pool in self.pools)
+
+    def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
+        """Send a request to one of the targets."""
+        exchange = self._exchange(request, downstream)
+        self._budget.request()
+        # One target is the common case, and nothing to choose from.
+        only = self._only
+        pool = only if only is not None and only.health.usable(now) else self._balancer.choose(now)
+        if pool is None:
+            self._loop.call_soon(downstream.refuse, self._nobody_is_well())
+        else:
+            pool.submit(exchange, now)
+        return exchange
+
+    def failed(self, exchange: E, refusal: Refusal, *, may_repeat: bool) -> None:
+        """An exchange failed before any byte of an answer: send it anew, or tell the caller.
+
+        `may_repeat` says that nothing the upstream may have seen forbids it; the rest is decided here: how often, and
+        whether the budget allows it.
+        """
+        failed_at = exchange.pool
+        if may_repeat and exchange.repeatable and exchange.tries <= self._retries and self._budget.take():
+            now = self._loop.time()
+            pool = self._balancer.choose(now, avoid=failed_at)
+            if pool is not None:
+                exchange.tries += 1
+                pool.submit(exchange, now, fresh=pool is failed_at)
+                return
+        exchange.downstream.refuse(refusal)
+
+    def close(self) -> None:
+        """Close what is idle now, and what is busy when it is done; nothing new is sent."""
+        for checks in self._checks:
+            checks.stop()
+        for pool in self.pools:
+            pool.close()
+
+    def _nobody_is_well(self) -> Refusal:
+        return Refusal("upstream_unavailable", f"no target of {self.name} is well", retry_after=1)
+
+
+def _health_checks(pools: Sequence[TargetLine[Any]], settings: HealthSettings | None) -> "list[HealthChecks]":
+    if settings is None:
+        return []
+    from gateway.proxy.checks import HealthChecks  # httpx takes 50 ms and 8 MiB, which few configurations need
+
+    return [HealthChecks(pool.target, pool.health, settings) for pool in pools]

@@ -1,0 +1,134 @@
+"""The requests for one target: those that wait in line for a connection, and what is made of those that fail.
+
+The line is bounded, and nobody stands in it longer than `connect_timeout`. What a connection is, and when there is one
+more, is for the engine to say.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Final, Generic, TypeVar
+
+from gateway.errors import Refusal
+from gateway.proxy.health import TargetHealth
+from gateway.proxy.target import Target, UpstreamLimits
+from gateway.proxy.upstream_exchange import UpstreamExchange
+from gateway.ticking import PERIOD, Ticker
+
+LONGEST_LINE: Final = 4096  # requests that wait for a connection to one target
+# Answers by which an upstream says itself that it is not well.
+_FAILING: Final = frozenset((502, 503, 504))
+
+log: Final = logging.getLogger("gateway.proxy")
+
+E = TypeVar("E", bound=UpstreamExchange)
+
+
+class TargetLine(ABC, Generic[E]):
+    """Everything under way to one target, whatever engine speaks to it."""
+
+    def __init__(
+        self,
+        target: Target,
+        limits: UpstreamLimits,
+        health: TargetHealth,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        ticker: Ticker,
+    ) -> None:
+        self.target = target
+        self.host_line = target.host_line
+        self.limits = limits
+        self.health = health
+        self.ticker = ticker
+        self._loop = loop
+        self._waiting: deque[E] = deque()
+        self._closed = False
+        ticker.listen(self._tick)
+
+    @property
+    @abstractmethod
+    def load(self) -> int:
+        """Requests that are under way, or wait for a connection."""
+
+    @property
+    @abstractmethod
+    def open_connections(self) -> int:
+        """How many connections there are now, busy and idle."""
+
+    @abstractmethod
+    def submit(self, exchange: E, now: float, *, fresh: bool = False) -> None:
+        """Send a request, or let it wait in line. `fresh`: a connection to this target has just died under it."""
+
+    def withdraw(self, exchange: E) -> None:
+        """Whoever waited in line with this request has left."""
+        if exchange in self._waiting:
+            self._waiting.remove(exchange)
+
+    def failed(self, exchange: E, refusal: Refusal, *, may_repeat: bool) -> None:
+        """The target failed a request before any byte of an answer."""
+        if refusal.code != "upstream_invalid":
+            self.note_failure(refusal.reason)
+        exchange.engine.failed(exchange, refusal, may_repeat=may_repeat)
+
+    def answered(self, status: int) -> None:
+        """The target has answered a request."""
+        if status in _FAILING:
+            self.note_failure(f"it answered {status}")
+        else:
+            self.health.succeeded()
+
+    def note_failure(self, reason: str) -> None:
+        """Remember a failure of the target: a connect error, a time-out, or an answer 502, 503, 504 of its own."""
+        if self.health.failed(self._loop.time()):
+            log.warning("target %s is left out for a while: %s", self.target, reason)
+            self._left_out()
+
+    def close(self) -> None:
+        """Send nothing new; what runs may end."""
+        self._closed = True
+        while self._waiting:
+            self._waiting.popleft().downstream.refuse(Refusal("upstream_unavailable", "the gateway is stopping"))
+
+    # ---- for the engines
+
+    @abstractmethod
+    def _waits_for_a_place(self) -> bool:
+        """Whether it is our limit that somebody waits for, not the target."""
+
+    @abstractmethod
+    def _left_out(self) -> None:
+        """The target gets no requests for a while."""
+
+    def _stand_in_line(self, exchange: E, now: float) -> bool:
+        """Let a request wait for a connection, or turn it away where the line is full; whether it waits."""
+        if len(self._waiting) >= LONGEST_LINE or self._closed:
+            self._loop.call_soon(self._turn_away, exchange)
+            return False
+        exchange.deadline = now + self.limits.connect_timeout
+        self._waiting.append(exchange)
+        return True
+
+    def _turn_away(self, exchange: E) -> None:
+        reason = f"{self.target}: {LONGEST_LINE} requests are waiting"
+        exchange.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
+
+    def _tick(self, now: float) -> None:
+        """Time-outs of those in line; a deadline is passed by up to one period and never missed early."""
+        while self._waiting and _past(self._waiting[0].deadline, now):
+            self._waited_too_long(self._waiting.popleft())
+        if self._closed and not self.load:  # until then, what runs has its time limits
+            self.ticker.ignore(self._tick)
+
+    def _waited_too_long(self, exchange: E) -> None:
+        if self._waits_for_a_place():  # that is our limit, not the target's failure
+            reason = f"{self.target}: all {self.limits.max_connections} connections are busy"
+            exchange.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
+        else:
+            reason = f"{self.target} did not accept a connection in time"
+            self.failed(exchange, Refusal("upstream_timeout", reason), may_repeat=True)
+
+
+def _past(deadline: float | None, now: float) -> bool:
+    return deadline is not None and deadline < now - PERIOD / 2

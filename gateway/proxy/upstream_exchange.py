@@ -1,0 +1,51 @@
+"""What the exchanges of every engine have in common: one request on its way to one target, and what of it was sent."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Downstream, Exchange
+from gateway.proxy.upstream_request import IDEMPOTENT, UpstreamRequest
+
+if TYPE_CHECKING:
+    from gateway.proxy.choosing import ChoosingEngine
+    from gateway.proxy.line import TargetLine
+
+
+class UpstreamExchange(Exchange, ABC):
+    """The part of Exchange that does not depend on how HTTP is spoken.
+
+    `pool` is that of the target it was given to last. `deadline` is the loop's time beyond which a place in its line is
+    given up; None: no limit. `tries` counts how often it was sent, `received` the bytes of its body that the caller has
+    sent so far.
+    """
+
+    pool: "TargetLine[Any] | None" = None
+    deadline: float | None = None
+    body_sent = False
+    received = 0
+    tries = 1
+
+    def __init__(self, engine: "ChoosingEngine[Any]", request: UpstreamRequest, downstream: Downstream) -> None:
+        self.engine = engine
+        self.request = request
+        self.downstream = downstream
+        self.body_ended = request.length == 0
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent a second time: idempotent, and nothing of its body has left the gateway."""
+        return self.request.method in IDEMPOTENT and not self.body_sent
+
+    def write(self, data: bytes) -> None:
+        """Send on a piece of the body; over the limit the exchange ends with 413."""
+        self.received += len(data)
+        if self.received > self.request.limit > 0:
+            self.cancel()
+            self.downstream.refuse(Refusal("body_too_large", f"more than {self.request.limit} bytes"))
+        else:
+            self.send(data)
+
+    @abstractmethod
+    def send(self, data: bytes) -> None:
+        """Send on a piece of the body that is within the limit."""
