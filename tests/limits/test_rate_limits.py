@@ -1,11 +1,14 @@
 """Rate limits as callers meet them, over both faces."""
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.configurations import changed
 from tests.support.gateways import Town
@@ -249,6 +252,29 @@ def test_routes_without_a_limit_say_nothing_of_one(
     for found in (gateway.get("/api/x", user.line), gateway.get("/public/x"), gateway.get("/auth/me", user.line)):
         assert found.status == 200
         assert not found.values("ratelimit") and not found.values("ratelimit-policy")
+
+
+def test_loading_a_changed_configuration_gives_nobody_a_fresh_start(
+    town: Town, upstream: RecordingUpstream, tmp_path: Path
+) -> None:
+    configuration = town.configuration(tmp_path)
+    configuration["routes"] += routes()
+    (tmp_path / "gateway.db").write_bytes(town.seed().read_bytes())
+    gateway = Gateway("serve", configuration, tmp_path).start()
+    try:
+        user = gateway.newcomer()
+        assert statuses(gateway, "/counted/user/1", user, 5)[-1] == 429
+        assert statuses(gateway, "/counted/small/1", user, 5)[-1] == 429
+        added = {"path": "/counted/new/{id}", "upstream": "web", "rate_limit": HOURLY}
+        changed_limit = {"path": "/counted/small/{id}", "upstream": "web", "rate_limit": HOURLY | {"requests": 6}}
+        kept = [route for route in configuration["routes"] if route["path"] != "/counted/small/{id}"]
+        gateway.config.write_text(yaml.safe_dump(configuration | {"routes": [*kept, added, changed_limit]}))
+        gateway.signal(signal.SIGHUP)
+        eventually(lambda: gateway.get("/counted/new/1", user.line).status == 200)
+        assert statuses(gateway, "/counted/user/1", user, 1) == [429]
+        assert statuses(gateway, "/counted/small/1", user, 7) == [200] * 6 + [429]
+    finally:
+        gateway.stop()
 
 
 # ---- under a flood
