@@ -1,5 +1,6 @@
 """What bodies may say: any JSON object is accepted or refused field by field, never a failure."""
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from gateway.errors import Refusal
 from tests.accounts.rig import make_settings
 
 MODELS: list[type[Body]] = [Registration, Login, LoginForm, PasswordChange, Refresh, NewAccount]
-NAMES = sorted({name for model in MODELS for name in model.model_fields})
+NAMES = sorted({name for model in MODELS for name in model.__slots__})
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()) | st.dictionaries(
     st.text(), st.integers()
 )  # fmt: skip
@@ -27,14 +28,14 @@ def test_any_object_is_accepted_or_refused_with_a_sentence_for_each_field(
         accepted = accept(model, body, SETTINGS)
     except Refusal as refusal:
         assert refusal.code == "invalid_fields" and refusal.fields
-        assert {error.field for error in refusal.fields} <= {name[:64] for name in (*body, *model.model_fields)}
+        assert {error.field for error in refusal.fields} <= {name[:64] for name in (*body, *model.__slots__)}
         assert all(error.message.startswith(("must ", "is ")) or "role" in error.message for error in refusal.fields)
     else:
-        assert set(body) == set(model.model_fields) == accepted.model_fields_set
+        assert set(body) == set(model.__slots__) and isinstance(accepted, model)
 
 
 def test_what_is_accepted_cannot_be_changed_and_does_not_show_its_secrets() -> None:
     body = accept(Registration, {"email": "ann@example.com", "password": "correct horse"}, SETTINGS)
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(FrozenInstanceError):
         body.email = body.email  # type: ignore[misc]
     assert "horse" not in repr(body) and "ann@example.com" in repr(body)
