@@ -394,7 +394,7 @@ def test_a_redis_that_hangs_delays_nobody_by_a_second(
             times.append((time.monotonic() - started, status))
         assert [status for _, status in times] == [200] * 3 + [429] * 2
         assert max(took for took, _ in times) < 0.8
-        assert sorted(took for took, _ in times)[2] < 0.1
+        assert sorted(took for took, _ in times)[2] < 0.15
     finally:
         valkey.resume()
     eventually(lambda: whole(gateways), timeout=5.0)

@@ -198,7 +198,7 @@ async def test_a_hung_redis_delays_a_request_by_a_quarter_of_a_second_once(valke
             assert time.monotonic() - started < 0.6
             started = time.monotonic()
             assert await replica.passes("u2")
-            assert time.monotonic() - started < 0.05
+            assert time.monotonic() - started < 0.15
         finally:
             valkey.resume()
         await until(lambda: buckets.available)
