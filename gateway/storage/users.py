@@ -2,10 +2,20 @@
 
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, delete, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from gateway.errors import Refusal
@@ -27,6 +37,7 @@ from gateway.storage.tables import sessions, user_roles, users
 
 # Whatever else a token may claim as its subject, the database need not be asked for it (and PostgreSQL takes no NUL).
 _USER_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
+_FEW: Final = 1000  # holders of a role
 _CREDENTIALS: Final = select(users.c.id, users.c.password_hash, users.c.is_active)
 _CREDENTIALS_BY_EMAIL: Final = _CREDENTIALS.where(users.c.canonical == bindparam("canonical"))
 _CREDENTIALS_BY_ID: Final = _CREDENTIALS.where(users.c.id == bindparam("user_id"))
@@ -70,9 +81,12 @@ class Users:
 
     async def page(self, selection: Selection) -> UserPage:
         """Users in the order of their canonical addresses."""
-        query = _selected(selection)
         now = instant(self._clock)
-        rows = await self._database.read(lambda connection: connection.execute(query, {"now": now}).all())
+
+        def work(connection: Connection) -> Sequence[Any]:
+            return connection.execute(_selected(connection, selection), {"now": now}).all()
+
+        rows = await self._database.read(work)
         shown = rows[: selection.limit]
         following = shown[-1].canonical if len(rows) > len(shown) else None
         return UserPage(tuple(record_of(row) for row in shown), following)
@@ -192,7 +206,7 @@ def _columns(user: NewUser) -> dict[str, Any]:
     }
 
 
-def _selected(selection: Selection) -> Select[Any]:
+def _selected(connection: Connection, selection: Selection) -> Select[Any]:
     """The statement for a page, with one row more than asked for: whether there is a next page."""
     query = RECORDS.add_columns(users.c.canonical).order_by(users.c.canonical).limit(selection.limit + 1)
     if selection.after is not None:
@@ -202,6 +216,15 @@ def _selected(selection: Selection) -> Select[Any]:
     if selection.active is not None:
         query = query.where(users.c.is_active == selection.active)
     if selection.role is not None:
-        has_role = exists().where(user_roles.c.user_id == users.c.id, user_roles.c.role == selection.role)
-        query = query.where(has_role)
+        query = query.where(_has_role(connection, selection.role))
     return query
+
+
+def _has_role(connection: Connection, role: str) -> ColumnElement[bool]:
+    """Users with a role. For one that few have it is quick to look at those, for one that many have to go through all
+    in their order; no database knows beforehand which it is."""
+    holders = select(user_roles.c.user_id).where(user_roles.c.role == role).limit(_FEW + 1)
+    ids = connection.execute(holders).scalars().all()
+    if len(ids) <= _FEW:
+        return users.c.id.in_(ids)
+    return exists().where(user_roles.c.user_id == users.c.id, user_roles.c.role == role)

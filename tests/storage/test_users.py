@@ -328,8 +328,13 @@ SELECTIONS = [
 ]
 
 
+@pytest.mark.parametrize("few", [0, 1000])
 @pytest.mark.parametrize(("selection", "expected"), SELECTIONS)
-async def test_lists_can_be_narrowed(users: Users, selection: Selection, expected: set[str]) -> None:
+async def test_lists_can_be_narrowed(
+    users: Users, selection: Selection, expected: set[str], few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by a role that more have than are looked up one by one."""
+    monkeypatch.setattr("gateway.storage.users._FEW", few)
     await create(users, "ann@example.com", "user")
     await create(users, "bob@example.com", "user", "admin")
     clement = await create(users, "cle%@example.com", "user")

@@ -44,7 +44,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         opened = Database.open(request.getfixturevalue("shared_postgres_url"))
     try:
         if not await schema.upgrade(opened):
-            await opened.write(_empty)
+            await opened.write(_empty, limit=30)
         yield opened
     finally:
         await opened.close()
