@@ -134,7 +134,7 @@ def test_a_slow_reader_is_not_an_idle_upstream(gateway: Gateway, upstream: Recor
     upstream.on("/impatient/large", Pouring(size, BLOCK))
     with gateway.caller(timeout=30, receive_buffer=32 * 1024) as caller:
         head = caller.send(request("/impatient/large")).receive_head()
-        time.sleep(0.8)
+        time.sleep(1.2)
         tally = Tally()
         assert caller.receive_body(head, tally)[1]
     assert tally.size == size

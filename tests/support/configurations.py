@@ -48,6 +48,7 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/short-heads/**", "auth": "none", "upstream": "short-heads"},
     {"path": "/sockets/**", "websocket": True, "upstream": "web"},
     {"path": "/sockets-of-admins/**", "websocket": True, "roles": ["admin"], "upstream": "web"},
+    {"path": "/sockets-of-editors/**", "websocket": True, "roles": ["editor"], "upstream": "web"},
     {"path": "/sockets-of-anybody/**", "websocket": True, "auth": "none", "upstream": "web"},
     {"path": "/sockets-of-some/**", "websocket": True, "auth": "optional", "upstream": "web"},
     {"path": "/sockets-of-pages/**", "websocket": True, "auth": "none", "upstream": "web", "cors": PAGES},
@@ -74,7 +75,7 @@ def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
             "impatient": {
                 "targets": [web],
                 "response_timeout": "250ms",
-                "idle_timeout": "250ms",
+                "idle_timeout": "500ms",
                 "eject": None,
             },
             "tight": {"targets": [web], "max_connections": 1, "connect_timeout": "400ms", "eject": None},
