@@ -7,6 +7,7 @@ is idempotent, nothing of its body has left the gateway, no byte of an answer ha
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gateway.errors import Refusal
@@ -78,7 +79,7 @@ class ChoosingEngine(ABC, Generic[E]):
         only = self._only
         pool = only if only is not None and only.health.usable(now) else self._balancer.choose(now)
         if pool is None:
-            self._loop.call_soon(downstream.refuse, self._nobody_is_well())
+            self._loop.call_soon(downstream.refuse, self._nobody_is_well(now))
         else:
             pool.submit(exchange, now)
         return exchange
@@ -90,24 +91,25 @@ class ChoosingEngine(ABC, Generic[E]):
         whether the budget allows it.
         """
         failed_at = exchange.pool
-        if may_repeat and exchange.repeatable and exchange.tries <= self._retries and self._budget.take():
+        if may_repeat and exchange.repeatable and exchange.tries <= self._retries:
             now = self._loop.time()
             pool = self._balancer.choose(now, avoid=failed_at)
-            if pool is not None:
+            if pool is not None and self._budget.take():
                 exchange.tries += 1
                 pool.submit(exchange, now, fresh=pool is failed_at)
                 return
         exchange.downstream.refuse(refusal)
 
     def close(self) -> None:
-        """Close what is idle now, and what is busy when it is done; nothing new is sent."""
+        """Close what is idle now, and what is busy when it is done."""
         for checks in self._checks:
             checks.stop()
         for pool in self.pools:
             pool.close()
 
-    def _nobody_is_well(self) -> Refusal:
-        return Refusal("upstream_unavailable", f"no target of {self.name} is well", retry_after=1)
+    def _nobody_is_well(self, now: float) -> Refusal:
+        wait = ceil(self._balancer.wait(now))
+        return Refusal("upstream_unavailable", f"no target of {self.name} is well", retry_after=max(1, wait))
 
 
 def _health_checks(pools: Sequence[TargetLine[Any]], settings: HealthSettings | None) -> "list[HealthChecks]":

@@ -92,4 +92,4 @@ class Engine(Protocol):
         it at all, but never before `open` has returned."""
 
     def close(self) -> None:
-        """Close what is idle now, and what is busy when it is done; nothing new is sent."""
+        """Close what is idle now, and what is busy when it is done: no new requests are to come."""

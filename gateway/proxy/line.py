@@ -2,12 +2,14 @@
 
 The line is bounded, and nobody stands in it longer than `connect_timeout`. What a connection is, and when there is one
 more, is for the engine to say.
+
+A line that is closed, because the configuration has changed, still serves whoever stands in it and whoever comes late.
 """
 
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import OrderedDict
 from typing import Final, Generic, TypeVar
 
 from gateway.errors import Refusal
@@ -43,9 +45,11 @@ class TargetLine(ABC, Generic[E]):
         self.health = health
         self.ticker = ticker
         self._loop = loop
-        self._waiting: deque[E] = deque()
+        # Ordered, and anyone may leave it in one step: thousands of callers may leave at the same time.
+        self._waiting: OrderedDict[E, None] = OrderedDict()
         self._closed = False
-        ticker.listen(self._tick)
+        self._ticking = False
+        self._tick_on()
 
     @property
     @abstractmethod
@@ -63,8 +67,7 @@ class TargetLine(ABC, Generic[E]):
 
     def withdraw(self, exchange: E) -> None:
         """Whoever waited in line with this request has left."""
-        if exchange in self._waiting:
-            self._waiting.remove(exchange)
+        self._waiting.pop(exchange, None)
 
     def failed(self, exchange: E, refusal: Refusal, *, may_repeat: bool) -> None:
         """The target failed a request before any byte of an answer."""
@@ -86,10 +89,8 @@ class TargetLine(ABC, Generic[E]):
             self._left_out()
 
     def close(self) -> None:
-        """Send nothing new; what runs may end."""
+        """Keep nothing for later. What runs, and what waits, goes on to its end."""
         self._closed = True
-        while self._waiting:
-            self._waiting.popleft().downstream.refuse(Refusal("upstream_unavailable", "the gateway is stopping"))
 
     # ---- for the engines
 
@@ -103,12 +104,21 @@ class TargetLine(ABC, Generic[E]):
 
     def _stand_in_line(self, exchange: E, now: float) -> bool:
         """Let a request wait for a connection, or turn it away where the line is full; whether it waits."""
-        if len(self._waiting) >= LONGEST_LINE or self._closed:
+        if len(self._waiting) >= LONGEST_LINE:
             self._loop.call_soon(self._turn_away, exchange)
             return False
         exchange.deadline = now + self.limits.connect_timeout
-        self._waiting.append(exchange)
+        self._waiting[exchange] = None
+        self._tick_on()
         return True
+
+    def _first_in_line(self) -> E:
+        return self._waiting.popitem(last=False)[0]
+
+    def _tick_on(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self.ticker.listen(self._tick)
 
     def _turn_away(self, exchange: E) -> None:
         reason = f"{self.target}: {LONGEST_LINE} requests are waiting"
@@ -116,9 +126,10 @@ class TargetLine(ABC, Generic[E]):
 
     def _tick(self, now: float) -> None:
         """Time-outs of those in line; a deadline is passed by up to one period and never missed early."""
-        while self._waiting and _past(self._waiting[0].deadline, now):
-            self._waited_too_long(self._waiting.popleft())
+        while self._waiting and _past(next(iter(self._waiting)).deadline, now):
+            self._waited_too_long(self._first_in_line())
         if self._closed and not self.load:  # until then, what runs has its time limits
+            self._ticking = False
             self.ticker.ignore(self._tick)
 
     def _waited_too_long(self, exchange: E) -> None:

@@ -101,6 +101,7 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         exchange = self._exchange
         self._reusable = False
+        self._pool.retire(self)
         if exchange is not None and self._phase == CLOSE:
             self._finish(exchange)
         return False
@@ -119,10 +120,17 @@ class UpstreamConnection(asyncio.Protocol):
             self._exchange.downstream.pause_upload()
 
     def resume_writing(self) -> None:
-        if self._upload_paused and self._exchange is not None:
-            self._upload_paused = False
-            self._deadline = None
-            self._exchange.downstream.resume_upload()
+        exchange = self._exchange
+        if not self._upload_paused or exchange is None:
+            return
+        self._upload_paused = False
+        self._deadline = None
+        if self._phase >= BODY and not self._streaming:  # an answer that began before the upload ended
+            self._deadline = self._pool.ticker.after(self._idle_timeout)
+        if exchange.body_ended:
+            self._await_answer(exchange, self._pool.ticker.after(0))
+        else:
+            exchange.downstream.resume_upload()
 
     # ---- the request
 
@@ -147,7 +155,7 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange.early is not None:
             self._send_early(exchange)
         if exchange.body_ended:
-            self._await_answer(exchange, now)
+            self._end_body(exchange, now)
 
     def send_body(self, data: bytes) -> None:
         """Send a piece of the body, framed as the head announced."""
@@ -159,11 +167,17 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def finish_request(self) -> None:
-        """The body is complete. The time-out of the response runs from here."""
-        assert self._exchange is not None and self._transport is not None
-        if self._exchange.request.length is None:
+        """The body is complete."""
+        assert self._exchange is not None
+        self._end_body(self._exchange, self._pool.ticker.after(0))
+
+    def _end_body(self, exchange: NativeExchange, now: float) -> None:
+        """The time-out of the response runs from here, or from when the last of the body has left."""
+        if exchange.request.length is None:
+            assert self._transport is not None
             self._transport.write(b"0\r\n\r\n")
-        self._await_answer(self._exchange, self._pool.ticker.after(0))
+        if not self._upload_paused:
+            self._await_answer(exchange, now)
 
     def _await_answer(self, exchange: NativeExchange, now: float) -> None:
         if self._phase == HEAD:
@@ -174,11 +188,7 @@ class UpstreamConnection(asyncio.Protocol):
         pieces, exchange.early = exchange.early or [], None
         for piece in pieces:
             self.send_body(piece)
-        if exchange.body_ended:
-            if exchange.request.length is None:
-                assert self._transport is not None
-                self._transport.write(b"0\r\n\r\n")
-        elif not self._upload_paused:
+        if not exchange.body_ended and not self._upload_paused:
             exchange.downstream.resume_upload()
 
     # ---- the response, as llhttp calls back
@@ -407,6 +417,7 @@ class UpstreamConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once; a request body half sent must not look complete, so nothing buffered is flushed."""
         self._reusable = False
+        self._pool.retire(self)
         if self._transport is not None:
             self._transport.abort()
 

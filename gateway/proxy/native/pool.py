@@ -12,6 +12,7 @@ from gateway.errors import Refusal
 from gateway.proxy.health import TargetHealth
 from gateway.proxy.line import TargetLine
 from gateway.proxy.native.connection import UpstreamConnection
+from gateway.proxy.native.dialling import Dialler
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.target import Target, UpstreamLimits
 from gateway.ticking import Ticker
@@ -34,6 +35,7 @@ class TargetPool(TargetLine[NativeExchange]):
         self.connections: set[UpstreamConnection] = set()
         self._idle: list[UpstreamConnection] = []
         self._dials: set[asyncio.Task[None]] = set()
+        self._dialler = Dialler(target, loop)
         super().__init__(target, limits, health, loop=loop, ticker=ticker)
 
     @property
@@ -59,26 +61,29 @@ class TargetPool(TargetLine[NativeExchange]):
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """A connection is free: for the first in line, else for later."""
-        if self._closed:
+        if self._waiting:
+            connection.begin(self._first_in_line(), self._loop.time())
+        elif self._closed:
             connection.close()
-        elif self._waiting:
-            connection.begin(self._waiting.popleft(), self._loop.time())
         else:
             connection.idle_since = self.ticker.now
             self._idle.append(connection)
 
+    def retire(self, connection: UpstreamConnection) -> None:
+        """A connection is ending: nobody is to get it any more. The loop may tell of that only after other callers."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
     def lost(self, connection: UpstreamConnection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self.retire(connection)
         self._dial_if_useful()
 
     def close(self) -> None:
-        """Close what is idle now and what is busy when it is done; nothing new is dialled."""
+        """Close what is idle now and what is busy when it is done."""
         super().close()
-        for dial in self._dials:
-            dial.cancel()
+        self._drop_idle()
         for connection in list(self.connections):
             connection.close_when_done()
 
@@ -98,14 +103,7 @@ class TargetPool(TargetLine[NativeExchange]):
         """Make one connection. A failure is told to the first in line: somebody had it dialled, and each has one."""
         target = self.target
         try:
-            async with asyncio.timeout(self.limits.connect_timeout):
-                await self._loop.create_connection(
-                    lambda: UpstreamConnection(self),
-                    target.host,
-                    target.port,
-                    ssl=target.tls,
-                    server_hostname=target.server_name,
-                )
+            await self._dialler.dial(lambda: UpstreamConnection(self), self.limits.connect_timeout)
         except TimeoutError:
             self._dial_failed(Refusal("upstream_timeout", f"{target} did not accept a connection in time"))
         except ssl.SSLError as error:
@@ -115,14 +113,13 @@ class TargetPool(TargetLine[NativeExchange]):
 
     def _dial_failed(self, refusal: Refusal) -> None:
         if self._waiting:
-            self.failed(self._waiting.popleft(), refusal, may_repeat=True)
+            self.failed(self._first_in_line(), refusal, may_repeat=True)
         else:
             self.note_failure(refusal.reason)
 
     def _dial_over(self, dial: asyncio.Task[None]) -> None:
         self._dials.discard(dial)
-        if not self._closed:
-            self._dial_if_useful()
+        self._dial_if_useful()
 
     def _waits_for_a_place(self) -> bool:
         return len(self.connections) >= self.limits.max_connections
