@@ -23,7 +23,6 @@ from gateway.settings.model import Settings
 # Whole sections that a process takes at its start, and keys of `server` that belong to its socket.
 _STARTED_WITH: Final = ("storage", "cache", "accounts", "tokens", "observability")
 _OF_THE_SOCKET: Final = ("host", "port", "workers", "operations_port", "trusted_proxies")
-_GRACE: Final = 5.0  # seconds in which a decision made under the old policy may still ask for its upstream
 
 
 class Reloader:
@@ -41,36 +40,45 @@ class Reloader:
         Raises ConfigurationError and CannotStart, and then nothing has changed. Loading may take seconds for thousands
         of routes: it runs beside the loop.
         """
-        loaded = await asyncio.to_thread(load)
-        settings, kept = _merged(self.configuration.settings, loaded.settings)
-        policy = loaded.policy if not kept else await asyncio.to_thread(compile_policy, settings)
-        self._apply(replace(loaded, settings=settings, policy=policy))
+        configuration, kept = await asyncio.to_thread(lambda: merged(self.configuration, load()))
+        self._apply(configuration)
         return kept
 
     def _apply(self, configuration: Configuration) -> None:
-        """All of it between two requests: nothing here waits."""
+        """All of it between two requests: nothing here waits. What can fail comes first."""
         runtime, settings, policy = self._runtime, configuration.settings, configuration.policy
-        old = runtime.proxy
-        runtime.observer.declare(route.name for route in policy.routes)
-        runtime.proxy = Proxy(
-            settings, policy.routes, rules=runtime.rules, ticker=runtime.ticker, loop=runtime.loop, before=old
+        before = runtime.proxy
+        after = Proxy(
+            settings, policy.routes, rules=runtime.rules, ticker=runtime.ticker, loop=runtime.loop, before=before
         )
-        runtime.gate = Gate(
+        runtime.observer.declare(route.name for route in policy.routes)
+        runtime.proxy = after
+        runtime.gate = runtime.watch.gate = Gate(
             policy=policy,
             tokens=self._tokens,
             directory=self._directory,
             limits=runtime.gate.limits.renewed(policy.routes),
             relaxed=settings.server.paths == "relaxed",
         )
-        runtime.watch.gate = runtime.gate
         runtime.server = settings.server
-        self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))
+        if settings.roles != self.configuration.settings.roles:  # every copy of a user has to be made anew for this
+            self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))
         self.configuration = configuration
-        runtime.loop.call_later(_GRACE, old.close_unless_used_by, runtime.proxy)
+        before.close_unless_used_by(after)
 
 
-def _merged(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
-    """The new settings, but for what a running process cannot change; and the keys of that which differ."""
+def merged(old: Configuration, new: Configuration) -> tuple[Configuration, tuple[str, ...]]:
+    """The new configuration, but for what a running process cannot change; and the keys of that which differ.
+
+    Raises ConfigurationError where routes of the new one do not go with what stays.
+    """
+    settings, kept = _merged_settings(old.settings, new.settings)
+    if not kept:
+        return new, ()
+    return replace(new, settings=settings, policy=compile_policy(settings)), kept
+
+
+def _merged_settings(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
     kept = [name for name in _STARTED_WITH if getattr(old, name) != getattr(new, name)]
     server = {
         name: getattr(old.server, name)

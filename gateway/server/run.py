@@ -7,10 +7,12 @@ instead of a traceback, and a drained process ends with an exit code, not with t
 import asyncio
 import gc
 import logging
+import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Final
@@ -21,42 +23,52 @@ from gateway.app import create_app, running
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.operations.events import event
 from gateway.policy.loading import Configuration
-from gateway.reloading import Reloader
+from gateway.reloading import Reloader, merged
 from gateway.runtime import Runtime
 from gateway.server.protocol import GatewayProtocol
-from gateway.server.supervisor import supervise
+from gateway.server.supervisor import Calls, supervise
 
 _BACKLOG: Final = 2048
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FILES: Final = 256  # descriptors beside those of connections: stores, logs, the loop
 
 Announce = Callable[[str], None]
 Load = Callable[[], Configuration]
+
+log: Final = logging.getLogger("gateway.server")
 
 
 def serve(configuration: Configuration, *, announce: Announce, load: Load | None = None) -> int:
     """Serve until SIGTERM or SIGINT; `announce` is told the address once it answers. `load` reads the configuration
     anew on SIGHUP; None: there is no file that could have changed.
 
-    The exit code: 0 when everything that ran was finished, 1 when `server.drain` was too short for it. Raises
-    CannotStart and ConfigurationError.
+    The exit code: 0 when everything that ran was finished, 1 when `server.drain` was too short for it, 2 when a worker
+    could not start. Raises CannotStart and ConfigurationError.
     """
     server = configuration.settings.server
     listener = _listen(server.host, server.port)
     address = _address(listener, server.host)
-    with listener:
+    _allow_files(server.max_connections)
+    with listener, _signals_held_back():
         if server.workers == 1:
             return _serve_here(configuration, listener, load, partial(announce, address))
         current = Current(configuration, load)
+        parent = os.getpid()
+
+        def stopping() -> float:
+            listener.close()  # as long as one process has it open callers would be let in, to wait for nobody
+            return current.configuration.settings.server.drain
+
         return supervise(
-            lambda ready: _serve_here(current.configuration, listener, load, ready),
+            lambda ready: _serve_here(current.configuration, listener, load, ready, parent=parent),
             workers=server.workers,
-            ready=partial(announce, address),
-            changed=current.renew,
+            calls=Calls(ready=partial(announce, address), changed=current.renew, stopping=stopping),
         )
 
 
 class Current:
-    """The configuration that the next worker starts with."""
+    """The configuration that the next worker starts with: what the others are running by now, so that no worker differs
+    in what takes a restart."""
 
     def __init__(self, configuration: Configuration, load: Load | None) -> None:
         self.configuration = configuration
@@ -67,19 +79,50 @@ class Current:
         if self._load is None:
             return False
         try:
-            self.configuration = self._load()
+            self.configuration, _ = merged(self.configuration, self._load())
         except (ConfigurationError, CannotStart) as error:
             _say_refused(error)
+            return False
+        except Exception:
+            log.exception("loading the new configuration failed: the old one stays")
             return False
         return True
 
 
 def _serve_here(
-    configuration: Configuration, listener: socket.socket, load: Load | None, ready: Callable[[], None]
+    configuration: Configuration,
+    listener: socket.socket,
+    load: Load | None,
+    ready: Callable[[], None],
+    *,
+    parent: int | None = None,
 ) -> int:
-    server = GatewayServer(configuration, load, ready)
+    server = GatewayServer(configuration, load, ready, parent=parent)
     server.run(sockets=[listener])
     return 0 if server.finished else 1
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A signal that comes before there is somebody to obey it is obeyed then. By default it would end the process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _allow_files(connections: int) -> None:
+    """Let this process have as many open files as the system allows: shells give few, and each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft != resource.RLIM_INFINITY and soft < connections + _FILES:
+        event(
+            "limits", f"this process may open {soft} files; server.max_connections is {connections}: raise `ulimit -n`"
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -109,13 +152,19 @@ def _address(listener: socket.socket, host: str) -> str:
 
 
 class GatewayServer(uvicorn.Server):
-    """One process that serves. `finished`: whether everything that ran was finished when it stopped."""
+    """One process that serves. `finished`: whether everything that ran was finished when it stopped.
 
-    def __init__(self, configuration: Configuration, load: Load | None, ready: Callable[[], None]) -> None:
+    `parent` is the process that supervises this one, None where none does.
+    """
+
+    def __init__(
+        self, configuration: Configuration, load: Load | None, ready: Callable[[], None], *, parent: int | None = None
+    ) -> None:
         self._app = create_app(configuration)
         self._configuration = configuration
         self._load = load
         self._ready = ready
+        self._parent = parent
         self._reloader: Reloader | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
@@ -133,7 +182,7 @@ class GatewayServer(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
-                timeout_graceful_shutdown=max(1, round(configuration.settings.server.drain)),
+                backlog=_BACKLOG,
             )
         )
 
@@ -154,6 +203,8 @@ class GatewayServer(uvicorn.Server):
         """Finish what runs, for as long as `server.drain` allows."""
         assert self._runtime is not None
         self._runtime.readiness.phase = "draining"
+        drain: Any = self._runtime.server.drain  # uvicorn says whole seconds, and takes others
+        self.config.timeout_graceful_shutdown = drain
         await super().shutdown(sockets)
         for connection in self._open_connections():
             self.finished = False
@@ -163,6 +214,8 @@ class GatewayServer(uvicorn.Server):
     def _tick(self, now: float) -> None:
         for connection in self._open_connections():
             connection.tick(now)
+        if self._parent is not None and os.getppid() != self._parent:
+            self.should_exit = True  # nobody supervises it any more, and nobody would ever stop it
 
     def _open_connections(self) -> list[GatewayProtocol]:
         connections: set[Any] = self.server_state.connections
@@ -172,18 +225,24 @@ class GatewayServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """SIGTERM and Ctrl-C ask to stop. uvicorn would raise them again at the end, and 0 would become 143."""
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        stop: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+        if self._parent is not None:
+            stop = (signal.SIGTERM, signal.SIGQUIT)
+        for number in stop:
             loop.add_signal_handler(number, self.handle_exit, number, None)
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         try:
             yield
         finally:
-            for number in (*_SIGNALS, signal.SIGHUP):
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what still comes must not change how this ends
+            for number in (*stop, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
     def _reload_soon(self) -> None:
         """SIGHUP. One that comes while the last is being obeyed is obeyed after it."""
-        self._reloading = asyncio.get_running_loop().create_task(self._reload(self._reloading))
+        if not self.should_exit:
+            self._reloading = asyncio.get_running_loop().create_task(self._reload(self._reloading))
 
     async def _reload(self, before: "asyncio.Task[None] | None") -> None:
         if before is not None:
@@ -194,6 +253,8 @@ class GatewayServer(uvicorn.Server):
             kept = await self._reloader.reload(self._load)
         except (ConfigurationError, CannotStart) as error:
             _say_refused(error)
+        except Exception:
+            log.exception("loading the new configuration failed: the old one stays")
         else:
             event("reload", "the new configuration is in force")
             for key in kept:
@@ -201,9 +262,9 @@ class GatewayServer(uvicorn.Server):
         _settle_memory()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The second time nothing is waited for any more."""
-        if self.should_exit:
-            self.force_exit = True
+        """The second time nothing is waited for any more. A worker is told so in another way, because a SIGTERM may
+        come to it both from whoever supervises it and from whoever stops them all."""
+        self.force_exit = sig == signal.SIGQUIT or (self.should_exit and self._parent is None)
         self.should_exit = True
 
 

@@ -1,74 +1,209 @@
 """Several processes behind one listening socket: starts them, replaces one that dies, stops them together.
 
-They are forked before anything runs in this process, so they share the configuration that was read once.
+They are forked before anything runs in this process, so they share the configuration that was read once. Each tells
+through a pipe when it serves. What this process is asked to do by a signal it asks of each of them. They themselves
+take no notice of Ctrl-C, which a terminal sends to all, nor of a SIGTERM that comes twice, as it does where a service
+manager stops the whole group. In their place SIGQUIT says that nothing is to be waited for any more.
 """
 
 import os
+import select
 import signal
+import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.operations.events import event
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _WATCHED: Final = (*_STOP, signal.SIGCHLD, signal.SIGHUP)
-_UNUSABLE: Final = 2  # the exit code of a worker that cannot run here: another would not either
-_PAUSE: Final = 1.0  # seconds between the deaths of workers and their replacement, so that a crash is no busy loop
+UNUSABLE: Final = 2  # the exit code of a worker that cannot run here
+_PAUSE: Final = 1.0  # seconds between the death of a worker and its replacement, so that a crash is no busy loop
+_LAST_CALL: Final = 5.0  # seconds beyond the drain after which a worker that should have ended is made to
+_PID: Final = struct.Struct("i")
 
 Worker = Callable[[Callable[[], None]], int]
 
 
-def supervise(worker: Worker, *, workers: int, ready: Callable[[], None], changed: Callable[[], bool]) -> int:
-    """Keep `workers` processes running `worker` until SIGTERM or SIGINT. The highest exit code of the last ones.
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What the supervising process does itself. `ready` is called once a worker serves for the first time, `changed` on
+    SIGHUP: whether there is a new configuration to tell the workers of. `stopping` is called when they are told to
+    stop, and gives the seconds that they may take."""
 
-    `ready` is called in the first worker once it serves. `changed` is asked on SIGHUP whether there is a new
-    configuration; then every worker is sent the signal as well.
+    ready: Callable[[], None]
+    changed: Callable[[], bool]
+    stopping: Callable[[], float]
+
+
+def supervise(worker: Worker, *, workers: int, calls: Calls) -> int:
+    """Keep `workers` processes running `worker` until SIGTERM or SIGINT. `worker` is given what it is to call once it
+    serves.
+
+    The exit code: 0 when all ended by themselves and well, 2 when one of the first could not even start, else 1.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-    first = _fork(worker, ready)
-    running = {first, *(_fork(worker, _nothing) for _ in range(workers - 1))}
-    stopping, code = False, 0
-    while running:
-        received = signal.sigwait(_WATCHED)
-        if received in _STOP:
-            stopping = True
-            _tell(running, signal.SIGTERM)
-        elif received == signal.SIGHUP and changed():
-            _tell(running, signal.SIGHUP)
-        for pid, status in _ended():
-            running.discard(pid)
-            code = max(code, status) if stopping or status == _UNUSABLE else code
-            if status == _UNUSABLE and not stopping:
-                stopping = True
-                _tell(running, signal.SIGTERM)
-            elif not stopping:
-                event("worker", "a worker ended; another takes its place", pid=pid, status=status)
-                time.sleep(_PAUSE)
-                running.add(_fork(worker, _nothing))
-    return code
+    with _signals() as inbox:
+        return _Supervisor(worker, calls, inbox).run(workers)
 
 
-def _fork(worker: Worker, ready: Callable[[], None]) -> int:
-    """A new process that runs `worker` and nothing else of this program."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-        code = worker(ready)
-    except Exception as error:
-        # The frame of the command line is not in this process any more: say it in one line, as it would.
-        event("worker", str(error))
-        code = _UNUSABLE
-    finally:
+class _Supervisor:
+    def __init__(self, worker: Worker, calls: Calls, inbox: int) -> None:
+        self._worker = worker
+        self._calls = calls
+        self._inbox = inbox
+        self._news, self._tell_news = os.pipe()
+        os.set_blocking(self._news, False)
+        self._running: set[int] = set()
+        self._unproven: set[int] = set()  # of the first ones, those that have never served
+        self._due: list[float] = []  # when those that died are to be replaced
+        self._served = False
+        self._patience: float | None = None  # until when those that were told to stop may take; None: nobody was
+        self._code = 0
+
+    def run(self, workers: int) -> int:
+        for _ in range(workers):
+            self._fork()
+        self._unproven |= self._running
+        while self._running or self._due:
+            for number in self._await_signals():
+                self._obey(number)
+            self._hear_news()
+            for pid, status in _ended():
+                self._bury(pid, status)
+            self._replace()
+            self._lose_patience()
+        return self._code
+
+    # ---- what happens
+
+    def _await_signals(self) -> bytes:
+        until = [*self._due, *(() if self._patience is None else (self._patience,))]
+        timeout = max(0.0, min(until) - time.monotonic()) if until else None
+        select.select([self._inbox, self._news], [], [], timeout)
+        with suppress(BlockingIOError):
+            return os.read(self._inbox, 4096)
+        return b""
+
+    def _obey(self, number: int) -> None:
+        if number in _STOP and self._patience is None:
+            self._stop()
+        elif number in _STOP:  # the second time nothing is waited for any more
+            self._tell(signal.SIGQUIT)
+        elif number == signal.SIGHUP and self._patience is None and self._calls.changed():
+            self._tell(signal.SIGHUP)
+
+    def _hear_news(self) -> None:
+        with suppress(BlockingIOError):
+            while told := os.read(self._news, _PID.size):
+                self._unproven.discard(_PID.unpack(told)[0])
+                if not self._served:
+                    self._served = True
+                    self._calls.ready()
+
+    def _bury(self, pid: int, status: int) -> None:
+        self._running.discard(pid)
+        if self._patience is not None:
+            self._code = max(self._code, min(status, 1))
+        elif status == UNUSABLE and pid in self._unproven:
+            self._code = UNUSABLE
+            self._stop()
+        else:
+            event("worker", "a worker ended; another takes its place", pid=pid, status=status)
+            self._due.append(time.monotonic() + _PAUSE)
+
+    # ---- what is done
+
+    def _replace(self) -> None:
+        now = time.monotonic()
+        for due in [due for due in self._due if due <= now]:
+            self._due.remove(due)
+            self._fork()
+
+    def _stop(self) -> None:
+        self._due.clear()
+        self._patience = time.monotonic() + self._calls.stopping() + _LAST_CALL
+        self._tell(signal.SIGTERM)
+
+    def _lose_patience(self) -> None:
+        if self._patience is not None and time.monotonic() >= self._patience and self._running:
+            event("worker", "workers did not end in time and were killed", count=len(self._running))
+            self._code = max(self._code, 1)
+            self._patience += _LAST_CALL
+            self._tell(signal.SIGKILL)
+
+    def _tell(self, number: signal.Signals) -> None:
+        for pid in self._running:
+            with suppress(ProcessLookupError):  # it has ended by itself; waitpid will say so
+                os.kill(pid, number)
+
+    def _fork(self) -> None:
+        """A new process that runs the worker and nothing else of this program.
+
+        Signals are held back in it until it says itself what is to become of them: one that comes at once must neither
+        end it nor be lost.
+        """
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        pid = os.fork()
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self._running.add(pid)
+            return
+        code = 1
+        try:
+            code = self._work()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _work(self) -> int:
+        """In the new process: the exit code of the worker."""
+        signal.set_wakeup_fd(-1)
+        for number in _WATCHED:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.close(self._news)
+        try:
+            return self._worker(lambda: _write(self._tell_news, _PID.pack(os.getpid())))
+        except Exception as error:
+            # The frame of the command line is not in this process any more: say it in one line, as it would.
+            event("worker", str(error) or type(error).__name__)
+            return UNUSABLE
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """While this lasts every signal that is watched for can be read as one byte from the descriptor."""
+    reading, writing = os.pipe()
+    for end in (reading, writing):
+        os.set_blocking(end, False)
+    handlers = {number: signal.signal(number, _noted) for number in _WATCHED}
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+    try:
+        yield reading
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
+
+
+def _noted(*_: object) -> None:
+    """The byte has been written: there is nothing more to do here."""
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with suppress(OSError):  # nobody supervises any more; the worker sees that by itself
+        os.write(descriptor, data)
 
 
 def _ended() -> list[tuple[int, int]]:
@@ -83,15 +218,3 @@ def _ended() -> list[tuple[int, int]]:
             return ended
         code = os.waitstatus_to_exitcode(status)
         ended.append((pid, code if code >= 0 else 128 - code))
-
-
-def _tell(pids: set[int], number: signal.Signals) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue  # it has ended by itself; waitpid will say so
-
-
-def _nothing() -> None:
-    pass
