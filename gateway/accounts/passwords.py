@@ -9,7 +9,6 @@ priority than the proxying, behind a queue that is full at some point.
 import asyncio
 import os
 import re
-import secrets
 import sys
 import threading
 import unicodedata
@@ -31,8 +30,9 @@ MAX_BYTES: Final = 72
 MAX_THREADS: Final = 8
 QUEUE: Final = 100  # waiting for a thread
 _NICE: Final = 10  # how much the threads stand back behind the event loop
-_BCRYPT: Final = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}").fullmatch
-_BCRYPT_ALPHABET: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+# 22 characters of salt, of which the last carries 2 bits only, and 31 of hash.
+_BCRYPT: Final = re.compile(r"\$2[aby]\$(?:0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}").fullmatch
+_NOBODYS: Final = "." * 53  # a salt and a hash: checking against them costs what any check of that cost does
 
 
 def chosen_password(text: str, *, min_length: int) -> Password:
@@ -83,7 +83,7 @@ class PasswordPool:
         if password is not None and stored is not None and _BCRYPT(stored):
             return await self._run(partial(bcrypt.checkpw, password, stored.encode("ascii")))
         cost = stored[:7] if stored is not None and _BCRYPT(stored) else f"$2b${self._rounds:02d}$"
-        await self._run(partial(bcrypt.checkpw, password or b"", _nobodys_hash(cost)))
+        await self._run(partial(bcrypt.checkpw, password or b"", (cost + _NOBODYS).encode("ascii")))
         return False
 
     def is_outdated(self, stored: str) -> bool:
@@ -106,15 +106,6 @@ class PasswordPool:
 
 def _hash(password: Password, rounds: int) -> str:
     return bcrypt.hashpw(password, bcrypt.gensalt(rounds)).decode("ascii")
-
-
-def _nobodys_hash(cost: str) -> bytes:
-    """A hash of nothing known. Checking against it costs what any check of this cost does; it is made up, because to
-    make a real one would cost as much again."""
-    # 22 characters of salt, of which the last carries 2 bits only, and 31 of hash.
-    characters = [secrets.choice(_BCRYPT_ALPHABET) for _ in range(53)]
-    characters[21] = "."
-    return (cost + "".join(characters)).encode("ascii")
 
 
 def _stand_back() -> None:
