@@ -45,7 +45,8 @@ class UserStore(Protocol):
     """Where user records come from: the database, as the directory sees it."""
 
     async def user(self, user_id: str) -> UserRecord | None:
-        """The record, or None when there is no such user. Raises StorageUnavailable within 250 ms, never later."""
+        """The record, or None when there is no such user. Raises StorageUnavailable, 250 ms after a store that hangs
+        was asked at the latest; a busy one may make one wait somewhat longer for one's turn."""
 
 
 class SharedCache(Protocol):

@@ -101,9 +101,13 @@ async def test_nobody_matches_without_a_user_or_without_a_possible_password(pool
     assert await pool.matches(Password(b""), stored)
 
 
-@pytest.mark.parametrize(
-    "stored", ["", "!", "*", "$2b$", "secret", "$1$md5crypt$", "$2b$04$" + "é" * 53, "$2b$04$short"]
-)
+NO_HASHES = [
+    *("", "!", "*", "secret", "$1$md5crypt$", "$2b$", "$2b$04$short", "$2b$04$" + "é" * 53, "$2b$04$" + "A" * 53),
+    *("$2b$03$" + "." * 53, "$2b$32$" + "." * 53, "$2x$04$" + "." * 53, "$2b$04$" + "." * 53 + "\n"),
+]
+
+
+@pytest.mark.parametrize("stored", NO_HASHES)
 async def test_a_stored_text_that_is_no_bcrypt_hash_matches_nothing(pool: PasswordPool, stored: str) -> None:
     assert not await pool.matches(Password(b"secret"), stored)
 
