@@ -18,7 +18,7 @@ import httptools
 
 from gateway.errors import Refusal
 from gateway.proxy.native.exchange import NativeExchange
-from gateway.proxy.native.response_head import SPELLINGS, ResponseFault, ResponseHead
+from gateway.proxy.response_head import SPELLINGS, ResponseFault, ResponseHead
 from gateway.wire.websocket import field_value
 
 if TYPE_CHECKING:

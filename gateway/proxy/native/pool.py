@@ -9,10 +9,10 @@ import ssl
 from typing import Final
 
 from gateway.errors import Refusal
+from gateway.proxy.dialling import Dialler
 from gateway.proxy.health import TargetHealth
 from gateway.proxy.line import TargetLine
 from gateway.proxy.native.connection import UpstreamConnection
-from gateway.proxy.native.dialling import Dialler
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.target import Target, UpstreamLimits
 from gateway.ticking import Ticker
