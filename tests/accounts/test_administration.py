@@ -76,7 +76,7 @@ async def test_who_does_not_exist_is_not_found(rig: Rig, act: str) -> None:
     assert (refused.code, refused.detail) == ("not_found", "No account has this e-mail address")
 
 
-@pytest.mark.parametrize("act", set(ACTS) - {"show"})
+@pytest.mark.parametrize("act", sorted(set(ACTS) - {"show"}))
 async def test_every_act_is_announced_after_its_commit(rig: Rig, act: str) -> None:
     made = await rig.administration.create(ANN, PASSWORD)
     after = await ACTS[act](rig)

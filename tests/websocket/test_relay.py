@@ -308,6 +308,7 @@ def test_what_an_upstream_said_before_it_vanished_still_arrives(gateway: Gateway
         (encode(Frame(TEXT, b"\xff\xfe")), 1007),
         (encode(Frame(CLOSE, b"\x03")), 1002),
     ],
+    ids=["masked", "opcode", "reserved bit", "nothing to continue", "long ping", "no UTF-8", "half a code"],
 )
 def test_an_upstream_that_breaks_the_protocol_is_judged_by_who_reads_it(
     gateway: Gateway, upstream: RecordingUpstream, data: bytes, code: int
