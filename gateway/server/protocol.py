@@ -28,13 +28,16 @@ from gateway.runtime import Runtime
 from gateway.server.answer import Answer, reset_on_close
 from gateway.server.cold import ColdExchange
 from gateway.server.heads import HeadReader, asks_for_websocket
+from gateway.ticking import PERIOD
 from gateway.wire.fields import RequestFields
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
 _HELD: Final = 65536  # bytes of later requests that are held while one is being answered
 _LINGER: Final = 5.0  # seconds for which an unwanted body is read and thrown away, so that the caller sees the answer
 _LINGERED: Final = 1 << 26  # bytes of a chunked body that are thrown away at most meanwhile
-_STALL: Final = 60.0  # seconds in which a caller must take something of its answer
+STALL: Final = 60.0  # seconds in which a caller must take something of what is sent to it
+_AT_ONCE: Final = 16  # heads that are read before others get their turn: a packet may hold ten thousand
+_TOO_MANY: Final = 256  # connections beyond the limit that are still told so, and not just closed
 
 
 # What the next bytes of the caller are.
@@ -79,7 +82,8 @@ class GatewayProtocol(asyncio.Protocol):
         self._chunked = False
         self._wants_continue = False
         self._upload_paused = False
-        self._stalled: tuple[float, int] | None = None
+        self._full = False  # more is waiting to be taken by the caller than the transport should hold
+        self._unsent: tuple[int, float] | None = None  # what is waiting, and since when it is as much
         self._tunnel: Tunnel | None = None
 
     # ---- asyncio.Protocol
@@ -93,8 +97,11 @@ class GatewayProtocol(asyncio.Protocol):
         self._peer = Peer(address, scheme, self.runtime.proxies)
         self._connections.add(self)
         self._deadline = self.runtime.ticker.after(self.runtime.server.header_timeout)
-        if len(self._connections) > self.runtime.server.max_connections:
-            self._refuse_early(Refusal("overloaded", "max_connections is reached"))
+        beyond = len(self._connections) - self.runtime.server.max_connections
+        if beyond > _TOO_MANY:
+            transport.abort()
+        elif beyond > 0:
+            self._refuse_early(Refusal("overloaded", "max_connections is reached", retry_after=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
@@ -118,12 +125,12 @@ class GatewayProtocol(asyncio.Protocol):
         self._advance()
 
     def pause_writing(self) -> None:
-        self._stalled = (self.runtime.ticker.now, self.transport.get_write_buffer_size())
+        self._full = True
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume_writing(self) -> None:
-        self._stalled = None
+        self._full = False
         if self._exchange is not None:
             self._exchange.resume()
         elif self._phase == HEAD and self._buffer:
@@ -131,12 +138,13 @@ class GatewayProtocol(asyncio.Protocol):
             self._advance()
 
     def shutdown(self) -> None:
-        """uvicorn drains: an idle connection is closed now, a busy one after its answer."""
+        """uvicorn drains: a busy connection is closed after its answer, an idle one in a moment. A request may be on
+        its way there, and its caller would have to take it for lost."""
         self.draining = True
         if self._tunnel is not None:
             self._tunnel.close(GOING_AWAY, "the gateway is stopping")
-        elif self._answer is None and not self._heads.begun:
-            self.transport.close()
+        elif self._phase == HEAD and not self._heads.begun:
+            self._deadline = self.runtime.ticker.now + PERIOD
 
     # ---- reading
 
@@ -146,8 +154,12 @@ class GatewayProtocol(asyncio.Protocol):
             return
         self._advancing = True
         try:
+            steps = _AT_ONCE
             while self._buffer and self._step():
-                pass
+                steps -= 1
+                if not steps:
+                    self.loop.call_soon(self._advance)
+                    break
         finally:
             self._advancing = False
         if len(self._buffer) > _HELD and not self.transport.is_closing():
@@ -158,7 +170,7 @@ class GatewayProtocol(asyncio.Protocol):
         phase = self._phase
         if phase == HEAD:
             # A caller who does not take its answers gets no more of them made.
-            return self._stalled is None and self._read_head()
+            return not self._full and self._read_head()
         if phase == BODY and self._exchange is not None:
             return self._read_body()
         if phase == DISCARD:
@@ -169,8 +181,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _read_head(self) -> bool:
         heads = self._heads
-        if not heads.begun:
-            self._deadline = self.runtime.ticker.after(self.runtime.server.header_timeout)
+        begun = heads.begun
         try:
             complete, self._buffer = heads.feed(self._buffer)
         except Refusal as refusal:
@@ -179,6 +190,8 @@ class GatewayProtocol(asyncio.Protocol):
             return False
         if complete:
             self._begin()
+        elif heads.begun and not begun:  # empty lines alone begin nothing
+            self._deadline = self.runtime.ticker.after(self.runtime.server.header_timeout)
         return complete
 
     def _begin(self) -> None:
@@ -321,7 +334,7 @@ class GatewayProtocol(asyncio.Protocol):
     def tunnel(self, answer: Answer, upstream: asyncio.Transport, early: bytes) -> None:
         """Both sides have switched to WebSocket: from here on their bytes do not pass through this object."""
         self._phase = TUNNEL
-        self._exchange = self._stalled = self._deadline = None
+        self._exchange = self._deadline = None
         sent, self._buffer = self._buffer, b""
         self._tunnel = Tunnel(self.loop, self._tunnel_ended)
         self._tunnel.join(self.transport, upstream, (sent, early))
@@ -452,8 +465,7 @@ class GatewayProtocol(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.tick(now)
             return
-        if self._stalled is not None:
-            self._check_stall(now)
+        self._check_taking(now)
         if self._deadline is None or now < self._deadline:
             return
         self._deadline = None
@@ -470,13 +482,15 @@ class GatewayProtocol(asyncio.Protocol):
         else:
             self.transport.close()
 
-    def _check_stall(self, now: float) -> None:
-        assert self._stalled is not None
-        since, size = self._stalled
-        current = self.transport.get_write_buffer_size()
-        if current != size:
-            self._stalled = (now, current)
-        elif now - since > _STALL:
+    def _check_taking(self, now: float) -> None:
+        """Give up on a caller that takes nothing of what is sent to it, be it little or much, and also when all that is
+        left is to close: the transport would wait for it without end."""
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting:
+            self._unsent = None
+        elif self._unsent is None or self._unsent[0] != waiting:
+            self._unsent = waiting, now
+        elif now - self._unsent[1] > STALL:
             self.transport.abort()
 
 
