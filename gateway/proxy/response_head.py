@@ -93,6 +93,11 @@ class ResponseHead:
         if sum(len(name) + len(value) + 4 for name, value in self.fields) > limit:
             raise ResponseFault(f"a head of more than {limit} bytes")
 
+    @property
+    def hints(self) -> list[Field]:
+        """The fields of an interim response. RFC 9110 8.6: it has no length."""
+        return [field for field in self.fields if field[0].lower() != b"content-length"]
+
     def _check_coding(self, version: str) -> None:
         """RFC 9112 6.1: anything but a plain `chunked` frames the body in a way that somebody will read differently."""
         if self._coding is None or self._coding.strip(b" \t").lower() != b"chunked" or version != "1.1":

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from gateway.errors import Problem
-from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
+from gateway.settings.model import RouteSettings, Settings
 
 # Key, whether its value asks for what is not there, and what the one who wrote it reads.
 Row = tuple[str, Callable[[Any], bool], str]
@@ -21,9 +21,6 @@ _GLOBAL: Final[tuple[Row, ...]] = (
     ("identity.assertion", bool, _LATER),
     ("observability.tracing", bool, _LATER),
 )
-_UPSTREAM: Final[tuple[Row, ...]] = (
-    ("engine", lambda engine: engine == "httpx", "httpx is not available yet (native)"),
-)
 _ROUTE: Final[tuple[Row, ...]] = (("shadow", bool, "is not available yet (false)"),)
 # Their defaults may be assumed in silence, but whoever writes a value relies on it.
 _UNLESS_DEFAULTED: Final = ("accounts.lockout",)
@@ -32,9 +29,6 @@ _UNLESS_DEFAULTED: Final = ("accounts.lockout",)
 def not_available(settings: Settings) -> tuple[Problem, ...]:
     """What the settings ask for and this version does not do, in the order of the file."""
     found = [*_asked(settings, _GLOBAL, ""), *_written(settings, _UNLESS_DEFAULTED, "", settings.written)]
-    for name, upstream in settings.upstreams.items():
-        path = f"upstreams.{name}."
-        found += _asked(upstream, _UPSTREAM, path)
     for route in settings.routes:
         found += _asked(route, _ROUTE, f"{route.key}.")
     return tuple(sorted(Problem(*settings.position_of(key), key, message) for key, message in found))
@@ -42,23 +36,19 @@ def not_available(settings: Settings) -> tuple[Problem, ...]:
 
 def described() -> Iterator[str]:
     """Each row, as the documentation lists it."""
-    for prefix, rows in (("", _GLOBAL), ("upstreams.NAME.", _UPSTREAM), ("routes[].", _ROUTE)):
+    for prefix, rows in (("", _GLOBAL), ("routes[].", _ROUTE)):
         for key, _, message in rows:
             yield f"`{prefix}{key}`: {message}"
     yield from (f"`{key}`: {_LATER}" for key in _UNLESS_DEFAULTED)
 
 
-def _asked(
-    section: Settings | UpstreamSettings | RouteSettings, rows: tuple[Row, ...], path: str
-) -> Iterator[tuple[str, str]]:
+def _asked(section: Settings | RouteSettings, rows: tuple[Row, ...], path: str) -> Iterator[tuple[str, str]]:
     for key, asks_for_it, message in rows:
         if asks_for_it(attrgetter(key)(section)):
             yield f"{path}{key}", message
 
 
-def _written(
-    section: Settings | UpstreamSettings, keys: tuple[str, ...], path: str, written: frozenset[str]
-) -> Iterator[tuple[str, str]]:
+def _written(section: Settings, keys: tuple[str, ...], path: str, written: frozenset[str]) -> Iterator[tuple[str, str]]:
     for key in keys:
         # Null asks for nothing.
         if f"{path}{key}" in written and attrgetter(key)(section) is not None:

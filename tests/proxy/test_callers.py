@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.support.engines import lacks
 from tests.support.expectations import passes
 from tests.support.faces import stock
 from tests.support.processes import Account, Gateway
@@ -214,10 +215,13 @@ def test_an_early_answer_reaches_the_caller_before_his_body_ends(
     upstream.on("/public/x", early(response(status, ["X-A: 1"], b"early"), then=then))  # type: ignore[arg-type]
     with gateway.caller() as caller:
         caller.send(request("/public/x", method="POST", fields=["Content-Length: 1000000"]) + b"x" * 1000)
+        if late := lacks(gateway.engine, "early answers") and then == "keep":
+            assert caller.is_open(), "there is no answer while the body is still coming, and no other end either"
+            caller.send(b"x" * 999_000)
         got = caller.receive("POST")
         assert (got.status, got.body, got.whole) == (status, b"early", True)
     eventually(lambda: upstream.requests[0].link.ended)
-    assert not upstream.requests[0].whole
+    assert upstream.requests[0].whole == late
 
 
 def test_an_early_answer_and_a_caller_that_goes_on_sending(gateway: Gateway, upstream: RecordingUpstream) -> None:
@@ -248,9 +252,14 @@ def test_an_answer_may_stream_while_the_body_streams(gateway: Gateway, upstream:
     upstream.on("/public/x", echo)
     with gateway.caller() as caller:
         caller.send(request("/public/x", method="POST", fields=["Content-Length: 6"]) + b"abc")
-        head = caller.receive_head()
+        if lacks(gateway.engine, "early answers"):
+            assert caller.is_open()
+            caller.send(b"def")
+            head = caller.receive_head()
+        else:
+            head = caller.receive_head()
+            caller.send(b"def")
         assert head.status == 200
-        caller.send(b"def")
         pieces: list[bytes] = []
         assert caller.receive_body(head, pieces.append)[1]
     assert b"".join(pieces) == b"abcdef"

@@ -9,7 +9,7 @@ import pytest
 from tests.support.configurations import changed
 from tests.support.faces import stock
 from tests.support.gateways import Town, unhandled
-from tests.support.processes import Face, Gateway
+from tests.support.processes import Engine, Face, Gateway
 from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import Held, response, silent
@@ -18,13 +18,13 @@ from tests.support.wording import request
 
 
 @pytest.fixture
-def brief(town: Town, tmp_path: Path) -> Iterator[Callable[[Face], Gateway]]:
+def brief(town: Town, tmp_path: Path, engine: Engine) -> Iterator[Callable[[Face], Gateway]]:
     """Starts a gateway of this test's own, that drains for at most a second."""
     started: list[Gateway] = []
 
     def start(face: Face, drain: str = "1s") -> Gateway:
-        configuration = changed(town.configuration(tmp_path), server={"drain": drain})
-        started.append(Gateway(face, configuration, tmp_path))
+        configuration = changed(town.configuration(tmp_path, engine), server={"drain": drain})
+        started.append(Gateway(face, configuration, tmp_path, engine))
         return started[-1].start()
 
     yield start

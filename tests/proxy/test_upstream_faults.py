@@ -13,6 +13,8 @@ from tests.support.upstreams import Upstreams
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
+pytestmark = pytest.mark.every_way
+
 UNREACHABLE = (502, "upstream_unreachable")
 INVALID = (502, "upstream_invalid")
 TIMEOUT = (504, "upstream_timeout")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.forging import Forge
-from tests.support.processes import Configuration
+from tests.support.processes import Configuration, Engine
 from tests.support.upstreams import Upstreams
 
 PAGES = {"origins": ["https://app.example.com", "http://localhost:5173"]}
@@ -89,6 +89,14 @@ def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
         },
         "routes": copy.deepcopy(ROUTES),
     }
+
+
+def with_engine(configuration: Configuration, engine: Engine) -> Configuration:
+    """A copy in which that engine speaks to every upstream."""
+    result = copy.deepcopy(configuration)
+    for upstream in result["upstreams"].values():
+        upstream["engine"] = engine
+    return result
 
 
 def changed(configuration: Configuration, **sections: dict[str, Any]) -> Configuration:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configurations import Configuration, changed, standard
+from tests.support.configurations import Configuration, changed, standard, with_engine
 from tests.support.forging import Forge
-from tests.support.processes import FACES, PASSWORD, PROJECT, Account, Face, Gateway, write_configuration
+from tests.support.processes import FACES, PASSWORD, PROJECT, Account, Engine, Face, Gateway, write_configuration
 from tests.support.upstreams import Upstreams
 from tests.support.waiting import eventually
 
@@ -38,26 +38,32 @@ class Town:
         self.upstreams = upstreams
         self.folder = folder
         self.forge = Forge()
-        self._running: dict[tuple[str, Face], Gateway] = {}
+        self._running: dict[tuple[str, Face, Engine], Gateway] = {}
         self._seed: Path | None = None
 
-    def configuration(self, folder: Path) -> Configuration:
-        return standard(self.upstreams, self.forge, folder)
+    def configuration(self, folder: Path, engine: Engine = "native") -> Configuration:
+        return with_engine(standard(self.upstreams, self.forge, folder), engine)
 
     def gateway(
-        self, name: str, face: Face, *, routes: Sequence[dict[str, object]] = (), **sections: dict[str, object]
+        self,
+        name: str,
+        face: Face,
+        engine: Engine = "native",
+        *,
+        routes: Sequence[dict[str, object]] = (),
+        **sections: dict[str, object],
     ) -> Gateway:
-        """The gateway of that name and face, running; `routes` are added to the standard configuration, `sections`
-        change it."""
-        gateway = self._running.get((name, face))
+        """The gateway of that name, face and engine, running; `routes` are added to the standard configuration,
+        `sections` change it."""
+        gateway = self._running.get((name, face, engine))
         if gateway is None:
-            folder = self.folder / f"{name}-{face}"
+            folder = self.folder / f"{name}-{face}-{engine}"
             folder.mkdir(exist_ok=True)
             shutil.copy(self.seed(), folder / "gateway.db")
-            configuration = changed(self.configuration(folder), **sections)
+            configuration = changed(self.configuration(folder, engine), **sections)
             configuration["routes"] += routes
-            gateway = Gateway(face, configuration, folder).start()
-            self._running[name, face] = gateway
+            gateway = Gateway(face, configuration, folder, engine).start()
+            self._running[name, face, engine] = gateway
         assert gateway.running, f"the gateway died ({name}, {face}):\n{gateway.log()[-4000:]}"
         return gateway
 
@@ -132,29 +138,35 @@ def face(request: pytest.FixtureRequest) -> Face:
     return chosen
 
 
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """What speaks to the upstreams. The conformance suite runs over both (tests/proxy/conftest.py)."""
+    return "native"
+
+
 @pytest.fixture
-def gateway(town: Town, face: Face) -> Gateway:
+def gateway(town: Town, face: Face, engine: Engine) -> Gateway:
     """The standard configuration."""
-    return town.gateway("standard", face)
+    return town.gateway("standard", face, engine)
 
 
 @pytest.fixture
-def hurried(town: Town, face: Face) -> Gateway:
+def hurried(town: Town, face: Face, engine: Engine) -> Gateway:
     """The standard configuration with time limits short enough to be tested."""
     limits = {"header_timeout": "400ms", "body_timeout": "400ms", "keep_alive": "600ms"}
-    return town.gateway("hurried", face, server=limits)
+    return town.gateway("hurried", face, engine, server=limits)
 
 
 @pytest.fixture
-def trusting(town: Town, face: Face) -> Gateway:
+def trusting(town: Town, face: Face, engine: Engine) -> Gateway:
     """A gateway behind a proxy that it trusts: this machine."""
-    return town.gateway("trusting", face, server={"trusted_proxies": ["127.0.0.0/8"]})
+    return town.gateway("trusting", face, engine, server={"trusted_proxies": ["127.0.0.0/8"]})
 
 
 @pytest.fixture
-def relaxed(town: Town, face: Face) -> Gateway:
+def relaxed(town: Town, face: Face, engine: Engine) -> Gateway:
     """`paths: relaxed`."""
-    return town.gateway("relaxed", face, server={"paths": "relaxed"})
+    return town.gateway("relaxed", face, engine, server={"paths": "relaxed"})
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from tests.support.wording import bearer, request
 Configuration = dict[str, Any]
 Face = Literal["serve", "asgi"]
 FACES: tuple[Face, ...] = ("serve", "asgi")
+Engine = Literal["native", "httpx"]
 PASSWORD = "correct horse battery"
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -78,8 +79,9 @@ def command(config: Path, *arguments: str, input: str | None = None) -> "subproc
 class Gateway:
     """One running gateway. `start` returns when it answers; `stop` gives its exit code."""
 
-    def __init__(self, face: Face, configuration: Configuration | str, folder: Path) -> None:
+    def __init__(self, face: Face, configuration: Configuration | str, folder: Path, engine: Engine = "native") -> None:
         self.face: Face = face
+        self.engine: Engine = engine  # that of the configuration's upstreams
         self.folder = folder
         self.config = write_configuration(folder, configuration)
         self.log_file = self.config.with_suffix(f".{face}.log")

@@ -238,7 +238,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _interim(self, exchange: NativeExchange, status: int) -> None:
         """103 goes on, 101 only where it was asked for (RFC 9110 7.8), the others end here."""
         if status == 103:
-            exchange.downstream.interim(status, self._head.fields)
+            exchange.downstream.interim(status, self._head.hints)
         elif status == 101:
             accept = exchange.request.accept
             if accept is None or field_value(self._head.fields, b"sec-websocket-accept") != accept:

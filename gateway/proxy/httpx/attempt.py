@@ -1,0 +1,200 @@
+"""One attempt at a request: a connection of its own, and a task in which httpx speaks on it.
+
+CONNECTING ──▶ SENDING ── the request is out ──▶ AWAITING ── the head has come ──▶ ANSWERING ──▶ over
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import httpcore
+import httpx
+
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Field
+from gateway.proxy.httpx.exchange import HttpxExchange
+from gateway.proxy.httpx.head_gate import HeadGate
+from gateway.proxy.httpx.transport import Transport, built, refusal_of
+from gateway.proxy.httpx.wire import Wire
+
+if TYPE_CHECKING:
+    from gateway.proxy.httpx.line import HttpxLine
+
+# Where an attempt stands.
+CONNECTING: Final = 0
+SENDING: Final = 1
+AWAITING: Final = 2
+ANSWERING: Final = 3
+
+
+class Attempt:
+    """Implements Listener. It ends by the response's end, by failing, or by being dropped; once."""
+
+    def __init__(self, exchange: HttpxExchange, line: "HttpxLine", loop: asyncio.AbstractEventLoop) -> None:
+        exchange.attempt = self
+        self._exchange = exchange
+        self._line = line
+        self._loop = loop
+        self._phase = CONNECTING
+        self._deadline: float | None = None
+        self._streaming = False
+        self._is_over = False
+        self._wire = Wire(self)
+        self._gate = HeadGate(line.limits.max_head_size, self._hint)
+        self._pieces: list[bytes] = []  # of the response's body, from one portion
+        self._task = loop.create_task(self._run())
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection."""
+        return self._wire.is_open
+
+    # ---- the conversation
+
+    async def _run(self) -> None:
+        try:
+            await self._converse()
+        except httpx.TransportError as error:
+            self._fail(refusal_of(error, self._line.target))
+        except Exception as error:  # whatever it is, somebody waits for an answer
+            self._loop.call_exception_handler({"message": "a request by httpx failed", "exception": error})
+            self._fail(Refusal("internal_error", f"{self._line.target}: {type(error).__name__}"))
+
+    async def _converse(self) -> None:
+        exchange = self._exchange
+        body = httpx.ByteStream(b"") if exchange.request.length == 0 else exchange.upload()
+        async with Transport(self._connect) as transport:
+            response = await transport.handle_async_request(built(exchange.request, self._line.target, body))
+            self._answered()
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            async for piece in response.stream:
+                self._pieces.append(piece)
+            self._complete()
+
+    async def _connect(self) -> httpcore.AsyncNetworkStream:
+        def made() -> Wire:
+            self._wire = Wire(self)  # one for each address that is tried
+            return self._wire
+
+        await self._line.dialler.dial(made, self._line.limits.connect_timeout)
+        self._phase = SENDING
+        if self._exchange.paused:
+            self._wire.pause()
+        return self._wire
+
+    def _answered(self) -> None:
+        head, status, downstream = self._gate.head, self._gate.status, self._exchange.downstream
+        assert head is not None  # h11 has seen nothing before
+        self._phase = ANSWERING
+        self._streaming = head.event_stream
+        self._line.answered(status)
+        self._exchange.forget_body()
+        downstream.head(status, head.reason, head.fields, head.length)
+        if head.event_stream and not self._is_over:
+            downstream.lasts()
+
+    def _complete(self) -> None:
+        self._hand_over()
+        if not self._is_over:
+            self._end()
+            self._exchange.downstream.end()
+
+    # ---- Listener
+
+    def heard(self, data: bytes) -> bytes:
+        if self._is_over:
+            return b""
+        return self._gate.feed(data)
+
+    def upstream_left(self) -> None:
+        if self._phase != CONNECTING and not self._is_over:  # before, it was an address that is not used
+            self._exchange.stop_upload()
+
+    def wants_more(self) -> None:
+        """The request is out, whole or as far as the upstream took it; or a portion of the answer is worked off."""
+        if self._is_over:
+            return
+        if self._phase == SENDING:
+            self._phase = AWAITING
+            timeout = self._exchange.request.response_timeout
+            self._deadline = None if timeout is None else self._line.ticker.after(timeout)
+        elif self._phase == ANSWERING:
+            self._hand_over()
+            self._flush()
+            self._expect_more()
+
+    def stuck(self) -> None:
+        self._deadline = self._line.ticker.after(self._line.limits.idle_timeout)
+
+    def unstuck(self) -> None:
+        self._deadline = None
+
+    def _hint(self, fields: Sequence[Field]) -> None:
+        """103 goes on at once, whether or not the request is out."""
+        self._exchange.downstream.interim(103, fields)
+        self._flush()
+
+    def _hand_over(self) -> None:
+        """The pieces of one portion as one: a thousand chunks of a byte would be a thousand writes."""
+        pieces, self._pieces = self._pieces, []
+        if pieces and not self._is_over:
+            self._exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def _flush(self) -> None:
+        if not self._is_over:
+            self._exchange.downstream.flush()
+
+    def _expect_more(self) -> None:
+        """The time for the next bytes runs from here, unless it is the caller who does not take them."""
+        if self._phase == ANSWERING and not self._is_over:
+            for_ever = self._streaming or self._exchange.paused
+            self._deadline = None if for_ever else self._line.ticker.after(self._line.limits.idle_timeout)
+
+    # ---- for the exchange
+
+    def drop(self) -> None:
+        """The caller has left: what still comes is for nobody."""
+        self._end()
+        self._task.cancel()
+
+    def pause(self) -> None:
+        """Do not read on, and do not blame the upstream for the silence."""
+        self._wire.pause()
+        self._expect_more()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._wire.resume()
+        self._expect_more()
+
+    # ---- the end
+
+    def tick(self, now: float) -> None:
+        """Give up on an upstream that lets its deadline pass."""
+        if self._deadline is not None and now >= self._deadline:
+            self._fail(Refusal("upstream_timeout", f"{self._line.target}: no answer in time"))
+            self._task.cancel()
+
+    def _fail(self, refusal: Refusal) -> None:
+        """Before a head the request may go elsewhere, where it has left no trace; after it the answer is broken."""
+        if self._is_over:
+            return
+        unheard = self._phase == CONNECTING or (refusal.code == "upstream_unreachable" and not self._gate.seen)
+        begun = self._phase == ANSWERING
+        if begun:
+            self._hand_over()
+        if self._is_over:  # the caller did not want even that
+            return
+        self._end()
+        if begun:
+            self._exchange.downstream.abort(refusal.reason)
+        else:
+            self._line.failed(self._exchange, refusal, may_repeat=unheard)
+
+    def _end(self) -> None:
+        """The connection is closed and its place is free before anybody is told: the next request may follow."""
+        self._is_over = True
+        self._deadline = None
+        self._exchange.attempt = None
+        self._wire.abort()
+        self._line.give_back(self)
