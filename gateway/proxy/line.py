@@ -19,6 +19,8 @@ from gateway.proxy.upstream_exchange import UpstreamExchange
 from gateway.ticking import PERIOD, Ticker
 
 LONGEST_LINE: Final = 4096  # requests that wait for a connection to one target
+# What says that a target is not well; an answer that is none may be that of one request.
+_ITS_FAULT: Final = frozenset(("upstream_unreachable", "upstream_timeout"))
 # Answers by which an upstream says itself that it is not well.
 _FAILING: Final = frozenset((502, 503, 504))
 
@@ -71,7 +73,7 @@ class TargetLine(ABC, Generic[E]):
 
     def failed(self, exchange: E, refusal: Refusal, *, may_repeat: bool) -> None:
         """The target failed a request before any byte of an answer."""
-        if refusal.code != "upstream_invalid":
+        if refusal.code in _ITS_FAULT:
             self.note_failure(refusal.reason)
         exchange.engine.failed(exchange, refusal, may_repeat=may_repeat)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 
 from gateway.admission import Admission
 from gateway.policy.route import Route
+from gateway.proxy.engines import engine_of
 from gateway.proxy.exchange import Downstream, Engine, Exchange
 from gateway.proxy.forward import ForwardPlan, upstream_request, websocket_request
-from gateway.proxy.native.engine import NativeEngine
 from gateway.settings.model import UNSET, Settings, UpstreamSettings
 from gateway.ticking import Ticker
 from gateway.wire.fields import FieldRules
@@ -30,7 +30,7 @@ class Proxy:
         self._rules = rules
         self._upstreams = settings.upstreams
         self.engines: Mapping[str, Engine] = {
-            name: (before.engine_for(upstream) if before else None) or _engine(upstream, loop, ticker)
+            name: (before.engine_for(upstream) if before else None) or engine_of(upstream, loop=loop, ticker=ticker)
             for name, upstream in settings.upstreams.items()
         }
         self._plans = {
@@ -66,14 +66,6 @@ class Proxy:
         """Close the connections to every upstream."""
         for engine in self.engines.values():
             engine.close()
-
-
-def _engine(upstream: UpstreamSettings, loop: asyncio.AbstractEventLoop, ticker: Ticker) -> Engine:
-    if upstream.engine == "httpx":
-        from gateway.proxy.httpx.engine import HttpxEngine  # its library takes 50 ms and 8 MiB, and few ask for it
-
-        return HttpxEngine(upstream, loop=loop, ticker=ticker)
-    return NativeEngine(upstream, loop=loop, ticker=ticker)
 
 
 def _plan(route: Route, settings: Settings) -> ForwardPlan:
