@@ -15,7 +15,7 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 # is installed without its build being isolated: isolation would fetch an unpinned build tool.
 INSTALL := $(PIP) install --require-hashes
 PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
-SUITE   ?= -q
+SUITE   ?= -q -n auto --dist loadfile
 
 .PHONY: help run test lint format lock bench bench-quick clean
 .DEFAULT_GOAL := help
