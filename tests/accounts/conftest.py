@@ -6,9 +6,17 @@ import pytest
 
 from gateway.storage.database import Database
 from tests.accounts.rig import Rig, make_rig
-from tests.support.databases import Clock, clock, database, empty_url, shared_postgres_url
+from tests.support.databases import (
+    Clock,
+    clock,
+    database,
+    empty_url,
+    prepared_url,
+    serving_database,
+    shared_postgres_url,
+)
 
-__all__ = ["clock", "database", "empty_url", "shared_postgres_url"]
+__all__ = ["clock", "database", "empty_url", "prepared_url", "serving_database", "shared_postgres_url"]
 
 
 @pytest.fixture

@@ -44,13 +44,9 @@ async def application(folder: Path, database_url: str, **accounts: Any) -> Async
 
 
 @pytest.fixture
-async def client(
-    database: Database, request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[httpx.AsyncClient]:
-    """The database has its tables; it is the one that the fixture `database` has opened as well."""
-    shared = database.dialect == "postgresql"
-    url = request.getfixturevalue("shared_postgres_url") if shared else f"sqlite:///{tmp_path / 'gateway.db'}"
-    async with application(tmp_path, url) as made:
+async def client(database: Database, prepared_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """The application over the database that the fixture `database` has opened as well."""
+    async with application(tmp_path, prepared_url) as made:
         yield made
 
 

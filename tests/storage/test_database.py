@@ -35,6 +35,12 @@ def raising(error: BaseException) -> Callable[[Connection], None]:
     return work
 
 
+@pytest.fixture
+def database(serving_database: Database) -> Database:
+    """Here it is about limits."""
+    return serving_database
+
+
 # ---- errors
 
 

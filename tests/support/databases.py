@@ -3,6 +3,7 @@
 import secrets
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gateway.identity.accounts import Actor, NewSession, NewUser, Origin
 from gateway.identity.records import UserRecord
 from gateway.identity.refresh import RefreshToken
 from gateway.storage import schema
-from gateway.storage.database import Database
+from gateway.storage.database import COMMAND, SERVING, Database, Limits
 from gateway.storage.users import Users
 from tests.support.postgres import PostgresServer
 
@@ -36,18 +37,38 @@ def shared_postgres_url(postgres_server: PostgresServer) -> str:
 
 
 @pytest.fixture(params=KINDS)
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """A database of either kind with all tables and nothing in them."""
+def prepared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database of either kind that `opened` may empty and fill."""
     if request.param == "sqlite":
-        opened = Database.open(f"sqlite:///{tmp_path / 'gateway.db'}")
-    else:
-        opened = Database.open(request.getfixturevalue("shared_postgres_url"))
+        return f"sqlite:///{tmp_path / 'gateway.db'}"
+    url: str = request.getfixturevalue("shared_postgres_url")
+    return url
+
+
+@asynccontextmanager
+async def opened(url: str, limits: Limits) -> AsyncIterator[Database]:
+    """A database with all tables and nothing in them."""
+    database = Database.open(url, limits=limits)
     try:
-        if not await schema.upgrade(opened):
-            await opened.write(_empty, limit=30)
-        yield opened
+        if not await schema.upgrade(database):
+            await database.write(_empty, limit=30)
+        yield database
     finally:
-        await opened.close()
+        await database.close()
+
+
+@pytest.fixture
+async def database(prepared_url: str) -> AsyncIterator[Database]:
+    """An empty database, given the time it takes: what is tested with it is not how long that is."""
+    async with opened(prepared_url, COMMAND) as made:
+        yield made
+
+
+@pytest.fixture
+async def serving_database(prepared_url: str) -> AsyncIterator[Database]:
+    """An empty database with the limits of a gateway that serves."""
+    async with opened(prepared_url, SERVING) as made:
+        yield made
 
 
 def _empty(connection: Connection) -> None:
