@@ -40,10 +40,9 @@ def test_what_is_saved_up_is_bounded() -> None:
 @given(share=st.floats(0, 1), failing=st.lists(st.booleans(), max_size=600))
 def test_over_a_whole_life_retries_are_at_most_the_share_plus_20(share: float, failing: list[bool]) -> None:
     budget = RetryBudget(share)
-    requests = retries = 0
-    for fails in failing:
+    retries = 0
+    for requests, fails in enumerate(failing, 1):
         budget.request()
-        requests += 1
         if fails:
             retries += budget.take()
         assert retries <= 20 + share * requests + 1e-6

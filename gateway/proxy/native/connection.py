@@ -114,10 +114,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._lost_under(exchange, f"closed: {exc or 'end of file'}")
 
     def pause_writing(self) -> None:
-        if self._exchange is not None and not self._exchange.body_ended:
-            self._upload_paused = True
-            self._deadline = self._pool.ticker.after(self._idle_timeout)
-            self._exchange.downstream.pause_upload()
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self._upload_paused = True
+        self._deadline = self._pool.ticker.after(self._idle_timeout)
+        if not exchange.body_ended:
+            exchange.downstream.pause_upload()
 
     def resume_writing(self) -> None:
         exchange = self._exchange

@@ -1,0 +1,183 @@
+"""Many callers at once: each asks one thing after another, and everything that happens to any of them is kept."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+from tests.support.raw import Address
+
+Stage = Literal["connect", "answer", "body"]
+
+
+class Lost(Exception):
+    """A request that got no whole answer. `stage` says how far it came: there was no connection to send it on, no
+    answer began, or the answer broke off."""
+
+    def __init__(self, stage: Stage, error: BaseException) -> None:
+        super().__init__(f"{stage}: {error!r}")
+        self.stage: Stage = stage
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A whole answer, and how long it took in seconds."""
+
+    status: int
+    head: bytes
+    body: bytes
+    seconds: float
+
+    @property
+    def closes(self) -> bool:
+        return b"\r\nconnection: close" in self.head.lower()
+
+
+class AsyncCaller:
+    """One caller, which keeps its connection as long as it may."""
+
+    def __init__(self, address: Address, *, keep: bool = True, timeout: float = 20.0) -> None:
+        self._address = address
+        self._keep = keep
+        self._timeout = timeout
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def ask(self, data: bytes) -> Answered:
+        """Send a request and read its answer. Raises Lost."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                answered = await self._ask(data, started)
+        except BaseException:
+            self.close()
+            raise
+        if answered.closes or not self._keep:
+            self.close()
+        return answered
+
+    async def _ask(self, data: bytes, started: float) -> Answered:
+        stage: Stage = "connect"
+        try:
+            await self.connect()
+            assert self._reader is not None and self._writer is not None
+            stage = "answer"
+            self._writer.write(data)
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            stage = "body"
+            body = await self._body(head, has_body=not data.startswith(b"HEAD"))
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise Lost(stage, error) from None
+        return Answered(int(head[9:12]), head, body, time.monotonic() - started)
+
+    async def connect(self) -> None:
+        """Be connected."""
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection(*self._address)
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes and wait for nothing. Raises OSError."""
+        await self.connect()
+        assert self._writer is not None
+        self._writer.write(data)
+
+    async def next_piece(self) -> bytes:
+        """What comes next, b"" at the end."""
+        assert self._reader is not None
+        return await self._reader.read(65536)
+
+    async def _body(self, head: bytes, *, has_body: bool) -> bytes:
+        assert self._reader is not None
+        lower = head.lower()
+        at = lower.find(b"\r\ncontent-length: ")
+        if not has_body or lower[9:12] in (b"204", b"304"):
+            return b""
+        if at >= 0:
+            return await self._reader.readexactly(int(lower[at + 18 :].split(b"\r\n", 1)[0]))
+        if b"\r\ntransfer-encoding: chunked" not in lower:
+            return await self._reader.read()
+        pieces = []
+        while size := int(await self._reader.readline(), 16):
+            pieces.append(await self._reader.readexactly(size))
+            await self._reader.readexactly(2)
+        await self._reader.readuntil(b"\r\n")
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._reader = self._writer = None
+
+    def reset(self) -> None:
+        """Leave abruptly."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                sock: socket.socket = self._writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._writer.transport.abort()
+        self._reader = self._writer = None
+
+
+@dataclass
+class Load:
+    """So many callers that ask what `make` makes, given the number of the request, until this is over.
+
+    Those that find no connection try again a little later, so a gateway that starts anew loses nobody.
+    """
+
+    address: Address
+    make: Callable[[int], bytes]
+    callers: int = 16
+    keep: bool = True
+    answers: list[Answered] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    begun: int = 0
+    _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
+    _stopping: bool = False
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._go_on()) for _ in range(self.callers)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+
+    async def _go_on(self) -> None:
+        caller = AsyncCaller(self.address, keep=self.keep)
+        while not self._stopping:
+            self.begun += 1
+            try:
+                self.answers.append(await caller.ask(self.make(self.begun)))
+            except Lost as lost:
+                self.lost.append(lost)
+                if lost.stage == "connect":
+                    await asyncio.sleep(0.02)
+        caller.close()
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more answers have come."""
+        until = len(self.answers) + count
+        async with asyncio.timeout(60):
+            while len(self.answers) < until:
+                await asyncio.sleep(0.01)
+
+    @property
+    def statuses(self) -> "Counter[int]":
+        return Counter(answer.status for answer in self.answers)
+
+    @property
+    def failures(self) -> list[object]:
+        """All that went wrong after a request was sent."""
+        failed: list[object] = [lost for lost in self.lost if lost.stage != "connect"]
+        return failed + [answer for answer in self.answers if answer.status >= 500]
+
+    def percentile(self, share: float) -> float:
+        """Seconds within which that share of the requests was answered."""
+        seconds = sorted(answer.seconds for answer in self.answers)
+        return seconds[min(len(seconds) - 1, int(len(seconds) * share))]

@@ -1,0 +1,26 @@
+"""Fleets of upstreams for the tests of this folder."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.fleet import Fleet
+
+
+@pytest.fixture(scope="module")
+def lasting_fleet() -> Iterator[Fleet]:
+    started = Fleet("abc")
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def fleet(lasting_fleet: Fleet) -> Iterator[Fleet]:
+    """Three targets that answer with their names; they are up and well again after each test."""
+    for target in lasting_fleet.targets.values():
+        target.forget()
+    yield lasting_fleet
+    for target in lasting_fleet.targets.values():
+        target.behaviour = lambda served: None
+        target.down()
+        target.up()
