@@ -20,7 +20,7 @@ from gateway.responses import problem_body, problem_fields
 from gateway.wire.websocket import handshake_answer
 
 if TYPE_CHECKING:
-    from gateway.server.protocol import GatewayProtocol
+    from gateway.server.connection import CallerConnection
 
 _CLIENT_LEFT: Final = 499  # for the log only: no answer was made
 _ONE_WRITE: Final = 65536  # above this many bytes pieces are handed to the transport as they are, not joined
@@ -58,7 +58,7 @@ class Answer:
         "status",
     )
 
-    def __init__(self, protocol: "GatewayProtocol", request: RequestHead, started: float, close_after: bool) -> None:
+    def __init__(self, protocol: "CallerConnection", request: RequestHead, started: float, close_after: bool) -> None:
         self.protocol = protocol
         self.request = request
         self.started = started

@@ -13,44 +13,25 @@ and its answers cannot overtake each other. Bodies of known length do not go thr
 
 import asyncio
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.admission import Answered, Peer, RequestHead, Waiting
+from gateway.admission import Answered, RequestHead, Waiting
 from gateway.errors import Refusal
 from gateway.gate import Decision, Gate
-from gateway.proxy.exchange import Exchange
 from gateway.proxy.proxy import Proxy
-from gateway.proxy.tunnel import Tunnel
 from gateway.runtime import Runtime
-from gateway.server.answer import Answer, reset_on_close
+from gateway.server.answer import Answer
 from gateway.server.cold import ColdExchange
+from gateway.server.connection import BODY, DISCARD, HEAD, HELD, LINGER, WAIT, CallerConnection
 from gateway.server.heads import HeadReader, asks_for_websocket
-from gateway.ticking import PERIOD
-from gateway.wire.fields import RequestFields
-from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
-_HELD: Final = 65536  # bytes of later requests that are held while one is being answered
-_LINGER: Final = 5.0  # seconds for which an unwanted body is read and thrown away, so that the caller sees the answer
-_LINGERED: Final = 1 << 26  # bytes of a chunked body that are thrown away at most meanwhile
-STALL: Final = 60.0  # seconds in which a caller must take something of what is sent to it
 _AT_ONCE: Final = 16  # heads that are read before others get their turn: a packet may hold ten thousand
-_TOO_MANY: Final = 256  # connections beyond the limit that are still told so, and not just closed
 
 
-# What the next bytes of the caller are.
-# Plain module constants: looking up a member of an Enum costs as much as parsing a header field.
-HEAD: Final = 0
-BODY: Final = 1
-WAIT: Final = 2
-DISCARD: Final = 3
-LINGER: Final = 4
-TUNNEL: Final = 5
-
-
-class GatewayProtocol(asyncio.Protocol):
+class GatewayProtocol(CallerConnection):
     """uvicorn makes one for each connection."""
 
     def __init__(
@@ -61,90 +42,12 @@ class GatewayProtocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self.runtime = runtime
-        self.loop = runtime.loop
-        self.observer = runtime.observer
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything is called
-        self.draining = False
-        self._connections: set[Any] = server_state.connections
+        super().__init__(runtime, server_state.connections)
         self._heads = HeadReader(runtime.server.max_header_size, self._body_piece)
-        self._peer: Peer = None  # type: ignore[assignment]  # as above
-        self._fields = RequestFields()
-        self._phase = HEAD
-        self._buffer = b""
-        self._advancing = False
-        self._deadline: float | None = None
-        self._answer: Answer | None = None
-        self._exchange: Exchange | None = None
-        self._deciding: asyncio.Task[None] | None = None
-        self._pieces: list[bytes] = []  # of a chunked body, from one read
-        self._left = 0  # bytes of the request body that are still to come, where its length is known
-        self._chunked = False
-        self._wants_continue = False
-        self._upload_paused = False
-        self._full = False  # more is waiting to be taken by the caller than the transport should hold
-        self._unsent: tuple[int, float] | None = None  # what is waiting, and since when it is as much
-        self._tunnel: Tunnel | None = None
-
-    # ---- asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
-        transport.set_write_buffer_limits(high=262144)
-        peer = transport.get_extra_info("peername")
-        address = peer[0] if isinstance(peer, tuple) else ""
-        scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        self._peer = Peer(address, scheme, self.runtime.proxies)
-        self._connections.add(self)
-        self._deadline = self.runtime.ticker.after(self.runtime.server.header_timeout)
-        beyond = len(self._connections) - self.runtime.server.max_connections
-        if beyond > _TOO_MANY:
-            transport.abort()
-        elif beyond > 0:
-            self._refuse_early(Refusal("overloaded", "max_connections is reached", retry_after=1))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
-        self._heads.close()
-        self._buffer = b""
-        self._phase = LINGER
-        if self._deciding is not None:
-            self._deciding.cancel()
-        if self._answer is not None:
-            self._answer.caller_left()
-            self._answer = None
-        if self._exchange is not None:
-            exchange, self._exchange = self._exchange, None
-            exchange.cancel()
-
-    def eof_received(self) -> bool:
-        return False  # a caller that says goodbye has left: what runs for it is cancelled
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
-
-    def pause_writing(self) -> None:
-        self._full = True
-        if self._exchange is not None:
-            self._exchange.pause()
-
-    def resume_writing(self) -> None:
-        self._full = False
-        if self._exchange is not None:
-            self._exchange.resume()
-        elif self._phase == HEAD and self._buffer:
-            self._resume_reading()
-            self._advance()
-
-    def shutdown(self) -> None:
-        """uvicorn drains: a busy connection is closed after its answer, an idle one in a moment. A request may be on
-        its way there, and its caller would have to take it for lost."""
-        self.draining = True
-        if self._tunnel is not None:
-            self._tunnel.close(GOING_AWAY, "the gateway is stopping")
-        elif self._phase == HEAD and not self._heads.begun:
-            self._deadline = self.runtime.ticker.now + PERIOD
 
     # ---- reading
 
@@ -162,7 +65,7 @@ class GatewayProtocol(asyncio.Protocol):
                     break
         finally:
             self._advancing = False
-        if len(self._buffer) > _HELD and not self.transport.is_closing():
+        if len(self._buffer) > HELD and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def _step(self) -> bool:
@@ -328,170 +231,6 @@ class GatewayProtocol(asyncio.Protocol):
             self._upload_paused = False
             self._deadline = self.runtime.ticker.after(self.runtime.server.body_timeout)
             self._resume_reading()
-
-    # ---- WebSocket
-
-    def tunnel(self, answer: Answer, upstream: asyncio.Transport, early: bytes) -> None:
-        """Both sides have switched to WebSocket: from here on their bytes do not pass through this object."""
-        self._phase = TUNNEL
-        self._exchange = self._deadline = None
-        sent, self._buffer = self._buffer, b""
-        self._tunnel = Tunnel(self.loop, self._tunnel_ended)
-        self._tunnel.join(self.transport, upstream, (sent, early))
-        self.runtime.watch.add(answer)
-
-    def _tunnel_ended(self, tunnel: Tunnel) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer.tunnel_ended(*tunnel.passed)
-        self.connection_lost(None)
-
-    def revoked(self, answer: Answer, refusal: Refusal) -> None:
-        """The caller may not stay."""
-        if self._tunnel is not None:
-            code = TRY_AGAIN_LATER if refusal.status == 503 else POLICY_VIOLATION
-            self._tunnel.close(code, refusal.code)
-        elif self._exchange is not None and answer is self._answer:
-            exchange, self._exchange = self._exchange, None
-            exchange.cancel()
-            answer.close_after = True
-            answer.end()
-
-    # ---- the end of an answer
-
-    @property
-    def date(self) -> bytes:
-        """The Date of answers that the gateway makes itself."""
-        return self.runtime.ticker.date
-
-    def must_close_after_refusal(self) -> bool:
-        """Whether an answer of our own ends the connection: a body is on its way that nobody reads."""
-        return self._phase == BODY and (self._chunked or self._left > _HELD or self._wants_continue)
-
-    def reset_on_close(self) -> None:
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None:
-            reset_on_close(sock)
-
-    def log_failure(self, answer: Answer, reason: str) -> None:
-        self.observer.failed(answer.request.request_id, reason)
-
-    def answered(self, answer: Answer, *, aborted: bool) -> None:
-        """An answer is complete, or as complete as it will be."""
-        if answer is not self._answer:
-            return
-        self._answer = None
-        exchange, self._exchange = self._exchange, None
-        if aborted:
-            if exchange is not None:
-                exchange.cancel()
-            self.transport.abort()
-        elif self._phase == BODY:
-            self._answered_early(answer, exchange)
-        elif answer.close_after or answer.short or self.draining:
-            self._phase = LINGER
-            self.transport.close()
-        else:
-            self._next()
-
-    def _answered_early(self, answer: Answer, exchange: Exchange | None) -> None:
-        """The body is not wanted any more. A short rest is read over; else say goodbye and read on for a moment, since
-        closing on unread bytes resets the connection and may destroy the answer on its way (RFC 9112 9.6)."""
-        if exchange is not None:
-            exchange.cancel()
-        if answer.close_after or self._chunked or self._left > _HELD:
-            self._linger()
-        else:
-            self._phase = DISCARD
-            self._deadline = self.runtime.ticker.after(_LINGER)
-            self._resume_reading()
-            self._advance()
-
-    def _discard(self) -> bool:
-        taken = min(self._left, len(self._buffer))
-        self._buffer = self._buffer[taken:]
-        self._left -= taken
-        if not self._left:
-            self._next()
-        return True
-
-    def _linger(self) -> None:
-        self._phase = LINGER
-        self._buffer = b""
-        if self._chunked:
-            self._left = _LINGERED
-        self._deadline = self.runtime.ticker.after(_LINGER)
-        self._resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
-
-    def _throw_away(self) -> None:
-        """What comes while saying goodbye. A body that was announced may come whole, anything else not without end."""
-        self._left -= len(self._buffer)
-        self._buffer = b""
-        if self._left < -_HELD:
-            self.transport.abort()
-
-    def _resume_reading(self) -> None:
-        self._upload_paused = False
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def _next(self) -> None:
-        """Ready for the next request; what of it has come already is read now."""
-        self._phase = HEAD
-        self._deadline = self.runtime.ticker.after(self.runtime.server.keep_alive)
-        if self.draining:
-            self.transport.close()
-        elif self._buffer:
-            self._resume_reading()
-            self._advance()
-
-    def _refuse_early(self, refusal: Refusal) -> None:
-        """Refuse what is no readable request; nothing after it can be read either."""
-        heads = self._heads
-        request = self.runtime.head(heads.method, heads.target, RequestFields(), self._peer, 1)
-        self._answer = Answer(self, request, monotonic(), True)
-        self._phase = BODY
-        self._left, self._chunked = 0, False
-        self._answer.refuse(refusal)
-
-    # ---- time
-
-    def tick(self, now: float) -> None:
-        """Four times a second: who is late?"""
-        if self._tunnel is not None:
-            self._tunnel.tick(now)
-            return
-        self._check_taking(now)
-        if self._deadline is None or now < self._deadline:
-            return
-        self._deadline = None
-        if self._phase == HEAD and self._heads.begun:
-            self._refuse_early(Refusal("request_timeout", "the head was not complete in time"))
-        elif self._phase == BODY and self._answer is not None and not self._answer.done:
-            exchange, self._exchange = self._exchange, None
-            if exchange is not None:
-                exchange.cancel()
-            self._answer.close_after = True
-            self._answer.refuse(
-                Refusal("request_timeout", "the body paused too long", detail="The request body came too slowly")
-            )
-        else:
-            self.transport.close()
-
-    def _check_taking(self, now: float) -> None:
-        """Give up on a caller that takes nothing of what is sent to it, be it little or much, and also when all that is
-        left is to close: the transport would wait for it without end."""
-        waiting = self.transport.get_write_buffer_size()
-        if not waiting:
-            self._unsent = None
-        elif self._unsent is None or self._unsent[0] != waiting:
-            self._unsent = waiting, now
-        elif now - self._unsent[1] > STALL:
-            self.transport.abort()
 
 
 def _wants_continue(request: RequestHead) -> bool:
