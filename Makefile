@@ -51,9 +51,10 @@ $(VENV)/.installed-to-run: $(VENV)/.created requirements.lock requirements-build
 	@$(PACKAGE)
 	@touch $@
 
-$(VENV)/.installed-to-test: $(VENV)/.installed-to-run requirements-dev.lock
+$(VENV)/.installed-to-test: $(VENV)/.installed-to-run requirements-dev.lock requirements-autobahn.lock
 	@echo "Installing the test tools into $(VENV) …"
 	@$(INSTALL) -r requirements-dev.lock
+	@$(INSTALL) --no-deps --no-build-isolation -r requirements-autobahn.lock
 	@touch $@
 
 $(VENV)/.installed-to-bench: $(VENV)/.installed-to-test requirements-bench.lock
@@ -72,13 +73,15 @@ $(VENV)/.created:
 	@"$(PYTHON)" -m venv "$(VENV)"
 	@touch $@
 
-# Resolves pyproject.toml anew into the lock files, for every supported Python and platform at once.
+# Resolves pyproject.toml anew into the lock files, for every supported Python and platform at once. Of the Autobahn
+# Testsuite only the cases are read: what it depends on is for Python 2, and stays away.
 RESOLVE = $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 lock: $(VENV)/.created
 	@$(PIP) install uv
 	$(RESOLVE) pyproject.toml --output-file requirements.lock
-	printf 'hatchling\neditables\n' | $(RESOLVE) --output-file requirements-build.lock -
+	printf 'hatchling\neditables\nsetuptools\n' | $(RESOLVE) --output-file requirements-build.lock -
 	$(RESOLVE) pyproject.toml --group test --group lint --constraints requirements.lock --output-file requirements-dev.lock
+	printf 'autobahntestsuite\n' | $(RESOLVE) --no-deps --output-file requirements-autobahn.lock -
 	$(RESOLVE) pyproject.toml --group test --group bench --constraints requirements-dev.lock --output-file requirements-bench.lock
 
 clean:

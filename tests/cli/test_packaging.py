@@ -17,7 +17,13 @@ from packaging.version import Version
 from tests.cli.running import ROOT, environment
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-bench.lock"]
+LOCKS = [
+    "requirements.lock",
+    "requirements-build.lock",
+    "requirements-dev.lock",
+    "requirements-autobahn.lock",
+    "requirements-bench.lock",
+]
 
 
 # ---- lock files
@@ -35,6 +41,7 @@ def requirements(lock: str) -> list[str]:
         "requirements.lock": runtime,
         "requirements-build.lock": PROJECT["build-system"]["requires"],
         "requirements-dev.lock": runtime + groups["test"] + groups["lint"],
+        "requirements-autobahn.lock": ["autobahntestsuite"],
         "requirements-bench.lock": runtime + groups["test"] + groups["bench"],
     }[lock]
 

@@ -92,9 +92,11 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Frame]:
         self._data += data
-        frames = []
-        while (frame := self._one()) is not None:
+        frames, at = [], 0
+        while (found := self._one(at)) is not None:
+            frame, at = found
             frames.append(frame)
+        del self._data[:at]
         return frames
 
     @property
@@ -102,11 +104,13 @@ class Decoder:
         """Bytes of a frame that has not come whole."""
         return len(self._data)
 
-    def _one(self) -> Frame | None:
+    def _one(self, at: int) -> tuple[Frame, int] | None:
+        """The frame that begins there, and where it ends."""
         data = self._data
-        if len(data) < 2:
+        if len(data) < at + 2:
             return None
-        masked, length, at = bool(data[1] & 0x80), data[1] & 0x7F, 2
+        first, masked, length = data[at], bool(data[at + 1] & 0x80), data[at + 1] & 0x7F
+        at += 2
         extra = {126: 2, 127: 8}.get(length, 0)
         if len(data) < at + extra + 4 * masked:
             return None
@@ -115,11 +119,9 @@ class Decoder:
         mask, at = bytes(data[at : at + 4 * masked]), at + 4 * masked
         if len(data) < at + length:
             return None
-        first, payload = data[0], bytes(data[at : at + length])
-        del data[: at + length]
-        return Frame(
-            first & 0x0F, unmask(payload, mask) if masked else payload, bool(first & 0x80), first >> 4 & 7, masked
-        )
+        payload = bytes(data[at : at + length])
+        payload = unmask(payload, mask) if masked else payload
+        return Frame(first & 0x0F, payload, bool(first & 0x80), first >> 4 & 7, masked), at + length
 
 
 # ---- the caller
