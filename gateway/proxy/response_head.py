@@ -1,5 +1,6 @@
 """The head of an upstream's response while it is being read: what goes on, and what it says of the body's framing."""
 
+import re
 from typing import Final
 
 from gateway.proxy.exchange import Field
@@ -39,6 +40,8 @@ _NOT_AS_TRAILER: Final = frozenset(
 _KNOWN_SPELLINGS: Final = 4096
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 _CONNECTION_OPTIONS: Final = frozenset((b"close", b"keep-alive"))
+
+_REASON: Final = re.compile(rb"[\t -~\x80-\xff]*")  # RFC 9112 4
 
 # What becomes of a field, by the spelling of its name; 0: it goes on. Whoever asks may skip `add` for those.
 SPELLINGS: Final[dict[bytes, int]] = {}
@@ -83,6 +86,11 @@ class ResponseHead:
             raise ResponseFault(f"HTTP/{version}")
         if not 100 <= status <= 599:
             raise ResponseFault(f"status {status}")
+        if not _REASON.fullmatch(self.reason):
+            raise ResponseFault("a reason phrase with control characters")
+        if status < 200 and status != 101 and (self.length or self._coding):
+            # RFC 9112 6.3: there is no body, whatever is said; llhttp would take the next response for it.
+            raise ResponseFault("an interim response with a body")
         if self._coding is not None:
             self._check_coding(version)
         if self._named is not None and self._named not in _PLAIN_CONNECTION:

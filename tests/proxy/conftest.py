@@ -26,10 +26,6 @@ WAYS = (Way("serve", "native"), Way("asgi", "native"), Way("serve", "httpx"))
 EVERY_WAY = (*WAYS, Way("asgi", "httpx"))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "every_way: runs with httpx over the ASGI face as well")
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "way" in metafunc.fixturenames:
         ways = EVERY_WAY if any(metafunc.definition.iter_markers("every_way")) else WAYS

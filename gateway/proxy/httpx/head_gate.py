@@ -14,7 +14,7 @@ from gateway.proxy.exchange import Field
 from gateway.proxy.response_head import ResponseFault, ResponseHead
 
 _BEGINNING: Final = b"HTTP/"
-_STATUS_LINE: Final = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: ([\t -~\x80-\xff]*))?")
+_STATUS_LINE: Final = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: (.*))?", re.DOTALL)
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2: a token
 _VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")  # RFC 9110 5.5: no control characters
 # RFC 9112 2.2: a lone LF ends no line of ours, a lone CR never did.
@@ -44,6 +44,7 @@ class HeadGate:
         self.seen += len(data)
         known = max(0, len(self._buffer) - len(_END))
         self._buffer += data
+        self._skip_empty_lines()
         while (end := self._buffer.find(_END, known)) >= 0:
             size, known = end + len(_END), 0
             block = bytes(self._buffer[:size])
@@ -51,14 +52,22 @@ class HeadGate:
             self._take(block)
             if self.head is not None:
                 return block + bytes(self._buffer)
+            self._skip_empty_lines()
         self._check_unfinished(known)
         return b""
+
+    def _skip_empty_lines(self) -> None:
+        """Some servers end a body by an empty line too many; before a head it means nothing."""
+        while self._buffer.startswith(b"\r\n"):
+            del self._buffer[:2]
 
     def _check_unfinished(self, known: int) -> None:
         """What can never become a head is no reason to wait for more."""
         buffer = self._buffer
         if len(buffer) > self._limit:
             raise ResponseFault(f"a head of more than {self._limit} bytes")
+        if buffer == b"\r":
+            return
         if not buffer.startswith(_BEGINNING[: len(buffer)]) or _BARE_LINE_END.search(buffer, known):
             raise ResponseFault("not a response of HTTP/1.1")
 

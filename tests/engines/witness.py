@@ -1,0 +1,78 @@
+"""What an engine makes of a response, as a value: so that what two engines make of it can be compared."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from gateway.proxy.exchange import Field
+from gateway.proxy.upstream_request import UpstreamRequest
+from tests.support.processes import Engine
+from tests.upstreams.rig import Outcome, ended, running, settings
+
+ENGINES: tuple[Engine, ...] = ("native", "httpx")
+
+
+class Telling(NamedTuple):
+    """All of an answer that may reach a caller, but for trailers. `end` is `end`, `abort`, or the code of a refusal."""
+
+    end: str
+    status: int = 0
+    reason: bytes = b""
+    fields: tuple[Field, ...] = ()
+    length: int | None = None
+    body: bytes = b""
+    hints: tuple[tuple[Field, ...], ...] = ()
+    lasting: bool = False
+
+
+class Witness(Outcome):
+    """A Downstream that remembers everything it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hints: list[tuple[Field, ...]] = []
+        self.reason = b""
+        self.fields: tuple[Field, ...] = ()
+        self.length: int | None = None
+        self.lasting = False
+
+    def interim(self, status: int, fields: Sequence[Field]) -> None:
+        assert status == 103
+        self.hints.append(tuple(fields))
+
+    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+        assert not self.done.done()
+        super().head(status, reason, fields, length)
+        self.reason, self.fields, self.length = reason, tuple(fields), length
+
+    def lasts(self) -> None:
+        self.lasting = True
+
+    @property
+    def telling(self) -> Telling:
+        if self.refusal is not None:
+            return Telling(self.refusal.code, hints=tuple(self.hints))
+        return Telling(
+            "end" if self.aborted is None else "abort",
+            self.status,
+            self.reason,
+            self.fields,
+            self.length,
+            # How much of a broken body came before it broke is a matter of time.
+            self.content if self.aborted is None else b"",
+            tuple(self.hints),
+            self.lasting,
+        )
+
+
+async def tellings(engine: Engine, url: str, methods: Iterable[str]) -> list[Telling]:
+    """What an engine makes of the answers to a request by each of these methods."""
+    async with running(settings(url, engine=engine, eject=None, retries=0)) as rig:
+        found = []
+        for method in methods:
+            witness = Witness()
+            request = UpstreamRequest(method.encode(), b"%b /x HTTP/1.1\r\n" % method.encode(), b"", length=0)
+            request.response_timeout = 2.0
+            rig.engine.open(request, witness, asyncio.get_running_loop().time())
+            found.append((await ended(witness)).telling)
+        return found
