@@ -33,6 +33,7 @@ from gateway.operations.events import EventHandler, Failures
 from gateway.operations.observer import Observer
 from gateway.policy.loading import Configuration, load_configuration
 from gateway.proxy.proxy import Proxy
+from gateway.proxy.tls import TlsContexts
 from gateway.reloading import Reloader
 from gateway.responses import problem_body, problem_fields
 from gateway.runtime import Runtime, RuntimeHolder
@@ -84,7 +85,8 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
         observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
         stack.callback(observer.close)
         rules = FieldRules(_own_header_names(settings))
-        proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop)
+        tls = TlsContexts(settings.upstreams)
+        proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop, tls=tls)
         runtime = Runtime(
             server=settings.server,
             gate=Gate(

@@ -17,6 +17,7 @@ from gateway.identity.tokens import Tokens
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.loading import Configuration, compile_policy
 from gateway.proxy.proxy import Proxy
+from gateway.proxy.tls import TlsContexts
 from gateway.runtime import Runtime
 from gateway.settings.model import Settings
 
@@ -40,16 +41,27 @@ class Reloader:
         Raises ConfigurationError and CannotStart, and then nothing has changed. Loading may take seconds for thousands
         of routes: it runs beside the loop.
         """
-        configuration, kept = await asyncio.to_thread(lambda: merged(self.configuration, load()))
-        self._apply(configuration)
+        configuration, kept, tls = await asyncio.to_thread(self._prepare, load)
+        self._apply(configuration, tls)
         return kept
 
-    def _apply(self, configuration: Configuration) -> None:
-        """All of it between two requests: nothing here waits. What can fail comes first."""
+    def _prepare(self, load: Callable[[], Configuration]) -> tuple[Configuration, tuple[str, ...], TlsContexts]:
+        """All that takes long, and all that can fail."""
+        configuration, kept = merged(self.configuration, load())
+        return configuration, kept, TlsContexts(configuration.settings.upstreams)
+
+    def _apply(self, configuration: Configuration, tls: TlsContexts) -> None:
+        """All of it between two requests: nothing here waits."""
         runtime, settings, policy = self._runtime, configuration.settings, configuration.policy
         before = runtime.proxy
         after = Proxy(
-            settings, policy.routes, rules=runtime.rules, ticker=runtime.ticker, loop=runtime.loop, before=before
+            settings,
+            policy.routes,
+            rules=runtime.rules,
+            ticker=runtime.ticker,
+            loop=runtime.loop,
+            tls=tls,
+            before=before,
         )
         runtime.observer.declare(route.name for route in policy.routes)
         runtime.proxy = after

@@ -2,55 +2,99 @@
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
 
-import httpx
-
-from gateway.proxy.health import TargetHealth
-from gateway.proxy.target import Target
-from gateway.settings.model import HealthSettings
+from gateway.errors import Refusal
+from gateway.proxy.exchange import Field
+from gateway.proxy.line import TargetLine
+from gateway.proxy.native.engine import NativeEngine
+from gateway.proxy.upstream_request import UpstreamRequest
+from gateway.settings.model import HealthSettings, UpstreamSettings
+from gateway.ticking import Ticker
 
 log: Final = logging.getLogger("gateway.proxy")
 
 
 class HealthChecks:
-    """The checks of one target. They go by connections of their own: a full pool must not look like a sick target."""
+    """The checks of one target, from now on until `stop`.
 
-    def __init__(self, target: Target, health: TargetHealth, settings: HealthSettings) -> None:
-        self._target = target
-        self._health = health
-        self._settings = settings
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    They go by connections of their own, so that a full pool does not look like a sick target and a check is no load;
+    and by a new one each time: whether one more can be made is what is to be known, and one that is kept may just be
+    closed by the target for being idle.
+    """
+
+    def __init__(self, url: str, upstream: UpstreamSettings, line: TargetLine[Any], *, ticker: Ticker) -> None:
+        assert upstream.health is not None
+        self._settings: HealthSettings = upstream.health
+        self._line = line
+        self._loop = asyncio.get_running_loop()
+        own = replace(
+            upstream, targets=(url,), health=None, eject=None, retries=0, connect_timeout=self._settings.timeout
+        )
+        self._engine = NativeEngine(own, loop=self._loop, ticker=ticker, tls=line.target.tls)
+        self._engine.close()  # so it keeps no connection
+        self._task = self._loop.create_task(self._run())
 
     def stop(self) -> None:
         """Check no more."""
         self._task.cancel()
 
     async def _run(self) -> None:
-        # No client: it would keep cookies, follow redirects and read proxies from the environment.
-        verify = self._target.tls if self._target.tls is not None else False
-        async with httpx.AsyncHTTPTransport(verify=verify, retries=0) as transport:
-            while True:
-                well = await self._check(transport)
-                if self._health.checked(well=well, now=asyncio.get_running_loop().time()):
-                    log.warning("target %s is %s", self._target, "well again" if well else "out: its checks fail")
-                await asyncio.sleep(self._settings.interval)
+        while True:
+            well = await self._check()
+            if self._line.health.checked(well=well, now=self._loop.time()):
+                log.warning("target %s is %s", self._line.target, "well again" if well else "out: its checks fail")
+            await asyncio.sleep(self._settings.interval)
 
-    async def _check(self, transport: httpx.AsyncHTTPTransport) -> bool:
+    async def _check(self) -> bool:
         """Whether an answer with a status below 400 came in time."""
-        request = httpx.Request(
-            "GET",
-            f"{self._target}{self._settings.path}",
-            headers={"host": self._target.authority, "user-agent": "gateway-health-check"},
-            extensions=self._extensions(),
-        )
+        start = b"GET %b HTTP/1.1\r\n" % self._settings.path.encode("ascii")
+        fields = b"User-Agent: gateway-health-check\r\nConnection: close\r\n"
+        answer = _Answer(self._loop)
+        exchange = self._engine.open(UpstreamRequest(b"GET", start, fields, length=0), answer, self._loop.time())
         try:
             async with asyncio.timeout(self._settings.timeout):
-                response = await transport.handle_async_request(request)
-                await response.aclose()
-        except (httpx.TransportError, OSError, TimeoutError):
+                return 200 <= await answer.status < 400
+        except TimeoutError:
             return False
-        return 200 <= response.status_code < 400
+        finally:
+            exchange.cancel()  # of the body nobody wants anything
 
-    def _extensions(self) -> dict[str, str]:
-        return {} if self._target.server_name is None else {"sni_hostname": self._target.server_name}
+
+class _Answer:
+    """Implements Downstream: the status of an answer, 0 where none came."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.status: asyncio.Future[int] = loop.create_future()
+
+    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+        self._told(status)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self._told(0)
+
+    def abort(self, reason: str) -> None:
+        self._told(0)
+
+    def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
+        upstream.abort()  # nobody asked for it; it is refused before it comes here
+
+    def end(self, trailers: Sequence[Field] = ()) -> None: ...
+
+    def interim(self, status: int, fields: Sequence[Field]) -> None: ...
+
+    def lasts(self) -> None: ...
+
+    def body(self, data: bytes) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def pause_upload(self) -> None: ...
+
+    def resume_upload(self) -> None: ...
+
+    def _told(self, status: int) -> None:
+        if not self.status.done():
+            self.status.set_result(status)

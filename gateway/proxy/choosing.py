@@ -5,10 +5,11 @@ is idempotent, nothing of its body has left the gateway, no byte of an answer ha
 """
 
 import asyncio
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.errors import Refusal
 from gateway.proxy.balance import Balancer
@@ -19,13 +20,17 @@ from gateway.proxy.line import TargetLine
 from gateway.proxy.target import Target, UpstreamLimits, limits_of, target_of
 from gateway.proxy.upstream_exchange import UpstreamExchange
 from gateway.proxy.upstream_request import UpstreamRequest
-from gateway.settings.model import HealthSettings, UpstreamSettings
+from gateway.settings.model import UpstreamSettings
 from gateway.ticking import Ticker
 
-if TYPE_CHECKING:
-    from gateway.proxy.checks import HealthChecks
-
 E = TypeVar("E", bound=UpstreamExchange)
+
+
+class Stoppable(Protocol):
+    """Something that goes on until it is stopped."""
+
+    def stop(self) -> None:
+        """Go on no more."""
 
 
 class ChoosingEngine(ABC, Generic[E]):
@@ -37,10 +42,11 @@ class ChoosingEngine(ABC, Generic[E]):
         *,
         loop: asyncio.AbstractEventLoop,
         ticker: Ticker,
+        tls: ssl.SSLContext | None,
         beside: "ChoosingEngine[Any] | None" = None,
     ) -> None:
-        """`beside` is another engine of the same upstream: what is known of its targets is shared with it, and so is
-        the budget; it is the other that has them checked."""
+        """`tls` is how https targets are spoken to. `beside` is another engine of the same upstream: what is known of
+        its targets is shared with it, and so is the budget."""
         self.name = upstream.name
         self._loop = loop
         self._ticker = ticker
@@ -49,10 +55,10 @@ class ChoosingEngine(ABC, Generic[E]):
         if beside is not None:
             healths = [pool.health for pool in beside.pools]
         self.pools: Sequence[TargetLine[E]] = [
-            self._pool(target_of(url, upstream), limits, health)
+            self._pool(target_of(url, upstream, tls), limits, health)
             for url, health in zip(upstream.targets, healths, strict=True)
         ]
-        self._checks = [] if beside is not None else _health_checks(self.pools, upstream.health)
+        self._checks: Sequence[Stoppable] = ()
         self._retries = upstream.retries
         self._budget: RetryBudget = RetryBudget(upstream.retry_budget) if beside is None else beside._budget
         self._balancer = Balancer(self.pools, upstream.balance)
@@ -65,6 +71,10 @@ class ChoosingEngine(ABC, Generic[E]):
     @abstractmethod
     def _exchange(self, request: UpstreamRequest, downstream: Downstream) -> E:
         """A request that is about to be sent."""
+
+    def ends(self, checks: Sequence[Stoppable]) -> None:
+        """The checks of its targets end with this engine."""
+        self._checks = checks
 
     @property
     def open_connections(self) -> int:
@@ -110,11 +120,3 @@ class ChoosingEngine(ABC, Generic[E]):
     def _nobody_is_well(self, now: float) -> Refusal:
         wait = ceil(self._balancer.wait(now))
         return Refusal("upstream_unavailable", f"no target of {self.name} is well", retry_after=max(1, wait))
-
-
-def _health_checks(pools: Sequence[TargetLine[Any]], settings: HealthSettings | None) -> "list[HealthChecks]":
-    if settings is None:
-        return []
-    from gateway.proxy.checks import HealthChecks  # httpx takes 50 ms and 8 MiB, which few configurations need
-
-    return [HealthChecks(pool.target, pool.health, settings) for pool in pools]

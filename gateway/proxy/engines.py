@@ -1,17 +1,31 @@
-"""Which engine speaks to an upstream."""
+"""Which engine speaks to an upstream, and who looks after its targets."""
 
 import asyncio
+import ssl
+from collections.abc import Sequence
+from typing import Any
 
+from gateway.proxy.checks import HealthChecks
+from gateway.proxy.choosing import ChoosingEngine
 from gateway.proxy.exchange import Engine
+from gateway.proxy.line import TargetLine
 from gateway.proxy.native.engine import NativeEngine
 from gateway.settings.model import UpstreamSettings
 from gateway.ticking import Ticker
 
 
-def engine_of(upstream: UpstreamSettings, *, loop: asyncio.AbstractEventLoop, ticker: Ticker) -> Engine:
-    """The engine that the settings of an upstream ask for. Raises CannotStart when its TLS files cannot be used."""
+def engine_of(
+    upstream: UpstreamSettings, *, loop: asyncio.AbstractEventLoop, ticker: Ticker, tls: ssl.SSLContext | None
+) -> Engine:
+    """The engine that the settings of an upstream ask for; `tls` is how its https targets are spoken to."""
+    engine: ChoosingEngine[Any]
     if upstream.engine == "httpx":
         from gateway.proxy.httpx.engine import HttpxEngine  # its library takes 50 ms and 8 MiB, and few ask for it
 
-        return HttpxEngine(upstream, loop=loop, ticker=ticker)
-    return NativeEngine(upstream, loop=loop, ticker=ticker)
+        engine = HttpxEngine(upstream, loop=loop, ticker=ticker, tls=tls)
+    else:
+        engine = NativeEngine(upstream, loop=loop, ticker=ticker, tls=tls)
+    if upstream.health is not None:
+        pools: Sequence[TargetLine[Any]] = engine.pools
+        engine.ends([HealthChecks(upstream.targets[i], upstream, pool, ticker=ticker) for i, pool in enumerate(pools)])
+    return engine

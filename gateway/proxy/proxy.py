@@ -8,6 +8,7 @@ from gateway.policy.route import Route
 from gateway.proxy.engines import engine_of
 from gateway.proxy.exchange import Downstream, Engine, Exchange
 from gateway.proxy.forward import ForwardPlan, upstream_request, websocket_request
+from gateway.proxy.tls import TlsContexts
 from gateway.settings.model import UNSET, Settings, UpstreamSettings
 from gateway.ticking import Ticker
 from gateway.wire.fields import FieldRules
@@ -24,13 +25,17 @@ class Proxy:
         rules: FieldRules,
         loop: asyncio.AbstractEventLoop,
         ticker: Ticker,
+        tls: TlsContexts,
         before: "Proxy | None" = None,
     ) -> None:
-        """`before` is the proxy whose place this one takes: upstreams with the same settings keep their engines."""
+        """`before` is the proxy whose place this one takes: upstreams with the same settings, and the same TLS files,
+        keep their engines."""
         self._rules = rules
         self._upstreams = settings.upstreams
+        self._tls = tls
         self.engines: Mapping[str, Engine] = {
-            name: (before.engine_for(upstream) if before else None) or engine_of(upstream, loop=loop, ticker=ticker)
+            name: (before.engine_for(upstream, tls) if before else None)
+            or engine_of(upstream, loop=loop, ticker=ticker, tls=tls.of(upstream))
             for name, upstream in settings.upstreams.items()
         }
         self._plans = {
@@ -51,9 +56,10 @@ class Proxy:
         """How many connections to upstreams there are now."""
         return sum(engine.open_connections for engine in self.engines.values())
 
-    def engine_for(self, upstream: UpstreamSettings) -> Engine | None:
-        """The engine of an upstream with exactly these settings, if there is one."""
-        return self.engines[upstream.name] if self._upstreams.get(upstream.name) == upstream else None
+    def engine_for(self, upstream: UpstreamSettings, tls: TlsContexts) -> Engine | None:
+        """The engine of an upstream with exactly these settings and TLS files, if there is one."""
+        same = self._upstreams.get(upstream.name) == upstream and self._tls.agree(tls, upstream)
+        return self.engines[upstream.name] if same else None
 
     def close_unless_used_by(self, after: "Proxy") -> None:
         """Close the engines that the proxy which took this one's place does not use."""

@@ -4,8 +4,7 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from gateway.errors import CannotStart
-from gateway.settings.model import TlsSettings, UpstreamSettings
+from gateway.settings.model import UpstreamSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +48,15 @@ def limits_of(upstream: UpstreamSettings) -> UpstreamLimits:
     )
 
 
-def target_of(url: str, upstream: UpstreamSettings) -> Target:
-    """The target at a URL. Raises CannotStart when its TLS files cannot be used."""
+def target_of(url: str, upstream: UpstreamSettings, tls: ssl.SSLContext | None) -> Target:
+    """The target at a URL; `tls` is how an https one is spoken to."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     host = parts.hostname or ""
     return Target(
         host=host,
         port=parts.port or (443 if secure else 80),
-        tls=_tls_context(upstream) if secure else None,
+        tls=tls if secure else None,
         server_name=(upstream.tls.server_name or host) if secure else None,
         authority=parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii"),
     )
-
-
-def _tls_context(upstream: UpstreamSettings) -> ssl.SSLContext:
-    tls: TlsSettings = upstream.tls
-    try:
-        context = ssl.create_default_context(cafile=str(tls.ca) if tls.ca else None)
-        if tls.client_cert:
-            context.load_cert_chain(str(tls.client_cert), str(tls.client_key) if tls.client_key else None)
-    except (OSError, ssl.SSLError) as error:
-        raise CannotStart(f"upstreams.{upstream.name}.tls: cannot be used: {error}") from None
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    return context

@@ -22,6 +22,7 @@ _LABELS: Final = re.compile(
 _BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]")
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)")
 _PLACE: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
+_ORIGIN_FORM: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 _LITERAL_SEGMENT: Final = re.compile(r"[A-Za-z0-9_.~-]+")
 
 
@@ -139,6 +140,15 @@ def pattern(text: str) -> str:
     if text.startswith("/"):
         return text
     raise Unacceptable("must begin with '/'", f"/{text.split('://')[-1]}")
+
+
+def request_path(text: str) -> str:
+    """What a request may ask for, as it is sent (RFC 9112 3.2.1): a path, and a query where there is one."""
+    if not text.startswith("/"):
+        raise Unacceptable("must begin with '/'", f"/{text.split('://')[-1]}")
+    if not _ORIGIN_FORM.fullmatch(text):
+        raise Unacceptable("must be what a request line can hold", "for example /healthz?full=1, with escapes as %20")
+    return text
 
 
 def own_prefix(text: str) -> str:

@@ -20,7 +20,7 @@ class HealthSettings:
     """Active health checks."""
 
     path: str = setting(
-        Text("a path", check=grammar.pattern, words="path"), "What is asked for, for example `/healthz`."
+        Text("a path", check=grammar.request_path, words="path"), "What is asked for, for example `/healthz`."
     )
     interval: float = setting(Duration(), "The time between two checks.", default=5.0)
     timeout: float = setting(Duration(), "How long an answer may take.", default=2.0)

@@ -8,6 +8,7 @@ from typing import Any
 from gateway.errors import Refusal
 from gateway.proxy.engines import engine_of
 from gateway.proxy.exchange import Engine, Exchange, Field
+from gateway.proxy.tls import TlsContexts
 from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.settings.model import UpstreamSettings
 from gateway.ticking import Ticker
@@ -133,7 +134,8 @@ async def running(upstream: UpstreamSettings) -> AsyncIterator[Rig]:
     loop = asyncio.get_running_loop()
     ticker = Ticker(loop)
     ticker.start()
-    engine = engine_of(upstream, loop=loop, ticker=ticker)
+    tls = TlsContexts({upstream.name: upstream}).of(upstream)
+    engine = engine_of(upstream, loop=loop, ticker=ticker, tls=tls)
     try:
         yield Rig(engine, ticker)
     finally:

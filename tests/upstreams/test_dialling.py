@@ -175,7 +175,7 @@ async def test_a_target_may_have_an_address_of_version_6(tmp_path: Path) -> None
         fleet = Fleet("a", host="::1", tls=tls)
         try:
             upstream = settings(fleet["a"].url, tls=TlsSettings(ca=str(authority.file)))
-            target = target_of(upstream.targets[0], upstream)
+            target = target_of(upstream.targets[0], upstream, None)
             assert target.host_line == b"Host: [::1]:%d\r\n" % fleet["a"].address[1]
             async with running(upstream) as rig:
                 outcome = await rig.ask()

@@ -1,6 +1,7 @@
 """The httpx engine of one upstream."""
 
 import asyncio
+import ssl
 
 from gateway.proxy.choosing import ChoosingEngine
 from gateway.proxy.exchange import Downstream, Exchange
@@ -21,9 +22,17 @@ class HttpxEngine(ChoosingEngine[HttpxExchange]):
     of the targets.
     """
 
-    def __init__(self, upstream: UpstreamSettings, *, loop: asyncio.AbstractEventLoop, ticker: Ticker) -> None:
-        super().__init__(upstream, loop=loop, ticker=ticker)
+    def __init__(
+        self,
+        upstream: UpstreamSettings,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        ticker: Ticker,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        super().__init__(upstream, loop=loop, ticker=ticker, tls=tls)
         self._upstream = upstream
+        self._tls = tls
         self._native: NativeEngine | None = None
 
     def _pool(self, target: Target, limits: UpstreamLimits, health: TargetHealth) -> HttpxLine:
@@ -52,5 +61,7 @@ class HttpxEngine(ChoosingEngine[HttpxExchange]):
 
     def _for_handshakes(self) -> NativeEngine:
         if self._native is None:
-            self._native = NativeEngine(self._upstream, loop=self._loop, ticker=self._ticker, beside=self)
+            self._native = NativeEngine(
+                self._upstream, loop=self._loop, ticker=self._ticker, tls=self._tls, beside=self
+            )
         return self._native
