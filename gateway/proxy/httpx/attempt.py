@@ -118,7 +118,7 @@ class Attempt:
             self._phase = AWAITING
             timeout = self._exchange.request.response_timeout
             self._deadline = None if timeout is None else self._line.ticker.after(timeout)
-        elif self._phase == ANSWERING:
+        else:
             self._hand_over()
             self._flush()
             self._expect_more()

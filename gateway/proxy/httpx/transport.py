@@ -85,4 +85,6 @@ def built(request: UpstreamRequest, target: Target, body: httpx.AsyncByteStream)
 def refusal_of(error: httpx.TransportError, target: Target) -> Refusal:
     """What the caller is told of a failure. Every TransportError comes past here."""
     code = next(_FAILURES[kind] for kind in type(error).__mro__ if kind in _FAILURES)
-    return Refusal(code, f"{target}: {error or type(error).__name__}", retry_after=1 if code == "overloaded" else None)
+    return Refusal(
+        code, f"{target}: {str(error) or type(error).__name__}", retry_after=1 if code == "overloaded" else None
+    )

@@ -82,8 +82,9 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # An end of which nothing was said before: a reset, or TLS without its goodbye (RFC 9112 9.8).
         self.is_open = False
-        self._end(None if exc is None else httpcore.ReadError(f"closed: {exc}"))
+        self._end(httpcore.ReadError(f"closed: {exc or 'without a goodbye'}"))
 
     def pause_writing(self) -> None:
         self._writable.clear()
