@@ -132,7 +132,7 @@ def test_a_slow_reader_is_not_an_idle_upstream(gateway: Gateway, upstream: Recor
     """While the gateway itself has stopped reading, the upstream's `idle_timeout` says nothing about the upstream."""
     size = 24 * MiB
     upstream.on("/impatient/large", Pouring(size, BLOCK))
-    with gateway.caller(timeout=30, receive_buffer=32 * 1024) as caller:
+    with gateway.caller(timeout=30, receive_buffer=512 * 1024) as caller:
         head = caller.send(request("/impatient/large")).receive_head()
         time.sleep(1.2)
         tally = Tally()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.support.websockets import (
     close,
     echoing,
     encode,
+    handshake,
     switching,
     text,
 )
@@ -160,7 +162,7 @@ def test_who_does_not_answer_is_not_waited_for(gateway: Gateway, upstream: Recor
 def test_who_reads_nothing_is_cut_off(gateway: Gateway, upstream: RecordingUpstream, account: Account) -> None:
     """The upstream is released at once; what the caller has not read by then, and more, it does not get."""
     upstream.on(PATH, _flooding)
-    with Socket(gateway, PATH, account.line, receive_buffer=64 * 1024) as socket:
+    with Socket(gateway, PATH, account.line, receive_buffer=512 * 1024) as socket:
         time.sleep(0.5)
         log_out(gateway, account)
         eventually(lambda: upstream.only.link.ended, timeout=3.0)
@@ -223,6 +225,35 @@ def test_the_upstream_is_told_as_well(own: Callable[[], Gateway], upstream: Reco
         assert far.frame().closing[0] == (1001 if gateway.face == "serve" else 1012)
 
 
+def test_a_handshake_on_its_way_is_finished_and_then_told(
+    own: Callable[[], Gateway], upstream: RecordingUpstream
+) -> None:
+    """Else it would begin after everybody had been told, and last as long as the drain."""
+    gateway = own()
+    released = threading.Event()
+
+    async def slowly(exchange: Exchange) -> None:
+        while not released.is_set():
+            await asyncio.sleep(0.01)
+        await echoing()(exchange)
+
+    upstream.on(ANYBODY, slowly)
+    with gateway.caller() as caller:
+        caller.send(handshake(ANYBODY))
+        upstream.arrived()
+        gateway.signal()
+        time.sleep(0.3)
+        released.set()
+        if gateway.face == "serve":
+            assert caller.receive().status == 101
+            assert caller.ended()[1].startswith(b"\x88\x19\x03\xe9the gateway")
+            with within(2.0):
+                assert gateway.wait() == 0
+        else:  # uvicorn answers 500 itself
+            caller.ended()
+            gateway.wait()
+
+
 def test_nobody_keeps_it_from_ending(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
     """Ends that do not answer, that are in the middle of a frame, and one that reads nothing at all."""
     gateway = own()
@@ -230,7 +261,7 @@ def test_nobody_keeps_it_from_ending(own: Callable[[], Gateway], upstream: Recor
     upstream.on(ANYBODY + "/flood", _flooding)
     deaf, amid = Socket(gateway, ANYBODY), Socket(gateway, ANYBODY)
     amid.send(encode(Frame(BINARY, b"x" * 1000), masked=True)[:600])
-    standing = Socket(gateway, ANYBODY + "/flood", receive_buffer=64 * 1024)
+    standing = Socket(gateway, ANYBODY + "/flood", receive_buffer=512 * 1024)
     time.sleep(0.3)
     gateway.signal()
     if gateway.face == "serve":

@@ -40,7 +40,7 @@ class Pouring:
 def test_a_slow_caller_slows_the_upstream_down(gateway: Gateway, upstream: RecordingUpstream) -> None:
     pouring = Pouring(TOTAL)
     upstream.on(PATH, pouring)
-    with Socket(gateway, PATH, receive_buffer=64 * 1024) as socket:
+    with Socket(gateway, PATH, receive_buffer=512 * 1024) as socket:
         before = gateway.memory()
         _stands_still(lambda: pouring.sent)
         assert pouring.sent < 24 * MiB, "nobody read, and it went somewhere"
@@ -79,7 +79,7 @@ def test_a_slow_upstream_slows_the_caller_down(gateway: Gateway, upstream: Recor
 def test_a_slow_caller_slows_nobody_else_down(gateway: Gateway, upstream: RecordingUpstream) -> None:
     upstream.on(PATH, Pouring(TOTAL))
     upstream.on(PATH + "/quick", echoing())
-    with Socket(gateway, PATH, receive_buffer=64 * 1024), Socket(gateway, PATH + "/quick") as quick:
+    with Socket(gateway, PATH, receive_buffer=512 * 1024), Socket(gateway, PATH + "/quick") as quick:
         worst = 0.0
         for _ in range(100):
             started = time.monotonic()
@@ -94,7 +94,7 @@ def test_who_leaves_without_reading_leaves_nothing_behind(gateway: Gateway, upst
         pouring = Pouring(TOTAL)
         upstream.on(PATH, pouring)
         upstream.requests.clear()
-        with Socket(gateway, PATH, receive_buffer=64 * 1024):
+        with Socket(gateway, PATH, receive_buffer=512 * 1024):
             _stands_still(lambda pouring=pouring: pouring.sent)
         eventually(lambda: upstream.only.link.ended)
 
@@ -152,7 +152,7 @@ def _stands_still(count: Callable[[], int]) -> None:
 def _swallow(socket: Socket, total: int) -> None:
     """Read frames of MESSAGE bytes until that many bytes of payload have come."""
     frame = len(encode(Frame(BINARY, b"x" * MESSAGE)))
-    left = total // MESSAGE * frame
+    left = total // MESSAGE * frame - len(socket._take(len(socket._buffer)))  # some may have come with the answer
     socket.socket.settimeout(30)
     view = bytearray(MiB)
     while left:
