@@ -40,6 +40,7 @@ class UpstreamSocket(asyncio.Protocol):
         self._news = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
+        self._parting: list[asyncio.TimerHandle] = []
         self.ended: Ended | None = None
         keep_alive(transport)
         transport.set_protocol(self)
@@ -81,8 +82,7 @@ class UpstreamSocket(asyncio.Protocol):
             code = ended.code if _may_be_sent(ended.code) else None
             self._frames.send_close(code, "" if code is None else _short(ended.reason))
             self._write()
-            self._loop.call_later(FAREWELL, self._transport.close)
-            self._loop.call_later(STALL, self._transport.abort)
+            self._part()
         self._news.set()
 
     # ---- asyncio.Protocol
@@ -107,6 +107,8 @@ class UpstreamSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._writable.set()
         self._has_left(Ended(ABNORMAL))
+        for timer in self._parting:
+            timer.cancel()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -147,8 +149,15 @@ class UpstreamSocket(asyncio.Protocol):
         if self.ended is None:
             self.ended = ended
             self._news.set()
-            self._loop.call_later(FAREWELL, self._transport.close)
-            self._loop.call_later(STALL, self._transport.abort)
+            self._part()
+
+    def _part(self) -> None:
+        """One Close has been said: the other has a moment to follow, and what is unsent a minute to be taken."""
+        if not self._parting and not self._transport.is_closing():
+            self._parting = [
+                self._loop.call_later(FAREWELL, self._transport.close),
+                self._loop.call_later(STALL, self._transport.abort),
+            ]
 
     def _write(self) -> None:
         for data in self._frames.data_to_send():

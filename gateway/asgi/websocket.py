@@ -37,6 +37,7 @@ class AsgiWebSocket(AsgiRequest):
         self._answer: list[Field] = []
         self._body: list[bytes] = []
         self._refusal: Refusal | None = None
+        self._concluded = False
         self._answered = asyncio.Event()
         self._joined = asyncio.Event()
         self._caller_left = False
@@ -74,7 +75,7 @@ class AsgiWebSocket(AsgiRequest):
         self._runtime.watch.remove(self)
         if self._upstream is not None:
             self._upstream.leave(Ended(NO_STATUS))
-        elif self._exchange is not None and self._refusal is None and not self._answer:
+        elif self._exchange is not None and not self._concluded:
             self._exchange.cancel()
         self.finished()
         if reading is not None:
@@ -95,7 +96,7 @@ class AsgiWebSocket(AsgiRequest):
         else:
             self._answer = handshake_answer(fields, self._request.fields.kept)
             self._upstream = UpstreamSocket(self._runtime.loop, upstream, early)
-        self._answered.set()
+        self._conclude()
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
         """The upstream wants no WebSocket. Its answer is collected: ASGI servers send it in one piece."""
@@ -112,14 +113,14 @@ class AsgiWebSocket(AsgiRequest):
             self._give_up(f"more than {_LARGEST_REFUSAL} bytes in answer to a WebSocket handshake")
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
-        self._answered.set()
+        self._conclude()
 
     def abort(self, reason: str) -> None:
         self.refuse(Refusal("upstream_invalid", reason))
 
     def refuse(self, refusal: Refusal) -> None:
         self._refusal = refusal
-        self._answered.set()
+        self._conclude()
 
     def flush(self) -> None:
         """What comes is collected anyway."""
@@ -129,6 +130,11 @@ class AsgiWebSocket(AsgiRequest):
 
     def resume_upload(self) -> None:
         """Likewise."""
+
+    def _conclude(self) -> None:
+        """The upstream has answered, or will not."""
+        self._concluded = True
+        self._answered.set()
 
     def _give_up(self, reason: str) -> None:
         assert self._exchange is not None
@@ -173,7 +179,7 @@ class AsgiWebSocket(AsgiRequest):
     async def _pass_on(self, message: Message) -> None:
         assert self._upstream is not None
         text = message.get("text")
-        data = text.encode() if text is not None else message["bytes"]
+        data = text.encode() if text is not None else message.get("bytes") or b""
         self.received += len(data)
         await self._upstream.send(data, is_text=text is not None)
 

@@ -146,6 +146,8 @@ class CallerConnection(asyncio.Protocol, ABC):
         self._tunnel = Tunnel(self.loop, self._tunnel_ended)
         self._tunnel.join(self.transport, upstream, (sent, early))
         self.runtime.watch.add(answer)
+        if self.draining:  # the handshake was on its way when that began
+            self._tunnel.close(GOING_AWAY, "the gateway is stopping")
 
     def _tunnel_ended(self, tunnel: Tunnel) -> None:
         answer, self._answer = self._answer, None

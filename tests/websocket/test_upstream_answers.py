@@ -273,7 +273,7 @@ def test_a_caller_who_leaves_during_the_handshake_cancels_it(gateway: Gateway, u
 def test_a_caller_who_leaves_right_after_the_switch_is_not_waited_for(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
-    for _ in range(20):
+    for _ in range(5):
         upstream.requests.clear()
         upstream.on(PATH, FarEnd())
         with gateway.caller() as caller:
