@@ -1,0 +1,143 @@
+"""Event streams (text/event-stream): every event at once, a thousand at little cost. How they end: tests/journeys."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.gateways import Town
+from tests.support.processes import Face, Gateway
+from tests.support.raw import Caller
+from tests.support.recording import Exchange, RecordingUpstream
+from tests.support.scripts import response
+from tests.support.waiting import eventually
+from tests.support.wording import request
+
+PATH = "/public/events"
+STREAM = "Content-Type: text/event-stream"
+
+
+class Told:
+    """A script: a stream whose events the test sends, one by one."""
+
+    def __init__(self, *, chunked: bool = True) -> None:
+        self._chunked = chunked
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._exchange: Exchange | None = None
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await exchange.body()
+        fields = [STREAM, "Transfer-Encoding: chunked"] if self._chunked else [STREAM, "Connection: close"]
+        await exchange.send(response(200, fields, None))
+        self._loop, self._exchange = asyncio.get_running_loop(), exchange
+        await exchange.left()
+
+    def tell(self, event: bytes) -> float:
+        """Send an event; when that was."""
+        exchange = eventually(lambda: self._exchange)
+        assert self._loop is not None
+        data = b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event
+        told = time.monotonic()
+        asyncio.run_coroutine_threadsafe(exchange.send(data), self._loop).result(5)
+        return told
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_every_event_arrives_at_once(gateway: Gateway, upstream: RecordingUpstream, chunked: bool) -> None:
+    """Under 20 ms are added, and nothing waits for a second event, a full buffer or the end."""
+    told = Told(chunked=chunked)
+    upstream.on(PATH, told)
+    with gateway.caller() as caller:
+        head = caller.send(request(PATH)).receive_head()
+        assert head.values("content-type") == [b"text/event-stream"]
+        took = []
+        for number in range(50):
+            event = b"id: %d\ndata: one of many\n\n" % number
+            since = told.tell(event)
+            _await(caller, event)
+            took.append(time.monotonic() - since)
+        assert statistics.median(took) < 0.02, took
+
+
+def test_a_stream_may_be_silent_for_longer_than_any_other_answer(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """The idle time-out of this upstream is 250 ms."""
+    told = Told()
+    upstream.on("/impatient/events", told)
+    with gateway.caller() as caller:
+        caller.send(request("/impatient/events")).receive_head()
+        told.tell(b"data: 1\n\n")
+        _await(caller, b"data: 1\n\n")
+        time.sleep(0.9)
+        told.tell(b"data: 2\n\n")
+        _await(caller, b"data: 2\n\n")
+
+
+def test_a_reader_who_leaves_ends_it_upstream(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    told = Told()
+    upstream.on(PATH, told)
+    with gateway.caller() as caller:
+        caller.send(request(PATH)).receive_head()
+        told.tell(b"data: 1\n\n")
+        _await(caller, b"data: 1\n\n")
+    eventually(lambda: upstream.only.link.ended, timeout=2.0)
+
+
+# ---- a thousand
+
+MANY = 1000
+PRICE = {"serve": 20, "asgi": 28}  # KiB
+
+
+@pytest.fixture
+def own(town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway of this test's own: what others left in its memory is not to be counted."""
+    folder = tmp_path_factory.mktemp("streams")
+    configuration = town.configuration(folder)
+    configuration["upstreams"]["web"]["max_connections"] = 2 * MANY
+    gateway = Gateway(face, configuration, folder).start()
+    yield gateway
+    gateway.kill()
+
+
+def test_a_thousand_streams_cost_little_and_all_go_on(own: Gateway, upstream: RecordingUpstream) -> None:
+    go_on = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.send(response(200, [STREAM, "Transfer-Encoding: chunked"], None) + b"9\r\ndata: 1\n\n\r\n")
+        await go_on.wait()
+        await exchange.send(b"9\r\ndata: 2\n\n\r\n")
+        await exchange.left()
+
+    upstream.on(PATH, script)
+    for caller in _streams(own, 20):
+        caller.close()
+    time.sleep(0.5)
+    before = own.memory()
+    callers = _streams(own, MANY)
+    price = (own.memory() - before) / MANY / 1024
+    print(f"{own.face}: {price:.1f} KiB for each event stream")
+    upstream._loop.call_soon_threadsafe(go_on.set)
+    for caller in callers:
+        _await(caller, b"data: 2\n\n")
+        caller.close()
+    assert price < PRICE[own.face]
+
+
+def _streams(gateway: Gateway, count: int) -> list[Caller]:
+    callers = [gateway.caller(timeout=15) for _ in range(count)]
+    for caller in callers:
+        caller.send(request(PATH))
+    for caller in callers:
+        assert caller.receive_head().status == 200
+        _await(caller, b"data: 1\n\n")
+    return callers
+
+
+def _await(caller: Caller, event: bytes) -> None:
+    """The event comes next, whatever frames it."""
+    while event not in caller._buffer:
+        caller._more()
+    caller._buffer.clear()
