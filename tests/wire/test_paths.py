@@ -225,9 +225,7 @@ def test_a_segment_is_decoded_once(segment: bytes, said: bytes) -> None:
         (b"/", {()}),
     ],
 )
-def test_lenient_readings_are_all_that_a_reader_may_see(
-    path: bytes, readings: set[tuple[bytes, ...]]
-) -> None:
+def test_lenient_readings_are_all_that_a_reader_may_see(path: bytes, readings: set[tuple[bytes, ...]]) -> None:
     canonical = canonical_target(path, relaxed=True).path
     assert {tuple(reading[1:]) for reading in lenient_readings(canonical)} == readings
 
@@ -242,9 +240,7 @@ _PIECES = [
     b"!", b"%21", b"~", b"%7e", b":", b"@", b"\xe9", b"%2500", b"%252e", b"%ff",
 ]  # fmt: skip
 nasty_targets = st.lists(st.sampled_from(_PIECES), max_size=12).map(lambda parts: b"/" + b"".join(parts))
-any_targets = st.one_of(
-    nasty_targets, st.binary(max_size=20).map(lambda tail: b"/" + tail), st.binary(max_size=20)
-)
+any_targets = st.one_of(nasty_targets, st.binary(max_size=20).map(lambda tail: b"/" + tail), st.binary(max_size=20))
 
 
 def accepted(raw: bytes, *, relaxed: bool) -> Target:
@@ -329,6 +325,4 @@ def test_an_escaped_text_says_the_same_after_canonicalisation(text: str, relaxed
 def test_no_path_takes_more_than_linear_time(raw: bytes, relaxed: bool) -> None:
     started = time.perf_counter()
     refused(raw, relaxed=relaxed)
-    assert (
-        time.perf_counter() - started < 0.1
-    )  # 32 KiB of the worst kind; a quadratic pass would take seconds
+    assert time.perf_counter() - started < 0.1  # 32 KiB of the worst kind; a quadratic pass would take seconds
