@@ -27,8 +27,8 @@ STOCK_UVICORN: Final[dict[str, str]] = {
     "304 length": "uvicorn breaks the connection if a 304 carries the Content-Length of its 200",
     "reason phrases": "uvicorn writes its own",
     "handshakes": (
-        "uvicorn answers a WebSocket handshake that is not right itself, as text/plain 4xx or not at all, and loses what "
-        "comes right behind one"
+        "uvicorn answers a WebSocket handshake that is not right itself, as text/plain 4xx or not at all, and loses "
+        "what comes right behind one"
     ),
     "exit code": "uvicorn ends by the signal it was sent, and waits for running requests without a bound",
 }
