@@ -216,6 +216,8 @@ class GatewayProtocol(CallerConnection):
     def _body_complete(self) -> None:
         self._phase = WAIT
         self._deadline = None
+        if self._upload_paused:  # nothing is left to be held back, and a caller who leaves is to be noticed
+            self._resume_reading()
         if self._exchange is not None:
             self._exchange.end_body()
 

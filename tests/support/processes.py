@@ -93,14 +93,9 @@ class Gateway:
     def launch(self) -> "Gateway":
         """Start the process without waiting for it."""
         self.address = ("127.0.0.1", free_port())
-        port = ["--host", "127.0.0.1", "--port", str(self.address[1])]
-        if self.face == "serve":
-            arguments = ["-m", "gateway", "serve", "--config", str(self.config), *port]
-        else:
-            arguments = [*_UVICORN, *port]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [sys.executable, *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -108,6 +103,14 @@ class Gateway:
                 env=os.environ | {"GATEWAY_CONFIG": str(self.config)},
             )
         return self
+
+    @property
+    def arguments(self) -> list[str]:
+        """What Python is told to run."""
+        port = ["--host", self.address[0], "--port", str(self.address[1])]
+        if self.face == "serve":
+            return ["-m", "gateway", "serve", "--config", str(self.config), *port]
+        return [*_UVICORN, *port]
 
     def start(self, within: float = 20.0) -> "Gateway":
         return self.launch().ready(within)

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.fleet import Fleet
+from tests.support.small import start
+
+__all__ = ["start"]
 
 
 @pytest.fixture(scope="module")

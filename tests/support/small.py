@@ -1,0 +1,88 @@
+"""Gateways of a test's own, with nothing in their configuration that the test does not say."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.gateways import unhandled
+from tests.support.processes import Configuration, Face, Gateway
+
+Upstream = str | list[str] | Mapping[str, Any]
+Start = Callable[..., Gateway]
+
+
+def small(folder: Path, upstreams: Mapping[str, Upstream], **sections: Mapping[str, Any]) -> Configuration:
+    """A configuration in which `/NAME/**` leads to each upstream, for everybody."""
+    told = {name: {"targets": one} if isinstance(one, list) else one for name, one in upstreams.items()}
+    configuration: Configuration = {
+        "server": {"drain": "5s"},
+        "storage": {"database": f"sqlite:///{folder / 'gateway.db'}"},
+        "accounts": {"password": {"bcrypt_rounds": 4}},
+        "observability": {"access_log": "off"},
+        "upstreams": told,
+        "routes": [{"path": f"/{name}/**", "auth": "none", "upstream": name} for name in told],
+    }
+    for name, values in sections.items():
+        configuration[name] = {**configuration.get(name, {}), **values}
+    return configuration
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts gateways: `start(upstreams, face, **sections)`. At the end of the test they must still be well."""
+    started: list[Gateway] = []
+
+    def start(upstreams: Mapping[str, Upstream], face: Face = "serve", **sections: Any) -> Gateway:
+        patches = sections.pop("patches", {})
+        configuration = small(tmp_path, upstreams, **sections)
+        gateway = (Patched if patches else Gateway)(face, configuration, tmp_path)
+        if isinstance(gateway, Patched):
+            gateway.patches = patches
+        started.append(gateway)
+        return gateway.start()
+
+    yield start
+    for gateway in started:
+        gateway.kill()
+    for gateway in started:
+        assert not unhandled(gateway), unhandled(gateway)[0]
+
+
+_RUN = """
+import importlib, sys
+for name, value in {patches!r}.items():
+    room, _, constant = name.rpartition(".")
+    module = importlib.import_module(room)
+    assert hasattr(module, constant), name
+    setattr(module, constant, value)
+sys.argv[0] = "gateway"
+from gateway.__main__ import main
+main()
+"""
+
+
+class Patched(Gateway):
+    """A gateway in which some constants have other values: some limits take a minute to be reached."""
+
+    patches: Mapping[str, float]
+
+    @property
+    def arguments(self) -> list[str]:
+        """`gateway serve`, run by a program that changes the constants first."""
+        assert self.face == "serve"
+        return ["-c", _RUN.format(patches=dict(self.patches)), *super().arguments[2:]]
+
+
+def descriptors(gateway: Gateway) -> int:
+    """How many files and sockets the gateway has open."""
+    assert gateway.process is not None
+    return psutil.Process(gateway.process.pid).num_fds()
+
+
+def metric(gateway: Gateway, name: str) -> float:
+    """A value of the metrics page."""
+    page = gateway.get("/_gateway/metrics").body.decode()
+    return next(float(line.split()[1]) for line in page.splitlines() if line.startswith(f"{name} "))
