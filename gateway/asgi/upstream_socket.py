@@ -169,7 +169,8 @@ class UpstreamSocket(asyncio.Protocol):
         while not self._writable.is_set():
             waiting = self._transport.get_write_buffer_size()
             try:
-                await asyncio.wait_for(self._writable.wait(), STALL)
+                async with asyncio.timeout(STALL):  # wait_for loses a cancellation that comes with its result
+                    await self._writable.wait()
             except TimeoutError:
                 if self._transport.get_write_buffer_size() == waiting:
                     self._transport.abort()

@@ -245,9 +245,11 @@ class FarEnd:
             await asyncio.sleep(0.005)
         reading = asyncio.ensure_future(self._read(exchange))
         leaving = asyncio.ensure_future(self._leaving.wait())
-        await asyncio.wait((reading, leaving), return_when=asyncio.FIRST_COMPLETED)
-        reading.cancel()
-        leaving.cancel()
+        try:
+            await asyncio.wait((reading, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
+            leaving.cancel()
 
     async def _read(self, exchange: Exchange) -> None:
         decoder = Decoder()

@@ -1,0 +1,384 @@
+"""The ASGI application under servers that are not uvicorn: what the specification lets them leave out or do otherwise.
+
+The messages are those of the specification; the upstream is real.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from starlette.applications import Starlette
+
+import gateway.asgi.upstream_socket
+import gateway.asgi.websocket
+from gateway.app import create_app
+from gateway.policy.loading import load_configuration
+from tests.support.gateways import Town
+from tests.support.processes import Account, Configuration, Gateway
+from tests.support.recording import RecordingUpstream
+from tests.support.scripts import Held, raw, response
+from tests.support.waiting import eventually
+from tests.support.websockets import BINARY, FarEnd, Frame, bearing, close, echoing, text
+
+Message = dict[str, Any]
+PATH = "/sockets-of-anybody/asgi"
+
+
+@pytest.fixture
+def configuration(town: Town, tmp_path: Path) -> Path:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(yaml.safe_dump(town.configuration(tmp_path)))
+    return file
+
+
+@asynccontextmanager
+async def serving(file: Path) -> AsyncIterator[Starlette]:
+    app = create_app(load_configuration(file))
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+class Server:
+    """A server's side of one connection. `sent` is what the application said."""
+
+    def __init__(self, app: Starlette, path: str = PATH, /, **changes: Any) -> None:
+        self.incoming: asyncio.Queue[Message] = asyncio.Queue()
+        self.sent: list[Message] = []
+        self.news = asyncio.Event()
+        self.on_send: Callable[[Message], Awaitable[None]] | None = None
+        self.say(type="websocket.connect")
+        scope = {
+            "type": "websocket",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "ws",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"host", b"gateway.test")],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+            "subprotocols": [],
+            "extensions": {"websocket.http.response": {}},
+        } | changes
+        self.task = asyncio.create_task(app(scope, self.incoming.get, self._send))
+
+    async def _send(self, message: Message) -> None:
+        if self.on_send is not None:
+            await self.on_send(message)
+        self.sent.append(message)
+        self.news.set()
+
+    def say(self, **message: Any) -> None:
+        self.incoming.put_nowait(message)
+
+    async def told(self, kind: str) -> Message:
+        """Wait for a message of this kind."""
+        async with asyncio.timeout(5):
+            while not any(message["type"] == kind for message in self.sent):
+                self.news.clear()
+                await self.news.wait()
+        return next(message for message in self.sent if message["type"] == kind)
+
+    async def over(self) -> None:
+        async with asyncio.timeout(5):
+            await self.task
+
+
+async def in_thread(look: Callable[[], Any]) -> Any:
+    """What a blocking look at the upstream sees."""
+    return await asyncio.to_thread(look)
+
+
+async def test_a_server_without_the_extension_closes_instead(configuration: Path, upstream: RecordingUpstream) -> None:
+    """The caller gets a 403 of the server's own making."""
+    upstream.on(PATH, raw(response(404, [], b"nothing here")))
+    async with serving(configuration) as app:
+        for path in ("/sockets/x", "/nowhere", PATH):
+            for extensions in ({"extensions": {}}, {"extensions": None}):
+                server = Server(app, path, **extensions)
+                await server.over()
+                assert server.sent == [{"type": "websocket.close", "code": 1008}], path
+
+
+async def test_a_server_need_not_pass_on_the_handshakes_own_fields(
+    configuration: Path, upstream: RecordingUpstream
+) -> None:
+    """Over HTTP/2 there are none (RFC 8441); the upstream gets a handshake of ours all the same."""
+    upstream.on(PATH, echoing("Sec-WebSocket-Protocol: chat", "Set-Cookie: a=1"))
+    async with serving(configuration) as app:
+        server = Server(app, http_version="2", scheme="wss")
+        accepted = await server.told("websocket.accept")
+        assert accepted["subprotocol"] == "chat"
+        assert accepted["headers"] == [(b"set-cookie", b"a=1")]
+        received = upstream.only
+        assert received.values("sec-websocket-version") == [b"13"]
+        assert len(received.values("sec-websocket-key")[0]) == 24
+        assert received.values("x-forwarded-proto") == [b"https"]
+        assert received.values("via") == [b"2 gateway"]
+        server.say(type="websocket.receive", text="hello", bytes=None)
+        assert (await server.told("websocket.send"))["text"] == "hello"
+        server.say(type="websocket.disconnect")
+        await server.over()
+
+
+async def test_messages_may_leave_out_what_they_are_not(configuration: Path, upstream: RecordingUpstream) -> None:
+    far = FarEnd()
+    upstream.on(PATH, far)
+    async with serving(configuration) as app:
+        server = Server(app)
+        await server.told("websocket.accept")
+        server.say(type="websocket.receive", bytes=b"data")
+        server.say(type="websocket.receive", text=None, bytes=b"more")
+        server.say(type="websocket.receive", text="")
+        server.say(type="websocket.receive")
+        server.say(type="websocket.disconnect", code=1001, reason=None)
+        frames = [await in_thread(far.frame) for _ in range(5)]
+        assert [(frame.opcode, frame.payload) for frame in frames[:4]] == [
+            (2, b"data"),
+            (2, b"more"),
+            (1, b""),
+            (2, b""),
+        ]
+        assert frames[4].closing == (1001, "")
+        await server.over()
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ({"code": 1000}, (1000, "")),
+        ({"code": 4001, "reason": "täglich"}, (4001, "täglich")),
+        ({"code": 4001, "reason": "r" * 200}, (4001, "r" * 123)),
+        ({"code": 1014}, (1014, "")),
+        ({"code": 1005, "reason": "nothing was said"}, (None, "")),
+        ({"code": 1006}, (None, "")),
+        ({"code": 1015}, (None, "")),
+        ({"code": 1004}, (None, "")),
+        ({"code": 999}, (None, "")),
+        ({"code": 5000}, (None, "")),
+        ({"code": 0}, (None, "")),
+        ({}, (None, "")),
+    ],
+)
+async def test_only_what_a_close_may_hold_is_passed_on(
+    configuration: Path, upstream: RecordingUpstream, said: Message, heard: tuple[int | None, str]
+) -> None:
+    far = FarEnd()
+    upstream.on(PATH, far)
+    async with serving(configuration) as app:
+        server = Server(app)
+        await server.told("websocket.accept")
+        server.say(type="websocket.disconnect", **said)
+        assert (await in_thread(far.frame)).closing == heard
+        await server.over()
+
+
+async def test_who_left_before_anything_was_answered_cancels_it(
+    configuration: Path, upstream: RecordingUpstream
+) -> None:
+    """At whatever moment: before the upstream has answered, and amid an answer that is not a switch."""
+    held = Held(), Held(before=response(403, ["Content-Length: 100"], None) + b"half of it")
+    async with serving(configuration) as app:
+        for script in held:
+            upstream.requests.clear()
+            upstream.on(PATH, script)
+            server = Server(app)
+            await in_thread(script.reached)
+            await asyncio.sleep(0.05)
+            server.say(type="websocket.disconnect", code=1006)
+            await server.over()
+            assert server.sent == []
+            assert await in_thread(lambda: eventually(lambda: upstream.only.link.ended)) in ("fin", "reset")
+
+
+async def test_a_server_that_fails_to_send_has_lost_its_caller(
+    configuration: Path, upstream: RecordingUpstream
+) -> None:
+    """The specification has it raise an OSError."""
+    far = FarEnd()
+    upstream.on(PATH, far)
+    async with serving(configuration) as app:
+        server = Server(app)
+        await server.told("websocket.accept")
+
+        async def lost(message: Message) -> None:
+            raise BrokenPipeError
+
+        server.on_send = lost
+        await in_thread(lambda: far.say(text("into the void")))
+        await server.over()
+        assert (await in_thread(far.frame)).closing == (None, "")
+
+
+async def test_a_server_that_cancels_releases_the_upstream(configuration: Path, upstream: RecordingUpstream) -> None:
+    far = FarEnd()
+    upstream.on(PATH, far)
+    async with serving(configuration) as app:
+        server = Server(app)
+        await server.told("websocket.accept")
+        server.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await server.over()
+        assert (await in_thread(far.frame)).closing == (None, "")
+        assert await in_thread(far.gone) in ("fin", "reset")
+
+
+async def test_what_is_no_message_is_an_error_and_releases_the_upstream(
+    configuration: Path, upstream: RecordingUpstream
+) -> None:
+    far = FarEnd()
+    upstream.on(PATH, far)
+    async with serving(configuration) as app:
+        server = Server(app)
+        await server.told("websocket.accept")
+        server.say(type="websocket.receive", text="\udc80 is half a character")
+        with pytest.raises(UnicodeEncodeError):
+            await server.over()
+        assert await in_thread(far.gone) in ("fin", "reset")
+
+
+async def test_what_is_said_after_the_upstream_has_closed_goes_nowhere(
+    configuration: Path, upstream: RecordingUpstream
+) -> None:
+    far = FarEnd()
+    upstream.on(PATH, far)
+    async with serving(configuration) as app:
+        server = Server(app)
+        await server.told("websocket.accept")
+        blocked = asyncio.Event()
+
+        async def wait(message: Message) -> None:
+            await blocked.wait()
+
+        server.on_send = wait
+        await in_thread(lambda: far.say(close(4000, "enough")))
+        assert (await in_thread(far.frame)).closing == (4000, "enough")
+        server.say(type="websocket.receive", text="too late")
+        await asyncio.sleep(0.05)
+        blocked.set()
+        assert await server.told("websocket.close") == {"type": "websocket.close", "code": 4000, "reason": "enough"}
+        await server.over()
+        assert far.heard() == []
+
+
+async def test_an_upstream_that_takes_nothing_for_long_is_given_up(
+    configuration: Path, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.asgi.upstream_socket, "STALL", 0.3)
+    far = FarEnd(reads=False)
+    upstream.on(PATH, far)
+    async with serving(configuration) as app:
+        server = Server(app)
+        await server.told("websocket.accept")
+        for _ in range(64):
+            server.say(type="websocket.receive", bytes=b"x" * 1024 * 1024)
+        await server.over()
+        assert not any(message["type"] == "websocket.close" for message in server.sent)
+        far.read()
+
+
+async def test_a_caller_who_may_not_stay_and_takes_nothing_is_left_to_the_server(
+    configuration: Path, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, town: Town
+) -> None:
+    monkeypatch.setattr(gateway.asgi.websocket, "_LAST_CALL", 0.3)
+    account = _account_of(town, configuration)
+    far = FarEnd()
+    upstream.on("/sockets/x", far)
+    async with serving(configuration) as app:
+        server = Server(
+            app, "/sockets/x", headers=[(b"host", b"h"), (b"authorization", f"Bearer {account.token}".encode())]
+        )
+        await server.told("websocket.accept")
+
+        async def never(message: Message) -> None:
+            await asyncio.Event().wait()
+
+        server.on_send = never
+        await in_thread(lambda: far.say(text("not taken")))
+        await asyncio.sleep(0.1)
+        await _log_out(app, account)
+        assert (await in_thread(far.frame)).closing == (1008, "token_revoked")
+        await server.over()
+
+
+async def test_a_browser_is_answered_with_its_own_word(
+    configuration: Path, upstream: RecordingUpstream, town: Town
+) -> None:
+    account = _account_of(town, configuration)
+    upstream.on("/sockets/x", echoing())
+    async with serving(configuration) as app:
+        name, _, value = bearing(account.token, "chat").partition(": ")
+        server = Server(app, "/sockets/x", headers=[(b"host", b"h"), (name.lower().encode(), value.encode())])
+        assert (await server.told("websocket.accept"))["subprotocol"] == "bearer"
+        assert upstream.only.values("sec-websocket-protocol") == [b"chat"]
+        server.say(type="websocket.disconnect", code=1000)
+        await server.over()
+
+
+async def test_a_large_message_waits_for_its_turn(configuration: Path, upstream: RecordingUpstream) -> None:
+    far = FarEnd()
+    upstream.on(PATH, far)
+    async with serving(configuration) as app:
+        server = Server(app)
+        await server.told("websocket.accept")
+        gate = asyncio.Event()
+
+        async def slowly(message: Message) -> None:
+            await gate.wait()
+
+        server.on_send = slowly
+        await in_thread(lambda: far.say(*(Frame(BINARY, b"%d" % number * 300_000) for number in range(6))))
+        await asyncio.sleep(0.2)
+        gate.set()
+        async with asyncio.timeout(5):
+            while sum(message["type"] == "websocket.send" for message in server.sent) < 6:
+                await asyncio.sleep(0.01)
+        got = [message["bytes"] for message in server.sent if message["type"] == "websocket.send"]
+        assert got == [b"%d" % number * 300_000 for number in range(6)]
+        server.say(type="websocket.disconnect", code=1000)
+        await server.over()
+
+
+def _account_of(town: Town, configuration: Path) -> Account:
+    """Somebody who exists in the database of this configuration: it is a copy of the session's."""
+    shutil.copy(town.seed(), configuration.parent / "gateway.db")
+    settings: Configuration = yaml.safe_load(configuration.read_text())
+    gateway = Gateway("serve", settings, configuration.parent).start()
+    try:
+        return gateway.login("user@example.com")
+    finally:
+        gateway.kill()
+
+
+async def _log_out(app: Starlette, account: Account) -> None:
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/auth/logout",
+        "raw_path": b"/auth/logout",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"h"), (b"authorization", f"Bearer {account.token}".encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    answers: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    await app(scope, receive, send)
+    assert answers[0]["status"] == 204
