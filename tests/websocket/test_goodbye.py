@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.configurations import changed
 from tests.support.gateways import Town, unhandled
@@ -274,6 +275,32 @@ def test_nobody_keeps_it_from_ending(own: Callable[[], Gateway], upstream: Recor
         gateway.wait()
     for socket in (deaf, amid, standing):
         socket.close()
+
+
+# ---- when the configuration changes
+
+
+def test_websockets_outlive_a_reload_and_are_looked_after_as_before(
+    town: Town, upstream: RecordingUpstream, tmp_path: Path
+) -> None:
+    configuration = town.configuration(tmp_path)
+    gateway = Gateway("serve", configuration, tmp_path).start()
+    try:
+        upstream.on(PATH, echoing())
+        account = gateway.newcomer()
+        with Socket(gateway, PATH, account.line) as socket:
+            socket.say(text("before")).frame()
+            configuration["routes"].append({"path": "/added", "auth": "none", "upstream": "web"})
+            configuration["routes"] = [route for route in configuration["routes"] if route["path"] != "/sockets/**"]
+            gateway.config.write_text(yaml.safe_dump(configuration))
+            gateway.signal(signal.SIGHUP)
+            eventually(lambda: gateway.get("/added").status == 200)
+            assert gateway.ask(handshake(PATH, account.line)).status == 404
+            assert socket.say(text("after")).frame().payload == b"after"
+            log_out(gateway, account)
+            assert socket.closed(within=1.0) == REVOKED
+    finally:
+        gateway.kill()
 
 
 # ---- inside
