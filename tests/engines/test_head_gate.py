@@ -21,7 +21,7 @@ def passed(*pieces: bytes, limit: int = 64 * KIB) -> Outcome:
     hints: list[Sequence[Field]] = []
     gate = HeadGate(limit, hints.append)
     try:
-        return b"".join([gate.feed(piece) for piece in pieces]), hints
+        return b"".join([part for piece in pieces for part in gate.feed(piece)]), hints
     except ResponseFault as fault:
         return str(fault), hints
 

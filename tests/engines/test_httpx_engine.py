@@ -214,6 +214,40 @@ async def test_what_is_sent_behind_an_answer_is_for_nobody(upstream: RecordingUp
     assert not upstream.only.whole
 
 
+async def test_an_upload_that_is_refused_by_closing_does_not_hang(upstream: RecordingUpstream) -> None:
+    """All of the body has come from the caller, and waits for an upstream that takes no more of it."""
+
+    async def refusing_it(exchange: recording.Exchange) -> None:
+        await exchange.send(response(413, [], b"too much"))
+        exchange.writer.write_eof()
+        await exchange.left()
+
+    upstream.on("/x", refusing_it)
+    async with by_httpx(upstream.url) as rig:
+        outcome = await rig.ask("POST", body=b"x" * 64 * MIB)
+        assert (outcome.status, outcome.content, outcome.aborted) == (413, b"too much", None)
+
+
+async def test_others_have_their_turn_while_a_body_of_tiny_chunks_is_read(fleet: Fleet) -> None:
+    body = b"1\r\nx\r\n" * 100_000
+    fleet.behave(lambda served: served.send(response(200, ["Transfer-Encoding: chunked"], None) + body + b"0\r\n\r\n"))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with by_httpx(fleet["a"].url) as rig:
+        beside = asyncio.get_running_loop().create_task(others())
+        outcome = await rig.ask()
+        beside.cancel()
+    assert len(outcome.content) == 100_000
+    assert len(outcome.pieces) < 100, "the chunks of one read are handed on as one"
+    assert turns >= len(body) // 32768
+
+
 async def test_a_slow_caller_holds_up_the_upstream(upstream: RecordingUpstream) -> None:
     held = Held(before=response(200, ["Content-Length: 10"], None) + b"first", after=b"later")
     upstream.on("/x", held)

@@ -45,8 +45,13 @@ class Attempt:
         self._task = loop.create_task(self._run())
 
     @property
-    def is_connected(self) -> bool:
-        """Whether it has a connection."""
+    def is_connecting(self) -> bool:
+        """Whether it has no connection yet."""
+        return self._phase == CONNECTING
+
+    @property
+    def holds_connection(self) -> bool:
+        """Whether it has one now."""
         return self._wire.is_open
 
     # ---- the conversation
@@ -101,10 +106,8 @@ class Attempt:
 
     # ---- Listener
 
-    def heard(self, data: bytes) -> bytes:
-        if self._is_over:
-            return b""
-        return self._gate.feed(data)
+    def heard(self, data: bytes) -> tuple[bytes, ...]:
+        return () if self._is_over else self._gate.feed(data)
 
     def upstream_left(self) -> None:
         if self._phase != CONNECTING and not self._is_over:  # before, it was an address that is not used

@@ -34,7 +34,7 @@ class HttpxExchange(UpstreamExchange):
     @property
     def waiting(self) -> bool:
         """Whether it has no connection yet."""
-        return self.attempt is None or not self.attempt.is_connected
+        return self.attempt is None or self.attempt.is_connecting
 
     def send(self, data: bytes) -> None:
         """Keep a piece of the body until httpx asks for it."""
@@ -130,13 +130,13 @@ class Upload(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         exchange = self._exchange
         while True:
-            if exchange.holds_body and not self._stopped:
-                exchange.body_sent = True
-                return exchange.taken()
-            if exchange.body_ended:
+            if exchange.body_ended and not exchange.holds_body:
                 raise StopAsyncIteration
             if self._stopped:
                 # What httpcore raises itself when it cannot write: it goes on to what the upstream has said, if it has.
                 raise httpcore.WriteError("the upstream has closed")
+            if exchange.holds_body:
+                exchange.body_sent = True
+                return exchange.taken()
             self._news.clear()
             await self._news.wait()

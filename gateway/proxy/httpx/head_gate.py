@@ -34,13 +34,13 @@ class HeadGate:
         self.status = 0
         self.seen = 0
 
-    def feed(self, data: bytes) -> bytes:
-        """What of these bytes is for h11: nothing until the final head is whole, then that and all that follows it.
+    def feed(self, data: bytes) -> tuple[bytes, ...]:
+        """What of these bytes is for h11: nothing until the final head is whole, then that, and all that follows it.
 
         Raises ResponseFault for a head that may not be passed on.
         """
         if self.head is not None:
-            return data
+            return (data,)
         self.seen += len(data)
         known = max(0, len(self._buffer) - len(_END))
         self._buffer += data
@@ -51,10 +51,10 @@ class HeadGate:
             del self._buffer[:size]
             self._take(block)
             if self.head is not None:
-                return block + bytes(self._buffer)
+                return (block, bytes(self._buffer)) if self._buffer else (block,)
             self._skip_empty_lines()
         self._check_unfinished(known)
-        return b""
+        return ()
 
     def _skip_empty_lines(self) -> None:
         """Some servers end a body by an empty line too many; before a head it means nothing."""

@@ -35,7 +35,7 @@ class HttpxLine(TargetLine[HttpxExchange]):
     @property
     def open_connections(self) -> int:
         """How many connections there are now; none is ever idle."""
-        return sum(attempt.is_connected for attempt in self._attempts)
+        return sum(attempt.holds_connection for attempt in self._attempts)
 
     def submit(self, exchange: HttpxExchange, now: float, *, fresh: bool = False) -> None:
         """Send a request if there is a place, or let it wait in line for one. Every connection is fresh."""

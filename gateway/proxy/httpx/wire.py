@@ -6,7 +6,6 @@ sent to it is noticed.
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from typing import Any, Final, Protocol, cast
 
@@ -22,8 +21,8 @@ _PORTION: Final = 32768
 class Listener(Protocol):
     """What an attempt is told by its connection."""
 
-    def heard(self, data: bytes) -> bytes:
-        """Bytes have come: what of them is for httpcore. Raises ResponseFault."""
+    def heard(self, data: bytes) -> tuple[bytes, ...]:
+        """Bytes have come: what of them is for httpcore, the head first and by itself. Raises ResponseFault."""
 
     def upstream_left(self) -> None:
         """Nothing more will come, and nothing more is taken."""
@@ -65,15 +64,15 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def data_received(self, data: bytes) -> None:
         try:
-            data = self._listener.heard(data)
+            pieces = self._listener.heard(data)
         except ResponseFault as fault:
             self._end(httpcore.RemoteProtocolError(str(fault)))
             self.abort()
             return
-        if data:
+        if pieces:
             self._begun = True
-            self._came.append(data)
-            self._held += len(data)
+            self._came.extend(pieces)
+            self._held += sum(map(len, pieces))
             self._readable.set()
             self._pace()
 
@@ -169,8 +168,7 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        with contextlib.suppress(RuntimeError):
-            if self._paused or self._held > _HELD:
-                transport.pause_reading()
-            else:
-                transport.resume_reading()
+        if self._paused or self._held > _HELD:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
