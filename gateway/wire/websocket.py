@@ -162,13 +162,17 @@ class FrameCounter:
         size = len(data)
         self._head = b""
         while position < size:
-            length = _SHORT[data[position + 1]] if position + 1 < size else 0
+            second = data[position + 1] if position + 1 < size else _LENGTH  # the kind that needs most
+            length = _SHORT[second]
             if not length:
-                found = _frame_length(data, position)
-                if found is None:
-                    self._head, self._left = data[position:], 0
-                    return
-                length = found
+                if second & _LENGTH == 126 and position + 3 < size:
+                    length = (data[position + 2] << 8 | data[position + 3]) + (8 if second & _MASKED else 4)
+                else:
+                    found = _frame_length(data, position)
+                    if found is None:
+                        self._head, self._left = data[position:], 0
+                        return
+                    length = found
             if data[position] & _OPCODE == _CLOSE:
                 self.closing = True
             position += length
