@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.fleet import Fleet
 from tests.support.small import start
+from tests.upstreams import rig
 
 __all__ = ["start"]
 
@@ -27,3 +28,9 @@ def fleet(lasting_fleet: Fleet) -> Iterator[Fleet]:
         target.behaviour = lambda served: None
         target.down()
         target.up()
+
+
+@pytest.fixture(params=["native", "httpx"])
+def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds whatever engine speaks to the targets; the fixture of a module whose every test does."""
+    monkeypatch.setattr(rig, "ENGINE", request.param)

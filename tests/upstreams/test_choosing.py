@@ -10,6 +10,8 @@ from tests.support.fleet import OK, Fleet, Served, hang, reset, status, well
 from tests.support.upstreams import Deaf, Refusing
 from tests.upstreams.rig import ended, running, settings
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE")
 NOT_IDEMPOTENT = ("POST", "PATCH", "LOCK")
 OUT = EjectSettings(failures=5, for_=60.0)
@@ -249,7 +251,7 @@ async def test_a_deaf_target_is_a_connect_error_and_the_other_answers(fleet: Fle
             assert {one.status for one in outcomes} == {200}
             started = asyncio.get_running_loop().time()
             assert {one.status for one in await rig.ask_many(20, at_once=1)} == {200}
-            assert asyncio.get_running_loop().time() - started < 0.1, "it is left out by now"
+            assert asyncio.get_running_loop().time() - started < 0.5, "it is left out by now: not ten times 0.1 s"
     finally:
         deaf.close()
 

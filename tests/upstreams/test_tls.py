@@ -19,6 +19,8 @@ from gateway.settings.model import TlsSettings, UpstreamSettings
 from tests.support.fleet import Behaviour, Fleet, Served
 from tests.upstreams.rig import Outcome, running, settings
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 
 class Papers:
     """An authority and certificates of it, in files."""
