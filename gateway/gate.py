@@ -101,6 +101,8 @@ class Gate:
         if self._tokens.is_over(claims):
             return Refusal("token_expired", presented=True, route=admission.route.name)
         known = self._directory.cached(claims.subject)
+        if known is admission.principal:
+            return None  # a record that has changed is another principal
         if known is None:
             return Waiting(admission.route, admission.captures, admission.target, claims, admission.request)
         return _no_more(self._judge(admission._replace(principal=_known(known))))

@@ -36,8 +36,9 @@ class Watch:
         self.gate = gate
         self._loop = loop
         self._lasting: dict[Lasting, float | None] = {}  # and since when no store could tell
+        self._doubted: dict[Lasting, Waiting] = {}  # a store must be asked about them, first come first served
         self._asking: set[Lasting] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._askers: set[asyncio.Task[None]] = set()
         self._turn = 0
 
     def add(self, lasting: Lasting) -> None:
@@ -48,6 +49,7 @@ class Watch:
     def remove(self, lasting: Lasting) -> None:
         """It has ended."""
         self._lasting.pop(lasting, None)
+        self._doubted.pop(lasting, None)
 
     def tick(self, now: float) -> None:
         """Look at everything, every other tick."""
@@ -60,26 +62,32 @@ class Watch:
             verdict = self.gate.reconsider(admission)
             if isinstance(verdict, Refusal):
                 self._end(lasting, verdict)
-            elif verdict is not None and lasting not in self._asking and len(self._tasks) < _AT_ONCE:
-                self._ask(lasting, verdict)
+            elif verdict is not None and lasting not in self._asking:
+                self._doubted[lasting] = verdict
+        while len(self._askers) < min(_AT_ONCE, len(self._doubted)):
+            asker = self._loop.create_task(self._ask())
+            self._askers.add(asker)
+            asker.add_done_callback(self._askers.discard)
 
     def close(self) -> None:
         """Look after nothing any more."""
-        for task in self._tasks:
-            task.cancel()
+        for asker in self._askers:
+            asker.cancel()
         self._lasting.clear()
 
-    def _ask(self, lasting: Lasting, waiting: Waiting) -> None:
-        self._asking.add(lasting)
-        task = self._loop.create_task(self._conclude(lasting, waiting))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _ask(self) -> None:
+        """Ask about one after the other. Were the line only taken up at a tick, thousands would wait for minutes when
+        all that is known is flushed at once."""
+        while self._doubted:
+            lasting = next(iter(self._doubted))
+            waiting = self._doubted.pop(lasting)
+            self._asking.add(lasting)
+            try:
+                self._conclude(lasting, await self.gate.reconclude(waiting))
+            finally:
+                self._asking.discard(lasting)
 
-    async def _conclude(self, lasting: Lasting, waiting: Waiting) -> None:
-        try:
-            refusal = await self.gate.reconclude(waiting)
-        finally:
-            self._asking.discard(lasting)
+    def _conclude(self, lasting: Lasting, refusal: Refusal | None) -> None:
         if lasting not in self._lasting:
             return
         if refusal is not None and refusal.code == "storage_unavailable":

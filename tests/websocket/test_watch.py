@@ -1,0 +1,167 @@
+"""Who looks after what lasts: thousands at once, and stores that are slow, out, or say no."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import gateway.watch
+from gateway.errors import Refusal
+from gateway.watch import Watch
+
+WAITING = object()
+GONE = Refusal("token_revoked", presented=True)
+OUT = Refusal("storage_unavailable")
+
+
+class Judge:
+    """Stands where the gate does. `here` is what is known without asking, `there` what a store says, after `takes`
+    seconds."""
+
+    def __init__(self, here: object = None, there: Refusal | None = None, takes: float = 0.0) -> None:
+        self.here = here
+        self.there = there
+        self.takes = takes
+        self.asked: list[Any] = []
+        self.at_once = self.most_at_once = 0
+
+    def reconsider(self, admission: Any) -> Any:
+        return admission if self.here is WAITING else self.here
+
+    async def reconclude(self, waiting: Any) -> Refusal | None:
+        self.asked.append(waiting)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(self.takes)
+        self.at_once -= 1
+        return self.there
+
+
+class Thing:
+    """Something that lasts."""
+
+    def __init__(self, principal: object = "somebody") -> None:
+        self.admission: Any = SimpleNamespace(principal=principal)
+        self.refusal: Refusal | None = None
+
+    def revoke(self, refusal: Refusal) -> None:
+        assert self.refusal is None, "it can end once"
+        self.refusal = refusal
+
+
+def watching(judge: Judge, count: int) -> tuple[Watch, list[Thing]]:
+    watch: Any = Watch(judge, asyncio.get_running_loop())  # type: ignore[arg-type]
+    things = [Thing() for _ in range(count)]
+    for thing in things:
+        watch.add(thing)
+    return watch, things
+
+
+def look(watch: Watch) -> None:
+    """It looks every other time it is called."""
+    watch.tick(0.0)
+    watch.tick(0.0)
+
+
+async def test_what_is_known_is_acted_on_at_once() -> None:
+    judge = Judge()
+    watch, things = watching(judge, 3)
+    look(watch)
+    assert [thing.refusal for thing in things] == [None] * 3
+    judge.here = GONE
+    look(watch)
+    assert [thing.refusal for thing in things] == [GONE] * 3
+    look(watch)
+
+
+async def test_what_is_not_known_is_asked() -> None:
+    judge = Judge(WAITING)
+    watch, things = watching(judge, 3)
+    look(watch)
+    await asyncio.sleep(0.01)
+    assert len(judge.asked) == 3
+    judge.there = GONE
+    look(watch)
+    await asyncio.sleep(0.01)
+    assert [thing.refusal for thing in things] == [GONE] * 3
+
+
+async def test_when_nothing_is_known_any_more_thousands_are_asked_about_in_a_moment() -> None:
+    """All copies are flushed when the news of changes break off. Nobody may hide in the line."""
+    judge = Judge(WAITING, GONE, takes=0.001)
+    watch, things = watching(judge, 2000)
+    look(watch)
+    async with asyncio.timeout(1.0):
+        while not all(thing.refusal for thing in things):
+            await asyncio.sleep(0.01)
+    assert judge.most_at_once <= 16
+    assert len(judge.asked) == 2000
+
+
+async def test_nobody_is_asked_about_twice_at_a_time() -> None:
+    judge = Judge(WAITING, takes=0.05)
+    watch, _ = watching(judge, 20)
+    for _ in range(5):
+        look(watch)
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.15)
+    assert len(judge.asked) == 20
+
+
+async def test_what_has_ended_meanwhile_is_left_alone() -> None:
+    judge = Judge(WAITING, GONE, takes=0.01)
+    watch, things = watching(judge, 40)
+    look(watch)
+    await asyncio.sleep(0)
+    for thing in things:
+        watch.remove(thing)
+        watch.remove(thing)
+    await asyncio.sleep(0.05)
+    assert [thing.refusal for thing in things] == [None] * 40
+    assert len(judge.asked) == 16, "those still in the line were not asked about"
+
+
+async def test_strangers_are_not_looked_after() -> None:
+    judge = Judge(GONE)
+    watch, _ = watching(judge, 0)
+    stranger, unadmitted = Thing(principal=None), Thing()
+    unadmitted.admission = None
+    watch.add(stranger)
+    watch.add(unadmitted)
+    look(watch)
+    assert stranger.refusal is unadmitted.refusal is None
+
+
+async def test_an_outage_is_forgiven_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.watch, "_PATIENCE", 0.2)
+    judge = Judge(WAITING, OUT)
+    watch, (thing,) = watching(judge, 1)
+    for _ in range(3):
+        look(watch)
+        await asyncio.sleep(0.05)
+    assert thing.refusal is None
+    judge.there = None
+    look(watch)
+    await asyncio.sleep(0.2)
+    judge.there = OUT
+    look(watch)
+    await asyncio.sleep(0.1)
+    look(watch)
+    await asyncio.sleep(0.01)
+    assert thing.refusal is None, "the patience begins anew after an answer"
+    await asyncio.sleep(0.15)
+    look(watch)
+    await asyncio.sleep(0.01)
+    assert thing.refusal is OUT
+
+
+async def test_who_stops_looking_asks_nobody_any_more() -> None:
+    judge = Judge(WAITING, GONE, takes=0.05)
+    watch, things = watching(judge, 3)
+    look(watch)
+    await asyncio.sleep(0.01)
+    watch.close()
+    await asyncio.sleep(0.1)
+    look(watch)
+    assert [thing.refusal for thing in things] == [None] * 3
