@@ -102,7 +102,7 @@ class AsyncCaller:
         if b"\r\ntransfer-encoding: chunked" not in lower:
             return await self._reader.read()
         pieces = []
-        while size := int(await self._reader.readline(), 16):
+        while size := int(await self._reader.readuntil(b"\n"), 16):
             pieces.append(await self._reader.readexactly(size))
             await self._reader.readexactly(2)
         await self._reader.readuntil(b"\r\n")

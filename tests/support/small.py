@@ -1,6 +1,9 @@
 """Gateways of a test's own, with nothing in their configuration that the test does not say."""
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +12,20 @@ import pytest
 
 from tests.support.gateways import unhandled
 from tests.support.processes import Configuration, Face, Gateway
+from tests.support.waiting import eventually
 
 Upstream = str | list[str] | Mapping[str, Any]
 Start = Callable[..., Gateway]
 
 
-def small(folder: Path, upstreams: Mapping[str, Upstream], **sections: Mapping[str, Any]) -> Configuration:
-    """A configuration in which `/NAME/**` leads to each upstream, for everybody."""
+def small(
+    folder: Path,
+    upstreams: Mapping[str, Upstream],
+    *,
+    routes: Sequence[Mapping[str, Any]] = (),
+    **sections: Mapping[str, Any],
+) -> Configuration:
+    """A configuration in which `/NAME/**` leads to each upstream, for everybody; `routes` come in addition."""
     told = {name: {"targets": one} if isinstance(one, list) else one for name, one in upstreams.items()}
     configuration: Configuration = {
         "server": {"drain": "5s"},
@@ -23,7 +33,7 @@ def small(folder: Path, upstreams: Mapping[str, Upstream], **sections: Mapping[s
         "accounts": {"password": {"bcrypt_rounds": 4}},
         "observability": {"access_log": "off"},
         "upstreams": told,
-        "routes": [{"path": f"/{name}/**", "auth": "none", "upstream": name} for name in told],
+        "routes": [{"path": f"/{name}/**", "auth": "none", "upstream": name} for name in told] + [*routes],
     }
     for name, values in sections.items():
         configuration[name] = {**configuration.get(name, {}), **values}
@@ -36,9 +46,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[Gateway] = []
 
     def start(upstreams: Mapping[str, Upstream], face: Face = "serve", **sections: Any) -> Gateway:
-        patches = sections.pop("patches", {})
+        patches = sections.pop("patches", None)
         configuration = small(tmp_path, upstreams, **sections)
-        gateway = (Patched if patches else Gateway)(face, configuration, tmp_path)
+        gateway = (Gateway if patches is None else Patched)(face, configuration, tmp_path)
         if isinstance(gateway, Patched):
             gateway.patches = patches
         started.append(gateway)
@@ -52,7 +62,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 _RUN = """
-import importlib, sys
+import collections, gc, importlib, json, signal, sys
+
+def census(*_):
+    gc.collect()
+    counts = collections.Counter(type(one).__name__ for one in gc.get_objects())
+    print("census: " + json.dumps(counts), file=sys.stderr, flush=True)
+
+signal.signal(signal.SIGUSR1, census)
 for name, value in {patches!r}.items():
     room, _, constant = name.rpartition(".")
     module = importlib.import_module(room)
@@ -65,9 +82,21 @@ main()
 
 
 class Patched(Gateway):
-    """A gateway in which some constants have other values: some limits take a minute to be reached."""
+    """A gateway in which some constants have other values, because some limits take a minute to be reached; and which
+    can be asked for what it holds."""
 
     patches: Mapping[str, float]
+
+    def census(self) -> "Counter[str]":
+        """How many objects of each type there are in it."""
+        before = len(self._told())
+        self.signal(signal.SIGUSR1)
+        eventually(lambda: len(self._told()) > before, timeout=20)
+        return Counter(json.loads(self._told()[-1]))
+
+    def _told(self) -> list[str]:
+        lines = self.log().split("\n")[:-1]
+        return [line.removeprefix("census: ") for line in lines if line.startswith("census: ")]
 
     @property
     def arguments(self) -> list[str]:
