@@ -16,6 +16,7 @@ from gateway.identity.principals import PrincipalFactory
 from gateway.identity.tokens import Tokens
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.loading import Configuration, compile_policy
+from gateway.proxy.engines import import_engines
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.runtime import Runtime
@@ -48,6 +49,7 @@ class Reloader:
     def _prepare(self, load: Callable[[], Configuration]) -> tuple[Configuration, tuple[str, ...], TlsContexts]:
         """All that takes long, and all that can fail."""
         configuration, kept = merged(self.configuration, load())
+        import_engines(configuration.settings.upstreams.values())
         return configuration, kept, TlsContexts(configuration.settings.upstreams)
 
     def _apply(self, configuration: Configuration, tls: TlsContexts) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gateway.proxy.checks import HealthChecks
@@ -12,6 +12,12 @@ from gateway.proxy.line import TargetLine
 from gateway.proxy.native.engine import NativeEngine
 from gateway.settings.model import UpstreamSettings
 from gateway.ticking import Ticker
+
+
+def import_engines(upstreams: Iterable[UpstreamSettings]) -> None:
+    """Have ready what the engines of these upstreams need: a running gateway imports nothing in its loop."""
+    if any(upstream.engine == "httpx" for upstream in upstreams):
+        import gateway.proxy.httpx.engine  # noqa: F401
 
 
 def engine_of(
