@@ -171,6 +171,7 @@ def test_who_reads_nothing_is_cut_off(gateway: Gateway, upstream: RecordingUpstr
         if gateway.face == "serve":
             time.sleep(2.5)  # the last call is over, and nothing was read
         decoder = Decoder()
+        socket.socket.settimeout(1.0)
         data = _read_until(socket, 1 << 40)
         assert len(data) < 16 * MiB
         assert all(frame.opcode in (BINARY, CLOSE) for frame in decoder.feed(data))
