@@ -77,8 +77,9 @@ async def test_1000_event_streams_cost_little(start: Start, fleet: Fleet, face: 
     async def open_some(some: list[AsyncCaller]) -> None:
         for caller in some:
             await caller.send(GET)
-        for caller in some:
-            assert await caller.next_piece()
+        for caller in some:  # the head may come apart
+            while b"data: 0" not in await caller.next_piece():
+                pass
 
     await open_some(callers[:100])
     before = gateway.memory()
@@ -88,7 +89,8 @@ async def test_1000_event_streams_cost_little(start: Start, fleet: Fleet, face: 
     for served in list(fleet["a"].connections):
         fleet.loop.call_soon_threadsafe(served.send, event("1"))
     for caller in callers:
-        assert b"data: 1" in await caller.next_piece()
+        while b"data: 1" not in await caller.next_piece():
+            pass
         caller.close()
     assert each < 20
     await asyncio.to_thread(fleet["a"].idle)
