@@ -323,6 +323,15 @@ def echoing(*fields: str | bytes) -> Script:
     return script
 
 
+async def flooding(exchange: Exchange) -> None:
+    """Frames of many sizes without end."""
+    await exchange.send(switching(exchange.request))
+    frames = [encode(Frame(BINARY, bytes((size % 251,)) * size)) for size in (1, 125, 126, 4000, 65535, 65536, 200_000)]
+    while True:
+        await exchange.send(b"".join(frames))
+        await asyncio.sleep(0.01)  # enough to be amid frames at any moment, and the test keeps up with it
+
+
 def bearing(token: str, *others: str) -> str:
     """The field line by which a browser presents a token."""
     return "Sec-WebSocket-Protocol: " + ", ".join(["bearer", token, *others])

@@ -5,8 +5,7 @@ The messages are those of the specification; the upstream is real.
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from starlette.applications import Starlette
 
 import gateway.asgi.upstream_socket
 import gateway.asgi.websocket
-from gateway.app import create_app
-from gateway.policy.loading import load_configuration
+from tests.support.asgi_server import Message, Server, serving
 from tests.support.gateways import Town
 from tests.support.processes import Account, Configuration, Gateway
 from tests.support.recording import RecordingUpstream
@@ -25,7 +23,6 @@ from tests.support.scripts import Held, raw, response
 from tests.support.waiting import eventually
 from tests.support.websockets import BINARY, FarEnd, Frame, bearing, close, echoing, text
 
-Message = dict[str, Any]
 PATH = "/sockets-of-anybody/asgi"
 
 
@@ -34,61 +31,6 @@ def configuration(town: Town, tmp_path: Path) -> Path:
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(town.configuration(tmp_path)))
     return file
-
-
-@asynccontextmanager
-async def serving(file: Path) -> AsyncIterator[Starlette]:
-    app = create_app(load_configuration(file))
-    async with app.router.lifespan_context(app):
-        yield app
-
-
-class Server:
-    """A server's side of one connection. `sent` is what the application said."""
-
-    def __init__(self, app: Starlette, path: str = PATH, /, **changes: Any) -> None:
-        self.incoming: asyncio.Queue[Message] = asyncio.Queue()
-        self.sent: list[Message] = []
-        self.news = asyncio.Event()
-        self.on_send: Callable[[Message], Awaitable[None]] | None = None
-        self.say(type="websocket.connect")
-        scope = {
-            "type": "websocket",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "scheme": "ws",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(b"host", b"gateway.test")],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 2),
-            "subprotocols": [],
-            "extensions": {"websocket.http.response": {}},
-        } | changes
-        self.task = asyncio.create_task(app(scope, self.incoming.get, self._send))
-
-    async def _send(self, message: Message) -> None:
-        if self.on_send is not None:
-            await self.on_send(message)
-        self.sent.append(message)
-        self.news.set()
-
-    def say(self, **message: Any) -> None:
-        self.incoming.put_nowait(message)
-
-    async def told(self, kind: str) -> Message:
-        """Wait for a message of this kind."""
-        async with asyncio.timeout(5):
-            while not any(message["type"] == kind for message in self.sent):
-                self.news.clear()
-                await self.news.wait()
-        return next(message for message in self.sent if message["type"] == kind)
-
-    async def over(self) -> None:
-        async with asyncio.timeout(5):
-            await self.task
 
 
 async def in_thread(look: Callable[[], Any]) -> Any:
@@ -113,7 +55,7 @@ async def test_a_server_need_not_pass_on_the_handshakes_own_fields(
     """Over HTTP/2 there are none (RFC 8441); the upstream gets a handshake of ours all the same."""
     upstream.on(PATH, echoing("Sec-WebSocket-Protocol: chat", "Set-Cookie: a=1"))
     async with serving(configuration) as app:
-        server = Server(app, http_version="2", scheme="wss")
+        server = Server(app, PATH, http_version="2", scheme="wss")
         accepted = await server.told("websocket.accept")
         assert accepted["subprotocol"] == "chat"
         assert accepted["headers"] == [(b"set-cookie", b"a=1")]
@@ -132,7 +74,7 @@ async def test_messages_may_leave_out_what_they_are_not(configuration: Path, ups
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
-        server = Server(app)
+        server = Server(app, PATH)
         await server.told("websocket.accept")
         server.say(type="websocket.receive", bytes=b"data")
         server.say(type="websocket.receive", text=None, bytes=b"more")
@@ -173,7 +115,7 @@ async def test_only_what_a_close_may_hold_is_passed_on(
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
-        server = Server(app)
+        server = Server(app, PATH)
         await server.told("websocket.accept")
         server.say(type="websocket.disconnect", **said)
         assert (await in_thread(far.frame)).closing == heard
@@ -189,7 +131,7 @@ async def test_who_left_before_anything_was_answered_cancels_it(
         for script in held:
             upstream.requests.clear()
             upstream.on(PATH, script)
-            server = Server(app)
+            server = Server(app, PATH)
             await in_thread(script.reached)
             await asyncio.sleep(0.05)
             server.say(type="websocket.disconnect", code=1006)
@@ -205,7 +147,7 @@ async def test_a_server_that_fails_to_send_has_lost_its_caller(
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
-        server = Server(app)
+        server = Server(app, PATH)
         await server.told("websocket.accept")
 
         async def lost(message: Message) -> None:
@@ -221,7 +163,7 @@ async def test_a_server_that_cancels_releases_the_upstream(configuration: Path, 
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
-        server = Server(app)
+        server = Server(app, PATH)
         await server.told("websocket.accept")
         server.task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -236,7 +178,7 @@ async def test_what_is_no_message_is_an_error_and_releases_the_upstream(
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
-        server = Server(app)
+        server = Server(app, PATH)
         await server.told("websocket.accept")
         server.say(type="websocket.receive", text="\udc80 is half a character")
         with pytest.raises(UnicodeEncodeError):
@@ -250,7 +192,7 @@ async def test_what_is_said_after_the_upstream_has_closed_goes_nowhere(
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
-        server = Server(app)
+        server = Server(app, PATH)
         await server.told("websocket.accept")
         blocked = asyncio.Event()
 
@@ -275,7 +217,7 @@ async def test_an_upstream_that_takes_nothing_for_long_is_given_up(
     far = FarEnd(reads=False)
     upstream.on(PATH, far)
     async with serving(configuration) as app:
-        server = Server(app)
+        server = Server(app, PATH)
         await server.told("websocket.accept")
         for _ in range(64):
             server.say(type="websocket.receive", bytes=b"x" * 1024 * 1024)
@@ -326,7 +268,7 @@ async def test_a_large_message_waits_for_its_turn(configuration: Path, upstream:
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
-        server = Server(app)
+        server = Server(app, PATH)
         await server.told("websocket.accept")
         gate = asyncio.Event()
 

@@ -1,21 +1,13 @@
-"""How the gateway itself ends a WebSocket: with a Close between two frames, never inside of one; when it stops, too."""
+"""How the gateway itself ends a WebSocket whose caller may not stay: with a Close between two frames, never in one."""
 
-import asyncio
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.support.configurations import changed
-from tests.support.gateways import Town, unhandled
-from tests.support.processes import Account, Face, Gateway
+from tests.support.processes import Account, Gateway
 from tests.support.raw import MiB, _Ended
-from tests.support.recording import Exchange, RecordingUpstream
+from tests.support.recording import RecordingUpstream
 from tests.support.waiting import eventually, within
 from tests.support.websockets import (
     BINARY,
@@ -25,10 +17,8 @@ from tests.support.websockets import (
     Frame,
     Socket,
     close,
-    echoing,
     encode,
-    handshake,
-    switching,
+    flooding,
     text,
 )
 
@@ -125,7 +115,7 @@ def test_a_frame_that_never_ends_is_not_waited_for_and_not_broken_into(
 def test_amid_a_flood_the_close_stands_between_two_frames(
     gateway: Gateway, upstream: RecordingUpstream, account: Account, _: int
 ) -> None:
-    upstream.on(PATH, _flooding)
+    upstream.on(PATH, flooding)
     with Socket(gateway, PATH, account.line) as socket:
         socket.frame()
         log_out(gateway, account)
@@ -163,7 +153,7 @@ def test_who_does_not_answer_is_not_waited_for(gateway: Gateway, upstream: Recor
 
 def test_who_reads_nothing_is_cut_off(gateway: Gateway, upstream: RecordingUpstream, account: Account) -> None:
     """The upstream is released at once; what the caller has not read by then, and more, it does not get."""
-    upstream.on(PATH, _flooding)
+    upstream.on(PATH, flooding)
     with Socket(gateway, PATH, account.line, receive_buffer=512 * 1024) as socket:
         time.sleep(0.5)
         log_out(gateway, account)
@@ -177,143 +167,7 @@ def test_who_reads_nothing_is_cut_off(gateway: Gateway, upstream: RecordingUpstr
         assert all(frame.opcode in (BINARY, CLOSE) for frame in decoder.feed(data))
 
 
-# ---- when the gateway stops
-
-
-@pytest.fixture
-def own(town: Town, face: Face, tmp_path: Path) -> Iterator[Callable[[], Gateway]]:
-    started: list[Gateway] = []
-
-    def start() -> Gateway:
-        started.append(Gateway(face, changed(town.configuration(tmp_path), server={"drain": "5s"}), tmp_path))
-        return started[-1].start()
-
-    yield start
-    for gateway in started:
-        gateway.kill()
-
-
-ANYBODY = "/sockets-of-anybody/goodbye"
-
-
-def test_a_gateway_that_stops_says_goodbye_to_all_and_ends_well(
-    own: Callable[[], Gateway], upstream: RecordingUpstream
-) -> None:
-    """1001, going away; uvicorn says 1012, service restart."""
-    gateway = own()
-    upstream.on(ANYBODY, echoing())
-    sockets = [Socket(gateway, ANYBODY) for _ in range(100)]
-    code = 1001 if gateway.face == "serve" else 1012
-    started = time.monotonic()
-    gateway.signal()
-    for socket in sockets:
-        assert socket.closed(within=2.0)[0] == code
-        socket.say(close(code))
-    for socket in sockets:
-        assert socket.ended()[1] == b""
-        socket.close()
-    ended = gateway.wait()
-    assert ended in ((0,) if gateway.face == "serve" else (0, -signal.SIGTERM))
-    assert time.monotonic() - started < 4.0
-    eventually(lambda: all(received.link.ended for received in upstream.requests))
-    assert not unhandled(gateway)
-
-
-def test_the_upstream_is_told_as_well(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
-    gateway = own()
-    far = FarEnd()
-    upstream.on(ANYBODY, far)
-    with Socket(gateway, ANYBODY):
-        gateway.signal()
-        assert far.frame().closing[0] == (1001 if gateway.face == "serve" else 1012)
-
-
-def test_a_handshake_on_its_way_is_finished_and_then_told(
-    own: Callable[[], Gateway], upstream: RecordingUpstream
-) -> None:
-    """Else it would begin after everybody had been told, and last as long as the drain."""
-    gateway = own()
-    released = threading.Event()
-
-    async def slowly(exchange: Exchange) -> None:
-        while not released.is_set():
-            await asyncio.sleep(0.01)
-        await echoing()(exchange)
-
-    upstream.on(ANYBODY, slowly)
-    with gateway.caller() as caller:
-        caller.send(handshake(ANYBODY))
-        upstream.arrived()
-        gateway.signal()
-        time.sleep(0.3)
-        released.set()
-        if gateway.face == "serve":
-            assert caller.receive().status == 101
-            assert caller.ended()[1].startswith(b"\x88\x19\x03\xe9the gateway")
-            with within(2.0):
-                assert gateway.wait() == 0
-        else:  # uvicorn answers 500 itself
-            caller.ended()
-            gateway.wait()
-
-
-def test_nobody_keeps_it_from_ending(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
-    """Ends that do not answer, that are in the middle of a frame, and one that reads nothing at all."""
-    gateway = own()
-    upstream.on(ANYBODY, FarEnd())
-    upstream.on(ANYBODY + "/flood", _flooding)
-    deaf, amid = Socket(gateway, ANYBODY), Socket(gateway, ANYBODY)
-    amid.send(encode(Frame(BINARY, b"x" * 1000), masked=True)[:600])
-    standing = Socket(gateway, ANYBODY + "/flood", receive_buffer=512 * 1024)
-    time.sleep(0.3)
-    gateway.signal()
-    if gateway.face == "serve":
-        with within(4.0):
-            assert gateway.wait() == 0
-    else:  # uvicorn waits for what has not been read for as long as it takes
-        time.sleep(0.5)
-        standing.close()
-        gateway.wait()
-    for socket in (deaf, amid, standing):
-        socket.close()
-
-
-# ---- when the configuration changes
-
-
-def test_websockets_outlive_a_reload_and_are_looked_after_as_before(
-    town: Town, upstream: RecordingUpstream, tmp_path: Path
-) -> None:
-    configuration = town.configuration(tmp_path)
-    gateway = Gateway("serve", configuration, tmp_path).start()
-    try:
-        upstream.on(PATH, echoing())
-        account = gateway.newcomer()
-        with Socket(gateway, PATH, account.line) as socket:
-            socket.say(text("before")).frame()
-            configuration["routes"].append({"path": "/added", "auth": "none", "upstream": "web"})
-            configuration["routes"] = [route for route in configuration["routes"] if route["path"] != "/sockets/**"]
-            gateway.config.write_text(yaml.safe_dump(configuration))
-            gateway.signal(signal.SIGHUP)
-            eventually(lambda: gateway.get("/added").status == 200)
-            assert gateway.ask(handshake(PATH, account.line)).status == 404
-            assert socket.say(text("after")).frame().payload == b"after"
-            log_out(gateway, account)
-            assert socket.closed(within=1.0) == REVOKED
-    finally:
-        gateway.kill()
-
-
 # ---- inside
-
-
-async def _flooding(exchange: Exchange) -> None:
-    """Frames of many sizes without end."""
-    await exchange.send(switching(exchange.request))
-    frames = [encode(Frame(BINARY, bytes((size % 251,)) * size)) for size in (1, 125, 126, 4000, 65535, 65536, 200_000)]
-    while True:
-        await exchange.send(b"".join(frames))
-        await asyncio.sleep(0.01)  # enough to be amid frames at any moment, and the test keeps up with it
 
 
 def _read_until(socket: Socket, count: int) -> bytes:
