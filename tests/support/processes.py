@@ -29,6 +29,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 _UVICORN = ["-m", "uvicorn", "--factory", "gateway.app:create_app_from_environment", "--http", "httptools"]
 _UVICORN += ["--loop", "uvloop", "--no-access-log", "--no-proxy-headers", "--no-server-header", "--no-date-header"]
+_UVICORN += ["--log-level", "warning"]  # at `info` it logs the query of WebSocket handshakes, and tokens may sit there
 _numbers = count(1)
 
 
