@@ -6,6 +6,7 @@ that does not destroy the answer on its way.
 """
 
 import asyncio
+import select
 from abc import ABC, abstractmethod
 from time import monotonic
 from typing import Any, Final, cast
@@ -17,7 +18,6 @@ from gateway.proxy.tunnel import Tunnel
 from gateway.runtime import Runtime
 from gateway.server.answer import Answer, reset_on_close
 from gateway.server.heads import HeadReader
-from gateway.ticking import PERIOD
 from gateway.wire.fields import RequestFields
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
@@ -134,7 +134,7 @@ class CallerConnection(asyncio.Protocol, ABC):
         if self._tunnel is not None:
             self._tunnel.close(GOING_AWAY, "the gateway is stopping")
         elif self._phase == HEAD and not self._heads.begun:
-            self._deadline = self.runtime.ticker.now + PERIOD
+            self._deadline = self.runtime.ticker.after(0)
 
     # ---- WebSocket
 
@@ -288,8 +288,16 @@ class CallerConnection(asyncio.Protocol, ABC):
             self._answer.refuse(
                 Refusal("request_timeout", "the body paused too long", detail="The request body came too slowly")
             )
+        elif self._phase == HEAD and self._has_unread():
+            self._deadline = self.runtime.ticker.after(0)
         else:
             self.transport.close()
+
+    def _has_unread(self) -> bool:
+        """Whether something has come that the loop has not read yet: a busy loop looks at the time first."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _check_taking(self, now: float) -> None:
         """Give up on a caller that takes nothing of what is sent to it, be it little or much, and also when all that is

@@ -25,10 +25,10 @@ from gateway.operations.events import event
 from gateway.policy.loading import Configuration
 from gateway.reloading import Reloader, merged
 from gateway.runtime import Runtime
+from gateway.server.listening import BACKLOG, address_of, last_in, listen, shut_out
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.supervisor import Calls, supervise
 
-_BACKLOG: Final = 2048
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _FILES: Final = 256  # descriptors beside those of connections: stores, logs, the loop
 
@@ -46,8 +46,8 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
     could not start. Raises CannotStart and ConfigurationError.
     """
     server = configuration.settings.server
-    listener = _listen(server.host, server.port)
-    address = _address(listener, server.host)
+    listener = listen(server.host, server.port)
+    address = address_of(listener, server.host)
     _allow_files(server.max_connections)
     with listener, _signals_held_back():
         if server.workers == 1:
@@ -56,6 +56,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         parent = os.getpid()
 
         def stopping() -> float:
+            shut_out(listener)
             listener.close()  # as long as one process has it open callers would be let in, to wait for nobody
             return current.configuration.settings.server.drain
 
@@ -125,32 +126,6 @@ def _allow_files(connections: int) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(_BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise CannotStart(
-            f"cannot listen on {host} port {port}: {error.strerror or error} "
-            "(choose another with --host and --port, or with server.host and server.port)"
-        ) from None
-    listener.setblocking(False)
-    return listener
-
-
-def _address(listener: socket.socket, host: str) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-
-
 class GatewayServer(uvicorn.Server):
     """One process that serves. `finished`: whether everything that ran was finished when it stopped.
 
@@ -182,7 +157,7 @@ class GatewayServer(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
             )
         )
 
@@ -205,11 +180,26 @@ class GatewayServer(uvicorn.Server):
         self._runtime.readiness.phase = "draining"
         drain: Any = self._runtime.server.drain  # uvicorn says whole seconds, and takes others
         self.config.timeout_graceful_shutdown = drain
-        await super().shutdown(sockets)
+        await self._close_doors(sockets or [])
+        await super().shutdown()
         for connection in self._open_connections():
             self.finished = False
             connection.transport.abort()
         await self._stack.aclose()
+
+    async def _close_doors(self, sockets: list[socket.socket]) -> None:
+        """Stop listening, but let in whoever stands before the door."""
+        doors = [door.dup() for door in sockets]
+        if self._parent is None:  # else the others may go on, and the parent does this when all of them end
+            for door in doors:
+                shut_out(door)
+        for server in self.servers:
+            server.close()
+        assert self._runtime is not None
+        make = partial(GatewayProtocol, self._runtime, self.config, self.server_state, {})
+        for door in doors:
+            for one in last_in(door):
+                await self._runtime.loop.connect_accepted_socket(make, one)
 
     def _tick(self, now: float) -> None:
         for connection in self._open_connections():
