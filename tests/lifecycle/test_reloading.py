@@ -17,8 +17,10 @@ from tests.support.fleet import OK, Fleet, Served
 from tests.support.load import Load
 from tests.support.processes import Gateway
 from tests.support.raw import NoAnswer
+from tests.support.recording import RecordingUpstream
 from tests.support.small import Start, metric
 from tests.support.waiting import eventually, within
+from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import request
 
 GET = request("/web/x")
@@ -157,6 +159,18 @@ def test_event_streams_and_large_bodies_survive(start: Start, fleet: Fleet) -> N
         assert total == size
 
 
+def test_websockets_survive_though_their_route_and_upstream_are_gone(start: Start, upstream: RecordingUpstream) -> None:
+    upstream.on("/sockets/x", echoing())
+    route = {"path": "/sockets/**", "auth": "none", "websocket": True, "upstream": "web"}
+    gateway = start({"web": upstream.url}, routes=[route])
+    with Socket(gateway, "/sockets/x") as socket:
+        assert socket.say(text("before")).message() == b"before"
+        reload(gateway, configuration_of(gateway) | {"upstreams": {}, "routes": []})
+        time.sleep(0.6)
+        assert socket.say(text("after")).message() == b"after"
+        assert gateway.get("/sockets/x").refused() == (404, "no_route")
+
+
 def test_the_pools_of_removed_upstreams_are_emptied(start: Start, fleet: Fleet) -> None:
     gateway = start({"web": fleet["a"].url, "other": fleet["b"].url})
     for path in ("/web/x", "/other/x"):
@@ -219,9 +233,9 @@ def test_a_broken_file_changes_nothing_and_every_problem_is_told(start: Start, f
 def test_what_is_no_configuration_at_all_changes_nothing(start: Start, fleet: Fleet) -> None:
     gateway = start({"web": fleet.urls})
     good = configuration_of(gateway)
-    for text in ("server: [", "", "- 1", "\x00", "a: &a [*a]", "routes: 7"):
-        assert REFUSED in reload(gateway, text), text
-        assert gateway.get("/web/x").status == 200, text
+    for given in ("server: [", "", "- 1", "\x00", "a: &a [*a]", "routes: 7"):
+        assert REFUSED in reload(gateway, given), given
+        assert gateway.get("/web/x").status == 200, given
     assert IN_FORCE in reload(gateway, good)
 
 
