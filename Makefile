@@ -80,9 +80,9 @@ lock: $(VENV)/.created
 	@$(PIP) install uv
 	$(RESOLVE) pyproject.toml --output-file requirements.lock
 	printf 'hatchling\neditables\nsetuptools\n' | $(RESOLVE) --output-file requirements-build.lock -
-	$(RESOLVE) pyproject.toml --group test --group lint --constraints requirements.lock --output-file requirements-dev.lock
+	$(RESOLVE) pyproject.toml --extra tracing --group test --group lint --constraints requirements.lock --output-file requirements-dev.lock
 	printf 'autobahntestsuite\n' | $(RESOLVE) --no-deps --output-file requirements-autobahn.lock -
-	$(RESOLVE) pyproject.toml --group test --group bench --constraints requirements-dev.lock --output-file requirements-bench.lock
+	$(RESOLVE) pyproject.toml --extra tracing --group test --group bench --constraints requirements-dev.lock --output-file requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
