@@ -18,8 +18,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
 from gateway.accounts.endpoints import account_endpoints
+from gateway.accounts.own_sessions import OwnSessions
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
+from gateway.accounts.session_endpoints import session_endpoints
 from gateway.admission import Admission
 from gateway.asgi.middleware import GateMiddleware
 from gateway.errors import Refusal, StorageUnavailable
@@ -106,7 +108,9 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
             loop=loop,
         )
         accounts = _accounts(stores, tokens, settings, stack)
-        _serve_own(app, configuration, {**account_endpoints(accounts), **_operations(runtime, settings, keys)})
+        own_sessions = OwnSessions(stores.sessions, stores.feed)
+        handlers = {**account_endpoints(accounts), **session_endpoints(own_sessions)}
+        _serve_own(app, configuration, {**handlers, **_operations(runtime, settings, keys)})
         ticker.listen(observer.tick)
         ticker.start()
         stack.callback(lambda: runtime.proxy.close())

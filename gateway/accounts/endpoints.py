@@ -1,26 +1,17 @@
 """The HTTP face of the account service: from a request to a call, from a value to an answer."""
 
-from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.accounts.bodies import Login, LoginForm, PasswordChange, Refresh, Registration, accept
 from gateway.accounts.reading import FORM, JSON, form_fields, json_object, media_type, read_body
+from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, rfc3339, signed_in
 from gateway.accounts.service import Accounts, TokenPair
-from gateway.admission import Admission
-from gateway.errors import Refusal, StorageUnavailable
-from gateway.identity.accounts import Origin
-from gateway.identity.principals import Principal
-from gateway.identity.records import Claims
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 # What OAuth 2 clients send along with the password grant (RFC 6749 4.3.2, 2.3.1), which means nothing here.
 _OAUTH_FIELDS: Final = ("grant_type", "scope", "client_id", "client_secret")
-_MAX_USER_AGENT: Final = 256
 
 
 class AccountEndpoints:
@@ -32,8 +23,8 @@ class AccountEndpoints:
     async def register(self, request: Request) -> Response:
         """POST /register"""
         self._accounts.require_open_registration()
-        body = accept(Registration, await _json(request), self._accounts.settings)
-        return _tokens(await self._accounts.register(body.email, body.password, _origin(request)), 201)
+        body = accept(Registration, await json_body(request), self._accounts.settings)
+        return _tokens(await self._accounts.register(body.email, body.password, origin_of(request)), 201)
 
     async def login(self, request: Request) -> Response:
         """POST /login"""
@@ -46,26 +37,26 @@ class AccountEndpoints:
             meant = {name: value for name, value in fields.items() if name not in _OAUTH_FIELDS}
             form = accept(LoginForm, meant, settings)
             email, password = form.username, form.password
-        return _tokens(await self._accounts.login(email, password, _origin(request)), 200)
+        return _tokens(await self._accounts.login(email, password, origin_of(request)), 200)
 
     async def refresh(self, request: Request) -> Response:
         """POST /refresh"""
-        body = accept(Refresh, await _json(request), self._accounts.settings)
-        return _tokens(await self._accounts.refresh(body.refresh_token, _origin(request)), 200)
+        body = accept(Refresh, await json_body(request), self._accounts.settings)
+        return _tokens(await self._accounts.refresh(body.refresh_token, origin_of(request)), 200)
 
     async def logout(self, request: Request) -> Response:
         """POST /logout"""
-        await self._accounts.logout(_signed_in(request)[1], _origin(request))
+        await self._accounts.logout(signed_in(request)[1], origin_of(request))
         return Response(status_code=204)
 
     async def logout_all(self, request: Request) -> Response:
         """POST /logout-all"""
-        await self._accounts.logout_all(_signed_in(request)[1], _origin(request))
+        await self._accounts.logout_all(signed_in(request)[1], origin_of(request))
         return Response(status_code=204)
 
     async def me(self, request: Request) -> Response:
         """GET /me: the caller's own roles, without those they imply; no date for somebody whose account is elsewhere"""
-        principal, claims = _signed_in(request)
+        principal, claims = signed_in(request)
         created_at = principal.record.created_at if claims.roles is None else None
         return JSONResponse(
             {
@@ -73,15 +64,17 @@ class AccountEndpoints:
                 "email": principal.email,
                 "is_active": principal.is_active,
                 "roles": sorted(principal.own_roles),
-                "created_at": None if created_at is None else _rfc3339(created_at),
+                "created_at": None if created_at is None else rfc3339(created_at),
             }
         )
 
     async def password(self, request: Request) -> Response:
         """POST /password"""
-        _, claims = _signed_in(request)
-        body = accept(PasswordChange, await _json(request), self._accounts.settings)
-        await self._accounts.change_password(claims, body.current_password, body.new_password, origin=_origin(request))
+        _, claims = signed_in(request)
+        body = accept(PasswordChange, await json_body(request), self._accounts.settings)
+        await self._accounts.change_password(
+            claims, body.current_password, body.new_password, origin=origin_of(request)
+        )
         return Response(status_code=204)
 
 
@@ -98,40 +91,7 @@ def account_endpoints(accounts: Accounts) -> dict[str, Endpoint]:
         "accounts.me": endpoints.me,
         "accounts.password": endpoints.password,
     }
-    return {name: _refusing(handler) for name, handler in handlers.items()}
-
-
-def _refusing(handler: Endpoint) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except StorageUnavailable as error:
-            raise Refusal("storage_unavailable", str(error), retry_after=1) from error
-
-    return endpoint
-
-
-def _admission(request: Request) -> Admission:
-    admission: Admission = request.scope["gateway.admission"]
-    return admission
-
-
-def _signed_in(request: Request) -> tuple[Principal, Claims]:
-    admission = _admission(request)
-    assert admission.principal is not None and admission.claims is not None, "the route requires a user"
-    return admission.principal, admission.claims
-
-
-def _origin(request: Request) -> Origin:
-    head = _admission(request).request
-    agent = request.headers.get("user-agent", "")[:_MAX_USER_AGENT]
-    # PostgreSQL takes no NUL, and no log should have to take the other control characters.
-    return Origin(head.client, "".join(filter(str.isprintable, agent)), head.request_id.decode("ascii"))
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    media_type(request, JSON)
-    return json_object(await read_body(request))
+    return {name: refusing(handler) for name, handler in handlers.items()}
 
 
 def _tokens(pair: TokenPair, status: int) -> Response:
@@ -144,7 +104,3 @@ def _tokens(pair: TokenPair, status: int) -> Response:
         },
         status_code=status,
     )
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from gateway.accounts.announcing import Announcer
 from gateway.accounts.emails import EmailAddress
+from gateway.accounts.holders import account_holder
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.errors import Refusal
 from gateway.identity.accounts import (
@@ -122,21 +123,21 @@ class Accounts:
         return self._issue(rotated.record, rotated.session_id, rotated.successor)
 
     async def logout(self, claims: Claims, origin: Origin) -> None:
-        """End the caller's session. Raises `forbidden` for those of other issuers, who have none here."""
-        actor = _owner(claims, origin)
+        """End the caller's session. Raises `forbidden` like account_holder."""
+        actor = account_holder(claims, origin)
         await self._announcer.changed(self._sessions.end(claims.subject, claims.session, reason="logout", by=actor))
 
     async def logout_all(self, claims: Claims, origin: Origin) -> None:
-        """End every session of the caller. Raises `forbidden` for those of other issuers."""
-        actor = _owner(claims, origin)
+        """End every session of the caller. Raises `forbidden` like account_holder."""
+        actor = account_holder(claims, origin)
         await self._announcer.changed(self._sessions.end_all(claims.subject, reason="logout-all", by=actor))
 
     async def change_password(self, claims: Claims, current: Password | None, new: Password, *, origin: Origin) -> None:
         """Replace the caller's password; every other session of theirs ends.
 
-        Raises `invalid_credentials` where the current one is wrong, `forbidden` for those of other issuers.
+        Raises `invalid_credentials` where the current one is wrong, `forbidden` like account_holder.
         """
-        actor = _owner(claims, origin)
+        actor = account_holder(claims, origin)
         found = await self._users.credentials_of(claims.subject)
         if found is None or not await self._passwords.matches(current, found.password_hash):
             raise _wrong_password()
@@ -173,13 +174,6 @@ class Accounts:
         roles = self._hierarchy.expand(record.roles)
         issued = self._tokens.issue(user_id=record.id, session_id=session_id, roles=roles)
         return TokenPair(issued.token, issued.expires_in, refresh)
-
-
-def _owner(claims: Claims, origin: Origin) -> Actor:
-    """The caller as the owner of a local account. Another issuer's subjects have a password and sessions there."""
-    if claims.roles is not None:
-        raise Refusal("forbidden", "the account is another issuer's")
-    return Actor(claims.subject, origin)
 
 
 def _wrong_password() -> Refusal:

@@ -65,6 +65,18 @@ class NewSession:
     origin: Origin
 
 
+class LivingSession(NamedTuple):
+    """A session that has not ended. It was last used when it was opened or last refreshed; `address` and `user_agent`
+    are from then. `expires_at` is when its refresh token ends."""
+
+    id: str
+    created_at: datetime
+    used_at: datetime
+    expires_at: datetime
+    address: str
+    user_agent: str
+
+
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """A refresh token that is presented. `grace` is in seconds; the dates are those of the session afterwards."""
@@ -166,3 +178,9 @@ class SessionStore(Protocol):
 
     async def end_all(self, user_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End every session of a user; None when the user is gone."""
+
+    async def living(self, user_id: str) -> tuple[LivingSession, ...]:
+        """The sessions of a user, the one used last first; their number is bounded."""
+
+    async def end_living(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
+        """End a session that `living` names; None, and nothing done, where it is not one of those."""

@@ -5,9 +5,9 @@ import time
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from gateway.identity.accounts import Actor, NewSession, Reused, Rotated, Rotation
+from gateway.identity.accounts import Actor, LivingSession, NewSession, Reused, Rotated, Rotation
 from gateway.identity.records import UserRecord
 from gateway.identity.refresh import SEED_BYTES, RefreshToken
 from gateway.storage.audit import Change, write_audit
@@ -38,6 +38,16 @@ _PRESENTED: Final = (
         and_(refresh_tokens.c.session_id == sessions.c.id, refresh_tokens.c.digest == bindparam("digest")),
     )
     .where(sessions.c.family == bindparam("family"))
+)
+
+
+_LISTED: Final = (
+    sessions.c.id,
+    sessions.c.created_at,
+    sessions.c.used_at,
+    sessions.c.expires_at,
+    sessions.c.address,
+    sessions.c.user_agent,
 )
 
 
@@ -104,27 +114,52 @@ class Sessions:
 
     async def end(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End one session of a user."""
-        return await self._end(user_id, session_id, reason=reason, by=by)
+        return await self._end(user_id, sessions.c.id == session_id, reason=reason, by=by)
 
     async def end_all(self, user_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End every session of a user."""
         return await self._end(user_id, None, reason=reason, by=by)
 
-    async def _end(self, user_id: str, session_id: str | None, *, reason: str, by: Actor) -> UserRecord | None:
+    async def living(self, user_id: str) -> tuple[LivingSession, ...]:
+        """The sessions of a user, the one used last first."""
+        order = (sessions.c.used_at.desc(), sessions.c.created_at.desc(), sessions.c.id)
+        which = and_(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None), _lives(instant(self._clock)))
+        listing = select(*_LISTED).where(which).order_by(*order).limit(MAX_LIVING)
+        rows = await self._database.read(lambda connection: connection.execute(listing).all())
+        return tuple(LivingSession(*row) for row in rows)
+
+    async def end_living(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
+        """End a session that `living` names."""
+        which = and_(sessions.c.id == session_id, _lives(instant(self._clock)))
+        return await self._end(user_id, which, reason=reason, by=by, must_live=True)
+
+    async def _end(
+        self,
+        user_id: str,
+        which: ColumnElement[bool] | None,
+        *,
+        reason: str,
+        by: Actor,
+        must_live: bool = False,
+    ) -> UserRecord | None:
         now = instant(self._clock)
 
         def work(connection: Connection) -> UserRecord | None:
             if lock_user(connection, user_id) is None:
                 return None
-            which = None if session_id is None else sessions.c.id == session_id
             ended = end_sessions(connection, user_id, now, reason=reason, condition=which)
             if not ended:
-                return record_by_id(connection, user_id, now)
+                return None if must_live else record_by_id(connection, user_id, now)
             change = Change("sessions.ended", user_id, after={"reason": reason, "sessions_ended": ended})
             write_audit(connection, change, by=by, at=now)
             return changed(connection, user_id, now)
 
         return await self._database.write(work)
+
+
+def _lives(now: datetime) -> ColumnElement[bool]:
+    """Something of the session is good for something: its refresh token, or an access token that is out."""
+    return or_(sessions.c.expires_at > now, sessions.c.access_until > now)
 
 
 def _still_counts(found: _Found, grace: float, now: datetime) -> bool:

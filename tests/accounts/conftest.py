@@ -1,10 +1,13 @@
 """Accounts are tested on both databases."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.storage.database import Database
+from tests.accounts.application import application
 from tests.accounts.rig import Rig, make_rig
 from tests.support.databases import (
     Clock,
@@ -24,3 +27,10 @@ def rig(database: Database, clock: Clock) -> Iterator[Rig]:
     made = make_rig(database, clock)
     yield made
     made.close()
+
+
+@pytest.fixture
+async def client(database: Database, prepared_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """The application over the database that the fixture `database` has opened as well."""
+    async with application(tmp_path, prepared_url) as made:
+        yield made

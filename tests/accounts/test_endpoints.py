@@ -3,77 +3,18 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 from sqlalchemy import select
 
-from gateway.app import create_app
-from gateway.policy.loading import load_configuration
 from gateway.storage import schema
 from gateway.storage.database import Database
 from gateway.storage.tables import audit, metadata, sessions
-
-PASSWORD = "correct horse battery"
-ANN = {"email": "ann@example.com", "password": PASSWORD}
-
-
-@asynccontextmanager
-async def application(folder: Path, database_url: str, **accounts: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """The application over this database, and a client that talks to it without a socket."""
-    content = {
-        "storage": {"database": database_url},
-        "accounts": {"password": {"bcrypt_rounds": 4}} | accounts,
-        "tokens": {"keys": [{"kid": "k1", "algorithm": "HS256", "secret": "0123456789abcdef" * 2}]},
-        "upstreams": {"web": "http://127.0.0.1:9"},
-        "routes": [{"path": "/api/**", "upstream": "web"}],
-        "observability": {"access_log": "off"},
-    }
-    file = folder / "gateway.yaml"
-    file.write_text(yaml.safe_dump(content))
-    app = create_app(load_configuration(file, {}))
-    transport = httpx.ASGITransport(app, client=("192.0.2.7", 4711))
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://g") as client:
-        yield client
-
-
-@pytest.fixture
-async def client(database: Database, prepared_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """The application over the database that the fixture `database` has opened as well."""
-    async with application(tmp_path, prepared_url) as made:
-        yield made
-
-
-def bearer(tokens: dict[str, Any]) -> dict[str, str]:
-    return {"Authorization": f"Bearer {tokens['access_token']}"}
-
-
-async def register(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
-    answer = await client.post("/auth/register", json=ANN | changes)
-    assert answer.status_code == 201, answer.text
-    tokens: dict[str, Any] = answer.json()
-    return tokens
-
-
-def problem(answer: httpx.Response) -> tuple[int, str]:
-    """Status and code of a refusal, which must be of the right form."""
-    body = answer.json()
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["cache-control"] == "no-store"
-    assert body["status"] == answer.status_code
-    return answer.status_code, body["code"]
-
-
-def fields(answer: httpx.Response) -> dict[str, str]:
-    """What a 422 says of each field."""
-    assert problem(answer) == (422, "invalid_fields"), answer.text
-    return {error["field"]: error["message"] for error in answer.json()["errors"]}
+from tests.accounts.application import ANN, PASSWORD, application, bearer, fields, problem, register
 
 
 def _json(body: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.journeys.conftest import USER_TTL
 from tests.journeys.deployments import Deployment, Replicated
-from tests.support.forging import Forge
+from tests.support.forging import Forge, claims_of
 from tests.support.gateways import Town
 from tests.support.processes import Account, Face
 from tests.support.raw import Caller
@@ -50,6 +50,13 @@ def _from_another_session(path: str, **body: str) -> Change:
     return change
 
 
+def _removed(deployment: Deployment, account: Account) -> float:
+    other = deployment.second.login(account.email)
+    path = f"/auth/sessions/{claims_of(account.token)['sid']}"
+    assert deployment.second.ask(request(path, method="DELETE", fields=[other.line])).status == 204
+    return time.monotonic()
+
+
 def _command(*words: str, input: str | None = None) -> Change:
     def change(deployment: Deployment, account: Account) -> float:
         command = [account.email if word == "EMAIL" else word for word in words]
@@ -62,6 +69,7 @@ PASSWORD = "another good password"
 WAYS: dict[str, tuple[Change, str]] = {
     "logout": (_post("/auth/logout"), "token_revoked"),
     "logout everywhere": (_from_another_session("/auth/logout-all"), "token_revoked"),
+    "session removed": (_removed, "token_revoked"),
     "another password": (
         _from_another_session("/auth/password", current_password="correct horse battery", new_password=PASSWORD),
         "token_revoked",

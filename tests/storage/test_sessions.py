@@ -302,6 +302,60 @@ async def test_a_session_whose_access_tokens_expired_can_still_be_ended(
     assert await rotate(opened.token) is None
 
 
+# ---- those that live
+
+
+async def test_the_living_sessions_are_listed_the_one_used_last_first(
+    sessions: Sessions, users: Users, ann: UserRecord, clock: Clock, rotate: Rotations
+) -> None:
+    bob = await create(users, "bob@example.com")
+    await sessions.open(bob.id, new_session(clock), verified="hash")
+    several = [new_session(clock) for _ in range(4)]
+    for session in several:
+        clock.now += 1
+        await sessions.open(ann.id, session, verified="hash")
+    began = clock.instant - timedelta(seconds=3)
+    clock.now += 1
+    await rotate(several[0].token)
+    await sessions.end(ann.id, several[2].id, reason="logout", by=Actor(ann.id))
+    listed = await sessions.living(ann.id)
+    assert [one.id for one in listed] == [several[0].id, several[3].id, several[1].id]
+    expires = clock.instant + timedelta(seconds=1000)
+    assert listed[0] == (several[0].id, began, clock.instant, expires, "192.0.2.9", "later")
+    assert await sessions.living("nobody") == ()
+
+
+async def test_a_session_lives_for_as_long_as_anything_of_it_is_good(
+    sessions: Sessions, ann: UserRecord, clock: Clock
+) -> None:
+    """Of one that cannot be refreshed any more an access token may still be out, and it can still be ended."""
+    short, long = new_session(clock, ttl=10, access=100), new_session(clock, ttl=200, access=100)
+    for session in (short, long):
+        await sessions.open(ann.id, session, verified="hash")
+    clock.now += 50
+    assert {one.id for one in await sessions.living(ann.id)} == {short.id, long.id}
+    clock.now += 50
+    assert {one.id for one in await sessions.living(ann.id)} == {long.id}
+    assert await sessions.end_living(ann.id, short.id, reason="removed", by=Actor(ann.id)) is None
+    clock.now += 100
+    assert await sessions.living(ann.id) == ()
+
+
+async def test_a_listed_session_is_ended_once_and_only_by_its_owner(
+    sessions: Sessions, users: Users, ann: UserRecord, opened: NewSession, rotate: Rotations, database: Database
+) -> None:
+    bob = await create(users, "bob@example.com")
+    assert await sessions.end_living(bob.id, opened.id, reason="removed", by=Actor(bob.id)) is None
+    assert await users.user(ann.id) == ann
+    record = await sessions.end_living(ann.id, opened.id, reason="removed", by=Actor(ann.id))
+    assert record is not None and record.ended_sessions == {opened.id} and record.version == ann.version + 1
+    assert await sessions.end_living(ann.id, opened.id, reason="removed", by=Actor(ann.id)) is None
+    assert await users.user(ann.id) == record
+    assert await rotate(opened.token) is None
+    rows = await database.read(lambda c: c.execute(select(audit.c.after).where(audit.c.subject == ann.id)).all())
+    assert [row.after for row in rows if "reason" in row.after] == [{"reason": "removed", "sessions_ended": 1}]
+
+
 async def test_logins_refreshes_and_ends_at_once_neither_block_each_other_nor_lose_anything(
     sessions: Sessions, users: Users, ann: UserRecord, clock: Clock, rotate: Rotations
 ) -> None:

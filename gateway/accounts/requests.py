@@ -1,0 +1,62 @@
+"""What every endpoint about accounts takes out of its request, and how its answers write what they say."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.accounts.reading import JSON, json_object, media_type, read_body
+from gateway.admission import Admission
+from gateway.errors import Refusal, StorageUnavailable
+from gateway.identity.accounts import Origin
+from gateway.identity.principals import Principal
+from gateway.identity.records import Claims
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_MAX_USER_AGENT: Final = 256
+
+
+def refusing(handler: Endpoint) -> Endpoint:
+    """The handler as the application runs it: a store that is out is a refusal like any other."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except StorageUnavailable as error:
+            raise Refusal("storage_unavailable", str(error), retry_after=1) from error
+
+    return endpoint
+
+
+def signed_in(request: Request) -> tuple[Principal, Claims]:
+    """Who calls, where the route requires somebody."""
+    admission = _admission(request)
+    assert admission.principal is not None and admission.claims is not None, "the route requires a user"
+    return admission.principal, admission.claims
+
+
+def origin_of(request: Request) -> Origin:
+    """Where a request came from, as it is written down."""
+    head = _admission(request).request
+    agent = request.headers.get("user-agent", "")[:_MAX_USER_AGENT]
+    # PostgreSQL takes no NUL, and no log should have to take the other control characters.
+    return Origin(head.client, "".join(filter(str.isprintable, agent)), head.request_id.decode("ascii"))
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """The members of the JSON object in the body. Raises Refusal for anything else."""
+    media_type(request, JSON)
+    return json_object(await read_body(request))
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment, to the millisecond (RFC 3339)."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _admission(request: Request) -> Admission:
+    admission: Admission = request.scope["gateway.admission"]
+    return admission

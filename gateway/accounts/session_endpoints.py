@@ -1,0 +1,39 @@
+"""The HTTP face of one's own sessions."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.accounts.own_sessions import OwnSessions
+from gateway.accounts.requests import Endpoint, origin_of, refusing, rfc3339, signed_in
+from gateway.identity.accounts import LivingSession
+
+
+def session_endpoints(sessions: OwnSessions) -> dict[str, Endpoint]:
+    """The handlers, by name. Each finds its Admission in the scope and raises Refusal, nothing else."""
+
+    async def list_(request: Request) -> Response:
+        """GET /sessions: never more than one account may have, so there are no pages"""
+        _, claims = signed_in(request)
+        listed = await sessions.list(claims, origin_of(request))
+        return JSONResponse({"sessions": [_shown(session, current=claims.session) for session in listed]})
+
+    async def end(request: Request) -> Response:
+        """DELETE /sessions/{id}"""
+        await sessions.end(signed_in(request)[1], request.path_params["id"], origin_of(request))
+        return Response(status_code=204)
+
+    return {"accounts.sessions.list": refusing(list_), "accounts.sessions.end": refusing(end)}
+
+
+def _shown(session: LivingSession, *, current: str) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "created_at": rfc3339(session.created_at),
+        "last_used_at": rfc3339(session.used_at),
+        "expires_at": rfc3339(session.expires_at),
+        "address": session.address,
+        "user_agent": session.user_agent,
+        "is_current": session.id == current,
+    }
