@@ -42,6 +42,7 @@ from gateway.runtime import Runtime, RuntimeHolder
 from gateway.settings.model import Settings
 from gateway.stores import Stores, open_stores
 from gateway.ticking import Ticker
+from gateway.verifying import Verifier
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 
@@ -98,6 +99,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
                 limits=Limits(policy.routes, shared=stores.buckets),
                 relaxed=settings.server.paths == "relaxed",
             ),
+            verifier=Verifier(_own_header_names(settings)),
             proxy=proxy,
             own=app,
             observer=observer,
@@ -132,11 +134,11 @@ def _accounts(stores: Stores, tokens: Tokens, settings: Settings, stack: AsyncEx
     )
 
 
-def _own_header_names(settings: Settings) -> list[str]:
+def _own_header_names(settings: Settings) -> tuple[str, ...]:
     """The headers that only the gateway may set: identity, and the assertion where there is one."""
     headers, assertion = settings.identity.headers, settings.identity.assertion
     names = [headers.id, headers.email, headers.roles, assertion.header if assertion is not None else None]
-    return [name for name in names if name is not None]
+    return tuple(name for name in names if name is not None)
 
 
 def _report_failures(loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> None:

@@ -13,6 +13,7 @@ from gateway.operations.observer import Observer
 from gateway.proxy.proxy import Proxy
 from gateway.settings.model import ServerSettings
 from gateway.ticking import Ticker
+from gateway.verifying import Verifier
 from gateway.watch import Watch
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules, RequestFields
@@ -33,6 +34,7 @@ class Runtime:
 
     server: ServerSettings
     gate: Gate
+    verifier: Verifier
     proxy: Proxy
     own: ASGIApp
     observer: Observer

@@ -15,8 +15,10 @@ from gateway.asgi.request import AsgiRequest, request_head, unreadable
 from gateway.errors import Refusal
 from gateway.gate import Decision
 from gateway.own_scope import own_scope
+from gateway.policy.own import VERIFY
 from gateway.responses import NO_STORE
 from gateway.runtime import Runtime, RuntimeHolder
+from gateway.verifying import Verdict
 
 if TYPE_CHECKING:
     from gateway.asgi.websocket import AsgiWebSocket
@@ -57,6 +59,8 @@ class GateMiddleware:
             await answer.send_refusal(decision, send)
         elif isinstance(decision, Answered):
             await answer.give(decision, send)
+        elif decision.route.endpoint == VERIFY:
+            await answer.tell(await _verdict(runtime, decision), send)
         elif decision.route.upstream is None:
             await self._own(decision, answer, scope, receive, send)
         else:
@@ -68,6 +72,14 @@ class GateMiddleware:
         own.update(app=scope.get("app"), state=scope.get("state", {}), extensions=scope.get("extensions", {}))
         await self._app(own, receive, _never_stored(_observed(send, answer)))
         answer.finished()
+
+
+async def _verdict(runtime: Runtime, question: Admission) -> Verdict:
+    gate = runtime.gate
+    verdict = runtime.verifier.ask(gate, question)
+    if isinstance(verdict, Waiting):
+        verdict = await runtime.verifier.conclude(gate, question, verdict)
+    return verdict
 
 
 def _answer_to(runtime: Runtime, request: RequestHead, scope: Scope) -> "AsgiAnswer | AsgiWebSocket":

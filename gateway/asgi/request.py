@@ -11,6 +11,7 @@ from gateway.errors import Refusal
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
 from gateway.runtime import Runtime
+from gateway.verifying import Verdict
 from gateway.wire.websocket import new_key
 
 _CLIENT_LEFT: Final = 499  # for the log only
@@ -53,6 +54,15 @@ class AsgiRequest:
         self.route = answered.route.name
         await self.send_answer(answered.status, answered.fields, b"", send)
         self.finished()
+
+    async def tell(self, verdict: Verdict, send: Send) -> None:
+        """What became of a question of a proxy in front."""
+        self.admission, outcome = verdict.admission, verdict.outcome
+        if isinstance(outcome, Refusal):
+            await self.send_refusal(outcome, send)
+            self.finished()
+        else:
+            await self.give(outcome, send)
 
     async def send_answer(self, status: int, fields: Sequence[Field], body: bytes, send: Send) -> None:
         """A whole answer. A handshake is answered like a request, where the server can; else the caller gets a 403."""

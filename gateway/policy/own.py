@@ -13,6 +13,8 @@ from gateway.settings.model import Settings
 
 _Access = Literal["anyone", "signed in", "admin"]
 
+VERIFY: Final = "operations.verify"
+
 
 class _Endpoint(NamedTuple):
     name: str
@@ -51,7 +53,7 @@ _ROOT: Final = (
     _Endpoint("operations.ready", "GET", "/_gateway/ready", "anyone", True),
     _Endpoint("operations.metrics", "GET", "/_gateway/metrics", "anyone", True),
     # Forward-auth: the method is that of the request that is asked about, so any may come.
-    _Endpoint("operations.verify", None, "/_gateway/verify", "anyone"),
+    _Endpoint(VERIFY, None, "/_gateway/verify", "anyone", True),
     _Endpoint("operations.openapi", "GET", "/_gateway/openapi.json", "anyone"),
     _Endpoint("operations.docs", "GET", "/_gateway/docs", "anyone"),
 )
@@ -82,4 +84,6 @@ def _route(endpoint: _Endpoint, prefix: str, administrators: Requirement) -> Rou
         requirement=administrators if endpoint.access == "admin" else NOTHING_MORE,
         endpoint=endpoint.name,
         is_served=endpoint.is_served,
+        # The proxy in front passes on the Upgrade of the handshake that it asks about.
+        websocket=endpoint.name == VERIFY,
     )

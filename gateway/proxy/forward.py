@@ -25,7 +25,7 @@ _VERSIONS: Final = (b"1.0", b"1.1", b"2")
 class ForwardPlan:
     """What depends on the route alone: worked out when the policy is loaded. `max_body` is in bytes, 0 for no limit."""
 
-    __slots__ = ("max_body", "passes_credentials", "preserve_host", "response_timeout", "rewrite")
+    __slots__ = ("max_body", "passes_credentials", "preserve_host", "response_timeout")
 
     def __init__(self, route: Route, *, max_body: int, response_timeout: float | None, preserve_host: bool) -> None:
         settings = route.settings
@@ -34,7 +34,6 @@ class ForwardPlan:
         self.max_body = max_body
         self.response_timeout = response_timeout
         self.preserve_host = preserve_host
-        self.rewrite = route.rewrite
 
 
 def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> UpstreamRequest:
@@ -46,7 +45,7 @@ def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules,
         raise Refusal("body_too_large", f"announced {length} bytes", route=admission.route.name)
     request = UpstreamRequest(
         admission.request.method,
-        b"%b %b HTTP/1.1\r\n" % (admission.request.method, _target(admission, plan)),
+        b"%b %b HTTP/1.1\r\n" % (admission.request.method, _target(admission)),
         _field_block(admission, plan, rules, length),
         length=length,
     )
@@ -72,13 +71,17 @@ def websocket_request(admission: Admission, plan: ForwardPlan, rules: FieldRules
     return request
 
 
-def _target(admission: Admission, plan: ForwardPlan) -> bytes:
-    """The canonical path, rewritten where the route says so, and the query untouched."""
-    target = admission.target
-    path: bytes = target.path
-    if plan.rewrite is not None:
-        path = plan.rewrite.apply(target.path, admission.captures)
-    return path if target.query is None else b"%b?%b" % (path, target.query)
+def upstream_path(admission: Admission) -> bytes:
+    """The canonical path, rewritten where the route says so."""
+    rewrite = admission.route.rewrite
+    path: bytes = admission.target.path
+    return path if rewrite is None else rewrite.apply(admission.target.path, admission.captures)
+
+
+def _target(admission: Admission) -> bytes:
+    """The path to send on, and the query untouched."""
+    path, query = upstream_path(admission), admission.target.query
+    return path if query is None else b"%b?%b" % (path, query)
 
 
 def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> bytes:

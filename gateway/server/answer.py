@@ -17,6 +17,7 @@ from gateway.admission import Admission, Answered, RequestHead
 from gateway.errors import Refusal
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
+from gateway.verifying import Verdict
 from gateway.wire.websocket import handshake_answer
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _CLIENT_LEFT: Final = 499  # for the log only: no answer was made
 _ONE_WRITE: Final = 65536  # above this many bytes pieces are handed to the transport as they are, not joined
 _FEW: Final = 8  # above this many pieces they are small ones, and cheaper joined than handed over one by one
+_EMPTY: Final[Field] = (b"content-length", b"0")
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 _status_lines: dict[tuple[int, bytes], bytes] = {}
@@ -179,8 +181,17 @@ class Answer:
         self.route = answered.route.name
         if self.protocol.must_close_after_refusal():
             self.close_after = True
-        self.head(answered.status, b"", (*answered.fields, (b"date", self.protocol.date)), 0)
+        fields = (*answered.fields, (b"date", self.protocol.date))
+        self.head(answered.status, b"", fields if answered.status == 204 else (*fields, _EMPTY), 0)
         self.end()
+
+    def tell(self, verdict: Verdict) -> None:
+        """What became of a question of a proxy in front."""
+        self.admission = verdict.admission
+        if isinstance(verdict.outcome, Refusal):
+            self.refuse(verdict.outcome)
+        else:
+            self.give(verdict.outcome)
 
     def flush(self) -> None:
         chunks = self._chunks

@@ -18,9 +18,10 @@ from typing import Any, Final
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.admission import Answered, RequestHead, Waiting
+from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal
 from gateway.gate import Decision, Gate
+from gateway.policy.own import VERIFY
 from gateway.proxy.proxy import Proxy
 from gateway.runtime import Runtime
 from gateway.server.answer import Answer
@@ -147,6 +148,9 @@ class GatewayProtocol(CallerConnection):
         length = None if self._chunked else self._left
         try:
             if decision.route.upstream is None:
+                if decision.route.endpoint == VERIFY:
+                    self._verify(decision, answer)
+                    return
                 self._exchange = ColdExchange(self.runtime.own, decision, answer, self._heads.fields)
             else:
                 self._exchange = proxy.open(decision, answer, length, answer.started)
@@ -157,6 +161,25 @@ class GatewayProtocol(CallerConnection):
             self._expect_body(answer)
         elif decision.route.upstream is None:
             self._exchange.end_body()
+
+    # ---- forward authorization
+
+    def _verify(self, question: Admission, answer: Answer) -> None:
+        """Answer whether the request that is asked about may pass."""
+        gate = self.runtime.gate
+        verdict = self.runtime.verifier.ask(gate, question)
+        if isinstance(verdict, Waiting):
+            self._deciding = self.loop.create_task(self._conclude_verdict(verdict, question, answer, gate))
+        else:
+            answer.tell(verdict)
+
+    async def _conclude_verdict(self, waiting: Waiting, question: Admission, answer: Answer, gate: Gate) -> None:
+        verdict = await self.runtime.verifier.conclude(gate, question, waiting)
+        self._deciding = None
+        if self._answer is answer:
+            answer.tell(verdict)
+            self._resume_reading()
+            self._advance()
 
     # ---- the request body
 

@@ -1,0 +1,1 @@
+"""Forward authorization: the decision without the proxying, alone and behind real proxies."""
