@@ -44,6 +44,7 @@ class LogWriter:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._closed = False
+        self._given_up = False  # by now the descriptor may be somebody else's: its number is free to be used again
         # Each of these is written by one thread only; their sums and differences need no lock.
         self._accepted_bytes = 0
         self._done_bytes = 0
@@ -93,6 +94,7 @@ class LogWriter:
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout)
+        self._given_up = True
         self._opened.close()
 
     def _work(self, descriptor: int) -> None:
@@ -100,7 +102,7 @@ class LogWriter:
             return _patient_write(descriptor, data)
 
         while (block := self._queue.get()) is not None:
-            _, lost = _write(write, block, self._piece)
+            lost = block.count(b"\n") if self._given_up else _write(write, block, self._piece)[1]
             self._lost_lines += lost
             self._done_bytes += len(block)
 

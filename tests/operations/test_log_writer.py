@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -136,6 +137,19 @@ def test_closing_waits_for_a_slow_reader_but_not_for_ever(pipe: Pipe) -> None:
     dropped = writer.dropped
     writer.write(lines(3))
     assert writer.dropped == dropped + 3
+
+
+def test_what_was_given_up_never_reaches_the_next_owner_of_the_descriptor() -> None:
+    first, second = Pipe(), Pipe()
+    writer = LogWriter(first.writing)
+    for block in range(50):  # the thread waits with the first of what the pipe does not hold; the others come after it
+        writer.write(lines(100, first=block * 100))
+    writer.close(timeout=0.05)
+    os.dup2(second.writing, first.writing)  # the number means another pipe now
+    first.reader_leaves()  # the thread's own write ends
+    assert select.select([second.reading], [], [], 0.3)[0] == []
+    for end in (first.writing, second.writing, second.reading):
+        os.close(end)
 
 
 def test_closing_writes_what_is_left(pipe: Pipe) -> None:
