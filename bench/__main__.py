@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench import bulk, footprint, machine, plot, report
+from bench import bulk, footprint, machine, plot, report, websocket
 from bench.driver import Driver
 from bench.figures import outcome_from_json
 from bench.peers import ALL
@@ -27,6 +27,7 @@ RESULTS = Path(__file__).with_name("results")
 FULL = Plan(rounds=15, seconds=1, warm_up=2)
 QUICK = Plan(rounds=5, seconds=1, warm_up=1)
 BULK_BYTES = 200_000_000
+WEBSOCKET_PEERS = ("gateway", "gateway-asgi", "envoy-jwt", "envoy")
 BULK_PEERS = ("gateway", "gateway-asgi", "envoy-jwt", "envoy", "nginx", "caddy")
 FOOTPRINT_PEERS = (
     "gateway",
@@ -50,6 +51,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--no-wrk", action="store_true", help="use the load generator of this project")
     parser.add_argument("--no-bulk", action="store_true", help="leave out the large bodies")
+    parser.add_argument("--no-websocket", action="store_true", help="leave out WebSockets and event streams")
     parser.add_argument("--no-footprint", action="store_true", help="leave out start-up and idling")
     parser.add_argument("--no-requests", action="store_true", help="leave out the comparison of requests")
     parser.add_argument("--check", action="store_true", help="exit code 1 when a target is missed or a peer fails")
@@ -95,7 +97,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         },
         "peers": [outcome.as_json() for outcome in outcomes],
         "footprint": standing,
-        "bulk": {} if options.no_bulk else _bulk(directory, peers, quick=options.quick),
+        **_over_ours(directory, peers, options),
         "left_out": {**left_out, **comparison.failed},
     }
 
@@ -107,18 +109,31 @@ def _footprint(arena: Arena, peers: Sequence[Peer], *, quick: bool) -> dict[str,
     return footprint.measure(arena, standing, patience=patience, tell=tell)
 
 
-def _bulk(directory: Path, peers: Sequence[Peer], *, quick: bool) -> dict[str, object]:
-    """Large bodies go over an upstream that counts them."""
-    tell("large bodies")
+def _over_ours(directory: Path, peers: Sequence[Peer], options: argparse.Namespace) -> dict[str, object]:
+    """What needs an upstream that counts bodies, echoes messages and begins event streams."""
     proxy_cpus, load_cpus = machine.split_cpus()
     upstream = start_upstream(directory, load_cpus, ours=True)
     try:
         arena = Arena(directory, proxy_cpus, upstream.port, Signer())
-        moved = [peer for peer in peers if peer.name in BULK_PEERS]
-        rounds = 1 if quick else 5
-        return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=rounds, tell=tell, cpus=load_cpus)
+        return {
+            "websocket": {} if options.no_websocket else _websocket(arena, peers, load_cpus, quick=options.quick),
+            "bulk": {} if options.no_bulk else _bulk(arena, peers, load_cpus, quick=options.quick),
+        }
     finally:
         upstream.running.stop()
+
+
+def _websocket(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool) -> dict[str, object]:
+    tell("WebSockets and event streams")
+    lasting = [peer for peer in peers if peer.name in WEBSOCKET_PEERS]
+    rounds = 3 if quick else 9
+    return websocket.measure(arena, lasting, rounds=rounds, seconds=1.0, tell=tell, cpus=cpus)
+
+
+def _bulk(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool) -> dict[str, object]:
+    tell("large bodies")
+    moved = [peer for peer in peers if peer.name in BULK_PEERS]
+    return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=1 if quick else 5, tell=tell, cpus=cpus)
 
 
 def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:

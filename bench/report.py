@@ -19,6 +19,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         requests_table(outcomes),
         targets_table(outcomes, result.get("footprint", {})),
         footprint_table(result.get("footprint", {})),
+        websocket_table(result.get("websocket", {})),
         bulk_table(result.get("bulk", {})),
         _left_out(result.get("left_out", {})),
     ]
@@ -87,6 +88,14 @@ def bulk_table(bulk: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         *(f"{way}, {unit}" for way in ("down", "up") for unit in ("MB/s", "CPU ms", "memory grew, MiB")),
     ]
     return f"## Large bodies\n\n{table(header, rows)}" if rows else ""
+
+
+def websocket_table(websocket: Mapping[str, Mapping[str, float]]) -> str:
+    """What lasts: echoes, and what an idle connection holds."""
+    columns = ("messages_per_second", "cpu_us", "websocket_kib", "event_stream_kib")
+    header = ["", "echoes/s", "µs CPU per echo", "KiB per idle WebSocket", "KiB per event stream"]
+    rows = [[name, *(_number(figures[column]) for column in columns)] for name, figures in websocket.items()]
+    return f"## WebSockets and event streams\n\n{table(header, rows)}" if rows else ""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,11 +3,14 @@
     python -m bench.upstream PORT
 
 answers GET /api/items/… with 68 bytes of JSON, GET /api/inspect/… with what arrived, GET /api/bulk/N with N
-bytes, and counts the body of a POST to /api/bulk/….
+bytes, and counts the body of a POST to /api/bulk/…. The server of ours also echoes the messages of a WebSocket at
+/api/echo/…, and begins an event stream at /api/events/….
 """
 
 import argparse
 import asyncio
+import base64
+import hashlib
 import json
 import shutil
 import sys
@@ -28,6 +31,9 @@ INSPECTED = {
 }
 HEAD_LIMIT = 64 * 1024
 CHUNK = bytes(256 * 1024)
+WEBSOCKET_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
+EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+EVENT = b"7\r\ndata:1\n\r\n"
 
 NGINX = """\
 daemon off;
@@ -115,6 +121,7 @@ class Answers(asyncio.BufferedProtocol):
         self.expected = 0
         self.received = 0
         self.to_send = 0
+        self.echoes = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -125,6 +132,10 @@ class Answers(asyncio.BufferedProtocol):
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self.echoes:
+            self.head += bytes(self.view[:nbytes])
+            self._echo()
+            return
         if self.expected:
             nbytes = self._count(nbytes)
             if not nbytes:
@@ -166,12 +177,30 @@ class Answers(asyncio.BufferedProtocol):
             self.expected = int(fields(head).get("content-length", "0"))
             if not self.expected:
                 self.transport.write(ANSWER)
+        elif path.startswith(b"/api/echo/"):
+            key = fields(head).get("sec-websocket-key", "").encode()
+            self.transport.write(_upgraded(key))
+            self.echoes = True
+        elif path.startswith(b"/api/events/"):
+            self.transport.write(EVENT_STREAM + EVENT)
         elif path.startswith(b"/api/bulk/"):
             self.to_send = int(path.rpartition(b"/")[2])
             self.transport.write(_head(self.to_send, "application/octet-stream"))
             self._send_bulk()
         else:
             self.transport.write(ANSWER)
+
+    def _echo(self) -> None:
+        """Send back each whole frame unmasked; the benchmark's are short and masked."""
+        answers = []
+        while len(self.head) >= 6 and len(self.head) >= (size := 6 + (self.head[1] & 0x7F)):
+            mask, payload = self.head[2:6], self.head[6:size]
+            stretched = (mask * (len(payload) // 4 + 1))[: len(payload)]
+            plain = int.from_bytes(payload) ^ int.from_bytes(stretched)
+            answers.append(bytes((self.head[0], len(payload))) + plain.to_bytes(len(payload)))
+            self.head = self.head[size:]
+        if answers:
+            self.transport.write(b"".join(answers))
 
     def _send_bulk(self) -> None:
         while self.to_send and self.writable:
@@ -185,6 +214,13 @@ class Answers(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self.writable = True
         self._send_bulk()
+
+
+def _upgraded(key: bytes) -> bytes:
+    accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET_KEY).digest())
+    return b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + (
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
 
 
 def fields(head: bytes) -> dict[str, str]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import __main__ as command
-from bench import bulk, compare, footprint, plot, report
+from bench import bulk, compare, footprint, plot, report, websocket
 from bench.bulk import download, upload
 from bench.checking import ask, caller_headers, check, forged
 from bench.driver import Driver
@@ -28,9 +28,9 @@ from bench.peers.hello import UvicornHello
 from bench.peers.naive import NaiveStarlette
 from bench.peers.peer import Place
 from bench.peers.signer import Signer
-from bench.processes import BenchError, start, wait_for_port
+from bench.processes import BenchError, Running, start, wait_for_port
 from bench.profiling import self_times
-from bench.rounds import Arena, Comparison, Plan
+from bench.rounds import Arena, Comparison, Contestant, Plan
 from bench.targets import verdicts
 from bench.upstream import BODY, fields, start_upstream
 
@@ -391,11 +391,52 @@ class TestComparison:
         assert found["relay"]["down"]["megabytes_per_second"] > 1
         assert found["relay"]["up"]["cpu_ms"] > 0
 
+    def test_what_lasts_is_measured(self, tmp_path: Path, upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(websocket, "IDLE", 60)
+        monkeypatch.setattr(websocket, "SETTLE", 0.1)
+        arena, told = Arena(tmp_path, None, upstream.port, Signer()), []
+        found = websocket.measure(arena, [Relay(), Broken()], rounds=1, seconds=0.3, tell=told.append, cpus=None)
+        assert list(found) == ["relay"]
+        assert found["relay"]["messages_per_second"] > 50
+        assert found["relay"]["cpu_us"] > 1
+        assert found["relay"]["websocket_kib"] < 1000
+        assert found["relay"]["event_stream_kib"] < 1000
+        assert any(line.strip().startswith("broken: ") for line in told)
+        assert re.search(r"\| relay +\| +[0-9.,]+ \|", report.markdown(result(websocket=found)))
+
+    @pytest.mark.parametrize(
+        ("answer", "complaint"),
+        [
+            (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "answered b'HTTP/1.1 403"),
+            (b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x01x", "closed"),
+            (b"", "closed"),
+        ],
+    )
+    async def test_a_websocket_that_does_not_echo_is_noticed(
+        self, tmp_path: Path, answer: bytes, complaint: str
+    ) -> None:
+        async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            place = Place(tmp_path, port, port, Signer())
+            contestant = Contestant(Relay(), place, Here(), "x")
+            with pytest.raises(BenchError, match=complaint):
+                await websocket.echoes(contestant, connections=1, seconds=0.2)
+
     def test_ours_and_theirs_are_verified_alike(self, tmp_path: Path, upstream) -> None:
         arena = Arena(tmp_path, None, upstream.port, Signer())
         with arena.contestant(NaiveStarlette()) as contestant:
             assert contestant.outcome().pss >= 0
             assert dataclasses.asdict(contestant.running.memory())["rss"] > 0
+
+
+class Here(Running):
+    """A server in this process."""
+
+    def __init__(self) -> None:
+        pass
+
+    def cpu_seconds(self) -> dict[int, float]:
+        return {0: time.process_time()}
 
 
 class Broken(UvicornHello):

@@ -11,8 +11,15 @@ from bench.peers.signer import AUDIENCE, ISSUER
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
-ROLES = {"/api/items/": "user", "/api/inspect/": "user", "/api/bulk/": "user", "/api/audit/": "auditor"}
-OTHER_ROUTES = 6
+ROLES = {
+    "/api/items/": "user",
+    "/api/inspect/": "user",
+    "/api/bulk/": "user",
+    "/api/audit/": "auditor",
+    "/api/echo/": "user",
+    "/api/events/": "user",
+}
+OTHER_ROUTES = 4
 
 LOG_FIELDS = {
     "time": "%START_TIME%",
@@ -53,6 +60,7 @@ class Envoy(Peer):
             "name": "api",
             "type": "STATIC",
             "connect_timeout": "3s",
+            "circuit_breakers": {"thresholds": [{"max_connections": 4096, "max_requests": 4096}]},
             "load_assignment": {
                 "cluster_name": "api",
                 "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(place.upstream_port)}}]}],
@@ -78,6 +86,7 @@ class Envoy(Peer):
             "via": "envoy",
             "server_header_transformation": "PASS_THROUGH",
             "normalize_path": True,
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
             "stream_idle_timeout": "0s",
             "common_http_protocol_options": {"idle_timeout": "3600s"},
             "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes()}]},

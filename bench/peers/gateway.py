@@ -28,7 +28,7 @@ accounts:
 tokens:
   access_ttl: 12h
 upstreams:
-  api: %(upstream)s
+  api: {targets: ["%(upstream)s"], max_connections: 4096}
 observability:
   access_log: %(access_log)s
 routes:
@@ -44,8 +44,15 @@ routes:
   - path: /api/audit/{item_id}
     roles: [auditor]
     upstream: api
+  - path: /api/echo/{item_id}
+    roles: [user]
+    websocket: true
+    upstream: api
+  - path: /api/events/{item_id}
+    roles: [user]
+    upstream: api
 """
-MEASURED_ROUTES = 4
+MEASURED_ROUTES = 6
 
 OTHER_ROUTE = """\
   - path: /api/other%(number)d/{item_id}

@@ -1,0 +1,253 @@
+"""What lasts: echoes over WebSockets (messages/s, CPU per message), and the memory of idle ones and of event streams.
+
+Every caller has one message on its way at a time, so the rate is that of whole round trips. Messages are masked as
+RFC 6455 5.3 asks of callers, and the upstream unmasks them: a proxy that damaged a message would be found out.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import cast
+
+from bench.checking import caller_headers
+from bench.peers.peer import Peer
+from bench.processes import BenchError, pinned
+from bench.rounds import Arena, Contestant, Tell
+
+MESSAGE = b"A message as long as those of a chat are, more or less: 64 bytes"
+MASK = b"\x9c\x1b\x44\xe7"
+IDLE = 1000
+SETTLE = 1.0  # seconds after which what was opened is at rest
+OPENING_SECONDS = 30.0
+AT_ONCE = 50  # connections that are opened side by side
+
+Head = Callable[[int, str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Echoes:
+    """One measured window."""
+
+    messages_per_second: float
+    cpu_us: float
+
+
+def frame(payload: bytes, mask: bytes | None) -> bytes:
+    """A whole text message of fewer than 126 bytes in one frame."""
+    if mask is None:
+        return bytes((0x81, len(payload))) + payload
+    masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    return bytes((0x81, 0x80 | len(payload))) + mask + masked
+
+
+ASKED, ECHOED = frame(MESSAGE, MASK), frame(MESSAGE, None)
+
+
+class Caller(asyncio.Protocol):
+    """One connection: sends the head, and after the answer's head one message after the other until told to stop."""
+
+    def __init__(self, head: bytes, status: bytes) -> None:
+        self.head = head
+        self.status = status
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed = ""
+        self.echoing = self.leaving = False
+        self.count = 0
+        self.buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self.head)
+
+    def data_received(self, data: bytes) -> None:
+        if self.opened.done():
+            self._echoed(data)
+            return
+        self.buffer += data
+        if b"\r\n\r\n" in self.buffer:
+            head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+            if not head.startswith(self.status):
+                self._fail(f"answered {head[:200]!r}")
+            self.opened.set_result(None)
+
+    def begin(self) -> None:
+        """Start echoing."""
+        self.echoing, self.buffer = True, b""
+        self.transport.write(ASKED)
+
+    def _echoed(self, data: bytes) -> None:
+        if not self.echoing or self.leaving:
+            return
+        if self.buffer or data != ECHOED:
+            data, self.buffer = self.buffer + data, b""
+            if len(data) < len(ECHOED):
+                self.buffer = data
+                return
+            if data != ECHOED:
+                self._fail(f"an echo came back as {data[:200]!r}")
+                return
+        self.count += 1
+        self.transport.write(ASKED)
+
+    def _fail(self, reason: str) -> None:
+        self.failed, self.echoing = self.failed or reason, False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.opened.done():
+            self.opened.set_result(None)
+        if not self.leaving:
+            self._fail("the connection was closed")
+
+
+def handshake(port: int, credential: str) -> bytes:
+    """The head that opens a WebSocket."""
+    upgrade = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ]
+    return _head("/api/echo/42", port, [*caller_headers(credential), *upgrade])
+
+
+def event_stream(port: int, credential: str) -> bytes:
+    """The head that asks for an event stream."""
+    return _head("/api/events/42", port, caller_headers(credential))
+
+
+def _head(path: str, port: int, headers: Sequence[tuple[str, str]]) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *(f"{name}: {value}" for name, value in headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+async def _open(contestant: Contestant, head: Head, status: bytes, count: int) -> list[Caller]:
+    """So many open connections. Raises BenchError when one is refused."""
+    loop, port, callers = asyncio.get_running_loop(), contestant.place.port, []
+    said = head(port, contestant.credential)
+    try:
+        async with asyncio.timeout(OPENING_SECONDS):
+            while len(callers) < count:
+                making = [
+                    loop.create_connection(lambda: Caller(said, status), "127.0.0.1", port)
+                    for _ in range(min(AT_ONCE, count - len(callers)))
+                ]
+                made = [caller for _, caller in await asyncio.gather(*making)]
+                await asyncio.gather(*(caller.opened for caller in made))
+                callers += made
+    except TimeoutError:
+        _close(callers)
+        raise BenchError(f"only {len(callers)} of {count} connections were opened in time") from None
+    _check(callers)
+    return callers
+
+
+def _check(callers: Sequence[Caller]) -> None:
+    for caller in callers:
+        if caller.failed:
+            raise BenchError(f"WebSocket or event stream: {caller.failed}")
+
+
+async def echoes(contestant: Contestant, *, connections: int, seconds: float) -> Echoes:
+    """Drive one window. Raises BenchError for any message that does not come back as it was."""
+    callers = await _open(contestant, handshake, b"HTTP/1.1 101", connections)
+    try:
+        for caller in callers:
+            caller.begin()
+        await asyncio.sleep(seconds / 10)
+        before, cpu, begun = _count(callers), _cpu(contestant), time.perf_counter()
+        await asyncio.sleep(seconds)
+        count, used, took = _count(callers) - before, _cpu(contestant) - cpu, time.perf_counter() - begun
+        _check(callers)
+    finally:
+        _close(callers)
+    if not count:
+        raise BenchError("no message came back")
+    return Echoes(round(count / took, 1), round(used / count * 1e6, 2))
+
+
+async def held(contestant: Contestant, head: Head, status: bytes) -> float:
+    """KiB of resident memory for each of IDLE connections that are open and at rest."""
+    before = contestant.running.memory().rss
+    callers = await _open(contestant, head, status, IDLE)
+    try:
+        await asyncio.sleep(SETTLE)
+        _check(callers)
+        return round((contestant.running.memory().rss - before) / IDLE / 1024, 1)
+    finally:
+        _close(callers)
+
+
+def measure(
+    arena: Arena, peers: Sequence[Peer], *, rounds: int, seconds: float, tell: Tell, cpus: frozenset[int] | None
+) -> dict[str, object]:
+    """Medians by peer, with the callers on `cpus`; peers that fail are told and left out."""
+    found: dict[str, object] = {}
+    with pinned(cpus), asyncio.Runner(loop_factory=_loop) as runner:
+        taken = _rounds(arena, peers, runner, rounds=rounds, seconds=seconds, tell=tell)
+        for peer in peers:
+            try:
+                if taken.get(peer.name):
+                    found[peer.name] = {**asdict(_middle(taken[peer.name])), **_memory(arena, peer, runner)}
+            except (BenchError, OSError) as failure:
+                tell(f"  {peer.name}: {failure}")
+    return found
+
+
+def _rounds(
+    arena: Arena, peers: Sequence[Peer], runner: asyncio.Runner, *, rounds: int, seconds: float, tell: Tell
+) -> dict[str, list[Echoes]]:
+    """The windows of each peer; all run all the time, and are measured in turn."""
+    taken: dict[str, list[Echoes]] = {}
+    with ExitStack() as stack:
+        contestants = []
+        for peer in peers:
+            try:
+                contestants.append(stack.enter_context(arena.contestant(peer)))
+            except BenchError as failure:
+                tell(f"  {peer.name}: {failure}")
+        for contestant in contestants * rounds:
+            try:
+                window = runner.run(echoes(contestant, connections=32, seconds=seconds))
+                taken.setdefault(contestant.peer.name, []).append(window)
+            except (BenchError, OSError) as failure:
+                tell(f"  {contestant.peer.name}: {failure}")
+    return taken
+
+
+def _memory(arena: Arena, peer: Peer, runner: asyncio.Runner) -> dict[str, float]:
+    """Each in a process of its own: memory that was given back by others would serve it for nothing."""
+    kinds = {"websocket_kib": (handshake, b"HTTP/1.1 101"), "event_stream_kib": (event_stream, b"HTTP/1.1 200")}
+    found = {}
+    for name, (head, status) in kinds.items():
+        with arena.contestant(peer) as contestant:
+            found[name] = runner.run(held(contestant, head, status))
+    return found
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _count(callers: Sequence[Caller]) -> int:
+    return sum(caller.count for caller in callers)
+
+
+def _cpu(contestant: Contestant) -> float:
+    return sum(contestant.running.cpu_seconds().values())
+
+
+def _close(callers: Sequence[Caller]) -> None:
+    for caller in callers:
+        caller.leaving = True
+        caller.transport.abort()
+
+
+def _middle(taken: Sequence[Echoes]) -> Echoes:
+    return Echoes(median(each.messages_per_second for each in taken), median(each.cpu_us for each in taken))
