@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 
 class GatewayError(Exception):
@@ -71,13 +71,24 @@ class FieldError:
     message: str
 
 
+class Caller(Protocol):
+    """Who was refused, where that is known. `own_roles` are without what they imply."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def own_roles(self) -> frozenset[str]: ...
+
+
 class Refusal(GatewayError):
     """A request that is answered with an error.
 
     `code` is a key of CODES; `detail` replaces the table's sentence where one more precise helps and tells nothing
     secret; `reason` is for the log only. `retry_after` is in seconds. `allow` is the value of a 405's Allow header.
     `presented` says that a credential came with the request, so that a 401 names `invalid_token` (RFC 6750 3.1:
-    a request without any credential must not be told an error code). `route` is the name of the route that refused.
+    a request without any credential must not be told an error code). `route` is the name of the route that refused,
+    `caller` whom it refused, for the log only; None where nobody was looked up.
     `headers` are fields that the answer carries beside those of every error.
     """
 
@@ -104,6 +115,7 @@ class Refusal(GatewayError):
         self.allow = allow
         self.fields = tuple(fields)
         self.route = route
+        self.caller: Caller | None = None
         self.headers = tuple(headers)
 
     @property

@@ -154,7 +154,7 @@ class Gate:
             refusal = authorize(route, captures, principal)
         if refusal is None:
             return admission
-        refusal.route = route.name
+        refusal.route, refusal.caller = route.name, principal
         return refusal
 
     # ---- routes that are not plain
@@ -205,7 +205,9 @@ def _counted(admission: Admission, count: Count) -> Decision:
     fields += count.fields
     if count.retry_after is None:
         return Admission(route, captures, target, principal, claims, request, fields)
-    return Refusal("rate_limited", retry_after=count.retry_after, route=route.name, headers=fields)
+    refusal = Refusal("rate_limited", retry_after=count.retry_after, route=route.name, headers=fields)
+    refusal.caller = principal
+    return refusal
 
 
 def _check_handshake(route: Route, request: RequestHead) -> None:

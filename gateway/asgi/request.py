@@ -7,7 +7,8 @@ from typing import Final
 from starlette.types import Scope, Send
 
 from gateway.admission import Admission, Answered, Peer, RequestHead
-from gateway.errors import Refusal
+from gateway.errors import Caller, Refusal
+from gateway.operations.access_log import NO_ROLES
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
 from gateway.runtime import Runtime
@@ -38,12 +39,14 @@ class AsgiRequest:
         self.status = 0
         self.code = ""
         self.route = ""
+        self.refused: Caller | None = None
         self.received = 0
         self.sent = 0
 
     async def send_refusal(self, refusal: Refusal, send: Send) -> None:
         """Answer with problem+json."""
         self.code, self.route = refusal.code, refusal.route or ""
+        self.refused = refusal.caller
         body = problem_body(refusal, self._request.request_id)
         await self.send_answer(refusal.status, problem_fields(refusal, self._request.request_id), body, send)
         if self.admission is None:
@@ -85,18 +88,21 @@ class AsgiRequest:
     def finished(self) -> None:
         """Log and count the request."""
         admission, request = self.admission, self._request
+        caller = self.refused if admission is None else admission.principal
         self._runtime.observer.completed(
             admission.route.name if admission is not None else self.route,
             request.method,
             admission.target.path if admission is not None else request.target.partition(b"?")[0],
             self.status or _CLIENT_LEFT,
             self.code,
-            admission.principal.id if admission is not None and admission.principal is not None else "",
+            "" if caller is None else caller.id,
             request.request_id,
             request.client,
             monotonic() - self._started,
             self.received,
             self.sent,
+            request.fields.canonical_host,
+            NO_ROLES if caller is None else caller.own_roles,
         )
 
 

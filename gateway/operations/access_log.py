@@ -5,11 +5,15 @@ method, user id of an external issuer) is escaped, so that one request is one li
 """
 
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 from gateway.operations.escaping import quoted, visible
 
+V = TypeVar("V")
+
+NO_ROLES: Final[frozenset[str]] = frozenset()
+REMEMBERED: Final = 1024  # hosts, and sets of roles, whose texts are kept
 MAX_UNROUTED_PATH: Final = 1024  # bytes; what matched no route may be anything, and need not be kept whole
 
 _RESET: Final = "\x1b[0m"
@@ -33,8 +37,8 @@ def loggable_path(target: bytes) -> bytes:
     return path[:MAX_UNROUTED_PATH]
 
 
-# ---- JSON, in the order of a line: opening, request id, client, method, path, outcome, user, …
-# What depends on the time, the method or the route alone is made once and reused.
+# ---- JSON, in the order of a line: opening, request id, client, host, method, path, outcome, user, roles, …
+# What depends on the time, the host, the method, the route or the roles alone is made once and reused.
 
 
 def json_opening(time_text: str) -> str:
@@ -43,13 +47,37 @@ def json_opening(time_text: str) -> str:
 
 
 def json_method(method: bytes) -> str:
-    """From after the value of `client` to before the value of `path`."""
+    """From after the value of `host` to before the value of `path`."""
     return f',"method":{quoted(method.decode("latin-1"))},"path":'
+
+
+def json_host(host: bytes | None) -> str:
+    """From after the value of `client` to the value of `host`, which is "" where none was named or none could be."""
+    return f',"host":{quoted((host or b"").decode("latin-1"))}'
+
+
+def json_roles(roles: frozenset[str]) -> str:
+    """From after the value of `user` to the value of `roles`: the caller's own, without what they imply."""
+    return f',"roles":[{",".join(map(quoted, sorted(roles)))}]'
 
 
 def json_outcome(route: str, status: int, code: str) -> str:
     """From after the value of `path` to before the value of `user`."""
     return f',"route":{quoted(route)},"status":{status},"code":{quoted(code)},"user":'
+
+
+class Texts(dict[V, str]):
+    """The texts of values, made where they are missing. Callers choose the values, so only REMEMBERED are kept."""
+
+    def __init__(self, make: Callable[[V], str]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, value: V) -> str:
+        if len(self) >= REMEMBERED:
+            self.clear()
+        text = self[value] = self._make(value)
+        return text
 
 
 # ---- text

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from gateway.operations.access_log import (
+    Texts,
+    json_host,
     json_method,
     json_opening,
     json_outcome,
+    json_roles,
     loggable_path,
     text_line,
     timestamp,
@@ -41,7 +44,7 @@ class Completed(Protocol):
     be the target as it was sent, from which only the path is logged. `status` 0: the caller left before any answer
     was made, logged and counted as 499. `code` is the refusal's, or "". `user_id` is "" for anonymous callers.
     `client` is the caller's address, `seconds` the time from the head to the end of the answer; `received` and `sent`
-    are bytes of body.
+    are bytes of body. `host` is canonical, None without one that could be read; `roles` are the caller's own.
     """
 
     def __call__(
@@ -57,6 +60,8 @@ class Completed(Protocol):
         seconds: float,
         received: int,
         sent: int,
+        host: bytes | None,
+        roles: frozenset[str],
         /,
     ) -> None: ...
 
@@ -93,6 +98,8 @@ class Observer:
         self.has_metrics = settings.metrics
         self._format = settings.access_log
         self._series: dict[tuple[str, bytes, int, str], _Series] = {}
+        self._hosts = Texts(json_host)
+        self._roles = Texts(json_roles)
         self._lines: list[str] = []
         self._lost = 0
         self._mentioned = 0
@@ -127,6 +134,8 @@ class Observer:
         seconds: float,
         received: int,
         sent: int,
+        host: bytes | None,
+        roles: frozenset[str],
         /,
     ) -> None:
         series = self._series.get((route, method, status, code))
@@ -141,8 +150,8 @@ class Observer:
         microseconds = int(seconds * 1e6)
         lines = self._lines
         lines.append(
-            f'{self._opening}{quoted(request_id.decode("latin-1"))},"client":{quoted(client)}'
-            f"{method_text}{quoted(path.decode('latin-1'))}{outcome}{quoted(user_id)}"
+            f'{self._opening}{quoted(request_id.decode("latin-1"))},"client":{quoted(client)}{self._hosts[host]}'
+            f"{method_text}{quoted(path.decode('latin-1'))}{outcome}{quoted(user_id)}{self._roles[roles]}"
             f',"duration_ms":{microseconds // 1000}{FRACTIONS[microseconds % 1000]}'
             f',"received":{received},"sent":{sent}}}\n'
         )
@@ -162,6 +171,8 @@ class Observer:
         seconds: float,
         received: int,
         sent: int,
+        host: bytes | None,
+        roles: frozenset[str],
         /,
     ) -> None:
         series = self._series.get((route, method, status, code))
@@ -187,9 +198,13 @@ class Observer:
         seconds: float,
         received: int,
         sent: int,
+        host: bytes | None,
+        roles: frozenset[str],
         /,
     ) -> None:
-        self._count(route, method, path, status, code, user_id, request_id, client, seconds, received, sent)
+        self._count(
+            route, method, path, status, code, user_id, request_id, client, seconds, received, sent, host, roles
+        )
         line = text_line(
             time_text=self._time,
             coloured=self._coloured,

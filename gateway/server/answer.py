@@ -14,7 +14,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.admission import Admission, Answered, RequestHead
-from gateway.errors import Refusal
+from gateway.errors import Caller, Refusal
+from gateway.operations.access_log import NO_ROLES
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
 from gateway.verifying import Verdict
@@ -53,6 +54,7 @@ class Answer:
         "done",
         "protocol",
         "received",
+        "refused",
         "request",
         "route",
         "sent",
@@ -69,6 +71,7 @@ class Answer:
         self.status = 0
         self.code = ""
         self.route = ""
+        self.refused: Caller | None = None
         self.sent = 0
         self.received = 0
         self.done = False
@@ -166,6 +169,7 @@ class Answer:
             return
         self.code = refusal.code
         self.route = refusal.route or ""
+        self.refused = refusal.caller
         body = problem_body(refusal, self.request.request_id)
         fields = problem_fields(refusal, self.request.request_id)
         fields.append((b"date", self.protocol.date))
@@ -244,18 +248,21 @@ class Answer:
         self.protocol.runtime.watch.remove(self)
         admission, request = self.admission, self.request
         protocol = self.protocol
+        caller = self.refused if admission is None else admission.principal
         protocol.observer.completed(
             admission.route.name if admission is not None else self.route,
             request.method,
             admission.target.path if admission is not None else request.target.partition(b"?")[0],
             self.status,
             self.code,
-            admission.principal.id if admission is not None and admission.principal is not None else "",
+            "" if caller is None else caller.id,
             request.request_id,
             request.client,
             monotonic() - self.started,
             self.received,
             self.sent,
+            request.fields.canonical_host,
+            NO_ROLES if caller is None else caller.own_roles,
         )
 
 

@@ -17,6 +17,8 @@ USUAL: dict[str, Any] = {
     "seconds": 0.0125,
     "received": 3,
     "sent": 68,
+    "host": b"api.example.com",
+    "roles": frozenset({"user"}),
 }
 
 

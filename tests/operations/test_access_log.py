@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.operations.access_log import MAX_UNROUTED_PATH, loggable_path, timestamp
+from gateway.operations.access_log import MAX_UNROUTED_PATH, REMEMBERED, loggable_path, timestamp
 from gateway.operations.observer import BLOCK, Observer
 from gateway.settings.model import ObservabilitySettings
 from tests.operations.requests import Collected, complete
@@ -35,6 +35,8 @@ NASTY_REQUEST = st.fixed_dictionaries(
         "seconds": st.floats(0, 1e6),
         "received": st.integers(0, 2**63),
         "sent": st.integers(0, 2**63),
+        "host": st.one_of(st.none(), NASTY_BYTES),
+        "roles": st.frozensets(NASTY_TEXT, max_size=3),
     }
 )
 
@@ -47,16 +49,34 @@ def test_a_line_holds_all_there_is_to_know_and_nothing_else() -> None:
     assert line == {
         "request_id": "0123456789abcdef",
         "client": "192.0.2.1",
+        "host": "api.example.com",
         "method": "GET",
         "path": "/orders/7",
         "route": "orders",
         "status": 200,
         "code": "",
         "user": "u-42",
+        "roles": ["user"],
         "duration_ms": 12.5,
         "received": 3,
         "sent": 68,
     }
+
+
+def test_roles_are_sorted_and_a_request_without_a_host_has_an_empty_one() -> None:
+    log = Collected()
+    complete(log.observer, host=None, roles=frozenset({"b", "a", "ü,"}))
+    line = json.loads(log.line)
+    assert (line["host"], line["roles"]) == ("", ["a", "b", "ü,"])
+
+
+def test_hosts_and_roles_that_nobody_will_name_again_are_not_kept() -> None:
+    log = Collected(access_log="json")
+    for number in range(3 * REMEMBERED):
+        complete(log.observer, host=b"h%d" % number, roles=frozenset({str(number)}))
+    assert log.text.count(b"\n") == 3 * REMEMBERED
+    assert json.loads(log.text.splitlines()[-1])["host"] == f"h{3 * REMEMBERED - 1}"
+    assert max(len(log.observer._hosts), len(log.observer._roles)) <= REMEMBERED
 
 
 def test_a_refusal_is_logged_with_its_code() -> None:
@@ -118,7 +138,7 @@ def test_whatever_callers_send_one_request_is_one_line_of_json(requests: list[di
     for line, request in zip(lines, requests, strict=True):
         assert line.isprintable()
         parsed = json.loads(line)
-        assert len(parsed) == 12
+        assert len(parsed) == 14
         for name in ("request_id", "method"):
             if name in request:
                 assert parsed[name].encode("latin-1") == request[name]

@@ -13,6 +13,7 @@ from tests.operations.requests import Collected
 
 ROUNDS = 60
 REQUESTS = 500
+ROLES = frozenset({"user", "editor"})
 
 
 def fastest(completed: Completed) -> float:
@@ -33,6 +34,8 @@ def fastest(completed: Completed) -> float:
                 0.00123,
                 0,
                 68,
+                b"api.example.com",
+                ROLES,
             )
         return time.perf_counter() - started
 
