@@ -93,10 +93,11 @@ class Answered(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """The decision needs a user record that is not at hand, or a count that replicas share: `Gate.conclude` asks for
-    it, and may wait for a store.
+    """The decision needs what is not at hand: what a credential says, a user record, a count that replicas share.
+    `Gate.conclude` asks for it, and may wait for a store.
 
-    `admitted` is what it will be if only the count is missing; without it, `claims` say whose record is.
+    `admitted` is what it will be if only the count is missing; without it, `claims` say whose record is, and without
+    those the `credential` must be asked about first.
     """
 
     route: Route
@@ -105,3 +106,4 @@ class Waiting(NamedTuple):
     claims: Claims | None
     request: RequestHead
     admitted: Admission | None = None
+    credential: bytes = b""

@@ -26,6 +26,7 @@ from gateway.admission import Admission
 from gateway.asgi.middleware import GateMiddleware
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.gate import Gate
+from gateway.identity.credentials import Credentials
 from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
 from gateway.identity.tokens import Tokens
@@ -80,6 +81,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
     settings, policy = configuration.settings, configuration.policy
     keys = key_ring(settings)
     tokens = Tokens(keys, settings.tokens)
+    credentials = Credentials(tokens)
     loop = asyncio.get_running_loop()
     ticker = Ticker(loop)
     async with AsyncExitStack() as stack:
@@ -94,7 +96,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
             server=settings.server,
             gate=Gate(
                 policy=policy,
-                tokens=tokens,
+                credentials=credentials,
                 directory=stores.directory,
                 limits=Limits(policy.routes, shared=stores.buckets),
                 relaxed=settings.server.paths == "relaxed",
@@ -118,7 +120,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
         stack.callback(lambda: runtime.proxy.close())
         stack.callback(runtime.watch.close)
         stack.callback(ticker.stop)
-        yield runtime, Reloader(configuration, runtime, tokens=tokens, directory=stores.directory)
+        yield runtime, Reloader(configuration, runtime, credentials=credentials, directory=stores.directory)
 
 
 def _accounts(stores: Stores, tokens: Tokens, settings: Settings, stack: AsyncExitStack) -> Accounts:

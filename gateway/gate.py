@@ -5,8 +5,8 @@
 
 Both faces of the gateway, its own endpoints and the proxy go through `admit`; nothing behind it looks at a path, a
 token or a role again. A decision is a value: an Admission, the Refusal that says why not, or Answered for what a
-browser asks beforehand. Where the user record or a shared count is not at hand the answer is Waiting, and `conclude`
-goes the rest of the way once a store has answered.
+browser asks beforehand. Where the credential, the user record or a shared count must be asked for the answer is
+Waiting, and `conclude` goes the rest of the way once whoever knows has answered.
 
 Closed unless argued: whatever goes wrong on the way to a decision is a refusal.
 """
@@ -16,10 +16,10 @@ from typing import Final
 
 from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal, StorageUnavailable
+from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Absent, Directory
 from gateway.identity.principals import Principal
 from gateway.identity.records import Claims
-from gateway.identity.tokens import Tokens
 from gateway.limits.limits import Count, Limits
 from gateway.policy.cors import origin_allowed, origin_of, preflight_of
 from gateway.policy.decide import authorize
@@ -36,12 +36,18 @@ Decision = Admission | Refusal | Answered
 log: Final = logging.getLogger("gateway.gate")
 
 
+class _Unasked(Exception):
+    """What a credential says must be asked for: its one argument."""
+
+
 class Gate:
     """Decides on requests. `limits` are those of the policy's routes, `relaxed` is `server.paths: relaxed`."""
 
-    def __init__(self, *, policy: Policy, tokens: Tokens, directory: Directory, limits: Limits, relaxed: bool) -> None:
+    def __init__(
+        self, *, policy: Policy, credentials: Credentials, directory: Directory, limits: Limits, relaxed: bool
+    ) -> None:
         self._policy = policy
-        self._tokens = tokens
+        self._credentials = credentials
         self._directory = directory
         self.limits = limits
         self._relaxed = relaxed
@@ -69,10 +75,15 @@ class Gate:
             principal = self._directory.cached(claims.subject)
             if principal is None:
                 return Waiting(route, captures, target, claims, request)
+            if claims.roles is not None:
+                principal = self._directory.acting(principal, claims)
             decision = self._judge(Admission(route, captures, target, _known(principal), claims, request))
             return decision if route.is_plain else self._finish(decision, route, request)
         except Refusal as refusal:
             return refusal if route is None else _refused(refusal, route, request)
+        except _Unasked as unasked:
+            assert route is not None
+            return Waiting(route, captures, target, None, request, credential=unasked.args[0])
         except Exception:
             log.exception("deciding failed: refused")
             return Refusal("internal_error")
@@ -98,9 +109,11 @@ class Gate:
         claims = admission.claims
         if admission.principal is None or claims is None:
             return None
-        if self._tokens.is_over(claims):
+        if self._credentials.is_over(claims):
             return Refusal("token_expired", presented=True, route=admission.route.name)
         known = self._directory.cached(claims.subject)
+        if claims.roles is not None:
+            known = self._directory.acting(known, claims)
         if known is admission.principal:
             return None  # a record that has changed is another principal
         if known is None:
@@ -116,17 +129,24 @@ class Gate:
             return Refusal("internal_error")
 
     async def _looked_up(self, waiting: Waiting) -> Admission | Refusal:
-        """User, then roles, with the stores asked for the user."""
-        route, captures, target, claims, request, _ = waiting
-        assert claims is not None
+        """Credential, user, then roles, with whoever knows asked about the first two."""
+        route, captures, target, claims, request, _, credential = waiting
         try:
-            principal = await self._directory.principal(claims.subject)
+            if claims is None:
+                claims = await self._credentials.ask(credential)
+            principal: Principal | Absent | None = await self._directory.principal(claims.subject)
         except StorageUnavailable as error:
             return Refusal("storage_unavailable", str(error), route=route.name)
-        return self._judge(Admission(route, captures, target, principal, claims, request))
+        except Refusal as refusal:  # of the credential
+            anonymous = route.authentication == "optional"
+            return Admission(route, captures, target, None, None, request) if anonymous else refusal
+        if claims.roles is not None:
+            principal = self._directory.acting(principal, claims)
+        return self._judge(Admission(route, captures, target, _known(principal), claims, request))
 
     def _claims(self, request: RequestHead, *, optional: bool) -> Claims | None:
-        """The claims of the caller's credential; None is an anonymous caller, which only `optional` lets through."""
+        """The claims of the caller's credential; None is an anonymous caller, which only `optional` lets through.
+        Raises Refusal, and _Unasked."""
         fields = request.fields
         try:
             credential = fields.bearer
@@ -136,11 +156,14 @@ class Gate:
                 credential = _credential_in_protocols(fields)
             if credential is None:
                 raise Refusal("token_missing")
-            return self._tokens.verify(credential)
+            claims = self._credentials.known(credential)
         except Refusal:
             if optional:
                 return None
             raise
+        if claims is None:
+            raise _Unasked(credential)
+        return claims
 
     def _judge(self, admission: Admission) -> Admission | Refusal:
         """What would be the admission, if user and roles allow it. On an optional route a user who may not sign in is
@@ -228,7 +251,7 @@ def _cors_fields(route: Route, request: RequestHead) -> tuple[Field, ...]:
     return () if route.cors is None else route.cors.fields(origin_of(request.fields.kept), request.method)
 
 
-def _known(principal: Principal | Absent) -> Principal | None:
+def _known(principal: Principal | Absent | None) -> Principal | None:
     return principal if isinstance(principal, Principal) else None
 
 

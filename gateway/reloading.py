@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from gateway.gate import Gate
+from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Directory
 from gateway.identity.principals import PrincipalFactory
-from gateway.identity.tokens import Tokens
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.loading import Configuration, compile_policy
 from gateway.proxy.engines import import_engines
@@ -30,10 +30,12 @@ _OF_THE_SOCKET: Final = ("host", "port", "workers", "operations_port", "trusted_
 class Reloader:
     """Applies new configurations to one runtime."""
 
-    def __init__(self, configuration: Configuration, runtime: Runtime, *, tokens: Tokens, directory: Directory) -> None:
+    def __init__(
+        self, configuration: Configuration, runtime: Runtime, *, credentials: Credentials, directory: Directory
+    ) -> None:
         self.configuration = configuration
         self._runtime = runtime
-        self._tokens = tokens
+        self._credentials = credentials
         self._directory = directory
 
     async def reload(self, load: Callable[[], Configuration]) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ class Reloader:
         runtime.proxy = after
         runtime.gate = runtime.watch.gate = Gate(
             policy=policy,
-            tokens=self._tokens,
+            credentials=self._credentials,
             directory=self._directory,
             limits=runtime.gate.limits.renewed(policy.routes),
             relaxed=settings.server.paths == "relaxed",

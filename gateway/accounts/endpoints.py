@@ -57,7 +57,7 @@ class AccountEndpoints:
     async def me(self, request: Request) -> Response:
         """GET /me: the caller's own roles, without those they imply; no date for somebody whose account is elsewhere"""
         principal, claims = signed_in(request)
-        created_at = principal.record.created_at if claims.roles is None else None
+        created_at = None if claims.is_external else principal.record.created_at
         return JSONResponse(
             {
                 "id": principal.id,

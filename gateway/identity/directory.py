@@ -98,6 +98,10 @@ class Directory:
             raise StorageUnavailable(outcome.store, outcome.reason)
         return outcome
 
+    def acting(self, principal: Principal | Absent | None, claims: Claims) -> Principal | Absent | None:
+        """Who was found, as far as these claims let them act; for claims that bring roles of their own."""
+        return self._factory.acting(principal, claims) if isinstance(principal, Principal) else principal
+
     @staticmethod
     def check(principal: Principal | Absent | None, claims: Claims) -> Refusal | None:
         """Why this principal may not act on these claims: gone or disabled, or the token's session has ended."""

@@ -34,6 +34,9 @@ class Generations(Generic[K, V]):
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
 
+    def __contains__(self, key: K) -> bool:
+        return key in self.young or key in self._old
+
     def aged(self, key: K) -> V | None:
         """The old generation's entry, which is young again by being asked for; None where there is none."""
         value = self._old.get(key)

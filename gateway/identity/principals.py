@@ -7,15 +7,17 @@ sets of roles, of which there are few, are shared.
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from gateway.identity.records import Claims, UserRecord
 from gateway.settings.model import IdentitySettings
 
+_Limits = tuple[frozenset[str] | None, str]  # roles and e-mail address
 Expand = Callable[[frozenset[str]], frozenset[str]]
 
 _ROLE_SETS: Final = 4096  # distinct sets of roles to remember
+_WAYS: Final = 16  # distinct ways for one principal to act in; a user with more API keys than that pays for it
 _NOBODY: Final[frozenset[str]] = frozenset()
 
 # A value goes out as visible ASCII. Anything else, and what would make two values alike, is percent-encoded.
@@ -29,11 +31,13 @@ class Principal:
     """An identity that may be admitted. `own_roles` are the user's own, `roles` those and all they imply.
 
     `header_lines` are the identity headers, ready to be sent (b"X-User-Id: 42\\r\\n..."). `ended_sessions` are the
-    sessions of this user whose tokens are void.
+    sessions of this user whose tokens are void. `acting` are the principals made of this one for claims that bring
+    their own roles; they are as old as it is, and go with it.
     """
 
     __slots__ = (
         "_created_at",
+        "acting",
         "email",
         "ended_sessions",
         "header_lines",
@@ -54,6 +58,7 @@ class Principal:
         self.header_lines = header_lines
         self.version = record.version
         self._created_at = record.created_at
+        self.acting: dict[_Limits, Principal] | None = None
 
     @property
     def record(self) -> UserRecord:
@@ -100,18 +105,26 @@ class PrincipalFactory:
             lines += _line(self._headers.email, identity_value(record.email))
         return Principal(record, roles, lines + roles.line)
 
-    def external(self, claims: Claims) -> Principal:
-        """The principal of an external issuer's token, which is all that is known of it."""
-        return self.make(
-            UserRecord(
-                id=claims.subject,
-                email=claims.email,
-                is_active=True,
-                roles=claims.roles or _NOBODY,
-                created_at=_UNKNOWN,
-                version=0,
-            )
-        )
+    def acting(self, principal: Principal, claims: Claims) -> Principal:
+        """The principal as far as these claims let it act, where they bring roles: those of an external issuer's token
+        are all that its subject has; those of an API key are what is left of its owner's.
+
+        It is made once for each of the few ways a principal acts in, and kept with it.
+        """
+        ways, limits = principal.acting, (claims.roles, claims.email)
+        acting = None if ways is None else ways.get(limits)
+        if acting is None:
+            if ways is None or len(ways) >= _WAYS:
+                ways = principal.acting = {}
+            acting = ways[limits] = self._limited(principal, claims)
+        return acting
+
+    def _limited(self, principal: Principal, claims: Claims) -> Principal:
+        given = claims.roles or _NOBODY
+        if claims.is_external:
+            return self.make(replace(principal.record, roles=given, email=claims.email))
+        # What the owner's roles imply is the owner's as well, and a key may be limited to just that.
+        return self.make(replace(principal.record, roles=principal.roles & given))
 
     def _learn(self, own: frozenset[str]) -> RoleSet:
         if len(self._role_sets) >= _ROLE_SETS:
@@ -120,9 +133,6 @@ class PrincipalFactory:
         roles = RoleSet(own, expanded, _line(self._headers.roles, identity_roles(expanded)))
         self._role_sets[own] = roles
         return roles
-
-
-_UNKNOWN: Final = datetime.min
 
 
 def identity_value(text: str) -> bytes:

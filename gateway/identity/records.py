@@ -26,9 +26,11 @@ class UserRecord:
 class Claims(NamedTuple):
     """What a verified token says. `subject` is the user id (`NAME|SUB` for an external issuer), `session` its `sid`.
 
-    `expires_at` is in seconds since the epoch, leeway not included. `roles` is None for the gateway's own tokens: it
-    never reads their roles from the token; for an external issuer they are the mapped roles.
-    `not_before` is the latest of `nbf` and `iat`.
+    `expires_at` is in seconds since the epoch, leeway not included. `not_before` is the latest of `nbf` and `iat`.
+
+    `roles` is None for the gateway's own tokens: it never reads roles from those. For an external issuer they are the
+    mapped roles. For an API key they are those that it is limited to, and `session` is its id: what ends a session
+    ends a key.
     """
 
     subject: str
@@ -39,6 +41,11 @@ class Claims(NamedTuple):
     issuer: str
     roles: frozenset[str] | None = None
     email: str = ""
+
+    @property
+    def is_external(self) -> bool:
+        """Whether another issuer vouches for the subject: it has no account here. No local id holds a `|`."""
+        return "|" in self.subject
 
 
 class UserStore(Protocol):

@@ -25,7 +25,7 @@ MAX_REMEMBERED_BYTES: Final = 16 * 1024 * 1024  # of the tokens themselves
 _TYPE: Final = "at+jwt"  # RFC 9068 2.1: so that no other token signed with this key is taken for an access token
 _TYPES: Final = frozenset((_TYPE, f"application/{_TYPE}"))
 
-_Verified = tuple[float, float, Claims]  # good from, good until (leeway included), and what it says
+Verified = tuple[float, float, Claims]  # good from, good until (leeway included), and what it says
 
 
 class IssuedToken(NamedTuple):
@@ -37,19 +37,23 @@ class IssuedToken(NamedTuple):
 
 
 class Tokens:
-    """Issues and verifies. `clock` gives seconds since the epoch."""
+    """Issues and verifies. `clock` gives seconds since the epoch.
+
+    `verified` is what is remembered of good tokens, by their bytes: from when and until when they are good, leeway
+    included, and what they say. `Credentials` looks there first; that saves a call on every request.
+    """
 
     def __init__(self, keys: KeyRing, settings: TokensSettings, *, clock: Callable[[], float] = time.time) -> None:
         self._keys = keys
         self._settings = settings
-        self._clock = clock
-        self._verified: Generations[bytes, _Verified] = Generations(
+        self.clock = clock
+        self.verified: Generations[bytes, Verified] = Generations(
             MAX_REMEMBERED, lifetime=settings.access_ttl, max_key_length=MAX_REMEMBERED_BYTES
         )
 
     def issue(self, *, user_id: str, session_id: str, roles: Collection[str]) -> IssuedToken:
         """A new access token. `roles` go into it only where `tokens.include_roles` asks for it, for others to read."""
-        now = int(self._clock())
+        now = int(self.clock())
         expires_in = max(1, int(self._settings.access_ttl))
         claims: dict[str, Any] = {
             "iss": self._settings.issuer,
@@ -69,11 +73,11 @@ class Tokens:
 
     def verify(self, credential: bytes) -> Claims:
         """What a credential says. Raises Refusal token_invalid or token_expired, whatever the bytes are."""
-        verified = self._verified.young.get(credential) or self._verified.aged(credential)
+        verified = self.verified.young.get(credential) or self.verified.aged(credential)
         if verified is None:
             verified = self._verify_anew(credential)
         good_from, good_until, claims = verified
-        now = self._clock()
+        now = self.clock()
         if good_from <= now < good_until:
             return claims
         if now < good_from:
@@ -82,9 +86,9 @@ class Tokens:
 
     def is_over(self, claims: Claims) -> bool:
         """Whether a token that was good is not any more, for what lasts longer than a request."""
-        return self._clock() >= claims.expires_at + self._settings.leeway
+        return self.clock() >= claims.expires_at + self._settings.leeway
 
-    def _verify_anew(self, credential: bytes) -> _Verified:
+    def _verify_anew(self, credential: bytes) -> Verified:
         jws = parse_jws(credential)
         key = self._keys.get(_key_id(jws.header))
         if key is None or jws.header.get("alg") != key.algorithm:
@@ -98,9 +102,9 @@ class Tokens:
         )
         leeway = self._settings.leeway
         verified = (claims.not_before - leeway, claims.expires_at + leeway, claims)
-        now = self._clock()
+        now = self.clock()
         if now < verified[1]:
-            self._verified.put(credential, verified, now)
+            self.verified.put(credential, verified, now)
         return verified
 
 

@@ -90,14 +90,60 @@ def test_a_principal_shows_its_id_and_nothing_else_about_it() -> None:
 
 
 def test_a_principal_of_an_external_issuer_is_what_its_claims_say() -> None:
-    claims = Claims("idp|a b", "s", 2e9, 1e9, "j", "https://idp/", frozenset(["admin"]), "bob@idp")
-    principal = PrincipalFactory(IdentitySettings(), expand).external(claims)
+    claims = Claims("idp|a b", "", 2e9, 1e9, "j", "https://idp/", frozenset(["admin"]), "bob@idp")
+    factory = PrincipalFactory(IdentitySettings(), expand)
+    stranger = factory.make(record(id="idp|a b", email="", roles=frozenset()))
+    principal = factory.acting(stranger, claims)
     assert (principal.id, principal.is_active, principal.roles) == ("idp|a b", True, {"admin", "editor"})
     assert principal.header_lines == (
         b"X-User-Id: idp|a%20b\r\nX-User-Email: bob@idp\r\nX-User-Roles: admin,editor\r\n"
     )
-    nobody = PrincipalFactory(IdentitySettings(), expand).external(claims._replace(roles=None, email=""))
+    nobody = factory.acting(stranger, claims._replace(roles=frozenset(), email=""))
     assert nobody.header_lines == b"X-User-Id: idp|a%20b\r\nX-User-Roles: \r\n"
+
+
+def test_a_blocked_subject_is_inactive_whatever_its_claims_say() -> None:
+    factory = PrincipalFactory(IdentitySettings(), expand)
+    blocked = factory.make(record(id="idp|bob", is_active=False, roles=frozenset()))
+    claims = Claims("idp|bob", "", 2e9, 1e9, "j", "https://idp/", frozenset(["admin"]))
+    assert not factory.acting(blocked, claims).is_active
+
+
+@pytest.mark.parametrize(
+    ("owner", "key", "own", "expanded"),
+    [
+        ({"admin", "user"}, {"user"}, {"user"}, {"user"}),
+        ({"admin"}, {"editor"}, {"editor"}, {"editor"}),  # implied by what the owner is
+        ({"user"}, {"admin"}, set(), set()),  # the owner is it no more, or never was
+        ({"user"}, set(), set(), set()),
+        ({"admin"}, {"admin", "auditor"}, {"admin"}, {"admin", "editor"}),
+    ],
+)
+def test_a_key_has_what_it_is_limited_to_of_what_its_owner_has(
+    owner: set[str], key: set[str], own: set[str], expanded: set[str]
+) -> None:
+    factory = PrincipalFactory(IdentitySettings(), expand)
+    principal = factory.make(record(id="u1", roles=frozenset(owner), ended_sessions=frozenset(["key-1"])))
+    acting = factory.acting(principal, Claims("u1", "key-2", 2e9, 1e9, "", "", frozenset(key)))
+    assert (acting.own_roles, acting.roles) == (own, expanded)
+    assert (acting.id, acting.email, acting.ended_sessions) == ("u1", principal.email, {"key-1"})
+
+
+def test_the_same_claims_act_as_the_same_principal_until_the_record_changes() -> None:
+    factory = PrincipalFactory(IdentitySettings(), expand)
+    claims = Claims("u1", "key-2", 2e9, 1e9, "", "", frozenset(["user"]))
+    principal = factory.make(record(id="u1"))
+    assert factory.acting(principal, claims) is factory.acting(principal, claims._replace(session="key-3"))
+    assert factory.acting(factory.make(record(id="u1")), claims) is not factory.acting(principal, claims)
+
+
+def test_the_ways_one_principal_acts_in_are_bounded() -> None:
+    factory = PrincipalFactory(IdentitySettings(), expand)
+    principal = factory.make(record(id="idp|bob"))
+    for number in range(1000):
+        claims = Claims("idp|bob", "", 2e9, 1e9, "", "https://idp/", frozenset([f"r{number}"]))
+        assert factory.acting(principal, claims).roles == {f"r{number}"}
+    assert principal.acting is not None and len(principal.acting) <= 16
 
 
 @pytest.mark.parametrize(
