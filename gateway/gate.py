@@ -21,8 +21,8 @@ from gateway.identity.directory import Absent, Directory
 from gateway.identity.principals import Principal
 from gateway.identity.records import Claims
 from gateway.limits.limits import Count, Limits
-from gateway.policy.cors import origin_allowed, origin_of, preflight_of
-from gateway.policy.decide import authorize
+from gateway.policy.cors import origin_of, preflight_of
+from gateway.policy.decide import authorize, check_handshake, preflight_answer
 from gateway.policy.matcher import Policy
 from gateway.policy.route import Route
 from gateway.wire.bearer import bearer_credential
@@ -65,7 +65,7 @@ class Gate:
                     return answered
             route, captures = self._policy.match(host, target, request.method)
             if request.websocket:
-                _check_handshake(route, request)
+                check_handshake(route, origin_of(request.fields.kept))
             claims = None
             if route.authentication != "none":
                 claims = self._claims(request, optional=route.authentication == "optional")
@@ -188,13 +188,10 @@ class Gate:
         preflight = preflight_of(request.fields.kept)
         if preflight is None:
             return None
-        try:
-            route = self._policy.match(host, target, preflight.method).route
-        except Refusal:
-            return None  # nothing is served by that method: OPTIONS is judged like any other
-        if route.cors is None:
+        answer = preflight_answer(self._policy, host, target, preflight)
+        if answer is None:
             return None
-        fields = route.cors.answer(preflight)
+        route, fields = answer
         if fields is not None:
             return Answered(route, 204, fields)
         return _refused(Refusal("origin_not_allowed", "a preflight for what cors does not allow"), route, request)
@@ -231,13 +228,6 @@ def _counted(admission: Admission, count: Count) -> Decision:
     refusal = Refusal("rate_limited", retry_after=count.retry_after, route=route.name, headers=fields)
     refusal.caller = principal
     return refusal
-
-
-def _check_handshake(route: Route, request: RequestHead) -> None:
-    if not route.websocket:
-        raise Refusal("websocket_not_allowed")
-    if not origin_allowed(route.cors, origin_of(request.fields.kept)):
-        raise Refusal("origin_not_allowed", "the handshake of a page that cors does not list")
 
 
 def _refused(refusal: Refusal, route: Route, request: RequestHead) -> Refusal:

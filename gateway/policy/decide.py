@@ -1,14 +1,17 @@
 """The decision: may this principal pass this route? Pure; a refusal is a value that says privately why."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.errors import Refusal
+from gateway.policy.cors import Preflight, origin_allowed
 from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.matcher import Policy
 from gateway.policy.rewriting import Captures
 from gateway.policy.route import NOTHING_MORE, Requirement, Route
-from gateway.wire.paths import decoded_segment
+from gateway.wire.fields import Field
+from gateway.wire.paths import Target, decoded_segment
 
-__all__ = ["PrincipalLike", "RoleHierarchy", "authorize"]
+__all__ = ["PreflightAnswer", "PrincipalLike", "RoleHierarchy", "authorize", "check_handshake", "preflight_answer"]
 
 
 class PrincipalLike(Protocol):
@@ -19,6 +22,34 @@ class PrincipalLike(Protocol):
 
     @property
     def roles(self) -> frozenset[str]: ...
+
+
+class PreflightAnswer(NamedTuple):
+    """What a page that asks beforehand is told: the route it asks about, and the fields of the answer, None where the
+    route does not allow what is asked."""
+
+    route: Route
+    fields: tuple[Field, ...] | None
+
+
+def preflight_answer(
+    policy: Policy, host: bytes | None, target: Target, preflight: Preflight
+) -> PreflightAnswer | None:
+    """The answer about the route that the page's request would come to. None where nothing is served by that method,
+    or the route has no `cors`: such an OPTIONS is judged like any other request."""
+    try:
+        route = policy.match(host, target, preflight.method).route
+    except Refusal:
+        return None
+    return None if route.cors is None else PreflightAnswer(route, route.cors.answer(preflight))
+
+
+def check_handshake(route: Route, origin: bytes | None) -> None:
+    """Raises Refusal where a WebSocket handshake may not come here, or not from pages of this origin."""
+    if not route.websocket:
+        raise Refusal("websocket_not_allowed")
+    if not origin_allowed(route.cors, origin):
+        raise Refusal("origin_not_allowed", "the handshake of a page that cors does not list")
 
 
 def authorize(route: Route, captures: Captures, principal: PrincipalLike | None) -> Refusal | None:

@@ -28,18 +28,33 @@ class Match(NamedTuple):
 class Policy:
     """All routes, ready to be matched. `own` are the gateway's own endpoints, `routes` those of the file."""
 
-    __slots__ = ("_hostless", "_hosts", "_own", "_relaxed", "own", "routes")
+    __slots__ = ("_hostless", "_hosts", "_own", "own", "relaxed", "routes")
 
     def __init__(self, routes: Iterable[Route], own: Iterable[Route] = (), *, relaxed: bool = False) -> None:
         """Raises ValueError where two routes match the same requests."""
         self.routes: Final = tuple(routes)
         self.own: Final = tuple(own)
-        self._relaxed = relaxed
+        self.relaxed: Final = relaxed
         self._own = Tree(self.own)
         # A shadow rule decides nothing: requests are matched as if it were not there.
         by_host = group_by_host(route for route in self.routes if not route.shadow)
         self._hostless = Tree(by_host.pop(None, ()))
         self._hosts: dict[bytes | None, Tree] = {host: Tree(group) for host, group in by_host.items()}
+
+    @property
+    def own_tree(self) -> Tree:
+        """The gateway's own endpoints, which come before the routes of every host."""
+        return self._own
+
+    @property
+    def hosts(self) -> frozenset[bytes]:
+        """The hosts that routes name, canonical."""
+        return frozenset(host for host in self._hosts if host is not None)
+
+    def tree(self, host: bytes | None) -> Tree:
+        """The routes that requests for a host see, shadow rules left out: its own if any route names it, else those
+        without a host, which None stands for."""
+        return self._hosts.get(host, self._hostless)
 
     def entangled(self, bound: int) -> list[tuple[Route, int]]:
         """Where the search for one path could take more steps than `bound`: a route of each such host,
@@ -61,7 +76,7 @@ class Policy:
         segments = path.split(b"/")
         if not segments[-1]:
             segments.pop()
-        if _PERCENT in path or (self._relaxed and _SEMICOLON in path):
+        if _PERCENT in path or (self.relaxed and _SEMICOLON in path):
             place = self._place_of_unplain(host, target, segments, method)
         else:
             place = self._place(host, segments)
@@ -95,7 +110,7 @@ class Policy:
         place = self._place(host, [decoded_segment(segment) for segment in segments])
         if target.has_encoded_slash and not _keeps_encoded_slash(place, method):
             raise Refusal("bad_path", "an encoded slash on a path whose route does not keep it")
-        if self._relaxed and place is not None:
+        if self.relaxed and place is not None:
             for reading in lenient_readings(target.path):
                 # CVE-2026-73511: `/admin;a=b/x` is `/admin/x` to servers that know path parameters.
                 if self._place(host, reading) is not place:

@@ -14,6 +14,9 @@ from urllib.parse import quote
 from gateway.errors import Refusal
 from gateway.wire.paths import canonical_path, decoded_segment
 
+Segments = tuple[bytes | None, ...]
+"""Segments of a pattern: decoded literals, None for any one segment."""
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _VISIBLE_ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
@@ -36,12 +39,12 @@ class Pattern:
     spelling."""
 
     text: str
-    segments: tuple[bytes | None, ...]
+    segments: Segments
     names: tuple[str, ...]
     has_rest: bool
 
     @property
-    def shape(self) -> tuple[tuple[bytes | None, ...], bool]:
+    def shape(self) -> tuple[Segments, bool]:
         """What it matches. Two patterns that differ only in the names of captures have the same shape."""
         return self.segments, self.has_rest
 

@@ -81,6 +81,11 @@ def parse_template(text: str, pattern: Pattern) -> Template:
     )
 
 
+def sent_path(rewrite: Rewrite | None, captures: Captures, path: CanonicalPath) -> bytes:
+    """The path that the upstream is sent: the canonical one, rewritten where the route says so."""
+    return path if rewrite is None else rewrite.apply(path, captures)
+
+
 def _template_part(part: str, pattern: Pattern) -> bytes | int:
     name = capture_in(part)
     if name == "**":

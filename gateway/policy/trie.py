@@ -130,6 +130,11 @@ class Tree:
         self._root = Node()
         self._root.literals[b""] = self._top = top
 
+    @property
+    def top(self) -> Node:
+        """The node of the path `/`, under which all others lie."""
+        return self._top
+
     def busiest_route(self) -> Route:
         """A route in the part of the tree where a search may take the most steps. The tree must not be
         empty."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.admission import Admission, RequestHead
 from gateway.errors import Refusal
+from gateway.policy.rewriting import sent_path
 from gateway.policy.route import Route
 from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.wire.fields import Action, Field, FieldRules, list_members
@@ -73,9 +74,7 @@ def websocket_request(admission: Admission, plan: ForwardPlan, rules: FieldRules
 
 def upstream_path(admission: Admission) -> bytes:
     """The canonical path, rewritten where the route says so."""
-    rewrite = admission.route.rewrite
-    path: bytes = admission.target.path
-    return path if rewrite is None else rewrite.apply(admission.target.path, admission.captures)
+    return sent_path(admission.route.rewrite, admission.captures, admission.target.path)
 
 
 def _target(admission: Admission) -> bytes:
