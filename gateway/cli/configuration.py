@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.cli.options import DEFAULT_CONFIGURATION
-from gateway.errors import CannotStart, ConfigurationError, Problem
+from gateway.cli.policy_file import must_exist
+from gateway.errors import ConfigurationError, Problem
 from gateway.identity.key_loading import key_problems
 from gateway.policy.loading import Configuration, load_configuration
 from gateway.settings.reading import read_settings
@@ -22,7 +22,7 @@ class Findings:
 
 def examined(path: Path) -> Findings:
     """Everything that is to be said about a file. Raises CannotStart where it cannot be read at all."""
-    _must_exist(path)
+    must_exist(path)
     try:
         configuration = load_configuration(path)
     except ConfigurationError as error:
@@ -40,12 +40,3 @@ def loaded(path: Path) -> Configuration:
     if findings.configuration is None:
         raise ConfigurationError(findings.problems)
     return findings.configuration
-
-
-def _must_exist(path: Path) -> None:
-    """A newcomer who has no configuration yet deserves more than that there is no such file."""
-    if path == DEFAULT_CONFIGURATION and not path.exists():
-        raise CannotStart(
-            f"there is no {path} here; write one (docs/configuration.md), name another with --config or "
-            "GATEWAY_CONFIG, or look around first with 'gateway demo'"
-        )
