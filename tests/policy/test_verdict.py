@@ -70,7 +70,6 @@ def said(verdict: Verdict) -> str:
         (Asked(b"GET", b"/auth/me"), USER, "allowed accounts.me"),
         (Asked(b"POST", b"/auth/login"), None, "allowed accounts.login"),
     ],
-    ids=str,
 )
 def test_the_verdict(asked: Asked, caller: Caller | None, expected: str) -> None:
     assert said(decide(POLICY, asked, caller)) == expected
