@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
 from gateway.accounts.endpoints import account_endpoints
+from gateway.accounts.lockout import Lockout
 from gateway.accounts.own_sessions import OwnSessions
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
@@ -130,6 +131,7 @@ def _accounts(stores: Stores, tokens: Tokens, settings: Settings, stack: AsyncEx
         users=stores.users,
         sessions=stores.sessions,
         passwords=passwords,
+        lockout=Lockout(settings.accounts.lockout, shared=stores.failures),
         tokens=tokens,
         feed=stores.feed,
         settings=settings,

@@ -8,6 +8,7 @@ from typing import Final
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.principals import PrincipalFactory
 from gateway.identity.records import ChangeFeed
+from gateway.limits.failures import SharedFailures
 from gateway.limits.limits import SharedBuckets
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
@@ -29,6 +30,7 @@ class Stores:
     directory: Directory
     feed: ChangeFeed
     buckets: SharedBuckets | None
+    failures: SharedFailures | None
 
     def degraded(self) -> tuple[str, ...]:
         """The names of the stores that are out just now. A process without Redis has a feed that is always up."""
@@ -48,9 +50,9 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     stack.callback(probe.cancel)
     users = Users(database)
     factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
-    directory, feed, buckets = await _directory(settings, users, factory, stack)
+    directory, feed, buckets, failures = await _directory(settings, users, factory, stack)
     stack.push_async_callback(directory.close)
-    return Stores(database, users, Sessions(database), directory, feed, buckets)
+    return Stores(database, users, Sessions(database), directory, feed, buckets, failures)
 
 
 async def _probe(database: Database) -> None:
@@ -62,15 +64,16 @@ async def _probe(database: Database) -> None:
 
 async def _directory(
     settings: Settings, users: Users, factory: PrincipalFactory, stack: AsyncExitStack
-) -> tuple[Directory, ChangeFeed, SharedBuckets | None]:
-    """What replicas share: the copies of records, the news of changes, the counts of limits. Without Redis, this
-    process alone."""
+) -> tuple[Directory, ChangeFeed, SharedBuckets | None, SharedFailures | None]:
+    """What replicas share: the copies of records, the news of changes, the counts of limits and of failures. Without
+    Redis, this process alone."""
     if settings.storage.redis is None:
         alone = Directory(users, factory=factory, cache_settings=settings.cache)
-        return alone, LocalFeed(alone), None
+        return alone, LocalFeed(alone), None, None
     # Imported here: a gateway of one process needs neither the driver nor its 4 MiB.
     from gateway.storage.redis import RedisLink
     from gateway.storage.redis_cache import RedisCache
+    from gateway.storage.redis_failures import RedisFailures
     from gateway.storage.redis_feed import RedisFeed
     from gateway.storage.redis_limits import RedisBuckets
     from gateway.storage.redis_records import RedisRecords
@@ -83,4 +86,4 @@ async def _directory(
     directory = Directory(users, factory=factory, cache_settings=settings.cache, shared=RedisCache(records), feed=feed)
     stack.push_async_callback(feed.close)
     await feed.open(directory)
-    return directory, feed, RedisBuckets(link)
+    return directory, feed, RedisBuckets(link), RedisFailures(link)

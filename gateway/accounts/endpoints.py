@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.accounts.bodies import Login, LoginForm, PasswordChange, Refresh, Registration, accept
 from gateway.accounts.reading import FORM, JSON, form_fields, json_object, media_type, read_body
-from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, rfc3339, signed_in
+from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, rfc3339, signed_in, unless_left
 from gateway.accounts.service import Accounts, TokenPair
 
 # What OAuth 2 clients send along with the password grant (RFC 6749 4.3.2, 2.3.1), which means nothing here.
@@ -24,7 +24,8 @@ class AccountEndpoints:
         """POST /register"""
         self._accounts.require_open_registration()
         body = accept(Registration, await json_body(request), self._accounts.settings)
-        return _tokens(await self._accounts.register(body.email, body.password, origin_of(request)), 201)
+        registering = self._accounts.register(body.email, body.password, origin_of(request))
+        return _tokens(await unless_left(request, registering), 201)
 
     async def login(self, request: Request) -> Response:
         """POST /login"""
@@ -37,7 +38,7 @@ class AccountEndpoints:
             meant = {name: value for name, value in fields.items() if name not in _OAUTH_FIELDS}
             form = accept(LoginForm, meant, settings)
             email, password = form.username, form.password
-        return _tokens(await self._accounts.login(email, password, origin_of(request)), 200)
+        return _tokens(await unless_left(request, self._accounts.login(email, password, origin_of(request))), 200)
 
     async def refresh(self, request: Request) -> Response:
         """POST /refresh"""
@@ -72,9 +73,8 @@ class AccountEndpoints:
         """POST /password"""
         _, claims = signed_in(request)
         body = accept(PasswordChange, await json_body(request), self._accounts.settings)
-        await self._accounts.change_password(
-            claims, body.current_password, body.new_password, origin=origin_of(request)
-        )
+        current, new, origin = body.current_password, body.new_password, origin_of(request)
+        await unless_left(request, self._accounts.change_password(claims, current, new, origin=origin))
         return Response(status_code=204)
 
 

@@ -3,7 +3,7 @@
 bcrypt looks at 72 bytes and no further, so anything longer is refused rather than cut (CVE-2025-22228), counted in
 bytes of UTF-8 after NFC: the same password typed on another keyboard is the same bytes. It takes a quarter of a second
 of a core at the usual cost and lets go of the GIL meanwhile: it runs in as many threads as there are cores, of lower
-priority than the proxying, behind a queue that is full at some point.
+priority than the proxying, behind a line in which callers take turns and that is full at some point.
 """
 
 import asyncio
@@ -16,16 +16,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Final, NewType, TypeVar
+from typing import Any, Final, NewType, TypeVar
 
 import bcrypt
 
+from gateway.accounts.fair_line import FairLine
 from gateway.errors import Refusal
 
 T = TypeVar("T")
 
 # NFC, UTF-8, at most 72 bytes, none of them 0: what bcrypt takes in whole.
 Password = NewType("Password", bytes)
+
+# Raises Refusal where something must not be done any more.
+Check = Callable[[], None]
 
 MAX_BYTES: Final = 72
 MAX_THREADS: Final = 8
@@ -60,31 +64,45 @@ def presented_password(text: str) -> Password | None:
         return None
 
 
+class _Job:
+    """Work that waits for a thread. `check` is asked when there is one, whether it may still be done."""
+
+    __slots__ = ("check", "outcome", "work")
+
+    def __init__(self, work: Callable[[], Any], check: Check | None, outcome: "asyncio.Future[Any]") -> None:
+        self.work = work
+        self.check = check
+        self.outcome = outcome
+
+
 class PasswordPool:
     """Hashes and checks passwords with bcrypt of `rounds` rounds (2 to the power of them).
 
-    Everything asynchronous raises Refusal("overloaded") when too many wait already. Work whose caller has left before
-    a thread was free is not done.
+    Everything asynchronous raises Refusal("overloaded") when too much waits already. Callers take turns, and `caller`
+    says whose it is: one who sends many passwords waits for them himself. Work whose caller has left before a thread
+    was free is not done.
     """
 
     def __init__(self, *, rounds: int, threads: int | None = None, queue: int = QUEUE) -> None:
-        count = threads if threads is not None else min(os.cpu_count() or 1, MAX_THREADS)
+        self._free = threads if threads is not None else min(os.cpu_count() or 1, MAX_THREADS)
         self._rounds = rounds
-        self._limit = count + queue
-        self._pending = 0
-        self._executor = ThreadPoolExecutor(count, thread_name_prefix="bcrypt", initializer=_stand_back)
+        self._line: FairLine[_Job] = FairLine(queue)
+        self._executor = ThreadPoolExecutor(self._free, thread_name_prefix="bcrypt", initializer=_stand_back)
 
-    async def hash(self, password: Password) -> str:
+    async def hash(self, password: Password, *, caller: str = "") -> str:
         """The hash to store, with a salt of its own."""
-        return await self._run(partial(_hash, password, self._rounds))
+        return await self._run(partial(_hash, password, self._rounds), caller)
 
-    async def matches(self, password: Password | None, stored: str | None) -> bool:
+    async def matches(
+        self, password: Password | None, stored: str | None, *, caller: str = "", check: Check | None = None
+    ) -> bool:
         """Whether this is the password of a stored hash. Without a hash (no such user) or without a password that could
         be one it takes as long and the answer is no: the time must not tell who has an account."""
         if password is not None and stored is not None and _BCRYPT(stored):
-            return await self._run(partial(bcrypt.checkpw, password, stored.encode("ascii")))
+            return await self._run(partial(bcrypt.checkpw, password, stored.encode("ascii")), caller, check)
         cost = stored[:7] if stored is not None and _BCRYPT(stored) else f"$2b${self._rounds:02d}$"
-        await self._run(partial(bcrypt.checkpw, password or b"", (cost + _NOBODYS).encode("ascii")))
+        work = partial(bcrypt.checkpw, password or b"", (cost + _NOBODYS).encode("ascii"))
+        await self._run(work, caller, check)
         return False
 
     def is_outdated(self, stored: str) -> bool:
@@ -93,16 +111,58 @@ class PasswordPool:
 
     def close(self) -> None:
         """Drop what waits; what runs ends by itself."""
+        while (job := self._line.next()) is not None:
+            job.outcome.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._pending >= self._limit:
-            raise Refusal("overloaded", "the password queue is full", retry_after=1)
-        self._pending += 1
+    async def _run(self, work: Callable[[], T], caller: str = "", check: Check | None = None) -> T:
+        job = _Job(work, check, asyncio.get_running_loop().create_future())
+        if self._free and not len(self._line):
+            if check is not None:
+                check()  # what it asks may have changed while the account was looked up
+            self._start(job)
+        else:
+            refused = self._line.join(caller, job)
+            if refused is not None and not refused.outcome.done():
+                refused.outcome.set_exception(Refusal("overloaded", "the password queue is full", retry_after=1))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            result: T = await job.outcome
+            return result
         finally:
-            self._pending -= 1
+            self._line.leave(caller, job)
+
+    def _start(self, job: _Job) -> None:
+        self._free -= 1
+        running = asyncio.get_running_loop().run_in_executor(self._executor, job.work)
+        running.add_done_callback(partial(self._ended, job))
+
+    def _ended(self, job: _Job, running: "asyncio.Future[Any]") -> None:
+        self._free += 1
+        outcome = job.outcome
+        if running.cancelled():
+            outcome.cancel()
+            return
+        error = running.exception()
+        if outcome.done():  # its caller has left
+            pass
+        elif error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(running.result())
+        # After whoever waited for this has seen it: a wrong password counts before the next one is looked at.
+        running.get_loop().call_soon(self._start_next)
+
+    def _start_next(self) -> None:
+        while self._free and (job := self._line.next()) is not None:
+            if job.outcome.done():
+                continue
+            try:
+                if job.check is not None:
+                    job.check()
+            except Refusal as refusal:
+                job.outcome.set_exception(refusal)
+            else:
+                self._start(job)
 
 
 def _hash(password: Password, rounds: int) -> str:

@@ -1,8 +1,9 @@
 """What every endpoint about accounts takes out of its request, and how its answers write what they say."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +15,7 @@ from gateway.identity.accounts import Origin
 from gateway.identity.principals import Principal
 from gateway.identity.records import Claims
 
+T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _MAX_USER_AGENT: Final = 256
@@ -52,9 +54,29 @@ async def json_body(request: Request) -> dict[str, Any]:
     return json_object(await read_body(request))
 
 
+async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do work that passwords are checked for, and drop it when the caller leaves: nobody pays for a hash that nobody
+    waits for. The body must have been read. A change that has begun is finished all the same (see Announcer)."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+    raise Refusal("bad_request", "the caller left before the answer")
+
+
 def rfc3339(moment: datetime) -> str:
     """A moment, to the millisecond (RFC 3339)."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _admission(request: Request) -> Admission:

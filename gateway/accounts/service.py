@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from gateway.accounts.announcing import Announcer
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.holders import account_holder
+from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.errors import Refusal
 from gateway.identity.accounts import (
@@ -30,6 +31,7 @@ from gateway.identity.accounts import (
 from gateway.identity.records import ChangeFeed, Claims, UserRecord
 from gateway.identity.refresh import RefreshToken
 from gateway.identity.tokens import Tokens
+from gateway.limits.callers import Callers
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
 
@@ -57,6 +59,7 @@ class Accounts:
         users: AccountStore,
         sessions: SessionStore,
         passwords: PasswordPool,
+        lockout: Lockout,
         tokens: Tokens,
         feed: ChangeFeed,
         settings: Settings,
@@ -65,6 +68,8 @@ class Accounts:
         self._users = users
         self._sessions = sessions
         self._passwords = passwords
+        self._lockout = lockout
+        self._callers = Callers()
         self._tokens = tokens
         self._announcer = Announcer(feed)
         self._hierarchy = RoleHierarchy(settings.roles)
@@ -82,7 +87,7 @@ class Accounts:
             id=str(uuid.uuid4()),
             email=email.text,
             canonical=email.canonical,
-            password_hash=await self._passwords.hash(password),
+            password_hash=await self._passwords.hash(password, caller=self._caller(origin)),
             roles=frozenset(self.settings.accounts.default_roles),
         )
         record = await self._announcer.changed(self._users.create(user, by=Actor(user.id, origin), session=session))
@@ -95,18 +100,22 @@ class Accounts:
             raise Refusal("registration_closed")
 
     async def login(self, email: EmailAddress, password: Password | None, origin: Origin) -> TokenPair:
-        """Sign in. Raises `invalid_credentials`, `account_disabled` (after the right password only), `overloaded`."""
+        """Sign in. Raises `invalid_credentials`, `account_disabled` (after the right password only), `locked_out`,
+        `overloaded`."""
+        attempt, caller = await self._lockout.attempt(email.canonical, origin.address), self._caller(origin)
         for _ in range(_ATTEMPTS):
             found = await self._users.credentials(email.canonical)
-            right = await self._passwords.matches(password, found.password_hash if found else None)
+            stored = found.password_hash if found else None
+            right = await self._passwords.matches(password, stored, caller=caller, check=attempt.check)
             if found is None or password is None or not right:
+                await attempt.failed()
                 raise Refusal("invalid_credentials", "no such user" if found is None else "wrong password")
+            await attempt.succeeded()
             if not found.is_active:
                 raise Refusal("account_disabled")
-            stored = found.password_hash
-            rehashed = await self._passwords.hash(password) if self._passwords.is_outdated(stored) else None
+            rehashed = await self._rehashed(password, found.password_hash, caller)
             session = self._new_session(origin)
-            opening = self._sessions.open(found.user_id, session, verified=stored, rehashed=rehashed)
+            opening = self._sessions.open(found.user_id, session, verified=found.password_hash, rehashed=rehashed)
             record = await self._announcer.changed(opening)
             if record is not None:
                 return self._issue(record, session.id, session.token)
@@ -135,18 +144,33 @@ class Accounts:
     async def change_password(self, claims: Claims, current: Password | None, new: Password, *, origin: Origin) -> None:
         """Replace the caller's password; every other session of theirs ends.
 
-        Raises `invalid_credentials` where the current one is wrong, `forbidden` like account_holder.
+        Raises `invalid_credentials` where the current one is wrong, `locked_out` after too many of those (whoever has
+        got hold of a token shall not find out the password with it), `overloaded`, and `forbidden` like
+        account_holder.
         """
-        actor = account_holder(claims, origin)
+        actor, caller = account_holder(claims, origin), self._caller(origin)
         found = await self._users.credentials_of(claims.subject)
-        if found is None or not await self._passwords.matches(current, found.password_hash):
+        if found is None:
             raise _wrong_password()
-        hashed = await self._passwords.hash(new)
+        attempt = await self._lockout.attempt(found.canonical, origin.address)
+        if not await self._passwords.matches(current, found.password_hash, caller=caller, check=attempt.check):
+            await attempt.failed()
+            raise _wrong_password()
+        await attempt.succeeded()
+        hashed = await self._passwords.hash(new, caller=caller)
         changing = self._users.set_password(
             claims.subject, hashed, by=actor, verified=found.password_hash, keep=claims.session
         )
         if await self._announcer.changed(changing) is None:
             raise _wrong_password()
+
+    def _caller(self, origin: Origin) -> str:
+        """Whose turn it is when passwords are checked."""
+        return self._callers.by_address(origin.address)
+
+    async def _rehashed(self, password: Password, stored: str, caller: str) -> str | None:
+        """A hash of the cost that is asked for now, where the stored one is of another."""
+        return await self._passwords.hash(password, caller=caller) if self._passwords.is_outdated(stored) else None
 
     # ---- sessions and tokens
 

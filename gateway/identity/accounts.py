@@ -35,11 +35,13 @@ COMMAND_LINE = Actor("command-line")
 
 
 class Credentials(NamedTuple):
-    """What a password is checked against. `password_hash` is bcrypt's own text, cost included."""
+    """What a password is checked against. `password_hash` is bcrypt's own text, cost included; `canonical` is the
+    account's address as it is compared."""
 
     user_id: str
     password_hash: str
     is_active: bool
+    canonical: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,11 @@ _GLOBAL: Final[tuple[Row, ...]] = (
     ("observability.tracing", bool, _LATER),
 )
 _ROUTE: Final[tuple[Row, ...]] = (("shadow", bool, "is not available yet (false)"),)
-# Their defaults may be assumed in silence, but whoever writes a value relies on it.
-_UNLESS_DEFAULTED: Final = ("accounts.lockout",)
 
 
 def not_available(settings: Settings) -> tuple[Problem, ...]:
     """What the settings ask for and this version does not do, in the order of the file."""
-    found = [*_asked(settings, _GLOBAL, ""), *_written(settings, _UNLESS_DEFAULTED, "", settings.written)]
+    found = [*_asked(settings, _GLOBAL, "")]
     for route in settings.routes:
         found += _asked(route, _ROUTE, f"{route.key}.")
     return tuple(sorted(Problem(*settings.position_of(key), key, message) for key, message in found))
@@ -39,17 +37,9 @@ def described() -> Iterator[str]:
     for prefix, rows in (("", _GLOBAL), ("routes[].", _ROUTE)):
         for key, _, message in rows:
             yield f"`{prefix}{key}`: {message}"
-    yield from (f"`{key}`: {_LATER}" for key in _UNLESS_DEFAULTED)
 
 
 def _asked(section: Settings | RouteSettings, rows: tuple[Row, ...], path: str) -> Iterator[tuple[str, str]]:
     for key, asks_for_it, message in rows:
         if asks_for_it(attrgetter(key)(section)):
             yield f"{path}{key}", message
-
-
-def _written(section: Settings, keys: tuple[str, ...], path: str, written: frozenset[str]) -> Iterator[tuple[str, str]]:
-    for key in keys:
-        # Null asks for nothing.
-        if f"{path}{key}" in written and attrgetter(key)(section) is not None:
-            yield f"{path}{key}", _LATER

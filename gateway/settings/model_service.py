@@ -117,8 +117,10 @@ class LockoutSettings:
         default=5,
     )
     window: float = setting(Duration(), "The time in which they are counted.", default=900.0)
-    ban: float = setting(Duration(), "How long logins are refused then.", default=900.0)
-    per_address_failures: int = setting(Whole(1, 1_000_000), "Failed logins per address over all accounts.", default=20)
+    ban: float = setting(Duration(), "How long they are refused after the last of them.", default=900.0)
+    per_address_failures: int = setting(
+        Whole(1, 1_000_000), "Failed logins per address, over all accounts.", default=20
+    )
 
 
 @section

@@ -38,7 +38,7 @@ from gateway.storage.tables import sessions, user_roles, users
 # Whatever else a token may claim as its subject, the database need not be asked for it (and PostgreSQL takes no NUL).
 _USER_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
 _FEW: Final = 1000  # holders of a role
-_CREDENTIALS: Final = select(users.c.id, users.c.password_hash, users.c.is_active)
+_CREDENTIALS: Final = select(users.c.id, users.c.password_hash, users.c.is_active, users.c.canonical)
 _CREDENTIALS_BY_EMAIL: Final = _CREDENTIALS.where(users.c.canonical == bindparam("canonical"))
 _CREDENTIALS_BY_ID: Final = _CREDENTIALS.where(users.c.id == bindparam("user_id"))
 

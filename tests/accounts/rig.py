@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.accounts.administration import Administration
 from gateway.accounts.emails import email_address
+from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool, chosen_password
 from gateway.accounts.service import Accounts, TokenPair
 from gateway.identity.accounts import Origin
@@ -85,6 +86,6 @@ def make_rig(database: Database, clock: Clock, settings: Settings | None = None)
     passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds, threads=2)
     feed = Feed(users)
     common = {"users": users, "sessions": sessions, "passwords": passwords, "feed": feed, "settings": settings}
-    accounts = Accounts(**common, tokens=tokens, clock=clock)  # type: ignore[arg-type]
+    accounts = Accounts(**common, tokens=tokens, clock=clock, lockout=Lockout(settings.accounts.lockout, clock=clock))  # type: ignore[arg-type]
     administration = Administration(**common)  # type: ignore[arg-type]
     return Rig(database, clock, settings, users, sessions, tokens, passwords, feed, accounts, administration)

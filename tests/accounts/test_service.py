@@ -1,10 +1,12 @@
 """Accounts as their owners use them, on both databases."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from gateway.accounts.emails import email_address
+from gateway.accounts.fair_line import FairLine
 from gateway.accounts.passwords import Password, PasswordPool, presented_password
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.accounts import COMMAND_LINE
@@ -61,7 +63,7 @@ async def test_nobody_registers_where_it_is_closed(database: Database, clock: Cl
 
 
 async def test_a_full_password_queue_is_overload(rig: Rig) -> None:
-    rig.passwords._limit = 0
+    rig.passwords._free, rig.passwords._line = 0, FairLine(0)
     assert await refused(rig.register()) == "overloaded"
     assert await refused(rig.login()) == "overloaded"
 
@@ -121,8 +123,8 @@ async def test_a_login_that_a_password_change_overtakes_does_not_survive_it(rig:
     user_id = rig.claims(pair).subject
 
     class Overtaken(PasswordPool):
-        async def matches(self, password: Password | None, stored: str | None) -> bool:
-            right = await super().matches(password, stored)
+        async def matches(self, password: Password | None, stored: str | None, **more: Any) -> bool:
+            right = await super().matches(password, stored, **more)
             await rig.users.set_password(user_id, await self.hash(Password(b"a new password")), by=COMMAND_LINE)
             return right
 
@@ -137,8 +139,8 @@ async def test_an_account_that_changes_all_the_time_is_not_signed_in(rig: Rig) -
     user_id = rig.claims(pair).subject
 
     class Restless(PasswordPool):
-        async def matches(self, password: Password | None, stored: str | None) -> bool:
-            right = await super().matches(password, stored)
+        async def matches(self, password: Password | None, stored: str | None, **more: Any) -> bool:
+            right = await super().matches(password, stored, **more)
             await rig.users.set_password(user_id, await self.hash(Password(PASSWORD.encode())), by=COMMAND_LINE)
             return right
 

@@ -25,8 +25,6 @@ LATER: list[tuple[str, str]] = [
         "observability: {tracing: {otlp_endpoint: 'http://localhost:4318'}}",
         "1:26: observability.tracing: is not available yet (leave it out)",
     ),
-    ("accounts: {lockout: {failures: 3}}", "1:21: accounts.lockout: is not available yet (leave it out)"),
-    ("accounts: {lockout: {}}", "1:21: accounts.lockout: is not available yet (leave it out)"),
     (ROUTE.format("shadow: true"), "5:13: routes[0].shadow: is not available yet (false)"),
 ]
 THERE = [
@@ -35,6 +33,7 @@ THERE = [
     "identity: {assertion: null}",
     "observability: {tracing: null}",
     "accounts: {password: {bcrypt_rounds: 12}}",
+    "accounts: {lockout: {failures: 3}}",
     "upstreams: {web: {targets: ['http://a', 'http://b']}}",
     UPSTREAM.format("balance: least_requests"),
     UPSTREAM.format("health: {path: /z}"),

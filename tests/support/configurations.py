@@ -57,6 +57,9 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/sockets-in-haste/**", "websocket": True, "auth": "none", "upstream": "impatient"},
 ]
 
+# All tests call from one address, and many of them with a wrong password.
+NO_LOCKOUT = {"failures": 1_000_000, "per_address_failures": 1_000_000}
+
 ROLES = {"admin": ["editor"], "editor": ["user"], "user": [], "auditor": []}
 
 
@@ -67,7 +70,7 @@ def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
     return {
         "server": {"max_header_size": "16KiB", "drain": "5s"},
         "storage": {"database": f"sqlite:///{folder / 'gateway.db'}"},
-        "accounts": {"password": {"bcrypt_rounds": 4}},
+        "accounts": {"password": {"bcrypt_rounds": 4}, "lockout": NO_LOCKOUT},
         "tokens": {"keys": forge.settings()},
         "roles": ROLES,
         "upstreams": {

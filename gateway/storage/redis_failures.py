@@ -1,0 +1,107 @@
+"""Counts of failed attempts in Redis, which all replicas share.
+
+A count is `FAILURES BEGAN`: how many, and when the first was, in microseconds by the server's clock. It ends with its
+window or its ban, so Redis keeps those of callers who failed lately. A pardon is the time it was given at: what began
+before is void. The two of one owner have the same part in braces, so in a cluster they lie together.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final
+
+from redis.asyncio import RedisCluster
+
+from gateway.limits.failures import Counter, Report, Standing
+from gateway.storage.redis import NAMESPACE, RedisLink
+from gateway.storage.redis_address import Client
+
+# Keys: a count and the pardon of its owner, in turn. Arguments for each: the failures to add, how long ago the first of
+# them was (microseconds), how many are allowed, the milliseconds of the window and of the ban. The answer for each: the
+# failures, and the milliseconds until they are forgotten.
+_REPORT: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local standings = {}
+for index = 1, #KEYS / 2 do
+  local key, at = KEYS[index * 2 - 1], index * 5 - 4
+  local more, age, allowed = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local pardoned = tonumber(redis.call('GET', KEYS[index * 2]) or '') or 0
+  local count, began = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
+  local left = redis.call('PTTL', key)
+  count, began = tonumber(count) or 0, tonumber(began) or 0
+  if count == 0 or began <= pardoned or left <= 0 then
+    count, began, left = 0, now - age, 0
+  end
+  if more > 0 and now - age > pardoned then
+    if count == 0 then left = tonumber(ARGV[at + 3]) end
+    if count < allowed and count + more >= allowed then left = tonumber(ARGV[at + 4]) end
+    count = count + more
+    redis.call('SET', key, string.format('%.0f %.0f', count, began), 'PX', left)
+  end
+  standings[index] = {count, left}
+end
+return standings
+"""
+_PARDON: Final = """
+local time = redis.call('TIME')
+for _, key in ipairs(KEYS) do
+  redis.call('SET', key, string.format('%.0f', time[1] * 1000000 + time[2]), 'PX', ARGV[1])
+end
+"""
+
+
+class RedisFailures:
+    """Implements SharedFailures."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis answered last time."""
+        return self._link.available
+
+    async def report(self, reports: Sequence[Report]) -> list[Standing]:
+        """Count failures, all in one round trip. Raises StorageUnavailable."""
+        standings = await self._link.run(lambda client: _report(client, reports))
+        return [Standing(failures, left / 1000) for failures, left in standings]
+
+    async def forget(self, counter: Counter) -> None:
+        """Begin a count anew. Raises StorageUnavailable."""
+        await self._link.run(lambda client: client.delete(_count_key(counter)))
+
+    async def pardon(self, owners: Sequence[str], *, lifetime: float) -> None:
+        """Make void what began before now. Raises StorageUnavailable."""
+        for owner in owners:
+            arguments = (_pardon_key(owner), _milliseconds(lifetime))
+            await self._link.run(lambda client, arguments=arguments: client.eval(_PARDON, 1, *arguments))  # type: ignore[misc]
+
+
+async def _report(client: Client, reports: Sequence[Report]) -> list[Any]:
+    keys = [(_count_key(report.counter), _pardon_key(report.counter.owner)) for report in reports]
+    arguments = [_arguments(report) for report in reports]
+    if not isinstance(client, RedisCluster):
+        all_keys = list(chain.from_iterable(keys))
+        standings: list[Any] = await client.eval(_REPORT, len(all_keys), *all_keys, *chain.from_iterable(arguments))
+        return standings
+    pipeline = client.pipeline()  # in a cluster the owners lie on different nodes
+    for of_one, said in zip(keys, arguments, strict=True):
+        pipeline.eval(_REPORT, 2, *of_one, *said)
+    return [reply[0] for reply in await pipeline.execute()]
+
+
+def _arguments(report: Report) -> tuple[int, ...]:
+    allowed, window, ban = report.counter.allowance
+    return report.failures, round(report.age * 1e6), allowed, _milliseconds(window), _milliseconds(ban)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _count_key(counter: Counter) -> str:
+    return f"{NAMESPACE}failures:{counter.key}"
+
+
+def _pardon_key(owner: str) -> str:
+    return f"{NAMESPACE}failures:{owner}:pardoned"

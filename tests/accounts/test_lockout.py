@@ -1,0 +1,259 @@
+"""Guessing passwords: who is refused, when, and who is not; alone, and together with replicas over a real Valkey."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.accounts.emails import email_address
+from gateway.accounts.lockout import Attempt, Lockout, account_owner, address_owner
+from gateway.errors import Refusal
+from gateway.limits.callers import Callers
+from gateway.settings.model import LockoutSettings
+from gateway.storage.redis import RedisLink
+from gateway.storage.redis_failures import RedisFailures
+from tests.storage.replicas import until
+from tests.support.valkey import ValkeyServer, cluster
+
+__all__ = ["cluster"]
+
+ANN, BOB = "ann@example.com", "bob@example.com"
+HERE, THERE = "192.0.2.1", "198.51.100.7"
+SETTINGS = LockoutSettings(failures=3, window=60.0, ban=30.0, per_address_failures=5)
+
+
+class Time:
+    """A clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def alone(time: Time) -> Lockout:
+    """The lockout of a process without Redis."""
+    return Lockout(SETTINGS, clock=time)
+
+
+async def fails(lockout: Lockout, account: str = ANN, address: str = HERE) -> int | None:
+    """A wrong password. None, or the seconds to wait where nobody looked at it."""
+    try:
+        attempt = await lockout.attempt(email_address(account).canonical, address)
+    except Refusal as refusal:
+        assert (refusal.code, refusal.status) == ("locked_out", 429)
+        assert refusal.retry_after is not None and refusal.retry_after >= 1
+        return refusal.retry_after
+    await attempt.failed()
+    return None
+
+
+async def is_open(lockout: Lockout, account: str = ANN, address: str = HERE) -> bool:
+    """Whether a password would be looked at. Nothing is counted."""
+    try:
+        await lockout.attempt(account, address)
+    except Refusal:
+        return False
+    return True
+
+
+async def test_after_so_many_failures_an_account_is_shut_for_this_address_and_no_other(alone: Lockout) -> None:
+    assert [await fails(alone) for _ in range(5)] == [None, None, None, 30, 30]
+    assert await is_open(alone, ANN, THERE), "nobody locks a victim out from elsewhere"
+    assert await is_open(alone, BOB, HERE)
+
+
+async def test_a_ban_ends_when_it_was_said_to(time: Time) -> None:
+    alone = Lockout(dataclasses.replace(SETTINGS, per_address_failures=100), clock=time)
+    for _ in range(3):
+        await fails(alone)
+    time.now += 29.5
+    assert await fails(alone) == 1
+    time.now += 0.5
+    assert [await fails(alone) for _ in range(4)] == [None, None, None, 30]
+
+
+async def test_an_address_that_fails_with_many_accounts_is_shut_for_all(alone: Lockout) -> None:
+    """One password tried on every account: no account is tried twice."""
+    assert [await fails(alone, f"user{number}@example.com") for number in range(5)] == [None] * 5
+    assert await fails(alone, BOB) == 30
+    assert await is_open(alone, BOB, THERE)
+
+
+async def test_a_success_clears_the_account_but_not_the_address(alone: Lockout) -> None:
+    """Whoever has an account of his own could guess without end in between."""
+    for _ in range(2):
+        await fails(alone)
+        await fails(alone)
+        await (await alone.attempt(ANN, HERE)).succeeded()
+    assert await fails(alone) is None
+    assert await fails(alone, BOB) == 30
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["Bob@example.com", "bob@example.com ", " BOB@EXAMPLE.COM", "\uff22\uff4f\uff42@example.com", "bob@EXAMPLE.com"],
+)
+async def test_CVE_2026_47203_spellings_of_one_address_are_one_counter(alone: Lockout, spelling: str) -> None:
+    for _ in range(3):
+        assert await fails(alone, spelling) is None
+    assert not await is_open(alone, BOB)
+
+
+async def test_a_network_of_ipv6_is_one_address_and_a_mapped_one_is_ipv4(alone: Lockout) -> None:
+    for host in ("2001:db8::1", "2001:db8::2:3", "2001:db8:0:0:ffff::"):
+        assert await fails(alone, ANN, host) is None
+    assert not await is_open(alone, ANN, "2001:db8::dead")
+    assert await is_open(alone, ANN, "2001:db8:0:1::1")
+    for _ in range(3):
+        await fails(alone, BOB, "::ffff:192.0.2.1")
+    assert not await is_open(alone, BOB, "192.0.2.1")
+
+
+async def test_who_waited_for_a_thread_is_looked_at_again(alone: Lockout) -> None:
+    """Of any number that come at once only those go beyond the count that run at the same time."""
+    attempts: list[Attempt] = [await alone.attempt(ANN, HERE) for _ in range(50)]
+    tried = 0
+    for attempt in attempts:
+        try:
+            attempt.check()
+        except Refusal:
+            continue
+        tried += 1
+        await attempt.failed()
+    assert tried == 3
+
+
+async def test_memory_is_bounded_under_a_flood_of_made_up_names() -> None:
+    lockout = Lockout(LockoutSettings(per_address_failures=1_000_000))
+    for number in range(70_000):
+        await (await lockout.attempt(f"{number}" + "x" * 100, HERE)).failed()
+    assert len(lockout) <= 65_537
+
+
+# ---- replicas
+
+
+@asynccontextmanager
+async def replicas(url: str, count: int = 2) -> AsyncIterator[list[Lockout]]:
+    """The lockouts of several processes over one Redis."""
+    async with AsyncExitStack() as stack:
+        made = []
+        for _ in range(count):
+            link = RedisLink(url)
+            stack.push_async_callback(link.close)
+            await link.open()
+            made.append(Lockout(SETTINGS, shared=RedisFailures(link)))
+        yield made
+
+
+def shared(lockout: Lockout) -> RedisFailures:
+    assert isinstance(lockout._shared, RedisFailures)
+    return lockout._shared
+
+
+async def test_replicas_count_together(shared_valkey: ValkeyServer) -> None:
+    async with replicas(shared_valkey.url) as (one, other):
+        assert [await fails(one), await fails(other), await fails(one)] == [None] * 3
+        assert 25 <= (await fails(other) or 0) <= 30
+        assert 25 <= (await fails(one) or 0) <= 30
+        assert await is_open(other, ANN, THERE)
+        assert [await fails(other, f"user{number}@example.com") for number in range(2)] == [None] * 2
+        assert not await is_open(one, BOB)
+
+
+async def test_a_success_on_one_replica_clears_the_account_on_all(shared_valkey: ValkeyServer) -> None:
+    async with replicas(shared_valkey.url) as (one, other):
+        await fails(one)
+        await fails(other)
+        await (await other.attempt(ANN, HERE)).succeeded()
+        assert [await fails(one), await fails(other)] == [None, None]
+        assert await is_open(one)
+
+
+async def test_parallel_failures_on_many_replicas_are_all_counted(shared_valkey: ValkeyServer) -> None:
+    async with replicas(shared_valkey.url, 3) as all_replicas:
+        attempts = [await each.attempt(f"{number}@example.com", HERE) for each in all_replicas for number in range(2)]
+        await asyncio.gather(*(attempt.failed() for attempt in attempts))
+        for each in all_replicas:
+            assert not await is_open(each, BOB)
+
+
+async def test_what_is_kept_in_redis_ends_by_itself_and_names_nobody(shared_valkey: ValkeyServer) -> None:
+    async with replicas(shared_valkey.url, 1) as (one,):
+        await fails(one)
+        await shared(one).pardon([account_owner(BOB)], lifetime=90.0)
+        with shared_valkey.client() as client:
+            keys = client.keys("*failures*")
+            assert len(keys) == 3
+            for key in keys:
+                assert "ann" not in key and "192.0.2.1" not in key
+                assert 50_000 < client.pttl(key) <= 90_000
+
+
+async def test_a_pardon_reaches_every_replica_and_leaves_the_address_alone(shared_valkey: ValkeyServer) -> None:
+    async with replicas(shared_valkey.url) as (one, other):
+        for _ in range(3):
+            await fails(one)
+        assert not await is_open(other)
+        await shared(other).pardon([account_owner(ANN)], lifetime=90.0)
+        assert await is_open(one) and await is_open(other)
+        assert [await fails(one), await fails(other)] == [None, None]
+        assert not await is_open(one, BOB), "five from this address by now"
+        await shared(one).pardon([address_owner(Callers().by_address(HERE))], lifetime=90.0)
+        assert await is_open(other, BOB)
+
+
+async def test_without_redis_counting_goes_on_from_where_it_was_and_is_told_afterwards(valkey: ValkeyServer) -> None:
+    async with replicas(valkey.url) as (one, other):
+        assert [await fails(one), await fails(other)] == [None, None]
+        assert await is_open(one)
+        valkey.pause()
+        assert await fails(one) is None
+        assert not await is_open(one), "closed with the third, whoever counts"
+        assert await fails(other, BOB) is None
+        valkey.resume()
+        await until(lambda: shared(one).available and shared(other).available)
+        assert not await is_open(one), "which tells Redis"
+        assert not await is_open(other)
+
+
+async def test_a_redis_that_comes_back_empty_gives_nobody_a_fresh_start(valkey: ValkeyServer) -> None:
+    """What a process knows it was not told; what this process counted in the outage is."""
+    async with replicas(valkey.url) as (one, other):
+        valkey.kill()
+        await until(lambda: not shared(one).available and not shared(other).available)
+        assert [await fails(one) for _ in range(4)][:3] == [None, None, None]
+        valkey.start()
+        await until(lambda: shared(one).available and shared(other).available)
+        assert not await is_open(one)
+        assert not await is_open(other)
+
+
+async def test_a_redis_that_hangs_costs_a_quarter_of_a_second_once(valkey: ValkeyServer) -> None:
+    async with replicas(valkey.url, 1) as (one,):
+        assert await is_open(one)
+        valkey.pause()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        assert [await fails(one) for _ in range(4)][:3] == [None, None, None]
+        assert loop.time() - started < 0.6
+        valkey.resume()
+
+
+async def test_in_a_cluster_the_counts_of_one_owner_lie_together(cluster: list[ValkeyServer], tmp_path: Path) -> None:
+    async with replicas(f"redis+cluster://127.0.0.1:{cluster[0].port}") as (one, other):
+        assert [await fails(one), await fails(other), await fails(one)] == [None] * 3
+        assert not await is_open(other)
+        await shared(one).pardon([account_owner(ANN)], lifetime=90.0)
+        assert await is_open(other)

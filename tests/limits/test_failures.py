@@ -1,0 +1,114 @@
+"""How failed attempts are counted in one process, as values."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.limits.failures import Allowance, Counter, Failures, Standing
+
+ALLOWANCE = Allowance(failures=3, window=60.0, ban=10.0)
+ANN = Counter("{ann}", "{ann}:here", ALLOWANCE)
+BOB = Counter("{bob}", "{bob}:here", ALLOWANCE)
+
+
+def failures() -> Failures:
+    return Failures(lifetime=70.0)
+
+
+def test_the_last_failure_that_is_allowed_begins_a_ban_that_ends() -> None:
+    counts = failures()
+    for second in range(3):
+        assert counts.wait(ANN, second) == 0
+        counts.failed(ANN, second)
+    assert counts.wait(ANN, 2.0) == 10.0
+    assert counts.wait(BOB, 2.0) == 0
+    assert counts.wait(ANN, 11.5) == 0.5
+    assert counts.wait(ANN, 12.0) == 0
+    counts.failed(ANN, 12.0)
+    assert counts.wait(ANN, 12.0) == 0, "after a ban one begins anew"
+
+
+def test_failures_are_forgotten_a_window_after_the_first() -> None:
+    counts = failures()
+    counts.failed(ANN, 0.0)
+    counts.failed(ANN, 59.0)
+    counts.failed(ANN, 60.0)
+    assert counts.wait(ANN, 60.0) == 0
+    counts.failed(ANN, 61.0)
+    assert counts.wait(ANN, 61.0) == 0
+    counts.failed(ANN, 62.0)
+    assert counts.wait(ANN, 62.0) == 10.0
+
+
+def test_a_success_begins_the_count_anew() -> None:
+    counts = failures()
+    counts.failed(ANN, 0.0)
+    counts.failed(ANN, 0.0)
+    counts.forget(ANN)
+    counts.failed(ANN, 1.0)
+    assert counts.wait(ANN, 1.0) == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from([ANN, BOB]), st.floats(0, 30)), max_size=60))
+def test_no_more_are_let_in_than_are_allowed_in_a_window(attempts: list[tuple[Counter, float]]) -> None:
+    """Of attempts that all fail, between the end of one ban and the next never more than three."""
+    counts, now = failures(), 0.0
+    let_in: dict[str, list[float]] = {ANN.key: [], BOB.key: []}
+    for counter, pause in attempts:
+        now += pause
+        if counts.wait(counter, now) == 0:
+            counts.failed(counter, now)
+            let_in[counter.key].append(now)
+    for times in let_in.values():
+        for number, first in enumerate(times[:-3]):
+            assert times[number + 3] - first >= ALLOWANCE.ban
+
+
+def test_a_flood_of_made_up_names_is_bounded_and_pushes_out_the_oldest() -> None:
+    counts = Failures(lifetime=70.0, room=100)
+    for _ in range(3):
+        counts.failed(ANN, 0.0)
+    for number in range(49):
+        counts.failed(Counter("{x}", f"{{{number}}}", ALLOWANCE), 1.0)
+    assert counts.wait(ANN, 1.0) > 0
+    for number in range(10_000):
+        counts.failed(Counter("{x}", f"{{{number}}}", ALLOWANCE), 1.0)
+        assert len(counts) <= 101
+    assert counts.wait(ANN, 1.0) == 0
+
+
+# ---- together with a store that all replicas share
+
+
+def test_what_the_shared_store_knows_counts_here_and_what_it_was_not_told_comes_on_top() -> None:
+    counts = failures()
+    counts.learn(ANN, Standing(1, 50.0), 0.0)
+    counts.failed(ANN, 1.0)
+    assert counts.wait(ANN, 1.0) == 0
+    counts.learn(ANN, Standing(1, 49.0), 1.0)
+    counts.failed(ANN, 2.0)
+    assert counts.wait(ANN, 2.0) == 10.0
+
+
+def test_each_failure_is_told_once() -> None:
+    counts = failures()
+    counts.failed(ANN, 0.0)
+    counts.failed(ANN, 5.0)
+    report = counts.take_debt(ANN, 8.0)
+    assert (report.failures, report.age) == (2, 8.0)
+    assert counts.take_debt(ANN, 8.0).failures == 0
+    counts.give_back(report, 9.0)
+    assert counts.take_debt(ANN, 9.0).failures == 2
+    counts.learn(ANN, Standing(2, 50.0), 9.0)
+    counts.failed(ANN, 9.0)
+    assert counts.take_debt(ANN, 9.0).failures == 1
+    assert counts.take_debt(BOB, 9.0).failures == 0
+
+
+def test_a_pardon_in_the_shared_store_is_one_here() -> None:
+    counts = failures()
+    for _ in range(3):
+        counts.failed(ANN, 0.0)
+    counts.take_debt(ANN, 1.0)
+    counts.learn(ANN, Standing(0, 0.0), 1.0)
+    assert counts.wait(ANN, 1.0) == 0
+    assert len(counts) == 0
