@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import statistics
 import sys
 import threading
-import time
 import unicodedata
 from collections.abc import Iterator
 
@@ -118,19 +116,17 @@ async def test_hashes_of_other_systems_are_understood(pool: PasswordPool) -> Non
     assert await pool.matches(Password(b"secret"), theirs.replace("$2a$", "$2y$"))
 
 
-async def test_an_unknown_user_costs_the_same_as_a_known_one() -> None:
+async def test_an_unknown_user_costs_the_same_as_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same work is done; that it takes the same time is measured by bench/accounts, on a quiet machine."""
     pool = PasswordPool(rounds=8, threads=1)
     stored = await pool.hash(Password(b"secret"))
-    cases = {"wrong": (Password(b"x"), stored), "unknown": (Password(b"x"), None), "impossible": (None, stored)}
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(40):
-        for name, (password, against) in cases.items():
-            started = time.perf_counter()
-            await pool.matches(password, against)
-            times[name].append(time.perf_counter() - started)
+    costs = []
+    check = bcrypt.checkpw
+    monkeypatch.setattr(bcrypt, "checkpw", lambda password, hashed: costs.append(hashed[:7]) or check(password, hashed))
+    for password, against in ((Password(b"x"), stored), (Password(b"x"), None), (None, stored), (None, None)):
+        assert not await pool.matches(password, against)
     pool.close()
-    medians = [statistics.median(taken) for taken in times.values()]
-    assert max(medians) < 1.2 * min(medians), times
+    assert costs == [b"$2b$08$"] * 4
 
 
 @pytest.mark.parametrize(("rounds", "outdated"), [(4, False), (5, True), (12, True)])

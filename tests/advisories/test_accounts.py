@@ -103,7 +103,8 @@ def test_GHSA_6f65_4fv2_wwch_unknown_and_known_users_get_the_same_bytes(gateway:
 
 
 def test_GHSA_6f65_4fv2_wwch_and_take_the_same_time(town: Town, face: Face, tmp_path: Path) -> None:
-    """With a hash that costs something. A machine with other work may spoil a comparison, but hardly five in a row."""
+    """Coarsely, with a hash that costs something: without one, an unknown user would be answered ten times as fast. How
+    close the two are, bench/accounts measures. A machine with other work may spoil a comparison, hardly five in a row."""
     configuration = changed(town.configuration(tmp_path), accounts={"password": {"bcrypt_rounds": 9}})
     gateway = Gateway(face, configuration, tmp_path).start()
     try:
@@ -113,7 +114,7 @@ def test_GHSA_6f65_4fv2_wwch_and_take_the_same_time(town: Town, face: Face, tmp_
             there, absent = _login_times(gateway, known, "nobody@example.com")
             assert min(there, absent) > 0.01, "too fast for a comparison of hashes"
             seen.append(abs(there - absent) / max(there, absent))
-            if seen[-1] <= 0.1:
+            if seen[-1] <= 0.25:
                 return
         raise AssertionError(f"known and unknown users differ by {seen}")
     finally:
