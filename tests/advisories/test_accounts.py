@@ -104,7 +104,7 @@ def test_GHSA_6f65_4fv2_wwch_unknown_and_known_users_get_the_same_bytes(gateway:
 
 def test_GHSA_6f65_4fv2_wwch_and_take_the_same_time(town: Town, face: Face, tmp_path: Path) -> None:
     """Coarsely, with a hash that costs something: without one, an unknown user would be answered ten times as fast. How
-    close the two are, bench/accounts measures. A machine with other work may spoil a comparison, hardly five in a row."""
+    close the two are, bench/accounts measures. A busy machine may spoil a comparison, hardly five in a row."""
     configuration = changed(town.configuration(tmp_path), accounts={"password": {"bcrypt_rounds": 9}})
     gateway = Gateway(face, configuration, tmp_path).start()
     try:
