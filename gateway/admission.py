@@ -37,10 +37,10 @@ class RequestHead:
 
     `target` is the request target as it was sent, `minor` the 0 or 1 of HTTP/1.x, 2
     for any later version. `request_id` is the caller's where
-    that is acceptable, else `made_id`.
+    that is acceptable, else `made_id`. `trace` is the id of the trace that it belongs to, None where it is not traced.
     """
 
-    __slots__ = ("fields", "method", "minor", "peer", "request_id", "target", "websocket")
+    __slots__ = ("fields", "method", "minor", "peer", "request_id", "target", "trace", "websocket")
 
     def __init__(
         self, method: bytes, target: bytes, fields: RequestFields, peer: Peer, *, minor: int, made_id: bytes
@@ -51,6 +51,7 @@ class RequestHead:
         self.peer = peer
         self.minor = minor
         self.websocket = False
+        self.trace: str | None = None
         given = fields.request_id
         self.request_id = made_id if given is None or not acceptable_request_id(given) else given
 

@@ -32,8 +32,10 @@ from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
 from gateway.identity.tokens import Tokens
 from gateway.limits.limits import Limits
+from gateway.operations.board import Place
 from gateway.operations.endpoints import Readiness, operation_endpoints
 from gateway.operations.events import EventHandler, Failures
+from gateway.operations.metrics import Metrics
 from gateway.operations.observer import Observer
 from gateway.policy.loading import Configuration, load_configuration
 from gateway.proxy.proxy import Proxy
@@ -76,9 +78,11 @@ def create_app(configuration: Configuration) -> Starlette:
 
 
 @asynccontextmanager
-async def running(configuration: Configuration, app: Starlette) -> AsyncIterator[tuple[Runtime, Reloader]]:
-    """A running gateway, and what changes it; `app` is given the own endpoints. Raises CannotStart and
-    ConfigurationError."""
+async def running(
+    configuration: Configuration, app: Starlette, place: Place | None = None
+) -> AsyncIterator[tuple[Runtime, Reloader]]:
+    """A running gateway, and what changes it; `app` is given the own endpoints. `place` is where it tells other workers
+    what it has counted. Raises CannotStart and ConfigurationError."""
     settings, policy = configuration.settings, configuration.policy
     keys = key_ring(settings)
     tokens = Tokens(keys, settings.tokens)
@@ -112,11 +116,19 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
             ticker=ticker,
             loop=loop,
         )
-        accounts = _accounts(stores, tokens, settings, stack)
+        passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
+        stack.callback(passwords.close)
+        accounts = _accounts(stores, tokens, settings, passwords)
         own_sessions = OwnSessions(stores.sessions, stores.feed)
+        metrics = Metrics(observer, place)
+        for source in (runtime, stores, tokens, passwords, ticker.lag):
+            metrics.add(source.samples)
+        stack.callback(metrics.close)
+        operations = operation_endpoints(state=runtime.readiness, metrics=metrics, settings=settings)
         handlers = {**account_endpoints(accounts), **session_endpoints(own_sessions)}
-        _serve_own(app, configuration, {**handlers, **_operations(runtime, settings, keys)})
+        _serve_own(app, configuration, {**handlers, **operations, "tokens.jwks": _jwks(keys)})
         ticker.listen(observer.tick)
+        ticker.listen(metrics.tick)
         ticker.start()
         stack.callback(lambda: runtime.proxy.close())
         stack.callback(runtime.watch.close)
@@ -124,9 +136,7 @@ async def running(configuration: Configuration, app: Starlette) -> AsyncIterator
         yield runtime, Reloader(configuration, runtime, credentials=credentials, directory=stores.directory)
 
 
-def _accounts(stores: Stores, tokens: Tokens, settings: Settings, stack: AsyncExitStack) -> Accounts:
-    passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
-    stack.callback(passwords.close)
+def _accounts(stores: Stores, tokens: Tokens, settings: Settings, passwords: PasswordPool) -> Accounts:
     return Accounts(
         users=stores.users,
         sessions=stores.sessions,
@@ -158,17 +168,12 @@ def _report_failures(loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> 
 # ---- the gateway's own endpoints
 
 
-def _operations(runtime: Runtime, settings: Settings, keys: KeyRing) -> Mapping[str, Endpoint]:
+def _jwks(keys: KeyRing) -> Endpoint:
     async def jwks(request: Request) -> Response:
         """The public keys. Public and the same for everybody: the only own answer that may be stored."""
         return JSONResponse(keys.jwks(), headers={"cache-control": "max-age=300"})
 
-    return {
-        **operation_endpoints(
-            state=runtime.readiness, observer=runtime.observer, settings=settings, gauges=runtime.gauges
-        ),
-        "tokens.jwks": jwks,
-    }
+    return jwks
 
 
 def _serve_own(app: Starlette, configuration: Configuration, handlers: Mapping[str, Endpoint]) -> None:

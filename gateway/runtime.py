@@ -1,12 +1,14 @@
 """What a running gateway consists of, as both faces need it. Made by `app.py`, which is the only place that wires."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
 from gateway.admission import Peer, RequestHead
+from gateway.counting import Sample
 from gateway.gate import Gate
 from gateway.operations.endpoints import Readiness
 from gateway.operations.observer import Observer
@@ -58,12 +60,10 @@ class Runtime:
         """A request head for the gate, from what a face has read."""
         return RequestHead(method, target, fields, peer, minor=minor, made_id=self.request_ids.next())
 
-    def gauges(self) -> dict[str, float]:
-        """What the metrics page shows beside the counters, by metric name."""
-        return {
-            "gateway_connections": len(self.connections),
-            "gateway_upstream_connections": self.proxy.connections(),
-        }
+    def samples(self) -> Iterator[Sample]:
+        """What there is to tell about connections and upstreams."""
+        yield Sample("gateway_connections", (), len(self.connections))
+        yield from self.proxy.samples()
 
     def look_after(self, answer: Watched, receive: Receive, *, at_once: bool) -> None:
         """Notice when the caller of an ASGI request leaves. A task for it costs a tenth of a quick request, so what may

@@ -1,10 +1,12 @@
 """The stores of a running gateway, opened and tied together: the database, Redis where there is one, the directory."""
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.counting import Sample
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.principals import PrincipalFactory
 from gateway.identity.records import ChangeFeed
@@ -36,6 +38,14 @@ class Stores:
         """The names of the stores that are out just now. A process without Redis has a feed that is always up."""
         out = {"database": not self.database.available, "redis": not self.feed.connected}
         return tuple(name for name, is_out in out.items() if is_out)
+
+    def samples(self) -> Iterator[Sample]:
+        """What there is to tell about stores and copies."""
+        degraded = self.degraded()
+        for name in ("database",) if self.buckets is None else ("database", "redis"):
+            yield Sample("gateway_store_up", (name,), int(name not in degraded))
+        yield from self.directory.samples()
+        yield from self.feed.samples()
 
 
 async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:

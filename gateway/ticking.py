@@ -9,6 +9,8 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
+from gateway.counting import Durations
+
 PERIOD: Final = 0.25  # seconds
 
 Listener = Callable[[float], None]
@@ -20,13 +22,15 @@ def _date() -> bytes:
 
 
 class Ticker:
-    """Calls its listeners four times a second with the loop's time; a listener that fails is reported, not dropped."""
+    """Calls its listeners four times a second with the loop's time; a listener that fails is reported, not dropped.
+    `lag` is how late the loop came to it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._listeners: list[Listener] = []
         self._handle: asyncio.TimerHandle | None = None
         self.now = loop.time()
+        self.lag = Durations("gateway_event_loop_lag_seconds")
         self.date = _date()
         self._date_due = self.now + 1
 
@@ -53,8 +57,10 @@ class Ticker:
             self._handle = None
 
     def _tick(self) -> None:
+        due = self._handle.when() if self._handle is not None else self.now
         self._handle = self._loop.call_later(PERIOD, self._tick)
         self.now = self._loop.time()
+        self.lag.observe(self.now - due)
         if self.now >= self._date_due:
             self._date_due = self.now + 1
             self.date = _date()

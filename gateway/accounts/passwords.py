@@ -12,15 +12,17 @@ import re
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any, Final, NewType, TypeVar
 
 import bcrypt
 
 from gateway.accounts.fair_line import FairLine
+from gateway.counting import Durations, Sample
 from gateway.errors import Refusal
 
 T = TypeVar("T")
@@ -67,12 +69,13 @@ def presented_password(text: str) -> Password | None:
 class _Job:
     """Work that waits for a thread. `check` is asked when there is one, whether it may still be done."""
 
-    __slots__ = ("check", "outcome", "work")
+    __slots__ = ("asked", "began", "check", "outcome", "work")
 
     def __init__(self, work: Callable[[], Any], check: Check | None, outcome: "asyncio.Future[Any]") -> None:
         self.work = work
         self.check = check
         self.outcome = outcome
+        self.asked = self.began = monotonic()
 
 
 class PasswordPool:
@@ -87,6 +90,8 @@ class PasswordPool:
         self._free = threads if threads is not None else min(os.cpu_count() or 1, MAX_THREADS)
         self._rounds = rounds
         self._line: FairLine[_Job] = FairLine(queue)
+        self._waits = Durations("gateway_password_wait_seconds")
+        self._works = Durations("gateway_password_work_seconds")
         self._executor = ThreadPoolExecutor(self._free, thread_name_prefix="bcrypt", initializer=_stand_back)
 
     async def hash(self, password: Password, *, caller: str = "") -> str:
@@ -108,6 +113,12 @@ class PasswordPool:
     def is_outdated(self, stored: str) -> bool:
         """Whether a hash was made with another cost than is asked for now."""
         return stored.split("$")[2:3] != [f"{self._rounds:02d}"]
+
+    def samples(self) -> Iterator[Sample]:
+        """How many wait, and how long it took."""
+        yield Sample("gateway_passwords_waiting", (), len(self._line))
+        yield from self._waits.samples()
+        yield from self._works.samples()
 
     def close(self) -> None:
         """Drop what waits; what runs ends by itself."""
@@ -133,11 +144,14 @@ class PasswordPool:
 
     def _start(self, job: _Job) -> None:
         self._free -= 1
+        job.began = monotonic()
+        self._waits.observe(job.began - job.asked)
         running = asyncio.get_running_loop().run_in_executor(self._executor, job.work)
         running.add_done_callback(partial(self._ended, job))
 
     def _ended(self, job: _Job, running: "asyncio.Future[Any]") -> None:
         self._free += 1
+        self._works.observe(monotonic() - job.began)
         outcome = job.outcome
         if running.cancelled():
             outcome.cancel()

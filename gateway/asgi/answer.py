@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
@@ -45,6 +46,7 @@ class AsgiAnswer(AsgiRequest):
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
         self.status = status
+        self.answered_at = monotonic()
         assert self.admission is not None
         if self.admission.response_fields:
             fields = self.admission.response_head(fields)
@@ -107,7 +109,7 @@ class AsgiAnswer(AsgiRequest):
         self.admission = admission
         try:
             length, first = await self._framing(receive)
-            self._exchange = self._proxy.open(admission, self, length, self._started)
+            self._exchange = self._proxy.open(admission, self, length, self.started)
         except Refusal as refusal:
             await self.send_refusal(refusal, send)
             return
@@ -122,12 +124,12 @@ class AsgiAnswer(AsgiRequest):
 
     async def _framing(self, receive: Receive) -> tuple[int | None, Message | None]:
         """The length of the request body (None: unknown), and its first message where that had to be looked at."""
-        fields = self._request.fields
+        fields = self.request.fields
         if fields.content_length is not None:
             return int(fields.content_length), None
         if fields.transfer_encoding is not None:
             return None, None
-        if self._request.minor < 2:
+        if self.request.minor < 2:
             return 0, None
         first = await receive()
         return (None if first.get("more_body") else len(first.get("body", b""))), first
@@ -154,13 +156,13 @@ class AsgiAnswer(AsgiRequest):
         pieces, ended = self._pieces, self._ended
         self._pieces, self._held = [], 0
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self._request.method != b"HEAD":
+        if self.request.method != b"HEAD":
             self.sent += len(body)
         if body or ended:
             await send({"type": "http.response.body", "body": body, "more_body": not ended})
         if self._aborted is not None and not self._pieces:
             self.code = "upstream_aborted"
-            raise UpstreamAborted(f"request {self._request.request_id.decode()}: the upstream failed in its response")
+            raise UpstreamAborted(f"request {self.request.request_id.decode()}: the upstream failed in its response")
         if self._paused and self._exchange is not None and not self._left:
             self._paused = False
             self._exchange.resume()

@@ -8,14 +8,12 @@ from starlette.types import Scope, Send
 
 from gateway.admission import Admission, Answered, Peer, RequestHead
 from gateway.errors import Caller, Refusal
-from gateway.operations.access_log import NO_ROLES
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
 from gateway.runtime import Runtime
 from gateway.verifying import Verdict
 from gateway.wire.websocket import new_key
 
-_CLIENT_LEFT: Final = 499  # for the log only
 # The versions ASGI servers speak, and what is left of them here.
 _MINORS: Final = {"1.0": 0, "1.1": 1, "2": 2, "3": 2}
 _SCHEMES: Final = {"ws": "http", "wss": "https"}
@@ -32,8 +30,9 @@ class AsgiRequest:
     def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
         self._runtime = runtime
         self._proxy = runtime.proxy  # the one of the policy that decides: after a wait it may be another
-        self._request = request
-        self._started = monotonic()
+        self.request = request
+        self.started = monotonic()
+        self.forwarded_at = self.answered_at = 0.0
         self._answers_by = _answers_by(scope)
         self.admission: Admission | None = None
         self.status = 0
@@ -47,8 +46,8 @@ class AsgiRequest:
         """Answer with problem+json."""
         self.code, self.route = refusal.code, refusal.route or ""
         self.refused = refusal.caller
-        body = problem_body(refusal, self._request.request_id)
-        await self.send_answer(refusal.status, problem_fields(refusal, self._request.request_id), body, send)
+        body = problem_body(refusal, self.request.request_id)
+        await self.send_answer(refusal.status, problem_fields(refusal, self.request.request_id), body, send)
         if self.admission is None:
             self.finished()
 
@@ -70,6 +69,7 @@ class AsgiRequest:
     async def send_answer(self, status: int, fields: Sequence[Field], body: bytes, send: Send) -> None:
         """A whole answer. A handshake is answered like a request, where the server can; else the caller gets a 403."""
         self.status, self.sent = status, len(body)
+        self.answered_at = self.answered_at or monotonic()
         fields = [*fields, *self._framing_of(status, body)]
         if self.admission is not None:
             fields = self.admission.response_head(fields)
@@ -81,29 +81,13 @@ class AsgiRequest:
 
     def _framing_of(self, status: int, body: bytes) -> list[Field]:
         fields = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
-        if self._request.fields.content_length or self._request.fields.transfer_encoding:
+        if self.request.fields.content_length or self.request.fields.transfer_encoding:
             fields.append((b"connection", b"close"))  # there may be a body on its way that nobody reads
         return fields
 
     def finished(self) -> None:
         """Log and count the request."""
-        admission, request = self.admission, self._request
-        caller = self.refused if admission is None else admission.principal
-        self._runtime.observer.completed(
-            admission.route.name if admission is not None else self.route,
-            request.method,
-            admission.target.path if admission is not None else request.target.partition(b"?")[0],
-            self.status or _CLIENT_LEFT,
-            self.code,
-            "" if caller is None else caller.id,
-            request.request_id,
-            request.client,
-            monotonic() - self._started,
-            self.received,
-            self.sent,
-            request.fields.canonical_host,
-            NO_ROLES if caller is None else caller.own_roles,
-        )
+        self._runtime.observer.completed(self)
 
 
 def _answers_by(scope: Scope) -> str | None:

@@ -9,6 +9,7 @@ either side, and compression is between the server and the caller; towards the u
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any, Final
 
 from starlette.types import Message, Receive, Scope, Send
@@ -50,7 +51,7 @@ class AsgiWebSocket(AsgiRequest):
         await receive()  # websocket.connect: ASGI says nothing else first
         reading: asyncio.Task[None] | None = None
         try:
-            self._exchange = self._proxy.open(admission, self, 0, self._started)
+            self._exchange = self._proxy.open(admission, self, 0, self.started)
             reading = self._runtime.loop.create_task(self._read_caller(receive))
             await self._answered.wait()
             if not self._caller_left:
@@ -94,13 +95,14 @@ class AsgiWebSocket(AsgiRequest):
             upstream.abort()
             self._refusal = Refusal("upstream_invalid", "an extension of WebSocket that was not offered")
         else:
-            self._answer = handshake_answer(fields, self._request.fields.kept)
+            self._answer = handshake_answer(fields, self.request.fields.kept)
             self._upstream = UpstreamSocket(self._runtime.loop, upstream, early)
         self._conclude()
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
         """The upstream wants no WebSocket. Its answer is collected: ASGI servers send it in one piece."""
         self.status = status
+        self.answered_at = monotonic()
         self._answer = [field for field in fields if field[0].lower() != b"content-length"]
 
     def lasts(self) -> None:
@@ -149,6 +151,7 @@ class AsgiWebSocket(AsgiRequest):
 
     async def _accept(self, send: Send) -> None:
         self.status = 101
+        self.answered_at = monotonic()
         assert self.admission is not None
         fields = self.admission.response_head(self._answer)
         chosen = field_value(fields, b"sec-websocket-protocol")

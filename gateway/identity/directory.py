@@ -13,10 +13,11 @@ What a copy may do, and for how long:
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Final, NamedTuple
 
+from gateway.counting import Sample, Tally
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.generations import Generations
 from gateway.identity.principals import Principal, PrincipalFactory
@@ -72,6 +73,8 @@ class Directory:
         self._entries: Generations[str, _Entry] = Generations(cache_settings.max_local_entries, lifetime=self._ttl)
         self._changes: Generations[str, float] = Generations(MAX_CHANGES, lifetime=self._ttl)
         self._void_before = float("-inf")
+        self._hits = 0  # in the copies here
+        self._lookups = Tally("gateway_cache_lookups_total")
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -82,7 +85,10 @@ class Directory:
             entry = self._entries.aged(user_id)
             if entry is None:
                 return None
-        return entry[1] if self._clock() < entry[0] else None
+        if self._clock() >= entry[0]:
+            return None
+        self._hits += 1
+        return entry[1]
 
     async def principal(self, user_id: str) -> Principal | None:
         """Who this is; None when there is no such user. Those who ask at the same time share one query.
@@ -92,6 +98,7 @@ class Directory:
         known = self.cached(user_id)
         if known is not None:
             return None if known is ABSENT else known
+        self._lookups.add("local", "miss")
         # Shielded: an asker who leaves must not take the answer from the others.
         outcome = await asyncio.shield(self._flights.get(user_id) or self._take_off(user_id))
         if isinstance(outcome, StorageUnavailable):
@@ -101,6 +108,11 @@ class Directory:
     def acting(self, principal: Principal | Absent | None, claims: Claims) -> Principal | Absent | None:
         """Who was found, as far as these claims let them act; for claims that bring roles of their own."""
         return self._factory.acting(principal, claims) if isinstance(principal, Principal) else principal
+
+    def samples(self) -> Iterator[Sample]:
+        """Where records were found, and where they were not."""
+        yield Sample("gateway_cache_lookups_total", ("local", "hit"), self._hits)
+        yield from self._lookups.samples()
 
     @staticmethod
     def check(principal: Principal | Absent | None, claims: Claims) -> Refusal | None:
@@ -190,9 +202,13 @@ class Directory:
                 record, remaining = shared
                 read_at = asked_at - (self._ttl - remaining)
                 if read_at >= self._void_before and record.version >= self._oldest_good(user_id):
+                    self._lookups.add("redis", "hit")
                     return _Found(record, read_at, from_store=False)
+            self._lookups.add("redis", "miss")
             asked_at = self._clock()
-        return _Found(await self._store.user(user_id), asked_at, from_store=True)
+        record_now = await self._store.user(user_id)
+        self._lookups.add("database", "miss" if record_now is None else "hit")
+        return _Found(record_now, asked_at, from_store=True)
 
     def _keep(self, user_id: str, principal: Principal | None, asked_at: float) -> None:
         if principal is None:
@@ -222,3 +238,7 @@ class LocalFeed:
         """Let go of the copies here."""
         if self._listener is not None:
             self._listener.forget(user_id, None if record is None else record.version)
+
+    def samples(self) -> Iterable[Sample]:
+        """Changes take no time here."""
+        return ()

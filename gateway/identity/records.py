@@ -1,9 +1,11 @@
 """What the stores know of a user, and what a verified token claims: the two facts an identity is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
+
+from gateway.counting import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,9 @@ class ChangeFeed(Protocol):
     @property
     def connected(self) -> bool:
         """Whether changes made elsewhere reach this process now. While False, no local copy may be used."""
+
+    def samples(self) -> Iterable[Sample]:
+        """How long changes took to arrive here."""
 
 
 def claim_path(claims: Mapping[str, Any], path: str) -> Any:

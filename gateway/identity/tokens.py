@@ -8,9 +8,10 @@ Tokens that are no good are not remembered, so that a flood of them cannot push 
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.identity.claims import local_claims
 from gateway.identity.generations import Generations
@@ -50,6 +51,12 @@ class Tokens:
         self.verified: Generations[bytes, Verified] = Generations(
             MAX_REMEMBERED, lifetime=settings.access_ttl, max_key_length=MAX_REMEMBERED_BYTES
         )
+        self._hits = self._misses = 0
+
+    def samples(self) -> Iterator[Sample]:
+        """How often a token was known, and how often it had to be verified."""
+        yield Sample("gateway_cache_lookups_total", ("token", "hit"), self._hits)
+        yield Sample("gateway_cache_lookups_total", ("token", "miss"), self._misses)
 
     def issue(self, *, user_id: str, session_id: str, roles: Collection[str]) -> IssuedToken:
         """A new access token. `roles` go into it only where `tokens.include_roles` asks for it, for others to read."""
@@ -75,7 +82,10 @@ class Tokens:
         """What a credential says. Raises Refusal token_invalid or token_expired, whatever the bytes are."""
         verified = self.verified.young.get(credential) or self.verified.aged(credential)
         if verified is None:
+            self._misses += 1
             verified = self._verify_anew(credential)
+        else:
+            self._hits += 1
         good_from, good_until, claims = verified
         now = self.clock()
         if good_from <= now < good_until:

@@ -80,6 +80,11 @@ class Texts(dict[V, str]):
         return text
 
 
+def json_trace(trace_id: str) -> str:
+    """What follows the last member where the request is traced: an id of 32 hexadecimal digits."""
+    return f',"trace_id":"{trace_id}"'
+
+
 # ---- text
 
 

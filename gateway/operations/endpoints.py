@@ -1,7 +1,6 @@
 """What is asked about the gateway itself: does it live, may it get requests, what has it counted."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Final, Literal
@@ -10,13 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import Refusal
-from gateway.operations.metrics import CONTENT_TYPE, render
-from gateway.operations.observer import Observer
+from gateway.operations.exposition import CONTENT_TYPE
+from gateway.operations.metrics import Metrics
 from gateway.settings.model import Settings
 
 Phase = Literal["starting", "serving", "draining"]
 Endpoint = Callable[[Request], Awaitable[Response]]
-Gauges = Callable[[], Mapping[str, float]]
 
 # What a proxy in front of us says about whom it speaks for (RFC 7239 and its forerunners).
 _FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
@@ -34,10 +32,8 @@ class Readiness:
     phase: Phase = "starting"
 
 
-def operation_endpoints(
-    *, state: Readiness, observer: Observer, settings: Settings, gauges: Gauges
-) -> dict[str, Endpoint]:
-    """The handlers by the names of their endpoints. `gauges` answers values for the metrics page by metric name."""
+def operation_endpoints(*, state: Readiness, metrics: Metrics, settings: Settings) -> dict[str, Endpoint]:
+    """The handlers by the names of their endpoints."""
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -45,15 +41,13 @@ def operation_endpoints(
     async def ready(request: Request) -> Response:
         return _ready(state, strict="strict" in request.query_params)
 
-    async def metrics(request: Request) -> Response:
-        if not observer.has_metrics:
+    async def page(request: Request) -> Response:
+        if not settings.observability.metrics:
             raise Refusal("no_route", "metrics are switched off")
         _admit_operator(request, settings)
-        values = dict(gauges())  # asked here, on the loop; the page itself may take long where routes are many
-        page = await asyncio.to_thread(render, observer, lambda: values)
-        return Response(page, media_type=CONTENT_TYPE)
+        return Response(await metrics.page(), media_type=CONTENT_TYPE)
 
-    return {"operations.health": health, "operations.ready": ready, "operations.metrics": metrics}
+    return {"operations.health": health, "operations.ready": ready, "operations.metrics": page}
 
 
 def _ready(state: Readiness, *, strict: bool) -> Response:

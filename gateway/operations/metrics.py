@@ -1,71 +1,125 @@
-"""The counters in Prometheus' text format 0.0.4, made when somebody scrapes.
+"""What there is to scrape: of this worker, and of all together where there are several."""
 
-Written by hand: the client library's counters cost 4 µs for each request, and its text output needs them.
-"""
-
+import asyncio
 import os
 import platform
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import gateway
-from gateway.operations.counters import BOUNDS, BUCKETS, Counts, Labels
+from gateway.counting import Sample, Source
+from gateway.operations.board import Place
+from gateway.operations.exposition import page_of
 from gateway.operations.observer import Observer
+from gateway.operations.state import State, counted, state_of, together
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*").fullmatch
-_LABEL_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
-_LE: Final = (*map(str, BOUNDS), "+Inf")
+_OFTEN: Final = 1.0  # seconds after which a worker puts down what it has counted, lest it be lost with it
+_SHARE: Final = 100  # but it takes no more than a hundredth of the time for that
 
 
-def render(observer: Observer, extra: Callable[[], Mapping[str, float]]) -> bytes:
-    """Everything there is to scrape. `extra` answers further values by their full metric names; those that end in
-    `_total` are counters, all others gauges. Safe to call on another thread if `extra` is.
+class Metrics:
+    """The metrics of one worker; `place` is None where there is no other. Belongs to the loop it is made in."""
 
-    Raises ValueError for a name in `extra` that Prometheus would not take.
-    """
-    lines = [*_requests(observer.snapshot()), *_own(observer)]
-    for name, value in sorted(extra().items()):
-        lines += _single(name, value, "")
-    return ("\n".join(lines) + "\n").encode()
+    def __init__(self, observer: Observer, place: Place | None = None) -> None:
+        self._observer = observer
+        self._place = place
+        self._sources: list[Source] = [lambda: own_samples(observer)]
+        self._inherited: State | None = None
+        self._due = 0.0
+        self._putting: asyncio.Task[State] | None = None
+        self._next: asyncio.Task[State] | None = None
+        if place is not None:
+            left = place.board.read(place.number)
+            self._inherited = None if left is None else counted(left)
+            place.board.take(place.number)
+            asyncio.get_running_loop().add_reader(place.board.bell(place.number), self._asked)
+
+    def add(self, source: Source) -> None:
+        """Ask this one too whenever somebody scrapes."""
+        self._sources.append(source)
+
+    async def page(self) -> bytes:
+        """The page, with the sums of all workers."""
+        place = self._place
+        if place is None:
+            state = await self._state()
+            return await asyncio.to_thread(page_of, state)
+        # What is told must be on the board: if this worker were killed now, nobody may tell less.
+        own, others = await asyncio.gather(asyncio.shield(self._put_soon()), place.board.others(place.number))
+        return await asyncio.to_thread(lambda: page_of(together([own, *others])))
+
+    def tick(self, now: float) -> None:
+        """Put down what was counted, now and then. `now` is the loop's time."""
+        if self._place is not None and now >= self._due:
+            self._put_soon()
+
+    def close(self) -> None:
+        """Put down the last."""
+        if self._place is not None:
+            board, number = self._place.board, self._place.number
+            asyncio.get_running_loop().remove_reader(board.bell(number))
+            if self._putting is None:
+                board.write(number, self._whole(self._samples()))
+
+    # ---- one's own
+
+    def _samples(self) -> list[Sample]:
+        return list(chain.from_iterable(source() for source in self._sources))
+
+    def _whole(self, samples: list[Sample]) -> State:
+        state = state_of(self._observer.snapshot(), samples)
+        return state if self._inherited is None else together([state, self._inherited])
+
+    async def _state(self) -> State:
+        """Sources are asked here, on the loop; the rest may take long where routes are many."""
+        return await asyncio.to_thread(self._whole, self._samples())
+
+    # ---- the board
+
+    def _asked(self) -> None:
+        assert self._place is not None
+        bell = self._place.board.bell(self._place.number)
+        try:
+            while bell.recv(1):
+                pass
+        except BlockingIOError:
+            self._put_soon()
+
+    def _put_soon(self) -> "asyncio.Task[State]":
+        """Put down what is counted from now on: whoever asks while that waits for its turn asks for the same."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._put(self._putting))
+        return self._next
+
+    async def _put(self, before: "asyncio.Task[State] | None") -> State:
+        if before is not None:
+            await asyncio.wait((before,))
+        self._putting, self._next = self._next, None
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        assert self._place is not None
+        try:
+            state = await self._state()
+            await asyncio.to_thread(self._place.board.write, self._place.number, state)
+        finally:
+            self._putting = None
+            self._due = loop.time() + max(_OFTEN, _SHARE * (loop.time() - started))
+        return state
 
 
-def _requests(snapshot: Iterable[tuple[Labels, Counts]]) -> Iterator[str]:
-    by_route: dict[str, Counts] = {}
-    yield "# HELP gateway_requests_total Finished requests. Status 499: the caller left before an answer was made."
-    yield "# TYPE gateway_requests_total counter"
-    for labels, counts in sorted(snapshot):
-        yield f"gateway_requests_total{_labels(**labels._asdict())} {sum(counts[:BUCKETS])}"
-        route = by_route.setdefault(labels.route, [0] * BUCKETS + [0.0])
-        route[:] = map(sum, zip(route, counts, strict=True))
-    yield "# HELP gateway_request_duration_seconds From the request head to the end of the answer."
-    yield "# TYPE gateway_request_duration_seconds histogram"
-    for name, counts in by_route.items():
-        yield from _histogram(name, counts)
-
-
-def _histogram(route: str, counts: Counts) -> Iterator[str]:
-    cumulated = list(accumulate(counts[:BUCKETS]))
-    for bound, count in zip(_LE, cumulated, strict=True):
-        yield f"gateway_request_duration_seconds_bucket{_labels(route=route, le=bound)} {count}"
-    yield f"gateway_request_duration_seconds_sum{_labels(route=route)} {counts[-1]!r}"
-    yield f"gateway_request_duration_seconds_count{_labels(route=route)} {cumulated[-1]}"
-
-
-def _own(observer: Observer) -> Iterator[str]:
-    version = _labels(version=gateway.__version__, python=platform.python_version())
-    yield from _single("gateway_build_info", 1, "The version that runs.", version)
-    yield from _single("gateway_access_log_dropped_total", observer.dropped, "Log lines that nobody took.")
-    yield from _single("process_start_time_seconds", observer.started_at, "When the process started, since the epoch.")
-    yield from _single("process_cpu_seconds_total", time.process_time(), "CPU time used, user and system.")
+def own_samples(observer: Observer) -> Iterator[Sample]:
+    """What there is to tell about the process itself."""
+    yield Sample("gateway_build_info", (gateway.__version__, platform.python_version()), 1)
+    yield Sample("gateway_workers", (), 1)
+    yield Sample("gateway_access_log_dropped_total", (), observer.dropped)
+    yield Sample("process_start_time_seconds", (), observer.started_at)
+    yield Sample("process_cpu_seconds_total", (), time.process_time())
     memory = resident_memory()
     if memory is not None:
-        yield from _single("process_resident_memory_bytes", memory, "Memory in use.")
+        yield Sample("process_resident_memory_bytes", (), memory)
 
 
 def resident_memory(statm: Path = Path("/proc/self/statm")) -> int | None:
@@ -75,16 +129,3 @@ def resident_memory(statm: Path = Path("/proc/self/statm")) -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _single(name: str, value: float, about: str, labels: str = "") -> Iterator[str]:
-    if _NAME(name) is None:
-        raise ValueError(f"not a metric name: {name!r}")
-    if about:
-        yield f"# HELP {name} {about}"
-    yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
-    yield f"{name}{labels} {value!r}"
-
-
-def _labels(**labels: object) -> str:
-    return "{" + ",".join(f'{name}="{str(value).translate(_LABEL_ESCAPES)}"' for name, value in labels.items()) + "}"

@@ -1,6 +1,6 @@
 """What is known of each request once it is over: a line in the access log, and numbers for /_gateway/metrics.
 
-`completed` is on the way of every request, so it does the least: one look-up, two additions, one string put into a
+`completed` is on the way of every request, so it does the least: one look-up, a few additions, one string put into a
 list. Whatever can be made before (text of method, route and status) or after (writing, sums) is. Lines leave in
 blocks, with each tick or when enough have come together.
 """
@@ -12,18 +12,23 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
+from gateway.admission import Admission, RequestHead
+from gateway.counting import BOUNDS, BUCKETS
+from gateway.errors import Caller
 from gateway.operations.access_log import (
+    NO_ROLES,
     Texts,
     json_host,
     json_method,
     json_opening,
     json_outcome,
     json_roles,
+    json_trace,
     loggable_path,
     text_line,
     timestamp,
 )
-from gateway.operations.counters import BOUNDS, CALLER_LEFT, Counters, Counts, Labels
+from gateway.operations.counters import CALLER_LEFT, OWN, SIZE, UPSTREAM, Counters, Counts, Labels
 from gateway.operations.escaping import quoted
 from gateway.operations.events import Repeats, event
 from gateway.operations.log_writer import LogWriter
@@ -32,38 +37,51 @@ from gateway.settings.model import ObservabilitySettings
 # Lines of one block: about 36 KiB, which fits into a pipe (64 KiB) that is being read.
 BLOCK: Final = 128
 
-# Cheaper forms on the hot path: `%.3f` of a float takes 0.3 µs, and `b"?" in path` four times as long as its number.
+# Cheaper on the hot path: `%.3f` of a float takes 0.3 µs.
 FRACTIONS: Final = tuple(f".{thousandths:03d}" for thousandths in range(1000))
-QUESTION_MARK: Final = ord("?")
+
+# Where the sums of the three histograms lie.
+_SUM: Final = BUCKETS
+_OWN_SUM: Final = OWN + BUCKETS
+_UPSTREAM_SUM: Final = SIZE - 1
 
 
-class Completed(Protocol):
-    """Takes note of a finished request; called on the hot path, positionally. It never raises and never waits.
+class Finished(Protocol):
+    """A finished request, as the face that answered it knows it.
 
-    `route` is its name, "" when none matched. `path` is the canonical one; of a request that matched no route it may
-    be the target as it was sent, from which only the path is logged. `status` 0: the caller left before any answer
-    was made, logged and counted as 499. `code` is the refusal's, or "". `user_id` is "" for anonymous callers.
-    `client` is the caller's address, `seconds` the time from the head to the end of the answer; `received` and `sent`
-    are bytes of body. `host` is canonical, None without one that could be read; `roles` are the caller's own.
+    `admission` is None where it was refused before it had one; `route` then names the route that refused, "" where
+    none matched. `status` 0: the caller left before any answer was made, logged and counted as 499. `code` is the
+    refusal's, or "". Times are those of `time.monotonic`: `started` when the head had been read, `forwarded_at` when
+    it was sent to an upstream the last time and `answered_at` when the head of the answer was there, 0.0 where that
+    did not happen. `received` and `sent` are bytes of body. `refused` is who was refused, as far as that is known.
     """
 
-    def __call__(
-        self,
-        route: str,
-        method: bytes,
-        path: bytes,
-        status: int,
-        code: str,
-        user_id: str,
-        request_id: bytes,
-        client: str,
-        seconds: float,
-        received: int,
-        sent: int,
-        host: bytes | None,
-        roles: frozenset[str],
-        /,
-    ) -> None: ...
+    @property
+    def request(self) -> RequestHead: ...
+    @property
+    def admission(self) -> Admission | None: ...
+    @property
+    def refused(self) -> Caller | None: ...
+    @property
+    def route(self) -> str: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def forwarded_at(self) -> float: ...
+    @property
+    def answered_at(self) -> float: ...
+    @property
+    def received(self) -> int: ...
+    @property
+    def sent(self) -> int: ...
+
+
+Completed = Callable[[Finished], None]
+"""Takes note of a finished request; called on the hot path. It never raises and never waits."""
 
 
 class _Series(NamedTuple):
@@ -80,6 +98,7 @@ class Observer:
 
     `routes` are the names of all routes, the gateway's own included. `write` takes blocks of log lines; without it
     they go to standard output. `coloured` is for `access_log: text`; None: on a terminal, unless NO_COLOR is set.
+    `clock` is that of the requests' times.
     """
 
     completed: Completed
@@ -92,8 +111,10 @@ class Observer:
         write: Callable[[bytes], object] | None = None,
         *,
         coloured: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.started_at = time.time()
+        self._clock = clock
         self._counters = Counters(routes)
         self.has_metrics = settings.metrics
         self._format = settings.access_log
@@ -117,115 +138,88 @@ class Observer:
             return self._log_json
         if self._format == "text":
             return self._log_text
-        return self._count if self.has_metrics else self._ignore
+        return self._count if self.has_metrics else _ignore
 
     # ---- the hot path
 
-    def _log_json(
-        self,
-        route: str,
-        method: bytes,
-        path: bytes,
-        status: int,
-        code: str,
-        user_id: str,
-        request_id: bytes,
-        client: str,
-        seconds: float,
-        received: int,
-        sent: int,
-        host: bytes | None,
-        roles: frozenset[str],
-        /,
-    ) -> None:
-        series = self._series.get((route, method, status, code))
+    def _log_json(self, finished: Finished) -> None:
+        request, admission, status, code = finished.request, finished.admission, finished.status, finished.code
+        route = finished.route if admission is None else admission.route.name
+        series = self._series.get((route, request.method, status, code))
         if series is None:
-            series = self._find(route, method, status, code)
+            series = self._find(route, request.method, status, code)
         method_text, outcome, counts = series
-        if counts is not None:
-            counts[bisect_left(BOUNDS, seconds)] += 1
-            counts[-1] += seconds
-        if not route or QUESTION_MARK in path:
-            path = loggable_path(path)
-        microseconds = int(seconds * 1e6)
+        now, started, forwarded_at = self._clock(), finished.started, finished.forwarded_at
+        total = now - started
+        microseconds = int(total * 1e6)
+        if forwarded_at:
+            waited = (finished.answered_at or now) - forwarded_at
+            waited_microseconds = int(waited * 1e6)
+            upstream = f"{waited_microseconds // 1000}{FRACTIONS[waited_microseconds % 1000]}"
+            if counts is not None:
+                _add(counts, total, forwarded_at - started, waited)
+        else:
+            upstream = "null"
+            if counts is not None:
+                _add(counts, total, total, None)
+        if admission is None:
+            path, caller = loggable_path(request.target), finished.refused
+        else:
+            path, caller = admission.target.path, admission.principal
+        user, roles = ("", NO_ROLES) if caller is None else (caller.id, caller.own_roles)
+        trace = request.trace
         lines = self._lines
         lines.append(
-            f'{self._opening}{quoted(request_id.decode("latin-1"))},"client":{quoted(client)}{self._hosts[host]}'
-            f"{method_text}{quoted(path.decode('latin-1'))}{outcome}{quoted(user_id)}{self._roles[roles]}"
-            f',"duration_ms":{microseconds // 1000}{FRACTIONS[microseconds % 1000]}'
-            f',"received":{received},"sent":{sent}}}\n'
+            f'{self._opening}{quoted(request.request_id.decode("latin-1"))},"client":{quoted(request.client)}'
+            f"{self._hosts[request.fields.canonical_host]}{method_text}{quoted(path.decode('latin-1'))}"
+            f"{outcome}{quoted(user)}{self._roles[roles]}"
+            f',"duration_ms":{microseconds // 1000}{FRACTIONS[microseconds % 1000]},"upstream_ms":{upstream}'
+            f',"received":{finished.received},"sent":{finished.sent}{"" if trace is None else json_trace(trace)}}}\n'
         )
         if len(lines) >= BLOCK:
             self._flush()
 
-    def _count(
-        self,
-        route: str,
-        method: bytes,
-        path: bytes,
-        status: int,
-        code: str,
-        user_id: str,
-        request_id: bytes,
-        client: str,
-        seconds: float,
-        received: int,
-        sent: int,
-        host: bytes | None,
-        roles: frozenset[str],
-        /,
-    ) -> None:
-        series = self._series.get((route, method, status, code))
+    def _count(self, finished: Finished) -> None:
+        request, admission, status, code = finished.request, finished.admission, finished.status, finished.code
+        route = finished.route if admission is None else admission.route.name
+        series = self._series.get((route, request.method, status, code))
         if series is None:
-            series = self._find(route, method, status, code)
+            series = self._find(route, request.method, status, code)
         counts = series[2]
-        if counts is not None:
-            counts[bisect_left(BOUNDS, seconds)] += 1
-            counts[-1] += seconds
+        if counts is None:
+            return
+        now, started, forwarded_at = self._clock(), finished.started, finished.forwarded_at
+        if forwarded_at:
+            _add(counts, now - started, forwarded_at - started, (finished.answered_at or now) - forwarded_at)
+        else:
+            _add(counts, now - started, now - started, None)
 
     # ---- the other ways
 
-    def _log_text(
-        self,
-        route: str,
-        method: bytes,
-        path: bytes,
-        status: int,
-        code: str,
-        user_id: str,
-        request_id: bytes,
-        client: str,
-        seconds: float,
-        received: int,
-        sent: int,
-        host: bytes | None,
-        roles: frozenset[str],
-        /,
-    ) -> None:
-        self._count(
-            route, method, path, status, code, user_id, request_id, client, seconds, received, sent, host, roles
-        )
+    def _log_text(self, finished: Finished) -> None:
+        self._count(finished)
+        request, admission = finished.request, finished.admission
+        caller = finished.refused if admission is None else admission.principal
+        path: bytes = loggable_path(request.target) if admission is None else admission.target.path
         line = text_line(
             time_text=self._time,
             coloured=self._coloured,
-            seconds=seconds,
-            status=status or CALLER_LEFT,
-            method=method.decode("latin-1"),
-            client=client,
-            path=(path if route and QUESTION_MARK not in path else loggable_path(path)).decode("latin-1"),
-            code=code,
-            route=route,
-            user=user_id,
-            received=received,
-            sent=sent,
-            id=request_id.decode("latin-1"),
+            seconds=self._clock() - finished.started,
+            status=finished.status or CALLER_LEFT,
+            method=request.method.decode("latin-1"),
+            client=request.client,
+            path=path.decode("latin-1"),
+            code=finished.code,
+            route=finished.route if admission is None else admission.route.name,
+            user="" if caller is None else caller.id,
+            received=finished.received,
+            sent=finished.sent,
+            id=request.request_id.decode("latin-1"),
+            trace=request.trace or "",
         )
         self._lines.append(line)
         if len(self._lines) >= BLOCK:
             self._flush()
-
-    def _ignore(self, *_: object) -> None:
-        """Neither log nor metrics."""
 
     def _find(self, route: str, method: bytes, status: int, code: str) -> _Series:
         """The series of a request that is not at hand yet. Kept only where it cannot be one of endlessly many."""
@@ -287,6 +281,20 @@ class Observer:
         if self.dropped > self._mentioned and self._repeats.admit("dropped") is not None:
             event("access-log", "lines were dropped, nobody takes them", lines=self.dropped - self._mentioned)
             self._mentioned = self.dropped
+
+
+def _add(counts: Counts, total: float, own: float, waited: float | None) -> None:
+    counts[bisect_left(BOUNDS, total)] += 1
+    counts[_SUM] += total
+    counts[OWN + bisect_left(BOUNDS, own)] += 1
+    counts[_OWN_SUM] += own
+    if waited is not None:
+        counts[UPSTREAM + bisect_left(BOUNDS, waited)] += 1
+        counts[_UPSTREAM_SUM] += waited
+
+
+def _ignore(_: Finished) -> None:
+    """Neither log nor metrics."""
 
 
 def _standard_output() -> int | None:

@@ -7,10 +7,11 @@ is idempotent, nothing of its body has left the gateway, no byte of an answer ha
 import asyncio
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any, Generic, Protocol, TypeVar
 
+from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.proxy.balance import Balancer
 from gateway.proxy.budget import RetryBudget
@@ -62,6 +63,7 @@ class ChoosingEngine(ABC, Generic[E]):
         self._retries = upstream.retries
         self._budget: RetryBudget = RetryBudget(upstream.retry_budget) if beside is None else beside._budget
         self._balancer = Balancer(self.pools, upstream.balance)
+        self._retried = self._spent = 0  # how often, and how often the budget did not allow it
         self._only = self.pools[0] if len(self.pools) == 1 else None
 
     @abstractmethod
@@ -80,6 +82,19 @@ class ChoosingEngine(ABC, Generic[E]):
     def open_connections(self) -> int:
         """How many connections there are now, busy and idle."""
         return sum(pool.open_connections for pool in self.pools)
+
+    def samples(self, now: float) -> Iterator[Sample]:
+        """What there is to tell about the upstream; `now` is the loop's time."""
+        yield from self.traffic()
+        for pool in self.pools:
+            yield from pool.health.samples((self.name, str(pool.target)), now)
+
+    def traffic(self) -> Iterator[Sample]:
+        """The part of it that is not shared with an engine beside this one."""
+        yield Sample("gateway_upstream_retries_total", (self.name,), self._retried)
+        yield Sample("gateway_upstream_retries_refused_total", (self.name,), self._spent)
+        for pool in self.pools:
+            yield from pool.samples(self.name)
 
     def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
         """Send a request to one of the targets."""
@@ -104,7 +119,10 @@ class ChoosingEngine(ABC, Generic[E]):
         if may_repeat and exchange.repeatable and exchange.tries <= self._retries:
             now = self._loop.time()
             pool = self._balancer.choose(now, avoid=failed_at)
-            if pool is not None and self._budget.take():
+            if pool is not None and not self._budget.take():
+                self._spent += 1
+            elif pool is not None:
+                self._retried += 1
                 exchange.tries += 1
                 pool.submit(exchange, now, fresh=pool is failed_at)
                 return

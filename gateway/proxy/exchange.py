@@ -8,9 +8,10 @@ Neither side ever sees the other's transport, and neither speaks ASGI: that is w
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.proxy.upstream_request import UpstreamRequest
 
@@ -18,7 +19,13 @@ Field = tuple[bytes, bytes]
 
 
 class Downstream(Protocol):
-    """The caller's side: how an engine answers. Exactly one of `end`, `abort` and `refuse` closes an exchange."""
+    """The caller's side: how an engine answers. Exactly one of `end`, `abort` and `refuse` closes an exchange.
+
+    `forwarded_at` is set by the engine when the request is on its way to a target, in seconds of `time.monotonic`; once
+    more when it is sent anew.
+    """
+
+    forwarded_at: float
 
     def interim(self, status: int, fields: Sequence[Field]) -> None:
         """An interim response (103) to pass on, where the caller's protocol can carry one."""
@@ -83,9 +90,8 @@ class Exchange(Protocol):
 class Engine(Protocol):
     """Something that speaks HTTP to the targets of one upstream."""
 
-    @property
-    def open_connections(self) -> int:
-        """How many connections there are now, busy and idle."""
+    def samples(self, now: float) -> Iterable[Sample]:
+        """What there is to tell about the upstream; `now` is the loop's time."""
 
     def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
         """Send a request; `now` is the loop's time. What comes of it reaches the downstream, also the refusal to send

@@ -3,8 +3,10 @@
 Pure: times come in as the loop's time in seconds, nothing here waits or speaks to anybody.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
+from gateway.counting import Sample
 from gateway.settings.model import EjectSettings, HealthSettings
 
 SLOW_RETURN: Final = 10.0  # seconds over which a target that was out gets back its full share of the requests
@@ -14,7 +16,18 @@ _LEAST_SHARE: Final = 0.1
 class TargetHealth:
     """The health of one target. Without settings it is always well."""
 
-    __slots__ = ("_credit", "_eject", "_ejected_until", "_failures", "_health", "_returned_at", "_row", "is_up")
+    __slots__ = (
+        "_credit",
+        "_eject",
+        "_ejected_until",
+        "_ejections",
+        "_failed",
+        "_failures",
+        "_health",
+        "_returned_at",
+        "_row",
+        "is_up",
+    )
 
     def __init__(self, health: HealthSettings | None, eject: EjectSettings | None) -> None:
         self._health = health
@@ -25,6 +38,7 @@ class TargetHealth:
         self._ejected_until = 0.0
         self._returned_at: float | None = None
         self._credit = 0.0
+        self._failed = self._ejections = 0  # in all
 
     def usable(self, now: float) -> bool:
         """Whether requests may go there at all."""
@@ -58,6 +72,7 @@ class TargetHealth:
 
     def failed(self, now: float) -> bool:
         """A request failed: a connect error, a time-out, or an answer 502, 503 or 504. Whether it is ejected now."""
+        self._failed += 1
         if self._eject is None or now < self._ejected_until:
             return False
         self._failures += 1
@@ -67,6 +82,7 @@ class TargetHealth:
         self._failures = self._eject.failures - 1
         self._ejected_until = self._returned_at = now + self._eject.for_
         self._credit = 0.0
+        self._ejections += 1
         return True
 
     def checked(self, *, well: bool, now: float) -> bool:
@@ -83,3 +99,10 @@ class TargetHealth:
             self._failures, self._ejected_until = 0, 0.0
             self._returned_at, self._credit = now, 0.0
         return True
+
+    def samples(self, labels: tuple[str, ...], now: float) -> Iterator[Sample]:
+        """What there is to tell about it."""
+        yield Sample("gateway_upstream_target_up", labels, int(self.is_up))
+        yield Sample("gateway_upstream_target_ejected", labels, int(now < self._ejected_until))
+        yield Sample("gateway_upstream_failures_total", labels, self._failed)
+        yield Sample("gateway_upstream_ejections_total", labels, self._ejections)

@@ -10,8 +10,10 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final, Generic, TypeVar
 
+from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.proxy.health import TargetHealth
 from gateway.proxy.target import Target, UpstreamLimits
@@ -62,6 +64,18 @@ class TargetLine(ABC, Generic[E]):
     @abstractmethod
     def open_connections(self) -> int:
         """How many connections there are now, busy and idle."""
+
+    @property
+    def idle_connections(self) -> int:
+        """How many of them nobody uses just now."""
+        return 0
+
+    def samples(self, upstream: str) -> Iterator[Sample]:
+        """What there is to tell about its connections."""
+        labels, idle = (upstream, str(self.target)), self.idle_connections
+        yield Sample("gateway_upstream_connections", (*labels, "idle"), idle)
+        yield Sample("gateway_upstream_connections", (*labels, "busy"), self.open_connections - idle)
+        yield Sample("gateway_upstream_waiting", labels, len(self._waiting))
 
     @abstractmethod
     def submit(self, exchange: E, now: float, *, fresh: bool = False) -> None:

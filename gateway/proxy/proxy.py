@@ -1,9 +1,10 @@
 """Sends admitted requests on: for each route a plan, for each upstream an engine."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.admission import Admission
+from gateway.counting import Sample
 from gateway.policy.route import Route
 from gateway.proxy.engines import engine_of
 from gateway.proxy.exchange import Downstream, Engine, Exchange
@@ -33,6 +34,8 @@ class Proxy:
         self._rules = rules
         self._upstreams = settings.upstreams
         self._tls = tls
+        self._loop = loop
+        self._departed: dict[tuple[str, tuple[str, ...]], float] = {} if before is None else before._departed
         self.engines: Mapping[str, Engine] = {
             name: (before.engine_for(upstream, tls) if before else None)
             or engine_of(upstream, loop=loop, ticker=ticker, tls=tls.of(upstream))
@@ -52,9 +55,13 @@ class Proxy:
             return engine.open(websocket_request(admission, plan, self._rules), downstream, now)
         return engine.open(upstream_request(admission, plan, self._rules, length), downstream, now)
 
-    def connections(self) -> int:
-        """How many connections to upstreams there are now."""
-        return sum(engine.open_connections for engine in self.engines.values())
+    def samples(self) -> Iterator[Sample]:
+        """What there is to tell about all upstreams. What those that are gone have counted stays."""
+        now = self._loop.time()
+        for engine in self.engines.values():
+            yield from engine.samples(now)
+        for (family, labels), count in self._departed.items():
+            yield Sample(family, labels, count)
 
     def engine_for(self, upstream: UpstreamSettings, tls: TlsContexts) -> Engine | None:
         """The engine of an upstream with exactly these settings and TLS files, if there is one."""
@@ -66,7 +73,13 @@ class Proxy:
         used = set(after.engines.values())
         for engine in self.engines.values():
             if engine not in used:
+                self._keep_counts(engine)
                 engine.close()
+
+    def _keep_counts(self, engine: Engine) -> None:
+        for family, labels, value in engine.samples(0.0):
+            if family.endswith("_total") and not isinstance(value, list):
+                self._departed[family, labels] = self._departed.get((family, labels), 0) + value
 
     def close(self) -> None:
         """Close the connections to every upstream."""

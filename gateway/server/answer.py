@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.admission import Admission, Answered, RequestHead
 from gateway.errors import Caller, Refusal
-from gateway.operations.access_log import NO_ROLES
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
 from gateway.verifying import Verdict
@@ -49,9 +48,11 @@ class Answer:
         "_framing",
         "_left",
         "admission",
+        "answered_at",
         "close_after",
         "code",
         "done",
+        "forwarded_at",
         "protocol",
         "received",
         "refused",
@@ -66,6 +67,7 @@ class Answer:
         self.protocol = protocol
         self.request = request
         self.started = started
+        self.forwarded_at = self.answered_at = 0.0
         self.close_after = close_after
         self.admission: Admission | None = None
         self.status = 0
@@ -90,6 +92,7 @@ class Answer:
         if self.done:
             return
         self.status = status
+        self.answered_at = monotonic()
         admission = self.admission
         if admission is not None and admission.response_fields:
             fields = admission.response_head(fields)
@@ -123,6 +126,7 @@ class Answer:
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
         """RFC 6455 4.2.2: the upstream's answer goes on, with the fields of this connection put back."""
         self.status = 101
+        self.answered_at = monotonic()
         assert self.admission is not None
         fields = self.admission.response_head(handshake_answer(fields, self.request.fields.kept))
         lines = _head_bytes(101, b"", fields)
@@ -246,24 +250,7 @@ class Answer:
     def _observe(self) -> None:
         self.done = True
         self.protocol.runtime.watch.remove(self)
-        admission, request = self.admission, self.request
-        protocol = self.protocol
-        caller = self.refused if admission is None else admission.principal
-        protocol.observer.completed(
-            admission.route.name if admission is not None else self.route,
-            request.method,
-            admission.target.path if admission is not None else request.target.partition(b"?")[0],
-            self.status,
-            self.code,
-            "" if caller is None else caller.id,
-            request.request_id,
-            request.client,
-            monotonic() - self.started,
-            self.received,
-            self.sent,
-            request.fields.canonical_host,
-            NO_ROLES if caller is None else caller.own_roles,
-        )
+        self.protocol.observer.completed(self)
 
 
 def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:

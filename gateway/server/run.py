@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import uvicorn
 
 from gateway.app import create_app, running
 from gateway.errors import CannotStart, ConfigurationError
+from gateway.operations.board import Board, Place
 from gateway.operations.events import event
 from gateway.policy.loading import Configuration
 from gateway.reloading import Reloader, merged
@@ -53,6 +54,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         if server.workers == 1:
             return _serve_here(configuration, listener, load, partial(announce, address))
         current = Current(configuration, load)
+        board = Board(server.workers)
         parent = os.getpid()
 
         def stopping() -> float:
@@ -61,10 +63,19 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
             return current.configuration.settings.server.drain
 
         return supervise(
-            lambda ready: _serve_here(current.configuration, listener, load, ready, parent=parent),
+            lambda ready, number: _serve_here(
+                current.configuration, listener, load, ready, supervised=Supervised(parent, Place(board, number))
+            ),
             workers=server.workers,
-            calls=Calls(ready=partial(announce, address), changed=current.renew, stopping=stopping),
+            calls=Calls(ready=partial(announce, address), changed=current.renew, stopping=stopping, ended=board.vacate),
         )
+
+
+class Supervised(NamedTuple):
+    """What a worker knows of the others: the process that supervises them, and its own place among them."""
+
+    parent: int
+    place: Place
 
 
 class Current:
@@ -96,9 +107,9 @@ def _serve_here(
     load: Load | None,
     ready: Callable[[], None],
     *,
-    parent: int | None = None,
+    supervised: "Supervised | None" = None,
 ) -> int:
-    server = GatewayServer(configuration, load, ready, parent=parent)
+    server = GatewayServer(configuration, load, ready, supervised=supervised)
     server.run(sockets=[listener])
     return 0 if server.finished else 1
 
@@ -129,17 +140,23 @@ def _allow_files(connections: int) -> None:
 class GatewayServer(uvicorn.Server):
     """One process that serves. `finished`: whether everything that ran was finished when it stopped.
 
-    `parent` is the process that supervises this one, None where none does.
+    `supervised` is None where no process supervises this one.
     """
 
     def __init__(
-        self, configuration: Configuration, load: Load | None, ready: Callable[[], None], *, parent: int | None = None
+        self,
+        configuration: Configuration,
+        load: Load | None,
+        ready: Callable[[], None],
+        *,
+        supervised: Supervised | None = None,
     ) -> None:
         self._app = create_app(configuration)
         self._configuration = configuration
         self._load = load
         self._ready = ready
-        self._parent = parent
+        self._parent = None if supervised is None else supervised.parent
+        self._place = None if supervised is None else supervised.place
         self._reloader: Reloader | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
@@ -163,7 +180,7 @@ class GatewayServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the stores, then the doors."""
-        running_ = running(self._configuration, self._app)
+        running_ = running(self._configuration, self._app, self._place)
         self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
         protocol: Any = partial(GatewayProtocol, runtime)
         self.config.http_protocol_class = protocol

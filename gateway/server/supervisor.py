@@ -26,23 +26,24 @@ _PAUSE: Final = 1.0  # seconds between the death of a worker and its replacement
 _LAST_CALL: Final = 5.0  # seconds beyond the drain after which a worker that should have ended is made to
 _PID: Final = struct.Struct("i")
 
-Worker = Callable[[Callable[[], None]], int]
+Worker = Callable[[Callable[[], None], int], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
     """What the supervising process does itself. `ready` is called once a worker serves for the first time, `changed` on
     SIGHUP: whether there is a new configuration to tell the workers of. `stopping` is called when they are told to
-    stop, and gives the seconds that they may take."""
+    stop, and gives the seconds that they may take. `ended` is called with the place of a worker that has ended."""
 
     ready: Callable[[], None]
+    ended: Callable[[int], None]
     changed: Callable[[], bool]
     stopping: Callable[[], float]
 
 
 def supervise(worker: Worker, *, workers: int, calls: Calls) -> int:
     """Keep `workers` processes running `worker` until SIGTERM or SIGINT. `worker` is given what it is to call once it
-    serves.
+    serves, and its place: a number from 0 that no other has at the time.
 
     The exit code: 0 when all ended by themselves and well, 2 when one of the first could not even start, else 1.
     """
@@ -57,17 +58,17 @@ class _Supervisor:
         self._inbox = inbox
         self._news, self._tell_news = os.pipe()
         os.set_blocking(self._news, False)
-        self._running: set[int] = set()
+        self._running: dict[int, int] = {}  # and their places
         self._unproven: set[int] = set()  # of the first ones, those that have never served
-        self._due: list[float] = []  # when those that died are to be replaced
+        self._due: list[tuple[float, int]] = []  # when those that died are to be replaced, and where
         self._served = False
         self._patience: float | None = None  # until when those that were told to stop may take; None: nobody was
         self._code = 0
 
     def run(self, workers: int) -> int:
-        for _ in range(workers):
-            self._fork()
-        self._unproven |= self._running
+        for place in range(workers):
+            self._fork(place)
+        self._unproven |= self._running.keys()
         while self._running or self._due:
             for number in self._await_signals():
                 self._obey(number)
@@ -81,7 +82,7 @@ class _Supervisor:
     # ---- what happens
 
     def _await_signals(self) -> bytes:
-        until = [*self._due, *(() if self._patience is None else (self._patience,))]
+        until = [*(due for due, _ in self._due), *(() if self._patience is None else (self._patience,))]
         timeout = max(0.0, min(until) - time.monotonic()) if until else None
         select.select([self._inbox, self._news], [], [], timeout)
         with suppress(BlockingIOError):
@@ -105,7 +106,10 @@ class _Supervisor:
                     self._calls.ready()
 
     def _bury(self, pid: int, status: int) -> None:
-        self._running.discard(pid)
+        place = self._running.pop(pid, None)
+        if place is None:
+            return  # a process of somebody else's
+        self._calls.ended(place)
         if self._patience is not None:
             self._code = max(self._code, min(status, 1))
         elif status == UNUSABLE and pid in self._unproven:
@@ -113,15 +117,15 @@ class _Supervisor:
             self._stop()
         else:
             event("worker", "a worker ended; another takes its place", pid=pid, status=status)
-            self._due.append(time.monotonic() + _PAUSE)
+            self._due.append((time.monotonic() + _PAUSE, place))
 
     # ---- what is done
 
     def _replace(self) -> None:
         now = time.monotonic()
-        for due in [due for due in self._due if due <= now]:
-            self._due.remove(due)
-            self._fork()
+        for due, place in [each for each in self._due if each[0] <= now]:
+            self._due.remove((due, place))
+            self._fork(place)
 
     def _stop(self) -> None:
         self._due.clear()
@@ -140,7 +144,7 @@ class _Supervisor:
             with suppress(ProcessLookupError):  # it has ended by itself; waitpid will say so
                 os.kill(pid, number)
 
-    def _fork(self) -> None:
+    def _fork(self, place: int) -> None:
         """A new process that runs the worker and nothing else of this program.
 
         Signals are held back in it until it says itself what is to become of them: one that comes at once must neither
@@ -152,17 +156,17 @@ class _Supervisor:
         pid = os.fork()
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            self._running.add(pid)
+            self._running[pid] = place
             return
         code = 1
         try:
-            code = self._work()
+            code = self._work(place)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
 
-    def _work(self) -> int:
+    def _work(self, place: int) -> int:
         """In the new process: the exit code of the worker."""
         signal.set_wakeup_fd(-1)
         for number in _WATCHED:
@@ -170,7 +174,7 @@ class _Supervisor:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.close(self._news)
         try:
-            return self._worker(lambda: _write(self._tell_news, _PID.pack(os.getpid())))
+            return self._worker(lambda: _write(self._tell_news, _PID.pack(os.getpid())), place)
         except Exception as error:
             # The frame of the command line is not in this process any more: say it in one line, as it would.
             event("worker", str(error) or type(error).__name__)

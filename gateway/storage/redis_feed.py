@@ -12,9 +12,11 @@ records live in caches: after that no copy from before the change is left anywhe
 import asyncio
 import json
 import logging
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from gateway.counting import Durations, Sample
 from gateway.errors import StorageUnavailable
 from gateway.identity.records import ChangeListener, UserRecord
 from gateway.storage.redis import ERRORS, LIMIT, RedisLink, disconnect, end
@@ -49,6 +51,7 @@ class RedisFeed:
         self._follower: asyncio.Task[None] | None = None
         self._courier: asyncio.Task[None] | None = None
         self._undelivered: dict[str, _Change] = {}
+        self._lag = Durations("gateway_revocation_lag_seconds")
         link.listen(self._send_courier)
 
     @property
@@ -60,6 +63,10 @@ class RedisFeed:
     def undelivered(self) -> int:
         """How many users have changes that the other replicas have not been told of yet."""
         return len(self._undelivered)
+
+    def samples(self) -> Iterator[Sample]:
+        """How long changes took to arrive here."""
+        yield from self._lag.samples()
 
     async def open(self, listener: ChangeListener) -> None:
         """Tell `listener` of changes from now on. Returns when the first attempt to hear of them is over."""
@@ -96,7 +103,9 @@ class RedisFeed:
         if earlier is not None:
             waiting += earlier.waiting
             record = _later(earlier.write.record, record)
-        message = json.dumps(["forget", user_id, None if record is None else record.version])
+        # The time tells how long it took. It is the server's, because the clocks of replicas may lie apart.
+        at = self._link.server_time(self._records.clock())
+        message = json.dumps(["forget", user_id, None if record is None else record.version, at])
         self._undelivered[user_id] = _Change(Write(user_id, record, self._records.clock(), message), waiting)
         if len(self._undelivered) > MAX_UNDELIVERED:
             _resolve(self._undelivered.pop(next(iter(self._undelivered))))
@@ -167,16 +176,19 @@ class RedisFeed:
                 reply = await _awaited(connection)
             match reply:
                 case [b"message", _, bytes(message)]:
-                    _obey(message, listener)
+                    self._obey(message, listener)
 
-
-def _obey(message: bytes, listener: ChangeListener) -> None:
-    match _parsed(message):
-        case ["forget", str(user_id), int() | None as version]:
-            listener.forget(user_id, version)
-        case _:
-            # From a newer gateway, or from a stranger: something changed, and what it was is not known here.
-            listener.flush()
+    def _obey(self, message: bytes, listener: ChangeListener) -> None:
+        match _parsed(message):
+            case ["forget", str(user_id), int() | None as version, int() as told_at]:
+                listener.forget(user_id, version)
+                now = self._link.server_time(self._records.clock())
+                self._lag.observe((now - told_at) / 1000)
+            case ["forget", str(user_id), int() | None as version]:
+                listener.forget(user_id, version)
+            case _:
+                # From a newer gateway, or from a stranger: something changed, and what it was is not known here.
+                listener.flush()
 
 
 def _later(one: UserRecord | None, other: UserRecord | None) -> UserRecord | None:

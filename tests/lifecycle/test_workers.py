@@ -19,12 +19,13 @@ from tests.support.fleet import OK, Fleet, Served
 from tests.support.load import Load
 from tests.support.processes import PROJECT, Gateway, write_configuration
 from tests.support.raw import NoAnswer
-from tests.support.small import Patched, Start, small
+from tests.support.small import Patched, Start, metric, small
 from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually, within
 from tests.support.wording import request
 
 GET = request("/web/x")
+WEB = "/web/**"
 Crew = Callable[..., Gateway]
 
 
@@ -108,6 +109,25 @@ def test_a_change_at_one_worker_is_seen_by_the_other(crew: Crew) -> None:
     time.sleep(0.1)
     for _ in range(20):
         assert gateway.get("/users/x", account.line).refused() == (401, "token_revoked")
+
+
+def test_every_worker_tells_the_metrics_of_all_and_a_death_takes_nothing_back(crew: Crew) -> None:
+    gateway = crew()
+    eventually(lambda: all_serve(gateway))
+    before = metric(gateway, "gateway_requests_total", route=WEB)
+    for _ in range(40):  # new connections: each worker gets some of them
+        gateway.get("/web/x")
+    told = [metric(gateway, "gateway_requests_total", route=WEB) for _ in range(10)]
+    assert set(told) == {before + 40}
+    assert metric(gateway, "gateway_workers") == 2
+    dead = one_worker_kills(gateway)
+    eventually(lambda: dead.pid not in {one.pid for one in workers_of(gateway)})
+    assert metric(gateway, "gateway_requests_total", route=WEB) == before + 40
+    replaced(gateway, dead)
+    counts = [metric(gateway, "gateway_requests_total", route=WEB) for _ in range(10)]
+    assert min(counts) >= before + 40
+    assert len(set(counts)) == 1
+    assert metric(gateway, "gateway_workers") == 2
 
 
 # ---- replacement

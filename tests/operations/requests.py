@@ -1,5 +1,7 @@
 """Finished requests as the faces report them, for tests of what is made of them."""
 
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from gateway.operations.observer import Observer
@@ -22,11 +24,61 @@ USUAL: dict[str, Any] = {
 }
 
 
-def complete(observer: Observer, **differing: Any) -> None:
-    """Tell the observer of a usual request, but for what differs."""
+@dataclass
+class Request:
+    """A finished request, as far as an observer looks at it. `started` is counted back from the clock's 0."""
+
+    request: Any
+    admission: Any
+    refused: Any
+    route: str
+    status: int
+    code: str
+    started: float
+    forwarded_at: float
+    answered_at: float
+    received: int
+    sent: int
+
+
+def finished(*, admitted: bool = True, trace: str | None = None, **differing: Any) -> Any:
+    """A usual request, but for what differs. Without a route, or not `admitted`, it was refused, and `path` is its
+    target. It was sent on after `own` seconds and answered after another `upstream` seconds, where these are given."""
+    times = {name: differing.pop(name, None) for name in ("own", "upstream")}
     unknown = differing.keys() - USUAL.keys()
     assert not unknown, unknown
-    observer.completed(*{**USUAL, **differing}.values())
+    usual = {**USUAL, **differing}
+    head = SimpleNamespace(
+        method=usual["method"],
+        target=usual["path"],
+        request_id=usual["request_id"],
+        client=usual["client"],
+        trace=trace,
+        fields=SimpleNamespace(canonical_host=usual["host"]),
+    )
+    caller = SimpleNamespace(id=usual["user_id"], own_roles=usual["roles"]) if usual["user_id"] else None
+    started = -usual["seconds"]
+    forwarded = 0.0 if times["own"] is None else started + times["own"]
+    answered = 0.0 if times["upstream"] is None else forwarded + times["upstream"]
+    route, admission = usual["route"], None
+    if route and admitted:
+        admission = SimpleNamespace(
+            route=SimpleNamespace(name=route),
+            target=SimpleNamespace(path=usual["path"]),
+            principal=caller,
+        )
+    outcome = (usual["status"], usual["code"], started, forwarded, answered, usual["received"], usual["sent"])
+    return Request(head, admission, caller, route, *outcome)
+
+
+def complete(observer: Observer, **differing: Any) -> None:
+    """Tell the observer of a usual request, but for what differs; see `finished`."""
+    observer.completed(finished(**differing))
+
+
+def observing(settings: ObservabilitySettings, write: Any = None, routes: tuple[str, ...] = ("orders",)) -> Observer:
+    """An observer whose clock stands at 0, which is when the requests end."""
+    return Observer(settings, routes, write, clock=lambda: 0.0)
 
 
 class Collected:
@@ -34,7 +86,9 @@ class Collected:
 
     def __init__(self, routes: tuple[str, ...] = ("orders",), *, coloured: bool | None = None, **settings: Any) -> None:
         self.blocks: list[bytes] = []
-        self.observer = Observer(ObservabilitySettings(**settings), routes, self.blocks.append, coloured=coloured)
+        self.observer = Observer(
+            ObservabilitySettings(**settings), routes, self.blocks.append, coloured=coloured, clock=lambda: 0.0
+        )
 
     @property
     def text(self) -> bytes:

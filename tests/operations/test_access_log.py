@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.operations.access_log import MAX_UNROUTED_PATH, REMEMBERED, loggable_path, timestamp
-from gateway.operations.observer import BLOCK, Observer
+from gateway.operations.observer import BLOCK
 from gateway.settings.model import ObservabilitySettings
-from tests.operations.requests import Collected, complete
+from tests.operations.requests import Collected, complete, observing
 
 NASTY_BYTES = st.one_of(
     st.binary(max_size=60), st.sampled_from([b'"', b"\\", b"\n{", b"\r\n", b"\x1b[2J", b"\x7f", b"\xff", b"%s%d"])
@@ -58,6 +58,7 @@ def test_a_line_holds_all_there_is_to_know_and_nothing_else() -> None:
         "user": "u-42",
         "roles": ["user"],
         "duration_ms": 12.5,
+        "upstream_ms": None,
         "received": 3,
         "sent": 68,
     }
@@ -101,6 +102,23 @@ def test_the_duration_is_in_milliseconds_with_microseconds_as_decimals(seconds: 
     assert re.search(r'"duration_ms":\d+\.\d{3},', log.line)
 
 
+def test_how_long_the_upstream_took_is_told_apart() -> None:
+    log = Collected()
+    complete(log.observer, seconds=4.0, own=0.25, upstream=3.0)
+    line = json.loads(log.line)
+    assert (line["duration_ms"], line["upstream_ms"]) == (4000.0, 3000.0)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_traced_request_is_logged_with_its_trace(form: str) -> None:
+    log = Collected(access_log=form, coloured=False)
+    complete(log.observer, trace="4bf92f3577b34da6a3ce929d0e0e4736")
+    if form == "json":
+        assert json.loads(log.line)["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    else:
+        assert log.line.endswith(" trace=4bf92f3577b34da6a3ce929d0e0e4736")
+
+
 def test_the_time_is_that_of_the_last_tick() -> None:
     log = Collected()
     log.observer.tick(0.0)
@@ -138,7 +156,7 @@ def test_whatever_callers_send_one_request_is_one_line_of_json(requests: list[di
     for line, request in zip(lines, requests, strict=True):
         assert line.isprintable()
         parsed = json.loads(line)
-        assert len(parsed) == 14
+        assert len(parsed) == 15
         for name in ("request_id", "method"):
             if name in request:
                 assert parsed[name].encode("latin-1") == request[name]
@@ -163,7 +181,7 @@ def test_whatever_callers_send_one_request_is_one_line_of_text(requests: list[di
 @given(before=st.binary(max_size=20), after=st.binary(max_size=20))
 def test_the_query_is_never_logged(form: str, route: str, before: bytes, after: bytes) -> None:
     log = Collected(access_log=form, coloured=False)
-    complete(log.observer, route=route, path=b"/" + before + b"?token=SECRET" + after)
+    complete(log.observer, route=route, path=b"/" + before + b"?token=SECRET" + after, admitted=False)
     assert b"SECRET" not in log.text
 
 
@@ -231,7 +249,7 @@ def test_off_logs_nothing(metrics: bool) -> None:
 
 
 def test_off_without_a_writer_is_fine_too() -> None:
-    observer = Observer(ObservabilitySettings(access_log="off"), ["orders"])
+    observer = observing(ObservabilitySettings(access_log="off"))
     complete(observer)
     observer.tick(0.0)
     observer.close()
@@ -244,7 +262,7 @@ def test_a_writer_that_fails_does_not_fail_a_request_and_its_lines_are_counted(
     def fail(_: bytes) -> None:
         raise RuntimeError("no")
 
-    observer = Observer(ObservabilitySettings(), ["orders"], fail)
+    observer = observing(ObservabilitySettings(), fail)
     for _ in range(BLOCK + 2):
         complete(observer)
     assert observer.dropped == BLOCK
@@ -308,7 +326,7 @@ def test_colours_are_for_terminals_only_and_never_with_no_color(
         monkeypatch.setenv("NO_COLOR", no_color)
     with os.fdopen(terminal, "w") as stdout:
         monkeypatch.setattr("sys.__stdout__", stdout)
-        observer = Observer(ObservabilitySettings(access_log="text"), ["orders"])
+        observer = observing(ObservabilitySettings(access_log="text"))
         complete(observer)
         observer.close()
         assert (b"\x1b[" in os.read(ours, 4096)) is coloured
@@ -319,7 +337,7 @@ def test_a_pipe_gets_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as stdout, os.fdopen(reading, "rb") as reader:
         monkeypatch.setattr("sys.__stdout__", stdout)
-        observer = Observer(ObservabilitySettings(access_log="text"), ["orders"])
+        observer = observing(ObservabilitySettings(access_log="text"))
         complete(observer)
         observer.close()
         line = os.read(reader.fileno(), 4096)
@@ -331,7 +349,7 @@ def test_a_process_without_standard_output_serves_all_the_same(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.__stdout__", None)
-    observer = Observer(ObservabilitySettings(access_log="text"), ["orders"])
+    observer = observing(ObservabilitySettings(access_log="text"))
     complete(observer)
     observer.close()
     assert observer.dropped == 1

@@ -1,6 +1,6 @@
 """Health, readiness and metrics, asked over ASGI from all kinds of addresses."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from ipaddress import ip_network
 from typing import Any
 
@@ -11,8 +11,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.operations.endpoints import Readiness, operation_endpoints
+from gateway.operations.metrics import Metrics
 from gateway.operations.observer import Observer
 from gateway.settings.model import ObservabilitySettings, Settings
 from tests.operations.requests import complete
@@ -26,10 +28,10 @@ class Served:
         self.observer = Observer(settings.observability, ["orders"])
         self.degraded: tuple[str, ...] = ()
         self.state = Readiness(degraded=lambda: self.degraded, phase="serving")
-        self.gauges: Mapping[str, float] = {"gateway_open_connections": 3}
-        endpoints = operation_endpoints(
-            state=self.state, observer=self.observer, settings=settings, gauges=lambda: self.gauges
-        )
+        self.connections = 3
+        metrics = Metrics(self.observer)
+        metrics.add(lambda: [Sample("gateway_connections", (), self.connections)])
+        endpoints = operation_endpoints(state=self.state, metrics=metrics, settings=settings)
         assert endpoints.keys() == {"operations.health", "operations.ready", "operations.metrics"}
         self._app = Starlette(
             routes=[Route(f"/_gateway/{name.removeprefix('operations.')}", each) for name, each in endpoints.items()]
@@ -105,14 +107,13 @@ async def test_the_metrics_page_is_what_prometheus_reads(served: Served) -> None
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
     assert families["gateway_requests"].samples[0].value == 1
-    assert families["gateway_open_connections"].samples[0].value == 3
+    assert families["gateway_connections"].samples[0].value == 3
 
 
 async def test_gauges_are_asked_anew_for_each_page(served: Served) -> None:
-    served.gauges = {"gateway_open_connections": 4}
-    assert "\ngateway_open_connections 4\n" in (await served.get("metrics")).text
-    served.gauges = {"gateway_open_connections": 5}
-    assert "\ngateway_open_connections 5\n" in (await served.get("metrics")).text
+    for number in (4, 5):
+        served.connections = number
+        assert f"\ngateway_connections {number}\n" in (await served.get("metrics")).text
 
 
 ALLOWED = (ip_network("10.1.0.0/16"), ip_network("fd00::/8"), ip_network("127.0.0.0/8"))

@@ -253,6 +253,22 @@ async def test_what_others_tell_is_heard(at: Post, shared_valkey: ValkeyServer) 
     await until(lambda: at.listener.heard == [("a|b, 'c'", 12), ("u2", None)])
 
 
+async def test_how_long_a_change_took_to_arrive_is_measured(at: Post, shared_valkey: ValkeyServer) -> None:
+    def seen() -> tuple[float, float]:
+        ((_, _, counts),) = at.feed.samples()
+        assert isinstance(counts, list)
+        return sum(counts[:-1]), counts[-1]
+
+    await at.feed.announce("u1", None)
+    await until(lambda: seen()[0] == 1)
+    assert seen()[1] < 1.0
+    before = seen()[1]
+    told_at = int((time.time() - 3) * 1000)  # this machine's clock is the server's
+    publish(shared_valkey, json.dumps(["forget", "u1", 2, told_at]))
+    await until(lambda: seen()[0] == 2)
+    assert 2.9 < seen()[1] - before < 10.0
+
+
 @pytest.mark.parametrize(
     "message", ["", "x", "{}", "[]", '["forget", "u1"]', '["forget", "u1", "2"]', '["drop", "u1", 2]']
 )

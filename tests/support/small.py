@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.gateways import unhandled
 from tests.support.processes import Configuration, Face, Gateway
@@ -111,7 +112,10 @@ def descriptors(gateway: Gateway) -> int:
     return psutil.Process(gateway.process.pid).num_fds()
 
 
-def metric(gateway: Gateway, name: str) -> float:
-    """A value of the metrics page."""
+def metric(gateway: Gateway, name: str, **labels: str) -> float:
+    """The sum of the values of a metric that have these labels."""
     page = gateway.get("/_gateway/metrics").body.decode()
-    return next(float(line.split()[1]) for line in page.splitlines() if line.startswith(f"{name} "))
+    samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
+    found = [one.value for one in samples if one.name == name and labels.items() <= one.labels.items()]
+    assert found, name
+    return sum(found)

@@ -5,6 +5,7 @@ CONNECTING ──▶ SENDING ── the request is out ──▶ AWAITING ──
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import httpcore
@@ -83,6 +84,7 @@ class Attempt:
 
         await self._line.dialler.dial(made, self._line.limits.connect_timeout)
         self._phase = SENDING
+        self._exchange.downstream.forwarded_at = monotonic()
         if self._exchange.paused:
             self._wire.pause()
         return self._wire

@@ -2,7 +2,9 @@
 
 import asyncio
 import ssl
+from collections.abc import Iterator
 
+from gateway.counting import Sample
 from gateway.proxy.choosing import ChoosingEngine
 from gateway.proxy.exchange import Downstream, Exchange
 from gateway.proxy.health import TargetHealth
@@ -46,6 +48,12 @@ class HttpxEngine(ChoosingEngine[HttpxExchange]):
         """How many connections there are now, those of handshakes included."""
         native = 0 if self._native is None else self._native.open_connections
         return super().open_connections + native
+
+    def traffic(self) -> Iterator[Sample]:
+        """What there is to tell about connections and retries, those of handshakes included."""
+        yield from super().traffic()
+        if self._native is not None:
+            yield from self._native.traffic()
 
     def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
         """Send a request to one of the targets."""

@@ -12,6 +12,7 @@ connection on which anything stands that should not is closed instead of reused:
 
 import asyncio
 import contextlib
+from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
@@ -152,6 +153,7 @@ class UpstreamConnection(asyncio.Protocol):
         if request.preserved_host is not None:
             host = b"Host: %b\r\n" % request.preserved_host
         self._transport.write(b"%b%b%b\r\n" % (request.start, host, request.fields))
+        exchange.downstream.forwarded_at = monotonic()
         self._deadline = None
         if exchange.paused:
             self.pause_response()

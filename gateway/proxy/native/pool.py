@@ -48,6 +48,11 @@ class TargetPool(TargetLine[NativeExchange]):
         """How many connections there are now, busy and idle."""
         return len(self.connections)
 
+    @property
+    def idle_connections(self) -> int:
+        """How many of them nobody uses just now."""
+        return len(self._idle)
+
     def submit(self, exchange: NativeExchange, now: float, *, fresh: bool = False) -> None:
         """Send a request on an idle connection, or let it wait in line for one. `fresh`: a stale connection has just
         died under it; the other idle ones are as old, so they go, and a new one is made."""

@@ -1,0 +1,211 @@
+"""What workers tell each other of what they have counted: sums that never go backwards."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.counting import BOUNDS, BUCKETS, OTHER, Durations, Sample, Tally
+from gateway.operations.board import Board, Place
+from gateway.operations.counters import SIZE, Labels
+from gateway.operations.metrics import Metrics
+from gateway.operations.state import State, counted, decoded, encoded, state_of, together
+from gateway.settings.model import ObservabilitySettings
+from tests.operations.requests import complete, observing
+from tests.operations.test_metrics import Samples, requests, samples_of, value
+
+LABELS = st.builds(Labels, st.sampled_from(["a", "b", ""]), st.just("GET"), st.just("2xx"), st.sampled_from(["", "x"]))
+COUNTS = st.lists(st.integers(0, 1 << 40), min_size=SIZE, max_size=SIZE)
+COUNTERS = st.dictionaries(
+    st.tuples(st.just("gateway_logins_total"), st.tuples(st.text(max_size=3))), st.integers(0, 1 << 40)
+)
+STATES = st.builds(State, st.dictionaries(LABELS, COUNTS), COUNTERS)
+
+
+@given(STATES)
+def test_a_state_arrives_as_it_was_sent(state: State) -> None:
+    assert decoded(b"".join(encoded(state))) == state
+
+
+def test_a_large_state_is_sent_in_pieces() -> None:
+    state = State({Labels(f"r{n}", "GET", "2xx", ""): [n] * SIZE for n in range(1000)}, {})
+    pieces = list(encoded(state))
+    assert len(pieces) > 4
+    assert decoded(b"".join(pieces)) == state
+
+
+@given(STATES, STATES, STATES)
+def test_adding_up_does_not_depend_on_the_order(one: State, two: State, three: State) -> None:
+    assert together([one, two, three]) == together([three, two, one]) == together([together([one, two]), three])
+
+
+@pytest.mark.parametrize(
+    ("family", "labels", "values", "whole"),
+    [
+        ("gateway_connections", (), (3, 4), 7),
+        ("gateway_upstream_retries_total", ("web",), (3, 4), 7),
+        ("gateway_store_up", ("redis",), (1, 0), 0),
+        ("gateway_upstream_target_ejected", ("web", "http://a:1"), (0, 1), 1),
+        ("gateway_build_info", ("1", "3.11"), (1, 1), 1),
+        ("process_start_time_seconds", (), (20.0, 10.0), 10.0),
+    ],
+)
+def test_what_workers_say_together(
+    family: str, labels: tuple[str, ...], values: tuple[float, ...], whole: float
+) -> None:
+    states = [state_of((), [Sample(family, labels, one)]) for one in values]
+    assert together(states).samples == {(family, labels): whole}
+
+
+def test_of_a_worker_that_has_ended_counts_stay_and_gauges_do_not() -> None:
+    lag = Durations("gateway_event_loop_lag_seconds")
+    lag.observe(0.002)
+    samples = [Sample("gateway_connections", (), 3), Sample("gateway_logins_total", ("success",), 2), *lag.samples()]
+    kept = counted(state_of((), samples)).samples
+    assert {series[0] for series in kept} == {"gateway_logins_total", "gateway_event_loop_lag_seconds"}
+
+
+def test_a_tally_is_bounded_whatever_its_owner_counts() -> None:
+    tally = Tally("gateway_logins_total")
+    for number in range(5000):
+        tally.add(str(number))
+    counts = {labels: count for _, labels, count in tally.samples()}
+    assert len(counts) == 1001
+    assert counts[(OTHER,)] == 4000
+
+
+@given(st.lists(st.floats(-1, 100)))
+def test_durations_are_a_histogram(seconds: list[float]) -> None:
+    durations = Durations("gateway_event_loop_lag_seconds")
+    for one in seconds:
+        durations.observe(one)
+    ((_, _, counts),) = durations.samples()
+    assert isinstance(counts, list)
+    assert sum(counts[:BUCKETS]) == len(seconds)
+    assert counts[-1] == pytest.approx(sum(max(one, 0.0) for one in seconds))
+    assert sum(counts[: len(BOUNDS)]) == sum(one <= BOUNDS[-1] for one in seconds)
+
+
+# ---- several workers, here in one process
+
+
+class Crew:
+    """Workers over one board, as the supervisor makes them."""
+
+    def __init__(self, places: int) -> None:
+        self.board = Board(places)
+        self.workers = [self.worker(place) for place in self.board.places]
+
+    def worker(self, place: int):  # type: ignore[no-untyped-def]
+        observer = observing(ObservabilitySettings(access_log="off"), None)
+        return observer, Metrics(observer, Place(self.board, place))
+
+    def serve(self, place: int, times: int = 1) -> None:
+        for _ in range(times):
+            complete(self.workers[place][0])
+
+    async def scrape(self, place: int) -> Samples:
+        return samples_of((await self.workers[place][1].page()).decode())
+
+    async def served(self, place: int) -> float:
+        return requests(await self.scrape(place), "orders", "GET", "2xx")
+
+    def kill(self, place: int) -> None:
+        """As `kill -9` does: without a last word."""
+        self.workers[place][1]._place = None
+        asyncio.get_running_loop().remove_reader(self.board.bell(place))
+        self.board.vacate(place)
+
+    def replace(self, place: int) -> None:
+        self.workers[place] = self.worker(place)
+
+    def close(self) -> None:
+        for _, metrics in self.workers:
+            metrics.close()
+
+
+@pytest.fixture
+async def crew() -> "Iterator[Crew]":  # type: ignore[misc]
+    crew = Crew(3)
+    yield crew
+    crew.close()
+
+
+async def test_every_worker_tells_the_sum_of_all(crew: Crew) -> None:
+    for place, times in enumerate((5, 7, 11)):
+        crew.serve(place, times)
+    assert [await crew.served(place) for place in range(3)] == [23, 23, 23]
+    crew.serve(1)
+    assert [await crew.served(place) for place in range(3)] == [24, 24, 24]
+    assert value(await crew.scrape(0), "gateway_workers") == 3
+
+
+async def test_a_worker_that_is_killed_and_replaced_takes_no_count_back(crew: Crew) -> None:
+    for place in range(3):
+        crew.serve(place, 10)
+    assert await crew.served(1) == 30
+    crew.kill(1)
+    assert await crew.served(0) == 30
+    assert value(await crew.scrape(0), "gateway_workers") == 2
+    crew.replace(1)
+    assert [await crew.served(place) for place in range(3)] == [30, 30, 30]
+    crew.serve(1, 5)
+    assert [await crew.served(place) for place in range(3)] == [35, 35, 35]
+    crew.kill(1)
+    crew.replace(1)
+    assert await crew.served(2) == 35
+
+
+async def test_what_was_told_is_not_taken_back_though_who_told_it_dies_at_once(crew: Crew) -> None:
+    crew.serve(2, 9)
+    assert await crew.served(2) == 9
+    crew.kill(2)
+    assert await crew.served(0) == 9
+
+
+async def test_one_that_does_not_answer_is_taken_with_what_it_said_last(crew: Crew) -> None:
+    crew.serve(1, 4)
+    assert await crew.served(0) == 4
+    asyncio.get_running_loop().remove_reader(crew.board.bell(1))  # it is busy
+    crew.serve(1, 100)
+    crew.serve(0, 1)
+    assert await crew.served(0) == 5
+
+
+async def test_many_scrapes_at_once_all_see_everything(crew: Crew) -> None:
+    for place in range(3):
+        crew.serve(place, 10)
+    told = await asyncio.gather(*(crew.served(number % 3) for number in range(30)))
+    assert set(told) == {30}
+
+
+async def test_what_is_counted_is_put_down_now_and_then_without_being_asked(crew: Crew) -> None:
+    crew.serve(0, 3)
+    before = crew.board.turn(0)
+    crew.workers[0][1].tick(asyncio.get_running_loop().time() + 10)
+    while crew.board.turn(0) == before:
+        await asyncio.sleep(0.005)
+    state = crew.board.read(0)
+    assert state is not None
+    assert sum(sum(counts[:BUCKETS]) for counts in state.requests.values()) == 3
+
+
+async def test_a_reader_never_sees_half_a_state(crew: Crew) -> None:
+    """Writing is done in a thread while others read."""
+    stop, torn = False, 0
+
+    def write() -> None:
+        number = 0
+        while not stop:
+            number += 1
+            crew.board.write(1, State({Labels(f"r{n}", "GET", "2xx", ""): [number] * SIZE for n in range(40)}, {}))
+
+    writing = asyncio.create_task(asyncio.to_thread(write))
+    while crew.board.turn(1) < 100:
+        state = await asyncio.to_thread(crew.board.read, 1)
+        torn += state is not None and len({counts[0] for counts in state.requests.values()}) > 1
+    stop = True
+    await writing
+    assert torn == 0
