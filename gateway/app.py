@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -17,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
+from gateway.accounts.administration import Administration
+from gateway.accounts.administration_endpoints import administration_endpoints
 from gateway.accounts.endpoints import account_endpoints
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.own_sessions import OwnSessions
@@ -118,15 +121,19 @@ async def running(
         )
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
         stack.callback(passwords.close)
-        accounts = _accounts(stores, tokens, settings, passwords)
-        own_sessions = OwnSessions(stores.sessions, stores.feed)
+        accounts, administration = _accounts(stores, tokens, settings, passwords)
         metrics = Metrics(observer, place)
         for source in (runtime, stores, tokens, passwords, ticker.lag):
             metrics.add(source.samples)
         stack.callback(metrics.close)
-        operations = operation_endpoints(state=runtime.readiness, metrics=metrics, settings=settings)
-        handlers = {**account_endpoints(accounts), **session_endpoints(own_sessions)}
-        _serve_own(app, configuration, {**handlers, **operations, "tokens.jwks": _jwks(keys)})
+        handlers = {
+            **account_endpoints(accounts),
+            **session_endpoints(OwnSessions(stores.sessions, stores.feed)),
+            **administration_endpoints(administration),
+            **operation_endpoints(state=runtime.readiness, metrics=metrics, settings=settings),
+            "tokens.jwks": _jwks(keys),
+        }
+        _serve_own(app, configuration, handlers)
         ticker.listen(observer.tick)
         ticker.listen(metrics.tick)
         ticker.start()
@@ -136,16 +143,18 @@ async def running(
         yield runtime, Reloader(configuration, runtime, credentials=credentials, directory=stores.directory)
 
 
-def _accounts(stores: Stores, tokens: Tokens, settings: Settings, passwords: PasswordPool) -> Accounts:
-    return Accounts(
-        users=stores.users,
-        sessions=stores.sessions,
-        passwords=passwords,
-        lockout=Lockout(settings.accounts.lockout, shared=stores.failures),
-        tokens=tokens,
-        feed=stores.feed,
-        settings=settings,
-    )
+def _accounts(
+    stores: Stores, tokens: Tokens, settings: Settings, passwords: PasswordPool
+) -> tuple[Accounts, Administration]:
+    shared: dict[str, Any] = {
+        "users": stores.users,
+        "sessions": stores.sessions,
+        "passwords": passwords,
+        "feed": stores.feed,
+        "settings": settings,
+    }
+    lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
+    return Accounts(**shared, tokens=tokens, lockout=lockout), Administration(**shared, trail=stores.trail)
 
 
 def _own_header_names(settings: Settings) -> tuple[str, ...]:

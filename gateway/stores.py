@@ -14,6 +14,7 @@ from gateway.limits.failures import SharedFailures
 from gateway.limits.limits import SharedBuckets
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
+from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
@@ -29,6 +30,7 @@ class Stores:
     database: Database
     users: Users
     sessions: Sessions
+    trail: AuditTrail
     directory: Directory
     feed: ChangeFeed
     buckets: SharedBuckets | None
@@ -62,7 +64,7 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
     directory, feed, buckets, failures = await _directory(settings, users, factory, stack)
     stack.push_async_callback(directory.close)
-    return Stores(database, users, Sessions(database), directory, feed, buckets, failures)
+    return Stores(database, users, Sessions(database), AuditTrail(database), directory, feed, buckets, failures)
 
 
 async def _probe(database: Database) -> None:

@@ -5,9 +5,11 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.accounts.bodies import Login, LoginForm, PasswordChange, Refresh, Registration, accept
+from gateway.accounts.answers import rfc3339
+from gateway.accounts.bodies import Login, LoginForm, PasswordChange, Refresh, Registration
+from gateway.accounts.declaring import accept
 from gateway.accounts.reading import FORM, JSON, form_fields, json_object, media_type, read_body
-from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, rfc3339, signed_in, unless_left
+from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, signed_in, unless_left
 from gateway.accounts.service import Accounts, TokenPair
 
 # What OAuth 2 clients send along with the password grant (RFC 6749 4.3.2, 2.3.1), which means nothing here.
@@ -79,8 +81,7 @@ class AccountEndpoints:
 
 
 def account_endpoints(accounts: Accounts) -> dict[str, Endpoint]:
-    """The handlers of the gateway's own endpoints, by name. Each finds its Admission in the scope and raises Refusal,
-    nothing else."""
+    """The handlers by the names of their endpoints."""
     endpoints = AccountEndpoints(accounts)
     handlers: dict[str, Endpoint] = {
         "accounts.register": endpoints.register,

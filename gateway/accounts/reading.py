@@ -72,12 +72,28 @@ def form_fields(body: bytes) -> dict[str, str]:
     return _unique(pairs)
 
 
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def query_fields(request: Request) -> dict[str, str]:
+    """The parameters of a request's query. One that comes twice is refused."""
+    query: bytes = request.scope["query_string"]
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            errors="strict",
+            max_num_fields=_MAX_FORM_FIELDS,
+        )
+    except ValueError:
+        raise _bad("it is not a valid query", of="query") from None
+    return _unique(pairs, of="query")
+
+
+def _unique(pairs: Iterable[tuple[str, Any]], *, of: str = "request body") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         name.encode()  # half a surrogate pair is a ValueError (RFC 8259 8.2: nobody can tell what it would do)
         if name in found:
-            raise _bad("a field comes twice")
+            raise _bad("a field comes twice", of=of)
         found[name] = value
     return found
 
@@ -86,5 +102,5 @@ def _refuse_constant(_name: str) -> NoReturn:
     raise ValueError  # NaN and Infinity are Python's, not JSON's
 
 
-def _bad(why: str) -> Refusal:
-    return Refusal("bad_request", why, detail=f"The request body was not accepted: {why}")
+def _bad(why: str, *, of: str = "request body") -> Refusal:
+    return Refusal("bad_request", why, detail=f"The {of} was not accepted: {why}")

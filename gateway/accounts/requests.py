@@ -1,8 +1,7 @@
-"""What every endpoint about accounts takes out of its request, and how its answers write what they say."""
+"""What endpoints about accounts take from a request that was admitted."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
@@ -11,7 +10,7 @@ from starlette.responses import Response
 from gateway.accounts.reading import JSON, json_object, media_type, read_body
 from gateway.admission import Admission
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.identity.accounts import Origin
+from gateway.identity.accounts import Actor, Origin
 from gateway.identity.principals import Principal
 from gateway.identity.records import Claims
 
@@ -22,7 +21,7 @@ _MAX_USER_AGENT: Final = 256
 
 
 def refusing(handler: Endpoint) -> Endpoint:
-    """The handler as the application runs it: a store that is out is a refusal like any other."""
+    """The handler, which finds its Admission in the scope and raises Refusal, nothing else."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -33,23 +32,34 @@ def refusing(handler: Endpoint) -> Endpoint:
     return endpoint
 
 
+def admission_of(request: Request) -> Admission:
+    """What the gate has decided."""
+    admission: Admission = request.scope["gateway.admission"]
+    return admission
+
+
 def signed_in(request: Request) -> tuple[Principal, Claims]:
-    """Who calls, where the route requires somebody."""
-    admission = _admission(request)
+    """Who calls, on a route that requires somebody."""
+    admission = admission_of(request)
     assert admission.principal is not None and admission.claims is not None, "the route requires a user"
     return admission.principal, admission.claims
 
 
 def origin_of(request: Request) -> Origin:
-    """Where a request came from, as it is written down."""
-    head = _admission(request).request
+    """Where the request came from."""
+    head = admission_of(request).request
     agent = request.headers.get("user-agent", "")[:_MAX_USER_AGENT]
     # PostgreSQL takes no NUL, and no log should have to take the other control characters.
     return Origin(head.client, "".join(filter(str.isprintable, agent)), head.request_id.decode("ascii"))
 
 
+def actor_of(request: Request) -> Actor:
+    """Whoever calls, as the audit trail names them."""
+    return Actor(signed_in(request)[0].id, origin_of(request))
+
+
 async def json_body(request: Request) -> dict[str, Any]:
-    """The members of the JSON object in the body. Raises Refusal for anything else."""
+    """The members of the JSON object that the body is."""
     media_type(request, JSON)
     return json_object(await read_body(request))
 
@@ -69,16 +79,6 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
     raise Refusal("bad_request", "the caller left before the answer")
 
 
-def rfc3339(moment: datetime) -> str:
-    """A moment, to the millisecond (RFC 3339)."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _admission(request: Request) -> Admission:
-    admission: Admission = request.scope["gateway.admission"]
-    return admission

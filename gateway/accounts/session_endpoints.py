@@ -5,8 +5,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.accounts.answers import rfc3339
 from gateway.accounts.own_sessions import OwnSessions
-from gateway.accounts.requests import Endpoint, origin_of, refusing, rfc3339, signed_in
+from gateway.accounts.requests import Endpoint, origin_of, refusing, signed_in
 from gateway.identity.accounts import LivingSession
 
 

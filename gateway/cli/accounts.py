@@ -14,6 +14,7 @@ from gateway.identity.records import ChangeFeed
 from gateway.settings.model import Settings
 from gateway.settings.secret import Secret
 from gateway.settings.units import format_duration
+from gateway.storage.audit import AuditTrail
 from gateway.storage.database import COMMAND, Database
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
@@ -39,7 +40,12 @@ async def administration(settings: Settings) -> AsyncIterator[Administration]:
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
         stack.callback(passwords.close)
         yield Administration(
-            users=Users(database), sessions=Sessions(database), passwords=passwords, feed=feed, settings=settings
+            users=Users(database),
+            sessions=Sessions(database),
+            trail=AuditTrail(database),
+            passwords=passwords,
+            feed=feed,
+            settings=settings,
         )
 
 

@@ -3,17 +3,20 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
 
 from gateway.accounts.administration import Administration
+from gateway.accounts.answers import account
 from gateway.cli.accounts import administration
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
 from gateway.errors import CannotStart
+from gateway.identity.accounts import Selection
 from gateway.identity.records import UserRecord
 from gateway.policy.loading import Configuration
 from gateway.settings.units import format_duration
@@ -56,7 +59,7 @@ def create(email: str, roles: tuple[str, ...], password_stdin: bool, config: Pat
 
 
 @command.command("list")
-@click.option("--query", default="", help="Only addresses that contain this.")
+@click.option("--query", default="", help="Only addresses that begin with this; '@example.com': those of a domain.")
 @click.option("--role", help="Only accounts that have this role themselves.")
 @click.option("--active/--disabled", default=None, help="Only those that are active, or that are disabled.")
 @config_option
@@ -65,16 +68,17 @@ def list_(query: str, role: str | None, active: bool | None, config: Path, as_js
     """Show all accounts, in the order of their addresses."""
 
     async def work(accounts: Administration) -> list[UserRecord]:
-        page = await accounts.list(query=query, role=role, active=active, limit=_PAGE)
+        selection = Selection(query, role, active, _PAGE)
+        page = await accounts.page(selection)
         found = list(page.users)
         while page.next is not None:
-            page = await accounts.list(query=query, role=role, active=active, limit=_PAGE, after=page.next)
+            page = await accounts.page(replace(selection, after=page.next))
             found += page.users
         return found
 
     records = _run(loaded(config), work)
     if as_json:
-        print_json([_as_json(record) for record in records])
+        print_json([account(record) for record in records])
     else:
         print_table(_COLUMNS, [_row(record) for record in records])
 
@@ -87,7 +91,7 @@ def show(email: str, config: Path, as_json: bool) -> None:
     """Show one account."""
     record = _run(loaded(config), lambda accounts: accounts.show(email))
     if as_json:
-        print_json(_as_json(record))
+        print_json(account(record))
     else:
         for name, value in zip(_COLUMNS, _row(record), strict=True):
             say(f"{name.partition(' ')[0].lower():<8} {value}")
@@ -162,7 +166,7 @@ def _change(
     """Change an account and show what became of it; `delayed`: a gateway may remember it as it was."""
     record = _run(configuration, work)
     if as_json:
-        print_json(_as_json(record))
+        print_json(account(record))
     else:
         say(f"{said} {record.email} ({_state(record)}, roles: {_roles(record) or 'none'}, id {record.id}).")
     settings = configuration.settings
@@ -182,17 +186,6 @@ def _new_password(from_stdin: bool) -> str:
         raise CannotStart("a password is typed at a terminal; without one, use --password-stdin")
     password: str = click.prompt("Password", hide_input=True, confirmation_prompt="Once more", err=True)
     return password
-
-
-def _as_json(record: UserRecord) -> dict[str, Any]:
-    """As GET /me has it."""
-    return {
-        "id": record.id,
-        "email": record.email,
-        "is_active": record.is_active,
-        "roles": sorted(record.roles),
-        "created_at": record.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-    }
 
 
 def _row(record: UserRecord) -> tuple[str, ...]:

@@ -106,8 +106,9 @@ class Reused(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which users to list, in the order of their canonical address. `query` is a part of the address, `after` the
-    canonical address the last page ended with."""
+    """Which users to list. `query` is how their canonical address begins, in whose order they come; or, from an @ on,
+    how its domain begins, and then they come in the order of domains. `after` is the canonical address that the last
+    page ended with."""
 
     query: str = ""
     role: str | None = None
@@ -136,7 +137,10 @@ class AccountStore(UserStore, Protocol):
         """The account of this address."""
 
     async def page(self, selection: Selection) -> UserPage:
-        """Users in the order of their addresses."""
+        """The users of one page."""
+
+    async def any_active(self, roles: Collection[str]) -> bool:
+        """Whether any active user has one of these roles."""
 
     async def create(self, user: NewUser, *, by: Actor, session: NewSession | None = None) -> UserRecord:
         """Make an account, and its first session with it. Raises Refusal("email_taken")."""
@@ -147,19 +151,21 @@ class AccountStore(UserStore, Protocol):
         """Replace the password and end every session but `keep`. `verified` is the hash that the old password was
         checked against: where it is no longer the stored one, nothing is done and the answer is None."""
 
-    async def set_active(
-        self, user_id: str, active: bool, *, by: Actor, admin_roles: Collection[str]
+    async def change(
+        self,
+        user_id: str,
+        *,
+        is_active: bool | None = None,
+        roles: frozenset[str] | None = None,
+        by: Actor,
+        admin_roles: Collection[str],
     ) -> UserRecord | None:
-        """Disable or enable. Raises Refusal("last_admin") where nobody active would be left with one of these."""
-
-    async def set_roles(
-        self, user_id: str, roles: frozenset[str], *, by: Actor, admin_roles: Collection[str]
-    ) -> UserRecord | None:
-        """Replace the roles. Raises Refusal("last_admin") like set_active."""
+        """Disable or enable, replace the roles, or both at once; None leaves as it is. Raises Refusal("last_admin")
+        where nobody active would be left with one of these."""
 
     async def delete(self, user_id: str, *, by: Actor, admin_roles: Collection[str]) -> UserRecord | None:
         """Delete the account with all that belongs to it but its audit records; gives the record as it was last.
-        Raises Refusal("last_admin") like set_active."""
+        Raises Refusal("last_admin") like change."""
 
 
 class SessionStore(Protocol):

@@ -38,13 +38,13 @@ _ACCOUNTS: Final = (
     _Endpoint("accounts.api_keys.list", "GET", "/api-keys", "signed in"),
     _Endpoint("accounts.api_keys.create", "POST", "/api-keys", "signed in"),
     _Endpoint("accounts.api_keys.delete", "DELETE", "/api-keys/{id}", "signed in"),
-    _Endpoint("admin.users.list", "GET", "/users", "admin"),
-    _Endpoint("admin.users.create", "POST", "/users", "admin"),
-    _Endpoint("admin.users.show", "GET", "/users/{id}", "admin"),
-    _Endpoint("admin.users.change", "PATCH", "/users/{id}", "admin"),
-    _Endpoint("admin.users.delete", "DELETE", "/users/{id}", "admin"),
-    _Endpoint("admin.users.revoke", "POST", "/users/{id}/revoke", "admin"),
-    _Endpoint("admin.audit", "GET", "/audit", "admin"),
+    _Endpoint("admin.users.list", "GET", "/users", "admin", True),
+    _Endpoint("admin.users.create", "POST", "/users", "admin", True),
+    _Endpoint("admin.users.show", "GET", "/users/{id}", "admin", True),
+    _Endpoint("admin.users.change", "PATCH", "/users/{id}", "admin", True),
+    _Endpoint("admin.users.delete", "DELETE", "/users/{id}", "admin", True),
+    _Endpoint("admin.users.revoke", "POST", "/users/{id}/revoke", "admin", True),
+    _Endpoint("admin.audit", "GET", "/audit", "admin", True),
 )
 # At the root.
 _ROOT: Final = (

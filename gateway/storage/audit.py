@@ -1,15 +1,35 @@
-"""The audit trail: who changed what, when and from where. A row is written in the transaction of its change."""
+"""The audit trail: who changed what, when and from where. A row is written in the transaction of its change, and no
+service can change or delete one; `gateway db prune-audit` deletes what is old, and writes that down."""
 
+import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import BigInteger, Connection, Select, delete, func, insert, literal, select, tuple_
 
 from gateway.identity.accounts import Actor
-from gateway.storage.tables import audit
+from gateway.identity.audit import AuditPage, AuditPlace, AuditRecord, AuditSelection
+from gateway.storage.database import Database
+from gateway.storage.records import Clock, instant
+from gateway.storage.tables import Instant, audit
 
 State = Mapping[str, Any] | None
+
+# A list over millions of records may take longer than the look-up of a user; it holds nobody else up.
+_LIST_LIMIT: Final = 2.0  # seconds
+_BATCH: Final = 5000  # records deleted in one transaction: others write in between
+_COLUMNS: Final = (
+    audit.c.id,
+    audit.c.at,
+    audit.c.action,
+    audit.c.actor,
+    audit.c.subject,
+    audit.c.address,
+    audit.c.request_id,
+    audit.c.before,
+    audit.c.after,
+)
 
 
 class Change(NamedTuple):
@@ -35,3 +55,66 @@ def write_audit(connection: Connection, change: Change, *, by: Actor, at: dateti
             after=change.after,
         )
     )
+
+
+class AuditTrail:
+    """The AuditReader over a database. `clock` gives seconds since the epoch."""
+
+    def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def page(self, selection: AuditSelection) -> AuditPage:
+        """Records, newest first."""
+        query = _selected(selection)
+
+        def work(connection: Connection) -> list[AuditRecord]:
+            return [AuditRecord(*row) for row in connection.execute(query).all()]
+
+        found = await self._database.read(work, limit=_LIST_LIMIT)
+        shown = tuple(found[: selection.limit])
+        following = AuditPlace(shown[-1].at, shown[-1].id) if len(found) > len(shown) else None
+        return AuditPage(shown, following)
+
+    async def count(self, before: datetime) -> int:
+        """How many records are older than that."""
+        query = select(func.count()).select_from(audit).where(audit.c.at < before)
+        return await self._database.read(lambda connection: int(connection.execute(query).scalar_one()))
+
+    async def prune(self, before: datetime, *, by: Actor) -> int:
+        """Delete the records that are older than that; how many those were. That it was done is recorded with it."""
+        total = 0
+        while True:
+            deleted = await self._database.write(lambda connection: self._delete_some(connection, before, by))
+            total += deleted
+            if deleted < _BATCH:
+                return total
+
+    def _delete_some(self, connection: Connection, before: datetime, by: Actor) -> int:
+        """Each transaction says how many it deleted: one that is broken off has told no untruth."""
+        oldest = select(audit.c.id).where(audit.c.at < before).order_by(audit.c.at, audit.c.id).limit(_BATCH)
+        deleted = connection.execute(delete(audit).where(audit.c.id.in_(oldest))).rowcount
+        if deleted:
+            pruned = {"before": before.isoformat(timespec="seconds"), "records": deleted}
+            write_audit(connection, Change("audit.pruned", "audit", after=pruned), by=by, at=instant(self._clock))
+        return deleted
+
+
+def _selected(selection: AuditSelection) -> Select[Any]:
+    """The statement for a page, with one row more than asked for: whether there is a next page."""
+    query = select(*_COLUMNS).order_by(audit.c.at.desc(), audit.c.id.desc()).limit(selection.limit + 1)
+    for column, value in (
+        (audit.c.subject, selection.subject),
+        (audit.c.actor, selection.actor),
+        (audit.c.action, selection.action),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if selection.since is not None:
+        query = query.where(audit.c.at >= selection.since)
+    if selection.until is not None:
+        query = query.where(audit.c.at < selection.until)
+    if selection.after is not None:
+        place = tuple_(literal(selection.after.at, Instant), literal(selection.after.id, BigInteger))
+        query = query.where(tuple_(audit.c.at, audit.c.id) < place)
+    return query

@@ -61,12 +61,17 @@ def changed(connection: Connection, user_id: str, now: datetime) -> UserRecord:
     return record
 
 
+def has_active(connection: Connection, roles: Collection[str]) -> bool:
+    """Whether any active user has one of these roles."""
+    found = exists().where(
+        user_roles.c.role.in_(roles), user_roles.c.user_id == users.c.id, users.c.is_active == true()
+    )
+    return bool(connection.execute(select(found)).scalar_one())
+
+
 def require_admin(connection: Connection, admin_roles: Collection[str]) -> None:
     """Raise Refusal("last_admin") where no active user has any of these roles any more."""
-    left = exists().where(
-        user_roles.c.role.in_(admin_roles), user_roles.c.user_id == users.c.id, users.c.is_active == true()
-    )
-    if not connection.execute(select(left)).scalar_one():
+    if not has_active(connection, admin_roles):
         raise Refusal("last_admin")
 
 

@@ -94,7 +94,7 @@ class Database:
         await self._admit(self._reads, self._limits.read_turn)
         task = self._reading_task(work)
         task.add_done_callback(lambda _: self._reads.leave())
-        return await self._limited(task, limit or self._limits.read)
+        return await self._limited(task, max(limit or 0.0, self._limits.read))
 
     async def write(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run one transaction: all of it happens or nothing. Raises StorageUnavailable within the limit, also where

@@ -5,17 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Select,
-    bindparam,
-    delete,
-    exists,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Select, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.errors import Refusal
@@ -27,17 +17,21 @@ from gateway.storage.changing import (
     changed,
     end_sessions,
     grant,
+    has_active,
     lock_administration,
     lock_user,
     require_admin,
 )
 from gateway.storage.database import Database
-from gateway.storage.records import RECORDS, Clock, instant, record_by_email, record_by_id, record_of
+from gateway.storage.records import Clock, instant, record_by_email, record_by_id, record_of
 from gateway.storage.tables import sessions, user_roles, users
+from gateway.storage.user_lists import selected
 
 # Whatever else a token may claim as its subject, the database need not be asked for it (and PostgreSQL takes no NUL).
 _USER_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
-_FEW: Final = 1000  # holders of a role
+_DELETED: Final = "user.deleted"
+# A list may take longer than the look-up of one user; it holds nobody else up.
+_LIST_LIMIT: Final = 2.0  # seconds
 _CREDENTIALS: Final = select(users.c.id, users.c.password_hash, users.c.is_active, users.c.canonical)
 _CREDENTIALS_BY_EMAIL: Final = _CREDENTIALS.where(users.c.canonical == bindparam("canonical"))
 _CREDENTIALS_BY_ID: Final = _CREDENTIALS.where(users.c.id == bindparam("user_id"))
@@ -84,12 +78,16 @@ class Users:
         now = instant(self._clock)
 
         def work(connection: Connection) -> Sequence[Any]:
-            return connection.execute(_selected(connection, selection), {"now": now}).all()
+            return connection.execute(selected(connection, selection), {"now": now}).all()
 
-        rows = await self._database.read(work)
+        rows = await self._database.read(work, limit=_LIST_LIMIT)
         shown = rows[: selection.limit]
         following = shown[-1].canonical if len(rows) > len(shown) else None
         return UserPage(tuple(record_of(row) for row in shown), following)
+
+    async def any_active(self, roles: Collection[str]) -> bool:
+        """Whether any active user has one of these roles."""
+        return await self._database.read(lambda connection: has_active(connection, roles))
 
     # ---- changing
 
@@ -132,48 +130,41 @@ class Users:
 
         return await self._database.write(work)
 
-    async def set_active(
-        self, user_id: str, active: bool, *, by: Actor, admin_roles: Collection[str]
+    async def change(
+        self,
+        user_id: str,
+        *,
+        is_active: bool | None = None,
+        roles: frozenset[str] | None = None,
+        by: Actor,
+        admin_roles: Collection[str],
     ) -> UserRecord | None:
-        """Disable or enable an account."""
+        """Disable or enable an account, replace its roles, or both at once; None leaves as it is."""
 
-        def work(connection: Connection, record: UserRecord) -> Change | None:
-            if record.is_active == active:
-                return None
-            connection.execute(update(users).where(users.c.id == user_id).values(is_active=active))
-            action = "user.enabled" if active else "user.disabled"
-            return Change(action, user_id, {"is_active": record.is_active}, {"is_active": active})
-
-        return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
-
-    async def set_roles(
-        self, user_id: str, roles: frozenset[str], *, by: Actor, admin_roles: Collection[str]
-    ) -> UserRecord | None:
-        """Replace the roles of an account."""
-
-        def work(connection: Connection, record: UserRecord) -> Change | None:
-            if record.roles == roles:
-                return None
-            connection.execute(delete(user_roles).where(user_roles.c.user_id == user_id))
-            grant(connection, user_id, roles)
-            return Change("user.roles_set", user_id, {"roles": sorted(record.roles)}, {"roles": sorted(roles)})
+        def work(connection: Connection, record: UserRecord) -> list[Change]:
+            made = []
+            if is_active is not None and is_active != record.is_active:
+                made.append(_set_active(connection, record, is_active))
+            if roles is not None and roles != record.roles:
+                made.append(_set_roles(connection, record, roles))
+            return made
 
         return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
 
     async def delete(self, user_id: str, *, by: Actor, admin_roles: Collection[str]) -> UserRecord | None:
         """Delete an account with its roles and sessions; the record as it was."""
 
-        def work(connection: Connection, record: UserRecord) -> Change:
+        def work(connection: Connection, record: UserRecord) -> list[Change]:
             connection.execute(delete(users).where(users.c.id == user_id))
             was = {"email": record.email, "roles": sorted(record.roles), "is_active": record.is_active}
-            return Change("user.deleted", user_id, before=was)
+            return [Change(_DELETED, user_id, before=was)]
 
         return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
 
     async def _administer(
         self,
         user_id: str,
-        work: Callable[[Connection, UserRecord], Change | None],
+        work: Callable[[Connection, UserRecord], list[Change]],
         *,
         by: Actor,
         admin_roles: Collection[str],
@@ -185,13 +176,14 @@ class Users:
             lock_administration(connection)
             lock_user(connection, user_id)
             record = record_by_id(connection, user_id, now)
-            change = None if record is None else work(connection, record)
-            if record is None or change is None:
+            changes = [] if record is None else work(connection, record)
+            if record is None or not changes:
                 return record
             if record.is_active and not record.roles.isdisjoint(admin_roles):
                 require_admin(connection, admin_roles)
-            write_audit(connection, change, by=by, at=now)
-            return record if change.action == "user.deleted" else changed(connection, user_id, now)
+            for change in changes:
+                write_audit(connection, change, by=by, at=now)
+            return record if changes[0].action == _DELETED else changed(connection, user_id, now)
 
         return await self._database.write(transaction)
 
@@ -206,25 +198,13 @@ def _columns(user: NewUser) -> dict[str, Any]:
     }
 
 
-def _selected(connection: Connection, selection: Selection) -> Select[Any]:
-    """The statement for a page, with one row more than asked for: whether there is a next page."""
-    query = RECORDS.add_columns(users.c.canonical).order_by(users.c.canonical).limit(selection.limit + 1)
-    if selection.after is not None:
-        query = query.where(users.c.canonical > selection.after)
-    if selection.query:
-        query = query.where(users.c.canonical.contains(selection.query, autoescape=True))
-    if selection.active is not None:
-        query = query.where(users.c.is_active == selection.active)
-    if selection.role is not None:
-        query = query.where(_has_role(connection, selection.role))
-    return query
+def _set_active(connection: Connection, record: UserRecord, active: bool) -> Change:
+    connection.execute(update(users).where(users.c.id == record.id).values(is_active=active))
+    action = "user.enabled" if active else "user.disabled"
+    return Change(action, record.id, {"is_active": record.is_active}, {"is_active": active})
 
 
-def _has_role(connection: Connection, role: str) -> ColumnElement[bool]:
-    """Users with a role. For one that few have it is quick to look at those, for one that many have to go through all
-    in their order; no database knows beforehand which it is."""
-    holders = select(user_roles.c.user_id).where(user_roles.c.role == role).limit(_FEW + 1)
-    ids = connection.execute(holders).scalars().all()
-    if len(ids) <= _FEW:
-        return users.c.id.in_(ids)
-    return exists().where(user_roles.c.user_id == users.c.id, user_roles.c.role == role)
+def _set_roles(connection: Connection, record: UserRecord, roles: frozenset[str]) -> Change:
+    connection.execute(delete(user_roles).where(user_roles.c.user_id == record.id))
+    grant(connection, record.id, roles)
+    return Change("user.roles_set", record.id, {"roles": sorted(record.roles)}, {"roles": sorted(roles)})

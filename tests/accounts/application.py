@@ -16,12 +16,15 @@ ANN = {"email": "ann@example.com", "password": PASSWORD}
 
 
 @asynccontextmanager
-async def application(folder: Path, database_url: str, **accounts: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def application(
+    folder: Path, database_url: str, *, roles: dict[str, list[str]] | None = None, **accounts: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     """The application over this database, and a client that talks to it without a socket."""
     content = {
         "storage": {"database": database_url},
         "accounts": {"password": {"bcrypt_rounds": 4}} | accounts,
         "tokens": {"keys": [{"kid": "k1", "algorithm": "HS256", "secret": "0123456789abcdef" * 2}]},
+        "roles": roles,
         "upstreams": {"web": "http://127.0.0.1:9"},
         "routes": [{"path": "/api/**", "upstream": "web"}],
         "observability": {"access_log": "off"},

@@ -14,6 +14,7 @@ from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.records import Claims, UserRecord
 from gateway.identity.tokens import Tokens
 from gateway.settings.model import AccountsSettings, PasswordSettings, Settings, TokensSettings
+from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
@@ -87,5 +88,5 @@ def make_rig(database: Database, clock: Clock, settings: Settings | None = None)
     feed = Feed(users)
     common = {"users": users, "sessions": sessions, "passwords": passwords, "feed": feed, "settings": settings}
     accounts = Accounts(**common, tokens=tokens, clock=clock, lockout=Lockout(settings.accounts.lockout, clock=clock))  # type: ignore[arg-type]
-    administration = Administration(**common)  # type: ignore[arg-type]
+    administration = Administration(**common, trail=AuditTrail(database, clock=clock))  # type: ignore[arg-type]
     return Rig(database, clock, settings, users, sessions, tokens, passwords, feed, accounts, administration)

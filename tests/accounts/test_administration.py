@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from gateway.errors import FieldError, Refusal
-from gateway.identity.accounts import Actor, Origin
+from gateway.identity.accounts import Actor, Origin, Selection
 from gateway.identity.records import UserRecord
 from gateway.storage.database import Database
 from gateway.storage.tables import audit
@@ -123,13 +124,16 @@ async def test_accounts_are_listed_and_searched(rig: Rig) -> None:
     for name in ("Cleo", "ann", "Bob"):
         await rig.administration.create(f"{name}@example.com", PASSWORD, [name.lower()])
     await rig.administration.disable("bob@example.com")
-    listed = rig.administration.list
-    assert [user.email for user in (await listed()).users] == ["ann@example.com", "Bob@example.com", "Cleo@example.com"]
-    assert [user.email for user in (await listed(query="CLEO@")).users] == ["Cleo@example.com"]
-    assert [user.email for user in (await listed(role="ann")).users] == ["ann@example.com"]
-    assert [user.email for user in (await listed(active=False)).users] == ["Bob@example.com"]
-    page = await listed(limit=2)
-    assert [user.email for user in (await listed(limit=2, after=page.next)).users] == ["Cleo@example.com"]
+
+    async def listed(**selection: Any) -> list[str]:
+        return [user.email for user in (await rig.administration.page(Selection(**selection))).users]
+
+    assert await listed() == ["ann@example.com", "Bob@example.com", "Cleo@example.com"]
+    assert await listed(query="cleo@") == ["Cleo@example.com"]
+    assert await listed(query="@example.com", role="ann") == ["ann@example.com"]
+    assert await listed(active=False) == ["Bob@example.com"]
+    page = await rig.administration.page(Selection(limit=2))
+    assert await listed(limit=2, after=page.next) == ["Cleo@example.com"]
 
 
 async def test_of_two_who_delete_an_account_at_once_one_does_not_find_it(rig: Rig) -> None:

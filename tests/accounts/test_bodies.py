@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.bodies import Body, Login, LoginForm, NewAccount, PasswordChange, Refresh, Registration, accept
+from gateway.accounts.bodies import Login, LoginForm, NewAccount, PasswordChange, Refresh, Registration
+from gateway.accounts.declaring import Body, accept
 from gateway.errors import Refusal
 from tests.accounts.rig import make_settings
 

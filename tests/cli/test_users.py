@@ -93,7 +93,8 @@ def test_the_list_is_in_the_order_of_addresses_and_can_be_narrowed(folder: Path)
         return [record["email"] for record in json.loads(users(folder, "list", "--json", *options).out)]
 
     assert listed() == ["ada@example.com", "bob@other.com", "cleo@example.com"]
-    assert listed("--query", "EXAMPLE") == ["ada@example.com", "cleo@example.com"]
+    assert listed("--query", "@EXAMPLE") == ["ada@example.com", "cleo@example.com"]
+    assert listed("--query", "ADA") == ["ada@example.com"]
     assert listed("--role", "user") == ["bob@other.com", "cleo@example.com"]
     assert listed("--active") == ["ada@example.com", "bob@other.com"]
     assert listed("--disabled") == ["cleo@example.com"]

@@ -25,6 +25,10 @@ from gateway.storage.users import Users
 from tests.support.databases import create
 
 ROOT = Path(__file__).parents[2]
+# Nobody can read an index of an expression back from SQLite but as its words, which are compared below.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:autogenerate skipping metadata-specified expression-based index", "ignore:Skipped unsupported reflection"
+)
 
 
 def step_by_step(connection: Connection) -> None:
@@ -149,9 +153,10 @@ async def test_serving_refuses_an_outdated_postgresql_and_names_the_command(
     database = Database.open(postgres_url)
     try:
         await schema.upgrade(database)
-        monkeypatch.setattr(schema, "HEAD", "0002")
-        monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
-        with pytest.raises(CannotStart, match=r"outdated schema \(0001, needed: 0002\); run: gateway db upgrade"):
+        found = schema.HEAD
+        monkeypatch.setattr(schema, "HEAD", "next")
+        monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "next"))
+        with pytest.raises(CannotStart, match=rf"outdated schema \({found}, needed: next\); run: gateway db upgrade"):
             await schema.prepare(database)
     finally:
         await database.close()

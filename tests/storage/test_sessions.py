@@ -84,7 +84,7 @@ async def test_a_session_is_not_opened_on_the_strength_of_a_password_that_was_ch
 async def test_a_session_is_not_opened_for_somebody_who_was_disabled_or_deleted_meanwhile(
     users: Users, sessions: Sessions, ann: UserRecord, clock: Clock
 ) -> None:
-    await users.set_active(ann.id, False, by=COMMAND_LINE, admin_roles=())
+    await users.change(ann.id, is_active=False, by=COMMAND_LINE, admin_roles=())
     assert await sessions.open(ann.id, new_session(clock), verified="hash") is None
     await users.delete(ann.id, by=COMMAND_LINE, admin_roles=())
     assert await sessions.open(ann.id, new_session(clock), verified="hash") is None
@@ -230,7 +230,7 @@ async def test_a_refresh_token_stops_working(
         case "end_all":
             await sessions.end_all(ann.id, reason="logout-all", by=Actor(ann.id))
         case "disable":
-            await users.set_active(ann.id, False, by=COMMAND_LINE, admin_roles=())
+            await users.change(ann.id, is_active=False, by=COMMAND_LINE, admin_roles=())
         case _:
             await users.delete(ann.id, by=COMMAND_LINE, admin_roles=())
     assert await rotate(opened.token) is None
@@ -239,8 +239,8 @@ async def test_a_refresh_token_stops_working(
 async def test_a_disabled_user_who_is_enabled_again_may_go_on(
     users: Users, ann: UserRecord, opened: NewSession, rotate: Rotations
 ) -> None:
-    await users.set_active(ann.id, False, by=COMMAND_LINE, admin_roles=())
-    await users.set_active(ann.id, True, by=COMMAND_LINE, admin_roles=())
+    await users.change(ann.id, is_active=False, by=COMMAND_LINE, admin_roles=())
+    await users.change(ann.id, is_active=True, by=COMMAND_LINE, admin_roles=())
     assert isinstance(await rotate(opened.token), Rotated)
 
 

@@ -1,0 +1,92 @@
+"""The HTTP face of the administration: users, and the audit trail. Who may call it the gate has decided."""
+
+from urllib.parse import quote, unquote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.accounts.administration import Administration
+from gateway.accounts.answers import account, audit_record
+from gateway.accounts.bodies import AccountChange, NewAccount
+from gateway.accounts.cursors import audit_cursor, user_cursor
+from gateway.accounts.declaring import accept
+from gateway.accounts.queries import AuditQuery, UserQuery
+from gateway.accounts.reading import query_fields
+from gateway.accounts.requests import Endpoint, actor_of, admission_of, json_body, refusing
+from gateway.errors import Refusal
+from gateway.identity.accounts import Selection
+from gateway.identity.audit import AuditSelection
+
+
+class AdministrationEndpoints:
+    """One method for each endpoint."""
+
+    def __init__(self, administration: Administration) -> None:
+        self._administration = administration
+
+    async def list_users(self, request: Request) -> Response:
+        """GET /users"""
+        asked = accept(UserQuery, query_fields(request), self._administration.settings)
+        selection = Selection(asked.query, asked.role, asked.active, asked.limit, asked.cursor)
+        page = await self._administration.page(selection)
+        following = None if page.next is None else user_cursor(page.next)
+        return JSONResponse({"users": [account(record) for record in page.users], "next_cursor": following})
+
+    async def create_user(self, request: Request) -> Response:
+        """POST /users"""
+        body = accept(NewAccount, await json_body(request), self._administration.settings)
+        record = await self._administration.make(body, by=actor_of(request))
+        place = f"{request.scope['raw_path'].decode('ascii').rstrip('/')}/{quote(record.id)}"
+        return JSONResponse(account(record), 201, {"location": place})
+
+    async def show_user(self, request: Request) -> Response:
+        """GET /users/{id}"""
+        return JSONResponse(account(await self._administration.show(_user_id(request))))
+
+    async def change_user(self, request: Request) -> Response:
+        """PATCH /users/{id}"""
+        body = accept(AccountChange, await json_body(request), self._administration.settings)
+        return JSONResponse(account(await self._administration.change(_user_id(request), body, by=actor_of(request))))
+
+    async def delete_user(self, request: Request) -> Response:
+        """DELETE /users/{id}"""
+        await self._administration.delete(_user_id(request), by=actor_of(request))
+        return Response(status_code=204)
+
+    async def revoke_user(self, request: Request) -> Response:
+        """POST /users/{id}/revoke"""
+        await self._administration.revoke(_user_id(request), by=actor_of(request))
+        return Response(status_code=204)
+
+    async def audit(self, request: Request) -> Response:
+        """GET /audit"""
+        asked = accept(AuditQuery, query_fields(request), self._administration.settings)
+        selection = AuditSelection(
+            asked.subject, asked.actor, asked.action, asked.since, asked.until, asked.limit, asked.cursor
+        )
+        page = await self._administration.audit(selection)
+        following = None if page.next is None else audit_cursor(page.next)
+        return JSONResponse({"records": [audit_record(record) for record in page.records], "next_cursor": following})
+
+
+def administration_endpoints(administration: Administration) -> dict[str, Endpoint]:
+    """The handlers by the names of their endpoints."""
+    endpoints = AdministrationEndpoints(administration)
+    handlers: dict[str, Endpoint] = {
+        "admin.users.list": endpoints.list_users,
+        "admin.users.create": endpoints.create_user,
+        "admin.users.show": endpoints.show_user,
+        "admin.users.change": endpoints.change_user,
+        "admin.users.delete": endpoints.delete_user,
+        "admin.users.revoke": endpoints.revoke_user,
+        "admin.audit": endpoints.audit,
+    }
+    return {name: refusing(handler) for name, handler in handlers.items()}
+
+
+def _user_id(request: Request) -> str:
+    """The id in the path. An address is none: what stands in a path stands in logs."""
+    user_id = unquote(dict(admission_of(request).captures)["id"].decode("ascii"))
+    if "@" in user_id:
+        raise Refusal("not_found", "an address in the place of an id", detail="No account has this id")
+    return user_id

@@ -1,0 +1,112 @@
+"""What requests for lists may say in their queries: each as a model. All values of a query are texts."""
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from gateway.accounts.cursors import MAX_LENGTH, audit_place, user_place
+from gateway.accounts.declaring import Body, body, read_by, reader
+from gateway.identity.audit import AuditPlace
+from gateway.settings.model import Settings
+
+DEFAULT_LIMIT: Final = 50
+MAX_LIMIT: Final = 200
+_LONGEST: Final = 256  # characters of what is searched for
+# RFC 3339 5.6. A leap second is none that a database keeps: the last moment before it is meant.
+_MOMENT: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+).fullmatch
+
+
+def _plain(value: object) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ValueError(f"must be at most {_LONGEST} characters long")
+    if not value.isprintable():
+        raise ValueError("must be printable text")
+    return value
+
+
+@reader(
+    {
+        "type": "string",
+        "maxLength": _LONGEST,
+        "description": "How the address begins; or, from an @ on, how its domain begins: `ann`, `@example.com`.",
+    }
+)
+def _search(value: object, _: Settings) -> str:
+    return _plain(value)
+
+
+@reader({"type": "string", "maxLength": _LONGEST})
+def _term(value: object, _: Settings) -> str:
+    return _plain(value)
+
+
+@reader({"type": "boolean"})
+def _truth(value: object, _: Settings) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value == "true"
+
+
+@reader({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT})
+def _limit(value: object, _: Settings) -> int:
+    if not isinstance(value, str) or re.fullmatch("[0-9]{1,4}", value) is None or not 1 <= int(value) <= MAX_LIMIT:
+        raise ValueError(f"must be a whole number from 1 to {MAX_LIMIT}")
+    return int(value)
+
+
+@reader({"type": "string", "format": "date-time"})
+def _moment(value: object, _: Settings) -> datetime:
+    found = _MOMENT(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("must be a date and time like 2026-01-31T08:15:00Z")
+    day, clock, seconds, fraction, zone = found.groups()
+    if seconds == "60":
+        seconds, fraction = "59", ".999999"
+    text = f"{day}T{clock}{seconds}{(fraction or '')[:7]}{'+00:00' if zone in 'Zz' else zone}"
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be a date and time that there is") from None
+
+
+_CURSOR: Final = {
+    "type": "string",
+    "maxLength": MAX_LENGTH,
+    "description": "The `next_cursor` of the page before; with the same filters.",
+}
+
+
+@reader(_CURSOR)
+def _user_cursor(value: object, _: Settings) -> str:
+    return user_place(str(value))
+
+
+@reader(_CURSOR)
+def _audit_cursor(value: object, _: Settings) -> AuditPlace:
+    return audit_place(str(value))
+
+
+@body
+class UserQuery(Body):
+    """GET /users."""
+
+    query: str = read_by(_search, default="")
+    role: str | None = read_by(_term, default=None)
+    active: bool | None = read_by(_truth, default=None)
+    limit: int = read_by(_limit, default=DEFAULT_LIMIT)
+    cursor: str | None = read_by(_user_cursor, default=None)
+
+
+@body
+class AuditQuery(Body):
+    """GET /audit."""
+
+    subject: str | None = read_by(_term, default=None)
+    actor: str | None = read_by(_term, default=None)
+    action: str | None = read_by(_term, default=None)
+    since: datetime | None = read_by(_moment, default=None)
+    until: datetime | None = read_by(_moment, default=None)
+    limit: int = read_by(_limit, default=DEFAULT_LIMIT)
+    cursor: AuditPlace | None = read_by(_audit_cursor, default=None)

@@ -1,0 +1,374 @@
+"""The administration over HTTP, in the whole application, on both databases."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.accounts.administration import Administration
+from gateway.accounts.cursors import audit_cursor, user_cursor
+from gateway.identity.audit import AuditPlace
+from gateway.storage.database import Database
+from tests.accounts.application import PASSWORD, application, bearer, fields, problem
+from tests.accounts.rig import make_rig, make_settings
+from tests.support.databases import Clock
+
+ROLES = {"root": ["admin"], "admin": ["user"], "editor": ["user"], "user": []}
+NOBODY = "5d0f8d6e-0000-4000-8000-000000000000"
+EARLY = Clock().instant.replace(year=2020)
+
+
+@dataclass
+class Office:
+    """The application, and a client that is signed in as its administrator."""
+
+    client: httpx.AsyncClient
+    administration: Administration
+    admin_id: str
+    signed_in: dict[str, str]
+
+    async def get(self, path: str, **query: Any) -> httpx.Response:
+        return await self.client.get(f"/auth{path}", params=query, headers=self.signed_in)
+
+    async def send(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        return await self.client.request(method, f"/auth{path}", json=body, headers=self.signed_in | headers)
+
+    async def made(self, name: str, *roles: str) -> str:
+        """An account that was made; its id."""
+        record = await self.administration.create(f"{name}@example.com", PASSWORD, roles or None)
+        return record.id
+
+    async def login(self, name: str) -> dict[str, Any]:
+        body = {"email": f"{name}@example.com", "password": PASSWORD}
+        answer = await self.client.post("/auth/login", json=body)
+        assert answer.status_code == 200, answer.text
+        tokens: dict[str, Any] = answer.json()
+        return tokens
+
+    async def trail(self, **query: Any) -> list[tuple[str, str, str]]:
+        """Action, actor and subject of the records of one page, newest first."""
+        answer = await self.get("/audit", **query)
+        assert answer.status_code == 200, answer.text
+        return [(record["action"], record["actor"], record["subject"]) for record in answer.json()["records"]]
+
+
+@pytest.fixture
+async def office(database: Database, prepared_url: str, clock: Clock, tmp_path: Path) -> AsyncIterator[Office]:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(application(tmp_path, prepared_url, roles=ROLES))
+        clock.now = 1_700_000_000.0  # long ago: what the application does comes after what is prepared
+        rig = make_rig(database, clock, make_settings(roles=ROLES))
+        stack.callback(rig.close)
+        made = await rig.administration.create("root@example.com", PASSWORD, ["root"])
+        office = Office(client, rig.administration, made.id, {})
+        office.signed_in = bearer(await office.login("root"))
+        yield office
+
+
+# ---- who may
+
+
+OPERATIONS = [
+    ("GET", "/users"),
+    ("POST", "/users"),
+    ("GET", f"/users/{NOBODY}"),
+    ("PATCH", f"/users/{NOBODY}"),
+    ("DELETE", f"/users/{NOBODY}"),
+    ("POST", f"/users/{NOBODY}/revoke"),
+    ("GET", "/audit"),
+]
+
+
+async def test_only_administrators_are_served(office: Office) -> None:
+    await office.made("ann")
+    plain = bearer(await office.login("ann"))
+    for method, path in OPERATIONS:
+        assert problem(await office.send(method, path, **plain)) == (403, "forbidden")
+        assert problem(await office.client.request(method, f"/auth{path}")) == (401, "token_missing")
+
+
+async def test_there_is_no_way_to_write_the_trail(office: Office) -> None:
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        assert problem(await office.send(method, "/audit", {})) == (405, "method_not_allowed")
+        assert problem(await office.send(method, "/audit/1", {})) == (404, "no_route")
+
+
+# ---- one account
+
+
+async def test_an_account_is_made_shown_changed_and_deleted(office: Office) -> None:
+    body = {"email": " Ann@Example.com ", "password": PASSWORD, "roles": ["editor"]}
+    made = await office.send("POST", "/users", body)
+    assert made.status_code == 201, made.text
+    ann = made.json()
+    assert ann == {
+        "id": ann["id"],
+        "email": "Ann@Example.com",
+        "is_active": True,
+        "roles": ["editor"],
+        "created_at": ann["created_at"],
+    }
+    assert made.headers["location"] == f"/auth/users/{ann['id']}"
+    path = f"/users/{ann['id']}"
+    assert (await office.get(path)).json() == ann
+    changed = await office.send("PATCH", path, {"roles": ["user"], "is_active": False})
+    assert changed.json() == ann | {"roles": ["user"], "is_active": False}
+    assert (await office.send("PATCH", path, {})).json() == changed.json()
+    assert (await office.send("DELETE", path)).status_code == 204
+    assert problem(await office.get(path)) == (404, "not_found")
+
+
+async def test_without_roles_an_account_gets_the_default_ones(office: Office) -> None:
+    made = await office.send("POST", "/users", {"email": "ann@example.com", "password": PASSWORD})
+    assert made.json()["roles"] == ["user"]
+    assert problem(await office.send("POST", "/users", {"email": "ANN@example.com", "password": PASSWORD})) == (
+        400,
+        "email_taken",
+    )
+
+
+BAD_CHANGES = [
+    ({"email": "x@example.com"}, {"email": "is not a field of this request"}),
+    ({"password": "another one"}, {"password": "is not a field of this request"}),
+    ({"id": NOBODY, "version": 7}, dict.fromkeys(("id", "version"), "is not a field of this request")),
+    ({"is_active": "no"}, {"is_active": "must be true or false"}),
+    ({"is_active": None}, {"is_active": "must be true or false"}),
+    ({"is_active": 0}, {"is_active": "must be true or false"}),
+    ({"roles": "admin"}, {"roles": "must be a list of role names"}),
+    ({"roles": {"admin": True}}, {"roles": "must be a list of role names"}),
+    ({"roles": None}, {"roles": "must be a list of role names"}),
+    ({"roles": ["user"] * 101}, {"roles": "must be at most 100 role names"}),
+    ({"roles": ["chief"]}, {"roles": "'chief' is not a declared role (known: admin, editor, root, user)"}),
+    ({"roles": [7], "is_active": False}, {"roles": "must be a string"}),
+]
+
+
+async def test_a_change_that_cannot_be_is_refused_whole(office: Office) -> None:
+    ann = await office.made("ann", "editor")
+    before = (await office.get(f"/users/{ann}")).json()
+    for body, expected in BAD_CHANGES:
+        assert fields(await office.send("PATCH", f"/users/{ann}", body)) == expected, body
+    assert (await office.get(f"/users/{ann}")).json() == before
+
+
+async def test_who_does_not_exist_is_not_found(office: Office) -> None:
+    """An address is not an id, whoever has it: what stands in a path stands in logs."""
+    for who in (NOBODY, "x", "root@example.com", "root%40example.com", "x" * 300, "%E2%82%AC"):
+        for method, path, body in [
+            ("GET", f"/users/{who}", None),
+            ("PATCH", f"/users/{who}", {"is_active": False}),
+            ("DELETE", f"/users/{who}", None),
+            ("POST", f"/users/{who}/revoke", None),
+        ]:
+            assert problem(await office.send(method, path, body)) == (404, "not_found"), (method, path)
+
+
+async def test_what_is_changed_counts_at_once(office: Office) -> None:
+    ann = await office.made("ann")
+    tokens = bearer(await office.login("ann"))
+
+    async def seen() -> int:
+        return (await office.client.get("/auth/users", headers=tokens)).status_code
+
+    assert await seen() == 403
+    for change, expected in [
+        ({"roles": ["admin"]}, 200),
+        ({"is_active": False}, 401),
+        ({"is_active": True}, 200),
+        ({"roles": []}, 403),
+    ]:
+        assert (await office.send("PATCH", f"/users/{ann}", change)).status_code == 200
+        assert await seen() == expected
+    assert (await office.send("POST", f"/users/{ann}/revoke")).status_code == 204
+    assert await seen() == 401
+    again = bearer(await office.login("ann"))
+    assert (await office.send("DELETE", f"/users/{ann}")).status_code == 204
+    assert (await office.client.get("/auth/me", headers=again)).status_code == 401
+
+
+# ---- lists
+
+
+async def test_users_are_listed_page_by_page_whatever_happens_between_two_pages(office: Office) -> None:
+    names = [f"u{number:02d}" for number in range(10)]
+    ids = {name: await office.made(name) for name in names}
+    first = (await office.get("/users", limit=4, query="u")).json()
+    assert [user["email"] for user in first["users"]] == [f"{name}@example.com" for name in names[:4]]
+    await office.made("u005")  # before the place that was reached
+    await office.send("DELETE", f"/users/{ids['u03']}")  # the very place
+    await office.made("u045")  # behind it: @ sorts after digits
+    seen, cursor = [], first["next_cursor"]
+    while cursor is not None:
+        page = (await office.get("/users", limit=3, query="u", cursor=cursor)).json()
+        seen += [user["email"].partition("@")[0] for user in page["users"]]
+        cursor = page["next_cursor"]
+    assert seen == ["u045", "u04", *names[5:]]
+
+
+async def test_users_are_searched_by_beginning_domain_role_and_activity(office: Office) -> None:
+    ann = await office.made("ann", "editor")
+    await office.administration.create("annika@elsewhere.org", PASSWORD)
+    await office.send("PATCH", f"/users/{ann}", {"is_active": False})
+
+    async def found(**query: Any) -> list[str]:
+        answer = await office.get("/users", **query)
+        assert answer.status_code == 200, answer.text
+        return [user["email"] for user in answer.json()["users"]]
+
+    everybody = ["ann@example.com", "annika@elsewhere.org", "root@example.com"]
+    assert await found() == everybody
+    assert await found(query="ANN") == everybody[:2]
+    assert await found(query="@elsewhere") == ["annika@elsewhere.org"]
+    assert await found(query="@e") == ["annika@elsewhere.org", "ann@example.com", "root@example.com"]
+    assert await found(query="example") == []
+    assert await found(role="editor") == ["ann@example.com"]
+    assert await found(active="false") == ["ann@example.com"]
+    assert await found(active="true", query="a") == ["annika@elsewhere.org"]
+
+
+BAD_QUERIES = [
+    ("/users", {"limit": "0"}, "limit"),
+    ("/users", {"limit": "201"}, "limit"),
+    ("/users", {"limit": "٣"}, "limit"),
+    ("/users", {"limit": ""}, "limit"),
+    ("/users", {"limit": "-1"}, "limit"),
+    ("/users", {"active": "yes"}, "active"),
+    ("/users", {"active": "True"}, "active"),
+    ("/users", {"query": "a\0"}, "query"),
+    ("/users", {"query": "x" * 257}, "query"),
+    ("/users", {"offset": "7"}, "offset"),
+    ("/users", {"cursor": ""}, "cursor"),
+    ("/users", {"cursor": "!"}, "cursor"),
+    ("/users", {"cursor": "x" * 5000}, "cursor"),
+    ("/users", {"cursor": user_cursor("a@b") + "="}, "cursor"),
+    ("/users", {"cursor": user_cursor("a@b\0")}, "cursor"),
+    ("/users", {"cursor": "dff_"}, "cursor"),
+    ("/users", {"cursor": audit_cursor(AuditPlace(EARLY, 7))}, "cursor"),
+    ("/audit", {"cursor": user_cursor("a@b")}, "cursor"),
+    ("/audit", {"cursor": user_cursor("a@b")[:-1]}, "cursor"),
+    ("/audit", {"limit": "x"}, "limit"),
+    ("/audit", {"since": "yesterday"}, "since"),
+    ("/audit", {"since": "2026-13-01T00:00:00Z"}, "since"),
+    ("/audit", {"until": "2026-01-01"}, "until"),
+    ("/audit", {"until": "0001-01-01T00:00:00+23:00"}, "until"),
+    ("/audit", {"subject": "\x7f"}, "subject"),
+    ("/audit", {"id": "1"}, "id"),
+]
+
+
+async def test_a_query_that_cannot_be_is_refused(office: Office) -> None:
+    for path, query, field in BAD_QUERIES:
+        assert list(fields(await office.get(path, **query))) == [field], query
+    for text in ("limit=1&limit=2", "limit", "query=%ff", "&", "=&="):
+        answer = await office.client.get(f"/auth/users?{text}", headers=office.signed_in)
+        assert problem(answer)[0] in (400, 422), text
+
+
+# ---- the audit trail
+
+
+async def test_the_trail_says_who_did_what_when_and_from_where(office: Office) -> None:
+    ann = await office.made("ann")
+    told = {"X-Request-Id": "request-9"}
+    await office.send("PATCH", f"/users/{ann}", {"is_active": False, "roles": ["editor"]}, **told)
+    records = (await office.get("/audit", subject=ann)).json()["records"]
+    assert [record["action"] for record in records] == ["user.roles_set", "user.disabled", "user.created"]
+    assert records[1] == {
+        "id": records[1]["id"],
+        "at": records[1]["at"],
+        "action": "user.disabled",
+        "actor": office.admin_id,
+        "subject": ann,
+        "address": "192.0.2.7",
+        "request_id": "request-9",
+        "before": {"is_active": True},
+        "after": {"is_active": False},
+    }
+    assert (records[0]["before"], records[0]["after"]) == ({"roles": ["user"]}, {"roles": ["editor"]})
+    assert records[2]["actor"] == "command-line"
+
+
+async def test_every_change_writes_one_record_and_what_changes_nothing_none(office: Office) -> None:
+    made = await office.send("POST", "/users", {"email": "ann@example.com", "password": PASSWORD})
+    ann = made.json()["id"]
+    steps: list[tuple[str, str, Any, str | None]] = [
+        ("PATCH", "", {"is_active": True, "roles": ["user"]}, None),
+        ("PATCH", "", {"is_active": False}, "user.disabled"),
+        ("PATCH", "", {"is_active": True}, "user.enabled"),
+        ("PATCH", "", {"roles": ["editor"]}, "user.roles_set"),
+        ("POST", "/revoke", None, None),  # no session to end
+        ("DELETE", "", None, "user.deleted"),
+        ("DELETE", "", None, None),
+    ]
+    expected = [("user.created", office.admin_id, ann)]
+    for method, path, body, action in steps:
+        await office.send(method, f"/users/{ann}{path}", body)
+        if action is not None:
+            expected.insert(0, (action, office.admin_id, ann))
+        assert await office.trail(subject=ann) == expected
+
+
+async def test_ending_the_sessions_of_somebody_is_a_change(office: Office) -> None:
+    ann = await office.made("ann")
+    await office.login("ann")
+    await office.send("POST", f"/users/{ann}/revoke")
+    assert (await office.trail(subject=ann))[0] == ("sessions.ended", office.admin_id, ann)
+
+
+async def test_a_refused_change_leaves_no_record(office: Office) -> None:
+    before = await office.trail()
+    for method, body in [("DELETE", None), ("PATCH", {"is_active": False}), ("PATCH", {"roles": ["user"]})]:
+        answer = await office.send(method, f"/users/{office.admin_id}", body)
+        assert problem(answer) == (409, "last_admin")
+    assert await office.trail() == before
+
+
+async def test_the_trail_is_read_page_by_page_from_the_newest_on(office: Office) -> None:
+    made = [await office.made(f"user{number}") for number in range(7)]
+    first = (await office.get("/audit", limit=3, action="user.created")).json()
+    await office.made("newer")
+    seen, cursor = [record["subject"] for record in first["records"]], first["next_cursor"]
+    while cursor is not None:
+        page = (await office.get("/audit", limit=3, action="user.created", cursor=cursor)).json()
+        seen += [record["subject"] for record in page["records"]]
+        cursor = page["next_cursor"]
+    assert seen == [*reversed(made), office.admin_id]
+
+
+async def test_the_trail_can_be_narrowed(office: Office) -> None:
+    ann = await office.made("ann")
+    await office.send("PATCH", f"/users/{ann}", {"roles": ["editor"]})
+    created, changed = ("user.created", "command-line", ann), ("user.roles_set", office.admin_id, ann)
+    assert await office.trail(subject=ann, actor=office.admin_id) == [changed]
+    assert await office.trail(subject=ann, action="user.created") == [created]
+    assert await office.trail(actor="nobody") == []
+    moment = "2023-11-14T22:13:20Z"  # of the clock of what is prepared
+    assert await office.trail(subject=ann, since=moment) == [changed, created]
+    assert await office.trail(subject=ann, until=moment) == []
+    assert await office.trail(subject=ann, until="2024-01-01T00:00:00Z") == [created]
+    assert await office.trail(subject=ann, since="2020-01-01T00:00:00.5+02:00", until="2020-01-01t23:59:60z") == []
+
+
+# ---- the last administrator
+
+Attempt = Callable[[Office, str], Awaitable[httpx.Response]]
+TAKING_AWAY: dict[str, Attempt] = {
+    "disabled": lambda office, who: office.send("PATCH", f"/users/{who}", {"is_active": False}),
+    "demoted": lambda office, who: office.send("PATCH", f"/users/{who}", {"roles": ["user"]}),
+    "deleted": lambda office, who: office.send("DELETE", f"/users/{who}"),
+}
+
+
+async def test_of_admins_who_are_taken_away_at_the_same_time_one_stays(office: Office) -> None:
+    """Each by another way, by requests that were admitted before the first of them had an effect."""
+    admins = [office.admin_id, *[await office.made(f"admin{number}", "admin") for number in range(5)]]
+    ways = [*TAKING_AWAY.values(), *TAKING_AWAY.values()]
+    answers = await asyncio.gather(*(way(office, who) for way, who in zip(ways, admins, strict=True)))
+    refused = [problem(answer) for answer in answers if answer.status_code >= 400]
+    assert set(refused) <= {(409, "last_admin"), (401, "user_inactive"), (403, "forbidden")}
+    assert await office.administration.has_admin()
