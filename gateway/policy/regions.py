@@ -1,0 +1,209 @@
+"""All requests at once: the space of host, path and method, in regions in which two policies have one answer each.
+
+Both trees are walked side by side, like two automata that read one path. What is read so far has led each of them to a
+*front*: the nodes and places that are still possible, the most specific first. From a front the path may end, go on by
+a literal that one of the two knows, or by any other segment; that is all there is, so nothing is left out. Where two
+fronts promise the same whatever follows, which their fingerprints tell, nothing below them is looked at.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from gateway.policy.matcher import Policy
+from gateway.policy.route import Route
+from gateway.policy.trie import Node, Place
+
+# Every method that no route at the place names.
+OTHER_METHODS: Final = b"*"
+
+Meaning = Callable[[Route], Hashable]
+Front = tuple[Node | Place, ...]
+
+
+class Answer(NamedTuple):
+    """What a policy makes of the requests of a region: the route, or why there is none (a refusal's code). `at` is a
+    route of the place where they end, whose pattern is theirs whatever methods it serves."""
+
+    route: Route | None
+    code: str = ""
+    at: Route | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Requests that each of two policies treats alike. `methods` may hold OTHER_METHODS: those beside `named`, which
+    are all that a route names there. `example` is the path of one of them."""
+
+    host: bytes | None
+    methods: frozenset[bytes]
+    named: frozenset[bytes]
+    old: Answer
+    new: Answer
+    example: str
+
+
+class Side(NamedTuple):
+    """One of the two policies, and what a route of it means: two routes that mean the same are not told apart."""
+
+    policy: Policy
+    meaning: Meaning
+
+
+def differing_regions(old: Side, new: Side) -> Iterator[Region]:
+    """The regions in which the two policies differ, each once: of one place the requests of several paths that the same
+    two routes answer are one region. Hosts that neither of them names are the host None."""
+    walk = _Walk(old, new)
+    for host in (None, *sorted(old.policy.hosts | new.policy.hosts)):
+        yield from walk.of_host(host)
+
+
+class _Step(NamedTuple):
+    old: Front
+    new: Front
+    read: tuple[bytes, ...]
+
+
+class _Walk:
+    def __init__(self, old: Side, new: Side) -> None:
+        self._old = old
+        self._new = new
+        interned: dict[Hashable, int] = {}
+        self._old_prints = _Fingerprints(old.meaning, interned)
+        self._new_prints = _Fingerprints(new.meaning, interned)
+
+    def of_host(self, host: bytes | None) -> Iterator[Region]:
+        """The regions of one host."""
+        met: set[tuple[Place | None, Place | None]] = set()
+        seen: set[tuple[Front, Front]] = set()
+        waiting = [_Step(_roots(self._old.policy, host), _roots(self._new.policy, host), ())]
+        while waiting:
+            step = waiting.pop()
+            pair = step.old, step.new
+            if pair in seen or self._old_prints.of_front(step.old) == self._new_prints.of_front(step.new):
+                continue
+            seen.add(pair)
+            ends = _end(step.old), _end(step.new)
+            if ends not in met:
+                met.add(ends)
+                yield from self._compared(host, ends, step.read)
+            waiting += _following(step)
+
+    def _compared(
+        self, host: bytes | None, ends: tuple[Place | None, Place | None], read: tuple[bytes, ...]
+    ) -> Iterator[Region]:
+        named = frozenset(method for place in ends if place is not None for method in place.by_method)
+        groups: dict[tuple[Answer, Answer], set[bytes]] = {}
+        for method in (*sorted(named), OTHER_METHODS):
+            old, new = (_answer(place, method) for place in ends)
+            if _meaning(old, self._old.meaning) != _meaning(new, self._new.meaning):
+                groups.setdefault((old, new), set()).add(method)
+        example = "/" + "/".join(quote(segment, safe="!$&'()*+,;=:@~") for segment in read)
+        for (old, new), methods in groups.items():
+            yield Region(host, frozenset(methods), named, old, new, example)
+
+
+def _roots(policy: Policy, host: bytes | None) -> Front:
+    """The gateway's own endpoints come before the routes of every host."""
+    return policy.own_tree.top, policy.tree(host).top
+
+
+def _following(step: _Step) -> Iterator[_Step]:
+    """Where a path may go on to. Those that come first are looked at last."""
+    literals = _literals(step.old) | _literals(step.new)
+    if not literals and not _may_go_on(step.old) and not _may_go_on(step.new):
+        return
+    other = _other_than(literals)
+    yield _Step(_after(step.old, other), _after(step.new, other), (*step.read, other))
+    for segment in literals:
+        yield _Step(_after(step.old, segment), _after(step.new, segment), (*step.read, segment))
+
+
+def _literals(front: Front) -> dict[bytes, None]:
+    found: dict[bytes, None] = {}
+    for each in front:
+        if isinstance(each, Node):
+            found |= dict.fromkeys(each.literals)
+    return found
+
+
+def _may_go_on(front: Front) -> bool:
+    """Whether what follows makes any difference: a place that takes everything below takes it alike."""
+    return any(isinstance(each, Node) for each in front)
+
+
+def _other_than(literals: dict[bytes, None]) -> bytes:
+    """A segment that is none of these."""
+    number, segment = 0, b"x"
+    while segment in literals:
+        number += 1
+        segment = b"x%d" % number
+    return segment
+
+
+def _after(front: Front, segment: bytes) -> Front:
+    """The front after one more segment. What comes after a place that takes all below it is never reached."""
+    following: list[Node | Place] = []
+    for each in front:
+        if isinstance(each, Place):
+            return (*following, each)
+        following += [child for child in (each.literals.get(segment), each.parameter) if child is not None]
+        if each.rest is not None:
+            return (*following, each.rest)
+    return tuple(following)
+
+
+def _end(front: Front) -> Place | None:
+    """The place of a path that ends here."""
+    for each in front:
+        place = each if isinstance(each, Place) else each.place or each.rest
+        if place is not None:
+            return place
+    return None
+
+
+def _answer(place: Place | None, method: bytes) -> Answer:
+    if place is None:
+        return Answer(None, "no_route")
+    at = next(place.routes)
+    if not any(route.is_served for route in place.routes):
+        return Answer(None, "no_route", at)  # reserved for the gateway, which serves nothing there
+    route = place.for_all or place.by_method.get(method)
+    return Answer(None, "method_not_allowed", at) if route is None else Answer(route, at=route)
+
+
+def _meaning(answer: Answer, meaning: Meaning) -> Hashable:
+    return None if answer.route is None else meaning(answer.route)
+
+
+class _Fingerprints:
+    """Numbers for subtrees: two have the same one only if they answer all paths alike."""
+
+    def __init__(self, meaning: Meaning, interned: dict[Hashable, int]) -> None:
+        self._meaning = meaning
+        self._interned = interned
+        self._known: dict[Node | Place, int] = {}
+
+    def of_front(self, front: Front) -> tuple[int, ...]:
+        """The numbers of a front."""
+        return tuple(map(self._of, front))
+
+    def _of(self, each: Node | Place) -> int:
+        known = self._known.get(each)
+        if known is None:
+            shape = self._of_place(each) if isinstance(each, Place) else self._of_node(each)
+            known = self._known[each] = self._interned.setdefault(shape, len(self._interned))
+        return known
+
+    def _of_place(self, place: Place) -> Hashable:
+        methods = (*place.by_method, OTHER_METHODS)
+        meant = {method: _meaning(_answer(place, method), self._meaning) for method in methods}
+        # A method that is answered like those that nobody names might as well not be named.
+        usual = meant.pop(OTHER_METHODS)
+        return "place", usual, frozenset((method, answer) for method, answer in meant.items() if answer != usual)
+
+    def _of_node(self, node: Node) -> Hashable:
+        children = frozenset((segment, self._of(child)) for segment, child in node.literals.items())
+        others = (None if each is None else self._of(each) for each in (node.parameter, node.place, node.rest))
+        return ("node", children, *others)
