@@ -1,0 +1,24 @@
+"""What docs/ show of the commands' output is their real output."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import ROOT, run_here
+from tests.test_docs import Fence, fences
+
+EXAMPLES = ROOT / "docs/examples"
+SHOWN = [fence for fence in fences(ROOT / "docs/policy-changes.md") if fence.language == "console"]
+
+
+@pytest.mark.parametrize("fence", SHOWN, ids=str)
+def test_the_output_that_is_shown_is_the_real_one(fence: Fence, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    command, _, output = fence.text.partition("\n")
+    assert command.startswith("$ gateway ")
+    words = shlex.split(re.sub(r" +#.*", "", command.removeprefix("$ gateway ")))
+    outcome = run_here(*words, folder=tmp_path / "examples")
+    assert outcome.out + outcome.err == output
