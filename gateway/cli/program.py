@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "demo": Entry("gateway.cli.demo", "Try the gateway: an echo upstream, accounts, commands to paste."),
     "check": Entry("gateway.cli.check", "Find every problem of a configuration file."),
     "diff": Entry("gateway.cli.diff", "Show what a change of the configuration opens, closes and moves."),
+    "explain": Entry("gateway.cli.explain", "Explain how a request would be decided, and why."),
     "users": Entry("gateway.cli.users", "Manage accounts, straight in the database."),
     "keys": Entry("gateway.cli.keys", "Make and list the keys that sign tokens."),
     "db": Entry("gateway.cli.db", "Manage the schema of the database."),

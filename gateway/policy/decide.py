@@ -99,7 +99,9 @@ def _why_not(requirement: Requirement, principal: PrincipalLike) -> str:
     if requirement.owner is not None:
         needs = f"{needs}, or to be" if needs else "to be"
         needs += f" the user of the capture {requirement.owner!r}"
-    return f"needs {needs}; {principal.id!r} has the roles {_listed(principal.roles)}"
+    who = repr(principal.id) if principal.id else "the caller"
+    has = f"the roles {_listed(principal.roles)}" if principal.roles else "no role"
+    return f"needs {needs}; {who} has {has}"
 
 
 def _listed(roles: frozenset[str]) -> str:

@@ -32,6 +32,18 @@ class RoleHierarchy:
             known = self._remembered[roles] = self._interned.setdefault(expanded, expanded)
         return known
 
+    def chains(self, roles: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Every role that these come to, with the shortest chain of roles that implies it, an own one first; own
+        roles have an empty one."""
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(sorted(roles), ())
+        waiting = list(found)
+        for role in waiting:  # grows while it is gone through: the nearest ones come first
+            for implied in self._direct.get(role, ()):
+                if implied not in found:
+                    found[implied] = (*found[role], role)
+                    waiting.append(implied)
+        return found
+
     def _closure(self, roles: frozenset[str]) -> frozenset[str]:
         """Circles are refused when a file is read; here they end by themselves."""
         found = set(roles)

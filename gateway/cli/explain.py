@@ -1,0 +1,60 @@
+"""`gateway explain`: which route a request comes to, what that asks, and why the caller may pass or not."""
+
+from pathlib import Path
+
+import click
+
+from gateway.cli.asking import asked
+from gateway.cli.exit_codes import FINE, NO
+from gateway.cli.explaining import document, lines
+from gateway.cli.options import config_option, json_option
+from gateway.cli.output import print_json, say
+from gateway.cli.people import person
+from gateway.cli.policy_file import loaded_policy
+from gateway.policy.explain import explain
+from gateway.policy.hierarchy import RoleHierarchy
+
+
+@click.command("explain")
+@click.argument("method")
+@click.argument("url")
+@config_option
+@click.option("--role", "roles", metavar="ROLE", multiple=True, help="A role the caller has, repeatable.")
+@click.option("--user", metavar="ID", help="An account, by its id or e-mail address, read from the database.")
+@click.option("--anonymous", is_flag=True, help="A caller who is not signed in.")
+@click.option("--websocket", is_flag=True, help="The request is a WebSocket handshake; ws:// says so too.")
+@click.option("--origin", metavar="ORIGIN", help="The page that sends it, such as https://app.example.com.")
+@click.option("--preflight", is_flag=True, help="What the browser asks before it sends the request.")
+@json_option
+def command(
+    method: str,
+    url: str,
+    config: Path,
+    roles: tuple[str, ...],
+    user: str | None,
+    anonymous: bool,
+    websocket: bool,
+    origin: str | None,
+    preflight: bool,
+    as_json: bool,
+) -> int:
+    """Explain how a request would be decided, and why.
+
+    METHOD and URL are as they would be sent: nothing is cleaned up first. Without --role, --user or --anonymous the
+    caller is somebody who is signed in and has no role; --user with --role is an id that is made up.
+
+    Nothing is sent, started or changed. Exit code 0: allowed, 1: refused.
+    """
+    if anonymous and (roles or user is not None):
+        raise click.UsageError("--anonymous is a caller without --role and --user.")
+    request = asked(method, url, origin=origin, websocket=websocket, preflight=preflight)
+    configuration = loaded_policy(config)
+    settings = configuration.settings
+    caller = person(settings, user, roles, anonymous=anonymous)
+    explanation = explain(configuration.policy, RoleHierarchy(settings.roles), request, caller)
+    if as_json:
+        print_json(document(explanation, settings))
+    else:
+        for line in lines(explanation, settings):
+            say(line)
+    return FINE if explanation.verdict.is_allowed else NO

@@ -1,0 +1,128 @@
+"""Which routes could have taken a request, and why each but one lost.
+
+The matcher goes straight to the winner and knows nothing of the others; here the trees are walked for all of them, in
+the order in which the matcher prefers them. Where no route takes the path, those that come nearest are told instead.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
+
+from gateway.policy.matcher import Policy, group_by_host
+from gateway.policy.nearest import nearest
+from gateway.policy.places import places_for
+from gateway.policy.route import Route
+from gateway.policy.trie import Place, Tree
+from gateway.policy.verdict import Asked, Verdict
+from gateway.wire.paths import CanonicalPath, decoded_segment
+
+MOST: Final = 50  # routes that are told of; a file may give ten thousand hosts one path
+
+
+class Candidate(NamedTuple):
+    """A route that was considered. `lost` says why it did not win; it is "" for the one that did."""
+
+    route: Route
+    lost: str
+
+
+def candidates(policy: Policy, asked: Asked, verdict: Verdict) -> tuple[Candidate, ...]:
+    """The routes that take the path, the winner first, then as the matcher would prefer them, then those of other
+    hosts; or the nearest ones. None where the path or the host itself was refused."""
+    if verdict.target is None or (verdict.refusal is not None and verdict.refusal.code == "bad_host"):
+        return ()
+    segments = segments_of(verdict.target.path)
+    found = tuple(islice(_considered(policy, asked, verdict, segments), MOST))
+    if found:
+        return found
+    tree = policy.tree(verdict.host)
+    return tuple(Candidate(route, f"does not take the path: {why}") for route, why in nearest(tree, segments))
+
+
+def segments_of(path: CanonicalPath) -> tuple[bytes, ...]:
+    """The decoded segments of a path; a trailing slash means nothing."""
+    parts = path.split(b"/")[1:]
+    return tuple(decoded_segment(part) for part in (parts if parts[-1] else parts[:-1]))
+
+
+def _considered(policy: Policy, asked: Asked, verdict: Verdict, segments: Sequence[bytes]) -> Iterator[Candidate]:
+    own = list(places_for(policy.own_tree, segments))[:1]
+    in_order = [*own, *places_for(policy.tree(verdict.host), segments)]
+    for place in in_order[:1]:
+        yield from _of_the_place(place, _method_judged(asked, verdict), verdict)
+    for place in in_order[1:]:
+        winner = verdict.route or next(in_order[0].routes)
+        for route in _routes(place):
+            yield Candidate(route, "the gateway's own paths come first" if own else _why_later(winner, route))
+    yield from _of_other_hosts(policy, verdict.host, segments)
+    yield from _shadows(policy, segments)
+
+
+def _method_judged(asked: Asked, verdict: Verdict) -> bytes:
+    """A preflight is judged by the method that it asks about, or, where nothing answers it, as an OPTIONS."""
+    is_answer = verdict.answered or (verdict.refusal is not None and verdict.refusal.code == "origin_not_allowed")
+    return asked.method if is_answer or not asked.preflight else b"OPTIONS"
+
+
+def _routes(place: Place) -> list[Route]:
+    """The routes of a place, each once."""
+    return list(dict.fromkeys(place.routes))
+
+
+def _of_the_place(place: Place, method: bytes, verdict: Verdict) -> Iterator[Candidate]:
+    """Those that stand where the path belongs: the method picks one of them, and only what it says may still refuse
+    the path."""
+    for route in sorted(_routes(place), key=lambda each: each is not verdict.route):
+        if route is verdict.route:
+            yield Candidate(route, "")
+        elif route.methods is not None and method not in route.methods:
+            served = ", ".join(sorted(name.decode() for name in route.methods))
+            yield Candidate(route, f"serves {served}, not {method.decode('ascii', 'replace')}")
+        else:
+            reason = verdict.refusal.reason if verdict.refusal is not None else "another route won"
+            yield Candidate(route, reason)
+
+
+def _why_later(winner: Route, route: Route) -> str:
+    """Why a route lost against a more specific one."""
+    mine, others = winner.shape, route.shape
+    theirs = {number: name for name, number in others.captures}
+    spelled = mine.text.split("/")
+    for number, segment in enumerate(mine.segments, 1):
+        if number > len(others.segments):
+            return f"segment {number}: {_spelled(segment, spelled[number])} goes before /**"
+        if segment is not None and others.segments[number - 1] is None:
+            return f"segment {number}: {_spelled(segment, spelled[number])} goes before {{{theirs[number]}}}"
+    return "the path itself goes before /**"
+
+
+def _spelled(segment: bytes | None, text: str) -> str:
+    return text if segment is None else f"the literal '{text}'"
+
+
+def _of_other_hosts(policy: Policy, host: bytes | None, segments: Sequence[bytes]) -> Iterator[Candidate]:
+    seen = host if host in policy.hosts else None
+    for other in (None, *sorted(policy.hosts)):
+        if other != seen:
+            for place in places_for(policy.tree(other), segments):
+                for route in _routes(place):
+                    yield Candidate(route, _why_not_here(route, host))
+
+
+def _why_not_here(route: Route, host: bytes | None) -> str:
+    if route.host is not None:
+        found = "the request names none" if host is None else f"the request is for {host.decode()}"
+        return f"only for the host {route.host.decode()}; {found}"
+    assert host is not None, "a request without a host sees the routes without one"
+    return f"has no host, and requests for {host.decode()} see only the routes that name it"
+
+
+def _shadows(policy: Policy, segments: Sequence[bytes]) -> Iterator[Candidate]:
+    for tree in map(Tree, _grouped(route for route in policy.routes if route.shadow)):
+        for place in places_for(tree, segments):
+            for route in _routes(place):
+                yield Candidate(route, "a shadow rule: it decides nothing")
+
+
+def _grouped(routes: Iterable[Route]) -> Iterable[list[Route]]:
+    return group_by_host(routes).values()
