@@ -1,6 +1,6 @@
 """The gallery of docs/policy.md: each `console` block is commands with their real output.
 
-`python -m tests.gallery` writes the output anew; tests/test_policy_gallery.py fails where it is not what the commands say.
+`python -m tests.gallery` writes the output anew; a test fails where it is not what the commands say.
 Commands run in a folder with the project's config/ and docs/examples/, so that file names read as a user sees them.
 """
 
