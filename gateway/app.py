@@ -40,7 +40,7 @@ from gateway.operations.endpoints import Readiness, operation_endpoints
 from gateway.operations.events import EventHandler, Failures
 from gateway.operations.metrics import Metrics
 from gateway.operations.observer import Observer
-from gateway.policy.loading import Configuration, load_configuration
+from gateway.policy.loading import Configuration, load_configuration, operations_policy
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.reloading import Reloader
@@ -119,6 +119,8 @@ async def running(
             ticker=ticker,
             loop=loop,
         )
+        if settings.server.operations_port is not None:
+            runtime.with_operations(_operations_gate(settings, credentials, stores))
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
         stack.callback(passwords.close)
         accounts, administration = _accounts(stores, tokens, settings, passwords)
@@ -141,6 +143,17 @@ async def running(
         stack.callback(runtime.watch.close)
         stack.callback(ticker.stop)
         yield runtime, Reloader(configuration, runtime, credentials=credentials, directory=stores.directory)
+
+
+def _operations_gate(settings: Settings, credentials: Credentials, stores: Stores) -> Gate:
+    """What comes to `server.operations_port` goes by this one."""
+    return Gate(
+        policy=operations_policy(settings),
+        credentials=credentials,
+        directory=stores.directory,
+        limits=Limits(),
+        relaxed=False,
+    )
 
 
 def _accounts(

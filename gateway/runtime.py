@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive
@@ -32,7 +32,11 @@ class Watched(Protocol):
 @dataclass(slots=True)
 class Runtime:
     """`own` is the ASGI application that serves the gateway's own endpoints once a request is admitted to one;
-    `connections` are those of callers, where a face knows them."""
+    `connections` are those of callers, where a face knows them.
+
+    `operations` is the runtime of `server.operations_port`, None where that is not set; and `public` is there the one
+    that it belongs to.
+    """
 
     server: ServerSettings
     gate: Gate
@@ -46,6 +50,8 @@ class Runtime:
     ticker: Ticker
     loop: asyncio.AbstractEventLoop
     watch: Watch = field(init=False)
+    operations: "Runtime | None" = None
+    public: "Runtime | None" = None
     connections: set[Any] = field(default_factory=set)
     request_ids: RequestIds = field(default_factory=RequestIds)
     _unwatched: dict[Watched, Receive] = field(default_factory=dict)
@@ -55,6 +61,15 @@ class Runtime:
         self.watch = Watch(self.gate, self.loop)
         self.ticker.listen(self.watch.tick)
         self.ticker.listen(self._watch_the_slow)
+
+    @property
+    def judge(self) -> Gate:
+        """The gate that decides on requests to upstreams, whatever door the question comes through."""
+        return self.gate if self.public is None else self.public.gate
+
+    def with_operations(self, gate: Gate) -> None:
+        """Have a door for operations, by a gate that lets nothing else through."""
+        self.operations = replace(self, gate=gate, public=self, connections=set(), _unwatched={}, _watchers={})
 
     def head(self, method: bytes, target: bytes, fields: RequestFields, peer: Peer, minor: int) -> RequestHead:
         """A request head for the gate, from what a face has read."""

@@ -47,7 +47,7 @@ class GateMiddleware:
                     raise
 
     async def _decide(self, scope: Scope, receive: Receive, send: Send) -> None:
-        runtime = self._holder.runtime
+        runtime = _behind_the_door(self._holder.runtime, scope)
         gate = runtime.gate
         request = request_head(runtime, scope)
         answer = _answer_to(runtime, request, scope)
@@ -74,8 +74,17 @@ class GateMiddleware:
         answer.finished()
 
 
+def _behind_the_door(runtime: Runtime, scope: Scope) -> Runtime:
+    """Where operations have a port of their own, what comes to that: the server must listen there as well."""
+    if runtime.operations is None:
+        return runtime
+    server = scope.get("server")
+    is_operational = server is not None and server[1] == runtime.server.operations_port
+    return runtime.operations if is_operational else runtime
+
+
 async def _verdict(runtime: Runtime, question: Admission) -> Verdict:
-    gate = runtime.gate
+    gate = runtime.judge
     verdict = runtime.verifier.ask(gate, question)
     if isinstance(verdict, Waiting):
         verdict = await runtime.verifier.conclude(gate, question, verdict)

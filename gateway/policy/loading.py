@@ -9,7 +9,7 @@ from typing import Final
 from gateway.errors import ConfigurationError, Problem
 from gateway.policy.building import RouteBuilder
 from gateway.policy.matcher import Policy
-from gateway.policy.own import own_routes
+from gateway.policy.own import operations_routes, own_routes
 from gateway.settings.model import RouteSettings, Settings
 from gateway.settings.reading import read_settings
 
@@ -45,6 +45,11 @@ def compile_policy(settings: Settings) -> Policy:
     if problems:
         raise ConfigurationError(problems)
     return policy
+
+
+def operations_policy(settings: Settings) -> Policy:
+    """The policy of `server.operations_port`: the gateway's operations, and nothing of the file."""
+    return Policy((), operations_routes(settings))
 
 
 def _compile(settings: Settings, routes: tuple[RouteSettings, ...]) -> tuple[Policy, list[Problem]]:

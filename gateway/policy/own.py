@@ -5,6 +5,7 @@ endpoint is not served answers 404 and still never reaches an upstream.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from gateway.policy.patterns import Pattern, parse_pattern
@@ -60,13 +61,24 @@ _ROOT: Final = (
 
 
 def own_routes(settings: Settings) -> tuple[Route, ...]:
-    """The routes of all own endpoints, those that are not served included. Raises PatternError for a
-    prefix that is no path."""
+    """The routes of all own endpoints, those that are not served included: where operations have a port of their own,
+    they are not served on the public one. Raises PatternError for a prefix that is no path."""
     prefix = settings.accounts.prefix.rstrip("/")
-    administrators = Requirement(any=frozenset({settings.accounts.admin_role}))
-    accounts = (_route(endpoint, prefix, administrators) for endpoint in _ACCOUNTS)
-    root = (_route(endpoint, "", administrators) for endpoint in _ROOT)
+    accounts = (_route(endpoint, prefix, settings) for endpoint in _ACCOUNTS)
+    root = (_route(endpoint, "", settings) for endpoint in _ROOT)
+    if settings.server.operations_port is not None:
+        root = (replace(route, is_served=False) if _is_operational(route) else route for route in root)
     return (*accounts, *root)
+
+
+def operations_routes(settings: Settings) -> tuple[Route, ...]:
+    """The routes of `server.operations_port`."""
+    root = (_route(endpoint, "", settings) for endpoint in _ROOT)
+    return tuple(route for route in root if _is_operational(route))
+
+
+def _is_operational(route: Route) -> bool:
+    return route.pattern.startswith("/_gateway/")
 
 
 def reserved_for(pattern: Pattern, own: Iterable[Route]) -> Route | None:
@@ -74,7 +86,8 @@ def reserved_for(pattern: Pattern, own: Iterable[Route]) -> Route | None:
     return next((route for route in own if route.shape.covers(pattern)), None)
 
 
-def _route(endpoint: _Endpoint, prefix: str, administrators: Requirement) -> Route:
+def _route(endpoint: _Endpoint, prefix: str, settings: Settings) -> Route:
+    administrators = Requirement(any=frozenset({settings.accounts.admin_role}))
     methods = None if endpoint.methods is None else frozenset(endpoint.methods.encode().split())
     return Route(
         name=endpoint.name,

@@ -14,8 +14,8 @@ _SO_ATTACH_FILTER: Final = 26
 _NOTHING: Final = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises CannotStart."""
+def listen(host: str, port: int, *, key: str = "port") -> socket.socket:
+    """A socket that listens there, as `server.KEY` asks. Raises CannotStart."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -30,8 +30,8 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise CannotStart(
-            f"cannot listen on {host} port {port}: {error.strerror or error} "
-            "(choose another with --host and --port, or with server.host and server.port)"
+            f"cannot listen on {host} port {port}: {error.strerror or error} (choose another "
+            + ("with --host and --port, or with server.host and server.port)" if key == "port" else f"server.{key})")
         ) from None
     listener.setblocking(False)
     return listener

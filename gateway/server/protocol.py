@@ -166,7 +166,7 @@ class GatewayProtocol(CallerConnection):
 
     def _verify(self, question: Admission, answer: Answer) -> None:
         """Answer whether the request that is asked about may pass."""
-        gate = self.runtime.gate
+        gate = self.runtime.judge
         verdict = self.runtime.verifier.ask(gate, question)
         if isinstance(verdict, Waiting):
             self._deciding = self.loop.create_task(self._conclude_verdict(verdict, question, answer, gate))

@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Final, NamedTuple
@@ -24,17 +24,19 @@ from gateway.errors import CannotStart, ConfigurationError
 from gateway.operations.board import Board, Place
 from gateway.operations.events import event
 from gateway.policy.loading import Configuration
-from gateway.reloading import Reloader, merged
+from gateway.reloading import Reloader
 from gateway.runtime import Runtime
+from gateway.server.current import Current, Load, say_refused
 from gateway.server.listening import BACKLOG, address_of, last_in, listen, shut_out
+from gateway.server.operations_door import OperationsDoor
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.supervisor import Calls, supervise
+from gateway.settings.model import ServerSettings
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _FILES: Final = 256  # descriptors beside those of connections: stores, logs, the loop
 
 Announce = Callable[[str], None]
-Load = Callable[[], Configuration]
 
 log: Final = logging.getLogger("gateway.server")
 
@@ -47,28 +49,55 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
     could not start. Raises CannotStart and ConfigurationError.
     """
     server = configuration.settings.server
-    listener = listen(server.host, server.port)
-    address = address_of(listener, server.host)
-    _allow_files(server.max_connections)
-    with listener, _signals_held_back():
+    with ExitStack() as stack:
+        doors = Doors.listening(server, stack)
+        _allow_files(server.max_connections)
+        stack.enter_context(_signals_held_back())
+        ready = partial(announce, doors.address(server.host))
         if server.workers == 1:
-            return _serve_here(configuration, listener, load, partial(announce, address))
+            return _serve_here(configuration, doors, load, ready)
         current = Current(configuration, load)
         board = Board(server.workers)
         parent = os.getpid()
 
         def stopping() -> float:
-            shut_out(listener)
-            listener.close()  # as long as one process has it open callers would be let in, to wait for nobody
+            shut_out(doors.public)
+            doors.close()  # as long as one process has it open callers would be let in, to wait for nobody
             return current.configuration.settings.server.drain
 
         return supervise(
             lambda ready, number: _serve_here(
-                current.configuration, listener, load, ready, supervised=Supervised(parent, Place(board, number))
+                current.configuration, doors, load, ready, supervised=Supervised(parent, Place(board, number))
             ),
             workers=server.workers,
-            calls=Calls(ready=partial(announce, address), changed=current.renew, stopping=stopping, ended=board.vacate),
+            calls=Calls(ready=ready, changed=current.renew, stopping=stopping, ended=board.vacate),
         )
+
+
+class Doors(NamedTuple):
+    """The sockets that callers come to; `operations` is None where operations are served on the public one."""
+
+    public: socket.socket
+    operations: socket.socket | None
+
+    @classmethod
+    def listening(cls, server: ServerSettings, stack: ExitStack) -> "Doors":
+        """They listen until `stack` closes them. Raises CannotStart."""
+        public, operations = stack.enter_context(listen(server.host, server.port)), None
+        if server.operations_port is not None:
+            operations = stack.enter_context(listen(server.host, server.operations_port, key="operations_port"))
+        return cls(public, operations)
+
+    def address(self, host: str) -> str:
+        """Where they listen, as it is told to people."""
+        public = address_of(self.public, host)
+        return public if self.operations is None else f"{public}, operations on {address_of(self.operations, host)}"
+
+    def close(self) -> None:
+        """In this process."""
+        for door in self:
+            if door is not None:
+                door.close()
 
 
 class Supervised(NamedTuple):
@@ -78,39 +107,17 @@ class Supervised(NamedTuple):
     place: Place
 
 
-class Current:
-    """The configuration that the next worker starts with: what the others are running by now, so that no worker differs
-    in what takes a restart."""
-
-    def __init__(self, configuration: Configuration, load: Load | None) -> None:
-        self.configuration = configuration
-        self._load = load
-
-    def renew(self) -> bool:
-        """Load it anew; whether that is any good. What is wrong is said here, once, and not by every worker."""
-        if self._load is None:
-            return False
-        try:
-            self.configuration, _ = merged(self.configuration, self._load())
-        except (ConfigurationError, CannotStart) as error:
-            _say_refused(error)
-            return False
-        except Exception:
-            log.exception("loading the new configuration failed: the old one stays")
-            return False
-        return True
-
-
 def _serve_here(
     configuration: Configuration,
-    listener: socket.socket,
+    doors: Doors,
     load: Load | None,
     ready: Callable[[], None],
     *,
     supervised: "Supervised | None" = None,
 ) -> int:
     server = GatewayServer(configuration, load, ready, supervised=supervised)
-    server.run(sockets=[listener])
+    server.operations_listener = doors.operations
+    server.run(sockets=[doors.public])
     return 0 if server.finished else 1
 
 
@@ -143,6 +150,8 @@ class GatewayServer(uvicorn.Server):
     `supervised` is None where no process supervises this one.
     """
 
+    operations_listener: socket.socket | None = None
+
     def __init__(
         self,
         configuration: Configuration,
@@ -160,6 +169,7 @@ class GatewayServer(uvicorn.Server):
         self._reloader: Reloader | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
+        self._operations: OperationsDoor | None = None
         self._runtime: Runtime | None = None
         self.finished = True
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what is to be said, we say
@@ -187,6 +197,9 @@ class GatewayServer(uvicorn.Server):
         runtime.connections = self.server_state.connections
         runtime.ticker.listen(self._tick)
         await super().startup(sockets)
+        if self.operations_listener is not None and runtime.operations is not None:
+            self._operations = OperationsDoor(runtime.operations, self.config, self.operations_listener)
+            await self._operations.open()
         _settle_memory()
         runtime.readiness.phase = "serving"
         self._ready()
@@ -202,6 +215,8 @@ class GatewayServer(uvicorn.Server):
         for connection in self._open_connections():
             self.finished = False
             connection.transport.abort()
+        if self._operations is not None:
+            await self._operations.close()
         await self._stack.aclose()
 
     async def _close_doors(self, sockets: list[socket.socket]) -> None:
@@ -259,7 +274,7 @@ class GatewayServer(uvicorn.Server):
         try:
             kept = await self._reloader.reload(self._load)
         except (ConfigurationError, CannotStart) as error:
-            _say_refused(error)
+            say_refused(error)
         except Exception:
             log.exception("loading the new configuration failed: the old one stays")
         else:
@@ -273,11 +288,6 @@ class GatewayServer(uvicorn.Server):
         come to it both from whoever supervises it and from whoever stops them all."""
         self.force_exit = sig == signal.SIGQUIT or (self.should_exit and self._parent is None)
         self.should_exit = True
-
-
-def _say_refused(error: ConfigurationError | CannotStart) -> None:
-    for line in str(error).splitlines():
-        event("reload", f"refused, the old configuration stays: {line}")
 
 
 def _settle_memory() -> None:

@@ -16,7 +16,6 @@ Row = tuple[str, Callable[[Any], bool], str]
 _LATER: Final = "is not available yet (leave it out)"
 
 _GLOBAL: Final[tuple[Row, ...]] = (
-    ("server.operations_port", lambda port: port is not None, _LATER),
     ("tokens.external", bool, _LATER),
     ("identity.assertion", bool, _LATER),
     ("observability.tracing", bool, _LATER),

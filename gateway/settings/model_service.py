@@ -61,7 +61,9 @@ class ServerSettings:
         Whole(1, 1_000_000), "Connections of callers at a time, per process.", default=10_000
     )
     operations_port: int | None = setting(
-        PORT.or_null(), "Set: `/_gateway/*` is served on this port only, not on the public one.", default=None
+        PORT.or_null(),
+        "Set: `/_gateway/*` is served on this port of `host` only, not on the public one; 0: a free one.",
+        default=None,
     )
     drain: float = setting(
         Duration(zero=True),

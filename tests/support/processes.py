@@ -87,6 +87,8 @@ class Gateway:
         self.config = write_configuration(folder, configuration)
         self.log_file = self.config.with_suffix(f".{face}.log")
         self.address: Address = ("127.0.0.1", 0)
+        port = None if isinstance(configuration, str) else configuration.get("server", {}).get("operations_port")
+        self.operations: Address | None = None if port is None else ("127.0.0.1", port)
         self.process: subprocess.Popen[bytes] | None = None
 
     # ---- the process
@@ -130,7 +132,7 @@ class Gateway:
         if (code := self.process.poll()) is not None:
             raise AssertionError(f"the gateway ended with exit code {code}:\n{self.log()[-4000:]}")
         try:
-            return ask(self.address, request("/_gateway/ready"), timeout=1.0).status == 200
+            return ask(self.operations or self.address, request("/_gateway/ready"), timeout=1.0).status == 200
         except (OSError, AssertionError):
             return False
 

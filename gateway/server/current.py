@@ -1,0 +1,43 @@
+"""The configuration that is in force, as the process that supervises the workers knows it."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from gateway.errors import CannotStart, ConfigurationError
+from gateway.operations.events import event
+from gateway.policy.loading import Configuration
+from gateway.reloading import merged
+
+Load = Callable[[], Configuration]
+
+log: Final = logging.getLogger("gateway.server")
+
+
+class Current:
+    """The configuration that the next worker starts with: what the others are running by now, so that no worker differs
+    in what takes a restart."""
+
+    def __init__(self, configuration: Configuration, load: Load | None) -> None:
+        self.configuration = configuration
+        self._load = load
+
+    def renew(self) -> bool:
+        """Load it anew; whether that is any good. What is wrong is said here, once, and not by every worker."""
+        if self._load is None:
+            return False
+        try:
+            self.configuration, _ = merged(self.configuration, self._load())
+        except (ConfigurationError, CannotStart) as error:
+            say_refused(error)
+            return False
+        except Exception:
+            log.exception("loading the new configuration failed: the old one stays")
+            return False
+        return True
+
+
+def say_refused(error: ConfigurationError | CannotStart) -> None:
+    """Say on standard error why a new configuration is not taken."""
+    for line in str(error).splitlines():
+        event("reload", f"refused, the old configuration stays: {line}")
