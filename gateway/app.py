@@ -142,7 +142,11 @@ async def running(
         stack.callback(lambda: runtime.proxy.close())
         stack.callback(runtime.watch.close)
         stack.callback(ticker.stop)
-        yield runtime, Reloader(configuration, runtime, credentials=credentials, directory=stores.directory)
+        followers = (accounts, administration)
+        yield (
+            runtime,
+            Reloader(configuration, runtime, credentials=credentials, directory=stores.directory, followers=followers),
+        )
 
 
 def _operations_gate(settings: Settings, credentials: Credentials, stores: Stores) -> Gate:

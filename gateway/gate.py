@@ -109,8 +109,10 @@ class Gate:
         claims = admission.claims
         if admission.principal is None or claims is None:
             return None
-        if self._credentials.is_over(claims):
-            return Refusal("token_expired", presented=True, route=admission.route.name)
+        ended = self._credentials.ended(claims)
+        if ended is not None:
+            ended.route = admission.route.name
+            return ended
         known = self._directory.cached(claims.subject)
         if claims.roles is not None:
             known = self._directory.acting(known, claims)

@@ -76,6 +76,11 @@ class Accounts:
         self.settings = settings
         self._clock = clock
 
+    def renew(self, settings: Settings) -> None:
+        """Follow a changed configuration: which roles there are, and what each implies."""
+        self.settings = settings
+        self._hierarchy = RoleHierarchy(settings.roles)
+
     async def register(self, email: EmailAddress, password: Password, origin: Origin) -> TokenPair:
         """Make an account and sign it in. Raises `email_taken`, `registration_closed`, `overloaded`.
 

@@ -8,6 +8,7 @@ never tried as one of another, and what an issuer signs can only ever speak for 
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from gateway.errors import Refusal
 from gateway.identity.jws import json_object, parse_jws
 from gateway.identity.records import Claims
 from gateway.identity.tokens import Tokens
@@ -42,7 +43,7 @@ class Credentials:
     def __init__(
         self, tokens: Tokens, *, issuers: Mapping[str, Issuer] | None = None, api_keys: Source | None = None
     ) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
         self._own = tokens.verified
         self._clock = tokens.clock
         self._issuers = dict(issuers or {})
@@ -54,16 +55,16 @@ class Credentials:
         if verified is not None and verified[0] <= self._clock() < verified[1]:
             return verified[2]
         source = self._source(credential)
-        return self._tokens.verify(credential) if source is None else source.known(credential)
+        return self.tokens.verify(credential) if source is None else source.known(credential)
 
     async def ask(self, credential: bytes) -> Claims:
         """The same with whoever knows asked. Raises Refusal, and StorageUnavailable where a store is out."""
         source = self._source(credential)
-        return self._tokens.verify(credential) if source is None else await source.ask(credential)
+        return self.tokens.verify(credential) if source is None else await source.ask(credential)
 
-    def is_over(self, claims: Claims) -> bool:
-        """Whether what was good is not any more, for what lasts longer than a request."""
-        return self._tokens.is_over(claims)
+    def ended(self, claims: Claims) -> Refusal | None:
+        """Why what was good is not any more, for what lasts longer than a request; None: it is good still."""
+        return self.tokens.ended(claims)
 
     def _source(self, credential: bytes) -> Source | None:
         """Who knows about this credential; None: the gateway's own tokens. Raises Refusal for what is no token."""

@@ -104,6 +104,10 @@ class VerifyingKey:
         public = {name: members[name] for name in _PUBLIC_MEMBERS if name in members}
         return public | {"use": "sig", "alg": self.algorithm, "kid": self.kid}
 
+    def is_same_as(self, other: "VerifyingKey") -> bool:
+        """Whether it verifies what the other one does, under the same id."""
+        return (self.kid, self.algorithm) == (other.kid, other.algorithm) and self._members() == other._members()
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.kid!r}, {self.algorithm})"
 
@@ -151,13 +155,35 @@ class SigningKey(VerifyingKey):
 
 
 class KeyRing:
-    """The keys of one gateway: the first signs, all of them verify. Raises UnusableKey when two have the same id."""
+    """The keys of one gateway: the first signs, all of them verify. Raises UnusableKey when two have the same id.
+
+    One ring serves whoever signs, verifies or publishes: keys that are renewed are renewed for all of them at once.
+    """
 
     def __init__(self, keys: Sequence[SigningKey]) -> None:
         self.signer = keys[0]
         self._keys = {key.kid: key for key in keys}
         if len(self._keys) != len(keys):
             raise UnusableKey("two keys have the same id")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all keys, the signing one's first."""
+        return tuple(self._keys)
+
+    def renew(self, other: "KeyRing") -> bool:
+        """Have the keys of another ring from now on; whether one has gone by that, or turned into another.
+
+        A key that both rings have remains the object it is.
+        """
+        before = self._keys
+        self._keys = {kid: _unchanged(before.get(kid), key) for kid, key in other._keys.items()}
+        self.signer = self._keys[other.signer.kid]
+        return any(self._keys.get(kid) is not key for kid, key in before.items())
+
+    def holds(self, key: object) -> bool:
+        """Whether this very key is still one of them."""
+        return key in self._keys.values()
 
     def get(self, kid: str) -> VerifyingKey | None:
         """The key of this id, or None. The id names a key in memory; it never reaches a file or the network."""
@@ -166,6 +192,10 @@ class KeyRing:
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The key set that verifiers elsewhere need: the public keys, no secret, the signing one first."""
         return {"keys": [jwk for key in self._keys.values() if (jwk := key.jwk()) is not None]}
+
+
+def _unchanged(before: SigningKey | None, key: SigningKey) -> SigningKey:
+    return before if before is not None and before.is_same_as(key) else key
 
 
 def _in_words(key: PublicKey | bytes) -> str:

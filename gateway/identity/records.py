@@ -33,6 +33,9 @@ class Claims(NamedTuple):
     `roles` is None for the gateway's own tokens: it never reads roles from those. For an external issuer they are the
     mapped roles. For an API key they are those that it is limited to, and `session` is its id: what ends a session
     ends a key.
+
+    `signed_by` is the gateway's own key that was found to have signed the token: what lasts longer than a request ends
+    with that key.
     """
 
     subject: str
@@ -43,6 +46,7 @@ class Claims(NamedTuple):
     issuer: str
     roles: frozenset[str] | None = None
     email: str = ""
+    signed_by: object = None
 
     @property
     def is_external(self) -> bool:

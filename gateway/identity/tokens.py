@@ -38,14 +38,15 @@ class IssuedToken(NamedTuple):
 
 
 class Tokens:
-    """Issues and verifies. `clock` gives seconds since the epoch.
+    """Issues and verifies, with the same `keys` for good: what they are changes in there. `clock` gives seconds since
+    the epoch.
 
     `verified` is what is remembered of good tokens, by their bytes: from when and until when they are good, leeway
     included, and what they say. `Credentials` looks there first; that saves a call on every request.
     """
 
     def __init__(self, keys: KeyRing, settings: TokensSettings, *, clock: Callable[[], float] = time.time) -> None:
-        self._keys = keys
+        self.keys = keys
         self._settings = settings
         self.clock = clock
         self.verified: Generations[bytes, Verified] = Generations(
@@ -57,6 +58,13 @@ class Tokens:
         """How often a token was known, and how often it had to be verified."""
         yield Sample("gateway_cache_lookups_total", ("token", "hit"), self._hits)
         yield Sample("gateway_cache_lookups_total", ("token", "miss"), self._misses)
+
+    def renew(self, keys: KeyRing | None, settings: TokensSettings) -> None:
+        """Take over other settings, and other keys where they have changed. A token whose key has gone is refused from
+        now on, remembered or not."""
+        self._settings = settings
+        if keys is not None and self.keys.renew(keys):
+            self.verified.clear()
 
     def issue(self, *, user_id: str, session_id: str, roles: Collection[str]) -> IssuedToken:
         """A new access token. `roles` go into it only where `tokens.include_roles` asks for it, for others to read."""
@@ -74,7 +82,7 @@ class Tokens:
         }
         if self._settings.include_roles:
             claims["roles"] = sorted(roles)
-        key = self._keys.signer
+        key = self.keys.signer
         signed = encode_jws({"alg": key.algorithm, "kid": key.kid, "typ": _TYPE}, claims)
         return IssuedToken(with_signature(signed, key.sign(signed)), expires_in, float(now + expires_in))
 
@@ -92,30 +100,37 @@ class Tokens:
             return claims
         if now < good_from:
             raise invalid("nbf or iat lies in the future")
-        raise Refusal("token_expired", f"expired at {claims.expires_at:.0f}", presented=True)
+        raise _expired(claims)
 
-    def is_over(self, claims: Claims) -> bool:
-        """Whether a token that was good is not any more, for what lasts longer than a request."""
-        return self.clock() >= claims.expires_at + self._settings.leeway
+    def ended(self, claims: Claims) -> Refusal | None:
+        """Why what was good is not any more, for what lasts longer than a request: it has expired, or its key has
+        gone. None: it is good still."""
+        if self.clock() >= claims.expires_at + self._settings.leeway:
+            return _expired(claims)
+        if claims.signed_by is not None and not self.keys.holds(claims.signed_by):
+            return invalid("the key that signed it has gone")
+        return None
 
     def _verify_anew(self, credential: bytes) -> Verified:
         jws = parse_jws(credential)
-        key = self._keys.get(_key_id(jws.header))
+        key = self.keys.get(_key_id(jws.header))
         if key is None or jws.header.get("alg") != key.algorithm:
             raise invalid("kid: no key of ours" if key is None else "alg: not the key's")
         if not key.verifies(jws.signed, jws.signature):
             raise invalid("the signature is not the key's")
-        claims = local_claims(
-            json_object(jws.payload, "claims"),
-            issuer=self._settings.issuer,
-            audience=self._settings.audience,
-        )
+        said = json_object(jws.payload, "claims")
+        claims = local_claims(said, issuer=self._settings.issuer, audience=self._settings.audience)
+        claims = claims._replace(signed_by=key)
         leeway = self._settings.leeway
         verified = (claims.not_before - leeway, claims.expires_at + leeway, claims)
         now = self.clock()
         if now < verified[1]:
             self.verified.put(credential, verified, now)
         return verified
+
+
+def _expired(claims: Claims) -> Refusal:
+    return Refusal("token_expired", f"expired at {claims.expires_at:.0f}", presented=True)
 
 
 def _key_id(header: Mapping[str, Any]) -> str:

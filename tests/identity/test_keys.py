@@ -235,3 +235,46 @@ def test_the_thumbprint_is_that_of_the_required_members_in_order(algorithm: str,
 def test_a_key_never_shows_what_it_holds(algorithm: str) -> None:
     shown = repr(SigningKey(GOOD[algorithm], algorithm, "k1"))
     assert shown == f"SigningKey('k1', {algorithm})"
+
+
+# ---- a ring whose keys change
+
+
+def ring(**keys: Any) -> KeyRing:
+    """A ring of ES256 and HS256 keys, by their ids."""
+    return KeyRing([SigningKey(key, "HS256" if isinstance(key, bytes) else "ES256", kid) for kid, key in keys.items()])
+
+
+ANOTHER = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.mark.parametrize(
+    ("after", "has_lost"),
+    [
+        (ring(k1=P256, k0=SECRET), False),
+        (ring(k0=SECRET, k1=P256), False),
+        (ring(k2=ANOTHER, k1=P256, k0=SECRET), False),
+        (ring(k1=P256), True),
+        (ring(k1=ANOTHER, k0=SECRET), True),
+        (ring(k1=P256, k0=SECRET[::-1]), True),
+        (ring(k1=SECRET, k0=SECRET), True),
+        (ring(k2=ANOTHER), True),
+    ],
+)
+def test_a_renewed_ring_says_whether_a_key_has_gone(after: KeyRing, has_lost: bool) -> None:
+    before = ring(k1=P256, k0=SECRET)
+    held = [key for kid in before.ids if (key := before.get(kid)) is not None]
+    assert before.renew(after) is has_lost
+    assert before.ids == after.ids
+    assert before.jwks() == after.jwks()
+    signature = before.signer.sign(b"message")
+    assert (before.signer.kid, after.signer.verifies(b"message", signature)) == (after.signer.kid, True)
+    assert all(before.holds(key) for key in held) is not has_lost
+
+
+def test_a_key_that_stays_is_the_same_key_and_one_of_the_same_name_is_not() -> None:
+    keys = ring(k1=P256, k2=ANOTHER)
+    first, second = keys.get("k1"), keys.get("k2")
+    assert first is not None and second is not None
+    keys.renew(ring(k2=P256, k1=P256))
+    assert keys.holds(first) and not keys.holds(second)

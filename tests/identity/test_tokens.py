@@ -98,7 +98,8 @@ def test_an_issued_token_says_what_it_should_and_is_accepted() -> None:
     assert header_of(issued.token) == {"alg": "ES256", "kid": "k1", "typ": "at+jwt"}
     assert said == claims(jti=said["jti"])
     assert (issued.expires_in, issued.expires_at) == (900, NOW + 900)
-    assert tokens.verify(issued.token.encode()) == Claims("u1", "s1", NOW + 900, NOW, said["jti"], "gateway")
+    verified = tokens.verify(issued.token.encode())
+    assert verified == Claims("u1", "s1", NOW + 900, NOW, said["jti"], "gateway", signed_by=tokens.keys.signer)
 
 
 def test_every_token_has_an_id_of_its_own() -> None:
@@ -370,9 +371,50 @@ def test_what_lasts_longer_than_a_request_is_over_when_its_token_is() -> None:
     clock = Clock()
     tokens = make(clock, leeway=5.0)
     known = tokens.verify(tokens.issue(user_id="u1", session_id="s1", roles=()).token.encode())
-    for at, is_over in [(NOW, False), (NOW + 904.9, False), (NOW + 905, True)]:
+    for at, code in [(NOW, None), (NOW + 904.9, None), (NOW + 905, "token_expired")]:
         clock.now = at
-        assert tokens.is_over(known) is is_over
+        ended = tokens.ended(known)
+        assert (ended and ended.code) == code
+
+
+# ---- keys that change
+
+
+def a_ring(*keys: tuple[str, Any]) -> KeyRing:
+    return KeyRing([SigningKey(key, "ES256", kid) for kid, key in keys])
+
+
+def test_a_token_is_good_for_as_long_as_its_key_is_there() -> None:
+    """Remembered or not; and what it signed is over for what lasts longer than a request."""
+    tokens = Tokens(a_ring(("k1", CURVE), ("k2", STRANGER)), TokensSettings(), clock=Clock())
+    issued = tokens.issue(user_id="u1", session_id="s1", roles=()).token.encode()
+    known = tokens.verify(issued)
+    tokens.renew(a_ring(("k2", STRANGER), ("k1", CURVE)), TokensSettings())
+    assert tokens.verify(issued) is known, "no key has gone: nothing is verified again"
+    assert tokens.ended(known) is None
+    assert header_of(tokens.issue(user_id="u1", session_id="s1", roles=()).token)["kid"] == "k2"
+    tokens.renew(a_ring(("k2", STRANGER)), TokensSettings())
+    assert refused(tokens, issued) == "token_invalid"
+    ended = tokens.ended(known)
+    assert ended is not None and (ended.code, ended.status) == ("token_invalid", 401)
+
+
+def test_a_key_of_the_same_name_does_not_stand_for_another() -> None:
+    tokens = Tokens(a_ring(("k1", CURVE)), TokensSettings(), clock=Clock())
+    issued = tokens.issue(user_id="u1", session_id="s1", roles=()).token.encode()
+    known = tokens.verify(issued)
+    tokens.renew(a_ring(("k1", STRANGER)), TokensSettings())
+    assert refused(tokens, issued) == "token_invalid"
+    assert tokens.ended(known) is not None
+
+
+def test_settings_are_renewed_without_touching_what_is_remembered() -> None:
+    tokens = make()
+    issued = tokens.issue(user_id="u1", session_id="s1", roles=()).token.encode()
+    known = tokens.verify(issued)
+    tokens.renew(None, TokensSettings(include_roles=True))
+    assert tokens.verify(issued) is known
+    assert claims_of(tokens.issue(user_id="u1", session_id="s1", roles=["b", "a"]).token)["roles"] == ["a", "b"]
 
 
 # ---- the spelling
