@@ -79,8 +79,13 @@ def generate(algorithm: str, kid: str, out: Path | None, if_absent: bool) -> Non
         return
     _write_new(path, pem)
     say(f"Wrote the {algorithm} key {kid} to {path}, readable by you alone.", err=True)
-    say("The first key signs and all verify: put a new one first, and keep the old one until", err=True)
-    say("the last token it signed has expired (tokens.access_ttl).", err=True)
+    say(
+        "The first key signs and all verify. To rotate without refusing anybody, reload every replica (SIGHUP)",
+        err=True,
+    )
+    say(
+        "after each step: add the new key second; put it first; take the old one out after tokens.access_ttl.", err=True
+    )
     say(_to_paste(kid, algorithm, path))
 
 
