@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
+from gateway.accounts import described as accounts_described
 from gateway.accounts.administration import Administration
 from gateway.accounts.administration_endpoints import administration_endpoints
 from gateway.accounts.endpoints import account_endpoints
@@ -35,6 +36,8 @@ from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
 from gateway.identity.tokens import Tokens
 from gateway.limits.limits import Limits
+from gateway.openapi.endpoints import openapi_endpoints
+from gateway.operations import described as operations_described
 from gateway.operations.board import Place
 from gateway.operations.endpoints import Readiness, operation_endpoints
 from gateway.operations.events import EventHandler, Failures
@@ -54,6 +57,10 @@ from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+# What the own endpoints say of themselves.
+OPERATIONS: Final = {**accounts_described.OPERATIONS, **operations_described.OPERATIONS}
+SCHEMAS: Final = {**accounts_described.SCHEMAS, **operations_described.SCHEMAS}
 
 
 def create_app_from_environment() -> Starlette:
@@ -133,6 +140,7 @@ async def running(
             **session_endpoints(OwnSessions(stores.sessions, stores.feed)),
             **administration_endpoints(administration),
             **operation_endpoints(state=runtime.readiness, metrics=metrics, settings=settings),
+            **openapi_endpoints(settings, policy.own, OPERATIONS, SCHEMAS),
             "tokens.jwks": _jwks(keys),
         }
         _serve_own(app, configuration, handlers)

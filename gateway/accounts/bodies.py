@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from gateway.accounts.declaring import Body, Schema, body, read_by, reader
+from gateway.accounts.declaring import Body, body, read_by, reader
 from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.passwords import MAX_BYTES, Password, chosen_password, presented_password
 from gateway.accounts.roles import accepted_roles
+from gateway.described import Schema
 from gateway.identity.refresh import RefreshToken
 from gateway.settings.model import Settings
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, TypeVar, dataclass_transform
 
+from gateway.described import Schema, Shape
 from gateway.errors import FieldError, Refusal
 from gateway.settings.model import Settings
 
@@ -13,15 +14,14 @@ R = TypeVar("R", bound="Read")
 
 # What a value says, or ValueError with a sentence that follows the field's name.
 Read = Callable[[object, Settings], Any]
-Schema = dict[str, Any]
 
 _MAX_REPORTED: Final = 20  # problems in one answer: a body may hold thousands of unknown fields
 _MAX_NAME: Final = 64  # characters of an unknown field's name
 _READS: Final = "gateway.accounts.reads"
-_SCHEMAS: Final[dict[Read, Callable[[Settings], Schema]]] = {}
+_SCHEMAS: Final[dict[Read, Shape]] = {}
 
 
-def reader(schema: Schema | Callable[[Settings], Schema]) -> Callable[[R], R]:
+def reader(schema: Schema | Shape) -> Callable[[R], R]:
     """Marks a function that reads values, with the JSON Schema of what it accepts, as far as that can be said."""
 
     def mark(read: R) -> R:
@@ -71,7 +71,7 @@ def accept(model: type[M], values: Mapping[str, Any], settings: Settings) -> M:
     return model(**found)
 
 
-def schema_of(model: type[Body]) -> Callable[[Settings], Schema]:
+def schema_of(model: type[Body]) -> Shape:
     """The JSON Schema of a model, once the settings are known."""
 
     def described(settings: Settings) -> Schema:

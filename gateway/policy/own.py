@@ -55,8 +55,8 @@ _ROOT: Final = (
     _Endpoint("operations.metrics", "GET", "/_gateway/metrics", "anyone", True),
     # Forward-auth: the method is that of the request that is asked about, so any may come.
     _Endpoint(VERIFY, None, "/_gateway/verify", "anyone", True),
-    _Endpoint("operations.openapi", "GET", "/_gateway/openapi.json", "anyone"),
-    _Endpoint("operations.docs", "GET", "/_gateway/docs", "anyone"),
+    _Endpoint("operations.openapi", "GET", "/_gateway/openapi.json", "anyone", True),
+    _Endpoint("operations.docs", "GET", "/_gateway/docs", "anyone", True),
 )
 
 

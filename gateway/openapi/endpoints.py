@@ -1,0 +1,44 @@
+"""The endpoints that serve the description. It is made when somebody asks for it first, and kept."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from gateway.described import Operations, Schema
+from gateway.openapi.document import document
+from gateway.policy.route import Route
+from gateway.settings.model import Settings
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def openapi_endpoints(
+    settings: Settings, routes: tuple[Route, ...], operations: Operations, schemas: Mapping[str, Schema]
+) -> dict[str, Endpoint]:
+    """The handlers by the names of their endpoints. `routes` are the gateway's own."""
+
+    @cache
+    def described() -> Schema:
+        return document(settings, routes, operations, schemas)
+
+    @cache
+    def as_json() -> bytes:
+        return json.dumps(described(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def openapi(_: Request) -> Response:
+        return Response(as_json(), media_type="application/json")
+
+    @cache
+    def as_page() -> tuple[str, Mapping[str, str]]:
+        from gateway.openapi.page import HEADERS, page  # a megabyte of entities that most processes never need
+
+        return page(described()), HEADERS
+
+    async def docs(_: Request) -> Response:
+        text, headers = as_page()
+        return HTMLResponse(text, headers=dict(headers))
+
+    return {"operations.openapi": openapi, "operations.docs": docs}

@@ -1,0 +1,69 @@
+"""The operations about the gateway itself, as OpenAPI describes them: a row for each endpoint."""
+
+from typing import Final
+
+from gateway.described import Answer, Operation, Operations, Schema, exactly, ref
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Health": exactly({"status": {"const": "ok"}}),
+    "Readiness": exactly(
+        {
+            "status": {"enum": ["starting", "ready", "degraded", "draining"]},
+            "degraded": {
+                "type": "array",
+                "items": {"enum": ["database", "redis"]},
+                "description": "The stores that are out just now.",
+            },
+        }
+    ),
+    "KeySet": exactly({"keys": {"type": "array", "items": {"type": "object", "required": ["kty", "kid"]}}}),
+}
+
+OPERATIONS: Final[Operations] = {
+    "tokens.jwks": Operation(
+        summary="Read the public keys that sign tokens",
+        answers={200: Answer("A JSON Web Key Set (RFC 7517).", ref("KeySet"))},
+    ),
+    "operations.health": Operation(
+        summary="Ask whether the process lives", answers={200: Answer("It does.", ref("Health"))}
+    ),
+    "operations.ready": Operation(
+        summary="Ask whether it may get requests",
+        text="With `?strict` a store that is out makes it 503 as well.",
+        answers={200: Answer("It may.", ref("Readiness")), 503: Answer("It may not.", ref("Readiness"))},
+        query=lambda _: {"properties": {"strict": {"type": "string"}}, "required": []},
+    ),
+    "operations.metrics": Operation(
+        summary="Read the metrics",
+        text="For callers from `observability.operations_allow`.",
+        answers={200: Answer("In the text format of Prometheus.", {"type": "string"}, "text/plain")},
+        refusals=("forbidden", "no_route"),
+    ),
+    "operations.verify": Operation(
+        summary="Decide on a request without proxying it",
+        text="For `auth_request`, `forwardAuth` and `ext_authz` of another proxy, by any method. It is told of the "
+        "request by `X-Forwarded-*` or `X-Original-*` from `server.trusted_proxies`; the answer carries the identity "
+        "headers, or is the refusal that the request would get.",
+        answers={200: Answer("Allowed.")},
+        refusals=(
+            "token_missing",
+            "token_invalid",
+            "token_expired",
+            "token_revoked",
+            "user_inactive",
+            "forbidden",
+            "no_route",
+            "method_not_allowed",
+            "rate_limited",
+            "storage_unavailable",
+        ),
+    ),
+    "operations.openapi": Operation(
+        summary="Read this description",
+        answers={200: Answer("An OpenAPI 3.1 document.", {"type": "object", "required": ["openapi", "paths"]})},
+    ),
+    "operations.docs": Operation(
+        summary="Read this description as a page",
+        answers={200: Answer("HTML.", {"type": "string"}, "text/html")},
+    ),
+}
