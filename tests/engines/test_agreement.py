@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engines.witness import ENGINES, Telling, tellings
+from tests.proxy.conformance.responses import BROKEN, INVALID, Broken, Invalid, named
 from tests.proxy.test_connections import POISONED
-from tests.proxy.test_upstream_faults import BROKEN, NOT_HTTP
 from tests.support.processes import Engine
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import raw
@@ -156,14 +156,14 @@ def agree(upstream: RecordingUpstream, method: str, sent: bytes, then: str = "fi
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("sent", NOT_HTTP.values(), ids=NOT_HTTP)
-def test_they_refuse_the_same(upstream: RecordingUpstream, method: str, sent: bytes) -> None:
-    assert agree(upstream, method, sent).end == "upstream_invalid"
+@pytest.mark.parametrize("case", INVALID, ids=named)
+def test_they_refuse_the_same(upstream: RecordingUpstream, method: str, case: Invalid) -> None:
+    assert agree(upstream, method, case.sent).end == "upstream_invalid"
 
 
-@pytest.mark.parametrize(("sent", "then"), BROKEN.values(), ids=BROKEN)
-def test_they_break_off_at_the_same(upstream: RecordingUpstream, sent: bytes, then: str) -> None:
-    assert agree(upstream, "GET", sent, then).end in ("abort", "upstream_unreachable")
+@pytest.mark.parametrize("case", BROKEN, ids=named)
+def test_they_break_off_at_the_same(upstream: RecordingUpstream, case: Broken) -> None:
+    assert agree(upstream, "GET", case.sent, case.then).end in ("abort", "upstream_unreachable")
 
 
 @pytest.mark.parametrize(("method", "sent"), POISONED.values(), ids=POISONED)

@@ -12,7 +12,6 @@ from tests.support.recording import RecordingUpstream
 from tests.support.scripts import Pouring, Swallowing
 from tests.support.wording import request
 
-SIZE = 200 * MiB
 BLOCK = bytes(range(256)) * 256
 # What the sockets on loopback may hold in the kernel, which is up to 32 MiB each, and a little in the process.
 IN_BETWEEN = 120 * MiB
@@ -31,9 +30,14 @@ class Tally:
         self.sum = zlib.adler32(piece, self.sum)
 
 
-def expected() -> int:
+def size_for(gateway: Gateway) -> int:
+    """A gigabyte by the way that operators use; the others take five times as long for it."""
+    return (1024 if (gateway.face, gateway.engine) == ("serve", "native") else 200) * MiB
+
+
+def expected(size: int) -> int:
     total = 0
-    for _ in range(SIZE // len(BLOCK)):
+    for _ in range(size // len(BLOCK)):
         total = zlib.adler32(BLOCK, total)
     return total
 
@@ -51,10 +55,11 @@ def standing_still(look, *, still: float = 0.25, timeout: float = 10.0) -> int: 
 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
-def test_a_200_MiB_download_to_a_slow_reader_stays_flat(
+def test_a_large_download_to_a_slow_reader_stays_flat(
     gateway: Gateway, upstream: RecordingUpstream, chunks: bool
 ) -> None:
-    pouring = Pouring(SIZE, BLOCK, chunked=chunks)
+    size = size_for(gateway)
+    pouring = Pouring(size, BLOCK, chunked=chunks)
     upstream.on("/public/large", pouring)
     before = gateway.memory()
     with gateway.caller(timeout=30) as caller:
@@ -64,19 +69,19 @@ def test_a_200_MiB_download_to_a_slow_reader_stays_flat(
         assert gateway.memory() - before < GROWTH
         tally = Tally()
         peak = _while_watching(gateway, lambda: caller.receive_body(head, tally))
-        assert (tally.size, tally.sum) == (SIZE, expected())
+        assert (tally.size, tally.sum) == (size, expected(size))
     assert peak - before < GROWTH
 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
-def test_a_200_MiB_upload_to_a_slow_upstream_stays_flat(
+def test_a_large_upload_to_a_slow_upstream_stays_flat(
     gateway: Gateway, upstream: RecordingUpstream, chunks: bool
 ) -> None:
-    swallowing = Swallowing()
+    size, swallowing = size_for(gateway), Swallowing()
     upstream.on("/uploads/large", swallowing)
     before = gateway.memory()
     with gateway.caller(timeout=30) as caller:
-        sender = Sender(caller, chunks)
+        sender = Sender(caller, size, chunks)
         sender.start()
         sent = standing_still(lambda: sender.sent)
         assert sent < IN_BETWEEN, "the caller was read though nobody took the body"
@@ -84,25 +89,26 @@ def test_a_200_MiB_upload_to_a_slow_upstream_stays_flat(
         swallowing.open()
         peak = _while_watching(gateway, lambda: caller.receive("POST"))
         sender.join(30)
-    assert swallowing.taken == SIZE
-    assert swallowing.sum == expected()
+    assert swallowing.taken == size
+    assert swallowing.sum == expected(size)
     assert peak - before < GROWTH
 
 
 class Sender(threading.Thread):
-    """Sends a 200 MiB body as fast as it is taken."""
+    """Sends a body as fast as it is taken."""
 
-    def __init__(self, caller: Caller, chunks: bool) -> None:
+    def __init__(self, caller: Caller, size: int, chunks: bool) -> None:
         super().__init__(daemon=True)
         self.caller = caller
+        self.size = size
         self.chunks = chunks
         self.sent = 0
 
     def run(self) -> None:
-        framing = "Transfer-Encoding: chunked" if self.chunks else f"Content-Length: {SIZE}"
+        framing = "Transfer-Encoding: chunked" if self.chunks else f"Content-Length: {self.size}"
         self.caller.send(request("/uploads/large", method="POST", fields=[framing]))
         piece = b"%x\r\n%s\r\n" % (len(BLOCK), BLOCK) if self.chunks else BLOCK
-        for _ in range(SIZE // len(BLOCK)):
+        for _ in range(self.size // len(BLOCK)):
             self.caller.send(piece)
             self.sent += len(BLOCK)
         if self.chunks:
@@ -141,7 +147,7 @@ def test_a_slow_reader_is_not_an_idle_upstream(gateway: Gateway, upstream: Recor
 
 
 def test_one_slow_reader_does_not_stop_the_others(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    pouring = Pouring(SIZE, BLOCK)
+    pouring = Pouring(200 * MiB, BLOCK)
     upstream.on("/public/large", pouring)
     with gateway.caller() as slow:
         slow.send(request("/public/large"))

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tests.proxy.conformance.responses import BROKEN, INVALID, Broken, Invalid, named
 from tests.support.faces import stock
 from tests.support.processes import Gateway
 from tests.support.raw import Answer, BadAnswer, NoAnswer
@@ -16,7 +17,7 @@ from tests.support.wording import chunked, request
 pytestmark = pytest.mark.every_way
 
 UNREACHABLE = (502, "upstream_unreachable")
-INVALID = (502, "upstream_invalid")
+UPSTREAM_INVALID = (502, "upstream_invalid")
 TIMEOUT = (504, "upstream_timeout")
 
 
@@ -73,61 +74,11 @@ def test_an_upstream_that_cannot_prove_its_name_gets_nothing(
 # ---- what is no response
 
 
-NOT_HTTP = {
-    "garbage": b"garbage\r\n\r\n",
-    "binary": bytes(range(256)) * 4,
-    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
-    "an ICY line": b"ICY 200 OK\r\n\r\n",
-    "HTTP/2.0": b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    "HTTP/0.9": b"HTTP/0.9 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    "HTTP/1.10": b"HTTP/1.10 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    "http in lower case": b"http/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    "status 99": b"HTTP/1.1 099 What\r\nContent-Length: 2\r\n\r\nok",
-    "status 0": b"HTTP/1.1 000 What\r\nContent-Length: 2\r\n\r\nok",
-    "status 600": b"HTTP/1.1 600 What\r\nContent-Length: 2\r\n\r\nok",
-    "status 999": b"HTTP/1.1 999 What\r\nContent-Length: 2\r\n\r\nok",
-    "a status of two digits": b"HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok",
-    "a status of four digits": b"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok",
-    "a status in words": b"HTTP/1.1 OK\r\nContent-Length: 2\r\n\r\nok",
-    "an unasked 101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n",
-    "a length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunks and a length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 5\r\n\r\nok",
-    "a list of lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 5\r\n\r\nok",
-    "a signed length": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
-    "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
-    "a length in words": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok",
-    "a hexadecimal length": b"HTTP/1.1 200 OK\r\nContent-Length: 0x2\r\n\r\nok",
-    "an endless length": b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nok",
-    "gzip, chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-    "chunked, gzip": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-    "chunked, chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-    "chunked twice": b"HTTP/1.1 200 OK\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n2\r\nok\r\n0\r\n\r\n",
-    "quoted chunked": b'HTTP/1.1 200 OK\r\nTransfer-Encoding: "chunked"\r\n\r\n2\r\nok\r\n0\r\n\r\n',
-    "chunks in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-    "an unknown coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: what\r\n\r\nok",
-    "a space before the colon": b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
-    "a name with a space": b"HTTP/1.1 200 OK\r\nX A: 1\r\nContent-Length: 2\r\n\r\nok",
-    "a name with a control": b"HTTP/1.1 200 OK\r\nX\x01A: 1\r\nContent-Length: 2\r\n\r\nok",
-    "an empty name": b"HTTP/1.1 200 OK\r\n: 1\r\nContent-Length: 2\r\n\r\nok",
-    "a line without a colon": b"HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nok",
-    "an obsolete fold": b"HTTP/1.1 200 OK\r\nX-A: 1\r\n 2\r\nContent-Length: 2\r\n\r\nok",
-    "a NUL": b"HTTP/1.1 200 OK\r\nX-A: 1\x002\r\nContent-Length: 2\r\n\r\nok",
-    "a bare CR": b"HTTP/1.1 200 OK\r\nX-A: 1\rX-B: 2\r\nContent-Length: 2\r\n\r\nok",
-    "a bare LF": b"HTTP/1.1 200 OK\r\nX-A: 1\nX-B: 2\r\nContent-Length: 2\r\n\r\nok",
-    "bare LFs only": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
-    "a control in a value": b"HTTP/1.1 200 OK\r\nX-A: 1\x012\r\nContent-Length: 2\r\n\r\nok",
-    "a control in the reason": b"HTTP/1.1 200 O\x01K\r\nContent-Length: 2\r\n\r\nok",
-    "an interim response with a body": b"HTTP/1.1 103 Hints\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\nok",
-    "an interim response in chunks": b"HTTP/1.1 103 Hints\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("sent", NOT_HTTP.values(), ids=NOT_HTTP)
-def test_what_is_no_response_is_a_clear_refusal(gateway: Gateway, upstream: RecordingUpstream, sent: bytes) -> None:
+@pytest.mark.parametrize("case", INVALID, ids=named)
+def test_what_is_no_response_is_a_clear_refusal(gateway: Gateway, upstream: RecordingUpstream, case: Invalid) -> None:
     """And its connection is never used again."""
-    upstream.on("/public/x", raw(sent))
-    assert gateway.get("/public/x").refused() == INVALID
+    upstream.on("/public/x", raw(case.sent))
+    assert gateway.get("/public/x").refused() == UPSTREAM_INVALID
     link = upstream.only.link
     eventually(lambda: link.ended)
     assert link.requests == upstream.requests[0].link.requests
@@ -143,18 +94,18 @@ def test_a_head_that_never_ends_is_a_refusal(
 ) -> None:
     upstream.on("/public/x", raw(sent, then=then))  # type: ignore[arg-type]
     refused = gateway.ask(request("/public/x", method="POST", body=b"x")).refused()
-    assert refused == UNREACHABLE if not sent else refused in (UNREACHABLE, INVALID)
+    assert refused == UNREACHABLE if not sent else refused in (UNREACHABLE, UPSTREAM_INVALID)
     assert len(upstream.requests) == 1
 
 
 def test_a_head_over_the_limit_is_a_refusal(gateway: Gateway, upstream: RecordingUpstream) -> None:
     for fields in (["X-Large: " + "x" * 5000], [f"X-{n}: {n}" for n in range(600)]):
         upstream.on("/short-heads/x", answer(200, fields, b"ok"))
-        assert gateway.get("/short-heads/x").refused() == INVALID
+        assert gateway.get("/short-heads/x").refused() == UPSTREAM_INVALID
     upstream.on("/short-heads/x", answer(200, ["X-Large: " + "x" * 3000], b"ok"))
     assert gateway.get("/short-heads/x").body == b"ok"
     upstream.on("/public/x", answer(200, ["X-Large: " + "x" * 70_000], b"ok"))
-    assert gateway.get("/public/x").refused() == INVALID
+    assert gateway.get("/public/x").refused() == UPSTREAM_INVALID
     upstream.on("/public/x", answer(200, ["X-Large: " + "x" * 60_000], b"ok"))
     assert gateway.get("/public/x").body == b"ok"
 
@@ -170,7 +121,7 @@ def test_a_head_without_end_is_cut_off(gateway: Gateway, upstream: RecordingUpst
             sent += 65536
 
     upstream.on("/public/x", endless)
-    assert gateway.get("/public/x").refused() == INVALID
+    assert gateway.get("/public/x").refused() == UPSTREAM_INVALID
     eventually(lambda: upstream.only.link.ended)
     assert sent < 16 * 1024 * 1024
 
@@ -220,27 +171,11 @@ def cut_off(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> tuple
         return got, got.ending or caller.ended()[0]
 
 
-LENGTH = response(200, ["Content-Length: 100"], None)
-CHUNKS = response(200, ["Transfer-Encoding: chunked"], None)
-BROKEN = {
-    "a length, FIN": (LENGTH + b"half", "fin"),
-    "a length, reset": (LENGTH + b"half", "reset"),
-    "a length, nothing": (LENGTH, "fin"),
-    "chunks, FIN": (CHUNKS + b"4\r\nhalf\r\n", "fin"),
-    "chunks, FIN amid one": (CHUNKS + b"64\r\nhalf", "fin"),
-    "chunks, reset": (CHUNKS + b"4\r\nhalf\r\n", "reset"),
-    "chunks, FIN before the last line": (CHUNKS + b"4\r\nhalf\r\n0\r\n", "fin"),
-    "a bad chunk size": (CHUNKS + b"4\r\nhalf\r\nzz\r\n", "keep"),
-    "a chunk too long": (CHUNKS + b"4\r\nhalf and more\r\n0\r\n\r\n", "keep"),
-    "until the end, reset": (response(200, [], None) + b"half", "reset"),
-}
-
-
-@pytest.mark.parametrize(("sent", "then"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("case", BROKEN, ids=named)
 def test_a_broken_response_is_never_a_truncated_success(
-    gateway: Gateway, upstream: RecordingUpstream, sent: bytes, then: str
+    gateway: Gateway, upstream: RecordingUpstream, case: Broken
 ) -> None:
-    upstream.on("/public/x", raw(sent, then=then))  # type: ignore[arg-type]
+    upstream.on("/public/x", raw(case.sent, then=case.then))
     with within(3.0):
         got, _ = cut_off(gateway, upstream, request("/public/x"))
     if got is not None:
@@ -249,14 +184,14 @@ def test_a_broken_response_is_never_a_truncated_success(
     assert gateway.get("/public/y").body == b"upstream"
 
 
-@pytest.mark.parametrize(("sent", "then"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("case", BROKEN, ids=named)
 def test_where_the_caller_could_not_tell_otherwise_it_is_a_reset(
-    gateway: Gateway, upstream: RecordingUpstream, sent: bytes, then: str
+    gateway: Gateway, upstream: RecordingUpstream, case: Broken
 ) -> None:
     """HTTP/1.0: without a length a FIN is a good end."""
     if stock(gateway.face, "aborting"):
         pytest.skip("a stock ASGI server ends by FIN whatever happened")
-    upstream.on("/public/x", raw(sent, then=then))  # type: ignore[arg-type]
+    upstream.on("/public/x", raw(case.sent, then=case.then))
     got, ending = cut_off(gateway, upstream, request("/public/x", version="1.0"))
     assert ending == "reset" or (got is not None and (got.status == 502 or (got.framing == "length" and not got.whole)))
 
