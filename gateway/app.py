@@ -30,15 +30,16 @@ from gateway.accounts.session_endpoints import session_endpoints
 from gateway.admission import Admission
 from gateway.asgi.middleware import GateMiddleware
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.gate import Gate
 from gateway.identity.credentials import Credentials
 from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
 from gateway.identity.tokens import Tokens
 from gateway.limits.limits import Limits
+from gateway.logged_gate import gate_maker
 from gateway.openapi.endpoints import openapi_endpoints
 from gateway.operations import described as operations_described
 from gateway.operations.board import Place
+from gateway.operations.decision_log import DecisionLog
 from gateway.operations.endpoints import Readiness, operation_endpoints
 from gateway.operations.events import EventHandler, Failures
 from gateway.operations.metrics import Metrics
@@ -104,18 +105,20 @@ async def running(
         stores = await open_stores(settings, stack)
         observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
         stack.callback(observer.close)
+        make_gate = gate_maker(_decision_log(settings, observer))
         rules = FieldRules(_own_header_names(settings))
         tls = TlsContexts(settings.upstreams)
         proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop, tls=tls)
         runtime = Runtime(
             server=settings.server,
-            gate=Gate(
+            gate=make_gate(
                 policy=policy,
                 credentials=credentials,
                 directory=stores.directory,
                 limits=Limits(policy.routes, shared=stores.buckets),
                 relaxed=settings.server.paths == "relaxed",
             ),
+            make_gate=make_gate,
             verifier=Verifier(_own_header_names(settings)),
             proxy=proxy,
             own=app,
@@ -180,6 +183,11 @@ def _accounts(
     }
     lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
     return Accounts(**shared, tokens=tokens, lockout=lockout), Administration(**shared, trail=stores.trail)
+
+
+def _decision_log(settings: Settings, observer: Observer) -> DecisionLog | None:
+    wanted = settings.observability.decision_log
+    return None if wanted is None else DecisionLog(wanted, observer.say)
 
 
 def _own_header_names(settings: Settings) -> tuple[str, ...]:

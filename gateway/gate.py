@@ -157,7 +157,7 @@ class Gate:
             if credential is None and request.websocket:
                 credential = _credential_in_protocols(fields)
             if credential is None:
-                raise Refusal("token_missing")
+                raise Refusal("token_missing", "the route asks for a signed-in user")
             claims = self._credentials.known(credential)
         except Refusal:
             if optional:

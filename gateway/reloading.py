@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
-from gateway.gate import Gate
 from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Directory
 from gateway.identity.key_loading import key_ring
@@ -106,7 +105,7 @@ class Reloader:
         )
         runtime.observer.declare(route.name for route in policy.routes)
         runtime.proxy = after
-        runtime.gate = runtime.watch.gate = Gate(
+        runtime.gate = runtime.watch.gate = runtime.make_gate(
             policy=policy,
             credentials=self._credentials,
             directory=self._directory,

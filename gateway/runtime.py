@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive
 from gateway.admission import Peer, RequestHead
 from gateway.counting import Sample
 from gateway.gate import Gate
+from gateway.logged_gate import GateMaker
 from gateway.operations.endpoints import Readiness
 from gateway.operations.observer import Observer
 from gateway.proxy.proxy import Proxy
@@ -40,6 +41,7 @@ class Runtime:
 
     server: ServerSettings
     gate: Gate
+    make_gate: GateMaker
     verifier: Verifier
     proxy: Proxy
     own: ASGIApp

@@ -126,7 +126,7 @@ class Observer:
         self._mentioned = 0
         self._repeats = Repeats()
         self._writer: LogWriter | None = None
-        if write is None and self._format != "off":
+        if write is None and (self._format != "off" or settings.decision_log is not None):
             self._writer = LogWriter(_standard_output())
         self._write = write if write is not None else self._writer.write if self._writer is not None else _discard
         self._coloured = coloured if coloured is not None else write is None and _has_colours()
@@ -234,6 +234,12 @@ class Observer:
     def declare(self, routes: Iterable[str]) -> None:
         """Make the names of newly loaded routes known; others are counted together as `other`."""
         self._counters.declare(routes)
+
+    def say(self, members: str) -> None:
+        """Write a JSON line of another log among those of the access log: its members, without the time."""
+        self._lines.append(f'{{"time":"{self._time}",{members}}}\n')
+        if len(self._lines) >= BLOCK:
+            self._flush()
 
     def failed(self, request_id: bytes, reason: str) -> None:
         """Say on standard error why a request came to a bad end. The same reason is said once a minute."""

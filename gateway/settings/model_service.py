@@ -5,7 +5,7 @@ from typing import Literal
 
 from gateway.settings.declare import section, setting
 from gateway.settings.grammar import database_address, listen_host, origin, redis_address
-from gateway.settings.kinds import Choice, Duration, Flag, Size, Text, Whole
+from gateway.settings.kinds import Choice, Duration, Flag, Share, Size, Text, Whole
 from gateway.settings.kinds_compound import ListOf, Section
 from gateway.settings.kinds_special import Network, NetworkKind, Prefix, RoleName, StoreAddress
 from gateway.settings.secret import Secret
@@ -158,11 +158,24 @@ class TracingSettings:
 
 
 @section
+class DecisionLogSettings:
+    """Which decisions are logged with their reason."""
+
+    refusals: bool = setting(Flag(), "Whether every refusal is.", default=True)
+    allows: float = setting(Share(), "The share of what is let through that is, chosen at random.", default=0.0)
+
+
+@section
 class ObservabilitySettings:
     """What the gateway tells about its work."""
 
     access_log: Literal["json", "text", "off"] = setting(
         Choice("json", "text", "off"), "The form of the access log.", default="json"
+    )
+    decision_log: DecisionLogSettings | None = setting(
+        Section(DecisionLogSettings).or_null(),
+        "Decisions with the reason for each, beside the access log; `{}`: refusals; null: none.",
+        default=None,
     )
     metrics: bool = setting(Flag(), "Whether `/_gateway/metrics` is served.", default=True)
     tracing: TracingSettings | None = setting(

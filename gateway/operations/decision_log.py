@@ -1,0 +1,84 @@
+"""One line for each decision that somebody has to be able to ask about later: refusals, and a share of what passed.
+
+A line is JSON on standard output, among those of the access log; only it has the key `decision`. It says what
+`gateway explain` would: the route and what it asks, who the caller is and with which roles, the code, and the reason,
+which a caller is never told. What a line holds of a caller is escaped; never a query, a token or a header.
+"""
+
+import random
+from collections.abc import Callable
+
+from gateway.admission import Admission, RequestHead
+from gateway.errors import Caller, Refusal
+from gateway.operations.access_log import NO_ROLES, json_host, json_method, json_roles, loggable_path
+from gateway.operations.escaping import quoted
+from gateway.policy.route import Route
+from gateway.settings.model import DecisionLogSettings
+
+
+class DecisionLog:
+    """Makes the lines of decisions and hands them to `say`, which is given all but the time. `draw` answers numbers
+    from 0 to 1."""
+
+    def __init__(
+        self,
+        settings: DecisionLogSettings,
+        say: Callable[[str], None],
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._refusals = settings.refusals
+        self._share = settings.allows
+        self._say = say
+        self._draw = draw
+
+    def refused(self, refusal: Refusal, request: RequestHead, route: Route | None, *, ended: bool = False) -> None:
+        """Take note of a refusal; `ended`: of what had been admitted and may not go on."""
+        if self._refusals:
+            self._say(
+                f'"decision":"{"ended" if ended else "refused"}"{_of(request, loggable_path(request.target))}'
+                f"{_outcome(refusal.route or '', refusal)}{_caller(refusal.caller)}{_asks(route)}"
+            )
+
+    def allowed(self, admission: Admission) -> None:
+        """Take note of what was let through, if it is one of those that are."""
+        if self._share and self._draw() < self._share:
+            self._say(
+                f'"decision":"allowed"{_of(admission.request, admission.target.path)}'
+                f"{_outcome(admission.route.name, None)}{_caller(admission.principal)}{_asks(admission.route)}"
+            )
+
+
+def _of(request: RequestHead, path: bytes) -> str:
+    return (
+        f',"request_id":{quoted(request.request_id.decode("latin-1"))},"client":{quoted(request.client)}'
+        f"{json_host(request.fields.canonical_host)}{json_method(request.method)}{quoted(path.decode('latin-1'))}"
+    )
+
+
+def _outcome(route: str, refusal: Refusal | None) -> str:
+    if refusal is None:
+        return f',"route":{quoted(route)},"status":null,"code":"","reason":""'
+    return (
+        f',"route":{quoted(route)},"status":{refusal.status},"code":{quoted(refusal.code)}'
+        f',"reason":{quoted(refusal.reason or refusal.detail)}'
+    )
+
+
+def _caller(caller: Caller | None) -> str:
+    if caller is None:
+        return f',"user":""{json_roles(NO_ROLES)}'
+    return f',"user":{quoted(caller.id)}{json_roles(caller.own_roles)}'
+
+
+def _asks(route: Route | None) -> str:
+    """What the route asks, in the words of the configuration."""
+    if route is None:
+        return ',"asks":null'
+    asked = route.requirement
+    roles = "".join(
+        f',"{name}":[{",".join(map(quoted, sorted(wanted)))}]'
+        for name, wanted in (("any", asked.any), ("all", asked.all))
+        if wanted is not None
+    )
+    owner = "" if asked.owner is None else f',"owner":{quoted(asked.owner)}'
+    return f',"asks":{{"auth":{quoted(route.authentication)}{roles}{owner}}}'
