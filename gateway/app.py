@@ -30,6 +30,7 @@ from gateway.accounts.session_endpoints import session_endpoints
 from gateway.admission import Admission
 from gateway.asgi.middleware import GateMiddleware
 from gateway.errors import Refusal, StorageUnavailable
+from gateway.gate import Gate
 from gateway.identity.credentials import Credentials
 from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
