@@ -21,6 +21,7 @@ from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
 
 if TYPE_CHECKING:
+    from gateway.storage.redis import RedisLink
     from gateway.storage.redis_feed import RedisFeed
 
 
@@ -52,21 +53,28 @@ async def administration(settings: Settings) -> AsyncIterator[Administration]:
 async def _feed(address: Secret, ttl: float, stack: AsyncExitStack) -> ChangeFeed:
     """What tells the replicas. It only speaks: there is nothing here that would have to hear of changes."""
     # Imported here: most commands, and every gateway of one process, need no driver.
-    from gateway.storage.redis import RedisLink
     from gateway.storage.redis_feed import RedisFeed
     from gateway.storage.redis_records import RedisRecords
 
-    # What the link says while it is out is for the log of a gateway that goes on without it.
+    link = await quiet_link(address, stack)
+    feed = RedisFeed(link, RedisRecords(link, ttl=ttl))
+    stack.callback(partial(_warn_of_untold, feed, ttl))
+    stack.push_async_callback(feed.close)
+    return feed
+
+
+async def quiet_link(address: Secret, stack: AsyncExitStack) -> "RedisLink":
+    """The link to Redis, open if that answers. What it says while it is out is for the log of a gateway that goes on
+    without it."""
+    from gateway.storage.redis import RedisLink
+
     log = logging.getLogger("gateway.storage.redis")
     stack.callback(log.setLevel, log.level)
     log.setLevel(logging.CRITICAL)
     link = RedisLink(address.reveal())
     stack.push_async_callback(link.close)
     await link.open()
-    feed = RedisFeed(link, RedisRecords(link, ttl=ttl))
-    stack.callback(partial(_warn_of_untold, feed, ttl))
-    stack.push_async_callback(feed.close)
-    return feed
+    return link
 
 
 def _warn_of_untold(feed: "RedisFeed", ttl: float) -> None:

@@ -11,6 +11,7 @@ import click
 
 from gateway.accounts.administration import Administration
 from gateway.accounts.answers import account
+from gateway.cli import users_unlock
 from gateway.cli.accounts import administration
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
@@ -39,6 +40,9 @@ def command() -> None:
 
     Every change is told to running gateways over storage.redis; without one they see it after cache.user_ttl.
     """
+
+
+command.add_command(users_unlock.command)
 
 
 @command.command("create")

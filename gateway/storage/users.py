@@ -161,6 +161,12 @@ class Users:
 
         return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
 
+    async def note_unlocked(self, user_id: str, *, address: str | None, by: Actor) -> None:
+        """Record that somebody's failed logins were forgotten; nothing of that is stored here."""
+        now = instant(self._clock)
+        change = Change("user.unlocked", user_id, after=None if address is None else {"address": address})
+        await self._database.write(lambda connection: write_audit(connection, change, by=by, at=now))
+
     async def _administer(
         self,
         user_id: str,

@@ -1,0 +1,49 @@
+"""Letting somebody in again who has failed too often: the service behind `gateway users unlock`."""
+
+from typing import Protocol
+
+from gateway.accounts.bodies import EmailOnly, accept
+from gateway.accounts.lockout import account_owner, address_owner
+from gateway.errors import Refusal
+from gateway.identity.accounts import COMMAND_LINE, Actor
+from gateway.identity.records import UserRecord
+from gateway.limits.callers import Callers
+from gateway.limits.failures import SharedFailures
+from gateway.settings.model import Settings
+
+
+class UnlockedAccounts(Protocol):
+    """Of the store, what unlocking needs."""
+
+    async def by_email(self, canonical: str) -> UserRecord | None:
+        """The account of this address."""
+
+    async def note_unlocked(self, user_id: str, *, address: str | None, by: Actor) -> None:
+        """Write an audit record."""
+
+
+async def unlock(
+    email: str,
+    address: str | None,
+    *,
+    users: UnlockedAccounts,
+    failures: SharedFailures,
+    settings: Settings,
+    by: Actor = COMMAND_LINE,
+) -> UserRecord:
+    """Forget the failures of an account, wherever they came from, and all failures of `address`, if one is given.
+
+    Running gateways see it with the next attempt. Raises Refusal `invalid_fields` and `not_found`; StorageUnavailable
+    where a store is out, and then what was forgotten may be done again without harm.
+    """
+    canonical = accept(EmailOnly, {"email": email}, settings).email.canonical
+    record = await users.by_email(canonical)
+    if record is None:
+        raise Refusal("not_found", detail="No account has this e-mail address")
+    owners = [account_owner(canonical)]
+    if address is not None:
+        owners.append(address_owner(Callers().by_address(address)))
+    lockout = settings.accounts.lockout
+    await failures.pardon(owners, lifetime=lockout.window + lockout.ban)
+    await users.note_unlocked(record.id, address=address, by=by)
+    return record

@@ -1,0 +1,71 @@
+"""`gateway users unlock`: let somebody try again who has failed too often."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from ipaddress import ip_address
+from pathlib import Path
+
+import click
+
+from gateway.accounts.unlocking import unlock
+from gateway.cli.accounts import quiet_link
+from gateway.cli.configuration import loaded
+from gateway.cli.options import config_option
+from gateway.cli.output import say
+from gateway.errors import CannotStart
+from gateway.identity.records import UserRecord
+from gateway.settings.model import Settings
+from gateway.settings.units import format_duration
+from gateway.storage.database import COMMAND, Database
+from gateway.storage.schema import prepare
+from gateway.storage.users import Users
+
+
+@click.command("unlock")
+@click.argument("email")
+@click.option("--address", metavar="ADDRESS", help="Also forget the failures of this address over all accounts.")
+@config_option
+def command(email: str, address: str | None, config: Path) -> None:
+    """Let an account be tried again (accounts.lockout).
+
+    Its failed logins are forgotten, wherever they came from. They are counted in storage.redis. Without one a running
+    gateway counts in its own memory, which no command can reach: what it refuses ends by itself after
+    accounts.lockout.ban.
+    """
+    if address is not None and not _is_address(address):
+        raise click.BadParameter(f"{address!r} is no IP address", param_hint="--address")
+    settings = loaded(config).settings
+    record = asyncio.run(_unlock(email, address, settings))
+    also = f", and all failures of {address}" if address is not None else ""
+    say(f"Forgot the failed logins of {record.email}{also}.")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+async def _unlock(email: str, address: str | None, settings: Settings) -> UserRecord:
+    if settings.storage.redis is None:
+        ban = format_duration(settings.accounts.lockout.ban)
+        raise CannotStart(
+            "without storage.redis a running gateway counts failed logins in its own memory, which this command cannot "
+            f"reach: whoever is locked out can try again {ban} after the last failure (accounts.lockout.ban), "
+            "or at once after the gateway was restarted"
+        )
+    # Imported here: only where there is a Redis is its driver needed.
+    from gateway.storage.redis_failures import RedisFailures
+
+    async with AsyncExitStack() as stack:
+        database = Database.open(settings.storage.database.reveal(), limits=COMMAND)
+        stack.push_async_callback(database.close)
+        await prepare(database)
+        link = await quiet_link(settings.storage.redis, stack)
+        if not link.available:
+            raise CannotStart(
+                "Redis did not answer, so nothing was unlocked: running gateways count by themselves until it is back"
+            )
+        return await unlock(email, address, users=Users(database), failures=RedisFailures(link), settings=settings)
