@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from gateway.accounts.commonest import is_common
 from gateway.accounts.declaring import Body, body, read_by, reader
 from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.passwords import MAX_BYTES, Password, chosen_password, presented_password
@@ -42,7 +43,10 @@ def _password_schema(settings: Settings) -> Schema:
 
 @reader(_password_schema)
 def _new_password(value: object, settings: Settings) -> Password:
-    return chosen_password(_text(value), min_length=settings.accounts.password.min_length)
+    password = chosen_password(_text(value), min_length=settings.accounts.password.min_length)
+    if is_common(password):
+        raise ValueError("is one of the commonest passwords, with which guessing begins")
+    return password
 
 
 # None is what cannot be anybody's password or token: to the caller no more than a wrong one.

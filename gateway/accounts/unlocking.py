@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from gateway.accounts.bodies import EmailOnly, accept
+from gateway.accounts.bodies import EmailOnly
+from gateway.accounts.declaring import accept
 from gateway.accounts.lockout import account_owner, address_owner
 from gateway.errors import Refusal
 from gateway.identity.accounts import COMMAND_LINE, Actor
