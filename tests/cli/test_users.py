@@ -162,9 +162,9 @@ def digest(folder: Path, email: str = "ada@example.com") -> bytes:
     ("stdin", "password"),
     [
         ("a b  c d e\n", "a b  c d e"),
-        ("12345678\r\n", "12345678"),
+        ("6 x 9 = 42\r\n", "6 x 9 = 42"),
         ("no newline", "no newline"),
-        ("12345678 \n", "12345678 "),
+        ("6 x 9 = 42 \n", "6 x 9 = 42 "),
     ],
 )
 def test_the_password_is_the_first_line_as_it_is(folder: Path, stdin: str, password: str) -> None:
