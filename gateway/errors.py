@@ -126,13 +126,15 @@ class Refusal(GatewayError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong in a file. `line` and `column` count from 1; `key` is the dotted path (`routes[2].upstream`)."""
+    """One thing wrong in a file. `line` and `column` count from 1; `key` is the dotted path (`routes[2].upstream`);
+    `code` is the name of a warning, and empty for what must be mended."""
 
     file: str
     line: int
     column: int
     key: str
     message: str
+    code: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.key}: {self.message}"

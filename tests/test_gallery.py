@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.settings.warnings import WARNINGS
 from tests.cli.running import ROOT, run_here
 from tests.test_docs import Fence, fences
 
@@ -22,3 +23,8 @@ def test_the_output_that_is_shown_is_the_real_one(fence: Fence, tmp_path: Path) 
     words = shlex.split(re.sub(r" +#.*", "", command.removeprefix("$ gateway ")))
     outcome = run_here(*words, folder=tmp_path / "examples")
     assert outcome.out + outcome.err == output
+
+
+def test_the_documented_warnings_are_the_ones_there_are() -> None:
+    text = (ROOT / "docs/warnings.md").read_text(encoding="utf-8")
+    assert dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", text, re.MULTILINE)) == dict(WARNINGS)

@@ -12,6 +12,8 @@ from gateway.cli.exit_codes import FINE, NO, UNUSABLE
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
 from gateway.errors import Problem
+from gateway.policy.lint import lint
+from gateway.policy.version import policy_version
 from gateway.settings.availability import not_available
 
 Severity = Literal["error", "warning"]
@@ -25,10 +27,10 @@ def command(config: Path, strict: bool, as_json: bool) -> int:
     """Find every problem of a configuration file.
 
     Exit code 2 for a file that cannot be used, 1 for one with warnings under --strict, else 0. Nothing is started,
-    connected to or changed.
+    connected to or changed. A comment beside a line silences a warning: `# gateway: allow NAME`.
     """
     findings = examined(config)
-    warnings = (*findings.warnings, *_not_served_yet(findings))
+    warnings = (*findings.warnings, *_of_the_whole(findings))
     code = UNUSABLE if findings.problems else NO if warnings and strict else FINE
     if as_json:
         print_json(_report(config, findings, warnings, fine=code == FINE))
@@ -37,21 +39,25 @@ def command(config: Path, strict: bool, as_json: bool) -> int:
     return code
 
 
-def _not_served_yet(findings: Findings) -> tuple[Problem, ...]:
-    """Valid keys that `serve` refuses, because a gateway that ignored them would not be the one described."""
-    return not_available(findings.configuration.settings) if findings.configuration is not None else ()
+def _of_the_whole(findings: Findings) -> tuple[Problem, ...]:
+    """What only a sound configuration shows: dangers of its policy, and valid keys that `serve` refuses, because a
+    gateway that ignored them would not be the one described."""
+    if findings.configuration is None:
+        return ()
+    return (*lint(findings.configuration), *not_available(findings.configuration.settings))
 
 
 def _show(config: Path, findings: Findings, warnings: tuple[Problem, ...]) -> None:
     for problem in sorted(findings.problems):
         say(str(problem), colour="red")
     for warning in sorted(warnings):
-        say(f"{warning} (warning)", colour="yellow")
+        say(f"{warning} (warning: {warning.code})", colour="yellow")
     if findings.configuration is None:
         said = [_count(findings.problems, "problem")]
     else:
         settings = findings.configuration.settings
         said = ["fine", _count(settings.routes, "route"), _count(settings.upstreams, "upstream")]
+        said.append(f"policy {policy_version(settings)}")
     if warnings:
         said.append(_count(warnings, "warning"))
     say(f"{config}: {', '.join(said)}", colour="red" if findings.problems else "green")
@@ -69,10 +75,14 @@ def _report(config: Path, findings: Findings, warnings: tuple[Problem, ...], *, 
         "fine": fine,
         "routes": len(settings.routes) if settings else None,
         "upstreams": len(settings.upstreams) if settings else None,
+        "policy": policy_version(settings) if settings else None,
         "problems": [_entry(problem, "error") for problem in sorted(findings.problems)],
         "warnings": [_entry(warning, "warning") for warning in sorted(warnings)],
     }
 
 
 def _entry(problem: Problem, severity: Severity) -> dict[str, Any]:
-    return {**asdict(problem), "severity": severity}
+    entry = {**asdict(problem), "severity": severity}
+    if severity == "error":
+        del entry["code"]  # only warnings have names: they can be silenced
+    return entry

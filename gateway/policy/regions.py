@@ -6,7 +6,7 @@ a literal that one of the two knows, or by any other segment; that is all there 
 fronts promise the same whatever follows, which their fingerprints tell, nothing below them is looked at.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -59,6 +59,33 @@ def differing_regions(old: Side, new: Side) -> Iterator[Region]:
         yield from walk.of_host(host)
 
 
+def front_of(policy: Policy, host: bytes | None) -> Front:
+    """Where every path of a host begins. The gateway's own endpoints come before the routes."""
+    return policy.own_tree.top, policy.tree(host).top
+
+
+def place_of_path(front: Front, segments: Iterable[bytes]) -> Place | None:
+    """Where a path ends, given by its decoded segments."""
+    for segment in segments:
+        front = _after(front, segment)
+    return _end(front)
+
+
+def ends_of(front: Front) -> Iterator[Place]:
+    """Every place that some path leads to. One may come several times."""
+    seen: set[Front] = set()
+    waiting = [front]
+    while waiting:
+        front = waiting.pop()
+        if front in seen:
+            continue
+        seen.add(front)
+        place = _end(front)
+        if place is not None:
+            yield place
+        waiting += [step.old for step in _following(_Step(front, (), ()))]
+
+
 class _Step(NamedTuple):
     old: Front
     new: Front
@@ -77,7 +104,7 @@ class _Walk:
         """The regions of one host."""
         met: set[tuple[Place | None, Place | None]] = set()
         seen: set[tuple[Front, Front]] = set()
-        waiting = [_Step(_roots(self._old.policy, host), _roots(self._new.policy, host), ())]
+        waiting = [_Step(front_of(self._old.policy, host), front_of(self._new.policy, host), ())]
         while waiting:
             step = waiting.pop()
             pair = step.old, step.new
@@ -102,11 +129,6 @@ class _Walk:
         example = "/" + "/".join(quote(segment, safe="!$&'()*+,;=:@~") for segment in read)
         for (old, new), methods in groups.items():
             yield Region(host, frozenset(methods), named, old, new, example)
-
-
-def _roots(policy: Policy, host: bytes | None) -> Front:
-    """The gateway's own endpoints come before the routes of every host."""
-    return policy.own_tree.top, policy.tree(host).top
 
 
 def _following(step: _Step) -> Iterator[_Step]:

@@ -28,7 +28,7 @@ def not_available(settings: Settings) -> tuple[Problem, ...]:
     found = [*_asked(settings, _GLOBAL, "")]
     for route in settings.routes:
         found += _asked(route, _ROUTE, f"{route.key}.")
-    return tuple(sorted(Problem(*settings.position_of(key), key, message) for key, message in found))
+    return tuple(sorted(Problem(*settings.position_of(key), key, message, "not-available") for key, message in found))
 
 
 def described() -> Iterator[str]:

@@ -34,7 +34,9 @@ def check(settings: Settings, reader: Reader) -> None:
         _check_tls(f"upstreams.{name}", upstream, reader)
     check_routes(settings, reader)
     if is_everyone(settings.observability.operations_allow):
-        reader.warn_at("observability.operations_allow", "lets everyone read /_gateway/metrics")
+        reader.warn_at(
+            "observability.operations_allow", "everyone-reads-metrics", "lets everyone read /_gateway/metrics"
+        )
 
 
 def is_everyone(networks: tuple[Network, ...]) -> bool:
@@ -70,7 +72,7 @@ def _warn_of_wide_networks(networks: tuple[Network, ...], reader: Reader) -> Non
         own = any(each.version == network.version and network.subnet_of(each) for each in _PRIVATE)  # type: ignore[arg-type]
         if network.prefixlen < _WIDEST[network.version] and not own:
             message = f"believes {network.num_addresses} addresses, found {network} (your own proxies)"
-            reader.warn_at(f"server.trusted_proxies[{index}]", message)
+            reader.warn_at(f"server.trusted_proxies[{index}]", "wide-trusted-proxies", message)
 
 
 def _check_storage(settings: Settings, reader: Reader) -> None:
@@ -82,7 +84,9 @@ def _check_storage(settings: Settings, reader: Reader) -> None:
     if workers > 1 and in_memory:
         reader.report_at("storage.database", f"is in memory, which {workers} workers cannot share (a file)")
     elif in_memory:
-        reader.warn_at("storage.database", "is in memory: all accounts are gone when the gateway stops")
+        reader.warn_at(
+            "storage.database", "database-in-memory", "is in memory: all accounts are gone when the gateway stops"
+        )
 
 
 def is_in_memory(address: str) -> bool:
@@ -96,14 +100,14 @@ def _check_accounts(settings: Settings, reader: Reader) -> None:
     accounts = settings.accounts
     if accounts.password.bcrypt_rounds < 10:
         message = f"makes guessing cheap, found {accounts.password.bcrypt_rounds} rounds (10 or more)"
-        reader.warn_at("accounts.password.bcrypt_rounds", message)
+        reader.warn_at("accounts.password.bcrypt_rounds", "few-bcrypt-rounds", message)
     if accounts.password.min_length < 8:
         message = f"lets short passwords in, found {accounts.password.min_length} (8 or more)"
-        reader.warn_at("accounts.password.min_length", message)
+        reader.warn_at("accounts.password.min_length", "short-passwords", message)
     granted = implied(accounts.default_roles, settings.roles or {})
     if accounts.registration == "open" and accounts.admin_role in granted:
         message = f"makes everyone who registers an administrator, found '{accounts.admin_role}' among them"
-        reader.warn_at("accounts.default_roles", message)
+        reader.warn_at("accounts.default_roles", "registration-grants-admin", message)
 
 
 def _check_identity_headers(settings: Settings, reader: Reader) -> None:
@@ -122,8 +126,12 @@ def _check_identity_headers(settings: Settings, reader: Reader) -> None:
 def _check_tls(path: str, upstream: UpstreamSettings, reader: Reader) -> None:
     tls = upstream.tls
     if not tls.verify:
-        reader.warn_at(f"{path}.tls.verify", "lets anyone on the way pretend to be the upstream (true, and tls.ca)")
+        reader.warn_at(
+            f"{path}.tls.verify",
+            "unverified-tls",
+            "lets anyone on the way pretend to be the upstream (true, and tls.ca)",
+        )
     if tls.client_key is not None and tls.client_cert is None:
         reader.report_at(f"{path}.tls.client_key", "is of no use without tls.client_cert (the certificate for it)")
     if f"{path}.tls" in reader.places.written and not any(t.startswith("https:") for t in upstream.targets):
-        reader.warn_at(f"{path}.tls", "has no effect: no target is https://")
+        reader.warn_at(f"{path}.tls", "tls-without-https", "has no effect: no target is https://")

@@ -45,7 +45,7 @@ def _check_requirement(route: RouteSettings, reader: Reader) -> None:
         reader.report_at(f"{route.key}.auth", message)
     elif route.auth == "optional":
         message = f"is as good as required: without a token, nobody meets {asks} (required)"
-        reader.warn_at(f"{route.key}.auth", message)
+        reader.warn_at(f"{route.key}.auth", "optional-with-requirement", message)
     captures = _CAPTURE.findall(route.path)
     if route.owner is not None and route.owner not in captures:
         message = f"{quoted(route.owner)} is not a capture of {quoted(route.path)} ({known(captures)})"

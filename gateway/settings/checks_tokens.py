@@ -25,9 +25,13 @@ def check_tokens(settings: Settings, reader: Reader) -> None:
         if first != path:
             reader.report_at(f"{path}.kid", f"must be unique, found '{key.kid}' in {first} too (another id)")
     if tokens.refresh_ttl < tokens.access_ttl:
-        reader.warn_at("tokens.refresh_ttl", "is shorter than tokens.access_ttl: nothing is left to refresh")
+        reader.warn_at(
+            "tokens.refresh_ttl",
+            "refresh-shorter-than-access",
+            "is shorter than tokens.access_ttl: nothing is left to refresh",
+        )
     if tokens.leeway > 60:
-        reader.warn_at("tokens.leeway", "keeps tokens alive for more than a minute after their end (5s)")
+        reader.warn_at("tokens.leeway", "long-leeway", "keeps tokens alive for more than a minute after their end (5s)")
     names: dict[str, str] = {}
     issuers: dict[str, str] = {tokens.issuer: "tokens.issuer"}
     for path, external in _numbered("tokens.external", tokens.external, reader):
@@ -84,12 +88,13 @@ def _check_address(path: str, address: str, reader: Reader) -> None:
     except Unacceptable as error:  # an issuer whose keys are to be found by discovery
         reader.report_at(path, f"{error.message} without jwks_url, found {quoted(address)} ({error.right})")
         return
-    if address.startswith("http:") and not _is_local(address):
+    if address.startswith("http:") and not is_local(address):
         message = "is not https: whoever is on the way can put keys of his own there (https://)"
-        reader.warn_at(path, message)
+        reader.warn_at(path, "insecure-issuer", message)
 
 
-def _is_local(address: str) -> bool:
+def is_local(address: str) -> bool:
+    """Whether a URL leads to this machine."""
     host = urlsplit(address).hostname or ""
     try:
         return ip_address(host).is_loopback

@@ -153,7 +153,9 @@ class SecretText(ScalarKind[Secret]):
     def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> Secret | Invalid:
         secret = super().read_scalar(scalar, node, path, reader)
         if secret is not INVALID and not scalar.source:
-            reader.warn_at(path, "stands in the file for all its readers (take it from ${NAME} or ${file:PATH})")
+            reader.warn_at(
+                path, "secret-in-file", "stands in the file for all its readers (take it from ${NAME} or ${file:PATH})"
+            )
         return secret
 
     def accept(self, scalar: Scalar) -> Secret:

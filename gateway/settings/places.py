@@ -2,7 +2,10 @@
 
 import re
 from array import array
+from collections.abc import Mapping
 from typing import Final, NamedTuple
+
+from gateway.errors import Problem
 
 _IN_A_ROUTE: Final = re.compile(r"routes\[([0-9]{1,9})\].*", re.DOTALL)
 _LAST_STEP: Final = re.compile(r"(?:\.[^.\[\]]*|\[[0-9]+\])\Z")
@@ -28,10 +31,11 @@ class Places:
     each key, in the order of the file, cost half of one, and are only ever searched to say what is wrong.
     """
 
-    __slots__ = ("_outside", "_packed", "_route", "_route_starts", "_suffix_numbers", "file")
+    __slots__ = ("_outside", "_packed", "_route", "_route_starts", "_suffix_numbers", "allowed", "file")
 
     def __init__(self, file: str) -> None:
         self.file = file
+        self.allowed: Mapping[int, frozenset[str]] = {}  # line -> the warnings that are silenced there
         self._outside: dict[str, tuple[int, int]] = {"": (1, 1)}
         self._route = "\0"  # the one being read: no path begins with it yet
         self._packed = array("Q")
@@ -65,6 +69,10 @@ class Places:
             if found is not None:
                 return Position(self.file, *found)
             path = _parent(path)
+
+    def allows(self, warning: Problem) -> bool:
+        """Whether a comment beside its line silences a warning."""
+        return warning.code in self.allowed.get(warning.line, ())
 
     def _find(self, path: str) -> tuple[int, int] | None:
         inside = _IN_A_ROUTE.fullmatch(path)

@@ -115,10 +115,10 @@ class Reader:
         place = self.places.position_of(path)
         self.report_in(place.line, place.column, path, message)
 
-    def warn_at(self, path: str, message: str) -> None:
-        """Add a warning at the place of a key that has been read: what is legal, but dangerous."""
+    def warn_at(self, path: str, code: str, message: str) -> None:
+        """Add a warning at the place of a key that has been read: what is legal, but dangerous. `code` is its name."""
         place = self.places.position_of(path)
-        self.warnings.append(Problem(self.file, place.line, place.column, path, _printable(message)))
+        self.warnings.append(Problem(self.file, place.line, place.column, path, _printable(message), code))
 
     def entries(self, node: MappingNode, path: str) -> dict[str, tuple[ScalarNode, Node]]:
         """The entries of a mapping by key; a key that is no text, or that stands there twice, is reported."""

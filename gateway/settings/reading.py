@@ -13,12 +13,15 @@ from typing import Final
 
 from gateway.errors import CannotStart, Problem, cannot_read
 from gateway.settings.checks import check
+from gateway.settings.comments import Allowed, allowed, lines_of
 from gateway.settings.model import RouteSettings, Settings, SettingsKind
 from gateway.settings.nodes import Node, NotYaml, ScalarNode, compose
-from gateway.settings.reader import INVALID, Reader
+from gateway.settings.reader import INVALID, Reader, quoted
 from gateway.settings.scalars import plain_value
 from gateway.settings.units import format_size
+from gateway.settings.warnings import WARNINGS
 
+COMMENT: Final = "(comment)"  # the key of a warning about one
 LARGEST_FILE: Final = 64 << 20  # bytes; a hundred thousand routes have 8 MiB
 _EMPTY: Final = (
     "is empty; it needs upstreams and routes (for example "
@@ -62,7 +65,9 @@ def read_content(content: bytes, file: str, environment: Mapping[str, str]) -> D
     reader = Reader(file, environment)
     settings = Settings(places=reader.places)
     try:
-        root = compose(_text(content), reader.report_in)
+        text = _text(content)
+        root = compose(text, reader.report_in)
+        _hear(allowed(text), reader)
         settings = _read(root, reader) or settings
     except NotYaml as error:
         reader.report_in(error.line, error.column, "", str(error))
@@ -71,8 +76,17 @@ def read_content(content: bytes, file: str, environment: Mapping[str, str]) -> D
         sketch=settings,
         routes=tuple(route for route in settings.routes if _is_sound(route, reader)),
         problems=tuple(sorted(set(reader.problems))),
-        warnings=tuple(sorted(set(reader.warnings))),
+        warnings=tuple(sorted(each for each in set(reader.warnings) if not reader.places.allows(each))),
     )
+
+
+def _hear(names: tuple[Allowed, ...], reader: Reader) -> None:
+    """Take note of the warnings that comments silence, and warn of those that there are not."""
+    reader.places.allowed = lines_of(names)
+    for each in names:
+        if each.name not in WARNINGS:
+            message = f"{quoted(each.name)} is no warning ({reader.nearest(each.name, WARNINGS)})"
+            reader.warnings.append(Problem(reader.file, each.line, each.column, COMMENT, message, "unknown-allow"))
 
 
 def _read(root: Node | None, reader: Reader) -> Settings | None:

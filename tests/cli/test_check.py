@@ -15,10 +15,13 @@ upstreams:
 routes:
   - path: /**
     upstream: web
+  - path: /other/**
+    upstream: other
 """
+POLICY = "6df2d7d30ea5"
 DANGEROUS = GOOD + "accounts: {password: {bcrypt_rounds: 4}}\n"
 LATER = GOOD + "server: {public_url: https://api.example.com}\n"
-BROKEN = DANGEROUS.replace("upstream: web", "upstream: wbe\n    auth: maybe")
+BROKEN = DANGEROUS.replace("upstream: web", "upstream: wbe\n    auth: maybe", 1)
 
 
 def check(folder: Path, text: str, *options: str) -> Outcome:
@@ -46,21 +49,21 @@ def test_the_exit_code_is_the_answer(
 
 
 def test_a_good_file_is_counted(tmp_path: Path) -> None:
-    assert check(tmp_path, GOOD) == (0, "g.yaml: fine, 1 route, 2 upstreams\n", "")
+    assert check(tmp_path, GOOD) == (0, f"g.yaml: fine, 2 routes, 2 upstreams, policy {POLICY}\n", "")
 
 
 def test_warnings_are_shown_with_their_place(tmp_path: Path) -> None:
     outcome = check(tmp_path, DANGEROUS)
     warning, summary = outcome.out.splitlines()
-    assert warning.startswith("g.yaml:7:38: accounts.password.bcrypt_rounds: ")
-    assert warning.endswith(" (warning)")
-    assert summary == "g.yaml: fine, 1 route, 2 upstreams, 1 warning"
+    assert warning.startswith("g.yaml:9:38: accounts.password.bcrypt_rounds: ")
+    assert warning.endswith(" (warning: few-bcrypt-rounds)")
+    assert summary == f"g.yaml: fine, 2 routes, 2 upstreams, policy {POLICY}, 1 warning"
     assert outcome.err == ""
 
 
 def test_what_is_not_there_yet_is_a_warning(tmp_path: Path, missing_behaviour: None) -> None:
     warning, _ = check(tmp_path, LATER).out.splitlines()
-    assert warning.startswith("g.yaml:7:22: server.public_url: is not available yet")
+    assert warning.startswith("g.yaml:9:22: server.public_url: is not available yet")
 
 
 def test_problems_and_warnings_are_shown_together(tmp_path: Path) -> None:
@@ -84,18 +87,27 @@ def test_problems_of_routes_and_of_keys_are_shown_together(tmp_path: Path) -> No
 
 def test_a_program_reads_the_same(tmp_path: Path) -> None:
     fine = report(tmp_path, GOOD)
-    assert fine == {"file": "g.yaml", "fine": True, "routes": 1, "upstreams": 2, "problems": [], "warnings": []}
+    assert fine == {
+        "file": "g.yaml",
+        "fine": True,
+        "routes": 2,
+        "upstreams": 2,
+        "policy": POLICY,
+        "problems": [],
+        "warnings": [],
+    }
     broken = report(tmp_path, BROKEN)
     assert (broken["fine"], broken["routes"], broken["upstreams"]) == (False, None, None)
     assert [problem["severity"] for problem in broken["problems"]] == ["error", "error"]
     (warning,) = broken["warnings"]
     assert warning == {
         "file": "g.yaml",
-        "line": 8,
+        "line": 10,
         "column": 38,
         "key": "accounts.password.bcrypt_rounds",
         "message": warning["message"],
         "severity": "warning",
+        "code": "few-bcrypt-rounds",
     }
     assert report(tmp_path, DANGEROUS)["fine"] is True
     assert report(tmp_path, DANGEROUS, "--strict")["fine"] is False

@@ -1,0 +1,155 @@
+"""Warnings about a policy as a whole: what is legal and can be served, but is dangerous, or surely not what was meant.
+
+They take the trees and the meaning of rules, so they are asked for by `gateway check` and not by every start. Each one
+is named in `settings.warnings`; a comment beside its line silences it.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from gateway.errors import Problem
+from gateway.policy.lint_places import open_beside_restricted, unreachable
+from gateway.policy.loading import Configuration
+from gateway.policy.route import NOTHING_MORE, Route
+from gateway.policy.wording import who_passes
+from gateway.settings.checks import is_in_memory
+from gateway.settings.checks_roles import implied
+from gateway.settings.checks_tokens import is_local
+from gateway.settings.model import Settings
+from gateway.settings.reader import quoted
+from gateway.settings.units import format_duration
+
+Finding = tuple[str, str, str]  # key, name of the warning, message
+
+_ID_LIKE: Final = re.compile(r"(?:^|[_-])(?:u?u?id|user|owner|account|me|sub|subject|principal)(?:$|[_-])|Id$|id$")
+
+
+def lint(configuration: Configuration) -> tuple[Problem, ...]:
+    """Every warning that no comment silences, in the order of the file."""
+    settings = configuration.settings
+    found = (
+        Problem(*settings.position_of(key), key, message, name)
+        for rule in _RULES
+        for key, name, message in rule(configuration)
+    )
+    return tuple(sorted(each for each in set(found) if not settings.places.allows(each)))
+
+
+def _open_beside_restricted(configuration: Configuration) -> Iterator[Finding]:
+    for route, restricted, path in open_beside_restricted(configuration):
+        message = (
+            f"takes {quoted(path)} to the upstream of route '{restricted.name}', which asks for "
+            f"{who_passes(restricted)}, while this one lets {who_passes(route)} through (another upstream, a narrower "
+            "path, or an upstream that is exact about paths)"
+        )
+        yield f"{_key(route)}.path", "open-beside-restricted", message
+
+
+def _unreachable(configuration: Configuration) -> Iterator[Finding]:
+    for route in unreachable(configuration.policy):
+        message = f"is never reached, found {quoted(route.pattern)}: more specific routes take all of its paths"
+        yield f"{_key(route)}.path", "unreachable-route", message
+
+
+def _roles(configuration: Configuration) -> Iterator[Finding]:
+    settings = configuration.settings
+    asked = _asked_roles(configuration)
+    if settings.roles is None:
+        given = _given_roles(settings)
+        for role, route in asked.items():
+            if role not in given:
+                message = f"asks for the role {quoted(role)}, which nothing gives to anybody (declare it under roles)"
+                yield f"{_key(route)}.roles", "undeclared-role", message
+        return
+    for role in settings.roles:
+        if not implied([role], settings.roles) & asked.keys() and role not in _given_roles(settings):
+            message = "is asked for by no rule, and implies none that is (leave it out)"
+            yield f"roles.{role}", "unused-role", message
+
+
+def _asked_roles(configuration: Configuration) -> dict[str, Route]:
+    """Each role that a rule names, with the first such rule."""
+    asked: dict[str, Route] = {}
+    for route in configuration.policy.routes:
+        requirement = route.requirement
+        for role in sorted((requirement.any or frozenset()) | (requirement.all or frozenset())):
+            asked.setdefault(role, route)
+    return asked
+
+
+def _given_roles(settings: Settings) -> set[str]:
+    """The roles that the file itself gives to somebody, or that the gateway asks for."""
+    mapped = (role for issuer in settings.tokens.external for role in issuer.role_map.values())
+    return {settings.accounts.admin_role, *settings.accounts.default_roles, *mapped}
+
+
+def _owners(configuration: Configuration) -> Iterator[Finding]:
+    for route in configuration.policy.routes:
+        owner = route.requirement.owner
+        if owner is not None and not _ID_LIKE.search(owner):
+            message = f"names a segment that hardly holds a user's id, found {quoted(owner)} (for example user_id)"
+            yield f"{_key(route)}.owner", "owner-not-an-id", message
+
+
+def _websockets(configuration: Configuration) -> Iterator[Finding]:
+    for route in configuration.policy.routes:
+        public = route.authentication != "required" and route.requirement is NOTHING_MORE
+        if route.websocket and public and route.cors is None:
+            message = "lets pages of every origin open WebSockets, and asks nobody who he is (cors, or auth: required)"
+            yield f"{_key(route)}.websocket", "websocket-on-public-route", message
+
+
+def _credentials(configuration: Configuration) -> Iterator[Finding]:
+    for route in configuration.policy.routes:
+        settings = route.settings
+        if settings is None or not settings.forward_credentials:
+            continue
+        targets = configuration.settings.upstreams[settings.upstream].targets
+        clear = [target for target in targets if target.startswith("http:") and not is_local(target)]
+        if clear:
+            message = f"sends tokens over plain http to {clear[0]} (https://, or false)"
+            yield f"{_key(route)}.forward_credentials", "credentials-in-clear", message
+
+
+def _upstreams(configuration: Configuration) -> Iterator[Finding]:
+    used = {route.upstream for route in configuration.policy.routes}
+    for name in configuration.settings.upstreams:
+        if name not in used:
+            yield f"upstreams.{name}", "unused-upstream", "is used by no route (leave it out)"
+
+
+def _limits(configuration: Configuration) -> Iterator[Finding]:
+    server = configuration.settings.server
+    if not (server.public_url or "").startswith("https:") or server.trusted_proxies:
+        return
+    for route in configuration.policy.routes:
+        limit = route.settings.rate_limit if route.settings is not None else None
+        if limit is not None and (limit.by == "address" or route.authentication != "required"):
+            message = "counts the address of whatever ends TLS in front of the gateway (server.trusted_proxies)"
+            yield f"{_key(route)}.rate_limit", "limit-by-proxy-address", message
+
+
+def _sessions(configuration: Configuration) -> Iterator[Finding]:
+    settings = configuration.settings
+    if not settings.tokens.keys and is_in_memory(settings.storage.database.reveal()):
+        lifetime = format_duration(settings.tokens.refresh_ttl)
+        message = f"promises sessions of {lifetime}, but the key that is made ends with the process (tokens.keys)"
+        yield "tokens.refresh_ttl", "session-outlives-key", message
+
+
+def _key(route: Route) -> str:
+    return route.settings.key if route.settings is not None else "routes"
+
+
+_RULES: Final[tuple[Callable[[Configuration], Iterator[Finding]], ...]] = (
+    _open_beside_restricted,
+    _unreachable,
+    _roles,
+    _owners,
+    _websockets,
+    _credentials,
+    _upstreams,
+    _limits,
+    _sessions,
+)

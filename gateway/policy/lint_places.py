@@ -1,0 +1,82 @@
+"""What the trees show of a policy that a person overlooks: routes nobody reaches, and doors beside the door."""
+
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import quote
+
+from gateway.policy.access import AccessRules, Caller
+from gateway.policy.loading import Configuration
+from gateway.policy.matcher import Policy
+from gateway.policy.regions import ends_of, front_of, place_of_path
+from gateway.policy.route import Route
+from gateway.policy.trie import Place
+
+# What upstreams exist to whom a segment is the same with it: file systems of Windows take both off.
+_TRAILING: Final = (b".", b" ")
+# A segment where a pattern has a capture: one that is likely to be no literal.
+_ANY: Final = b"\x01"
+
+
+def unreachable(policy: Policy) -> Iterator[Route]:
+    """The routes to which no path leads, shadow rules left out."""
+    for host in (None, *sorted(policy.hosts)):
+        reached = {id(place) for place in ends_of(front_of(policy, host))}
+        for route in policy.routes:
+            if route.host == host and not route.shadow:
+                place = _own_place(policy, route)
+                if place is not None and id(place) not in reached:
+                    yield route
+
+
+def _own_place(policy: Policy, route: Route) -> Place | None:
+    """The place at which a route stands."""
+    node = policy.tree(route.host).top
+    for segment in route.shape.segments:
+        following = node.parameter if segment is None else node.literals.get(segment)
+        if following is None:
+            return None
+        node = following
+    return node.rest if route.shape.has_rest else node.place
+
+
+def open_beside_restricted(configuration: Configuration) -> Iterator[tuple[Route, Route, str]]:
+    """A route, another one that lets fewer callers through to the same upstream, and a path that differs from one of
+    the other's by case or by dots and spaces at the end of a segment alone, and belongs to the first. Each first one
+    is named once."""
+    policy, rules = configuration.policy, AccessRules(configuration.settings.roles)
+    named: set[Route] = set()
+    for restricted in policy.routes:
+        access = rules.of(restricted)
+        if access.everybody or restricted.shadow:
+            continue
+        for segments in _spellings(restricted):
+            for route in _routes_for(policy, restricted, segments):
+                same = route.upstream == restricted.upstream and route not in named
+                if same and any(not access.admits(each) for each in _callers(rules.of(route).beyond(access))):
+                    named.add(route)
+                    yield route, restricted, "/" + "/".join(quote(segment) for segment in segments)
+
+
+def _callers(kinds: tuple[Caller, ...]) -> tuple[Caller, ...]:
+    """Those who need not even own anything: an owner of one path is nobody's neighbour on another."""
+    return tuple(kind for kind in kinds if kind.owner is None)
+
+
+def _routes_for(policy: Policy, restricted: Route, segments: list[bytes]) -> Iterator[Route]:
+    """The routes that answer the methods of another one on a path."""
+    place = place_of_path(front_of(policy, restricted.host), segments)
+    if place is None or place is _own_place(policy, restricted):
+        return
+    for route in dict.fromkeys(place.routes):
+        if restricted.methods is None or route.methods is None or restricted.methods & route.methods:
+            yield route
+
+
+def _spellings(route: Route) -> Iterator[list[bytes]]:
+    """Paths of a route as somebody spells them who is after its neighbour's."""
+    segments = [_ANY if segment is None else segment for segment in route.shape.segments]
+    literals = [number for number, segment in enumerate(route.shape.segments) if segment is not None]
+    for number in literals:
+        for other in (segments[number].swapcase(), *(segments[number] + ending for ending in _TRAILING)):
+            if other != segments[number]:
+                yield [*segments[:number], other, *segments[number + 1 :]]

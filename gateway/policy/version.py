@@ -1,0 +1,64 @@
+"""The version of a policy: a hash that is the same wherever the same policy is in force.
+
+It covers what decides who comes where: `routes` (shadow rules too), `roles`, `upstreams`, `server.paths`,
+`accounts.prefix` and `accounts.admin_role`; as it was understood, with defaults and placeholders filled in. Comments,
+white space and the order of routes, keys and roles make no difference; everything that
+is no policy (ports, stores, keys, tokens) is left out, so no secret is in it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from enum import Enum
+from functools import cache
+from hashlib import sha256
+from typing import Any, Final
+
+from gateway.settings.declare import Key, declared
+from gateway.settings.model import Settings
+
+LENGTH: Final = 12  # hexadecimal digits: enough to tell the policies of one place apart
+
+
+def policy_version(settings: Settings) -> str:
+    """The version: LENGTH hexadecimal digits."""
+    roles = settings.roles
+    covered = {
+        "paths": settings.server.paths,
+        "prefix": settings.accounts.prefix,
+        "admin_role": settings.accounts.admin_role,
+        "roles": None if roles is None else {role: sorted(implied) for role, implied in roles.items()},
+        "upstreams": {name: _plain(upstream) for name, upstream in settings.upstreams.items()},
+        "routes": sorted(_text(_plain(route)) for route in settings.routes),
+    }
+    return sha256(_text(covered).encode()).hexdigest()[:LENGTH]
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@cache
+def _keys(kind: type) -> tuple[Key, ...]:
+    return tuple(declared(kind).values())
+
+
+def _plain(value: Any) -> Any:
+    """A value of the settings as JSON has it. Keys that have their default are left out, so that a key of a later
+    version makes no difference to those who do not use it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            key.attribute: _plain(own)
+            for key in _keys(type(value))
+            if (own := getattr(value, key.attribute)) != key.default
+        }
+    match value:
+        case Enum():
+            return value.name
+        case frozenset():
+            return sorted(value)
+        case tuple():
+            return [_plain(each) for each in value]
+        case Mapping():
+            return {name: _plain(each) for name, each in value.items()}
+    return value
