@@ -1,7 +1,7 @@
 """What crosses from deciding to doing: the request as it was read, and the one frozen value that says it may pass."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 from gateway.identity.principals import Principal
 from gateway.identity.records import Claims
@@ -12,6 +12,8 @@ from gateway.wire.fields import Field, RequestFields
 from gateway.wire.forwarded import client_address
 from gateway.wire.paths import Target
 from gateway.wire.request_ids import acceptable_request_id
+
+D = TypeVar("D")
 
 
 class Peer:
@@ -32,12 +34,25 @@ class Peer:
         )
 
 
+class Trace(Protocol):
+    """The trace that a request belongs to; `trace_id` is 32 hexadecimal digits."""
+
+    @property
+    def trace_id(self) -> str: ...
+
+    async def look_up(self, concluding: Awaitable[D]) -> D:
+        """What the gate says once the stores have been asked."""
+
+    def sent_on(self, fields: list[Field]) -> list[Field]:
+        """The fields of the request to the upstream, which is to continue the trace."""
+
+
 class RequestHead:
     """A request head as a face has read it: nothing decided yet, everything the decision needs.
 
     `target` is the request target as it was sent, `minor` the 0 or 1 of HTTP/1.x, 2
     for any later version. `request_id` is the caller's where
-    that is acceptable, else `made_id`. `trace` is the id of the trace that it belongs to, None where it is not traced.
+    that is acceptable, else `made_id`. `trace` is None where nothing is traced.
     """
 
     __slots__ = ("fields", "method", "minor", "peer", "request_id", "target", "trace", "websocket")
@@ -51,7 +66,7 @@ class RequestHead:
         self.peer = peer
         self.minor = minor
         self.websocket = False
-        self.trace: str | None = None
+        self.trace: Trace | None = None
         given = fields.request_id
         self.request_id = made_id if given is None or not acceptable_request_id(given) else given
 

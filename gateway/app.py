@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -29,7 +29,7 @@ from gateway.accounts.service import Accounts
 from gateway.accounts.session_endpoints import session_endpoints
 from gateway.admission import Admission
 from gateway.asgi.middleware import GateMiddleware
-from gateway.errors import Refusal, StorageUnavailable
+from gateway.errors import CannotStart, Refusal, StorageUnavailable
 from gateway.gate import Gate
 from gateway.identity.credentials import Credentials
 from gateway.identity.key_loading import key_ring
@@ -57,6 +57,9 @@ from gateway.ticking import Ticker
 from gateway.verifying import Verifier
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
+
+if TYPE_CHECKING:
+    from gateway.operations.tracing import Tracer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -130,6 +133,7 @@ async def running(
             ticker=ticker,
             loop=loop,
         )
+        runtime.tracer = _tracer(settings, observer, stack)
         if settings.server.operations_port is not None:
             runtime.with_operations(_operations_gate(settings, credentials, stores))
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
@@ -159,6 +163,23 @@ async def running(
             runtime,
             Reloader(configuration, runtime, credentials=credentials, directory=stores.directory, followers=followers),
         )
+
+
+def _tracer(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "Tracer | None":
+    """What traces requests, None where nobody asks for it. Raises CannotStart where its libraries are not there."""
+    asked = settings.observability.tracing
+    if asked is None:
+        return None
+    try:
+        from gateway.operations.tracing import Tracer  # its libraries take half a second and 20 MiB, and few ask for it
+    except ModuleNotFoundError as error:
+        raise CannotStart(
+            f"observability.tracing needs what is not installed ({error.name}): pip install 'gateway[tracing]'"
+        ) from None
+    tracer = Tracer(asked)
+    stack.callback(tracer.close)
+    observer.completed = tracer.observing(observer.completed)
+    return tracer
 
 
 def _operations_gate(settings: Settings, credentials: Credentials, stores: Stores) -> Gate:
@@ -201,9 +222,11 @@ def _own_header_names(settings: Settings) -> tuple[str, ...]:
 def _report_failures(loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> None:
     """What should not have happened is said on standard error, with its traceback, once a minute for each place."""
     failures = Failures()
-    handler, logger = EventHandler(failures), logging.getLogger("gateway")
-    logger.addHandler(handler)
-    stack.callback(logger.removeHandler, handler)
+    handler = EventHandler(failures)
+    for name in ("gateway", "opentelemetry"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        stack.callback(logger.removeHandler, handler)
     loop.set_exception_handler(failures.on_loop_error)
     stack.callback(loop.set_exception_handler, None)
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
@@ -22,6 +22,9 @@ from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules, RequestFields
 from gateway.wire.request_ids import RequestIds
 
+if TYPE_CHECKING:
+    from gateway.operations.tracing import Tracer
+
 
 class Watched(Protocol):
     """A request that may have to be told that its caller left."""
@@ -36,7 +39,7 @@ class Runtime:
     `connections` are those of callers, where a face knows them.
 
     `operations` is the runtime of `server.operations_port`, None where that is not set; and `public` is there the one
-    that it belongs to.
+    that it belongs to. `tracer` is None where nothing is traced.
     """
 
     server: ServerSettings
@@ -52,6 +55,7 @@ class Runtime:
     ticker: Ticker
     loop: asyncio.AbstractEventLoop
     watch: Watch = field(init=False)
+    tracer: "Tracer | None" = None
     operations: "Runtime | None" = None
     public: "Runtime | None" = None
     connections: set[Any] = field(default_factory=set)

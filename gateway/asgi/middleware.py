@@ -5,6 +5,7 @@ trailers, no interim responses, and an upstream that fails in the middle of its 
 server turns into a closed connection. docs/request-flow.md lists the differences.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,9 +52,12 @@ class GateMiddleware:
         gate = runtime.gate
         request = request_head(runtime, scope)
         answer = _answer_to(runtime, request, scope)
-        decision: Decision | Waiting = unreadable(scope, request) or gate.admit(request)
+        tracer = runtime.tracer
+        admit = gate.admit if tracer is None else partial(tracer.decide, gate.admit)
+        decision: Decision | Waiting = unreadable(scope, request) or admit(request)
         if isinstance(decision, Waiting):
-            decision = await gate.conclude(decision)
+            concluding = gate.conclude(decision)
+            decision = await (concluding if request.trace is None else request.trace.look_up(concluding))
         assert not isinstance(decision, Waiting)
         if isinstance(decision, Refusal):
             await answer.send_refusal(decision, send)

@@ -167,14 +167,14 @@ class Observer:
         else:
             path, caller = admission.target.path, admission.principal
         user, roles = ("", NO_ROLES) if caller is None else (caller.id, caller.own_roles)
-        trace = request.trace
+        trace = "" if request.trace is None else json_trace(request.trace.trace_id)
         lines = self._lines
         lines.append(
             f'{self._opening}{quoted(request.request_id.decode("latin-1"))},"client":{quoted(request.client)}'
             f"{self._hosts[request.fields.canonical_host]}{method_text}{quoted(path.decode('latin-1'))}"
             f"{outcome}{quoted(user)}{self._roles[roles]}"
             f',"duration_ms":{microseconds // 1000}{FRACTIONS[microseconds % 1000]},"upstream_ms":{upstream}'
-            f',"received":{finished.received},"sent":{finished.sent}{"" if trace is None else json_trace(trace)}}}\n'
+            f',"received":{finished.received},"sent":{finished.sent}{trace}}}\n'
         )
         if len(lines) >= BLOCK:
             self._flush()
@@ -215,7 +215,7 @@ class Observer:
             received=finished.received,
             sent=finished.sent,
             id=request.request_id.decode("latin-1"),
-            trace=request.trace or "",
+            trace="" if request.trace is None else request.trace.trace_id,
         )
         self._lines.append(line)
         if len(self._lines) >= BLOCK:

@@ -90,6 +90,8 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
     kept = _end_to_end(request, plan, rules)
     if request.websocket:
         kept = without_credential(kept)
+    if request.trace is not None:
+        kept = request.trace.sent_on(kept)
     lines = [b"%b: %b\r\n" % field for field in kept]
     if length is None:
         lines.append(b"Transfer-Encoding: chunked\r\n")

@@ -122,7 +122,8 @@ class GatewayProtocol(CallerConnection):
         has_body = self._chunked or self._left > 0
         self._phase = BODY if has_body else WAIT
         self._wants_continue = has_body and _wants_continue(request)
-        decision = runtime.gate.admit(request)
+        tracer, admit = runtime.tracer, runtime.gate.admit
+        decision = admit(request) if tracer is None else tracer.decide(admit, request)
         if isinstance(decision, Waiting):
             self._deciding = self.loop.create_task(self._conclude(decision, answer, runtime.gate, runtime.proxy))
         else:
@@ -130,7 +131,8 @@ class GatewayProtocol(CallerConnection):
 
     async def _conclude(self, waiting: Waiting, answer: Answer, gate: Gate, proxy: Proxy) -> None:
         """`gate` and `proxy` are those of the policy that matched: it may be another by now."""
-        decision = await gate.conclude(waiting)
+        trace, concluding = waiting.request.trace, gate.conclude(waiting)
+        decision = await (concluding if trace is None else trace.look_up(concluding))
         self._deciding = None
         if self._answer is answer:
             self._proceed(decision, answer, proxy)

@@ -18,7 +18,6 @@ _LATER: Final = "is not available yet (leave it out)"
 _GLOBAL: Final[tuple[Row, ...]] = (
     ("tokens.external", bool, _LATER),
     ("identity.assertion", bool, _LATER),
-    ("observability.tracing", bool, _LATER),
 )
 _ROUTE: Final[tuple[Row, ...]] = (("shadow", bool, "is not available yet (false)"),)
 

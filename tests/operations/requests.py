@@ -53,7 +53,7 @@ def finished(*, admitted: bool = True, trace: str | None = None, **differing: An
         target=usual["path"],
         request_id=usual["request_id"],
         client=usual["client"],
-        trace=trace,
+        trace=None if trace is None else SimpleNamespace(trace_id=trace),
         fields=SimpleNamespace(canonical_host=usual["host"]),
     )
     caller = SimpleNamespace(id=usual["user_id"], own_roles=usual["roles"]) if usual["user_id"] else None

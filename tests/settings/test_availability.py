@@ -19,10 +19,6 @@ LATER: list[tuple[str, str]] = [
         "1:20: tokens.external: is not available yet (leave it out)",
     ),
     ("identity: {assertion: {}}", "1:23: identity.assertion: is not available yet (leave it out)"),
-    (
-        "observability: {tracing: {otlp_endpoint: 'http://localhost:4318'}}",
-        "1:26: observability.tracing: is not available yet (leave it out)",
-    ),
     (ROUTE.format("shadow: true"), "5:13: routes[0].shadow: is not available yet (false)"),
 ]
 THERE = [
@@ -31,6 +27,7 @@ THERE = [
     "tokens: {external: []}",
     "identity: {assertion: null}",
     "observability: {tracing: null}",
+    "observability: {tracing: {otlp_endpoint: 'http://localhost:4318'}}",
     "accounts: {password: {bcrypt_rounds: 12}}",
     "accounts: {lockout: {failures: 3}}",
     "upstreams: {web: {targets: ['http://a', 'http://b']}}",

@@ -23,12 +23,12 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Served(asyncio.Protocol):
-    """One connection, and the request that is being answered on it: its `target`, its `body`."""
+    """One connection, and the request that is being answered on it: its `head`, `target` and `body`."""
 
     def __init__(self, of: "Target") -> None:
         self.of = of
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self.target = b""
+        self.head = self.target = b""
         self.body = b""
         self.number = 0  # which request of its connection this is
         self._buffer = b""
@@ -73,7 +73,7 @@ class Served(asyncio.Protocol):
             self._serve(head)
 
     def _serve(self, head: bytes) -> None:
-        self.target = head.split(b" ", 2)[1]
+        self.head, self.target = head, head.split(b" ", 2)[1]
         self.number += 1
         self.of.requests += 1
         at = head.find(b"X-Id: ")

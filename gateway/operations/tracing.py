@@ -1,0 +1,190 @@
+"""Traces for an OpenTelemetry collector, where `observability.tracing` asks for them. Needs the extra `tracing`; this
+room is imported only then.
+
+A trace that a caller brings by `traceparent` (W3C Trace Context) is continued and sampled as its flag says; else one is
+begun. One request is up to four spans:
+
+    GET orders            from the request head to the end of the answer
+      decide              until it was decided on
+        lookup            as far as a store had to be asked
+      upstream            from there to the head of the upstream's answer, which gets this one's `traceparent`
+
+Spans leave in the background. Nothing in them is a credential: of a target only the canonical path, no query.
+"""
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from threading import Thread
+from typing import Final, TypeVar
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON
+from opentelemetry.trace import Span, SpanKind, StatusCode, format_span_id, format_trace_id, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+import gateway
+from gateway.admission import RequestHead, Waiting
+from gateway.errors import Refusal
+from gateway.operations.access_log import loggable_path
+from gateway.operations.counters import METHODS
+from gateway.operations.observer import Completed, Finished
+from gateway.settings.model import TracingSettings
+from gateway.wire.fields import Field
+
+D = TypeVar("D")
+
+_TIMEOUT: Final = 5.0  # seconds for one block of spans
+_FAREWELL: Final = 2.0  # seconds for the last ones
+_OTHER: Final = "_OTHER"  # what the semantic conventions call a method that is not known
+
+_propagator: Final = TraceContextTextMapPropagator()
+
+
+class Tracer:
+    """Begins traces and sends them to the collector."""
+
+    def __init__(self, settings: TracingSettings) -> None:
+        resource = Resource.create(
+            {"service.name": os.environ.get("OTEL_SERVICE_NAME", "gateway"), "service.version": gateway.__version__}
+        )
+        exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint.rstrip('/')}/v1/traces", timeout=_TIMEOUT)
+        self._provider = TracerProvider(sampler=DEFAULT_ON, resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("gateway", gateway.__version__)
+
+    def decide(self, admit: Callable[[RequestHead], D], request: RequestHead) -> D:
+        """What the gate says to a request, which is traced from here on."""
+        trace = request.trace = RequestTrace(self, request)
+        decision = admit(request)
+        if not isinstance(decision, Waiting):
+            trace.decided(decision)
+        return decision
+
+    def observing(self, completed: Completed) -> Completed:
+        """What to call for each finished request so that its trace is finished too."""
+
+        def observed(finished: Finished) -> None:
+            completed(finished)
+            if isinstance(finished.request.trace, RequestTrace):
+                finished.request.trace.finish(finished)
+
+        return observed
+
+    def begin(self, name: str, context: Context | None, kind: SpanKind, at: int) -> Span:
+        """A span that began `at` nanoseconds since the epoch."""
+        return self._tracer.start_span(name, context, kind, start_time=at)
+
+    def close(self) -> None:
+        """Send what is left, but wait for a collector that does not answer no longer than two seconds."""
+        farewell = Thread(target=self._provider.shutdown, daemon=True)
+        farewell.start()
+        farewell.join(_FAREWELL)
+
+
+class RequestTrace:
+    """One request as it is traced. `trace_id` is that of the log."""
+
+    def __init__(self, tracer: Tracer, request: RequestHead) -> None:
+        self._tracer = tracer
+        self._method = request.method.decode("ascii") if request.method in METHODS else _OTHER
+        parent, self._is_continued = _parent(request.fields.kept)
+        self._wall, self._clock = time.time_ns(), time.monotonic()
+        self._span = tracer.begin(self._method, parent, SpanKind.SERVER, self._wall)
+        self._within = set_span_in_context(self._span)
+        self._deciding: Span | None = tracer.begin("decide", self._within, SpanKind.INTERNAL, self._wall)
+        self._upstream: Span | None = None
+        self.trace_id = format_trace_id(self._span.get_span_context().trace_id)
+
+    async def look_up(self, concluding: Awaitable[D]) -> D:
+        """What the gate says once the stores have been asked."""
+        assert self._deciding is not None
+        within = set_span_in_context(self._deciding)
+        lookup = self._tracer.begin("lookup", within, SpanKind.INTERNAL, self._at(time.monotonic()))
+        try:
+            decision = await concluding
+        finally:
+            lookup.end(self._at(time.monotonic()))
+        self.decided(decision)
+        return decision
+
+    def decided(self, decision: object) -> None:
+        """The gate has decided."""
+        if self._deciding is not None:
+            if isinstance(decision, Refusal):
+                self._deciding.set_attribute("gateway.code", decision.code)
+            self._deciding.end(self._at(time.monotonic()))
+            self._deciding = None
+
+    def sent_on(self, fields: list[Field]) -> list[Field]:
+        """The fields of the request to the upstream, whose span begins with this."""
+        self._upstream = self._tracer.begin("upstream", self._within, SpanKind.CLIENT, self._at(time.monotonic()))
+        context = self._upstream.get_span_context()
+        ours = f"00-{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}-{context.trace_flags:02x}"
+        # Trace Context 3.3: a tracestate whose traceparent is not continued means nothing any more.
+        gone = (b"traceparent",) if self._is_continued else (b"traceparent", b"tracestate")
+        kept = [field for field in fields if field[0].lower() not in gone]
+        return [*kept, (b"traceparent", ours.encode("ascii"))]
+
+    def finish(self, finished: Finished) -> None:
+        """The request is over."""
+        end = time.monotonic()
+        self.decided(None)
+        if self._upstream is not None:
+            self._finish_upstream(self._upstream, finished, finished.answered_at or end)
+        span, admission, request = self._span, finished.admission, finished.request
+        route = finished.route if admission is None else admission.route.name
+        path: bytes = loggable_path(request.target) if admission is None else admission.target.path
+        span.update_name(f"{self._method} {route}" if route else self._method)
+        span.set_attributes(
+            {
+                "http.request.method": self._method,
+                "url.scheme": request.peer.scheme,
+                "url.path": path.decode("latin-1"),
+                "client.address": request.client,
+                "http.response.status_code": finished.status,
+                "gateway.route": route,
+                "gateway.code": finished.code,
+                "gateway.request_id": request.request_id.decode("latin-1"),
+            }
+        )
+        if admission is not None:
+            span.set_attribute("http.route", admission.route.pattern)
+        if finished.status >= 500:
+            span.set_status(StatusCode.ERROR)
+        span.end(self._at(end))
+
+    def _finish_upstream(self, span: Span, finished: Finished, end: float) -> None:
+        assert finished.admission is not None
+        span.set_attributes(
+            {"http.request.method": self._method, "gateway.upstream": finished.admission.route.upstream or ""}
+        )
+        if finished.code:  # no answer, or none that could be used
+            span.set_attribute("gateway.code", finished.code)
+            span.set_status(StatusCode.ERROR)
+        else:
+            span.set_attribute("http.response.status_code", finished.status)
+        span.end(self._at(end))
+
+    def _at(self, clock: float) -> int:
+        return self._wall + int((clock - self._clock) * 1e9)
+
+
+def _parent(fields: Iterable[Field]) -> tuple[Context | None, bool]:
+    """What a caller's trace says; None, and False, where there is none that holds. One that stands twice is none."""
+    carrier: dict[str, str] = {}
+    for name, value in fields:
+        folded = name.lower()
+        if folded == b"traceparent":
+            if "traceparent" in carrier:
+                return None, False
+            carrier["traceparent"] = value.decode("latin-1")
+        elif folded == b"tracestate":
+            before = f"{carrier['tracestate']}," if "tracestate" in carrier else ""
+            carrier["tracestate"] = before + value.decode("latin-1")
+    context = _propagator.extract(carrier, context=Context())
+    return (context, True) if context else (None, False)
