@@ -22,6 +22,7 @@ from gateway.accounts import described as accounts_described
 from gateway.accounts.administration import Administration
 from gateway.accounts.administration_endpoints import administration_endpoints
 from gateway.accounts.endpoints import account_endpoints
+from gateway.accounts.first_admin import how_to_make_one
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.own_sessions import OwnSessions
 from gateway.accounts.passwords import PasswordPool
@@ -42,7 +43,7 @@ from gateway.operations import described as operations_described
 from gateway.operations.board import Place
 from gateway.operations.decision_log import DecisionLog
 from gateway.operations.endpoints import Readiness, operation_endpoints
-from gateway.operations.events import EventHandler, Failures
+from gateway.operations.events import EventHandler, Failures, event
 from gateway.operations.metrics import Metrics
 from gateway.operations.observer import Observer
 from gateway.policy.loading import Configuration, load_configuration, operations_policy
@@ -139,6 +140,8 @@ async def running(
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
         stack.callback(passwords.close)
         accounts, administration = _accounts(stores, tokens, settings, passwords)
+        if place is None or place.number == 0:  # once, however many workers there are
+            await _say_without_admin(administration)
         metrics = Metrics(observer, place)
         for source in (runtime, stores, tokens, passwords, ticker.lag):
             metrics.add(source.samples)
@@ -210,6 +213,12 @@ def _accounts(
 def _decision_log(settings: Settings, observer: Observer) -> DecisionLog | None:
     wanted = settings.observability.decision_log
     return None if wanted is None else DecisionLog(wanted, observer.say)
+
+
+async def _say_without_admin(administration: Administration) -> None:
+    command = await how_to_make_one(administration)
+    if command is not None:
+        event("accounts", f"nobody may administrate accounts yet; at this machine run: {command}")
 
 
 def _own_header_names(settings: Settings) -> tuple[str, ...]:

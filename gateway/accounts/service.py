@@ -16,6 +16,7 @@ from gateway.accounts.emails import EmailAddress
 from gateway.accounts.holders import account_holder
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
+from gateway.accounts.roles import admin_roles
 from gateway.errors import Refusal
 from gateway.identity.accounts import (
     AccountStore,
@@ -72,14 +73,15 @@ class Accounts:
         self._callers = Callers()
         self._tokens = tokens
         self._announcer = Announcer(feed)
-        self._hierarchy = RoleHierarchy(settings.roles)
-        self.settings = settings
         self._clock = clock
+        self.renew(settings)
 
     def renew(self, settings: Settings) -> None:
         """Follow a changed configuration: which roles there are, and what each implies."""
         self.settings = settings
         self._hierarchy = RoleHierarchy(settings.roles)
+        # Where a file says so it is refused; but roles may come to imply others while a gateway runs.
+        self._makes_admins = not admin_roles(settings).isdisjoint(settings.accounts.default_roles)
 
     async def register(self, email: EmailAddress, password: Password, origin: Origin) -> TokenPair:
         """Make an account and sign it in. Raises `email_taken`, `registration_closed`, `overloaded`.
@@ -103,6 +105,8 @@ class Accounts:
         """Raise `registration_closed` where nobody may register."""
         if self.settings.accounts.registration != "open":
             raise Refusal("registration_closed")
+        if self._makes_admins:
+            raise Refusal("registration_closed", "accounts.default_roles would make everyone an administrator")
 
     async def login(self, email: EmailAddress, password: Password | None, origin: Origin) -> TokenPair:
         """Sign in. Raises `invalid_credentials`, `account_disabled` (after the right password only), `locked_out`,

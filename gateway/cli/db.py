@@ -1,10 +1,11 @@
-"""`gateway db`: the tables of the database."""
+"""`gateway db`: the database itself."""
 
 import asyncio
 from pathlib import Path
 
 import click
 
+from gateway.cli.audit import prune_audit
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option
 from gateway.cli.output import say
@@ -15,7 +16,10 @@ from gateway.storage.schema import upgrade as upgrade_schema
 
 @click.group("db")
 def command() -> None:
-    """Manage the schema of the database."""
+    """Manage the database: its tables, and old audit records."""
+
+
+command.add_command(prune_audit)
 
 
 @command.command("upgrade")

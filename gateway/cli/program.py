@@ -35,7 +35,7 @@ COMMANDS: Final = {
     "explain": Entry("gateway.cli.explain", "Explain how a request would be decided, and why."),
     "users": Entry("gateway.cli.users", "Manage accounts, straight in the database."),
     "keys": Entry("gateway.cli.keys", "Make and list the keys that sign tokens."),
-    "db": Entry("gateway.cli.db", "Manage the schema of the database."),
+    "db": Entry("gateway.cli.db", "Manage the database: its tables, and old audit records."),
     "schema": Entry("gateway.cli.schema", "Print the JSON Schema of the configuration file, for editors."),
 }
 

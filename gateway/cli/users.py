@@ -13,10 +13,11 @@ from gateway.accounts.administration import Administration
 from gateway.accounts.answers import account
 from gateway.cli import users_unlock
 from gateway.cli.accounts import administration
+from gateway.cli.audit import audit
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
-from gateway.errors import CannotStart
+from gateway.errors import CannotStart, Refusal
 from gateway.identity.accounts import Selection
 from gateway.identity.records import UserRecord
 from gateway.policy.loading import Configuration
@@ -26,6 +27,10 @@ T = TypeVar("T")
 Work = Callable[[Administration], Awaitable[T]]
 
 _COLUMNS: Final = ("EMAIL", "ID", "STATE", "ROLES", "CREATED (UTC)")
+_TAKEN: Final = (
+    "Email already registered, perhaps by somebody else: before it gets a role, 'gateway users set-password' makes it "
+    "yours and ends its sessions"
+)
 _PAGE: Final = 500  # accounts read from the database at a time
 
 email_argument = click.argument("email")
@@ -38,11 +43,14 @@ password_option = click.option(
 def command() -> None:
     """Manage accounts, straight in the database.
 
+    An account is named by its e-mail address, or by its id.
+
     Every change is told to running gateways over storage.redis; without one they see it after cache.user_ttl.
     """
 
 
 command.add_command(users_unlock.command)
+command.add_command(audit)
 
 
 @command.command("create")
@@ -57,7 +65,13 @@ def create(email: str, roles: tuple[str, ...], password_stdin: bool, config: Pat
     password = _new_password(password_stdin)
 
     async def work(accounts: Administration) -> UserRecord:
-        return await accounts.create(email, password, roles or None)
+        try:
+            return await accounts.create(email, password, roles or None)
+        except Refusal as refusal:
+            if refusal.code != "email_taken":
+                raise
+            # Giving roles to it would give them to whoever was here first and knows its password.
+            raise Refusal("email_taken", detail=_TAKEN) from None
 
     _change(configuration, work, "Created", as_json=as_json, delayed=False)
 

@@ -106,8 +106,11 @@ def _check_accounts(settings: Settings, reader: Reader) -> None:
         reader.warn_at("accounts.password.min_length", "short-passwords", message)
     granted = implied(accounts.default_roles, settings.roles or {})
     if accounts.registration == "open" and accounts.admin_role in granted:
-        message = f"makes everyone who registers an administrator, found '{accounts.admin_role}' among them"
-        reader.warn_at("accounts.default_roles", "registration-grants-admin", message)
+        found = f"found '{accounts.admin_role}' among them"
+        message = (
+            f"must not make everyone who registers an administrator, {found} (without it, or registration: closed)"
+        )
+        reader.report_at("accounts.default_roles", message)
 
 
 def _check_identity_headers(settings: Settings, reader: Reader) -> None:

@@ -13,7 +13,6 @@ WARNINGS: Final[Mapping[str, str]] = {
     "database-in-memory": "Accounts and sessions end with the process.",
     "few-bcrypt-rounds": "A stolen table of passwords is guessed quickly.",
     "short-passwords": "Short passwords are guessed at the login.",
-    "registration-grants-admin": "Whoever registers administrates.",
     "refresh-shorter-than-access": "The refresh token is over before the access token that it is to renew.",
     "long-leeway": "Tokens live on after their end.",
     "insecure-issuer": "Whoever is on the way to an issuer over http can put keys of his own there.",

@@ -1,0 +1,131 @@
+"""`gateway users audit` and `gateway db prune-audit`: the audit trail, read and kept from growing for ever."""
+
+import asyncio
+import json
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from gateway.accounts.administration import Administration
+from gateway.accounts.answers import audit_record
+from gateway.cli.accounts import administration
+from gateway.cli.configuration import loaded
+from gateway.cli.options import config_option, json_option
+from gateway.cli.output import print_json, print_table, say
+from gateway.identity.accounts import COMMAND_LINE
+from gateway.identity.audit import AuditRecord, AuditSelection
+from gateway.settings.model import Settings
+from gateway.settings.units import format_duration, parse_duration
+from gateway.storage.audit import AuditTrail
+from gateway.storage.database import COMMAND, Database
+from gateway.storage.schema import prepare
+
+_COLUMNS: Final = ("AT (UTC)", "ACTION", "SUBJECT", "ACTOR", "FROM", "CHANGE")
+_PAGE: Final = 500  # records read from the database at a time
+# What is younger than this somebody may still be looking for, and nobody should be able to hide by a slip.
+_SHORTEST: Final = 30 * 86_400.0  # seconds
+
+
+class Period(click.ParamType[float]):
+    """A duration, as the configuration has them. Its value is in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of a text; a usage error for what is no duration."""
+        seconds = value if isinstance(value, float) else parse_duration(str(value))
+        if seconds is None:
+            self.fail(f"{value!r} is not a duration (for example 15m, 24h or 400d)", param, ctx)
+        return seconds
+
+
+@click.command("audit")
+@click.argument("who", metavar="[EMAIL]", required=False)
+@click.option("--actor", metavar="WHO", help="Only what this account did; 'command-line': what commands did.")
+@click.option("--action", help="Only this kind of change, for example user.disabled.")
+@click.option("--since", type=Period(), metavar="PERIOD", help="Only the last hours or days, for example 24h or 7d.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most this many.")
+@config_option
+@json_option
+def audit(config: Path, as_json: bool, limit: int, **filters: Any) -> None:
+    """Show who changed what, the newest first.
+
+    An account that was deleted is named by its id.
+    """
+    records = asyncio.run(_read(loaded(config).settings, limit=limit, **filters))
+    if as_json:
+        print_json([audit_record(record) for record in records])
+    else:
+        print_table(_COLUMNS, [_row(record) for record in records])
+
+
+async def _read(
+    settings: Settings, *, limit: int, who: str | None, actor: str | None, action: str | None, since: float | None
+) -> list[AuditRecord]:
+    found: list[AuditRecord] = []
+    async with administration(settings) as accounts:
+        selection = AuditSelection(
+            subject=await _id(accounts, who),
+            actor=await _id(accounts, actor),
+            action=action,
+            since=None if since is None else _ago(since),
+        )
+        while True:
+            page = await accounts.audit(replace(selection, limit=min(limit - len(found), _PAGE)))
+            found += page.records
+            if page.next is None or len(found) >= limit:
+                return found
+            selection = replace(selection, after=page.next)
+
+
+async def _id(accounts: Administration, who: str | None) -> str | None:
+    """The id of an account that is named by its address. Whatever else it is named by stands in the trail."""
+    return (await accounts.show(who)).id if who is not None and "@" in who else who
+
+
+def _row(record: AuditRecord) -> tuple[str, ...]:
+    at = record.at.strftime("%Y-%m-%d %H:%M:%S")
+    return at, record.action, record.subject, record.actor, record.address or "-", _change(record)
+
+
+def _change(record: AuditRecord) -> str:
+    before, after = (
+        None if state is None else json.dumps(state, ensure_ascii=False) for state in (record.before, record.after)
+    )
+    return after or before or "" if before is None or after is None else f"{before} -> {after}"
+
+
+@click.command("prune-audit")
+@click.option(
+    "--older-than", type=Period(), metavar="PERIOD", required=True, help="Delete what is older, for example 400d."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+def prune_audit(older_than: float, yes: bool, config: Path) -> None:
+    """Delete old audit records for good; at least 30 days stay.
+
+    Nothing else ever deletes one. That it was done is recorded itself.
+    """
+    if older_than < _SHORTEST:
+        raise click.UsageError(f"--older-than must be {format_duration(_SHORTEST)} or more")
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Delete all audit records older than {format_duration(older_than)}?", abort=True, err=True)
+    pruned = asyncio.run(_prune(loaded(config).settings, older_than))
+    say(f"Deleted {pruned} audit record{'' if pruned == 1 else 's'} older than {format_duration(older_than)}.")
+
+
+async def _prune(settings: Settings, older_than: float) -> int:
+    database = Database.open(settings.storage.database.reveal(), limits=COMMAND)
+    try:
+        await prepare(database)
+        return await AuditTrail(database).prune(_ago(older_than), by=COMMAND_LINE)
+    finally:
+        await database.close()
+
+
+def _ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)
