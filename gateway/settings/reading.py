@@ -65,7 +65,7 @@ def read_content(content: bytes, file: str, environment: Mapping[str, str]) -> D
     reader = Reader(file, environment)
     settings = Settings(places=reader.places)
     try:
-        text = _text(content)
+        text = text_of_file(content)
         root = compose(text, reader.report_in)
         _hear(allowed(text), reader)
         settings = _read(root, reader) or settings
@@ -103,7 +103,7 @@ def _is_sound(route: RouteSettings, reader: Reader) -> bool:
     return not any(f"{route.key}.{name}" in reader.rejected for name in _DECIDES_WHICH_REQUESTS)
 
 
-def _text(content: bytes) -> str:
+def text_of_file(content: bytes) -> str:
     """The text of a file. Raises NotYaml for anything but UTF-8 with printable characters."""
     content = content.removeprefix(BOM_UTF8)
     try:

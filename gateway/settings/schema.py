@@ -13,17 +13,17 @@ from gateway.settings.model import SettingsKind
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
+INTERPOLATED_DEFINITION: Final = {
+    "description": "A placeholder: ${NAME}, ${NAME:-default} or ${file:PATH}.",
+    "type": "string",
+    "pattern": r"\$\{",
+}
+
 
 def json_schema() -> dict[str, Any]:
     """The schema (draft 2020-12). What depends on more than one key is `gateway check`'s to say."""
     root = SettingsKind()
-    definitions: JsonSchema = {
-        "interpolated": {
-            "description": "A placeholder: ${NAME}, ${NAME:-default} or ${file:PATH}.",
-            "type": "string",
-            "pattern": r"\$\{",
-        }
-    }
+    definitions: JsonSchema = {"interpolated": INTERPOLATED_DEFINITION}
     for section in sections(root):
         if section is not root:
             definitions[section.cls.__name__] = {"description": section.cls.__doc__, **section.definition()}

@@ -1,0 +1,109 @@
+"""What `gateway test` found, as lines for a person and as a document for a program."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from gateway.cli.explaining import document, lines, place_of
+from gateway.policy.policy_tests import Expectation
+from gateway.policy.route import Route
+from gateway.policy.testing import Report, Result
+from gateway.policy.verdict import Verdict
+from gateway.settings.model import Settings
+
+
+def as_lines(report: Report, settings: Settings, min_coverage: float) -> Iterator[str]:
+    """Each failure with its explanation, the routes that no test touched, and the sum."""
+    for result in report.failures:
+        yield from _failure(result, settings)
+        yield ""
+    if report.untouched:
+        yield f"no test touched {_count(len(report.untouched), 'route')}:"
+        for route in report.untouched:
+            yield f"  {route.name}  {click.style(place_of(route), dim=True)}"
+        yield ""
+    yield _sum(report, min_coverage)
+
+
+def expected(expectation: Expectation) -> str:
+    """What a test expects, in words."""
+    route = f" by the route {expectation.route}" if expectation.route is not None else ""
+    if expectation.allowed:
+        return f"allowed{route}"
+    status = f" with {expectation.status}" if expectation.status is not None else ""
+    return f"refused{status}{route}"
+
+
+def found(verdict: Verdict) -> str:
+    """What came of it, in the same words."""
+    route = f" by the route {verdict.route.name}" if verdict.route is not None else ""
+    if verdict.refusal is None:
+        return f"allowed{route}"
+    return f"refused with {verdict.refusal.status} {verdict.refusal.code}{route}"
+
+
+def as_document(report: Report, settings: Settings, *, fine: bool) -> dict[str, Any]:
+    """The report for a program. Each failure has the explanation as `gateway explain --json` gives it."""
+    return {
+        "fine": fine,
+        "tests": len({result.test.position for result in report.results}),
+        "requests": len(report.results),
+        "failures": [_failure_document(result, settings) for result in report.failures],
+        "coverage": {
+            "routes": report.routes,
+            "percent": report.coverage,
+            "untouched": [_route_document(route) for route in report.untouched],
+        },
+    }
+
+
+def _failure(result: Result, settings: Settings) -> Iterator[str]:
+    assert result.failure is not None
+    position = result.expectation.position
+    place = f"{position.file}:{position.line}:{position.column}"
+    yield f"{click.style('FAILED', fg='red', bold=True)} {place}: {result.test.name}: {result.expectation.text}"
+    yield f"  expected    {expected(result.expectation)}"
+    yield f"  found       {click.style(found(result.verdict), fg='red')}"
+    for line in lines(result.failure, settings):
+        yield f"  {line}"
+
+
+def _sum(report: Report, min_coverage: float) -> str:
+    failures, requests = len(report.failures), len(report.results)
+    tests = len({result.test.position for result in report.results})
+    passed = f"{_count(tests, 'test')}, {_count(requests, 'request')}: "
+    passed += f"{failures} not as expected" if failures else "all as expected"
+    touched = report.routes - len(report.untouched)
+    covered = f"{touched} of {_count(report.routes, 'route')} touched ({report.coverage:.1f}%"
+    too_little = report.coverage < min_coverage
+    covered += f", less than {min_coverage:g}%)" if too_little else ")"
+    return click.style(f"{passed}; {covered}", fg="red" if failures or too_little else "green")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' if number != 1 else ''}"
+
+
+def _failure_document(result: Result, settings: Settings) -> dict[str, Any]:
+    assert result.failure is not None
+    position = result.expectation.position
+    return {
+        "file": position.file,
+        "line": position.line,
+        "column": position.column,
+        "test": result.test.name,
+        "request": result.expectation.text,
+        "expected": expected(result.expectation),
+        "found": found(result.verdict),
+        "explanation": document(result.failure, settings),
+    }
+
+
+def _route_document(route: Route) -> dict[str, Any]:
+    position = route.position
+    return {
+        "route": route.name,
+        "file": position.file if position is not None else None,
+        "line": position.line if position is not None else None,
+    }

@@ -1,0 +1,92 @@
+"""Runs policy tests: each expectation against the verdict, and which routes were touched by any."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from gateway.errors import Problem
+from gateway.policy.explain import Explanation, caller_of, explained
+from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.matcher import Policy
+from gateway.policy.policy_tests import Expectation, PolicyTest
+from gateway.policy.route import Route
+from gateway.policy.verdict import Verdict, decide
+from gateway.settings.model import Settings
+from gateway.settings.places import Position
+from gateway.settings.reader import known
+
+
+class Result(NamedTuple):
+    """What became of one expectation. `failure` is None where it is met."""
+
+    test: PolicyTest
+    expectation: Expectation
+    verdict: Verdict
+    failure: Explanation | None
+
+
+class Report(NamedTuple):
+    """All results, in the order of the files, and the enforced routes of the configuration that no request came to."""
+
+    results: tuple[Result, ...]
+    untouched: tuple[Route, ...]
+    routes: int
+
+    @property
+    def failures(self) -> list[Result]:
+        return [result for result in self.results if result.failure is not None]
+
+    @property
+    def coverage(self) -> float:
+        """The share of routes that some request came to, in percent, cut to one digit: 100 means all of them."""
+        touched = self.routes - len(self.untouched)
+        return (1000 * touched // self.routes) / 10 if self.routes else 100.0
+
+
+def run_policy_tests(policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest]) -> Report:
+    """Ask the policy what the tests expect of it."""
+    results = tuple(_results(policy, roles, tests))
+    enforced = [route for route in policy.routes if not route.shadow]
+    touched = {result.verdict.route for result in results}
+    return Report(results, tuple(route for route in enforced if route not in touched), len(enforced))
+
+
+def unknown_names(settings: Settings, policy: Policy, tests: Sequence[PolicyTest]) -> list[Problem]:
+    """Roles and routes that tests name and the configuration does not: what is misspelt would be refused, and so pass
+    for a test that expects a refusal."""
+    routes = {route.name for route in (*policy.own, *policy.routes)}
+    problems = []
+    for test in tests:
+        for number, role in enumerate(test.as_.roles if test.as_ is not None else ()):
+            if settings.roles is not None and role not in settings.roles:
+                message = f"is not declared in the configuration, found '{role}' ({known(settings.roles)})"
+                problems.append(_problem(test.position, f"{test.key}.as.roles[{number}]", message))
+        for each in test.expectations:
+            if each.route is not None and each.route not in routes:
+                message = f"names no route of the configuration, found '{each.route}' ({known(routes)})"
+                problems.append(_problem(each.position, test.key, message))
+    return problems
+
+
+def _problem(position: Position, key: str, message: str) -> Problem:
+    return Problem(position.file, position.line, position.column, key, message)
+
+
+def _results(policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest]) -> Iterator[Result]:
+    for test in tests:
+        person = test.person
+        caller = caller_of(roles, person)
+        for expectation in test.expectations:
+            verdict = decide(policy, expectation.asked, caller)
+            failure = None
+            if not _is_met(expectation, verdict):
+                failure = explained(policy, roles, expectation.asked, person, verdict)
+            yield Result(test, expectation, verdict, failure)
+
+
+def _is_met(expectation: Expectation, verdict: Verdict) -> bool:
+    if expectation.allowed != verdict.is_allowed:
+        return False
+    if expectation.status is not None and expectation.status != verdict.status:
+        return False
+    found = verdict.route.name if verdict.route is not None else None
+    return expectation.route is None or expectation.route == found
