@@ -139,11 +139,12 @@ async def running(
             runtime.with_operations(_operations_gate(settings, credentials, stores))
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
         stack.callback(passwords.close)
-        accounts, administration = _accounts(stores, tokens, settings, passwords)
+        lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
+        accounts, administration = _accounts(stores, tokens, settings, passwords=passwords, lockout=lockout)
         if place is None or place.number == 0:  # once, however many workers there are
             await _say_without_admin(administration)
         metrics = Metrics(observer, place)
-        for source in (runtime, stores, tokens, passwords, ticker.lag):
+        for source in (runtime, stores, tokens, passwords, lockout, ticker.lag):
             metrics.add(source.samples)
         stack.callback(metrics.close)
         handlers = {
@@ -197,7 +198,7 @@ def _operations_gate(settings: Settings, credentials: Credentials, stores: Store
 
 
 def _accounts(
-    stores: Stores, tokens: Tokens, settings: Settings, passwords: PasswordPool
+    stores: Stores, tokens: Tokens, settings: Settings, *, passwords: PasswordPool, lockout: Lockout
 ) -> tuple[Accounts, Administration]:
     shared: dict[str, Any] = {
         "users": stores.users,
@@ -206,7 +207,6 @@ def _accounts(
         "feed": stores.feed,
         "settings": settings,
     }
-    lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
     return Accounts(**shared, tokens=tokens, lockout=lockout), Administration(**shared, trail=stores.trail)
 
 

@@ -11,16 +11,18 @@ thread is free for it, so of many at once only those that run at the same time m
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from math import ceil
 from typing import Final
 
+from gateway.counting import Sample, Tally
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.limits.callers import Callers
 from gateway.limits.failures import Allowance, Counter, Failures, SharedFailures
 from gateway.settings.model import LockoutSettings
 
+_BY: Final = ("account", "address")  # what the two counters of an attempt go by
 _DIGEST: Final = 32  # hexadecimal digits: names that callers make up cost the same memory, however long they are
 
 
@@ -63,6 +65,11 @@ class Lockout:
         self._callers = Callers()
         self._shared = shared
         self._clock = clock
+        self._bans = Tally("gateway_lockouts_total")
+
+    def samples(self) -> Iterator[Sample]:
+        """How many bans began here."""
+        yield from self._bans.samples()
 
     def __len__(self) -> int:
         return len(self._failures)
@@ -89,8 +96,11 @@ class Lockout:
     async def count(self, counters: Sequence[Counter]) -> None:
         """Count a failure of each."""
         now = self._clock()
-        for counter in counters:
+        for by, counter in zip(_BY, counters, strict=True):
+            was_banned = self._failures.wait(counter, now) > 0
             self._failures.failed(counter, now)
+            if not was_banned and self._failures.wait(counter, now) > 0:
+                self._bans.add(by)
         await self._ask(counters)
 
     async def forget(self, counter: Counter) -> None:

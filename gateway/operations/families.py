@@ -92,6 +92,12 @@ _ALL: Final = (
         "From a change of a user being announced to its being applied by a worker, by Redis's clock.",
     ),
     Family("gateway_logins_total", "counter", "Logins: success, or the code of the refusal.", ("outcome",)),
+    Family(
+        "gateway_lockouts_total",
+        "counter",
+        "Bans that began after failed logins, by account and address together (account) or by address.",
+        ("scope",),
+    ),
     Family("gateway_passwords_waiting", "gauge", "Passwords that wait for a bcrypt thread."),
     Family("gateway_password_wait_seconds", "histogram", "How long passwords waited for a bcrypt thread."),
     Family("gateway_password_work_seconds", "histogram", "How long bcrypt took for a password."),

@@ -257,3 +257,16 @@ async def test_in_a_cluster_the_counts_of_one_owner_lie_together(cluster: list[V
         assert not await is_open(other)
         await shared(one).pardon([account_owner(ANN)], lifetime=90.0)
         assert await is_open(other)
+
+
+async def test_bans_are_counted_when_they_begin(alone: Lockout) -> None:
+    while await is_open(alone):
+        await fails(alone)
+    for _ in range(3):
+        await fails(alone)
+    assert [(labels, count) for _, labels, count in alone.samples()] == [(("account",), 1)]
+    number = 0
+    while await is_open(alone, account=f"{number}@example.com"):
+        number += 1
+        await fails(alone, account=f"{number}@example.com")
+    assert (("address",), 1) in [(labels, count) for _, labels, count in alone.samples()]
