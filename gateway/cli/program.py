@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "users": Entry("gateway.cli.users", "Manage accounts, straight in the database."),
     "keys": Entry("gateway.cli.keys", "Make and list the keys that sign tokens."),
     "db": Entry("gateway.cli.db", "Manage the database: its tables, and old audit records."),
+    "export": Entry("gateway.cli.export", "Write the policy down for another proxy to enforce."),
     "schema": Entry("gateway.cli.schema", "Print the JSON Schema of the configuration file, for editors."),
 }
 

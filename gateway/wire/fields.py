@@ -70,6 +70,8 @@ _SPECIAL: Final[dict[bytes, int]] = {
     b"expect": Action.EXPECT,
     b"te": Action.TE,
 }
+# Every name that means something to the gateway, beside those that a configuration gives to identity headers.
+SPECIAL_NAMES: Final = frozenset(_SPECIAL)
 _FORWARDING_NAMES: Final = frozenset((b"forwarded", b"x-real-ip", b"x-rewrite-url"))
 _FORWARDING_PREFIXES: Final = (b"x-forwarded-", b"x-original-")
 

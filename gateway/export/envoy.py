@@ -1,0 +1,122 @@
+"""The policy as a complete Envoy configuration: a bootstrap that `envoy -c FILE` runs as it is."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.export import by_verify, natively
+from gateway.export.clusters import gateway_cluster, upstream_cluster
+from gateway.export.header_rules import early_mutations
+from gateway.export.messages import ROUTER, Message, duration, extension, http_filter, socket_address
+from gateway.export.refusing import refuse_what_cannot_be_said
+from gateway.policy.loading import Configuration
+from gateway.settings.model import Settings
+
+Place = tuple[str, int]
+
+_KIB: Final = 1024
+_LARGEST_HEAD: Final = 8192  # KiB, Envoy's own limit
+_EXPRESSIONS: Final = {"re2.max_program_size.error_level": 1_000_000, "re2.max_program_size.warn_level": 1_000_000}
+_LOG_FIELDS: Final = {
+    "time": "%START_TIME%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%PATH(NQ:ORIG)%",
+    "route": "%ROUTE_NAME%",
+    "status": "%RESPONSE_CODE%",
+    "duration_ms": "%DURATION%",
+    "received": "%BYTES_RECEIVED%",
+    "sent": "%BYTES_SENT%",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The bootstrap, and what a reader of it must know."""
+
+    bootstrap: dict[str, Any]
+    remarks: tuple[str, ...]
+
+
+def envoy_export(configuration: Configuration, *, listen: Place, gateway: Place, native: bool) -> Export:
+    """The configuration for an Envoy that listens at `listen` and reaches the gateway at `gateway`.
+
+    Raises ConfigurationError with every key that Envoy cannot be told of.
+    """
+    refuse_what_cannot_be_said(configuration, native=native)
+    settings = configuration.settings
+    clusters = [gateway_cluster(*gateway), *map(upstream_cluster, settings.upstreams.values())]
+    bootstrap = {
+        "static_resources": {"listeners": [_listener(configuration, listen, native=native)], "clusters": clusters},
+        "overload_manager": _connections(settings),
+        # Envoy refuses expressions above a size that is soon reached; ours are made from the file, not by callers.
+        "layered_runtime": {"layers": [{"name": "expressions", "static_layer": _EXPRESSIONS}]},
+    }
+    return Export(bootstrap, natively.remarks() if native else by_verify.remarks())
+
+
+def own_header_names(settings: Settings) -> tuple[str, ...]:
+    """The headers that only the gateway may set."""
+    headers, assertion = settings.identity.headers, settings.identity.assertion
+    return (headers.id, headers.email, headers.roles, *((assertion.header,) if assertion is not None else ()))
+
+
+def _listener(configuration: Configuration, listen: Place, *, native: bool) -> Message:
+    manager = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": extension(
+            "filters.network.http_connection_manager.v3.HttpConnectionManager",
+            _manager(configuration, native=native),
+        ),
+    }
+    return {"name": "callers", "address": socket_address(*listen), "filter_chains": [{"filters": [manager]}]}
+
+
+def _manager(configuration: Configuration, *, native: bool) -> Message:
+    settings = configuration.settings
+    identity = own_header_names(settings)
+    deciding = natively.filters(settings) if native else by_verify.filters(settings, identity)
+    hosts = natively.virtual_hosts(configuration) if native else by_verify.virtual_hosts(configuration)
+    return {
+        "stat_prefix": "callers",
+        "codec_type": "HTTP1",
+        # Paths are judged, never repaired: what Envoy would make of one is not what the gateway has decided on.
+        "normalize_path": False,
+        "merge_slashes": False,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST" if native else "KEEP_UNCHANGED",
+        "use_remote_address": True,
+        "skip_xff_append": True,  # the address is set among the early mutations, whoever sent one before
+        "preserve_external_request_id": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "common_http_protocol_options": {
+            "idle_timeout": duration(settings.server.keep_alive),
+            "headers_with_underscores_action": "ALLOW",
+        },
+        "http_protocol_options": {"ignore_http_11_upgrade": [{"exact": "h2c", "ignore_case": True}]},
+        "request_headers_timeout": duration(settings.server.header_timeout),
+        "stream_idle_timeout": duration(settings.server.body_timeout),
+        "max_request_headers_kb": min(_LARGEST_HEAD, max(1, settings.server.max_header_size // _KIB)),
+        "upgrade_configs": [{"upgrade_type": "websocket", "enabled": False}],
+        "early_header_mutation_extensions": [early_mutations(identity)],
+        "route_config": {"name": "policy", "virtual_hosts": hosts},
+        "http_filters": [*deciding, http_filter(ROUTER, {"suppress_envoy_headers": True})],
+        "access_log": _access_log(settings),
+    }
+
+
+def _access_log(settings: Settings) -> list[Message]:
+    if settings.observability.access_log == "off":
+        return []
+    kept: Message = {"path": "/dev/stdout"}
+    if settings.observability.access_log == "json":
+        kept["log_format"] = {"json_format": _LOG_FIELDS}
+    path = "access_loggers.file.v3.FileAccessLog"
+    return [{"name": "envoy.access_loggers.file", "typed_config": extension(path, kept)}]
+
+
+def _connections(settings: Settings) -> Message:
+    """The limit of connections. Envoy has one for all its threads."""
+    most = {"max_active_downstream_connections": settings.server.max_connections}
+    path = "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    monitor = {"name": "envoy.resource_monitors.global_downstream_max_connections"}
+    return {"resource_monitors": [{**monitor, "typed_config": extension(path, most)}]}

@@ -1,0 +1,82 @@
+"""What cannot be said to Envoy. Each such key is an error with its line: a rule left out would be a laxer one."""
+
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from gateway.errors import ConfigurationError, Problem
+from gateway.export.clusters import system_authorities
+from gateway.policy.loading import Configuration
+from gateway.policy.route import Route
+from gateway.settings.model import Settings, UpstreamSettings
+
+_HMAC: Final = "HS"
+
+Found = Iterator[tuple[str, str]]
+
+
+def refuse_what_cannot_be_said(configuration: Configuration, *, native: bool) -> None:
+    """Raises ConfigurationError with everything that an export would have to leave out."""
+    settings = configuration.settings
+    found = [*_anywhere(settings)]
+    if native:
+        found += [*_of_tokens(settings), *_of_paths(settings)]
+        for route in configuration.policy.routes:
+            found += () if route.shadow else _of_route(route)
+    if found:
+        raise ConfigurationError([Problem(*settings.position_of(key), key, message) for key, message in found])
+
+
+def _anywhere(settings: Settings) -> Found:
+    if not settings.server.trusted_proxies:
+        yield (
+            "server.trusted_proxies",
+            "must hold the address from which Envoy reaches the gateway, else every question is answered 403 "
+            "(for example [127.0.0.1/32])",
+        )
+    for name, upstream in settings.upstreams.items():
+        yield from _of_upstream(f"upstreams.{name}", upstream)
+
+
+def _of_upstream(key: str, upstream: UpstreamSettings) -> Found:
+    schemes = {urlsplit(target).scheme for target in upstream.targets}
+    if len(schemes) > 1:
+        yield f"{key}.targets", "mixes http and https, which one cluster of Envoy cannot (two upstreams)"
+    names = {urlsplit(target).hostname for target in upstream.targets}
+    if "https" in schemes and len(names) > 1 and upstream.tls.server_name is None:
+        yield f"{key}.targets", "has certificates of several names (tls.server_name, or an upstream for each)"
+    if "https" in schemes and upstream.tls.verify and upstream.tls.ca is None and system_authorities() is None:
+        yield f"{key}.tls.ca", "is not said, and this system has no file of trusted authorities (name one)"
+
+
+def _of_tokens(settings: Settings) -> Found:
+    tokens = settings.tokens
+    if not tokens.include_roles:
+        yield "tokens.include_roles", "must be true: without the roles in the token Envoy cannot know them"
+    if tokens.external:
+        yield "tokens.external", "cannot be enforced by Envoy: it maps no roles and makes no ids (without --native)"
+    if tokens.leeway < 1:
+        yield "tokens.leeway", "must be at least 1s: Envoy takes less for a minute"
+    for number, key in enumerate(tokens.keys):
+        if key.algorithm.startswith(_HMAC):
+            yield f"tokens.keys[{number}]", f"is a secret ({key.algorithm}), which no key set publishes (an ES256 key)"
+    if settings.identity.assertion is not None:
+        yield "identity.assertion", "cannot be signed by Envoy (without --native)"
+
+
+def _of_paths(settings: Settings) -> Found:
+    if settings.server.paths == "relaxed":
+        yield "server.paths", "must be strict: Envoy cannot judge relaxed paths as the gateway does (without --native)"
+
+
+def _of_route(route: Route) -> Found:
+    each = route.settings
+    assert each is not None
+    if each.owner is not None:
+        yield f"{each.key}.owner", "compares the path with the caller, which Envoy's RBAC cannot (without --native)"
+    if each.rate_limit is not None:
+        yield f"{each.key}.rate_limit", "counts callers, which needs the gateway (without --native)"
+    if each.cors is not None:
+        yield f"{each.key}.cors", "is answered by the gateway (without --native)"
+    if each.encoded_slash == "keep":
+        yield f"{each.key}.encoded_slash", "keeps what Envoy would have to judge (without --native)"

@@ -1,0 +1,141 @@
+"""The routes that both kinds of export have: what goes to the gateway itself, and what is answered on the spot."""
+
+import json
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Final
+
+from gateway.errors import CODES
+from gateway.export.clusters import GATEWAY, cluster_name
+from gateway.export.header_rules import CHUNKED
+from gateway.export.messages import EXT_AUTHZ, JWT_AUTHN, RBAC, Message, duration, extension, fitting, per_route
+from gateway.export.paths import matching
+from gateway.policy.own import VERIFY
+from gateway.policy.route import Route
+from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
+
+_BEYOND: Final = 1 << 62
+# A retry goes to another target, where there is one.
+_OTHER_TARGET: Final = {
+    "name": "envoy.retry_host_predicates.previous_hosts",
+    "typed_config": extension("retry.host.previous_hosts.v3.PreviousHostsPredicate", {}),
+}
+# What Envoy adds for itself, and what only it needs.
+_ENVOYS_OWN = ["x-envoy-external-address", "x-envoy-internal", "x-envoy-expected-rq-timeout-ms", CHUNKED]
+# What an upstream may not say of CORS where the gateway speaks of it.
+_CORS = [
+    f"access-control-{name}"
+    for name in ("allow-origin", "allow-credentials", "allow-methods", "allow-headers", "max-age")
+]
+
+
+def undecided(*, native: bool) -> Message:
+    """A route on which nobody asks who is calling."""
+    if native:
+        return {**per_route(JWT_AUTHN, {"disabled": True}), **per_route(RBAC, {})}
+    return per_route(EXT_AUTHZ, {"disabled": True})
+
+
+def answered(name: str, match: Message, code: str, *, allow: str | None = None) -> Message:
+    """A route that is answered with one of the gateway's errors."""
+    status, detail = CODES[code]
+    title = HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
+    fields = {"content-type": "application/problem+json", "cache-control": "no-store"}
+    if allow is not None:
+        fields["allow"] = allow
+    return {
+        "name": name,
+        "match": match,
+        "direct_response": {"status": status, "body": {"inline_string": json.dumps(body)}},
+        "response_headers_to_add": [_set(name, value) for name, value in fields.items()],
+    }
+
+
+def to_the_gateway(own: Iterable[Route], settings: Settings, *, native: bool) -> list[Message]:
+    """What the gateway serves itself, and what it proxies because Envoy cannot do it under the same rules: WebSockets,
+    which end when their caller may not stay, and bodies of unannounced length, which must be counted."""
+    asks = undecided(native=native)
+    verify = next(route for route in own if route.endpoint == VERIFY)
+    refused = answered("verify", {"safe_regex": _expression(verify)}, "forbidden")
+    sockets = {"name": "upgrade", "string_match": {"contains": "websocket", "ignore_case": True}}
+    chunked = {"name": CHUNKED, "present_match": True}
+    routes = [
+        {**refused, "typed_per_filter_config": asks},
+        _by_the_gateway("websocket", {"prefix": "/", "headers": [sockets]}, asks, upgrade=True),
+        _by_the_gateway("unannounced-body", {"prefix": "/", "headers": [chunked]}, asks),
+    ]
+    served = [route for route in own if route.is_served and route is not verify]
+    if settings.server.operations_port is not None:
+        served = [route for route in served if not route.pattern.startswith("/_gateway/")]
+    patterns = {route.pattern: route for route in served}
+    routes += [_by_the_gateway(pattern, {"safe_regex": _expression(each)}, asks) for pattern, each in patterns.items()]
+    return routes
+
+
+def to_upstream(route: Route, match: Message, settings: Settings, path: Message) -> list[Message]:
+    """The routes of one rule: bodies that are announced too large, and all others. `path` is how the path is
+    rewritten."""
+    each = route.settings
+    assert each is not None and route.upstream is not None
+    upstream = settings.upstreams[route.upstream]
+    passes_credentials = route.authentication == "none" or each.forward_credentials
+    served: Message = {
+        "name": route.name,
+        "match": match,
+        "route": {**_action(upstream, each, settings), **path},
+        "request_headers_to_remove": [*_ENVOYS_OWN, *([] if passes_credentials else ["authorization"])],
+        "request_headers_to_add": [{"header": {"key": "via", "value": "1.1 gateway"}}],
+    }
+    if route.cors is not None:
+        served["response_headers_to_remove"] = _CORS
+    limit = settings.server.max_body if each.max_body is None else each.max_body
+    if not limit:
+        return [served]
+    length = {"name": "content-length", "range_match": {"start": limit + 1, "end": _BEYOND}}
+    too_large = {**match, "headers": [*match.get("headers", ()), length]}
+    return [answered(f"{route.name} (body too large)", too_large, "body_too_large"), served]
+
+
+def _action(upstream: UpstreamSettings, each: RouteSettings, settings: Settings) -> Message:
+    limit = each.response_timeout if isinstance(each.response_timeout, float | None) else upstream.response_timeout
+    return {
+        "cluster": cluster_name(upstream.name),
+        # Envoy's `timeout` is for the whole response, which may last: silence is what ends a request.
+        "timeout": "0s",
+        "idle_timeout": duration(None if limit is None else max(limit, upstream.idle_timeout)),
+        "auto_host_rewrite": not upstream.preserve_host,
+        "append_x_forwarded_host": True,
+        "retry_policy": {
+            "retry_on": "connect-failure,refused-stream,reset-before-request",
+            "num_retries": upstream.retries,
+            "host_selection_retry_max_attempts": 3,
+            "retry_host_predicate": [_OTHER_TARGET],
+        },
+    }
+
+
+def _by_the_gateway(name: str, match: Message, asks: Message, *, upgrade: bool = False) -> Message:
+    action: Message = {"cluster": GATEWAY, "timeout": "0s", "append_x_forwarded_host": False}
+    if upgrade:
+        action |= {"idle_timeout": "0s", "upgrade_configs": [{"upgrade_type": "websocket", "enabled": True}]}
+    return {
+        "name": f"gateway: {name}",
+        "match": match,
+        "route": action,
+        "typed_per_filter_config": asks,
+        "request_headers_to_remove": _ENVOYS_OWN,
+    }
+
+
+def _expression(route: Route) -> Message:
+    return {"regex": matching(route.shape)}
+
+
+def _set(name: str, value: str) -> Message:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def method_is(methods: Sequence[str]) -> Message:
+    """A HeaderMatcher for some methods."""
+    return {"name": ":method", "string_match": fitting("|".join(methods))}
