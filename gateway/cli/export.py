@@ -78,7 +78,8 @@ def _print_yaml(config: Path, bootstrap: dict[str, Any], remarks: tuple[str, ...
     say(f"# Envoy configuration made by 'gateway export envoy' of {config}. Make it anew when that changes.")
     for remark in remarks:
         say(f"# {remark}")
-    say(yaml.safe_dump(bootstrap, sort_keys=False, width=10_000).rstrip())
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the quick one, where libyaml is
+    say(yaml.dump(bootstrap, Dumper=dumper, sort_keys=False, width=10_000).rstrip())
 
 
 def _reached(settings: Settings) -> Place:

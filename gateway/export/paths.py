@@ -13,7 +13,7 @@ _QUERY: Final = r"(?:\?.*)?"
 _SPACE, _DOT = r"%20", r"(?:\.|%2[eE])"
 _UNRESERVED_ESCAPE: Final = r"%(?:2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])"
 _HEX_ESCAPED: Final = r"(?:[0-9A-Fa-f]|%3[0-9]|%[46][1-6])"
-_PLAIN: Final = r"[!$&-+,\-.0-9:=@A-Z_a-z~]"
+_PLAIN: Final = r"[!\"$&-.0-:<=>@-\[\]-~]"  # visible, but for `#`, `%`, `/`, `;`, `?` and the backslash
 _TAIL: Final = r"%[89abAB][0-9a-fA-F]"
 # RFC 3629 4: what is valid UTF-8, escaped octet by octet.
 _UTF8: Final = "|".join(

@@ -1,0 +1,1 @@
+"""The policy written down for other proxies."""
