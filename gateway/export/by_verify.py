@@ -6,7 +6,7 @@ on; Envoy chooses its route by that, out of metadata that no caller can write.
 
 from typing import Any, Final
 
-from gateway.export.clusters import GATEWAY
+from gateway.export.clusters import DECIDES
 from gateway.export.messages import EXT_AUTHZ, Message, http_filter
 from gateway.export.routes import answered, to_the_gateway, to_upstream
 from gateway.identity.principals import identity_value
@@ -33,7 +33,7 @@ def filters(settings: Settings, identity: tuple[str, ...]) -> list[Message]:
     exactly = [{"exact": name.lower()} for name in identity]
     told = [{"prefix": "access-control-"}, {"exact": "vary"}, {"prefix": "ratelimit"}]
     service: dict[str, Any] = {
-        "server_uri": {"uri": "http://gateway", "cluster": GATEWAY, "timeout": _SECONDS_FOR_A_DECISION},
+        "server_uri": {"uri": "http://gateway", "cluster": DECIDES, "timeout": _SECONDS_FOR_A_DECISION},
         "path_override": "/_gateway/verify",
         "authorization_request": {
             "headers_to_add": [

@@ -8,6 +8,8 @@ from gateway.settings.model import TlsSettings, UpstreamSettings
 
 GATEWAY = "gateway"
 """The cluster of the gateway itself."""
+DECIDES = "gateway-decides"
+"""The cluster that is asked for decisions: the gateway, on the port where it serves operations."""
 
 _PLENTY = 1_000_000
 
@@ -16,11 +18,11 @@ def cluster_name(upstream: str) -> str:
     return f"upstream-{upstream}"
 
 
-def gateway_cluster(host: str, port: int) -> Message:
+def gateway_cluster(name: str, host: str, port: int) -> Message:
     """The gateway, which is asked for decisions and serves its own endpoints."""
     limits = {"max_connections": _PLENTY, "max_pending_requests": _PLENTY, "max_requests": _PLENTY}
     return {
-        **_addressed(GATEWAY, [(host, port, f"{host}:{port}")]),
+        **_addressed(name, [(host, port, f"{host}:{port}")]),
         "connect_timeout": "3s",
         "circuit_breakers": {"thresholds": [limits]},
     }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.export import by_verify, natively
-from gateway.export.clusters import gateway_cluster, upstream_cluster
+from gateway.export.clusters import DECIDES, GATEWAY, gateway_cluster, upstream_cluster
 from gateway.export.header_rules import early_mutations
 from gateway.export.messages import ROUTER, Message, duration, extension, http_filter, socket_address
 from gateway.export.refusing import refuse_what_cannot_be_said
@@ -45,7 +45,9 @@ def envoy_export(configuration: Configuration, *, listen: Place, gateway: Place,
     """
     refuse_what_cannot_be_said(configuration, native=native)
     settings = configuration.settings
-    clusters = [gateway_cluster(*gateway), *map(upstream_cluster, settings.upstreams.values())]
+    clusters = [gateway_cluster(GATEWAY, *gateway), *map(upstream_cluster, settings.upstreams.values())]
+    if not native:
+        clusters.insert(1, gateway_cluster(DECIDES, gateway[0], settings.server.operations_port or gateway[1]))
     bootstrap = {
         "static_resources": {"listeners": [_listener(configuration, listen, native=native)], "clusters": clusters},
         "overload_manager": _connections(settings),

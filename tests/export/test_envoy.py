@@ -116,6 +116,16 @@ def test_the_addresses_are_those_that_were_named(tmp_path: Path) -> None:
     assert "gateway.internal" in json.dumps(cluster)
 
 
+def test_with_a_port_for_operations_decisions_are_asked_there_and_nothing_else_is_served(tmp_path: Path) -> None:
+    server = {"trusted_proxies": ["127.0.0.1/32"], "operations_port": 9090}
+    document = exported(tmp_path, server=server)
+    clusters = {each["name"]: json.dumps(each) for each in document["static_resources"]["clusters"]}
+    assert '"port_value": 9090' in clusters["gateway-decides"]
+    assert "9090" not in clusters["gateway"]
+    assert "gateway: /_gateway/health" not in json.dumps(document)
+    assert "gateway: /_gateway/health" in json.dumps(exported(tmp_path))
+
+
 @pytest.mark.parametrize("address", ["8080", "host:", "host:0", "host:70000", ":80"])
 def test_an_address_that_is_none_is_wrong_usage(tmp_path: Path, address: str) -> None:
     outcome = run("export", "envoy", "--config", str(written(tmp_path)), "--listen", address, folder=tmp_path)
