@@ -36,6 +36,7 @@ from gateway.identity.credentials import Credentials
 from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
 from gateway.identity.tokens import Tokens
+from gateway.issuers.opening import open_issuers
 from gateway.limits.limits import Limits
 from gateway.logged_gate import gate_maker
 from gateway.openapi.endpoints import openapi_endpoints
@@ -102,12 +103,13 @@ async def running(
     settings, policy = configuration.settings, configuration.policy
     keys = key_ring(settings)
     tokens = Tokens(keys, settings.tokens)
-    credentials = Credentials(tokens)
     loop = asyncio.get_running_loop()
     ticker = Ticker(loop)
     async with AsyncExitStack() as stack:
         _report_failures(loop, stack)
         stores = await open_stores(settings, stack)
+        issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack)
+        credentials = Credentials(tokens, issuers=issuers)
         observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
         stack.callback(observer.close)
         make_gate = gate_maker(_decision_log(settings, observer))
@@ -144,7 +146,7 @@ async def running(
         if place is None or place.number == 0:  # once, however many workers there are
             await _say_without_admin(administration)
         metrics = Metrics(observer, place)
-        for source in (runtime, stores, tokens, passwords, lockout, ticker.lag):
+        for source in (runtime, stores, credentials, passwords, lockout, ticker.lag):
             metrics.add(source.samples)
         stack.callback(metrics.close)
         handlers = {

@@ -9,7 +9,7 @@ from typing import Final
 from gateway.counting import Sample
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.principals import PrincipalFactory
-from gateway.identity.records import ChangeFeed
+from gateway.identity.records import ChangeFeed, UserStore
 from gateway.limits.failures import SharedFailures
 from gateway.limits.limits import SharedBuckets
 from gateway.policy.hierarchy import RoleHierarchy
@@ -18,6 +18,7 @@ from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
+from gateway.storage.subjects import Everybody, Subjects
 from gateway.storage.users import Users
 
 _PROBE_EVERY: Final = 1.0  # seconds
@@ -62,7 +63,8 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     stack.callback(probe.cancel)
     users = Users(database)
     factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
-    directory, feed, buckets, failures = await _directory(settings, users, factory, stack)
+    everybody = Everybody(users, Subjects(database))
+    directory, feed, buckets, failures = await _directory(settings, everybody, factory, stack)
     stack.push_async_callback(directory.close)
     return Stores(database, users, Sessions(database), AuditTrail(database), directory, feed, buckets, failures)
 
@@ -75,7 +77,7 @@ async def _probe(database: Database) -> None:
 
 
 async def _directory(
-    settings: Settings, users: Users, factory: PrincipalFactory, stack: AsyncExitStack
+    settings: Settings, users: UserStore, factory: PrincipalFactory, stack: AsyncExitStack
 ) -> tuple[Directory, ChangeFeed, SharedBuckets | None, SharedFailures | None]:
     """What replicas share: the copies of records, the news of changes, the counts of limits and of failures. Without
     Redis, this process alone."""

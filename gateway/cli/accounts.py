@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def administration(settings: Settings) -> AsyncIterator[Administration]:
-    """The service over the configured database. Raises CannotStart where that cannot be used.
+async def opened(settings: Settings) -> AsyncIterator[tuple[Database, ChangeFeed]]:
+    """The configured database, and what tells the replicas. Raises CannotStart where the database cannot be used.
 
     Redis down: the change is made all the same, and who made it is told that the replicas were not.
     """
@@ -38,16 +38,25 @@ async def administration(settings: Settings) -> AsyncIterator[Administration]:
         feed: ChangeFeed = LocalFeed()
         if settings.storage.redis is not None:
             feed = await _feed(settings.storage.redis, settings.cache.user_ttl, stack)
+        yield database, feed
+
+
+@asynccontextmanager
+async def administration(settings: Settings) -> AsyncIterator[Administration]:
+    """The service over the configured database. Raises CannotStart where that cannot be used."""
+    async with opened(settings) as (database, feed):
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
-        stack.callback(passwords.close)
-        yield Administration(
-            users=Users(database),
-            sessions=Sessions(database),
-            trail=AuditTrail(database),
-            passwords=passwords,
-            feed=feed,
-            settings=settings,
-        )
+        try:
+            yield Administration(
+                users=Users(database),
+                sessions=Sessions(database),
+                trail=AuditTrail(database),
+                passwords=passwords,
+                feed=feed,
+                settings=settings,
+            )
+        finally:
+            passwords.close()
 
 
 async def _feed(address: Secret, ttl: float, stack: AsyncExitStack) -> ChangeFeed:

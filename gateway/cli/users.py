@@ -14,6 +14,7 @@ from gateway.accounts.answers import account
 from gateway.cli import users_unlock
 from gateway.cli.accounts import administration
 from gateway.cli.audit import audit
+from gateway.cli.blocking import block, blocked, unblock
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
@@ -166,6 +167,10 @@ def delete(email: str, yes: bool, config: Path, as_json: bool) -> None:
     if not yes and sys.stdin.isatty():
         click.confirm(f"Delete {email} for good?", abort=True, err=True)
     _change(loaded(config), lambda accounts: accounts.delete(email), "Deleted", as_json=as_json)
+
+
+for each in (block, unblock, blocked):
+    command.add_command(each)
 
 
 def _run(configuration: Configuration, work: Work[T]) -> T:

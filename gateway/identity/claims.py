@@ -10,7 +10,7 @@ from typing import Any, Final
 from gateway.identity.jws import invalid
 from gateway.identity.records import Claims
 
-MAX_TEXT: Final = 255  # characters of an id
+MAX_TEXT: Final = 255  # characters of an id, as many as OpenID Connect Core 2 gives a `sub`
 _LAST_SECOND: Final = 253_402_300_799  # 9999-12-31; beyond lies what overflows somewhere, or means "never"
 
 
@@ -18,38 +18,42 @@ def local_claims(claims: Mapping[str, Any], *, issuer: str, audience: str) -> Cl
     """The facts in the claims of one of the gateway's own tokens. Raises Refusal token_invalid; looks at no clock."""
     if claims.get("iss") != issuer:
         raise invalid("iss: another issuer")
-    if not _meant_for(claims.get("aud"), audience):
+    if not meant_for(claims.get("aud"), audience):
         raise invalid("aud: another audience")
-    subject = _text(claims, "sub")
+    subject = id_text(claims, "sub")
     if "|" in subject:  # NAME|SUB is a user of the external issuer NAME, which only that issuer may say
         raise invalid("sub: not an id of this gateway")
-    issued, not_before, expires = (_second(claims, name) for name in ("iat", "nbf", "exp"))
+    issued, not_before, expires = (whole_second(claims, name) for name in ("iat", "nbf", "exp"))
     return Claims(
         subject=subject,
-        session=_text(claims, "sid"),
+        session=id_text(claims, "sid"),
         expires_at=float(expires),
         not_before=float(max(issued, not_before)),
-        token_id=_text(claims, "jti"),
+        token_id=id_text(claims, "jti"),
         issuer=issuer,
     )
 
 
-def _meant_for(claim: Any, audience: str) -> bool:
+def meant_for(claim: Any, audience: str) -> bool:
     """RFC 7519 4.1.3: one string, or a list of strings. A string that merely contains the audience is another one."""
     if isinstance(claim, list):
         return all(isinstance(each, str) for each in claim) and audience in claim
     return isinstance(claim, str) and claim == audience
 
 
-def _text(claims: Mapping[str, Any], name: str) -> str:
-    """An id: text that can stand in a header, a log line and a key of any store. No lone surrogates, no NUL."""
+def id_text(claims: Mapping[str, Any], name: str) -> str:
+    """An id: text that can stand in a header, a log line and a key of any store. No lone surrogates, no NUL.
+
+    Raises Refusal token_invalid.
+    """
     value = claims.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
         raise invalid(f"{name}: missing, or not an id")
     return value
 
 
-def _second(claims: Mapping[str, Any], name: str) -> int:
+def whole_second(claims: Mapping[str, Any], name: str) -> int:
+    """A time (RFC 7519 2), in seconds since the epoch. Raises Refusal token_invalid."""
     value = claims.get(name)
     # `type`, not `isinstance`: True is an int to Python, and no number to JSON.
     if type(value) is not int or not 0 <= value <= _LAST_SECOND:

@@ -5,9 +5,10 @@ one thing only, whose keys and rules it is verified by: it must then pass all of
 never tried as one of another, and what an issuer signs can only ever speak for that issuer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
+from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.identity.jws import json_object, parse_jws
 from gateway.identity.records import Claims
@@ -35,6 +36,9 @@ class Issuer(Source, Protocol):
     def remembered(self, credential: bytes) -> Claims | None:
         """What a token says that was verified before; None for any other. Raises Refusal `token_expired`."""
 
+    def ended(self, claims: Claims) -> Refusal | None:
+        """Why what was good is not any more; None: it is good still."""
+
 
 class Credentials:
     """All that a caller may present. `issuers` are the other issuers by their `iss`; without `api_keys` there are none
@@ -48,11 +52,18 @@ class Credentials:
         self._clock = tokens.clock
         self._issuers = dict(issuers or {})
         self._api_keys = api_keys
+        self._hits = self._misses = 0
+
+    def samples(self) -> Iterator[Sample]:
+        """How often a token was known, and how often it had to be verified."""
+        yield Sample("gateway_cache_lookups_total", ("token", "hit"), self._hits + self.tokens.hits)
+        yield Sample("gateway_cache_lookups_total", ("token", "miss"), self._misses + self.tokens.misses)
 
     def known(self, credential: bytes) -> Claims | None:
         """What the credential says; None: `ask` must be awaited. Raises Refusal for one that is certainly no good."""
         verified = self._own.young.get(credential)
         if verified is not None and verified[0] <= self._clock() < verified[1]:
+            self._hits += 1
             return verified[2]
         source = self._source(credential)
         return self.tokens.verify(credential) if source is None else source.known(credential)
@@ -64,7 +75,8 @@ class Credentials:
 
     def ended(self, claims: Claims) -> Refusal | None:
         """Why what was good is not any more, for what lasts longer than a request; None: it is good still."""
-        return self.tokens.ended(claims)
+        issuer = self._issuers.get(claims.issuer) if claims.is_external else None
+        return self.tokens.ended(claims) if issuer is None else issuer.ended(claims)
 
     def _source(self, credential: bytes) -> Source | None:
         """Who knows about this credential; None: the gateway's own tokens. Raises Refusal for what is no token."""
@@ -74,6 +86,9 @@ class Credentials:
             return None
         for issuer in self._issuers.values():
             if issuer.remembered(credential) is not None:
+                self._hits += 1
                 return issuer
         claimed = json_object(parse_jws(credential).payload, "claims").get("iss")
-        return self._issuers.get(claimed) if isinstance(claimed, str) else None
+        found = self._issuers.get(claimed) if isinstance(claimed, str) else None
+        self._misses += found is not None
+        return found

@@ -52,13 +52,21 @@ def with_signature(signed: bytes, signature: bytes) -> str:
 def json_object(text: bytes, what: str) -> dict[str, Any]:
     """The JSON object in a token's part. Raises Refusal token_invalid if it is not one, or holds a member twice."""
     try:
-        # Decoded here: given bytes, json would guess among UTF-8, -16 and -32, and RFC 7519 knows UTF-8 only.
-        value = _DECODER.decode(text.decode("utf-8"))
-    except (ValueError, RecursionError):
+        value = strict_json(text)
+    except ValueError:
         raise invalid(f"{what}: not JSON without repeated members") from None
     if not isinstance(value, dict):
         raise invalid(f"{what}: not a JSON object")
     return value
+
+
+def strict_json(text: bytes) -> Any:
+    """The value of a JSON text in UTF-8. Raises ValueError for what is none, and where a member comes twice."""
+    try:
+        # Decoded here: given bytes, json would guess among UTF-8, -16 and -32, and RFC 7519 knows UTF-8 only.
+        return _DECODER.decode(text.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

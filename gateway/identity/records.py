@@ -34,8 +34,8 @@ class Claims(NamedTuple):
     mapped roles. For an API key they are those that it is limited to, and `session` is its id: what ends a session
     ends a key.
 
-    `signed_by` is the gateway's own key that was found to have signed the token: what lasts longer than a request ends
-    with that key.
+    `signed_by` is the key, the gateway's own or its issuer's, that was found to have signed the token: what lasts
+    longer than a request ends with that key.
     """
 
     subject: str
@@ -101,7 +101,12 @@ class ChangeFeed(Protocol):
 
 
 def claim_path(claims: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path of a claim set (`realm_access.roles`), or None where nothing lies there."""
+    """The value at a dotted path of a claim set (`realm_access.roles`), or None where nothing lies there.
+
+    A claim that has the whole path for its name comes first: some are named by an address (`https://x.example/roles`).
+    """
+    if path in claims:
+        return claims[path]
     value: Any = claims
     for name in path.split("."):
         if not isinstance(value, Mapping):

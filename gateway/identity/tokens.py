@@ -8,10 +8,9 @@ Tokens that are no good are not remembered, so that a flood of them cannot push 
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
-from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.identity.claims import local_claims
 from gateway.identity.generations import Generations
@@ -29,6 +28,16 @@ _TYPES: Final = frozenset((_TYPE, f"application/{_TYPE}"))
 Verified = tuple[float, float, Claims]  # good from, good until (leeway included), and what it says
 
 
+def in_time(verified: Verified, now: float) -> Claims:
+    """What a token says, if it is good now. Raises Refusal token_expired, or token_invalid for one before its time."""
+    good_from, good_until, claims = verified
+    if good_from <= now < good_until:
+        return claims
+    if now < good_from:
+        raise invalid("nbf or iat lies in the future")
+    raise expired(claims)
+
+
 class IssuedToken(NamedTuple):
     """A new access token; `expires_in` in seconds, `expires_at` in seconds since the epoch."""
 
@@ -42,7 +51,8 @@ class Tokens:
     the epoch.
 
     `verified` is what is remembered of good tokens, by their bytes: from when and until when they are good, leeway
-    included, and what they say. `Credentials` looks there first; that saves a call on every request.
+    included, and what they say. `Credentials` looks there first; that saves a call on every request. `hits` and
+    `misses` are counted of those who come here.
     """
 
     def __init__(self, keys: KeyRing, settings: TokensSettings, *, clock: Callable[[], float] = time.time) -> None:
@@ -52,12 +62,7 @@ class Tokens:
         self.verified: Generations[bytes, Verified] = Generations(
             MAX_REMEMBERED, lifetime=settings.access_ttl, max_key_length=MAX_REMEMBERED_BYTES
         )
-        self._hits = self._misses = 0
-
-    def samples(self) -> Iterator[Sample]:
-        """How often a token was known, and how often it had to be verified."""
-        yield Sample("gateway_cache_lookups_total", ("token", "hit"), self._hits)
-        yield Sample("gateway_cache_lookups_total", ("token", "miss"), self._misses)
+        self.hits = self.misses = 0
 
     def renew(self, keys: KeyRing | None, settings: TokensSettings) -> None:
         """Take over other settings, and other keys where they have changed. A token whose key has gone is refused from
@@ -90,23 +95,17 @@ class Tokens:
         """What a credential says. Raises Refusal token_invalid or token_expired, whatever the bytes are."""
         verified = self.verified.young.get(credential) or self.verified.aged(credential)
         if verified is None:
-            self._misses += 1
+            self.misses += 1
             verified = self._verify_anew(credential)
         else:
-            self._hits += 1
-        good_from, good_until, claims = verified
-        now = self.clock()
-        if good_from <= now < good_until:
-            return claims
-        if now < good_from:
-            raise invalid("nbf or iat lies in the future")
-        raise _expired(claims)
+            self.hits += 1
+        return in_time(verified, self.clock())
 
     def ended(self, claims: Claims) -> Refusal | None:
         """Why what was good is not any more, for what lasts longer than a request: it has expired, or its key has
         gone. None: it is good still."""
         if self.clock() >= claims.expires_at + self._settings.leeway:
-            return _expired(claims)
+            return expired(claims)
         if claims.signed_by is not None and not self.keys.holds(claims.signed_by):
             return invalid("the key that signed it has gone")
         return None
@@ -129,7 +128,7 @@ class Tokens:
         return verified
 
 
-def _expired(claims: Claims) -> Refusal:
+def expired(claims: Claims) -> Refusal:
     return Refusal("token_expired", f"expired at {claims.expires_at:.0f}", presented=True)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from gateway.errors import Problem
+from gateway.loopback import is_loopback
 from gateway.policy.lint_places import open_beside_restricted, unreachable
 from gateway.policy.loading import Configuration
 from gateway.policy.route import NOTHING_MORE, Route
 from gateway.policy.wording import who_passes
 from gateway.settings.checks import is_in_memory
 from gateway.settings.checks_roles import implied
-from gateway.settings.checks_tokens import is_local
 from gateway.settings.model import Settings
 from gateway.settings.reader import quoted
 from gateway.settings.units import format_duration
@@ -106,7 +106,7 @@ def _credentials(configuration: Configuration) -> Iterator[Finding]:
         if settings is None or not settings.forward_credentials:
             continue
         targets = configuration.settings.upstreams[settings.upstream].targets
-        clear = [target for target in targets if target.startswith("http:") and not is_local(target)]
+        clear = [target for target in targets if target.startswith("http:") and not is_loopback(target)]
         if clear:
             message = f"sends tokens over plain http to {clear[0]} (https://, or false)"
             yield f"{_key(route)}.forward_credentials", "credentials-in-clear", message

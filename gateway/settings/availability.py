@@ -15,10 +15,7 @@ from gateway.settings.model import RouteSettings, Settings
 Row = tuple[str, Callable[[Any], bool], str]
 _LATER: Final = "is not available yet (leave it out)"
 
-_GLOBAL: Final[tuple[Row, ...]] = (
-    ("tokens.external", bool, _LATER),
-    ("identity.assertion", bool, _LATER),
-)
+_GLOBAL: Final[tuple[Row, ...]] = (("identity.assertion", bool, _LATER),)
 _ROUTE: Final[tuple[Row, ...]] = (("shadow", bool, "is not available yet (false)"),)
 
 

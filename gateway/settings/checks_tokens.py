@@ -1,10 +1,9 @@
 """What the settings of tokens say together: keys that fit their algorithms, issuers that can be told apart."""
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
+from gateway.loopback import keeps_keys_safe
 from gateway.settings.grammar import web_address
 from gateway.settings.model import ExternalSettings, KeySettings, Settings
 from gateway.settings.reader import Reader, Unacceptable, quoted
@@ -76,6 +75,9 @@ def _check_external(path: str, external: ExternalSettings, reader: Reader) -> No
     if external.role_map and external.roles_claim is None and f"{path}.roles_claim" not in reader.rejected:
         message = "maps nothing without roles_claim (for example roles_claim: realm_access.roles)"
         reader.report_at(f"{path}.role_map", message)
+    if external.roles_claim is not None and not external.role_map and f"{path}.role_map" not in reader.rejected:
+        message = "gives nobody a role: no role_map says what its roles are called here"
+        reader.warn_at(f"{path}.roles_claim", "unmapped-roles", message)
     source = "issuer" if external.jwks_url is None else "jwks_url"
     if f"{path}.jwks_url" not in reader.rejected:
         _check_address(f"{path}.{source}", getattr(external, source), reader)
@@ -88,15 +90,6 @@ def _check_address(path: str, address: str, reader: Reader) -> None:
     except Unacceptable as error:  # an issuer whose keys are to be found by discovery
         reader.report_at(path, f"{error.message} without jwks_url, found {quoted(address)} ({error.right})")
         return
-    if address.startswith("http:") and not is_local(address):
-        message = "is not https: whoever is on the way can put keys of his own there (https://)"
-        reader.warn_at(path, "insecure-issuer", message)
-
-
-def is_local(address: str) -> bool:
-    """Whether a URL leads to this machine."""
-    host = urlsplit(address).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    if not keeps_keys_safe(address):
+        message = f"is not https, found {quoted(address)}: whoever is on the way could put keys of his own there"
+        reader.report_at(path, f"{message} (https://{address.partition('://')[2]})")

@@ -15,7 +15,7 @@ WARNINGS: Final[Mapping[str, str]] = {
     "short-passwords": "Short passwords are guessed at the login.",
     "refresh-shorter-than-access": "The refresh token is over before the access token that it is to renew.",
     "long-leeway": "Tokens live on after their end.",
-    "insecure-issuer": "Whoever is on the way to an issuer over http can put keys of his own there.",
+    "unmapped-roles": "The roles of an issuer mean nothing here unless `role_map` says what they are called.",
     "secret-in-file": "A secret in the file is read by all who read the file, and stays in its history.",
     "unverified-tls": "Anyone on the way can pretend to be the upstream.",
     "tls-without-https": "The settings of TLS have no effect.",

@@ -125,3 +125,14 @@ audit: Final = Table(
     Index(None, "actor", "at", "id"),
     Index(None, "action", "at", "id"),
 )
+
+blocked_subjects: Final = Table(
+    "blocked_subjects",
+    metadata,
+    Column("subject", _BytewiseString, primary_key=True),  # NAME|SUB
+    Column("is_blocked", Boolean, nullable=False),
+    Column("version", BigInteger, nullable=False),  # grows with every change, also when it is let in again
+    Column("at", Instant, nullable=False),
+    Column("by", String, nullable=False),
+    Column("reason", String, nullable=False),
+)

@@ -45,6 +45,9 @@ class Known:
     def remembered(self, credential: bytes) -> Claims | None:
         return self.knows.get(credential)
 
+    def ended(self, claims: Claims) -> Refusal | None:
+        return None
+
     def known(self, credential: bytes) -> Claims | None:
         self.seen.append(credential)
         if credential in self.knows:

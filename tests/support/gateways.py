@@ -177,13 +177,13 @@ def forge(town: Town) -> Forge:
 @pytest.fixture
 def sign_in(gateway: Gateway) -> SignIn:
     """Signs in somebody of PEOPLE by the part of the address before the @, once for each gateway."""
-    return lambda name: _signed_in(gateway, f"{name}@example.com")
+    return lambda name: signed_in(gateway, f"{name}@example.com")
 
 
 _ACCOUNTS: dict[tuple[int, str], Account] = {}
 
 
-def _signed_in(gateway: Gateway, email: str) -> Account:
+def signed_in(gateway: Gateway, email: str) -> Account:
     """Somebody's account; on a machine with much other work a first answer of the database may come too late."""
     key = (gateway.address[1], email)
     if key not in _ACCOUNTS:
@@ -196,10 +196,10 @@ def _signed_in(gateway: Gateway, email: str) -> Account:
 @pytest.fixture
 def user(gateway: Gateway) -> Account:
     """U: a plain user."""
-    return _signed_in(gateway, "user@example.com")
+    return signed_in(gateway, "user@example.com")
 
 
 @pytest.fixture
 def admin(gateway: Gateway) -> Account:
     """A: an admin."""
-    return _signed_in(gateway, "admin@example.com")
+    return signed_in(gateway, "admin@example.com")

@@ -1,0 +1,56 @@
+"""Shutting out the subjects of other issuers: the service behind `gateway users block`.
+
+Everything raises Refusal: `invalid_fields`, `not_found`; StorageUnavailable passes. Every change writes an audit record
+in its transaction, and is announced to all replicas before the method returns.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.accounts.announcing import Announcer
+from gateway.errors import FieldError, Refusal
+from gateway.identity.accounts import COMMAND_LINE, Actor
+from gateway.identity.claims import MAX_TEXT
+from gateway.identity.records import ChangeFeed, UserRecord
+from gateway.identity.subjects import BlockedSubject, SubjectStore
+from gateway.settings.model import ExternalSettings
+
+MAX_REASON: Final = 500  # characters
+
+
+class Blocking:
+    """The service. A subject is what upstreams know it by: `NAME|SUB`, the issuer's name here and its `sub`."""
+
+    def __init__(self, subjects: SubjectStore, feed: ChangeFeed, issuers: Iterable[ExternalSettings]) -> None:
+        self._subjects = subjects
+        self._announcer = Announcer(feed)
+        self._names = tuple(issuer.name for issuer in issuers)
+
+    async def blocked(self) -> tuple[BlockedSubject, ...]:
+        """All that are blocked, in the order of their names."""
+        return await self._subjects.blocked()
+
+    async def block(self, subject: str, reason: str = "", *, by: Actor = COMMAND_LINE) -> UserRecord:
+        """Shut a subject out, everywhere and at once, whatever its tokens say."""
+        name, _, sub = subject.partition("|")
+        if name not in self._names:
+            known = ", ".join(self._names) or "none"
+            raise _invalid("subject", f"must be NAME|SUB with the name of an issuer in tokens.external ({known})")
+        if not 0 < len(sub) <= MAX_TEXT or not sub.isprintable():
+            raise _invalid("subject", f"must be NAME|SUB with a SUB of 1 to {MAX_TEXT} printable characters")
+        if len(reason) > MAX_REASON or not reason.isprintable():
+            raise _invalid("reason", f"must be one line of at most {MAX_REASON} characters")
+        record = await self._announcer.changed(self._subjects.block(subject, reason, by=by))
+        assert record is not None
+        return record
+
+    async def unblock(self, subject: str, *, by: Actor = COMMAND_LINE) -> UserRecord:
+        """Let a subject in again."""
+        record = await self._announcer.changed(self._subjects.unblock(subject, by=by))
+        if record is None:
+            raise Refusal("not_found", detail="This subject is not blocked")
+        return record
+
+
+def _invalid(field: str, message: str) -> Refusal:
+    return Refusal("invalid_fields", fields=[FieldError(field, message)])

@@ -1,0 +1,89 @@
+"""`gateway users block`, `unblock` and `blocked`: subjects of other issuers, who have no account here."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import click
+
+from gateway.accounts.blocking import Blocking
+from gateway.cli.accounts import opened
+from gateway.cli.configuration import loaded
+from gateway.cli.options import config_option, json_option
+from gateway.cli.output import print_json, print_table, say
+from gateway.identity.records import UserRecord
+from gateway.identity.subjects import BlockedSubject
+from gateway.settings.model import Settings
+from gateway.settings.units import format_duration
+from gateway.storage.subjects import Subjects
+
+T = TypeVar("T")
+
+_COLUMNS: Final = ("SUBJECT", "SINCE (UTC)", "BY", "REASON")
+
+subject_argument = click.argument("subject", metavar="'NAME|SUB'")
+
+
+@click.command("block")
+@subject_argument
+@click.option("--reason", default="", help="Why, for the audit records and for `blocked`.")
+@config_option
+@json_option
+def block(subject: str, reason: str, config: Path, as_json: bool) -> None:
+    """Shut out a subject of an external issuer at once, whatever its tokens say.
+
+    NAME is the issuer's name in tokens.external, SUB the subject's id there; together they are what upstreams
+    get as the user's id. Quote them: | means something to a shell.
+    """
+    settings = loaded(config).settings
+    _show(settings, _run(settings, lambda blocking: blocking.block(subject, reason)), "Blocked", as_json=as_json)
+
+
+@click.command("unblock")
+@subject_argument
+@config_option
+@json_option
+def unblock(subject: str, config: Path, as_json: bool) -> None:
+    """Let a blocked subject of an external issuer in again."""
+    settings = loaded(config).settings
+    _show(settings, _run(settings, lambda blocking: blocking.unblock(subject)), "Unblocked", as_json=as_json)
+
+
+@click.command("blocked")
+@config_option
+@json_option
+def blocked(config: Path, as_json: bool) -> None:
+    """Show the subjects of external issuers that are blocked."""
+    found = _run(loaded(config).settings, lambda blocking: blocking.blocked())
+    if as_json:
+        print_json([_as_json(each) for each in found])
+    else:
+        print_table(_COLUMNS, [_row(each) for each in found])
+
+
+def _run(settings: Settings, work: Callable[[Blocking], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with opened(settings) as (database, feed):
+            return await work(Blocking(Subjects(database), feed, settings.tokens.external))
+
+    return asyncio.run(run())
+
+
+def _show(settings: Settings, record: UserRecord, said: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"subject": record.id, "is_blocked": not record.is_active})
+    else:
+        say(f"{said} {record.id}.")
+    if settings.storage.redis is None:
+        ttl = format_duration(settings.cache.user_ttl)
+        say(f"Without storage.redis a running gateway sees it within {ttl} (cache.user_ttl).", err=True)
+
+
+def _as_json(found: BlockedSubject) -> dict[str, str]:
+    since = found.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"subject": found.subject, "since": since, "by": found.by, "reason": found.reason}
+
+
+def _row(found: BlockedSubject) -> tuple[str, ...]:
+    return found.subject, found.at.strftime("%Y-%m-%d %H:%M"), found.by, found.reason

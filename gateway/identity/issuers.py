@@ -1,0 +1,130 @@
+"""The tokens of other issuers, verified by the keys that those publish.
+
+Verified tokens are remembered as the gateway's own are: facts, never decisions, and only good ones. Each issuer has a
+memory of its own (CVE-2026-33496: what one had vouched for was taken for another's word).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from gateway.errors import Refusal
+from gateway.identity.external_claims import check_type, external_claims
+from gateway.identity.generations import Generations
+from gateway.identity.jws import Jws, invalid, json_object, parse_jws
+from gateway.identity.keys import VerifyingKey
+from gateway.identity.records import Claims
+from gateway.identity.tokens import Verified, expired, in_time
+from gateway.settings.model import ExternalSettings
+
+MAX_REMEMBERED: Final = 50_000  # tokens of all issuers together
+MAX_REMEMBERED_BYTES: Final = 16 * 1024 * 1024
+_LIFETIME: Final = 3600.0  # seconds that a token which is not used stays remembered for at least, if it is good so long
+
+
+class PublishedKeys(Protocol):
+    """The keys that an issuer publishes, as far as they are known here."""
+
+    def get(self, kid: str, algorithm: str) -> VerifyingKey | None:
+        """The key of this id for this algorithm, or None."""
+
+    def holds(self, key: object) -> bool:
+        """Whether this very key is still published, as far as is known."""
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether the issuer may be asked for a key that is not known, or is being asked just now."""
+
+    async def ask(self) -> None:
+        """Ask the issuer, together with whoever else does. That it does not answer is no error: nothing is new."""
+
+    def on_loss(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a key is published no more."""
+
+
+class ExternalIssuer:
+    """One other issuer. `share` is the part of the memory for tokens that is its; `clock` gives seconds since the
+    epoch, `leeway` is in seconds."""
+
+    def __init__(
+        self,
+        settings: ExternalSettings,
+        keys: PublishedKeys,
+        *,
+        leeway: float,
+        share: float = 1.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._leeway = leeway
+        self._clock = clock
+        self._verified: Generations[bytes, Verified] = Generations(
+            int(MAX_REMEMBERED * share), lifetime=_LIFETIME, max_key_length=int(MAX_REMEMBERED_BYTES * share)
+        )
+        # A key that is published no more may have been stolen: what it signed is verified anew, and fails.
+        keys.on_loss(self._verified.clear)
+
+    def remembered(self, credential: bytes) -> Claims | None:
+        """What a token says that was verified before; None for any other. Raises Refusal `token_expired`."""
+        verified = self._verified.young.get(credential) or self._verified.aged(credential)
+        return None if verified is None else in_time(verified, self._clock())
+
+    def known(self, credential: bytes) -> Claims | None:
+        """What a token says; None where the issuer must be asked for its key. Raises Refusal."""
+        claims = self.remembered(credential)
+        if claims is not None:
+            return claims
+        jws = parse_jws(credential)
+        key = self._key(jws)
+        claims = self._said(jws)
+        if key is None and self._keys.may_be_asked:
+            return None
+        return self._verify(credential, jws, key, claims)
+
+    async def ask(self, credential: bytes) -> Claims:
+        """The same with the issuer asked for its keys. Raises Refusal."""
+        jws = parse_jws(credential)
+        if self._key(jws) is None and self._keys.may_be_asked:
+            await self._keys.ask()
+        return self._verify(credential, jws, self._key(jws), self._said(jws))
+
+    def ended(self, claims: Claims) -> Refusal | None:
+        """Why what was good is not any more, for what lasts longer than a request: it has expired, or its key is
+        published no more. None: it is good still."""
+        if self._clock() >= claims.expires_at + self._leeway:
+            return expired(claims)
+        return None if self._keys.holds(claims.signed_by) else invalid("its key is published no more")
+
+    def _key(self, jws: Jws) -> VerifyingKey | None:
+        """The key that the header names. `jku`, `x5u`, `jwk` and the like are never looked at: keys come from where
+        the configuration says."""
+        header = jws.header
+        # RFC 7515 4.1.11: what `crit` names must be understood, and nothing is (CVE-2026-32597), RFC 7797 least.
+        if "crit" in header or "b64" in header:
+            raise invalid("crit: extensions are not supported")
+        check_type(header)
+        kid, algorithm = header.get("kid"), header.get("alg")
+        if not isinstance(kid, str) or not isinstance(algorithm, str):
+            raise invalid("kid or alg: missing, or not a string")
+        if algorithm not in self._settings.algorithms:
+            raise invalid("alg: not one that is accepted of this issuer")
+        return self._keys.get(kid, algorithm)
+
+    def _said(self, jws: Jws) -> Claims:
+        """The claims, unverified, if they would do in this moment: for one that would not, nobody need be asked."""
+        claims = external_claims(json_object(jws.payload, "claims"), self._settings)
+        in_time(self._verified_as(claims), self._clock())
+        return claims
+
+    def _verify(self, credential: bytes, jws: Jws, key: VerifyingKey | None, claims: Claims) -> Claims:
+        if key is None:
+            raise invalid("kid: no key that this issuer publishes")
+        if not key.verifies(jws.signed, jws.signature):
+            raise invalid("the signature is not the key's")
+        claims = claims._replace(signed_by=key)
+        self._verified.put(credential, self._verified_as(claims), self._clock())
+        return claims
+
+    def _verified_as(self, claims: Claims) -> Verified:
+        return claims.not_before - self._leeway, claims.expires_at + self._leeway, claims

@@ -1,0 +1,34 @@
+"""The other issuers that a configuration names, put together."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from gateway.identity.issuers import ExternalIssuer
+from gateway.issuers.locating import discovered_keys, keys_at
+from gateway.issuers.published_keys import PublishedKeySet
+from gateway.settings.model import ExternalSettings, TokensSettings
+from gateway.ticking import Ticker
+
+
+def open_issuers(
+    settings: TokensSettings, ticker: Ticker, *, clock: Callable[[], float], stack: AsyncExitStack
+) -> dict[str, ExternalIssuer]:
+    """The issuers by their `iss`, their keys being fetched; `stack` ends that. `clock` is the ticker's, in seconds.
+
+    Nobody waits for an issuer: until its keys are there, who comes with its token waits for them, and one that is out
+    keeps nothing else from working.
+    """
+    issuers = {}
+    for external in settings.external:
+        keys = _keys(external, clock)
+        keys.tick(clock())
+        ticker.listen(keys.tick)
+        stack.callback(keys.close)
+        share = 1 / len(settings.external)
+        issuers[external.issuer] = ExternalIssuer(external, keys, leeway=settings.leeway, share=share)
+    return issuers
+
+
+def _keys(external: ExternalSettings, clock: Callable[[], float]) -> PublishedKeySet:
+    fetch = discovered_keys(external.issuer) if external.jwks_url is None else keys_at(external.jwks_url)
+    return PublishedKeySet(external.name, fetch, algorithms=external.algorithms, clock=clock)

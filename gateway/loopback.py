@@ -1,0 +1,21 @@
+"""Where plain HTTP is as good as HTTPS: on this machine, where nobody is on the way."""
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the host of a web address is this machine: a loopback address, or `localhost` (RFC 6761 6.3)."""
+    try:
+        host = (urlsplit(address).hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def keeps_keys_safe(address: str) -> bool:
+    """Whether what is fetched there is what its owner wrote: over TLS, or without leaving this machine."""
+    return address.lower().startswith("https://") or (address.lower().startswith("http://") and is_loopback(address))

@@ -1,0 +1,22 @@
+"""Subjects of other issuers that are shut out here."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """A table of its own: these subjects have no account."""
+    bytewise = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+    op.create_table(
+        "blocked_subjects",
+        sa.Column("subject", bytewise, nullable=False),
+        sa.Column("is_blocked", sa.Boolean, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("by", sa.String, nullable=False),
+        sa.Column("reason", sa.String, nullable=False),
+        sa.PrimaryKeyConstraint("subject", name="pk_blocked_subjects"),
+    )

@@ -1,0 +1,351 @@
+"""D, for tokens of other issuers: a token speaks for the issuer that signed it, for nobody else, and for no local user.
+
+The issuers are real HTTP servers on loopback. Both publish a key named `r1`, as real ones do.
+"""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+
+from tests.support.expectations import passes, refuses
+from tests.support.forging import Forge, Sign, token, unsigned, with_curve, with_rsa
+from tests.support.gateways import Town, signed_in
+from tests.support.issuers import DISCOVERY, JWKS, Issuer, jwk_of
+from tests.support.processes import Face, Gateway
+from tests.support.raw import Answer
+from tests.support.recording import RecordingUpstream
+from tests.support.wording import bearer, request
+
+Present = Callable[..., Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A gateway that accepts two issuers: `idp` by discovery, `other` by the address of its keys."""
+
+    gateway: Gateway
+    idp: Issuer
+    other: Issuer
+
+    def admits(self, upstream: RecordingUpstream, credential: str, path: str = "/api/x") -> dict[str, list[bytes]]:
+        """It is let through; the identity that the upstream is told."""
+        received = passes(self.gateway, upstream, request(path, fields=[bearer(credential)]))
+        return {name: received.values(f"x-user-{name}") for name in ("id", "email", "roles")}
+
+
+@pytest.fixture(scope="module")
+def issuers() -> Iterator[tuple[Issuer, Issuer]]:
+    idp, other = Issuer().start(), Issuer(audience="other-api", rsa_key=1).start()
+    yield idp, other
+    idp.stop()
+    other.stop()
+
+
+@pytest.fixture(scope="module")
+def world(town: Town, face: Face, issuers: tuple[Issuer, Issuer]) -> World:
+    idp, other = issuers
+    external = [idp.settings("idp"), other.settings("other", jwks_url=other.url + JWKS)]
+    return World(town.gateway("external", face, tokens={"external": external}), idp, other)
+
+
+@pytest.fixture
+def present(world: World, upstream: RecordingUpstream) -> Present:
+    def check(presented: str | bytes, *codes: str) -> Answer:
+        data = request("/api/x", fields=[bearer(presented)])
+        answer = refuses(world.gateway, upstream, data, 401, codes or ("token_invalid",))
+        assert b'error="invalid_token"' in (answer.value("www-authenticate") or b"")
+        return answer
+
+    return check
+
+
+# ---- what is accepted
+
+
+def test_both_issuers_are_accepted_and_told_apart(world: World, upstream: RecordingUpstream) -> None:
+    """Else every refusal below would prove nothing."""
+    identity = world.admits(upstream, world.idp.token(roles=["idp-editors"], email="bob@idp.example"))
+    assert identity == {"id": [b"idp|bob"], "email": [b"bob@idp.example"], "roles": [b"editor,user"]}
+    assert world.admits(upstream, world.other.token())["id"] == [b"other|bob"]
+    assert world.admits(upstream, world.idp.curve_token("carl"))["id"] == [b"idp|carl"]
+
+
+def test_roles_are_the_mapped_ones_and_what_they_imply(world: World, upstream: RecordingUpstream) -> None:
+    assert world.admits(upstream, world.idp.token(roles=["idp-admins"]), "/admin/x")["roles"] == [b"admin,editor,user"]
+    for roles in (["admin"], ["idp-editors"], [], None):
+        data = request("/admin/x", fields=[bearer(world.idp.token(roles=roles))])
+        refuses(world.gateway, upstream, data, 403, "forbidden")
+
+
+def test_CVE_2021_32701_each_token_has_its_own_roles(world: World, upstream: RecordingUpstream) -> None:
+    """The same subject with more and with fewer roles, in turn: what is remembered of one is not the other's."""
+    admin, plain = world.idp.token("dora", roles=["idp-admins"]), world.idp.token("dora")
+    for _ in range(3):
+        world.admits(upstream, admin, "/admin/x")
+        refuses(world.gateway, upstream, request("/admin/x", fields=[bearer(plain)]), 403, "forbidden")
+
+
+def test_an_external_subject_owns_what_is_its_own_and_nothing_of_a_local_user(
+    world: World, upstream: RecordingUpstream
+) -> None:
+    user = signed_in(world.gateway, "user@example.com")
+    stranger = world.idp.token(user.id)
+    assert world.admits(upstream, stranger)["id"] == [f"idp|{user.id}".encode()]
+    for path in (f"/mine/{user.id}", f"/users/{user.id}/x"):
+        refuses(world.gateway, upstream, request(path, fields=[bearer(stranger)]), 403, "forbidden")
+    world.admits(upstream, stranger, f"/mine/idp%7C{user.id}")
+
+
+def test_on_an_optional_route_a_bad_one_is_anonymous(world: World, upstream: RecordingUpstream) -> None:
+    assert world.admits(upstream, world.idp.token(), "/optional/x")["id"] == [b"idp|bob"]
+    bad = (world.idp.token(aud="else"), world.idp.token(header=world.idp.header(kid="unknown")))
+    for credential in bad:
+        assert world.admits(upstream, credential, "/optional/x")["id"] == []
+
+
+# ---- whose token it is
+
+
+def test_two_issuers_with_the_same_kid_are_not_mixed_up(world: World, present: Present) -> None:
+    """The key is looked for at the issuer that the token names, and nowhere else."""
+    idp, other = world.idp, world.other
+    present(token(idp.header(), idp.claims(), other.sign))
+    present(token(other.header(), other.claims(), idp.sign))
+    present(token(other.header(), other.claims(aud=["api", "other-api"]), idp.sign))
+
+
+def test_CVE_2026_33496_what_one_vouched_for_is_not_anothers_word(
+    world: World, upstream: RecordingUpstream, present: Present
+) -> None:
+    good = world.idp.token("eve")
+    world.admits(upstream, good)
+    header, _, signature = good.split(".")
+    forged = token(world.idp.header(), world.idp.claims("eve", iss=world.other.url, aud="other-api"), unsigned)
+    present(".".join((header, forged.split(".")[1], signature)))
+    assert world.admits(upstream, good)["id"] == [b"idp|eve"]
+
+
+def test_no_issuer_can_speak_for_the_gateway(
+    world: World, present: Present, forge: Forge, upstream: RecordingUpstream
+) -> None:
+    """Local claims need a local key, whatever kid a published key has; and no `sub` reaches a local user."""
+    user = signed_in(world.gateway, "admin@example.com")
+    idp = world.idp
+    local = forge.claims(user.token)
+    for header in (idp.header(), idp.header(kid="k1"), idp.header(kid="k1", alg="ES256")):
+        present(token(header, local, idp.sign))
+    present(token(idp.header(alg="ES256", kid="k1"), local, with_curve(idp.curve)))
+    # ... and the gateway cannot speak for an issuer.
+    present(token(forge.header(), idp.claims(), with_curve(forge.curve)))
+    present(token(forge.header(typ="at+jwt"), idp.claims(aud="api"), with_curve(forge.curve)))
+    present(forge.good(user.token, sub="idp|bob"))
+    assert world.admits(upstream, user.token)["id"] == [user.id.encode()]
+
+
+# ---- algorithms and keys
+
+
+def hmac_with(secret: bytes) -> Sign:
+    return lambda message: hmac.new(secret, message, hashlib.sha256).digest()
+
+
+def test_CVE_2022_29217_a_published_key_is_no_secret(world: World, present: Present) -> None:
+    """CVE-2026-48526: PEM, JWK and JWKS texts as HMAC secrets."""
+    idp = world.idp
+    pem = idp.rsa.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    for secret in (pem, pem.strip(), json.dumps(idp.keys[0]).encode(), json.dumps({"keys": idp.keys}).encode(), b""):
+        present(token(idp.header(alg="HS256"), idp.claims(), hmac_with(secret)))
+
+
+def test_algorithms_that_are_not_the_keys_or_not_accepted(world: World, present: Present) -> None:
+    """CVE-2026-48523 and the family of `none`."""
+    idp = world.idp
+    present(token(idp.header(alg="RS512"), idp.claims(), with_rsa(idp.rsa, hashes.SHA512())))
+    present(token(idp.header(), idp.claims(), with_rsa(idp.rsa, hashes.SHA512())))
+    present(token(idp.header(alg="ES256"), idp.claims(), with_curve(idp.curve)))
+    for name in ("none", "None", "nOnE", ""):
+        present(token(idp.header(alg=name), idp.claims(), unsigned))
+    present(token(idp.header(alg=None), idp.claims(), idp.sign))
+
+
+def test_keys_that_a_token_brings_or_points_to(world: World, present: Present, forge: Forge) -> None:
+    asked = world.other.asked.copy()
+    own = jwk_of(forge.rsa, "mine")
+    elsewhere = world.other.url + "/evil"
+    for members in ({"jwk": own}, {"jku": elsewhere}, {"x5u": elsewhere}, {"kid": "../../../../dev/null"}):
+        header = world.idp.header(kid="mine") | members
+        present(token(header, world.idp.claims(), with_rsa(forge.rsa, hashes.SHA256())))
+    assert world.other.asked == asked
+
+
+def test_CVE_2026_32597_extensions_that_must_be_understood(world: World, present: Present) -> None:
+    for members in ({"crit": ["x"]}, {"crit": []}, {"b64": False, "crit": ["b64"]}):
+        present(world.idp.token(header=world.idp.header() | members))
+
+
+# ---- what kind of token it is
+
+
+def test_other_tokens_of_the_same_issuer_are_no_access_tokens(world: World, present: Present) -> None:
+    idp = world.idp
+    for kind in ("id+jwt", "logout+jwt", "dpop+jwt", "identity+jwt", "secevent+jwt", "x", ""):
+        present(idp.token(header=idp.header(typ=kind)))
+    for claims in (
+        {"typ": "ID"},
+        {"typ": "Refresh"},
+        {"token_use": "id"},
+        {"at_hash": "x"},
+        {"events": {}},
+        {"cnf": {"jkt": "x"}},
+    ):
+        present(idp.token(header=idp.header(typ="JWT"), **claims))
+
+
+def test_claims_that_are_missing_wrong_or_out_of_time(world: World, present: Present) -> None:
+    """Kong `claims_to_verify`, APISIX #13468."""
+    idp, now = world.idp, int(time.time())
+    wrong: list[dict[str, Any]] = [
+        {"exp": None},
+        {"exp": str(now + 600)},
+        {"exp": now + 600.5},
+        {"exp": 1e400},
+        {"exp": True},
+        {"iat": None},
+        {"iat": now + 3600},
+        {"nbf": now + 3600},
+        {"nbf": "0"},
+        {"aud": None},
+        {"aud": "web"},
+        {"aud": "api web"},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": 1},
+        {"sub": "bob\r\nX-User-Roles: admin"},
+    ]
+    for changes in wrong:
+        present(idp.token(**changes))
+    present(idp.token(exp=now - 60), "token_expired")
+
+
+# ---- what an external principal can do with the gateway itself
+
+
+def test_me_says_who_it_is_and_that_nobody_knows_since_when(world: World) -> None:
+    credential = world.idp.token("frank", roles=["idp-admins"], email="frank@idp.example")
+    answer = world.gateway.ask(request("/auth/me", fields=[bearer(credential)]))
+    assert answer.status == 200 and answer.json() == {
+        "id": "idp|frank",
+        "email": "frank@idp.example",
+        "is_active": True,
+        "roles": ["admin"],
+        "created_at": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/auth/logout", b""),
+        ("POST", "/auth/logout-all", b""),
+        ("POST", "/auth/password", b'{"current_password": "a", "new_password": "correct horse battery"}'),
+        ("GET", "/auth/sessions", b""),
+        ("DELETE", "/auth/sessions/x", b""),
+    ],
+)
+def test_what_only_an_account_has_is_forbidden(world: World, method: str, path: str, body: bytes) -> None:
+    fields = [bearer(world.idp.token(roles=["idp-admins"])), b"Content-Type: application/json"]
+    answer = world.gateway.ask(request(path, method=method, fields=fields, body=body))
+    assert answer.refused() == (403, "forbidden"), answer.body
+
+
+# ---- issuers that are out, or change their keys
+
+
+@pytest.fixture
+def own_world(town: Town, face: Face) -> Iterator[World]:
+    """An issuer and a gateway of one's own."""
+    idp = Issuer().start()
+    gateway = town.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
+    yield World(gateway, idp, idp)
+    idp.stop()
+
+
+def test_CVE_2025_64527_an_issuer_that_is_out(own_world: World, upstream: RecordingUpstream) -> None:
+    """Known keys go on, unknown ones are 401 and never 500, the issuer is not stormed, and the gateway lives."""
+    gateway, idp = own_world.gateway, own_world.idp
+    own_world.admits(upstream, idp.token())
+    idp.stop()
+    own_world.admits(upstream, idp.token("not seen before"))
+    for number in range(5):
+        unknown = idp.token(header=idp.header(kid=f"new-{number}"))
+        refuses(gateway, upstream, request("/api/x", fields=[bearer(unknown)]), 401, "token_invalid")
+    own_world.admits(upstream, idp.token("still"))
+
+
+def test_unknown_keys_are_asked_for_once_in_thirty_seconds(own_world: World, upstream: RecordingUpstream) -> None:
+    gateway, idp = own_world.gateway, own_world.idp
+    own_world.admits(upstream, idp.token())
+    before = idp.asked[JWKS]
+    for number in range(20):
+        unknown = idp.token(header=idp.header(kid=f"new-{number}"))
+        refuses(gateway, upstream, request("/api/x", fields=[bearer(unknown)]), 401, "token_invalid")
+    assert idp.asked[JWKS] - before <= 1
+
+
+def test_a_new_key_is_accepted_as_soon_as_it_signs(own_world: World, upstream: RecordingUpstream) -> None:
+    idp = own_world.idp
+    own_world.admits(upstream, idp.token())
+    idp.keys.append(jwk_of(idp.curve, "c2"))
+    assert own_world.admits(upstream, idp.curve_token(kid="c2"))["id"] == [b"idp|bob"]
+
+
+def test_an_issuer_that_is_out_when_the_gateway_starts(town: Town, face: Face, upstream: RecordingUpstream) -> None:
+    """It does not stop `serve`; its tokens are 401 until it is there."""
+    idp = Issuer()
+    gateway = town.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
+    world = World(gateway, idp, idp)
+    refuses(gateway, upstream, request("/api/x", fields=[bearer(idp.token())]), 401, "token_invalid")
+    assert passes(gateway, upstream, request("/public/x"))
+    idp.start()
+    try:
+        deadline = time.monotonic() + 20
+        while gateway.ask(request("/api/x", fields=[bearer(idp.token())])).status != 200:
+            assert time.monotonic() < deadline, "the keys are not fetched again"
+            time.sleep(0.1)
+        assert world.admits(upstream, idp.token())["id"] == [b"idp|bob"]
+    finally:
+        idp.stop()
+
+
+WRONG_DOCUMENTS: dict[str, tuple[str, tuple[int, dict[str, str], bytes]]] = {
+    "another issuer's configuration": (DISCOVERY, (200, {}, b'{"issuer": "https://evil", "jwks_uri": "KEYS"}')),
+    "a redirect": (JWKS, (302, {"Location": "KEYS"}, b"")),
+    "too large": (JWKS, (200, {}, b'{"keys": []' + b" " * 300_000 + b"}")),
+    "no key set": (JWKS, (200, {}, b"<html>")),
+    "an error": (JWKS, (500, {}, b"")),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_DOCUMENTS)
+def test_keys_from_a_wrong_document_are_not_taken(case: str, town: Town, upstream: RecordingUpstream) -> None:
+    idp, evil = Issuer(), Issuer(rsa_key=1).start()
+    place, (status, fields, body) = WRONG_DOCUMENTS[case]
+    keys = evil.url + JWKS
+    answer = (status, {name: value.replace("KEYS", keys) for name, value in fields.items()}, body)
+    idp.answers[place] = (answer[0], answer[1], body.replace(b"KEYS", keys.encode()))
+    idp.start()
+    try:
+        gateway = town.gateway(f"external-{idp.port}", "serve", tokens={"external": [idp.settings()]})
+        for credential in (idp.token(), token(idp.header(), idp.claims(), evil.sign)):
+            refuses(gateway, upstream, request("/api/x", fields=[bearer(credential)]), 401, "token_invalid")
+        assert evil.asked[JWKS] == 0
+    finally:
+        idp.stop()
+        evil.stop()

@@ -1,0 +1,227 @@
+"""The keys of an issuer over time: renewed before they grow stale, kept while it is out, asked for now and then."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from gateway.issuers import published_keys
+from gateway.issuers.fetching import Document, FetchFailed
+from gateway.issuers.published_keys import COOLDOWN, LEAST_AGE, MOST_AGE, USUAL_AGE, PublishedKeySet
+from tests.identity.stores import Clock, settle
+from tests.support.issuers import jwk_of
+
+CURVE = ec.generate_private_key(ec.SECP256R1())
+
+
+class Server:
+    """What publishes: key ids, how long they may be used, an error, and whether it answers now or when it is told."""
+
+    def __init__(self, *kids: str) -> None:
+        self.kids = kids
+        self.max_age: float | None = None
+        self.error: Exception | None = None
+        self.asked = 0
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self.text: bytes | None = None
+
+    async def fetch(self) -> Document:
+        self.asked += 1
+        await self.answering.wait()
+        if self.error is not None:
+            raise self.error
+        keys = [jwk_of(CURVE, kid) for kid in self.kids]
+        text = json.dumps({"keys": keys}).encode() if self.text is None else self.text
+        return Document(text, self.max_age)
+
+
+class Rig:
+    def __init__(self, *kids: str) -> None:
+        self.clock = Clock()
+        self.server = Server(*kids)
+        self.keys = PublishedKeySet("idp", self.server.fetch, algorithms=("ES256",), clock=self.clock)
+        self.losses = 0
+        self.keys.on_loss(self._lost)
+
+    def _lost(self) -> None:
+        self.losses += 1
+
+    async def tick(self, seconds: float = 0.0) -> None:
+        self.clock.now += seconds
+        self.keys.tick(self.clock.now)
+        await settle()
+
+    def known(self, *kids: str) -> bool:
+        return all(self.keys.get(kid, "ES256") is not None for kid in kids)
+
+
+async def test_keys_are_fetched_at_the_first_tick_and_not_before() -> None:
+    rig = Rig("k1")
+    assert rig.server.asked == 0 and not rig.known("k1")
+    await rig.tick()
+    assert rig.server.asked == 1 and rig.known("k1")
+    assert rig.keys.get("k1", "RS256") is None
+
+
+@pytest.mark.parametrize(
+    ("max_age", "age"),
+    [(None, USUAL_AGE), (0.0, LEAST_AGE), (1.0, LEAST_AGE), (300.0, 300.0), (10**8, MOST_AGE)],
+)
+async def test_they_are_renewed_before_they_are_stale(max_age: float | None, age: float) -> None:
+    rig = Rig("k1")
+    rig.server.max_age = max_age
+    await rig.tick()
+    await rig.tick(age * 0.69)
+    assert rig.server.asked == 1
+    await rig.tick(age * 0.12)
+    assert rig.server.asked == 2
+
+
+async def test_a_renewal_takes_nothing_from_anybody_while_it_runs() -> None:
+    rig = Rig("k1")
+    await rig.tick()
+    rig.server.answering.clear()
+    await rig.tick(USUAL_AGE)
+    assert rig.known("k1") and rig.server.asked == 2
+    await rig.tick(USUAL_AGE)
+    assert rig.server.asked == 2  # one at a time
+    rig.server.kids = ("k2",)
+    rig.server.answering.set()
+    await settle()
+    assert rig.known("k2") and not rig.known("k1") and rig.losses == 1
+
+
+FAILURES: list[Callable[[Server], Any]] = [
+    lambda server: setattr(server, "error", FetchFailed("refused")),
+    lambda server: setattr(server, "error", RuntimeError("a mistake of ours")),
+    lambda server: setattr(server, "text", b"<html>maintenance</html>"),
+    lambda server: setattr(server, "text", b'{"error": "unavailable"}'),
+]
+
+
+@pytest.mark.parametrize("fail", FAILURES)
+async def test_keys_outlast_an_outage_of_the_issuer(fail: Callable[[Server], Any]) -> None:
+    rig = Rig("k1")
+    await rig.tick()
+    fail(rig.server)
+    for _ in range(100):
+        await rig.tick(MOST_AGE)
+    assert rig.known("k1") and rig.losses == 0
+    rig.server.error = rig.server.text = None
+    rig.server.kids = ("k2",)
+    await rig.tick(31.0)
+    assert rig.known("k2") and not rig.known("k1")
+
+
+async def test_an_issuer_that_is_out_is_asked_again_soon_and_then_less_often() -> None:
+    rig = Rig("k1")
+    rig.server.error = FetchFailed("refused")
+    for _ in range(600):
+        await rig.tick(0.5)
+    assert 10 <= rig.server.asked <= 20
+    rig.server.error = None
+    await rig.tick(30.0)
+    assert rig.known("k1")
+
+
+async def test_an_outage_is_said_once_and_its_end_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig("k1")
+    await rig.tick()
+    rig.server.error = FetchFailed("answered 503")
+    with caplog.at_level(logging.WARNING, "gateway.issuers"):
+        for _ in range(10):
+            await rig.tick(MOST_AGE)
+        rig.server.error = None
+        await rig.tick(MOST_AGE)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and "answered 503" in said[0] and "1 keys from before" in said[0] and "again" in said[1]
+
+
+async def test_an_issuer_without_usable_keys_is_believed_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig("k1")
+    await rig.tick()
+    rig.server.kids = ()
+    await rig.tick(USUAL_AGE)
+    assert not rig.known("k1") and rig.losses == 1 and "no key that could be used" in caplog.text
+
+
+# ---- unknown keys
+
+
+async def test_an_unknown_key_is_asked_for_at_most_every_thirty_seconds() -> None:
+    rig = Rig("k1")
+    await rig.tick()
+    assert COOLDOWN == 30.0
+    for second in range(60):
+        rig.clock.now += 1.0
+        if rig.keys.may_be_asked:
+            await rig.keys.ask()
+            assert second in (0, 30)
+        await rig.keys.ask()  # who does not look first asks no more either
+    assert rig.server.asked == 3
+
+
+async def test_a_new_key_is_known_as_soon_as_somebody_presents_it() -> None:
+    rig = Rig("k1")
+    await rig.tick()
+    rig.server.kids = ("k2", "k1")
+    assert rig.keys.may_be_asked
+    await rig.keys.ask()
+    assert rig.known("k1", "k2") and rig.losses == 0 and not rig.keys.may_be_asked
+
+
+async def test_all_who_ask_share_one_fetch() -> None:
+    rig = Rig("k1")
+    rig.server.answering.clear()
+    rig.keys.tick(rig.clock.now)  # the first fetch is on its way
+    askers = [asyncio.create_task(rig.keys.ask()) for _ in range(50)]
+    await settle()
+    askers[0].cancel()
+    await settle()
+    assert rig.keys.may_be_asked and rig.server.asked == 1 and not any(asker.done() for asker in askers[1:])
+    rig.server.answering.set()
+    await asyncio.gather(*askers[1:])
+    assert rig.server.asked == 1 and rig.known("k1")
+
+
+async def test_to_wait_for_a_renewal_costs_nobody_the_right_to_ask() -> None:
+    rig = Rig("k1")
+    rig.server.answering.clear()
+    rig.keys.tick(rig.clock.now)
+    asker = asyncio.create_task(rig.keys.ask())
+    await settle()
+    rig.server.answering.set()
+    await asker
+    assert rig.keys.may_be_asked
+
+
+async def test_an_issuer_that_is_out_is_no_error_for_who_asks() -> None:
+    rig = Rig("k1")
+    rig.server.error = FetchFailed("refused")
+    await rig.keys.ask()
+    assert not rig.known("k1") and not rig.keys.may_be_asked
+
+
+async def test_who_waits_is_let_go_when_all_is_closed() -> None:
+    rig = Rig("k1")
+    rig.server.answering.clear()
+    asker = asyncio.create_task(rig.keys.ask())
+    await settle()
+    rig.keys.close()
+    async with asyncio.timeout(1):
+        await asker
+    await rig.tick(MOST_AGE)
+    assert rig.server.asked == 1
+
+
+async def test_replicas_do_not_ask_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[float, float]] = []
+    monkeypatch.setattr(published_keys.random, "uniform", lambda *ends: drawn.append(ends) or ends[1])
+    rig = Rig("k1")
+    await rig.tick()
+    assert drawn and drawn[0][0] < drawn[0][1] < 1
