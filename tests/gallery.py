@@ -4,6 +4,7 @@
 Commands run in a folder with the project's config/ and docs/examples/, so that file names read as a user sees them.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 from tests.cli.running import ROOT, run_here
 
@@ -29,7 +31,8 @@ def output(line: str, folder: Path) -> str:
     """What a command says; an exit code that is not 0 is its last line, as `(exit code 1)`."""
     program, *words = shlex.split(line)
     assert program == "gateway", line
-    outcome = run_here(*words, folder=folder)
+    with mock.patch.dict(os.environ, COLUMNS="80"):
+        outcome = run_here(*words, folder=folder)
     code = f"(exit code {outcome.code})\n" if outcome.code else ""
     return f"{outcome.out}{outcome.err}{code}"
 

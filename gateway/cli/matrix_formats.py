@@ -1,0 +1,199 @@
+"""The matrix as text that fits a terminal, as Markdown, as CSV and as JSON."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import click
+
+from gateway.cli.explaining import route_document
+from gateway.operations.escaping import printable
+from gateway.policy.matrix import Cell, Matrix, Row
+from gateway.policy.route import Route
+
+_WIDEST_ROUTE: Final = 40
+_NARROWEST_ROUTE: Final = 24
+_GAP: Final = 2
+_PIECES: Final = re.compile(r"/[^/]*|[^/, ]+[, ]?").findall
+_SHORT: Final = {"yes": "yes", "owner": "own", "no": "-"}
+_COLOURS: Final = {"yes": "green", "owner": "yellow", "together": "yellow", "no": None}
+
+
+def as_text(table: Matrix) -> Iterator[str]:
+    """A table that is no wider than the terminal, or 80 columns: roles that do not fit stand in another one below."""
+    notes = _Notes()
+    columns = _columns(table)
+    labels = [_label(row.route) for row in table.rows]
+    widths = [_width(name, cells, notes) for name, cells in columns]
+    room = shutil.get_terminal_size((80, 24)).columns
+    longest = max((len(label) for label in labels), default=0)
+    # Rather fold a path than take the roles of one route apart.
+    first = min(longest, max(_NARROWEST_ROUTE, min(_WIDEST_ROUTE, room - sum(widths) - _GAP * len(widths))))
+    for block in _blocks(widths, room - first):
+        yield from _block_of_text(table, labels, first, block, notes)
+        yield ""
+    yield from notes.lines(table)
+
+
+def as_markdown(table: Matrix) -> Iterator[str]:
+    """A table for a review."""
+    columns = _columns(table)
+    yield f"| route | {' | '.join(map(_escaped, (name for name, _ in columns)))} |"
+    yield f"|---|{'---|' * len(columns)}"
+    for number, row in enumerate(table.rows):
+        cells = [_in_words(cells[number]) for _, cells in columns]
+        yield f"| `{_escaped(_label(row.route))}` | {' | '.join(map(_escaped, cells))} |"
+
+
+def as_csv(table: Matrix) -> Iterator[str]:
+    """A sheet with a row for each route (RFC 4180, with bare line feeds)."""
+    columns = _columns(table)
+    yield _csv_line(["route", "methods", "host", "path", "file", "line", *(name for name, _ in columns)])
+    for number, row in enumerate(table.rows):
+        yield _csv_line([*_facts(row.route), *(_in_words(cells[number]) for _, cells in columns)])
+
+
+def as_json(table: Matrix) -> Iterator[str]:
+    """The whole for a program."""
+    rows = [_row_document(table, row) for row in table.rows]
+    yield json.dumps({"roles": list(table.roles), "routes": rows}, indent=2, ensure_ascii=False)
+
+
+def _columns(table: Matrix) -> list[tuple[str, list[Cell]]]:
+    named = [(role, [row.roles[number] for row in table.rows]) for number, role in enumerate(table.roles)]
+    anonymous, signed_in = [row.anonymous for row in table.rows], [row.signed_in for row in table.rows]
+    return [("anonymous", anonymous), ("signed in", signed_in), *named]
+
+
+def _label(route: Route) -> str:
+    methods = "" if route.methods is None else f"{','.join(_methods(route))} "
+    return f"{methods}{'' if route.host is None else route.host.decode()}{route.pattern}"
+
+
+def _methods(route: Route) -> list[str]:
+    """The methods; HEAD goes with GET and need not be told."""
+    methods = sorted(method.decode() for method in route.methods or ())
+    return [method for method in methods if method != "HEAD" or "GET" not in methods]
+
+
+def _in_words(cell: Cell) -> str:
+    owner = "owner, or " if cell.owner else ""
+    if cell.access == "together":
+        return f"{owner}with {(' or ' if cell.any_will_do else ' and ').join(cell.needs)}"
+    return cell.access
+
+
+# ---- text
+
+
+class _Notes:
+    """Footnotes: what else a role needs is too long for a cell."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def short(self, cell: Cell) -> str:
+        if cell.access != "together":
+            return _SHORT[cell.access]
+        return f"({self._numbers.setdefault(_in_words(cell), len(self._numbers) + 1)})"
+
+    def lines(self, table: Matrix) -> Iterator[str]:
+        yield "yes: may pass   -: may not"
+        if any(cell.owner for row in table.rows for cell in (row.signed_in, *row.roles)):
+            yield "own: only the user whose id stands in the path"
+        for words, number in self._numbers.items():
+            yield f"({number}): {printable(words)}"
+
+
+def _width(name: str, cells: Sequence[Cell], notes: _Notes) -> int:
+    return max(len(name), *(len(notes.short(cell)) for cell in cells), 0)
+
+
+def _blocks(widths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """The columns by number, in groups that fit beside the routes; one that fits nowhere stands alone."""
+    block: list[int] = []
+    used = 0
+    for number, width in enumerate(widths):
+        if block and used + _GAP + width > room:
+            yield block
+            block, used = [], 0
+        block.append(number)
+        used += _GAP + width
+    yield block
+
+
+def _folded(label: str, width: int) -> Iterator[str]:
+    """A label in lines of some width, broken where a segment or a method ends."""
+    line = ""
+    for piece in _PIECES(label):
+        if line.strip() and len(line) + len(piece) > width:
+            yield line.rstrip()
+            line = "  "
+        line += piece
+    yield line
+
+
+def _block_of_text(table: Matrix, labels: list[str], first: int, block: list[int], notes: _Notes) -> Iterator[str]:
+    columns = [_columns(table)[number] for number in block]
+    widths = [_width(name, cells, notes) for name, cells in columns]
+    heads = [printable(name).ljust(width) for (name, _), width in zip(columns, widths, strict=True)]
+    yield click.style("  ".join(["route".ljust(first), *heads]).rstrip(), bold=True)
+    for number, label in enumerate(labels):
+        head, *more = _folded(label, first)
+        cells = [_shown(cells[number], width, notes) for (_, cells), width in zip(columns, widths, strict=True)]
+        yield "  ".join([head.ljust(first), *cells]).rstrip()
+        yield from more
+
+
+def _shown(cell: Cell, width: int, notes: _Notes) -> str:
+    text = notes.short(cell)
+    colour = _COLOURS[cell.access]
+    return (click.style(text, fg=colour) if colour else text) + " " * (width - len(text))
+
+
+# ---- the other forms
+
+
+def _escaped(text: str) -> str:
+    """A text in a cell of a Markdown table, where only the bar ends it."""
+    return printable(text).replace("|", "\\|")
+
+
+def _csv_line(values: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
+
+
+def _facts(route: Route) -> list[str]:
+    position = route.position
+    methods = "" if route.methods is None else " ".join(_methods(route))
+    host = "" if route.host is None else route.host.decode()
+    return [
+        route.name, methods, host, route.pattern,
+        position.file if position else "", str(position.line) if position else "",
+    ]  # fmt: skip
+
+
+def _row_document(table: Matrix, row: Row) -> dict[str, Any]:
+    return {
+        **route_document(row.route),
+        "access": {
+            "anonymous": _cell_document(row.anonymous),
+            "signed_in": _cell_document(row.signed_in),
+            "roles": {role: _cell_document(cell) for role, cell in zip(table.roles, row.roles, strict=True)},
+        },
+    }
+
+
+def _cell_document(cell: Cell) -> dict[str, Any]:
+    return {
+        "access": cell.access,
+        "owner": cell.owner,
+        "needs_all": [] if cell.any_will_do else list(cell.needs),
+        "needs_any": list(cell.needs) if cell.any_will_do else [],
+    }
