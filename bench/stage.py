@@ -1,0 +1,167 @@
+"""The path of one proxied request without sockets: a caller's connection and an upstream's, their transports in memory.
+
+Everything between is the gateway as it runs: protocol, gate, forwarding, engine, metrics. So what it costs can be
+counted exactly, and the same again tomorrow: bytecode instructions, calls, instructions of the processor.
+"""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from uvicorn.server import ServerState
+
+from bench.checking import caller_headers
+from bench.load import request_bytes
+from bench.peers.gateway import EMAIL, PASSWORD, GatewayServe
+from bench.peers.peer import FORBIDDEN, ITEM, Place
+from bench.peers.signer import Signer
+from bench.processes import BenchError
+from bench.upstream import BODY
+from gateway.app import create_app, running
+from gateway.policy.loading import load_configuration
+from gateway.proxy.native.connection import UpstreamConnection
+from gateway.proxy.native.engine import NativeEngine
+from gateway.runtime import Runtime
+from gateway.server.protocol import GatewayProtocol
+
+PORT = 8123
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 13:00:00 GMT\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n" % len(BODY)
+) + BODY
+PATIENCE = 10.0  # seconds
+
+
+class Wire:
+    """A transport that keeps what was written to it last."""
+
+    def __init__(self) -> None:
+        self.last: bytes | None = None
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.last = data
+
+    def writelines(self, pieces: Sequence[bytes]) -> None:
+        self.last = b"".join(pieces)
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return ("127.0.0.1", 50_000) if name == "peername" else default
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    abort = close
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def can_write_eof(self) -> bool:
+        return False
+
+
+class Stage:
+    """One caller and one upstream connection, both kept alive."""
+
+    def __init__(self, runtime: Runtime, token: str) -> None:
+        self._caller, self.to_caller = _connection(runtime)
+        (engine,) = runtime.proxy.engines.values()
+        assert isinstance(engine, NativeEngine)
+        self._upstream, self.to_upstream = UpstreamConnection(engine.pools[0]), Wire()
+        self._upstream.connection_made(self.to_upstream)  # type: ignore[arg-type]
+        self._token = token
+        self._turn = 0
+
+    def request(self, path: str, *further: tuple[str, str]) -> bytes:
+        """A GET of the caller's."""
+        return request_bytes(f"http://127.0.0.1:{PORT}{path}", [*caller_headers(self._token), *further])
+
+    def scenarios(self) -> dict[str, Callable[[], None]]:
+        """What can be played, by name; each call is one request with its answer."""
+        repeated, refused = self.request(ITEM), self.request(FORBIDDEN)
+
+        def same() -> None:
+            self._caller.data_received(repeated)
+            self._upstream.data_received(RESPONSE)
+
+        def fresh() -> None:
+            self._turn += 1
+            number = b"%08d" % self._turn
+            self._caller.data_received(repeated[:-2] + b"X-Turn: " + number + b"\r\n\r\n")
+            self._upstream.data_received(RESPONSE.replace(b"13:00:00", number))
+
+        def forbidden() -> None:
+            self._caller.data_received(refused)
+
+        return {"repeated": same, "fresh": fresh, "refused": forbidden}
+
+    async def prove(self, play: Callable[[], None], status: bytes) -> None:
+        """Play until the caller's record is cached, and see that it is answered as it should. Raises BenchError."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                self.to_caller.last = None
+                play()
+                if self.to_caller.last is not None:
+                    break
+                await asyncio.sleep(0.001)
+        if not self.to_caller.last.startswith(b"HTTP/1.1 " + status):
+            raise BenchError(f"the stage answered {self.to_caller.last[:200]!r}")
+
+
+@asynccontextmanager
+async def staged(access_log: str = '"off"') -> AsyncIterator[Stage]:
+    """A stage that is ready: somebody is signed in and known, and each connection has served a request."""
+    with tempfile.TemporaryDirectory(prefix="gateway-stage-") as folder:
+        peer = GatewayServe()
+        peer.access_log = access_log  # type: ignore[misc]
+        place = Place(Path(folder), PORT, 9, Signer())
+        configuration = load_configuration(place.write("gateway.yaml", peer.configuration(place)), {})
+        app = create_app(configuration)
+        async with running(configuration, app) as (runtime, _):
+            stage = Stage(runtime, await _signed_in(runtime))
+            await _introduce(stage)
+            yield stage
+
+
+async def _introduce(stage: Stage) -> None:
+    """The first request looks the caller up, and so comes to the upstream a moment later."""
+    play = stage.scenarios()["repeated"]
+    stage._caller.data_received(stage.request(ITEM))
+    async with asyncio.timeout(PATIENCE):
+        while stage.to_upstream.last is None:
+            await asyncio.sleep(0.01)
+    stage._upstream.data_received(RESPONSE)
+    await stage.prove(play, b"200")
+
+
+async def _signed_in(runtime: Runtime) -> str:
+    body = json.dumps({"email": EMAIL, "password": PASSWORD}).encode()
+    caller, wire = _connection(runtime)
+    head = (
+        f"POST /auth/register HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    caller.data_received(head.encode() + b"\r\n" + body)
+    async with asyncio.timeout(PATIENCE):
+        while wire.last is None:
+            await asyncio.sleep(0.01)
+    answer: dict[str, Any] = json.loads(wire.last.partition(b"\r\n\r\n")[2])
+    return str(answer["access_token"])
+
+
+def _connection(runtime: Runtime) -> tuple[GatewayProtocol, Wire]:
+    protocol, wire = GatewayProtocol(runtime, None, ServerState(), {}), Wire()  # type: ignore[arg-type]
+    protocol.connection_made(wire)  # type: ignore[arg-type]
+    return protocol, wire

@@ -1,0 +1,43 @@
+"""The hot path costs what its budget says, counted in bytecode instructions: the same number on every machine."""
+
+import copy
+import sys
+
+import pytest
+
+from bench.budget import budget_of, centre_of, exceeded, instructions, measure, shown, version
+from gateway import gate
+
+
+async def test_a_request_costs_no_more_than_its_budget() -> None:
+    budget = budget_of(version())
+    if budget is None or sys.gettrace() is not None:
+        pytest.skip(
+            f"no budget for Python {version()} (python -m bench.budget --write), or a tracer is at work already"
+        )
+    costs = await measure()
+    assert not exceeded(costs, budget), (
+        "the hot path has become dearer; if that is worth it, write down the new budget "
+        "(python -m bench.budget --write) and say in the commit what it buys\n" + shown(costs, budget)
+    )
+
+
+def test_what_costs_more_than_its_budget_is_named() -> None:
+    budget = {"repeated": {"gate": 500, "total": 2000}}
+    costs = copy.deepcopy(budget)
+    assert exceeded(costs, budget) == []
+    costs["repeated"]["gate"] = 526
+    assert exceeded(costs, budget) == ["repeated, gate: 526 bytecode instructions, where the budget has 500"]
+    costs["repeated"]["gate"] = 525
+    assert exceeded(costs, budget) == []
+    assert exceeded({"repeated": {"observe": 100}}, budget) == [
+        "repeated, observe: 100 bytecode instructions, where the budget has 0"
+    ]
+
+
+def test_only_the_instructions_of_the_package_count() -> None:
+    assert instructions(lambda: sorted([3, 1, 2], key=lambda number: -number)).total() == 0
+    counted = instructions(lambda: gate._port(b"a.example:80", b":443"))
+    assert set(counted) == {"gate"}
+    assert counted == instructions(lambda: gate._port(b"a.example:80", b":443"))
+    assert centre_of(gate.__file__) == "gate"
