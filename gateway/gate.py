@@ -33,6 +33,8 @@ from gateway.wire.websocket import offered_protocols
 
 Decision = Admission | Refusal | Answered
 
+_new: Final = tuple.__new__
+
 log: Final = logging.getLogger("gateway.gate")
 
 
@@ -77,7 +79,8 @@ class Gate:
                 return Waiting(route, captures, target, claims, request)
             if claims.roles is not None:
                 principal = self._directory.acting(principal, claims)
-            decision = self._judge(Admission(route, captures, target, _known(principal), claims, request))
+            # The same as Admission(…), whose own __new__ is a function in Python.
+            decision = self._judge(_new(Admission, (route, captures, target, _known(principal), claims, request, ())))
             return decision if route.is_plain else self._finish(decision, route, request)
         except Refusal as refusal:
             return refusal if route is None else _refused(refusal, route, request)

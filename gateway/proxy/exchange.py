@@ -18,6 +18,17 @@ from gateway.proxy.upstream_request import UpstreamRequest
 Field = tuple[bytes, bytes]
 
 
+class HeadFields(list[Field]):
+    """The fields of one response head. `block` is what a face has made of them together with their status, so that a
+    head that is answered with again is not put together again."""
+
+    __slots__ = ("block",)
+
+    def __init__(self, fields: Iterable[Field] = ()) -> None:
+        super().__init__(fields)
+        self.block: bytes | None = None
+
+
 class Downstream(Protocol):
     """The caller's side: how an engine answers. Exactly one of `end`, `abort` and `refuse` closes an exchange.
 

@@ -5,7 +5,7 @@ out when the request was read; what `Connection` names goes next; and only then 
 that no caller can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gateway.admission import Admission, RequestHead
@@ -85,27 +85,53 @@ def _target(admission: Admission) -> bytes:
 
 def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> bytes:
     """The header block: the caller's end-to-end fields in their order, then ours."""
-    request = admission.request
+    request, principal = admission.request, admission.principal
     fields = request.fields
+    theirs = fields.sent_with_credentials if plan.passes_credentials else fields.sent
+    if theirs is None:
+        theirs = _their_lines(request, plan, rules)
+    plain = length == 0 and fields.te is None and fields.content_length is None and not request.websocket
+    return b"%b%b%b%b" % (
+        theirs,
+        b"" if plain else _framing_lines(request, length),
+        b"" if principal is None else principal.header_lines,
+        _forwarding_lines(request),
+    )
+
+
+def _their_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> bytes:
+    """The caller's end-to-end fields. They are kept beside the fields: a caller that sends the same header block again
+    has the same lines sent on. Not where each request has a trace of its own."""
     kept = _end_to_end(request, plan, rules)
     if request.websocket:
         kept = without_credential(kept)
     if request.trace is not None:
-        kept = request.trace.sent_on(kept)
-    lines = [b"%b: %b\r\n" % field for field in kept]
+        return _lines(request.trace.sent_on(kept))
+    lines = _lines(kept)
+    if plan.passes_credentials:
+        request.fields.sent_with_credentials = lines
+    else:
+        request.fields.sent = lines
+    return lines
+
+
+def _lines(fields: Iterable[Field]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+def _framing_lines(request: RequestHead, length: int | None) -> bytes:
+    """What there is to say of the body, and of the connection to the upstream."""
+    fields, line = request.fields, b""
     if length is None:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+        line = b"Transfer-Encoding: chunked\r\n"
     elif fields.content_length is not None:
-        lines.append(b"Content-Length: %d\r\n" % length)
+        line = b"Content-Length: %d\r\n" % length
     if request.websocket:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
-    elif fields.te is not None and b"trailers" in list_members(fields.te):
+        return line + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    if fields.te is not None and b"trailers" in list_members(fields.te):
         # RFC 9110 10.1.4: TE is about this connection, so we say ourselves that trailers can be passed back.
-        lines.append(b"TE: trailers\r\nConnection: TE\r\n")
-    if admission.principal is not None:
-        lines.append(admission.principal.header_lines)
-    lines.append(_forwarding_lines(request))
-    return b"".join(lines)
+        return line + b"TE: trailers\r\nConnection: TE\r\n"
+    return line
 
 
 def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> list[Field]:

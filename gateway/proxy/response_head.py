@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from gateway.proxy.exchange import Field
+from gateway.proxy.exchange import Field, HeadFields
 
 _KEEP: Final = 0
 _DROP: Final = 1
@@ -63,7 +63,7 @@ class ResponseHead:
     _named: bytes | None = None
 
     def __init__(self) -> None:
-        self.fields: list[Field] = []
+        self.fields = HeadFields()
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take one field in the order it came."""
@@ -117,9 +117,9 @@ class ResponseHead:
     def _drop_named(self, connection: bytes) -> None:
         named = {option.strip(b" \t").lower() for option in connection.split(b",")} - _CONNECTION_OPTIONS
         if named - {b"", b"content-length"}:
-            self.fields = [
+            self.fields = HeadFields(
                 field for field in self.fields if field[0].lower() not in named or field[0].lower() == b"content-length"
-            ]
+            )
 
     def _read(self, action: int, name: bytes, value: bytes) -> None:
         if action == _LENGTH:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.admission import Admission, Answered, RequestHead
 from gateway.errors import Caller, Refusal
-from gateway.proxy.exchange import Field
+from gateway.proxy.exchange import Field, HeadFields
 from gateway.responses import problem_body, problem_fields
 from gateway.verifying import Verdict
 from gateway.wire.websocket import handshake_answer
@@ -96,7 +96,9 @@ class Answer:
         admission = self.admission
         if admission is not None and admission.response_fields:
             fields = admission.response_head(fields)
-        head = _head_bytes(status, reason, fields)
+        head = fields.block if type(fields) is HeadFields else None
+        if head is None:
+            head = _head_bytes(status, reason, fields)
         if self.request.method == b"HEAD" or status == 304 or status == 204:
             self._framing = NOTHING
         elif length is not None:
@@ -258,7 +260,10 @@ def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:
     line = _status_lines.get((status, reason))
     if line is None:
         line = _status_line(status, reason)
-    return line + b"".join([b"%b: %b\r\n" % field for field in fields])
+    block = line + b"".join([b"%b: %b\r\n" % field for field in fields])
+    if type(fields) is HeadFields:
+        fields.block = block
+    return block
 
 
 def _status_line(status: int, reason: bytes) -> bytes:

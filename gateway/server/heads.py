@@ -23,6 +23,10 @@ _MOST_FIELDS: Final = 1000
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ").match
 # The end of the request line. llhttp also reads HTTP/0.9, HTTP/2.0, RTSP and ICE, and does not say which it was.
 _VERSIONS: Final = {b" HTTP/1.1\r\n": 1, b" HTTP/1.0\r\n": 0}
+# A request line about which no two readers differ. What else there may be is for llhttp to read.
+_CLEAN_LINE: Final = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9/_.~!$&'()*+,;=:@%?-]*) HTTP/1\.1"
+).fullmatch
 # For the body of a request whose Upgrade made llhttp stop at the head: a parser that has read an equal head.
 _CHUNKED_HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -121,20 +125,19 @@ class HeadReader:
         return True, rest
 
     def _is_repeated(self, data: bytes) -> bool:
-        """Take a head whose header block came before: only its request line is parsed."""
-        at = data.find(b"\r\n")
-        parser = self._parser
-        if not self._block or parser is None or data[at:] != self._block or data[at - 9 : at] != b" HTTP/1.1":
+        """Take a head whose header block came before: only its request line is looked at. Then all else is as it was,
+        for a block is kept only where nothing but a next head could follow it."""
+        block = self._block
+        size = len(data)
+        at = size - len(block)
+        if not block or at <= 0 or size > self._max_size or data[at:] != block:
             return False
-        if len(data) > self._max_size:
+        line = _CLEAN_LINE(data, 0, at)
+        if line is None:
             return False
-        fields = self.fields
-        self._clear()
-        self._parse(data[:at] + _END)
-        self.fields = fields
-        self.begun = False
-        self.repeated = not self._reading
-        return self.repeated
+        self.method, self.target = line.groups()
+        self.repeated = True
+        return True
 
     def _split(self, data: bytes) -> tuple[bytes, bytes]:
         """The bytes up to the end of the head, and those behind. The end may have begun in an earlier read."""

@@ -107,6 +107,21 @@ class GatewayProtocol(CallerConnection):
         request = runtime.head(heads.method, heads.target, self._fields, self._peer, heads.minor)
         answer = self._answer = Answer(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None
+        # A header block that is kept to be recognised announces neither a body nor a WebSocket.
+        if heads.repeated:
+            self._phase, self._left, self._chunked = WAIT, 0, False
+        elif not self._announces(request, answer):
+            return
+        tracer, admit = runtime.tracer, runtime.gate.admit
+        decision = admit(request) if tracer is None else tracer.decide(admit, request)
+        if isinstance(decision, Waiting):
+            self._deciding = self.loop.create_task(self._conclude(decision, answer, runtime.gate, runtime.proxy))
+        else:
+            self._proceed(decision, answer, runtime.proxy)
+
+    def _announces(self, request: RequestHead, answer: Answer) -> bool:
+        """Find out what follows the head; False where that cannot be, which is answered then."""
+        heads = self._heads
         self._phase = BODY  # for all that is known yet: what follows may have to be read over
         try:
             self._left, self._chunked = heads.framing(request)
@@ -118,16 +133,11 @@ class GatewayProtocol(CallerConnection):
         except Refusal as refusal:
             answer.close_after = True
             answer.refuse(refusal)
-            return
+            return False
         has_body = self._chunked or self._left > 0
         self._phase = BODY if has_body else WAIT
         self._wants_continue = has_body and _wants_continue(request)
-        tracer, admit = runtime.tracer, runtime.gate.admit
-        decision = admit(request) if tracer is None else tracer.decide(admit, request)
-        if isinstance(decision, Waiting):
-            self._deciding = self.loop.create_task(self._conclude(decision, answer, runtime.gate, runtime.proxy))
-        else:
-            self._proceed(decision, answer, runtime.proxy)
+        return True
 
     async def _conclude(self, waiting: Waiting, answer: Answer, gate: Gate, proxy: Proxy) -> None:
         """`gate` and `proxy` are those of the policy that matched: it may be another by now."""

@@ -108,6 +108,9 @@ class RequestFields:
     # What the gate has found out from these fields alone; a header block that is sent again is not asked again.
     bearer: bytes | None = None
     canonical_host: bytes | None = None
+    # And what goes on of them, ready to be sent: on routes that pass credentials on, and on those that do not.
+    sent: bytes | None = None
+    sent_with_credentials: bytes | None = None
 
     def __init__(self) -> None:
         self.kept: list[Field] = []

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.processes import Gateway
+from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import raw, response
 from tests.support.wording import request
@@ -114,3 +115,55 @@ def test_304_and_failures_are_not_taken_for_granted(gateway: Gateway, upstream: 
             upstream.on("/public/x", raw(response(503, ["Content-Length: 2"], None) + b"no"))
             caller.send(request("/public/x"))
             assert caller.receive().status == 503
+
+
+LINES = [
+    "GET /public/y?a=%zz&b",
+    "GET /public/%2e%2e/x",
+    "GET /public//x",
+    "GET /public/\xe9",
+    'GET /public/"x"',
+    "GET /public/x#y",
+    "GET  /public/x",
+    "GET http://gateway.test/public/x",
+    "GET //evil.example/public/x",
+    "GET *",
+    "get /public/x",
+    "FOO /public/x",
+    "PROPFIND /public/x",
+    "CONNECT gateway.test:80",
+    "HEAD /public/x",
+    "DELETE /methods/x",
+    "POST /public/x",
+    "OPTIONS /public/x",
+    " GET /public/x",
+    "GET /public/x X",
+    "GET",
+    "",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("version", ["1.1", "1.0", "2.0"])
+def test_a_request_line_means_the_same_after_a_repeated_block(
+    gateway: Gateway, upstream: RecordingUpstream, line: str, version: str
+) -> None:
+    """Whatever is read in another way the second time would be a second reading of the same bytes."""
+    block = b"\r\nHost: gateway.test\r\nX-A: 1\r\n\r\n"
+    odd = line.encode("latin-1") + b" HTTP/" + version.encode() + block
+    method = line.split(" ")[0] if line.startswith("HEAD") else "GET"
+
+    def told(*before: bytes) -> tuple[object, ...]:
+        upstream.requests.clear()
+        with gateway.caller() as caller:
+            for data in before:
+                assert caller.send(data).receive().status == 200
+            try:
+                answer = caller.send(odd).receive(method)
+            except NoAnswer as none:
+                return (none.ending,)
+        arrived = [(received.line, received.values("x-a")) for received in upstream.requests[len(before) :]]
+        return answer.status, answer.code, answer.head.has("connection"), arrived
+
+    good = b"GET /public/x HTTP/1.1" + block
+    assert told(good, good) == told()

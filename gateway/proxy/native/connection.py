@@ -65,6 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._upload_paused = False
         self._pieces: list[bytes] = []  # of the body, from one read
         self._same: bytes | None = None  # the last head, if it may be taken for granted when it comes again
+        self._same_size = 0  # with its body
         self._status = 0
         self._interims = False
         self.idle_since = 0.0
@@ -305,14 +306,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _is_repeated(self, exchange: NativeExchange, data: bytes) -> bool:
         """Whether this is the same head as the last, to the byte, with exactly the body that it announces."""
-        same, length = self._same, self._head.length
+        same = self._same
         return (
-            self._phase == HEAD
-            and self._seen == 0
-            and same is not None
-            and length is not None
-            and len(data) == len(same) + length
+            same is not None
+            and len(data) == self._same_size
             and data.startswith(same)
+            and self._phase == HEAD
+            and not self._seen
             and exchange.request.method != b"HEAD"
         )
 
@@ -331,7 +331,7 @@ class UpstreamConnection(asyncio.Protocol):
         length = self._head.length
         plain = self._status not in _NOT_PLAIN and not self._interims and not self._head.event_stream
         if length is not None and plain and self._reusable and not self._seen:
-            self._same = data[: len(data) - length]
+            self._same, self._same_size = data[: len(data) - length], len(data)
 
     def _switch(self, exchange: NativeExchange, early: bytes) -> None:
         """The connection is the caller's from here on; it counts no more as one of the pool's."""
