@@ -38,7 +38,7 @@ from gateway.identity.keys import KeyRing
 from gateway.identity.tokens import Tokens
 from gateway.issuers.opening import open_issuers
 from gateway.limits.limits import Limits
-from gateway.logged_gate import gate_maker
+from gateway.logged_gate import gate_maker, shadowing
 from gateway.openapi.endpoints import openapi_endpoints
 from gateway.operations import described as operations_described
 from gateway.operations.board import Place
@@ -47,7 +47,9 @@ from gateway.operations.endpoints import Readiness, operation_endpoints
 from gateway.operations.events import EventHandler, Failures, event
 from gateway.operations.metrics import Metrics
 from gateway.operations.observer import Observer
+from gateway.operations.shadow_log import ShadowLog
 from gateway.policy.loading import Configuration, load_configuration, operations_policy
+from gateway.policy.version import policy_version
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.reloading import Reloader
@@ -112,7 +114,8 @@ async def running(
         credentials = Credentials(tokens, issuers=issuers)
         observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
         stack.callback(observer.close)
-        make_gate = gate_maker(_decision_log(settings, observer))
+        shadow_log = ShadowLog()
+        make_gate = shadowing(gate_maker(_decision_log(settings, observer)), shadow_log)
         rules = FieldRules(_own_header_names(settings))
         tls = TlsContexts(settings.upstreams)
         proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop, tls=tls)
@@ -126,6 +129,7 @@ async def running(
                 relaxed=settings.server.paths == "relaxed",
             ),
             make_gate=make_gate,
+            policy=policy_version(settings),
             verifier=Verifier(_own_header_names(settings)),
             proxy=proxy,
             own=app,
@@ -146,14 +150,16 @@ async def running(
         if place is None or place.number == 0:  # once, however many workers there are
             await _say_without_admin(administration)
         metrics = Metrics(observer, place)
-        for source in (runtime, stores, credentials, passwords, lockout, ticker.lag):
+        for source in (runtime, stores, credentials, passwords, lockout, ticker.lag, shadow_log):
             metrics.add(source.samples)
         stack.callback(metrics.close)
         handlers = {
             **account_endpoints(accounts),
             **session_endpoints(OwnSessions(stores.sessions, stores.feed)),
             **administration_endpoints(administration),
-            **operation_endpoints(state=runtime.readiness, metrics=metrics, settings=settings),
+            **operation_endpoints(
+                state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=settings
+            ),
             **openapi_endpoints(settings, policy.own, OPERATIONS, SCHEMAS),
             "tokens.jwks": _jwks(keys),
         }

@@ -11,8 +11,11 @@ from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Directory
 from gateway.limits.limits import Limits
 from gateway.operations.decision_log import DecisionLog
+from gateway.operations.shadow_log import ShadowLog
 from gateway.policy.matcher import Policy
 from gateway.policy.route import Route
+from gateway.policy.shadows import shadows_of
+from gateway.shadowed_gate import ShadowedGate
 
 
 class GateMaker(Protocol):
@@ -63,3 +66,14 @@ class LoggedGate(Gate):
 def gate_maker(log: DecisionLog | None) -> GateMaker:
     """What makes the gates of a process: with a decision log, those that tell it."""
     return Gate if log is None else partial(LoggedGate, log)
+
+
+def shadowing(make: GateMaker, shadow_log: ShadowLog) -> GateMaker:
+    """What makes gates that ask shadow rules as well, where a policy has some."""
+
+    def made(**parts: Any) -> Gate:
+        enforced = make(**parts)
+        shadows = shadows_of(parts["policy"])
+        return enforced if shadows is None else ShadowedGate(enforced, shadows, shadow_log, **parts)
+
+    return made

@@ -19,6 +19,7 @@ from gateway.identity.principals import PrincipalFactory
 from gateway.operations.events import event
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.loading import Configuration, compile_policy
+from gateway.policy.version import policy_version
 from gateway.proxy.engines import import_engines
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
@@ -48,6 +49,7 @@ class _Prepared(NamedTuple):
     kept: tuple[str, ...]
     tls: TlsContexts
     keys: KeyRing | None
+    policy: str
 
 
 class Reloader:
@@ -68,6 +70,11 @@ class Reloader:
         self._directory = directory
         self._followers = followers
 
+    @property
+    def policy(self) -> str:
+        """The version of the policy in force."""
+        return self._runtime.policy
+
     async def reload(self, load: Callable[[], Configuration]) -> tuple[str, ...]:
         """Load and apply. The keys that differ but need a restart, which were kept as they are.
 
@@ -86,12 +93,16 @@ class Reloader:
         # A key that was made because none is named is not looked for again: it is in use, wherever its file has gone.
         have_changed = settings.tokens.keys != self.configuration.settings.tokens.keys
         return _Prepared(
-            configuration, kept, TlsContexts(settings.upstreams), key_ring(settings) if have_changed else None
+            configuration,
+            kept,
+            TlsContexts(settings.upstreams),
+            key_ring(settings) if have_changed else None,
+            policy_version(settings),
         )
 
     def _apply(self, prepared: _Prepared) -> None:
         """All of it between two requests: nothing here waits."""
-        configuration, _, tls, keys = prepared
+        configuration, _, tls, keys, version = prepared
         runtime, settings, policy = self._runtime, configuration.settings, configuration.policy
         before = runtime.proxy
         after = Proxy(
@@ -112,7 +123,7 @@ class Reloader:
             limits=runtime.gate.limits.renewed(policy.routes),
             relaxed=settings.server.paths == "relaxed",
         )
-        runtime.server = settings.server
+        runtime.server, runtime.policy = settings.server, version
         if settings.roles != self.configuration.settings.roles:  # every copy of a user has to be made anew for this
             self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))
         self._renew_tokens(keys, settings)

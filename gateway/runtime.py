@@ -38,6 +38,8 @@ class Runtime:
     """`own` is the ASGI application that serves the gateway's own endpoints once a request is admitted to one;
     `connections` are those of callers, where a face knows them.
 
+    `policy` is the version of the policy in force.
+
     `operations` is the runtime of `server.operations_port`, None where that is not set; and `public` is there the one
     that it belongs to. `tracer` is None where nothing is traced.
     """
@@ -45,6 +47,7 @@ class Runtime:
     server: ServerSettings
     gate: Gate
     make_gate: GateMaker
+    policy: str
     verifier: Verifier
     proxy: Proxy
     own: ASGIApp
@@ -84,6 +87,7 @@ class Runtime:
     def samples(self) -> Iterator[Sample]:
         """What there is to tell about connections and upstreams."""
         yield Sample("gateway_connections", (), len(self.connections))
+        yield Sample("gateway_policy_info", (self.policy,), 1)
         yield from self.proxy.samples()
 
     def look_after(self, answer: Watched, receive: Receive, *, at_once: bool) -> None:

@@ -14,6 +14,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 "items": {"enum": ["database", "redis"]},
                 "description": "The stores that are out just now.",
             },
+            "policy": {"type": "string", "description": "The version of the policy in force."},
         }
     ),
     "KeySet": exactly({"keys": {"type": "array", "items": {"type": "object", "required": ["kty", "kid"]}}}),

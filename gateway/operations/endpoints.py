@@ -32,14 +32,16 @@ class Readiness:
     phase: Phase = "starting"
 
 
-def operation_endpoints(*, state: Readiness, metrics: Metrics, settings: Settings) -> dict[str, Endpoint]:
-    """The handlers by the names of their endpoints."""
+def operation_endpoints(
+    *, state: Readiness, policy: Callable[[], str], metrics: Metrics, settings: Settings
+) -> dict[str, Endpoint]:
+    """The handlers by the names of their endpoints. `policy` answers the version of the one in force."""
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def ready(request: Request) -> Response:
-        return _ready(state, strict="strict" in request.query_params)
+        return _ready(state, policy(), strict="strict" in request.query_params)
 
     async def page(request: Request) -> Response:
         if not settings.observability.metrics:
@@ -50,14 +52,15 @@ def operation_endpoints(*, state: Readiness, metrics: Metrics, settings: Setting
     return {"operations.health": health, "operations.ready": ready, "operations.metrics": page}
 
 
-def _ready(state: Readiness, *, strict: bool) -> Response:
+def _ready(state: Readiness, policy: str, *, strict: bool) -> Response:
     """503 takes this replica out of rotation. A store that is out does not: it is shared, so it would take all of
     them out, cached users would be refused, and public routes with them. `?strict` is for those who want that."""
     degraded = state.degraded()
     status: str = state.phase
     if state.phase == "serving":
         status = "degraded" if strict and degraded else "ready"
-    return JSONResponse({"status": status, "degraded": list(degraded)}, status_code=200 if status == "ready" else 503)
+    body = {"status": status, "degraded": list(degraded), "policy": policy}
+    return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
 
 def _admit_operator(request: Request, settings: Settings) -> None:

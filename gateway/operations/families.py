@@ -91,6 +91,13 @@ _ALL: Final = (
         "histogram",
         "From a change of a user being announced to its being applied by a worker, by Redis's clock.",
     ),
+    Family(
+        "gateway_shadow_decisions_total",
+        "counter",
+        "What shadow rules would have decided: allowed, the code of a refusal, or unknown.",
+        ("route", "decision"),
+    ),
+    Family("gateway_policy_info", "gauge", "The version of the policy in force; always 1.", ("version",), max),
     Family("gateway_logins_total", "counter", "Logins: success, or the code of the refusal.", ("outcome",)),
     Family(
         "gateway_lockouts_total",

@@ -10,6 +10,7 @@ from gateway.errors import ConfigurationError, Problem
 from gateway.policy.building import RouteBuilder
 from gateway.policy.matcher import Policy
 from gateway.policy.own import operations_routes, own_routes
+from gateway.policy.shadows import shadows_of
 from gateway.settings.model import RouteSettings, Settings
 from gateway.settings.reading import read_settings
 
@@ -56,7 +57,9 @@ def _compile(settings: Settings, routes: tuple[RouteSettings, ...]) -> tuple[Pol
     own = own_routes(settings)
     builder = RouteBuilder(settings, own)
     policy = Policy(builder.build(routes), own, relaxed=settings.server.paths == "relaxed")
-    for route, visits in policy.entangled(_MOST_VISITS):
+    shadows = shadows_of(policy)
+    trial = () if shadows is None else shadows.trial.entangled(_MOST_VISITS)
+    for route, visits in (*policy.entangled(_MOST_VISITS), *trial):
         key = route.settings.key if route.settings is not None else "routes"
         builder.report(
             f"{key}.path",

@@ -24,6 +24,7 @@ from gateway.errors import CannotStart, ConfigurationError
 from gateway.operations.board import Board, Place
 from gateway.operations.events import event
 from gateway.policy.loading import Configuration
+from gateway.policy.version import policy_version
 from gateway.reloading import Reloader
 from gateway.runtime import Runtime
 from gateway.server.current import Current, Load, say_refused
@@ -54,6 +55,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         _allow_files(server.max_connections)
         stack.enter_context(_signals_held_back())
         ready = partial(announce, doors.address(server.host))
+        event("start", "a policy is in force", policy=policy_version(configuration.settings))
         if server.workers == 1:
             return _serve_here(configuration, doors, load, ready)
         current = Current(configuration, load)
@@ -278,7 +280,7 @@ class GatewayServer(uvicorn.Server):
         except Exception:
             log.exception("loading the new configuration failed: the old one stays")
         else:
-            event("reload", "the new configuration is in force")
+            event("reload", "the new configuration is in force", policy=self._reloader.policy)
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")
         _settle_memory()

@@ -16,7 +16,7 @@ Row = tuple[str, Callable[[Any], bool], str]
 _LATER: Final = "is not available yet (leave it out)"
 
 _GLOBAL: Final[tuple[Row, ...]] = (("identity.assertion", bool, _LATER),)
-_ROUTE: Final[tuple[Row, ...]] = (("shadow", bool, "is not available yet (false)"),)
+_ROUTE: Final[tuple[Row, ...]] = ()
 
 
 def not_available(settings: Settings) -> tuple[Problem, ...]:

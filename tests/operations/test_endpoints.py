@@ -19,6 +19,8 @@ from gateway.operations.observer import Observer
 from gateway.settings.model import ObservabilitySettings, Settings
 from tests.operations.requests import complete
 
+POLICY = "0123456789ab"
+
 
 class Served:
     """The three endpoints in an application, as the gateway mounts them."""
@@ -31,7 +33,7 @@ class Served:
         self.connections = 3
         metrics = Metrics(self.observer)
         metrics.add(lambda: [Sample("gateway_connections", (), self.connections)])
-        endpoints = operation_endpoints(state=self.state, metrics=metrics, settings=settings)
+        endpoints = operation_endpoints(state=self.state, policy=lambda: POLICY, metrics=metrics, settings=settings)
         assert endpoints.keys() == {"operations.health", "operations.ready", "operations.metrics"}
         self._app = Starlette(
             routes=[Route(f"/_gateway/{name.removeprefix('operations.')}", each) for name, each in endpoints.items()]
@@ -92,7 +94,11 @@ async def test_readiness_depends_on_the_phase_and_only_when_asked_strictly_on_th
     answer = await served.get(f"ready{query}")
     strict = "strict" in query
     assert answer.status_code == (strict_status if strict else status)
-    assert answer.json() == {"status": strict_word if strict else word, "degraded": list(degraded)}
+    assert answer.json() == {
+        "status": strict_word if strict else word,
+        "degraded": list(degraded),
+        "policy": "0123456789ab",
+    }
 
 
 def test_a_process_is_starting_and_whole_until_it_says_otherwise() -> None:

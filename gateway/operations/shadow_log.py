@@ -1,0 +1,68 @@
+"""What shadow rules would have decided: counted for each rule, and told where it differs from what was decided.
+
+One event on standard error for each rule and decision, at most once a minute, with how often it happened since: a rule
+that would shut everybody out must not fill a disk to say so.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from gateway.admission import Admission, RequestHead
+from gateway.counting import Sample, Tally
+from gateway.errors import Refusal
+from gateway.operations.access_log import loggable_path
+from gateway.operations.events import Repeats, event
+from gateway.policy.route import Route
+
+ALLOWED: Final = "allowed"
+UNKNOWN: Final = "unknown"  # the store that would have had to be asked had enough to do
+# What only the enforced policy says: limits are not tried.
+_NOT_TRIED: Final = "rate_limited"
+
+
+class ShadowLog:
+    """The shadow decisions of one process."""
+
+    def __init__(self) -> None:
+        self._tally = Tally("gateway_shadow_decisions_total")
+        self._repeats = Repeats()
+
+    def samples(self) -> Iterator[Sample]:
+        """How often each rule has decided what: `allowed`, or the code of its refusal."""
+        return self._tally.samples()
+
+    def tried(self, rule: Route, decision: str) -> None:
+        """Count a decision of a rule."""
+        self._tally.add(rule.name, decision)
+
+    def decided(
+        self, rule: Route, request: RequestHead, enforced: Admission | Refusal, verdict: Admission | Refusal
+    ) -> None:
+        """Count what a rule would have decided, and tell it where it would have made a difference."""
+        would = _code(verdict)
+        self.tried(rule, would)
+        is_ = _code(enforced)
+        passes = is_ in (ALLOWED, _NOT_TRIED)
+        if passes == (would == ALLOWED):
+            return
+        before = self._repeats.admit((rule.name, would))
+        if before is None:
+            return
+        caller = verdict.caller if isinstance(verdict, Refusal) else verdict.principal
+        event(
+            "shadow",
+            "would refuse what is let through" if passes else "would let through what is refused",
+            route=rule.name,
+            would=would,
+            decided=is_,
+            by=enforced.route if isinstance(enforced, Refusal) else enforced.route.name,
+            method=request.method.decode("latin-1"),
+            path=loggable_path(request.target).decode("latin-1"),
+            user=None if caller is None else caller.id,
+            request_id=request.request_id.decode("latin-1"),
+            repeated=before or None,
+        )
+
+
+def _code(decision: Admission | Refusal) -> str:
+    return decision.code if isinstance(decision, Refusal) else ALLOWED

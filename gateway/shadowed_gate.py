@@ -1,0 +1,97 @@
+"""A gate that also asks what shadow rules would decide, and tells it: nothing that they say reaches a caller.
+
+The request is decided by the enforced policy alone, by a gate that knows nothing of this one. Afterwards a second gate,
+of the same credentials and the same users, is asked about the same request under the policy with the shadow rules in
+force. What it cannot know at once it looks up beside the request, never in its way.
+"""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from gateway.admission import Admission, Answered, RequestHead, Waiting
+from gateway.errors import Refusal
+from gateway.gate import Decision, Gate
+from gateway.limits.limits import Limits
+from gateway.operations.shadow_log import UNKNOWN, ShadowLog
+from gateway.policy.route import Route
+from gateway.policy.shadows import Shadows
+from gateway.wire.paths import canonical_target
+
+# Look-ups for shadow rules at the same time. They are asked of the stores that requests need.
+_AT_ONCE: Final = 32
+
+log: Final = logging.getLogger("gateway.shadowed_gate")
+
+
+class ShadowedGate(Gate):
+    """Decides as `enforced` does, whose limits it has, and tells the shadow log what the trial comes to."""
+
+    def __init__(self, enforced: Gate, shadows: Shadows, shadow_log: ShadowLog, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._enforced = enforced
+        self._shadows = shadows
+        self._log = shadow_log
+        self._relaxed = shadows.trial.relaxed
+        # Limits are not tried: what was counted twice would be used up twice.
+        self._trial = Gate(**{**parts, "policy": shadows.trial, "limits": Limits(())})
+        self._lookups: set[asyncio.Task[None]] = set()
+
+    def admit(self, request: RequestHead) -> Decision | Waiting:
+        decision = self._enforced.admit(request)
+        if not isinstance(decision, Waiting):
+            self._try(request, decision)
+        return decision
+
+    async def conclude(self, waiting: Waiting) -> Decision:
+        decision = await self._enforced.conclude(waiting)
+        self._try(waiting.request, decision)
+        return decision
+
+    def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
+        return self._enforced.reconsider(admission)
+
+    async def reconclude(self, waiting: Waiting) -> Refusal | None:
+        return await self._enforced.reconclude(waiting)
+
+    def _try(self, request: RequestHead, decision: Decision) -> None:
+        """What the shadow rules would decide. Whatever goes wrong here is no matter of the request."""
+        if isinstance(decision, Answered):
+            return
+        try:
+            verdict = self._trial.admit(request)
+            if not isinstance(verdict, Waiting):
+                self._tell(request, decision, verdict)
+            elif self._shadows.rule(verdict.route.name) is not None:
+                self._look_up(request, decision, verdict)
+        except Exception:
+            log.exception("trying shadow rules failed")
+
+    def _look_up(self, request: RequestHead, decision: Decision, waiting: Waiting) -> None:
+        if len(self._lookups) >= _AT_ONCE:
+            self._log.tried(waiting.route, UNKNOWN)
+            return
+        task = asyncio.get_running_loop().create_task(self._conclude(request, decision, waiting))
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _conclude(self, request: RequestHead, decision: Decision, waiting: Waiting) -> None:
+        self._tell(request, decision, await self._trial.conclude(waiting))
+
+    def _tell(self, request: RequestHead, decision: Decision, verdict: Decision) -> None:
+        rule = self._due_to(request, verdict)
+        if rule is None or isinstance(verdict, Answered) or isinstance(decision, Answered):
+            return
+        self._log.decided(rule, request, decision, verdict)
+
+    def _due_to(self, request: RequestHead, verdict: Decision) -> Route | None:
+        if isinstance(verdict, Admission):
+            return self._shadows.rule(verdict.route.name)
+        if not isinstance(verdict, Refusal):
+            return None
+        if verdict.route is not None:
+            return self._shadows.rule(verdict.route)
+        if verdict.code not in ("no_route", "method_not_allowed"):
+            return None
+        target = canonical_target(request.target, relaxed=self._relaxed)
+        return self._shadows.without_route(verdict.code, request.fields.canonical_host, target)

@@ -1,0 +1,104 @@
+"""Shadow rules in a running gateway: requests are decided as if they were not there; what they would say is told."""
+
+import re
+
+import pytest
+
+from tests.support.gateways import Town
+from tests.support.processes import Account, Face, Gateway
+from tests.support.recording import RecordingUpstream
+from tests.support.waiting import eventually
+
+ROUTES: list[dict[str, object]] = [
+    {"path": "/tried/open/**", "auth": "none", "upstream": "web"},
+    {"path": "/tried/open/admin", "roles": ["admin"], "upstream": "web", "shadow": True, "name": "close-it"},
+    {"path": "/tried/closed/**", "roles": ["admin"], "upstream": "web"},
+    {"path": "/tried/closed/**", "upstream": "web", "shadow": True, "name": "open-it"},
+    {"path": "/tried/all/**", "auth": "none", "upstream": "web"},
+    {"path": "/tried/all/x", "auth": "none", "methods": ["GET"], "upstream": "web", "shadow": True, "name": "only-get"},
+    {"path": "/tried/alone", "auth": "none", "upstream": "refusing", "shadow": True, "name": "alone"},
+]
+
+
+@pytest.fixture
+def gateway(town: Town, face: Face) -> Gateway:
+    return town.gateway("shadowed", face, routes=ROUTES)
+
+
+def counted(gateway: Gateway, rule: str) -> dict[str, float]:
+    """What a rule would have decided how often."""
+    page = gateway.get("/_gateway/metrics").body.decode()
+    found = re.findall(rf'^gateway_shadow_decisions_total{{route="{rule}",decision="(\w+)"}} (\S+)$', page, re.M)
+    return {decision: float(number) for decision, number in found}
+
+
+def grown(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    more = {decision: number - before.get(decision, 0) for decision, number in after.items()}
+    return {decision: number for decision, number in more.items() if number}
+
+
+def test_who_would_be_shut_out_is_let_in_and_counted(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, admin: Account
+) -> None:
+    before = counted(gateway, "close-it")
+    statuses = [gateway.get("/tried/open/admin", *lines).status for lines in ((), (user.line,), (admin.line,))]
+    assert statuses == [200, 200, 200]
+    assert len(upstream.requests) == 3
+    wanted = {"token_missing": 1, "forbidden": 1, "allowed": 1}
+    eventually(lambda: grown(before, counted(gateway, "close-it")) == wanted)
+
+
+def test_who_would_be_let_in_is_shut_out_and_counted(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
+    before = counted(gateway, "open-it")
+    assert gateway.get("/tried/closed/x", user.line).status == 403
+    assert gateway.get("/tried/closed/x").status == 401
+    assert upstream.requests == []
+    eventually(lambda: grown(before, counted(gateway, "open-it")) == {"token_missing": 1, "allowed": 1})
+
+
+def test_a_method_that_the_rule_would_not_serve_is_told_as_its_decision(gateway: Gateway) -> None:
+    before = counted(gateway, "only-get")
+    assert gateway.post("/tried/all/x", b"").status == 200
+    assert gateway.post("/tried/all/y", b"").status == 200
+    eventually(lambda: grown(before, counted(gateway, "only-get")) == {"method_not_allowed": 1})
+
+
+def test_a_rule_where_nothing_is_served_serves_nothing(gateway: Gateway) -> None:
+    before = counted(gateway, "alone")
+    assert gateway.get("/tried/alone").status == 404
+    eventually(lambda: grown(before, counted(gateway, "alone")) == {"allowed": 1})
+
+
+def test_a_user_who_is_not_at_hand_is_looked_up_beside_the_request(gateway: Gateway) -> None:
+    newcomer = gateway.newcomer()
+    before = counted(gateway, "close-it")
+    assert gateway.get("/tried/open/admin", newcomer.line).status == 200
+    eventually(lambda: grown(before, counted(gateway, "close-it")) == {"forbidden": 1})
+
+
+def test_a_difference_is_told_once_a_minute(gateway: Gateway, user: Account) -> None:
+    for _ in range(20):
+        gateway.get("/tried/open/admin", user.line)
+
+    def told() -> list[str]:
+        return [
+            line
+            for line in gateway.log().splitlines()
+            if line.startswith("gateway: shadow: would refuse what is let through route=close-it would=forbidden")
+        ]
+
+    eventually(lambda: len(told()) >= 1)
+    assert len(told()) == 1
+    assert re.search(
+        r" decided=allowed by=/tried/open/\*\* method=GET path=/tried/open/admin user=\S+ request_id=\S+ ", told()[0]
+    )
+
+
+def test_what_no_shadow_rule_is_about_is_not_counted(gateway: Gateway) -> None:
+    rules = ("close-it", "open-it", "only-get", "alone")
+    before = [counted(gateway, rule) for rule in rules]
+    for path in ("/tried/open/other", "/public/x", "/nowhere", "/auth/me", "/tried/open/%00"):
+        gateway.get(path)
+    assert [counted(gateway, rule) for rule in rules] == before
