@@ -69,13 +69,12 @@ def test_what_is_there_is_not_named(text: str) -> None:
 def test_everything_that_is_not_there_yet_is_named_in_the_order_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(availability, "_GLOBAL", (("server.public_url", bool, "is not there"),))
     monkeypatch.setattr(availability, "_ROUTE", (("websocket", bool, "is not there"),))
-    text = "routes:
-  - {path: /a, upstream: web, websocket: true}
-server: {public_url: https://a.example}
-"
+    text = (
+        "routes:\n  - {path: /a, upstream: web, websocket: true}\n"
+        "server: {public_url: https://a.example}\nupstreams: {web: 'http://h'}\n"
+    )
 
-    assert [problem.line for problem in not_available(settings_of(text + "upstreams: {web: 'http://h'}
-"))] == [2, 3]
+    assert [problem.line for problem in not_available(settings_of(text))] == [2, 3]
 
 
 @pytest.mark.parametrize("name", ["gateway.yaml", "demo.yaml"])
