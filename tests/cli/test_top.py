@@ -1,0 +1,223 @@
+"""`gateway top`, beside a gateway that runs."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.top import address_of, page_address
+from gateway.errors import CannotStart
+from gateway.operations.reading import samples_of
+from gateway.operations.summary import summary_of
+from gateway.settings.model import ServerSettings
+from tests.support.fleet import Fleet
+from tests.support.processes import PROJECT, Gateway, free_port
+from tests.support.raw import NoAnswer
+from tests.support.small import Start, start
+
+__all__ = ["start"]
+
+
+def top(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "gateway", "top", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=PROJECT)
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    started = Fleet("a")
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def busy(start: Start, fleet: Fleet) -> Iterator[Gateway]:
+    """A gateway that answers and refuses requests all the while."""
+    upstreams = {"web": fleet.urls, "gone": f"http://127.0.0.1:{free_port()}"}
+    gateway = start(upstreams, routes=[{"path": "/users/**", "upstream": "web", "name": "users"}])
+    ended = threading.Event()
+
+    def callers() -> None:
+        while not ended.wait(0.01):
+            for path in ("/web/x", "/users/x", "/gone/x"):
+                with contextlib.suppress(OSError, NoAnswer):  # a test may have ended it
+                    gateway.get(path)
+
+    thread = threading.Thread(target=callers)
+    thread.start()
+    yield gateway
+    ended.set()
+    thread.join()
+
+
+def url(gateway: Gateway) -> str:
+    return f"http://127.0.0.1:{gateway.address[1]}"
+
+
+def test_a_program_is_told_what_happens(busy: Gateway) -> None:
+    done = top("--json", "--interval", "1", "--url", url(busy))
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    routes = {row["route"]: row for row in told["routes"]}
+    assert routes["/web/**"]["requests"] > 0
+    assert routes["/web/**"]["refused"] == 0
+    assert 0 < routes["/web/**"]["median"] <= routes["/web/**"]["slowest"]
+    assert routes["/web/**"]["upstream"] > 0
+    assert routes["users"]["refused"] == pytest.approx(routes["users"]["requests"])
+    assert routes["users"]["upstream"] is None
+    assert routes["/gone/**"]["errors"] == pytest.approx(routes["/gone/**"]["requests"])
+    assert told["codes"]["token_missing"] > 0
+    states = {row["upstream"]: row["state"] for row in told["targets"]}
+    assert states == {"web": "up", "gone": "ejected"}
+    assert (told["workers"], told["out"]) == (1, [])
+    assert told["memory"] > 10_000_000
+
+
+def test_a_person_is_told_once_where_there_is_no_terminal(busy: Gateway) -> None:
+    done = top("--interval", "0.5", "--url", url(busy))
+    assert done.returncode == 0, done.stderr
+    headline, *rest = done.stdout.splitlines()
+    assert re.match(r"[\d.]+ requests/s  2xx [\d.]+/s ", headline)
+    assert any(line.split()[:1] == ["/web/**"] for line in rest)
+    assert any(re.match(r"gone +http://127\.0\.0\.1:\d+ +ejected", line) for line in rest)
+    assert "\x1b" not in done.stdout
+
+
+def test_the_live_view_shows_it_and_goes_on_when_the_gateway_is_gone(busy: Gateway) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(COLUMNS="150", LINES="40", TERM="xterm-256color")
+        os.chdir(PROJECT)
+        command = [sys.executable, "-m", "gateway", "top", "--interval", "0.3", "--url", url(busy)]
+        os.execv(sys.executable, command)
+    seen = ""
+
+    def until(text: str) -> None:
+        nonlocal seen
+        ends = time.monotonic() + 20
+        while text not in seen:
+            assert time.monotonic() < ends, seen[-2000:]
+            if select.select([terminal], [], [], 0.2)[0]:
+                seen += os.read(terminal, 65536).decode(errors="replace")
+
+    try:
+        until("/web/**")
+        until("ejected")
+        busy.kill()
+        until("Trying again")
+        assert "Connection refused" in seen
+        os.kill(pid, signal.SIGINT)
+        until("\x1b[?1049l")  # the terminal is given back as it was
+    finally:
+        os.close(terminal)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert "Traceback" not in seen
+
+
+@pytest.mark.parametrize(
+    ("observability", "why"),
+    [({"metrics": False}, "observability.metrics is off"), ({"operations_allow": []}, "operations_allow")],
+)
+def test_why_metrics_cannot_be_read_is_said_plainly(
+    observability: dict[str, object], why: str, start: Start, fleet: Fleet
+) -> None:
+    gateway = start({"web": fleet.urls}, observability=observability)
+    done = top("--once", "--url", url(gateway))
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("127.0.0.1:1", "Connection refused (is the gateway running there? --url says where)"),
+        ("ftp://example.com", "not the http:// or https:// address of a gateway"),
+        ("http://", "not the http:// or https:// address of a gateway"),
+    ],
+)
+def test_a_gateway_that_is_not_there_is_one_line(given: str, why: str) -> None:
+    done = top("--url", given)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_something_else_that_answers_is_no_gateway(fleet: Fleet) -> None:
+    done = top("--url", fleet.urls[0])
+    assert done.returncode == 2
+    assert "what answers there is no metrics page of the gateway" in done.stderr
+
+
+def test_the_address_is_that_of_the_file(tmp_path: Path) -> None:
+    port = free_port()
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"server: {{port: {port}}}\n")
+    assert f"http://127.0.0.1:{port}/_gateway/metrics" in top("--config", str(file)).stderr
+
+
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [
+        (ServerSettings(), "http://127.0.0.1:8000"),
+        (ServerSettings(host="0.0.0.0", port=80), "http://127.0.0.1:80"),
+        (ServerSettings(host="::", port=80), "http://[::1]:80"),
+        (ServerSettings(operations_port=9000), "http://127.0.0.1:9000"),
+    ],
+)
+def test_where_a_gateway_is_reached_from_this_machine(server: ServerSettings, address: str) -> None:
+    assert address_of(server) == address
+
+
+@pytest.mark.parametrize("given", ["gw:8000", "http://gw:8000/", "http://gw:8000/_gateway/metrics"])
+def test_an_address_leads_to_the_page(given: str) -> None:
+    assert page_address(given) == "http://gw:8000/_gateway/metrics"
+    with pytest.raises(CannotStart):
+        page_address("file:///etc/passwd")
+
+
+# ---- the summary
+
+
+def page(count: int, fast: int) -> str:
+    """A page on which `fast` of `count` requests took up to 100 ms, the others up to a second."""
+    name = "gateway_request_duration_seconds_bucket"
+    return "\n".join(
+        (
+            f'gateway_requests_total{{route="a\\"b",method="GET",status="2xx",code=""}} {count}',
+            f'{name}{{route="a\\"b",le="0.1"}} {fast}',
+            f'{name}{{route="a\\"b",le="1.0"}} {count}',
+            f'{name}{{route="a\\"b",le="+Inf"}} {count}',
+        )
+    )
+
+
+def test_rates_are_of_what_happened_in_between() -> None:
+    summary = summary_of(samples_of(page(1000, 1000)), samples_of(page(1100, 1050)), 2.0)
+    (row,) = summary.routes
+    assert (row.route, row.requests, summary.requests) == ('a"b', 50.0, 50.0)
+    assert row.median == pytest.approx(0.1)
+    assert row.slowest == pytest.approx(0.1 + 0.9 * 49 / 50)
+
+
+def test_a_gateway_that_was_started_again_has_no_negative_rates() -> None:
+    summary = summary_of(samples_of(page(1000, 1000)), samples_of(page(10, 10)), 1.0)
+    assert summary.requests == 10.0
+
+
+@pytest.mark.parametrize("text", ["<html>", "a b c d", "gateway_x{ 1", "x"])
+def test_what_is_no_page_is_no_page(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a line|could not convert"):
+        samples_of(text)
