@@ -1,0 +1,1 @@
+"""What accounts cost and how soon they end: `python -m bench.accounts`."""

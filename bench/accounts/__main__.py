@@ -1,0 +1,91 @@
+"""`python -m bench.accounts`: measure what is promised about accounts, print it, and keep it under bench/results."""
+
+import argparse
+import datetime
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.accounts import flood, races, report, revocation, store_size, timing
+from bench.accounts.town import Town
+from bench.processes import BenchError
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+PARTS = ("revocation", "races", "timing", "store_size", "flood")
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.accounts", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything: whether it works, not how well")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of: {' '.join(PARTS)}"
+    )
+    parser.add_argument("--check", action="store_true", help="exit code 1 when a promise is not kept")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="where the results go")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Everything that was asked for, as the value that is written to JSON."""
+    result: dict[str, Any] = {
+        "format": 1,
+        "machine": machine.facts(),
+        "versions": machine.package_versions(),
+        "commit": machine.commit(),
+        "load_before": machine.load_average(),
+    }
+    with ExitStack() as stack:
+        town = Town(folder, stack)
+        for name, measure in _parts(town, quick=options.quick).items():
+            if name in options.only:
+                result[name] = measure()
+    return result | {"load_after": machine.load_average()}
+
+
+def _parts(town: Town, *, quick: bool) -> dict[str, Callable[[], Any]]:
+    less = 10 if quick else 1
+    return {
+        "revocation": lambda: revocation.measure(town, trials=60 // less, tell=tell),
+        "races": lambda: races.measure(town, trials=20 // less, tell=tell),
+        "timing": lambda: timing.measure(town, trials=200 // less, rounds=4 if quick else 12, tell=tell),
+        "store_size": lambda: store_size.measure(town, large=1_000_000 // less, trials=400 // less, tell=tell),
+        "flood": lambda: flood.measure(
+            town, times=1 if quick else 5, seconds=1.0 if quick else 5.0, rounds=6 if quick else 12, tell=tell
+        ),
+    }
+
+
+def tell(message: str) -> None:
+    """Progress, beside the result."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0; 1 with --check when a promise is not kept; 2 when nothing could be measured."""
+    options = options_of(arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+            result = run(options, Path(folder))
+    except BenchError as failure:
+        tell(f"bench: {failure}")
+        return 2
+    text = report.markdown(result)
+    print(text)
+    partial = options.quick or set(options.only) != set(PARTS)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    stem = options.output / f"{'quick-' if partial else ''}accounts-{stamp}"
+    options.output.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".json").write_text(json.dumps(result) + "\n")
+    stem.with_suffix(".md").write_text(text)
+    tell(f"written: {stem.with_suffix('.md')}")
+    return 1 if options.check and not all(each.met for each in report.verdicts(result)) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

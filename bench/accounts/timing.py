@@ -1,0 +1,25 @@
+"""Whether the time of a refused login tells who has an account."""
+
+import time
+from collections.abc import Callable
+
+from bench.accounts.town import Town
+
+LIMIT = 0.10  # of the slower median
+
+
+def measure(town: Town, *, trials: int, rounds: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
+    """Milliseconds of refused logins, unknown and known users in turn, as many of each."""
+    tell(f"timing of {trials} refused logins each")
+    found: dict[str, list[float]] = {"known": [], "unknown": []}
+    with town.gateway(town.sqlite("timing"), rounds=rounds) as gateway, gateway.caller() as caller:
+        known = gateway.newcomer(caller).email
+        for number in range(2 * trials):
+            # known unknown unknown known …: whatever drifts in the machine meets both alike
+            kind = "known" if number % 4 in (0, 3) else "unknown"
+            email = known if kind == "known" else f"nobody-{number}@example.com"
+            begun = time.perf_counter()
+            status = caller.ask("POST", "/auth/login", {"email": email, "password": f"wrong {number}"}).status
+            found[kind].append((time.perf_counter() - begun) * 1000)
+            assert status == 401, status
+    return found
