@@ -30,18 +30,22 @@ class Counter(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How a count stands: so many failures, forgotten in so many seconds."""
+    """How a count stands: so many failures, forgotten in so many seconds. `pardoned`: those that were reported, if any,
+    were pardoned before."""
 
     failures: int
     remaining: float
+    pardoned: bool = False
 
 
 class Report(NamedTuple):
-    """Failures that the shared store has not counted yet, the first of them `age` seconds ago. None is a question."""
+    """Failures that the shared store has not counted yet, the first of them `age` seconds ago. None is a question.
+    `ban`: seconds for which the counter is closed, if they are the last that are allowed."""
 
     counter: Counter
     failures: int
     age: float
+    ban: float
 
 
 class SharedFailures(Protocol):
@@ -106,9 +110,10 @@ class Failures:
         """What is to be told the shared store; told it counts as, unless it is given back."""
         tally = self._living(counter.key, now)
         if tally is None:
-            return Report(counter, 0, 0.0)
+            return Report(counter, 0, 0.0, counter.allowance.ban)
         owed, tally.owed = tally.owed, 0
-        return Report(counter, owed, now - tally.began)
+        banned = tally.count >= counter.allowance.failures
+        return Report(counter, owed, now - tally.began, tally.ends - now if banned else counter.allowance.ban)
 
     def give_back(self, report: Report, now: float) -> None:
         """The shared store could not be told."""
@@ -117,8 +122,15 @@ class Failures:
             tally.owed += report.failures
 
     def learn(self, counter: Counter, standing: Standing, now: float) -> None:
-        """How a count stands in the shared store, which knows better; only what it has not been told comes on top."""
+        """How a count stands in the shared store, which knows better; only what it has not been told comes on top. A
+        ban that it has forgotten (it was restarted, or could not be told) stays one, and is told it again."""
         tally = self._living(counter.key, now) or _Tally(now)
+        allowed = counter.allowance.failures
+        if not standing.pardoned and standing.failures < allowed <= tally.count:
+            tally.owed = tally.count - standing.failures
+            return
+        if standing.pardoned:
+            tally.began = now  # what is counted from now on was not
         tally.count = standing.failures + tally.owed
         if tally.count == 0:
             self._kept.drop(counter.key)

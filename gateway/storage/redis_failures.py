@@ -17,7 +17,7 @@ from gateway.storage.redis_address import Client
 
 # Keys: a count and the pardon of its owner, in turn. Arguments for each: the failures to add, how long ago the first of
 # them was (microseconds), how many are allowed, the milliseconds of the window and of the ban. The answer for each: the
-# failures, and the milliseconds until they are forgotten.
+# failures, the milliseconds until they are forgotten, and 1 where those to add were pardoned before.
 _REPORT: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -32,13 +32,14 @@ for index = 1, #KEYS / 2 do
   if count == 0 or began <= pardoned or left <= 0 then
     count, began, left = 0, now - age, 0
   end
-  if more > 0 and now - age > pardoned then
+  local forgiven = now - age <= pardoned
+  if more > 0 and not forgiven then
     if count == 0 then left = tonumber(ARGV[at + 3]) end
     if count < allowed and count + more >= allowed then left = tonumber(ARGV[at + 4]) end
     count = count + more
     redis.call('SET', key, string.format('%.0f %.0f', count, began), 'PX', left)
   end
-  standings[index] = {count, left}
+  standings[index] = {count, left, forgiven and 1 or 0}
 end
 return standings
 """
@@ -64,7 +65,7 @@ class RedisFailures:
     async def report(self, reports: Sequence[Report]) -> list[Standing]:
         """Count failures, all in one round trip. Raises StorageUnavailable."""
         standings = await self._link.run(lambda client: _report(client, reports))
-        return [Standing(failures, left / 1000) for failures, left in standings]
+        return [Standing(failures, left / 1000, bool(pardoned)) for failures, left, pardoned in standings]
 
     async def forget(self, counter: Counter) -> None:
         """Begin a count anew. Raises StorageUnavailable."""
@@ -91,8 +92,8 @@ async def _report(client: Client, reports: Sequence[Report]) -> list[Any]:
 
 
 def _arguments(report: Report) -> tuple[int, ...]:
-    allowed, window, ban = report.counter.allowance
-    return report.failures, round(report.age * 1e6), allowed, _milliseconds(window), _milliseconds(ban)
+    allowed, window, _ = report.counter.allowance
+    return report.failures, round(report.age * 1e6), allowed, _milliseconds(window), _milliseconds(report.ban)
 
 
 def _milliseconds(seconds: float) -> int:

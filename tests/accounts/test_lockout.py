@@ -228,8 +228,22 @@ async def test_without_redis_counting_goes_on_from_where_it_was_and_is_told_afte
         assert not await is_open(other)
 
 
+async def test_a_ban_outlives_a_restart_of_redis(valkey: ValkeyServer) -> None:
+    async with replicas(valkey.url) as (one, other):
+        for _ in range(3):
+            await fails(one)
+        valkey.restart()
+        deadline = asyncio.get_running_loop().time() + 5.0
+        while await is_open(other):  # until both have noticed, and one has told what Redis does not know any more
+            assert not await is_open(one)
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.02)
+        await shared(other).pardon([account_owner(ANN)], lifetime=90.0)
+        assert await is_open(one) and await is_open(other)
+
+
 async def test_a_redis_that_comes_back_empty_gives_nobody_a_fresh_start(valkey: ValkeyServer) -> None:
-    """What a process knows it was not told; what this process counted in the outage is."""
+    """What was counted in the outage it is told."""
     async with replicas(valkey.url) as (one, other):
         valkey.kill()
         await until(lambda: not shared(one).available and not shared(other).available)

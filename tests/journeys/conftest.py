@@ -10,13 +10,15 @@ from tests.support.gateways import Town
 from tests.support.processes import Face
 
 USER_TTL = 2.5  # seconds; `cache.user_ttl` of the replicas
+FAILURES = 8  # `accounts.lockout.failures` of the replicas
 
 
 @pytest.fixture(scope="session")
 def replicas(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
     """Two replicas over PostgreSQL and Valkey, for all tests of a session; who stops a store mends it."""
     folder: Path = tmp_path_factory.mktemp("replicas")
-    with replicated(town, folder, cache={"user_ttl": f"{USER_TTL * 1000:.0f}ms"}) as running:
+    accounts = {"lockout": {"failures": FAILURES, "per_address_failures": 1_000_000}}
+    with replicated(town, folder, cache={"user_ttl": f"{USER_TTL * 1000:.0f}ms"}, accounts=accounts) as running:
         yield running
 
 

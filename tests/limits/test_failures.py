@@ -109,6 +109,29 @@ def test_a_pardon_in_the_shared_store_is_one_here() -> None:
     for _ in range(3):
         counts.failed(ANN, 0.0)
     counts.take_debt(ANN, 1.0)
-    counts.learn(ANN, Standing(0, 0.0), 1.0)
+    counts.learn(ANN, Standing(0, 0.0, pardoned=True), 1.0)
     assert counts.wait(ANN, 1.0) == 0
     assert len(counts) == 0
+
+
+def test_what_is_counted_after_a_pardon_was_not_pardoned() -> None:
+    counts = failures()
+    counts.failed(ANN, 0.0)
+    counts.take_debt(ANN, 1.0)
+    counts.learn(ANN, Standing(1, 59.0, pardoned=True), 2.0)  # of somebody else's, since
+    counts.failed(ANN, 3.0)
+    assert counts.take_debt(ANN, 4.0)[1:3] == (1, 2.0)
+
+
+def test_a_ban_that_the_shared_store_has_forgotten_is_told_it_again_as_long_as_it_lasts() -> None:
+    counts = failures()
+    for _ in range(3):
+        counts.failed(ANN, 0.0)
+    counts.take_debt(ANN, 0.0)
+    counts.learn(ANN, Standing(0, 0.0), 4.0)
+    assert counts.wait(ANN, 4.0) == 6.0
+    report = counts.take_debt(ANN, 4.0)
+    assert (report.failures, report.ban) == (3, 6.0)
+    counts.learn(ANN, Standing(3, 6.0), 4.0)
+    assert counts.wait(ANN, 4.0) == 6.0
+    assert counts.wait(ANN, 10.0) == 0

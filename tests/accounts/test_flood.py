@@ -1,0 +1,132 @@
+"""A flood of logins: who waits for it, who does not, and what becomes of what nobody waits for any more."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gateway.accounts.passwords import Password, PasswordPool
+from gateway.errors import Refusal
+from tests.accounts.test_passwords import Work
+from tests.support.configurations import changed
+from tests.support.gateways import Town
+from tests.support.processes import PASSWORD, Face, Gateway
+from tests.support.wording import request
+
+
+async def settled() -> None:
+    """Let everything run that can run."""
+    for _ in range(10):
+        await asyncio.sleep(0.001)
+
+
+async def test_callers_take_turns_for_the_threads() -> None:
+    pool, first = PasswordPool(rounds=4, threads=1), Work()
+    order: list[str] = []
+    running = [asyncio.create_task(pool._run(first, "flood"))]
+    await settled()
+    for caller in ("flood",) * 5 + ("ann", "bob", "ann"):
+        running.append(asyncio.create_task(pool._run(lambda caller=caller: order.append(caller), caller)))  # type: ignore[misc]
+        await settled()
+    first.release.set()
+    await asyncio.gather(*running)
+    assert order == ["flood", "ann", "bob", "flood", "ann", "flood", "flood", "flood"]
+    pool.close()
+
+
+async def test_a_full_line_refuses_who_has_most_in_it() -> None:
+    pool, work = PasswordPool(rounds=4, threads=1, queue=4), Work()
+    flood = [asyncio.create_task(pool._run(work, "flood")) for _ in range(5)]
+    await settled()
+    ann = asyncio.create_task(pool.hash(Password(b"x"), caller="ann"))
+    await settled()
+    with pytest.raises(Refusal) as raised:
+        await pool.hash(Password(b"x"), caller="flood")
+    assert (raised.value.code, raised.value.retry_after) == ("overloaded", 1)
+    work.release.set()
+    outcomes = await asyncio.gather(*flood, return_exceptions=True)
+    assert [getattr(outcome, "code", None) for outcome in outcomes] == [None] * 4 + ["overloaded"]
+    assert await ann
+    pool.close()
+
+
+async def test_what_must_not_be_done_any_more_when_its_turn_comes_is_not_done() -> None:
+    pool, work, allowed = PasswordPool(rounds=4, threads=1), Work(), [True]
+
+    def check() -> None:
+        if not allowed[0]:
+            raise Refusal("locked_out")
+
+    running = [asyncio.create_task(pool._run(work, "a", check)) for _ in range(3)]
+    await settled()
+    allowed[0] = False
+    work.release.set()
+    outcomes = await asyncio.gather(*running, return_exceptions=True)
+    assert work.done == 1
+    assert [getattr(outcome, "code", None) for outcome in outcomes] == [None, "locked_out", "locked_out"]
+    assert await pool.hash(Password(b"x"))
+    pool.close()
+
+
+# ---- over the wire
+
+
+@pytest.fixture
+def slow(town: Town, face: Face, tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway whose passwords cost something, behind a proxy that says where callers are."""
+    configuration = changed(
+        town.configuration(tmp_path),
+        server={"trusted_proxies": ["127.0.0.0/8"]},
+        accounts={"password": {"bcrypt_rounds": 9}},
+    )
+    gateway = Gateway(face, configuration, tmp_path).start()
+    yield gateway
+    gateway.stop()
+
+
+def login_bytes(email: str, at: str) -> bytes:
+    body = json.dumps({"email": email, "password": "wrong password"}).encode()
+    fields = ["Content-Type: application/json", f"X-Forwarded-For: {at}"]
+    return request("/auth/login", method="POST", fields=fields, body=body)
+
+
+def login_seconds(gateway: Gateway, email: str, at: str) -> float:
+    begun = time.monotonic()
+    body = {"email": email, "password": PASSWORD}
+    assert gateway.post("/auth/login", body, f"X-Forwarded-For: {at}").status == 200
+    return time.monotonic() - begun
+
+
+def test_who_floods_waits_for_it_himself(slow: Gateway) -> None:
+    email = slow.newcomer().email
+    login_seconds(slow, email, "192.0.2.1")
+
+    def flood(number: int) -> float:
+        begun = time.monotonic()
+        answer = slow.ask(login_bytes(f"nobody-{number}@example.com", "198.51.100.7"), timeout=60)
+        assert answer.refused() in ((401, "invalid_credentials"), (503, "overloaded")), answer
+        return time.monotonic() - begun
+
+    with ThreadPoolExecutor(50) as threads:
+        flooding = [threads.submit(flood, number) for number in range(50)]
+        time.sleep(0.3)
+        seen = [login_seconds(slow, email, f"192.0.2.{number}") for number in range(3)]
+        longest = max(each.result() for each in flooding)
+    assert max(seen) < longest / 2, (seen, longest)
+
+
+def test_what_waits_for_a_caller_who_has_left_is_not_done(slow: Gateway) -> None:
+    email = slow.newcomer().email
+    one = login_seconds(slow, email, "192.0.2.1")
+    callers = [slow.caller() for _ in range(80)]
+    for number, caller in enumerate(callers):
+        caller.send(login_bytes(f"nobody-{number}@example.com", "192.0.2.1"))
+    time.sleep(0.3)
+    for caller in callers:
+        caller.close()
+    # In the same line, behind all of them: done in turn they would take forty times as long as this one.
+    assert login_seconds(slow, email, "192.0.2.1") < 15 * one + 1.0
