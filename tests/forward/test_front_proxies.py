@@ -1,0 +1,152 @@
+"""nginx, Caddy and HAProxy in front, with the snippets of the documentation: they decide as the gateway does.
+
+Each request goes to the gateway and to the proxy in front. Where the gateway lets it pass, the upstream must receive
+the same from both, but for Authorization, which the snippets always take out, and for what Caddy escapes though it need
+not. Where the gateway refuses, the proxy in front must refuse with the same status.
+"""
+
+from collections.abc import Iterator
+from typing import Final, Literal
+from urllib.parse import unquote_to_bytes
+
+import pytest
+
+from tests.advisories.test_identity_headers import FORGED, NAMES
+from tests.advisories.test_paths import ALWAYS, STRICT
+from tests.forward.snippets import FrontProxy, program
+from tests.support.gateways import Town
+from tests.support.processes import Account, Gateway
+from tests.support.raw import Address, Answer, Caller, NoAnswer
+from tests.support.recording import Received, RecordingUpstream
+from tests.support.wording import request
+
+STRANGER: Final = "127.0.0.9"
+Name = Literal["nginx", "caddy", "haproxy"]
+
+
+@pytest.fixture(scope="module")
+def gateway(town: Town) -> Gateway:
+    """A gateway that trusts the proxy in front and nobody else."""
+    return town.gateway("behind", "serve", server={"trusted_proxies": ["127.0.0.1/32"]})
+
+
+@pytest.fixture(scope="module", params=["nginx", "caddy", "haproxy"])
+def front(
+    request: pytest.FixtureRequest, gateway: Gateway, town: Town, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FrontProxy]:
+    name: Name = request.param
+    if program(name) is None:
+        pytest.skip(f"{name} is not installed")
+    proxy = FrontProxy(name, tmp_path_factory.mktemp(name), gateway.address, town.upstreams.web.address)
+    yield proxy
+    proxy.stop()
+
+
+def ask(address: Address, data: bytes) -> Answer | None:
+    """The answer; None where the connection was closed instead."""
+    with Caller(address, source=STRANGER) as caller:
+        try:
+            return caller.send(data).receive(data.partition(b" ")[0].decode("latin-1"))
+        except NoAnswer:
+            return None
+
+
+def seen(received: Received) -> tuple[object, ...]:
+    """What an upstream makes of a request: the target, and who it is from in whatever spelling."""
+    folded = [[value for value in received.seen_as(name) if value] for name in NAMES]
+    return received.method, unquote_to_bytes(received.target.replace(b"%2F", b"%252F")), *folded
+
+
+def difference(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> str | None:
+    """In what the two differ about a request; None where they do not."""
+    upstream.requests.clear()
+    ours = ask(gateway.address, data)
+    by_gateway, targets = [seen(each) for each in upstream.requests], [each.target for each in upstream.requests]
+    upstream.requests.clear()
+    its = ask(front.address, data)
+    by_front = [seen(each) for each in upstream.requests]
+    assert ours is not None
+    if front.name != "caddy" and [each.target for each in upstream.requests] != targets and by_front:
+        return f"the upstream received {[each.target for each in upstream.requests]} instead of {targets}"
+    if by_gateway != by_front and by_front:
+        return f"the upstream received {by_front} instead of {by_gateway}"
+    if by_gateway and not by_front:
+        return f"refused with {its and its.status} what may pass"
+    if any(each.seen_as("authorization") for each in upstream.requests):
+        return "the upstream received the caller's credential"
+    if its is not None and its.status == ours.status:
+        return None
+    return f"refused with {its and its.status} instead of {ours.status}"
+
+
+def requests(user: Account, admin: Account) -> Iterator[bytes]:
+    """Some two hundred: path tricks, forged headers, every kind of route with every kind of credential."""
+    for target in (*ALWAYS.values(), *STRICT.values()):
+        yield request(target, fields=[admin.line])
+    paths = ["/public/x", "/api/x", "/admin/x", "/optional/x", "/nowhere", "/editors/x", "/%61dmin/x",
+             "/api/%C3%A9/a%20b",
+             "/stripped/a/b?c=d", "/rewritten/7/x?y=1", "/kept/a%2Fb/x", "/public/?a=%zz&b=//../",
+              "/api/a!$&'()*+,=:@~x",
+             "/public/%41", f"/users/{user.id}/x", "/mine/other", "/literal/v1x2", "/auth/me", "/auth/nothing",
+             "/_gateway/health"]  # fmt: skip
+    for path in paths:
+        for credential in ([], [user.line], [admin.line], ["Authorization: Bearer a.b.c"]):
+            yield request(path, fields=credential)
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        yield request("/methods/x", method=method, fields=[user.line], body=b"")
+        yield request("/api/x", method=method, fields=[user.line], body=b"body")
+    yield request("/api/x", method="HEAD", fields=[user.line])
+    for host in ("admin.example.com", "ADMIN.example.com:80", "admin.example.com.", "inside.example.com"):
+        yield request("/inside/x", host=host)
+        yield request("/inside/x", host=host, fields=[admin.line])
+    misleading = ["X-Original-URI: /public/x", "X-Forwarded-Uri: /public/x", "X-Original-Method: GET",
+                  "X-Forwarded-Method: OPTIONS", "X-Forwarded-Host: inside.example.com", "X-Forwarded-For: 127.0.0.1",
+                  "X-Gateway-Path: /public/x", "X-Original-URL: /public/x", "X-Rewrite-URL: /public/x"]  # fmt: skip
+    for line in [*misleading, *FORGED]:
+        yield request("/admin/x", fields=[line])
+        yield request("/api/x", fields=[user.line, line])
+        yield request("/optional/x", fields=[line])
+
+
+def test_the_proxy_in_front_decides_as_the_gateway_does(
+    front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    user, admin = (gateway.login(f"{name}@example.com") for name in ("user", "admin"))
+    asked = list(requests(user, admin))
+    assert len(asked) > 150
+    found = {data: found for data in asked if (found := difference(front, gateway, upstream, data)) is not None}
+    assert not found, "\n".join(f"{data[:300]!r}: {text}" for data, text in found.items())
+
+
+def test_a_stranger_cannot_ask_through_it(front: FrontProxy, gateway: Gateway) -> None:
+    line = gateway.login("user@example.com").line
+    answer = ask(front.address, request("/_gateway/verify", fields=["X-Forwarded-Uri: /api/x", line]))
+    assert answer is not None
+    assert answer.status in (403, 404)
+
+
+def test_a_refusal_says_why(front: FrontProxy) -> None:
+    """The challenge, the methods and the time to wait reach the caller; nothing keeps the answer."""
+    missing = ask(front.address, request("/api/x"))
+    other = ask(front.address, request("/methods/x", method="PATCH"))
+    assert missing is not None and other is not None
+    assert missing.values("www-authenticate") == [b"Bearer"]
+    assert missing.values("cache-control") == [b"no-store"]
+    assert sorted(other.values("allow")[0].split(b", ")) == [b"GET", b"HEAD", b"POST", b"PUT"]
+
+
+def test_a_websocket_goes_through_the_gateway(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream) -> None:
+    fields = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]  # fmt: skip
+    refused = ask(front.address, request("/api/x", fields=[*fields, gateway.login("user@example.com").line]))
+    assert refused is not None
+    assert refused.refused() == (403, "websocket_not_allowed")
+    assert upstream.requests == []
+
+
+def test_a_body_reaches_the_upstream(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream) -> None:
+    line = gateway.login("user@example.com").line
+    answer = ask(front.address, request("/api/x", method="POST", fields=[line], body=b"a body"))
+    assert answer is not None
+    assert answer.status == 200
+    assert bytes(upstream.only.body) == b"a body"
