@@ -32,6 +32,7 @@ TAGS: Final = {
     "tokens": ("Gateway", "What is asked about the gateway itself."),
     "operations": ("Gateway", "What is asked about the gateway itself."),
 }
+_ID: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _PROBLEM: Final[Schema] = {
     "type": "object",
     "description": "An error (RFC 9457).",
@@ -124,7 +125,7 @@ def refusals_of(route: Route, row: Operation) -> list[str]:
 
 def _path_parameters(route: Route) -> list[Schema]:
     names = re.findall(r"\{(\w+)\}", route.pattern)
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    return [{"name": name, "in": "path", "required": True, "schema": _ID} for name in names]
 
 
 def _query_parameters(row: Operation, settings: Settings) -> list[Schema]:

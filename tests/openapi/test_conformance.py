@@ -1,0 +1,50 @@
+"""schemathesis, which reads the gateway's own description and looks for an answer that it does not describe: another
+status, another form, an error of the server, wrong data that is accepted, right data that is refused, an operation that
+forgets to ask who calls."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.app import OPERATIONS
+from tests.support.gateways import Town
+from tests.support.processes import PASSWORD, PROJECT, Face, Gateway
+
+FOLDER = Path(__file__).parent
+# It guesses passwords, and must not be kept from it.
+LENIENT = {"password": {"bcrypt_rounds": 4}, "lockout": {"failures": 100_000, "per_address_failures": 100_000}}
+
+
+def schemathesis(gateway: Gateway, email: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs it with a fixed seed, for a minute at most, signed in as this person."""
+    host, port = gateway.address
+    url = f"http://{host}:{port}"
+    settings = {"GATEWAY_URL": url, "GATEWAY_EMAIL": email, "GATEWAY_PASSWORD": PASSWORD}
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(FOLDER / "schemathesis.toml"), "run"]
+    arguments = [f"{url}/_gateway/openapi.json", "--url", url, "--seed", "1", "--no-color", *options]
+    return subprocess.run(
+        [*command, *arguments],
+        env=os.environ | settings | {"SCHEMATHESIS_HOOKS": "tests.openapi.signing_in"},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+@pytest.mark.parametrize(
+    ("face", "email", "options"),
+    [
+        ("serve", "admin@example.com", ["--max-examples", "4", "--no-shrink"]),
+        ("asgi", "user@example.com", ["--phases", "coverage"]),
+    ],
+)
+def test_schemathesis_finds_nothing(town: Town, face: Face, email: str, options: list[str]) -> None:
+    gateway = town.gateway("described", face, accounts=LENIENT)
+    done = schemathesis(gateway, email, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Tested: +(\d+)", done.stdout)[1] == str(len(OPERATIONS)), done.stdout  # type: ignore[index]
