@@ -22,12 +22,17 @@ def send(gateway: Gateway, method: str, path: str, body: object = None, *lines: 
     return gateway.ask(request(f"/auth{path}", method=method, fields=fields, body=content)).refused()
 
 
-@pytest.fixture
-def admin(deployment: Deployment) -> Account:
-    """An administrator of this deployment."""
+def administrator(deployment: Deployment) -> Account:
+    """An administrator, made by a command as the first one is."""
     email = f"admin-{time.time_ns()}@example.com"
     deployment.command("users", "create", email, "--role", "admin", "--password-stdin", input=PASSWORD + "\n")
     return deployment.first.login(email)
+
+
+@pytest.fixture(scope="module")
+def admin(deployment: Deployment) -> Account:
+    """An administrator of this deployment."""
+    return administrator(deployment)
 
 
 def asked(gateway: Gateway, account: Account, path: str = "/api/x") -> Answered:
@@ -81,33 +86,33 @@ def test_what_was_changed_is_in_the_trail_of_every_replica(deployment: Deploymen
 def test_of_administrators_who_are_taken_away_at_once_on_all_replicas_one_stays(replicas: Replicated) -> None:
     """They take each other away, by transactions of two processes; the last one active cannot be taken away at all."""
     deployment = replicas.deployment
-    names = [f"rival-{number}-{time.time_ns()}@example.com" for number in range(4)]
-    others = _active_admins(deployment, names)
-    rivals = [deployment.all[number % len(deployment.all)].login(name) for number, name in enumerate(names)]
+    first, second = deployment.all
+    founder = administrator(deployment)
+    others = first.get("/auth/users?role=admin&active=true", founder.line).json()["users"]
+    rivals = [newly_made(gateway, founder) for gateway in (first, second, first, second)]
     for other in others:
-        deployment.command("users", "disable", other)
-    try:
-        _take_each_other_away(deployment, rivals)
-        left = [rival for rival in rivals if deployment.first.get("/auth/me", rival.line).status == 200]
-        assert len(left) >= 1
-        while len(left) > 1:  # they were slow to each other: then one after the other
-            send(deployment.first, "PATCH", f"/users/{left.pop().id}", {"is_active": False}, left[0].line)
-        for method, body in [("DELETE", None), ("PATCH", {"is_active": False}), ("PATCH", {"roles": ["user"]})]:
-            assert send(deployment.second, method, f"/users/{left[0].id}", body, left[0].line) == (409, "last_admin")
-    finally:
-        for other in others:
-            deployment.command("users", "enable", other)
+        assert send(first, "PATCH", f"/users/{other['id']}", {"is_active": False}, rivals[0].line)[0] == 200
+    take_each_other_away(deployment, rivals)
+    left = [rival for rival in rivals if first.get("/auth/users", rival.line).status == 200]
+    assert left
+    while len(left) > 1:  # they were slow to each other: then one after the other
+        assert send(first, "PATCH", f"/users/{left.pop().id}", {"is_active": False}, left[0].line)[0] == 200
+    for method, body in [("DELETE", None), ("PATCH", {"is_active": False}), ("PATCH", {"roles": ["user"]})]:
+        assert send(second, method, f"/users/{left[0].id}", body, left[0].line) == (409, "last_admin")
+    for other in others:
+        assert send(first, "PATCH", f"/users/{other['id']}", {"is_active": True}, left[0].line)[0] == 200
 
 
-def _active_admins(deployment: Deployment, names: list[str]) -> list[str]:
-    """Make administrators of these names; those who were there before."""
-    told = deployment.first.command("users", "list", "--role", "admin", "--active", "--json").stdout
-    for name in names:
-        deployment.command("users", "create", name, "--role", "admin", "--password-stdin", input=PASSWORD + "\n")
-    return [record["email"] for record in json.loads(told)]
+def newly_made(gateway: Gateway, by: Account) -> Account:
+    """An administrator that another one has made."""
+    email = f"rival-{time.time_ns()}@example.com"
+    body = {"email": email, "password": PASSWORD, "roles": ["admin"]}
+    assert send(gateway, "POST", "/users", body, by.line) == (201, None)
+    return gateway.login(email)
 
 
-def _take_each_other_away(deployment: Deployment, rivals: list[Account]) -> None:
+def take_each_other_away(deployment: Deployment, rivals: list[Account]) -> None:
+    """Twelve attempts at the same time, each by somebody else, in another way, over another replica."""
     bodies: list[tuple[str, object]] = [("PATCH", {"is_active": False}), ("PATCH", {"roles": []}), ("DELETE", None)]
 
     def act(number: int) -> Answered:
