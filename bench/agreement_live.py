@@ -1,0 +1,95 @@
+"""A running proxy, asked the same: `gateway serve` as a process, over people whose ids are known beforehand."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+from bench.parity import UPSTREAMS, Asked
+from bench.parity_envoy import Echo, outcome
+from bench.peers.peer import ROOT
+from bench.processes import free_port, start, wait_for_port
+from gateway.accounts.administration import COMMAND_LINE
+from gateway.identity.accounts import NewUser
+from gateway.identity.keys import KeyRing, SigningKey
+from gateway.identity.tokens import Tokens
+from gateway.policy.explain import Person
+from gateway.settings.model import TokensSettings
+from gateway.storage.database import Database
+from gateway.storage.schema import prepare
+from gateway.storage.users import Users
+
+_SECRET: Final = "for the comparison of decisions only"
+# What comes after the policy has let a request pass.
+_LATER: Final = frozenset(("body_too_large",))
+
+
+class Live:
+    """Starts a gateway for each policy, one at a time, in one folder."""
+
+    def __init__(self, folder: Path, people: Mapping[str, Person | None]) -> None:
+        self._folder = folder
+        self._people = {name: person for name, person in people.items() if person is not None}
+        self._database = f"sqlite:///{folder / 'gateway.db'}"
+        self._echoes = [Echo(name) for name in UPSTREAMS]
+        self._port = 0
+        self._tokens = {"garbage": "Bearer a.b.c", "basic": "Basic dXNlcjpwYXNz"}
+
+    def __enter__(self) -> Self:
+        asyncio.run(self._make_people())
+        tokens = Tokens(KeyRing([SigningKey.from_secret(_SECRET, "HS256", "k1")]), TokensSettings(access_ttl=86_400.0))
+        for name, person in self._people.items():
+            issued = tokens.issue(user_id=person.id, session_id="s", roles=())
+            self._tokens[name] = f"Bearer {issued.token}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for echo in self._echoes:
+            echo.close()
+
+    async def _make_people(self) -> None:
+        database = Database.open(self._database)
+        await prepare(database)
+        for name, person in self._people.items():
+            email = f"{name}@example.com"
+            user = NewUser(id=person.id, email=email, canonical=email, password_hash="-", roles=person.own_roles)
+            await Users(database).create(user, by=COMMAND_LINE)
+        await database.close()
+
+    @contextmanager
+    def serving(self, document: dict[str, Any]) -> Iterator[None]:
+        """A gateway with this configuration. Raises BenchError where it does not start."""
+        self._port = free_port()
+        file = self._folder / "gateway.yaml"
+        file.write_text(json.dumps(self._completed(document)))
+        command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
+        environment = {"PYTHONPATH": str(ROOT)}
+        gateway = start(command, cpus=None, environment=environment, directory=self._folder, name="gateway")
+        try:
+            wait_for_port(gateway, self._port)
+            yield
+        finally:
+            gateway.stop()
+
+    def _completed(self, document: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **document,
+            "server": {**document["server"], "port": self._port, "drain": "0s"},
+            "storage": {"database": self._database},
+            "tokens": {"keys": [{"kid": "k1", "algorithm": "HS256", "secret": _SECRET}]},
+            "observability": {"access_log": "off"},
+            "upstreams": {echo.name: {"targets": [f"http://127.0.0.1:{echo.port}"]} for echo in self._echoes},
+        }
+
+    def outcome(self, asked: Asked) -> str:
+        """What became of the request: `allowed`, `answered`, a code, or a status where that is all there is."""
+        found = outcome(self._port, asked.as_bytes(self._tokens))
+        if found.upstream or found.code in _LATER:
+            return "allowed"
+        if found.status == 204:
+            return "answered"
+        is_bad = found.code == "token_invalid" and asked.person in ("garbage", "basic")
+        return "token_missing" if is_bad else found.code or str(found.status)
