@@ -1,18 +1,24 @@
 """A bounded cache that evicts without book-keeping for each entry: two generations of dicts.
 
 What is used lives in the young one. When that is full, or has lived for a whole lifetime, it becomes the old one, and
-the old one is dropped; an entry that is used while it is old moves back to the young one. So a hit in the young
+the old one is let go; an entry that is used while it is old moves back to the young one. So a hit in the young
 generation, the common case, costs one dict look-up, and what nobody uses any more gives its memory back.
+
+Freeing 50,000 user records at once takes 20 ms, in which nobody is served. So a generation that was let go is freed
+little by little, some of it with each entry that is put in.
 """
 
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bytes, str)
 V = TypeVar("V")
 
+_AT_ONCE: Final = 64  # entries that are freed with each that is put in: 30 µs
+
 
 class Generations(Generic[K, V]):
-    """At most `max_entries` entries whose keys have at most `max_key_length` bytes (or characters) in all.
+    """At most `max_entries` entries whose keys have at most `max_key_length` bytes (or characters) in all, and half as
+    many that nobody can get at any more and that are being freed.
 
     Unless there are too many, an entry stays for at least `lifetime` seconds; one that is not used goes when another
     one is put in after two of them.
@@ -20,7 +26,7 @@ class Generations(Generic[K, V]):
     Read `young` first and ask `aged` on a miss: the hot path saves the call.
     """
 
-    __slots__ = ("_half_entries", "_half_length", "_length", "_lifetime", "_old", "_turn_at", "young")
+    __slots__ = ("_going", "_half_entries", "_half_length", "_length", "_lifetime", "_old", "_turn_at", "young")
 
     def __init__(self, max_entries: int, *, lifetime: float, max_key_length: int = 1 << 62) -> None:
         self._half_entries = max(1, max_entries // 2)
@@ -30,6 +36,7 @@ class Generations(Generic[K, V]):
         self._length = 0
         self.young: dict[K, V] = {}
         self._old: dict[K, V] = {}
+        self._going: list[dict[K, V]] = []
 
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
@@ -50,6 +57,8 @@ class Generations(Generic[K, V]):
             self._turn()
             self._turn_at = now + self._lifetime
         self._insert(key, value)
+        if self._going:
+            self._free()
 
     def drop(self, key: K) -> None:
         """Forget an entry, if it is there."""
@@ -70,7 +79,19 @@ class Generations(Generic[K, V]):
             self._length += len(key)
         self.young[key] = value
 
+    def _free(self) -> None:
+        """Free some of what was let go. As more is freed than comes, it never piles up."""
+        going = self._going
+        for _ in range(_AT_ONCE):
+            while going and not going[-1]:
+                going.pop()
+            if not going:
+                return
+            going[-1].popitem()
+
     def _turn(self) -> None:
+        if self._old:
+            self._going.append(self._old)
         self._old = self.young
         self.young = {}
         self._length = 0

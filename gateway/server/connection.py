@@ -68,6 +68,11 @@ class CallerConnection(asyncio.Protocol, ABC):
         self._unsent: tuple[int, float] | None = None  # what is waiting, and since when it is as much
         self._tunnel: Tunnel | None = None
 
+    @property
+    def serves(self) -> bool:
+        """Whether a request is being served just now."""
+        return self._answer is not None
+
     @abstractmethod
     def _advance(self) -> None:
         """Take from the buffer what can be taken."""

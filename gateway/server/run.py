@@ -5,7 +5,6 @@ instead of a traceback, and a drained process ends with an exit code, not with t
 """
 
 import asyncio
-import gc
 import logging
 import os
 import resource
@@ -27,6 +26,7 @@ from gateway.policy.loading import Configuration
 from gateway.policy.version import policy_version
 from gateway.reloading import Reloader
 from gateway.runtime import Runtime
+from gateway.server.collecting import Collector
 from gateway.server.current import Current, Load, say_refused
 from gateway.server.listening import BACKLOG, address_of, last_in, listen, shut_out
 from gateway.server.operations_door import OperationsDoor
@@ -173,6 +173,7 @@ class GatewayServer(uvicorn.Server):
         self._stack = AsyncExitStack()
         self._operations: OperationsDoor | None = None
         self._runtime: Runtime | None = None
+        self._collector = Collector(lambda: not any(connection.serves for connection in self._open_connections()))
         self.finished = True
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what is to be said, we say
         super().__init__(
@@ -202,7 +203,8 @@ class GatewayServer(uvicorn.Server):
         if self.operations_listener is not None and runtime.operations is not None:
             self._operations = OperationsDoor(runtime.operations, self.config, self.operations_listener)
             await self._operations.open()
-        _settle_memory()
+        self._collector.settle(runtime.loop.time())
+        runtime.ticker.listen(self._collector.tick)
         runtime.readiness.phase = "serving"
         self._ready()
 
@@ -283,18 +285,10 @@ class GatewayServer(uvicorn.Server):
             event("reload", "the new configuration is in force", policy=self._reloader.policy)
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")
-        _settle_memory()
+        self._collector.much_is_old()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The second time nothing is waited for any more. A worker is told so in another way, because a SIGTERM may
         come to it both from whoever supervises it and from whoever stops them all."""
         self.force_exit = sig == signal.SIGQUIT or (self.should_exit and self._parent is None)
         self.should_exit = True
-
-
-def _settle_memory() -> None:
-    """What is alive now stays: it need not be looked through again. And with fewer, larger collections the records of
-    100,000 cached users do not cost a pause at every 700th object."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)

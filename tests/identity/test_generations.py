@@ -47,6 +47,33 @@ def test_a_dropped_entry_is_gone_from_either_generation() -> None:
     assert len(cache) == 0
 
 
+class Counted:
+    """Knows how many of its kind there are."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        Counted.alive += 1
+
+    def __del__(self) -> None:
+        Counted.alive -= 1
+
+
+def test_what_is_let_go_is_freed_little_by_little_and_never_piles_up() -> None:
+    Counted.alive = 0
+    cache: Generations[str, Counted] = Generations(2000, lifetime=60.0)
+    most_at_once = most = 0
+    for number in range(20_000):
+        before = Counted.alive
+        if number % 4999 == 0:
+            cache.clear()
+        cache.put(str(number), Counted(), 0.0)
+        most_at_once = max(most_at_once, before + 1 - Counted.alive)
+        most = max(most, Counted.alive)
+    assert most_at_once <= 64
+    assert most <= 2000 + 1000 + 1
+
+
 def test_two_turns_or_a_clearing_leave_nothing() -> None:
     cache: Generations[str, int] = Generations(10, lifetime=60.0)
     cache.put("a", 1, 0.0)

@@ -1,0 +1,111 @@
+"""Searching for garbage keeps no caller waiting, and finds it all the same."""
+
+import gc
+import time
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.server.collecting import MANY, PAUSE, STEP, Collector
+
+
+class Knot:
+    """Something that only a search finds: it refers to itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    threshold = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*threshold)
+    gc.collect()
+
+
+def grow_old(collector: Collector, now: float) -> list[object]:
+    """Make objects that survive a step, and let a tick see them."""
+    kept: list[object] = [[] for _ in range(3 * STEP)]
+    collector.tick(now)
+    return kept
+
+
+def test_what_survives_is_put_out_of_reach_at_the_next_tick() -> None:
+    collector = Collector(lambda: False)
+    collector.settle(0.0)
+    before = gc.get_freeze_count()
+    kept = grow_old(collector, 1.0)
+    assert gc.get_freeze_count() - before > len(kept) // 2
+    assert gc.get_count()[1] == 0
+
+
+def test_a_hundred_thousand_records_are_looked_through_in_small_steps() -> None:
+    longest, begun, steps = 0.0, 0.0, 0
+
+    def watch(phase: str, info: dict[str, int]) -> None:
+        nonlocal longest, begun, steps
+        if phase == "start":
+            begun = time.thread_time()
+        else:
+            longest, steps = max(longest, time.thread_time() - begun), steps + 1
+            assert info["generation"] == 0
+
+    collector = Collector(lambda: False)
+    collector.settle(0.0)
+    gc.callbacks.append(watch)
+    try:
+        records = {}
+        for number in range(100_000):
+            records[number] = ([number], {"roles": [number]})
+            if number % 1000 == 0:
+                collector.tick(1.0)
+    finally:
+        gc.callbacks.remove(watch)
+    print(f"\n{steps} steps, the longest {longest * 1e3:.1f} ms")
+    assert steps >= len(records) // STEP
+
+
+def test_garbage_that_has_grown_old_is_found_while_nobody_is_served() -> None:
+    served = True
+    collector = Collector(lambda: not served)
+    collector.settle(0.0)
+    knot = Knot()
+    gone = weakref.ref(knot)
+    kept = grow_old(collector, 1.0)
+    del knot
+    for now in (2.0, PAUSE + 1, PAUSE + 5):
+        collector.tick(now)
+        assert gone() is not None, "somebody is being served, or it is too soon"
+    served = False
+    collector.tick(PAUSE + 10)
+    assert gone() is None
+    assert kept
+
+
+def test_it_is_found_anyway_when_much_has_grown_old() -> None:
+    collector = Collector(lambda: False)
+    collector.settle(0.0)
+    knot = Knot()
+    gone = weakref.ref(knot)
+    kept = [grow_old(collector, 1.0)]
+    del knot
+    while len(kept) * 2 < MANY + 4:
+        kept.append(grow_old(collector, PAUSE + len(kept) * 2.0)[:1])
+    collector.tick(PAUSE * 10)
+    assert gone() is None
+
+
+def test_after_a_reload_it_is_not_waited_for_a_minute() -> None:
+    collector = Collector(lambda: True)
+    collector.settle(0.0)
+    knot = Knot()
+    gone = weakref.ref(knot)
+    kept = grow_old(collector, 1.0)
+    del knot
+    collector.much_is_old()
+    collector.tick(2.0)
+    assert gone() is None
+    assert kept
