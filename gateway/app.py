@@ -23,7 +23,9 @@ from gateway.accounts.administration import Administration
 from gateway.accounts.administration_endpoints import administration_endpoints
 from gateway.accounts.endpoints import account_endpoints
 from gateway.accounts.first_admin import how_to_make_one
+from gateway.accounts.key_endpoints import key_endpoints
 from gateway.accounts.lockout import Lockout
+from gateway.accounts.own_keys import OwnKeys
 from gateway.accounts.own_sessions import OwnSessions
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
@@ -35,6 +37,7 @@ from gateway.gate import Gate
 from gateway.identity.credentials import Credentials
 from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
+from gateway.identity.presented_keys import PresentedKeys
 from gateway.identity.tokens import Tokens
 from gateway.issuers.opening import open_issuers
 from gateway.limits.limits import Limits
@@ -110,8 +113,10 @@ async def running(
     async with AsyncExitStack() as stack:
         _report_failures(loop, stack)
         stores = await open_stores(settings, stack)
+        presented_keys = PresentedKeys(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
+        stack.push_async_callback(presented_keys.close)
         issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack)
-        credentials = Credentials(tokens, issuers=issuers)
+        credentials = Credentials(tokens, issuers=issuers, api_keys=presented_keys)
         observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
         stack.callback(observer.close)
         shadow_log = ShadowLog()
@@ -153,9 +158,11 @@ async def running(
         for source in (runtime, stores, credentials, passwords, lockout, ticker.lag, shadow_log):
             metrics.add(source.samples)
         stack.callback(metrics.close)
+        own_keys = OwnKeys(stores.api_keys, stores.feed, settings)
         handlers = {
             **account_endpoints(accounts),
             **session_endpoints(OwnSessions(stores.sessions, stores.feed)),
+            **key_endpoints(own_keys),
             **administration_endpoints(administration),
             **operation_endpoints(
                 state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=settings
@@ -170,7 +177,7 @@ async def running(
         stack.callback(lambda: runtime.proxy.close())
         stack.callback(runtime.watch.close)
         stack.callback(ticker.stop)
-        followers = (accounts, administration)
+        followers = (accounts, administration, own_keys)
         yield (
             runtime,
             Reloader(configuration, runtime, credentials=credentials, directory=stores.directory, followers=followers),

@@ -58,6 +58,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "invalid_fields": (422, "Some fields are missing or not acceptable"),
     "unsupported_media_type": (415, "The request body has a media type that is not accepted here"),
     "not_found": (404, "There is no such thing here"),
+    "too_many_api_keys": (409, "This account has as many API keys as one may have"),
     "last_admin": (409, "The last active administrator cannot be disabled, demoted or deleted"),
     "internal_error": (500, "The gateway failed to answer; the failure has been logged"),
 }

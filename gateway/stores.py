@@ -14,6 +14,7 @@ from gateway.limits.failures import SharedFailures
 from gateway.limits.limits import SharedBuckets
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
+from gateway.storage.api_keys import ApiKeys
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database
 from gateway.storage.schema import prepare
@@ -31,6 +32,7 @@ class Stores:
     database: Database
     users: Users
     sessions: Sessions
+    api_keys: ApiKeys
     trail: AuditTrail
     directory: Directory
     feed: ChangeFeed
@@ -66,7 +68,9 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     everybody = Everybody(users, Subjects(database))
     directory, feed, buckets, failures = await _directory(settings, everybody, factory, stack)
     stack.push_async_callback(directory.close)
-    return Stores(database, users, Sessions(database), AuditTrail(database), directory, feed, buckets, failures)
+    return Stores(
+        database, users, Sessions(database), ApiKeys(database), AuditTrail(database), directory, feed, buckets, failures
+    )
 
 
 async def _probe(database: Database) -> None:

@@ -6,12 +6,14 @@ StorageUnavailable passes. Every change writes an audit record in its transactio
 before the method returns.
 """
 
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 
 from gateway.accounts.announcing import Announcer
 from gateway.accounts.bodies import AccountChange, EmailOnly, NewAccount, PasswordOnly, RolesOnly
+from gateway.accounts.clocks import key_known_until
 from gateway.accounts.declaring import accept
 from gateway.accounts.emails import folded
 from gateway.accounts.passwords import PasswordPool
@@ -123,9 +125,10 @@ class Administration:
         return _found(await self._announcer.changed(self._users.set_password(record.id, hashed, by=by)))
 
     async def revoke(self, who: str, *, by: Actor = COMMAND_LINE) -> UserRecord:
-        """End every session of an account."""
+        """End every session of an account, and every API key."""
         record = await self.show(who)
-        ending = self._sessions.end_all(record.id, reason="revoked", by=by)
+        until = key_known_until(self.settings, time.time)
+        ending = self._sessions.end_all(record.id, reason="revoked", by=by, keys_known_until=until)
         return _found(await self._announcer.changed(ending))
 
     async def delete(self, who: str, *, by: Actor = COMMAND_LINE) -> UserRecord:

@@ -1,6 +1,7 @@
 """What requests about accounts may say in their bodies: each as a model, with a reader for each kind of value."""
 
-from typing import Final
+import unicodedata
+from typing import Any, Final
 
 from gateway.accounts.commonest import is_common
 from gateway.accounts.declaring import Body, body, read_by, reader
@@ -14,6 +15,8 @@ from gateway.settings.model import Settings
 _EMAIL: Final[Schema] = {"type": "string", "format": "email", "maxLength": 254}
 _SECRET: Final[Schema] = {"type": "string", "format": "password"}
 _MOST_ROLES: Final = 100  # of one account
+MAX_KEY_NAME: Final = 100  # characters
+MAX_KEY_LIFE: Final = 10 * 365 * 86_400  # seconds
 _ROLES: Final[Schema] = {
     "type": "array",
     "items": {"type": "string", "minLength": 1, "maxLength": 128},
@@ -76,6 +79,25 @@ def _flag(value: object, _: Settings) -> bool:
     return value
 
 
+@reader({"type": "string", "minLength": 1, "maxLength": MAX_KEY_NAME})
+def _key_name(value: object, _: Settings) -> str:
+    name = unicodedata.normalize("NFC", _text(value).strip())
+    if not 0 < len(name) <= MAX_KEY_NAME or not name.isprintable():
+        raise ValueError(f"must be 1 to {MAX_KEY_NAME} printable characters")
+    return name
+
+
+@reader({"type": ["integer", "null"], "minimum": 1, "maximum": MAX_KEY_LIFE, "description": "Seconds; null: for good."})
+def _expires_in(value: Any, _: Settings) -> int | None:
+    if value is None:
+        return None
+    # True is an int to Python, and no number to JSON; to which 60.0 is a whole one.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and 1 <= value <= MAX_KEY_LIFE and value == int(value):
+        return int(value)
+    raise ValueError(f"must be a whole number of seconds from 1 to {MAX_KEY_LIFE}, or null for a key without end")
+
+
 @body
 class Registration(Body):
     """POST /register."""
@@ -113,6 +135,15 @@ class Refresh(Body):
     """POST /refresh."""
 
     refresh_token: RefreshToken | None = read_by(_refresh_token, secret=True)
+
+
+@body
+class KeyRequest(Body):
+    """POST /api-keys."""
+
+    name: str = read_by(_key_name)
+    roles: frozenset[str] | None = read_by(_roles, default=None)
+    expires_in: int | None = read_by(_expires_in, default=None)
 
 
 @body

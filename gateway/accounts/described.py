@@ -2,7 +2,16 @@
 
 from typing import Final
 
-from gateway.accounts.bodies import AccountChange, Login, LoginForm, NewAccount, PasswordChange, Refresh, Registration
+from gateway.accounts.bodies import (
+    AccountChange,
+    KeyRequest,
+    Login,
+    LoginForm,
+    NewAccount,
+    PasswordChange,
+    Refresh,
+    Registration,
+)
 from gateway.accounts.declaring import schema_of
 from gateway.accounts.queries import AuditQuery, UserQuery
 from gateway.accounts.reading import FORM, JSON
@@ -10,6 +19,15 @@ from gateway.described import DONE, MOMENT, TEXT, Answer, Operation, Operations,
 
 _ROLES: Final[Schema] = {"type": "array", "items": TEXT, "uniqueItems": True}
 _CHANGES: Final = or_null({"type": "object", "additionalProperties": True})
+
+_KEY: Final[dict[str, Schema]] = {
+    "id": TEXT,
+    "name": TEXT,
+    "roles": _ROLES | {"description": "What it may at most: less where its owner has less."},
+    "created_at": MOMENT,
+    "expires_at": or_null(MOMENT),
+    "last_used_at": or_null(MOMENT),
+}
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Tokens": exactly(
@@ -44,6 +62,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
         }
     ),
     "SessionList": exactly({"sessions": {"type": "array", "items": ref("Session")}}),
+    "ApiKey": exactly(_KEY),
+    "NewApiKey": exactly({**_KEY, "key": TEXT | {"description": "The key itself; it is not shown again."}}),
+    "ApiKeyList": exactly({"api_keys": {"type": "array", "items": ref("ApiKey")}}),
     "AuditRecord": exactly(
         {
             "id": {"type": "integer"},
@@ -104,6 +125,21 @@ OPERATIONS: Final[Operations] = {
     "accounts.sessions.end": Operation(
         summary="End one of one's own sessions", answers={204: DONE}, refusals=("not_found", "forbidden")
     ),
+    "accounts.api_keys.list": Operation(
+        summary="List one's own API keys",
+        answers={200: Answer("Those that were neither deleted nor have expired.", ref("ApiKeyList"))},
+        refusals=("forbidden",),
+    ),
+    "accounts.api_keys.create": Operation(
+        summary="Make an API key",
+        text="It may what its owner may, or only what `roles` allow; sent as `Authorization: Bearer gwk_…`.",
+        answers={201: Answer("Made.", ref("NewApiKey"))},
+        bodies={JSON: schema_of(KeyRequest)},
+        refusals=("forbidden", "too_many_api_keys"),
+    ),
+    "accounts.api_keys.delete": Operation(
+        summary="Delete one of one's own API keys", answers={204: DONE}, refusals=("not_found", "forbidden")
+    ),
     "admin.users.list": Operation(
         summary="List and search accounts",
         text="In the order of addresses, or of domains where a domain is searched for.",
@@ -132,7 +168,7 @@ OPERATIONS: Final[Operations] = {
         refusals=("not_found", "last_admin"),
     ),
     "admin.users.revoke": Operation(
-        summary="End every session of an account", answers={204: DONE}, refusals=("not_found",)
+        summary="End every session and every API key of an account", answers={204: DONE}, refusals=("not_found",)
     ),
     "admin.audit": Operation(
         summary="Read the audit trail",

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from gateway.accounts.announcing import Announcer
+from gateway.accounts.clocks import CLOCKS
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.holders import account_holder
 from gateway.accounts.lockout import Lockout
@@ -36,9 +37,6 @@ from gateway.limits.callers import Callers
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
 
-# How far the clocks of replicas may lie apart: for that long after its expiry, a token of an ended session is still
-# known as that, so that a replica whose clock is behind does not take it for a good one.
-_CLOCKS: Final = 60.0
 # How often a login is tried that another change of the same account came in between of.
 _ATTEMPTS: Final = 2
 
@@ -190,7 +188,7 @@ class Accounts:
     def _ends(self) -> tuple[datetime, datetime]:
         """Until when what is issued now can be refreshed, and until when it may be accepted somewhere."""
         now, tokens = datetime.fromtimestamp(self._clock(), UTC), self.settings.tokens
-        accessible = timedelta(seconds=tokens.access_ttl + tokens.leeway + _CLOCKS)
+        accessible = timedelta(seconds=tokens.access_ttl + tokens.leeway + CLOCKS)
         return now + timedelta(seconds=tokens.refresh_ttl), now + accessible
 
     async def _rotated(self, token: RefreshToken, origin: Origin) -> Rotated | None:

@@ -184,8 +184,11 @@ class SessionStore(Protocol):
     async def end(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End one session; None when the user is gone. Ending it twice is no error and changes nothing."""
 
-    async def end_all(self, user_id: str, *, reason: str, by: Actor) -> UserRecord | None:
-        """End every session of a user; None when the user is gone."""
+    async def end_all(
+        self, user_id: str, *, reason: str, by: Actor, keys_known_until: datetime | None = None
+    ) -> UserRecord | None:
+        """End every session of a user; None when the user is gone. With `keys_known_until` every API key ends as well,
+        which the user's record tells for that long."""
 
     async def living(self, user_id: str) -> tuple[LivingSession, ...]:
         """The sessions of a user, the one used last first; their number is bounded."""

@@ -24,7 +24,7 @@ from gateway.errors import Refusal
 from gateway.identity.accounts import NewSession
 from gateway.identity.records import UserRecord
 from gateway.storage.records import record_by_id
-from gateway.storage.tables import refresh_tokens, sessions, user_roles, users
+from gateway.storage.tables import api_keys, refresh_tokens, sessions, user_roles, users
 
 # PostgreSQL's own kind of lock, known by a number: any one that nothing else in this database uses.
 _ADMINISTRATION: Final = 0x67617465_61646D69
@@ -89,6 +89,17 @@ def end_sessions(
     if condition is not None:
         ending = ending.where(condition)
     return connection.execute(ending.values(ended_at=now, end_reason=reason)).rowcount
+
+
+def end_keys(
+    connection: Connection, user_id: str, known_until: datetime, condition: ColumnElement[bool] | None = None
+) -> int:
+    """End the API keys of a user that have not ended and meet the condition (None: all); how many they were. Until
+    `known_until` they are in the user's record."""
+    ending = update(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.ended_until.is_(None))
+    if condition is not None:
+        ending = ending.where(condition)
+    return connection.execute(ending.values(ended_until=known_until)).rowcount
 
 
 def add_session(connection: Connection, user_id: str, session: NewSession, now: datetime) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import BindParameter, Connection, ScalarSelect, Select, bindparam, func, select
 
 from gateway.identity.records import UserRecord
-from gateway.storage.tables import Instant, sessions, user_roles, users
+from gateway.storage.tables import Instant, api_keys, sessions, user_roles, users
 
 Clock = Callable[[], float]
 
@@ -34,6 +34,11 @@ def _ended_sessions(now: BindParameter[datetime]) -> ScalarSelect[str]:
     )
 
 
+def _ended_keys(now: BindParameter[datetime]) -> ScalarSelect[str]:
+    ids = func.aggregate_strings(api_keys.c.id, _SEPARATOR)
+    return select(ids).where(api_keys.c.user_id == users.c.id, api_keys.c.ended_until > now).scalar_subquery()
+
+
 # One statement for every reading of records; `now` is a parameter.
 RECORDS: Final[Select[Any]] = select(
     users.c.id,
@@ -43,6 +48,7 @@ RECORDS: Final[Select[Any]] = select(
     users.c.version,
     _roles().label("roles"),
     _ended_sessions(bindparam("now", type_=Instant)).label("ended"),
+    _ended_keys(bindparam("now", type_=Instant)).label("ended_keys"),
 )
 _BY_ID: Final = RECORDS.where(users.c.id == bindparam("user_id"))
 _BY_EMAIL: Final = RECORDS.where(users.c.canonical == bindparam("canonical"))
@@ -50,8 +56,8 @@ _BY_EMAIL: Final = RECORDS.where(users.c.canonical == bindparam("canonical"))
 
 def record_of(row: Sequence[Any]) -> UserRecord:
     """The record in a row of RECORDS."""
-    user_id, email, is_active, created_at, version, roles, ended = row[:7]
-    return UserRecord(user_id, email, is_active, _parts(roles), created_at, version, _parts(ended))
+    user_id, email, is_active, created_at, version, roles, ended, ended_keys = row[:8]
+    return UserRecord(user_id, email, is_active, _parts(roles), created_at, version, _parts(ended) | _parts(ended_keys))
 
 
 def _parts(text: str | None) -> frozenset[str]:

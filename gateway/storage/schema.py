@@ -15,7 +15,7 @@ from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage.database import Database
 from gateway.storage.tables import metadata
 
-REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003", "0004")  # oldest first
 HEAD: Final = REVISIONS[-1]
 COMMAND_TO_RUN: Final = "gateway db upgrade"
 

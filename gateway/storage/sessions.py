@@ -11,7 +11,7 @@ from gateway.identity.accounts import Actor, LivingSession, NewSession, Reused, 
 from gateway.identity.records import UserRecord
 from gateway.identity.refresh import SEED_BYTES, RefreshToken
 from gateway.storage.audit import Change, write_audit
-from gateway.storage.changing import add_session, changed, end_sessions, lock_user
+from gateway.storage.changing import add_session, changed, end_keys, end_sessions, lock_user
 from gateway.storage.database import Database
 from gateway.storage.records import Clock, instant, record_by_id
 from gateway.storage.tables import refresh_tokens, sessions, users
@@ -64,6 +64,16 @@ class _Found(NamedTuple):
     seed: bytes | None
 
 
+class _Ending(NamedTuple):
+    """Which sessions to end (None: all), and with `keys_known_until` all API keys, whose end is to be known for that
+    long. `must_live`: where none ends, that is no success."""
+
+    reason: str
+    which: ColumnElement[bool] | None = None
+    must_live: bool = False
+    keys_known_until: datetime | None = None
+
+
 class Sessions:
     """The SessionStore over a database. `clock` gives seconds since the epoch."""
 
@@ -114,11 +124,13 @@ class Sessions:
 
     async def end(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End one session of a user."""
-        return await self._end(user_id, sessions.c.id == session_id, reason=reason, by=by)
+        return await self._end(user_id, _Ending(reason, sessions.c.id == session_id), by=by)
 
-    async def end_all(self, user_id: str, *, reason: str, by: Actor) -> UserRecord | None:
-        """End every session of a user."""
-        return await self._end(user_id, None, reason=reason, by=by)
+    async def end_all(
+        self, user_id: str, *, reason: str, by: Actor, keys_known_until: datetime | None = None
+    ) -> UserRecord | None:
+        """End every session of a user, and with `keys_known_until` every API key."""
+        return await self._end(user_id, _Ending(reason, keys_known_until=keys_known_until), by=by)
 
     async def living(self, user_id: str) -> tuple[LivingSession, ...]:
         """The sessions of a user, the one used last first."""
@@ -131,30 +143,31 @@ class Sessions:
     async def end_living(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End a session that `living` names."""
         which = and_(sessions.c.id == session_id, _lives(instant(self._clock)))
-        return await self._end(user_id, which, reason=reason, by=by, must_live=True)
+        return await self._end(user_id, _Ending(reason, which, must_live=True), by=by)
 
-    async def _end(
-        self,
-        user_id: str,
-        which: ColumnElement[bool] | None,
-        *,
-        reason: str,
-        by: Actor,
-        must_live: bool = False,
-    ) -> UserRecord | None:
+    async def _end(self, user_id: str, ending: _Ending, *, by: Actor) -> UserRecord | None:
         now = instant(self._clock)
 
         def work(connection: Connection) -> UserRecord | None:
             if lock_user(connection, user_id) is None:
                 return None
-            ended = end_sessions(connection, user_id, now, reason=reason, condition=which)
+            ended = _ended(connection, user_id, ending, now)
             if not ended:
-                return None if must_live else record_by_id(connection, user_id, now)
-            change = Change("sessions.ended", user_id, after={"reason": reason, "sessions_ended": ended})
+                return None if ending.must_live else record_by_id(connection, user_id, now)
+            change = Change("sessions.ended", user_id, after={"reason": ending.reason, **ended})
             write_audit(connection, change, by=by, at=now)
             return changed(connection, user_id, now)
 
         return await self._database.write(work)
+
+
+def _ended(connection: Connection, user_id: str, ending: _Ending, now: datetime) -> dict[str, int]:
+    """End what is to be ended; how much that was, nothing where there was nothing."""
+    count = end_sessions(connection, user_id, now, reason=ending.reason, condition=ending.which)
+    if ending.keys_known_until is None:
+        return {"sessions_ended": count} if count else {}
+    keys = end_keys(connection, user_id, ending.keys_known_until)
+    return {"sessions_ended": count, "api_keys_ended": keys} if count or keys else {}
 
 
 def _lives(now: datetime) -> ColumnElement[bool]:

@@ -107,6 +107,21 @@ refresh_tokens: Final = Table(
     Column("seed", LargeBinary),  # its successor is made from this and the token itself, see identity/refresh.py
 )
 
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("user_id", String, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("name", String, nullable=False),
+    Column("roles", JSON, nullable=False),  # what it may at most: a list of names
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("last_used_at", Instant),
+    Column("ended_until", Instant),  # set: it was deleted, and until then that must be known everywhere
+    Index(None, "user_id", "ended_until"),  # those of one user; the ended ones that still matter
+)
+
 audit: Final = Table(
     "audit",
     metadata,

@@ -1,0 +1,59 @@
+"""The HTTP face of one's own API keys."""
+
+from datetime import datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.accounts.answers import rfc3339
+from gateway.accounts.bodies import KeyRequest
+from gateway.accounts.declaring import accept
+from gateway.accounts.holders import account_holder
+from gateway.accounts.own_keys import OwnKeys
+from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, signed_in
+from gateway.identity.api_keys import ApiKey
+
+
+def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
+    """The handlers by the names of their endpoints."""
+
+    async def list_(request: Request) -> Response:
+        """GET /api-keys: never more than one account may have, so there are no pages"""
+        listed = await keys.list(signed_in(request)[1], origin_of(request))
+        return JSONResponse({"api_keys": [_shown(key) for key in listed]})
+
+    async def create(request: Request) -> Response:
+        """POST /api-keys"""
+        principal, claims = signed_in(request)
+        origin = origin_of(request)
+        account_holder(claims, origin)  # whoever may not make any key is told so before what is wrong with this one
+        asked = accept(KeyRequest, await json_body(request), keys.settings)
+        made = await keys.create(principal, claims, asked, origin)
+        return JSONResponse({**_shown(made.key), "key": made.text}, 201)
+
+    async def delete(request: Request) -> Response:
+        """DELETE /api-keys/{id}"""
+        await keys.delete(signed_in(request)[1], request.path_params["id"], origin_of(request))
+        return Response(status_code=204)
+
+    return {
+        "accounts.api_keys.list": refusing(list_),
+        "accounts.api_keys.create": refusing(create),
+        "accounts.api_keys.delete": refusing(delete),
+    }
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "roles": sorted(key.roles),
+        "created_at": rfc3339(key.created_at),
+        "expires_at": _or_none(key.expires_at),
+        "last_used_at": _or_none(key.last_used_at),
+    }
+
+
+def _or_none(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339(moment)

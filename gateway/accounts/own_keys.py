@@ -1,0 +1,107 @@
+"""The API keys of an account, as its holder makes, sees and deletes them.
+
+Raises Refusal for what the caller may be told, and lets StorageUnavailable pass.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from gateway.accounts.announcing import Announcer
+from gateway.accounts.bodies import KeyRequest
+from gateway.accounts.clocks import key_known_until
+from gateway.accounts.holders import account_holder
+from gateway.errors import FieldError, Refusal
+from gateway.identity.accounts import Origin
+from gateway.identity.api_keys import ApiKey, ApiKeyStore, NewApiKey, key_digest, new_key
+from gateway.identity.principals import Principal
+from gateway.identity.records import ChangeFeed, Claims
+from gateway.settings.model import Settings
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+class MadeKey(NamedTuple):
+    """A key that was just made, and its text, which nobody is told again."""
+
+    key: ApiKey
+    text: str
+
+    def __repr__(self) -> str:
+        return f"MadeKey({self.key!r}, ********)"
+
+
+class OwnKeys:
+    """The service. `clock` gives seconds since the epoch, the same as the store's."""
+
+    def __init__(
+        self, keys: ApiKeyStore, feed: ChangeFeed, settings: Settings, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._keys = keys
+        self._announcer = Announcer(feed)
+        self.settings = settings
+        self._clock = clock
+
+    def renew(self, settings: Settings) -> None:
+        """Follow a changed configuration: which roles there are."""
+        self.settings = settings
+
+    async def list(self, claims: Claims, origin: Origin) -> tuple[ApiKey, ...]:
+        """The caller's keys, the newest first. Raises `forbidden` like account_holder."""
+        return await self._keys.living(account_holder(claims, origin).id)
+
+    async def create(self, principal: Principal, claims: Claims, asked: KeyRequest, origin: Origin) -> MadeKey:
+        """Make a key, with all of the caller's own roles unless told otherwise.
+
+        Raises `invalid_fields` for roles that the caller has not, `too_many_api_keys`, `forbidden` like
+        account_holder, and `token_revoked` where the session ended meanwhile.
+        """
+        holder = account_holder(claims, origin)
+        text = new_key()
+        new = NewApiKey(
+            id=secrets.token_urlsafe(16),
+            user_id=principal.id,
+            session_id=claims.session,
+            digest=_digest(text),
+            name=asked.name,
+            roles=_roles(principal, asked.roles),
+            expires_at=self._expiry(asked.expires_in),
+        )
+        made = await self._announcer.finish(self._keys.create(new, by=holder))
+        if made is None:
+            raise Refusal("token_revoked", "the session or the account ended meanwhile", presented=True)
+        return MadeKey(made, text)
+
+    async def delete(self, claims: Claims, key_id: str, origin: Origin) -> None:
+        """Delete one of the caller's keys, everywhere. Raises `not_found` where it is none of theirs, `forbidden` like
+        account_holder."""
+        holder = account_holder(claims, origin)
+        if _ID(key_id) is None:
+            raise Refusal("not_found")
+        known_until = key_known_until(self.settings, self._clock)
+        ending = self._keys.end(holder.id, key_id, known_until=known_until, by=holder)
+        if await self._announcer.changed(ending) is None:
+            raise Refusal("not_found")
+
+    def _expiry(self, expires_in: int | None) -> datetime | None:
+        if expires_in is None:
+            return None
+        return datetime.fromtimestamp(self._clock(), UTC) + timedelta(seconds=expires_in)
+
+
+def _digest(text: str) -> bytes:
+    digest = key_digest(text.encode("ascii"))
+    assert digest is not None, "it was made a moment ago"
+    return digest
+
+
+def _roles(principal: Principal, asked: frozenset[str] | None) -> frozenset[str]:
+    if asked is None:
+        return principal.own_roles
+    if not asked <= principal.roles:
+        known = ", ".join(sorted(principal.roles)) or "none"
+        raise Refusal("invalid_fields", fields=[FieldError("roles", f"must be roles that you have yourself ({known})")])
+    return asked

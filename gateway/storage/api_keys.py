@@ -1,0 +1,147 @@
+"""API keys in the database. A key that was deleted stays for as long as it may be remembered somewhere: for that long
+its end is in its owner's record."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, or_, select, update
+
+from gateway.errors import Refusal
+from gateway.identity.accounts import Actor
+from gateway.identity.api_keys import MAX_KEYS, ApiKey, KnownKey, NewApiKey
+from gateway.identity.records import UserRecord
+from gateway.storage.audit import Change, write_audit
+from gateway.storage.changing import changed, end_keys, lock_user
+from gateway.storage.database import Database
+from gateway.storage.records import Clock, instant
+from gateway.storage.tables import api_keys, sessions
+
+_NOTED_EVERY: Final = timedelta(minutes=1)
+_SHOWN: Final = (
+    api_keys.c.id,
+    api_keys.c.name,
+    api_keys.c.roles,
+    api_keys.c.created_at,
+    api_keys.c.expires_at,
+    api_keys.c.last_used_at,
+)
+_KNOWN: Final = select(
+    api_keys.c.digest,
+    api_keys.c.id,
+    api_keys.c.user_id,
+    api_keys.c.roles,
+    api_keys.c.expires_at,
+    api_keys.c.ended_until.is_not(None),
+).where(api_keys.c.digest.in_(bindparam("digests", expanding=True)))
+
+
+class ApiKeys:
+    """The ApiKeyStore and the KeyReader over a database. `clock` gives seconds since the epoch."""
+
+    def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def known(self, digests: Sequence[bytes]) -> Mapping[bytes, KnownKey]:
+        """The keys of these digests, in one round trip."""
+        found = await self._database.read(lambda c: c.execute(_KNOWN, {"digests": list(digests)}).all())
+        return {
+            digest: KnownKey(key_id, user_id, frozenset(roles), expires_at, bool(has_ended))
+            for digest, key_id, user_id, roles, expires_at, has_ended in found
+        }
+
+    async def note_uses(self, uses: Mapping[str, datetime]) -> None:
+        """Write down when keys were last used; those for which that was done within the last minute are left out."""
+
+        def work(connection: Connection) -> None:
+            for key_id in connection.execute(_outdated(uses)).scalars().all():
+                used = update(api_keys).where(api_keys.c.id == key_id)
+                connection.execute(used.values(last_used_at=uses[key_id]))
+
+        await self._database.write(work)
+
+    async def living(self, user_id: str) -> tuple[ApiKey, ...]:
+        """The keys of a user, the newest first."""
+        which = and_(api_keys.c.user_id == user_id, _lives(instant(self._clock)))
+        listing = select(*_SHOWN).where(which).order_by(api_keys.c.created_at.desc(), api_keys.c.id).limit(MAX_KEYS)
+        rows = await self._database.read(lambda connection: connection.execute(listing).all())
+        return tuple(_key_of(row) for row in rows)
+
+    async def create(self, key: NewApiKey, *, by: Actor) -> ApiKey | None:
+        """Make a key, unless its owner or the session that asks for it is shut out by now."""
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> ApiKey | None:
+            user = lock_user(connection, key.user_id)
+            if user is None or not user.is_active or not _is_open(connection, key):
+                return None
+            _make_room(connection, key.user_id, now)
+            connection.execute(insert(api_keys).values(**_columns(key), created_at=now))
+            write_audit(connection, Change("api_key.created", key.user_id, after=_audited(key)), by=by, at=now)
+            return ApiKey(key.id, key.name, key.roles, now, key.expires_at, None)
+
+        return await self._database.write(work)
+
+    async def end(self, user_id: str, key_id: str, *, known_until: datetime, by: Actor) -> UserRecord | None:
+        """Delete a key that lives."""
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> UserRecord | None:
+            which = and_(api_keys.c.id == key_id, _lives(now))
+            if lock_user(connection, user_id) is None or not end_keys(connection, user_id, known_until, which):
+                return None
+            write_audit(connection, Change("api_key.deleted", user_id, before={"id": key_id}), by=by, at=now)
+            return changed(connection, user_id, now)
+
+        return await self._database.write(work)
+
+
+def _lives(now: datetime) -> ColumnElement[bool]:
+    return and_(api_keys.c.ended_until.is_(None), or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now))
+
+
+def _is_open(connection: Connection, key: NewApiKey) -> bool:
+    """Whether the session that asks has not been ended since the request was admitted."""
+    which = and_(sessions.c.id == key.session_id, sessions.c.user_id == key.user_id, sessions.c.ended_at.is_(None))
+    return connection.execute(select(sessions.c.id).where(which)).one_or_none() is not None
+
+
+def _make_room(connection: Connection, user_id: str, now: datetime) -> None:
+    """Forget what is over. What is left is bounded, and with it what the record of a user may have to tell."""
+    of_user = api_keys.c.user_id == user_id
+    connection.execute(
+        delete(api_keys).where(of_user, or_(api_keys.c.ended_until <= now, api_keys.c.expires_at <= now))
+    )
+    if connection.execute(select(func.count()).select_from(api_keys).where(of_user)).scalar_one() >= MAX_KEYS:
+        raise Refusal("too_many_api_keys")
+
+
+def _outdated(uses: Mapping[str, datetime]) -> Any:
+    """The ids of the keys to be written. Those that another replica is just writing, or that are being deleted, are
+    left out: nobody waits for anybody (PostgreSQL; SQLite has one writer anyway)."""
+    before = min(uses.values()) - _NOTED_EVERY
+    old = or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at < before)
+    return select(api_keys.c.id).where(api_keys.c.id.in_(uses), old).with_for_update(skip_locked=True)
+
+
+def _columns(key: NewApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "user_id": key.user_id,
+        "digest": key.digest,
+        "name": key.name,
+        "roles": sorted(key.roles),
+        "expires_at": key.expires_at,
+    }
+
+
+def _audited(key: NewApiKey) -> dict[str, Any]:
+    expires_at = None if key.expires_at is None else key.expires_at.isoformat()
+    return {"id": key.id, "name": key.name, "roles": sorted(key.roles), "expires_at": expires_at}
+
+
+def _key_of(row: Sequence[Any]) -> ApiKey:
+    key_id, name, roles, created_at, expires_at, last_used_at = row
+    return ApiKey(key_id, name, frozenset(roles), created_at, expires_at, last_used_at)

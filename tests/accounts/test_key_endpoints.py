@@ -1,0 +1,318 @@
+"""API keys: made, shown once, used in the place of a token, and taken away; in the whole application, on both
+databases."""
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from gateway.identity.accounts import COMMAND_LINE
+from gateway.identity.api_keys import MAX_KEYS, new_key
+from gateway.storage.database import Database
+from gateway.storage.tables import api_keys, audit, metadata
+from gateway.storage.users import Users
+from tests.accounts.application import ANN, PASSWORD, application, bearer, fields, problem, register
+
+MADE = {"id", "name", "roles", "created_at", "expires_at", "last_used_at", "key"}
+Answer = dict[str, Any]
+
+
+def with_key(made: Answer | str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {made if isinstance(made, str) else made['key']}"}
+
+
+async def make(client: httpx.AsyncClient, tokens: Answer, **asked: Any) -> Answer:
+    answer = await client.post("/auth/api-keys", json={"name": "ci", **asked}, headers=bearer(tokens))
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    made: Answer = answer.json()
+    return made
+
+
+async def listed(client: httpx.AsyncClient, tokens: Answer) -> list[Answer]:
+    answer = await client.get("/auth/api-keys", headers=bearer(tokens))
+    assert answer.status_code == 200, answer.text
+    assert set(answer.json()) == {"api_keys"}
+    found: list[Answer] = answer.json()["api_keys"]
+    return found
+
+
+async def register_admin(client: httpx.AsyncClient, url: str) -> Answer:
+    """Somebody who registered and was made an administrator before their first request."""
+    tokens = await register(client, email="admin@example.com")
+    database = Database.open(url)
+    users = Users(database)
+    record = await users.by_email("admin@example.com")
+    assert record is not None
+    await users.change(record.id, roles=frozenset(("admin",)), by=COMMAND_LINE, admin_roles=())
+    await database.close()
+    return tokens
+
+
+# ---- making and seeing
+
+
+async def test_a_key_is_shown_once_and_may_what_its_owner_may(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    made = await make(client, tokens)
+    assert set(made) == MADE
+    assert re.fullmatch(r"gwk_[0-9A-Za-z]{38}", made["key"])
+    assert (made["name"], made["roles"], made["expires_at"], made["last_used_at"]) == ("ci", ["user"], None, None)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", made["created_at"])
+    (shown,) = await listed(client, tokens)
+    assert shown == {name: value for name, value in made.items() if name != "key"}
+    me = await client.get("/auth/me", headers=with_key(made))
+    assert me.status_code == 200
+    assert me.json() == (await client.get("/auth/me", headers=bearer(tokens))).json()
+
+
+async def test_a_key_expires_when_it_was_told_to(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    made = await make(client, tokens, expires_in=3600)
+    left = datetime.fromisoformat(made["expires_at"]) - datetime.now(UTC)
+    assert timedelta(minutes=59) < left <= timedelta(hours=1)
+    brief = await make(client, tokens, expires_in=1)
+    assert (await client.get("/auth/me", headers=with_key(brief))).status_code == 200
+    await asyncio.sleep(1.1)
+    assert problem(await client.get("/auth/me", headers=with_key(brief))) == (401, "token_expired")
+    assert [key["id"] for key in await listed(client, tokens)] == [made["id"]]
+
+
+async def test_when_a_key_was_used_is_told_a_moment_later(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    made = await make(client, tokens)
+    assert (await client.get("/auth/me", headers=with_key(made))).status_code == 200
+    for _ in range(60):
+        (shown,) = await listed(client, tokens)
+        if shown["last_used_at"] is not None:
+            break
+        await asyncio.sleep(0.1)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(shown["last_used_at"])) < timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({}, {"name": "is required"}),
+        ({"name": ""}, {"name": "must be 1 to 100 printable characters"}),
+        ({"name": " \t "}, {"name": "must be 1 to 100 printable characters"}),
+        ({"name": "x" * 101}, {"name": "must be 1 to 100 printable characters"}),
+        ({"name": "nul\0"}, {"name": "must be 1 to 100 printable characters"}),
+        ({"name": 7}, {"name": "must be a string"}),
+        ({"name": "x", "roles": "user"}, {"roles": "must be a list of role names"}),
+        ({"name": "x", "roles": ["admin"]}, {"roles": "must be roles that you have yourself (user)"}),
+        ({"name": "x", "roles": ["user", "admin"]}, {"roles": "must be roles that you have yourself (user)"}),
+        ({"name": "x", "roles": None}, {"roles": "must be a list of role names"}),
+        *(
+            (
+                {"name": "x", "expires_in": wrong},
+                {"expires_in": "must be a whole number of seconds from 1 to 315360000, or null for a key without end"},
+            )
+            for wrong in (0, -1, 315_360_001, 1.5, True, "3600", [], 1e300)
+        ),
+    ],
+)
+async def test_what_a_key_must_be(tmp_path: Path, asked: Answer, told: dict[str, str]) -> None:
+    async with application(tmp_path, "sqlite://") as client:
+        tokens = await register(client)
+        answer = await client.post("/auth/api-keys", json=asked, headers=bearer(tokens))
+        assert fields(answer) == told
+        assert await listed(client, tokens) == []
+
+
+async def test_what_is_just_right(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    for asked in (
+        {"name": " x "},
+        {"name": "é" * 100, "roles": [], "expires_in": 315_360_000},
+        {"name": "x", "roles": ["user"], "expires_in": None},
+        {"name": "x", "expires_in": 60.0},
+    ):
+        made = await make(client, tokens, **asked)
+        assert made["name"] == asked["name"].strip()
+
+
+async def test_there_is_an_end_to_the_keys_of_one_account(client: httpx.AsyncClient) -> None:
+    tokens, other = await register(client), await register(client, email="bob@example.com")
+    for _ in range(MAX_KEYS // 5):
+        await asyncio.gather(*(make(client, tokens) for _ in range(5)))
+    answer = await client.post("/auth/api-keys", json={"name": "x"}, headers=bearer(tokens))
+    assert problem(answer) == (409, "too_many_api_keys")
+    assert len(await listed(client, tokens)) == MAX_KEYS
+    assert await make(client, other)
+
+
+# ---- what it may
+
+
+async def test_a_key_may_no_more_than_it_was_given_and_no_more_than_its_owner(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'gateway.db'}"
+    async with application(tmp_path, url) as client:
+        tokens = await register_admin(client, url)
+        narrow, none, full = [
+            await make(client, tokens, **asked) for asked in ({"roles": ["admin"]}, {"roles": []}, {})
+        ]
+        assert [key["roles"] for key in (narrow, none, full)] == [["admin"], [], ["admin"]]
+        for key, status in ((narrow, 200), (full, 200), (none, 403)):
+            assert (await client.get("/auth/users", headers=with_key(key))).status_code == status
+
+
+# ---- what a key is not enough for
+
+ASKS_FOR_A_SESSION = [
+    ("GET", "/auth/sessions", None),
+    ("DELETE", "/auth/sessions/x", None),
+    ("GET", "/auth/api-keys", None),
+    ("POST", "/auth/api-keys", {"name": "another"}),
+    ("POST", "/auth/api-keys", {}),
+    ("DELETE", "/auth/api-keys/x", None),
+    ("POST", "/auth/logout", None),
+    ("POST", "/auth/logout-all", None),
+    ("POST", "/auth/password", {"current_password": PASSWORD, "new_password": "another good one"}),
+]
+
+
+async def test_a_key_changes_nothing_of_its_owner_s_account(client: httpx.AsyncClient) -> None:
+    """Whoever finds one must not be able to keep what it opens, or to shut its owner out."""
+    tokens = await register(client)
+    made = await make(client, tokens)
+    (session,) = (await client.get("/auth/sessions", headers=bearer(tokens))).json()["sessions"]
+    own = [("DELETE", f"/auth/sessions/{session['id']}", None), ("DELETE", f"/auth/api-keys/{made['id']}", None)]
+    for method, path, body in (*ASKS_FOR_A_SESSION, *own):
+        answer = await client.request(method, path, json=body, headers=with_key(made))
+        assert problem(answer) == (403, "forbidden"), (method, path)
+    assert (await client.get("/auth/me", headers=bearer(tokens))).status_code == 200
+    assert (await client.post("/auth/login", json=ANN)).status_code == 200
+    assert len(await listed(client, tokens)) == 1
+
+
+# ---- taking it away
+
+
+async def test_a_deleted_key_is_refused_at_once(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    gone, kept = [await make(client, tokens) for _ in range(2)]
+    for key in (gone, kept):
+        assert (await client.get("/auth/me", headers=with_key(key))).status_code == 200
+    answer = await client.delete(f"/auth/api-keys/{gone['id']}", headers=bearer(tokens))
+    assert (answer.status_code, answer.content) == (204, b"")
+    for _ in range(2):
+        assert problem(await client.get("/auth/me", headers=with_key(gone))) == (401, "token_revoked")
+    assert (await client.get("/auth/me", headers=with_key(kept))).status_code == 200
+    assert (await client.get("/auth/me", headers=bearer(tokens))).status_code == 200
+    assert [key["id"] for key in await listed(client, tokens)] == [kept["id"]]
+    again = await client.delete(f"/auth/api-keys/{gone['id']}", headers=bearer(tokens))
+    assert problem(again) == (404, "not_found")
+
+
+async def test_nobody_deletes_or_sees_the_keys_of_somebody_else(client: httpx.AsyncClient) -> None:
+    ann, bob = await register(client), await register(client, email="bob@example.com")
+    made = await make(client, ann)
+    assert await listed(client, bob) == []
+    for id_ in (made["id"], "A" * 22, "A" * 5000, "%27", "a.b"):
+        answer = await client.delete(f"/auth/api-keys/{id_}", headers=bearer(bob))
+        assert problem(answer) == (404, "not_found")
+    (session,) = (await client.get("/auth/sessions", headers=bearer(ann))).json()["sessions"]
+    for path in (f"/auth/api-keys/{session['id']}", f"/auth/sessions/{made['id']}"):
+        answer = await client.delete(path, headers=bearer(ann))
+        assert problem(answer) == (404, "not_found"), "a key is no session, nor the other way round"
+    assert (await client.get("/auth/me", headers=with_key(made))).status_code == 200
+
+
+async def test_machines_go_on_when_a_person_logs_out_or_changes_the_password(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    made = await make(client, tokens)
+    body = {"current_password": PASSWORD, "new_password": "another good one"}
+    assert (await client.post("/auth/password", json=body, headers=bearer(tokens))).status_code == 204
+    assert (await client.post("/auth/logout-all", headers=bearer(tokens))).status_code == 204
+    assert problem(await client.get("/auth/me", headers=bearer(tokens))) == (401, "token_revoked")
+    assert (await client.get("/auth/me", headers=with_key(made))).status_code == 200
+
+
+async def test_an_administrator_takes_everything_away(tmp_path: Path) -> None:
+    """Revoking ends sessions and keys; disabling shuts both out for as long as it lasts."""
+    url = f"sqlite:///{tmp_path / 'gateway.db'}"
+    async with application(tmp_path, url) as client:
+        admin, ann = await register_admin(client, url), await register(client)
+        made = await make(client, ann)
+        me = (await client.get("/auth/me", headers=with_key(made))).json()
+        place = f"/auth/users/{me['id']}"
+        for active, expected in ((False, (401, "user_inactive")), (True, None)):
+            change = await client.patch(place, json={"is_active": active}, headers=bearer(admin))
+            assert change.status_code == 200
+            answer = await client.get("/auth/me", headers=with_key(made))
+            assert (answer.status_code == 200) if expected is None else (problem(answer) == expected)
+        assert (await client.post(f"{place}/revoke", headers=bearer(admin))).status_code == 204
+        assert problem(await client.get("/auth/me", headers=with_key(made))) == (401, "token_revoked")
+        again = (await client.post("/auth/login", json=ANN)).json()
+        assert await listed(client, again) == []
+        made = await make(client, again)
+        assert (await client.patch(place, json={"roles": []}, headers=bearer(admin))).status_code == 200
+        assert (await client.get("/auth/me", headers=with_key(made))).json()["roles"] == []
+        assert (await client.delete(place, headers=bearer(admin))).status_code == 204
+        assert problem(await client.get("/auth/me", headers=with_key(made))) == (401, "user_inactive")
+
+
+# ---- what it is not
+
+
+async def test_every_kind_of_credential_is_good_for_its_own_use_only(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    made = await make(client, tokens)
+    key: str = made["key"]
+    for token in (key, key.replace("gwk_", "gwr_")):
+        answer = await client.post("/auth/refresh", json={"refresh_token": token})
+        assert problem(answer) == (401, "refresh_invalid")
+    assert problem(await client.post("/auth/login", json=ANN | {"password": key}))[0] == 401
+    refresh: str = tokens["refresh_token"]
+    wrong = {
+        "a refresh token": refresh,
+        "a refresh token with the prefix of keys": refresh.replace("gwr_", "gwk_"),
+        "cut off": key[:-1],
+        "longer": key + "A",
+        "upper case": key.upper(),
+        "lower case": key.lower(),
+        "the scheme in it": f"Bearer {key}",
+        "somebody's guess": new_key(),
+        "its id": made["id"],
+        "with the id": f"gwk_{made['id']}",
+        "as a part of a token": f"{key}.{key}.{key}",
+    }
+    for what, credential in wrong.items():
+        answer = await client.get("/auth/me", headers=with_key(credential))
+        assert problem(answer) == (401, "token_invalid"), what
+        assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        assert credential not in answer.text
+    assert (await client.get("/auth/me", headers=with_key(key))).status_code == 200
+
+
+async def test_nothing_of_a_key_is_in_the_database_but_its_digest(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    tokens = await register(client)
+    key = (await make(client, tokens))["key"]
+    await client.get("/auth/me", headers=with_key(key))
+    found = await database.read(
+        lambda connection: repr([connection.execute(select(table)).all() for table in (api_keys, audit)])
+    )
+    assert key[4:36] not in found and key not in found
+
+
+async def test_a_database_that_is_out_keeps_out_the_keys_it_was_not_asked_about(tmp_path: Path) -> None:
+    """A key that was used within `cache.user_ttl` goes on, like its owner's token."""
+    url = f"sqlite:///{tmp_path / 'gateway.db'}"
+    async with application(tmp_path, url) as client:
+        tokens = await register(client)
+        used, unused = [await make(client, tokens) for _ in range(2)]
+        assert (await client.get("/auth/me", headers=with_key(used))).status_code == 200
+        database = Database.open(url)
+        await database.write(metadata.drop_all)
+        await database.close()
+        assert problem(await client.get("/auth/me", headers=with_key(unused))) == (503, "storage_unavailable")
+        assert problem(await client.post("/auth/api-keys", json={"name": "x"}, headers=bearer(tokens)))[0] == 503
+        assert (await client.get("/auth/me", headers=with_key(used))).status_code == 200
