@@ -1,0 +1,209 @@
+"""Recorded requests under another policy: which of them it would decide otherwise.
+
+A line of the JSON access log says what was asked (host, method, path), by whom (user, and the roles of his own) and
+what became of it (route, status, code). The rest is decided anew, by the same function as `gateway explain`. What a
+line cannot say is settled so: a caller of a route that looks nobody up is anonymous; whoever was refused for his
+token has none; a handshake is known by the status 101 or its refusal; limits, sizes and upstreams are no matter of
+the policy.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.loading import Configuration
+from gateway.policy.verdict import Asked, Caller, decide
+
+ALLOWED: Final = "allowed"
+UNAUTHENTICATED: Final = "unauthenticated"
+
+# The codes of refusals that a policy decides on. All others come after it, and the request was let through by it.
+_REFUSED: Final[Mapping[str, str]] = {
+    "bad_path": "bad_path",
+    "no_route": "no_route",
+    "method_not_allowed": "method_not_allowed",
+    "websocket_not_allowed": "websocket_not_allowed",
+    "forbidden": "forbidden",
+    # One answer to a caller, whatever is the matter with his token; the policy cannot know it.
+    "token_missing": UNAUTHENTICATED,
+    "token_invalid": UNAUTHENTICATED,
+    "token_expired": UNAUTHENTICATED,
+    "token_revoked": UNAUTHENTICATED,
+    "user_inactive": UNAUTHENTICATED,
+}
+# Nothing was decided, or by what a line does not hold.
+_UNDECIDED: Final = frozenset(
+    (
+        *("bad_host", "bad_request", "headers_too_large", "request_timeout", "method_not_implemented"),
+        *("storage_unavailable", "internal_error", "origin_not_allowed"),
+    )
+)
+_CUT: Final = 1024  # bytes, at which the path of what matched no route is cut off
+_MOST_REMEMBERED: Final = 65_536
+_MOST_GROUPS: Final = 10_000
+_MOST_EXAMPLES: Final = 3
+_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
+_OTHER: Final = "other"
+
+
+class Group(NamedTuple):
+    """Requests to which the same happens: routes by their names, "" for none; decisions are `allowed`,
+    `unauthenticated` or the code of a refusal."""
+
+    method: str
+    old_route: str
+    new_route: str
+    old: str
+    new: str
+
+
+class Example(NamedTuple):
+    """One request of a group, as it was recorded."""
+
+    request_id: str
+    host: str
+    path: str
+    user: str
+    roles: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Change:
+    """How many requests a group has, and the first few of them."""
+
+    count: int = 0
+    examples: list[Example] = field(default_factory=list)
+
+
+class Unreadable(NamedTuple):
+    """A line that could not be replayed: its number, from 1, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of the lines so far. `undecided` are requests that came to no decision of the policy, `others` lines of
+    the decision log; `unreadable` has the first few of those that were `lost`."""
+
+    lines: int = 0
+    replayed: int = 0
+    changed: int = 0
+    undecided: int = 0
+    others: int = 0
+    lost: int = 0
+    unreadable: list[Unreadable] = field(default_factory=list)
+    changes: dict[Group, Change] = field(default_factory=dict)
+
+
+_Outcome = tuple[str, str] | None  # new route and decision; None: nothing can be said
+
+
+class Replay:
+    """Replays lines against one policy; `report` grows with them."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.report: Final = Report()
+        self._policy = configuration.policy
+        self._expand = RoleHierarchy(configuration.settings.roles).expand
+        self._own = frozenset(route.name for route in self._policy.own)
+        self._pages = frozenset(route.name for route in self._policy.routes if route.cors is not None)
+        self._remembered: dict[tuple[Any, ...], Group | None] = {}
+        self._parse: Callable[[str], Any] = json.JSONDecoder().decode
+
+    def line(self, line: bytes) -> None:
+        """Replay one line. Never raises: what cannot be read is counted."""
+        report = self.report
+        report.lines += 1
+        try:
+            told = self._parse(line.decode())
+            if "decision" in told:
+                report.others += 1
+                return
+            roles, code = tuple(told["roles"]), told["code"]
+            key = (told["host"], told["method"], told["path"], told["route"], code, told["status"], told["user"], roles)
+            try:
+                group = self._remembered[key]
+            except KeyError:
+                group = self._remember(key)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            self._lose(line, error)
+            return
+        if code in _UNDECIDED:
+            report.undecided += 1
+            return
+        report.replayed += 1
+        if group is not None:
+            self._note(group, told, roles)
+
+    def _remember(self, key: tuple[Any, ...]) -> Group | None:
+        if len(self._remembered) >= _MOST_REMEMBERED:
+            self._remembered.clear()
+        group = self._remembered[key] = self._compared(*key)
+        return group
+
+    def _compared(self, host: str, method: str, path: str, route: str, code: str, *others: Any) -> Group | None:
+        """What would change for a request; None where nothing does. Raises TypeError and ValueError for what is no
+        line of the access log."""
+        status, user, roles = others
+        if code in _UNDECIDED:
+            return None
+        if not route and len(path) >= _CUT:
+            raise ValueError("its path is cut off")
+        old = _REFUSED.get(code, ALLOWED)
+        if route in self._own and old not in (ALLOWED, UNAUTHENTICATED) and route.startswith("operations."):
+            old = ALLOWED  # an endpoint of the gateway that has its own opinion about its caller
+        if method == "OPTIONS" and status == 204 and route in self._pages:
+            return None  # the question of a browser, which the gateway answers by the rule for pages
+        caller = None if not user or old == UNAUTHENTICATED else Caller(user, self._expand(frozenset(roles)))
+        asked = Asked(
+            method=method.encode("latin-1"),
+            target=path.encode("latin-1"),
+            host=host.encode("latin-1") or None,
+            websocket=status == 101 or code == "websocket_not_allowed",
+        )
+        verdict = decide(self._policy, asked, caller)
+        refusal = verdict.refusal
+        new = ALLOWED if refusal is None else _REFUSED.get(refusal.code, refusal.code)
+        new_route = verdict.route.name if verdict.route is not None else ""
+        if old == new and (route == new_route or new != ALLOWED):
+            return None
+        return Group(method if method in _METHODS else _OTHER, route, new_route, old, new)
+
+    def _note(self, group: Group, told: dict[str, Any], roles: tuple[str, ...]) -> None:
+        report = self.report
+        report.changed += 1
+        change = report.changes.get(group)
+        if change is None:
+            if len(report.changes) >= _MOST_GROUPS:
+                group = Group(_OTHER, _OTHER, _OTHER, group.old, group.new)
+            change = report.changes.setdefault(group, Change())
+        change.count += 1
+        if len(change.examples) < _MOST_EXAMPLES:
+            request_id = str(told.get("request_id", ""))
+            change.examples.append(Example(request_id, told["host"], told["path"], told["user"], roles))
+
+    def _lose(self, line: bytes, error: Exception) -> None:
+        report = self.report
+        if not line.strip():
+            report.others += 1
+            return
+        report.lost += 1
+        if len(report.unreadable) < _MOST_EXAMPLES:
+            report.unreadable.append(Unreadable(report.lines, _why(error)))
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case KeyError(args=[("host" | "roles") as name]):
+            return f"it has no {name}: an older version has written it"
+        case KeyError(args=[name]):
+            return f"it has no {name}"
+        case json.JSONDecodeError() | UnicodeDecodeError():
+            return "it is no JSON"
+        case ValueError(args=[str(reason)]):
+            return reason
+    return "it is no line of the access log"
