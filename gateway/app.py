@@ -120,7 +120,7 @@ async def running(
         observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
         stack.callback(observer.close)
         shadow_log = ShadowLog()
-        make_gate = shadowing(gate_maker(_decision_log(settings, observer)), shadow_log)
+        make_gate = shadowing(gate_maker(_decision_log(settings, observer, lambda: runtime.policy)), shadow_log)
         rules = FieldRules(_own_header_names(settings))
         tls = TlsContexts(settings.upstreams)
         proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop, tls=tls)
@@ -225,9 +225,9 @@ def _accounts(
     return Accounts(**shared, tokens=tokens, lockout=lockout), Administration(**shared, trail=stores.trail)
 
 
-def _decision_log(settings: Settings, observer: Observer) -> DecisionLog | None:
+def _decision_log(settings: Settings, observer: Observer, version: Callable[[], str]) -> DecisionLog | None:
     wanted = settings.observability.decision_log
-    return None if wanted is None else DecisionLog(wanted, observer.say)
+    return None if wanted is None else DecisionLog(wanted, observer.say, version=version)
 
 
 async def _say_without_admin(administration: Administration) -> None:

@@ -21,6 +21,8 @@ def person(settings: Settings, user: str | None, roles: tuple[str, ...], *, anon
         return None
     if roles:
         return Person(user or "", frozenset(roles))
+    if user is not None and "|" in user:
+        raise CannotStart(f"{user} is of another issuer and has no account here; --role says which roles it brings")
     return SIGNED_IN if user is None else _account(settings.storage.database.reveal(), user)
 
 

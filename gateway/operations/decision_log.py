@@ -17,18 +17,21 @@ from gateway.settings.model import DecisionLogSettings
 
 
 class DecisionLog:
-    """Makes the lines of decisions and hands them to `say`, which is given all but the time. `draw` answers numbers
-    from 0 to 1."""
+    """Makes the lines of decisions and hands them to `say`, which is given all but the time. `version` answers that of
+    the policy in force, `draw` numbers from 0 to 1."""
 
     def __init__(
         self,
         settings: DecisionLogSettings,
         say: Callable[[str], None],
+        *,
+        version: Callable[[], str],
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._refusals = settings.refusals
         self._share = settings.allows
         self._say = say
+        self._version = version
         self._draw = draw
 
     def refused(self, refusal: Refusal, request: RequestHead, route: Route | None, *, ended: bool = False) -> None:
@@ -37,6 +40,7 @@ class DecisionLog:
             self._say(
                 f'"decision":"{"ended" if ended else "refused"}"{_of(request, loggable_path(request.target))}'
                 f"{_outcome(refusal.route or '', refusal)}{_caller(refusal.caller)}{_asks(route)}"
+                f',"policy":{quoted(self._version())}'
             )
 
     def allowed(self, admission: Admission) -> None:
@@ -44,7 +48,8 @@ class DecisionLog:
         if self._share and self._draw() < self._share:
             self._say(
                 f'"decision":"allowed"{_of(admission.request, admission.target.path)}'
-                f"{_outcome(admission.route.name, None)}{_caller(admission.principal)}{_asks(admission.route)}"
+                f"{_outcome(admission.route.name, None)}{_caller(admission.principal)}"
+                f'{_asks(admission.route)},"policy":{quoted(self._version())}'
             )
 
 

@@ -204,12 +204,19 @@ def test_a_disabled_account_may_not_sign_in_but_pass_where_anybody_may(accounts:
     assert document(accounts, "GET", "/articles/7", "--user", "ann@example.com")["upstream"]["identity"] == {}
 
 
-@pytest.mark.parametrize("who", ["nobody@example.com", "no-such-id", "@", "idp|sub"])
+@pytest.mark.parametrize("who", ["nobody@example.com", "no-such-id", "@"])
 def test_an_account_that_is_not_there_is_said_plainly(accounts: Path, who: str) -> None:
     outcome = explain(accounts, "POST", "/articles", "--user", who)
     assert outcome.code == 1
     assert f"caller      {who}: there is no such account, as if it had been deleted" in outcome.out
     assert "refused 401 user_inactive" in outcome.out
+
+
+def test_who_comes_from_another_issuer_is_made_up(folder: Path) -> None:
+    outcome = explain(folder, "GET", "/users/idp%7Csub/orders/7", "--user", "idp|sub")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("gateway: idp|sub is of another issuer and has no account here; --role")
+    assert explain(folder, "GET", "/users/idp%7Csub/orders/7", "--user", "idp|sub", "--role", "user").code == 0
 
 
 def test_no_database_is_made_where_there_is_none(folder: Path) -> None:

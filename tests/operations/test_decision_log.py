@@ -13,7 +13,9 @@ from tests.operations.requests import finished, observing
 from tests.policy.policies import policy_of
 from tests.support.gateways import Town
 from tests.support.processes import PASSWORD, Account, Face, Gateway
+from tests.support.recording import RecordingUpstream
 from tests.support.waiting import eventually
+from tests.support.websockets import FarEnd, Socket
 
 ROUTE = policy_of(
     [{"path": "/users/{id}", "roles": {"any": ["b", "a"], "all": ["c"]}, "owner": "id", "name": "x"}]
@@ -24,7 +26,7 @@ def lines_of(settings: DecisionLogSettings, *happenings: Any, draw: float = 0.5)
     """What is logged of refusals (with their route) and of admissions."""
     written: list[bytes] = []
     observer = observing(ObservabilitySettings(access_log="off", decision_log=settings), written.append)
-    log = DecisionLog(settings, observer.say, draw=lambda: draw)
+    log = DecisionLog(settings, observer.say, version=lambda: "4f1c", draw=lambda: draw)
     for what, request, route in happenings:
         if isinstance(what, Refusal):
             log.refused(what, request, route)
@@ -58,6 +60,7 @@ def test_a_refusal_is_logged_with_the_rule_the_caller_and_the_private_reason() -
         "user": "u-42",
         "roles": ["user"],
         "asks": {"auth": "required", "any": ["a", "b"], "all": ["c"], "owner": "id"},
+        "policy": "4f1c",
     }
 
 
@@ -105,14 +108,14 @@ def user(deciding: Gateway) -> Account:
     return deciding.login("user@example.com")
 
 
-def told(gateway: Gateway, request_id: str) -> list[dict[str, Any]]:
-    """The lines of one request, once there are any."""
+def told(gateway: Gateway, request_id: str, lines: int = 1) -> list[dict[str, Any]]:
+    """The lines of one request, once there are so many."""
 
     def found() -> list[dict[str, Any]]:
-        lines = [line for line in gateway.log().splitlines() if line.startswith("{") and request_id in line]
-        return [json.loads(line) for line in lines]
+        found = [line for line in gateway.log().splitlines() if line.startswith("{") and request_id in line]
+        return [json.loads(line) for line in found]
 
-    eventually(lambda: bool(found()))
+    eventually(lambda: len(found()) >= lines)
     return found()
 
 
@@ -139,6 +142,17 @@ def test_a_refused_user_is_named_with_what_was_missing(deciding: Gateway, user: 
     assert (line["user"], line["roles"], line["asks"]) == (user.id, ["user"], {"auth": "required", "any": ["admin"]})
     assert line["reason"].startswith("needs one of the roles admin; ")
     assert user.token not in deciding.log()
+
+
+def test_what_lasted_and_may_not_go_on_is_ended(deciding: Gateway, upstream: RecordingUpstream) -> None:
+    account, request_id, path = deciding.newcomer(), f"lasting-{deciding.face}", f"/sockets/ended-{deciding.face}"
+    upstream.on(path, FarEnd())
+    with Socket(deciding, path, f"X-Request-Id: {request_id}", account.line) as socket:
+        assert deciding.post("/auth/logout", b"", account.line).status == 204
+        assert socket.closed() == (1008, "token_revoked")
+    admitted, ended = told(deciding, request_id, lines=2)
+    assert (admitted["decision"], ended["decision"], ended["code"]) == ("allowed", "ended", "token_revoked")
+    assert admitted["policy"] == json.loads(deciding.get("/_gateway/ready").body)["policy"]
 
 
 def test_without_the_key_nothing_of_it_is_logged(town: Town, face: Face) -> None:
