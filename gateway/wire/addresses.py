@@ -37,7 +37,12 @@ class Networks:
 
 
 class TrustedProxies(Networks):
-    """The peers whose X-Forwarded-* fields are believed."""
+    """The peers whose X-Forwarded-* fields are believed. `clients` are the callers that were found behind them lately,
+    by peer and X-Forwarded-For."""
+
+    def __init__(self, networks: Iterable[_Network]) -> None:
+        super().__init__(networks)
+        self.clients: dict[tuple[str, bytes], str] = {}
 
     def trusts(self, peer: str) -> bool:
         """Whether what this peer says of the caller behind it is believed. `peer` is the socket's address."""

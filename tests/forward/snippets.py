@@ -1,40 +1,14 @@
 """The snippets of docs/forward-auth.md, run as they stand there but for the addresses."""
 
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from bench.snippets import GATEWAY, LISTENS, UPSTREAM, caddy_file, nginx_file, snippet
 from tests.support.processes import free_port
 from tests.support.raw import Address, Answer, Caller
 from tests.support.waiting import eventually
-
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "forward-auth.md"
-
-NGINX = """\
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log error;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-{snippet}
-}}
-"""
-
-
-def snippet(language: str) -> str:
-    """The first block of a language."""
-    found = re.search(rf"^```{language}\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert found is not None, language
-    return found[1]
 
 
 def program(name: str) -> str | None:
@@ -49,7 +23,7 @@ class FrontProxy:
         self.name = name
         self.folder = folder
         self.address: Address = ("127.0.0.1", free_port())
-        self._places = {8080: self.address[1], 8000: gateway[1], 9000: upstream[1]}
+        self._ports = {LISTENS: self.address[1], GATEWAY: gateway[1], UPSTREAM: upstream[1]}
         self._log = folder / f"{name}.log"
         environment = {
             "HOME": str(folder),
@@ -83,17 +57,19 @@ class FrontProxy:
         binary = program(self.name)
         assert binary is not None
         if self.name == "nginx":
-            text = NGINX.format(folder=self.folder, snippet=self._placed("nginx"))
-            return [binary, "-p", str(self.folder), "-e", str(self._log), "-c", self._file("nginx.conf", text)]
+            file = self._file("nginx.conf", nginx_file(self.folder, self._ports))
+            return [binary, "-p", str(self.folder), "-e", str(self._log), "-c", file]
         if self.name == "caddy":
-            text = "{\n\tadmin off\n\tauto_https off\n}\n" + self._placed("caddyfile")
-            return [binary, "run", "--adapter", "caddyfile", "--config", self._file("Caddyfile", text)]
-        self._file("verify.lua", self._placed("lua"))
-        return [binary, "-db", "-f", self._file("haproxy.cfg", self._placed("haproxy"))]
-
-    def _placed(self, language: str) -> str:
-        places = rf":({'|'.join(map(str, self._places))})\b"
-        return re.sub(places, lambda found: f":{self._places[int(found[1])]}", snippet(language))
+            return [
+                binary,
+                "run",
+                "--adapter",
+                "caddyfile",
+                "--config",
+                self._file("Caddyfile", caddy_file(self._ports)),
+            ]
+        self._file("verify.lua", snippet("lua", self._ports))
+        return [binary, "-db", "-f", self._file("haproxy.cfg", snippet("haproxy", self._ports))]
 
     def _file(self, name: str, text: str) -> str:
         path = self.folder / name

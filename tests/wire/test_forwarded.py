@@ -27,3 +27,14 @@ PROXIES = TrustedProxies([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")]
 )
 def test_the_caller_is_the_last_address_that_no_proxy_of_ours_has(forwarded_for: bytes, client: str) -> None:
     assert client_address("10.0.0.1", forwarded_for, PROXIES) == client
+
+
+def test_what_callers_fill_is_bounded() -> None:
+    proxies = TrustedProxies([ip_network("10.0.0.0/8")])
+    for number in range(10_000):
+        address = f"192.0.{number // 250}.{number % 250}"
+        assert client_address("10.0.0.1", address.encode(), proxies) == address
+        assert client_address("10.0.0.1", address.encode(), proxies) == address
+    assert client_address("10.0.0.1", b"x" * 100_000 + b", 192.0.2.1", proxies) == "192.0.2.1"
+    assert len(proxies.clients) <= 4096
+    assert max(len(value) for _, value in proxies.clients) <= 256

@@ -1,0 +1,63 @@
+"""`python -m bench.modes`: what a request costs by each way of using the gateway, in CPU of all its processes.
+
+The gateway alone, the gateway behind a proxy that asks it, and Envoy with the exported policy. Rounds are interleaved,
+and each way proves that it does its work, as in `python -m bench`.
+"""
+
+import argparse
+import datetime
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import machine
+from bench.driver import Driver
+from bench.figures import Outcome, cpu_us, ratio, rps
+from bench.peers.fronts import FRONTS
+from bench.peers.gateway import GatewayServe
+from bench.peers.signer import Signer
+from bench.rounds import Arena, Comparison, Plan
+from bench.upstream import start_upstream
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """The figures as Markdown; the first one is what the others are compared with."""
+    lines = ["| way | who decides | µs CPU / request | × gateway alone | requests/s |", "|---|---|---|---|---|"]
+    for each in outcomes:
+        cost, times, pace = each.spread(cpu_us), ratio(each, outcomes[0], cpu_us), each.spread(rps)
+        best = min(map(cpu_us, each.windows)) / min(map(cpu_us, outcomes[0].windows))
+        lines.append(
+            f"| {each.title} | {each.does} | {cost.median:.0f} ({cost.low:.0f}–{cost.high:.0f}) "
+            f"| {times.median:.2f} (best windows {best:.2f}) | {pace.median:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Exit code 1 when a way could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bench.modes", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--output", type=Path, help="a file for the table")
+    options = parser.parse_args()
+    proxy_cpus, load_cpus = machine.split_cpus()
+    peers = [peer for peer in (GatewayServe(), *FRONTS) if peer.missing() is None]
+    with tempfile.TemporaryDirectory(prefix="gateway-modes-") as directory:
+        upstream = start_upstream(Path(directory), load_cpus)
+        try:
+            arena = Arena(Path(directory), proxy_cpus, upstream.port, Signer())
+            comparison = Comparison(arena, Driver(load_cpus, 32), lambda text: print(text, file=sys.stderr, flush=True))
+            outcomes = comparison.run(peers, Plan(options.rounds, 1, 2))
+        finally:
+            upstream.running.stop()
+    facts = machine.facts()
+    date = datetime.datetime.now(datetime.UTC).date()
+    text = f"{date}, {facts['cpu']}, {facts['cpus']} CPUs, commit {machine.commit()}\n\n{table(outcomes)}\n"
+    print(text)
+    if options.output is not None:
+        options.output.write_text(text, encoding="utf-8")
+    return 1 if comparison.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

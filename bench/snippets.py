@@ -1,0 +1,48 @@
+"""The snippets of docs/forward-auth.md, with other addresses than they are shown with."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "forward-auth.md"
+# The ports of the snippets: the proxy's own, the gateway's, the upstream's.
+LISTENS, GATEWAY, UPSTREAM = 8080, 8000, 9000
+
+NGINX: Final = """\
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000000;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+{snippet}
+}}
+"""
+CADDY: Final = "{\n\tadmin off\n\tauto_https off\n}\n"
+
+
+def snippet(language: str, ports: Mapping[int, int]) -> str:
+    """The first block of a language, with the ports replaced."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    found = re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise LookupError(f"docs/forward-auth.md has no {language}")
+    return re.sub(rf":({'|'.join(map(str, ports))})\b", lambda port: f":{ports[int(port[1])]}", found[1])
+
+
+def nginx_file(folder: Path, ports: Mapping[int, int]) -> str:
+    """A whole nginx.conf around the snippet."""
+    return NGINX.format(folder=folder, snippet=snippet("nginx", ports))
+
+
+def caddy_file(ports: Mapping[int, int]) -> str:
+    """A whole Caddyfile."""
+    return CADDY + snippet("caddyfile", ports)
