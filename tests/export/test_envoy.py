@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.parity_envoy import Ground, Tally, compare
+from bench.parity_envoy import Tally, compare
+from bench.parity_ground import Ground
 from bench.peers.caddy import find_program
 from tests.cli.running import run
 from tests.support.upstreams import Authority
