@@ -30,22 +30,25 @@ class Counter(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How a count stands: so many failures, forgotten in so many seconds. `pardoned`: those that were reported, if any,
-    were pardoned before."""
+    """How a count stands: so many failures, forgotten in so many seconds. `pardon` names the owner's last pardon (0: there
+    is none); `pardoned`: it voids what was reported, and whatever was known before."""
 
     failures: int
     remaining: float
     pardoned: bool = False
+    pardon: int = 0
 
 
 class Report(NamedTuple):
     """Failures that the shared store has not counted yet, the first of them `age` seconds ago. None is a question.
-    `ban`: seconds for which the counter is closed, if they are the last that are allowed."""
+    `ban`: seconds for which the counter is closed, if they are the last that are allowed. `pardon` is the last one that
+    is known here; None where the store has not been asked since the first failure."""
 
     counter: Counter
     failures: int
     age: float
     ban: float
+    pardon: int | None = None
 
 
 class SharedFailures(Protocol):
@@ -67,13 +70,14 @@ class SharedFailures(Protocol):
 
 
 class _Tally:
-    __slots__ = ("began", "count", "ends", "owed")
+    __slots__ = ("began", "count", "ends", "owed", "pardon")
 
     def __init__(self, now: float) -> None:
         self.count = 0
         self.began = now
         self.ends = now
         self.owed = 0  # of the count, what the shared store has not been told
+        self.pardon: int | None = None
 
 
 class Failures:
@@ -113,7 +117,8 @@ class Failures:
             return Report(counter, 0, 0.0, counter.allowance.ban)
         owed, tally.owed = tally.owed, 0
         banned = tally.count >= counter.allowance.failures
-        return Report(counter, owed, now - tally.began, tally.ends - now if banned else counter.allowance.ban)
+        ban = tally.ends - now if banned else counter.allowance.ban
+        return Report(counter, owed, now - tally.began, ban, tally.pardon)
 
     def give_back(self, report: Report, now: float) -> None:
         """The shared store could not be told."""
@@ -126,11 +131,10 @@ class Failures:
         ban that it has forgotten (it was restarted, or could not be told) stays one, and is told it again."""
         tally = self._living(counter.key, now) or _Tally(now)
         allowed = counter.allowance.failures
+        tally.pardon = standing.pardon
         if not standing.pardoned and standing.failures < allowed <= tally.count:
             tally.owed = tally.count - standing.failures
             return
-        if standing.pardoned:
-            tally.began = now  # what is counted from now on was not
         tally.count = standing.failures + tally.owed
         if tally.count == 0:
             self._kept.drop(counter.key)

@@ -16,30 +16,32 @@ from gateway.storage.redis import NAMESPACE, RedisLink
 from gateway.storage.redis_address import Client
 
 # Keys: a count and the pardon of its owner, in turn. Arguments for each: the failures to add, how long ago the first of
-# them was (microseconds), how many are allowed, the milliseconds of the window and of the ban. The answer for each: the
-# failures, the milliseconds until they are forgotten, and 1 where those to add were pardoned before.
+# them was (microseconds), how many are allowed, the milliseconds of the window and of the ban, and the last pardon that
+# the asker knows (-1: it has not asked yet, and goes by when the first failure was). The answer for each: the failures,
+# the milliseconds until they are forgotten, 1 where those to add are pardoned, and the last pardon.
 _REPORT: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local standings = {}
 for index = 1, #KEYS / 2 do
-  local key, at = KEYS[index * 2 - 1], index * 5 - 4
+  local key, at = KEYS[index * 2 - 1], index * 6 - 5
   local more, age, allowed = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local pardoned = tonumber(redis.call('GET', KEYS[index * 2]) or '') or 0
   local count, began = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
   local left = redis.call('PTTL', key)
   count, began = tonumber(count) or 0, tonumber(began) or 0
   if count == 0 or began <= pardoned or left <= 0 then
-    count, began, left = 0, now - age, 0
+    count, began, left = 0, math.max(now - age, pardoned + 1), 0
   end
-  local forgiven = now - age <= pardoned
+  local known = tonumber(ARGV[at + 5])
+  local forgiven = pardoned > (known < 0 and now - age - 1 or known)
   if more > 0 and not forgiven then
     if count == 0 then left = tonumber(ARGV[at + 3]) end
     if count < allowed and count + more >= allowed then left = tonumber(ARGV[at + 4]) end
     count = count + more
     redis.call('SET', key, string.format('%.0f %.0f', count, began), 'PX', left)
   end
-  standings[index] = {count, left, forgiven and 1 or 0}
+  standings[index] = {count, left, forgiven and 1 or 0, pardoned}
 end
 return standings
 """
@@ -65,7 +67,7 @@ class RedisFailures:
     async def report(self, reports: Sequence[Report]) -> list[Standing]:
         """Count failures, all in one round trip. Raises StorageUnavailable."""
         standings = await self._link.run(lambda client: _report(client, reports))
-        return [Standing(failures, left / 1000, bool(pardoned)) for failures, left, pardoned in standings]
+        return [Standing(failures, left / 1000, bool(pardoned), last) for failures, left, pardoned, last in standings]
 
     async def forget(self, counter: Counter) -> None:
         """Begin a count anew. Raises StorageUnavailable."""
@@ -93,7 +95,9 @@ async def _report(client: Client, reports: Sequence[Report]) -> list[Any]:
 
 def _arguments(report: Report) -> tuple[int, ...]:
     allowed, window, _ = report.counter.allowance
-    return report.failures, round(report.age * 1e6), allowed, _milliseconds(window), _milliseconds(report.ban)
+    pardon = -1 if report.pardon is None else report.pardon
+    age = round(report.age * 1e6)
+    return report.failures, age, allowed, _milliseconds(window), _milliseconds(report.ban), pardon
 
 
 def _milliseconds(seconds: float) -> int:

@@ -118,9 +118,11 @@ def test_what_is_counted_after_a_pardon_was_not_pardoned() -> None:
     counts = failures()
     counts.failed(ANN, 0.0)
     counts.take_debt(ANN, 1.0)
-    counts.learn(ANN, Standing(1, 59.0, pardoned=True), 2.0)  # of somebody else's, since
+    assert counts.take_debt(ANN, 1.0).pardon is None
+    counts.learn(ANN, Standing(1, 59.0, pardoned=True, pardon=77), 2.0)  # of somebody else's, since
     counts.failed(ANN, 3.0)
-    assert counts.take_debt(ANN, 4.0)[1:3] == (1, 2.0)
+    report = counts.take_debt(ANN, 4.0)
+    assert (report.failures, report.pardon) == (1, 77)
 
 
 def test_a_ban_that_the_shared_store_has_forgotten_is_told_it_again_as_long_as_it_lasts() -> None:
