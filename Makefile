@@ -3,7 +3,7 @@
 #   make run     install into .venv and start the demo: a gateway, an echo upstream, accounts to try
 #   make test    the whole test suite
 #   make lint    formatting, lint rules, types, import rules
-#   make bench   the benchmark against its peers (bench-quick: a short round)
+#   make bench   the benchmark against its peers (bench-quick: a short round; bench-accounts: what accounts promise)
 #
 # Another interpreter: make run PYTHON=python3.12
 
@@ -17,7 +17,7 @@ INSTALL := $(PIP) install --require-hashes
 PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SUITE   ?= -q -n auto --dist loadfile
 
-.PHONY: help run test lint format lock bench bench-quick clean
+.PHONY: help run test lint format lock bench bench-quick bench-accounts clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,6 +44,9 @@ bench: $(VENV)/.installed-to-bench
 
 bench-quick: $(VENV)/.installed-to-bench
 	$(BIN)/python -m bench --quick
+
+bench-accounts: $(VENV)/.installed-to-test
+	$(BIN)/python -m bench.accounts
 
 $(VENV)/.installed-to-run: $(VENV)/.created requirements.lock requirements-build.lock pyproject.toml
 	@echo "Installing the gateway into $(VENV), which takes about half a minute …"

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from bench import __main__ as command
 from bench import bulk, compare, footprint, plot, report, websocket
+from bench.accounts import __main__ as accounts_command
+from bench.accounts import report as accounts_report
 from bench.bulk import download, upload
 from bench.checking import ask, caller_headers, check, forged
 from bench.driver import Driver
@@ -457,3 +459,37 @@ class Relay(UvicornHello):
     def launch(self, place: Place):
         launch = super().launch(place)
         return dataclasses.replace(launch, command=[sys.executable, "-m", "bench.upstream", str(place.port)])
+
+
+# ---- accounts
+
+
+def test_the_report_of_accounts_says_what_was_kept_and_what_was_missed() -> None:
+    result = {
+        "machine": {"date": "2026-11-22T00:00:00", "cpu": "x", "cpus": 2, "system": "Linux", "python": "CPython"},
+        "commit": "abc",
+        "load_before": 0.1,
+        "load_after": 2.0,
+        "revocation": {"logout": [1.0, 2.0, 3.0], "API: disable": [1.0, 101.0]},
+        "races": {"20 refreshes make one rotation": {"trials": 3, "as it must be": 2}},
+        "timing": {"known": [100.0, 101.0, 99.0], "unknown": [108.0, 107.0, 500.0]},
+        "store_size": {"sqlite: login": {"1000": [1.0, 1.0], "1000000": [1.3, 1.3]}},
+        "flood": [{"quiet_p99": 2.0, "flood_p99": 9.0, "bcrypt": 8.0, "logins": 7.0}] * 3,
+    }
+    found = {verdict.promise.partition(":")[0]: verdict.met for verdict in accounts_report.verdicts(result)}
+    kept = [verdict.met for verdict in accounts_report.verdicts(result)]
+    assert kept == [True, False, False, True, False, True, True], found
+    text = accounts_report.markdown(result)
+    assert "median 2.0 ms, p99 3.0 ms, longest 3.0 ms of 3" in text
+    assert "108.0 and 100.0 ms, 7.4% apart" in text
+    assert "88% (7.0 and 8.0 a second)" in text
+    assert text.count("**missed**") == 3
+
+
+def test_the_benchmark_of_accounts_runs(tmp_path: Path) -> None:
+    """A tenth of what takes least."""
+    arguments = ["--quick", "--only", "timing", "--output", str(tmp_path)]
+    assert accounts_command.main(arguments) == 0
+    (result,) = tmp_path.glob("quick-accounts-*.json")
+    found = json.loads(result.read_text())
+    assert {kind: len(times) for kind, times in found["timing"].items()} == {"known": 20, "unknown": 20}

@@ -20,13 +20,16 @@ def measure(town: Town, *, trials: int, tell: Callable[[str], None]) -> dict[str
         here, there = (stack.enter_context(town.gateway(database, redis=redis)) for _ in range(2))
         caller, watcher = stack.enter_context(here.caller()), stack.enter_context(there.caller())
         found: dict[str, list[float]] = {}
-        for name, (path, revoke) in _ways(here, caller).items():
+        admin = here.newcomer(caller)
+        here.command("users", "set-roles", admin.email, "admin", "user")
+        for name, (path, revoke) in _ways(here, caller, admin).items():
             tell(f"revocation: {name}")
             found[name] = []
             for _ in range(trials):
                 account = here.newcomer(caller)
                 if path != "/api/x":  # the role that is taken away must have been given
-                    here.command("users", "set-roles", account.email, "auditor", "user")
+                    roles = {"roles": ["auditor", "user"]}
+                    caller.must("PATCH", f"/auth/users/{account.id}", roles, admin.token)
                 found[name].append(_trial(watcher, account, path, revoke))
         return found
 
@@ -44,10 +47,8 @@ def _trial(watcher: Caller, account: Account, path: str, revoke: Revoke) -> floa
     return (time.perf_counter() - revoked) * 1000
 
 
-def _ways(here: Gateway, caller: Caller) -> dict[str, tuple[str, Revoke]]:
+def _ways(here: Gateway, caller: Caller, admin: Account) -> dict[str, tuple[str, Revoke]]:
     """By name: the path that is served before and refused afterwards, and what is done."""
-    admin = here.newcomer(caller)
-    here.command("users", "set-roles", admin.email, "admin", "user")
 
     def api(method: str, path: str, body: object = None) -> Revoke:
         def revoke(account: Account) -> None:

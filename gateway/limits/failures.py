@@ -30,7 +30,7 @@ class Counter(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How a count stands: so many failures, forgotten in so many seconds. `pardon` names the owner's last pardon (0: there
+    """How a count stands: so many failures, forgotten in so many seconds. `pardon` names the last pardon (0: there
     is none); `pardoned`: it voids what was reported, and whatever was known before."""
 
     failures: int
