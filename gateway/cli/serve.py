@@ -12,6 +12,7 @@ from gateway.cli.output import say, warn
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.policy.loading import Configuration
 from gateway.server.run import serve
+from gateway.server.watched_file import WatchedFile
 from gateway.settings.availability import not_available
 
 
@@ -20,7 +21,8 @@ from gateway.settings.availability import not_available
 @click.option("--host", help="The address to listen on, in the place of server.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, in the place of server.port; 0: a free one.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes, in the place of server.workers.")
-def command(config: Path, host: str | None, port: int | None, workers: int | None) -> int:
+@click.option("--watch", is_flag=True, help="Load the file anew when it has changed, as on SIGHUP.")
+def command(config: Path, host: str | None, port: int | None, workers: int | None, watch: bool) -> int:
     """Run the gateway.
 
     It says where it listens once it answers. SIGTERM and Ctrl-C let what runs finish, for at most server.drain. SIGHUP
@@ -34,10 +36,11 @@ def command(config: Path, host: str | None, port: int | None, workers: int | Non
             raise ConfigurationError(missing)
         return configuration
 
-    configuration = load()
+    source = WatchedFile(config, load) if watch else load
+    configuration = source()
     for warning in configuration.warnings:
         warn(str(warning))
-    return serve(configuration, announce=lambda address: say(f"listening on {address}"), load=load)
+    return serve(configuration, announce=lambda address: say(f"listening on {address}"), load=source)
 
 
 def with_server(configuration: Configuration, **options: Any) -> Configuration:

@@ -32,6 +32,7 @@ from gateway.server.listening import BACKLOG, address_of, last_in, listen, shut_
 from gateway.server.operations_door import OperationsDoor
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.supervisor import Calls, supervise
+from gateway.server.watched_file import WatchedFile
 from gateway.settings.model import ServerSettings
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -44,7 +45,7 @@ log: Final = logging.getLogger("gateway.server")
 
 def serve(configuration: Configuration, *, announce: Announce, load: Load | None = None) -> int:
     """Serve until SIGTERM or SIGINT; `announce` is told the address once it answers. `load` reads the configuration
-    anew on SIGHUP; None: there is no file that could have changed.
+    anew on SIGHUP, and a WatchedFile when it has changed; None: there is no file that could have.
 
     The exit code: 0 when everything that ran was finished, 1 when `server.drain` was too short for it, 2 when a worker
     could not start. Raises CannotStart and ConfigurationError.
@@ -72,7 +73,13 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
                 current.configuration, doors, load, ready, supervised=Supervised(parent, Place(board, number))
             ),
             workers=server.workers,
-            calls=Calls(ready=ready, changed=current.renew, stopping=stopping, ended=board.vacate),
+            calls=Calls(
+                ready=ready,
+                changed=current.renew,
+                stopping=stopping,
+                ended=board.vacate,
+                watch=load.changed if isinstance(load, WatchedFile) else None,
+            ),
         )
 
 
@@ -242,6 +249,8 @@ class GatewayServer(uvicorn.Server):
             connection.tick(now)
         if self._parent is not None and os.getppid() != self._parent:
             self.should_exit = True  # nobody supervises it any more, and nobody would ever stop it
+        if self._parent is None and isinstance(self._load, WatchedFile) and self._load.changed():
+            self._reload_soon()
 
     def _open_connections(self) -> list[GatewayProtocol]:
         connections: set[Any] = self.server_state.connections

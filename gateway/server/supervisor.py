@@ -22,6 +22,7 @@ from gateway.operations.events import event
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _WATCHED: Final = (*_STOP, signal.SIGCHLD, signal.SIGHUP)
 UNUSABLE: Final = 2  # the exit code of a worker that cannot run here
+_LOOK: Final = 0.25  # seconds after which `watch` is asked again
 _PAUSE: Final = 1.0  # seconds between the death of a worker and its replacement, so that a crash is no busy loop
 _LAST_CALL: Final = 5.0  # seconds beyond the drain after which a worker that should have ended is made to
 _PID: Final = struct.Struct("i")
@@ -33,12 +34,14 @@ Worker = Callable[[Callable[[], None], int], int]
 class Calls:
     """What the supervising process does itself. `ready` is called once a worker serves for the first time, `changed` on
     SIGHUP: whether there is a new configuration to tell the workers of. `stopping` is called when they are told to
-    stop, and gives the seconds that they may take. `ended` is called with the place of a worker that has ended."""
+    stop, and gives the seconds that they may take. `ended` is called with the place of a worker that has ended. `watch`
+    is asked again and again: whether to do as on SIGHUP."""
 
     ready: Callable[[], None]
     ended: Callable[[int], None]
     changed: Callable[[], bool]
     stopping: Callable[[], float]
+    watch: Callable[[], bool] | None = None
 
 
 def supervise(worker: Worker, *, workers: int, calls: Calls) -> int:
@@ -72,6 +75,8 @@ class _Supervisor:
         while self._running or self._due:
             for number in self._await_signals():
                 self._obey(number)
+            if self._calls.watch is not None and self._calls.watch():
+                self._obey(signal.SIGHUP)
             self._hear_news()
             for pid, status in _ended():
                 self._bury(pid, status)
@@ -83,6 +88,8 @@ class _Supervisor:
 
     def _await_signals(self) -> bytes:
         until = [*(due for due, _ in self._due), *(() if self._patience is None else (self._patience,))]
+        if self._calls.watch is not None:
+            until.append(time.monotonic() + _LOOK)
         timeout = max(0.0, min(until) - time.monotonic()) if until else None
         select.select([self._inbox, self._news], [], [], timeout)
         with suppress(BlockingIOError):

@@ -4,6 +4,7 @@ import http.client
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from tests.cli.running import command_line, environment
 from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
 
 CONFIGURATION = """\
 server: {port: 0}
@@ -128,3 +130,42 @@ def test_it_starts_without_what_only_some_need(tmp_path: Path) -> None:
         "sqlalchemy.orm",
     )
     assert imported.isdisjoint(heavy)
+
+
+OTHER = CONFIGURATION.replace("path: /**", "path: /only/**")
+
+
+def told(server: Server, what: str) -> int:
+    return server.errors.read_text().count(what)
+
+
+def in_force(server: Server) -> bool:
+    """Whether the other configuration is."""
+    return {server.status("/somewhere") for _ in range(8)} == {404}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_change_of_the_file_is_taken_and_a_bad_one_refused_once(
+    tmp_path: Path, shared_valkey: ValkeyServer, workers: int
+) -> None:
+    def with_redis(text: str) -> str:
+        return text.replace('gateway.db"', f'gateway.db", redis: "{shared_valkey.url}"')
+
+    file = tmp_path / "g.yaml"
+    with serving(tmp_path, "--watch", "--workers", str(workers), configuration=with_redis(CONFIGURATION)) as server:
+        assert not in_force(server)
+        file.write_text(with_redis(CONFIGURATION).replace("upstream: web", "upstream: wbe"))
+        eventually(lambda: told(server, "refused, the old configuration stays") > 0)
+        assert not in_force(server)
+        (tmp_path / "new.yaml").write_text(with_redis(OTHER))
+        (tmp_path / "new.yaml").rename(file)
+        eventually(lambda: in_force(server))
+        assert told(server, "refused, the old configuration stays") == 1
+        assert told(server, "the new configuration is in force policy=") == workers
+
+
+def test_without_the_option_a_change_of_the_file_is_left_alone(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        (tmp_path / "g.yaml").write_text(OTHER)
+        time.sleep(1.5)
+        assert not in_force(server)
