@@ -157,6 +157,16 @@ def set_password(email: str, password_stdin: bool, config: Path, as_json: bool) 
     _change(configuration, lambda accounts: accounts.set_password(email, password), said, as_json=as_json)
 
 
+@command.command("revoke")
+@email_argument
+@config_option
+@json_option
+def revoke(email: str, config: Path, as_json: bool) -> None:
+    """End every session of an account, and all of its API keys; the password stays."""
+    said = "Ended every session and API key of"
+    _change(loaded(config), lambda accounts: accounts.revoke(email), said, as_json=as_json)
+
+
 @command.command("delete")
 @email_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")

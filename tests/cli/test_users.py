@@ -84,6 +84,22 @@ def test_a_person_reads_what_was_done(folder: Path) -> None:
     assert [line.split()[0] for line in lines] == ["email", "id", "state", "roles", "created"]
 
 
+def test_an_account_may_be_named_by_its_id_and_revoked(folder: Path) -> None:
+    record = made(folder, "ada@example.com", "admin")
+    assert shown(folder, record["id"]) == record
+    outcome = users(folder, "revoke", record["id"])
+    assert outcome.code == 0 and outcome.out.startswith("Ended every session and API key of ada@example.com (active")
+    unknown = users(folder, "revoke", "nobody")
+    assert (unknown.code, unknown.out) == (1, "") and "No account has this id" in unknown.err
+
+
+def test_an_address_that_somebody_else_has_registered_is_no_first_administrator(folder: Path) -> None:
+    made(folder, "ada@example.com")
+    outcome = users(folder, "create", "Ada@example.com", "--role", "admin", "--password-stdin")
+    assert outcome.code == 1 and "before it gets a role, 'gateway users set-password' makes it yours" in outcome.err
+    assert shown(folder, "ada@example.com")["roles"] == ["user"]
+
+
 def test_the_list_is_in_the_order_of_addresses_and_can_be_narrowed(folder: Path) -> None:
     for email, roles in [("cleo@example.com", []), ("ada@example.com", ["admin"]), ("bob@other.com", ["user"])]:
         made(folder, email, *roles)
