@@ -34,6 +34,7 @@ from gateway.admission import Admission
 from gateway.asgi.middleware import GateMiddleware
 from gateway.errors import CannotStart, Refusal, StorageUnavailable
 from gateway.gate import Gate
+from gateway.identity.assertions import Assertions
 from gateway.identity.credentials import Credentials
 from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
@@ -123,7 +124,9 @@ async def running(
         make_gate = shadowing(gate_maker(_decision_log(settings, observer, lambda: runtime.policy)), shadow_log)
         rules = FieldRules(_own_header_names(settings))
         tls = TlsContexts(settings.upstreams)
-        proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop, tls=tls)
+        wanted = settings.identity.assertion
+        assertions = None if wanted is None else Assertions(tokens, wanted, ticker)
+        proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop, tls=tls, assertions=assertions)
         runtime = Runtime(
             server=settings.server,
             gate=make_gate(

@@ -32,12 +32,14 @@ class Principal:
 
     `header_lines` are the identity headers, ready to be sent (b"X-User-Id: 42\\r\\n..."). `ended_sessions` are the
     sessions of this user whose tokens are void. `acting` are the principals made of this one for claims that bring
-    their own roles; they are as old as it is, and go with it.
+    their own roles, `assertions` what upstreams are shown, by their names, with the time to renew it; both are as old
+    as the principal, and go with it.
     """
 
     __slots__ = (
         "_created_at",
         "acting",
+        "assertions",
         "email",
         "ended_sessions",
         "header_lines",
@@ -59,6 +61,7 @@ class Principal:
         self.version = record.version
         self._created_at = record.created_at
         self.acting: dict[_Limits, Principal] | None = None
+        self.assertions: dict[str, tuple[float, bytes]] | None = None
 
     @property
     def record(self) -> UserRecord:

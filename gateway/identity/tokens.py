@@ -87,9 +87,18 @@ class Tokens:
         }
         if self._settings.include_roles:
             claims["roles"] = sorted(roles)
+        return IssuedToken(self.sign(_TYPE, claims), expires_in, float(now + expires_in))
+
+    @property
+    def issuer(self) -> str:
+        """The `iss` of all that is signed here."""
+        return self._settings.issuer
+
+    def sign(self, kind: str, claims: dict[str, Any]) -> str:
+        """A token of this `typ`, signed by the first key."""
         key = self.keys.signer
-        signed = encode_jws({"alg": key.algorithm, "kid": key.kid, "typ": _TYPE}, claims)
-        return IssuedToken(with_signature(signed, key.sign(signed)), expires_in, float(now + expires_in))
+        signed = encode_jws({"alg": key.algorithm, "kid": key.kid, "typ": kind}, claims)
+        return with_signature(signed, key.sign(signed))
 
     def verify(self, credential: bytes) -> Claims:
         """What a credential says. Raises Refusal token_invalid or token_expired, whatever the bytes are."""

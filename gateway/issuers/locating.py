@@ -12,9 +12,9 @@ Fetch = Callable[[], Awaitable[Document]]
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 
 
-def keys_at(address: str) -> Fetch:
-    """How to fetch the key set at this address."""
-    return lambda: fetch(address)
+def keys_at(address: str, *, insecure: bool = False) -> Fetch:
+    """How to fetch the key set at this address; `insecure`: over plain HTTP, wherever that is."""
+    return lambda: fetch(address, insecure=insecure)
 
 
 def discovered_keys(issuer: str) -> Fetch:

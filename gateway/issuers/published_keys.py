@@ -43,6 +43,11 @@ class PublishedKeySet:
         """The key of this id for this algorithm, or None."""
         return self._keys.get(kid, algorithm)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether not one usable key is known."""
+        return not len(self._keys)
+
     def holds(self, key: object) -> bool:
         """Whether this very key is still published, as far as is known."""
         return self._keys.holds(key)

@@ -5,11 +5,12 @@ out when the request was read; what `Connection` names goes next; and only then 
 that no caller can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from gateway.admission import Admission, RequestHead
 from gateway.errors import Refusal
+from gateway.identity.principals import Principal
 from gateway.policy.rewriting import sent_path
 from gateway.policy.route import Route
 from gateway.proxy.upstream_request import UpstreamRequest
@@ -24,17 +25,27 @@ _VERSIONS: Final = (b"1.0", b"1.1", b"2")
 
 
 class ForwardPlan:
-    """What depends on the route alone: worked out when the policy is loaded. `max_body` is in bytes, 0 for no limit."""
+    """What depends on the route alone: worked out when the policy is loaded. `max_body` is in bytes, 0 for no limit.
+    `assertion` gives the line by which its upstream can check who calls; None: it is sent none."""
 
-    __slots__ = ("max_body", "passes_credentials", "preserve_host", "response_timeout")
+    __slots__ = ("assertion", "max_body", "passes_credentials", "preserve_host", "response_timeout")
 
-    def __init__(self, route: Route, *, max_body: int, response_timeout: float | None, preserve_host: bool) -> None:
+    def __init__(
+        self,
+        route: Route,
+        *,
+        max_body: int,
+        response_timeout: float | None,
+        preserve_host: bool,
+        assertion: Callable[[Principal], bytes] | None = None,
+    ) -> None:
         settings = route.settings
         forward = settings is not None and settings.forward_credentials
         self.passes_credentials = route.authentication == "none" or forward
         self.max_body = max_body
         self.response_timeout = response_timeout
         self.preserve_host = preserve_host
+        self.assertion = assertion
 
 
 def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> UpstreamRequest:
@@ -94,9 +105,15 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
     return b"%b%b%b%b" % (
         theirs,
         b"" if plain else _framing_lines(request, length),
-        b"" if principal is None else principal.header_lines,
+        b"" if principal is None else principal.header_lines if plan.assertion is None else _proven(principal, plan),
         _forwarding_lines(request),
     )
+
+
+def _proven(principal: Principal, plan: ForwardPlan) -> bytes:
+    """The identity headers, and the proof of them for this upstream."""
+    assert plan.assertion is not None
+    return principal.header_lines + plan.assertion(principal)
 
 
 def _their_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> bytes:

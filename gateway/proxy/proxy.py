@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.admission import Admission
 from gateway.counting import Sample
+from gateway.identity.assertions import Assertions
 from gateway.policy.route import Route
 from gateway.proxy.engines import engine_of
 from gateway.proxy.exchange import Downstream, Engine, Exchange
@@ -27,10 +28,11 @@ class Proxy:
         loop: asyncio.AbstractEventLoop,
         ticker: Ticker,
         tls: TlsContexts,
+        assertions: Assertions | None = None,
         before: "Proxy | None" = None,
     ) -> None:
         """`before` is the proxy whose place this one takes: upstreams with the same settings, and the same TLS files,
-        keep their engines."""
+        keep their engines, and assertions are made as before."""
         self._rules = rules
         self._upstreams = settings.upstreams
         self._tls = tls
@@ -41,8 +43,9 @@ class Proxy:
             or engine_of(upstream, loop=loop, ticker=ticker, tls=tls.of(upstream))
             for name, upstream in settings.upstreams.items()
         }
+        self._assertions: Assertions | None = before._assertions if before else assertions
         self._plans = {
-            route: (_plan(route, settings), self.engines[route.upstream])
+            route: (_plan(route, settings, self._assertions), self.engines[route.upstream])
             for route in routes
             if route.upstream is not None
         }
@@ -87,7 +90,7 @@ class Proxy:
             engine.close()
 
 
-def _plan(route: Route, settings: Settings) -> ForwardPlan:
+def _plan(route: Route, settings: Settings, assertions: Assertions | None) -> ForwardPlan:
     """The route's own limits where it sets them, else those of its upstream and of the server."""
     own = route.settings
     assert own is not None and route.upstream is not None
@@ -97,4 +100,5 @@ def _plan(route: Route, settings: Settings) -> ForwardPlan:
         max_body=settings.server.max_body if own.max_body is None else own.max_body,
         response_timeout=upstream.response_timeout if own.response_timeout is UNSET else own.response_timeout,
         preserve_host=upstream.preserve_host,
+        assertion=None if assertions is None else assertions.for_upstream(upstream.name),
     )

@@ -1,7 +1,7 @@
 """Keys whose behaviour comes with a later version. They are read and checked like all others, and then refused.
 
 A key that were read and not obeyed would be worse than one that is unknown: a rate limit that does not limit. When a
-behaviour arrives, its row is taken out.
+behaviour arrives, its row is taken out. There is none at present.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,9 +13,8 @@ from gateway.settings.model import RouteSettings, Settings
 
 # Key, whether its value asks for what is not there, and what the one who wrote it reads.
 Row = tuple[str, Callable[[Any], bool], str]
-_LATER: Final = "is not available yet (leave it out)"
 
-_GLOBAL: Final[tuple[Row, ...]] = (("identity.assertion", bool, _LATER),)
+_GLOBAL: Final[tuple[Row, ...]] = ()
 _ROUTE: Final[tuple[Row, ...]] = ()
 
 

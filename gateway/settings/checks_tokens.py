@@ -31,6 +31,7 @@ def check_tokens(settings: Settings, reader: Reader) -> None:
         )
     if tokens.leeway > 60:
         reader.warn_at("tokens.leeway", "long-leeway", "keeps tokens alive for more than a minute after their end (5s)")
+    _check_assertion(settings, reader)
     names: dict[str, str] = {}
     issuers: dict[str, str] = {tokens.issuer: "tokens.issuer"}
     for path, external in _numbered("tokens.external", tokens.external, reader):
@@ -63,6 +64,15 @@ def _check_key(path: str, key: KeySettings, reader: Reader) -> None:
                 f"must have at least {least} bytes for {key.algorithm}, found {length} (openssl rand -hex {least})"
             )
             reader.report_at(f"{path}.secret", message)
+
+
+def _check_assertion(settings: Settings, reader: Reader) -> None:
+    keys = settings.tokens.keys
+    if settings.identity.assertion is not None and keys and keys[0].algorithm in _LEAST_BYTES:
+        message = (
+            f"needs a first key that upstreams can check with, found {keys[0].algorithm}, which has no public half"
+        )
+        reader.report_at("identity.assertion", f"{message} (for example an ES256 key, first in tokens.keys)")
 
 
 def _check_unique(path: str, value: str, seen: dict[str, str], reader: Reader) -> None:

@@ -27,7 +27,7 @@ def reference() -> str:
     for level, path, section in _below(2, "", root):
         parts += [f"{'#' * level} {path}", str(getdoc(section.cls)), _table(path, section)]
     later = "\n".join(f"- {what}" for what in availability.described())
-    return "\n\n".join([*parts, f"{LATER}\n\n{later}"]) + "\n"
+    return "\n\n".join([*parts, f"{LATER}\n\n{later}"] if later else parts) + "\n"
 
 
 def yaml_text(value: Any) -> str:

@@ -1,0 +1,128 @@
+"""Verifies the gateway's assertions (docs/upstream-identity.md) by the keys that it publishes."""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.errors import Refusal
+from gateway.identity.claims import id_text, meant_for, whole_second
+from gateway.identity.generations import Generations
+from gateway.identity.jws import Jws, invalid, json_object, parse_jws
+from gateway.identity.keys import VerifyingKey
+from gateway.issuers.locating import keys_at
+from gateway.issuers.published_keys import PublishedKeySet
+from gateway.loopback import keeps_keys_safe
+
+ALGORITHMS: Final = ("ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+MAX_REMEMBERED: Final = 10_000  # assertions
+_TYPES: Final = frozenset(("identity+jwt", "application/identity+jwt"))
+_LIFETIME: Final = 300.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls, as the gateway says. `roles` are the caller's own and all they imply; `email` is "" where there is
+    none; `id` is `NAME|SUB` for a subject of an external issuer."""
+
+    id: str
+    email: str
+    roles: frozenset[str]
+
+
+_Verified = tuple[float, float, Identity]  # good from, good until (leeway included), and who it is
+
+
+class AssertionVerifier:
+    """Verifies assertions that one gateway makes for one upstream.
+
+    `jwks_url` is where the gateway publishes its keys, `audience` the upstream's name in its configuration, `issuer`
+    its `tokens.issuer`, `leeway` how many seconds the clocks may be apart. Over plain HTTP from another machine keys
+    are fetched only where `insecure` says so: whoever is on the way could put keys of his own there.
+    """
+
+    def __init__(
+        self,
+        jwks_url: str,
+        *,
+        audience: str,
+        issuer: str = "gateway",
+        algorithms: Collection[str] = ALGORITHMS,
+        leeway: float = 5.0,
+        insecure: bool = False,
+    ) -> None:
+        if not insecure and not keeps_keys_safe(jwks_url):
+            raise ValueError("jwks_url must be an https:// address, or one on this machine; or say insecure=True")
+        if not algorithms or not set(algorithms) <= set(ALGORITHMS):
+            raise ValueError(f"algorithms must be some of {', '.join(ALGORITHMS)}")
+        self._audience = audience
+        self._issuer = issuer
+        self._leeway = leeway
+        fetch = keys_at(jwks_url, insecure=insecure)
+        self._keys = PublishedKeySet(issuer, fetch, algorithms=algorithms, clock=time.monotonic)
+        self._verified: Generations[bytes, _Verified] = Generations(MAX_REMEMBERED, lifetime=_LIFETIME)
+        self._keys.on_loss(self._verified.clear)
+
+    async def verify(self, assertion: bytes) -> Identity:
+        """Who calls. Raises Refusal: `token_invalid` and `token_expired` (401), `upstream_unavailable` (503) while
+        there are no keys to verify with."""
+        self._keys.tick(time.monotonic())
+        verified = self._verified.young.get(assertion) or self._verified.aged(assertion)
+        if verified is None:
+            verified = await self._verify_anew(assertion)
+        good_from, good_until, identity = verified
+        now = time.time()
+        if now < good_from:
+            raise invalid("nbf or iat lies in the future")
+        if now >= good_until:
+            raise Refusal("token_expired", "the assertion has expired", presented=True)
+        return identity
+
+    async def _verify_anew(self, assertion: bytes) -> _Verified:
+        jws = parse_jws(assertion)
+        verified = self._said(json_object(jws.payload, "claims"))
+        key = await self._key(jws)
+        if not key.verifies(jws.signed, jws.signature):
+            raise invalid("the signature is not the key's")
+        self._verified.put(assertion, verified, time.time())
+        return verified
+
+    async def _key(self, jws: Jws) -> VerifyingKey:
+        kid, algorithm = _key_id(jws.header)
+        key = self._keys.get(kid, algorithm)
+        if key is None and self._keys.may_be_asked:
+            await self._keys.ask()
+            key = self._keys.get(kid, algorithm)
+        if key is None and self._keys.is_empty:
+            detail = "The keys of the gateway are not available at the moment"
+            raise Refusal("upstream_unavailable", "no keys have been fetched yet", detail=detail)
+        if key is None:
+            raise invalid("kid: no key of the gateway's")
+        return key
+
+    def _said(self, claims: Mapping[str, Any]) -> _Verified:
+        if claims.get("iss") != self._issuer:
+            raise invalid("iss: another issuer")
+        # RFC 8725 3.9: what was said to another upstream is not for this one.
+        if not meant_for(claims.get("aud"), self._audience):
+            raise invalid("aud: another upstream")
+        roles, email = claims.get("roles"), claims.get("email", "")
+        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+            raise invalid("roles: missing, or not a list of texts")
+        if not isinstance(email, str):
+            raise invalid("email: not a text")
+        issued, expires = whole_second(claims, "iat"), whole_second(claims, "exp")
+        identity = Identity(id_text(claims, "sub"), email, frozenset(roles))
+        return issued - self._leeway, expires + self._leeway, identity
+
+
+def _key_id(header: Mapping[str, Any]) -> tuple[str, str]:
+    if "crit" in header or "b64" in header:
+        raise invalid("crit: extensions are not supported")
+    # RFC 8725 3.11: an access token of the same gateway, signed by the same key, is no assertion.
+    kind, kid, algorithm = header.get("typ"), header.get("kid"), header.get("alg")
+    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+        raise invalid("typ: not an assertion")
+    if not isinstance(kid, str) or not isinstance(algorithm, str):
+        raise invalid("kid or alg: missing, or not a string")
+    return kid, algorithm

@@ -1,0 +1,1 @@
+"""What upstreams use to verify who calls."""
