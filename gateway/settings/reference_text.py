@@ -78,8 +78,8 @@ The gateway does not start with settings that are insecure or contradict each ot
 Warnings are for what is legal, but dangerous; `gateway check --strict` fails on them: bcrypt rounds below 10, passwords
 shorter than 8, `tls.verify: false`, `tls` for an upstream without an https target, secrets written into the file
 itself, an administrator's role for everyone who registers, metrics for everyone, very wide `trusted_proxies`, a
-`leeway` over a minute, `refresh_ttl` below `access_ttl`, a `roles_claim` without `role_map`, a database in memory, and `auth:
-optional` with `roles` or `owner`.
+`leeway` over a minute, `refresh_ttl` below `access_ttl`, a `roles_claim` without `role_map`, a database in memory, and
+`auth: optional` with `roles` or `owner`.
 
 Routes are described with their paths below; how a request finds its route is told in
 [request-flow.md](request-flow.md)."""
