@@ -124,24 +124,26 @@ class Reloader:
             relaxed=settings.server.paths == "relaxed",
         )
         runtime.server, runtime.policy = settings.server, version
-        if settings.roles != self.configuration.settings.roles:  # every copy of a user has to be made anew for this
+        # Every principal is made anew for other roles; and for a key that has gone, with what it has signed about them.
+        if self._renew_tokens(keys, settings) or settings.roles != self.configuration.settings.roles:
             self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))
-        self._renew_tokens(keys, settings)
         for follower in self._followers:
             follower.renew(settings)
         self.configuration = configuration
         before.close_unless_used_by(after)
 
-    def _renew_tokens(self, keys: KeyRing | None, settings: Settings) -> None:
+    def _renew_tokens(self, keys: KeyRing | None, settings: Settings) -> bool:
+        """Whether a key has gone."""
         tokens = self._credentials.tokens
         ring, before = tokens.keys, tokens.keys.ids
-        tokens.renew(keys, settings.tokens)
+        has_lost = tokens.renew(keys, settings.tokens)
         if keys is None:
-            return
+            return False
         signer = ring.signer.kid
         event("reload", f"tokens are signed with {signer} and verified with {', '.join(ring.ids)}")
         if signer not in before:
             event("reload", f"{signer} is new and signs already: who does not know it yet refuses what it signs")
+        return has_lost
 
 
 def merged(old: Configuration, new: Configuration) -> tuple[Configuration, tuple[str, ...]]:

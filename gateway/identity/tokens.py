@@ -64,12 +64,14 @@ class Tokens:
         )
         self.hits = self.misses = 0
 
-    def renew(self, keys: KeyRing | None, settings: TokensSettings) -> None:
-        """Take over other settings, and other keys where they have changed. A token whose key has gone is refused from
-        now on, remembered or not."""
+    def renew(self, keys: KeyRing | None, settings: TokensSettings) -> bool:
+        """Take over other settings, and other keys where they have changed; whether a key has gone. A token that it
+        signed is refused from now on, remembered or not."""
         self._settings = settings
-        if keys is not None and self.keys.renew(keys):
+        has_lost = keys is not None and self.keys.renew(keys)
+        if has_lost:
             self.verified.clear()
+        return has_lost
 
     def issue(self, *, user_id: str, session_id: str, roles: Collection[str]) -> IssuedToken:
         """A new access token. `roles` go into it only where `tokens.include_roles` asks for it, for others to read."""
