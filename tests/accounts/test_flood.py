@@ -116,17 +116,17 @@ def test_who_floods_waits_for_it_himself(slow: Gateway) -> None:
         time.sleep(0.3)
         seen = [login_seconds(slow, email, f"192.0.2.{number}") for number in range(3)]
         longest = max(each.result() for each in flooding)
-    assert max(seen) < longest / 2, (seen, longest)
+    assert sorted(seen)[1] < longest / 2, (seen, longest)
 
 
 def test_what_waits_for_a_caller_who_has_left_is_not_done(slow: Gateway) -> None:
     email = slow.newcomer().email
     one = login_seconds(slow, email, "192.0.2.1")
-    callers = [slow.caller() for _ in range(80)]
+    callers = [slow.caller() for _ in range(100)]
     for number, caller in enumerate(callers):
         caller.send(login_bytes(f"nobody-{number}@example.com", "192.0.2.1"))
     time.sleep(0.3)
     for caller in callers:
         caller.close()
-    # In the same line, behind all of them: done in turn they would take forty times as long as this one.
-    assert login_seconds(slow, email, "192.0.2.1") < 15 * one + 1.0
+    # In the same line, behind all of them: on two cores they would take fifty times as long as this one.
+    assert login_seconds(slow, email, "192.0.2.1") < 10 * one + 0.5
