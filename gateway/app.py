@@ -32,6 +32,10 @@ from gateway.accounts.service import Accounts
 from gateway.accounts.session_endpoints import session_endpoints
 from gateway.admission import Admission
 from gateway.asgi.middleware import GateMiddleware
+from gateway.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
+from gateway.console.endpoints import Console, console_endpoints
+from gateway.console.pages import PATH as CONSOLE
+from gateway.console.signing_in import SigningIn
 from gateway.errors import CannotStart, Refusal, StorageUnavailable
 from gateway.gate import Gate
 from gateway.identity.assertions import Assertions
@@ -72,7 +76,7 @@ if TYPE_CHECKING:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 # What the own endpoints say of themselves.
-OPERATIONS: Final = {**accounts_described.OPERATIONS, **operations_described.OPERATIONS}
+OPERATIONS: Final = {**accounts_described.OPERATIONS, **operations_described.OPERATIONS, **CONSOLE_OPERATIONS}
 SCHEMAS: Final = {**accounts_described.SCHEMAS, **operations_described.SCHEMAS}
 
 
@@ -162,6 +166,7 @@ async def running(
             metrics.add(source.samples)
         stack.callback(metrics.close)
         own_keys = OwnKeys(stores.api_keys, stores.feed, settings)
+        signing_in = SigningIn(CONSOLE, accounts, tokens=tokens, directory=stores.directory, settings=settings)
         handlers = {
             **account_endpoints(accounts),
             **session_endpoints(OwnSessions(stores.sessions, stores.feed)),
@@ -171,8 +176,13 @@ async def running(
                 state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=settings
             ),
             **openapi_endpoints(settings, policy.own, OPERATIONS, SCHEMAS),
+            **console_endpoints(Console(signing_in, metrics, current=lambda: reloader.configuration)),
             "tokens.jwks": _jwks(keys),
         }
+        followers = (accounts, administration, own_keys)
+        reloader = Reloader(
+            configuration, runtime, credentials=credentials, directory=stores.directory, followers=followers
+        )
         _serve_own(app, configuration, handlers)
         ticker.listen(observer.tick)
         ticker.listen(metrics.tick)
@@ -180,11 +190,7 @@ async def running(
         stack.callback(lambda: runtime.proxy.close())
         stack.callback(runtime.watch.close)
         stack.callback(ticker.stop)
-        followers = (accounts, administration, own_keys)
-        yield (
-            runtime,
-            Reloader(configuration, runtime, credentials=credentials, directory=stores.directory, followers=followers),
-        )
+        yield runtime, reloader
 
 
 def _tracer(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "Tracer | None":

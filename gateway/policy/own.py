@@ -57,6 +57,9 @@ _ROOT: Final = (
     _Endpoint(VERIFY, None, "/_gateway/verify", "anyone", True),
     _Endpoint("operations.openapi", "GET", "/_gateway/openapi.json", "anyone", True),
     _Endpoint("operations.docs", "GET", "/_gateway/docs", "anyone", True),
+    # It asks who comes itself: a browser brings no bearer, and gets a page to sign in on.
+    _Endpoint("operations.console", "GET", "/_gateway/console", "anyone", True),
+    _Endpoint("operations.console.sign", "POST", "/_gateway/console", "anyone", True),
 )
 
 

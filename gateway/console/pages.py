@@ -1,0 +1,221 @@
+"""The pages of the console as HTML. Whatever is not ours to write is escaped, without exception."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Final
+
+from gateway.console.style import STYLE
+from gateway.operations.summary import Summary
+from gateway.policy.explain import Explanation
+from gateway.policy.matrix import Cell, Matrix
+from gateway.policy.route import Route
+from gateway.policy.wording import who_passes
+
+PATH: Final = "/_gateway/console"
+VIEWS: Final = {"now": "Now", "policy": "Policy", "explain": "Explain"}
+_MOST_ROUTES: Final = 500  # rows of one table: a page for eyes
+_STATES: Final = {"up": "good", "down": "bad", "ejected": "bad"}
+_ACCESS: Final = {"yes": ("yes", "good"), "no": ("–", "dim"), "owner": ("own", "some"), "together": ("with", "some")}
+
+
+def sign_in_page(message: str = "") -> str:
+    """The form of whoever is not signed in."""
+    told = f'<p class="bad" role="alert">{escape(message)}</p>' if message else ""
+    return _document(
+        "Sign in",
+        f"""<header><b>gateway</b></header><main><h1>Sign in</h1>{told}
+<form method="post" action="{PATH}"><input type="hidden" name="action" value="sign-in">
+<label>E-mail address<br><input name="username" type="email" autocomplete="username" required autofocus></label>
+<label>Password<br><input name="password" type="password" autocomplete="current-password" required></label>
+<button>Sign in</button></form>
+<p class="dim">For administrators. You are signed in for this page only, and only for a few minutes.</p></main>""",
+    )
+
+
+def view_page(view: str, who: str, content: str) -> str:
+    """A page of somebody who is signed in."""
+    links = "".join(
+        f'<a href="{PATH}?view={name}"{" aria-current=page" if name == view else ""}>{title}</a>'
+        for name, title in VIEWS.items()
+    )
+    refresh = '<meta http-equiv="refresh" content="10">' if view == "now" else ""
+    return _document(
+        VIEWS[view],
+        f"""<header><b>gateway</b><nav>{links}</nav><form method="post" action="{PATH}">
+<input type="hidden" name="action" value="sign-out"><span class="dim">{escape(who)}</span>
+<button>Sign out</button></form></header><main>{content}</main>""",
+        refresh,
+    )
+
+
+def _document(title: str, body: str, head: str = "") -> str:
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · gateway</title>{head}
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{STYLE}</style></head>
+<body>{body}</body></html>"""
+
+
+# ---- now
+
+
+def now(summary: Summary, policy: str) -> str:
+    """What happens just now; `policy` is its version."""
+    facts = {
+        "requests/s": f"{summary.requests:.1f}",
+        "connections": str(summary.connections),
+        "workers": str(summary.workers),
+        "cores": f"{summary.cpu:.2f}",
+        "memory": f"{summary.memory / 2**20:.0f} MiB",
+        "loop lag p99": _milliseconds(summary.lag),
+        "version": summary.version,
+        "policy": policy,
+    }
+    out = "".join(f'<p class="bad" role="alert">{escape(store)} is out</p>' for store in summary.out)
+    terms = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return f"{out}<dl>{terms}</dl>{_routes(summary)}{_decisions(summary)}{_targets(summary)}"
+
+
+def no_numbers() -> str:
+    """In the place of numbers, where none are counted."""
+    return "<p>Metrics are switched off: <code>observability.metrics</code>.</p>"
+
+
+def _routes(summary: Summary) -> str:
+    rows = [
+        [
+            escape(row.route or "(none)"),
+            *(f"{rate:.1f}" for rate in (row.requests, row.errors, row.refused)),
+            *map(_milliseconds, (row.median, row.slowest, row.upstream)),
+        ]
+        for row in summary.routes[:_MOST_ROUTES]
+    ]
+    return _table("Routes", ("route", "req/s", "5xx/s", "refused/s", "median", "p99", "upstream p99"), rows)
+
+
+def _decisions(summary: Summary) -> str:
+    rows = [[escape(code), f"{rate:.1f}"] for code, rate in sorted(summary.codes.items()) if rate]
+    return _table("Refusals", ("code", "/s"), rows)
+
+
+def _targets(summary: Summary) -> str:
+    rows = [
+        [
+            escape(row.upstream),
+            escape(row.target),
+            f'<span class="{_STATES[row.state]}">{row.state}</span>',
+            *(str(count) for count in (row.busy, row.idle, row.waiting)),
+            f"{row.failures:.1f}",
+        ]
+        for row in summary.targets
+    ]
+    return _table("Upstreams", ("upstream", "target", "state", "busy", "idle", "waiting", "failures/s"), rows, 3)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
+# ---- policy
+
+
+def policy(table: Matrix) -> str:
+    """Who can reach what."""
+    columns = ("route", "asks", "anonymous", "signed in", *map(escape, table.roles))
+    rows = [
+        [
+            escape(label_of(row.route)),
+            escape(who_passes(row.route)),
+            *map(_cell, (row.anonymous, row.signed_in, *row.roles)),
+        ]
+        for row in table.rows[:_MOST_ROUTES]
+    ]
+    more = len(table.rows) - len(rows)
+    rest = f"<p>{more} more: <code>gateway matrix</code> shows them.</p>" if more > 0 else ""
+    note = '<p class="dim">own: where their own id stands in the path. with: only together with other roles.</p>'
+    return _table("Who can reach what", columns, rows, len(columns)) + rest + note
+
+
+def label_of(route: Route) -> str:
+    """Methods, host and path of a route."""
+    methods = sorted(method.decode() for method in route.methods or ())
+    told = [method for method in methods if method != "HEAD" or "GET" not in methods]
+    host = "" if route.host is None else route.host.decode()
+    return f"{','.join(told)} {host}{route.pattern}".strip()
+
+
+def _cell(cell: Cell) -> str:
+    text, kind = _ACCESS[cell.access]
+    needs = f" {(' or ' if cell.any_will_do else ' and ').join(cell.needs)}" if cell.needs else ""
+    return f'<span class="{kind}">{text}{escape(needs)}{" or own" if cell.owner and needs else ""}</span>'
+
+
+# ---- explain
+
+
+def explain(asked: Mapping[str, str], result: str) -> str:
+    """The box, with what was asked, and what came of it."""
+
+    def field(name: str, title: str, hint: str) -> str:
+        return (
+            f'<label>{title}<br><input name="{name}" value="{escape(asked.get(name, ""))}" '
+            f'placeholder="{hint}"></label>'
+        )
+
+    kinds = "".join(
+        f'<option value="{kind}"{" selected" if asked.get("caller") == kind else ""}>{title}</option>'
+        for kind, title in (("signed-in", "somebody who is signed in"), ("anonymous", "somebody who is not"))
+    )
+    return f"""<h2>Why is a request allowed, or refused?</h2><form method="get" action="{PATH}">
+<input type="hidden" name="view" value="explain">{field("method", "Method", "GET")}
+{field("url", "URL or path", "/orders/7")}
+<label>Caller<br><select name="caller">{kinds}</select></label>
+{field("roles", "with the roles", "editor, auditor")}{field("id", "and the id", "")}
+<button>Explain</button></form>{result}"""
+
+
+def explained(explanation: Explanation) -> str:
+    """The decision, and what led to it."""
+    verdict = explanation.verdict
+    word, kind = ("allowed", "good") if verdict.is_allowed else ("refused", "bad")
+    refusal = "" if verdict.refusal is None else f" {verdict.refusal.status} <code>{verdict.refusal.code}</code>"
+    facts = [f'<p class="{kind}"><b>{word}</b>{refusal}: {escape(explanation.reason)}</p>']
+    rows: list[list[str]] = []
+    if verdict.target is not None:
+        rows.append(["canonical path", f"<code>{escape(verdict.target.path.decode('latin-1'))}</code>"])
+    if verdict.route is not None:
+        rows.append(["route", f"<code>{escape(verdict.route.name)}</code>, for {escape(who_passes(verdict.route))}"])
+        if verdict.route.position is not None:
+            rows.append(["written at", f"line {verdict.route.position.line}"])
+    for held in explanation.held:
+        by = f" (by {' → '.join(held.by)})" if held.by else ""
+        rows.append(["role", escape(held.role + by)])
+    if explanation.sent is not None:
+        rows.append(["sent on as", f"<code>{escape(explanation.sent.decode('latin-1'))}</code>"])
+    others = [one for one in explanation.candidates if one.lost]
+    rows += [["considered", f"<code>{escape(label_of(one.route))}</code>: {escape(one.lost)}"] for one in others]
+    return "".join(facts) + _table("", ("", ""), rows, 2)
+
+
+def problem(message: str) -> str:
+    """What was asked is no request."""
+    return f'<p class="bad" role="alert">{escape(message)}</p>'
+
+
+# ---- tables
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """Cells are HTML. The first `words` columns are words, the others numbers."""
+    body = "".join(f"<tr>{''.join(_td(number, cell, words) for number, cell in enumerate(row))}</tr>" for row in rows)
+    if not body:
+        return ""
+    head = "".join(f"<th{_kind(number, words)}>{column}</th>" for number, column in enumerate(columns))
+    heading = f"<h2>{title}</h2>" if title else ""
+    return f'{heading}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _td(number: int, cell: str, words: int) -> str:
+    return f"<td{_kind(number, words)}>{cell}</td>"
+
+
+def _kind(number: int, words: int) -> str:
+    return "" if number < words else ' class="n"'

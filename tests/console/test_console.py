@@ -1,0 +1,211 @@
+"""The console: who gets in, what it shows, and that nothing but it takes its cookie."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from tests.support.chromium import Browser, browsing
+from tests.support.fleet import Fleet
+from tests.support.gateways import unhandled
+from tests.support.processes import PASSWORD, PROJECT, Gateway, free_port
+from tests.support.raw import Answer, ask
+from tests.support.small import Start, small, start
+from tests.support.waiting import eventually
+from tests.support.wording import request
+
+__all__ = ["start"]
+
+CONSOLE = "/_gateway/console"
+FORM = "Content-Type: application/x-www-form-urlencoded"
+ADMIN, PLAIN = "admin@example.com", "plain@example.com"
+ROUTES = [
+    {"path": "/users/{id}/**", "upstream": "web", "name": "users", "roles": ["editor"], "owner": "id"},
+    {"path": "/<script>alert(1)</script>", "upstream": "web", "name": "<img/src=x/onerror=alert(2)>", "auth": "none"},
+]
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    started = Fleet("a")
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def gateway(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("console")
+    roles = {"admin": ["editor"], "editor": ["user"], "user": []}
+    upstreams = {"web": fleet.urls, "gone": f"http://127.0.0.1:{free_port()}"}
+    routes = [{**route, "path": quote(str(route["path"]), safe="/{}*")} for route in ROUTES]
+    configuration = small(folder, upstreams, routes=routes, accounts={"default_roles": ["user"]})
+    gateway = Gateway("serve", {**configuration, "roles": roles}, folder).start()
+    gateway.command("users", "create", ADMIN, "--role", "admin", "--password-stdin", input=f"{PASSWORD}\n")
+    gateway.register(PLAIN)
+    yield gateway
+    gateway.stop()
+    assert not unhandled(gateway)
+
+
+def signing(gateway: Gateway, *lines: str, **form: str) -> Answer:
+    body = urlencode(form).encode()
+    return gateway.ask(request(CONSOLE, method="POST", fields=[FORM, *lines], body=body), timeout=15)
+
+
+def signed_in(gateway: Gateway, email: str = ADMIN) -> str:
+    """The cookie, as a browser sends it back."""
+    answer = signing(gateway, action="sign-in", username=email, password=PASSWORD)
+    assert answer.status == 303, answer.body
+    (cookie,) = answer.values("set-cookie")
+    return f"Cookie: {cookie.decode().partition(';')[0]}"
+
+
+def test_whoever_is_not_signed_in_gets_the_form_and_nothing_else(gateway: Gateway) -> None:
+    for path in (CONSOLE, f"{CONSOLE}?view=policy", f"{CONSOLE}?view=explain&url=/users/1/x"):
+        for lines in ((), ("Cookie: gateway_console=nonsense",), ("Cookie: gateway_console=a.b.c; x",)):
+            answer = gateway.get(path, *lines)
+            assert answer.status == 200
+            assert b'type="password"' in answer.body
+            assert b"users" not in answer.body
+
+
+def test_the_page_may_load_and_run_nothing(gateway: Gateway) -> None:
+    answer = gateway.get(CONSOLE)
+    (policy,) = answer.values("content-security-policy")
+    assert policy.startswith(b"default-src 'none'; style-src 'sha256-")
+    assert b"unsafe" not in policy and b"script-src" not in policy
+    assert b"frame-ancestors 'none'" in policy
+    assert answer.values("cache-control") == [b"no-store"]
+    assert answer.values("x-frame-options") == [b"DENY"]
+    assert b"<script" not in answer.body
+
+
+def test_an_administrator_signs_in_by_a_cookie_for_this_page_alone(gateway: Gateway) -> None:
+    answer = signing(gateway, action="sign-in", username=ADMIN, password=PASSWORD)
+    assert answer.status == 303
+    assert answer.values("location") == [CONSOLE.encode()]
+    (cookie,) = answer.values("set-cookie")
+    attributes = {part.strip() for part in cookie.decode().split(";")[1:]}
+    assert attributes == {f"Path={CONSOLE}", "Max-Age=900", "HttpOnly", "SameSite=Strict"}
+    page = gateway.get(CONSOLE, signed_in(gateway)).body.decode()
+    assert "Sign out" in page
+    assert ADMIN in page
+
+
+def test_the_cookie_is_no_credential_anywhere_else(gateway: Gateway) -> None:
+    cookie = signed_in(gateway)
+    for path in ("/auth/me", "/auth/users", "/users/1/x", "/_gateway/console/x"):
+        assert gateway.get(path, cookie).status in (401, 404), path
+    assert gateway.get(CONSOLE, "Authorization: Bearer " + cookie.partition("=")[2]).body.count(b"Sign in") > 0
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "told"),
+    [
+        ({"username": ADMIN, "password": "wrong password"}, 401, "Invalid email or password"),
+        ({"username": "nobody@example.com", "password": PASSWORD}, 401, "Invalid email or password"),
+        ({"username": PLAIN, "password": PASSWORD}, 403, "This page is for administrators"),
+        ({"username": "<b>x</b>", "password": ""}, 422, ""),
+        ({}, 422, ""),
+    ],
+)
+def test_others_do_not_get_in(gateway: Gateway, form: dict[str, str], status: int, told: str) -> None:
+    answer = signing(gateway, action="sign-in", **form)
+    assert answer.status == status
+    assert answer.values("set-cookie") == []
+    assert told in answer.body.decode()
+    assert b"<b>x" not in answer.body
+
+
+@pytest.mark.parametrize(
+    "line", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example", "Origin: null"]
+)
+def test_the_form_of_another_site_is_refused(gateway: Gateway, line: str) -> None:
+    answer = signing(gateway, line, action="sign-in", username=ADMIN, password=PASSWORD)
+    assert answer.refused() == (403, "origin_not_allowed")
+
+
+def test_who_signs_out_or_is_no_administrator_any_more_is_out_at_once(gateway: Gateway) -> None:
+    cookie = signed_in(gateway)
+    answer = signing(gateway, cookie, action="sign-out")
+    assert answer.status == 303
+    assert b"Max-Age=0" in answer.values("set-cookie")[0]
+    assert b"Sign out" not in gateway.get(CONSOLE, cookie).body, "the session has ended, whoever kept the cookie"
+    cookie = signed_in(gateway)
+    assert b"Sign out" in gateway.get(CONSOLE, cookie).body
+    other = gateway.login(ADMIN)
+    assert gateway.ask(request("/auth/logout-all", method="POST", fields=[other.line])).status == 204
+    assert b"Sign out" not in gateway.get(CONSOLE, cookie).body
+
+
+def test_it_shows_what_happens(gateway: Gateway) -> None:
+    cookie = signed_in(gateway)
+    for path in ("/web/x", "/users/1/x", "/gone/x") * 10:
+        gateway.get(path)
+    page = gateway.get(CONSOLE, cookie).body.decode()
+    assert "/web/**" in page
+    assert "token_missing" in gateway.get(CONSOLE, cookie).body.decode() or "token_missing" in page
+    assert re.search(r'<span class="bad">ejected</span>', page)
+
+
+def test_it_shows_the_policy_and_why(gateway: Gateway) -> None:
+    cookie = signed_in(gateway)
+    policy = gateway.get(f"{CONSOLE}?view=policy", cookie).body.decode()
+    assert "/users/{id}/**" in policy
+    assert '<span class="some">own</span>' in policy
+    assert "<script>" not in policy and "<img" not in policy
+
+    def explained(**asked: str) -> str:
+        return gateway.get(f"{CONSOLE}?{urlencode({'view': 'explain', **asked})}", cookie).body.decode()
+
+    assert "<b>refused</b> 401 <code>token_missing</code>" in explained(url="/users/1/x", caller="anonymous")
+    assert "<b>refused</b> 403 <code>forbidden</code>" in explained(url="/users/1/x")
+    assert "<b>allowed</b>" in explained(url="/users/1/x", roles="admin")
+    assert "<b>allowed</b>" in explained(url="/users/1/x", id="1")
+    assert "<b>refused</b> 400 <code>bad_path</code>" in explained(url="/users/../x")
+    assert 'role="alert"' in explained(url="nonsense")
+    nasty = explained(url='/"><script>alert(3)</script>', method='"><script>', roles="<script>", id="<script>")
+    assert "<script>" not in nasty
+
+
+def test_with_a_port_for_operations_it_stands_there(start: Start, fleet: Fleet) -> None:
+    gateway = start({"web": fleet.urls}, server={"operations_port": free_port()})
+    assert gateway.get(CONSOLE).refused() == (404, "no_route")
+    assert gateway.operations is not None
+    assert b'type="password"' in ask(gateway.operations, request(CONSOLE)).body
+
+
+def test_a_browser_signs_in_looks_and_signs_out(gateway: Gateway, tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{gateway.address[1]}{CONSOLE}"
+    with browsing(tmp_path / "profile") as browser:
+        browser.go(address)
+        browser.submit(username=ADMIN, password="wrong password")
+        assert "Invalid email or password" in browser.text()
+        browser.submit(username=ADMIN, password=PASSWORD)
+        eventually(lambda: "Sign out" in browser.text(), timeout=10, every=0.1)
+        (cookie,) = browser.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", CONSOLE)
+        assert browser.run("document.cookie") == ""
+        assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "flex", "the style is applied"
+        for view in ("now", "policy", "explain"):
+            browser.go(f"{address}?view={view}")
+            _shown(browser, view)
+        browser.submit(method="GET", url="/users/1/x", roles="user")
+        assert "forbidden" in browser.text()
+        _shown(browser, "explain")
+        browser.run("document.querySelector('header button').click()")
+        eventually(lambda: "For administrators" in browser.text(), timeout=10, every=0.1)
+        assert browser.cookies() == []
+        broken = [told for told in browser.complaints if "Content Security Policy" in told]
+        assert broken == []
+
+
+def _shown(browser: Browser, view: str) -> None:
+    """A picture for the documentation, where somebody asks for it."""
+    if "GATEWAY_SCREENSHOTS" in os.environ:
+        folder = PROJECT / "docs/images"
+        folder.mkdir(exist_ok=True)
+        browser.screenshot(folder / f"console-{view}.png")

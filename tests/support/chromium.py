@@ -1,0 +1,104 @@
+"""A real browser, headless, spoken to by its DevTools protocol. Tests that need one are skipped where there is none."""
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.waiting import eventually
+
+_BINARY = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--window-size=1100,800")
+
+
+class Browser:
+    """One tab. `complaints` are what the browser says against a page: broken policies, failed loads."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._number = 0
+        self.complaints: list[str] = []
+        self._session: str | None = None
+        (page,) = [one for one in self._call("Target.getTargets")["targetInfos"] if one["type"] == "page"]
+        attached = self._call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._call(f"{domain}.enable")
+
+    def go(self, url: str) -> None:
+        """Open a page."""
+        self._call("Page.navigate", url=url)
+        self._settled()
+
+    def run(self, script: str) -> Any:
+        """The value of an expression on the page."""
+        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def text(self) -> str:
+        """What a person reads."""
+        return cast("str", self.run("document.body.innerText"))
+
+    def submit(self, **fields: str) -> None:
+        """Fill in the fields of the last form on the page and send it."""
+        for name, value in fields.items():
+            self.run(f"[...document.querySelectorAll('[name={name}]')].pop().value = {json.dumps(value)}")
+        self.run("window.before = true; [...document.querySelectorAll('button')].pop().click()")
+        eventually(lambda: not self.run("window.before === true"), timeout=15, every=0.05)
+        self._settled()
+
+    def cookies(self) -> list[dict[str, Any]]:
+        return cast("list[dict[str, Any]]", self._call("Network.getAllCookies")["cookies"])
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
+
+    def _settled(self) -> None:
+        eventually(lambda: self.run("document.readyState") == "complete", timeout=15, every=0.05)
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        self._connection.send(json.dumps(message))
+        while True:
+            told = json.loads(self._connection.recv(timeout=20))
+            if told.get("method") == "Log.entryAdded" and told["params"]["entry"]["level"] in ("error", "warning"):
+                self.complaints.append(told["params"]["entry"]["text"])
+            if told.get("id") == self._number:
+                if "Cannot find default execution context" in str(told.get("error")):  # between two pages
+                    time.sleep(0.05)
+                    return {"result": {}}
+                assert "error" not in told, (method, told["error"])
+                return cast("dict[str, Any]", told["result"])
+
+
+@contextmanager
+def browsing(folder: Path) -> Iterator[Browser]:
+    if _BINARY is None:
+        pytest.skip("no chromium here")
+    command = [_BINARY, *_OPTIONS, f"--user-data-dir={folder}", "about:blank"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        told = folder / "DevToolsActivePort"
+        eventually(lambda: told.exists() and len(told.read_text().splitlines()) == 2, timeout=30, every=0.05)
+        port, path = told.read_text().splitlines()
+        with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None) as connection:
+            yield Browser(connection)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
