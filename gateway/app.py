@@ -30,7 +30,6 @@ from gateway.accounts.own_sessions import OwnSessions
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
 from gateway.accounts.session_endpoints import session_endpoints
-from gateway.admission import Admission
 from gateway.asgi.middleware import GateMiddleware
 from gateway.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
 from gateway.console.endpoints import Console, console_endpoints
@@ -56,12 +55,12 @@ from gateway.operations.events import EventHandler, Failures, event
 from gateway.operations.metrics import Metrics
 from gateway.operations.observer import Observer
 from gateway.operations.shadow_log import ShadowLog
+from gateway.own_errors import failed, refused, store_is_out
 from gateway.policy.loading import Configuration, load_configuration, operations_policy
 from gateway.policy.version import policy_version
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.reloading import Reloader
-from gateway.responses import problem_body, problem_fields
 from gateway.runtime import Runtime, RuntimeHolder
 from gateway.settings.model import Settings
 from gateway.stores import Stores, open_stores
@@ -100,7 +99,7 @@ def create_app(configuration: Configuration) -> Starlette:
     return Starlette(
         lifespan=lifespan,
         middleware=[Middleware(GateMiddleware, holder=holder)],
-        exception_handlers={Refusal: _refused, StorageUnavailable: _store_is_out, Exception: _failed},
+        exception_handlers={Refusal: refused, StorageUnavailable: store_is_out, Exception: failed},
     )
 
 
@@ -283,28 +282,3 @@ def _serve_own(app: Starlette, configuration: Configuration, handlers: Mapping[s
         if handler is not None and route.methods is not None:
             methods = sorted(method.decode("ascii") for method in route.methods)
             app.router.routes.append(StarletteRoute(route.pattern, handler, methods=methods, name=route.name))
-
-
-def _problem(request: Request, refusal: Refusal) -> Response:
-    admission: Admission | None = request.scope.get("gateway.admission")
-    request_id = admission.request.request_id if admission is not None else b"-"
-    response = Response(problem_body(refusal, request_id), refusal.status)
-    response.raw_headers = [*problem_fields(refusal, request_id), *_length_of(response)]
-    return response
-
-
-def _length_of(response: Response) -> list[tuple[bytes, bytes]]:
-    return [(b"content-length", str(len(response.body)).encode())]
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return _problem(request, error)
-
-
-def _store_is_out(request: Request, error: Exception) -> Response:
-    return _problem(request, Refusal("storage_unavailable", str(error)))
-
-
-def _failed(request: Request, error: Exception) -> Response:
-    return _problem(request, Refusal("internal_error", type(error).__name__))

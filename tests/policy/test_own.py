@@ -36,6 +36,8 @@ ROOT = {
     ("POST", "/_gateway/verify"): "none",
     ("GET", "/_gateway/openapi.json"): "none",
     ("GET", "/_gateway/docs"): "none",
+    ("GET", "/_gateway/console"): "none",
+    ("POST", "/_gateway/console"): "none",
 }
 GREEDY = [
     {"path": "/**", "auth": "none", "name": "all"},

@@ -1,0 +1,36 @@
+"""What becomes of exceptions of the gateway's own endpoints: an answer like that to any other refusal."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admission import Admission
+from gateway.errors import Refusal
+from gateway.responses import problem_body, problem_fields
+
+
+def _problem(request: Request, refusal: Refusal) -> Response:
+    admission: Admission | None = request.scope.get("gateway.admission")
+    request_id = admission.request.request_id if admission is not None else b"-"
+    response = Response(problem_body(refusal, request_id), refusal.status)
+    response.raw_headers = [*problem_fields(refusal, request_id), *_length_of(response)]
+    return response
+
+
+def _length_of(response: Response) -> list[tuple[bytes, bytes]]:
+    return [(b"content-length", str(len(response.body)).encode())]
+
+
+def refused(request: Request, error: Exception) -> Response:
+    """What an endpoint refuses."""
+    assert isinstance(error, Refusal)
+    return _problem(request, error)
+
+
+def store_is_out(request: Request, error: Exception) -> Response:
+    """503: nobody gets in by an outage."""
+    return _problem(request, Refusal("storage_unavailable", str(error)))
+
+
+def failed(request: Request, error: Exception) -> Response:
+    """What nobody had thought of. The type of it goes to the log, nothing to the caller."""
+    return _problem(request, Refusal("internal_error", type(error).__name__))
