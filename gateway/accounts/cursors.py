@@ -48,9 +48,12 @@ def audit_place(cursor: str) -> AuditPlace:
     if not (at.isdigit() and number.isdigit()) or max(len(at), len(number)) > 19 or int(number) >= _MOST:
         raise ValueError(_NOT_OURS)
     try:
-        return AuditPlace(_EPOCH + int(at) * _MICROSECOND, int(number))
+        place = AuditPlace(_EPOCH + int(at) * _MICROSECOND, int(number))
     except OverflowError:
         raise ValueError(_NOT_OURS) from None
+    if audit_cursor(place) != cursor:
+        raise ValueError(_NOT_OURS)
+    return place
 
 
 def _packed(kind: bytes, place: bytes) -> str:

@@ -7,12 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.bodies import Login, LoginForm, NewAccount, PasswordChange, Refresh, Registration
-from gateway.accounts.declaring import Body, accept
+from gateway.accounts.bodies import (
+    AccountChange,
+    KeyRequest,
+    Login,
+    LoginForm,
+    NewAccount,
+    PasswordChange,
+    Refresh,
+    Registration,
+)
+from gateway.accounts.declaring import Body, accept, schema_of
+from gateway.accounts.queries import AuditQuery, UserQuery
 from gateway.errors import Refusal
 from tests.accounts.rig import make_settings
 
-MODELS: list[type[Body]] = [Registration, Login, LoginForm, PasswordChange, Refresh, NewAccount]
+BODIES: list[type[Body]] = [
+    Registration,
+    Login,
+    LoginForm,
+    PasswordChange,
+    Refresh,
+    NewAccount,
+    AccountChange,
+    KeyRequest,
+]
+MODELS: list[type[Body]] = [*BODIES, UserQuery, AuditQuery]
 NAMES = sorted({name for model in MODELS for name in model.__slots__})
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()) | st.dictionaries(
     st.text(), st.integers()
@@ -32,7 +52,23 @@ def test_any_object_is_accepted_or_refused_with_a_sentence_for_each_field(
         assert {error.field for error in refusal.fields} <= {name[:64] for name in (*body, *model.__slots__)}
         assert all(error.message.startswith(("must ", "is ")) or "role" in error.message for error in refusal.fields)
     else:
-        assert set(body) == set(model.__slots__) and isinstance(accepted, model)
+        needed = set(schema_of(model)(SETTINGS)["required"])
+        assert needed <= set(body) <= set(model.__slots__) and isinstance(accepted, model)
+
+
+@given(st.sampled_from([UserQuery, AuditQuery]), st.data())
+def test_any_query_is_accepted_or_refused_with_a_sentence_for_each_field(
+    model: type[Body], data: st.DataObject
+) -> None:
+    """Of all that can stand in one, which is text."""
+    likely = st.sampled_from(
+        ["", "true", "7", "0", "2026-01-31T08:15:60Z", "9999-12-31T23:59:59-12:00", "dWFAYg", "@x"]
+    )
+    query = data.draw(st.dictionaries(st.sampled_from(model.__slots__), likely | st.text(), min_size=1))
+    try:
+        assert accept(model, query, SETTINGS)
+    except Refusal as refusal:
+        assert {error.field for error in refusal.fields} <= set(query)
 
 
 def test_what_is_accepted_cannot_be_changed_and_does_not_show_its_secrets() -> None:
