@@ -27,6 +27,7 @@ PEOPLE: Final[Mapping[str, Person | None]] = {
     "editor": Person("me", frozenset({"editor"})),
     "admin": Person("7", frozenset({"admin"})),
     "auditor": Person("a", frozenset({"auditor"})),
+    "disabled": Person("x-y", frozenset({"admin"}), state="disabled"),
     "nobody": None,
     "garbage": None,
     "basic": None,
@@ -74,6 +75,8 @@ def compare(seed: int, requests: int, agreement: Agreement, live: Live | None = 
             stack.enter_context(live.serving(document))
         for number in range(requests):
             asked = chance.asked(routes)
+            if live is None and number % 13 == 0:
+                asked.person = "disabled"
             handshake = asked.method == "GET" and asked.body is None and (seed + number) % 9 == 0
             outcomes = faces.outcomes(asked, handshake=handshake)
             if live is not None and not handshake:

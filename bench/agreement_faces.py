@@ -56,7 +56,8 @@ class People:
         person = self._by_id.get(user_id)
         if person is None:
             return None
-        return UserRecord(user_id, f"{user_id}@example.com", True, person.own_roles, _CREATED, version=1)
+        is_active = person.state == "active"
+        return UserRecord(user_id, f"{user_id}@example.com", is_active, person.own_roles, _CREATED, version=1)
 
 
 class Faces:
@@ -126,7 +127,8 @@ class Faces:
 
     def _tested(self, written: Written, asked: Asked, verdict: Verdict, person: Person | None) -> Outcome | None:
         """Written down as a policy test, and as its opposite, which must fail."""
-        if asked.preflight or (asked.websocket and asked.origin is not None):
+        is_disabled = person is not None and person.state != "active"
+        if asked.preflight or is_disabled or (asked.websocket and asked.origin is not None):
             return None
         scheme = "ws" if asked.websocket else "http"
         request = f"{written.method} {scheme}://{written.host}{written.target}"
@@ -149,7 +151,8 @@ class Faces:
         """The cell of the matrix for somebody with one role; nothing where something else refused, or answered."""
         code = "allowed" if verdict.refusal is None else verdict.refusal.code
         row = self._rows.get(verdict.route) if verdict.route is not None else None
-        if row is None or verdict.answered or code not in ("allowed", "forbidden", "token_missing"):
+        is_disabled = person is not None and person.state != "active"
+        if row is None or verdict.answered or is_disabled or code not in ("allowed", "forbidden", "token_missing"):
             return None
         if person is None:
             return _outcome("allowed" if row.anonymous.access == "yes" else "token_missing", row.route.name)

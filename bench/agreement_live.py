@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bench.parity import UPSTREAMS, Asked
-from bench.parity_envoy import Echo, outcome
+from bench.parity_envoy import outcome
+from bench.parity_ground import Echo
 from bench.peers.peer import ROOT
 from bench.processes import free_port, start, wait_for_port
-from gateway.accounts.administration import COMMAND_LINE
-from gateway.identity.accounts import NewUser
+from gateway.identity.accounts import COMMAND_LINE, NewUser
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.tokens import Tokens
 from gateway.policy.explain import Person
@@ -32,7 +32,9 @@ class Live:
 
     def __init__(self, folder: Path, people: Mapping[str, Person | None]) -> None:
         self._folder = folder
-        self._people = {name: person for name, person in people.items() if person is not None}
+        self._people = {
+            name: person for name, person in people.items() if person is not None and person.state == "active"
+        }
         self._database = f"sqlite:///{folder / 'gateway.db'}"
         self._echoes = [Echo(name) for name in UPSTREAMS]
         self._port = 0

@@ -65,6 +65,8 @@ def _authorized(route: Route, roles: Mapping[str, Sequence[str]], segments: list
     asks = "roles" in route or "owner" in route
     if route.get("auth", "required") != "required" and not asks:
         return "allowed"
+    if person is not None and person.state != "active":
+        return "user_inactive"
     if person is None:
         return "token_missing"
     held = set(person.own_roles)

@@ -14,8 +14,10 @@ from gateway.policy.candidates import Candidate
 from gateway.policy.explain import Explanation, Person, capture_texts
 from gateway.policy.route import Requirement, Route
 from gateway.settings.model import Settings
+from gateway.settings.units import format_duration
 
 _WIDTH: Final = 12
+_ALLOW_ORIGIN: Final = frozenset((b"access-control-allow-origin",))
 
 
 def lines(explanation: Explanation, settings: Settings) -> Iterator[str]:
@@ -32,6 +34,7 @@ def lines(explanation: Explanation, settings: Settings) -> Iterator[str]:
         for name, value in capture_texts(verdict).items():
             yield _line("capture", f"{name} = {printable(value)}")
         yield _line("asks", asks_in_words(verdict.route))
+        yield from _besides(explanation, verdict.route)
     yield from _upstream(explanation, settings)
     yield _line("decision", _decision(explanation))
 
@@ -53,6 +56,8 @@ def document(explanation: Explanation, settings: Settings) -> dict[str, Any]:
         "candidates": [_candidate(each) for each in explanation.candidates],
         "route": None if verdict.route is None else route_document(verdict.route),
         "captures": capture_texts(verdict),
+        "limit": None if verdict.route is None else _limit(verdict.route),
+        "page_may_read": _page_may_read(explanation),
         "decision": decision_document(explanation),
         "upstream": _upstream_document(explanation, settings),
     }
@@ -193,6 +198,33 @@ def _considered(candidates: tuple[Candidate, ...]) -> Iterator[str]:
         yield _line("" if number else "considered", f"{mark} {each.route.name}  {_dim(place_of(each.route))}")
         if each.lost:
             yield _line("", f"     {printable(each.lost)}")
+
+
+def _besides(explanation: Explanation, route: Route) -> Iterator[str]:
+    """What only a running gateway counts, and what only a browser heeds."""
+    limit, readable = _limit(route), _page_may_read(explanation)
+    if limit is not None:
+        counted = f"{limit['requests']} requests per {limit['per']}, by {limit['by']}"
+        yield _line("limit", f"{counted}; a running gateway counts them")
+    if readable is not None:
+        yield _line(
+            "page", "may read the answer" if readable else "browsers keep the answer from it: cors does not list it"
+        )
+
+
+def _limit(route: Route) -> dict[str, Any] | None:
+    limit = route.settings.rate_limit if route.settings is not None else None
+    return None if limit is None else {"requests": limit.requests, "per": format_duration(limit.per), "by": limit.by}
+
+
+def _page_may_read(explanation: Explanation) -> bool | None:
+    """Whether the page that asks is shown the answer; None where no page asks, or the gateway itself decides on it."""
+    asked, route = explanation.asked, explanation.verdict.route
+    if asked.origin is None or asked.websocket or asked.preflight or route is None:
+        return None
+    return route.cors is not None and bool(
+        _ALLOW_ORIGIN & {name for name, _ in route.cors.fields(asked.origin, asked.method)}
+    )
 
 
 def _upstream(explanation: Explanation, settings: Settings) -> Iterator[str]:

@@ -23,7 +23,9 @@ _FORMATS: Final[dict[str, Callable[[Matrix], Iterator[str]]]] = {
 
 @click.command("matrix")
 @config_option
-@click.option("--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True, help="How it is written."
+)
 @click.option("--own", is_flag=True, help="The gateway's own endpoints as well.")
 def command(config: Path, form: str, own: bool) -> None:
     """Show who can reach what: routes by roles.

@@ -151,6 +151,8 @@ def test_a_program_reads_the_same(folder: Path) -> None:
             "owner": "user_id",
         },
         "captures": {"user_id": "u1"},
+        "limit": None,
+        "page_may_read": None,
         "decision": {
             "allowed": True,
             "status": None,
@@ -164,6 +166,37 @@ def test_a_program_reads_the_same(folder: Path) -> None:
             "identity": {"X-User-Id": "u1", "X-User-Roles": "admin,editor,user"},
         },
     }
+
+
+def test_what_only_a_running_gateway_counts_is_told(folder: Path) -> None:
+    limited = (
+        FILE + "  - {path: /limited, auth: none, upstream: web, rate_limit: {requests: 5, per: 60s, by: address}}\n"
+    )
+    (folder / "g.yaml").write_text(limited)
+    assert (
+        "limit       5 requests per 1m, by address; a running gateway counts them"
+        in explain(folder, "GET", "/limited").out
+    )
+    assert document(folder, "GET", "/limited")["limit"] == {"requests": 5, "per": "1m", "by": "address"}
+
+
+@pytest.mark.parametrize(
+    ("words", "readable"),
+    [
+        ("GET /live", None),
+        ("GET /live --origin https://app.example", True),
+        ("GET /live --origin https://APP.example", True),
+        ("GET /live --origin https://evil.example", False),
+        ("GET /articles/7 --origin https://app.example", False),
+        ("GET /nowhere --origin https://app.example", None),
+        ("GET ws://h/live --origin https://app.example", None),
+    ],
+)
+def test_whether_a_page_may_read_the_answer_is_told(folder: Path, words: str, readable: bool | None) -> None:
+    assert document(folder, *words.split())["page_may_read"] is readable
+    lines = [line for line in explain(folder, *words.split()).out.splitlines() if line.startswith("page ")]
+    told = {True: ["page        may read the answer"], None: []}
+    assert lines == told.get(readable, ["page        browsers keep the answer from it: cors does not list it"])
 
 
 def test_nothing_is_known_of_a_refused_path(folder: Path) -> None:
