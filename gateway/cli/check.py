@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 import click
 
+from gateway.cli.check_coverage import coverage_document, show_coverage
 from gateway.cli.configuration import Findings, examined
 from gateway.cli.exit_codes import FINE, NO, UNUSABLE
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
+from gateway.drafts.coverage import Coverage, coverage
+from gateway.drafts.spec import read_spec
 from gateway.errors import Problem
 from gateway.policy.lint import lint
 from gateway.policy.version import policy_version
@@ -22,21 +25,36 @@ Severity = Literal["error", "warning"]
 @click.command("check")
 @config_option
 @click.option("--strict", is_flag=True, help="Fail on warnings as well.")
+@click.option(
+    "--openapi", metavar="SPEC", type=click.Path(path_type=Path), help="Compare with an OpenAPI document as well."
+)
 @json_option
-def command(config: Path, strict: bool, as_json: bool) -> int:
+def command(config: Path, strict: bool, openapi: Path | None, as_json: bool) -> int:
     """Find every problem of a configuration file.
 
     Exit code 2 for a file that cannot be used, 1 for one with warnings under --strict, else 0. Nothing is started,
-    connected to or changed. A comment beside a line silences a warning: `# gateway: allow NAME`.
+    connected to or changed. A comment beside a line silences a warning: `# gateway: allow NAME`. With --openapi also 1
+    for operations without a rule, and rules without an operation.
     """
     findings = examined(config)
+    covered = _covered(findings, openapi)
     warnings = (*findings.warnings, *_of_the_whole(findings))
-    code = UNUSABLE if findings.problems else NO if warnings and strict else FINE
+    differs = covered is not None and any(covered)
+    code = UNUSABLE if findings.problems else NO if differs or (warnings and strict) else FINE
     if as_json:
-        print_json(_report(config, findings, warnings, fine=code == FINE))
+        report = _report(config, findings, warnings, fine=code == FINE)
+        print_json(report if covered is None else {**report, "openapi": coverage_document(covered)})
     else:
+        if covered is not None:
+            show_coverage(covered, openapi)
         _show(config, findings, warnings)
     return code
+
+
+def _covered(findings: Findings, openapi: Path | None) -> Coverage | None:
+    if openapi is None or findings.configuration is None:
+        return None
+    return coverage(findings.configuration.policy, read_spec(openapi))
 
 
 def _of_the_whole(findings: Findings) -> tuple[Problem, ...]:

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "matrix": Entry("gateway.cli.matrix", "Show who can reach what: routes by roles."),
     "top": Entry("gateway.cli.top", "Watch requests, decisions and upstreams, live."),
     "replay": Entry("gateway.cli.replay", "Show what a policy would change for recorded requests."),
+    "routes": Entry("gateway.cli.routes", "Draft routes from what an API says of itself."),
     "users": Entry("gateway.cli.users", "Manage accounts, straight in the database."),
     "keys": Entry("gateway.cli.keys", "Make and list the keys that sign tokens."),
     "db": Entry("gateway.cli.db", "Manage the database: its tables, and old audit records."),

@@ -1,0 +1,35 @@
+"""What `gateway check --openapi` says of a policy and a document."""
+
+from pathlib import Path
+from typing import Any
+
+from gateway.cli.output import say
+from gateway.drafts.coverage import Coverage
+from gateway.operations.escaping import printable
+from gateway.policy.route import Route
+
+
+def show_coverage(found: Coverage, spec: Path | None) -> None:
+    """For a person: one line each, those of routes with their place."""
+    for operation in found.without_rule:
+        say(printable(f"{spec}: {operation}: no rule serves it"), colour="red")
+    for route in found.without_operation:
+        say(printable(f"{_place(route)}: route '{route.name}' serves no operation of {spec}"), colour="red")
+
+
+def coverage_document(found: Coverage) -> dict[str, Any]:
+    """For a program."""
+    return {
+        "operations_without_rule": [
+            {"method": each.method, "path": each.path, "operation_id": each.name} for each in found.without_rule
+        ],
+        "rules_without_operation": [
+            {"route": each.name, "line": None if each.position is None else each.position.line}
+            for each in found.without_operation
+        ],
+    }
+
+
+def _place(route: Route) -> str:
+    position = route.position
+    return "-" if position is None else f"{position.file}:{position.line}:{position.column}"

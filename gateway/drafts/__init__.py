@@ -1,0 +1,1 @@
+"""Routes drafted from what an API says of itself, and compared with it."""

@@ -1,0 +1,64 @@
+"""A policy beside an OpenAPI document: operations that no rule serves, and rules that serve no operation."""
+
+from typing import NamedTuple
+
+from gateway.drafts.drafting import pattern_of
+from gateway.drafts.spec import Spec, SpecOperation
+from gateway.policy.matcher import Policy
+from gateway.policy.patterns import Pattern, PatternError
+from gateway.policy.regions import front_of, place_of_path
+from gateway.policy.route import Route
+
+# A segment that hardly any pattern has as a literal, in the place of a capture.
+_ANY = b"\x01"
+
+
+class Coverage(NamedTuple):
+    """What one has and the other has not. Shadow rules serve nothing."""
+
+    without_rule: tuple[SpecOperation, ...]
+    without_operation: tuple[Route, ...]
+
+
+def coverage(policy: Policy, spec: Spec) -> Coverage:
+    """Compare. An operation is served if a rule of some host takes it; a rule has an operation if one of the same
+    method has a path in common with it."""
+    patterns = [(operation, _pattern(operation)) for operation in spec.operations]
+    served: set[Route] = set()
+    missing = []
+    for operation, pattern in patterns:
+        rules = set() if pattern is None else _rules(policy, pattern, operation.method.encode())
+        served |= rules
+        if not rules:
+            missing.append(operation)
+    idle = (route for route in policy.routes if not route.shadow and route not in served)
+    left = [route for route in idle if not any(_have_in_common(route, *each) for each in patterns)]
+    return Coverage(tuple(missing), tuple(left))
+
+
+def _pattern(operation: SpecOperation) -> Pattern | None:
+    try:
+        return pattern_of(operation.path)[0]
+    except PatternError:
+        return None  # no request for it would be let in
+
+
+def _rules(policy: Policy, pattern: Pattern, method: bytes) -> set[Route]:
+    """The rules that take an operation, of whatever host; its own endpoints are the gateway's rules."""
+    segments = [_ANY if segment is None else segment for segment in pattern.segments]
+    found = set()
+    for host in (None, *policy.hosts):
+        place = place_of_path(front_of(policy, host), segments)
+        route = None if place is None else place.for_all or place.by_method.get(method)
+        if route is not None and route.is_served:
+            found.add(route)
+    return found
+
+
+def _have_in_common(route: Route, operation: SpecOperation, pattern: Pattern | None) -> bool:
+    if pattern is None or (route.methods is not None and operation.method.encode() not in route.methods):
+        return False
+    mine, its = route.shape.segments, pattern.segments
+    if len(its) < len(mine) or (len(its) > len(mine) and not route.shape.has_rest):
+        return False
+    return all(one is None or other is None or one == other for one, other in zip(mine, its, strict=False))
