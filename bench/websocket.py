@@ -110,20 +110,20 @@ def handshake(port: int, credential: str) -> bytes:
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ]
-    return _head("/api/echo/42", port, [*caller_headers(credential), *upgrade])
+    return head_of("/api/echo/42", port, [*caller_headers(credential), *upgrade])
 
 
 def event_stream(port: int, credential: str) -> bytes:
     """The head that asks for an event stream."""
-    return _head("/api/events/42", port, caller_headers(credential))
+    return head_of("/api/events/42", port, caller_headers(credential))
 
 
-def _head(path: str, port: int, headers: Sequence[tuple[str, str]]) -> bytes:
+def head_of(path: str, port: int, headers: Sequence[tuple[str, str]]) -> bytes:
     lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *(f"{name}: {value}" for name, value in headers)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
-async def _open(contestant: Contestant, head: Head, status: bytes, count: int) -> list[Caller]:
+async def opened(contestant: Contestant, head: Head, status: bytes, count: int) -> list[Caller]:
     """So many open connections. Raises BenchError when one is refused."""
     loop, port, callers = asyncio.get_running_loop(), contestant.place.port, []
     said = head(port, contestant.credential)
@@ -138,7 +138,7 @@ async def _open(contestant: Contestant, head: Head, status: bytes, count: int) -
                 await asyncio.gather(*(caller.opened for caller in made))
                 callers += made
     except TimeoutError:
-        _close(callers)
+        close(callers)
         raise BenchError(f"only {len(callers)} of {count} connections were opened in time") from None
     _check(callers)
     return callers
@@ -152,7 +152,7 @@ def _check(callers: Sequence[Caller]) -> None:
 
 async def echoes(contestant: Contestant, *, connections: int, seconds: float) -> Echoes:
     """Drive one window. Raises BenchError for any message that does not come back as it was."""
-    callers = await _open(contestant, handshake, b"HTTP/1.1 101", connections)
+    callers = await opened(contestant, handshake, b"HTTP/1.1 101", connections)
     try:
         for caller in callers:
             caller.begin()
@@ -162,7 +162,7 @@ async def echoes(contestant: Contestant, *, connections: int, seconds: float) ->
         count, used, took = _count(callers) - before, _cpu(contestant) - cpu, time.perf_counter() - begun
         _check(callers)
     finally:
-        _close(callers)
+        close(callers)
     if not count:
         raise BenchError("no message came back")
     return Echoes(round(count / took, 1), round(used / count * 1e6, 2))
@@ -171,13 +171,13 @@ async def echoes(contestant: Contestant, *, connections: int, seconds: float) ->
 async def held(contestant: Contestant, head: Head, status: bytes) -> float:
     """KiB of resident memory for each of IDLE connections that are open and at rest."""
     before = contestant.running.memory().rss
-    callers = await _open(contestant, head, status, IDLE)
+    callers = await opened(contestant, head, status, IDLE)
     try:
         await asyncio.sleep(SETTLE)
         _check(callers)
         return round((contestant.running.memory().rss - before) / IDLE / 1024, 1)
     finally:
-        _close(callers)
+        close(callers)
 
 
 def measure(
@@ -243,7 +243,7 @@ def _cpu(contestant: Contestant) -> float:
     return sum(contestant.running.cpu_seconds().values())
 
 
-def _close(callers: Sequence[Caller]) -> None:
+def close(callers: Sequence[Caller]) -> None:
     for caller in callers:
         caller.leaving = True
         caller.transport.abort()

@@ -1,0 +1,204 @@
+"""Latency at a fixed, moderate rate: what callers wait when the proxy is not full. `python -m bench.latency`.
+
+Requests leave by the clock, whether or not earlier ones have been answered, and each one's time runs from when it was
+due: a proxy that stops for 50 ms delays all that were due meanwhile, and is charged for them all (the coordinated
+omission of closed loops). The same rate goes to the upstream directly; what is more is added by the proxy.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import cast
+
+from bench.checking import caller_headers
+from bench.load import percentile, request_bytes
+from bench.machine import facts, split_cpus
+from bench.peers import ALL
+from bench.peers.peer import ITEM, Peer
+from bench.peers.signer import Signer
+from bench.processes import BenchError, pinned
+from bench.report import table
+from bench.rounds import Arena, Tell
+from bench.upstream import BODY, start_upstream
+
+PEERS = ("gateway", "gateway-log", "envoy-jwt", "nginx", "haproxy-es256", "caddy")
+DIRECT = "direct"
+CONNECTIONS = 32
+LATE = 5.0  # seconds after which what is still on its way counts as failed
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Milliseconds from when a request was due until its answer was whole."""
+
+    requests: int
+    p50: float
+    p99: float
+    p999: float
+    longest: float
+
+
+class Link(asyncio.Protocol):
+    """One connection. `waiting` are the times at which its requests were due; they are sent one after the other."""
+
+    def __init__(self, request: bytes, delays: "array[float]") -> None:
+        self.request = request
+        self.delays = delays
+        self.waiting: deque[float] = deque()
+        self.failed = ""
+        self._received = 0
+        self._size = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def due(self, when: float) -> None:
+        """Send a request, now or when the answers before it have come."""
+        self.waiting.append(when)
+        if len(self.waiting) == 1:
+            self.transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._size:  # the answers are all of one size, but for a length that the first one tells
+            end = data.find(b"\r\n\r\n")
+            if not data.startswith(b"HTTP/1.1 200") or end < 0:
+                self.failed = f"answered {data[:100]!r}"
+                return
+            self._size = end + 4 + len(BODY)
+        self._received += len(data)
+        if self._received < self._size:
+            return
+        self.delays.append(time.perf_counter() - self.waiting.popleft())
+        self._received = self._size = 0
+        if self.waiting:
+            self.transport.write(self.request)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.failed = self.failed or "the connection was closed"
+
+
+async def drive(url: str, headers: Sequence[tuple[str, str]], *, rate: float, seconds: float) -> Delays:
+    """`rate` requests a second for so many seconds. Raises BenchError when one is not answered as it should."""
+    loop, delays = asyncio.get_running_loop(), array("d")
+    port = int(url.split(":")[2].partition("/")[0])
+    request = request_bytes(url, headers)
+    links = [
+        (await loop.create_connection(lambda: Link(request, delays), "127.0.0.1", port))[1] for _ in range(CONNECTIONS)
+    ]
+    begun, count = time.perf_counter(), round(rate * seconds)
+    try:
+        for number in range(count):
+            when = begun + number / rate
+            wait = when - time.perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            links[number % CONNECTIONS].due(when)
+        until = time.perf_counter() + LATE
+        while len(delays) < count and not any(link.failed for link in links) and time.perf_counter() < until:
+            await asyncio.sleep(0.01)
+        if len(delays) < count:
+            raise BenchError(next((link.failed for link in links if link.failed), "some were not answered in time"))
+    finally:
+        for link in links:
+            link.transport.abort()
+    ordered = sorted(delays)
+    p50, p99, p999 = (percentile(ordered, share) * 1e3 for share in (0.5, 0.99, 0.999))
+    return Delays(count, p50, p99, p999, ordered[-1] * 1e3)
+
+
+def measure(
+    arena: Arena, peers: Sequence[Peer], *, rates: Sequence[int], rounds: int, seconds: float, tell: Tell
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Medians of the rounds by rate and peer, `direct` among them; callers run on the load's CPUs."""
+    taken: dict[tuple[int, str], list[Delays]] = {}
+    with ExitStack() as stack, asyncio.Runner(loop_factory=_loop) as runner:
+        ways = {DIRECT: (f"http://127.0.0.1:{arena.upstream_port}{ITEM}", "none")}
+        for peer in peers:
+            try:
+                contestant = stack.enter_context(arena.contestant(peer))
+                ways[peer.name] = (contestant.url, contestant.credential)
+            except BenchError as failure:
+                tell(f"  {peer.name}: {failure}")
+        for rate in [each for each in rates for _ in range(rounds)]:
+            for name, (url, credential) in ways.items():
+                try:
+                    found = runner.run(drive(url, caller_headers(credential), rate=rate, seconds=seconds))
+                except (BenchError, OSError) as failure:
+                    tell(f"  {name} at {rate}/s: {failure}")
+                    continue
+                taken.setdefault((rate, name), []).append(found)
+                tell(f"  {name:14} {rate:6}/s  p50 {found.p50:6.2f}  p99 {found.p99:6.2f}  p99.9 {found.p999:6.2f} ms")
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for (rate, name), rounds_ in taken.items():
+        result.setdefault(str(rate), {})[name] = _middle(rounds_)
+    return result
+
+
+def _middle(rounds: Sequence[Delays]) -> dict[str, float]:
+    return {
+        key: round(median(float(asdict(each)[key]) for each in rounds), 3) for key in ("p50", "p99", "p999", "longest")
+    }
+
+
+def markdown(result: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A table for each rate; what a proxy adds to the direct way stands in brackets."""
+    parts = []
+    for rate, rows in result.items():
+        direct = rows.get(DIRECT, {})
+        lines = [[name, *(_cell(row[key], direct.get(key), name) for key in row)] for name, row in rows.items()]
+        header = [f"{rate} requests/s, ms", "p50", "p99", "p99.9", "longest"]
+        parts.append(table(header, lines))
+    return "\n".join(parts)
+
+
+def _cell(value: float, direct: float | None, name: str) -> str:
+    added = "" if direct is None or name == DIRECT else f" (+{max(0.0, value - direct):.2f})"
+    return f"{value:.2f}{added}"
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def main() -> int:
+    """Exit code 2 when nothing could be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=[peer.name for peer in ALL])
+    parser.add_argument("--rates", nargs="+", type=int, default=[500, 2000])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--output", type=Path, help="a JSON file to write as well")
+    options = parser.parse_args()
+    names = options.only or PEERS
+    peers = [peer for peer in ALL if peer.name in names and not peer.missing()]
+    proxy_cpus, load_cpus = split_cpus()
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory, pinned(load_cpus):
+        upstream = start_upstream(Path(directory), load_cpus)
+        try:
+            arena = Arena(Path(directory), proxy_cpus, upstream.port, Signer())
+            plan = {"rates": options.rates, "rounds": options.rounds, "seconds": options.seconds}
+            result = measure(arena, peers, **plan, tell=lambda line: print(line, file=sys.stderr))
+        finally:
+            upstream.running.stop()
+    print(markdown(result))
+    if options.output:
+        options.output.write_text(json.dumps({"machine": facts(), "latency": result}, indent=1) + "\n")
+    return 0 if result else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
