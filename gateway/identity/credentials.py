@@ -65,6 +65,11 @@ class Credentials:
         if verified is not None and verified[0] <= self._clock() < verified[1]:
             self._hits += 1
             return verified[2]
+        for issuer in self._issuers.values():
+            claims = issuer.remembered(credential)
+            if claims is not None:
+                self._hits += 1
+                return claims
         source = self._source(credential)
         return self.tokens.verify(credential) if source is None else source.known(credential)
 
@@ -84,10 +89,6 @@ class Credentials:
             return self._api_keys
         if not self._issuers or credential in self._own:
             return None
-        for issuer in self._issuers.values():
-            if issuer.remembered(credential) is not None:
-                self._hits += 1
-                return issuer
         claimed = json_object(parse_jws(credential).payload, "claims").get("iss")
         found = self._issuers.get(claimed) if isinstance(claimed, str) else None
         self._misses += found is not None

@@ -257,6 +257,9 @@ def test_me_says_who_it_is_and_that_nobody_knows_since_when(world: World) -> Non
         ("POST", "/auth/password", b'{"current_password": "a", "new_password": "correct horse battery"}'),
         ("GET", "/auth/sessions", b""),
         ("DELETE", "/auth/sessions/x", b""),
+        ("GET", "/auth/api-keys", b""),
+        ("POST", "/auth/api-keys", b'{"name": "ci"}'),
+        ("DELETE", "/auth/api-keys/x", b""),
     ],
 )
 def test_what_only_an_account_has_is_forbidden(world: World, method: str, path: str, body: bytes) -> None:

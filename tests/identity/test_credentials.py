@@ -87,7 +87,9 @@ def test_each_credential_is_asked_of_its_own_kind_alone(tokens: Tokens) -> None:
     for _ in range(2):
         found = credentials.known(own(tokens))
         assert found is not None and found.subject == "u1"
-    assert keys.seen == [KEY] and idp.seen == [issued_by("https://idp/")] and not other.seen
+    with pytest.raises(Refusal, match="token_invalid"):
+        credentials.known(issued_by("https://idp/", "another"))
+    assert keys.seen == [KEY] and idp.seen == [issued_by("https://idp/", "another")] and not other.seen
 
 
 @pytest.mark.parametrize(

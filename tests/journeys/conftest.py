@@ -7,6 +7,7 @@ import pytest
 
 from tests.journeys.deployments import Deployment, Replicated, replicated
 from tests.support.gateways import Town
+from tests.support.issuers import Issuer
 from tests.support.processes import Face
 
 USER_TTL = 2.5  # seconds; `cache.user_ttl` of the replicas
@@ -14,11 +15,21 @@ FAILURES = 8  # `accounts.lockout.failures` of the replicas
 
 
 @pytest.fixture(scope="session")
-def replicas(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
+def idp() -> Iterator[Issuer]:
+    """Another issuer, whose tokens the replicas accept."""
+    issuer = Issuer().start()
+    yield issuer
+    issuer.stop()
+
+
+@pytest.fixture(scope="session")
+def replicas(town: Town, idp: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
     """Two replicas over PostgreSQL and Valkey, for all tests of a session; who stops a store mends it."""
     folder: Path = tmp_path_factory.mktemp("replicas")
+    tokens = {"external": [idp.settings()]}
     accounts = {"lockout": {"failures": FAILURES, "per_address_failures": 1_000_000}}
-    with replicated(town, folder, cache={"user_ttl": f"{USER_TTL * 1000:.0f}ms"}, accounts=accounts) as running:
+    cache = {"user_ttl": f"{USER_TTL * 1000:.0f}ms"}
+    with replicated(town, folder, cache=cache, accounts=accounts, tokens=tokens) as running:
         yield running
 
 

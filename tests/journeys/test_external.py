@@ -1,0 +1,121 @@
+"""Subjects of another issuer over two replicas: let in by its word, shut out by ours, whatever is out meanwhile."""
+
+import time
+from itertools import count
+
+import pytest
+
+from tests.journeys.conftest import USER_TTL
+from tests.journeys.deployments import Deployment, Replicated
+from tests.journeys.test_lasting import PLACES, WITHIN, Lasting, scripted
+from tests.support.issuers import Issuer
+from tests.support.processes import Account, Gateway
+from tests.support.recording import RecordingUpstream
+from tests.support.waiting import eventually
+
+__all__ = ["scripted"]
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def deployment(replicas: Replicated) -> Deployment:
+    replicas.mend()
+    return replicas.deployment
+
+
+def subject_of(idp: Issuer, **claims: object) -> Account:
+    """Somebody new, with a token of the issuer's."""
+    sub = f"subject-{next(_numbers)}"
+    return Account(f"idp|{sub}", f"{sub}@idp.example", idp.token(sub, **claims))
+
+
+def outcome(gateway: Gateway, account: Account) -> tuple[int, str | None]:
+    answer = gateway.get("/api/x", account.line)
+    return answer.status, answer.code
+
+
+IN, OUT = (200, None), (401, "user_inactive")
+
+
+def test_a_block_holds_on_every_replica_within_100_ms_and_ends_as_fast(deployment: Deployment, idp: Issuer) -> None:
+    account, bystander = subject_of(idp), subject_of(idp)
+    for word, before, after in (("block", IN, OUT), ("unblock", OUT, IN), ("block", IN, OUT)):
+        for gateway in deployment.all:
+            assert outcome(gateway, account) == before
+        since = deployment.command("users", word, account.id)
+        for gateway in deployment.all:
+            eventually(
+                lambda gateway=gateway, after=after: outcome(gateway, account) == after, timeout=0.5, every=0.005
+            )
+            assert time.monotonic() - since < deployment.told + 0.15  # and the time that asking takes
+            assert outcome(gateway, bystander) == IN
+
+
+def test_another_token_of_who_is_blocked_is_no_way_in(deployment: Deployment, idp: Issuer) -> None:
+    account = subject_of(idp)
+    deployment.command("users", "block", account.id)
+    other = Account(account.id, "", idp.token(account.id.removeprefix("idp|"), roles=["idp-admins"]))
+    for gateway in deployment.all:
+        eventually(lambda gateway=gateway: outcome(gateway, other) == OUT, timeout=1.0)
+
+
+def test_what_lasts_ends_within_a_second_of_a_block(
+    deployment: Deployment, idp: Issuer, scripted: RecordingUpstream
+) -> None:
+    account, bystander = subject_of(idp), subject_of(idp)
+    with (
+        Lasting(deployment, account, PLACES["user"]) as lasting,
+        Lasting(deployment, bystander, PLACES["user"]) as others,
+    ):
+        since = deployment.command("users", "block", account.id)
+        lasting.over(since, deployment.told + WITHIN, 1008, "user_inactive")
+        others.check()
+
+
+def test_what_lasts_ends_with_its_token(deployment: Deployment, idp: Issuer, scripted: RecordingUpstream) -> None:
+    leeway, expires = 5, int(time.time()) - 2
+    account = subject_of(idp, exp=expires)
+    with Lasting(deployment, account, PLACES["user"]) as lasting:
+        lasting.over(time.monotonic() + expires + leeway - time.time(), WITHIN, 1008, "token_expired")
+        assert time.time() >= expires + leeway, "not a moment too early"
+
+
+def test_an_issuer_that_is_out_keeps_nobody_out_and_lets_nobody_in(deployment: Deployment, idp: Issuer) -> None:
+    known, blocked = subject_of(idp), subject_of(idp)
+    assert all(outcome(gateway, known) == IN for gateway in deployment.all)
+    idp.stop()
+    try:
+        deployment.command("users", "block", blocked.id)
+        for gateway in deployment.all:
+            assert outcome(gateway, known) == IN and outcome(gateway, subject_of(idp)) == IN
+            eventually(lambda gateway=gateway: outcome(gateway, blocked) == OUT, timeout=1.0)
+    finally:
+        idp.start()
+
+
+def test_stores_that_are_out_let_nobody_in_who_is_blocked(
+    replicas: Replicated, deployment: Deployment, idp: Issuer
+) -> None:
+    """Redis out: the database is asked. Both out: who is known goes on until `cache.user_ttl`, all others are 503."""
+    blocked, known = subject_of(idp), subject_of(idp)
+    deployment.command("users", "block", blocked.id)
+    eventually(lambda: all(outcome(gateway, blocked) == OUT for gateway in deployment.all), timeout=1.0)
+    replicas.valkey.kill()
+    try:
+        for gateway in deployment.all:
+            eventually(lambda gateway=gateway: outcome(gateway, known) == IN, timeout=2.0)
+            assert outcome(gateway, blocked) == OUT
+        replicas.postgres.stop()
+        deadline = time.monotonic() + USER_TTL + 1.0
+        while time.monotonic() < deadline:
+            for gateway in deployment.all:
+                assert outcome(gateway, blocked)[0] in (401, 503) and outcome(gateway, subject_of(idp))[0] == 503
+            time.sleep(0.1)
+        assert all(outcome(gateway, known) == (503, "storage_unavailable") for gateway in deployment.all)
+    finally:
+        replicas.postgres.start()
+        replicas.valkey.start()
+    replicas.mend()
+    for gateway in deployment.all:
+        assert outcome(gateway, known) == IN and outcome(gateway, blocked) == OUT
