@@ -141,7 +141,7 @@ async def running(
             ),
             make_gate=make_gate,
             policy=policy_version(settings),
-            verifier=Verifier(_own_header_names(settings)),
+            verifier=Verifier(_own_header_names(settings), assertions),
             proxy=proxy,
             own=app,
             observer=observer,

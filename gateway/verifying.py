@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal
 from gateway.gate import Decision, Gate
+from gateway.identity.assertions import Assertions
 from gateway.identity.principals import Principal, identity_value
 from gateway.policy.route import Route
 from gateway.proxy.forward import upstream_path
@@ -50,9 +51,11 @@ class Verdict(NamedTuple):
 
 
 class Verifier:
-    """Answers questions. `names` are those of the headers that only the gateway may set."""
+    """Answers questions. `names` are those of the headers that only the gateway may set, `assertions` the proofs of who
+    calls, where upstreams are sent one."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], assertions: Assertions | None = None) -> None:
+        self._assertions = assertions
         self._names = tuple(name.encode("ascii") for name in names)
         self._nobody = self._completed(())
         self._identities: dict[bytes, tuple[Field, ...]] = {}
@@ -93,15 +96,17 @@ class Verifier:
             return Refusal("no_route", f"{route.name} is the gateway's own: it is to be sent there, not asked about")
         name = self._routes.get(route) or self._learn_route(route)
         path = (b"x-gateway-path", upstream_path(admission))
-        identity = self._identity(admission.principal)
+        identity = self._identity(admission.principal, route.upstream)
         request_id = (b"x-request-id", admission.request.request_id)
         fields = (NO_STORE, request_id, name, path, *identity, *admission.response_fields)
         return Answered(verify, 200, fields)
 
-    def _identity(self, principal: Principal | None) -> tuple[Field, ...]:
+    def _identity(self, principal: Principal | None, upstream: str) -> tuple[Field, ...]:
         if principal is None:
             return self._nobody
         lines = principal.header_lines
+        if self._assertions is not None:
+            lines += self._assertions.for_upstream(upstream)(principal)
         known = self._identities.get(lines)
         if known is None:
             if len(self._identities) >= _REMEMBERED:

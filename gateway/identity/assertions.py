@@ -18,6 +18,8 @@ from gateway.settings.model import AssertionSettings
 
 TYPE: Final = "identity+jwt"
 
+Line = Callable[[Principal], bytes]
+
 
 class Now(Protocol):
     """What tells the time without being called: `now` is in seconds, at most a second old."""
@@ -33,9 +35,16 @@ class Assertions:
         self._header = settings.header.encode("ascii")
         self._ttl = settings.ttl
         self._time = time
+        self._lines: dict[str, Line] = {}
 
-    def for_upstream(self, name: str) -> Callable[[Principal], bytes]:
+    def for_upstream(self, name: str) -> Line:
         """What gives the line about a principal for this upstream (b"X-Identity-Token: ...\\r\\n")."""
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = self._line(name)
+        return line
+
+    def _line(self, name: str) -> Line:
         time = self._time
 
         def line(principal: Principal) -> bytes:

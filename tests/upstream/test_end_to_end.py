@@ -126,6 +126,21 @@ def test_roles_that_change_are_asserted_at_once(town: Town, face: Face, upstream
     eventually(lambda: roles() == ["auditor"], timeout=3.0)
 
 
+def test_a_proxy_that_asks_is_given_the_assertion_of_the_routes_upstream(town: Town, face: Face) -> None:
+    gateway = town.gateway("asserting-verify", face, **ASSERTED, server={"trusted_proxies": ["127.0.0.0/8"]})
+    user = signed_in(gateway, "user@example.com")
+
+    def told(path: str, *fields: bytes) -> str:
+        asked = [b"X-Forwarded-Method: GET", f"X-Forwarded-Uri: {path}".encode(), *fields]
+        answer = gateway.ask(request("/_gateway/verify", fields=asked))
+        assert answer.status == 200, answer.body
+        return only(answer.values(HEADER))
+
+    assertion = told("/api/x", user.line)
+    assert verified(gateway, assertion)["sub"] == user.id and told("/api/y", user.line) == assertion
+    assert told("/optional/x") == told("/public/x", user.line) == ""  # so that it overwrites whatever a caller sent
+
+
 # ---- an upstream as the documentation shows it
 
 
