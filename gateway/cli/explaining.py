@@ -11,7 +11,7 @@ import click
 from gateway.identity.principals import identity_roles, identity_value
 from gateway.operations.escaping import printable
 from gateway.policy.candidates import Candidate
-from gateway.policy.explain import Explanation, Person, capture_texts
+from gateway.policy.explain import Explanation, Person, Tried, capture_texts
 from gateway.policy.route import Requirement, Route
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration
@@ -37,6 +37,14 @@ def lines(explanation: Explanation, settings: Settings) -> Iterator[str]:
         yield from _besides(explanation, verdict.route)
     yield from _upstream(explanation, settings)
     yield _line("decision", _decision(explanation))
+    if explanation.tried is not None:
+        yield _line("shadow", _shadow(explanation.tried))
+
+
+def _shadow(tried: Tried) -> str:
+    refusal = tried.verdict.refusal
+    would = "let it through" if refusal is None else f"refuse it: {refusal.status} {refusal.code}"
+    return f"rule {tried.rule.name} would {would}  {place_of(tried.rule)}"
 
 
 def document(explanation: Explanation, settings: Settings) -> dict[str, Any]:
@@ -60,6 +68,19 @@ def document(explanation: Explanation, settings: Settings) -> dict[str, Any]:
         "page_may_read": _page_may_read(explanation),
         "decision": decision_document(explanation),
         "upstream": _upstream_document(explanation, settings),
+        "shadow": _shadow_document(explanation.tried),
+    }
+
+
+def _shadow_document(tried: Tried | None) -> dict[str, Any] | None:
+    if tried is None:
+        return None
+    refusal = tried.verdict.refusal
+    return {
+        "route": route_document(tried.rule),
+        "allowed": refusal is None,
+        "status": None if refusal is None else refusal.status,
+        "code": None if refusal is None else refusal.code,
     }
 
 

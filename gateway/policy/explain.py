@@ -12,6 +12,7 @@ from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.matcher import Policy
 from gateway.policy.rewriting import sent_path
 from gateway.policy.route import NOTHING_MORE, Requirement, Route
+from gateway.policy.shadows import shadows_of
 from gateway.policy.verdict import Asked, Caller, Verdict, decide
 from gateway.wire.paths import decoded_segment
 
@@ -35,9 +36,16 @@ class Held(NamedTuple):
     by: tuple[str, ...]
 
 
+class Tried(NamedTuple):
+    """A shadow rule that would have a part in the decision, and what it would be with shadow rules in force."""
+
+    rule: Route
+    verdict: Verdict
+
+
 class Explanation(NamedTuple):
     """`person` is None for an anonymous caller. `reason` is the decision in words. `sent` is the request target that
-    the upstream would be sent, None where nothing is sent on."""
+    the upstream would be sent, None where nothing is sent on. `tried` is None where no shadow rule is about this."""
 
     asked: Asked
     verdict: Verdict
@@ -46,6 +54,7 @@ class Explanation(NamedTuple):
     person: Person | None
     held: tuple[Held, ...]
     sent: bytes | None
+    tried: Tried | None = None
 
 
 SIGNED_IN: Final = Person()
@@ -64,8 +73,28 @@ def explained(
     """The explanation of a verdict that has been given."""
     held = () if person is None else tuple(Held(*each) for each in sorted(roles.chains(person.own_roles).items()))
     return Explanation(
-        asked, verdict, _reason(verdict, person), candidates(policy, asked, verdict), person, held, _sent(verdict)
+        asked,
+        verdict,
+        reason=_reason(verdict, person),
+        candidates=candidates(policy, asked, verdict),
+        person=person,
+        held=held,
+        sent=_sent(verdict),
+        tried=_tried(policy, asked, caller_of(roles, person)),
     )
+
+
+def _tried(policy: Policy, asked: Asked, caller: Caller | None) -> Tried | None:
+    shadows = shadows_of(policy)
+    if shadows is None:
+        return None
+    verdict = decide(shadows.trial, asked, caller)
+    rule = None
+    if verdict.route is not None:
+        rule = shadows.rule(verdict.route.name)
+    elif verdict.target is not None and verdict.refusal is not None:
+        rule = shadows.without_route(verdict.refusal.code, verdict.host, verdict.target)
+    return None if rule is None or verdict.answered else Tried(rule, verdict)
 
 
 def caller_of(roles: RoleHierarchy, person: Person | None) -> Caller | None:

@@ -165,6 +165,7 @@ def test_a_program_reads_the_same(folder: Path) -> None:
             "target": "/of/u1/7?x=1",
             "identity": {"X-User-Id": "u1", "X-User-Roles": "admin,editor,user"},
         },
+        "shadow": None,
     }
 
 
@@ -262,3 +263,15 @@ def test_no_database_is_made_where_there_is_none(folder: Path) -> None:
 def test_neither_keys_nor_a_database_are_needed(folder: Path) -> None:
     assert run("explain", "--config", "g.yaml", "GET", "/live", "--anonymous", folder=folder).code == 0
     assert sorted(path.name for path in folder.iterdir()) == ["g.yaml"]
+
+
+def test_what_a_shadow_rule_would_decide_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(
+        "upstreams: {web: http://127.0.0.1:9000}\nroutes:\n  - {path: /a/**, auth: none, upstream: web}\n"
+        "  - {path: /a/b, roles: [admin], upstream: web, shadow: true, name: tried}\n"
+    )
+    outcome = run_here("explain", "--config", "g.yaml", "GET", "/a/b", "--anonymous", folder=tmp_path)
+    assert outcome.code == 0
+    assert "rule tried would refuse it: 401 token_missing" in outcome.out.splitlines()[-1]
+    told = json.loads(run_here("explain", "--config", "g.yaml", "GET", "/a/b", "--json", folder=tmp_path).out)["shadow"]
+    assert (told["route"]["name"], told["allowed"], told["code"]) == ("tried", False, "forbidden")

@@ -179,3 +179,24 @@ def test_an_explanation_decides_as_the_gate_does_and_its_winner_is_the_route_tha
         assert won == ([verdict.route] if verdict.route is not None else [])
         assert len({each.route for each in explanation.candidates}) == len(explanation.candidates)
         assert explanation.reason
+
+
+def test_what_a_shadow_rule_would_decide_is_told_beside_the_decision() -> None:
+    policy = policy_of(
+        [
+            {"path": "/a/**", "auth": "none"},
+            {"path": "/a/b", "roles": ["admin"], "methods": ["GET"], "shadow": True, "name": "tried"},
+        ]
+    )
+
+    def told(path: bytes, *roles: str, method: bytes = b"GET") -> tuple[str, str | None] | None:
+        person = Person("u", frozenset(roles))
+        explanation = explain(policy, RoleHierarchy(None), Asked(method, path), person)
+        assert explanation.verdict.is_allowed
+        tried = explanation.tried
+        return None if tried is None else (tried.rule.name, getattr(tried.verdict.refusal, "code", None))
+
+    assert told(b"/a/b", "admin") == ("tried", None)
+    assert told(b"/a/b", "user") == ("tried", "forbidden")
+    assert told(b"/a/b", "admin", method=b"PUT") == ("tried", "method_not_allowed")
+    assert told(b"/a/c") is None
