@@ -11,7 +11,7 @@ from collections.abc import Callable
 from gateway.admission import Admission, RequestHead
 from gateway.errors import Caller, Refusal
 from gateway.operations.access_log import NO_ROLES, json_host, json_method, json_roles, loggable_path
-from gateway.operations.escaping import quoted
+from gateway.operations.escaping import quoted, without_tokens
 from gateway.policy.route import Route
 from gateway.settings.model import DecisionLogSettings
 
@@ -55,8 +55,9 @@ class DecisionLog:
 
 def _of(request: RequestHead, path: bytes) -> str:
     return (
-        f',"request_id":{quoted(request.request_id.decode("latin-1"))},"client":{quoted(request.client)}'
-        f"{json_host(request.fields.canonical_host)}{json_method(request.method)}{quoted(path.decode('latin-1'))}"
+        f',"request_id":{quoted(without_tokens(request.request_id.decode("latin-1")))}'
+        f',"client":{quoted(request.client)}{json_host(request.fields.canonical_host)}'
+        f"{json_method(request.method)}{quoted(without_tokens(path.decode('latin-1')))}"
     )
 
 

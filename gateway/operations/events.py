@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from gateway.operations.access_log import timestamp
-from gateway.operations.escaping import printable, visible
+from gateway.operations.escaping import CREDENTIAL, printable, visible
 
 INTERVAL: Final = 60.0  # seconds between two reports of the same failure
 REMEMBERED: Final = 256  # different failures told apart within that time
@@ -33,9 +33,7 @@ MAX_TRACEBACK_LINE: Final = 1000
 PATIENCE: Final = 20  # milliseconds that one write to standard error may wait for its reader
 
 _SECRET: Final = re.compile(
-    r"(?<![\w-])eyJ[\w-]*\.[\w.-]*"  # a JWT
-    r"|gwk_[\w-]+"  # an API key
-    r"|(?<=://)[^\s/]*(?=@)"  # user and password of a URL
+    CREDENTIAL + r"|(?<=://)[^\s/]*(?=@)"  # user and password of a URL
     r"|(?<=bearer )[^\s\"',]{16,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\Z)",
     re.DOTALL | re.IGNORECASE,

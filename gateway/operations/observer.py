@@ -29,7 +29,7 @@ from gateway.operations.access_log import (
     timestamp,
 )
 from gateway.operations.counters import CALLER_LEFT, OWN, SIZE, UPSTREAM, Counters, Counts, Labels
-from gateway.operations.escaping import quoted
+from gateway.operations.escaping import quoted, without_tokens
 from gateway.operations.events import Repeats, event
 from gateway.operations.log_writer import LogWriter
 from gateway.settings.model import ObservabilitySettings
@@ -168,10 +168,13 @@ class Observer:
             path, caller = admission.target.path, admission.principal
         user, roles = ("", NO_ROLES) if caller is None else (caller.id, caller.own_roles)
         trace = "" if request.trace is None else json_trace(request.trace.trace_id)
+        request_id = request.request_id.decode("latin-1")
+        if request.fields.request_id is not None:
+            request_id = without_tokens(request_id)
         lines = self._lines
         lines.append(
-            f'{self._opening}{quoted(request.request_id.decode("latin-1"))},"client":{quoted(request.client)}'
-            f"{self._hosts[request.fields.canonical_host]}{method_text}{quoted(path.decode('latin-1'))}"
+            f'{self._opening}{quoted(request_id)},"client":{quoted(request.client)}'
+            f"{self._hosts[request.fields.canonical_host]}{method_text}{quoted(without_tokens(path.decode('latin-1')))}"
             f"{outcome}{quoted(user)}{self._roles[roles]}"
             f',"duration_ms":{microseconds // 1000}{FRACTIONS[microseconds % 1000]},"upstream_ms":{upstream}'
             f',"received":{finished.received},"sent":{finished.sent}{trace}}}\n'
@@ -208,13 +211,13 @@ class Observer:
             status=finished.status or CALLER_LEFT,
             method=request.method.decode("latin-1"),
             client=request.client,
-            path=path.decode("latin-1"),
+            path=without_tokens(path.decode("latin-1")),
             code=finished.code,
             route=finished.route if admission is None else admission.route.name,
             user="" if caller is None else caller.id,
             received=finished.received,
             sent=finished.sent,
-            id=request.request_id.decode("latin-1"),
+            id=without_tokens(request.request_id.decode("latin-1")),
             trace="" if request.trace is None else request.trace.trace_id,
         )
         self._lines.append(line)

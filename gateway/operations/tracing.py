@@ -32,6 +32,7 @@ from gateway.admission import RequestHead, Waiting
 from gateway.errors import Refusal
 from gateway.operations.access_log import loggable_path
 from gateway.operations.counters import METHODS
+from gateway.operations.escaping import without_tokens
 from gateway.operations.observer import Completed, Finished
 from gateway.settings.model import TracingSettings
 from gateway.wire.fields import Field
@@ -144,12 +145,12 @@ class RequestTrace:
             {
                 "http.request.method": self._method,
                 "url.scheme": request.peer.scheme,
-                "url.path": path.decode("latin-1"),
+                "url.path": without_tokens(path.decode("latin-1")),
                 "client.address": request.client,
                 "http.response.status_code": finished.status,
                 "gateway.route": route,
                 "gateway.code": finished.code,
-                "gateway.request_id": request.request_id.decode("latin-1"),
+                "gateway.request_id": without_tokens(request.request_id.decode("latin-1")),
             }
         )
         if admission is not None:
