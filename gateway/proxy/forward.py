@@ -90,8 +90,9 @@ def upstream_path(admission: Admission) -> bytes:
 
 def _target(admission: Admission) -> bytes:
     """The path to send on, and the query untouched."""
-    path, query = upstream_path(admission), admission.target.query
-    return path if query is None else b"%b?%b" % (path, query)
+    target = admission.target
+    path: bytes = target.path if admission.route.rewrite is None else upstream_path(admission)
+    return path if target.query is None else b"%b?%b" % (path, target.query)
 
 
 def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> bytes:
