@@ -1,4 +1,4 @@
-"""The snippets of docs/forward-auth.md, run as they stand there but for the addresses."""
+"""Proxies in front, which run the snippets of docs/forward-auth.md as they stand there but for the addresses."""
 
 import shutil
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bench.snippets import GATEWAY, LISTENS, UPSTREAM, caddy_file, nginx_file, snippet
-from tests.support.processes import free_port
+from tests.support.processes import Gateway, free_port
 from tests.support.raw import Address, Answer, Caller
 from tests.support.waiting import eventually
 
@@ -19,11 +19,12 @@ def program(name: str) -> str | None:
 class FrontProxy:
     """A proxy that stands in front, running a snippet. Its callers come from an address that nobody trusts."""
 
-    def __init__(self, name: str, folder: Path, gateway: Address, upstream: Address) -> None:
+    def __init__(self, name: str, folder: Path, gateway: Gateway, upstream: Address) -> None:
         self.name = name
+        self._gateway = gateway
         self.folder = folder
         self.address: Address = ("127.0.0.1", free_port())
-        self._ports = {LISTENS: self.address[1], GATEWAY: gateway[1], UPSTREAM: upstream[1]}
+        self._ports = {LISTENS: self.address[1], GATEWAY: gateway.address[1], UPSTREAM: upstream[1]}
         self._log = folder / f"{name}.log"
         environment = {
             "HOME": str(folder),
@@ -68,8 +69,16 @@ class FrontProxy:
                 "--config",
                 self._file("Caddyfile", caddy_file(self._ports)),
             ]
+        if self.name == "envoy":
+            file = self._file("envoy.yaml", self._exported())
+            return [binary, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
         self._file("verify.lua", snippet("lua", self._ports))
         return [binary, "-db", "-f", self._file("haproxy.cfg", snippet("haproxy", self._ports))]
+
+    def _exported(self) -> str:
+        """Of Envoy there is no snippet: it runs what `gateway export envoy` makes of the same configuration."""
+        places = ["--listen", f"127.0.0.1:{self._ports[LISTENS]}", "--gateway", f"127.0.0.1:{self._ports[GATEWAY]}"]
+        return self._gateway.command("export", "envoy", *places).stdout
 
     def _file(self, name: str, text: str) -> str:
         path = self.folder / name

@@ -1,8 +1,8 @@
-"""nginx, Caddy and HAProxy in front, with the snippets of the documentation: they decide as the gateway does.
+"""nginx, Caddy and HAProxy in front, with the snippets of the documentation, and Envoy with the export.
 
-Each request goes to the gateway and to the proxy in front. Where the gateway lets it pass, the upstream must receive
-the same from both, but for Authorization, which the snippets always take out, and for what Caddy escapes though it need
-not. Where the gateway refuses, the proxy in front must refuse with the same status.
+They decide as the gateway does. Each request goes to the gateway and to the proxy in front. Where the gateway lets it
+pass, the upstream must receive the same from both, but for Authorization, which the snippets always take out, and for
+what Caddy escapes though it need not. Where the gateway refuses, the proxy in front must refuse with the same status.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.support.recording import Received, RecordingUpstream
 from tests.support.wording import request
 
 STRANGER: Final = "127.0.0.9"
-Name = Literal["nginx", "caddy", "haproxy"]
+Name = Literal["nginx", "caddy", "haproxy", "envoy"]
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +30,14 @@ def gateway(town: Town) -> Gateway:
     return town.gateway("behind", "serve", server={"trusted_proxies": ["127.0.0.1/32"]})
 
 
-@pytest.fixture(scope="module", params=["nginx", "caddy", "haproxy"])
+@pytest.fixture(scope="module", params=["nginx", "caddy", "haproxy", "envoy"])
 def front(
     request: pytest.FixtureRequest, gateway: Gateway, town: Town, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FrontProxy]:
     name: Name = request.param
     if program(name) is None:
         pytest.skip(f"{name} is not installed")
-    proxy = FrontProxy(name, tmp_path_factory.mktemp(name), gateway.address, town.upstreams.web.address)
+    proxy = FrontProxy(name, tmp_path_factory.mktemp(name), gateway, town.upstreams.web.address)
     yield proxy
     proxy.stop()
 
@@ -60,23 +60,22 @@ def seen(received: Received) -> tuple[object, ...]:
 def difference(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> str | None:
     """In what the two differ about a request; None where they do not."""
     upstream.requests.clear()
-    ours = ask(gateway.address, data)
-    by_gateway, targets = [seen(each) for each in upstream.requests], [each.target for each in upstream.requests]
+    ours, direct = ask(gateway.address, data), list(upstream.requests)
     upstream.requests.clear()
-    its = ask(front.address, data)
-    by_front = [seen(each) for each in upstream.requests]
+    its, passed = ask(front.address, data), list(upstream.requests)
     assert ours is not None
-    if front.name != "caddy" and [each.target for each in upstream.requests] != targets and by_front:
-        return f"the upstream received {[each.target for each in upstream.requests]} instead of {targets}"
-    if by_gateway != by_front and by_front:
-        return f"the upstream received {by_front} instead of {by_gateway}"
-    if by_gateway and not by_front:
-        return f"refused with {its and its.status} what may pass"
-    if any(each.seen_as("authorization") for each in upstream.requests):
-        return "the upstream received the caller's credential"
-    if its is not None and its.status == ours.status:
-        return None
-    return f"refused with {its and its.status} instead of {ours.status}"
+    if [seen(each) for each in passed] != [seen(each) for each in direct]:
+        return f"the upstream received {passed and seen(passed[0])} instead of {direct and seen(direct[0])}"
+    if front.name != "caddy" and [each.target for each in passed] != [each.target for each in direct]:
+        return f"the upstream received {passed[0].target!r} instead of {direct[0].target!r}"
+    credentials = [each.seen_as("authorization") for each in passed]
+    if credentials != (
+        [each.seen_as("authorization") for each in direct] if front.name == "envoy" else [[]] * len(passed)
+    ):
+        return "the upstream received a credential that was not for it"
+    if its is None or its.status != ours.status:
+        return f"answered {its and its.status} instead of {ours.status}"
+    return None
 
 
 def requests(user: Account, admin: Account) -> Iterator[bytes]:
