@@ -18,6 +18,7 @@ from tests.support.gateways import Town
 from tests.support.processes import Account, Gateway
 from tests.support.raw import Address, Answer, Caller, NoAnswer
 from tests.support.recording import Received, RecordingUpstream
+from tests.support.websockets import Socket, echoing, handshake, text
 from tests.support.wording import request
 
 STRANGER: Final = "127.0.0.9"
@@ -135,12 +136,17 @@ def test_a_refusal_says_why(front: FrontProxy) -> None:
 
 
 def test_a_websocket_goes_through_the_gateway(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream) -> None:
-    fields = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
-              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]  # fmt: skip
-    refused = ask(front.address, request("/api/x", fields=[*fields, gateway.login("user@example.com").line]))
+    """It is refused, relayed, and ended as the gateway does all of that, whatever the proxy in front would do."""
+    newcomer = gateway.newcomer()
+    refused = ask(front.address, handshake("/api/x", newcomer.line))
     assert refused is not None
     assert refused.refused() == (403, "websocket_not_allowed")
-    assert upstream.requests == []
+    upstream.on("/sockets/x", echoing())
+    with Socket(front.address, "/sockets/x", newcomer.line) as socket:
+        socket.say(text("hello"))
+        assert socket.message() == b"hello"
+        assert gateway.ask(request("/auth/logout", method="POST", fields=[newcomer.line], body=b"")).status == 204
+        assert socket.closed(within=5)[0] == 1008
 
 
 def test_a_body_reaches_the_upstream(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream) -> None:
