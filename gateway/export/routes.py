@@ -116,9 +116,10 @@ def _action(upstream: UpstreamSettings, each: RouteSettings, settings: Settings)
 
 
 def _by_the_gateway(name: str, match: Message, asks: Message, *, upgrade: bool = False) -> Message:
-    action: Message = {"cluster": GATEWAY, "timeout": "0s", "append_x_forwarded_host": False}
+    # Silence is the gateway's to end.
+    action: Message = {"cluster": GATEWAY, "timeout": "0s", "idle_timeout": "0s"}
     if upgrade:
-        action |= {"idle_timeout": "0s", "upgrade_configs": [{"upgrade_type": "websocket", "enabled": True}]}
+        action["upgrade_configs"] = [{"upgrade_type": "websocket", "enabled": True}]
     return {
         "name": f"gateway: {name}",
         "match": match,

@@ -17,7 +17,7 @@ from tests.forward.snippets import FrontProxy, program
 from tests.support.gateways import Town
 from tests.support.processes import Account, Gateway
 from tests.support.raw import Address, Answer, Caller, NoAnswer
-from tests.support.recording import Received, RecordingUpstream
+from tests.support.recording import Exchange, Received, RecordingUpstream
 from tests.support.websockets import Socket, echoing, handshake, text
 from tests.support.wording import request
 
@@ -155,3 +155,34 @@ def test_a_body_reaches_the_upstream(front: FrontProxy, gateway: Gateway, upstre
     assert answer is not None
     assert answer.status == 200
     assert bytes(upstream.only.body) == b"a body"
+
+
+def test_a_preflight_is_answered_and_not_sent_on(
+    front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    if front.name == "nginx":
+        pytest.skip("auth_request takes every 2xx for yes: preflights are to be answered by nginx itself")
+    asks = ["Origin: https://app.example.com", "Access-Control-Request-Method: GET"]
+    answer = ask(front.address, request("/sockets-of-pages/x", method="OPTIONS", fields=asks))
+    assert answer is not None
+    assert answer.status == 204
+    assert answer.value("access-control-allow-origin") == b"https://app.example.com"
+    assert upstream.requests == []
+
+
+async def speaking_of_cors(exchange: Exchange) -> None:
+    await exchange.body()
+    await exchange.send(b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_envoy_lets_pages_read_what_the_gateway_lets_them_read(
+    front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    if front.name != "envoy":
+        pytest.skip("the snippets add nothing to the upstream's answer")
+    upstream.on("/sockets-of-pages/x", speaking_of_cors)
+    for origin, allowed in (("https://app.example.com", [b"https://app.example.com"]), ("https://evil.example", [])):
+        answer = ask(front.address, request("/sockets-of-pages/x", fields=[f"Origin: {origin}"]))
+        assert answer is not None
+        assert answer.status == 200
+        assert answer.values("access-control-allow-origin") == allowed

@@ -3,20 +3,9 @@
 import json
 import random
 from collections.abc import Iterable
-from ipaddress import ip_network
 
 import pytest
 
-from gateway.admission import Admission, Peer, RequestHead, Waiting
-from gateway.errors import Refusal
-from gateway.gate import Decision, Gate
-from gateway.policy.own import VERIFY as VERIFY_ENDPOINT
-from gateway.policy.own import own_routes
-from gateway.settings.model import Settings
-from gateway.verifying import Verdict, Verifier
-from gateway.wire.addresses import TrustedProxies
-from gateway.wire.fields import FieldRules
-from gateway.wire.paths import canonical_target
 from tests.advisories.test_paths import ALWAYS, PIECES, STRICT
 from tests.support.gateways import SignIn, Town
 from tests.support.processes import Account, Face, Gateway
@@ -373,24 +362,3 @@ def test_questions_follow_each_other_on_one_connection(gateway: Gateway, user: A
             ("/nowhere", [], 404),
         ] * 3:
             assert caller.send(question(target, fields=fields)).receive().status == status
-
-
-def test_whatever_goes_wrong_on_the_way_to_a_verdict_is_a_refusal() -> None:
-    """The gate itself turns exceptions into refusals; so does what stands around it."""
-
-    class Broken(Gate):
-        def __init__(self) -> None:
-            pass
-
-        def admit(self, request: RequestHead) -> Decision | Waiting:
-            raise RuntimeError("an error that nobody had thought of")
-
-    fields = FieldRules().sort([(b"Host", b"a"), (b"X-Forwarded-Uri", b"/x")])
-    peer = Peer("127.0.0.1", "http", TrustedProxies([ip_network("127.0.0.0/8")]))
-    head = RequestHead(b"GET", b"/_gateway/verify", fields, peer, minor=1, made_id=b"1")
-    route = next(route for route in own_routes(Settings()) if route.endpoint == VERIFY_ENDPOINT)
-    asked = Admission(route, (), canonical_target(head.target, relaxed=False), None, None, head)
-    verdict = Verifier(IDENTITY).ask(Broken(), asked)
-    assert isinstance(verdict, Verdict)
-    assert isinstance(verdict.outcome, Refusal)
-    assert verdict.outcome.code == "internal_error"

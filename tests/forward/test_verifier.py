@@ -1,0 +1,84 @@
+"""The verifier by itself: whatever it is given, it answers, and nothing that goes wrong lets anything pass."""
+
+from ipaddress import ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.admission import Admission, Peer, RequestHead, Waiting
+from gateway.errors import Refusal
+from gateway.gate import Decision, Gate
+from gateway.limits.limits import Limits
+from gateway.policy.matcher import Policy
+from gateway.policy.own import VERIFY as VERIFY_ENDPOINT
+from gateway.policy.own import own_routes
+from gateway.policy.patterns import parse_pattern
+from gateway.policy.route import Route
+from gateway.settings.model import Settings
+from gateway.verifying import Verdict, Verifier
+from gateway.wire.addresses import TrustedProxies
+from gateway.wire.fields import FieldRules
+from gateway.wire.paths import canonical_target
+
+IDENTITY = ("X-User-Id", "X-User-Email", "X-User-Roles")
+
+
+def admission_of(fields: list[tuple[bytes, bytes]]) -> Admission:
+    """The admission of a question with these fields, from a trusted proxy."""
+    peer = Peer("127.0.0.1", "http", TrustedProxies([ip_network("127.0.0.0/8")]))
+    head = RequestHead(b"GET", b"/_gateway/verify", FieldRules(IDENTITY).sort(fields), peer, minor=1, made_id=b"1")
+    route = next(route for route in own_routes(Settings()) if route.endpoint == VERIFY_ENDPOINT)
+    return Admission(route, (), canonical_target(head.target, relaxed=False), None, None, head)
+
+
+def test_whatever_goes_wrong_on_the_way_to_a_verdict_is_a_refusal() -> None:
+    """The gate itself turns exceptions into refusals; so does what stands around it."""
+
+    class Broken(Gate):
+        def __init__(self) -> None:
+            pass
+
+        def admit(self, request: RequestHead) -> Decision | Waiting:
+            raise RuntimeError("an error that nobody had thought of")
+
+    asked = admission_of([(b"Host", b"a"), (b"X-Forwarded-Uri", b"/x")])
+    verdict = Verifier(IDENTITY).ask(Broken(), asked)
+    assert isinstance(verdict, Verdict)
+    assert isinstance(verdict.outcome, Refusal)
+    assert verdict.outcome.code == "internal_error"
+
+
+NAMES = st.sampled_from(
+    ["X-Forwarded-Uri", "x-forwarded-uri", "X_Forwarded_Uri", "X-Original-URI", "X-Forwarded-Method",
+     "X-Original-Method",
+     "X-Forwarded-Host", "X-Forwarded-For", "X-Original-URL", "Upgrade", "Connection", "Sec-WebSocket-Key", "Origin",
+     "Access-Control-Request-Method", "Authorization", "X-User-Id", "Cookie"]
+)  # fmt: skip
+VALUES = st.one_of(
+    st.sampled_from([b"/public/x", b"/public/../admin", b"/admin/x", b"GET", b"OPTIONS", b"websocket", b"*", b"http://a/public/"]),
+    st.binary(max_size=12),
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=7))
+def test_CVE_2021_32637_whatever_is_asked_only_what_is_open_is_allowed(said: list[tuple[str, bytes]]) -> None:
+    """No bytes in any field make an exception, and none lets pass what no rule opens."""
+    routes = [
+        Route(name="open", shape=parse_pattern("/public/**"), methods=None, upstream="web", authentication="none")
+    ]
+    gate = Gate(
+        policy=Policy(routes),
+        credentials=None,
+        directory=None,
+        limits=Limits(),
+        relaxed=False,  # type: ignore[arg-type]
+    )
+    verdict = Verifier(IDENTITY).ask(gate, admission_of([(b"Host", b"a"), *((n.encode(), v) for n, v in said)]))
+    assert isinstance(verdict, Verdict)
+    outcome = verdict.outcome
+    if isinstance(outcome, Refusal):
+        assert outcome.code != "internal_error", said
+        return
+    assert outcome.status == 200
+    (path,) = [value for name, value in outcome.fields if name == b"x-gateway-path"]
+    assert path == b"/public" or path.startswith(b"/public/"), said
