@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from tests.advisories.test_paths import ALWAYS, PIECES, STRICT
+from tests.support.forging import claims_of
 from tests.support.gateways import SignIn, Town
 from tests.support.processes import Account, Face, Gateway
 from tests.support.raw import Answer
@@ -362,3 +363,22 @@ def test_questions_follow_each_other_on_one_connection(gateway: Gateway, user: A
             ("/nowhere", [], 404),
         ] * 3:
             assert caller.send(question(target, fields=fields)).receive().status == status
+
+
+def test_the_answer_holds_the_assertion_for_the_upstream_of_the_route(town: Town, face: Face) -> None:
+    asserting = town.gateway(
+        "asserting-to-a-proxy",
+        face,
+        server={"trusted_proxies": ["127.0.0.0/8"]},
+        identity={"assertion": {"header": "X-Identity-Token", "ttl": "60s"}},
+    )
+    user = asserting.login("user@example.com")
+    for path, audience in (("/api/x", "web"), ("/sockets-over-tls/x", "secure")):
+        answer = asserting.ask(question(path, fields=[user.line, "X-Identity-Token: forged"]))
+        (assertion,) = answer.values("x-identity-token")
+        if path == "/api/x":
+            assert claims_of(assertion.decode())["aud"] == audience
+            assert claims_of(assertion.decode())["sub"] == user.id
+        else:  # a route without identity
+            assert assertion == b""
+            assert b"X-Identity-Token" in answer.values("x-envoy-auth-headers-to-remove")[0]
