@@ -50,7 +50,11 @@ class Asked:
     def as_bytes(self, tokens: dict[str, str]) -> bytes:
         """The request on the wire, with the credential of its person."""
         lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: {self.host}", "Connection: close", *self.fields]
-        if self.person in tokens:
+        if self.person == "two at once":
+            lines += [f"Authorization: {tokens['user']}", f"Authorization: {tokens['admin']}"]
+        elif self.person == "in lower case":
+            lines.append(f"Authorization: {tokens['user'].replace('Bearer', 'bearer')}")
+        elif self.person in tokens:
             lines.append(f"Authorization: {tokens[self.person]}")
         content = b"" if self.body is None else self.body
         if self.chunked:
@@ -156,7 +160,7 @@ class Chance:
         route = pick.choice(routes)
         host = route.get("host", "gateway.test") if pick.random() < 0.8 else pick.choice((*HOSTS, "gateway.test"))
         method = pick.choice([*route.get("methods", _METHODS), pick.choice(_METHODS)])
-        person = pick.choice((*PEOPLE, *PEOPLE, "nobody", "nobody", "garbage", "basic"))
+        person = pick.choice((*PEOPLE, *PEOPLE, "nobody", "nobody", "garbage", "basic", "two at once", "in lower case"))
         asked = Asked(method, self._target(route["path"]), self._host(host), person)
         if pick.random() < 0.3:
             asked.fields += pick.sample(_FORGED, pick.randint(1, 4))

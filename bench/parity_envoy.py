@@ -95,6 +95,8 @@ def _seen(fields: list[str], name: str) -> tuple[str, ...]:
     pairs = (field.partition(":") for field in fields)
     folded = ((key.lower().replace("_", "-").replace(".", "-"), value.strip()) for key, _, value in pairs)
     found = tuple(value for key, value in folded if key == wanted and value)
+    # Envoy makes one line of several (RFC 9110 5.3).
+    found = (",".join(found),) if found and wanted == "authorization" else found
     # What went through the gateway as well has another hop; who the caller is stands first.
     return tuple(value.partition(",")[0] for value in found) if wanted == "x-forwarded-for" else found
 

@@ -21,6 +21,7 @@ from gateway.settings.model import Settings
 _CLAIMS: Final = "gateway"
 _REQUIRED, _OPTIONAL = "required", "optional"
 
+_SCHEMES: Final = ("Bearer", "bearer", "BEARER")  # RFC 9110 11.1: in any case; Envoy compares as it stands
 _SEGMENT_OF: Final = "([^/?]*)"
 
 # Identity headers as the gateway writes them: visible ASCII, the rest and `%` escaped, in roles the comma as well.
@@ -58,7 +59,7 @@ def filters(settings: Settings) -> list[Message]:
         "audiences": [tokens.audience],
         "remote_jwks": keys,
         # Said in full: by default a token in the query would do as well.
-        "from_headers": [{"name": "Authorization", "value_prefix": "Bearer "}],
+        "from_headers": [{"name": "Authorization", "value_prefix": f"{scheme} "} for scheme in _SCHEMES],
         "forward": True,  # taken out by the routes that do not pass it on
         "require_expiration": True,
         "clock_skew_seconds": int(tokens.leeway),
