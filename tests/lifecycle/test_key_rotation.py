@@ -13,10 +13,11 @@ import yaml
 
 from tests.cli.running import run_here
 from tests.lifecycle.changing import configuration_of, reload
+from tests.support.expectations import passes
 from tests.support.fleet import Fleet
 from tests.support.forging import claims_of, header_of
 from tests.support.load import AsyncCaller, Load
-from tests.support.processes import PASSWORD, Gateway
+from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.small import Start
 from tests.support.valkey import ValkeyServer
@@ -191,6 +192,28 @@ def test_a_websocket_ends_with_the_key_of_its_token(
         reload(gateway, with_keys(gateway, new))
         assert of_old.closed(within=1.5) == (1008, "token_invalid")
         assert of_new.say(text("still here")).message() == b"still here"
+
+
+def test_upstreams_are_shown_nothing_that_a_key_has_signed_which_is_gone(
+    start: Start, upstream: RecordingUpstream, tmp_path: Path
+) -> None:
+    """An assertion is kept with its principal for a while; it goes with its key all the same."""
+    old, new = made_key(tmp_path, "k1"), made_key(tmp_path, "k2")
+    identity = {"assertion": {"ttl": "10m"}}
+    gateway = start({"web": upstream.url}, routes=[MINE], tokens={"keys": [old]}, identity=identity)
+
+    def shown(account: Account) -> str:
+        received = passes(gateway, upstream, request("/mine/x", fields=[account.line]))
+        (assertion,) = received.values("x-identity-token")
+        return signer_of(assertion.decode())
+
+    ann = gateway.newcomer()
+    assert shown(ann) == "k1"
+    reload(gateway, with_keys(gateway, new, old))
+    again = gateway.login(ann.email)
+    assert (signer_of(again.token), shown(again)) == ("k2", "k1"), "it is kept, and its key is known"
+    reload(gateway, with_keys(gateway, new))
+    assert shown(again) == "k2"
 
 
 # ---- what else there is about keys
