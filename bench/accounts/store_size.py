@@ -33,12 +33,12 @@ def measure(town: Town, *, large: int, trials: int, tell: Callable[[str], None])
     found: dict[str, dict[str, list[float]]] = {}
     for kind, make in (("sqlite", town.sqlite), ("postgresql", lambda _: town.postgres())):
         with ExitStack() as stack:
-            callers = {}
-            for size in (SMALL, large):
+            databases, callers = {size: make(f"users-{size}") for size in (SMALL, large)}, {}
+            for size, database in databases.items():
                 tell(f"{size:,} users in {kind}")
-                database = make(f"users-{size}")
                 run_command(town.configuration(database)[0], "db", "upgrade")
                 _fill(database, size)
+            for size, database in databases.items():  # once both are filled: nothing idles meanwhile
                 gateway = stack.enter_context(town.gateway(database))
                 callers[size] = stack.enter_context(gateway.caller())
                 _warm_up(gateway, callers[size])
