@@ -11,15 +11,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench import bulk, footprint, machine, plot, report, websocket
+from bench import bulk, footprint, latency, machine, plot, report, scale, websocket
 from bench.driver import Driver
 from bench.figures import outcome_from_json
 from bench.peers import ALL
 from bench.peers.peer import Peer
 from bench.peers.signer import Signer
-from bench.processes import BenchError
+from bench.processes import BenchError, pinned
 from bench.rounds import Arena, Comparison, Plan
-from bench.targets import verdicts
+from bench.targets import further_verdicts, verdicts
 from bench.upstream import start_upstream
 
 RESULTS = Path(__file__).with_name("results")
@@ -52,6 +52,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-wrk", action="store_true", help="use the load generator of this project")
     parser.add_argument("--no-bulk", action="store_true", help="leave out the large bodies")
     parser.add_argument("--no-websocket", action="store_true", help="leave out WebSockets and event streams")
+    parser.add_argument("--no-latency", action="store_true", help="leave out latencies at a fixed rate")
+    parser.add_argument("--no-scale", action="store_true", help="leave out growing routes, users, connections, …")
     parser.add_argument("--no-footprint", action="store_true", help="leave out start-up and idling")
     parser.add_argument("--no-requests", action="store_true", help="leave out the comparison of requests")
     parser.add_argument("--check", action="store_true", help="exit code 1 when a target is missed or a peer fails")
@@ -82,6 +84,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         comparison = Comparison(arena, driver, tell)
         outcomes = [] if options.no_requests else comparison.run(peers, plan)
         standing = {} if options.no_footprint else _footprint(arena, peers, quick=options.quick)
+        delays = {} if options.no_latency or options.quick else _latency(arena, peers, load_cpus)
     finally:
         upstream.running.stop()
     return {
@@ -97,7 +100,9 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         },
         "peers": [outcome.as_json() for outcome in outcomes],
         "footprint": standing,
+        "latency": delays,
         **_over_ours(directory, peers, options),
+        "scale": {} if options.no_scale or options.quick else _scale(),
         "left_out": {**left_out, **comparison.failed},
     }
 
@@ -107,6 +112,18 @@ def _footprint(arena: Arena, peers: Sequence[Peer], *, quick: bool) -> dict[str,
     standing = [peer for peer in peers if peer.name in FOOTPRINT_PEERS]
     patience = footprint.Patience(times=1, idle=3.0) if quick else footprint.Patience()
     return footprint.measure(arena, standing, patience=patience, tell=tell)
+
+
+def _latency(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None) -> latency.Result:
+    tell("latency at a fixed rate")
+    moderate = [peer for peer in peers if peer.name in latency.PEERS]
+    with pinned(cpus):
+        return latency.measure(arena, moderate, rates=(500, 2000), rounds=5, seconds=3.0, tell=tell)
+
+
+def _scale() -> scale.Result:
+    tell("what a request costs as everything around it grows")
+    return scale.in_memory() | scale.with_processes()
 
 
 def _over_ours(directory: Path, peers: Sequence[Peer], options: argparse.Namespace) -> dict[str, object]:
@@ -147,6 +164,9 @@ def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:
     if result["peers"] and plot.available():
         files.append(stem.with_suffix(".svg"))
         plot.plot(result, files[-1])
+        if result.get("scale"):
+            files.append(stem.with_name(f"{stem.name}-scale.svg"))
+            scale.plot(result["scale"], files[-1])
     elif result["peers"]:
         tell("no picture: matplotlib is not installed")
     return files
@@ -176,7 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in write(result, options.output, quick=options.quick or bool(options.only)):
         tell(f"written: {path}")
     outcomes = {outcome.name: outcome for outcome in map(outcome_from_json, result["peers"])}
-    missed = [verdict for verdict in verdicts(outcomes, result["footprint"]) if not verdict.met]
+    judged = [*verdicts(outcomes, result["footprint"]), *further_verdicts(result)]
+    missed = [verdict for verdict in judged if not verdict.met]
     return 1 if options.check and (missed or result["left_out"]) else 0
 
 

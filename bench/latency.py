@@ -27,9 +27,11 @@ from bench.peers import ALL
 from bench.peers.peer import ITEM, Peer
 from bench.peers.signer import Signer
 from bench.processes import BenchError, pinned
-from bench.report import table
+from bench.report import latency_tables
 from bench.rounds import Arena, Tell
 from bench.upstream import BODY, start_upstream
+
+Result = dict[str, dict[str, dict[str, float]]]
 
 PEERS = ("gateway", "gateway-log", "envoy-jwt", "nginx", "haproxy-es256", "caddy")
 DIRECT = "direct"
@@ -118,7 +120,7 @@ async def drive(url: str, headers: Sequence[tuple[str, str]], *, rate: float, se
 
 def measure(
     arena: Arena, peers: Sequence[Peer], *, rates: Sequence[int], rounds: int, seconds: float, tell: Tell
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> Result:
     """Medians of the rounds by rate and peer, `direct` among them; callers run on the load's CPUs."""
     taken: dict[tuple[int, str], list[Delays]] = {}
     with ExitStack() as stack, asyncio.Runner(loop_factory=_loop) as runner:
@@ -138,7 +140,7 @@ def measure(
                     continue
                 taken.setdefault((rate, name), []).append(found)
                 tell(f"  {name:14} {rate:6}/s  p50 {found.p50:6.2f}  p99 {found.p99:6.2f}  p99.9 {found.p999:6.2f} ms")
-    result: dict[str, dict[str, dict[str, float]]] = {}
+    result: Result = {}
     for (rate, name), rounds_ in taken.items():
         result.setdefault(str(rate), {})[name] = _middle(rounds_)
     return result
@@ -148,22 +150,6 @@ def _middle(rounds: Sequence[Delays]) -> dict[str, float]:
     return {
         key: round(median(float(asdict(each)[key]) for each in rounds), 3) for key in ("p50", "p99", "p999", "longest")
     }
-
-
-def markdown(result: dict[str, dict[str, dict[str, float]]]) -> str:
-    """A table for each rate; what a proxy adds to the direct way stands in brackets."""
-    parts = []
-    for rate, rows in result.items():
-        direct = rows.get(DIRECT, {})
-        lines = [[name, *(_cell(row[key], direct.get(key), name) for key in row)] for name, row in rows.items()]
-        header = [f"{rate} requests/s, ms", "p50", "p99", "p99.9", "longest"]
-        parts.append(table(header, lines))
-    return "\n".join(parts)
-
-
-def _cell(value: float, direct: float | None, name: str) -> str:
-    added = "" if direct is None or name == DIRECT else f" (+{max(0.0, value - direct):.2f})"
-    return f"{value:.2f}{added}"
 
 
 def _loop() -> asyncio.AbstractEventLoop:
@@ -194,7 +180,7 @@ def main() -> int:
             result = measure(arena, peers, **plan, tell=lambda line: print(line, file=sys.stderr))
         finally:
             upstream.running.stop()
-    print(markdown(result))
+    print(latency_tables(result))
     if options.output:
         options.output.write_text(json.dumps({"machine": facts(), "latency": result}, indent=1) + "\n")
     return 0 if result else 2

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.figures import Outcome, cpu_us, outcome_from_json, p50, p99, ratio, rps
 from bench.processes import MIB
-from bench.targets import verdicts
+from bench.targets import further_verdicts, verdicts
 
 REFERENCES = (("envoy-jwt", "× Envoy (JWT)"), ("uvicorn-hello", "× hello"))
 
@@ -17,10 +17,12 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"# Benchmark of {result['machine']['date'][:10]}\n",
         _machine(result),
         requests_table(outcomes),
-        targets_table(outcomes, result.get("footprint", {})),
+        targets_table(outcomes, result),
         footprint_table(result.get("footprint", {})),
+        latency_tables(result.get("latency", {})),
         websocket_table(result.get("websocket", {})),
         bulk_table(result.get("bulk", {})),
+        scale_tables(result.get("scale", {})),
         _left_out(result.get("left_out", {})),
     ]
     return "\n".join(part for part in parts if part)
@@ -58,12 +60,13 @@ def _row(outcome: Outcome, references: Iterable[tuple[Outcome, str]]) -> list[st
     ]
 
 
-def targets_table(outcomes: Sequence[Outcome], footprint: Mapping[str, float]) -> str:
+def targets_table(outcomes: Sequence[Outcome], result: Mapping[str, Any]) -> str:
     """What was promised and what was measured; empty when nothing of it was."""
     named = {outcome.name: outcome for outcome in outcomes}
+    found = [*verdicts(named, result.get("footprint", {})), *further_verdicts(result)]
     rows = [
         [verdict.what, verdict.spread, verdict.quiet, verdict.wanted, "met" if verdict.met else "**missed**"]
-        for verdict in verdicts(named, footprint)
+        for verdict in found
     ]
     return f"## Targets\n\n{table(['', 'measured', 'at their best', 'wanted', ''], rows)}" if rows else ""
 
@@ -88,6 +91,30 @@ def bulk_table(bulk: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         *(f"{way}, {unit}" for way in ("down", "up") for unit in ("MB/s", "CPU ms", "memory grew, MiB")),
     ]
     return f"## Large bodies\n\n{table(header, rows)}" if rows else ""
+
+
+def latency_tables(latency: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """A table for each rate; what a proxy adds to the direct way stands in brackets."""
+    parts = []
+    for rate, ways in latency.items():
+        direct = ways.get("direct", {})
+        rows = [[name, *(_delay(delays, key, direct) for key in delays)] for name, delays in ways.items()]
+        parts.append(table([f"{rate} requests/s, ms", "p50", "p99", "p99.9", "longest"], rows))
+    return "## Latency at a fixed rate\n\n" + "\n".join(parts) if parts else ""
+
+
+def _delay(delays: Mapping[str, float], key: str, direct: Mapping[str, float]) -> str:
+    added = f" (+{max(0.0, delays[key] - direct[key]):.2f})" if direct and delays is not direct else ""
+    return f"{delays[key]:.2f}{added}"
+
+
+def scale_tables(scale: Mapping[str, Mapping[str, float]]) -> str:
+    """One table for each thing that grows."""
+    parts = [
+        table([what, *points], [["µs" if "KiB" not in what else "KiB", *(f"{value:g}" for value in points.values())]])
+        for what, points in scale.items()
+    ]
+    return "## As it grows\n\n" + "\n".join(parts) if parts else ""
 
 
 def websocket_table(websocket: Mapping[str, Mapping[str, float]]) -> str:

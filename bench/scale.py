@@ -29,13 +29,14 @@ from bench.peers.gateway import GatewayServe
 from bench.peers.peer import ITEM, Launch, Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError, free_port, pinned, start, wait_for_port
-from bench.report import table
+from bench.report import scale_tables
 from bench.rounds import Arena, Contestant, measure
 from bench.stage import Stage, staged
 from bench.upstream import start_upstream
 from gateway.identity.records import UserRecord
 
 Points = dict[str, float]
+Result = dict[str, Points]
 
 ROUTES = (10, 100, 1000, 10_000)
 TARGETS = (1, 10, 100)
@@ -204,10 +205,10 @@ def valkey(directory: Path) -> Iterator[str]:
 # ---- all of it
 
 
-def in_memory() -> dict[str, Points]:
+def in_memory() -> Result:
     """What can be grown in memory, on one CPU."""
 
-    async def grow() -> dict[str, Points]:
+    async def grow() -> Result:
         return {
             "routes": await by_routes(),
             "upstream targets": await by_targets(),
@@ -220,7 +221,7 @@ def in_memory() -> dict[str, Points]:
         return asyncio.run(grow())
 
 
-def with_processes() -> dict[str, Points]:
+def with_processes() -> Result:
     """What takes real connections and processes."""
     proxy_cpus, load_cpus = split_cpus()
     driver = Driver(load_cpus, 32)
@@ -238,15 +239,7 @@ def with_processes() -> dict[str, Points]:
             upstream.running.stop()
 
 
-def markdown(result: dict[str, Points]) -> str:
-    """One table for each thing that grows."""
-    tables = [
-        table([what, *points], [["", *(f"{value:g}" for value in points.values())]]) for what, points in result.items()
-    ]
-    return "\n".join(tables)
-
-
-def plot(result: dict[str, Points], path: Path) -> None:
+def plot(result: Result, path: Path) -> None:
     """A small picture for each thing that grows, from nothing up, so that flat looks flat."""
     import matplotlib
 
@@ -281,7 +274,7 @@ def main() -> int:
     except BenchError as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 2
-    print(markdown(result))
+    print(scale_tables(result))
     if options.output:
         options.output.write_text(json.dumps({"machine": facts(), "scale": result}, indent=1) + "\n")
         if find_spec("matplotlib"):
