@@ -3,10 +3,11 @@
 import ctypes
 import socket
 import struct
-from contextlib import suppress
-from typing import Final
+from contextlib import ExitStack, suppress
+from typing import Final, NamedTuple
 
 from gateway.errors import CannotStart
+from gateway.settings.model import ServerSettings
 
 BACKLOG: Final = 2048
 # Linux: a filter on a socket, here one of a single instruction (BPF_RET with 0: take nothing of it).
@@ -64,3 +65,29 @@ def last_in(listener: socket.socket) -> list[socket.socket]:
             one.setblocking(False)
             waiting.append(one)
     return waiting
+
+
+class Doors(NamedTuple):
+    """The sockets that callers come to; `operations` is None where operations are served on the public one."""
+
+    public: socket.socket
+    operations: socket.socket | None
+
+    @classmethod
+    def listening(cls, server: ServerSettings, stack: ExitStack) -> "Doors":
+        """They listen until `stack` closes them. Raises CannotStart."""
+        public, operations = stack.enter_context(listen(server.host, server.port)), None
+        if server.operations_port is not None:
+            operations = stack.enter_context(listen(server.host, server.operations_port, key="operations_port"))
+        return cls(public, operations)
+
+    def address(self, host: str) -> str:
+        """Where they listen, as it is told to people."""
+        public = address_of(self.public, host)
+        return public if self.operations is None else f"{public}, operations on {address_of(self.operations, host)}"
+
+    def close(self) -> None:
+        """In this process."""
+        for door in self:
+            if door is not None:
+                door.close()

@@ -28,12 +28,11 @@ from gateway.reloading import Reloader
 from gateway.runtime import Runtime
 from gateway.server.collecting import Collector
 from gateway.server.current import Current, Load, say_refused
-from gateway.server.listening import BACKLOG, address_of, last_in, listen, shut_out
+from gateway.server.listening import BACKLOG, Doors, last_in, shut_out
 from gateway.server.operations_door import OperationsDoor
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.supervisor import Calls, supervise
 from gateway.server.watched_file import WatchedFile
-from gateway.settings.model import ServerSettings
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _FILES: Final = 256  # descriptors beside those of connections: stores, logs, the loop
@@ -81,32 +80,6 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
                 watch=load.changed if isinstance(load, WatchedFile) else None,
             ),
         )
-
-
-class Doors(NamedTuple):
-    """The sockets that callers come to; `operations` is None where operations are served on the public one."""
-
-    public: socket.socket
-    operations: socket.socket | None
-
-    @classmethod
-    def listening(cls, server: ServerSettings, stack: ExitStack) -> "Doors":
-        """They listen until `stack` closes them. Raises CannotStart."""
-        public, operations = stack.enter_context(listen(server.host, server.port)), None
-        if server.operations_port is not None:
-            operations = stack.enter_context(listen(server.host, server.operations_port, key="operations_port"))
-        return cls(public, operations)
-
-    def address(self, host: str) -> str:
-        """Where they listen, as it is told to people."""
-        public = address_of(self.public, host)
-        return public if self.operations is None else f"{public}, operations on {address_of(self.operations, host)}"
-
-    def close(self) -> None:
-        """In this process."""
-        for door in self:
-            if door is not None:
-                door.close()
 
 
 class Supervised(NamedTuple):
