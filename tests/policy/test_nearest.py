@@ -1,0 +1,41 @@
+"""What a person is told of a path that no route takes: the routes that come nearest, and what parts them."""
+
+import pytest
+
+from gateway.policy.candidates import segments_of
+from gateway.policy.nearest import nearest
+from gateway.wire.paths import canonical_target
+from tests.policy.policies import patterns
+
+POLICY = patterns("/api/v1/items", "/api/v1/items/{id}/parts", "/Files/{name}", "/files", "/deep/a/b/c/**", "/café/x")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (b"/API/v1/items", {"/api/v1/items": "letter case counts: 'api', found 'API'"}),
+        (b"/files/x", {"/Files/{name}": "letter case counts: 'Files', found 'files'"}),
+        (b"/deep/A/b/c/d", {"/deep/a/b/c/**": "letter case counts: 'a', found 'A'"}),
+        (
+            b"/api/v2/items",
+            {
+                "/api/v1/items": "segment 2 is 'v1', found 'v2'",
+                "/api/v1/items/{id}/parts": "segment 2 is 'v1', found 'v2'",
+            },
+        ),
+        (b"/api/v1/items/7", {"/api/v1/items/{id}/parts": "it goes on with 'parts'"}),
+        (b"/files/x/y", {"/files": "it ends before 'x', and only /** takes what lies below"}),
+        (b"/deep/a/b", {"/deep/a/b/c/**": "it goes on with 'c'"}),
+        (b"/caf%C3%A9/y", {"/caf%C3%A9/x": "segment 2 is 'x', found 'y'"}),
+        (b"/", {}),
+        (b"/nothing/like/it", {}),
+    ],
+)
+def test_the_nearest_routes_are_told_with_what_parts_them(path: bytes, expected: dict[str, str]) -> None:
+    found = nearest(POLICY.tree(None), segments_of(canonical_target(path, relaxed=False).path))
+    assert {route.name: why for route, why in found} == expected
+
+
+def test_few_of_many_are_told() -> None:
+    policy = patterns(*(f"/a/{number}" for number in range(100)))
+    assert len(nearest(policy.tree(None), (b"a", b"x"))) == 3
