@@ -31,10 +31,10 @@ subject_argument = click.argument("subject", metavar="'NAME|SUB'")
 @config_option
 @json_option
 def block(subject: str, reason: str, config: Path, as_json: bool) -> None:
-    """Shut out a subject of an external issuer at once, whatever its tokens say.
+    """Shut out a subject of an external issuer.
 
-    NAME is the issuer's name in tokens.external, SUB the subject's id there; together they are what upstreams
-    get as the user's id. Quote them: | means something to a shell.
+    That works at once, whatever its tokens say. NAME is the issuer's name in tokens.external, SUB the subject's id
+    there; together they are what upstreams get as the user's id. Quote them: | means something to a shell.
     """
     settings = loaded(config).settings
     _show(settings, _run(settings, lambda blocking: blocking.block(subject, reason)), "Blocked", as_json=as_json)
@@ -45,7 +45,7 @@ def block(subject: str, reason: str, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def unblock(subject: str, config: Path, as_json: bool) -> None:
-    """Let a blocked subject of an external issuer in again."""
+    """Let such a subject in again."""
     settings = loaded(config).settings
     _show(settings, _run(settings, lambda blocking: blocking.unblock(subject)), "Unblocked", as_json=as_json)
 
@@ -54,7 +54,7 @@ def unblock(subject: str, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def blocked(config: Path, as_json: bool) -> None:
-    """Show the subjects of external issuers that are blocked."""
+    """Show the subjects of external issuers that are shut out."""
     found = _run(loaded(config).settings, lambda blocking: blocking.blocked())
     if as_json:
         print_json([_as_json(each) for each in found])
