@@ -51,6 +51,11 @@ def json_method(method: bytes) -> str:
     return f',"method":{quoted(method.decode("latin-1"))},"path":'
 
 
+def json_client(client: str) -> str:
+    """From after the value of `request_id` to the value of `client`."""
+    return f',"client":{quoted(client)}'
+
+
 def json_host(host: bytes | None) -> str:
     """From after the value of `client` to the value of `host`, which is "" where none was named or none could be."""
     return f',"host":{quoted((host or b"").decode("latin-1"))}'

@@ -18,6 +18,7 @@ from gateway.errors import Caller
 from gateway.operations.access_log import (
     NO_ROLES,
     Texts,
+    json_client,
     json_host,
     json_method,
     json_opening,
@@ -119,6 +120,7 @@ class Observer:
         self.has_metrics = settings.metrics
         self._format = settings.access_log
         self._series: dict[tuple[str, bytes, int, str], _Series] = {}
+        self._clients = Texts(json_client)
         self._hosts = Texts(json_host)
         self._roles = Texts(json_roles)
         self._lines: list[str] = []
@@ -168,12 +170,13 @@ class Observer:
             path, caller = admission.target.path, admission.principal
         user, roles = ("", NO_ROLES) if caller is None else (caller.id, caller.own_roles)
         trace = "" if request.trace is None else json_trace(request.trace.trace_id)
+        # An id that was made here needs no care, one that the caller sent does.
         request_id = request.request_id.decode("latin-1")
-        if request.fields.request_id is not None:
-            request_id = without_tokens(request_id)
+        request_id = f'"{request_id}"' if request.fields.request_id is None else quoted(without_tokens(request_id))
         lines = self._lines
         lines.append(
-            f'{self._opening}{quoted(request_id)},"client":{quoted(request.client)}'
+            f"{self._opening}{request_id}"
+            f"{self._clients[request.client]}"
             f"{self._hosts[request.fields.canonical_host]}{method_text}{quoted(without_tokens(path.decode('latin-1')))}"
             f"{outcome}{quoted(user)}{self._roles[roles]}"
             f',"duration_ms":{microseconds // 1000}{FRACTIONS[microseconds % 1000]},"upstream_ms":{upstream}'

@@ -54,7 +54,7 @@ def finished(*, admitted: bool = True, trace: str | None = None, **differing: An
         request_id=usual["request_id"],
         client=usual["client"],
         trace=None if trace is None else SimpleNamespace(trace_id=trace),
-        fields=SimpleNamespace(canonical_host=usual["host"], request_id=None),
+        fields=SimpleNamespace(canonical_host=usual["host"], request_id=usual["request_id"]),
     )
     caller = SimpleNamespace(id=usual["user_id"], own_roles=usual["roles"]) if usual["user_id"] else None
     started = -usual["seconds"]
