@@ -293,7 +293,9 @@ ROUTES: list[dict[str, object]] = [
 
 @pytest.fixture
 def limited(town: Town, face: Face) -> Gateway:
-    return town.gateway("verifying", face, server={"trusted_proxies": ["127.0.0.0/8"]}, routes=ROUTES)
+    server = {"trusted_proxies": ["127.0.0.0/8"]}
+    identity = {"assertion": {"header": "X-Identity-Token", "ttl": "60s"}}
+    return town.gateway("verifying", face, server=server, identity=identity, routes=ROUTES)
 
 
 def test_questions_and_requests_are_counted_together(limited: Gateway) -> None:
@@ -365,16 +367,10 @@ def test_questions_follow_each_other_on_one_connection(gateway: Gateway, user: A
             assert caller.send(question(target, fields=fields)).receive().status == status
 
 
-def test_the_answer_holds_the_assertion_for_the_upstream_of_the_route(town: Town, face: Face) -> None:
-    asserting = town.gateway(
-        "asserting-to-a-proxy",
-        face,
-        server={"trusted_proxies": ["127.0.0.0/8"]},
-        identity={"assertion": {"header": "X-Identity-Token", "ttl": "60s"}},
-    )
-    user = asserting.login("user@example.com")
+def test_the_answer_holds_the_assertion_for_the_upstream_of_the_route(limited: Gateway) -> None:
+    user = limited.login("user@example.com")
     for path, audience in (("/api/x", "web"), ("/sockets-over-tls/x", "secure")):
-        answer = asserting.ask(question(path, fields=[user.line, "X-Identity-Token: forged"]))
+        answer = limited.ask(question(path, fields=[user.line, "X-Identity-Token: forged"]))
         (assertion,) = answer.values("x-identity-token")
         if path == "/api/x":
             assert claims_of(assertion.decode())["aud"] == audience
