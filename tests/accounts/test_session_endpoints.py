@@ -89,9 +89,10 @@ async def test_nobody_sees_or_ends_the_sessions_of_somebody_else(client: httpx.A
     assert (await client.get("/auth/me", headers=bearer(ann))).status_code == 200
 
 
-@pytest.mark.parametrize("id_", ["A" * 65, "A" * 5000, "%27", "%C3%A9", "a.b", "a:b", "-"])
-async def test_what_cannot_be_an_id_is_not_found(client: httpx.AsyncClient, id_: str) -> None:
-    assert problem(await end(client, await register(client), id_)) == (404, "not_found")
+async def test_what_cannot_be_an_id_is_not_found(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    for id_ in ("A" * 65, "A" * 5000, "%27", "%C3%A9", "a.b", "a:b", "-"):
+        assert problem(await end(client, tokens, id_)) == (404, "not_found"), id_
 
 
 async def test_a_changed_password_leaves_one_session(client: httpx.AsyncClient) -> None:
