@@ -55,7 +55,8 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         _allow_files(server.max_connections)
         stack.enter_context(_signals_held_back())
         ready = partial(announce, doors.address(server.host))
-        event("start", "a policy is in force", policy=policy_version(configuration.settings))
+        if load is not None:  # else it is a demo's, and nobody compares it with another
+            event("start", "a policy is in force", policy=policy_version(configuration.settings))
         if server.workers == 1:
             return _serve_here(configuration, doors, load, ready)
         current = Current(configuration, load)
