@@ -150,11 +150,13 @@ def _changes(draw: st.DrawFn) -> tuple[Configuration, Configuration]:
     stay = [route for route in before if draw(st.booleans())]
     after = draw(_routes(base=stay))
     upstreams = {"web": "http://127.0.0.1:9000", "api": "http://127.0.0.1:9001"}
-    prefix = st.sampled_from(["/auth", "/auth", "/x"])
-    old, new = (
-        configuration(routes, draw(_hierarchies), upstreams=upstreams, accounts={"prefix": draw(prefix)})
-        for routes in (before, after)
-    )
+    sides = []
+    for routes in (before, after):
+        prefix = draw(st.sampled_from(["/auth", "/auth", "/x"]))
+        # A literal route on one of the gateway's own paths is an error; broader ones go around it.
+        kept = [route for route in routes if prefix != "/x" or route["path"] != "/x/me"]
+        sides.append(configuration(kept, draw(_hierarchies), upstreams=upstreams, accounts={"prefix": prefix}))
+    old, new = sides
     return old, new
 
 
