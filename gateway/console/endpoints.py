@@ -34,6 +34,7 @@ _MOST: Final = 60.0
 _RENEWED: Final = 10.0
 
 _PAGE: Final = Answer("HTML.", {"type": "string"}, "text/html")
+_NOT_SIGNED_IN: Final = Answer("The page again, with the reason in words.", {"type": "string"}, "text/html")
 _SIGN: Final = exactly(
     {"action": {"enum": ["sign-in", "sign-out"]}, "username": {"type": "string"}, "password": {"type": "string"}}
 )
@@ -47,17 +48,9 @@ OPERATIONS: Final[Operations] = {
     "operations.console.sign": Operation(
         summary="Sign in to the console, or out",
         text="The form of that page. What it sets is a cookie for this path alone.",
-        answers={303: Answer("Done.")},
+        answers={303: Answer("Done."), **dict.fromkeys((401, 403, 422, 429, 503), _NOT_SIGNED_IN)},
         bodies={FORM: lambda _: _SIGN},
-        refusals=(
-            "invalid_credentials",
-            "account_disabled",
-            "forbidden",
-            "origin_not_allowed",
-            "locked_out",
-            "overloaded",
-            "storage_unavailable",
-        ),
+        refusals=("origin_not_allowed", "storage_unavailable"),
     ),
 }
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import OPERATIONS
 from tests.support.gateways import Town
 from tests.support.processes import PASSWORD, PROJECT, Face, Gateway
 
@@ -47,4 +46,5 @@ def test_schemathesis_finds_nothing(town: Town, face: Face, email: str, options:
     gateway = town.gateway("described", face, accounts=LENIENT)
     done = schemathesis(gateway, email, *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"Tested: +(\d+)", done.stdout)[1] == str(len(OPERATIONS)), done.stdout  # type: ignore[index]
+    there, tested = (re.search(rf"{word}: +(\d+)", done.stdout) for word in ("Operations", "Tested"))
+    assert there is not None and tested is not None and int(tested[1]) == int(there[1]) > 20, done.stdout
