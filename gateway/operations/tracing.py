@@ -33,7 +33,7 @@ from gateway.errors import Refusal
 from gateway.operations.access_log import loggable_path
 from gateway.operations.counters import METHODS
 from gateway.operations.escaping import without_tokens
-from gateway.operations.observer import Completed, Finished
+from gateway.operations.finished import Completed, Finished
 from gateway.settings.model import TracingSettings
 from gateway.wire.fields import Field
 

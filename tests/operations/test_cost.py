@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.counting import BUCKETS
-from gateway.operations.observer import Completed
+from gateway.operations.finished import Completed
 from tests.operations.requests import Collected, finished
 
 ROUNDS = 60
