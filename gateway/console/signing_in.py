@@ -1,9 +1,11 @@
 """Who looks at the console. Browsers send no bearer, so a sign-in here is kept in a cookie, which opens nothing else.
 
 - The cookie goes to this path only, is hidden from scripts, and no page of another site can have it sent
-  (RFC 6265bis: Path, HttpOnly, SameSite=Strict). It holds an access token, so it ends with that, and at once where the
+  (RFC 6265bis: Path, HttpOnly, SameSite=Strict). What it holds ends as an access token would, and at once where the
   account is disabled, loses its role, or the session is ended.
-- Nothing but the console looks at it: at every other path a cookie is no credential.
+- Browsers send it to whatever lies below this path as well, and to every port of the host: there may be upstreams. So
+  what it holds is no access token but one of a type and an audience of its own, which nothing but the console takes.
+  And the console takes nothing else: no access token, no API key.
 - A form that another site sends is refused, or somebody could be signed in as somebody else.
 """
 
@@ -15,7 +17,7 @@ from starlette.requests import Request
 
 from gateway.accounts.bodies import LoginForm
 from gateway.accounts.declaring import accept
-from gateway.accounts.requests import origin_of, unless_left
+from gateway.accounts.requests import admission_of, origin_of, unless_left
 from gateway.accounts.service import Accounts
 from gateway.errors import Refusal
 from gateway.identity.directory import Directory
@@ -28,6 +30,7 @@ from gateway.policy.route import Requirement, Route
 from gateway.settings.model import Settings
 
 _COOKIE: Final = "gateway_console"
+_TYPE: Final = "console+jwt"
 
 
 class SigningIn:
@@ -47,7 +50,11 @@ class SigningIn:
     async def administrator(self, request: Request) -> tuple[Principal, Claims] | None:
         """Who is signed in here; None: nobody, or nobody who may. Raises StorageUnavailable."""
         token = _cookie(request)
-        return None if token is None else await self._of(token)
+        try:
+            claims = self._tokens.verify_pass(_TYPE, (token or "").encode("ascii"), audience=self._path)
+        except (Refusal, UnicodeEncodeError):
+            return None
+        return await self._of(claims)
 
     async def sign_in(self, request: Request, form: dict[str, str]) -> str:
         """The cookie of whoever gives the right password. Raises Refusal as a login does, and `forbidden` for who is no
@@ -55,12 +62,11 @@ class SigningIn:
         login = accept(LoginForm, form, self._settings)
         working = self._accounts.login(login.username, login.password, origin_of(request))
         tokens = await unless_left(request, working)
-        who = await self._of(tokens.access_token)
-        if who is None:
-            claims = self._tokens.verify(tokens.access_token.encode("ascii"))
+        claims = self._tokens.verify(tokens.access_token.encode("ascii"))
+        if await self._of(claims) is None:
             await self._accounts.logout(claims, origin_of(request))
             raise Refusal("forbidden", detail="This page is for administrators")
-        return self._cookie(request, tokens.access_token, tokens.expires_in)
+        return self._cookie(request, self._tokens.sign_pass(_TYPE, claims, audience=self._path), tokens.expires_in)
 
     async def sign_out(self, request: Request) -> str:
         """End the session; the cookie that takes the place of the one that was."""
@@ -69,18 +75,14 @@ class SigningIn:
             await self._accounts.logout(who[1], origin_of(request))
         return self._cookie(request, "", 0)
 
-    async def _of(self, token: str) -> tuple[Principal, Claims] | None:
-        try:
-            claims = self._tokens.verify(token.encode("ascii"))
-        except (Refusal, UnicodeEncodeError):
-            return None
+    async def _of(self, claims: Claims) -> tuple[Principal, Claims] | None:
         principal = await self._directory.principal(claims.subject)
         if principal is None or self._directory.check(principal, claims) is not None:
             return None
         return None if authorize(self._rule, (), principal) is not None else (principal, claims)
 
     def _cookie(self, request: Request, value: str, seconds: int) -> str:
-        secure = request.url.scheme == "https" or (self._settings.server.public_url or "").startswith("https:")
+        secure = _is_https(request) or (self._settings.server.public_url or "").startswith("https:")
         return (
             f"{_COOKIE}={value}; Path={self._path}; Max-Age={seconds}; HttpOnly; SameSite=Strict"
             f"{'; Secure' if secure else ''}"
@@ -95,6 +97,13 @@ def refuse_other_sites(request: Request) -> None:
         raise Refusal("origin_not_allowed", "a form of another site")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         raise Refusal("origin_not_allowed", "a form of another origin")
+
+
+def _is_https(request: Request) -> bool:
+    """Whether the browser speaks TLS, with us or with the first of the trusted proxies in front."""
+    head = admission_of(request).request
+    said = head.fields.forwarded_proto if head.peer.trusted else None
+    return request.url.scheme == "https" or (said or b"").partition(b",")[0].strip().lower() == b"https"
 
 
 def _cookie(request: Request) -> str | None:

@@ -102,6 +102,19 @@ class Tokens:
         signed = encode_jws({"alg": key.algorithm, "kid": key.kid, "typ": kind}, claims)
         return with_signature(signed, key.sign(signed))
 
+    def sign_pass(self, kind: str, claims: Claims, *, audience: str) -> str:
+        """A token of another `typ` for the same session, as long as `claims` last. Neither by its type nor by its
+        audience is it an access token, here or to anybody else who knows the keys (RFC 8725 3.11, 3.12)."""
+        now = int(self.clock())
+        said = {"iss": self._settings.issuer, "sub": claims.subject, "aud": audience, "sid": claims.session}
+        times = {"exp": int(claims.expires_at), "iat": now, "nbf": now}
+        return self.sign(kind, {**said, **times, "jti": secrets.token_urlsafe(16)})
+
+    def verify_pass(self, kind: str, credential: bytes, *, audience: str) -> Claims:
+        """What a token of this `typ` says, and none but that. It is not remembered. Raises Refusal token_invalid or
+        token_expired, whatever the bytes are."""
+        return in_time(self._read(credential, (kind,), audience), self.clock())
+
     def verify(self, credential: bytes) -> Claims:
         """What a credential says. Raises Refusal token_invalid or token_expired, whatever the bytes are."""
         verified = self.verified.young.get(credential) or self.verified.aged(credential)
@@ -122,35 +135,37 @@ class Tokens:
         return None
 
     def _verify_anew(self, credential: bytes) -> Verified:
+        verified = self._read(credential, _TYPES, self._settings.audience)
+        now = self.clock()
+        if now < verified[1]:
+            self.verified.put(credential, verified, now)
+        return verified
+
+    def _read(self, credential: bytes, types: Collection[str], audience: str) -> Verified:
         jws = parse_jws(credential)
-        key = self.keys.get(_key_id(jws.header))
+        key = self.keys.get(_key_id(jws.header, types))
         if key is None or jws.header.get("alg") != key.algorithm:
             raise invalid("kid: no key of ours" if key is None else "alg: not the key's")
         if not key.verifies(jws.signed, jws.signature):
             raise invalid("the signature is not the key's")
         said = json_object(jws.payload, "claims")
-        claims = local_claims(said, issuer=self._settings.issuer, audience=self._settings.audience)
-        claims = claims._replace(signed_by=key)
+        claims = local_claims(said, issuer=self._settings.issuer, audience=audience)
         leeway = self._settings.leeway
-        verified = (claims.not_before - leeway, claims.expires_at + leeway, claims)
-        now = self.clock()
-        if now < verified[1]:
-            self.verified.put(credential, verified, now)
-        return verified
+        return claims.not_before - leeway, claims.expires_at + leeway, claims._replace(signed_by=key)
 
 
 def expired(claims: Claims) -> Refusal:
     return Refusal("token_expired", f"expired at {claims.expires_at:.0f}", presented=True)
 
 
-def _key_id(header: Mapping[str, Any]) -> str:
+def _key_id(header: Mapping[str, Any], types: Collection[str]) -> str:
     """The key that the header names. `jku`, `x5u`, `jwk` and the like are never looked at: keys come from us alone."""
     # RFC 7515 4.1.11: what `crit` names must be understood, and nothing is (CVE-2026-32597), RFC 7797 least.
     if "crit" in header or "b64" in header:
         raise invalid("crit: extensions are not supported")
     kind, kid = header.get("typ"), header.get("kid")
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:
-        raise invalid("typ: not an access token")
+    if not isinstance(kind, str) or kind.lower() not in types:
+        raise invalid("typ: not an access token" if types is _TYPES else "typ: another kind of token")
     if not isinstance(kid, str):
         raise invalid("kid: missing, or not a string")
     return kid

@@ -102,6 +102,41 @@ def test_the_cookie_is_no_credential_anywhere_else(gateway: Gateway) -> None:
     assert gateway.get(CONSOLE, "Authorization: Bearer " + cookie.partition("=")[2]).body.count(b"Sign in") > 0
 
 
+def test_the_cookie_is_no_access_token_wherever_a_browser_takes_it(gateway: Gateway) -> None:
+    """Below its path, and on other ports, there may be upstreams: one that gets the cookie gets nothing with it."""
+    cookie = signed_in(gateway).partition("=")[2]
+    for path in ("/auth/me", "/auth/users", "/users/1/x"):
+        assert gateway.get(path, f"Authorization: Bearer {cookie}").refused() == (401, "token_invalid")
+
+
+def test_the_console_takes_nothing_but_its_own_cookie(gateway: Gateway) -> None:
+    admin = gateway.login(ADMIN)
+    body = {"name": "for a machine", "roles": ["user"]}
+    key = gateway.post("/auth/api-keys", body, admin.line).json()["key"]
+    assert gateway.get("/auth/me", f"Authorization: Bearer {key}").status == 200, "from here on it is remembered"
+    assert gateway.get("/auth/users", f"Authorization: Bearer {key}").status == 403
+    for credential in (key, admin.line.decode().partition("Bearer ")[2]):
+        assert b"Sign out" not in gateway.get(f"{CONSOLE}?view=policy", f"Cookie: gateway_console={credential}").body
+
+
+@pytest.mark.parametrize(
+    ("trusted", "said", "secure"),
+    [
+        ("127.0.0.1/32", "https", True),
+        ("127.0.0.1/32", "HTTPS, http", True),
+        ("127.0.0.1/32", "http", False),
+        ("192.0.2.1/32", "https", False),
+    ],
+)
+def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_alone(
+    start: Start, fleet: Fleet, trusted: str, said: str, secure: bool
+) -> None:
+    gateway = start({"web": fleet.urls}, server={"trusted_proxies": [trusted]})
+    answer = signing(gateway, f"X-Forwarded-Proto: {said}", action="sign-out")
+    (cookie,) = answer.values("set-cookie")
+    assert cookie.endswith(b"; Secure") == secure
+
+
 @pytest.mark.parametrize(
     ("form", "status", "told"),
     [
