@@ -155,6 +155,16 @@ def test_others_do_not_get_in(gateway: Gateway, form: dict[str, str], status: in
     assert b"<b>x" not in answer.body
 
 
+def test_guessing_here_is_counted_with_guessing_at_the_login(gateway: Gateway) -> None:
+    guessed = "guessed@example.com"
+    for _ in range(5):
+        assert signing(gateway, action="sign-in", username=guessed, password="wrong password").status == 401
+    answer = signing(gateway, action="sign-in", username=guessed.upper(), password="wrong password")
+    assert answer.status == 429 and answer.head.has("retry-after")
+    other = gateway.post("/auth/login", {"email": guessed, "password": "wrong password"})
+    assert other.refused() == (429, "locked_out")
+
+
 @pytest.mark.parametrize(
     "line", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example", "Origin: null"]
 )
