@@ -70,6 +70,14 @@ def test_the_gateway_knows_who_calls_and_believes_only_nginx(
     assert received.values("x-forwarded-host")[0].startswith(b"gateway.test")
 
 
+@pytest.mark.parametrize("target", ["/_gateway/verify", "/_gateway/verify/", "/_gateway/%76erify?x"])
+def test_a_stranger_cannot_ask_through_it(front: Address, user: Account, target: str) -> None:
+    with Caller(front, source=STRANGER) as caller:
+        answer = caller.send(request(target, fields=[user.line, "X-Forwarded-Uri: /api/x"])).receive()
+    assert answer.status == 404
+    assert not answer.head.has("x-user-id")
+
+
 @pytest.mark.parametrize("target", ["/public/%2e%2e/admin/x", "/public//x", "/public/a%2fb", "/public/..;/x"])
 def test_nginx_makes_no_other_path_of_what_the_gateway_refuses(
     front: Address, upstream: RecordingUpstream, target: str
