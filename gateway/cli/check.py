@@ -17,7 +17,6 @@ from gateway.drafts.spec import read_spec
 from gateway.errors import Problem
 from gateway.policy.lint import lint
 from gateway.policy.version import policy_version
-from gateway.settings.availability import not_available
 
 Severity = Literal["error", "warning"]
 
@@ -58,11 +57,8 @@ def _covered(findings: Findings, openapi: Path | None) -> Coverage | None:
 
 
 def _of_the_whole(findings: Findings) -> tuple[Problem, ...]:
-    """What only a sound configuration shows: dangers of its policy, and valid keys that `serve` refuses, because a
-    gateway that ignored them would not be the one described."""
-    if findings.configuration is None:
-        return ()
-    return (*lint(findings.configuration), *not_available(findings.configuration.settings))
+    """The dangers of its policy, which only a sound configuration shows."""
+    return () if findings.configuration is None else lint(findings.configuration)
 
 
 def _show(config: Path, findings: Findings, warnings: tuple[Problem, ...]) -> None:

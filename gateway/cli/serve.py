@@ -9,11 +9,10 @@ import click
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option
 from gateway.cli.output import say, warn
-from gateway.errors import CannotStart, ConfigurationError
+from gateway.errors import CannotStart
 from gateway.policy.loading import Configuration
 from gateway.server.run import serve
 from gateway.server.watched_file import WatchedFile
-from gateway.settings.availability import not_available
 
 
 @click.command("serve")
@@ -30,11 +29,7 @@ def command(config: Path, host: str | None, port: int | None, workers: int | Non
     """
 
     def load() -> Configuration:
-        configuration = with_server(loaded(config), host=host, port=port, workers=workers)
-        missing = not_available(configuration.settings)
-        if missing:
-            raise ConfigurationError(missing)
-        return configuration
+        return with_server(loaded(config), host=host, port=port, workers=workers)
 
     source = WatchedFile(config, load) if watch else load
     configuration = source()

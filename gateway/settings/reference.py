@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from inspect import getdoc
 from typing import Any, Final
 
-from gateway.settings import availability
 from gateway.settings.declare import UNSET, Key
 from gateway.settings.kinds_compound import ListOf, MapOf, Section
 from gateway.settings.model import SettingsKind
-from gateway.settings.reference_text import INTRODUCTION, LATER
+from gateway.settings.reference_text import INTRODUCTION
 from gateway.settings.scalars import plain_value
 from gateway.settings.schema import section_of
 
@@ -26,8 +25,7 @@ def reference() -> str:
     parts = [INTRODUCTION, "## The file as a whole", _table("", root)]
     for level, path, section in _below(2, "", root):
         parts += [f"{'#' * level} {path}", str(getdoc(section.cls)), _table(path, section)]
-    later = "\n".join(f"- {what}" for what in availability.described())
-    return "\n\n".join([*parts, f"{LATER}\n\n{later}"] if later else parts) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def yaml_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What docs/configuration.md says before and after its tables."""
+"""What docs/configuration.md says before its tables."""
 
 from typing import Final
 
@@ -83,7 +83,3 @@ itself, an administrator's role for everyone who registers, metrics for everyone
 
 Routes are described with their paths below; how a request finds its route is told in
 [request-flow.md](request-flow.md)."""
-
-LATER: Final = """## Not available yet
-
-These are read and checked; `gateway serve` refuses to start with them rather than ignore them:"""

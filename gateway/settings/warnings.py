@@ -21,7 +21,6 @@ WARNINGS: Final[Mapping[str, str]] = {
     "tls-without-https": "The settings of TLS have no effect.",
     "optional-with-requirement": "`auth: optional` reads as if anonymous callers passed, and none does.",
     "everyone-reads-metrics": "Metrics name routes, and how much they are used.",
-    "not-available": "The key is read and checked, and `gateway serve` refuses it.",
     "unknown-allow": "A comment allows a warning that there is not: nothing is silenced by it.",
     # ---- of the policy as a whole, said by `gateway check`
     "open-beside-restricted": "An upstream that ignores case, or dots and spaces at the end of a segment, serves a "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import Outcome, one_plain_line, run, run_here
+from tests.cli.running import Outcome, one_plain_line, run
 from tests.support.processes import Gateway
 from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
@@ -95,17 +95,6 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path, 
     *problems, summary = serve(tmp_path).err.splitlines()
     assert [problem.split(": ")[1] for problem in problems] == ["routes[0].upstream", "routes[0].auth", "server.port"]
     assert summary == "gateway: the configuration has 3 problems; nothing was done"
-
-
-def test_what_is_not_there_yet_is_refused_and_not_ignored(
-    tmp_path: Path, config: Path, missing_behaviour: None
-) -> None:
-    config.write_text(GOOD + "server: {public_url: https://api.example.com}\n")
-    outcome = run_here("serve", "--port", "0", folder=tmp_path)
-    problem, _ = outcome.err.splitlines()
-    assert outcome.code == 2
-    assert problem.startswith("config/gateway.yaml:8:22: server.public_url: ")
-    assert "not available yet" in problem
 
 
 @pytest.mark.parametrize("by_option", [True, False])

@@ -20,7 +20,6 @@ routes:
 """
 POLICY = "6df2d7d30ea5"
 DANGEROUS = GOOD + "accounts: {password: {bcrypt_rounds: 4}}\n"
-LATER = GOOD + "server: {public_url: https://api.example.com}\n"
 BROKEN = DANGEROUS.replace("upstream: web", "upstream: wbe\n    auth: maybe", 1)
 
 
@@ -37,12 +36,10 @@ def report(folder: Path, text: str, *options: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("text", "code", "strict"),
-    [(GOOD, 0, 0), (DANGEROUS, 0, 1), (LATER, 0, 1), (BROKEN, 2, 2)],
-    ids=["good", "dangerous", "not there yet", "broken"],
+    [(GOOD, 0, 0), (DANGEROUS, 0, 1), (BROKEN, 2, 2)],
+    ids=["good", "dangerous", "broken"],
 )
-def test_the_exit_code_is_the_answer(
-    tmp_path: Path, missing_behaviour: None, text: str, code: int, strict: int
-) -> None:
+def test_the_exit_code_is_the_answer(tmp_path: Path, text: str, code: int, strict: int) -> None:
     assert check(tmp_path, text).code == code
     assert check(tmp_path, text, "--strict").code == strict
     assert check(tmp_path, text, "--json", "--strict").code == strict
@@ -59,11 +56,6 @@ def test_warnings_are_shown_with_their_place(tmp_path: Path) -> None:
     assert warning.endswith(" (warning: few-bcrypt-rounds)")
     assert summary == f"g.yaml: fine, 2 routes, 2 upstreams, policy {POLICY}, 1 warning"
     assert outcome.err == ""
-
-
-def test_what_is_not_there_yet_is_a_warning(tmp_path: Path, missing_behaviour: None) -> None:
-    warning, _ = check(tmp_path, LATER).out.splitlines()
-    assert warning.startswith("g.yaml:9:22: server.public_url: is not available yet")
 
 
 def test_problems_and_warnings_are_shown_together(tmp_path: Path) -> None:
