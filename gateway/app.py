@@ -1,60 +1,35 @@
 """The composition root: the only place that knows how everything is put together.
 
 `create_app` gives a Starlette application, the ASGI face. `running` makes the runtime behind it; `gateway serve` uses
-the same two and puts its own protocol class in front.
+the same two and puts its own protocol class in front. What everything stands on is `foundation.py`, what the gateway
+serves itself is `own_endpoints.py`.
 """
 
-import asyncio
-import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route as StarletteRoute
 
-from gateway.accounts import described as accounts_described
 from gateway.accounts.administration import Administration
-from gateway.accounts.administration_endpoints import administration_endpoints
-from gateway.accounts.endpoints import account_endpoints
 from gateway.accounts.first_admin import how_to_make_one
-from gateway.accounts.key_endpoints import key_endpoints
-from gateway.accounts.lockout import Lockout
-from gateway.accounts.own_keys import OwnKeys
-from gateway.accounts.own_sessions import OwnSessions
-from gateway.accounts.passwords import PasswordPool
-from gateway.accounts.service import Accounts
-from gateway.accounts.session_endpoints import session_endpoints
 from gateway.asgi.middleware import GateMiddleware
-from gateway.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
-from gateway.console.endpoints import Console, console_endpoints
-from gateway.console.pages import PATH as CONSOLE
-from gateway.console.signing_in import SigningIn
+from gateway.counting import Source
 from gateway.errors import CannotStart, Refusal, StorageUnavailable
+from gateway.foundation import Foundation, lay_foundation
 from gateway.gate import Gate
 from gateway.identity.assertions import Assertions
-from gateway.identity.credentials import Credentials
-from gateway.identity.key_loading import key_ring
-from gateway.identity.keys import KeyRing
-from gateway.identity.presented_keys import PresentedKeys
-from gateway.identity.tokens import Tokens
-from gateway.issuers.opening import open_issuers
 from gateway.limits.limits import Limits
-from gateway.logged_gate import gate_maker, shadowing
-from gateway.openapi.endpoints import openapi_endpoints
-from gateway.operations import described as operations_described
+from gateway.logged_gate import GateMaker, gate_maker, shadowing
 from gateway.operations.board import Place
 from gateway.operations.decision_log import DecisionLog
-from gateway.operations.endpoints import Readiness, operation_endpoints
-from gateway.operations.events import EventHandler, Failures, event
+from gateway.operations.endpoints import Readiness
+from gateway.operations.events import event
 from gateway.operations.metrics import Metrics
-from gateway.operations.observer import Observer
-from gateway.operations.shadow_log import ShadowLog
+from gateway.own_endpoints import Services, open_services, own_endpoints, serve_own
 from gateway.own_errors import failed, refused, store_is_out
 from gateway.policy.loading import Configuration, load_configuration, operations_policy
 from gateway.policy.version import policy_version
@@ -63,20 +38,12 @@ from gateway.proxy.tls import TlsContexts
 from gateway.reloading import Reloader
 from gateway.runtime import Runtime, RuntimeHolder
 from gateway.settings.model import Settings
-from gateway.stores import Stores, open_stores
-from gateway.ticking import Ticker
 from gateway.verifying import Verifier
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 
 if TYPE_CHECKING:
     from gateway.operations.tracing import Tracer
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-# What the own endpoints say of themselves.
-OPERATIONS: Final = {**accounts_described.OPERATIONS, **operations_described.OPERATIONS, **CONSOLE_OPERATIONS}
-SCHEMAS: Final = {**accounts_described.SCHEMAS, **operations_described.SCHEMAS}
 
 
 def create_app_from_environment() -> Starlette:
@@ -109,92 +76,94 @@ async def running(
 ) -> AsyncIterator[tuple[Runtime, Reloader]]:
     """A running gateway, and what changes it; `app` is given the own endpoints. `place` is where it tells other workers
     what it has counted. Raises CannotStart and ConfigurationError."""
-    settings, policy = configuration.settings, configuration.policy
-    keys = key_ring(settings)
-    tokens = Tokens(keys, settings.tokens)
-    loop = asyncio.get_running_loop()
-    ticker = Ticker(loop)
     async with AsyncExitStack() as stack:
-        _report_failures(loop, stack)
-        stores = await open_stores(settings, stack)
-        presented_keys = PresentedKeys(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
-        stack.push_async_callback(presented_keys.close)
-        issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack)
-        credentials = Credentials(tokens, issuers=issuers, api_keys=presented_keys)
-        observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
-        stack.callback(observer.close)
-        shadow_log = ShadowLog()
-        make_gate = shadowing(gate_maker(_decision_log(settings, observer, lambda: runtime.policy)), shadow_log)
-        rules = FieldRules(_own_header_names(settings))
-        tls = TlsContexts(settings.upstreams)
-        wanted = settings.identity.assertion
-        assertions = None if wanted is None else Assertions(tokens, wanted, ticker)
-        proxy = Proxy(settings, policy.routes, rules=rules, ticker=ticker, loop=loop, tls=tls, assertions=assertions)
-        runtime = Runtime(
-            server=settings.server,
-            gate=make_gate(
-                policy=policy,
-                credentials=credentials,
-                directory=stores.directory,
-                limits=Limits(policy.routes, shared=stores.buckets),
-                relaxed=settings.server.paths == "relaxed",
-            ),
-            make_gate=make_gate,
-            policy=policy_version(settings),
-            verifier=Verifier(_own_header_names(settings), assertions),
-            proxy=proxy,
-            own=app,
-            observer=observer,
-            readiness=Readiness(stores.degraded),
-            rules=rules,
-            proxies=TrustedProxies(settings.server.trusted_proxies),
-            ticker=ticker,
-            loop=loop,
-        )
-        runtime.tracer = _tracer(settings, observer, stack)
-        if settings.server.operations_port is not None:
-            runtime.with_operations(_operations_gate(settings, credentials, stores))
-        passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
-        stack.callback(passwords.close)
-        lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
-        accounts, administration = _accounts(stores, tokens, settings, passwords=passwords, lockout=lockout)
+        ground = await lay_foundation(configuration, stack)
+        runtime = _runtime(ground, app)
+        services = open_services(ground)
         if place is None or place.number == 0:  # once, however many workers there are
-            await _say_without_admin(administration)
-        metrics = Metrics(observer, place)
-        for source in (runtime, stores, credentials, passwords, lockout, ticker.lag, shadow_log):
-            metrics.add(source.samples)
-        stack.callback(metrics.close)
-        own_keys = OwnKeys(stores.api_keys, stores.feed, settings)
-        signing_in = SigningIn(CONSOLE, accounts, tokens=tokens, directory=stores.directory, settings=settings)
-        handlers = {
-            **account_endpoints(accounts),
-            **session_endpoints(OwnSessions(stores.sessions, stores.feed)),
-            **key_endpoints(own_keys),
-            **administration_endpoints(administration),
-            **operation_endpoints(
-                state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=settings
-            ),
-            **openapi_endpoints(settings, policy.own, OPERATIONS, SCHEMAS),
-            **console_endpoints(Console(signing_in, metrics, current=lambda: reloader.configuration)),
-            "tokens.jwks": _jwks(keys),
-        }
-        followers = (accounts, administration, own_keys)
-        reloader = Reloader(
-            configuration, runtime, credentials=credentials, directory=stores.directory, followers=followers
+            await _say_without_admin(services.administration)
+        metrics = _metrics(ground, runtime, services=services, place=place)
+        reloader = _reloader(ground, runtime, services=services)
+        endpoints = own_endpoints(
+            ground, services, runtime=runtime, metrics=metrics, current=lambda: reloader.configuration
         )
-        _serve_own(app, configuration, handlers)
-        ticker.listen(observer.tick)
-        ticker.listen(metrics.tick)
-        ticker.start()
-        stack.callback(lambda: runtime.proxy.close())
-        stack.callback(runtime.watch.close)
-        stack.callback(ticker.stop)
+        serve_own(app, ground.policy, endpoints)
+        _start_ticking(ground, runtime, metrics=metrics)
         yield runtime, reloader
 
 
-def _tracer(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "Tracer | None":
+def _runtime(ground: Foundation, app: Starlette) -> Runtime:
+    """What both faces need, for the configuration that the process starts with."""
+    settings, policy, ticker = ground.settings, ground.policy, ground.ticker
+    decision_log = _decision_log(ground, lambda: runtime.policy)
+    make_gate = shadowing(gate_maker(decision_log), ground.shadow_log)
+    own_names = _own_header_names(settings)
+    rules = FieldRules(own_names)
+    assertions = _assertions(ground)
+    runtime = Runtime(
+        server=settings.server,
+        gate=_gate(ground, make_gate),
+        make_gate=make_gate,
+        policy=policy_version(settings),
+        verifier=Verifier(own_names, assertions),
+        proxy=Proxy(
+            settings,
+            policy.routes,
+            rules=rules,
+            ticker=ticker,
+            loop=ground.loop,
+            tls=TlsContexts(settings.upstreams),
+            assertions=assertions,
+        ),
+        own=app,
+        observer=ground.observer,
+        readiness=Readiness(ground.stores.degraded),
+        rules=rules,
+        proxies=TrustedProxies(settings.server.trusted_proxies),
+        ticker=ticker,
+        loop=ground.loop,
+    )
+    runtime.tracer = _tracer(ground)
+    if settings.server.operations_port is not None:
+        runtime.with_operations(_operations_gate(ground))
+    return runtime
+
+
+def _gate(ground: Foundation, make_gate: GateMaker) -> Gate:
+    """What comes to the public port goes by this one."""
+    return make_gate(
+        policy=ground.policy,
+        credentials=ground.credentials,
+        directory=ground.stores.directory,
+        limits=Limits(ground.policy.routes, shared=ground.stores.buckets),
+        relaxed=ground.settings.server.paths == "relaxed",
+    )
+
+
+def _operations_gate(ground: Foundation) -> Gate:
+    """What comes to `server.operations_port` goes by this one."""
+    return Gate(
+        policy=operations_policy(ground.settings),
+        credentials=ground.credentials,
+        directory=ground.stores.directory,
+        limits=Limits(),
+        relaxed=False,
+    )
+
+
+def _decision_log(ground: Foundation, version: Callable[[], str]) -> DecisionLog | None:
+    wanted = ground.settings.observability.decision_log
+    return None if wanted is None else DecisionLog(wanted, ground.observer.say, version=version)
+
+
+def _assertions(ground: Foundation) -> Assertions | None:
+    wanted = ground.settings.identity.assertion
+    return None if wanted is None else Assertions(ground.tokens, wanted, ground.ticker)
+
+
+def _tracer(ground: Foundation) -> "Tracer | None":
     """What traces requests, None where nobody asks for it. Raises CannotStart where its libraries are not there."""
-    asked = settings.observability.tracing
+    asked = ground.settings.observability.tracing
     if asked is None:
         return None
     try:
@@ -204,38 +173,46 @@ def _tracer(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "T
             f"observability.tracing needs what is not installed ({error.name}): pip install 'gateway[tracing]'"
         ) from None
     tracer = Tracer(asked)
-    stack.callback(tracer.close)
-    observer.completed = tracer.observing(observer.completed)
+    ground.stack.callback(tracer.close)
+    ground.observer.completed = tracer.observing(ground.observer.completed)
     return tracer
 
 
-def _operations_gate(settings: Settings, credentials: Credentials, stores: Stores) -> Gate:
-    """What comes to `server.operations_port` goes by this one."""
-    return Gate(
-        policy=operations_policy(settings),
-        credentials=credentials,
-        directory=stores.directory,
-        limits=Limits(),
-        relaxed=False,
+def _metrics(ground: Foundation, runtime: Runtime, *, services: Services, place: Place | None) -> Metrics:
+    metrics = Metrics(ground.observer, place)
+    sources: tuple[Source, ...] = (
+        runtime.samples,
+        ground.stores.samples,
+        ground.credentials.samples,
+        services.passwords.samples,
+        services.lockout.samples,
+        ground.ticker.lag.samples,
+        ground.shadow_log.samples,
+    )
+    for source in sources:
+        metrics.add(source)
+    ground.stack.callback(metrics.close)
+    return metrics
+
+
+def _reloader(ground: Foundation, runtime: Runtime, *, services: Services) -> Reloader:
+    return Reloader(
+        ground.configuration,
+        runtime,
+        credentials=ground.credentials,
+        directory=ground.stores.directory,
+        followers=(services.accounts, services.administration, services.own_keys),
     )
 
 
-def _accounts(
-    stores: Stores, tokens: Tokens, settings: Settings, *, passwords: PasswordPool, lockout: Lockout
-) -> tuple[Accounts, Administration]:
-    shared: dict[str, Any] = {
-        "users": stores.users,
-        "sessions": stores.sessions,
-        "passwords": passwords,
-        "feed": stores.feed,
-        "settings": settings,
-    }
-    return Accounts(**shared, tokens=tokens, lockout=lockout), Administration(**shared, trail=stores.trail)
-
-
-def _decision_log(settings: Settings, observer: Observer, version: Callable[[], str]) -> DecisionLog | None:
-    wanted = settings.observability.decision_log
-    return None if wanted is None else DecisionLog(wanted, observer.say, version=version)
+def _start_ticking(ground: Foundation, runtime: Runtime, *, metrics: Metrics) -> None:
+    """From here on time passes. The ticker is the first to stop, so that nothing ticks that is closed."""
+    ground.ticker.listen(ground.observer.tick)
+    ground.ticker.listen(metrics.tick)
+    ground.ticker.start()
+    ground.stack.callback(lambda: runtime.proxy.close())
+    ground.stack.callback(runtime.watch.close)
+    ground.stack.callback(ground.ticker.stop)
 
 
 async def _say_without_admin(administration: Administration) -> None:
@@ -249,36 +226,3 @@ def _own_header_names(settings: Settings) -> tuple[str, ...]:
     headers, assertion = settings.identity.headers, settings.identity.assertion
     names = [headers.id, headers.email, headers.roles, assertion.header if assertion is not None else None]
     return tuple(name for name in names if name is not None)
-
-
-def _report_failures(loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> None:
-    """What should not have happened is said on standard error, with its traceback, once a minute for each place."""
-    failures = Failures()
-    handler = EventHandler(failures)
-    for name in ("gateway", "opentelemetry"):
-        logger = logging.getLogger(name)
-        logger.addHandler(handler)
-        stack.callback(logger.removeHandler, handler)
-    loop.set_exception_handler(failures.on_loop_error)
-    stack.callback(loop.set_exception_handler, None)
-
-
-# ---- the gateway's own endpoints
-
-
-def _jwks(keys: KeyRing) -> Endpoint:
-    async def jwks(request: Request) -> Response:
-        """The public keys. Public and the same for everybody: the only own answer that may be stored."""
-        return JSONResponse(keys.jwks(), headers={"cache-control": "max-age=300"})
-
-    return jwks
-
-
-def _serve_own(app: Starlette, configuration: Configuration, handlers: Mapping[str, Endpoint]) -> None:
-    """Serve what there is a handler for, at the paths that the policy reserves for it."""
-    app.router.routes.clear()
-    for route in configuration.policy.own:
-        handler = handlers.get(route.endpoint or "")
-        if handler is not None and route.methods is not None:
-            methods = sorted(method.decode("ascii") for method in route.methods)
-            app.router.routes.append(StarletteRoute(route.pattern, handler, methods=methods, name=route.name))

@@ -1,0 +1,125 @@
+"""The endpoints that the gateway serves itself: the services behind them, and who answers at which path."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as StarletteRoute
+
+from gateway.accounts import described as accounts_described
+from gateway.accounts.administration import Administration
+from gateway.accounts.administration_endpoints import administration_endpoints
+from gateway.accounts.endpoints import account_endpoints
+from gateway.accounts.key_endpoints import key_endpoints
+from gateway.accounts.lockout import Lockout
+from gateway.accounts.own_keys import OwnKeys
+from gateway.accounts.own_sessions import OwnSessions
+from gateway.accounts.passwords import PasswordPool
+from gateway.accounts.service import Accounts
+from gateway.accounts.session_endpoints import session_endpoints
+from gateway.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
+from gateway.console.endpoints import Console, console_endpoints
+from gateway.console.pages import PATH as CONSOLE
+from gateway.console.signing_in import SigningIn
+from gateway.foundation import Foundation
+from gateway.identity.keys import KeyRing
+from gateway.openapi.endpoints import openapi_endpoints
+from gateway.operations import described as operations_described
+from gateway.operations.endpoints import operation_endpoints
+from gateway.operations.metrics import Metrics
+from gateway.policy.loading import Configuration
+from gateway.policy.matcher import Policy
+from gateway.runtime import Runtime
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+# What the own endpoints say of themselves.
+OPERATIONS: Final = {**accounts_described.OPERATIONS, **operations_described.OPERATIONS, **CONSOLE_OPERATIONS}
+SCHEMAS: Final = {**accounts_described.SCHEMAS, **operations_described.SCHEMAS}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the endpoints of accounts ask."""
+
+    passwords: PasswordPool
+    lockout: Lockout
+    accounts: Accounts
+    administration: Administration
+    own_sessions: OwnSessions
+    own_keys: OwnKeys
+
+
+def open_services(ground: Foundation) -> Services:
+    """The services of a process. Their threads end with the foundation."""
+    settings, stores = ground.settings, ground.stores
+    passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
+    ground.stack.callback(passwords.close)
+    lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
+    shared: dict[str, Any] = {
+        "users": stores.users,
+        "sessions": stores.sessions,
+        "passwords": passwords,
+        "feed": stores.feed,
+        "settings": settings,
+    }
+    return Services(
+        passwords,
+        lockout,
+        Accounts(**shared, tokens=ground.tokens, lockout=lockout),
+        Administration(**shared, trail=stores.trail),
+        OwnSessions(stores.sessions, stores.feed),
+        OwnKeys(stores.api_keys, stores.feed, settings),
+    )
+
+
+def own_endpoints(
+    ground: Foundation,
+    services: Services,
+    *,
+    runtime: Runtime,
+    metrics: Metrics,
+    current: Callable[[], Configuration],
+) -> Mapping[str, Endpoint]:
+    """Every endpoint by the name that the policy has for it. `current` says which configuration is in force."""
+    settings = ground.settings
+    signing_in = SigningIn(
+        CONSOLE, services.accounts, tokens=ground.tokens, directory=ground.stores.directory, settings=settings
+    )
+    return {
+        **account_endpoints(services.accounts),
+        **session_endpoints(services.own_sessions),
+        **key_endpoints(services.own_keys),
+        **administration_endpoints(services.administration),
+        **operation_endpoints(
+            state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=settings
+        ),
+        **openapi_endpoints(settings, ground.policy.own, OPERATIONS, SCHEMAS),
+        **console_endpoints(Console(signing_in, metrics, current=current)),
+        "tokens.jwks": _jwks(ground.tokens.keys),
+    }
+
+
+def serve_own(app: Starlette, policy: Policy, endpoints: Mapping[str, Endpoint]) -> None:
+    """Serve what there is an endpoint for, at the paths that the policy reserves for it."""
+    app.router.routes.clear()
+    app.router.routes.extend(_served(policy, endpoints))
+
+
+def _served(policy: Policy, endpoints: Mapping[str, Endpoint]) -> Iterator[StarletteRoute]:
+    for route in policy.own:
+        endpoint = endpoints.get(route.endpoint or "")
+        if endpoint is not None and route.methods is not None:
+            methods = sorted(method.decode("ascii") for method in route.methods)
+            yield StarletteRoute(route.pattern, endpoint, methods=methods, name=route.name)
+
+
+def _jwks(keys: KeyRing) -> Endpoint:
+    async def jwks(request: Request) -> Response:
+        """The public keys. Public and the same for everybody: the only own answer that may be stored."""
+        return JSONResponse(keys.jwks(), headers={"cache-control": "max-age=300"})
+
+    return jwks
