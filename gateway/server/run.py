@@ -56,7 +56,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         stack.enter_context(_signals_held_back())
         ready = partial(announce, doors.address(server.host))
         if load is not None:  # else it is a demo's, and nobody compares it with another
-            event("start", "a policy is in force", policy=policy_version(configuration.settings))
+            ready = partial(_say_policy, policy_version(configuration.settings), ready)
         if server.workers == 1:
             return _serve_here(configuration, doors, load, ready)
         current = Current(configuration, load)
@@ -88,6 +88,12 @@ class Supervised(NamedTuple):
 
     parent: int
     place: Place
+
+
+def _say_policy(version: str, announce: Callable[[], None]) -> None:
+    """Not before it answers: one that cannot start has nothing in force."""
+    event("start", "a policy is in force", policy=version)
+    announce()
 
 
 def _serve_here(

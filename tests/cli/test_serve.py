@@ -76,9 +76,9 @@ def test_it_answers_as_soon_as_it_says_so(tmp_path: Path) -> None:
 
 def test_warnings_are_said_at_the_start(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
-        warning, started, *_ = server.errors.read_text().splitlines()
-        assert started.startswith("gateway: start: a policy is in force policy=")
+        warning, *_, started = server.errors.read_text().splitlines()
         assert warning.startswith("gateway: warning: g.yaml:3:38: accounts.password.bcrypt_rounds: ")
+        assert started.startswith("gateway: start: a policy is in force policy=")
 
 
 def test_how_to_make_the_first_administrator_is_said_at_the_start(tmp_path: Path) -> None:
