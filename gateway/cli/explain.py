@@ -6,7 +6,8 @@ import click
 
 from gateway.cli.asking import asked
 from gateway.cli.exit_codes import FINE, NO
-from gateway.cli.explaining import document, lines
+from gateway.cli.explain_document import document
+from gateway.cli.explaining import lines
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
 from gateway.cli.people import person

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from gateway.cli.explaining import route_document
+from gateway.cli.explain_document import route_document
 from gateway.operations.escaping import printable
 from gateway.policy.matrix import Cell, Matrix, Row
 from gateway.policy.route import Route

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from gateway.cli.explaining import document, lines, place_of
+from gateway.cli.explain_document import document
+from gateway.cli.explaining import lines, place_of
 from gateway.policy.policy_tests import Expectation
 from gateway.policy.route import Route
 from gateway.policy.testing import Report, Result

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.cli.explaining import document, lines
+from gateway.cli.explain_document import document
+from gateway.cli.explaining import lines
 from gateway.policy.explain import Person, explain
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.verdict import Asked

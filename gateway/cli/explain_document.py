@@ -1,0 +1,152 @@
+"""An explanation as a program reads it. It is a promise (docs/policy.md): keys are added, never renamed."""
+
+from typing import Any, Final
+
+from gateway.identity.principals import identity_roles, identity_value
+from gateway.policy.candidates import Candidate
+from gateway.policy.explain import Explanation, Tried, capture_texts
+from gateway.policy.route import Route
+from gateway.settings.model import Settings
+from gateway.settings.units import format_duration
+
+_ALLOW_ORIGIN: Final = frozenset((b"access-control-allow-origin",))
+
+
+def document(explanation: Explanation, settings: Settings) -> dict[str, Any]:
+    """The explanation for a program."""
+    asked, verdict = explanation.asked, explanation.verdict
+    return {
+        "request": {
+            "method": text_of(asked.method),
+            "host": None if asked.host is None else text_of(asked.host),
+            "target": text_of(asked.target),
+            "origin": None if asked.origin is None else text_of(asked.origin),
+            "websocket": asked.websocket,
+            "preflight": asked.preflight,
+        },
+        "path": None if verdict.target is None else text_of(verdict.target.path),
+        "caller": caller_document(explanation),
+        "candidates": [_candidate(each) for each in explanation.candidates],
+        "route": None if verdict.route is None else route_document(verdict.route),
+        "captures": capture_texts(verdict),
+        "limit": None if verdict.route is None else limit_of(verdict.route),
+        "page_may_read": page_may_read(explanation),
+        "decision": decision_document(explanation),
+        "upstream": _upstream_document(explanation, settings),
+        "shadow": _shadow_document(explanation.tried),
+    }
+
+
+def _shadow_document(tried: Tried | None) -> dict[str, Any] | None:
+    if tried is None:
+        return None
+    refusal = tried.verdict.refusal
+    return {
+        "route": route_document(tried.rule),
+        "allowed": refusal is None,
+        "status": None if refusal is None else refusal.status,
+        "code": None if refusal is None else refusal.code,
+    }
+
+
+def decision_document(explanation: Explanation) -> dict[str, Any]:
+    """The decision alone. `status` and `code` are null where an upstream or an own endpoint answers."""
+    refusal = explanation.verdict.refusal
+    return {
+        "allowed": explanation.verdict.is_allowed,
+        "status": explanation.verdict.status,
+        "code": None if refusal is None else refusal.code,
+        "reason": explanation.reason,
+    }
+
+
+def caller_document(explanation: Explanation) -> dict[str, Any]:
+    """Who asks. `roles` are all, each with the chain of roles that implies it; empty for the caller's own."""
+    person = explanation.person
+    if person is None:
+        return {"anonymous": True, "id": None, "email": None, "state": None, "roles": []}
+    roles = [{"role": held.role, "by": list(held.by)} for held in explanation.held]
+    return {
+        "anonymous": False,
+        "id": person.id or None,
+        "email": person.email or None,
+        "state": person.state,
+        "roles": roles,
+    }
+
+
+def route_document(route: Route) -> dict[str, Any]:
+    """A route, what it asks and where it stands. The gateway's own stand in no file."""
+    position, requirement = route.position, route.requirement
+    return {
+        "name": route.name,
+        "path": route.pattern,
+        "host": None if route.host is None else text_of(route.host),
+        "methods": None if route.methods is None else sorted(map(text_of, route.methods)),
+        "own": route.upstream is None,
+        "file": position.file if position else None,
+        "line": position.line if position else None,
+        "column": position.column if position else None,
+        "authentication": route.authentication,
+        "any": _sorted(requirement.any),
+        "all": _sorted(requirement.all),
+        "owner": requirement.owner,
+    }
+
+
+def identity(explanation: Explanation, settings: Settings) -> dict[str, str]:
+    """The identity headers that go with the request, as far as is known who asks."""
+    caller, person, names = explanation.verdict.caller, explanation.person, settings.identity.headers
+    if caller is None or person is None:
+        return {}
+    known = ((names.id, identity_value(person.id)), (names.email, identity_value(person.email)))
+    headers = {name: value.decode("ascii") for name, value in known if value}
+    return {**headers, names.roles: identity_roles(caller.roles).decode("ascii")}
+
+
+def limit_of(route: Route) -> dict[str, Any] | None:
+    """How many requests of one caller the route lets through; None for any number."""
+    limit = route.settings.rate_limit if route.settings is not None else None
+    return None if limit is None else {"requests": limit.requests, "per": format_duration(limit.per), "by": limit.by}
+
+
+def page_may_read(explanation: Explanation) -> bool | None:
+    """Whether the page that asks is shown the answer; None where no page asks, or the gateway itself decides on it."""
+    asked, route = explanation.asked, explanation.verdict.route
+    if asked.origin is None or asked.websocket or asked.preflight or route is None:
+        return None
+    return route.cors is not None and bool(
+        _ALLOW_ORIGIN & {name for name, _ in route.cors.fields(asked.origin, asked.method)}
+    )
+
+
+def _candidate(each: Candidate) -> dict[str, Any]:
+    position = each.route.position
+    return {
+        "route": each.route.name,
+        "file": position.file if position else None,
+        "line": position.line if position else None,
+        "won": not each.lost,
+        "reason": each.lost or None,
+    }
+
+
+def _upstream_document(explanation: Explanation, settings: Settings) -> dict[str, Any] | None:
+    route, sent = explanation.verdict.route, explanation.sent
+    if route is None or route.upstream is None or sent is None:
+        return None
+    return {
+        "name": route.upstream,
+        "targets": list(settings.upstreams[route.upstream].targets),
+        "target": text_of(sent),
+        "identity": identity(explanation, settings),
+    }
+
+
+def _sorted(roles: frozenset[str] | None) -> list[str] | None:
+    return None if roles is None else sorted(roles)
+
+
+def text_of(raw: bytes) -> str:
+    """Bytes of a request as text: what is not visible ASCII is escaped, so that it does nothing to a terminal."""
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in raw)
