@@ -6,8 +6,6 @@ costs as much as parsing the whole response.
 
 import asyncio
 import contextlib
-import socket
-import struct
 from collections.abc import Sequence
 from http import HTTPStatus
 from time import monotonic
@@ -27,7 +25,6 @@ _CLIENT_LEFT: Final = 499  # for the log only: no answer was made
 _ONE_WRITE: Final = 65536  # above this many bytes pieces are handed to the transport as they are, not joined
 _FEW: Final = 8  # above this many pieces they are small ones, and cheaper joined than handed over one by one
 _EMPTY: Final[Field] = (b"content-length", b"0")
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 _status_lines: dict[tuple[int, bytes], bytes] = {}
 
@@ -275,9 +272,3 @@ def _status_line(status: int, reason: bytes) -> bytes:
             text = HTTPStatus(status).phrase.encode()
     line = _status_lines[status, reason] = b"HTTP/1.1 %d %b\r\n" % (status, text)
     return line
-
-
-def reset_on_close(sock: socket.socket) -> None:
-    """Let the next close send a reset instead of an end of file."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

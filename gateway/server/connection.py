@@ -6,7 +6,6 @@ that does not destroy the answer on its way.
 """
 
 import asyncio
-import select
 from abc import ABC, abstractmethod
 from time import monotonic
 from typing import Any, Final, cast
@@ -16,8 +15,10 @@ from gateway.errors import Refusal
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.tunnel import Tunnel
 from gateway.runtime import Runtime
-from gateway.server.answer import Answer, reset_on_close
+from gateway.server.answer import Answer
 from gateway.server.heads import HeadReader
+from gateway.server.phases import BODY, DISCARD, HEAD, LINGER, TUNNEL
+from gateway.server.sockets import has_unread, reset_on_close
 from gateway.wire.fields import RequestFields
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
@@ -26,16 +27,6 @@ _LINGER: Final = 5.0  # seconds for which an unwanted body is read and thrown aw
 _LINGERED: Final = 1 << 26  # bytes of a chunked body that are thrown away at most meanwhile
 STALL: Final = 60.0  # seconds in which a caller must take something of what is sent to it
 _TOO_MANY: Final = 256  # connections beyond the limit that are still told so, and not just closed
-
-
-# What the next bytes of the caller are.
-# Plain module constants: looking up a member of an Enum costs as much as parsing a header field.
-HEAD: Final = 0
-BODY: Final = 1
-WAIT: Final = 2
-DISCARD: Final = 3
-LINGER: Final = 4
-TUNNEL: Final = 5
 
 
 class CallerConnection(asyncio.Protocol, ABC):
@@ -183,9 +174,7 @@ class CallerConnection(asyncio.Protocol, ABC):
         return self._phase == BODY and (self._chunked or self._left > HELD or self._wants_continue)
 
     def reset_on_close(self) -> None:
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None:
-            reset_on_close(sock)
+        reset_on_close(self.transport)
 
     def log_failure(self, answer: Answer, reason: str) -> None:
         self.observer.failed(answer.request.request_id, reason)
@@ -293,16 +282,10 @@ class CallerConnection(asyncio.Protocol, ABC):
             self._answer.refuse(
                 Refusal("request_timeout", "the body paused too long", detail="The request body came too slowly")
             )
-        elif self._phase == HEAD and self._has_unread():
+        elif self._phase == HEAD and has_unread(self.transport):
             self._deadline = self.runtime.ticker.after(0)
         else:
             self.transport.close()
-
-    def _has_unread(self) -> bool:
-        """Whether something has come that the loop has not read yet: a busy loop looks at the time first."""
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poll.poll(0))
 
     def _check_taking(self, now: float) -> None:
         """Give up on a caller that takes nothing of what is sent to it, be it little or much, and also when all that is

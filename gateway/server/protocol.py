@@ -26,8 +26,9 @@ from gateway.proxy.proxy import Proxy
 from gateway.runtime import Runtime
 from gateway.server.answer import Answer
 from gateway.server.cold import ColdExchange
-from gateway.server.connection import BODY, DISCARD, HEAD, HELD, LINGER, WAIT, CallerConnection
+from gateway.server.connection import HELD, CallerConnection
 from gateway.server.heads import HeadReader, asks_for_websocket
+from gateway.server.phases import BODY, DISCARD, HEAD, LINGER, WAIT
 
 _AT_ONCE: Final = 16  # heads that are read before others get their turn: a packet may hold ten thousand
 
