@@ -1,5 +1,7 @@
 """A header block that comes again on a connection is not parsed again; what it means must not depend on that."""
 
+import random
+
 import pytest
 
 from tests.support.processes import Gateway
@@ -167,3 +169,48 @@ def test_a_request_line_means_the_same_after_a_repeated_block(
 
     good = b"GET /public/x HTTP/1.1" + block
     assert told(good, good) == told()
+
+
+ROUTES = ["/public/x", "/api/x", "/forwarded/x", "/optional/x", "/optional-forwarded/x", "/preserved/x", "/sockets/x"]
+FIELDS: list[list[str]] = [
+    [],
+    ["Connection: keep-alive, X-A, Authorization, X-User-Id", "X-A: 1", "X-User-Id: root"],
+    ["Connection: X-Forwarded-For, TE", "TE: trailers", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-Uri: /public/x"],
+    ["Sec-WebSocket-Protocol: bearer, secret", "Sec-WebSocket-Version: 13", "Upgrade: websocket", "Connection: close"],
+    ["Sec-WebSocket-Protocol: bearer, secret", "Upgrade: websocket"],
+    ["Expect: x", "Content-Length: 0", "Forwarded: for=1", "X_Forwarded_For: 1"],
+]
+
+
+@pytest.mark.parametrize("fields", FIELDS)
+@pytest.mark.parametrize("trusts", [False, True])
+def test_what_is_sent_on_is_that_of_this_route_and_this_request(
+    gateway: Gateway, trusting: Gateway, upstream: RecordingUpstream, fields: list[str], trusts: bool
+) -> None:
+    """What is kept of a block that comes again was made for another route: nothing of that may be in this one."""
+    asked = trusting if trusts else gateway
+    account = asked.newcomer()
+    chance = random.Random(20261122)
+
+    def exchanged(paths: list[str], *, anew: bool) -> list[object]:
+        upstream.requests.clear()
+        answers: list[object] = []
+        caller = asked.caller()
+        for path in paths:
+            if anew:
+                caller.close()
+                caller = asked.caller()
+            answer = caller.send(request(path, fields=[account.line, *fields])).receive()
+            answers.append((answer.status, answer.code))
+            if answer.head.has("connection"):
+                caller.close()
+                caller = asked.caller()
+        caller.close()
+        received = [
+            (one.line, [field for field in one.fields if field[0].lower() != b"x-request-id"])
+            for one in upstream.requests
+        ]
+        return [*answers, *received]
+
+    paths = chance.choices(ROUTES, k=15)
+    assert exchanged(paths, anew=False) == exchanged(paths, anew=True)
