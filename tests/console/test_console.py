@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -100,6 +101,24 @@ def test_the_cookie_is_no_credential_anywhere_else(gateway: Gateway) -> None:
     for path in ("/auth/me", "/auth/users", "/users/1/x", "/_gateway/console/x"):
         assert gateway.get(path, cookie).status in (401, 404), path
     assert gateway.get(CONSOLE, "Authorization: Bearer " + cookie.partition("=")[2]).body.count(b"Sign in") > 0
+
+
+@pytest.mark.parametrize(
+    "value", ['"' + "\\" * 31_000 + '"', '"' + "\\1" * 15_500 + '"', "x; a" * 7_000, "=;" * 15_000]
+)
+def test_CVE_2024_7592_no_cookie_takes_long_to_read(gateway: Gateway, value: str) -> None:
+    """Anybody may send one, and nobody else is served meanwhile."""
+    began = time.monotonic()
+    assert gateway.get(CONSOLE, f"Cookie: gateway_console={value}").status == 200
+    assert time.monotonic() - began < 1.0
+
+
+def test_one_cookie_among_others_counts_and_of_two_none(gateway: Gateway) -> None:
+    cookie = signed_in(gateway).partition(": ")[2]
+    for among in (f"a=b; ]odd[=1; {cookie}", f"{cookie};x", f'x="y;z"; {cookie} '):
+        assert b"Sign out" in gateway.get(CONSOLE, f"Cookie: {among}").body
+    for several in ([f"Cookie: {cookie}; {cookie}"], [f"Cookie: {cookie}", "Cookie: gateway_console=x"]):
+        assert b"Sign out" not in gateway.get(CONSOLE, *several).body
 
 
 def test_the_cookie_is_no_access_token_wherever_a_browser_takes_it(gateway: Gateway) -> None:
