@@ -185,7 +185,15 @@ def test_guessing_here_is_counted_with_guessing_at_the_login(gateway: Gateway) -
 
 
 @pytest.mark.parametrize(
-    "line", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example", "Origin: null"]
+    "line",
+    [
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+        "Origin: https://evil.example",
+        "Origin: null",
+        "Origin: http://[",
+        "Origin: ",
+    ],
 )
 def test_the_form_of_another_site_is_refused(gateway: Gateway, line: str) -> None:
     answer = signing(gateway, line, action="sign-in", username=ADMIN, password=PASSWORD)

@@ -46,7 +46,7 @@ class Browser:
 
     def text(self) -> str:
         """What a person reads."""
-        return cast("str", self.run("document.body.innerText"))
+        return cast("str", self.run("document.body?.innerText ?? ''"))  # between two pages there is none
 
     def submit(self, **fields: str) -> None:
         """Fill in the fields of the last form on the page and send it."""
