@@ -7,13 +7,16 @@ once; a test holds that step by step comes to the same.
 
 import asyncio
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection, inspect, text
 
 from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage.database import Database
 from gateway.storage.tables import metadata
+
+T = TypeVar("T")
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004")  # oldest first
 HEAD: Final = REVISIONS[-1]
@@ -27,7 +30,7 @@ _MIGRATING: Final = 0x67617465_6D696772
 
 async def revision(database: Database) -> str | None:
     """The version of the schema, None for a database without one. Raises StorageUnavailable."""
-    return await database.read(_revision, limit=_PATIENCE)
+    return await _once_unlocked(lambda: database.read(_revision, limit=_PATIENCE))
 
 
 async def is_current(database: Database) -> bool:
@@ -40,14 +43,7 @@ async def upgrade(database: Database) -> bool:
 
     Raises StorageUnavailable, and CannotStart where the database was made by a newer gateway.
     """
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return await database.write(_upgrade, limit=_LIMIT)
-        except StorageUnavailable as error:
-            if "locked" not in error.reason or time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(0.1)
+    return await _once_unlocked(lambda: database.write(_upgrade, limit=_LIMIT))
 
 
 async def prepare(database: Database) -> None:
@@ -66,6 +62,19 @@ async def prepare(database: Database) -> None:
         _refuse_newer(found)
         what = "has no tables yet" if found is None else f"has an outdated schema ({found}, needed: {HEAD})"
         raise CannotStart(f"storage.database {what}; run: {COMMAND_TO_RUN}")
+
+
+async def _once_unlocked(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again while another process has the file to itself: even to connect one must wait for the first worker, which
+    turns a new SQLite file to WAL."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return await ask()
+        except StorageUnavailable as error:
+            if "locked" not in error.reason or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)
 
 
 def _refuse_newer(found: str | None) -> None:

@@ -257,6 +257,21 @@ async def test_another_process_at_the_same_file_is_waited_for(tmp_path: Path) ->
         await database.close()
 
 
+async def test_a_worker_waits_for_the_one_that_makes_the_file_at_the_same_time(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")  # not in WAL yet: nobody else may even read
+        database = Database.open(f"sqlite:///{tmp_path}/gateway.db")
+        try:
+            preparing = asyncio.create_task(schema.prepare(database))
+            await asyncio.sleep(1)  # longer than SQLite itself waits
+            assert not preparing.done()
+            other.execute("COMMIT")
+            await preparing
+            assert await schema.is_current(database)
+        finally:
+            await database.close()
+
+
 async def test_a_file_is_in_wal_mode_with_foreign_keys(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     database = Database.open(f"sqlite:///{path}")
