@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -61,13 +61,7 @@ def upload(port: int, credential: str, size: int) -> None:
 def measure(arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell) -> dict[str, object]:
     """Medians by peer and direction; peers that fail are told and left out."""
     found: dict[str, object] = {}
-    with ExitStack() as stack:
-        contestants = []
-        for peer in peers:
-            try:
-                contestants.append(stack.enter_context(arena.contestant(peer)))
-            except BenchError as failure:
-                tell(f"  {peer.name}: {failure}")
+    with arena.contestants(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as contestants:
         taken: dict[str, dict[str, list[Transfer]]] = {each.peer.name: {"down": [], "up": []} for each in contestants}
         for _ in range(rounds):
             for contestant in list(contestants):

@@ -96,6 +96,20 @@ class Arena:
         finally:
             running.stop()
 
+    @contextmanager
+    def contestants(
+        self, peers: Sequence[Peer], failed: Callable[[Peer, BenchError], object]
+    ) -> Iterator[list[Contestant]]:
+        """Those of the peers that do their work, in their order; `failed` is told of the others."""
+        with ExitStack() as stack:
+            started = []
+            for peer in peers:
+                try:
+                    started.append(stack.enter_context(self.contestant(peer)))
+                except BenchError as failure:
+                    failed(peer, failure)
+            yield started
+
 
 def _wait_until_ready(peer: Peer, place: Place) -> None:
     begun = time.monotonic()
@@ -130,23 +144,13 @@ class Comparison:
 
     def run(self, peers: Sequence[Peer], plan: Plan) -> list[Outcome]:
         """All rounds; outcomes in the order of `peers`."""
-        with ExitStack() as stack:
-            contestants = self._start(peers, stack)
-            contestants = [each for each in contestants if self._warm_up(each, plan)]
+        with self.arena.contestants(peers, self._fail) as started:
+            contestants = [each for each in started if self._warm_up(each, plan)]
             for number in range(1, plan.rounds + 1):
                 self.tell(f"round {number} of {plan.rounds}, load average {load_average():.2f}")
                 self._round(contestants, number, plan)
                 contestants = [each for each in contestants if each.peer.name not in self.failed]
             return [each.outcome() for each in contestants if self._still_right(each)]
-
-    def _start(self, peers: Sequence[Peer], stack: ExitStack) -> list[Contestant]:
-        started = []
-        for peer in peers:
-            try:
-                started.append(stack.enter_context(self.arena.contestant(peer)))
-            except BenchError as failure:
-                self._fail(peer, failure)
-        return started
 
     def _warm_up(self, contestant: Contestant, plan: Plan) -> bool:
         try:

@@ -7,7 +7,6 @@ RFC 6455 5.3 asks of callers, and the upstream unmasks them: a proxy that damage
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import cast
@@ -201,13 +200,7 @@ def _rounds(
 ) -> dict[str, list[Echoes]]:
     """The windows of each peer; all run all the time, and are measured in turn."""
     taken: dict[str, list[Echoes]] = {}
-    with ExitStack() as stack:
-        contestants = []
-        for peer in peers:
-            try:
-                contestants.append(stack.enter_context(arena.contestant(peer)))
-            except BenchError as failure:
-                tell(f"  {peer.name}: {failure}")
+    with arena.contestants(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as contestants:
         for contestant in contestants * rounds:
             try:
                 window = runner.run(echoes(contestant, connections=32, seconds=seconds))

@@ -57,20 +57,49 @@ def _trial(watcher: Caller, account: Account, way: Way) -> float:
     return (time.perf_counter() - revoked) * 1000
 
 
+class _Administrator(NamedTuple):
+    """Who changes the accounts of others over HTTP."""
+
+    caller: Caller
+    account: Account
+
+    def doing(self, method: str, path: str, body: object = None) -> Revoke:
+        def revoke(account: Account) -> None:
+            self.caller.must(method, f"/auth/users/{account.id}{path}", body, self.account.token)
+
+        return revoke
+
+
 def _ways(here: Gateway, caller: Caller, admin: Account) -> dict[str, Way]:
     """Every way, by name."""
+    administrator = _Administrator(caller, admin)
 
-    def api(method: str, path: str, body: object = None) -> Revoke:
-        def revoke(account: Account) -> None:
-            caller.must(method, f"/auth/users/{account.id}{path}", body, admin.token)
+    def command(account: Account) -> None:
+        here.command("users", "disable", account.email)
 
-        return revoke
+    return {
+        **_by_the_administrator(administrator),
+        "command: disable": Way("/api/x", command),
+        **_by_oneself(caller),
+        **_of_keys(caller, administrator),
+    }
 
-    def own(path: str, body: object = None) -> Revoke:
-        def revoke(account: Account) -> None:
-            caller.must("POST", f"/auth/{path}", body, account.token)
 
-        return revoke
+def _by_the_administrator(admin: _Administrator) -> dict[str, Way]:
+    return {
+        "API: disable": Way("/api/x", admin.doing("PATCH", "", {"is_active": False})),
+        "API: roles": Way("/api/audit/x", admin.doing("PATCH", "", {"roles": ["user"]})),
+        "API: revoke": Way("/api/x", admin.doing("POST", "/revoke")),
+        "API: delete": Way("/api/x", admin.doing("DELETE", "")),
+    }
+
+
+def _by_oneself(caller: Caller) -> dict[str, Way]:
+    def logout(account: Account) -> None:
+        caller.must("POST", "/auth/logout", token=account.token)
+
+    def logout_all(account: Account) -> None:
+        caller.must("POST", "/auth/logout-all", token=account.token)
 
     def password(account: Account) -> None:
         change = {"current_password": PASSWORD, "new_password": "another good password"}
@@ -81,6 +110,15 @@ def _ways(here: Gateway, caller: Caller, admin: Account) -> dict[str, Way]:
         sessions = caller.must("GET", "/auth/sessions", token=account.token).json()["sessions"]
         caller.must("DELETE", f"/auth/sessions/{sessions[0]['id']}", token=account.token)
 
+    return {
+        "logout": Way("/api/x", logout),
+        "logout-all": Way("/api/x", logout_all),
+        "password change": Way("/api/x", password),
+        "session removed": Way("/api/x", elsewhere),
+    }
+
+
+def _of_keys(caller: Caller, admin: _Administrator) -> dict[str, Way]:
     def key(account: Account) -> str:
         made: str = caller.must("POST", "/auth/api-keys", {"name": "bench"}, account.token).json()["key"]
         return made
@@ -89,19 +127,8 @@ def _ways(here: Gateway, caller: Caller, admin: Account) -> dict[str, Way]:
         (made,) = caller.must("GET", "/auth/api-keys", token=account.token).json()["api_keys"]
         caller.must("DELETE", f"/auth/api-keys/{made['id']}", token=account.token)
 
-    def command(account: Account) -> None:
-        here.command("users", "disable", account.email)
-
+    disable = admin.doing("PATCH", "", {"is_active": False})
     return {
-        "API: disable": Way("/api/x", api("PATCH", "", {"is_active": False})),
-        "API: roles": Way("/api/audit/x", api("PATCH", "", {"roles": ["user"]})),
-        "API: revoke": Way("/api/x", api("POST", "/revoke")),
-        "API: delete": Way("/api/x", api("DELETE", "")),
-        "command: disable": Way("/api/x", command),
-        "logout": Way("/api/x", own("logout")),
-        "logout-all": Way("/api/x", own("logout-all")),
-        "password change": Way("/api/x", password),
-        "session removed": Way("/api/x", elsewhere),
         "API key: deleted": Way("/api/x", delete_key, key),
-        "API key: owner disabled": Way("/api/x", api("PATCH", "", {"is_active": False}), key),
+        "API key: owner disabled": Way("/api/x", disable, key),
     }

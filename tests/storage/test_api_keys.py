@@ -24,23 +24,8 @@ REMEMBERED = timedelta(seconds=120)
 
 
 @pytest.fixture
-def users(database: Database, clock: Clock) -> Users:
-    return Users(database, clock=clock)
-
-
-@pytest.fixture
-def sessions(database: Database, clock: Clock) -> Sessions:
-    return Sessions(database, clock=clock)
-
-
-@pytest.fixture
 def keys(database: Database, clock: Clock) -> ApiKeys:
     return ApiKeys(database, clock=clock)
-
-
-@pytest.fixture
-async def ann(users: Users) -> UserRecord:
-    return await create(users)
 
 
 @pytest.fixture

@@ -20,21 +20,6 @@ GRACE = 10.0
 
 
 @pytest.fixture
-def users(database: Database, clock: Clock) -> Users:
-    return Users(database, clock=clock)
-
-
-@pytest.fixture
-def sessions(database: Database, clock: Clock) -> Sessions:
-    return Sessions(database, clock=clock)
-
-
-@pytest.fixture
-async def ann(users: Users) -> UserRecord:
-    return await create(users)
-
-
-@pytest.fixture
 async def opened(sessions: Sessions, ann: UserRecord, clock: Clock) -> NewSession:
     session = new_session(clock)
     assert await sessions.open(ann.id, session, verified="hash") == ann

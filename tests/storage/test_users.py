@@ -22,11 +22,6 @@ ADMINS = frozenset({"admin"})
 ANN_AT_HER_DESK = Origin("192.0.2.1", "curl/8", "request-7")
 
 
-@pytest.fixture
-def users(database: Database, clock: Clock) -> Users:
-    return Users(database, clock=clock)
-
-
 async def rows(database: Database, table: str) -> int:
     tables = {"users": users_table, "roles": user_roles, "sessions": sessions, "tokens": refresh_tokens}
     count = select(func.count()).select_from(tables[table])
