@@ -145,7 +145,7 @@ async def test_a_user_can_be_disabled_and_enabled(users: Users) -> None:
     record = await create(users)
     disabled = await users.change(record.id, is_active=False, by=COMMAND_LINE, admin_roles=ADMINS)
     assert disabled is not None and not disabled.is_active
-    assert (await users.credentials_of(record.id)) == (record.id, "hash", False)
+    assert (await users.credentials_of(record.id)) == (record.id, "hash", False, "ann@example.com")
     enabled = await users.change(record.id, is_active=True, by=COMMAND_LINE, admin_roles=ADMINS)
     assert enabled is not None and enabled.is_active and enabled.version == 3
 
