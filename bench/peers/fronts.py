@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -45,9 +46,9 @@ class Front(GatewayServe):
         environment = {"PYTHONPATH": str(ROOT), "GOMAXPROCS": "1", "HOME": str(place.directory)}
         return Launch(["/bin/sh", "-c", script], environment)
 
+    @abstractmethod
     def front(self, place: Place, configuration: Path, ports: dict[int, int]) -> str:
         """The command that starts the proxy in front."""
-        raise NotImplementedError
 
     def command(self, *words: str | Path) -> str:
         return shlex.join([self.binary() or self.program, *map(str, words)])
