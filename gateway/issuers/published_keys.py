@@ -7,7 +7,7 @@
 
 import asyncio
 import logging
-import random
+import secrets
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -18,6 +18,7 @@ from gateway.issuers.locating import Fetch
 
 COOLDOWN: Final = 30.0  # seconds between fetches for the sake of unknown keys
 LEAST_AGE, USUAL_AGE, MOST_AGE = 60.0, 600.0, 3600.0  # seconds that a key set is used for, whatever its server says
+_CHANCE: Final = secrets.SystemRandom()
 _EARLY: Final = (0.7, 0.8)  # of its age, in which it is renewed; not all replicas at once
 _RETRIES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)  # seconds after each failure in a row; the last goes on
 
@@ -108,7 +109,7 @@ class PublishedKeySet:
         lost = keys.lacks_any_of(self._keys)
         self._keys, self._failures = keys.after(self._keys), 0
         age = min(max(USUAL_AGE if max_age is None else max_age, LEAST_AGE), MOST_AGE)
-        self._due = self._clock() + age * random.uniform(*_EARLY)  # noqa: S311  # nothing has to be secret here
+        self._due = self._clock() + age * _CHANCE.uniform(*_EARLY)
         if lost:
             for listener in self._listeners:
                 listener()

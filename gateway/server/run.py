@@ -92,7 +92,7 @@ class Supervised(NamedTuple):
 
 def _say_policy(version: str, announce: Callable[[], None]) -> None:
     """Not before it answers: one that cannot start has nothing in force."""
-    event("start", "a policy is in force", policy=version)
+    event("start", "serving", policy=version)
     announce()
 
 
@@ -157,6 +157,7 @@ class GatewayServer(uvicorn.Server):
         self._place = None if supervised is None else supervised.place
         self._reloader: Reloader | None = None
         self._reloading: asyncio.Task[None] | None = None
+        self._is_behind = False  # the file has changed since the start began, and before there was anything to change
         self._stack = AsyncExitStack()
         self._operations: OperationsDoor | None = None
         self._runtime: Runtime | None = None
@@ -194,6 +195,8 @@ class GatewayServer(uvicorn.Server):
         runtime.ticker.listen(self._collector.tick)
         runtime.readiness.phase = "serving"
         self._ready()
+        if self._is_behind:
+            self._reload_soon()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what runs, for as long as `server.drain` allows."""
@@ -262,7 +265,10 @@ class GatewayServer(uvicorn.Server):
     async def _reload(self, before: "asyncio.Task[None] | None") -> None:
         if before is not None:
             await asyncio.wait([before])
-        if self._load is None or self._reloader is None:
+        if self._load is None:
+            return
+        if self._reloader is None:
+            self._is_behind = True
             return
         try:
             kept = await self._reloader.reload(self._load)

@@ -78,11 +78,12 @@ def test_warnings_are_said_at_the_start(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         warning, *_, started = server.errors.read_text().splitlines()
         assert warning.startswith("gateway: warning: g.yaml:3:38: accounts.password.bcrypt_rounds: ")
-        assert started.startswith("gateway: start: a policy is in force policy=")
+        assert started.startswith("gateway: start: serving policy=")
 
 
 def test_how_to_make_the_first_administrator_is_said_at_the_start(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
+        eventually(lambda: "gateway: start: serving policy=" in server.errors.read_text())
         said = "at this machine run: gateway users create EMAIL --role admin --config g.yaml"
         assert [said in line for line in server.errors.read_text().splitlines()].count(True) == 1
 
@@ -97,6 +98,7 @@ def test_the_host_and_port_options_win_over_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_exit_code_0(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path) as server:
+        eventually(lambda: "gateway: start: serving policy=" in server.errors.read_text())
         before = server.errors.read_text()
         server.process.send_signal(number)
         assert server.process.wait(timeout=10) == 0

@@ -202,6 +202,20 @@ def test_a_reload_reaches_all_workers(crew: Crew) -> None:
         assert statuses(gateway, f"/new-{number}") == {200}
 
 
+def test_a_reload_while_a_worker_is_still_starting_is_obeyed_then(crew: Crew) -> None:
+    """The first that serves says so; the other must not stay behind with what it was started with."""
+    gateway = crew()
+    for number in range(3):
+        workers_of(gateway)[0].kill()
+        eventually(lambda: len(workers_of(gateway)) == 2)  # a new one has begun to start
+        changed = with_route(configuration_of(gateway), path=f"/new-{number}")
+        before = gateway.log().count("the new configuration is in force")
+        reload(gateway, changed)
+        eventually(lambda: all_serve(gateway), timeout=20, every=0.05)
+        eventually(lambda path=f"/new-{number}": statuses(gateway, path) == {200}, timeout=20, every=0.05)
+        assert gateway.log().count("the new configuration is in force") - before in (1, 2)
+
+
 def test_a_broken_file_is_told_once_and_changes_nothing(crew: Crew) -> None:
     gateway = crew()
     broken = configuration_of(gateway)

@@ -65,7 +65,7 @@ CASES = {
         roles: {editor: []}
         routes:
           - {path: /**, roles: [editor], upstream: web}
-        accounts: {admin_role: editor, default_roles: [editor]}
+        accounts: {admin_role: editor, default_roles: [editor], registration: closed}
         """,
     ),
     "unused-role": (
