@@ -12,7 +12,7 @@ from bench.agreement_reference import Request, naive
 from bench.parity import Asked as Written
 from bench.parity import Route as RouteText
 from gateway.admission import Admission, Answered, Peer, RequestHead, Waiting
-from gateway.cli.explaining import document
+from gateway.cli.explain_document import document
 from gateway.errors import Refusal
 from gateway.gate import Decision, Gate
 from gateway.identity.credentials import Credentials
