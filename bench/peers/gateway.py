@@ -20,6 +20,7 @@ server:
   host: 127.0.0.1
   port: %(port)d
   max_body: 0
+  max_connections: 20000
 storage:
   database: sqlite:///%(directory)s/gateway.db
 accounts:
