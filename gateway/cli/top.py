@@ -56,6 +56,7 @@ def command(config: Path, url: str | None, interval: float, once: bool, as_json:
 
 def address_of(server: ServerSettings) -> str:
     """Where a gateway with these settings is reached from this machine."""
+    # Addresses to listen on, not to connect to: a linter takes them for the former.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(server.host, server.host)  # noqa: S104
     port = server.operations_port or server.port
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

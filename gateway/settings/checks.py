@@ -69,6 +69,7 @@ def _check_server(settings: Settings, reader: Reader) -> None:
 
 def _warn_of_wide_networks(networks: tuple[Network, ...], reader: Reader) -> None:
     for index, network in enumerate(networks):
+        # Both are of one version here, which the types of `subnet_of` cannot see.
         own = any(each.version == network.version and network.subnet_of(each) for each in _PRIVATE)  # type: ignore[arg-type]
         if network.prefixlen < _WIDEST[network.version] and not own:
             message = f"believes {network.num_addresses} addresses, found {network} (your own proxies)"

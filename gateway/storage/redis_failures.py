@@ -77,6 +77,7 @@ class RedisFailures:
         """Make void what began before now. Raises StorageUnavailable."""
         for owner in owners:
             arguments = (_pardon_key(owner), _milliseconds(lifetime))
+            # A default binds what the loop holds now; mypy does not infer the type of such a lambda.
             await self._link.run(lambda client, arguments=arguments: client.eval(_PARDON, 1, *arguments))  # type: ignore[misc]
 
 
