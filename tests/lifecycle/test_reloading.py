@@ -217,9 +217,13 @@ def test_a_broken_file_changes_nothing_and_every_problem_is_told(start: Start, f
     broken["server"]["prot"] = 1
     broken["upstreams"]["web"]["balance"] = "at random"
     broken["routes"].append({"path": "relative", "upstream": "web"})
-    said = reload(gateway, broken)
+    reload(gateway, broken)
+    keys = ("server.prot", "upstreams.web.balance", "routes[1].upstream", "routes[2].path")
+    # Each problem is a line of its own, and the first may be read before the last is written.
+    eventually(lambda: all(f": {key}: " in gateway.log() for key in keys) and gateway.log().endswith("\n"))
+    said = gateway.log()
     file = gateway.config.name
-    for key in ("server.prot", "upstreams.web.balance", "routes[1].upstream", "routes[2].path"):
+    for key in keys:
         (line,) = [line for line in said.splitlines() if f": {key}: " in line]
         assert REFUSED in line
         assert f"{file}:" in line

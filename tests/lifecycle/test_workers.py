@@ -47,6 +47,7 @@ def crew(start: Start, fleet: Fleet, lasting_valkey: ValkeyServer) -> Iterator[C
         gateway.kill()
         for worker in everybody:
             with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()  # by itself it would notice and drain, which has a test of its own
                 worker.wait(10)
 
 

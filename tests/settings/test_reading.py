@@ -208,9 +208,14 @@ def test_ten_thousand_routes_are_read_quickly() -> None:
 
 
 def test_each_route_costs_the_same_however_many_there_are() -> None:
-    few = min(seconds_to_read(400) for _ in range(3))
+    gc.disable()  # it goes through all that other tests have left, at moments that are nobody's choice
+    try:
+        few = min(seconds_to_read(400) for _ in range(5))
+        many = min(seconds_to_read(4_000) for _ in range(2))
+    finally:
+        gc.enable()
 
-    assert seconds_to_read(4_000) < 30 * few
+    assert many < 30 * few
 
 
 def test_the_parsed_yaml_is_dropped() -> None:

@@ -83,6 +83,8 @@ class Town:
         return self._seed
 
     def end(self) -> None:
+        for gateway in self._running.values():  # all at once: ending takes each a moment
+            gateway.signal()
         with ExitStack() as stack:
             for gateway in self._running.values():
                 stack.callback(_end, gateway)
@@ -120,7 +122,7 @@ def unhandled(gateway: Gateway) -> list[str]:
 
 
 def _end(gateway: Gateway) -> None:
-    gateway.stop()
+    gateway.stopped()
     assert not unhandled(gateway), f"an unhandled error ({gateway.face}): {unhandled(gateway)[0]}"
 
 

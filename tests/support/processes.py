@@ -154,6 +154,10 @@ class Gateway:
         if self.process is None:
             return 0
         self.signal()
+        return self.stopped(within)
+
+    def stopped(self, within: float = 10.0) -> int:
+        """The exit code after SIGTERM was sent; SIGKILL where that did not end it in time."""
         try:
             return self.wait(within)
         except subprocess.TimeoutExpired:
