@@ -6,14 +6,14 @@ a literal that one of the two knows, or by any other segment; that is all there 
 fronts promise the same whatever follows, which their fingerprints tell, nothing below them is looked at.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from gateway.policy.matcher import Policy
 from gateway.policy.route import Route
-from gateway.policy.trie import Node, Place
+from gateway.policy.trie import Node, Place, Tree
 
 # Every method that no route at the place names.
 OTHER_METHODS: Final = b"*"
@@ -34,7 +34,8 @@ class Answer(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Region:
     """Requests that each of two policies treats alike. `methods` may hold OTHER_METHODS: those beside `named`, which
-    are all that a route names there. `example` is the path of one of them."""
+    are all that a route names there. `example` is the path of one of them, in which no two captures are alike, nor a
+    capture and a literal: to its owner by one segment the others mean nothing."""
 
     host: bytes | None
     methods: frozenset[bytes]
@@ -96,6 +97,8 @@ class _Walk:
     def __init__(self, old: Side, new: Side) -> None:
         self._old = old
         self._new = new
+        trees = [tree for side in (old, new) for tree in _trees(side.policy)]
+        self._literals = frozenset(literal for tree in trees for literal in _literals_below(tree.top))
         interned: dict[Hashable, int] = {}
         self._old_prints = _Fingerprints(old.meaning, interned)
         self._new_prints = _Fingerprints(new.meaning, interned)
@@ -115,7 +118,7 @@ class _Walk:
             if ends not in met:
                 met.add(ends)
                 yield from self._compared(host, ends, step.read)
-            waiting += _following(step)
+            waiting += _following(step, self._literals)
 
     def _compared(
         self, host: bytes | None, ends: tuple[Place | None, Place | None], read: tuple[bytes, ...]
@@ -131,12 +134,24 @@ class _Walk:
             yield Region(host, frozenset(methods), named, old, new, example)
 
 
-def _following(step: _Step) -> Iterator[_Step]:
-    """Where a path may go on to. Those that come first are looked at last."""
+def _trees(policy: Policy) -> Iterator[Tree]:
+    yield policy.own_tree
+    yield from map(policy.tree, (None, *policy.hosts))
+
+
+def _literals_below(node: Node) -> Iterator[bytes]:
+    yield from node.literals
+    for child in (*node.literals.values(), *(() if node.parameter is None else (node.parameter,))):
+        yield from _literals_below(child)
+
+
+def _following(step: _Step, elsewhere: Container[bytes] = ()) -> Iterator[_Step]:
+    """Where a path may go on to; by a capture with nothing that was read before or is a literal elsewhere. Those that
+    come first are looked at last."""
     literals = _literals(step.old) | _literals(step.new)
     if not literals and not _may_go_on(step.old) and not _may_go_on(step.new):
         return
-    other = _other_than(literals)
+    other = _other_than(literals, step.read, elsewhere)
     yield _Step(_after(step.old, other), _after(step.new, other), (*step.read, other))
     for segment in literals:
         yield _Step(_after(step.old, segment), _after(step.new, segment), (*step.read, segment))
@@ -155,10 +170,10 @@ def _may_go_on(front: Front) -> bool:
     return any(isinstance(each, Node) for each in front)
 
 
-def _other_than(literals: dict[bytes, None]) -> bytes:
-    """A segment that is none of these."""
+def _other_than(*taken: Container[bytes]) -> bytes:
+    """A segment that is in none of these."""
     number, segment = 0, b"x"
-    while segment in literals:
+    while any(segment in each for each in taken):
         number += 1
         segment = b"x%d" % number
     return segment

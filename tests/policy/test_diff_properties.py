@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -214,7 +215,24 @@ def test_each_difference_shows_a_request_to_which_it_happens(change: tuple[Confi
         for reach in each.opens:
             for kind in reach.callers:
                 assert passes(new, after, kind, each.example)
+                if names_twice(each.example, kind):
+                    continue
                 assert not passes(old, before, kind, each.example)
+
+
+@pytest.mark.parametrize(("path", "example"), [("/{c0}/x", "/x1/x"), ("/x/{c0}", "/x/x1"), ("/{c0}/{c1}", "/x/x1")])
+def test_an_example_has_no_owner_who_is_named_by_another_segment(path: str, example: str) -> None:
+    upstreams = {"web": "http://127.0.0.1:9000"}
+    route = {"path": path, "upstream": "web"}
+    sides = (configuration([each], None, upstreams=upstreams) for each in ({**route, "owner": "c0"}, route))
+    (found,) = compare(*sides).differences
+    assert found.example == example
+
+
+def names_twice(path: str, caller: Caller) -> bool:
+    """Whether a path names its owner by two segments, as only literals make it: he may come by the other one."""
+    segments = path.split("/")
+    return caller.owner is not None and segments.count(segments[caller.owner]) > 1
 
 
 @given(_routes(), _hierarchies)
