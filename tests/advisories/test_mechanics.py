@@ -72,6 +72,7 @@ def test_h2c_neither_its_body_nor_the_next_request_is_lost(gateway: Gateway, ups
     if stock(gateway.face, "upgrade"):
         # What cannot be had whole is never given for the whole.
         assert gateway.ask(first + request("/public/two")).refused() == (400, "bad_request")
+        upstream.settle()
         eventually(lambda: all(one.link.ended for one in upstream.requests))
         assert not any(one.whole for one in upstream.requests)
         return
@@ -138,6 +139,7 @@ def test_request_smuggling_one_reading_or_none(gateway: Gateway, upstream: Recor
         caller.send_until_refused([SMUGGLED.replace(b"admin", b"public")])
         _, rest = caller.ended()
         assert b"HTTP/1.1 200" not in rest
+    upstream.settle()
     assert not any(received.whole for received in upstream.requests), upstream.lines()
     assert not any(b"smuggled" in received.line for received in upstream.requests)
 

@@ -5,6 +5,7 @@ It stands in for every kind of API behind the gateway, the broken ones included.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -211,6 +212,15 @@ class RecordingUpstream:
         """Wait until that many requests have arrived; the last of them."""
         eventually(lambda: len(self.requests) >= count)
         return self.requests[count - 1]
+
+    def settle(self) -> None:
+        """Wait until whatever is on its way has arrived: it does before a request of our own is answered."""
+        with contextlib.suppress(ConnectionRefusedError):
+            with socket.create_connection(self.address, timeout=5) as probe:
+                probe.sendall(b"GET /settled HTTP/1.1\r\n\r\n")
+                assert probe.recv(READ_LIMIT)
+            for request in [each for each in self.requests if each.target == b"/settled"]:
+                self.requests.remove(request)
 
     def lines(self) -> list[bytes]:
         return [request.line for request in self.requests]

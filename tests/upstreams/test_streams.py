@@ -198,6 +198,7 @@ def test_a_caller_goes_on_after_a_body(served_by: "dict[Face, Gateway]", waiting
         for size in (4, 5000, 400_000, 1):
             target.down()
             target.up()
+            served_by[face].get("/_gateway/health")  # by then it knows of the connections that it has lost
             for framing in (f"Content-Length: {size}", "Transfer-Encoding: chunked"):
                 data = b"x" * size if "Length" in framing else chunked(b"x" * size)
                 caller.send(request("/web/x", method="PUT", fields=[framing]) + data)
