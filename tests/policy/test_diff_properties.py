@@ -220,13 +220,14 @@ def test_each_difference_shows_a_request_to_which_it_happens(change: tuple[Confi
                 assert not passes(old, before, kind, each.example)
 
 
-@pytest.mark.parametrize(("path", "example"), [("/{c0}/x", "/x1/x"), ("/x/{c0}", "/x/x1"), ("/{c0}/{c1}", "/x/x1")])
-def test_an_example_has_no_owner_who_is_named_by_another_segment(path: str, example: str) -> None:
+@pytest.mark.parametrize("path", ["/x/{c0}", "/{c0}/x", "/x/{c0}/{c1}", "/{c1}/{c0}/x"])
+def test_an_example_has_no_owner_who_is_named_by_another_segment(path: str) -> None:
     upstreams = {"web": "http://127.0.0.1:9000"}
     route = {"path": path, "upstream": "web"}
     sides = (configuration([each], None, upstreams=upstreams) for each in ({**route, "owner": "c0"}, route))
     (found,) = compare(*sides).differences
-    assert found.example == example
+    segments = found.example.split("/")
+    assert len({*segments}) == len(segments), segments
 
 
 def names_twice(path: str, caller: Caller) -> bool:
