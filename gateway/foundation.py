@@ -49,14 +49,15 @@ class Foundation:
 async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) -> Foundation:
     """Open what everything else needs; `stack` closes it. Raises CannotStart and ConfigurationError."""
     settings, policy = configuration.settings, configuration.policy
-    tokens = Tokens(key_ring(settings), settings.tokens)
+    remembered = settings.cache.max_local_entries
+    tokens = Tokens(key_ring(settings), settings.tokens, remembered=remembered)
     loop = asyncio.get_running_loop()
     ticker = Ticker(loop)
     _report_failures(loop, stack)
     stores = await open_stores(settings, stack)
     presented_keys = PresentedKeys(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
     stack.push_async_callback(presented_keys.close)
-    issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack)
+    issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack, remembered=remembered)
     observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
     stack.callback(observer.close)
     return Foundation(

@@ -14,11 +14,10 @@ from gateway.identity.generations import Generations
 from gateway.identity.jws import Jws, invalid, json_object, parse_jws
 from gateway.identity.keys import VerifyingKey
 from gateway.identity.records import Claims
-from gateway.identity.tokens import Verified, expired, in_time
+from gateway.identity.tokens import REMEMBERED, Verified, expired, in_time
 from gateway.settings.model import ExternalSettings
 
-MAX_REMEMBERED: Final = 50_000  # tokens of all issuers together
-MAX_REMEMBERED_BYTES: Final = 16 * 1024 * 1024
+REMEMBERED_LENGTH: Final = 1024  # bytes of a token at most, on average over all that may be remembered
 _LIFETIME: Final = 3600.0  # seconds that a token which is not used stays remembered for at least, if it is good so long
 
 
@@ -43,8 +42,8 @@ class PublishedKeys(Protocol):
 
 
 class ExternalIssuer:
-    """One other issuer. `share` is the part of the memory for tokens that is its; `clock` gives seconds since the
-    epoch, `leeway` is in seconds."""
+    """One other issuer. At most `remembered` of its tokens are; `clock` gives seconds since the epoch, `leeway` is in
+    seconds."""
 
     def __init__(
         self,
@@ -52,7 +51,7 @@ class ExternalIssuer:
         keys: PublishedKeys,
         *,
         leeway: float,
-        share: float = 1.0,
+        remembered: int = REMEMBERED,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -60,7 +59,7 @@ class ExternalIssuer:
         self._leeway = leeway
         self._clock = clock
         self._verified: Generations[bytes, Verified] = Generations(
-            int(MAX_REMEMBERED * share), lifetime=_LIFETIME, max_key_length=int(MAX_REMEMBERED_BYTES * share)
+            remembered, lifetime=_LIFETIME, max_key_length=remembered * REMEMBERED_LENGTH
         )
         # A key that is published no more may have been stolen: what it signed is verified anew, and fails.
         keys.on_loss(self._verified.clear)

@@ -19,8 +19,8 @@ from gateway.identity.keys import KeyRing
 from gateway.identity.records import Claims
 from gateway.settings.model import TokensSettings
 
-MAX_REMEMBERED: Final = 50_000  # tokens; some 1 KiB each
-MAX_REMEMBERED_BYTES: Final = 16 * 1024 * 1024  # of the tokens themselves
+REMEMBERED: Final = 100_000  # tokens at most, where nothing else is said; some 1 KiB each
+REMEMBERED_LENGTH: Final = 512  # bytes of a token at most, on average over all that may be remembered
 
 _TYPE: Final = "at+jwt"  # RFC 9068 2.1: so that no other token signed with this key is taken for an access token
 _TYPES: Final = frozenset((_TYPE, f"application/{_TYPE}"))
@@ -51,16 +51,23 @@ class Tokens:
     the epoch.
 
     `verified` is what is remembered of good tokens, by their bytes: from when and until when they are good, leeway
-    included, and what they say. `Credentials` looks there first; that saves a call on every request. `hits` and
-    `misses` are counted of those who come here.
+    included, and what they say: at most `remembered` of them. `Credentials` looks there first; that saves a call on
+    every request. `hits` and `misses` are counted of those who come here.
     """
 
-    def __init__(self, keys: KeyRing, settings: TokensSettings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        keys: KeyRing,
+        settings: TokensSettings,
+        *,
+        remembered: int = REMEMBERED,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.keys = keys
         self._settings = settings
         self.clock = clock
         self.verified: Generations[bytes, Verified] = Generations(
-            MAX_REMEMBERED, lifetime=settings.access_ttl, max_key_length=MAX_REMEMBERED_BYTES
+            remembered, lifetime=settings.access_ttl, max_key_length=remembered * REMEMBERED_LENGTH
         )
         self.hits = self.misses = 0
 

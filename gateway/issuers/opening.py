@@ -11,9 +11,10 @@ from gateway.ticking import Ticker
 
 
 def open_issuers(
-    settings: TokensSettings, ticker: Ticker, *, clock: Callable[[], float], stack: AsyncExitStack
+    settings: TokensSettings, ticker: Ticker, *, clock: Callable[[], float], stack: AsyncExitStack, remembered: int
 ) -> dict[str, ExternalIssuer]:
     """The issuers by their `iss`, their keys being fetched; `stack` ends that. `clock` is the ticker's, in seconds.
+    At most `remembered` tokens of all of them together are.
 
     Nobody waits for an issuer: until its keys are there, who comes with its token waits for them, and one that is out
     keeps nothing else from working.
@@ -24,8 +25,9 @@ def open_issuers(
         keys.tick(clock())
         ticker.listen(keys.tick)
         stack.callback(keys.close)
-        share = 1 / len(settings.external)
-        issuers[external.issuer] = ExternalIssuer(external, keys, leeway=settings.leeway, share=share)
+        issuers[external.issuer] = ExternalIssuer(
+            external, keys, leeway=settings.leeway, remembered=remembered // len(settings.external)
+        )
     return issuers
 
 

@@ -95,7 +95,10 @@ class CacheSettings:
 
     user_ttl: float = setting(Duration(), "How long a user record is served without asking the database.", default=60.0)
     max_local_entries: int = setting(
-        Whole(1, 100_000_000), "User records kept in the memory of each process at most.", default=100_000
+        Whole(1, 100_000_000),
+        "User records, and verified tokens, kept in the memory of each process at most; twice as many as are in use at "
+        "a time keep all of those.",
+        default=100_000,
     )
 
 

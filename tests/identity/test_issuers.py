@@ -87,8 +87,11 @@ def published() -> Published:
     return Published(jwk_of(RSA, "r1"), jwk_of(CURVE, "c1"))
 
 
-def make(keys: Published | None = None, clock: Clock | None = None, **changes: Any) -> ExternalIssuer:
-    return ExternalIssuer(settings(**changes), keys or published(), leeway=5.0, clock=clock or Clock())
+def make(
+    keys: Published | None = None, clock: Clock | None = None, *, remembered: int = 100, **changes: Any
+) -> ExternalIssuer:
+    keys = keys or published()
+    return ExternalIssuer(settings(**changes), keys, leeway=5.0, remembered=remembered, clock=clock or Clock())
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -392,9 +395,8 @@ def test_what_a_lost_key_had_signed_is_refused_from_then_on() -> None:
         issuer.known(signed())
 
 
-def test_a_flood_of_bad_tokens_does_not_push_out_good_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.identity.issuers.MAX_REMEMBERED", 10)
-    issuer = make()
+def test_a_flood_of_bad_tokens_does_not_push_out_good_ones() -> None:
+    issuer = make(remembered=10)
     assert issuer.known(signed())
     for number in range(50):
         with pytest.raises(Refusal):
@@ -402,9 +404,8 @@ def test_a_flood_of_bad_tokens_does_not_push_out_good_ones(monkeypatch: pytest.M
     assert issuer.remembered(signed())
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.identity.issuers.MAX_REMEMBERED", 10)
-    issuer = make()
+def test_what_is_remembered_is_bounded() -> None:
+    issuer = make(remembered=10)
     tokens = [signed(with_curve(CURVE), header(alg="ES256", kid="c1"), sub=f"u{number}") for number in range(40)]
     for credential in tokens:
         assert issuer.known(credential)

@@ -519,10 +519,9 @@ class Counting(SigningKey):
         return super().verifies(signed, signature)
 
 
-def test_a_flood_of_bad_tokens_does_not_push_out_good_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.identity.tokens.MAX_REMEMBERED", 10)
+def test_a_flood_of_bad_tokens_does_not_push_out_good_ones() -> None:
     key = Counting()
-    tokens = Tokens(KeyRing([key]), TokensSettings(), clock=Clock())
+    tokens = Tokens(KeyRing([key]), TokensSettings(), remembered=10, clock=Clock())
     good = tokens.issue(user_id="u1", session_id="s1", roles=()).token.encode()
     tokens.verify(good)
     start = good.rpartition(b".")[0] + b"."
@@ -544,10 +543,9 @@ def test_expired_tokens_are_not_remembered() -> None:
     assert key.asked == 3
 
 
-def test_more_tokens_than_the_cache_holds_are_all_verified_rightly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.identity.tokens.MAX_REMEMBERED", 10)
+def test_more_tokens_than_the_cache_holds_are_all_verified_rightly() -> None:
     key = Counting()
-    tokens = Tokens(KeyRing([key]), TokensSettings(), clock=Clock())
+    tokens = Tokens(KeyRing([key]), TokensSettings(), remembered=10, clock=Clock())
     issued = [tokens.issue(user_id=f"u{number}", session_id="s", roles=()).token.encode() for number in range(40)]
     for _ in range(3):
         assert [tokens.verify(each).subject for each in issued] == [f"u{number}" for number in range(40)]
