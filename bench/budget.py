@@ -1,9 +1,9 @@
 """What one proxied request costs, counted and not timed: `python -m bench.budget [--write] [--callgrind]`.
 
-Bytecode instructions by cost centre, with Python's own trace function: the same number on every machine and in every
+Bytecode instructions by cost centre, as Python itself tells of them: the same number on every machine and in every
 run of one version of Python. `bench/budget.json` holds what each may be; the test suite holds them to it within five
 percent, so that whoever makes the hot path dearer says so by changing a number. `--callgrind` adds the instructions of
-the processor, C code included (needs valgrind).
+the processor, C code included (needs valgrind, and four minutes).
 """
 
 import argparse
@@ -18,10 +18,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import gateway
@@ -37,6 +38,7 @@ WARM = 50
 # The first that fits; paths within the package.
 CENTRES = (
     ("server/", "face"),
+    ("asgi/", "face"),
     ("runtime.py", "face"),
     ("responses.py", "face"),
     ("errors.py", "face"),
@@ -55,7 +57,8 @@ CENTRES = (
     ("operations/", "observe"),
     ("counting.py", "observe"),
 )
-CALLGRIND = 1000  # requests; a run without any is taken off
+CALLGRIND = 500  # requests
+COLLECTED = "takewhile_next"  # the interpreter's function of itertools.takewhile, which nothing else here uses
 
 Costs = dict[str, dict[str, int]]
 
@@ -74,6 +77,14 @@ def centre_of(path: str) -> str:
 def instructions(play: Callable[[], None]) -> Counter[str]:
     """Bytecode instructions of one call by cost centre, those of the package only."""
     counted: Counter[str] = Counter()
+    with _monitored(counted) if sys.version_info >= (3, 12) else _traced(counted):
+        play()
+    return counted
+
+
+@contextmanager
+def _traced(counted: Counter[str]) -> Iterator[None]:
+    """Count by the trace function, which every frame may have for itself."""
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         path = frame.f_code.co_filename
@@ -92,10 +103,37 @@ def instructions(play: Callable[[], None]) -> Counter[str]:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        play()
+        yield
     finally:
         sys.settrace(before)
-    return counted
+
+
+@contextmanager
+def _monitored(counted: Counter[str]) -> Iterator[None]:
+    """Count by `sys.monitoring` (PEP 669): from Python 3.12 on the trace function misses what it has seen."""
+    if sys.version_info < (3, 12):
+        raise NotImplementedError
+    monitoring = sys.monitoring
+    centres: dict[CodeType, str | None] = {}
+
+    def count(code: CodeType, offset: int) -> None:
+        if code not in centres:
+            path = code.co_filename
+            centres[code] = centre_of(path) if path.startswith(str(SOURCE)) else None
+        centre = centres[code]
+        if centre is not None:
+            counted[centre] += 1
+
+    tool = monitoring.PROFILER_ID
+    monitoring.use_tool_id(tool, "gateway's budget")
+    monitoring.register_callback(tool, monitoring.events.INSTRUCTION, count)
+    monitoring.set_events(tool, monitoring.events.INSTRUCTION)
+    try:
+        yield
+    finally:
+        monitoring.set_events(tool, monitoring.events.NO_EVENTS)
+        monitoring.register_callback(tool, monitoring.events.INSTRUCTION, None)
+        monitoring.free_tool_id(tool)
 
 
 async def measure() -> Costs:
@@ -168,54 +206,50 @@ def shown(costs: Costs, budget: Costs | None) -> str:
 # ---- instructions of the processor
 
 
-async def play_for_callgrind(name: str, times: int) -> None:
-    """What runs under valgrind: the same with and without the requests, so that the difference is theirs."""
+async def play_for_callgrind(name: str) -> None:
+    """What runs under valgrind. The requests are played from within COLLECTED, and nothing else is."""
     async with staged() as stage:
         play = stage.scenarios()[name]
-        gc.disable()
-        for _ in range(WARM + times):
+        for _ in range(WARM):
             play()
+        gc.disable()
+        assert sum(1 for _ in takewhile(lambda _: play() is None, range(CALLGRIND))) == CALLGRIND
 
 
 def callgrind(name: str) -> float:
-    """Instructions of the processor for one request, by two runs that differ in nothing else."""
-    few, many = (_instructions_of(name, times) for times in (0, CALLGRIND))
-    return (many - few) / CALLGRIND
-
-
-def _instructions_of(name: str, times: int) -> int:
+    """Instructions of the processor for one request, C code included. Raises BenchError."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable, "-m"]
-        environment = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(SOURCE.parent), "PATH": "/usr/bin:/bin"}
+        how = ["--collect-atstart=no", f"--toggle-collect={COLLECTED}", f"--callgrind-out-file={folder}/out"]
         done = subprocess.run(
-            [*command, "bench.budget", "--play", name, "--times", str(times)],
+            ["valgrind", "--tool=callgrind", *how, sys.executable, "-m", "bench.budget", "--play", name],
             capture_output=True,
             text=True,
             timeout=600,
-            env=environment,
+            env={"PYTHONHASHSEED": "0", "PYTHONPATH": str(SOURCE.parent), "PATH": "/usr/bin:/bin"},
             check=False,
         )
     found = re.search(r"Collected : (\d+)", done.stderr)
     if done.returncode or found is None:
         raise BenchError(f"callgrind failed: {done.stderr[-500:]}")
-    return int(found[1])
+    if found[1] == "0":
+        raise BenchError(f"this Python has no symbol {COLLECTED}: it was stripped")
+    return int(found[1]) / CALLGRIND
 
 
 def main() -> int:
     """Exit code 1 where the budget is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m bench.budget", description=__doc__)
     parser.add_argument("--write", action="store_true", help="make what is measured the budget")
-    parser.add_argument("--callgrind", action="store_true", help="instructions of the processor as well")
+    parser.add_argument("--callgrind", action="store_true", help="instructions of the processor as well: four minutes")
     parser.add_argument("--play", help=argparse.SUPPRESS)
-    parser.add_argument("--times", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.play:
-        asyncio.run(play_for_callgrind(options.play, options.times))
+        asyncio.run(play_for_callgrind(options.play))
         return 0
     costs, budget = asyncio.run(measure()), budget_of(version())
     print(shown(costs, budget))
     if options.callgrind:
-        _show_callgrind(costs)
+        _show_callgrind()
     if options.write:
         write(costs)
         return 0
@@ -224,12 +258,12 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def _show_callgrind(costs: Mapping[str, object]) -> None:
+def _show_callgrind() -> None:
     if shutil.which("valgrind") is None:
         print("valgrind is not installed: no instructions of the processor")
         return
-    for name in ("repeated", "fresh"):
-        print(f"{name}: {callgrind(name):,.0f} instructions of the processor for each request")
+    for name in ("repeated", "fresh", "refused", "asgi"):
+        print(f"{name}: {callgrind(name):,.0f} instructions of the processor for each request", flush=True)
 
 
 if __name__ == "__main__":

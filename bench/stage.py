@@ -12,6 +12,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import Message, Scope
 from uvicorn.server import ServerState
 
 from bench.checking import caller_headers
@@ -22,10 +25,11 @@ from bench.peers.signer import Signer
 from bench.processes import BenchError
 from bench.upstream import BODY
 from gateway.app import create_app, running
+from gateway.asgi.middleware import GateMiddleware
 from gateway.policy.loading import load_configuration
 from gateway.proxy.native.connection import UpstreamConnection
 from gateway.proxy.native.engine import NativeEngine
-from gateway.runtime import Runtime
+from gateway.runtime import Runtime, RuntimeHolder
 from gateway.server.protocol import GatewayProtocol
 
 PORT = 8123
@@ -33,6 +37,7 @@ RESPONSE = (
     b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 13:00:00 GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n" % len(BODY)
 ) + BODY
+PEER = ("127.0.0.1", 50_000)
 PATIENCE = 100.0  # seconds; valgrind is fifty times as slow
 
 
@@ -50,7 +55,7 @@ class Wire:
         self.last = b"".join(pieces)
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        return ("127.0.0.1", 50_000) if name == "peername" else default
+        return PEER if name == "peername" else default
 
     def is_closing(self) -> bool:
         return self.closing
@@ -113,9 +118,13 @@ class Stage:
         return request_bytes(f"http://127.0.0.1:{PORT}{path}", [*headers, *further])
 
     def serve(self, request: bytes, response: bytes = RESPONSE) -> None:
-        """One request there and its answer back."""
+        """One request there and its answer back. Raises BenchError where it does not go to an upstream at once."""
+        upstreams = self.to_upstream
+        upstreams.last = None
         self.caller.data_received(request)
-        self.to_upstream.asked.data_received(response)
+        if upstreams.last is None:
+            raise BenchError(f"not sent on: {request!r:.200}")
+        upstreams.asked.data_received(response)
 
     def scenarios(self) -> dict[str, Callable[[], None]]:
         """What can be played, by name; each call is one request with its answer."""
@@ -132,7 +141,46 @@ class Stage:
         def forbidden() -> None:
             self.caller.data_received(refused)
 
-        return {"repeated": same, "fresh": fresh, "refused": forbidden}
+        return {"repeated": same, "fresh": fresh, "refused": forbidden, "asgi": self._over_asgi()}
+
+    def _over_asgi(self) -> Callable[[], None]:
+        """The same request as an ASGI server gives it, without the server and its loop: the application waits once, for
+        the upstream."""
+        holder = RuntimeHolder()
+        holder.runtime = self.runtime
+        app, scope = Starlette(middleware=[Middleware(GateMiddleware, holder=holder)]), self._scope()
+
+        async def receive() -> Message:
+            raise BenchError("a GET was asked for its body")
+
+        async def send(message: Message) -> None:
+            self.to_caller.last = message.get("body", b"")
+
+        def asgi() -> None:
+            coroutine: Any = app({**scope}, receive, send)
+            coroutine.send(None)
+            self.to_upstream.asked.data_received(RESPONSE)
+            try:
+                coroutine.send(None)
+            except StopIteration:
+                return
+            raise BenchError("the answer of the upstream did not end the request")
+
+        return asgi
+
+    def _scope(self) -> Scope:
+        headers = [("host", f"127.0.0.1:{PORT}"), *caller_headers(self._token)]
+        return {
+            "type": "http",
+            "http_version": "1.1",
+            "scheme": "http",
+            "client": PEER,
+            "method": "GET",
+            "path": ITEM,
+            "raw_path": ITEM.encode(),
+            "query_string": b"",
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
+        }
 
     def prove(self) -> None:
         """See that a request is answered as it should. Raises BenchError."""
@@ -143,8 +191,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(access_log: str = '"off"', *, routes: int = 10, targets: int = 1) -> AsyncIterator[Stage]:
-    """A stage that is ready: somebody is signed in and known, and each connection has served a request."""
+async def staged(
+    access_log: str = '"off"', *, routes: int = 10, targets: int = 1, cached: int = 100_000
+) -> AsyncIterator[Stage]:
+    """A stage that is ready: somebody is signed in and known, and each connection has served a request. At most
+    `cached` users are cached."""
     with tempfile.TemporaryDirectory(prefix="gateway-stage-") as folder:
         peer = GatewayServe()
         peer.access_log, peer.routes = access_log, routes  # type: ignore[misc]
@@ -152,6 +203,7 @@ async def staged(access_log: str = '"off"', *, routes: int = 10, targets: int = 
         text = peer.configuration(place)
         several = ", ".join(f'"http://127.0.0.{number + 1}:9"' for number in range(targets))
         text = text.replace(f'targets: ["{place.upstream}"]', f"targets: [{several}]")
+        text += f"cache: {{max_local_entries: {cached}}}\n"
         configuration = load_configuration(place.write("gateway.yaml", text), {})
         app = create_app(configuration)
         async with running(configuration, app) as (runtime, _):

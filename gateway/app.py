@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from gateway.accounts.administration import Administration
 from gateway.accounts.first_admin import how_to_make_one
 from gateway.asgi.middleware import GateMiddleware
+from gateway.collecting import Collector
 from gateway.counting import Source
 from gateway.errors import CannotStart, Refusal, StorageUnavailable
 from gateway.foundation import Foundation, lay_foundation
@@ -48,17 +49,25 @@ if TYPE_CHECKING:
 
 def create_app_from_environment() -> Starlette:
     """A factory for ASGI servers: the configuration is GATEWAY_CONFIG, else config/gateway.yaml."""
-    return create_app(load_configuration(Path(os.environ.get("GATEWAY_CONFIG", "config/gateway.yaml"))))
+    configuration = load_configuration(Path(os.environ.get("GATEWAY_CONFIG", "config/gateway.yaml")))
+    return create_app(configuration, owns_process=True)
 
 
-def create_app(configuration: Configuration) -> Starlette:
-    """The gateway as an ASGI application. Its stores are opened by the lifespan, and closed by it."""
+def create_app(configuration: Configuration, *, owns_process: bool = False) -> Starlette:
+    """The gateway as an ASGI application. Its stores are opened by the lifespan, and closed by it.
+
+    `owns_process`: nothing else runs in this process, so that the gateway may say when garbage is looked for.
+    """
     holder = RuntimeHolder()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with running(configuration, app) as (runtime, _):
             holder.runtime = runtime
+            if owns_process:
+                collector = Collector(lambda: not runtime.is_proxying)
+                collector.settle(runtime.loop.time())
+                runtime.ticker.listen(collector.tick)
             runtime.readiness.phase = "serving"
             yield
             runtime.readiness.phase = "draining"

@@ -98,6 +98,11 @@ class Runtime:
         else:
             self._unwatched[answer] = receive
 
+    @property
+    def is_proxying(self) -> bool:
+        """Whether an ASGI request is on its way to an upstream, as far as its caller is watched."""
+        return bool(self._unwatched or self._watchers)
+
     def look_away(self, answer: Watched) -> None:
         """The request is over."""
         self._unwatched.pop(answer, None)

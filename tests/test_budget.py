@@ -1,12 +1,16 @@
 """The hot path costs what its budget says, counted in bytecode instructions: the same number on every machine."""
 
 import copy
+import gc
 import sys
 
 import pytest
 
-from bench.budget import budget_of, centre_of, exceeded, instructions, measure, shown, version
+from bench.budget import WARM, budget_of, centre_of, exceeded, instructions, measure, shown, version
+from bench.stage import staged
 from gateway import gate
+
+PLAYED = 100
 
 
 async def test_a_request_costs_no_more_than_its_budget() -> None:
@@ -20,6 +24,24 @@ async def test_a_request_costs_no_more_than_its_budget() -> None:
         "the hot path has become dearer; if that is worth it, write down the new budget "
         "(python -m bench.budget --write) and say in the commit what it buys\n" + shown(costs, budget)
     )
+
+
+@pytest.mark.parametrize("scenario", ["repeated", "fresh", "refused", "asgi"])
+async def test_a_request_leaves_no_garbage_that_has_to_be_searched_for(scenario: str) -> None:
+    """Objects that refer to each other in a circle are freed by the collector only, which callers wait for."""
+    async with staged() as stage:
+        play = stage.scenarios()[scenario]
+        for _ in range(WARM):
+            play()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(PLAYED):
+                play()
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert found < PLAYED, f"{found} objects that nothing reaches any more, after {PLAYED} requests"
 
 
 def test_what_costs_more_than_its_budget_is_named() -> None:

@@ -36,8 +36,7 @@ class AsgiAnswer(AsgiRequest):
         self._aborted: str | None = None
         self._left = False
         self._upload: asyncio.Task[None] | None = None
-        self._upload_free = asyncio.Event()
-        self._upload_free.set()
+        self._upload_free: asyncio.Event | None = None  # there once the upstream was slow
 
     # ---- Downstream
 
@@ -97,10 +96,13 @@ class AsgiAnswer(AsgiRequest):
             self._news.set_result(None)
 
     def pause_upload(self) -> None:
+        if self._upload_free is None:
+            self._upload_free = asyncio.Event()
         self._upload_free.clear()
 
     def resume_upload(self) -> None:
-        self._upload_free.set()
+        if self._upload_free is not None:
+            self._upload_free.set()
 
     # ---- the proxied request
 
@@ -184,7 +186,8 @@ class AsgiAnswer(AsgiRequest):
             if not message.get("more_body", False):
                 break
             message = None
-            await self._upload_free.wait()
+            if self._upload_free is not None:
+                await self._upload_free.wait()
         if length is not None and self.received < length:
             # The server lost the rest, or the caller did: half a body must not look like the whole.
             self._exchange.cancel()
@@ -223,6 +226,7 @@ class AsgiAnswer(AsgiRequest):
         self._runtime.watch.remove(self)
         if self._upload is not None:
             self._upload.cancel()
-        if not self._ended and self._exchange is not None and not self._left:
-            self._exchange.cancel()
+        exchange, self._exchange = self._exchange, None  # the two know each other, which only a search would find
+        if not self._ended and exchange is not None and not self._left:
+            exchange.cancel()
         self.finished()

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import uvicorn
 
 from gateway.app import create_app, running
+from gateway.collecting import Collector
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.operations.board import Board, Place
 from gateway.operations.events import event
@@ -26,7 +27,6 @@ from gateway.policy.loading import Configuration
 from gateway.policy.version import policy_version
 from gateway.reloading import Reloader
 from gateway.runtime import Runtime
-from gateway.server.collecting import Collector
 from gateway.server.current import Current, Load, say_refused
 from gateway.server.listening import BACKLOG, Doors, last_in, shut_out
 from gateway.server.operations_door import OperationsDoor

@@ -4,10 +4,13 @@ import gc
 import time
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from gateway.server.collecting import MANY, PAUSE, STEP, Collector
+from gateway.app import create_app
+from gateway.collecting import MANY, PAUSE, STEP, Collector
+from gateway.policy.loading import load_configuration
 
 
 class Knot:
@@ -109,3 +112,15 @@ def test_after_a_reload_it_is_not_waited_for_a_minute() -> None:
     collector.tick(2.0)
     assert gone() is None
     assert kept
+
+
+@pytest.mark.parametrize("owns_process", [False, True])
+async def test_an_application_says_when_to_search_only_where_the_process_is_its_own(
+    tmp_path: Path, owns_process: bool
+) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"storage: {{database: 'sqlite:///{tmp_path}/gateway.db'}}\n")
+    app = create_app(load_configuration(file, {}), owns_process=owns_process)
+    before = gc.get_threshold()
+    async with app.router.lifespan_context(app):
+        assert (gc.get_freeze_count() > 0, gc.get_threshold() != before) == (owns_process, owns_process)
