@@ -1,5 +1,6 @@
 """The result for people: tables in Markdown, which read well in a terminal too."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -111,10 +112,14 @@ def _delay(delays: Mapping[str, float], key: str, direct: Mapping[str, float]) -
 def scale_tables(scale: Mapping[str, Mapping[str, float]]) -> str:
     """One table for each thing that grows."""
     parts = [
-        table([what, *points], [["µs" if "KiB" not in what else "KiB", *(f"{value:g}" for value in points.values())]])
+        table([what, *points], [[_unit(what), *(f"{value:g}" for value in points.values())]])
         for what, points in scale.items()
     ]
     return "## As it grows\n\n" + "\n".join(parts) if parts else ""
+
+
+def _unit(what: str) -> str:
+    return next((unit for unit in ("KiB", "ms") if unit in re.split(r"\W+", what)), "µs")
 
 
 def websocket_table(websocket: Mapping[str, Mapping[str, float]]) -> str:

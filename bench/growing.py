@@ -1,0 +1,161 @@
+"""What a request costs in memory (bench/stage.py) as routes, targets, header fields, cached tokens and users grow; and
+the longest that anybody waits meanwhile.
+
+There a request can be timed to a tenth of a microsecond. Flat is good, except for header fields: each of them is
+looked at.
+"""
+
+import gc
+import time
+import timeit
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from itertools import cycle
+from typing import Any
+
+from bench.peers.peer import ITEM
+from bench.stage import Stage, staged
+from gateway.collecting import Collector
+from gateway.identity.records import UserRecord
+from gateway.identity.tokens import Tokens
+
+Points = dict[str, float]
+
+ROUTES = (10, 100, 1000, 10_000)
+TARGETS = (1, 10, 100)
+HEADERS = (5, 10, 20, 50)
+CACHED = (10, 1000, 10_000, 100_000)
+PLAYED = 50  # requests of one timing; the best of many
+TIMINGS = 400
+BETWEEN_TICKS = 7_500  # requests: thirty thousand a second
+TICKS = 40
+ROLES = frozenset({"user"})
+
+
+def best(play: Callable[[], None]) -> float:
+    """Microseconds of one call in an undisturbed moment, garbage collection left out."""
+    for _ in range(PLAYED):
+        play()
+    gc.collect()
+    return round(min(timeit.repeat(play, number=PLAYED, repeat=TIMINGS)) / PLAYED * 1e6, 2)
+
+
+async def by_routes() -> Points:
+    """With so many routes."""
+    return {str(count): await _repeated(routes=count) for count in ROUTES}
+
+
+async def by_targets() -> Points:
+    """With so many targets, in turn."""
+    return {str(count): await _repeated(targets=count) for count in TARGETS}
+
+
+async def _repeated(**grown: int) -> float:
+    async with staged(**grown) as stage:
+        return best(stage.scenarios()["repeated"])
+
+
+async def by_headers() -> Points:
+    """With so many header fields, another value in each request, so that all of them are read."""
+    found = {}
+    async with staged() as stage:
+        for count in HEADERS:
+            fields = [(f"X-Field-{number}", "a value of some length") for number in range(count - 6)]
+            requests = [stage.request(ITEM, *fields, ("X-Turn", str(turn))) for turn in range(PLAYED)]
+            found[str(count)] = best(_served(stage, requests))
+    return found
+
+
+async def by_tokens() -> tuple[Points, Points]:
+    """With so many cached tokens of as many cached users, all in use: microseconds for each request, and the longest
+    pause in milliseconds."""
+    cost, pause = {}, {}
+    async with staged(cached=2 * max(CACHED)) as stage:
+        requests: list[bytes] = []
+        for count in CACHED:
+            while len(requests) < count:
+                requests.append(stage.request(ITEM, token=_token(stage, len(requests))))
+                if len(requests) % 50 == 0:
+                    _renew(stage)
+            for number, request in enumerate(requests):  # each is verified once
+                _know(stage, number)
+                stage.serve(request)
+            cost[str(count)] = best(_served(stage, requests))
+            pause[str(count)] = longest_pause(stage, requests)
+    return cost, pause
+
+
+def longest_pause(stage: Stage, requests: Sequence[bytes]) -> float:
+    """Milliseconds of CPU of the longest thing that others wait for: a request, whatever the collector of garbage does
+    in its midst, a tick, and that all users are forgotten at once, as when Redis has come back."""
+    collector = Collector(lambda: False)
+    play, longest = _served(stage, requests), 0.0
+    with _collecting_as_before():
+        collector.settle(0.0)
+        for tick in range(TICKS):
+            longest = max(longest, *(_seconds(play) for _ in range(BETWEEN_TICKS)))
+            _renew(stage)
+            longest = max(longest, _seconds(partial(collector.tick, tick / 4)))
+        gate: Any = stage.runtime.gate
+        longest = max(longest, _seconds(gate._directory.flush))
+    return round(longest * 1e3, 2)
+
+
+def _seconds(play: Callable[[], object]) -> float:
+    """Of this thread: what others do on the machine does not count."""
+    begun = time.thread_time()
+    play()
+    return time.thread_time() - begun
+
+
+@contextmanager
+def _collecting_as_before() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+
+
+def _know(stage: Stage, number: int) -> None:
+    """Have one more user in the cache."""
+    gate: Any = stage.runtime.gate
+    directory = gate._directory
+    record = UserRecord(_id(number), f"user{number}@example.com", True, ROLES, datetime.now(UTC), 1)
+    directory._entries.put(record.id, (directory._clock() + 3600, directory._factory.make(record)), 0.0)
+
+
+def _token(stage: Stage, number: int) -> str:
+    gate: Any = stage.runtime.gate
+    tokens: Tokens = gate._credentials.tokens
+    return tokens.issue(user_id=_id(number), session_id=f"session-{number:08}", roles=ROLES).token
+
+
+def _id(number: int) -> str:
+    return f"user-{number:08}"
+
+
+def _renew(stage: Stage) -> None:
+    """The stage stands still meanwhile: its clock of seconds goes on."""
+    stage.runtime.ticker.now = stage.runtime.loop.time()
+
+
+def _served(stage: Stage, requests: Sequence[bytes]) -> Callable[[], None]:
+    turn, serve = cycle(requests), stage.serve
+    return lambda: serve(next(turn))
+
+
+async def grow() -> dict[str, Points]:
+    """All of it."""
+    routes, targets, headers = await by_routes(), await by_targets(), await by_headers()
+    tokens, pauses = await by_tokens()
+    return {
+        "routes": routes,
+        "upstream targets": targets,
+        "header fields, each read": headers,
+        "cached tokens and users": tokens,
+        "longest pause, ms, cached users": pauses,
+    }
