@@ -1,6 +1,7 @@
 """Which target gets the next request."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Generic, Literal, Protocol, TypeVar
 
 from gateway.proxy.health import TargetHealth
@@ -38,23 +39,31 @@ class Balancer(Generic[C]):
         candidates = self._candidates
         if len(candidates) == 1:
             return candidates[0] if candidates[0].health.usable(now) else None
-        turn = self._next
-        in_turn = candidates[turn:] + candidates[:turn]
-        usable = [one for one in in_turn if one is not avoid and one.health.usable(now)]
-        if not usable:
+        chosen = None
+        for place in self._in_order():
+            health = candidates[place].health
+            if candidates[place] is avoid or not health.usable(now):
+                continue
+            takes_turn = health.takes_turn(now)
+            if takes_turn or chosen is None:
+                chosen = place
+            if takes_turn:
+                break
+        if chosen is None:
             return avoid if avoid is not None and avoid.health.usable(now) else None
-        if self._by_load:
-            usable.sort(key=_load)  # stable: among equals it goes by turns
-        chosen = next((one for one in usable if one.health.takes_turn(now)), usable[0])
         # The turn goes on behind whoever was chosen. If it went on by one, the target behind one that is out would get
         # its share as well as its own.
-        self._next = (candidates.index(chosen) + 1) % len(candidates)
-        return chosen
+        self._next = (chosen + 1) % len(candidates)
+        return candidates[chosen]
+
+    def _in_order(self) -> Iterable[int]:
+        """The places of all targets, the one to be chosen first; by turns that costs the same for any number."""
+        candidates = self._candidates
+        turns = chain(range(self._next, len(candidates)), range(self._next))
+        if not self._by_load:
+            return turns
+        return sorted(turns, key=lambda place: candidates[place].load)  # stable: among equals it goes by turns
 
     def wait(self, now: float) -> float:
         """Seconds until a target may be well again, as far as can be said, when none is."""
         return min(one.health.wait(now) for one in self._candidates)
-
-
-def _load(candidate: Candidate) -> int:
-    return candidate.load
