@@ -90,7 +90,7 @@ async def by_tokens() -> tuple[Points, Points]:
 def longest_pause(stage: Stage, requests: Sequence[bytes]) -> float:
     """Milliseconds of CPU of the longest thing that others wait for: a request, whatever the collector of garbage does
     in its midst, a tick, and that all users are forgotten at once, as when Redis has come back."""
-    collector = Collector(lambda: False)
+    collector = Collector(lambda: True, stage.runtime.request_ids.count)
     play, longest = _served(stage, requests), 0.0
     with _collecting_as_before():
         collector.settle(0.0)

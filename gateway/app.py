@@ -65,7 +65,7 @@ def create_app(configuration: Configuration, *, owns_process: bool = False) -> S
         async with running(configuration, app) as (runtime, _):
             holder.runtime = runtime
             if owns_process:
-                collector = Collector(lambda: not runtime.is_proxying)
+                collector = Collector(lambda: runtime.is_proxying, runtime.request_ids.count)
                 collector.settle(runtime.loop.time())
                 runtime.ticker.listen(collector.tick)
             runtime.readiness.phase = "serving"

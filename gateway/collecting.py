@@ -6,26 +6,33 @@ what is left are cycles, few of them. So:
 - New objects are looked through in small steps, ten thousand at a time: two milliseconds.
 - What has survived that is old, and is put out of reach at the next tick (`gc.freeze` joins two lists, whatever is in
   them). No automatic search ever looks at it again.
-- Cycles that became garbage when they were old are found by a full search now and then, while nobody is being served;
-  or anyway once a million objects have grown old, because memory must not grow for ever.
+- Cycles that became garbage when they were old are found by a full search now and then, while nobody has asked for
+  anything for a while; or anyway once the process has become twice as large, because memory must not grow for ever.
 """
 
 import gc
+import sys
 from collections.abc import Callable
 from typing import Final
 
 STEP: Final = 10_000  # new objects
 _NEVER: Final = 1 << 30
 PAUSE: Final = 60.0  # seconds between two full searches at least
-MANY: Final = 100  # steps whose survivors have grown old since the last full search
+QUIET: Final = 1.0  # seconds without a request, before one: between two requests there is always a moment
+GROWTH: Final = 2_000_000  # blocks of memory, some 64 bytes each; 100,000 users and their tokens are a million
 
 
 class Collector:
-    """Told of each tick. `is_idle` says whether nobody is being served at this moment; it is asked once in PAUSE."""
+    """Told of each tick. `is_serving` says whether a request is being served at this moment; `begun` gives a number
+    that has grown by one, and by one for each request, since it was asked last."""
 
-    def __init__(self, is_idle: Callable[[], bool]) -> None:
-        self._is_idle = is_idle
-        self._grown_old = 0  # steps whose survivors were put out of reach since the last full search
+    def __init__(self, is_serving: Callable[[], bool], begun: Callable[[], int]) -> None:
+        self._is_serving = is_serving
+        self._begun = begun
+        self._last = 0
+        self._quiet_since = 0.0
+        self._has_old = False  # something was put out of reach since the last full search
+        self._blocks = 0
         self._due = 0.0
 
     def settle(self, now: float) -> None:
@@ -34,22 +41,29 @@ class Collector:
         gc.collect()
         gc.freeze()
         gc.set_threshold(STEP, _NEVER, _NEVER)
-        self._grown_old = 0
+        self._blocks = sys.getallocatedblocks()
+        self._has_old = False
         self._due = now + PAUSE
 
     def much_is_old(self) -> None:
         """What was used until now is garbage, as after a reload: search everything as soon as nobody is served."""
-        self._grown_old += 1
+        self._has_old = True
         self._due = 0.0
 
     def tick(self, now: float) -> None:
         """Put out of reach what has survived a step, and search everything when it disturbs nobody."""
-        steps = gc.get_count()[1]
-        if steps:
+        begun = self._begun()
+        if begun != self._last + 1:
+            self._quiet_since = now
+        self._last = begun
+        if gc.get_count()[1]:
             gc.freeze()  # which sets the counts to nothing
-            self._grown_old += steps
-        if self._grown_old and now >= self._due:
-            if self._grown_old >= MANY or self._is_idle():
-                self.settle(now)
-            else:
-                self._due = now + 1.0
+            self._has_old = True
+        if self._has_old and now >= self._due and (self._is_idle(now) or self._has_grown()):
+            self.settle(now)
+
+    def _is_idle(self, now: float) -> bool:
+        return now - self._quiet_since >= QUIET and not self._is_serving()
+
+    def _has_grown(self) -> bool:
+        return sys.getallocatedblocks() > self._blocks + max(self._blocks, GROWTH)

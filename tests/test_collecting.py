@@ -1,6 +1,7 @@
 """Searching for garbage keeps no caller waiting, and finds it all the same."""
 
 import gc
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.app import create_app
-from gateway.collecting import MANY, PAUSE, STEP, Collector
+from gateway.collecting import GROWTH, PAUSE, QUIET, STEP, Collector
 from gateway.policy.loading import load_configuration
 
 
@@ -29,6 +30,20 @@ def as_before() -> Iterator[None]:
     gc.collect()
 
 
+class Requests:
+    """How many there have been, as the collector asks."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def begin(self) -> None:
+        self._count += 1
+
+    def count(self) -> int:
+        self._count += 1
+        return self._count
+
+
 def grow_old(collector: Collector, now: float) -> list[object]:
     """Make objects that survive a step, and let a tick see them."""
     kept: list[object] = [[] for _ in range(3 * STEP)]
@@ -36,8 +51,13 @@ def grow_old(collector: Collector, now: float) -> list[object]:
     return kept
 
 
+def busy() -> Collector:
+    """One that finds somebody being served whenever it looks."""
+    return Collector(lambda: True, Requests().count)
+
+
 def test_what_survives_is_put_out_of_reach_at_the_next_tick() -> None:
-    collector = Collector(lambda: False)
+    collector = busy()
     collector.settle(0.0)
     before = gc.get_freeze_count()
     kept = grow_old(collector, 1.0)
@@ -56,7 +76,7 @@ def test_a_hundred_thousand_records_are_looked_through_in_small_steps() -> None:
             longest, steps = max(longest, time.thread_time() - begun), steps + 1
             assert info["generation"] == 0
 
-    collector = Collector(lambda: False)
+    collector = busy()
     collector.settle(0.0)
     gc.callbacks.append(watch)
     try:
@@ -73,7 +93,7 @@ def test_a_hundred_thousand_records_are_looked_through_in_small_steps() -> None:
 
 def test_garbage_that_has_grown_old_is_found_while_nobody_is_served() -> None:
     served = True
-    collector = Collector(lambda: not served)
+    collector = Collector(lambda: served, Requests().count)
     collector.settle(0.0)
     knot = Knot()
     gone = weakref.ref(knot)
@@ -88,21 +108,46 @@ def test_garbage_that_has_grown_old_is_found_while_nobody_is_served() -> None:
     assert kept
 
 
-def test_it_is_found_anyway_when_much_has_grown_old() -> None:
-    collector = Collector(lambda: False)
+def test_a_moment_between_two_requests_is_not_used_for_it() -> None:
+    """A full search takes 40 ms and more, and the next request is due in less than one."""
+    requests = Requests()
+    collector = Collector(lambda: False, requests.count)
     collector.settle(0.0)
     knot = Knot()
     gone = weakref.ref(knot)
-    kept = [grow_old(collector, 1.0)]
+    kept = grow_old(collector, 1.0)
     del knot
-    while len(kept) * 2 < MANY + 4:
-        kept.append(grow_old(collector, PAUSE + len(kept) * 2.0)[:1])
-    collector.tick(PAUSE * 10)
+    for quarter in range(20):
+        requests.begin()
+        collector.tick(PAUSE + quarter / 4)
+        assert gone() is not None, "nobody is being served at this moment, but there was a request since the last tick"
+    collector.tick(PAUSE + 5.0)
+    assert gone() is not None, "too soon after the last request"
+    collector.tick(PAUSE + 5.0 + QUIET)
     assert gone() is None
+    assert kept
+
+
+def test_it_is_found_anyway_when_the_process_has_become_twice_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = 3 * GROWTH
+    monkeypatch.setattr(sys, "getallocatedblocks", lambda: blocks)
+    collector = busy()
+    collector.settle(0.0)
+    knot = Knot()
+    gone = weakref.ref(knot)
+    kept = grow_old(collector, 1.0)
+    del knot
+    blocks *= 2
+    collector.tick(PAUSE * 2)
+    assert gone() is not None
+    blocks += 1
+    collector.tick(PAUSE * 3)
+    assert gone() is None
+    assert kept
 
 
 def test_after_a_reload_it_is_not_waited_for_a_minute() -> None:
-    collector = Collector(lambda: True)
+    collector = Collector(lambda: False, Requests().count)
     collector.settle(0.0)
     knot = Knot()
     gone = weakref.ref(knot)

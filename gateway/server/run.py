@@ -161,7 +161,6 @@ class GatewayServer(uvicorn.Server):
         self._stack = AsyncExitStack()
         self._operations: OperationsDoor | None = None
         self._runtime: Runtime | None = None
-        self._collector = Collector(lambda: not any(connection.serves for connection in self._open_connections()))
         self.finished = True
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what is to be said, we say
         super().__init__(
@@ -183,6 +182,7 @@ class GatewayServer(uvicorn.Server):
         """Open the stores, then the doors."""
         running_ = running(self._configuration, self._app, self._place)
         self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
+        self._collector = Collector(self._is_serving, runtime.request_ids.count)
         protocol: Any = partial(GatewayProtocol, runtime)
         self.config.http_protocol_class = protocol
         runtime.connections = self.server_state.connections
@@ -234,6 +234,9 @@ class GatewayServer(uvicorn.Server):
             self.should_exit = True  # nobody supervises it any more, and nobody would ever stop it
         if self._parent is None and isinstance(self._load, WatchedFile) and self._load.changed():
             self._reload_soon()
+
+    def _is_serving(self) -> bool:
+        return any(connection.serves for connection in self._open_connections())
 
     def _open_connections(self) -> list[GatewayProtocol]:
         connections: set[Any] = self.server_state.connections

@@ -26,3 +26,7 @@ class RequestIds:
     def next(self) -> bytes:
         """The next id: 32 hexadecimal digits."""
         return b"%b%016x" % (self._prefix, next(self._count))
+
+    def count(self) -> int:
+        """How many ids there have been; asking counts as one."""
+        return next(self._count)
