@@ -1,7 +1,7 @@
 """Everything that can go wrong, drawn once.
 
     GatewayError
-    ├── Refusal                a request is answered with an error of contract 4.4 instead of being served
+    ├── Refusal                a request is answered with an error instead of being served
     ├── ConfigurationError     every problem of a configuration file, with its place; exit code 2
     ├── CannotStart            the command cannot run here and now, and what to do about it; exit code 2
     └── StorageUnavailable     the database or Redis did not answer in time or at all
@@ -21,7 +21,7 @@ class GatewayError(Exception):
     """The root: nothing that the gateway raises on purpose lies outside of it."""
 
 
-# code -> (status, what the caller reads). The codes are the contract's (4.4); those below the line fill its gaps.
+# code -> (status, what the caller reads).
 CODES: Final[Mapping[str, tuple[int, str]]] = {
     "bad_path": (400, "The request path is not in an accepted form"),
     "bad_host": (400, "The Host header is missing, repeated or malformed"),
@@ -54,7 +54,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "overloaded": (503, "The gateway is overloaded; try again shortly"),
     "storage_unavailable": (503, "A store the gateway needs is unavailable; try again shortly"),
     "upstream_timeout": (504, "The upstream did not answer in time"),
-    # ---- where the contract names a status or a situation, but no code
+    # ---- of particular endpoints, and of failures
     "invalid_fields": (422, "Some fields are missing or not acceptable"),
     "unsupported_media_type": (415, "The request body has a media type that is not accepted here"),
     "not_found": (404, "There is no such thing here"),
@@ -62,6 +62,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "last_admin": (409, "The last active administrator cannot be disabled, demoted or deleted"),
     "internal_error": (500, "The gateway failed to answer; the failure has been logged"),
 }
+_PHRASES: Final = {status: HTTPStatus(status).phrase for status, _ in CODES.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Refusal(GatewayError):
     @property
     def title(self) -> str:
         """The status in words, as RFC 9457 asks where `type` is about:blank."""
-        return HTTPStatus(self.status).phrase
+        return _PHRASES[self.status]
 
 
 @dataclass(frozen=True, slots=True, order=True)

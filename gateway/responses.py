@@ -1,6 +1,7 @@
 """A refusal as the caller reads it: problem+json (RFC 9457) with the fields that belong to its status."""
 
 import json
+from json.encoder import encode_basestring as _string
 from typing import Final
 
 from gateway.errors import Refusal
@@ -14,18 +15,19 @@ _CHALLENGE_INVALID: Final[Field] = (b"www-authenticate", b'Bearer error="invalid
 
 
 def problem_body(refusal: Refusal, request_id: bytes) -> bytes:
-    """The body: what the contract lists, and nothing that tells of the inside."""
-    body: dict[str, object] = {
-        "type": "about:blank",
-        "title": refusal.title,
-        "status": refusal.status,
-        "detail": refusal.detail,
-        "code": refusal.code,
-        "request_id": request_id.decode("ascii"),
-    }
+    """The body, which tells nothing of the inside.
+
+    Put together by hand, but for the strings: an encoder takes half as long as everything else about a refusal.
+    """
+    text = (
+        f'{{"type": "about:blank", "title": {_string(refusal.title)}, "status": {refusal.status}, '
+        f'"detail": {_string(refusal.detail)}, "code": {_string(refusal.code)}, '
+        f'"request_id": {_string(request_id.decode("ascii"))}'
+    )
     if refusal.status == 422:
-        body["errors"] = [{"field": error.field, "message": error.message} for error in refusal.fields]
-    return json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        errors = [{"field": error.field, "message": error.message} for error in refusal.fields]
+        text += f', "errors": {json.dumps(errors, ensure_ascii=False)}'
+    return (text + "}").encode("utf-8", "backslashreplace")
 
 
 def problem_fields(refusal: Refusal, request_id: bytes) -> list[Field]:

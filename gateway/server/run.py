@@ -1,4 +1,4 @@
-"""`gateway serve`: uvicorn's server around our protocol class, started and stopped as the contract says.
+"""`gateway serve`: uvicorn's server around our protocol class, started and stopped as a service should be.
 
 uvicorn gives the loop, the listening and the drain. Its lifespan is not used: what cannot start must say so in one line
 instead of a traceback, and a drained process ends with an exit code, not with the signal that asked for it.
