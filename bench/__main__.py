@@ -164,9 +164,10 @@ def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:
     if result["peers"] and plot.available():
         files.append(stem.with_suffix(".svg"))
         plot.plot(result, files[-1])
-        if result.get("scale"):
-            files.append(stem.with_name(f"{stem.name}-scale.svg"))
-            scale.plot(result["scale"], files[-1])
+        for part, draw in (("latency", plot.plot_latency), ("scale", plot.plot_growth)):
+            if result.get(part):
+                files.append(stem.with_name(f"{stem.name}-{part}.svg"))
+                draw(result[part], files[-1])
     elif result["peers"]:
         tell("no picture: matplotlib is not installed")
     return files

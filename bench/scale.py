@@ -13,12 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import ClassVar
 
-from bench import growing, websocket
+from bench import growing, plot, websocket
 from bench.accounts.store_size import fill, token_of
 from bench.accounts.town import Caller, Gateway, Town, run_command
 from bench.driver import Driver
@@ -150,30 +149,6 @@ def with_processes() -> Result:
             upstream.running.stop()
 
 
-def plot(result: Result, path: Path) -> None:
-    """A small picture for each thing that grows, from nothing up, so that flat looks flat."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "gateway"
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, (len(result) + 1) // 2, figsize=(11, 5))
-    for axis, (what, points) in zip(axes.flat, result.items(), strict=False):
-        axis.plot(list(points), list(points.values()), "o-", color="#1f6feb")
-        axis.set_ylim(bottom=0)
-        axis.set_title(what, fontsize=9)
-        axis.grid(axis="y", alpha=0.2)
-    for axis in list(axes.flat)[len(result) :]:
-        axis.set_visible(False)
-    figure.suptitle(
-        "µs for each request (idle connections and workers: of all processes; the others: in memory)", fontsize=9
-    )
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-
-
 def main() -> int:
     """Exit code 2 when something could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
@@ -188,8 +163,8 @@ def main() -> int:
     print(scale_tables(result))
     if options.output:
         options.output.write_text(json.dumps({"machine": facts(), "scale": result}, indent=1) + "\n")
-        if find_spec("matplotlib"):
-            plot(result, options.output.with_suffix(".svg"))
+        if plot.available():
+            plot.plot_growth(result, options.output.with_suffix(".svg"))
     return 0
 
 

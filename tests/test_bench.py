@@ -266,6 +266,11 @@ class TestReport:
         path = tmp_path / f"picture.{suffix}"
         plot.plot(result(outcome("gateway", 40), outcome("envoy", 90), outcome("slow", 4000)), path)
         assert path.stat().st_size > 1000
+        delays = {"p50": 1.0, "p99": 2.0, "p999": 3.0, "longest": 4.0}
+        plot.plot_latency({rate: {"direct": delays, "gateway": delays} for rate in ("500", "2000")}, path)
+        assert path.stat().st_size > 1000
+        plot.plot_growth({what: {"10": 11.5, "100": 12.0} for what in ("routes", "targets", "users")}, path)
+        assert path.stat().st_size > 1000
 
     def test_results_are_kept_as_json_that_reads_back(self, tmp_path: Path) -> None:
         written = command.write(result(outcome("gateway", 40)), tmp_path / "results", quick=True)
