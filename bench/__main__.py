@@ -150,7 +150,7 @@ def _websocket(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None,
 def _bulk(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool) -> dict[str, object]:
     tell("large bodies")
     moved = [peer for peer in peers if peer.name in BULK_PEERS]
-    return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=1 if quick else 5, tell=tell, cpus=cpus)
+    return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=3 if quick else 25, tell=tell, cpus=cpus)
 
 
 def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:

@@ -18,6 +18,8 @@ from bench.peers.signer import Signer
 from bench.processes import BenchError, Running, free_port, start, wait_for_port
 
 READY_SECONDS = 20.0
+SETTLE_SECONDS = 2.0
+AT_REST = 0.05  # seconds of which a process at rest uses less than a tenth
 
 Tell = Callable[[str], None]
 
@@ -133,6 +135,19 @@ def measure(contestant: Contestant, driver: Driver, seconds: float) -> Window:
     return Window(load.requests, load.seconds, cpu, *points, load_average=load_average())
 
 
+def settle(contestant: Contestant) -> None:
+    """Wait until it has done what was on its way when the load ended. A slow peer works off its 32 requests for a tenth
+    of a second, and would take the CPU from whoever is measured next."""
+    until = time.monotonic() + SETTLE_SECONDS
+    before = sum(contestant.running.cpu_seconds().values())
+    while time.monotonic() < until:
+        time.sleep(AT_REST)
+        now = sum(contestant.running.cpu_seconds().values())
+        if now - before < AT_REST / 10:
+            return
+        before = now
+
+
 class Comparison:
     """Runs the rounds; a peer that fails is left out from then on, with the reason kept."""
 
@@ -157,6 +172,7 @@ class Comparison:
             window = measure(contestant, self.driver, plan.warm_up)
         except BenchError as failure:
             return self._fail(contestant.peer, failure)
+        settle(contestant)
         self.tell(f"  {contestant.peer.name:22} proved and warm, {window.rps:8.0f} requests/s")
         return True
 
@@ -172,6 +188,7 @@ class Comparison:
         except BenchError as failure:
             return self._fail(contestant.peer, failure)
         contestant.windows.append(window)
+        settle(contestant)
         self.tell(f"  {contestant.peer.name:22} {window.cpu_us:8.1f} µs CPU {window.rps:8.0f} requests/s")
         return True
 
