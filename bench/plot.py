@@ -1,6 +1,7 @@
 """Pictures of one result: CPU per request, latency, growth. They need matplotlib, which is optional."""
 
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def plot_growth(scale: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """A small picture for each thing that grows, from nothing up, so that flat looks flat."""
     figure, axes = _pyplot().subplots(2, (len(scale) + 1) // 2, figsize=(13, 5))
     for axis, (what, points) in zip(axes.flat, scale.items(), strict=False):
-        axis.plot(list(points), list(points.values()), "o-", color=OURS)
+        axis.plot([_short(point) for point in points], list(points.values()), "o-", color=OURS)
         axis.set_ylim(0, max(points.values()) * 1.15)
         axis.set_title(what, fontsize=8)
         axis.grid(axis="y", alpha=0.2)
@@ -85,6 +86,11 @@ def plot_growth(scale: Mapping[str, Mapping[str, float]], path: Path) -> None:
         axis.set_visible(False)
     figure.suptitle("µs for each request, where no other unit is named", fontsize=9)
     _save(figure, path)
+
+
+def _short(count: str) -> str:
+    """1000 as 1k, 1000000 as 1M."""
+    return re.sub("000$", "k", re.sub("000000$", "M", count))
 
 
 def _pyplot() -> Any:
