@@ -25,7 +25,7 @@ from bench.upstream import start_upstream
 RESULTS = Path(__file__).with_name("results")
 # Many short windows find more quiet moments of a shared machine than few long ones.
 FULL = Plan(rounds=15, seconds=1, warm_up=2)
-QUICK = Plan(rounds=5, seconds=1, warm_up=1)
+QUICK = Plan(rounds=3, seconds=1, warm_up=1)
 BULK_BYTES = 200_000_000
 WEBSOCKET_PEERS = ("gateway", "gateway-asgi", "envoy-jwt", "envoy")
 BULK_PEERS = ("gateway", "gateway-asgi", "envoy-jwt", "envoy", "nginx", "caddy")
@@ -150,7 +150,7 @@ def _websocket(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None,
 def _bulk(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool) -> dict[str, object]:
     tell("large bodies")
     moved = [peer for peer in peers if peer.name in BULK_PEERS]
-    return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=3 if quick else 25, tell=tell, cpus=cpus)
+    return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=1 if quick else 25, tell=tell, cpus=cpus)
 
 
 def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:
