@@ -13,7 +13,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 # The lock files hold the hash of every archive, so nothing is installed that was not reviewed. The package itself
 # is installed without its build being isolated: isolation would fetch an unpinned build tool.
-INSTALL := $(PIP) install --require-hashes
+INSTALL := $(PIP) install --require-hashes --no-deps
 PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 SUITE   ?= -q -n auto --dist loadfile
 
@@ -57,7 +57,7 @@ $(VENV)/.installed-to-run: $(VENV)/.created requirements.lock requirements-build
 $(VENV)/.installed-to-test: $(VENV)/.installed-to-run requirements-dev.lock requirements-autobahn.lock
 	@echo "Installing the test tools into $(VENV) …"
 	@$(INSTALL) -r requirements-dev.lock
-	@$(INSTALL) --no-deps --no-build-isolation -r requirements-autobahn.lock
+	@$(INSTALL) --no-build-isolation -r requirements-autobahn.lock
 	@touch $@
 
 $(VENV)/.installed-to-bench: $(VENV)/.installed-to-test requirements-bench.lock
