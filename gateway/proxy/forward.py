@@ -14,7 +14,7 @@ from gateway.identity.principals import Principal
 from gateway.policy.rewriting import sent_path
 from gateway.policy.route import Route
 from gateway.proxy.upstream_request import UpstreamRequest
-from gateway.wire.fields import Action, Field, FieldRules, list_members
+from gateway.wire.fields import Action, Field, FieldRules, Placed, list_members
 from gateway.wire.websocket import accept_of, field_value, valid_key, without_credential
 
 # What Connection may name without meaning a field to take out.
@@ -158,7 +158,7 @@ def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> l
     kept = fields.kept
     apart = fields.credentials if plan.passes_credentials else ()
     if request.peer.trusted:
-        apart = apart + fields.forwarding
+        apart = [*apart, *fields.forwarding]
     if apart:
         kept = _with_inserted(kept, apart)
     connection = fields.connection
@@ -167,13 +167,15 @@ def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> l
     return kept
 
 
-def _with_inserted(kept: list[Field], apart: Sequence[tuple[int, Field]]) -> list[Field]:
+def _with_inserted(kept: list[Field], apart: Sequence[Placed]) -> list[Field]:
     """The kept fields with those set apart put back where they stood: end-to-end fields keep their order."""
-    whole = list(kept)
-    ordered = sorted(apart, key=lambda insert: insert[0])
-    for index, field in ordered[::-1]:  # from behind, so that places stay places and equal ones keep their order
-        whole.insert(index, field)
-    return whole
+    whole: list[Field] = []
+    copied = 0
+    for index, field in sorted(apart, key=lambda placed: placed[0]):  # stable: equal indexes keep their order
+        whole += kept[copied:index]
+        whole.append(field)
+        copied = index
+    return whole + kept[copied:]
 
 
 def _without_named(kept: list[Field], connection: bytes, rules: FieldRules) -> list[Field]:

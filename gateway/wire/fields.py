@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 Field = tuple[bytes, bytes]
+Placed = tuple[int, Field]  # a field, and its index in `kept`
 
 _KNOWN_SPELLINGS: Final = 4096
 _SPACE: Final = frozenset((b" ", b"\t"))  # RFC 9110 5.5: no part of a value, which llhttp leaves at its end
@@ -93,13 +94,13 @@ class RequestFields:
     hosts = 0
     authorization: bytes | None = None
     authorizations = 0
-    credentials: tuple[tuple[int, Field], ...] = ()
+    credentials: Sequence[Placed] = ()
     connection: bytes | None = None
     request_id: bytes | None = None
     forwarded_for: bytes | None = None
     forwarded_proto: bytes | None = None
     forwarded_host: bytes | None = None
-    forwarding: tuple[tuple[int, Field], ...] = ()
+    forwarding: Sequence[Placed] = ()
     content_length: bytes | None = None
     transfer_encoding: bytes | None = None
     upgrade: bytes | None = None
@@ -148,6 +149,7 @@ class FieldRules:
         sorted_ = RequestFields()
         kept = sorted_.kept
         spellings = self._spellings
+        lists: dict[str, list[bytes]] = {}
         for field in fields:
             action = spellings.get(field[0])
             if action is None:
@@ -155,28 +157,38 @@ class FieldRules:
             if action == 0:
                 kept.append(field if field[1][-1:] not in _SPACE else (field[0], field[1].rstrip(b" \t")))
             elif action != 1:
-                _read_special(sorted_, action, field)
+                _read_special(sorted_, action, field, lists)
+        for name, values in lists.items():
+            setattr(sorted_, name, b", ".join(values))
         return sorted_
 
 
-def _read_special(into: RequestFields, action: int, field: Field) -> None:
+def _read_special(into: RequestFields, action: int, field: Field, lists: dict[str, list[bytes]]) -> None:
+    """`lists` collects the values of the other fields by attribute. A head can repeat a field thousands of times, so
+    nothing here copies what came before."""
     value = field[1].strip(b" \t")
     if action == _HOST:
         into.host = value
         into.hosts += 1
     elif action == _AUTHORIZATION:
         into.authorization = value
-        into.credentials += ((len(into.kept), field),)
+        into.credentials = _with(into.credentials, (len(into.kept), field))
         into.authorizations += 1
     elif action == Action.FORWARDING:
-        into.forwarding += ((len(into.kept), field),)
+        into.forwarding = _with(into.forwarding, (len(into.kept), field))
     elif action == Action.REQUEST_ID:
         # Two different ids cannot both be the request's: neither is, and a new one is made.
         into.request_id = value if into.request_id is None else b""
     else:
-        name = _ATTRIBUTE[action]
-        before = getattr(into, name)
-        setattr(into, name, value if before is None else before + b", " + value)
+        lists.setdefault(_ATTRIBUTE[action], []).append(value)
+
+
+def _with(placed: Sequence[Placed], field: Placed) -> list[Placed]:
+    """The list with one more field at its end. The first field makes the list."""
+    if not isinstance(placed, list):
+        return [field]
+    placed.append(field)
+    return placed
 
 
 _ATTRIBUTE: Final[dict[int, str]] = {

@@ -269,6 +269,23 @@ def test_the_callers_credential_goes_on_only_where_the_route_lets_it(
     assert received.values("authorization") == ([admin.line.partition(b": ")[2]] if forwarded else [])
 
 
+def test_credentials_that_go_on_keep_their_places_among_the_other_fields(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    lines = [
+        "Authorization: 1",
+        "X-A: a",
+        "Authorization: 2",
+        "authorization: 3",
+        "X-B: b",
+        "X-C: c",
+        "Authorization: 4",
+    ]
+    received = passes(gateway, upstream, request("/public/x", fields=lines))
+    sent = [line.lower().encode().split(b": ") for line in lines]
+    assert [list(field) for field in theirs(received)] == sent
+
+
 @pytest.mark.parametrize("value", ["Basic cm9vdDpyb290", "Bearer garbage"])
 def test_a_bad_credential_on_an_optional_route_is_anonymous(
     gateway: Gateway, upstream: RecordingUpstream, value: str

@@ -17,6 +17,15 @@ def within(seconds: float) -> Iterator[None]:
     assert took <= seconds, f"took {took:.3f} s instead of at most {seconds} s"
 
 
+@contextmanager
+def cpu_within(seconds: float) -> Iterator[None]:
+    """The block takes at most that many seconds of this thread's CPU time, however busy the machine is."""
+    started = time.thread_time()
+    yield
+    took = time.thread_time() - started
+    assert took <= seconds, f"took {took:.3f} s of CPU instead of at most {seconds} s"
+
+
 def eventually(look: Callable[[], T], *, timeout: float = 5.0, every: float = 0.005) -> T:
     """Look until what is seen is true and give it back; after `timeout` seconds that is a failure."""
     until = time.monotonic() + timeout
