@@ -1,24 +1,22 @@
-# syntax=docker/dockerfile:1
-
 # The image of the gateway: Python, the locked dependencies, the package; no build tools, not root, read-only root is fine.
 #
 #   docker build -t gateway .
 #   docker run --rm -p 8000:8000 -v ./config:/etc/gateway:ro -v state:/var/lib/gateway gateway
 
-FROM python:3.13-slim AS build
+FROM python:3.13-slim-trixie AS build
 WORKDIR /build
 COPY requirements.lock requirements-build.lock ./
 RUN python -m venv /opt/gateway \
- && /opt/gateway/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
+ && /opt/gateway/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock \
  && python -m venv /opt/build \
- && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock
+ && /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 RUN /opt/build/bin/hatchling build -t wheel \
  && /opt/gateway/bin/pip install --no-cache-dir --no-deps --no-index dist/*.whl \
  && /opt/gateway/bin/pip uninstall --yes pip
 
-FROM python:3.13-slim
+FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="gateway" org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/gateway /opt/gateway
 # A number, not a name: Kubernetes can only see that a number is not root. The folder is for SQLite and made keys.

@@ -2,7 +2,7 @@
 #
 #   make run     install into .venv and start the demo: a gateway, an echo upstream, accounts to try
 #   make test    the whole test suite
-#   make lint    formatting, lint rules, types, import rules
+#   make lint    formatting, lint rules, types, import rules, complete lock files
 #   make bench   the benchmark against its peers (bench-quick: a short round; bench-accounts: what accounts promise)
 #
 # Another interpreter: make run PYTHON=python3.12
@@ -11,10 +11,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
-# The lock files hold the hash of every archive, so nothing is installed that was not reviewed. The package itself
-# is installed without its build being isolated: isolation would fetch an unpinned build tool.
+# The lock files hold the hash of every archive, so pip installs only what was reviewed. --no-deps, because pip 22.3 to
+# 23.2 resolve a requirement with an extra to the newest release on the index, whatever the lock pins; `make lint` checks
+# that the locks are complete. The build of the package is not isolated: isolation fetches an unpinned build tool.
 INSTALL := $(PIP) install --require-hashes --no-deps
 PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
+LOCKS   := requirements.lock requirements-build.lock requirements-dev.lock requirements-autobahn.lock
 SUITE   ?= -q -n auto --dist loadfile
 
 .PHONY: help run test lint format lock bench bench-quick bench-accounts clean
@@ -33,6 +35,7 @@ lint: $(VENV)/.installed-to-test
 	$(BIN)/ruff format --check gateway tests bench
 	$(BIN)/ruff check gateway tests bench
 	$(BIN)/mypy
+	$(BIN)/python -m tests.installation.lock_files $(LOCKS)
 	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-to-test
@@ -54,15 +57,20 @@ $(VENV)/.installed-to-run: $(VENV)/.created requirements.lock requirements-build
 	@$(PACKAGE)
 	@touch $@
 
-$(VENV)/.installed-to-test: $(VENV)/.installed-to-run requirements-dev.lock requirements-autobahn.lock
+# The releases of pip that the tests of this very installation run.
+PIPS := tests/installation/oldest-pip.lock tests/installation/newest-pip.lock
+
+$(VENV)/.installed-to-test: $(VENV)/.installed-to-run requirements-dev.lock requirements-autobahn.lock $(PIPS)
 	@echo "Installing the test tools into $(VENV) …"
 	@$(INSTALL) -r requirements-dev.lock
 	@$(INSTALL) --no-build-isolation -r requirements-autobahn.lock
+	@for lock in $(PIPS); do $(PIP) download --require-hashes --no-deps --dest $(VENV)/pips -r $$lock || exit; done
 	@touch $@
 
 $(VENV)/.installed-to-bench: $(VENV)/.installed-to-test requirements-bench.lock
 	@echo "Installing the peers of the benchmark into $(VENV) …"
 	@$(INSTALL) -r requirements-bench.lock
+	@$(BIN)/python -m tests.installation.lock_files requirements-bench.lock
 	@touch $@
 
 $(VENV)/.created:
@@ -76,11 +84,11 @@ $(VENV)/.created:
 	@"$(PYTHON)" -m venv "$(VENV)"
 	@touch $@
 
-# Resolves pyproject.toml anew into the lock files, for every supported Python and platform at once. Of the Autobahn
-# Testsuite only the cases are read: what it depends on is for Python 2, and stays away.
-RESOLVE = $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
-lock: $(VENV)/.created
-	@$(PIP) install uv
+# Adds to the lock files what pyproject.toml newly requires, for every supported Python and platform. Pins change only
+# where they must; `make lock UPGRADE=--upgrade` moves all of them. The dependencies of the Autobahn Testsuite are for
+# Python 2 and stay out: the tests read its cases only.
+RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE)
+lock: $(VENV)/.installed-to-test
 	$(RESOLVE) pyproject.toml --output-file requirements.lock
 	printf 'hatchling\neditables\nsetuptools\n' | $(RESOLVE) --output-file requirements-build.lock -
 	$(RESOLVE) pyproject.toml --extra tracing --group test --group lint --constraints requirements.lock --output-file requirements-dev.lock

@@ -1,6 +1,6 @@
 """Fastify with @fastify/http-proxy and @fastify/jwt: what a Node team would put there.
 
-Runs where `npm install --prefix bench/peers/fastify_app` was run before; the benchmark installs nothing.
+Runs where `npm ci --prefix bench/peers/fastify_app` was run before; the benchmark installs nothing.
 """
 
 import json
@@ -23,7 +23,7 @@ class Fastify(Peer):
         if shutil.which("node") is None:
             return "node"
         installed = (APPLICATION / "node_modules" / "fastify").is_dir()
-        return None if installed else "npm install --prefix bench/peers/fastify_app"
+        return None if installed else "npm ci --prefix bench/peers/fastify_app"
 
     def version(self) -> str:
         package = APPLICATION / "node_modules" / "fastify" / "package.json"

@@ -37,6 +37,7 @@ def test_the_image_is_not_root_and_stops_as_serve_does() -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last("USER"))
     assert last("STOPSIGNAL") == "SIGTERM"
     assert all("--require-hashes" in rest or "--no-index" in rest for rest in pip_installs())
+    assert all("--no-deps" in rest for rest in pip_installs())
 
 
 def pip_installs() -> list[str]:
