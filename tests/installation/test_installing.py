@@ -1,4 +1,4 @@
-"""`make` installs the locked releases with every pip that a supported Python brings, whatever else the index has.
+"""`make` installs the locked releases with every pip that a supported Python brings, while the index has newer ones.
 
 Real pip runs the real Makefile over a small project, offline: the index is a folder that the test fills.
 """
