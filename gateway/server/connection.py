@@ -17,8 +17,9 @@ from gateway.proxy.tunnel import Tunnel
 from gateway.runtime import Runtime
 from gateway.server.answer import Answer
 from gateway.server.heads import HeadReader
-from gateway.server.phases import BODY, DISCARD, HEAD, LINGER, TUNNEL
+from gateway.server.phases import BODY, DISCARD, HEAD, LINGER, TUNNEL, WAIT
 from gateway.server.sockets import has_unread, reset_on_close
+from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
 from gateway.wire.fields import RequestFields
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
@@ -50,9 +51,9 @@ class CallerConnection(asyncio.Protocol, ABC):
         self._answer: Answer | None = None
         self._exchange: Exchange | None = None
         self._deciding: asyncio.Task[None] | None = None
-        self._pieces: list[bytes] = []  # of a chunked body, from one read
         self._left = 0  # bytes of the request body that are still to come, where its length is known
         self._chunked = False
+        self._decoder: ChunkedDecoder | None = None  # of the body that is being read
         self._wants_continue = False
         self._upload_paused = False
         self._full = False  # more is waiting to be taken by the caller than the transport should hold
@@ -170,8 +171,28 @@ class CallerConnection(asyncio.Protocol, ABC):
         return self.runtime.ticker.date
 
     def must_close_after_refusal(self) -> bool:
-        """Whether an answer of our own ends the connection: a body is on its way that nobody reads."""
-        return self._phase == BODY and (self._chunked or self._left > HELD or self._wants_continue)
+        """Whether an answer of our own ends the connection, because it does not read the body that is on its way."""
+        if self._phase != BODY:
+            return False
+        if self._chunked:
+            return not self._discard_chunks()
+        return self._left > HELD or self._wants_continue
+
+    def _discard_chunks(self) -> bool:
+        """Drop a chunked body that has arrived whole, so that the request behind it is answered (RFC 9112 9.3.2)."""
+        decoder = self._decoder or self._chunked_decoder()
+        try:
+            rest = decoder.feed(self._buffer, [])
+        except ChunkedFault:
+            return False
+        if decoder.done:
+            self._phase, self._buffer, self._decoder = WAIT, rest, None
+            self._resume_reading()
+        return decoder.done
+
+    def _chunked_decoder(self) -> ChunkedDecoder:
+        limit = self.runtime.server.max_header_size
+        return ChunkedDecoder(limit, limit)
 
     def reset_on_close(self) -> None:
         reset_on_close(self.transport)

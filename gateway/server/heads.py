@@ -1,13 +1,11 @@
-"""Reads request heads, one at a time, and chunked bodies, over llhttp.
+"""Reads request heads, one at a time, over llhttp. Bodies do not pass through it.
 
 llhttp refuses by itself: Content-Length with Transfer-Encoding, repeated or odd lengths, bare LF or CR, obsolete folds,
-NUL, a space before the colon, bad chunk sizes. What it lets through is put right here: HTTP/2.0 and 0.9, codings other
-than a plain `chunked`, Transfer-Encoding in HTTP/1.0, trailers that look like header fields, CONNECT, and an `Upgrade`
-that makes it forget the body.
+NUL, a space before the colon. This module refuses the rest: HTTP/2.0 and 0.9, codings other than a plain `chunked`,
+Transfer-Encoding in HTTP/1.0, and CONNECT.
 """
 
 import re
-from collections.abc import Callable
 from typing import Final
 
 import httptools
@@ -21,14 +19,13 @@ _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
 # One field of four bytes on the wire is two hundred here: a head that never ends must not be worth megabytes.
 _MOST_FIELDS: Final = 1000
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ").match
-# The end of the request line. llhttp also reads HTTP/0.9, HTTP/2.0, RTSP and ICE, and does not say which it was.
-_VERSIONS: Final = {b" HTTP/1.1\r\n": 1, b" HTTP/1.0\r\n": 0}
+# RFC 9112 3: one space between the parts, nothing before them. llhttp also reads HTTP/0.9, HTTP/2.0, RTSP and ICE,
+# several spaces, and a bare CR or LF before the method.
+_REQUEST_LINE: Final = re.compile(rb"[^\x00-\x20]+ [^\x00-\x20]+ HTTP/1\.([01])\r\n").fullmatch
 # A request line about which no two readers differ. What else there may be is for llhttp to read.
 _CLEAN_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9/_.~!$&'()*+,;=:@%?-]*) HTTP/1\.1"
 ).fullmatch
-# For the body of a request whose Upgrade made llhttp stop at the head: a parser that has read an equal head.
-_CHUNKED_HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class HeadReader:
@@ -37,13 +34,11 @@ class HeadReader:
     Callers of APIs send the same header block again and again on a connection, and only the request line changes. A
     block that is the same to the byte as the last one says the same: it is not parsed again (`repeated`).
 
-    `begun`: bytes of a head have come that is not complete. `body_complete`: the chunked body has ended; `overrun`:
-    bytes behind it were in the same read.
+    `begun`: bytes of a head have come that is not complete.
     """
 
     __slots__ = (
         "_block",
-        "_body",
         "_line",
         "_max_size",
         "_parser",
@@ -52,19 +47,16 @@ class HeadReader:
         "_tail",
         "_upgraded",
         "begun",
-        "body_complete",
         "fields",
         "keep_alive",
         "method",
         "minor",
-        "overrun",
         "repeated",
         "target",
     )
 
-    def __init__(self, max_size: int, body: Callable[[bytes], None]) -> None:
+    def __init__(self, max_size: int) -> None:
         self._max_size = max_size
-        self._body = body
         self._parser: httptools.HttpRequestParser | None = None
         self._block = b""  # the last header block, if it may be taken for granted when it comes again
         self.repeated = False
@@ -84,8 +76,6 @@ class HeadReader:
         self.fields: list[Field] = []
         self.minor = 1
         self.keep_alive = False
-        self.body_complete = False
-        self.overrun = False
 
     def close(self) -> None:
         """Forget the parser, which refers back to this object."""
@@ -101,8 +91,8 @@ class HeadReader:
             empty = _EMPTY_LINES(data)  # RFC 9112 2.2: an empty line before a request line is to be ignored
             if empty is not None:
                 data = data[empty.end() :]
-                if not data:
-                    return False, b""
+            if data in (b"", b"\r"):  # the CR can be the start of another empty line
+                return False, data
             if self._is_repeated(data):
                 return True, b""
             self._clear()
@@ -116,12 +106,12 @@ class HeadReader:
             raise Refusal("headers_too_large", f"more than {_MOST_FIELDS} fields")
         if self._tail != _END:
             return False, b""
-        version = _VERSIONS.get(self._line[-11:])
-        if self._reading or version is None:
-            raise Refusal("bad_request", "the head ended too early, or is of another protocol or version")
-        self.minor = version
+        line = _REQUEST_LINE(self._line)
+        if self._reading or line is None:
+            raise Refusal("bad_request", "the head ended too early, or its request line is not that of HTTP/1.x")
+        self.minor = minor = 1 if line[1] == b"1" else 0
         self.begun = False
-        self._block = head[len(self._line) - 2 :] if version and self._size == len(head) and self.keep_alive else b""
+        self._block = head[len(self._line) - 2 :] if minor and self._size == len(head) and self.keep_alive else b""
         return True, rest
 
     def _is_repeated(self, data: bytes) -> bool:
@@ -171,34 +161,18 @@ class HeadReader:
 
     # ---- what llhttp calls
 
-    def on_message_begin(self) -> None:
-        if self.body_complete:
-            self.overrun = True
-
     def on_url(self, url: bytes) -> None:
-        if self._reading:
-            self.target += url
+        self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._reading:  # else a trailer: nothing of a request is taken from behind its body
-            self.fields.append((name, value))
+        self.fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        if parser is None or not self._reading:
-            return
+        assert parser is not None
         self._reading = False
         self.method = parser.get_method()
         self.keep_alive = parser.should_keep_alive()
-
-    def on_body(self, data: bytes) -> None:
-        if self.body_complete:
-            self.overrun = True
-        else:
-            self._body(data)
-
-    def on_message_complete(self) -> None:
-        self.body_complete = True
 
     # ---- the body
 
@@ -210,36 +184,15 @@ class HeadReader:
             if self._upgraded:
                 self._parser, self._block = None, b""
             return 0, False
-        self.body_complete = False
-        self._block = b""
+        # The parser waits for a body that does not go through it.
+        self._parser, self._block = None, b""
         if coding is not None:
             if coding.lower() != b"chunked" or length is not None or request.minor == 0:
                 raise Refusal("bad_request", "a Transfer-Encoding other than a plain chunked in HTTP/1.1")
             return 0, True
-        self._parser = None  # it waits for a body that does not go through it
         if length is None or not length.isdigit() or len(length) > 18:
             raise Refusal("bad_request", "an odd Content-Length")
         return int(length), False
-
-    def begin_body(self) -> None:
-        """A chunked body follows. llhttp goes on where it stands, unless an Upgrade made it stop at the head."""
-        if self._upgraded:
-            self._parser = httptools.HttpRequestParser(self)
-            self._parser.feed_data(_CHUNKED_HEAD)
-
-    def feed_body(self, data: bytes) -> None:
-        """Take bytes of a chunked body; its pieces go to `body`. Raises Refusal `bad_request`."""
-        assert self._parser is not None
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.overrun = True
-        except httptools.HttpParserError as error:
-            if not self.body_complete:
-                raise Refusal("bad_request", str(error)) from None
-            self.overrun = True
-        if self.overrun:
-            self._parser = None
 
 
 def asks_for_websocket(request: RequestHead) -> bool:
@@ -248,3 +201,9 @@ def asks_for_websocket(request: RequestHead) -> bool:
     if fields.upgrade is None or fields.connection is None or request.method != b"GET" or not request.minor:
         return False
     return b"websocket" in list_members(fields.upgrade) and b"upgrade" in list_members(fields.connection)
+
+
+def stays_open(request: RequestHead) -> bool:
+    """Whether an HTTP/1.0 client asks for a persistent connection (RFC 9112 9.3). `close` wins over `keep-alive`."""
+    options = list_members(request.fields.connection or b"")
+    return b"keep-alive" in options and b"close" not in options

@@ -5,7 +5,7 @@ responses, trailers, an abort, a head time-out, the raw head) and costs as much 
 
 A request goes through without a task, a future or a timer when its route is proxied and its user is in the cache.
 llhttp is fed one head at a time, so that a second, pipelined request is not even parsed before the first is answered,
-and its answers cannot overtake each other. Bodies of known length do not go through the parser at all.
+and its answers cannot overtake each other. Bodies do not go through llhttp at all.
 
     HEAD ── head complete, decided ──▶ BODY ── body complete ──▶ WAIT ── answered ──▶ HEAD
                                          └── answered before the body ended ──▶ LINGER ──▶ closed
@@ -27,8 +27,9 @@ from gateway.runtime import Runtime
 from gateway.server.answer import Answer
 from gateway.server.cold import ColdExchange
 from gateway.server.connection import HELD, CallerConnection
-from gateway.server.heads import HeadReader, asks_for_websocket
+from gateway.server.heads import HeadReader, asks_for_websocket, stays_open
 from gateway.server.phases import BODY, DISCARD, HEAD, LINGER, WAIT
+from gateway.wire.chunked import ChunkedFault, ChunkedTooLarge
 
 _AT_ONCE: Final = 16  # heads that are read before others get their turn: a packet may hold ten thousand
 
@@ -45,7 +46,7 @@ class GatewayProtocol(CallerConnection):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(runtime, server_state.connections)
-        self._heads = HeadReader(runtime.server.max_header_size, self._body_piece)
+        self._heads = HeadReader(runtime.server.max_header_size)
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -63,12 +64,18 @@ class GatewayProtocol(CallerConnection):
             while self._buffer and self._step():
                 steps -= 1
                 if not steps:
-                    self.loop.call_soon(self._advance)
+                    self.loop.call_soon(self._advance_later)
                     break
         finally:
             self._advancing = False
         if len(self._buffer) > HELD and not self.transport.is_closing():
             self.transport.pause_reading()
+
+    def _advance_later(self) -> None:
+        """Go on with a buffer that took more than one turn, and read on once it holds little enough."""
+        self._advance()
+        if self._phase == BODY and not self._upload_paused and len(self._buffer) <= HELD:
+            self._resume_reading()
 
     def _step(self) -> bool:
         """Take one piece; False when nothing more can be taken now."""
@@ -123,6 +130,8 @@ class GatewayProtocol(CallerConnection):
     def _announces(self, request: RequestHead, answer: Answer) -> bool:
         """Find out what follows the head; False where that cannot be, which is answered then."""
         heads = self._heads
+        if not heads.minor:
+            answer.close_after = not stays_open(request)
         self._phase = BODY  # for all that is known yet: what follows may have to be read over
         try:
             self._left, self._chunked = heads.framing(request)
@@ -199,7 +208,7 @@ class GatewayProtocol(CallerConnection):
     def _expect_body(self, answer: Answer) -> None:
         self._deadline = self.runtime.ticker.after(self.runtime.server.body_timeout)
         if self._chunked:
-            self._heads.begin_body()
+            self._decoder = self._chunked_decoder()
         if self._wants_continue and not self._buffer:
             answer.proceed()
 
@@ -220,38 +229,29 @@ class GatewayProtocol(CallerConnection):
         return True
 
     def _read_chunks(self, data: bytes, answer: Answer) -> bool:
+        assert self._decoder is not None and self._exchange is not None
+        pieces: list[bytes] = []
         try:
-            self._heads.feed_body(data)
-            self._hand_over(answer)
-        except Refusal as refusal:
+            self._buffer = self._decoder.feed(data, pieces)
+        except ChunkedFault as fault:
+            self._exchange.cancel()
+            self._exchange = None
             answer.close_after = True
-            exchange, self._exchange = self._exchange, None
-            if exchange is not None:
-                exchange.cancel()
-            answer.refuse(refusal)
+            code = "headers_too_large" if isinstance(fault, ChunkedTooLarge) else "bad_request"
+            answer.refuse(Refusal(code, str(fault)))
             return False
-        if self._heads.body_complete and self._answer is answer:
-            # Bytes behind the last chunk of the same read were parsed with it: that request is lost to us, so the
-            # connection ends with this answer, and its caller sends it anew (RFC 9112 9.3.2).
-            answer.close_after = answer.close_after or self._heads.overrun
+        if pieces:
+            # One write for all pieces of a read: a thousand chunks of one byte would be a thousand writes.
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            answer.received += len(body)
+            self._exchange.write(body)
+        if self._decoder.done and self._answer is answer:
             self._body_complete()
         return True
 
-    def _body_piece(self, data: bytes) -> None:
-        """A piece of a chunked body, from the parser."""
-        self._pieces.append(data)
-
-    def _hand_over(self, answer: Answer) -> None:
-        """The pieces of one read as one: a thousand chunks of a byte would be a thousand writes."""
-        pieces, self._pieces = self._pieces, []
-        if pieces and self._exchange is not None:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            answer.received += len(data)
-            self._exchange.write(data)
-
     def _body_complete(self) -> None:
         self._phase = WAIT
-        self._deadline = None
+        self._deadline = self._decoder = None
         if self._upload_paused:  # nothing is left to be held back, and a caller who leaves is to be noticed
             self._resume_reading()
         if self._exchange is not None:

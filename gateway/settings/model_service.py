@@ -51,7 +51,12 @@ class ServerSettings:
     header_timeout: float = setting(Duration(), "A request head must be complete by then.", default=10.0)
     body_timeout: float = setting(Duration(), "The longest pause inside a request body; 408 beyond.", default=30.0)
     keep_alive: float = setting(Duration(), "How long an idle connection of a caller is kept.", default=75.0)
-    max_header_size: int = setting(Size(KIB, 16 * MIB), "The largest request head; 431 beyond.", default=32 * KIB)
+    max_header_size: int = setting(
+        Size(KIB, 16 * MIB),
+        "The largest request head; 431 beyond. The trailers, and the chunk extensions, of a request can each be as "
+        "large again.",
+        default=32 * KIB,
+    )
     max_body: int = setting(
         Size(1, TIB, zero=True),
         "The largest request body; 413 beyond. A route may set its own; 0 is no limit.",

@@ -17,7 +17,7 @@ _DATA_END: Final = 2
 _TRAILERS: Final = 3
 
 # A read of 256 KiB can hold 43,000 chunks of one byte. Other connections get their turn in between.
-_CHUNKS_AT_ONCE: Final = 1000
+_CHUNKS_AT_ONCE: Final = 200
 _MOST_TRAILERS: Final = 1000
 _MOST_DIGITS: Final = 16
 _LARGEST_CHUNK: Final = (1 << 63) - 1

@@ -12,11 +12,13 @@ from tests.support.processes import Face
 STOCK_UVICORN: Final[dict[str, str]] = {
     "parser errors": "uvicorn answers them itself, as text/plain 400, and the application never hears of the request",
     "unknown methods": "a method that llhttp does not know is a parser error there",
+    "request lines": "llhttp takes several spaces, HTTP/0.9, and a CR or LF before the method",
     "protocol name": "llhttp takes RTSP/1.0 for HTTP/1.0, and the scope does not show which it was",
     "fragment": "uvicorn takes a raw # and what follows off the target before the application sees it",
     "lone question mark": "scope has an empty query_string for `/x?` and for `/x` alike",
     "authority": "the authority of an absolute-form target is not in the scope",
     "head limits": "uvicorn limits neither the size of a request head nor the time it takes",
+    "framing limits": "uvicorn limits neither trailers nor chunk extensions",
     "request trailers": "uvicorn merges them into scope['headers']: they cannot be told from fields of the head",
     "response trailers": "uvicorn has no way to send them",
     "interim responses": "uvicorn has no way to send a 103",
