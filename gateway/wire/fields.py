@@ -165,7 +165,7 @@ class FieldRules:
 
 def _read_special(into: RequestFields, action: int, field: Field, lists: dict[str, list[bytes]]) -> None:
     """`lists` collects the values of the other fields by attribute. A head can repeat a field thousands of times, so
-    nothing here copies what came before."""
+    nothing here copies earlier lines."""
     value = field[1].strip(b" \t")
     if action == _HOST:
         into.host = value

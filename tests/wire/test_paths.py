@@ -1,7 +1,6 @@
 """The one canonical path: what is accepted in which form, what is refused, and that nothing slips between."""
 
 import re
-import time
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.wire.paths import Target, canonical_path, canonical_target, decoded_segment, lenient_readings
+from tests.support.waiting import cpu_within
 
 BOTH = (False, True)
 
@@ -45,6 +45,7 @@ def refused(raw: bytes, *, relaxed: bool) -> bool:
         (b"/%2ehidden", b"/.hidden"),
         (b"/%20", b"/%20"),
         (b"/a%20/b", b"/a%20/b"),
+        (b"/=%3d==%3D=%20", b"/=%3D==%3D=%20"),
     ],
 )
 def test_a_path_has_one_canonical_form(raw: bytes, path: bytes, relaxed: bool) -> None:
@@ -317,12 +318,14 @@ def test_an_escaped_text_says_the_same_after_canonicalisation(text: str, relaxed
         b"/" + b"%20" * 10_000 + b".",
         b"/%" + b"25" * 16_000 + b"41",
         b"/" + b"%2541" * 6_000,
+        b"/" + b"%25" * 10_000,
+        b"/" + b"%c3%a9" * 5_000,
+        b"/" + (b"%20" * 16 + b"a/") * 600,
         b"/" * 32_000,
         b"/a?" + b"x" * 32_000 + b"#",
     ],
     ids=lambda raw: repr(raw[:8]),
 )
 def test_no_path_takes_more_than_linear_time(raw: bytes, relaxed: bool) -> None:
-    started = time.perf_counter()
-    refused(raw, relaxed=relaxed)
-    assert time.perf_counter() - started < 0.1  # 32 KiB of the worst kind; a quadratic pass would take seconds
+    with cpu_within(0.05):  # 32 KiB of the worst kind; a quadratic pass takes seconds
+        refused(raw, relaxed=relaxed)
