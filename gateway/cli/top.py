@@ -189,7 +189,7 @@ def _view(summary: Summary, address: str) -> "RenderableType":
         for number, column in enumerate(columns):
             table.add_column(column, justify="right" if number > 2 or column.endswith("/s") else "left", no_wrap=True)
         for row in rows:
-            style = "red" if "down" in row or "ejected" in row else None
+            style = "red" if {"down", "ejected", "failing"}.intersection(row) else None
             table.add_row(*map(Text, row), style=style)
         parts.append(table)
     return Group(*parts)

@@ -14,7 +14,7 @@ from gateway.policy.wording import who_passes
 PATH: Final = "/_gateway/console"
 VIEWS: Final = {"now": "Now", "policy": "Policy", "explain": "Explain"}
 _MOST_ROUTES: Final = 500  # rows of one table: a page for eyes
-_STATES: Final = {"up": "good", "down": "bad", "ejected": "bad"}
+_STATES: Final = {"up": "good", "down": "bad", "ejected": "bad", "failing": "bad"}
 _ACCESS: Final = {"yes": ("yes", "good"), "no": ("–", "dim"), "owner": ("own", "some"), "together": ("with", "some")}
 
 

@@ -12,6 +12,7 @@ DECIDES = "gateway-decides"
 """The cluster that is asked for decisions: the gateway, on the port where it serves operations."""
 
 _PLENTY = 1_000_000
+_GATEWAY_FAILURES = frozenset((502, 503, 504))
 
 
 def cluster_name(upstream: str) -> str:
@@ -38,7 +39,7 @@ def upstream_cluster(upstream: UpstreamSettings) -> Message:
         **_addressed(cluster_name(upstream.name), addressed),
         "connect_timeout": duration(upstream.connect_timeout),
         "lb_policy": "LEAST_REQUEST" if upstream.balance == "least_requests" else "ROUND_ROBIN",
-        # No target that is out gets a request, even if all of them are: the answer is 503 then.
+        # Targets whose health checks fail get no requests, even if all of them fail: the response is 503 then.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": _limits(upstream),
         "typed_extension_protocol_options": {
@@ -109,15 +110,23 @@ def _health(upstream: UpstreamSettings) -> Message:
 def _ejection(upstream: UpstreamSettings) -> Message:
     eject = upstream.eject
     assert eject is not None
-    return {
+    ejection = {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": eject.failures,
+        "enforcing_consecutive_local_origin_failure": 100,
         "consecutive_gateway_failure": eject.failures,
-        "enforcing_consecutive_gateway_failure": 100,
+        "enforcing_consecutive_gateway_failure": 100 if eject.statuses else 0,
         "enforcing_consecutive_5xx": 0,
         "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
         "base_ejection_time": duration(eject.for_),
         "max_ejection_time": duration(eject.for_),
-        "max_ejection_percent": 100,
+        # Half of the targets at most, so that ejections never come to the gateway's panic threshold.
+        "max_ejection_percent": 50,
     }
+    if not eject.statuses <= _GATEWAY_FAILURES:
+        ejection |= {"consecutive_5xx": eject.failures, "enforcing_consecutive_5xx": 100}
+    return ejection
 
 
 def _tls(tls: TlsSettings, host: str) -> Message:

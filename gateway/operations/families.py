@@ -61,14 +61,29 @@ _ALL: Final = (
     Family(
         "gateway_upstream_target_ejected",
         "gauge",
-        "1 while a worker sends the target no requests because too many failed.",
+        "1 while a worker ejects the target because too many requests failed. It gets requests during panic only.",
         _TARGET,
+        max,
+    ),
+    Family(
+        "gateway_upstream_target_failing",
+        "gauge",
+        "1 while so many requests in a row have failed in a worker that the target is ejected, or would be if it were "
+        "not the last usable one.",
+        _TARGET,
+        max,
+    ),
+    Family(
+        "gateway_upstream_panic",
+        "gauge",
+        "1 while fewer than half of the targets are usable for a worker, which then ignores ejections.",
+        ("upstream",),
         max,
     ),
     Family(
         "gateway_upstream_failures_total",
         "counter",
-        "Requests that a target failed: connect errors, time-outs, answers 502, 503 and 504.",
+        "Failures of a target: connect errors, time-outs, answers that are not HTTP, and statuses that `eject` names.",
         _TARGET,
     ),
     Family("gateway_upstream_ejections_total", "counter", "How often a target was ejected.", _TARGET),

@@ -23,7 +23,8 @@ class RouteRow(NamedTuple):
 
 
 class TargetRow(NamedTuple):
-    """One target of an upstream. `state` is `up`, `down` (by health checks) or `ejected`; `failures` by the second."""
+    """One target of an upstream. `state` is `up`, `down` (by health checks), `ejected`, or `failing` (not ejected
+    because it is the last usable one); `failures` by the second."""
 
     upstream: str
     target: str
@@ -149,6 +150,8 @@ class _Reading:
         state = "up" if self.total("gateway_upstream_target_up", **which) else "down"
         if self.total("gateway_upstream_target_ejected", **which):
             state = "ejected"
+        elif state == "up" and self.total("gateway_upstream_target_failing", **which):
+            state = "failing"
         return TargetRow(
             upstream,
             target,

@@ -1,7 +1,8 @@
-"""Which target a request goes to, and whether it goes to another when that one fails: the same for every engine.
+"""The choice of a target for a request, and of another when that one fails: the same for every engine.
 
-An engine adds to this how HTTP is spoken to one target. A request is sent once more only where that is safe: its method
-is idempotent, nothing of its body has left the gateway, no byte of an answer has come, and the budget allows it.
+An engine adds to this how HTTP is spoken to one target. A request is sent again only where that is safe and the retry
+budget allows it. It is safe where nothing of the request was written, or where its method is idempotent, nothing of its
+body was written, and no byte of a response has come.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from gateway.errors import Refusal
 from gateway.proxy.balance import Balancer
 from gateway.proxy.budget import RetryBudget
 from gateway.proxy.exchange import Downstream, Exchange
-from gateway.proxy.health import TargetHealth
+from gateway.proxy.health import TargetHealth, UpstreamHealth
 from gateway.proxy.line import TargetLine
 from gateway.proxy.target import Target, UpstreamLimits, limits_of, target_of
 from gateway.proxy.upstream_exchange import UpstreamExchange
@@ -52,12 +53,12 @@ class ChoosingEngine(ABC, Generic[E]):
         self._loop = loop
         self._ticker = ticker
         limits = limits_of(upstream)
-        healths = [TargetHealth(upstream.health, upstream.eject) for _ in upstream.targets]
-        if beside is not None:
-            healths = [pool.health for pool in beside.pools]
+        self.health: UpstreamHealth = (
+            UpstreamHealth(len(upstream.targets), upstream.health, upstream.eject) if beside is None else beside.health
+        )
         self.pools: Sequence[TargetLine[E]] = [
             self._pool(target_of(url, upstream, tls), limits, health)
-            for url, health in zip(upstream.targets, healths, strict=True)
+            for url, health in zip(upstream.targets, self.health.targets, strict=True)
         ]
         self._checks: Sequence[Stoppable] = ()
         self._retries = upstream.retries
@@ -86,6 +87,7 @@ class ChoosingEngine(ABC, Generic[E]):
     def samples(self, now: float) -> Iterator[Sample]:
         """What there is to tell about the upstream; `now` is the loop's time."""
         yield from self.traffic()
+        yield from self.health.samples(self.name, now)
         for pool in self.pools:
             yield from pool.health.samples((self.name, str(pool.target)), now)
 
@@ -100,23 +102,24 @@ class ChoosingEngine(ABC, Generic[E]):
         """Send a request to one of the targets."""
         exchange = self._exchange(request, downstream)
         self._budget.request()
-        # One target is the common case, and nothing to choose from.
+        # One target is the common case. It is never ejected.
         only = self._only
-        pool = only if only is not None and only.health.usable(now) else self._balancer.choose(now)
+        pool = only if only is not None and only.health.is_up else self._balancer.choose(now)
         if pool is None:
             self._loop.call_soon(downstream.refuse, self._nobody_is_well(now))
         else:
             pool.submit(exchange, now)
         return exchange
 
-    def failed(self, exchange: E, refusal: Refusal, *, may_repeat: bool) -> None:
-        """An exchange failed before any byte of an answer: send it anew, or tell the caller.
+    def failed(self, exchange: E, refusal: Refusal, *, may_repeat: bool, unsent: bool = False) -> None:
+        """Send an exchange again that failed before any byte of a response, or refuse it.
 
-        `may_repeat` says that nothing the upstream may have seen forbids it; the rest is decided here: how often, and
-        whether the budget allows it.
+        `may_repeat`: the target can have seen the request, and an idempotent one can be sent again. `unsent`: nothing
+        of it was written, and any request can. The number of retries and their budget are checked here.
         """
         failed_at = exchange.pool
-        if may_repeat and exchange.repeatable and exchange.tries <= self._retries:
+        repeatable = unsent or (may_repeat and exchange.repeatable)
+        if repeatable and exchange.tries <= self._retries:
             now = self._loop.time()
             pool = self._balancer.choose(now, avoid=failed_at)
             if pool is not None and not self._budget.take():

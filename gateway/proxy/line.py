@@ -21,11 +21,6 @@ from gateway.proxy.upstream_exchange import UpstreamExchange
 from gateway.ticking import PERIOD, Ticker
 
 LONGEST_LINE: Final = 4096  # requests that wait for a connection to one target
-# What says that a target is not well; an answer that is none may be that of one request.
-_ITS_FAULT: Final = frozenset(("upstream_unreachable", "upstream_timeout"))
-# Answers by which an upstream says itself that it is not well.
-_FAILING: Final = frozenset((502, 503, 504))
-
 log: Final = logging.getLogger("gateway.proxy")
 
 E = TypeVar("E", bound=UpstreamExchange)
@@ -85,23 +80,35 @@ class TargetLine(ABC, Generic[E]):
         """Whoever waited in line with this request has left."""
         self._waiting.pop(exchange, None)
 
-    def failed(self, exchange: E, refusal: Refusal, *, may_repeat: bool) -> None:
-        """The target failed a request before any byte of an answer."""
-        if refusal.code in _ITS_FAULT:
+    def failed(
+        self, exchange: E, refusal: Refusal, *, may_repeat: bool, unsent: bool = False, counts: bool = True
+    ) -> None:
+        """Record that the target failed a request before any byte of a response, and send it again or refuse it.
+
+        `may_repeat` and `unsent` say when it can be sent again, as in `ChoosingEngine.failed`. `counts`: the failure
+        counts against the target.
+        """
+        if counts:
             self.note_failure(refusal.reason)
-        exchange.engine.failed(exchange, refusal, may_repeat=may_repeat)
+        exchange.engine.failed(exchange, refusal, may_repeat=may_repeat, unsent=unsent)
+
+    def counts_timeout(self, exchange: E) -> bool:
+        """Whether a response time-out counts against the target. A route's own shorter one does not: the requests of
+        one impatient route would take the target away from all others."""
+        own, general = exchange.request.response_timeout, self.limits.response_timeout
+        return own is None or (general is not None and own >= general)
 
     def answered(self, status: int) -> None:
-        """The target has answered a request."""
-        if status in _FAILING:
+        """Record a response. Only the statuses of `eject.statuses` are failures of the target."""
+        if status in self.limits.failure_statuses:
             self.note_failure(f"it answered {status}")
         else:
             self.health.succeeded()
 
     def note_failure(self, reason: str) -> None:
-        """Remember a failure of the target: a connect error, a time-out, or an answer 502, 503, 504 of its own."""
+        """Record a failure of the target, which can eject it."""
         if self.health.failed(self._loop.time()):
-            log.warning("target %s is left out for a while: %s", self.target, reason)
+            log.warning("target %s is ejected: %s", self.target, reason)
             self._left_out()
 
     def close(self) -> None:
@@ -154,7 +161,7 @@ class TargetLine(ABC, Generic[E]):
             exchange.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
         else:
             reason = f"{self.target} did not accept a connection in time"
-            self.failed(exchange, Refusal("upstream_timeout", reason), may_repeat=True)
+            self.failed(exchange, Refusal("upstream_timeout", reason), may_repeat=True, unsent=True)
 
 
 def _past(deadline: float | None, now: float) -> bool:

@@ -9,12 +9,15 @@ from gateway.settings.model import UpstreamSettings
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:
-    """Limits of one upstream: times in seconds, sizes in bytes. `idle_timeout` is between bytes of a body."""
+    """Limits of one upstream: times in seconds, sizes in bytes. `idle_timeout` is between bytes of a body. A response
+    with one of `failure_statuses` counts against its target."""
 
     connect_timeout: float
+    response_timeout: float | None
     idle_timeout: float
     max_head_size: int
     max_connections: int
+    failure_statuses: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,11 @@ def limits_of(upstream: UpstreamSettings) -> UpstreamLimits:
     """The limits that the configuration sets for an upstream."""
     return UpstreamLimits(
         connect_timeout=upstream.connect_timeout,
+        response_timeout=upstream.response_timeout,
         idle_timeout=upstream.idle_timeout,
         max_head_size=upstream.max_head_size,
         max_connections=upstream.max_connections,
+        failure_statuses=frozenset() if upstream.eject is None else upstream.eject.statuses,
     )
 
 

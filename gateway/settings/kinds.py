@@ -183,6 +183,9 @@ class Whole(ScalarKind[int]):
         self.words = f"integer {low:,}–{high:,}"
         self.expected = f"a whole number from {low} to {high}"
 
+    def several(self) -> str:
+        return self.words.replace("integer", "integers")
+
     def accept(self, scalar: Scalar) -> int:
         value = scalar.value
         if isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high:

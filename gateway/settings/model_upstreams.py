@@ -6,7 +6,7 @@ from typing import Any, Literal
 from gateway.settings import grammar
 from gateway.settings.declare import section, setting
 from gateway.settings.kinds import Choice, Duration, Flag, JsonSchema, Share, Size, Text, Whole
-from gateway.settings.kinds_compound import ListOf, Section
+from gateway.settings.kinds_compound import ListOf, Section, SetOf
 from gateway.settings.kinds_special import FilePath
 from gateway.settings.model_service import KIB, MIB
 from gateway.settings.nodes import MappingNode, ScalarNode
@@ -30,15 +30,20 @@ class HealthSettings:
 
 @section
 class EjectSettings:
-    """Passive health checks: what requests themselves show."""
+    """Passive outlier ejection: by the outcomes of requests."""
 
     failures: int = setting(
         Whole(1, 1_000_000),
-        "Connect errors, time-outs, and answers 502, 503 and 504 of its own in a row, after which a target is "
-        "left out.",
+        "Failures in a row after which a target is ejected: connect errors, time-outs before the head, answers that "
+        "are not HTTP. A route's own shorter `response_timeout` never counts.",
         default=5,
     )
-    for_: float = setting(Duration(), "How long it is left out.", default=10.0)
+    for_: float = setting(Duration(), "How long it is ejected. A passed health check ends an ejection.", default=10.0)
+    statuses: frozenset[int] = setting(
+        SetOf(ListOf(Whole(500, 599), "a list of status codes from 500 to 599", right="for example [502, 503, 504]")),
+        "Statuses of responses that count as failures too.",
+        default=frozenset(),
+    )
 
 
 @section
@@ -90,7 +95,8 @@ class UpstreamSettings:
     )
     retries: int = setting(
         Whole(0, 10),
-        "Only where it is safe: idempotent method, nothing of the body sent on, no byte of a response seen.",
+        "How often a request is sent again where that is safe: an idempotent method, nothing of the body sent on, no "
+        "byte of a response seen; or any method, nothing at all written (connect refused, failed or timed out).",
         default=1,
     )
     retry_budget: float = setting(Share(), "Retries are at most this share of the requests, plus 20.", default=0.2)
@@ -103,7 +109,7 @@ class UpstreamSettings:
         Section(HealthSettings).or_null(), "Active health checks; null: none.", default=None
     )
     eject: EjectSettings | None = setting(
-        Section(EjectSettings).or_null(), "Passive health checks; null: none.", default=EjectSettings()
+        Section(EjectSettings).or_null(), "Passive outlier ejection; null: none.", default=EjectSettings()
     )
     preserve_host: bool = setting(
         Flag(),

@@ -44,13 +44,14 @@ def fleet() -> Iterator[Fleet]:
 @pytest.fixture
 def busy(start: Start, fleet: Fleet) -> Iterator[Gateway]:
     """A gateway that answers and refuses requests all the while."""
-    upstreams = {"web": fleet.urls, "gone": f"http://127.0.0.1:{free_port()}"}
+    gone = f"http://127.0.0.1:{free_port()}"
+    upstreams = {"web": fleet.urls, "gone": gone, "half": [gone, *fleet.urls]}
     gateway = start(upstreams, routes=[{"path": "/users/**", "upstream": "web", "name": "users"}])
     ended = threading.Event()
 
     def callers() -> None:
         while not ended.wait(0.01):
-            for path in ("/web/x", "/users/x", "/gone/x"):
+            for path in ("/web/x", "/users/x", "/gone/x", "/half/x"):
                 with contextlib.suppress(OSError, NoAnswer):  # a test may have ended it
                     gateway.get(path)
 
@@ -78,8 +79,8 @@ def test_a_program_is_told_what_happens(busy: Gateway) -> None:
     assert routes["users"]["upstream"] is None
     assert routes["/gone/**"]["errors"] == pytest.approx(routes["/gone/**"]["requests"])
     assert told["codes"]["token_missing"] > 0
-    states = {row["upstream"]: row["state"] for row in told["targets"]}
-    assert states == {"web": "up", "gone": "ejected"}
+    states = [(row["upstream"], row["state"]) for row in told["targets"]]
+    assert sorted(states) == [("gone", "failing"), ("half", "ejected"), ("half", "up"), ("web", "up")]
     assert (told["workers"], told["out"]) == (1, [])
     assert told["memory"] > 10_000_000
 
@@ -90,7 +91,8 @@ def test_a_person_is_told_once_where_there_is_no_terminal(busy: Gateway) -> None
     headline, *rest = done.stdout.splitlines()
     assert re.match(r"[\d.]+ requests/s  2xx [\d.]+/s ", headline)
     assert any(line.split()[:1] == ["/web/**"] for line in rest)
-    assert any(re.match(r"gone +http://127\.0\.0\.1:\d+ +ejected", line) for line in rest)
+    for upstream, state in (("gone", "failing"), ("half", "ejected")):
+        assert any(re.match(rf"{upstream} +http://127\.0\.0\.1:\d+ +{state}", line) for line in rest)
     assert "\x1b" not in done.stdout
 
 
@@ -113,6 +115,7 @@ def test_the_live_view_shows_it_and_goes_on_when_the_gateway_is_gone(busy: Gatew
 
     try:
         until("/web/**")
+        until("failing")
         until("ejected")
         busy.kill()
         until("Trying again")

@@ -1,7 +1,6 @@
 """The console: who gets in, what it shows, and that nothing but it takes its cookie."""
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +39,8 @@ def fleet() -> Iterator[Fleet]:
 def gateway(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("console")
     roles = {"admin": ["editor"], "editor": ["user"], "user": []}
-    upstreams = {"web": fleet.urls, "gone": f"http://127.0.0.1:{free_port()}"}
+    gone = f"http://127.0.0.1:{free_port()}"
+    upstreams = {"web": fleet.urls, "gone": gone, "half": [gone, *fleet.urls]}
     routes = [{**route, "path": quote(str(route["path"]), safe="/{}*")} for route in ROUTES]
     configuration = small(folder, upstreams, routes=routes, accounts={"default_roles": ["user"]})
     gateway = Gateway("serve", {**configuration, "roles": roles}, folder).start()
@@ -215,12 +215,13 @@ def test_who_signs_out_or_is_no_administrator_any_more_is_out_at_once(gateway: G
 
 def test_it_shows_what_happens(gateway: Gateway) -> None:
     cookie = signed_in(gateway)
-    for path in ("/web/x", "/users/1/x", "/gone/x") * 10:
+    for path in ("/web/x", "/users/1/x", "/gone/x", "/half/x") * 10:
         gateway.get(path)
     page = gateway.get(CONSOLE, cookie).body.decode()
     assert "/web/**" in page
     assert "token_missing" in gateway.get(CONSOLE, cookie).body.decode() or "token_missing" in page
-    assert re.search(r'<span class="bad">ejected</span>', page)
+    for state in ("ejected", "failing"):
+        assert f'<span class="bad">{state}</span>' in page
 
 
 def test_it_shows_the_policy_and_why(gateway: Gateway) -> None:

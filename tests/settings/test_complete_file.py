@@ -70,7 +70,7 @@ upstreams:
     retry_budget: 0.2
     max_connections: 256
     health: null
-    eject: {failures: 5, for: 10s}
+    eject: {failures: 5, for: 10s, statuses: []}
     preserve_host: false
     tls: {verify: true, ca: null, client_cert: null, client_key: null, server_name: null}
     engine: native

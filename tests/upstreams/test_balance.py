@@ -1,17 +1,18 @@
 """Choosing among targets, as values: whose turn it is, who is busy, who is out, and who has just come back."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy.balance import Balancer
-from gateway.proxy.health import SLOW_RETURN, TargetHealth
-from gateway.settings.model import EjectSettings
+from gateway.proxy.health import SLOW_RETURN, TargetHealth, UpstreamHealth
+from gateway.settings.model import EjectSettings, HealthSettings
 
 OUT = EjectSettings(failures=1, for_=10.0)
+CHECKS = HealthSettings(path="/", interval=5.0, timeout=1.0, fall=3, rise=2)
 POLICIES = ("round_robin", "least_requests")
 
 
@@ -20,12 +21,18 @@ class Place:
     """A target: `load` is set by tests."""
 
     name: str
+    health: TargetHealth
     load: int = 0
-    health: TargetHealth = field(default_factory=lambda: TargetHealth(None, OUT))
 
 
-def places(count: int) -> list[Place]:
-    return [Place("abcdefgh"[number]) for number in range(count)]
+def places(count: int, checks: HealthSettings | None = None) -> list[Place]:
+    return list(map(Place, "abcdefgh", UpstreamHealth(count, checks, OUT).targets))
+
+
+def take_down(target: Place) -> None:
+    """Let the health checks of a target fail."""
+    for _ in range(CHECKS.fall):
+        target.health.checked(well=False, now=0.0)
 
 
 def chosen(balancer: "Balancer[Place]", times: int, now: float = 0.0) -> "Counter[str]":
@@ -77,26 +84,81 @@ def test_least_requests_fills_up_evenly() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("count", [1, 3])
-def test_with_all_targets_out_there_is_none(count: int, policy: str) -> None:
-    targets = places(count)
+def test_no_target_is_chosen_when_the_checks_of_all_fail(count: int, policy: str) -> None:
+    targets = places(count, CHECKS)
     balancer = Balancer(targets, policy)  # type: ignore[arg-type]
-    for number, one in enumerate(targets):
-        one.health.failed(float(number))
-    now = float(count - 1)
-    assert balancer.choose(now) is None
-    assert balancer.wait(now) == 10.0 - now
-    assert balancer.choose(10.0) is targets[0]
+    for one in targets:
+        take_down(one)
+    assert balancer.choose(0.0) is None
+    assert balancer.wait(0.0) == CHECKS.rise * CHECKS.interval
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_where_a_request_failed_it_goes_only_if_there_is_no_other(policy: str) -> None:
-    targets = places(2)
+def test_a_target_where_a_request_failed_is_chosen_again_only_if_no_other_is_usable(policy: str) -> None:
+    targets = places(2, CHECKS)
     balancer = Balancer(targets, policy)  # type: ignore[arg-type]
     assert {balancer.choose(0.0, avoid=targets[0]) for _ in range(10)} == {targets[1]}
-    targets[1].health.failed(0.0)
+    take_down(targets[1])
     assert balancer.choose(0.0, avoid=targets[0]) is targets[0]
-    targets[0].health.failed(0.0)
+    take_down(targets[0])
     assert balancer.choose(0.0, avoid=targets[0]) is None
+
+
+# ---- the limits of ejection
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_the_last_usable_target_is_not_ejected(count: int, policy: str) -> None:
+    targets = places(count)
+    ejected = [one.health.failed(0.0) for one in targets]
+    assert ejected == [True] * (count - 1) + [False]
+    assert not targets[-1].health.failed(0.0), "however often it fails"
+    assert Balancer(targets, policy).choose(0.0) is not None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("count", "ejected", "panic"), [(2, 1, False), (3, 1, False), (3, 2, True), (4, 2, False),
+                                                         (4, 3, True), (5, 2, False), (5, 3, True)])  # fmt: skip
+def test_all_targets_are_used_while_fewer_than_half_are_usable(
+    count: int, ejected: int, panic: bool, policy: str
+) -> None:
+    targets = places(count)
+    for one in targets[:ejected]:
+        assert one.health.failed(0.0)
+    used = set(targets) if panic else set(targets[ejected:])
+    shares = chosen(Balancer(targets, policy), 60 * count)  # type: ignore[arg-type]
+    assert shares == dict.fromkeys((one.name for one in used), 60 * count // len(used))
+
+
+def test_panic_ends_when_half_of_the_targets_are_usable_again() -> None:
+    targets = places(4)
+    for number, one in enumerate(targets[:3]):
+        one.health.failed(float(number))
+    assert all(one.health.usable(9.9) for one in targets)
+    assert [one.health.usable(10.0) for one in targets] == [True, False, False, True]
+
+
+def test_a_target_whose_checks_fail_gets_nothing_in_a_panic() -> None:
+    targets = places(3, CHECKS)
+    targets[0].health.failed(0.0)
+    take_down(targets[1])
+    assert [one.health.usable(0.0) for one in targets] == [True, False, True]
+
+
+def test_a_target_without_requests_does_not_count_as_the_last_usable_one_if_its_checks_fail() -> None:
+    targets = places(2, CHECKS)
+    take_down(targets[0])
+    assert not targets[1].health.failed(0.0)
+    assert targets[1].health.usable(0.0)
+
+
+def test_a_passed_check_ends_the_panic_with_the_ejection() -> None:
+    targets = places(3, CHECKS)
+    for one in targets[:2]:
+        one.health.failed(0.0)
+    targets[0].health.checked(well=True, now=1.0)
+    assert [one.health.usable(1.0) for one in targets] == [True, False, True]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -114,10 +176,12 @@ def test_what_has_just_come_back_gets_little_at_first_and_then_its_full_share(co
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_when_all_have_just_come_back_nobody_is_turned_away(policy: str) -> None:
-    targets = places(3)
+def test_no_request_is_refused_when_all_targets_have_just_come_back(policy: str) -> None:
+    targets = places(3, CHECKS)
     for one in targets:
-        one.health.failed(0.0)
+        take_down(one)
+        for _ in range(CHECKS.rise):
+            one.health.checked(well=True, now=10.0)
     shares = chosen(Balancer(targets, policy), 300, now=10.0)  # type: ignore[arg-type]
     assert sum(shares.values()) == 300
     assert min(shares.values()) > 60
@@ -130,10 +194,11 @@ def test_when_all_have_just_come_back_nobody_is_turned_away(policy: str) -> None
     avoided=st.none() | st.integers(0, 5),
 )
 def test_whatever_is_chosen_is_well(policy: str, loads: list[int], out: set[int], avoided: int | None) -> None:
-    targets = [Place(str(number), load) for number, load in enumerate(loads)]
-    for number in out:
-        if number < len(targets):
-            targets[number].health.failed(0.0)
+    targets = places(len(loads), CHECKS)
+    for number, load in enumerate(loads):
+        targets[number].load = load
+        if number in out:
+            take_down(targets[number])
     avoid = targets[avoided] if avoided is not None and avoided < len(targets) else None
     well = [one for one in targets if one.health.usable(0.0)]
     balancer = Balancer(targets, policy)  # type: ignore[arg-type]

@@ -232,10 +232,10 @@ async def test_targets_behind_tls_are_checked_as_they_are_asked(tmp_path: Path) 
 
 
 async def test_checks_and_ejection_go_together(fleet: Fleet) -> None:
-    """Well by its checks, and not by its answers: left out for a while, and tried again."""
+    """The next passed check ends the ejection of a target whose requests fail."""
     fleet["a"].behaviour = only_checks(well)
-    upstream = checked(*fleet.urls[:2])
-    object.__setattr__(upstream, "eject", EjectSettings(failures=2, for_=0.5))
+    upstream = checked(*fleet.urls[:2], interval=1.0)
+    object.__setattr__(upstream, "eject", EjectSettings(failures=2, for_=60.0, statuses=frozenset({503})))
     async with running(upstream) as rig:
         fleet["a"].behaviour = lambda served: (well if served.target.startswith(b"/healthz") else status(503))(served)
         assert Counter(one.status for one in await rig.ask_many(40, at_once=1)) == {503: 2, 200: 38}

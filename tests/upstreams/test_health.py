@@ -1,14 +1,19 @@
-"""The health of a target as a value: ejection, checks, and the slow return, with a clock that tests move."""
+"""The health of a target as a value: ejection, checks, and slow start, with a clock that tests move."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.health import SLOW_RETURN, TargetHealth
+from gateway.proxy.health import SLOW_RETURN, TargetHealth, UpstreamHealth
 from gateway.settings.model import EjectSettings, HealthSettings
 
 EJECT = EjectSettings(failures=3, for_=10.0)
 CHECKS = HealthSettings(path="/healthz", interval=5.0, timeout=1.0, fall=3, rise=2)
+
+
+def one_of_two(checks: HealthSettings | None, eject: EjectSettings | None) -> TargetHealth:
+    """The health of a target beside a usable one."""
+    return UpstreamHealth(2, checks, eject).targets[0]
 
 
 def fail(health: TargetHealth, times: int, now: float = 0.0) -> list[bool]:
@@ -24,13 +29,13 @@ def check(health: TargetHealth, outcomes: str, now: float = 0.0) -> list[bool]:
 
 
 def test_so_many_failures_in_a_row_eject() -> None:
-    health = TargetHealth(None, EJECT)
+    health = one_of_two(None, EJECT)
     assert fail(health, 3) == [False, False, True]
     assert not health.usable(0.0)
 
 
 def test_an_answer_in_between_starts_the_row_anew() -> None:
-    health = TargetHealth(None, EJECT)
+    health = one_of_two(None, EJECT)
     for _ in range(10):
         assert fail(health, 2) == [False, False]
         health.succeeded()
@@ -38,21 +43,21 @@ def test_an_answer_in_between_starts_the_row_anew() -> None:
 
 
 def test_it_is_back_after_the_time() -> None:
-    health = TargetHealth(None, EJECT)
+    health = one_of_two(None, EJECT)
     fail(health, 3, now=100.0)
     assert not health.usable(109.99)
     assert health.usable(110.0)
 
 
 def test_failures_of_what_was_under_way_when_it_was_ejected_do_not_keep_it_out_for_longer() -> None:
-    health = TargetHealth(None, EJECT)
+    health = one_of_two(None, EJECT)
     fail(health, 3, now=100.0)
     assert not any(fail(health, 50, now=109.0))
     assert health.usable(110.0)
 
 
 def test_one_failure_ejects_what_has_just_come_back() -> None:
-    health = TargetHealth(None, EJECT)
+    health = one_of_two(None, EJECT)
     fail(health, 3)
     assert fail(health, 1, now=10.0) == [True]
     assert not health.usable(19.9)
@@ -60,14 +65,14 @@ def test_one_failure_ejects_what_has_just_come_back() -> None:
 
 
 def test_what_has_answered_since_it_is_back_is_judged_as_before() -> None:
-    health = TargetHealth(None, EJECT)
+    health = one_of_two(None, EJECT)
     fail(health, 3)
     health.succeeded()
     assert fail(health, 3, now=11.0) == [False, False, True]
 
 
 def test_without_ejection_nothing_ejects() -> None:
-    health = TargetHealth(None, None)
+    health = one_of_two(None, None)
     assert not any(fail(health, 1000))
     assert health.usable(0.0)
 
@@ -76,7 +81,7 @@ def test_without_ejection_nothing_ejects() -> None:
 
 
 def test_fall_failures_in_a_row_take_it_out_and_rise_successes_bring_it_back() -> None:
-    health = TargetHealth(CHECKS, None)
+    health = one_of_two(CHECKS, None)
     assert check(health, "--+--") == [False] * 5
     assert health.usable(0.0)
     assert check(health, "-") == [True]
@@ -88,7 +93,7 @@ def test_fall_failures_in_a_row_take_it_out_and_rise_successes_bring_it_back() -
 
 
 def test_a_check_that_brings_it_back_ends_an_ejection_too() -> None:
-    health = TargetHealth(CHECKS, EJECT)
+    health = one_of_two(CHECKS, EJECT)
     check(health, "---")
     fail(health, 3, now=1.0)
     check(health, "++", now=2.0)
@@ -96,17 +101,40 @@ def test_a_check_that_brings_it_back_ends_an_ejection_too() -> None:
     assert fail(health, 2, now=2.0) == [False, False]
 
 
-def test_a_check_that_goes_well_does_not_end_the_ejection_of_what_was_thought_well() -> None:
-    """The path that is checked may be all that works."""
-    health = TargetHealth(CHECKS, EJECT)
+def test_a_passed_check_ends_an_ejection_and_slow_start_follows() -> None:
+    health = one_of_two(CHECKS, EJECT)
     fail(health, 3)
-    check(health, "++++")
-    assert not health.usable(9.9)
+    assert check(health, "+", now=2.0) == [True]
+    assert health.usable(2.0)
+    assert share_taken(health, 2.0) == pytest.approx(0.1, abs=0.01)
+    assert share_taken(health, 2.0 + SLOW_RETURN) == 1.0
+
+
+def test_after_an_ejection_that_a_check_has_ended_it_takes_a_full_row_to_eject_again() -> None:
+    health = one_of_two(CHECKS, EJECT)
+    fail(health, 3)
+    check(health, "+", now=2.0)
+    assert fail(health, 3, now=2.0) == [False, False, True]
+
+
+def test_a_passed_check_without_an_ejection_changes_nothing() -> None:
+    health = one_of_two(CHECKS, EJECT)
+    assert check(health, "+++") == [False] * 3
+    fail(health, 2)
+    check(health, "+")
+    assert fail(health, 1) == [True], "the failures of requests still count"
+
+
+def test_a_failed_check_does_not_end_an_ejection() -> None:
+    health = one_of_two(CHECKS, EJECT)
+    fail(health, 3)
+    assert check(health, "--", now=1.0) == [False, False]
+    assert not health.usable(1.0)
 
 
 @given(outcomes=st.text("+-", max_size=60), fall=st.integers(1, 5), rise=st.integers(1, 5))
 def test_it_changes_after_a_full_row_and_only_then(outcomes: str, fall: int, rise: int) -> None:
-    health = TargetHealth(HealthSettings(path="/", interval=1.0, timeout=1.0, fall=fall, rise=rise), None)
+    health = one_of_two(HealthSettings(path="/", interval=1.0, timeout=1.0, fall=fall, rise=rise), None)
     up, row = True, ""
     for one in outcomes:
         row = row + one if one == "-+"[not up] else ""
@@ -122,13 +150,13 @@ def test_it_changes_after_a_full_row_and_only_then(outcomes: str, fall: int, ris
 
 @pytest.mark.parametrize(("now", "wait"), [(0.0, 10.0), (4.0, 6.0), (10.0, 0.0), (99.0, 0.0)])
 def test_the_wait_for_an_ejected_target_is_known(now: float, wait: float) -> None:
-    health = TargetHealth(None, EJECT)
+    health = one_of_two(None, EJECT)
     fail(health, 3)
     assert health.wait(now) == wait
 
 
 def test_the_wait_for_one_whose_checks_fail_is_that_of_the_checks_to_come() -> None:
-    health = TargetHealth(CHECKS, None)
+    health = one_of_two(CHECKS, None)
     assert health.wait(0.0) == 0.0
     check(health, "---")
     assert health.wait(0.0) == 10.0
@@ -144,12 +172,12 @@ def share_taken(health: TargetHealth, now: float, turns: int = 1000) -> float:
 
 
 def test_what_was_never_out_takes_every_turn() -> None:
-    health = TargetHealth(CHECKS, EJECT)
+    health = one_of_two(CHECKS, EJECT)
     assert share_taken(health, 0.0) == 1.0
 
 
 def test_after_an_ejection_it_takes_more_and_more_turns() -> None:
-    health = TargetHealth(None, EJECT)
+    health = one_of_two(None, EJECT)
     fail(health, 3)
     back = 10.0
     assert share_taken(health, back) == pytest.approx(0.1, abs=0.01)
@@ -159,7 +187,7 @@ def test_after_an_ejection_it_takes_more_and_more_turns() -> None:
 
 
 def test_after_failed_checks_it_takes_more_and_more_turns() -> None:
-    health = TargetHealth(CHECKS, None)
+    health = one_of_two(CHECKS, None)
     check(health, "---++", now=50.0)
     assert share_taken(health, 50.0) == pytest.approx(0.1, abs=0.01)
     assert share_taken(health, 50.0 + SLOW_RETURN) == 1.0

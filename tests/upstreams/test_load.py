@@ -42,11 +42,11 @@ async def test_no_idempotent_request_fails_while_one_of_two_targets_dies_and_com
             await load.more(300)
     assert load.lost == []
     assert load.statuses == {200: len(load.answers)}
-    assert Counter(answer.body for answer in load.answers)[b"a"] > 150
+    assert Counter(answer.body for answer in load.answers)[b"a"] > 100
     assert fleet["a"].requests > 0
 
 
-async def test_no_other_request_is_sent_twice_and_none_fails_once_the_target_is_out(start: Start, fleet: Fleet) -> None:
+async def test_no_other_request_is_sent_twice_and_none_fails_once_connecting_does(start: Start, fleet: Fleet) -> None:
     fleet.behave(busy)
     gateway = start({"web": {"targets": fleet.urls[:2]}})
     async with Load(gateway.address, ask("POST"), callers=16) as load:
@@ -56,8 +56,8 @@ async def test_no_other_request_is_sent_twice_and_none_fails_once_the_target_is_
         failed = load.statuses[502]
         await load.more(600)
     assert load.lost == []
-    assert failed <= 16 + 5 + 16, "what was under way, and the five that it takes to see it"
-    assert load.statuses == {200: len(load.answers) - failed, 502: failed}
+    assert failed <= 16, "those that had been written when the target died"
+    assert load.statuses == Counter({200: len(load.answers) - failed, 502: failed})
     assert set(fleet.seen.values()) == {1}
 
 
@@ -67,33 +67,27 @@ async def test_a_target_that_only_fails_slowly_costs_nobody_twice(start: Start, 
     upstream = {"targets": fleet.urls[:2], "response_timeout": "300ms"}
     gateway = start({"web": upstream})
     async with Load(gateway.address, ask("GET"), callers=8) as load:
-        await load.more(400)
-        late = load.statuses[504]
-        await load.more(400)
+        await load.more(800)
+    late = load.statuses[504]
     assert 1 <= late <= 8 + 5
     assert load.statuses == {200: len(load.answers) - late, 504: late}
     assert set(fleet.seen.values()) == {1}
 
 
-async def test_with_all_targets_dead_callers_are_told_so_at_once_and_served_when_they_are_back(
+async def test_requests_fail_at_once_while_all_targets_are_dead_and_are_served_when_they_are_back(
     start: Start, fleet: Fleet
 ) -> None:
-    gateway = start({"web": {"targets": fleet.urls[:2], "eject": {"for": "300ms"}}})
+    gateway = start({"web": {"targets": fleet.urls[:2], "eject": {"for": "60s"}}})
     for name in "ab":
         await asyncio.to_thread(fleet[name].down)
     async with Load(gateway.address, ask("GET"), callers=8) as load:
         await load.more(400)
-        assert set(load.statuses) == {502, 503}
-        assert load.statuses[502] <= 40
-        told = next(answer for answer in load.answers if answer.status == 503)
-        assert b'"upstream_unavailable"' in told.body
-        assert b"\r\nretry-after: 1\r\n" in told.head.lower()
+        assert set(load.statuses) == {502}
         for name in "ab":
             await asyncio.to_thread(fleet[name].up)
-        await asyncio.sleep(0.8)
         before = len(load.answers)
         await load.more(400)
-        late = [answer.status for answer in load.answers[before + 20 :]]
+        late = [answer.status for answer in load.answers[before + 8 :]]
         assert set(late) == {200}
 
 

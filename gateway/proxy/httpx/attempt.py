@@ -27,6 +27,9 @@ SENDING: Final = 1
 AWAITING: Final = 2
 ANSWERING: Final = 3
 
+# Codes of refusals that blame the target. Any other is an error of the gateway.
+_TARGET_FAILED: Final = frozenset(("upstream_unreachable", "upstream_timeout"))
+
 
 class Attempt:
     """Implements Listener. It ends by the response's end, by failing, or by being dropped; once."""
@@ -184,7 +187,9 @@ class Attempt:
         """Before a head the request may go elsewhere, where it has left no trace; after it the answer is broken."""
         if self._is_over:
             return
-        unheard = self._phase == CONNECTING or (refusal.code == "upstream_unreachable" and not self._gate.seen)
+        unsent = self._phase == CONNECTING and refusal.code in _TARGET_FAILED
+        unheard = unsent or (refusal.code == "upstream_unreachable" and not self._gate.seen)
+        counts = self._counts(refusal)
         begun = self._phase == ANSWERING
         if begun:
             self._hand_over()
@@ -194,7 +199,15 @@ class Attempt:
         if begun:
             self._exchange.downstream.abort(refusal.reason)
         else:
-            self._line.failed(self._exchange, refusal, may_repeat=unheard)
+            self._line.failed(self._exchange, refusal, may_repeat=unheard, unsent=unsent, counts=counts)
+
+    def _counts(self, refusal: Refusal) -> bool:
+        """Whether the failure counts against the target. A malformed head can be the fault of one resource."""
+        if refusal.code == "upstream_timeout" and self._phase == AWAITING:
+            return self._line.counts_timeout(self._exchange)
+        if refusal.code == "upstream_invalid":
+            return not self._gate.speaks_http
+        return refusal.code in _TARGET_FAILED
 
     def _end(self) -> None:
         """The connection is closed and its place is free before anybody is told: the next request may follow."""

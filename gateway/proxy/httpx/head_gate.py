@@ -24,7 +24,9 @@ _END: Final = b"\r\n\r\n"
 
 class HeadGate:
     """`head` and `status` are those of the final response once it has come, `seen` the bytes that came until then.
-    `hint` is told of each 103. `limit` is in bytes."""
+    `hint` is told of each 103. `limit` is in bytes. `speaks_http` is false after bytes that are not HTTP/1.x."""
+
+    speaks_http = True
 
     def __init__(self, limit: int, hint: Callable[[Sequence[Field]], None]) -> None:
         self._limit = limit
@@ -68,7 +70,8 @@ class HeadGate:
             raise ResponseFault(f"a head of more than {self._limit} bytes")
         if buffer == b"\r":
             return
-        if not buffer.startswith(_BEGINNING[: len(buffer)]) or _BARE_LINE_END.search(buffer, known):
+        self.speaks_http = buffer.startswith(_BEGINNING[: len(buffer)])
+        if not self.speaks_http or _BARE_LINE_END.search(buffer, known):
             raise ResponseFault("not a response of HTTP/1.1")
 
     def _take(self, block: bytes) -> None:
@@ -76,6 +79,7 @@ class HeadGate:
         first, *lines = block[: -len(_END)].split(b"\r\n")
         parsed = _STATUS_LINE.fullmatch(first)
         if parsed is None:
+            self.speaks_http = False
             raise ResponseFault("not a status line")
         head, status = ResponseHead(), int(parsed[2])
         head.reason = parsed[3] or b""

@@ -162,14 +162,18 @@ class UpstreamConnection(ResponseReader):
         exchange.downstream.upgraded(self._head.fields, self._transport, early)
 
     def _invalid(self, exchange: NativeExchange, reason: str) -> None:
-        self._fail(exchange, Refusal("upstream_invalid", f"{self._pool.target}: {reason}"))
+        # A target that does not speak HTTP is unusable. A malformed head can be the fault of one resource.
+        speaks_http = self._phase != HEAD or bool(self._head.reason or self._head.fields)
+        self._fail(exchange, Refusal("upstream_invalid", f"{self._pool.target}: {reason}"), counts=not speaks_http)
 
     def _lost_under(self, exchange: NativeExchange, reason: str) -> None:
         """The connection died. One that gave no byte of an answer may have been stale: the request never arrived."""
         silent = self._phase == HEAD and self._seen == 0
         self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"), may_repeat=silent)
 
-    def _fail(self, exchange: NativeExchange, refusal: Refusal, *, may_repeat: bool = False) -> None:
+    def _fail(
+        self, exchange: NativeExchange, refusal: Refusal, *, may_repeat: bool = False, counts: bool = True
+    ) -> None:
         begun = HEAD < self._phase < SWITCHING
         stale = may_repeat and self._served > 0
         self._exchange = None
@@ -180,7 +184,7 @@ class UpstreamConnection(ResponseReader):
         elif stale:  # an idle connection that was closed says nothing about the target's health
             exchange.engine.failed(exchange, refusal, may_repeat=True)
         else:
-            self._pool.failed(exchange, refusal, may_repeat=may_repeat)
+            self._pool.failed(exchange, refusal, may_repeat=may_repeat, counts=counts)
 
     def drop(self) -> None:
         """The caller left: what still comes is for nobody."""
@@ -224,4 +228,6 @@ class UpstreamConnection(ResponseReader):
         exchange = self._exchange
         if exchange is None or self._deadline is None or now < self._deadline:
             return
-        self._fail(exchange, Refusal("upstream_timeout", f"{self._pool.target}: no answer in time"))
+        # The body that the target does not read has the upstream's own limit.
+        counts = self._upload_paused or self._pool.counts_timeout(exchange)
+        self._fail(exchange, Refusal("upstream_timeout", f"{self._pool.target}: no answer in time"), counts=counts)

@@ -118,7 +118,7 @@ class TargetPool(TargetLine[NativeExchange]):
 
     def _dial_failed(self, refusal: Refusal) -> None:
         if self._waiting:
-            self.failed(self._first_in_line(), refusal, may_repeat=True)
+            self.failed(self._first_in_line(), refusal, may_repeat=True, unsent=True)
         else:
             self.note_failure(refusal.reason)
 

@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 # Bodies above this are handed on as they come from the socket: llhttp would copy every chunk (3.4 times the cost).
 BYPASS_ABOVE: Final = 65536
-# Answers by which an upstream says itself that it is not well.
-_FAILING: Final = frozenset((502, 503, 504))
-# Answers that are looked at every time: those, and the ones whose length is not that of their body.
-_NOT_PLAIN: Final = _FAILING | {204, 304}
+# Responses with these statuses have no body, even if they announce a length.
+_WITHOUT_BODY: Final = frozenset((204, 304))
 
 
 # Where a connection stands.
@@ -147,10 +145,7 @@ class ResponseReader(asyncio.Protocol, ABC):
         self._reusable = self._reusable and parser.should_keep_alive()
         self._phase = self._framed_as(exchange, status)
         self._streaming = head.event_stream
-        if status in _FAILING:
-            self._pool.note_failure(f"it answered {status}")
-        else:
-            self._pool.health.succeeded()
+        self._pool.answered(status)
         exchange.downstream.head(status, head.reason, head.fields, head.length)
         if head.event_stream:
             exchange.downstream.lasts()
@@ -243,7 +238,9 @@ class ResponseReader(asyncio.Protocol, ABC):
     def _remember(self, data: bytes) -> None:
         """Keep a head that came in one read with the whole of its body, and with nothing else."""
         length = self._head.length
-        plain = self._status not in _NOT_PLAIN and not self._interims and not self._head.event_stream
+        status, failures = self._status, self._pool.limits.failure_statuses
+        counted = status in _WITHOUT_BODY or status in failures
+        plain = not counted and not self._interims and not self._head.event_stream
         if length is not None and plain and self._reusable and not self._seen:
             self._same, self._same_size = data[: len(data) - length], len(data)
 
