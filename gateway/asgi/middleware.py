@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.asgi.answer import AsgiAnswer
-from gateway.asgi.request import AsgiRequest, request_head, unreadable
+from gateway.asgi.request import AsgiRequest, announces_body, request_head, unreadable, with_body
+from gateway.asgi.uvicorn_protocol import drop_trailers
 from gateway.errors import Refusal
 from gateway.gate import Decision
 from gateway.own_scope import own_scope
@@ -36,6 +37,7 @@ class GateMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
+            drop_trailers(receive, self._holder)
             await self._app(scope, receive, send)
         elif "gateway.admission" in scope:  # admitted by the other face
             await self._app(scope, receive, _never_stored(send))
@@ -54,7 +56,13 @@ class GateMiddleware:
         answer = _answer_to(runtime, request, scope)
         tracer = runtime.tracer
         admit = gate.admit if tracer is None else partial(tracer.decide, gate.admit)
-        decision: Decision | Waiting = unreadable(scope, request) or admit(request)
+        unread = unreadable(scope, request, receive)
+        if unread is None and request.fields.upgrade is not None and announces_body(request):
+            try:
+                receive = await with_body(runtime, receive)
+            except Refusal as refusal:
+                unread = refusal
+        decision: Decision | Waiting = unread or admit(request)
         if isinstance(decision, Waiting):
             concluding = gate.conclude(decision)
             decision = await (concluding if request.trace is None else request.trace.look_up(concluding))

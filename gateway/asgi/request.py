@@ -1,12 +1,14 @@
 """What a request and a WebSocket handshake have in common over ASGI: how they are read, refused, and observed."""
 
+import asyncio
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from starlette.types import Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.admission import Admission, Answered, Peer, RequestHead
+from gateway.asgi.uvicorn_protocol import merges_trailers
 from gateway.errors import Caller, Refusal
 from gateway.proxy.exchange import Field
 from gateway.responses import problem_body, problem_fields
@@ -115,8 +117,8 @@ def request_head(runtime: Runtime, scope: Scope) -> RequestHead:
     return request
 
 
-def unreadable(scope: Scope, request: RequestHead) -> Refusal | None:
-    """What `gateway serve` refuses while it reads the head, and servers of others may let through."""
+def unreadable(scope: Scope, request: RequestHead, receive: Receive) -> Refusal | None:
+    """The refusal of a head that `gateway serve` refuses while it reads it, and that other servers can let through."""
     if scope["http_version"] not in _MINORS:
         return Refusal("bad_request", f"HTTP/{scope['http_version']}")
     if request.method == b"CONNECT":
@@ -128,4 +130,35 @@ def unreadable(scope: Scope, request: RequestHead) -> Refusal | None:
         return Refusal("bad_request", "a Transfer-Encoding other than a plain chunked in HTTP/1.1")
     if length is not None and not (length.isdigit() and len(length) <= 18):
         return Refusal("bad_request", "an odd Content-Length")
+    if request.websocket and announces_body(request):
+        return Refusal("bad_request", "a WebSocket handshake with a body")
+    if coding is not None and merges_trailers(scope, receive):
+        return Refusal("bad_request", "a chunked request under a server that merges trailers: use uvicorn --http h11")
     return None
+
+
+def announces_body(request: RequestHead) -> bool:
+    """Whether the head announces a body that is not empty. Its framing is valid."""
+    fields = request.fields
+    return fields.transfer_encoding is not None or int(fields.content_length or 0) > 0
+
+
+async def with_body(runtime: Runtime, receive: Receive) -> Receive:
+    """`receive` of a request that announces a body and names a protocol in Upgrade, once the server has the body.
+
+    uvicorn with httptools hands out an empty body for it and reads the body as the next request. The refusal ends the
+    connection, so that no second answer goes out. Raises Refusal.
+    """
+    try:
+        async with asyncio.timeout(runtime.server.body_timeout):
+            first = await receive()
+    except TimeoutError:
+        raise Refusal("request_timeout", "the body paused", detail="The request body came too slowly") from None
+    if first["type"] == "http.request" and not first.get("body") and not first.get("more_body"):
+        raise Refusal("bad_request", "the server lost the body of a request with Upgrade")
+    messages = [first]
+
+    async def replaying() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replaying
