@@ -58,7 +58,9 @@ def _rank(pattern: str, segments: list[bytes]) -> Rank | None:
 
 def _serves(route: Route, method: str) -> bool:
     methods = route.get("methods")
-    return methods is None or method in methods or (method == "HEAD" and "GET" in methods)
+    if methods is None:
+        return method != "TRACE"
+    return method in methods or (method == "HEAD" and "GET" in methods)
 
 
 def _authorized(route: Route, roles: Mapping[str, Sequence[str]], segments: list[bytes], person: Person | None) -> str:

@@ -15,7 +15,7 @@ PEOPLE: Final = ("user", "editor", "admin", "auditor")
 IDENTITY: Final = ("X-User-Id", "X-User-Email", "X-User-Roles")
 
 _LITERALS: Final = ("a", "b", "items", "admin", "v1.2", "public", "caf%C3%A9", "x!y", "a%20b", "~me", "p,q", "(1)")
-_METHODS: Final = ("GET", "GET", "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
+_METHODS: Final = ("GET", "GET", "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE")
 _TRICKS: Final = (
     "..", ".", "...", "%2e%2e", ".%2e", "%2E", "%2f", "a%2Fb", "%5c", "\\", "%00", "%7f", "%3b", ";x=1", "..;", "%23",
     "%3f", "%252e", "%25", "%25zz", "%2541", "%25%34%31", "%zz", "%", "%c0%ae", "%c3",
@@ -29,7 +29,9 @@ _FORGED: Final = (
     "x-envoy-original-path: /public", "X-Gateway-Path: /public", "X_Gateway_Chunked: 1",
     "X-Forwarded-Host: other.example.com",
     "Forwarded: for=10.0.0.1", "x-envoy-auth-headers-to-remove: x-user-id", "Connection: keep-alive, X-User-Id",
-    "X-Rewrite-URL: /public/x",
+    "X-Rewrite-URL: /public/x", "X!User!Id: root", "X'User'Roles: admin", "X~Forwarded|For: 10.1.2.3", "Proxy: x:1",
+    "X-HTTP-Method-Override: DELETE", "X_Method*Override: PUT", "True-Client-IP: 10.1.2.3", "X-Client`IP: 10.1.2.3",
+    "X-Forwarded: for=10.0.0.1", "X-Forwarded-Prefix: /public", "X-Forwarded-Port: 1",
 )  # fmt: skip
 
 Route = dict[str, Any]
@@ -96,7 +98,7 @@ class Chance:
         if names and route["auth"] == "required" and not self._native and pick.random() < 0.4:
             route["owner"] = names[0]
         if pick.random() < 0.4:
-            route["methods"] = pick.choice([["GET"], ["GET", "POST"], ["PUT", "DELETE"], ["POST"]])
+            route["methods"] = pick.choice([["GET"], ["GET", "POST"], ["PUT", "DELETE"], ["POST"], ["GET", "TRACE"]])
         if pick.random() < 0.2:
             route["host"] = pick.choice(HOSTS)
         if pick.random() < 0.2:

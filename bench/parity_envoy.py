@@ -18,6 +18,7 @@ from typing import Final
 from bench.parity import IDENTITY, Asked, Chance
 from bench.parity_ground import Ground
 from gateway.errors import Refusal
+from gateway.wire.fields import fold
 from gateway.wire.paths import canonical_path
 
 CALLER: Final = "127.0.0.9"  # no trusted proxy, unlike the Envoy, which comes from 127.0.0.1
@@ -86,14 +87,18 @@ def _answer(link: socket.socket, *, has_body: bool) -> bytes:
     return received
 
 
-_SEEN: Final = (*IDENTITY, "Authorization", "X-Forwarded-For", "X-Forwarded-Method", "X-Forwarded-Uri", "Forwarded")
+_SEEN: Final = (
+    *IDENTITY, "Authorization", "X-Forwarded-For", "X-Forwarded-Method", "X-Forwarded-Uri", "X-Forwarded-Prefix",
+    "X-Forwarded", "Forwarded", "X-Real-IP", "X-Client-IP", "True-Client-IP", "X-Original-URI", "X-Rewrite-URL",
+    "Proxy", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override",
+)  # fmt: skip
 
 
 def _seen(fields: list[str], name: str) -> tuple[str, ...]:
     """What an upstream that folds names sees under this one. An empty value is none."""
     wanted = name.lower()
     pairs = (field.partition(":") for field in fields)
-    folded = ((key.lower().replace("_", "-").replace(".", "-"), value.strip()) for key, _, value in pairs)
+    folded = ((fold(key.encode("latin-1")).decode(), value.strip()) for key, _, value in pairs)
     found = tuple(value for key, value in folded if key == wanted and value)
     # Envoy makes one line of several (RFC 9110 5.3).
     found = (",".join(found),) if found and wanted == "authorization" else found

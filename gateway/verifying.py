@@ -22,7 +22,8 @@ from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal
 from gateway.gate import Decision, Gate
 from gateway.identity.assertions import Assertions
-from gateway.identity.principals import Principal, identity_value
+from gateway.identity.principals import identity_value
+from gateway.policy.methods import TRACE
 from gateway.policy.route import Route
 from gateway.proxy.forward import upstream_path
 from gateway.responses import NO_STORE
@@ -96,16 +97,18 @@ class Verifier:
             return Refusal("no_route", f"{route.name} is the gateway's own: it is to be sent there, not asked about")
         name = self._routes.get(route) or self._learn_route(route)
         path = (b"x-gateway-path", upstream_path(admission))
-        identity = self._identity(admission.principal, route.upstream)
+        identity = self._identity(admission, route.upstream)
         request_id = (b"x-request-id", admission.request.request_id)
         fields = (NO_STORE, request_id, name, path, *identity, *admission.response_fields)
         return Answered(verify, 200, fields)
 
-    def _identity(self, principal: Principal | None, upstream: str) -> tuple[Field, ...]:
+    def _identity(self, admission: Admission, upstream: str) -> tuple[Field, ...]:
+        principal = admission.principal
         if principal is None:
             return self._nobody
         lines = principal.header_lines
-        if self._assertions is not None:
+        # RFC 9110 9.3.8: the answer to a TRACE shows it to the caller, so it carries no proof of who calls.
+        if self._assertions is not None and admission.request.method != TRACE:
             lines += self._assertions.for_upstream(upstream)(principal)
         known = self._identities.get(lines)
         if known is None:

@@ -49,14 +49,14 @@ def _rules(policy: Policy, pattern: Pattern, method: bytes) -> set[Route]:
     found = set()
     for host in (None, *policy.hosts):
         place = place_of_path(front_of(policy, host), segments)
-        route = None if place is None else place.for_all or place.by_method.get(method)
+        route = None if place is None else place.route_for(method)
         if route is not None and route.is_served:
             found.add(route)
     return found
 
 
 def _have_in_common(route: Route, operation: SpecOperation, pattern: Pattern | None) -> bool:
-    if pattern is None or (route.methods is not None and operation.method.encode() not in route.methods):
+    if pattern is None or not route.serves(operation.method.encode()):
         return False
     mine, its = route.shape.segments, pattern.segments
     if len(its) < len(mine) or (len(its) > len(mine) and not route.shape.has_rest):

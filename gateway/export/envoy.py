@@ -87,6 +87,7 @@ def _manager(configuration: Configuration, *, native: bool) -> Message:
         "merge_slashes": False,
         "path_with_escaped_slashes_action": "REJECT_REQUEST" if native else "KEEP_UNCHANGED",
         "use_remote_address": True,
+        "append_x_forwarded_port": True,
         "skip_xff_append": True,  # the address is set among the early mutations, whoever sent one before
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",

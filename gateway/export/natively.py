@@ -12,6 +12,7 @@ from gateway.export.paths import ACCEPTED, FORBIDDEN, HOST, after, matching
 from gateway.export.routes import answered, method_is, to_the_gateway, to_upstream
 from gateway.policy.loading import Configuration
 from gateway.policy.matcher import group_by_host
+from gateway.policy.methods import TRACE
 from gateway.policy.patterns import Pattern
 from gateway.policy.rewriting import PrefixStrip, Template
 from gateway.policy.route import Route
@@ -142,15 +143,13 @@ def _place(pattern: Pattern, place: Place, settings: Settings) -> list[Message]:
     match: Message = {"safe_regex": {"regex": matching(pattern)}}
     written: list[Message] = []
     for route in dict.fromkeys(place.routes):
-        its = match
-        if route.methods is not None:
-            its = {**match, "headers": [method_is(sorted(method.decode() for method in route.methods))]}
+        methods = [TRACE.decode()] if route.methods is None else sorted(method.decode() for method in route.methods)
+        its = {**match, "headers": [{**method_is(methods), "invert_match": route.methods is None}]}
         asked = _asked(route)
         written += [
             {**each, "typed_per_filter_config": asked} for each in to_upstream(route, its, settings, _rewrite(route))
         ]
-    if place.for_all is None:
-        written.append(answered(f"{pattern.text} (other methods)", match, "method_not_allowed", allow=place.allow))
+    written.append(answered(f"{pattern.text} (other methods)", match, "method_not_allowed", allow=place.allow))
     return written
 
 

@@ -7,10 +7,11 @@ from typing import Final
 
 from gateway.errors import CODES
 from gateway.export.clusters import GATEWAY, cluster_name
-from gateway.export.header_rules import CHUNKED
+from gateway.export.header_rules import CHUNKED, METHOD_OVERRIDE_NAMES
 from gateway.export.messages import EXT_AUTHZ, JWT_AUTHN, RBAC, Message, duration, extension, fitting, per_route
 from gateway.export.paths import matching
 from gateway.policy.own import VERIFY
+from gateway.policy.rewriting import PrefixStrip
 from gateway.policy.route import Route
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
 
@@ -80,12 +81,18 @@ def to_upstream(route: Route, match: Message, settings: Settings, path: Message)
     assert each is not None and route.upstream is not None
     upstream = settings.upstreams[route.upstream]
     passes_credentials = route.authentication == "none" or each.forward_credentials
+    removed = [] if passes_credentials else ["authorization"]
+    removed += [] if upstream.method_override else METHOD_OVERRIDE_NAMES
+    added = {"via": "1.1 gateway"}
+    if isinstance(route.rewrite, PrefixStrip) and route.rewrite.count:
+        prefix = "/".join(route.pattern.split("/")[: route.rewrite.count + 1])
+        added["x-forwarded-prefix"] = prefix.replace("%", "%%")  # Envoy's own escape: a single one begins a command
     served: Message = {
         "name": route.name,
         "match": match,
         "route": {**_action(upstream, each, settings), **path},
-        "request_headers_to_remove": [*_ENVOYS_OWN, *([] if passes_credentials else ["authorization"])],
-        "request_headers_to_add": [{"header": {"key": "via", "value": "1.1 gateway"}}],
+        "request_headers_to_remove": [*_ENVOYS_OWN, *removed],
+        "request_headers_to_add": [{"header": {"key": name, "value": value}} for name, value in added.items()],
     }
     if route.cors is not None:
         served["response_headers_to_remove"] = _CORS

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from gateway.policy.matcher import Policy, group_by_host
 from gateway.policy.nearest import nearest
 from gateway.policy.places import places_for
-from gateway.policy.route import Route
+from gateway.policy.route import Route, allowed_methods
 from gateway.policy.trie import Place, Tree
 from gateway.policy.verdict import Asked, Verdict
 from gateway.wire.paths import CanonicalPath, decoded_segment
@@ -75,8 +75,8 @@ def _of_the_place(place: Place, method: bytes, verdict: Verdict) -> Iterator[Can
     for route in sorted(_routes(place), key=lambda each: each is not verdict.route):
         if route is verdict.route:
             yield Candidate(route, "")
-        elif route.methods is not None and method not in route.methods:
-            served = ", ".join(sorted(name.decode() for name in route.methods))
+        elif not route.serves(method):
+            served = ", ".join(sorted(name.decode() for name in allowed_methods(route)))
             yield Candidate(route, f"serves {served}, not {method.decode('ascii', 'replace')}")
         else:
             reason = verdict.refusal.reason if verdict.refusal is not None else "another route won"

@@ -12,11 +12,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from gateway.policy.methods import USUAL_METHODS
 from gateway.settings.model import CorsSettings
 from gateway.wire.fields import Field, list_members
 
-# Asked of a route that serves every method: what pages send, beside the one that they ask for.
-_USUAL_METHODS: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 # What the gateway itself may add to an answer and a program may want to read.
 _EXPOSED: Final[Field] = (b"access-control-expose-headers", b"X-Request-Id, Retry-After, RateLimit, RateLimit-Policy")
 _CREDENTIALS: Final[Field] = (b"access-control-allow-credentials", b"true")
@@ -91,7 +90,7 @@ class Cors:
     def _listed_methods(self, asked: bytes) -> Iterable[bytes]:
         if self._methods is not None:
             return sorted(self._methods)
-        return _USUAL_METHODS if asked in _USUAL_METHODS or not _TOKEN(asked) else (*_USUAL_METHODS, asked)
+        return USUAL_METHODS if asked in USUAL_METHODS or not _TOKEN(asked) else (*USUAL_METHODS, asked)
 
     def _asked_for(self, headers: bytes) -> tuple[bytes, ...]:
         """`headers: ["*"]`: each one that is asked for by name, since browsers take `*` literally with credentials."""

@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from gateway.policy.access import NOBODY, Access, AccessRules, Caller
 from gateway.policy.loading import Configuration
+from gateway.policy.methods import TRACE
 from gateway.policy.regions import OTHER_METHODS, Answer, Region, Side, differing_regions
 from gateway.policy.rewriting import PrefixStrip
 from gateway.policy.route import Route
@@ -41,7 +42,7 @@ class Change(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One region and what changes there. `path` is the pattern that the two routes have in common, less what belongs to
-    more specific routes; `methods` is None for all but `except_methods`. `example` is one of its paths."""
+    more specific routes; `methods` is None for all but TRACE and `except_methods`. `example` is one of its paths."""
 
     host: str | None
     path: str
@@ -173,10 +174,11 @@ class _Comparison:
 
 
 def _methods(region: Region) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """The methods of a region, and where it has all but some, those."""
+    """The methods of a region, and where it has all but some, those. A route without `methods` does not serve TRACE,
+    so all methods are all but that one here too."""
     if OTHER_METHODS not in region.methods:
         return tuple(sorted(method.decode() for method in region.methods)), ()
-    return None, tuple(sorted(method.decode() for method in region.named - region.methods))
+    return None, tuple(sorted(method.decode() for method in region.named - region.methods - {TRACE}))
 
 
 def _move(region: Region) -> Change | None:

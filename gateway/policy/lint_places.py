@@ -68,7 +68,7 @@ def _routes_for(policy: Policy, restricted: Route, segments: list[bytes]) -> Ite
     if place is None or place is _own_place(policy, restricted):
         return
     for route in dict.fromkeys(place.routes):
-        if restricted.methods is None or route.methods is None or restricted.methods & route.methods:
+        if restricted.shares_method(route):
             yield route
 
 

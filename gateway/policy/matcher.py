@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from gateway.errors import Refusal
+from gateway.policy.methods import TRACE
 from gateway.policy.route import Route
 from gateway.policy.trie import Place, Tree
 from gateway.wire.paths import Target, decoded_segment, lenient_readings
@@ -82,7 +83,8 @@ class Policy:
             place = self._place(host, segments)
         if place is None:
             raise Refusal("no_route", "no pattern matches the path")
-        route = place.for_all or place.by_method.get(method)
+        # As Place.route_for, without a call.
+        route = place.for_all if place.for_all is not None and method != TRACE else place.by_method.get(method)
         if route is None:
             raise Refusal("method_not_allowed", "the place serves other methods", allow=place.allow)
         # A tuple comprehension costs more than the whole search, and most routes have one capture or none.
@@ -129,6 +131,6 @@ def group_by_host(routes: Iterable[Route]) -> dict[bytes | None, list[Route]]:
 def _keeps_encoded_slash(place: Place | None, method: bytes) -> bool:
     if place is None:
         return False
-    route = place.for_all or place.by_method.get(method)
+    route = place.route_for(method)
     # A method that is not served here is answered 405, not 400, if the path is one that the place serves.
     return any(each.keeps_encoded_slash for each in ([route] if route is not None else place.routes))

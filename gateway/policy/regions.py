@@ -12,10 +12,11 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from gateway.policy.matcher import Policy
+from gateway.policy.methods import TRACE
 from gateway.policy.route import Route
 from gateway.policy.trie import Node, Place, Tree
 
-# Every method that no route at the place names.
+# Every method that no route at the place names, TRACE apart.
 OTHER_METHODS: Final = b"*"
 
 Meaning = Callable[[Route], Hashable]
@@ -123,7 +124,7 @@ class _Walk:
     def _compared(
         self, host: bytes | None, ends: tuple[Place | None, Place | None], read: tuple[bytes, ...]
     ) -> Iterator[Region]:
-        named = frozenset(method for place in ends if place is not None for method in place.by_method)
+        named = frozenset((TRACE, *(method for place in ends if place is not None for method in place.by_method)))
         groups: dict[tuple[Answer, Answer], set[bytes]] = {}
         for method in (*sorted(named), OTHER_METHODS):
             old, new = (_answer(place, method) for place in ends)
@@ -206,7 +207,7 @@ def _answer(place: Place | None, method: bytes) -> Answer:
     at = next(place.routes)
     if not any(route.is_served for route in place.routes):
         return Answer(None, "no_route", at)  # reserved for the gateway, which serves nothing there
-    route = place.for_all or place.by_method.get(method)
+    route = place.route_for(method)
     return Answer(None, "method_not_allowed", at) if route is None else Answer(route, at=route)
 
 
@@ -234,7 +235,7 @@ class _Fingerprints:
         return known
 
     def _of_place(self, place: Place) -> Hashable:
-        methods = (*place.by_method, OTHER_METHODS)
+        methods = (*place.by_method, TRACE, OTHER_METHODS)
         meant = {method: _meaning(_answer(place, method), self._meaning) for method in methods}
         # A method that is answered like those that nobody names might as well not be named.
         usual = meant.pop(OTHER_METHODS)

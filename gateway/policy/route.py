@@ -1,9 +1,11 @@
 """What a route is: a place, who may come there, and where it leads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.policy.cors import Cors
+from gateway.policy.methods import TRACE, USUAL_METHODS
 from gateway.policy.patterns import Pattern
 from gateway.policy.rewriting import Rewrite
 from gateway.settings.model import RouteSettings
@@ -37,7 +39,7 @@ NOTHING_MORE = Requirement()
 class Route:
     """One rule, ready to be matched and decided. Equal only to itself.
 
-    `methods` is None for all and holds HEAD wherever it holds GET. `upstream` is None for the gateway's own
+    `methods` is None for all but TRACE and holds HEAD wherever it holds GET. `upstream` is None for the gateway's own
     endpoints, whose name is `endpoint`; one that is not served is only reserved. `captures` says in which
     segment of a path, counted from 1, each capture stands. `is_plain`: nothing is left to do once a request is
     admitted, neither to count it nor to add something to its answer. Everything that is not said is the safe side.
@@ -71,6 +73,24 @@ class Route:
     def pattern(self) -> str:
         """The path pattern in its canonical spelling."""
         return self.shape.text
+
+    def serves(self, method: bytes) -> bool:
+        """Whether a method is one of the route's. TRACE must be listed, but for an endpoint of the gateway: its answer
+        does not show the request."""
+        if self.methods is not None:
+            return method in self.methods
+        return method != TRACE or self.upstream is None
+
+    def shares_method(self, other: "Route") -> bool:
+        """Whether some method is served by both routes."""
+        if self.methods is None:
+            return other.methods is None or any(map(self.serves, other.methods))
+        return any(map(other.serves, self.methods))
+
+
+def allowed_methods(route: Route) -> Iterable[bytes]:
+    """The methods of a route for an Allow field."""
+    return USUAL_METHODS if route.methods is None else route.methods
 
 
 def with_head(methods: frozenset[bytes]) -> frozenset[bytes]:

@@ -62,19 +62,20 @@ def shadows_of(policy: Policy) -> Shadows | None:
 
 def _in_force(policy: Policy) -> Iterator[Route]:
     """The routes as they would be: shadow rules, and of the others what they leave."""
-    taken: dict[_Spot, frozenset[bytes] | None] = {}
+    taking: dict[_Spot, list[Route]] = {}
     for route in policy.routes:
         if route.shadow:
-            before = taken.get(_spot(route), frozenset())
-            taken[_spot(route)] = None if before is None or route.methods is None else before | route.methods
+            taking.setdefault(_spot(route), []).append(route)
             yield replace(route, shadow=False)
     for route in policy.routes:
         if not route.shadow:
-            methods = taken.get(_spot(route), frozenset())
-            if methods == frozenset():
+            rules = taking.get(_spot(route), [])
+            if not any(rule.shares_method(route) for rule in rules):
                 yield route
-            elif methods is not None and route.methods is not None and route.methods - methods:
-                yield replace(route, methods=route.methods - methods)
+            elif route.methods is not None:
+                left = frozenset(each for each in route.methods if not any(rule.serves(each) for rule in rules))
+                if left:
+                    yield replace(route, methods=left)
 
 
 def _spot(route: Route) -> _Spot:

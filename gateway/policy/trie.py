@@ -14,11 +14,13 @@ the path, so that a policy whose rules are too entangled can be refused when it 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from gateway.policy.methods import TRACE, USUAL_METHODS
 from gateway.policy.route import Route
 
 
 class Place:
-    """The routes of one pattern: one for all methods, or one for each method."""
+    """The routes of one pattern: one for all methods but TRACE, or one for each method. `by_method` alone serves
+    TRACE."""
 
     __slots__ = ("allow", "by_method", "for_all")
 
@@ -37,16 +39,22 @@ class Place:
     def add(self, route: Route) -> Route | None:
         """Put a route here; or, if a route here serves one of its methods already, leave it and answer
         that one."""
-        if route.methods is None:
-            rival = next(self.routes, None)
-            if rival is None:
-                self.for_all = route
+        rival = next((each for each in self.routes if each.shares_method(route)), None)
+        if rival is not None:
             return rival
-        rival = self.for_all or next((self.by_method[m] for m in route.methods if m in self.by_method), None)
-        if rival is None:
+        if route.methods is None:
+            self.for_all = route
+            if route.serves(TRACE):
+                self.by_method[TRACE] = route
+        else:
             self.by_method.update(dict.fromkeys(route.methods, route))
-            self.allow = ", ".join(sorted(method.decode("ascii") for method in self.by_method))
-        return rival
+        served = {*self.by_method, *(USUAL_METHODS if self.for_all is not None else ())}
+        self.allow = ", ".join(sorted(method.decode("ascii") for method in served))
+        return None
+
+    def route_for(self, method: bytes) -> Route | None:
+        """The route that serves a method."""
+        return self.for_all if self.for_all is not None and method != TRACE else self.by_method.get(method)
 
 
 class Node:

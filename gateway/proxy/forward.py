@@ -5,30 +5,42 @@ out when the request was read; what `Connection` names goes next; and only then 
 that no caller can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.admission import Admission, RequestHead
+from gateway.admission import Admission, Peer, RequestHead
 from gateway.errors import Refusal
 from gateway.identity.principals import Principal
-from gateway.policy.rewriting import sent_path
+from gateway.policy.rewriting import PrefixStrip, sent_path
 from gateway.policy.route import Route
 from gateway.proxy.upstream_request import UpstreamRequest
-from gateway.wire.fields import Action, Field, FieldRules, Placed, list_members
+from gateway.wire import max_forwards
+from gateway.wire.fields import MAX_FORWARDS, Action, Field, FieldRules, RequestFields, list_members
 from gateway.wire.websocket import accept_of, field_value, valid_key, without_credential
 
 # What Connection may name without meaning a field to take out.
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
+_NAMEABLE: Final = (Action.KEEP, Action.AUTHORIZATION, Action.FORWARDING, Action.CONDITIONAL)
 _CONNECTION_OPTIONS: Final = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
 # RFC 9110 7.6.3: the protocol by which the request came to us. 2 stands for whatever an ASGI server speaks beyond.
 _VERSIONS: Final = (b"1.0", b"1.1", b"2")
+_HOST_LINES: Final = b"X-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n"
 
 
 class ForwardPlan:
     """What depends on the route alone: worked out when the policy is loaded. `max_body` is in bytes, 0 for no limit.
-    `assertion` gives the line by which its upstream can check who calls; None: it is sent none."""
+    `assertion` gives the line by which its upstream can check who calls; None: it is sent none. `prefix` is the part
+    of the path that `strip_prefix` takes off."""
 
-    __slots__ = ("assertion", "max_body", "passes_credentials", "preserve_host", "response_timeout")
+    __slots__ = (
+        "assertion",
+        "max_body",
+        "method_override",
+        "passes_credentials",
+        "prefix",
+        "preserve_host",
+        "response_timeout",
+    )
 
     def __init__(
         self,
@@ -37,6 +49,7 @@ class ForwardPlan:
         max_body: int,
         response_timeout: float | None,
         preserve_host: bool,
+        method_override: bool = False,
         assertion: Callable[[Principal], bytes] | None = None,
     ) -> None:
         settings = route.settings
@@ -45,16 +58,20 @@ class ForwardPlan:
         self.max_body = max_body
         self.response_timeout = response_timeout
         self.preserve_host = preserve_host
+        self.method_override = method_override
         self.assertion = assertion
+        stripped = route.rewrite.count if isinstance(route.rewrite, PrefixStrip) else 0
+        self.prefix = "/".join(route.pattern.split("/")[: stripped + 1]).encode()
 
 
 def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> UpstreamRequest:
     """The request to send on. `length` is that of the body in bytes, None for a chunked one.
 
-    Raises Refusal `body_too_large` when the announced length is over the route's limit.
+    Raises Refusal `body_too_large` when the announced length is over the route's limit, `bad_request` for a TRACE
+    with a body.
     """
-    if length and length > plan.max_body > 0:
-        raise Refusal("body_too_large", f"announced {length} bytes", route=admission.route.name)
+    if length != 0:
+        _check_body(admission, plan, length)
     request = UpstreamRequest(
         admission.request.method,
         b"%b %b HTTP/1.1\r\n" % (admission.request.method, _target(admission)),
@@ -66,6 +83,13 @@ def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules,
     if plan.preserve_host:
         request.preserved_host = admission.request.fields.host
     return request
+
+
+def _check_body(admission: Admission, plan: ForwardPlan, length: int | None) -> None:
+    if admission.request.method == b"TRACE":  # RFC 9110 9.3.8
+        raise Refusal("bad_request", "a TRACE with a body", route=admission.route.name)
+    if length is not None and length > plan.max_body > 0:
+        raise Refusal("body_too_large", f"announced {length} bytes", route=admission.route.name)
 
 
 def websocket_request(admission: Admission, plan: ForwardPlan, rules: FieldRules) -> UpstreamRequest:
@@ -106,14 +130,18 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
     return b"%b%b%b%b" % (
         theirs,
         b"" if plain else _framing_lines(request, length),
-        b"" if principal is None else principal.header_lines if plan.assertion is None else _proven(principal, plan),
-        _forwarding_lines(request),
+        b"" if principal is None else principal.header_lines if plan.assertion is None else _proven(admission, plan),
+        _forwarding_lines(request, plan),
     )
 
 
-def _proven(principal: Principal, plan: ForwardPlan) -> bytes:
-    """The identity headers, and the proof of them for this upstream."""
-    assert plan.assertion is not None
+def _proven(admission: Admission, plan: ForwardPlan) -> bytes:
+    """The identity headers, and the proof of them for this upstream. RFC 9110 9.3.8: a TRACE carries no credential,
+    because its answer shows the request to the caller."""
+    principal = admission.principal
+    assert principal is not None and plan.assertion is not None
+    if admission.request.method == b"TRACE":
+        return principal.header_lines
     return principal.header_lines + plan.assertion(principal)
 
 
@@ -126,6 +154,8 @@ def _their_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> 
     if request.trace is not None:
         return _lines(request.trace.sent_on(kept))
     lines = _lines(kept)
+    if request.fields.conditional:
+        return lines  # they differ by upstream and by method
     if plan.passes_credentials:
         request.fields.sent_with_credentials = lines
     else:
@@ -156,19 +186,25 @@ def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> l
     """The caller's fields that go on. The common request needs none of the exceptions and no copy."""
     fields = request.fields
     kept = fields.kept
-    apart = fields.credentials if plan.passes_credentials else ()
-    if request.peer.trusted:
-        apart = [*apart, *fields.forwarding]
-    if apart:
-        kept = _with_inserted(kept, apart)
+    if plan.passes_credentials or fields.conditional or request.peer.trusted:
+        kept = _with_those_apart(request, plan)
     connection = fields.connection
     if connection is not None and connection not in _PLAIN_CONNECTION:
         kept = _without_named(kept, connection, rules)
     return kept
 
 
-def _with_inserted(kept: list[Field], apart: Sequence[Placed]) -> list[Field]:
-    """The kept fields with those set apart put back where they stood: end-to-end fields keep their order."""
+def _with_those_apart(request: RequestHead, plan: ForwardPlan) -> list[Field]:
+    """The kept fields, and of those set apart the ones that this route and this peer send on, put back where they
+    stood: end-to-end fields keep their order."""
+    fields, kept = request.fields, request.fields.kept
+    apart = [*fields.credentials] if plan.passes_credentials else []
+    if request.peer.trusted:
+        apart += fields.forwarding
+    if fields.conditional:
+        apart += max_forwards.sent_on(request.method, fields)
+        if plan.method_override:
+            apart += [placed for placed in fields.conditional if placed[1][0].lower() != MAX_FORWARDS]
     whole: list[Field] = []
     copied = 0
     for index, field in sorted(apart, key=lambda placed: placed[0]):  # stable: equal indexes keep their order
@@ -180,40 +216,68 @@ def _with_inserted(kept: list[Field], apart: Sequence[Placed]) -> list[Field]:
 
 def _without_named(kept: list[Field], connection: bytes, rules: FieldRules) -> list[Field]:
     """RFC 9110 7.6.1: what Connection names is for this connection only. Framing and what is ours stay ours: they are
-    not in `kept` at all, so naming them changes nothing."""
-    named = set(list_members(connection)) - _CONNECTION_OPTIONS
-    named = {name for name in named if rules.action(name) in (Action.KEEP, Action.AUTHORIZATION, Action.FORWARDING)}
+    not in `kept` at all, so naming them changes nothing. Max-Forwards stays: without it a loop has no end."""
+    named = set(list_members(connection)) - _CONNECTION_OPTIONS - {MAX_FORWARDS}
+    named = {name for name in named if rules.action(name) in _NAMEABLE}
     return [field for field in kept if field[0].lower() not in named] if named else kept
 
 
-def _forwarding_lines(request: RequestHead) -> bytes:
-    """X-Request-Id, X-Forwarded-*, Via. What a caller said of them himself was dropped when his head was read."""
-    host = request.fields.host
-    if request.peer.trusted or host is None:
-        return _appended_lines(request)
-    return b"X-Request-Id: %b\r\n%bX-Forwarded-Host: %b\r\nVia: %b gateway\r\n" % (
-        request.request_id,
-        request.peer.forwarded,
-        host,
-        _VERSIONS[request.minor],
-    )
+def _forwarding_lines(request: RequestHead, plan: ForwardPlan) -> bytes:
+    """X-Request-Id, X-Forwarded-*, Via. The caller's own fields of these names were dropped when its head was read."""
+    fields = request.fields
+    forwarded = fields.forwarded_lines
+    if forwarded is None or plan.prefix:
+        host, peer = fields.host, request.peer
+        if host is None or peer.trusted or plan.prefix:
+            return _appended_lines(request, plan)
+        port = host.rpartition(b":")[2]  # as _port, without a call
+        if not port.isdigit():
+            port = _default_port(peer.scheme)
+        forwarded = fields.forwarded_lines = peer.forwarded + _HOST_LINES % (host, port)
+    return b"X-Request-Id: %b\r\n%bVia: %b gateway\r\n" % (request.request_id, forwarded, _VERSIONS[request.minor])
 
 
-def _appended_lines(request: RequestHead) -> bytes:
-    """The same behind a trusted proxy: what it said is appended to. And for a caller of HTTP/1.0 without Host."""
-    fields, peer = request.fields, request.peer
+def _appended_lines(request: RequestHead, plan: ForwardPlan) -> bytes:
+    """The same behind a trusted proxy, whose statements are appended to, with a prefix that was taken off the path,
+    and for a caller of HTTP/1.0 without Host."""
+    fields, peer, prefix = request.fields, request.peer, plan.prefix
     address, scheme, host = peer.address.encode("ascii", "replace"), peer.scheme.encode(), fields.host
+    port = _port(host, peer.scheme)
     if peer.trusted:
+        port = fields.forwarded_port or _stated_port(fields, peer)
+        prefix = (fields.forwarded_prefix or b"").rstrip(b"/") + prefix
         address = _appended(fields.forwarded_for, address)
         scheme = _appended(fields.forwarded_proto, scheme)
         host = _appended(fields.forwarded_host, host) if host else fields.forwarded_host
-    return b"X-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%bVia: %b gateway\r\n" % (
+    return b"X-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%b%bVia: %b gateway\r\n" % (
         request.request_id,
         address,
         scheme,
-        b"X-Forwarded-Host: %b\r\n" % host if host else b"",
+        _HOST_LINES % (host, port) if host else b"X-Forwarded-Port: %b\r\n" % port,
+        b"X-Forwarded-Prefix: %b\r\n" % prefix if prefix else b"",
         _VERSIONS[request.minor],
     )
+
+
+def _stated_port(fields: RequestFields, peer: Peer) -> bytes:
+    """The port that callers of a trusted proxy use, by the host and the scheme that it states."""
+    host = fields.forwarded_host or fields.host
+    scheme = peer.scheme if fields.forwarded_proto is None else _first(fields.forwarded_proto).decode("latin-1")
+    return _port(None if host is None else _first(host), scheme)
+
+
+def _first(members: bytes) -> bytes:
+    return members.partition(b",")[0].strip(b" \t")
+
+
+def _port(host: bytes | None, scheme: str) -> bytes:
+    """The port that a Host names, else that of the scheme. An address without a port ends in a bracket."""
+    port = b"" if host is None else host.rpartition(b":")[2]
+    return port if port.isdigit() else _default_port(scheme)
+
+
+def _default_port(scheme: str) -> bytes:
+    return b"443" if scheme.lower() in ("https", "wss") else b"80"
 
 
 def _appended(before: bytes | None, own: bytes) -> bytes:

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 
-from gateway.admission import Admission
+from gateway.admission import Admission, RequestHead
 from gateway.counting import Sample
 from gateway.identity.assertions import Assertions
 from gateway.policy.route import Route
 from gateway.proxy.engines import engine_of
 from gateway.proxy.exchange import Downstream, Engine, Exchange
+from gateway.proxy.final_recipient import FinalRecipient
 from gateway.proxy.forward import ForwardPlan, upstream_request, websocket_request
 from gateway.proxy.tls import TlsContexts
 from gateway.settings.model import UNSET, Settings, UpstreamSettings
 from gateway.ticking import Ticker
 from gateway.wire.fields import FieldRules
+from gateway.wire.max_forwards import forwards_left
 
 
 class Proxy:
@@ -37,6 +39,7 @@ class Proxy:
         self._upstreams = settings.upstreams
         self._tls = tls
         self._loop = loop
+        self._ticker = ticker
         self._departed: dict[tuple[str, tuple[str, ...]], float] = {} if before is None else before._departed
         self.engines: Mapping[str, Engine] = {
             name: (before.engine_for(upstream, tls) if before else None)
@@ -54,6 +57,8 @@ class Proxy:
         """Send an admitted request on. `length` is that of its body in bytes, None for a chunked one; `now` is the
         loop's time. Raises Refusal where the request must not be sent at all."""
         plan, engine = self._plans[admission.route]
+        if admission.request.fields.conditional and _ends_here(admission.request):
+            return FinalRecipient(admission, downstream, loop=self._loop, date=self._ticker.date)
         if admission.request.websocket:
             return engine.open(websocket_request(admission, plan, self._rules), downstream, now)
         return engine.open(upstream_request(admission, plan, self._rules, length), downstream, now)
@@ -90,6 +95,10 @@ class Proxy:
             engine.close()
 
 
+def _ends_here(request: RequestHead) -> bool:
+    return forwards_left(request.method, request.fields) == 0
+
+
 def _plan(route: Route, settings: Settings, assertions: Assertions | None) -> ForwardPlan:
     """The route's own limits where it sets them, else those of its upstream and of the server."""
     own = route.settings
@@ -100,5 +109,6 @@ def _plan(route: Route, settings: Settings, assertions: Assertions | None) -> Fo
         max_body=settings.server.max_body if own.max_body is None else own.max_body,
         response_timeout=upstream.response_timeout if own.response_timeout is UNSET else own.response_timeout,
         preserve_host=upstream.preserve_host,
+        method_override=upstream.method_override,
         assertion=None if assertions is None else assertions.for_upstream(upstream.name),
     )

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from re import fullmatch
+from re import fullmatch, sub
 from typing import Final, TypeAlias
 
 from gateway.settings.grammar import TCHARS, own_prefix, role_name
@@ -27,14 +27,16 @@ _TAKEN_HEADERS: Final = frozenset((
     "forwarded", "max-forwards", "cache-control", "pragma", "priority", "accept", "x-real-ip", "x-request-id",
     "x-rewrite-url", "http2-settings", "traceparent", "tracestate", "x-forwarded-for", "x-forwarded-proto",
     "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server", "x-forwarded-method",
-    "x-forwarded-uri",
+    "x-forwarded-uri", "x-forwarded", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip",
+    "fastly-client-ip", "x-http-method-override", "x-http-method", "x-method-override", "proxy",
 ))  # fmt: skip
 _TAKEN_PREFIXES: Final = ("content-", "accept-", "if-", "sec-", "proxy-", "access-control-", "x-original-")
 
 
 def folded(header: str) -> str:
-    """A header name as the laxest upstream sees it: CGI takes `_` and `.` for `-` (CVE-2025-64484)."""
-    return header.lower().replace("_", "-").replace(".", "-")
+    """A header name as the laxest upstream sees it: CGI has one character for all but letters and digits
+    (CVE-2025-64484)."""
+    return sub("[^a-z0-9]", "-", header.lower())
 
 
 class NetworkKind(ScalarKind[Network]):

@@ -112,7 +112,7 @@ class RouteSettings:
         "The path: `/a/b`, `{name}` for one segment, `/**` at the end for everything below.",
     )
     methods: tuple[str, ...] | None = setting(
-        METHODS.or_null(), "The methods; null: all. `GET` includes `HEAD`.", default=None
+        METHODS.or_null(), "The methods; null: all but `TRACE`. `GET` includes `HEAD`.", default=None
     )
     auth: Literal["none", "optional", "required"] = setting(
         Choice("none", "optional", "required"),

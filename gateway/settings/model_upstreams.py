@@ -116,6 +116,12 @@ class UpstreamSettings:
         "Whether the `Host` of the caller goes on to the upstream instead of the target's own.",
         default=False,
     )
+    method_override: bool = setting(
+        Flag(),
+        "Whether `X-HTTP-Method-Override`, `X-HTTP-Method` and `X-Method-Override` go on. An upstream that obeys them "
+        "serves another method than the one that the route allowed.",
+        default=False,
+    )
     tls: TlsSettings = setting(Section(TlsSettings), "How https targets are spoken to.", default=TlsSettings())
     engine: Literal["native", "httpx"] = setting(
         Choice("native", "httpx"),

@@ -1,9 +1,10 @@
 """Which header fields of a request go on, which end here, and which the gateway itself must read.
 
 A field is decided once for each spelling of its name: the table is asked with the name as it was sent, and only an
-unknown spelling is folded and looked up by the rules. Folding maps `_` and `.` to `-` and ignores case, because that
-is what CGI and WSGI upstreams do with names: `X-User_Id` reaches them as X-User-Id (CVE-2025-64484,
-GHSA-f59h-q822-g45g). A name that folds to a special one without being it is therefore never sent on.
+unknown spelling is folded and looked up by the rules. Folding ignores case and maps every byte that is neither a
+letter nor a digit to `-`, because CGI and WSGI upstreams do the same to names: `X-User_Id` and `X!User!Id` reach them
+as X-User-Id (CVE-2025-64484, GHSA-f59h-q822-g45g). A name that folds to a special one without being it is therefore
+never sent on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ Placed = tuple[int, Field]  # a field, and its index in `kept`
 
 _KNOWN_SPELLINGS: Final = 4096
 _SPACE: Final = frozenset((b" ", b"\t"))  # RFC 9110 5.5: no part of a value, which llhttp leaves at its end
-_FOLD: Final = bytes.maketrans(b"_.ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--abcdefghijklmnopqrstuvwxyz")
+_FOLD: Final = bytes(ord(chr(byte).lower()) if byte < 128 and chr(byte).isalnum() else ord("-") for byte in range(256))
 
 
 class Action:
@@ -32,12 +33,15 @@ class Action:
     FORWARDED_FOR: Final = 6
     FORWARDED_PROTO: Final = 7
     FORWARDED_HOST: Final = 8
-    FORWARDING: Final = 9  # kept from a trusted proxy, dropped from anybody else
+    FORWARDING: Final = 9  # kept from a trusted proxy, dropped from every other peer
     CONTENT_LENGTH: Final = 10
     TRANSFER_ENCODING: Final = 11
     UPGRADE: Final = 12
     EXPECT: Final = 13
     TE: Final = 14
+    FORWARDED_PORT: Final = 15
+    FORWARDED_PREFIX: Final = 16
+    CONDITIONAL: Final = 17  # Max-Forwards and method overrides: sent on as the upstream and the method allow
 
 
 # RFC 9110 7.6.1, and what older proxies and HTTP/2 upgrades add to it. `Trailer` goes too: request trailers end here.
@@ -53,11 +57,16 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 
+MAX_FORWARDS: Final = b"max-forwards"
+# CGI programs receive `Proxy` as HTTP_PROXY, which HTTP clients take for their own proxy (httpoxy, CVE-2016-5385).
+NEVER_SENT_ON: Final = HOP_BY_HOP | {b"proxy"}
+METHOD_OVERRIDES: Final = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override"))
 _HOST: Final = Action.HOST  # the two that every request has, and that must be told apart quickly
 _AUTHORIZATION: Final = Action.AUTHORIZATION
 
 _SPECIAL: Final[dict[bytes, int]] = {
-    **dict.fromkeys(HOP_BY_HOP, Action.DROP),
+    **dict.fromkeys(NEVER_SENT_ON, Action.DROP),
+    **dict.fromkeys(METHOD_OVERRIDES, Action.CONDITIONAL),
     b"host": Action.HOST,
     b"authorization": Action.AUTHORIZATION,
     b"connection": Action.CONNECTION,
@@ -65,20 +74,41 @@ _SPECIAL: Final[dict[bytes, int]] = {
     b"x-forwarded-for": Action.FORWARDED_FOR,
     b"x-forwarded-proto": Action.FORWARDED_PROTO,
     b"x-forwarded-host": Action.FORWARDED_HOST,
+    b"x-forwarded-port": Action.FORWARDED_PORT,
+    b"x-forwarded-prefix": Action.FORWARDED_PREFIX,
     b"content-length": Action.CONTENT_LENGTH,
     b"transfer-encoding": Action.TRANSFER_ENCODING,
     b"upgrade": Action.UPGRADE,
     b"expect": Action.EXPECT,
     b"te": Action.TE,
+    MAX_FORWARDS: Action.CONDITIONAL,
+    # The gateway writes or reads these in a handshake, so no other spelling of them goes on.
+    b"sec-websocket-key": Action.KEEP,
+    b"sec-websocket-version": Action.KEEP,
+    b"sec-websocket-protocol": Action.KEEP,
+    b"sec-websocket-extensions": Action.KEEP,
 }
 # Every name that means something to the gateway, beside those that a configuration gives to identity headers.
 SPECIAL_NAMES: Final = frozenset(_SPECIAL)
-_FORWARDING_NAMES: Final = frozenset((b"forwarded", b"x-real-ip", b"x-rewrite-url"))
-_FORWARDING_PREFIXES: Final = (b"x-forwarded-", b"x-original-")
+# Statements about the caller and the request before other proxies changed it.
+FORWARDING_NAMES: Final = frozenset(
+    (
+        b"forwarded",
+        b"x-forwarded",
+        b"x-real-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"true-client-ip",
+        b"cf-connecting-ip",
+        b"fastly-client-ip",
+        b"x-rewrite-url",
+    )
+)
+FORWARDING_PREFIXES: Final = (b"x-forwarded-", b"x-original-")
 
 
 def fold(name: bytes) -> bytes:
-    """The name as a CGI upstream would tell it apart from others: lower case, `_` and `.` read as `-`."""
+    """The name as a CGI upstream tells it apart from others: lower case, all but letters and digits read as `-`."""
     return name.translate(_FOLD)
 
 
@@ -86,7 +116,8 @@ class RequestFields:
     """The fields of one request head, sorted: what is kept, in order, and what the gateway reads itself.
 
     `credentials` are the Authorization fields as they came, each with its place in `kept`, for routes that pass them
-    on; `authorization` is the value of the last. `forwarding` are the fields that a trusted proxy may set, likewise.
+    on; `authorization` is the value of the last. `forwarding` are the fields that a trusted proxy may set, and
+    `conditional` those whose way depends on the upstream and the method, likewise.
     Most requests have few of these, so what is absent is said once, by the class.
     """
 
@@ -100,7 +131,10 @@ class RequestFields:
     forwarded_for: bytes | None = None
     forwarded_proto: bytes | None = None
     forwarded_host: bytes | None = None
+    forwarded_port: bytes | None = None
+    forwarded_prefix: bytes | None = None
     forwarding: Sequence[Placed] = ()
+    conditional: Sequence[Placed] = ()
     content_length: bytes | None = None
     transfer_encoding: bytes | None = None
     upgrade: bytes | None = None
@@ -112,6 +146,7 @@ class RequestFields:
     # And what goes on of them, ready to be sent: on routes that pass credentials on, and on those that do not.
     sent: bytes | None = None
     sent_with_credentials: bytes | None = None
+    forwarded_lines: bytes | None = None
 
     def __init__(self) -> None:
         self.kept: list[Field] = []
@@ -138,11 +173,11 @@ class FieldRules:
     def _decide(self, name: bytes) -> int:
         folded = fold(name)
         special = self._special.get(folded)
-        if special is not None:
-            return special if folded == name.lower() else Action.DROP
-        if folded in _FORWARDING_NAMES or folded.startswith(_FORWARDING_PREFIXES):
-            return Action.FORWARDING
-        return Action.KEEP
+        if special is None:
+            if folded not in FORWARDING_NAMES and not folded.startswith(FORWARDING_PREFIXES):
+                return Action.KEEP
+            special = Action.FORWARDING
+        return special if folded == name.lower() else Action.DROP
 
     def sort(self, fields: Sequence[Field]) -> RequestFields:
         """One pass over the fields in the order they came. Trailing white space of values is taken off."""
@@ -174,8 +209,9 @@ def _read_special(into: RequestFields, action: int, field: Field, lists: dict[st
         into.authorization = value
         into.credentials = _with(into.credentials, (len(into.kept), field))
         into.authorizations += 1
-    elif action == Action.FORWARDING:
-        into.forwarding = _with(into.forwarding, (len(into.kept), field))
+    elif action in _SET_APART:
+        name = _SET_APART[action]
+        setattr(into, name, _with(getattr(into, name), (len(into.kept), field)))
     elif action == Action.REQUEST_ID:
         # Two different ids cannot both be the request's: neither is, and a new one is made.
         into.request_id = value if into.request_id is None else b""
@@ -191,11 +227,17 @@ def _with(placed: Sequence[Placed], field: Placed) -> list[Placed]:
     return placed
 
 
+_SET_APART: Final[dict[int, str]] = {
+    Action.FORWARDING: "forwarding",
+    Action.CONDITIONAL: "conditional",
+}
 _ATTRIBUTE: Final[dict[int, str]] = {
     Action.CONNECTION: "connection",
     Action.FORWARDED_FOR: "forwarded_for",
     Action.FORWARDED_PROTO: "forwarded_proto",
     Action.FORWARDED_HOST: "forwarded_host",
+    Action.FORWARDED_PORT: "forwarded_port",
+    Action.FORWARDED_PREFIX: "forwarded_prefix",
     Action.CONTENT_LENGTH: "content_length",
     Action.TRANSFER_ENCODING: "transfer_encoding",
     Action.UPGRADE: "upgrade",

@@ -15,10 +15,12 @@ NAMES = ("X-User-Id", "X-User-Email", "X-User-Roles")
 
 
 def spellings(name: str) -> list[str]:
-    """Every spelling that some application folds to this name: case, and `_` or `.` for any of the hyphens."""
+    """Spellings that some application folds to this name: case, `_` or `.` for any of the hyphens, and every other
+    character that a name may hold (RFC 9110 5.6.2) for all of them."""
     words = name.split("-")
     joined = [words[0] + a + words[1] + b + words[2] for a, b in product("-_.", repeat=2)]
-    return [*joined, name.lower(), name.upper(), name.lower().replace("-", "_"), name.upper().replace("-", ".")]
+    odd = [name.replace("-", joint) for joint in "!#$%&'*+^`|~"]
+    return [*joined, *odd, name.lower(), name.upper(), name.lower().replace("-", "_"), name.upper().replace("-", ".")]
 
 
 FORGED = [f"{spelling}: root" for name in NAMES for spelling in spellings(name)]
@@ -207,6 +209,9 @@ NAME_PIECES = [
     "_",
     ".",
     "~",
+    "!",
+    "'",
+    "|",
 ]
 VALUE_PIECES = ["root", "admin", ",", ";", " ", "\t", "\xff", '"', "0", ":", "X-User-Id: root"]
 

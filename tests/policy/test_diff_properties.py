@@ -21,7 +21,7 @@ ROLES = ("a", "b", "c")
 LITERALS = ("x", "y", "me")
 SEGMENTS = (*LITERALS, "other")
 HOSTS = (None, b"one.example", b"two.example")
-METHODS = (b"GET", b"PUT", b"OPTIONS")
+METHODS = (b"GET", b"PUT", b"OPTIONS", b"TRACE")
 PATHS = ["/" + "/".join(parts) for depth in range(4) for parts in product(SEGMENTS, repeat=depth)]
 ROLE_SETS = [frozenset(each) for size in range(4) for each in combinations(ROLES, size)]
 
@@ -106,7 +106,7 @@ _requirement = st.sampled_from(
         {"owner": "c1", "roles": ["c"]},
     ]
 )
-_methods = st.sampled_from([None, None, ["GET"], ["PUT"], ["GET", "PUT"]])
+_methods = st.sampled_from([None, None, ["GET"], ["PUT"], ["GET", "PUT"], ["TRACE"], ["PUT", "TRACE"]])
 _host = st.sampled_from([None, None, None, "one.example", "two.example"])
 _hierarchies = st.sampled_from([None, {"a": [], "b": [], "c": []}, {"a": ["b"], "b": [], "c": ["a"]}])
 
@@ -132,7 +132,9 @@ def _place(route: Mapping[str, Any]) -> object:
 
 def _clashes(route: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     mine, its = route.get("methods"), other.get("methods")
-    return _place(route) == _place(other) and (mine is None or its is None or bool({*mine} & {*its}))
+    if mine is None or its is None:
+        return _place(route) == _place(other) and not (mine == ["TRACE"] or its == ["TRACE"])
+    return _place(route) == _place(other) and bool({*mine} & {*its})
 
 
 @st.composite
@@ -194,7 +196,8 @@ def check_request(
 def is_about(each: Difference, before: Outcome, after: Outcome, request: tuple[bytes | None, str, bytes]) -> bool:
     host, _, method = request
     text = method.decode()
-    in_methods = text not in each.except_methods if each.methods is None else text in each.methods
+    all_but_some = text not in (*each.except_methods, "TRACE")
+    in_methods = all_but_some if each.methods is None else text in each.methods
     named = None if host is None else host.decode()
     return (
         (each.old.route, each.new.route) == (before.route, after.route)
@@ -209,7 +212,7 @@ def test_each_difference_shows_a_request_to_which_it_happens(change: tuple[Confi
     old, new = change
     for each in compare(old, new).differences:
         host = None if each.host in (None, "*") else each.host.encode()
-        method = next(m for m in (each.methods or ("PATCH", "TRACE")) if m not in each.except_methods).encode()
+        method = next(m for m in (each.methods or ("PATCH", "PURGE")) if m not in each.except_methods).encode()
         before, after = outcome(old, host, each.example, method), outcome(new, host, each.example, method)
         assert (before.route, after.route) == (each.old.route, each.new.route)
         for reach in each.opens:

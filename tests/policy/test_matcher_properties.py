@@ -36,7 +36,17 @@ def naive(routes: Sequence[Route], host: bytes | None, segments: Sequence[bytes]
         return "no_route"
     best = min(found for found, _ in ranked)
     place = [route for found, route in ranked if found == best]
-    return next((r.name for r in place if r.methods is None or method in r.methods), "method_not_allowed")
+    return next((r.name for r in place if serves(r, method)), "method_not_allowed")
+
+
+def serves(route: Route, method: bytes) -> bool:
+    """A route without methods serves all of them but TRACE."""
+    return method != b"TRACE" if route.methods is None else method in route.methods
+
+
+def clash(one: Route, other: Route) -> bool:
+    """Whether two routes of one place serve the same method."""
+    return any(serves(one, method) and serves(other, method) for method in (b"GET", b"PUT", b"POST", b"TRACE"))
 
 
 def split(path: bytes) -> list[bytes]:
@@ -51,7 +61,7 @@ _LITERALS = ["a", "b", "admin", "a!", "v1.2", "é", "%7Ba", "x y", "50%25", "a+b
 _segment = st.one_of(st.sampled_from(_LITERALS), st.just("{}"))
 _pattern = st.tuples(st.lists(_segment, max_size=4), st.booleans())
 _methods = st.one_of(
-    st.none(), st.sets(st.sampled_from([b"GET", b"PUT", b"POST"]), min_size=1, max_size=2).map(frozenset)
+    st.none(), st.sets(st.sampled_from([b"GET", b"PUT", b"POST", b"TRACE"]), min_size=1, max_size=2).map(frozenset)
 )
 _hosts = st.sampled_from([None, None, b"one.example", b"two.example"])
 
@@ -73,9 +83,10 @@ def policies(draw: st.DrawFn) -> list[Route]:
             shape=parse_pattern(_text(segments, has_rest)),
             methods=None if methods is None else with_head(methods),
             host=host,
+            upstream="web",
         )
         same = [r for r in kept if (r.shape.shape, r.host) == (route.shape.shape, route.host)]
-        if all(r.methods and route.methods and not r.methods & route.methods for r in same):
+        if not any(clash(each, route) for each in same):
             kept.append(route)
     return kept
 
@@ -95,7 +106,9 @@ paths = st.tuples(st.lists(_path_segment, max_size=5), st.booleans()).map(
 )
 
 
-@given(policies(), st.lists(paths, min_size=1, max_size=8), st.sampled_from([b"GET", b"HEAD", b"PUT", b"PATCH"]))
+@given(
+    policies(), st.lists(paths, min_size=1, max_size=8), st.sampled_from([b"GET", b"HEAD", b"PUT", b"PATCH", b"TRACE"])
+)
 @settings(max_examples=400)
 def test_the_matcher_agrees_with_trying_every_route(routes: list[Route], raws: list[bytes], method: bytes) -> None:
     policy = Policy(routes)
@@ -117,7 +130,7 @@ def test_the_matcher_agrees_with_trying_every_route(routes: list[Route], raws: l
 
 
 def _allowed(routes: Sequence[Route], host: bytes | None, target: Target) -> str:
-    methods = [b"GET", b"HEAD", b"POST", b"PUT"]
+    methods = [b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE"]
     served = [m for m in methods if naive(routes, host, split(target.path), m) != "method_not_allowed"]
     return ", ".join(method.decode() for method in served)
 

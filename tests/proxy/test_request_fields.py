@@ -7,7 +7,15 @@ from tests.support.processes import Account, Gateway
 from tests.support.recording import Received, RecordingUpstream
 from tests.support.wording import chunked, request
 
-OURS = {b"host", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"via"}
+OURS = {
+    b"host",
+    b"x-request-id",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"via",
+}
 OURS |= {b"x-user-id", b"x-user-email", b"x-user-roles", b"connection"}
 
 
@@ -214,6 +222,109 @@ def test_via_of_earlier_hops_is_continued(gateway: Gateway, upstream: RecordingU
     assert members[:2] == [b"1.0 fred", b"1.1 p.example.net"]
     assert len(members) == 3
     assert received.seen_as("via") == received.values("via")
+
+
+# ---- X-Forwarded-Port, X-Forwarded-Prefix
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("gateway.test", b"80"), ("gateway.test:8443", b"8443"), ("gateway.test.:81", b"81"), ("127.0.0.1", b"80"),
+     ("[::1]", b"80"), ("[::1]:8080", b"8080"), ("gateway.test:", b"80")],
+)  # fmt: skip
+def test_the_port_is_the_one_that_the_caller_named(
+    gateway: Gateway, upstream: RecordingUpstream, host: str, port: bytes
+) -> None:
+    for path in ("/public/x", "/stripped/x"):
+        received = passes(
+            gateway, upstream, request(path, host=host, fields=["X-Forwarded-Port: 1", "X_Forwarded_Port: 2"])
+        )
+        assert received.seen_as("x-forwarded-port") == [port]
+
+
+def test_without_a_host_the_port_is_that_of_the_scheme(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    received = passes(gateway, upstream, request("/public/x", host=None, version="1.0"))
+    assert received.values("x-forwarded-port") == [b"80"]
+    assert received.values("x-forwarded-host") == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "port"),
+    [
+        ([], b"80"),
+        (["X-Forwarded-Port: 444"], b"444"),
+        (["X-Forwarded-Proto: https"], b"443"),
+        (["X-Forwarded-Proto: https, http", "X-Forwarded-Host: api.example.com, inner:81"], b"443"),
+        (["X-Forwarded-Proto: http", "X-Forwarded-Host: api.example.com:8443"], b"8443"),
+        (["X!Forwarded!Port: 444"], b"80"),
+    ],
+)
+def test_behind_a_trusted_proxy_the_port_is_that_of_its_callers(
+    trusting: Gateway, upstream: RecordingUpstream, lines: list[str], port: bytes
+) -> None:
+    received = passes(trusting, upstream, request("/public/x", fields=lines))
+    assert received.seen_as("x-forwarded-port") == [port]
+
+
+def test_a_prefix_that_is_stripped_is_passed_on(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    forged = ["X-Forwarded-Prefix: /evil", "X|Forwarded|Prefix: /evil"]
+    for path, sent in (("/stripped/a/b", b"/a/b"), ("/stripped", b"/"), ("/%73tripped/a", b"/a")):
+        received = passes(gateway, upstream, request(path, fields=forged))
+        assert received.target == sent
+        assert received.seen_as("x-forwarded-prefix") == [b"/stripped"]
+    assert passes(gateway, upstream, request("/public/x", fields=forged)).seen_as("x-forwarded-prefix") == []
+
+
+@pytest.mark.parametrize(("given", "passed_on"), [("/outer", b"/outer/stripped"), ("/outer/", b"/outer/stripped")])
+def test_the_prefix_of_a_trusted_proxy_stands_before_it(
+    trusting: Gateway, upstream: RecordingUpstream, given: str, passed_on: bytes
+) -> None:
+    fields = [f"X-Forwarded-Prefix: {given}"]
+    received = passes(trusting, upstream, request("/stripped/x", fields=fields))
+    assert received.values("x-forwarded-prefix") == [passed_on]
+    received = passes(trusting, upstream, request("/public/x", fields=fields))
+    assert received.values("x-forwarded-prefix") == [b"/outer"]
+
+
+# ---- fields that change the method, and the variable of CGI programs
+
+
+OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_a_method_override_goes_on_only_to_an_upstream_that_asks_for_it(
+    gateway: Gateway, upstream: RecordingUpstream, name: str
+) -> None:
+    lines = ["A: 1", f"{name}: DELETE", "B: 2", f"{name.replace('-', '_')}: PUT", f"{name.replace('-', '!')}: PUT"]
+    received = passes(gateway, upstream, request("/public/x", method="POST", fields=lines))
+    assert received.seen_as(name) == []
+    received = passes(gateway, upstream, request("/overridable/x", method="POST", fields=lines))
+    assert theirs(received) == [(b"a", b"1"), (name.lower().encode(), b"DELETE"), (b"b", b"2")]
+    assert received.seen_as(name) == [b"DELETE"]
+
+
+def test_a_header_block_that_comes_again_is_sorted_for_its_own_upstream(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    with gateway.caller() as caller:
+        for path in ("/overridable/x", "/public/x", "/overridable/x", "/public/x"):
+            caller.send(request(path, fields=["X-HTTP-Method: DELETE"]))
+            assert caller.receive().status == 200
+    assert [each.values("x-http-method") for each in upstream.requests] == [[b"DELETE"], []] * 2
+
+
+def test_connection_can_name_a_method_override_away(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    fields = ["X-HTTP-Method: DELETE", "Connection: x-http-method"]
+    assert passes(gateway, upstream, request("/overridable/x", fields=fields)).seen_as("x-http-method") == []
+
+
+@pytest.mark.parametrize("path", ["/public/x", "/overridable/x"])
+def test_httpoxy_the_proxy_of_a_cgi_program_is_never_set(
+    gateway: Gateway, upstream: RecordingUpstream, path: str
+) -> None:
+    received = passes(gateway, upstream, request(path, fields=["Proxy: http://evil.example", "PROXY: x"]))
+    assert received.seen_as("proxy") == []
 
 
 # ---- X-Request-Id

@@ -46,6 +46,8 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/misnamed/**", "auth": "none", "upstream": "misnamed"},
     {"path": "/preserved/**", "auth": "none", "upstream": "preserved"},
     {"path": "/short-heads/**", "auth": "none", "upstream": "short-heads"},
+    {"path": "/overridable/**", "auth": "none", "upstream": "overridable"},
+    {"path": "/traced/**", "methods": ["GET", "OPTIONS", "TRACE"], "upstream": "web"},
     {"path": "/sockets/**", "websocket": True, "upstream": "web"},
     {"path": "/sockets-of-admins/**", "websocket": True, "roles": ["admin"], "upstream": "web"},
     {"path": "/sockets-of-editors/**", "websocket": True, "roles": ["editor"], "upstream": "web"},
@@ -89,6 +91,7 @@ def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
             "misnamed": secure | {"tls": {"ca": str(upstreams.authority.file), "server_name": "billing.internal"}},
             "preserved": {"targets": [web], "preserve_host": True, "eject": None},
             "short-heads": {"targets": [web], "max_head_size": "4KiB", "eject": None},
+            "overridable": {"targets": [web], "method_override": True, "eject": None},
         },
         "routes": copy.deepcopy(ROUTES),
     }

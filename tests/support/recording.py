@@ -6,6 +6,7 @@ It stands in for every kind of API behind the gateway, the broken ones included.
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -18,6 +19,11 @@ from tests.support.raw import Address, Ending, Field
 from tests.support.waiting import eventually
 
 READ_LIMIT = 64 * 1024
+
+
+def variable(name: str) -> str:
+    """The CGI variable of a header field, as lighttpd names it."""
+    return "HTTP_" + re.sub("[^A-Z0-9]", "_", name.upper())
 
 
 @dataclass(slots=True, eq=False)
@@ -64,16 +70,15 @@ class Received:
 
     @property
     def folded(self) -> dict[str, list[bytes]]:
-        """What a CGI or PHP application sees: upper case, and `-`, `.` and `_` are the same letter."""
+        """The variables of a CGI or PHP application: upper case, and `_` for all but letters and digits."""
         view: dict[str, list[bytes]] = {}
         for name, value in (*self.fields, *self.trailers):
-            key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_").replace(".", "_")
-            view.setdefault(key, []).append(value)
+            view.setdefault(variable(name.decode("latin-1")), []).append(value)
         return view
 
     def seen_as(self, name: str) -> list[bytes]:
         """All values that an application sees under this name in the folded view."""
-        return self.folded.get("HTTP_" + name.upper().replace("-", "_"), [])
+        return self.folded.get(variable(name), [])
 
     @property
     def framing(self) -> Literal["none", "length", "chunked"]:

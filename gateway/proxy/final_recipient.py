@@ -1,0 +1,68 @@
+"""The answer to an OPTIONS or a TRACE whose Max-Forwards is 0: the gateway is its final recipient (RFC 9110 7.6.2)."""
+
+import asyncio
+from typing import Final
+
+from gateway.admission import Admission
+from gateway.policy.route import allowed_methods
+from gateway.proxy.exchange import Downstream, Field
+
+# 9.3.8: the answer excludes fields that can hold credentials, and a header name does not tell which those are.
+# These are the fields by which a caller follows the way of its request.
+_SHOWN: Final = frozenset((b"max-forwards", b"via"))
+_VERSIONS: Final = (b"1.0", b"1.1", b"2")
+
+
+class FinalRecipient:
+    """Implements Exchange without an upstream. A body that follows is not read: the answer does not depend on it."""
+
+    waiting = False
+
+    def __init__(
+        self, admission: Admission, downstream: Downstream, *, loop: asyncio.AbstractEventLoop, date: bytes
+    ) -> None:
+        self._admission = admission
+        self._downstream = downstream
+        self._date = date
+        self._answering = loop.call_soon(self._answer)
+
+    def write(self, data: bytes) -> None:
+        """Throw away a piece of the body."""
+
+    def end_body(self) -> None:
+        """The answer does not wait for the end of the body."""
+
+    def cancel(self) -> None:
+        self._answering.cancel()
+
+    def pause(self) -> None:
+        """The answer is one piece."""
+
+    def resume(self) -> None:
+        """The answer is one piece."""
+
+    def _answer(self) -> None:
+        answer = _trace if self._admission.request.method == b"TRACE" else _options
+        fields, body = answer(self._admission)
+        fields += ((b"Cache-Control", b"no-store"), (b"Date", self._date), (b"Content-Length", b"%d" % len(body)))
+        self._downstream.head(200, b"", fields, len(body))
+        if body:
+            self._downstream.body(body)
+        self._downstream.end()
+
+
+def _options(admission: Admission) -> tuple[tuple[Field, ...], bytes]:
+    return ((b"Allow", b", ".join(sorted(allowed_methods(admission.route)))),), b""
+
+
+def _trace(admission: Admission) -> tuple[tuple[Field, ...], bytes]:
+    """9.3.8: the request as it was received, without fields that can be secret."""
+    request = admission.request
+    fields = request.fields
+    shown = [field for field in fields.kept if field[0].lower() in _SHOWN]
+    shown += [field for _, field in fields.conditional if field[0].lower() in _SHOWN]
+    if fields.host is not None:
+        shown.insert(0, (b"Host", fields.host))
+    line = b"%b %b HTTP/%b\r\n" % (request.method, request.target, _VERSIONS[request.minor])
+    block = b"".join([b"%b: %b\r\n" % field for field in shown])
+    return ((b"Content-Type", b"message/http"),), b"%b%b\r\n" % (line, block)

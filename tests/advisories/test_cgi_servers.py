@@ -1,0 +1,109 @@
+"""Web servers that fold header names, behind the gateway: a CGI program sees the caller alone.
+
+lighttpd makes `_` of every byte of a name that is neither a letter nor a digit; Apache drops such names but for `-`.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.cgi_servers import NAMES, CgiServer, Name, installed, variables
+from tests.support.gateways import Town
+from tests.support.processes import Face, Gateway
+from tests.support.raw import Caller
+from tests.support.wording import request
+
+JOINTS = "!#$%&'*+-.^_`|~"
+PATH = "/cgi/show.cgi"
+# A caller sets these in this spelling.
+CALLERS_OWN = {"X-Request-Id", "Max-Forwards"}
+
+
+class Served(NamedTuple):
+    """A gateway, and the server behind it."""
+
+    gateway: Gateway
+    server: CgiServer
+    name: Name
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def served(
+    request: pytest.FixtureRequest, town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    name: Name = request.param
+    if not installed(name):
+        pytest.skip(f"{name} is not installed")
+    server = CgiServer(name, tmp_path_factory.mktemp(name))
+    routes: list[dict[str, object]] = [
+        {"path": "/cgi/**", "auth": "optional", "upstream": "cgi"},
+        {"path": "/cgi/show.cgi/traced", "methods": ["GET", "TRACE"], "upstream": "cgi"},
+        {"path": "/cgi/show.cgi/overridable", "auth": "none", "upstream": "obeying"},
+    ]
+    upstreams = {"cgi": server.url, "obeying": {"targets": [server.url], "method_override": True}}
+    identity = {"assertion": {"header": "X-Identity-Token", "ttl": "60s"}}
+    yield Served(
+        town.gateway(f"before-{name}", face, routes=routes, upstreams=upstreams, identity=identity), server, name
+    )
+    server.stop()
+
+
+def spellings(name: str) -> list[str]:
+    """A name with each character in place of all its hyphens, and of one of them."""
+    return [name.replace("-", joint, count) for joint in JOINTS for count in (-1, 1)]
+
+
+def test_without_a_gateway_the_server_folds_names(served: Served) -> None:
+    """The threat that the rest of this file is about; Apache has folded only `-` since 2.4."""
+    with Caller(served.server.address) as caller:
+        answer = caller.send(request(PATH, fields=["X!User!Id: root", "X-User-Email: root"])).receive()
+    seen = variables(answer.body)
+    assert seen["HTTP_X_USER_EMAIL"] == "root"
+    assert ("HTTP_X_USER_ID" in seen) == (served.name == "lighttpd")
+
+
+@pytest.mark.parametrize("name", ["X-User-Id", "X-User-Email", "X-User-Roles", "X-Identity-Token"])
+def test_no_spelling_of_an_identity_header_reaches_the_program(served: Served, name: str) -> None:
+    variable = f"HTTP_{name.upper().replace('-', '_')}"
+    forged = [f"{spelling}: root" for spelling in spellings(name)]
+    answer = served.gateway.ask(request(PATH, fields=forged))
+    assert answer.status == 200
+    assert variable not in variables(answer.body)
+    user = served.gateway.login("user@example.com")
+    seen = variables(served.gateway.ask(request(PATH, fields=[*forged, user.line])).body)
+    assert "root" not in seen[variable]
+    assert seen["HTTP_X_USER_ID"] == user.id
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix",
+     "X-Request-Id", "X-Real-IP", "X-Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "CF-Connecting-IP",
+     "Fastly-Client-IP", "X-Forwarded", "Forwarded", "X-Original-URL", "X-Rewrite-URL", "Proxy",
+     "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "Max-Forwards"],
+)  # fmt: skip
+def test_a_stranger_says_nothing_that_others_may_say(served: Served, name: str) -> None:
+    names = {name, *spellings(name)} - CALLERS_OWN
+    answer = served.gateway.ask(request(PATH, fields=[f"{each}: b@d" for each in names]))
+    assert answer.status == 200
+    assert "b@d" not in variables(answer.body).get(f"HTTP_{name.upper().replace('-', '_')}", "")
+
+
+def test_a_method_override_reaches_the_program_that_asks_for_it(served: Served) -> None:
+    fields = ["X-HTTP-Method-Override: DELETE", "X_HTTP_Method_Override: PUT", "X!HTTP!Method!Override: PUT"]
+    answer = served.gateway.ask(request(f"{PATH}/overridable", fields=fields))
+    assert variables(answer.body)["HTTP_X_HTTP_METHOD_OVERRIDE"] == "DELETE"
+
+
+def test_a_trace_shows_no_secret(served: Served) -> None:
+    """Apache answers a TRACE with the request that it received."""
+    user = served.gateway.login("user@example.com")
+    refused = served.gateway.ask(request(PATH, method="TRACE", fields=[user.line]))
+    assert refused.refused() == (405, "method_not_allowed")
+    shown = served.gateway.ask(request(f"{PATH}/traced", method="TRACE", fields=[user.line]))
+    if served.name == "apache2":
+        assert shown.status == 200
+        assert b"X-Forwarded-For" in shown.body
+    assert b"X-Identity-Token" not in shown.body
+    assert user.token.encode() not in shown.body
