@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class GatewayError(Exception):
@@ -161,6 +163,17 @@ class StorageUnavailable(GatewayError):
         super().__init__(f"{store}: {reason}")
         self.store = store
         self.reason = reason
+
+
+def without_traceback(error: E) -> E:
+    """The same error, free of its traceback and its causes: for an error that a variable, an attribute or a future
+    keeps.
+
+    A traceback keeps the frames that raised the error, and `f_back` keeps their callers. One of these often holds the
+    error itself. Only the garbage collector frees such a cycle, and with it the request that the frames hold.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 def cannot_read(path: Path, error: OSError) -> str:

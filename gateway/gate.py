@@ -15,7 +15,7 @@ import logging
 from typing import Final
 
 from gateway.admission import Admission, Answered, RequestHead, Waiting
-from gateway.errors import Refusal, StorageUnavailable
+from gateway.errors import Refusal, StorageUnavailable, without_traceback
 from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Absent, Directory
 from gateway.identity.principals import Principal
@@ -82,7 +82,8 @@ class Gate:
             # The same as Admission(…), whose own __new__ is a function in Python.
             decision = self._judge(_new(Admission, (route, captures, target, _known(principal), claims, request, ())))
             return decision if route.is_plain else self._finish(decision, route, request)
-        except Refusal as refusal:
+        except Refusal as error:
+            refusal = without_traceback(error)
             return refusal if route is None else _refused(refusal, route, request)
         except _Unasked as unasked:
             assert route is not None
@@ -144,7 +145,9 @@ class Gate:
             return Refusal("storage_unavailable", str(error), route=route.name)
         except Refusal as refusal:  # of the credential
             anonymous = route.authentication == "optional"
-            return Admission(route, captures, target, None, None, request) if anonymous else refusal
+            if anonymous:
+                return Admission(route, captures, target, None, None, request)
+            return without_traceback(refusal)
         if claims.roles is not None:
             principal = self._directory.acting(principal, claims)
         return self._judge(Admission(route, captures, target, _known(principal), claims, request))

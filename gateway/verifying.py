@@ -19,7 +19,7 @@ import logging
 from typing import Final, NamedTuple
 
 from gateway.admission import Admission, Answered, RequestHead, Waiting
-from gateway.errors import Refusal
+from gateway.errors import Refusal, without_traceback
 from gateway.gate import Decision, Gate
 from gateway.identity.assertions import Assertions
 from gateway.identity.principals import identity_value
@@ -68,7 +68,7 @@ class Verifier:
         try:
             decision = gate.admit(asked_about(admission.request))
         except Refusal as refusal:
-            decision = refusal
+            decision = without_traceback(refusal)
         except Exception:
             log.exception("verifying failed: refused")
             decision = Refusal("internal_error")

@@ -27,7 +27,10 @@ class Announcer:
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # it keeps its exception, whose traceback keeps this frame
 
     async def announce(self, user_id: str, record: UserRecord | None) -> None:
         """Tell that a user has changed; None: there is no such user any more."""

@@ -23,7 +23,7 @@ import bcrypt
 
 from gateway.accounts.fair_line import FairLine
 from gateway.counting import Durations, Sample
-from gateway.errors import Refusal
+from gateway.errors import Refusal, without_traceback
 
 T = TypeVar("T")
 
@@ -141,6 +141,7 @@ class PasswordPool:
             return result
         finally:
             self._line.leave(caller, job)
+            del job  # its outcome keeps the exception, whose traceback keeps this frame
 
     def _start(self, job: _Job) -> None:
         self._free -= 1
@@ -174,7 +175,7 @@ class PasswordPool:
                 if job.check is not None:
                     job.check()
             except Refusal as refusal:
-                job.outcome.set_exception(refusal)
+                job.outcome.set_exception(without_traceback(refusal))
             else:
                 self._start(job)
 

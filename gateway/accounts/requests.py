@@ -76,6 +76,7 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         working.cancel()
         leaving.cancel()
+        del working  # it keeps its exception, whose traceback keeps this frame
     raise Refusal("bad_request", "the caller left before the answer")
 
 

@@ -225,7 +225,9 @@ class AsgiAnswer(AsgiRequest):
         self._runtime.look_away(self)
         self._runtime.watch.remove(self)
         if self._upload is not None:
-            self._upload.cancel()
+            # A cancelled task keeps its CancelledError, whose traceback leads to this object.
+            upload, self._upload = self._upload, None
+            upload.cancel()
         exchange, self._exchange = self._exchange, None  # the two know each other, which only a search would find
         if not self._ended and exchange is not None and not self._left:
             exchange.cancel()

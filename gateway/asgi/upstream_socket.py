@@ -9,6 +9,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
+from gateway.errors import without_traceback
 from gateway.proxy.tunnel import FAREWELL, STALL, keep_alive
 from gateway.wire.websocket import ABNORMAL, BAD_GATEWAY, INVALID_TEXT, NO_STATUS
 
@@ -95,7 +96,7 @@ class UpstreamSocket(asyncio.Protocol):
             self._take_in(event)
         self._write()
         if self.ended is None and frames.parser_exc is not None:
-            log.info("an upstream broke the WebSocket protocol: %s", frames.parser_exc)
+            log.info("an upstream broke the WebSocket protocol: %s", without_traceback(frames.parser_exc))
             self._has_left(Ended(BAD_GATEWAY))
         if self._held > _HELD and not self._paused and not self._transport.is_closing():
             self._paused = True

@@ -54,6 +54,11 @@ class TrailerlessProtocol(HttpToolsProtocol):
         # The WebSocket library never answers a handshake with a body (RFC 6455 4.1: it is a GET without one).
         return not _announces_body(self.headers) and super()._should_upgrade()
 
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        # uvicorn leaves this object without connection_lost, in a cycle with its parser.
+        self.parser = None  # type: ignore[assignment]
+
     def _refuse(self) -> None:
         if self.cycle is None or not self.cycle.response_started:
             self.transport.write(_TOO_LARGE)

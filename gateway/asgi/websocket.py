@@ -76,8 +76,9 @@ class AsgiWebSocket(AsgiRequest):
         self._runtime.watch.remove(self)
         if self._upstream is not None:
             self._upstream.leave(Ended(NO_STATUS))
-        elif self._exchange is not None and not self._concluded:
-            self._exchange.cancel()
+        exchange, self._exchange = self._exchange, None  # it refers back to this object
+        if exchange is not None and not self._concluded:
+            exchange.cancel()
         self.finished()
         if reading is not None:
             reading.cancel()
@@ -146,7 +147,8 @@ class AsgiWebSocket(AsgiRequest):
     async def _refuse(self, send: Send) -> None:
         if self._refusal is not None:
             self.status = 0
-            raise self._refusal
+            await self.send_refusal(self._refusal, send)
+            return
         await self.send_answer(self.status, self._answer, b"".join(self._body), send)
 
     async def _accept(self, send: Send) -> None:

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from gateway.counting import Sample, Tally
-from gateway.errors import Refusal, StorageUnavailable
+from gateway.errors import Refusal, StorageUnavailable, without_traceback
 from gateway.identity.generations import Generations
 from gateway.identity.principals import Principal, PrincipalFactory
 from gateway.identity.records import ChangeFeed, Claims, SharedCache, UserRecord, UserStore
@@ -168,7 +168,7 @@ class Directory:
             principal = None if found.record is None else self._factory.make(found.record)
         except StorageUnavailable as error:
             self._land(user_id, flight)
-            flight.set_result(error)
+            flight.set_result(without_traceback(error))
             return
         except asyncio.CancelledError:
             self._land(user_id, flight)
@@ -178,6 +178,7 @@ class Directory:
             self._land(user_id, flight)
             flight.set_exception(error)
             flight.exception()  # it counts as seen even if nobody waits for it any more
+            del flight  # it keeps the error, whose traceback keeps this frame
             return
         # Of what was asked before changes arrived here it is not known whether it holds.
         wanted = self._land(user_id, flight) and live

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
-from gateway.errors import Refusal, StorageUnavailable
+from gateway.errors import Refusal, StorageUnavailable, without_traceback
 from gateway.identity.api_keys import KeyReader, KnownKey, key_digest
 from gateway.identity.jws import invalid
 from gateway.identity.records import Claims
@@ -111,7 +111,7 @@ class PresentedKeys:
                 outcome.set_result(found.get(digest))
         except StorageUnavailable as error:
             for outcome in batch.values():
-                outcome.set_result(error)
+                outcome.set_result(without_traceback(error))
         finally:
             _give_up(batch)  # whatever ended it, nobody is left waiting
 

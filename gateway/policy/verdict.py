@@ -9,7 +9,7 @@ knows is left out: tokens (a caller is given as what its token and record come t
 
 from typing import Final, NamedTuple
 
-from gateway.errors import Refusal
+from gateway.errors import Refusal, without_traceback
 from gateway.policy.cors import Preflight
 from gateway.policy.decide import authorize, check_handshake, preflight_answer
 from gateway.policy.matcher import Policy
@@ -88,7 +88,7 @@ def decide(policy: Policy, asked: Asked, caller: Caller | None) -> Verdict:
         caller = _looked_up(route, caller)
         refusal = authorize(route, captures, caller)
     except Refusal as error:
-        refusal, caller = error, None
+        refusal, caller = without_traceback(error), None
     return Verdict(refusal, route, captures, target, host, caller)
 
 

@@ -73,6 +73,8 @@ class Tunnel:
             if self._ended is not None:
                 ended, self._ended = self._ended, None
                 ended(self)
+                for each in (self.caller, self.upstream):
+                    each.unlink()
         elif not clean:
             other.transport.abort()
         elif not self.leaving:
@@ -135,15 +137,19 @@ class TunnelEnd(asyncio.Protocol):
 
     def say_goodbye(self, frame: bytes) -> None:
         """Send a Close to this side as soon as no frame is under way to it, unless it has got one already."""
-        coming = self.other._frames
         if self.is_lost:
             return
+        coming = self.other._frames
         if not coming.between:
             self._goodbye = frame
             return
         if not coming.closing:
             self.transport.write(frame)
         self._leave_if_answered()
+
+    def unlink(self) -> None:
+        """Drop the references to the other side and the tunnel: a cycle would keep both. Both sides are lost."""
+        del self.other, self._tunnel
 
     def depart(self) -> None:
         """The time for answers is over. A frame that is still under way is never going to end."""

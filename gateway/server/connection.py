@@ -100,7 +100,9 @@ class CallerConnection(asyncio.Protocol, ABC):
         self._buffer = b""
         self._phase = LINGER
         if self._deciding is not None:
-            self._deciding.cancel()
+            # A cancelled task keeps its CancelledError, whose traceback leads to this object.
+            deciding, self._deciding = self._deciding, None
+            deciding.cancel()
         if self._answer is not None:
             self._answer.caller_left()
             self._answer = None
@@ -147,6 +149,7 @@ class CallerConnection(asyncio.Protocol, ABC):
             self._tunnel.close(GOING_AWAY, "the gateway is stopping")
 
     def _tunnel_ended(self, tunnel: Tunnel) -> None:
+        self._tunnel = None
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.tunnel_ended(*tunnel.passed)

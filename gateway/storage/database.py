@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from gateway.errors import Refusal, StorageUnavailable
+from gateway.errors import Refusal, StorageUnavailable, without_traceback
 from gateway.storage.breaker import Breaker
 from gateway.storage.engines import Opened, open_engine
 from gateway.storage.turnstile import Turnstile
@@ -92,17 +92,14 @@ class Database:
     async def read(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run statements that change nothing. Raises StorageUnavailable within the limit."""
         await self._admit(self._reads, self._limits.read_turn)
-        task = self._reading_task(work)
-        task.add_done_callback(lambda _: self._reads.leave())
-        return await self._limited(task, max(limit or 0.0, self._limits.read))
+        return await self._limited(self._reading_task(work, self._reads), max(limit or 0.0, self._limits.read))
 
     async def write(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run one transaction: all of it happens or nothing. Raises StorageUnavailable within the limit, also where
         it is not known whether the commit arrived; what the work itself raises rolls back and passes through."""
         await self._admit(self._writes, self._limits.write_turn)
-        task = self._start(greenlet_spawn(_again_if_dead, lambda: self._write_once(work)))
-        task.add_done_callback(lambda _: self._writes.leave())
-        return await self._limited(task, limit or self._limits.write)
+        writing = greenlet_spawn(_again_if_dead, lambda: self._write_once(work))
+        return await self._limited(self._start(writing, self._writes), limit or self._limits.write)
 
     async def close(self) -> None:
         """Abandon what runs and close every connection; waits at most a few seconds for a server that hangs."""
@@ -120,39 +117,48 @@ class Database:
             raise StorageUnavailable("database", _AWAY)
         await turnstile.enter(patience)
 
-    def _reading_task(self, work: Work[T]) -> "asyncio.Task[T]":
-        return self._start(greenlet_spawn(_again_if_dead, lambda: self._read_once(work)))
+    def _reading_task(self, work: Work[T], turnstile: Turnstile | None = None) -> "asyncio.Task[T]":
+        return self._start(greenlet_spawn(_again_if_dead, lambda: self._read_once(work)), turnstile)
 
-    def _start(self, running: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    def _start(self, running: Coroutine[Any, Any, T], turnstile: Turnstile | None) -> "asyncio.Task[T]":
+        """The work as a task, which leaves the turnstile at its end."""
         task = asyncio.get_running_loop().create_task(running)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        if turnstile is not None:
+            task.add_done_callback(lambda _: turnstile.leave())
         return task
 
     async def _limited(self, task: "asyncio.Task[T]", limit: float) -> T:
         started = self._breaker.now()
         try:
-            done, _ = await asyncio.wait((task,), timeout=limit)
-        except asyncio.CancelledError:
-            self._abandon(task)
-            raise
-        if not done:
+            await asyncio.wait((task,), timeout=limit)
+            if task.done():
+                return self._outcome(task, started)
             self._abandon(task)
             self._failed(started)
             raise StorageUnavailable("database", f"no answer within {limit * 1000:.0f} ms")
-        return self._outcome(task, started)
+        except asyncio.CancelledError:
+            self._abandon(task)
+            raise
+        finally:
+            del task  # it keeps its exception, whose traceback keeps this frame
 
     def _outcome(self, task: "asyncio.Task[T]", started: float) -> T:
         try:
             result = task.result()
         except self._errors as error:
             self._failed(started)
-            raise StorageUnavailable("database", _described(error)) from error
+            release(error)
+            raise StorageUnavailable("database", _described(error)) from None
         except Refusal:
             self._breaker.succeeded()
             raise
-        self._breaker.succeeded()
-        return result
+        else:
+            self._breaker.succeeded()
+            return result
+        finally:
+            del task  # as above
 
     def _failed(self, started: float) -> None:
         if self._breaker.failed(started):
@@ -169,8 +175,9 @@ class Database:
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # of abandoned work, nobody else asks
+        error = _error_of(task)  # of abandoned work, nobody else asks
+        if error is not None and isinstance(error, (*self._errors, asyncio.CancelledError)):
+            release(error)
 
     # ---- inside the greenlet
 
@@ -187,7 +194,8 @@ class Database:
             try:
                 connection.commit()
             except DBAPIError as error:
-                raise StorageUnavailable("database", f"commit not confirmed: {_described(error)}") from error
+                release(error)
+                raise StorageUnavailable("database", f"commit not confirmed: {_described(error)}") from None
             return result
 
     def _watch_age(self) -> None:
@@ -201,6 +209,24 @@ class Database:
         def refuse_stale(_dbapi_connection: object, record: Any, _proxy: object) -> None:
             if record.info["born"] < self._stale_before and not self._volatile:
                 raise DisconnectionError
+
+
+def _error_of(task: "asyncio.Task[Any]") -> BaseException | None:
+    if not task.cancelled():
+        return task.exception()
+    try:
+        task.result()
+    except asyncio.CancelledError as error:
+        return error
+    return None
+
+
+def release(error: BaseException) -> None:
+    """Drop the tracebacks of an error of SQLAlchemy and of the driver's error in it: frames of both hold the errors,
+    which would keep the request until the next search for garbage."""
+    without_traceback(error)
+    if isinstance(error, DBAPIError) and isinstance(error.orig, BaseException):
+        without_traceback(error.orig)
 
 
 def _again_if_dead(run: Callable[[], T]) -> T:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from redis.asyncio import RedisCluster
 
-from gateway.errors import StorageUnavailable
+from gateway.errors import StorageUnavailable, without_traceback
 from gateway.limits.quota import Quota
 from gateway.storage.redis import NAMESPACE, RedisLink
 from gateway.storage.redis_address import Client
@@ -89,7 +89,7 @@ class RedisBuckets:
         try:
             levels = await self._link.run(lambda client: _take(client, batch))
         except StorageUnavailable as error:
-            _answer(batch, error)
+            _answer(batch, without_traceback(error))
             return
         for question, level in zip(batch, levels, strict=True):
             _answer([question], float(level))

@@ -10,13 +10,15 @@ from collections import deque
 
 from gateway.errors import StorageUnavailable
 
+_Turn = asyncio.Future[str | None]  # why there is no place, None: there is one
+
 
 class Turnstile:
     """Lets `places` callers through at a time."""
 
     def __init__(self, places: int) -> None:
         self._free = places
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[_Turn] = deque()
 
     async def enter(self, patience: float) -> None:
         """Wait for a place, at most `patience` seconds. Raises StorageUnavailable; only who does not may `leave`."""
@@ -24,17 +26,19 @@ class Turnstile:
             self._free -= 1
             return
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
+        turn: _Turn = loop.create_future()
         self._waiting.append(turn)
         timer = loop.call_later(patience, _refuse, turn, "too many wait for it")
         try:
-            await turn
+            refusal = await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            if turn.done() and not turn.cancelled() and turn.result() is None:
                 self.leave()  # the turn came in the moment the caller left
             raise
         finally:
             timer.cancel()
+        if refusal is not None:
+            raise StorageUnavailable("database", refusal)
 
     def leave(self) -> None:
         """Give the place to whoever has waited longest."""
@@ -51,6 +55,6 @@ class Turnstile:
             _refuse(self._waiting.popleft(), reason)
 
 
-def _refuse(turn: asyncio.Future[None], reason: str) -> None:
+def _refuse(turn: _Turn, reason: str) -> None:
     if not turn.done():
-        turn.set_exception(StorageUnavailable("database", reason))
+        turn.set_result(reason)

@@ -22,7 +22,7 @@ from gateway.storage.changing import (
     lock_user,
     require_admin,
 )
-from gateway.storage.database import Database
+from gateway.storage.database import Database, release
 from gateway.storage.records import Clock, instant, record_by_email, record_by_id, record_of
 from gateway.storage.tables import sessions, user_roles, users
 from gateway.storage.user_lists import selected
@@ -98,7 +98,8 @@ class Users:
         def work(connection: Connection) -> UserRecord:
             try:
                 connection.execute(insert(users).values(**_columns(user), version=1, created_at=now))
-            except IntegrityError:
+            except IntegrityError as error:
+                release(error)
                 raise Refusal("email_taken") from None
             grant(connection, user.id, user.roles)
             if session is not None:

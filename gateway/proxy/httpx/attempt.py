@@ -47,6 +47,7 @@ class Attempt:
         self._gate = HeadGate(line.limits.max_head_size, self._hint)
         self._pieces: list[bytes] = []  # of the response's body, from one portion
         self._task = loop.create_task(self._run())
+        self._task.add_done_callback(self._unlink)
 
     @property
     def is_connecting(self) -> bool:
@@ -63,6 +64,10 @@ class Attempt:
     async def _run(self) -> None:
         try:
             await self._converse()
+        except asyncio.CancelledError:
+            # A cancelled task keeps this error, and anyio's frames in its traceback keep the task.
+            if not self._is_over:
+                raise
         except httpx.TransportError as error:
             self._fail(refusal_of(error, self._line.target))
         except Exception as error:  # whatever it is, somebody waits for an answer
@@ -108,6 +113,12 @@ class Attempt:
         if not self._is_over:
             self._end()
             self._exchange.downstream.end()
+
+    def _unlink(self, task: "asyncio.Task[None]") -> None:
+        """Drop what refers back to this object: a cycle would keep the request."""
+        if not self._is_over:
+            self._end()
+        del self._task, self._wire, self._gate
 
     # ---- Listener
 
@@ -214,5 +225,6 @@ class Attempt:
         self._is_over = True
         self._deadline = None
         self._exchange.attempt = None
+        self._exchange.end_upload()
         self._wire.abort()
         self._line.give_back(self)

@@ -83,6 +83,10 @@ class HttpxExchange(UpstreamExchange):
         if self._upload is not None:
             self._upload.stop()
 
+    def end_upload(self) -> None:
+        """The attempt is over. The upload refers back to this object."""
+        self._upload = None
+
     def forget_body(self) -> None:
         """The answer has begun, and there will be no other: nothing more of the body is needed."""
         self._upload_over = True

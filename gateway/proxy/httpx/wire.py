@@ -102,7 +102,8 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
             await self._readable.wait()
         if not self._came:
             if self._failure is not None:
-                raise self._failure
+                # A new one: the traceback of an error that this object keeps would lead back here.
+                raise type(self._failure)(*self._failure.args)
             return b""
         return self._portion()
 

@@ -1,0 +1,122 @@
+"""A gateway in this process, on real sockets and a loop of its own in a thread: its garbage can be looked at."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from gateway.app import create_app, running
+from gateway.policy.loading import load_configuration
+from gateway.server.protocol import GatewayProtocol
+from tests.memory.garbage import unsearched
+from tests.support.processes import PASSWORD, Face
+from tests.support.raw import Address, Answer, Caller, ask
+from tests.support.waiting import eventually
+from tests.support.wording import bearer, request
+
+READY_SECONDS = 20
+TURNS = 3  # of the loop, in which callbacks and the tasks that they wake run to their end
+
+
+class ServedHere:
+    """One gateway. `start` returns when it listens."""
+
+    def __init__(self, face: Face, configuration: Path) -> None:
+        self.address: Address = ("127.0.0.1", 0)
+        self._face = face
+        self._configuration = load_configuration(configuration, {})
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()), name=f"gateway-{face}")
+        self._ready = threading.Event()
+        self._over = asyncio.Event()
+        self._connections: set[Any] = set()
+
+    def start(self) -> "ServedHere":
+        self._thread.start()
+        assert self._ready.wait(READY_SECONDS), "the gateway does not start"
+        return self
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(READY_SECONDS)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        async with self._protocol() if self._face == "serve" else self._asgi():
+            self._ready.set()
+            await self._over.wait()
+
+    @asynccontextmanager
+    async def _protocol(self) -> AsyncIterator[None]:
+        """As `gateway serve` does it, but for signals and the drain."""
+        app = create_app(self._configuration)
+        state, config = ServerState(), uvicorn.Config(app)
+        self._connections = state.connections
+
+        def tick(now: float) -> None:
+            for connection in list(state.connections):
+                connection.tick(now)  # type: ignore[union-attr]
+
+        async with running(self._configuration, app) as (runtime, _):
+            runtime.ticker.listen(tick)
+            async with await self._loop.create_server(
+                lambda: GatewayProtocol(runtime, config, state, {}), "127.0.0.1", 0
+            ) as server:
+                self.address = server.sockets[0].getsockname()[:2]
+                yield
+
+    @asynccontextmanager
+    async def _asgi(self) -> AsyncIterator[None]:
+        listener = socket.create_server(self.address)
+        self.address = listener.getsockname()[:2]
+        app = create_app(self._configuration)
+        server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_level="critical", proxy_headers=False))
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        self._connections = server.server_state.connections
+        yield
+        server.should_exit = True
+        await serving
+
+    # ---- talking to it
+
+    def caller(self) -> Caller:
+        return Caller(self.address)
+
+    def ask(self, data: bytes) -> Answer:
+        return ask(self.address, data)
+
+    def post(self, target: str, body: Mapping[str, object], *fields: str | bytes) -> Answer:
+        lines = ["Content-Type: application/json", *fields]
+        return self.ask(request(target, method="POST", fields=lines, body=json.dumps(body).encode()))
+
+    def register(self, email: str) -> bytes:
+        """Make an account; the field line that presents its token."""
+        answer = self.post("/auth/register", {"email": email, "password": PASSWORD})
+        assert answer.status == 201, answer.body
+        return bearer(answer.json()["access_token"])
+
+    # ---- looking at its garbage
+
+    def garbage(self, play: Any) -> list[str]:
+        """What only a search finds of the gateway's after `play`."""
+        play()  # once for what stays: caches, imports
+        self._settle()
+        with unsearched() as found:
+            play()
+            self._settle()
+        return found.objects
+
+    def _settle(self) -> None:
+        """Wait until all connections are closed, and their callbacks have run."""
+        eventually(lambda: not self._connections)
+        for _ in range(TURNS):
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(5)

@@ -1,0 +1,337 @@
+"""A request leaves nothing that only the garbage collector frees, however it ends.
+
+Objects in a cycle keep the request head and its frames until the next search, and an object that the collector has put
+aside is out of its reach for longer. 31 KB for each request are gigabytes within a minute.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gateway.identity.api_keys import new_key
+from tests.memory.serving import ServedHere
+from tests.support.configurations import changed, standard, with_engine
+from tests.support.forging import Forge
+from tests.support.processes import PASSWORD, Engine, Face, write_configuration
+from tests.support.raw import NoAnswer
+from tests.support.recording import Exchange, RecordingUpstream
+from tests.support.upstreams import Upstreams
+from tests.support.websockets import FarEnd, Socket, echoing, handshake, switching, text
+from tests.support.websockets import close as close_frame
+from tests.support.wording import bearer, chunked, request
+
+Way = tuple[Face, Engine]
+WAYS: tuple[Way, ...] = (("serve", "native"), ("asgi", "native"), ("serve", "httpx"), ("asgi", "httpx"))
+LARGE = "X-Large: " + "x" * 14_000
+LIMITED = {
+    "path": "/limited/**",
+    "auth": "none",
+    "upstream": "web",
+    "rate_limit": {"requests": 1, "per": "1h", "by": "address"},
+}
+SHADOW = {"path": "/public/shadow", "roles": ["admin"], "upstream": "web", "shadow": True}
+
+
+class World:
+    """A gateway in this process and its upstream. `user` presents the token of a plain user."""
+
+    def __init__(self, gateway: ServedHere, upstream: RecordingUpstream, database: Path) -> None:
+        self.gateway = gateway
+        self.upstream = upstream
+        self.database = database
+        self.user = gateway.register("user@example.com")
+
+    # ---- one request
+
+    def asks(self, target: str, *fields: str | bytes, method: str = "GET", **others: object) -> None:
+        """Ask, read the answer, and close."""
+        self.sends(request(target, method=method, fields=fields, **others), method)  # type: ignore[arg-type]
+
+    def sends(self, data: bytes, method: str = "GET") -> None:
+        """The same with these bytes."""
+        with self.gateway.caller() as caller:
+            caller.send(data)
+            with contextlib.suppress(NoAnswer):
+                caller.receive(method)
+
+    def leaves(self, data: bytes, *, arrives: bool = False) -> None:
+        """Send these bytes and close, once the request has arrived upstream where it does."""
+        before = len(self.upstream.requests)
+        with self.gateway.caller() as caller:
+            caller.send(data)
+            if arrives:
+                self.upstream.arrived(before + 1)
+
+    def reads_a_head(self, data: bytes) -> None:
+        """Close behind the head of the answer."""
+        with self.gateway.caller() as caller:
+            caller.send(data).receive_head()
+
+    def asks_twice(self, target: str, *fields: str | bytes) -> None:
+        """The same head again on one connection, then another."""
+        with self.gateway.caller() as caller:
+            for more in ((), (), (LARGE,)):
+                caller.send(request(target, fields=[*fields, *more])).receive()
+
+    # ---- WebSockets
+
+    def speaks(self, target: str, *fields: bytes) -> None:
+        """Say something on a WebSocket, and take leave."""
+        with Socket(self.gateway.address, target, *fields) as socket:
+            socket.say(text("hello")).message()
+            socket.say(close_frame(1000)).closed()
+            socket.ended()
+
+    def vanishes(self, target: str) -> None:
+        """Say something on a WebSocket, and reset the connection."""
+        socket = Socket(self.gateway.address, target)
+        socket.say(text("hello")).message()
+        socket.reset()
+
+    def is_left(self, *, reset: bool) -> None:
+        """The upstream leaves."""
+        far = FarEnd()
+        self.upstream.on("/sockets-of-anybody/far", far)
+        with Socket(self.gateway.address, "/sockets-of-anybody/far") as socket:
+            socket.say(text("hello"))
+            far.frame()
+            far.hang_up(reset=reset)
+            socket.ended()
+
+
+async def answer_in_chunks(exchange: Exchange) -> None:
+    await exchange.body()
+    await exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunked(b"a" * 100, b"b"))
+
+
+async def hint_first(exchange: Exchange) -> None:
+    await exchange.body()
+    await exchange.send(b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n")
+
+
+async def break_off(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+    exchange.hang_up()
+
+
+async def speak_nonsense(exchange: Exchange) -> None:
+    await exchange.body()
+    await exchange.send(b"HTTP/2.0 200 OK\r\n\r\n")
+    exchange.hang_up()
+
+
+async def hang_up(exchange: Exchange) -> None:
+    await exchange.body()
+    exchange.hang_up()
+
+
+async def never_answer(exchange: Exchange) -> None:
+    await exchange.body()
+    await exchange.left()
+
+
+async def stream_events(exchange: Exchange) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await exchange.send(head, b"7\r\ndata:1\n\r\n")
+    await exchange.left()
+
+
+async def send_without_end(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n")
+    for _ in range(50):
+        await exchange.send(b"x" * 1_000_000)
+
+
+async def send_bad_frames(exchange: Exchange) -> None:
+    await exchange.send(switching(exchange.request), b"\xff\xff\xff\xff")
+    await exchange.left()
+
+
+SCRIPTS = {
+    "/public/chunks": answer_in_chunks,
+    "/public/hints": hint_first,
+    "/public/broken": break_off,
+    "/public/nonsense": speak_nonsense,
+    "/public/hung-up": hang_up,
+    "/public/never": never_answer,
+    "/hasty/never": never_answer,
+    "/public/events": stream_events,
+    "/api/events": stream_events,
+    "/public/endless": send_without_end,
+    "/sockets-of-anybody/x": echoing(),
+    "/sockets/x": echoing(),
+    "/sockets-of-anybody/bad": send_bad_frames,
+}
+
+Plays = dict[str, Callable[[World], object]]
+
+ANSWERED: Plays = {
+    "plain": lambda world: world.asks("/public/x"),
+    "signed in": lambda world: world.asks("/api/x", world.user),
+    "kept alive": lambda world: world.asks_twice("/api/x", world.user),
+    "large": lambda world: world.asks("/public/x", LARGE),
+    "HEAD": lambda world: world.asks("/public/x", method="HEAD"),
+    "HTTP/1.0": lambda world: world.asks("/public/x", version="1.0"),
+    "upload": lambda world: world.asks("/public/x", method="POST", body=b"x" * 100),
+    "chunked upload": lambda world: world.sends(
+        request("/public/x", method="POST", fields=["Transfer-Encoding: chunked"]) + chunked(b"abc", b"d"), "POST"
+    ),
+    "in chunks": lambda world: world.asks("/public/chunks"),
+    "with hints": lambda world: world.asks("/public/hints"),
+    "over TLS": lambda world: world.asks("/secure/x"),
+    "tried in the shadow": lambda world: world.asks("/public/shadow"),
+    "own": lambda world: world.asks("/auth/me", world.user),
+    "ready": lambda world: world.asks("/_gateway/ready"),
+}
+
+REFUSED: Plays = {
+    "path": lambda world: world.asks("/public/%2e%2e/x", LARGE),
+    "host": lambda world: world.asks("/public/x", host="a b"),
+    "no host": lambda world: world.asks("/public/x", host=None),
+    "no token": lambda world: world.asks("/api/x", LARGE),
+    "bad token": lambda world: world.asks("/api/x", "Authorization: Bearer bad"),
+    "malformed API key": lambda world: world.asks("/api/x", "Authorization: Bearer gwk_" + "a" * 38),
+    "unknown API key": lambda world: world.asks("/api/x", bearer(new_key())),
+    "bad token, optional": lambda world: world.asks("/optional/x", "Authorization: Bearer bad"),
+    "role": lambda world: world.asks("/admin/x", world.user),
+    "route": lambda world: world.asks("/nowhere"),
+    "method": lambda world: world.asks("/methods/x", method="DELETE"),
+    "limit": lambda world: world.asks("/limited/x"),
+    "large body": lambda world: world.asks("/small/x", method="POST", body=b"x" * 5000),
+    "large chunked body": lambda world: world.sends(
+        request("/small/x", method="POST", fields=["Transfer-Encoding: chunked"]) + chunked(b"x" * 5000), "POST"
+    ),
+    "malformed": lambda world: world.sends(b"GET / HTTP/1.1\r\nbad line\r\n\r\n"),
+    "unknown method": lambda world: world.asks("/public/x", method="UNHEARD"),
+    "CONNECT": lambda world: world.sends(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "coding": lambda world: world.asks("/public/x", "Transfer-Encoding: gzip, chunked"),
+    "bad chunk": lambda world: world.leaves(request("/public/x", fields=["Transfer-Encoding: chunked"]) + b"zz\r\n"),
+    "large head": lambda world: world.asks("/public/x", "X: " + "x" * 40_000),
+    "WebSocket": lambda world: world.sends(handshake("/public/x")),
+    "WebSocket without token": lambda world: world.sends(handshake("/sockets/x")),
+    "WebSocket of another page": lambda world: world.sends(
+        handshake("/sockets-of-pages/x", "Origin: https://evil.example.com")
+    ),
+    "question of a stranger": lambda world: world.asks("/_gateway/verify"),
+    "own, no token": lambda world: world.asks("/auth/me"),
+    "own, no such path": lambda world: world.asks("/auth/nothing"),
+}
+
+ACCOUNTS: Plays = {
+    "login": lambda world: world.gateway.post("/auth/login", {"email": "user@example.com", "password": PASSWORD}),
+    "wrong password": lambda world: world.gateway.post("/auth/login", {"email": "user@example.com", "password": "no"}),
+    "unknown account": lambda world: world.gateway.post("/auth/login", {"email": "who@example.com", "password": "no"}),
+    "odd fields": lambda world: world.gateway.post("/auth/login", {"email": 3}),
+    "no JSON": lambda world: world.asks("/auth/login", "Content-Type: application/json", method="POST", body=b"{"),
+    "another media type": lambda world: world.asks("/auth/login", method="POST", body=b"{"),
+    "address taken": lambda world: world.gateway.post(
+        "/auth/register", {"email": "user@example.com", "password": PASSWORD}
+    ),
+    "bad refresh token": lambda world: world.gateway.post("/auth/refresh", {"refresh_token": "x"}),
+    "left amid the body": lambda world: world.leaves(
+        request("/auth/login", method="POST", fields=["Content-Type: application/json", "Content-Length: 100"])
+    ),
+}
+
+FAILED: Plays = {
+    "refused connection": lambda world: world.asks("/refusing/x"),
+    "no connection in time": lambda world: world.asks("/deaf/x"),
+    "untrusted certificate": lambda world: world.asks("/untrusted/x"),
+    "no answer in time": lambda world: world.asks("/hasty/never"),
+    "no answer": lambda world: world.asks("/public/hung-up"),
+    "nonsense": lambda world: world.asks("/public/nonsense"),
+    "broken off": lambda world: world.asks("/public/broken"),
+}
+
+LEFT: Plays = {
+    "without a byte": lambda world: world.leaves(b""),
+    "amid the head": lambda world: world.leaves(b"GET /public/x HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 5000),
+    "amid the body": lambda world: world.leaves(
+        request("/public/x", method="POST", fields=["Content-Length: 1000000"]) + b"x" * 1000, arrives=True
+    ),
+    "amid a chunked body": lambda world: world.leaves(
+        request("/public/x", method="POST", fields=["Transfer-Encoding: chunked"]) + b"5\r\nhello\r\n", arrives=True
+    ),
+    "before the answer": lambda world: world.leaves(request("/public/never"), arrives=True),
+    "amid the answer": lambda world: world.reads_a_head(request("/public/endless")),
+    "amid events": lambda world: world.reads_a_head(request("/public/events")),
+    "amid events, signed in": lambda world: world.reads_a_head(request("/api/events", fields=[world.user])),
+}
+
+SOCKETS: Plays = {
+    "closed": lambda world: world.speaks("/sockets-of-anybody/x"),
+    "closed, signed in": lambda world: world.speaks("/sockets/x", world.user),
+    "reset": lambda world: world.vanishes("/sockets-of-anybody/x"),
+    "left by the upstream": lambda world: world.is_left(reset=False),
+    "reset by the upstream": lambda world: world.is_left(reset=True),
+    "to nobody": lambda world: world.sends(handshake("/sockets-to-nobody/x")),
+    "not switched": lambda world: world.sends(handshake("/sockets-of-anybody/none")),
+    "bad frames": lambda world: world.reads_a_head(handshake("/sockets-of-anybody/bad")),
+}
+
+EVERY = {
+    "answered": ANSWERED,
+    "refused": REFUSED,
+    "accounts": ACCOUNTS,
+    "failed": FAILED,
+    "left": LEFT,
+    "sockets": SOCKETS,
+}
+OF_ENGINES = ("answered", "failed", "left")  # the others do not depend on what speaks to upstreams
+
+
+@pytest.fixture(scope="module")
+def world(
+    request: pytest.FixtureRequest, upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    face, engine = request.param
+    folder = tmp_path_factory.mktemp("here")
+    configuration = with_engine(standard(upstreams, Forge(), folder), engine)
+    configuration = changed(configuration, server={"max_header_size": "32KiB"}, observability={"access_log": "off"})
+    configuration["routes"] += [LIMITED, SHADOW]
+    gateway = ServedHere(face, write_configuration(folder, configuration)).start()
+    for path, script in SCRIPTS.items():
+        upstreams.web.on(path, script)
+    yield World(gateway, upstreams.web, folder / "gateway.db")
+    gateway.stop()
+    upstreams.web.forget()
+
+
+def in_the_world_of(way: Way, *others: str) -> object:
+    return pytest.param(way, *others, id="-".join(["+".join(way), *others]))
+
+
+@pytest.mark.parametrize(
+    ("world", "kind"),
+    [in_the_world_of(way, kind) for way in WAYS for kind in (EVERY if way[1] == "native" else OF_ENGINES)],
+    indirect=["world"],
+    scope="module",
+)
+def test_a_request_leaves_no_cycle(world: World, kind: str) -> None:
+    plays = EVERY[kind]
+    if not world.gateway.garbage(lambda: [play(world) for play in plays.values()]):
+        return
+    culprits = {name: found for name, play in plays.items() if (found := world.gateway.garbage(partial(play, world)))}
+    assert not culprits
+    raise AssertionError("only all of them together leave garbage")
+
+
+@pytest.mark.parametrize("world", [in_the_world_of(way) for way in WAYS[:2]], indirect=True, scope="module")
+def test_a_store_that_fails_leaves_no_cycle(world: World) -> None:
+    newcomer = world.gateway.register("newcomer@example.com")
+    with contextlib.closing(sqlite3.connect(world.database)) as database:
+        for table in ("users", "api_keys"):
+            database.execute(f"ALTER TABLE {table} RENAME TO {table}_elsewhere")
+        database.commit()
+    assert not world.gateway.garbage(lambda: _ask_the_store(world, newcomer))
+
+
+def _ask_the_store(world: World, newcomer: bytes) -> None:
+    for fields in ([newcomer], [bearer(new_key())]):
+        assert world.gateway.ask(request("/api/x", fields=fields)).status == 503
+    login = {"email": "user@example.com", "password": PASSWORD}
+    assert world.gateway.post("/auth/login", login).status == 503
