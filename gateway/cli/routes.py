@@ -1,11 +1,14 @@
 """`gateway routes`: drafts of routes."""
 
+from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import click
 
-from gateway.cli.output import warn
-from gateway.drafts.drafting import as_yaml, draft
+from gateway.cli.exit_codes import FINE, NO
+from gateway.cli.output import complain, say, warn
+from gateway.drafts.drafting import Draft, Openness, as_yaml, draft
 from gateway.drafts.spec import read_spec
 from gateway.settings.grammar import name
 from gateway.settings.reader import Unacceptable
@@ -19,11 +22,13 @@ def command() -> None:
 @command.command("from-openapi")
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--upstream", required=True, metavar="NAME", help="The upstream that serves the API.")
-def from_openapi(spec: Path, upstream: str) -> None:
+@click.option("--require-security", is_flag=True, help="Fail if a route is open to callers without a credential.")
+def from_openapi(spec: Path, upstream: str, require_security: bool) -> int:
     """Draft routes from an OpenAPI 3.0 or 3.1 document, in YAML or JSON.
 
-    Security schemes and scopes become roles, and what a policy cannot say becomes a comment, said on standard error as
-    well. What is printed is a configuration that 'gateway check' accepts.
+    Scopes become roles. Standard output is a configuration that 'gateway check' accepts. Standard error names each
+    operation that is left out or asks for more than the document, and counts the routes that are open. With
+    --require-security the exit code is 1 if any route is open.
     """
     try:
         name(upstream)
@@ -31,9 +36,27 @@ def from_openapi(spec: Path, upstream: str) -> None:
         raise click.UsageError(f"--upstream: {error.message} ({error.right}).") from None
     document = read_spec(spec)
     drafted = draft(document)
+    _show_remarks(drafted)
+    click.echo(as_yaml(drafted, spec=document, upstream=upstream), nl=False)
+    say(_summary(drafted), err=True)
+    if not require_security or not drafted.open_routes:
+        return FINE
+    for route in drafted.open_routes:
+        complain(f"{route.method} {route.path} is {route.openness}")
+    return NO
+
+
+def _show_remarks(drafted: Draft) -> None:
     for remark in drafted.remarks:
         warn(remark)
     for route in drafted.routes:
         for remark in route.remarks:
             warn(f"{route.method} {route.path}: {remark}")
-    click.echo(as_yaml(drafted, spec=document, upstream=upstream), nl=False)
+
+
+def _summary(drafted: Draft) -> str:
+    """One line, the most open kind of route first."""
+    counts = Counter(route.openness for route in drafted.routes)
+    parts = [f"{counts[kind]} {kind}" for kind in get_args(Openness) if counts[kind]]
+    left_out = f"; {drafted.left_out} left out" if drafted.left_out else ""
+    return f"gateway: routes: {', '.join(parts) or 'none'}{left_out}"

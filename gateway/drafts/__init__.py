@@ -1,1 +1,1 @@
-"""Routes drafted from what an API says of itself, and compared with it."""
+"""Routes drafted from an OpenAPI document, and the comparison of a policy with one."""

@@ -1,9 +1,11 @@
-"""A policy beside an OpenAPI document: operations that no rule serves, and rules that serve no operation."""
+"""A policy beside an OpenAPI document: operations that no rule serves, and rules that serve no operation.
+
+An operation at a path of the gateway's own never reaches the API, so no rule serves it."""
 
 from typing import NamedTuple
 
 from gateway.drafts.drafting import pattern_of
-from gateway.drafts.spec import Spec, SpecOperation
+from gateway.drafts.spec import Spec, SpecOperation, UnreadablePath
 from gateway.policy.matcher import Policy
 from gateway.policy.patterns import Pattern, PatternError
 from gateway.policy.regions import front_of, place_of_path
@@ -14,26 +16,32 @@ _ANY = b"\x01"
 
 
 class Coverage(NamedTuple):
-    """What one has and the other has not. Shadow rules serve nothing."""
+    """The differences between a policy and a document. Shadow rules serve nothing."""
 
     without_rule: tuple[SpecOperation, ...]
     without_operation: tuple[Route, ...]
+    own: tuple[SpecOperation, ...]
+    unreadable: tuple[UnreadablePath, ...]
 
 
 def coverage(policy: Policy, spec: Spec) -> Coverage:
-    """Compare. An operation is served if a rule of some host takes it; a rule has an operation if one of the same
-    method has a path in common with it."""
+    """Compare a policy with a document.
+
+    An operation is served if a rule of some host takes it. A rule has an operation if one of the same method has a path
+    in common with it."""
     patterns = [(operation, _pattern(operation)) for operation in spec.operations]
     served: set[Route] = set()
-    missing = []
+    missing, own = [], []
     for operation, pattern in patterns:
         rules = set() if pattern is None else _rules(policy, pattern, operation.method.encode())
         served |= rules
         if not rules:
             missing.append(operation)
+        elif all(rule.endpoint is not None for rule in rules):
+            own.append(operation)
     idle = (route for route in policy.routes if not route.shadow and route not in served)
     left = [route for route in idle if not any(_have_in_common(route, *each) for each in patterns)]
-    return Coverage(tuple(missing), tuple(left))
+    return Coverage(tuple(missing), tuple(left), tuple(own), spec.unreadable_paths)
 
 
 def _pattern(operation: SpecOperation) -> Pattern | None:
@@ -44,7 +52,7 @@ def _pattern(operation: SpecOperation) -> Pattern | None:
 
 
 def _rules(policy: Policy, pattern: Pattern, method: bytes) -> set[Route]:
-    """The rules that take an operation, of whatever host; its own endpoints are the gateway's rules."""
+    """The rules that take an operation, of every host, the gateway's own endpoints included."""
     segments = [_ANY if segment is None else segment for segment in pattern.segments]
     found = set()
     for host in (None, *policy.hosts):

@@ -1,12 +1,14 @@
 """Routes drafted from the operations of an OpenAPI document, as a configuration that can be served.
 
-Scopes become roles of the same name. A draft is never laxer than the document: where a policy cannot say what the
-document does, it asks for more, and a comment says so.
+Scopes become roles of the same name. A draft is never laxer than the document: where a policy cannot express the
+security of an operation, or one rule takes the requests of several, the rule asks for more and a comment says so.
 """
 
 import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from functools import reduce
+from itertools import count
+from typing import Final, Literal, NamedTuple
 
 from gateway.drafts.spec import Asks, Spec, SpecOperation
 from gateway.policy.own import own_routes, reserved_for
@@ -17,35 +19,49 @@ _PART: Final = re.compile(r"\{([^{}]*)\}")
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _INVISIBLE: Final = re.compile(r"[^!-~]+")
 _LONGEST_NAME: Final = 120
+_CLOSED: Final = "left-out"  # the role of routes that stay closed
+# Alternatives of several scopes end as a rule that asks for all of them, so fewer alternatives are never laxer.
+_MOST_ALTERNATIVES: Final = 64
+
+
+Openness = Literal["open to everyone", "open, with identity", "any signed-in user", "by role", "closed"]
 
 
 class DraftRoute(NamedTuple):
-    """One route: its pattern, name, method, and what it asks as keys of the file; and what is to be said of it."""
+    """One route: its pattern, its name, its method or None for all, its access as keys of the file in `asks`, and
+    remarks about it."""
 
     path: str
     name: str | None
-    method: str
+    method: str | None
     asks: str
     roles: frozenset[str]
     remarks: tuple[str, ...]
+    openness: Openness
 
 
 class Draft(NamedTuple):
-    """The routes, and what was left out or is worth a look."""
+    """The routes, the remarks about the whole, and the number of operations that have no route."""
 
     routes: tuple[DraftRoute, ...]
     remarks: tuple[str, ...]
+    left_out: int
+
+    @property
+    def open_routes(self) -> tuple[DraftRoute, ...]:
+        """The routes that serve callers without a credential."""
+        return tuple(route for route in self.routes if route.openness.startswith("open"))
 
 
 def draft(spec: Spec) -> Draft:
     """Draft the routes of a document."""
-    drafting = _Drafting()
-    routes = tuple(route for operation in spec.operations if (route := drafting.route(operation)) is not None)
-    return Draft(routes, (*spec.remarks, *drafting.remarks))
+    drafting = _Drafting(spec)
+    routes = tuple(drafting.routes())
+    return Draft(routes, (*spec.remarks, *drafting.remarks), spec.left_out + drafting.left_out)
 
 
 def pattern_of(path: str) -> tuple[Pattern, tuple[str, ...]]:
-    """The pattern of a path template, and what it does not say as the template does. Raises PatternError."""
+    """The pattern of a path template, and remarks where it differs from the template. Raises PatternError."""
     remarks: list[str] = []
     names: set[str] = set()
     parts = [_segment(part, names, remarks) for part in path.split("/")]
@@ -55,7 +71,7 @@ def pattern_of(path: str) -> tuple[Pattern, tuple[str, ...]]:
 def _segment(part: str, names: set[str], remarks: list[str]) -> str:
     found = _PART.findall(part)
     if not found:
-        return part
+        return part.replace("*", "%2A")  # a path template has no wildcards
     name = _NOT_IN_NAMES.sub("_", "_".join(found)) or "value"
     name = name if name[0].isalpha() or name[0] == "_" else f"_{name}"
     while name in names:
@@ -68,39 +84,104 @@ def _segment(part: str, names: set[str], remarks: list[str]) -> str:
     return f"{{{name}}}"
 
 
+class _Group(NamedTuple):
+    """The operations whose requests one route takes, with the pattern and the remarks of the first."""
+
+    pattern: Pattern
+    remarks: tuple[str, ...]
+    method: str
+    operations: list[SpecOperation]
+
+
+class _Place(NamedTuple):
+    """The requests that a left-out operation takes: of one method, or of all."""
+
+    pattern: Pattern
+    method: str | None
+
+    def meets(self, group: _Group) -> bool:
+        """Whether a request can be one for this place and one for the group."""
+        return self.method in (None, group.method) and _overlap(self.pattern, group.pattern)
+
+
 class _Drafting:
-    def __init__(self) -> None:
+    def __init__(self, spec: Spec) -> None:
         self.remarks: list[str] = []
+        self.left_out = 0
+        self._spec = spec
         self._own = own_routes(Settings())
-        self._served: dict[object, str] = {}
         self._names = {route.name for route in self._own}
 
-    def route(self, operation: SpecOperation) -> DraftRoute | None:
-        """The route of an operation; None where there can be none, which is remarked."""
-        try:
-            pattern, remarks = pattern_of(operation.path)
-        except PatternError as error:
-            self._leave_out(operation, f"its path {error.wrong}")
-            return None
-        own = reserved_for(pattern, self._own)
-        if own is not None:
-            self._leave_out(operation, f"{own.pattern} is the gateway's own")
-            return None
-        methods = ("GET", "HEAD") if operation.method == "GET" else (operation.method,)
-        for method in methods:
-            before = self._served.setdefault((pattern.shape, method), str(operation))
-            if before != str(operation):
-                self._leave_out(operation, f"{before} serves the same requests")
-                return None
-        asks, roles, more = _asked(operation.asks)
-        told = (*remarks, *operation.remarks, *more)
-        return DraftRoute(pattern.text, self._name(operation.name), operation.method, asks, roles, told)
+    def routes(self) -> Iterator[DraftRoute]:
+        """One route for each pattern and method. GET and HEAD share a route, because GET includes HEAD.
 
-    def _leave_out(self, operation: SpecOperation, why: str) -> None:
+        A request for an operation that is left out could otherwise meet the rule of a broader pattern, so a closed
+        route takes its place there."""
+        drafted: list[_Group] = []
+        unknown: dict[object, _Place] = {(place.pattern.shape, None): place for place in self._unknown_places()}
+        for group in self._groups():
+            if (group.pattern.shape, None) in unknown:
+                self._leave_out_all(group)
+            elif any(each.asks is None for each in group.operations):
+                self._leave_out_all(group)
+                unknown[group.pattern.shape, group.method] = _Place(group.pattern, group.method)
+            else:
+                drafted.append(group)
+        yield from map(self._route, drafted)
+        yield from (self._closed_route(place) for place in unknown.values() if any(map(place.meets, drafted)))
+
+    def _groups(self) -> list[_Group]:
+        groups: dict[object, _Group] = {}
+        for operation in self._spec.operations:
+            try:
+                pattern, remarks = pattern_of(operation.path)
+            except PatternError as error:
+                self._leave_out(operation, f"its path {error.wrong}")
+                continue
+            own = reserved_for(pattern, self._own)
+            if own is not None:
+                self._leave_out(operation, f"{own.pattern} is the gateway's own")
+                continue
+            method = "GET" if operation.method == "HEAD" else operation.method
+            group = groups.setdefault((pattern.shape, method), _Group(pattern, remarks, method, []))
+            group.operations.append(operation)
+        return list(groups.values())
+
+    def _unknown_places(self) -> Iterator[_Place]:
+        for path, reason in self._spec.unreadable_paths:
+            self._leave_out(path, reason)
+            try:
+                yield _Place(pattern_of(path)[0], None)
+            except PatternError:  # no request can have this path
+                continue
+
+    def _leave_out_all(self, group: _Group) -> None:
+        for operation in group.operations:
+            self._leave_out(operation, operation.unreadable or "another operation at this path cannot be read")
+
+    def _route(self, group: _Group) -> DraftRoute:
+        first, *others = group.operations
+        method = "GET" if any(each.method == "GET" for each in group.operations) else first.method
+        for other in others:
+            self.remarks.append(f"{other} and {first} share a rule, which asks for what both ask")
+        openness, keys, roles, more = _access(reduce(_both, (each.asks for each in group.operations if each.asks)))
+        told = dict.fromkeys((*group.remarks, *(remark for each in group.operations for remark in each.remarks), *more))
+        return DraftRoute(group.pattern.text, self._name(first.name), method, keys, roles, tuple(told), openness)
+
+    def _closed_route(self, place: _Place) -> DraftRoute:
+        scopes = {scope for each in self._spec.operations if each.asks for scope in each.asks.scopes}
+        role = next(name for length in count() if (name := _CLOSED + "-" * length) not in scopes)
+        remark = f"closed, because an operation here is left out: no account holds the role {role}"
+        return DraftRoute(
+            place.pattern.text, None, place.method, f"roles: [{role}]", frozenset({role}), (remark,), "closed"
+        )
+
+    def _leave_out(self, operation: SpecOperation | str, why: str) -> None:
+        self.left_out += 1
         self.remarks.append(f"{operation} is left out: {why}")
 
     def _name(self, name: str | None) -> str | None:
-        """The name of a route, unique; None where nothing but what cannot stand in one is left."""
+        """A unique name of a route; None where no visible character is left of the operation's name."""
         base = _INVISIBLE.sub("-", name or "").strip("-")[:_LONGEST_NAME]
         if not base:
             return None
@@ -112,19 +193,36 @@ class _Drafting:
         return unique
 
 
-def _asked(asks: Asks) -> tuple[str, frozenset[str], tuple[str, ...]]:
-    """What is asked as keys of the file, the roles in it, and what is to be said of that."""
+def _overlap(one: Pattern, other: Pattern) -> bool:
+    """Whether a path matches both. Patterns of a document have no `/**`."""
+    pairs = zip(one.segments, other.segments, strict=False)
+    return len(one.segments) == len(other.segments) and all(a is None or b is None or a == b for a, b in pairs)
+
+
+def _both(one: Asks, other: Asks) -> Asks:
+    """The security that satisfies both: a caller may mean either operation."""
+    if one.anonymous and other.anonymous:
+        return Asks((*one.alternatives, *other.alternatives), anonymous=True)
+    if one.anonymous or other.anonymous:
+        return other._replace(anonymous=False) if one.anonymous else one._replace(anonymous=False)
+    any_user = (frozenset[str](),)
+    pairs = [mine | its for mine in one.alternatives or any_user for its in other.alternatives or any_user]
+    return Asks(tuple(dict.fromkeys(pairs))[:_MOST_ALTERNATIVES], anonymous=False)
+
+
+def _access(asks: Asks) -> tuple[Openness, str, frozenset[str], tuple[str, ...]]:
+    """The access of a route: its kind, its keys of the file, the roles in them, and remarks."""
+    if asks.anonymous and asks.alternatives:
+        return "open, with identity", "auth: optional", frozenset(), ()
     if asks.anonymous:
-        # Whoever may come without a token may come; a good one is told to the upstream.
-        return ("auth: optional" if asks.alternatives else "auth: none"), frozenset(), ()
+        return "open to everyone", "auth: none", frozenset(), ()
     if not asks.alternatives or frozenset() in asks.alternatives:
-        return "", frozenset(), ()
+        return "any signed-in user", "", frozenset(), ()
+    roles = asks.scopes
     if all(len(scopes) == 1 for scopes in asks.alternatives):
-        roles = frozenset().union(*asks.alternatives)
-        return f"roles: [{_listed(roles)}]", roles, ()
-    roles = frozenset().union(*asks.alternatives)
-    remark = ("alternatives of several scopes cannot be said: all of them are asked for",)
-    return f"roles: {{all: [{_listed(roles)}]}}", roles, remark if len(asks.alternatives) > 1 else ()
+        return "by role", f"roles: [{_listed(roles)}]", roles, ()
+    remark = ("the rule asks for all scopes, because it cannot hold alternatives of several scopes",)
+    return "by role", f"roles: {{all: [{_listed(roles)}]}}", roles, remark if len(asks.alternatives) > 1 else ()
 
 
 def _listed(roles: frozenset[str]) -> str:
@@ -135,7 +233,7 @@ def _listed(roles: frozenset[str]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as it can stand anywhere in YAML."""
+    """A text spelled so that it can stand anywhere in YAML."""
     if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in ("null", "true", "false"):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("${", "$${")
@@ -153,6 +251,9 @@ def _lines(drafted: Draft, spec: Spec, upstream: str) -> Iterator[str]:
     yield "upstreams:"
     yield f"  {quoted(upstream)}: {spec.address or 'http://127.0.0.1:9000'}"
     roles = frozenset().union(*(route.roles for route in drafted.routes))
+    if roles.intersection(Settings().accounts.default_roles):
+        yield "# A scope has the name of a role that every new account would get."
+        yield "accounts: {default_roles: []}"
     if roles:
         yield "roles:"
         yield from (f"  {quoted(role)}: []" for role in sorted(roles | {"admin", "user"}))
@@ -163,7 +264,8 @@ def _lines(drafted: Draft, spec: Spec, upstream: str) -> Iterator[str]:
     for route in drafted.routes:
         yield from (f"  # {_comment(remark)}" for remark in route.remarks)
         yield f"  - path: {quoted(route.path)}"
-        yield f"    methods: [{route.method}]"
+        if route.method is not None:
+            yield f"    methods: [{route.method}]"
         if route.asks:
             yield f"    {route.asks}"
         yield f"    upstream: {quoted(upstream)}"

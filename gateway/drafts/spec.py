@@ -1,62 +1,88 @@
-"""The operations of an OpenAPI 3.0 or 3.1 document, as far as a policy is concerned with them.
+"""The operations of an OpenAPI 3 document, as far as they concern a policy.
 
-Nothing is fetched: a reference into another document is named and left out. What a document says and a policy cannot
-say is told in `remarks`, and drafted on the safe side: stricter, never laxer.
+No reference outside the document is fetched. An operation whose security cannot be read exactly is marked so: a guess
+could open an operation that the document closes.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import yaml
 
 from gateway.errors import CannotStart, cannot_read
-from gateway.settings.grammar import origin
+from gateway.settings.grammar import origin, role_name
 from gateway.settings.reader import Unacceptable
 
 _LARGEST: Final = 64 << 20  # bytes
 _METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
-_LONGEST_SCOPE: Final = 128  # characters, of a role as well
+# Keys of OpenAPI 3.2 that hold operations of methods that are not in _METHODS.
+_OTHER_OPERATIONS: Final = ("query", "additionalOperations")
 _TOKENS: Final = ("oauth2", "openIdConnect")
 _VARIABLE: Final = re.compile(r"\{([^{}]*)\}")
-_MOST_REFERENCES: Final = 16  # in a row
+# OpenAPI allows these beside $ref; they do not change the meaning of the reference.
+_BESIDE_REFERENCE: Final = ("$ref", "summary", "description")
 
 
 class Asks(NamedTuple):
-    """What an operation asks of its caller: of each alternative the scopes, all of which it takes. `anonymous`: it may
-    be called without any of them. Neither: what it asks for is not for the gateway to check."""
+    """The security of an operation. A caller needs all the scopes of one of the `alternatives`; `anonymous` means that
+    the operation can be called without them. An operation with neither asks for a check that the gateway cannot make,
+    such as an API key of the upstream's own."""
 
     alternatives: tuple[frozenset[str], ...]
     anonymous: bool
 
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Every scope of every alternative."""
+        return frozenset().union(*self.alternatives)
+
 
 class SpecOperation(NamedTuple):
-    """One operation. `path` has the server's before it."""
+    """One operation. `path` includes the path of its server, `address` is the origin of its server if it has one.
+    `asks` is None where the operation cannot be read exactly, for the reason in `unreadable`."""
 
     method: str
     path: str
     name: str | None
-    asks: Asks
-    remarks: tuple[str, ...]
+    asks: Asks | None
+    remarks: tuple[str, ...] = ()
+    address: str | None = None
+    unreadable: str = ""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}" + (f" ({self.name})" if self.name else "")
 
 
+class UnreadablePath(NamedTuple):
+    """A path whose operations are not known, and the reason."""
+
+    path: str
+    reason: str
+
+
 class Spec(NamedTuple):
-    """A document: its title, the address of its first server where that is absolute, and its operations."""
+    """A document: its title, the origin that serves it if it names one, its operations, the paths whose operations are
+    not known, and remarks, among them one for each of the `left_out` operations that are not here."""
 
     title: str
     address: str | None
     operations: tuple[SpecOperation, ...]
+    unreadable_paths: tuple[UnreadablePath, ...]
     remarks: tuple[str, ...]
+    left_out: int
+
+
+class _Unreadable(Exception):
+    """The reason why a part of the document cannot be read exactly."""
 
 
 def read_spec(path: Path) -> Spec:
-    """Read a document, in YAML or JSON. Raises CannotStart for what is none."""
+    """Read a document, in YAML or JSON. Raises CannotStart for any other file."""
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
@@ -68,7 +94,7 @@ def read_spec(path: Path) -> Spec:
     version = document.get("openapi") if isinstance(document, dict) else None
     if not isinstance(version, str) or not version.startswith("3.") or not isinstance(document.get("paths", {}), dict):
         raise CannotStart(f"{path} is no OpenAPI 3.0 or 3.1 document (openapi: 3.1.0, and paths)")
-    return _Reading(document).spec()
+    return _Reader(document).spec()
 
 
 def _parsed(content: bytes, path: Path) -> Any:
@@ -82,126 +108,204 @@ def _parsed(content: bytes, path: Path) -> Any:
         raise CannotStart(f"{path} is neither YAML nor JSON: {where[:200]}") from None
 
 
-class _Reading:
-    """The reading of one document."""
+class _Reader:
+    """Reads one document."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
         self._remarks: list[str] = []
-        schemes = _mapping(_mapping(document.get("components")).get("securitySchemes"))
-        self._schemes = {
-            str(name): self._resolved(scheme, f"security scheme {name}") for name, scheme in schemes.items()
-        }
+        self._unreadable_paths: list[UnreadablePath] = []
+        self._left_out = 0
+        self._schemes = dict(self._readable_schemes())
 
     def spec(self) -> Spec:
         info = _mapping(self._document.get("info"))
         title = " ".join(str(info[key]) for key in ("title", "version") if key in info)
-        address, _ = self._server(self._document, "the document")
-        operations = tuple(self._operations())
-        return Spec(title, address, operations, tuple(self._remarks))
+        operations = list(self._operations())
+        address = self._address_of_all(operations)
+        here = tuple(each for each in operations if self._is_served_at(address, each))
+        remarks = tuple(dict.fromkeys(self._remarks))
+        return Spec(title, address, here, tuple(self._unreadable_paths), remarks, self._left_out)
+
+    def _leave_out(self, subject: str, reason: object) -> None:
+        self._left_out += 1
+        self._remarks.append(f"{subject} is left out: {reason}")
+
+    # ---- operations
 
     def _operations(self) -> Iterator[SpecOperation]:
         for path, item in self._document.get("paths", {}).items():
-            item = self._resolved(item, str(path))
-            for method in _METHODS:
-                if isinstance(item.get(method), dict):
-                    yield self._operation(method.upper(), str(path), item, item[method])
+            if str(path).startswith("x-"):  # an extension, which is no path
+                continue
+            if not str(path).startswith("/"):
+                self._leave_out(str(path), "a path begins with '/'")
+                continue
+            try:
+                yield from self._operations_at(str(path), self._resolved(item))
+            except _Unreadable as unreadable:
+                self._unreadable_paths.append(UnreadablePath(self._base() + str(path), str(unreadable)))
 
-    def _operation(
-        self, method: str, path: str, item: Mapping[str, Any], operation: Mapping[str, Any]
-    ) -> SpecOperation:
+    def _operations_at(self, path: str, item: Mapping[str, Any]) -> Iterator[SpecOperation]:
+        for key in item:
+            method = str(key).lower()
+            if method in _METHODS and key == method:
+                yield self._operation(method.upper(), path, item)
+            elif method in _METHODS or key in _OTHER_OPERATIONS:
+                raise _Unreadable(f"its key {key} is none of {', '.join(_METHODS)}")
+
+    def _operation(self, method: str, path: str, item: Mapping[str, Any]) -> SpecOperation:
+        try:
+            return self._readable(method, path, item, self._resolved(item[method.lower()]))
+        except _Unreadable as unreadable:
+            return SpecOperation(method, self._base() + path, None, None, unreadable=str(unreadable))
+
+    def _readable(self, method: str, path: str, item: Mapping[str, Any], operation: Mapping[str, Any]) -> SpecOperation:
         remarks: list[str] = []
         place = next((each for each in (operation, item) if "servers" in each), self._document)
-        _, base = self._server(place, f"{method} {path}")
-        asks = self._asks(operation.get("security", self._document.get("security")), remarks)
+        address, base = self._server(place, remarks)
+        asks = self._asks(operation if "security" in operation else self._document, remarks)
         name = operation.get("operationId")
-        return SpecOperation(method, base + path, None if name is None else str(name), asks, tuple(remarks))
+        return SpecOperation(method, base + path, None if name is None else str(name), asks, tuple(remarks), address)
+
+    def _base(self) -> str:
+        """The path of the document's own server, empty where that cannot be read."""
+        try:
+            return self._server(self._document, [])[1]
+        except _Unreadable:
+            return ""
 
     # ---- servers
 
-    def _server(self, place: Mapping[str, Any], where: str) -> tuple[str | None, str]:
-        """The address of the first server, where it is absolute, and its path."""
-        servers = [_mapping(server) for server in place.get("servers") or ()]
+    def _server(self, place: Mapping[str, Any], remarks: list[str]) -> tuple[str | None, str]:
+        """The origin of the first server, None for a relative one, and its path."""
+        servers = place.get("servers") or [{"url": "/"}]
+        if not isinstance(servers, list) or not all(isinstance(server, dict) for server in servers):
+            raise _Unreadable(f"its servers are {_kind(servers)}, not a list of mappings with a url")
         urls = [_filled(str(server.get("url", "/")), _mapping(server.get("variables"))) for server in servers]
-        paths = list(dict.fromkeys(urlsplit(url).path.rstrip("/") for url in urls)) or [""]
+        paths = list(dict.fromkeys(urlsplit(url).path.rstrip("/") for url in urls))
+        if paths[0] and not paths[0].startswith("/"):
+            raise _Unreadable(f"its server {urls[0]} is relative to the address of the document")
         if len(paths) > 1:
-            self._remark(f"{where} has servers with several paths: {paths[0] or '/'} is taken")
-        return _address(urls[0]) if urls else None, paths[0]
+            remarks.append(f"it has servers with several paths: {paths[0] or '/'} is used")
+        return self._origin(place, urls[0]), paths[0]
+
+    def _origin(self, place: Mapping[str, Any], url: str) -> str | None:
+        """The origin of a server, as an upstream has it; None for a server relative to the document."""
+        parts = urlsplit(url)
+        if not parts.netloc:
+            return None
+        try:
+            return origin(f"{parts.scheme}://{parts.netloc}")
+        except Unacceptable:
+            if place is self._document:
+                return None  # the draft names a placeholder instead
+            raise _Unreadable("its own server has no address that an upstream can have") from None
+
+    def _address_of_all(self, operations: list[SpecOperation]) -> str | None:
+        """The origin of the document's own server, else of most operations."""
+        try:
+            address, _ = self._server(self._document, [])
+        except _Unreadable:
+            address = None
+        named = Counter(each.address for each in operations if each.address is not None)
+        return address or next((origin for origin, _ in named.most_common(1)), None)
+
+    def _is_served_at(self, address: str | None, operation: SpecOperation) -> bool:
+        if operation.address in (None, address):
+            return True
+        self._leave_out(str(operation), f"another server serves it, {operation.address}")
+        return False
 
     # ---- security
 
-    def _asks(self, security: Any, remarks: list[str]) -> Asks:
-        if not security:
-            return Asks((), anonymous=True)
-        alternatives, anonymous = [], False
-        for each in security:
-            named = _mapping(each)
-            if not named:
-                anonymous = True
-                continue
-            scopes = self._scopes(named, remarks)
-            if scopes is not None:
-                alternatives.append(scopes)
-        return Asks(tuple(dict.fromkeys(alternatives)), anonymous)
+    def _asks(self, place: Mapping[str, Any], remarks: list[str]) -> Asks:
+        security = place.get("security", [])
+        if not isinstance(security, list) or not all(isinstance(each, dict) for each in security):
+            raise _Unreadable(f"its security is {_kind(security)}, not a list of mappings such as [{{bearerAuth: []}}]")
+        alternatives = [scopes for each in security if each and (scopes := self._scopes(each, remarks)) is not None]
+        return Asks(tuple(dict.fromkeys(alternatives)), anonymous=not security or {} in security)
 
-    def _scopes(self, named: Mapping[str, Any], remarks: list[str]) -> frozenset[str] | None:
-        """The scopes of an alternative; None for one in which the gateway's tokens have no part."""
+    def _scopes(self, schemes: Mapping[str, Any], remarks: list[str]) -> frozenset[str] | None:
+        """The scopes of one alternative; None where it asks for neither a token nor a scope."""
         scopes: set[str] = set()
-        has_token = False
-        for name, wanted in named.items():
+        takes_token = False
+        for name, wanted in schemes.items():
             scheme = self._schemes.get(str(name))
-            if scheme is not None and not _takes_tokens(scheme):
-                remarks.append(f"{name} ({_kind_of(scheme)}) is for the upstream to check")
-                continue
+            scopes |= _roles(str(name), wanted)
             if scheme is None:
-                remarks.append(f"the security scheme {name} is not defined, and taken for one of tokens")
-            scopes |= {_role(str(scope)) for scope in wanted or ()}
-            has_token = True
-        return frozenset(scopes) if has_token else None
+                remarks.append(f"the security scheme {name} is not defined and counts as one of tokens")
+            elif not _takes_tokens(scheme):
+                remarks.append(_not_checked(str(name), scheme))
+                continue
+            takes_token = True
+        return frozenset(scopes) if takes_token or scopes else None
+
+    def _readable_schemes(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for name, scheme in _mapping(_mapping(self._document.get("components")).get("securitySchemes")).items():
+            try:
+                yield str(name), self._resolved(scheme)
+            except _Unreadable as unreadable:
+                self._remarks.append(f"the security scheme {name} counts as one of tokens: {unreadable}")
 
     # ---- references
 
-    def _resolved(self, value: Any, where: str) -> Mapping[str, Any]:
-        """A value, or what it refers to within the document; nothing where that is not there."""
-        for _ in range(_MOST_REFERENCES):
-            mapping = _mapping(value)
-            reference = mapping.get("$ref")
-            if not isinstance(reference, str):
-                return mapping
-            if not reference.startswith("#/"):
-                break
-            value = self._document
-            for step in reference[2:].split("/"):
-                value = _mapping(value).get(step.replace("~1", "/").replace("~0", "~"))
-        self._remark(f"{where} refers to {reference}, which is not in this document: left out")
-        return {}
+    def _resolved(self, value: Any) -> Mapping[str, Any]:
+        """The mapping itself, or the one that it refers to within the document."""
+        followed: set[str] = set()
+        while True:
+            if not isinstance(value, dict):
+                raise _Unreadable(f"it is {_kind(value)}, not a mapping")
+            reference = value.get("$ref")
+            if reference is None and "$ref" not in value:
+                return value
+            beside = [str(key) for key in value if key not in _BESIDE_REFERENCE]
+            if beside:
+                raise _Unreadable(f"it has {', '.join(beside)} beside its $ref")
+            if reference in followed:
+                raise _Unreadable(f"{reference} refers to itself")
+            followed.add(str(reference))
+            value = self._at(reference)
 
-    def _remark(self, remark: str) -> None:
-        if remark not in self._remarks:
-            self._remarks.append(remark)
-
-
-def _address(url: str) -> str | None:
-    """The address of a server, as an upstream has it; None for one that is relative to where the document was found."""
-    parts = urlsplit(url)
-    try:
-        return origin(f"{parts.scheme}://{parts.netloc}")
-    except Unacceptable:
-        return None
+    def _at(self, reference: Any) -> Any:
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            raise _Unreadable(f"it refers to {reference}, outside this document")
+        value: Any = self._document
+        for step in unquote(reference[2:]).split("/"):
+            key = step.replace("~1", "/").replace("~0", "~")
+            if not isinstance(value, dict) or key not in value:
+                raise _Unreadable(f"it refers to {reference}, which does not exist")
+            value = value[key]
+        return value
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return "a list of other values"
+    return "a mapping" if isinstance(value, dict) else f"'{value}'"
+
+
 def _filled(url: str, variables: Mapping[str, Any]) -> str:
     return _VARIABLE.sub(lambda found: str(_mapping(variables.get(found[1])).get("default", found[1])), url)
 
 
-def _role(scope: str) -> str:
-    """A scope as the name of a role. One that cannot be one asks for a role that nobody has."""
-    visible = "".join(letter if letter.isprintable() else "_" for letter in scope)
-    return visible.strip()[:_LONGEST_SCOPE].strip() or "unnamed"
+def _roles(scheme: str, scopes: Any) -> set[str]:
+    """The scopes as names of roles. Two scopes never become one role."""
+    if not isinstance(scopes, list):
+        raise _Unreadable(f"the scopes of {scheme} are {_kind(scopes)}, not a list such as [] or [{scheme}:read]")
+    for scope in scopes:
+        try:
+            if not isinstance(scope, str) or not scope or not scope.isprintable():
+                raise _Unreadable(f"the scope {scope!r} of {scheme} is no printable text")
+            role_name(scope)
+        except Unacceptable as error:
+            raise _Unreadable(f"the scope {scope!r} of {scheme} {error.message} ({error.right})") from None
+    return set(scopes)
 
 
 def _takes_tokens(scheme: Mapping[str, Any]) -> bool:
@@ -209,6 +313,8 @@ def _takes_tokens(scheme: Mapping[str, Any]) -> bool:
     return bearer or scheme.get("type") in _TOKENS
 
 
-def _kind_of(scheme: Mapping[str, Any]) -> str:
+def _not_checked(name: str, scheme: Mapping[str, Any]) -> str:
     kind = str(scheme.get("type"))
-    return f"{kind} {scheme.get('scheme')}" if kind == "http" else kind
+    if kind == "http":
+        return f"{name} (http {scheme.get('scheme')}) does not reach the upstream: callers send a token of the gateway"
+    return f"{name} ({kind}) is for the upstream to check"

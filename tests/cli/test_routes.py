@@ -1,6 +1,8 @@
 """`gateway routes from-openapi` and `gateway check --openapi`: drafts that can be served, and what is left out."""
 
 import json
+import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from hypothesis import strategies as st
 from gateway.drafts.coverage import coverage
 from gateway.drafts.drafting import as_yaml, draft
 from gateway.drafts.spec import Spec, read_spec
+from gateway.errors import Refusal
 from gateway.policy.access import AccessRules, Caller
 from gateway.policy.loading import Configuration, load_configuration
+from gateway.wire.paths import canonical_target
 from tests.cli.running import Outcome, run_here
 
 SCHEMES = {
@@ -89,6 +93,7 @@ PATHS = {
     "/a/{x}/{x}": ("/a/{x}/{x_}", "{x} is called {x_}"),
     "/a/{1}": ("/a/{_1}", "{1} is called {_1}"),
     "/é": ("/%C3%A9", ""),
+    "/files/**": ("/files/%2A%2A", ""),
 }
 
 
@@ -98,7 +103,7 @@ def test_a_path_template_becomes_a_pattern(tmp_path: Path, template: str, expect
     (route,) = yaml.safe_load(outcome.out)["routes"]
     assert route["path"] == expected[0]
     assert expected[1] in outcome.err
-    assert bool(outcome.err) == bool(expected[1])
+    assert ("warning" in outcome.err) == bool(expected[1])
     assert expected[1] in outcome.out
 
 
@@ -120,25 +125,256 @@ def test_the_first_server_says_the_base_path_and_the_address(
     assert configuration["upstreams"] == {"shop": address}
 
 
-def test_what_cannot_be_served_is_left_out_and_said(tmp_path: Path) -> None:
-    outcome = drafted(
-        tmp_path,
-        {
-            "/auth/login": {"post": {"operationId": "login"}},
-            "/a/": {"get": {}},
-            "/a": {"get": {"operationId": "again"}, "head": {}},
-            "/b#/x": {"get": {}},
-            "/c": {"$ref": "other.yaml#/paths/~1c"},
-        },
-    )
-    assert [route["path"] for route in yaml.safe_load(outcome.out)["routes"]] == ["/a"]
-    assert outcome.err.splitlines() == [
-        "gateway: warning: /c refers to other.yaml#/paths/~1c, which is not in this document: left out",
-        "gateway: warning: POST /auth/login (login) is left out: /auth/login is the gateway's own",
-        "gateway: warning: GET /a (again) is left out: GET /a/ serves the same requests",
-        "gateway: warning: HEAD /a is left out: GET /a/ serves the same requests",
-        "gateway: warning: GET /b#/x is left out: its path must not hold a query or a fragment",
+def warnings(outcome: Outcome) -> list[str]:
+    return [line.removeprefix("gateway: warning: ") for line in outcome.err.splitlines() if "warning: " in line]
+
+
+def test_an_operation_without_a_possible_route_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    paths = {
+        "/auth/login": {"post": {"operationId": "login"}},
+        "/b#/x": {"get": {}},
+        "/c": {"$ref": "other.yaml#/paths/~1c"},
+        "m": {"get": {}},
+        "x-notes": {"get": {}},
+        "/a": {"get": {}},
+    }
+    outcome = drafted(tmp_path, paths, servers=[{"url": "/base/"}])
+    assert [route["path"] for route in yaml.safe_load(outcome.out)["routes"]] == ["/base/auth/login", "/base/a"]
+    assert warnings(outcome) == [
+        "m is left out: a path begins with '/'",
+        "/base/c is left out: it refers to other.yaml#/paths/~1c, outside this document",
+        "GET /base/b#/x is left out: its path must not hold a query or a fragment",
     ]
+    own = warnings(drafted(tmp_path, {"/auth/login": {"post": {"operationId": "login"}}}))
+    assert own == ["POST /auth/login (login) is left out: /auth/login is the gateway's own"]
+
+
+ADMIN = {"security": [{"oauth": ["admin"]}]}
+UNREADABLE: dict[str, tuple[Any, str]] = {
+    "an external reference": ({"$ref": "ops.yaml#/list"}, "it refers to ops.yaml#/list, outside this document"),
+    "an address": (
+        {"$ref": "https://x.example/a.yaml"},
+        "it refers to https://x.example/a.yaml, outside this document",
+    ),
+    "a dangling reference": ({"$ref": "#/components/gone"}, "it refers to #/components/gone, which does not exist"),
+    "a reference that is a number": ({"$ref": 7}, "it refers to 7, outside this document"),
+    "a reference that is null": ({"$ref": None}, "it refers to None, outside this document"),
+    "a circle": ({"$ref": "#/components/x/one"}, "#/components/x/one refers to itself"),
+    "more beside a reference": ({"$ref": "#/components/x/open", "security": [{"oauth": []}]}, "it has security beside"),
+    "null": (None, "it is null, not a mapping"),
+    "a text": ("list", "it is 'list', not a mapping"),
+    "a list": ([ADMIN], "it is a list of other values, not a mapping"),
+    "security: null": ({"security": None}, "its security is null"),
+    "security: [bearerAuth]": ({"security": ["tokens"]}, "its security is a list of other values"),
+    "security: {bearerAuth: []}": ({"security": {"tokens": []}}, "its security is a mapping"),
+    "security: bearerAuth": ({"security": "tokens"}, "its security is 'tokens'"),
+    "security: false": ({"security": False}, "its security is 'False'"),
+    "a null beside a scheme": ({"security": [{"oauth": ["a"]}, None]}, "its security is a list of other values"),
+    "scopes: admin": ({"security": [{"oauth": "admin"}]}, "the scopes of oauth are 'admin'"),
+    "scopes: null": ({"security": [{"oauth": None}]}, "the scopes of oauth are null"),
+    "scopes: {admin: true}": ({"security": [{"oauth": {"admin": True}}]}, "the scopes of oauth are a mapping"),
+    "a scope that is a number": ({"security": [{"oauth": [1]}]}, "the scope 1 of oauth is no printable text"),
+    "a scope with a space around it": (
+        {"security": [{"oauth": ["a "]}]},
+        "the scope 'a ' of oauth must be a role name",
+    ),
+    "a scope too long": (
+        {"security": [{"oauth": ["a" * 129]}]},
+        f"the scope {'a' * 129!r} of oauth must be a role name",
+    ),
+    "an empty scope": ({"security": [{"oauth": [""]}]}, "the scope '' of oauth is no printable text"),
+    "servers that are a text": ({"servers": "https://x.example"}, "its servers are 'https://x.example'"),
+    "a server relative to the document": ({"servers": [{"url": "v1"}]}, "its server v1 is relative"),
+}
+
+
+@pytest.mark.parametrize(("operation", "why"), UNREADABLE.values(), ids=UNREADABLE)
+def test_an_operation_that_cannot_be_read_exactly_is_left_out(tmp_path: Path, operation: Any, why: str) -> None:
+    one, two = {"$ref": "#/components/x/two"}, {"$ref": "#/components/x/one"}
+    components = {"securitySchemes": SCHEMES, "x": {"one": one, "two": two, "open": {}}}
+    outcome = drafted(tmp_path, {"/a": {"get": operation, "put": ADMIN}}, components=components)
+    (warning,) = warnings(outcome)
+    assert warning.startswith(f"GET /a is left out: {why}")
+    assert [route["methods"] for route in yaml.safe_load(outcome.out)["routes"]] == [["PUT"]]
+    assert outcome.err.splitlines()[-1] == "gateway: routes: 1 by role; 1 left out"
+
+
+@pytest.mark.parametrize("security", [None, ["tokens"], {"tokens": []}, "tokens", [{"oauth": "admin"}]])
+def test_operations_inherit_security_that_cannot_be_read(tmp_path: Path, security: Any) -> None:
+    outcome = drafted(tmp_path, {"/a": {"get": {}, "put": ADMIN}}, security=security)
+    assert [route["methods"] for route in yaml.safe_load(outcome.out)["routes"]] == [["PUT"]]
+    assert warnings(outcome)[0].startswith("GET /a is left out: ")
+
+
+@pytest.mark.parametrize("item", [None, "x", [], {"$ref": "#/paths/~1b"}, {"$ref": "#/paths/~1a"}])
+def test_a_path_item_that_cannot_be_read_is_left_out(tmp_path: Path, item: Any) -> None:
+    outcome = drafted(tmp_path, {"/a": item, "/c": {"put": ADMIN}})
+    assert [route["path"] for route in yaml.safe_load(outcome.out)["routes"]] == ["/c"]
+    assert warnings(outcome)[0].startswith("/a is left out: ")
+
+
+def test_operations_beside_a_reference_of_their_path_are_left_out(tmp_path: Path) -> None:
+    components = {"securitySchemes": SCHEMES, "pathItems": {"a": {"get": ADMIN}}}
+    outcome = drafted(tmp_path, {"/a": {"$ref": "#/components/pathItems/a", "get": {}}}, components=components)
+    assert yaml.safe_load(outcome.out)["routes"] == []
+    assert warnings(outcome) == ["/a is left out: it has get beside its $ref"]
+
+
+@pytest.mark.parametrize("key", ["GET", "Get", "query", "additionalOperations"])
+def test_an_operation_of_an_unknown_method_is_left_out_with_a_warning(tmp_path: Path, key: str) -> None:
+    outcome = drafted(tmp_path, {"/a": {key: {}, "put": ADMIN, "parameters": [], "x-owner": {}}})
+    assert warnings(outcome)[0].startswith(f"/a is left out: its key {key} is none of get, head, ")
+    assert yaml.safe_load(outcome.out)["routes"] == []
+
+
+def test_a_scheme_that_refers_nowhere_counts_as_one_of_tokens(tmp_path: Path) -> None:
+    components = {"securitySchemes": {"far": {"$ref": "schemes.yaml#/far"}}}
+    outcome = drafted(tmp_path, {"/a": {"get": {"security": [{"far": ["staff"]}]}}}, components=components)
+    assert yaml.safe_load(outcome.out)["routes"][0]["roles"] == ["staff"]
+    assert "the security scheme far counts as one of tokens" in outcome.err
+
+
+@pytest.mark.parametrize("scheme", ["key", "basic"])
+def test_a_role_of_a_scheme_that_is_not_checked_here_is_asked_for(tmp_path: Path, scheme: str) -> None:
+    assert only_route(tmp_path, {"security": [{scheme: ["admin"]}]})["roles"] == ["admin"]
+
+
+def test_http_basic_is_said_not_to_reach_the_upstream(tmp_path: Path) -> None:
+    outcome = drafted(tmp_path, {"/a": {"get": {"security": [{"basic": []}]}}})
+    assert "basic (http basic) does not reach the upstream: callers send a token of the gateway" in outcome.err
+    assert "auth" not in yaml.safe_load(outcome.out)["routes"][0]
+
+
+# ---- operations that share a rule
+
+USER = {"security": [{"tokens": []}]}
+SHARED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a custom verb": ({"/things/{id}": {"post": USER}, "/things/{id}:purge": {"post": ADMIN}}, {"roles": ["admin"]}),
+    "an open custom verb": ({"/things/{id}": {"post": ADMIN}, "/things/{id}:open": {"post": {}}}, {"roles": ["admin"]}),
+    "an extension": ({"/files/{id}": {"post": {}}, "/files/{id}.csv": {"post": ADMIN}}, {"roles": ["admin"]}),
+    "a trailing slash": ({"/a": {"post": {}}, "/a/": {"post": ADMIN}}, {"roles": ["admin"]}),
+    "another name": ({"/a/{x}": {"post": USER}, "/a/{y}": {"post": {}}}, {}),
+    "optional and required": (
+        {"/a": {"post": {"security": [{}, {"oauth": ["b"]}]}}, "/a/": {"post": USER}},
+        {},
+    ),
+    "both optional": (
+        {"/a": {"post": {"security": [{}, {"tokens": []}]}}, "/a/": {"post": {}}},
+        {"auth": "optional"},
+    ),
+    "two roles": (
+        {"/a": {"post": {"security": [{"oauth": ["b"]}]}}, "/a/": {"post": ADMIN}},
+        {"roles": {"all": ["admin", "b"]}},
+    ),
+    "three": ({"/a": {"post": {}}, "/a/": {"post": USER}, "/%61": {"post": ADMIN}}, {"roles": ["admin"]}),
+}
+
+
+@pytest.mark.parametrize(("paths", "asked"), SHARED.values(), ids=SHARED)
+def test_operations_that_share_a_rule_take_the_stricter_side(
+    tmp_path: Path, paths: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    outcome = drafted(tmp_path, paths)
+    (route,) = yaml.safe_load(outcome.out)["routes"]
+    assert {key: route[key] for key in ("auth", "roles") if key in route} == asked
+    assert outcome.err.count("share a rule, which asks for what both ask") == len(paths) - 1
+
+
+@pytest.mark.parametrize("methods", [("get", "head"), ("head", "get")])
+def test_a_head_operation_shares_the_rule_of_get(tmp_path: Path, methods: tuple[str, str]) -> None:
+    outcome = drafted(tmp_path, {"/a": {methods[0]: {}, methods[1]: ADMIN}})
+    (route,) = yaml.safe_load(outcome.out)["routes"]
+    assert (route["methods"], route["roles"]) == (["GET"], ["admin"])
+
+
+def test_a_scope_called_as_a_default_role_is_not_given_to_every_new_account(tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(document({"/a": {"get": {"security": [{"oauth": ["user"]}]}}})))
+    _, configuration = made(tmp_path, json.loads((tmp_path / "spec.json").read_text()))
+    assert configuration.settings.accounts.default_roles == ()
+    assert "default_roles" not in drafted(tmp_path, {"/a": {"get": ADMIN}}).out
+
+
+# ---- operations that a broader rule would serve
+
+LEFT_OUT: dict[str, Any] = {
+    "an operation that cannot be read": {"get": {"$ref": "far.yaml"}},
+    "a path that cannot be read": {"$ref": "far.yaml"},
+    "a method that is not known": {"additionalOperations": {}},
+}
+
+
+@pytest.mark.parametrize("item", LEFT_OUT.values(), ids=LEFT_OUT)
+def test_a_broader_rule_does_not_serve_an_operation_that_is_left_out(tmp_path: Path, item: Any) -> None:
+    paths = {"/users/{id}": {"get": {}, "put": ADMIN}, "/users/me": item, "/users/{id}/keys": {"get": {}}}
+    _, configuration = made(tmp_path, document(paths))
+    route, _ = configuration.policy.match(None, canonical_target(b"/users/me", relaxed=False), b"GET")
+    assert route.requirement.any == {"left-out"}
+    assert warnings(drafted(tmp_path, paths))[-1].endswith(
+        "closed, because an operation here is left out: no account holds the role left-out"
+    )
+
+
+def test_no_closed_rule_is_drafted_where_no_rule_would_serve_the_operation(tmp_path: Path) -> None:
+    outcome = drafted(tmp_path, {"/users/{id}": {"put": ADMIN}, "/users/me": {"get": {"$ref": "far.yaml"}}})
+    assert [route["path"] for route in yaml.safe_load(outcome.out)["routes"]] == ["/users/{id}"]
+
+
+@pytest.mark.parametrize("other", [{"get": {"$ref": "far.yaml"}}, {"$ref": "far.yaml"}, {"head": {"security": None}}])
+def test_operations_that_share_a_path_with_one_that_is_left_out_are_left_out(tmp_path: Path, other: Any) -> None:
+    outcome = drafted(tmp_path, {"/t/{id}": {"get": {}}, "/t/{id}:purge": other, "/b": {"get": ADMIN}})
+    assert [route["path"] for route in yaml.safe_load(outcome.out)["routes"]] == ["/b"]
+    assert "GET /t/{id} is left out: another operation at this path cannot be read" in outcome.err
+
+
+def test_the_role_of_closed_rules_is_no_scope(tmp_path: Path) -> None:
+    scoped = {"security": [{"oauth": ["left-out"]}]}
+    _, configuration = made(tmp_path, document({"/{id}": {"get": scoped}, "/me": {"get": {"$ref": "far.yaml"}}}))
+    route, _ = configuration.policy.match(None, canonical_target(b"/me", relaxed=False), b"GET")
+    assert route.requirement.any == {"left-out-"}
+
+
+# ---- servers
+
+API = "https://api.example.com"
+
+
+def test_an_operation_that_another_server_serves_is_left_out(tmp_path: Path) -> None:
+    uploads = [{"url": "https://uploads.example.com/v1"}]
+    paths = {"/a": {"get": {}}, "/b": {"servers": uploads, "get": {}, "put": {"servers": [{"url": f"{API}/v2"}]}}}
+    outcome = drafted(tmp_path, paths, servers=[{"url": API}])
+    assert [route["path"] for route in yaml.safe_load(outcome.out)["routes"]] == ["/a", "/v2/b"]
+    assert warnings(outcome) == ["GET /v1/b is left out: another server serves it, https://uploads.example.com"]
+
+
+def test_the_server_of_most_operations_is_the_upstream_where_the_document_names_none(tmp_path: Path) -> None:
+    here, there = [{"url": API}], [{"url": "https://old.example.com"}]
+    paths = {f"/{n}": {"get": {}, "servers": there if n == 1 else here} for n in range(3)}
+    configuration = yaml.safe_load(drafted(tmp_path, paths).out)
+    assert configuration["upstreams"] == {"shop": API}
+    assert [route["path"] for route in configuration["routes"]] == ["/0", "/2"]
+
+
+# ---- the summary
+
+
+def test_the_summary_counts_the_routes_by_how_open_they_are(tmp_path: Path) -> None:
+    security: list[Any] = [[], [{}, {"tokens": []}], [{"tokens": []}], [{"oauth": ["a"]}], [{"key": []}], None]
+    paths = {f"/{number}": {"get": {"security": each}} for number, each in enumerate(security)}
+    outcome = drafted(tmp_path, paths)
+    assert outcome.code == 0
+    assert outcome.err.splitlines()[-1] == (
+        "gateway: routes: 1 open to everyone, 1 open, with identity, 2 any signed-in user, 1 by role; 1 left out"
+    )
+
+
+@pytest.mark.parametrize(("security", "code"), [([], 1), ([{}, {"tokens": []}], 1), ([{"tokens": []}], 0)])
+def test_require_security_fails_where_a_route_is_open(tmp_path: Path, security: Any, code: int) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(document({"/a": {"get": {"security": security}}})))
+    command = ("routes", "from-openapi", "spec.json", "--upstream", "shop", "--require-security")
+    outcome = run_here(*command, folder=tmp_path)
+    assert outcome.code == code
+    assert ("GET /a is open" in outcome.err) == bool(code)
+    assert yaml.safe_load(outcome.out)["routes"]
 
 
 def test_references_within_the_document_are_followed(tmp_path: Path) -> None:
@@ -195,17 +431,38 @@ def made(folder: Path, content: dict[str, Any]) -> tuple[Spec, Configuration]:
     return spec, load_configuration(folder / "draft.yaml", {})
 
 
-@given(content=st.builds(lambda operation: document({"/a": {"get": operation}}), _operation))
-def test_every_draft_asks_no_less_than_the_document(
+_SHARING = ("/a", "/a/", "/t/{id}", "/t/{name}", "/t/{id}:purge", "/t/{id}.csv", "/t/fixed")
+_shared_items = st.dictionaries(st.sampled_from(["get", "head", "post"]), _operation, min_size=1, max_size=3)
+_shared_documents = st.builds(document, st.dictionaries(st.sampled_from(_SHARING), _shared_items, max_size=5))
+_CALLERS = [frozenset[str](), *map(frozenset, (["a"], ["b"], ["a", "b"], ["null"], ["1"], ["a", "b", "null", "1"]))]
+
+
+def admits(security: list[dict[str, list[str]]], roles: frozenset[str] | None) -> bool:
+    """Read the security of an operation as the specification does. `roles` is None for a caller without a token."""
+    if not security or {} in security:
+        return True
+    return roles is not None and any(roles.issuperset(chain(*each.values())) for each in security)
+
+
+@given(content=_shared_documents)
+def test_no_caller_reaches_an_operation_that_the_document_closes_to_it(
     tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]
 ) -> None:
-    spec, configuration = made(tmp_path_factory.mktemp("draft"), content)
-    asks = spec.operations[0].asks
-    access = AccessRules(configuration.settings.roles).of(configuration.policy.routes[0])
-    assert not access.everybody or asks.anonymous
-    for roles in (frozenset[str](), frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})):
-        may = not asks.alternatives or any(scopes <= roles for scopes in asks.alternatives)
-        assert not access.admits(Caller(roles=roles)) or may or asks.anonymous
+    _, configuration = made(tmp_path_factory.mktemp("draft"), content)
+    access = AccessRules(configuration.settings.roles)
+    for template, item in content["paths"].items():
+        path = re.sub(r"\{.*?\}", "7", template)
+        for method, operation in item.items():
+            try:
+                route, _ = configuration.policy.match(
+                    None, canonical_target(path.encode(), relaxed=False), method.upper().encode()
+                )
+            except Refusal:
+                continue
+            rules = access.of(route)
+            assert not rules.everybody or admits(operation.get("security", []), None)
+            for roles in _CALLERS:
+                assert not rules.admits(Caller(roles=roles)) or admits(operation.get("security", []), roles)
 
 
 @given(content=_documents)
@@ -214,7 +471,8 @@ def test_a_draft_covers_its_document(tmp_path_factory: pytest.TempPathFactory, c
     found = coverage(configuration.policy, spec)
     remarks = draft(spec).remarks
     assert found.without_operation == ()
-    assert all(any(remark.startswith(f"{each} is left out") for remark in remarks) for each in found.without_rule)
+    missing = (*found.without_rule, *found.own)
+    assert all(any(remark.startswith(f"{each} is left out") for remark in remarks) for each in missing)
 
 
 # ---- gateway check --openapi
@@ -253,6 +511,8 @@ def test_operations_without_a_rule_and_rules_without_an_operation_are_named(tmp_
             {"method": "POST", "path": "/new", "operation_id": "create"},
             {"method": "PUT", "path": "/articles/x", "operation_id": None},
         ],
+        "operations_at_own_paths": [],
+        "unreadable_paths": [],
         "rules_without_operation": [{"route": "old", "line": 5}],
     }
 
@@ -264,6 +524,8 @@ def test_a_policy_that_covers_the_document_is_fine(tmp_path: Path) -> None:
     assert outcome.out.startswith("g.yaml: fine, 2 routes")
     assert json.loads(check(tmp_path, text, COVERED_SPEC, "--json").out)["openapi"] == {
         "operations_without_rule": [],
+        "operations_at_own_paths": [],
+        "unreadable_paths": [],
         "rules_without_operation": [],
     }
 
@@ -272,3 +534,24 @@ def test_a_rule_of_any_host_serves_an_operation_and_a_shadow_rule_none(tmp_path:
     hosted = COVERED.replace("/users/me", "/users/{user_id}").replace("upstream: shop}", "upstream: shop, KEY}")
     assert check(tmp_path, hosted.replace("KEY", "host: a.example"), COVERED_SPEC).code == 0
     assert check(tmp_path, hosted.replace("KEY", "shadow: true"), COVERED_SPEC).code == 1
+
+
+def test_an_operation_at_an_own_path_is_no_operation_of_the_api(tmp_path: Path) -> None:
+    text = COVERED.replace("/users/me", "/users/{user_id}")
+    content = document(
+        {
+            **COVERED_SPEC["paths"],
+            "/far": {"$ref": "far.yaml"},
+            "/auth/login": {"post": {"operationId": "login"}},
+            "/_gateway/docs": {"get": {}},
+        }
+    )
+    outcome = check(tmp_path, text, content)
+    assert outcome.code == 1
+    assert outcome.out.splitlines()[:3] == [
+        "spec.yaml: POST /auth/login (login): the gateway answers this path itself",
+        "spec.yaml: GET /_gateway/docs: the gateway answers this path itself",
+        "spec.yaml: /far: cannot be compared: it refers to far.yaml, outside this document",
+    ]
+    own = json.loads(check(tmp_path, text, content, "--json").out)["openapi"]["operations_at_own_paths"]
+    assert [each["path"] for each in own] == ["/auth/login", "/_gateway/docs"]
