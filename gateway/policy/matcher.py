@@ -110,12 +110,15 @@ class Policy:
     ) -> Place | None:
         """The place of a path with escapes or parameters, compared by what its segments say."""
         place = self._place(host, [decoded_segment(segment) for segment in segments])
-        if target.has_encoded_slash and not _keeps_encoded_slash(place, method):
+        keeps = _keeps_encoded_slash(place, method)
+        if target.has_encoded_slash and not keeps:
             raise Refusal("bad_path", "an encoded slash on a path whose route does not keep it")
         if self.relaxed and place is not None:
-            for reading in lenient_readings(target.path):
-                # CVE-2026-73511: `/admin;a=b/x` is `/admin/x` to servers that know path parameters.
-                if self._place(host, reading) is not place:
+            for reading in lenient_readings(target.path, splits_first=keeps):
+                # CVE-2026-73511: `/admin;a=b/x` is `/admin/x` to servers that know path parameters. A reading that no
+                # route takes evades no rule.
+                other = self._place(host, reading)
+                if other is not None and other is not place:
                     raise Refusal("bad_path", "some servers would read the path as one of another route")
         return place
 

@@ -170,7 +170,8 @@ class RouteSettings:
     )
     encoded_slash: Literal["reject", "keep"] = setting(
         Choice("reject", "keep"),
-        "`keep`: `%2F` inside of a segment stays data of that segment.",
+        "`keep`: `%2F` inside of a segment stays data of that segment, for an upstream that splits a path before it "
+        "decodes it.",
         default="reject",
     )
     shadow: bool = setting(

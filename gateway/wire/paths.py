@@ -65,7 +65,7 @@ _NORMALISED: Final = {
 _ALWAYS: Final = (
     (rb"\\|%5C", "a backslash, which some servers take for a slash"),
     (rb"%[01]|%7F", "an escaped control character"),
-    (rb"/%2F|%2F(?:[/;]|%3B|\Z)", "an escaped slash at an end of its segment"),
+    (rb"/%2F|%2F(?:[/;]|\Z)", "an escaped slash at an end of its segment"),
     (rb"%2F%2F", "two escaped slashes in a row"),
 )
 _IN_STRICT_MODE: Final = (
@@ -149,12 +149,19 @@ def decoded_segment(segment: bytes) -> bytes:
     return unquote_to_bytes(segment) if _PERCENT in segment else segment
 
 
-def lenient_readings(path: CanonicalPath) -> Iterator[list[bytes]]:
+def lenient_readings(path: CanonicalPath, *, splits_first: bool) -> Iterator[list[bytes]]:
     """What readers that are not strict may take a relaxed path for, each as a list of decoded segments.
 
     They decode twice, cut parameters off (`/admin;x=1` is `/admin`), end the path at an escaped `?` or `#`,
     or do several of these. A single `%2F` stays data of its segment: the route that takes it asked for that.
+
+    `splits_first`: the reader splits the path before it decodes, as the upstream of a route that keeps `%2F` must.
+    No escape ends a segment there, so only parameters that begin with a raw `;` are cut off.
     """
+    if splits_first:
+        parts = _PARAMETERS.sub(b"", path).split(b"/")
+        yield [b"", *(decoded_segment(part) for part in parts if part)]
+        return
     once = unquote_to_bytes(path.replace(b"%2F", b"\0"))
     for text, ends_early, cuts in product((once, _fully_decoded(once)), (False, True), (False, True)):
         reading = _QUERY_OR_FRAGMENT.sub(b"", text) if ends_early else text

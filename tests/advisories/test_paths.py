@@ -109,6 +109,10 @@ def test_strict_paths_are_refused_by_default(
         ("/public/a%23b%3fc", b"GET /public/a%23b%3Fc HTTP/1.1"),
         ("/public/a%252eb/x", b"GET /public/a%252eb/x HTTP/1.1"),
         ("/public/a%252%65b/x", b"GET /public/a%252eb/x HTTP/1.1"),
+        ("/kept/%3b/x", b"GET /kept/%3B/x HTTP/1.1"),
+        ("/kept/a%2f%3bb/x", b"GET /kept/a%2F%3Bb/x HTTP/1.1"),
+        ("/kept/%23/x", b"GET /kept/%23/x HTTP/1.1"),
+        ("/kept//a%252fb%3f/x", b"GET /kept/a%252fb%3F/x HTTP/1.1"),
     ],
 )
 def test_relaxed_paths_are_matched_and_sent_in_one_form(

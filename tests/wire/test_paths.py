@@ -108,7 +108,7 @@ ALWAYS_REFUSED = [
     b"/a%2500", b"/a%250A",
     # an escaped slash at an end of its segment, or twice in a row
     b"/%2F", b"/%2Fa", b"/a%2F", b"/a/%2f/b", b"/a%2F/b", b"/a%2F%2Fb", b"/a%2f%2Fb", b"/a%2F;b",
-    b"/a%2f%3Bb",
+
     # escapes that are no UTF-8: a lone byte, an overlong slash and dot, a surrogate, beyond the last point
     b"/%ff", b"/%c3", b"/%c0%af", b"/%c0%ae%c0%ae/", b"/%e0%80%af", b"/%ed%a0%80", b"/%f4%90%80%80",
     b"/%c3/%a9",
@@ -228,7 +228,7 @@ def test_a_segment_is_decoded_once(segment: bytes, said: bytes) -> None:
 )
 def test_lenient_readings_are_all_that_a_reader_may_see(path: bytes, readings: set[tuple[bytes, ...]]) -> None:
     canonical = canonical_target(path, relaxed=True).path
-    assert {tuple(reading[1:]) for reading in lenient_readings(canonical)} == readings
+    assert {tuple(reading[1:]) for reading in lenient_readings(canonical, splits_first=False)} == readings
 
 
 # ---- properties --------------------------------------------------------------------------------
