@@ -113,6 +113,20 @@ def test_only_the_gateway_is_reached_from_outside_and_only_from_this_machine() -
     assert published == {"gateway": ["127.0.0.1:8000:8000"]}
 
 
+def test_no_upstream_reaches_a_store() -> None:
+    document = compose()
+    services = document["services"]
+    on = {
+        network: {name for name, service in services.items() if network in service.get("networks", [])}
+        for network in document["networks"]
+    }
+    assert on == {"stores": {"gateway", "migrate", "postgres", "valkey"}, "upstreams": {"gateway", "echo"}}
+    assert document["networks"]["stores"] == {"internal": True}
+    # Compose puts a service that names no network on one that all such services share.
+    assert {name for name, service in services.items() if "networks" not in service} == {"keys"}
+    assert services["keys"]["network_mode"] == "none"
+
+
 def test_services_of_ours_may_do_nothing_that_they_need_not() -> None:
     for service in compose()["services"].values():
         if "build" in service:

@@ -105,6 +105,23 @@ def test_labels_select_the_pods_that_are_meant() -> None:
     assert of_kind("PodDisruptionBudget")["spec"]["maxUnavailable"] < of_kind("Deployment")["spec"]["replicas"]
 
 
+def test_only_the_gateway_and_its_migration_reach_the_stores() -> None:
+    (policy,) = documents("stores.yaml")
+    (to_stores,) = [
+        rule
+        for rule in of_kind("NetworkPolicy")["spec"]["egress"]
+        if any("matchExpressions" in peer.get("podSelector", {}) for peer in rule["to"])
+    ]
+    assert policy["spec"]["podSelector"] == to_stores["to"][0]["podSelector"]
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["ports"] == to_stores["ports"]
+    (client,) = rule["from"]
+    (job,) = documents("migrate.yaml")
+    for workload in (of_kind("Deployment"), job):
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        assert client["podSelector"]["matchLabels"].items() <= labels.items()
+
+
 @pytest.mark.parametrize("name", ["gateway.yaml", "migrate.yaml"])
 def test_a_container_may_do_nothing_that_it_need_not(name: str) -> None:
     (workload,) = [document for document in documents(name) if document["kind"] in ("Deployment", "Job")]
