@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gateway.identity.credentials import Credentials
-from gateway.identity.key_loading import key_ring
+from gateway.identity.key_loading import key_ring, mac_keys
 from gateway.identity.presented_keys import PresentedKeys
 from gateway.identity.tokens import Tokens
 from gateway.issuers.opening import open_issuers
@@ -54,7 +54,7 @@ async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) ->
     loop = asyncio.get_running_loop()
     ticker = Ticker(loop)
     _report_failures(loop, stack)
-    stores = await open_stores(settings, stack)
+    stores = await open_stores(settings, mac_keys(settings, tokens.keys), stack)
     presented_keys = PresentedKeys(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
     stack.push_async_callback(presented_keys.close)
     issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack, remembered=remembered)

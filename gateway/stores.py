@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway.counting import Sample
 from gateway.identity.directory import Directory, LocalFeed
+from gateway.identity.mac_keys import MacKeys
 from gateway.identity.principals import PrincipalFactory
 from gateway.identity.records import ChangeFeed, UserStore
 from gateway.limits.failures import SharedFailures
@@ -53,8 +54,10 @@ class Stores:
         yield from self.feed.samples()
 
 
-async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
-    """Open everything; `stack` closes it. Raises CannotStart where the database cannot be used.
+async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) -> Stores:
+    """Open everything; `stack` closes it. `keys` authenticate what replicas share.
+
+    Raises CannotStart where the database cannot be used.
 
     Redis down: the gateway starts without it and asks the database, nobody gets in by an outage.
     """
@@ -66,7 +69,7 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> Stores:
     users = Users(database)
     factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
     everybody = Everybody(users, Subjects(database))
-    directory, feed, buckets, failures = await _directory(settings, everybody, factory, stack)
+    directory, feed, buckets, failures = await _directory(settings, keys, everybody, factory, stack)
     stack.push_async_callback(directory.close)
     return Stores(
         database, users, Sessions(database), ApiKeys(database), AuditTrail(database), directory, feed, buckets, failures
@@ -81,7 +84,7 @@ async def _probe(database: Database) -> None:
 
 
 async def _directory(
-    settings: Settings, users: UserStore, factory: PrincipalFactory, stack: AsyncExitStack
+    settings: Settings, keys: MacKeys, users: UserStore, factory: PrincipalFactory, stack: AsyncExitStack
 ) -> tuple[Directory, ChangeFeed, SharedBuckets | None, SharedFailures | None]:
     """What replicas share: the copies of records, the news of changes, the counts of limits and of failures. Without
     Redis, this process alone."""
@@ -95,11 +98,12 @@ async def _directory(
     from gateway.storage.redis_feed import RedisFeed
     from gateway.storage.redis_limits import RedisBuckets
     from gateway.storage.redis_records import RedisRecords
+    from gateway.storage.redis_values import RedisValues
 
     link = RedisLink(settings.storage.redis.reveal())
     stack.push_async_callback(link.close)
     await link.open()
-    records = RedisRecords(link, ttl=settings.cache.user_ttl)
+    records = RedisRecords(link, RedisValues(keys), ttl=settings.cache.user_ttl)
     feed = RedisFeed(link, records)
     directory = Directory(users, factory=factory, cache_settings=settings.cache, shared=RedisCache(records), feed=feed)
     stack.push_async_callback(feed.close)

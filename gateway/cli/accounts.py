@@ -10,6 +10,7 @@ from gateway.accounts.administration import Administration
 from gateway.accounts.passwords import PasswordPool
 from gateway.cli.output import warn
 from gateway.identity.directory import LocalFeed
+from gateway.identity.key_loading import key_ring, mac_keys
 from gateway.identity.records import ChangeFeed
 from gateway.settings.model import Settings
 from gateway.settings.secret import Secret
@@ -37,7 +38,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Database, ChangeFeed
         await prepare(database)
         feed: ChangeFeed = LocalFeed()
         if settings.storage.redis is not None:
-            feed = await _feed(settings.storage.redis, settings.cache.user_ttl, stack)
+            feed = await _feed(settings, settings.storage.redis, stack)
         yield database, feed
 
 
@@ -59,14 +60,20 @@ async def administration(settings: Settings) -> AsyncIterator[Administration]:
             passwords.close()
 
 
-async def _feed(address: Secret, ttl: float, stack: AsyncExitStack) -> ChangeFeed:
-    """What tells the replicas. It only speaks: there is nothing here that would have to hear of changes."""
+async def _feed(settings: Settings, address: Secret, stack: AsyncExitStack) -> ChangeFeed:
+    """What tells the replicas. It only speaks: there is nothing here that would have to hear of changes.
+
+    Raises ConfigurationError and CannotStart where no key authenticates the messages.
+    """
     # Imported here: most commands, and every gateway of one process, need no driver.
     from gateway.storage.redis_feed import RedisFeed
     from gateway.storage.redis_records import RedisRecords
+    from gateway.storage.redis_values import RedisValues
 
+    ttl = settings.cache.user_ttl
+    values = RedisValues(mac_keys(settings, key_ring(settings)))
     link = await quiet_link(address, stack)
-    feed = RedisFeed(link, RedisRecords(link, ttl=ttl))
+    feed = RedisFeed(link, RedisRecords(link, values, ttl=ttl))
     stack.callback(partial(_warn_of_untold, feed, ttl))
     stack.push_async_callback(feed.close)
     return feed

@@ -6,6 +6,7 @@ from typing import Final
 from gateway.errors import ConfigurationError, Problem
 from gateway.identity.keyfile import ephemeral_key, kept_key
 from gateway.identity.keys import KeyRing, SigningKey, UnusableKey
+from gateway.identity.mac_keys import MacKeys
 from gateway.settings.checks import is_in_memory
 from gateway.settings.model import KeySettings, Settings
 
@@ -24,6 +25,12 @@ def key_ring(settings: Settings) -> KeyRing:
         return KeyRing([_signing_key(key) for key in settings.tokens.keys])
     path = made_key_path(settings)
     return KeyRing([ephemeral_key() if path is None else kept_key(path)])
+
+
+def mac_keys(settings: Settings, ring: KeyRing) -> MacKeys:
+    """The keys that authenticate what replicas share: `cache.key`, else those derived from the ring's."""
+    own_key = settings.cache.key
+    return MacKeys(ring, own_key=None if own_key is None else own_key.reveal())
 
 
 def key_problems(settings: Settings) -> tuple[Problem, ...]:

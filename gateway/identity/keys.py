@@ -153,6 +153,22 @@ class SigningKey(VerifyingKey):
         """The signature over `signed`."""
         return self._implementation.sign(signed, self._private)
 
+    def secret_material(self) -> bytes:
+        """The secret number or bytes of the key, from which keys for other purposes are derived.
+
+        It does not depend on an encoding, so replicas with different releases of a library derive the same keys.
+        """
+        match self._private:
+            case bytes(secret):
+                return secret
+            case ed25519.Ed25519PrivateKey():
+                return self._private.private_bytes_raw()
+            case ec.EllipticCurvePrivateKey():
+                number = self._private.private_numbers().private_value
+            case _:
+                number = self._private.private_numbers().d
+        return number.to_bytes((number.bit_length() + 7) // 8)
+
 
 class KeyRing:
     """The keys of one gateway: the first signs, all of them verify. Raises UnusableKey when two have the same id.
@@ -170,6 +186,11 @@ class KeyRing:
     def ids(self) -> tuple[str, ...]:
         """The ids of all keys, the signing one's first."""
         return tuple(self._keys)
+
+    @property
+    def signing_keys(self) -> tuple[SigningKey, ...]:
+        """All keys, the signing one first."""
+        return tuple(self._keys.values())
 
     def renew(self, other: "KeyRing") -> bool:
         """Have the keys of another ring from now on; whether one has gone by that, or turned into another.

@@ -107,6 +107,12 @@ _ALL: Final = (
         "From a change of a user being announced to its being applied by a worker, by Redis's clock.",
     ),
     Family(
+        "gateway_redis_rejected_total",
+        "counter",
+        "Records and messages in Redis that no key of the gateway authenticates, by kind (record, message).",
+        ("kind",),
+    ),
+    Family(
         "gateway_shadow_decisions_total",
         "counter",
         "What shadow rules would have decided: allowed, the code of a refusal, or unknown.",

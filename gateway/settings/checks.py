@@ -19,6 +19,7 @@ _ALL_IPV4: Final = IPv4Network("0.0.0.0/0")
 _ALL_IPV6: Final = IPv6Network("2000::/3")
 _MAPPED_IPV4: Final = IPv6Network("::ffff:0:0/96")
 _PRIVATE: Final = tuple(map(ip_network, ("10.0.0.0/8", "fc00::/7", "fe80::/10")))
+_LEAST_CACHE_KEY: Final = 32  # RFC 2104 3: an HMAC key of at least the size of the hash
 _WIDEST: Final = {4: 8, 6: 16}  # prefix length below which a network is hardly one's own
 
 
@@ -26,6 +27,7 @@ def check(settings: Settings, reader: Reader) -> None:
     """Report everything that does not fit together."""
     _check_server(settings, reader)
     _check_storage(settings, reader)
+    _check_cache(settings, reader)
     _check_accounts(settings, reader)
     check_roles(settings, reader)
     check_tokens(settings, reader)
@@ -88,6 +90,14 @@ def _check_storage(settings: Settings, reader: Reader) -> None:
         reader.warn_at(
             "storage.database", "database-in-memory", "is in memory: all accounts are gone when the gateway stops"
         )
+
+
+def _check_cache(settings: Settings, reader: Reader) -> None:
+    key = settings.cache.key
+    length = _LEAST_CACHE_KEY if key is None else len(key.reveal().encode("utf-8", "surrogatepass"))
+    if length < _LEAST_CACHE_KEY:
+        message = f"must have at least {_LEAST_CACHE_KEY} bytes, found {length} (openssl rand -hex {_LEAST_CACHE_KEY})"
+        reader.report_at("cache.key", message)
 
 
 def is_in_memory(address: str) -> bool:

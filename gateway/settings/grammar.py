@@ -54,6 +54,13 @@ def key_id(text: str) -> str:
     raise Unacceptable("must be a key id of visible ASCII characters", "for example k1")
 
 
+def shared_secret(text: str) -> str:
+    """A secret for HMAC. A public key or a key set in its place could be known to anyone (CVE-2026-48526)."""
+    if "-----BEGIN " in text or text.lstrip().startswith(("{", "[")):
+        raise Unacceptable("must be a random secret, not a key of another kind", "for example `openssl rand -hex 32`")
+    return text
+
+
 def method(text: str) -> str:
     """An HTTP method. They are case-sensitive (RFC 9110 9.1), and all that exist are upper-case."""
     if not _METHOD.fullmatch(text):

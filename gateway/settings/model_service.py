@@ -4,10 +4,10 @@ from ipaddress import ip_network
 from typing import Literal
 
 from gateway.settings.declare import section, setting
-from gateway.settings.grammar import database_address, listen_host, origin, redis_address
+from gateway.settings.grammar import database_address, listen_host, origin, redis_address, shared_secret
 from gateway.settings.kinds import Choice, Duration, Flag, Share, Size, Text, Whole
 from gateway.settings.kinds_compound import ListOf, Section
-from gateway.settings.kinds_special import Network, NetworkKind, Prefix, RoleName, StoreAddress
+from gateway.settings.kinds_special import Network, NetworkKind, Prefix, RoleName, SecretText, StoreAddress
 from gateway.settings.secret import Secret
 
 KIB, MIB, TIB = 1 << 10, 1 << 20, 1 << 40
@@ -104,6 +104,12 @@ class CacheSettings:
         "User records, and verified tokens, kept in the memory of each process at most; twice as many as are in use at "
         "a time keep all of those.",
         default=100_000,
+    )
+    key: Secret | None = setting(
+        SecretText("a secret", 'for example "${file:/run/secrets/cache-key}"', shared_secret).or_null(),
+        "The secret that authenticates user records and messages in Redis, at least 32 bytes and the same on every "
+        "replica; null: derived from `tokens.keys`.",
+        default=None,
     )
 
 

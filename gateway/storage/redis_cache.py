@@ -5,7 +5,8 @@ from typing import Final
 
 from gateway.errors import StorageUnavailable
 from gateway.identity.records import UserRecord
-from gateway.storage.redis_records import RedisRecords, Shared, Write
+from gateway.storage.redis_records import RedisRecords, Write
+from gateway.storage.redis_values import Shared
 
 _AT_A_TIME: Final = 128
 

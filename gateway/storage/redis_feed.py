@@ -5,15 +5,17 @@ connection of its own; as long as that is not known to work, the feed is not `co
 connection is known to work when something was received lately: when all is quiet a PING asks for something, so that a
 server that hangs, or a network that swallows everything, is noticed within a second.
 
+Messages carry a MAC (`redis_values.py`). One that is not authentic is counted and ignored. An authentic one that is
+published again does no harm: it voids copies older than a version that has been reached.
+
 What cannot be told because Redis is out is kept and told when it is back. Nothing has to be kept for longer than
 records live in caches: after that no copy from before the change is left anywhere.
 """
 
 import asyncio
-import json
+import itertools
 import logging
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from gateway.counting import Durations, Sample
@@ -22,6 +24,7 @@ from gateway.identity.records import ChangeListener, UserRecord
 from gateway.storage.redis import ERRORS, LIMIT, RedisLink, disconnect, end
 from gateway.storage.redis_address import Connection
 from gateway.storage.redis_records import CHANNEL, RedisRecords, Write
+from gateway.storage.redis_values import NotAuthentic
 
 QUIET: Final = 0.5  # seconds without a message after which the connection is asked for one
 PATIENCE: Final = (LIMIT, 0.05)  # seconds to wait for it; again, because it may be this process that was busy
@@ -65,8 +68,9 @@ class RedisFeed:
         return len(self._undelivered)
 
     def samples(self) -> Iterator[Sample]:
-        """How long changes took to arrive here."""
+        """How long changes took to arrive here, and how many values in Redis were rejected."""
         yield from self._lag.samples()
+        yield from self._records.samples()
 
     async def open(self, listener: ChangeListener) -> None:
         """Tell `listener` of changes from now on. Returns when the first attempt to hear of them is over."""
@@ -105,7 +109,7 @@ class RedisFeed:
             record = _later(earlier.write.record, record)
         # The time tells how long it took. It is the server's, because the clocks of replicas may lie apart.
         at = self._link.server_time(self._records.clock())
-        message = json.dumps(["forget", user_id, None if record is None else record.version, at])
+        message = self._records.message(["forget", user_id, None if record is None else record.version, at])
         self._undelivered[user_id] = _Change(Write(user_id, record, self._records.clock(), message), waiting)
         if len(self._undelivered) > MAX_UNDELIVERED:
             _resolve(self._undelivered.pop(next(iter(self._undelivered))))
@@ -128,7 +132,7 @@ class RedisFeed:
                 _resolve(change)
 
     async def _deliver_some(self) -> None:
-        batch = dict(islice(self._undelivered.items(), _AT_A_TIME))
+        batch = dict(itertools.islice(self._undelivered.items(), _AT_A_TIME))
         oldest = self._records.clock() - self._records.ttl
         await self._records.store([change.write for change in batch.values() if change.write.asked_at > oldest])
         for user_id, change in batch.items():
@@ -169,7 +173,10 @@ class RedisFeed:
 
     async def _listen(self, listener: ChangeListener, connection: Connection) -> None:
         """Hand on what arrives until nothing arrives any more. Raises what the driver raises, TimeoutError at last."""
-        while True:
+        for count in itertools.count(1):
+            if count % _AT_A_TIME == 0:
+                # A read does not wait while messages are buffered, so a flood of them would hold the loop.
+                await asyncio.sleep(0)
             reply = await connection.read_response(timeout=QUIET)
             if reply is None:
                 await connection.send_command("PING")
@@ -179,7 +186,13 @@ class RedisFeed:
                     self._obey(message, listener)
 
     def _obey(self, message: bytes, listener: ChangeListener) -> None:
-        match _parsed(message):
+        try:
+            content = self._records.read_message(message)
+        except NotAuthentic:
+            # A client that can publish could otherwise void every copy as often as it likes.
+            self._records.reject("message")
+            return
+        match content:
             case ["forget", str(user_id), int() | None as version, int() as told_at]:
                 listener.forget(user_id, version)
                 now = self._link.server_time(self._records.clock())
@@ -187,7 +200,7 @@ class RedisFeed:
             case ["forget", str(user_id), int() | None as version]:
                 listener.forget(user_id, version)
             case _:
-                # From a newer gateway, or from a stranger: something changed, and what it was is not known here.
+                # From a release of the gateway with other messages: the change is unknown, so every copy is void.
                 listener.flush()
 
 
@@ -196,13 +209,6 @@ def _later(one: UserRecord | None, other: UserRecord | None) -> UserRecord | Non
     if one is None or other is None:
         return None
     return one if one.version > other.version else other
-
-
-def _parsed(message: bytes) -> Any:
-    try:
-        return json.loads(message)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _resolve(change: _Change) -> None:

@@ -1,27 +1,32 @@
 """How user records lie in Redis.
 
-A value is `VERSION LIFETIME JSON`: the record's version, the milliseconds it may live from the moment the database was
-asked, and the record, or null for a user who is gone. It is written by a script that never replaces a newer version, so
-a replica that read the database before a change and writes after it does no harm. A value that is none of ours is no
-value.
+`redis_values.py` has the form of a value. A script writes it and never replaces a newer version, so a replica that read
+the database before a change and writes after it does no harm. A value that is not authentic is a miss: it is counted,
+reported in the log, and deleted, because the version in it can be higher than that of any record.
 """
 
-import json
+import contextlib
+import logging
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import RedisCluster
 
+from gateway.counting import Sample, Tally
+from gateway.errors import StorageUnavailable
 from gateway.identity.records import UserRecord
 from gateway.storage.redis import NAMESPACE, RedisLink
 from gateway.storage.redis_address import Client
+from gateway.storage.redis_values import GONE, MAX_VALUE, NotAuthentic, RedisValues, Shared
 
 CHANNEL: Final = f"{NAMESPACE}changes"
 
-_GONE: Final = (1 << 53) - 1  # newer than any record; the largest integer that Lua counts exactly
+_ABSENT: Final = -2  # the answer of PTTL for a key that does not exist
+_REPORT_EVERY: Final = 60.0  # seconds between two log lines about values of one kind that are not authentic
+
+log: Final = logging.getLogger("gateway.storage.redis")
 
 # Keys: the users'. Arguments: the channel; then for each key its value, version, end (milliseconds since the epoch) and
 # message ('': none). Where a value cannot be kept (no memory left) the old one must go all the same.
@@ -38,20 +43,14 @@ for index, key in ipairs(KEYS) do
 end
 return #KEYS
 """
+# Keys: the users'. Argument: the last byte of a value that is read.
 _LOAD: Final = """
 local found = {}
 for index, key in ipairs(KEYS) do
-  found[index] = {redis.pcall('GET', key), redis.call('PTTL', key)}
+  found[index] = {redis.pcall('GETRANGE', key, 0, ARGV[1]), redis.call('PTTL', key)}
 end
 return found
 """
-
-
-class Shared(NamedTuple):
-    """A record as it was found, and the seconds since the database was asked for it."""
-
-    record: UserRecord
-    age: float
 
 
 class Write(NamedTuple):
@@ -60,36 +59,88 @@ class Write(NamedTuple):
     user_id: str
     record: UserRecord | None
     asked_at: float
-    message: str = ""
+    message: bytes = b""
 
 
 class RedisRecords:
     """Reads and writes records. `ttl`: seconds that one may be used after the database was asked for it. `clock` is the
     link's: it tells when that was."""
 
-    def __init__(self, link: RedisLink, *, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, link: RedisLink, values: RedisValues, *, ttl: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._link = link
+        self._values = values
         self.clock = clock
         self.ttl = ttl
+        self._rejected = Tally("gateway_redis_rejected_total")
+        self._reported_at: dict[str, float] = {}
 
     async def load(self, user_ids: Sequence[str]) -> list[Shared | None]:
         """What is there of these users, in one round trip. Raises StorageUnavailable."""
-        replies = await self._link.run(lambda client: _load(client, [user_key(user_id) for user_id in user_ids]))
-        return [_found(user_id, *reply) for user_id, reply in zip(user_ids, replies, strict=True)]
+        keys = [user_key(user_id) for user_id in user_ids]
+        replies = await self._link.run(lambda client: _load(client, keys))
+        found: list[Shared | None] = []
+        rejected = []
+        for key, (value, left) in zip(keys, replies, strict=True):
+            try:
+                found.append(None if left == _ABSENT else self._read(key, value, left))
+            except NotAuthentic:
+                found.append(None)
+                rejected.append(key)
+        if rejected:
+            await self._delete(rejected)
+        return found
+
+    def _read(self, key: str, value: Any, left: int) -> Shared | None:
+        # An error of the script stands for a key of another type. No value of ours is without an end.
+        if not isinstance(value, bytes) or left < 0:
+            raise NotAuthentic(key)
+        return self._values.read_record(key, value, left)
+
+    async def _delete(self, keys: Sequence[str]) -> None:
+        for _ in keys:
+            self.reject("record")
+        with contextlib.suppress(StorageUnavailable):
+            await self._link.run(lambda client: _delete(client, keys))
 
     async def store(self, writes: Sequence[Write]) -> None:
         """Keep records where nothing newer is there, and publish the messages, in one round trip.
 
         Raises StorageUnavailable.
         """
-        arguments = [self._arguments(write) for write in writes]
         keys = [user_key(write.user_id) for write in writes]
+        arguments = [self._arguments(key, write) for key, write in zip(keys, writes, strict=True)]
         await self._link.run(lambda client: _store(client, keys, arguments))
 
-    def _arguments(self, write: Write) -> tuple[str | bytes | int, ...]:
-        version = _GONE if write.record is None else write.record.version
-        value = b"%d %d %b" % (version, self.ttl * 1000, _encoded(write.record))
+    def _arguments(self, key: str, write: Write) -> tuple[bytes | int, ...]:
+        version = GONE if write.record is None else write.record.version
+        value = self._values.record(key, write.record, lifetime=self.ttl, age=self.clock() - write.asked_at)
         return value, version, self._link.server_time(write.asked_at + self.ttl), write.message
+
+    def message(self, members: list[Any]) -> bytes:
+        """A message to publish with a record."""
+        return self._values.message(CHANNEL, members)
+
+    def read_message(self, message: bytes) -> Any:
+        """The content of a message on the channel. Raises NotAuthentic."""
+        return self._values.read_message(CHANNEL, message)
+
+    def reject(self, kind: str) -> None:
+        """Count a record or a message that is not authentic, and report it once a minute."""
+        self._rejected.add(kind)
+        now = self.clock()
+        if now >= self._reported_at.get(kind, float("-inf")) + _REPORT_EVERY:
+            self._reported_at[kind] = now
+            log.warning(
+                "Redis has a %s that no key of this gateway authenticates, and it is ignored: another client writes to "
+                "this Redis, or a replica has other keys (tokens.keys, cache.key)",
+                kind,
+            )
+
+    def samples(self) -> Iterator[Sample]:
+        """How many values were rejected."""
+        yield from self._rejected.samples()
 
 
 def user_key(user_id: str) -> str:
@@ -99,15 +150,22 @@ def user_key(user_id: str) -> str:
 
 async def _load(client: Client, keys: Sequence[str]) -> list[Any]:
     if not isinstance(client, RedisCluster):
-        replies: list[Any] = await client.eval(_LOAD, len(keys), *keys)
+        replies: list[Any] = await client.eval(_LOAD, len(keys), *keys, MAX_VALUE - 1)
         return replies
     pipeline = client.pipeline()  # in a cluster the keys lie on different nodes
     for key in keys:
-        pipeline.eval(_LOAD, 1, key)
+        pipeline.eval(_LOAD, 1, key, MAX_VALUE - 1)
     return [reply[0] for reply in await pipeline.execute()]
 
 
-async def _store(client: Client, keys: Sequence[str], arguments: Sequence[tuple[str | bytes | int, ...]]) -> None:
+async def _delete(client: Client, keys: Sequence[str]) -> None:
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.delete(key)
+    await pipeline.execute()
+
+
+async def _store(client: Client, keys: Sequence[str], arguments: Sequence[tuple[bytes | int, ...]]) -> None:
     if not isinstance(client, RedisCluster):
         await client.eval(_STORE, len(keys), *keys, CHANNEL, *chain.from_iterable(arguments))
         return
@@ -115,56 +173,3 @@ async def _store(client: Client, keys: Sequence[str], arguments: Sequence[tuple[
     for key, of_key in zip(keys, arguments, strict=True):
         pipeline.eval(_STORE, 1, key, CHANNEL, *of_key)
     await pipeline.execute()
-
-
-def _found(user_id: str, value: Any, left: int) -> Shared | None:
-    """What a value says. `left`: the milliseconds it still has; none of ours is without an end."""
-    if not isinstance(value, bytes) or left <= 0:
-        return None
-    try:
-        version, lifetime, text = value.split(b" ", 2)
-        record = _decoded(json.loads(text), int(version))
-        age = (int(lifetime) - left) / 1000
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return Shared(record, age) if record.id == user_id else None
-
-
-def _encoded(record: UserRecord | None) -> bytes:
-    if record is None:
-        return b"null"
-    members = {
-        "id": record.id,
-        "email": record.email,
-        "active": record.is_active,
-        "roles": sorted(record.roles),
-        "created": record.created_at.isoformat(),
-        "ended": sorted(record.ended_sessions),
-    }
-    return json.dumps(members, separators=(",", ":")).encode("ascii")
-
-
-def _decoded(members: dict[str, Any], version: int) -> UserRecord:
-    """The record. Raises ValueError, TypeError or KeyError where a member is missing or of another type."""
-    created_at = datetime.fromisoformat(members["created"])
-    if created_at.tzinfo is None:
-        raise ValueError("a time without its zone")
-    return UserRecord(
-        id=_typed(members["id"], str),
-        email=_typed(members["email"], str),
-        is_active=_typed(members["active"], bool),
-        roles=_strings(members["roles"]),
-        created_at=created_at,
-        version=version,
-        ended_sessions=_strings(members["ended"]),
-    )
-
-
-def _strings(values: Any) -> frozenset[str]:
-    return frozenset(_typed(value, str) for value in _typed(values, list))
-
-
-def _typed(value: Any, kind: type[Any]) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"{kind.__name__} expected")
-    return value

@@ -12,16 +12,18 @@ from gateway.storage.redis import RedisLink
 from gateway.storage.redis_cache import RedisCache
 from gateway.storage.redis_feed import RedisFeed
 from gateway.storage.redis_records import RedisRecords
+from gateway.storage.redis_values import RedisValues
 from tests.identity.stores import MemoryStore, directory_of
+from tests.storage import authentic
 
 
 class Replica:
     """What one gateway process has of identity."""
 
-    def __init__(self, store: MemoryStore, url: str, *, ttl: float = 60.0) -> None:
+    def __init__(self, store: MemoryStore, url: str, *, ttl: float = 60.0, values: RedisValues | None = None) -> None:
         self.store = store
         self.link = RedisLink(url)
-        self.records = RedisRecords(self.link, ttl=ttl)
+        self.records = RedisRecords(self.link, values or authentic.values(), ttl=ttl)
         self.cache = RedisCache(self.records)
         self.feed = RedisFeed(self.link, self.records)
         self.directory: Directory = directory_of(store, ttl=ttl, shared=self.cache, feed=self.feed)
@@ -46,9 +48,11 @@ class Replica:
 
 
 @asynccontextmanager
-async def replicas(store: MemoryStore, url: str, *, count: int = 2, ttl: float = 60.0) -> AsyncIterator[list[Replica]]:
+async def replicas(
+    store: MemoryStore, url: str, *, count: int = 2, ttl: float = 60.0, values: RedisValues | None = None
+) -> AsyncIterator[list[Replica]]:
     """Replicas that are open while the block runs."""
-    started = [Replica(store, url, ttl=ttl) for _ in range(count)]
+    started = [Replica(store, url, ttl=ttl, values=values) for _ in range(count)]
     for replica in started:
         await replica.link.open()
         await replica.feed.open(replica.directory)

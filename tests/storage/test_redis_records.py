@@ -16,8 +16,10 @@ from gateway.errors import StorageUnavailable
 from gateway.identity.records import UserRecord
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_cache import RedisCache
-from gateway.storage.redis_records import CHANNEL, RedisRecords, Write, _found, user_key
+from gateway.storage.redis_records import CHANNEL, RedisRecords, Write, user_key
+from gateway.storage.redis_values import NotAuthentic
 from tests.identity.stores import CREATED, record
+from tests.storage.authentic import signed, values
 from tests.storage.replicas import until
 from tests.support.valkey import ValkeyServer, running
 
@@ -30,11 +32,17 @@ class Kit:
     def __init__(self, server: ValkeyServer, *, ttl: float = TTL) -> None:
         self.server = server
         self.link = RedisLink(server.url)
-        self.records = RedisRecords(self.link, ttl=ttl)
+        self.records = RedisRecords(self.link, values(), ttl=ttl)
         self.cache = RedisCache(self.records)
 
-    async def store(self, kept: UserRecord | None, *, age: float = 0.0, user_id: str = "u1", message: str = "") -> None:
+    async def store(
+        self, kept: UserRecord | None, *, age: float = 0.0, user_id: str = "u1", message: bytes = b""
+    ) -> None:
         await self.records.store([Write(user_id, kept, time.monotonic() - age, message)])
+
+    def rejected(self) -> dict[str, float]:
+        """How many values of each kind were rejected."""
+        return {sample.labels[0]: sample.value for sample in self.records.samples()}
 
     async def found(self, user_id: str = "u1") -> UserRecord | None:
         (shared,) = await self.records.load([user_id])
@@ -100,9 +108,9 @@ async def test_many_are_written_and_read_in_one_round_trip(kit: Kit) -> None:
 
 async def test_a_message_is_published_with_the_record(kit: Kit) -> None:
     connection = await kit.link.subscribe(CHANNEL)
-    await kit.store(record(), message="hello")
+    await kit.store(record(), message=b"hello")
     await kit.store(record())
-    await kit.store(None, message="gone")
+    await kit.store(None, message=b"gone")
     for message in (b"hello", b"gone"):
         assert await connection.read_response(timeout=1) == [b"message", CHANNEL.encode(), message]
 
@@ -152,7 +160,8 @@ async def test_replicas_that_were_told_other_lifetimes_each_keep_to_their_own(sh
         await kit.link.close()
 
 
-def value(*, version: object = 1, lifetime: object = 60_000, **changes: Any) -> str:
+def value(*, version: object = 1, lifetime: object = 60_000, asked: object = None, **changes: Any) -> bytes:
+    """An authentic value, right but for the changes."""
     members = {
         "id": "u1",
         "email": "u1@example.com",
@@ -162,22 +171,22 @@ def value(*, version: object = 1, lifetime: object = 60_000, **changes: Any) -> 
         "ended": [],
     }
     members = {name: each for name, each in (members | changes).items() if each is not ...}
-    return f"{version} {lifetime} {json.dumps(members)}"
+    asked = round(time.time() * 1000) if asked is None else asked
+    return signed(KEY, version, f"{lifetime} {asked} {json.dumps(members)}")
 
 
-GARBLED = {
-    "empty": "",
-    "one word": "garbage",
-    "JSON only": json.dumps({"id": "u1"}),
-    "no JSON": "1 60000 ",
-    "broken JSON": value()[:-1],
-    "null": "1 60000 null",
-    "a list": "1 60000 []",
-    "a string": '1 60000 "u1"',
-    "deep": "1 60000 " + "[" * 100_000,
+KEY = user_key("u1")
+NOW = round(time.time() * 1000)
+OF_ANOTHER_RELEASE = {
+    "no JSON": signed(KEY, 1, f"60000 {NOW} "),
+    "fewer parts": signed(KEY, 1, "60000"),
+    "null": signed(KEY, 1, f"60000 {NOW} null"),
+    "a list": signed(KEY, 1, f"60000 {NOW} []"),
+    "a string": signed(KEY, 1, f'60000 {NOW} "u1"'),
+    "bytes outside UTF-8": signed(KEY, 1, b'60000 1 {"id":"\xff"}'),
     "version no number": value(version="x"),
     "lifetime no number": value(lifetime="x"),
-    "another user": value(id="u2"),
+    "time no number": value(asked="x"),
     "id missing": value(id=...),
     "id a number": value(id=1),
     "email null": value(email=None),
@@ -192,45 +201,30 @@ GARBLED = {
     "created no time": value(created="yesterday"),
     "created a number": value(created=0),
     "created without a zone": value(created="2026-01-01T00:00:00"),
-    "bytes outside UTF-8": b'1 60000 {"id":"\xff"}',
 }
 
 
-@pytest.mark.parametrize("case", GARBLED)
-async def test_a_value_that_is_none_of_ours_is_no_value_and_is_replaced(kit: Kit, case: str) -> None:
+@pytest.mark.parametrize("case", OF_ANOTHER_RELEASE)
+async def test_an_authentic_value_of_another_form_is_a_miss_and_is_replaced(kit: Kit, case: str) -> None:
     with kit.server.client() as client:
-        client.set(user_key("u1"), GARBLED[case], px=60_000)
+        client.set(KEY, OF_ANOTHER_RELEASE[case], px=60_000)
     assert await kit.found() is None
+    assert kit.rejected() == {}
     await kit.store(record(version=2))
     assert await kit.found() == record(version=2)
 
 
 async def test_a_value_of_ours_is_one(kit: Kit) -> None:
     with kit.server.client() as client:
-        client.set(user_key("u1"), value(), px=60_000)
+        client.set(KEY, value(), px=60_000)
     assert await kit.found() == record()
 
 
-@pytest.mark.parametrize("kind", ["list", "hash", "no end"])
-async def test_a_key_of_another_kind_is_no_value_and_is_replaced(kit: Kit, kind: str) -> None:
-    with kit.server.client() as client:
-        match kind:
-            case "list":
-                client.rpush(user_key("u1"), value())
-            case "hash":
-                client.hset(user_key("u1"), "field", value())
-            case _:
-                client.set(user_key("u1"), value())
-    assert await kit.found() is None
-    await kit.store(record(version=2))
-    assert await kit.found() == record(version=2)
-
-
-@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.integers(-5, 10**12))
-def test_no_value_whatever_is_an_exception(data: bytes, left: int) -> None:
-    assert _found("u1", data, left) is None
-    assert _found("u1", None, left) is None
-    assert _found("u1", b"1 60000 " + data, left) is None
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.integers(0, 10**12))
+def test_no_value_that_is_not_authentic_is_read(data: bytes, left: int) -> None:
+    for content in (data, b"1 " + data, b"1 " + b"0" * 64 + b" " + data, value()[:-1] + data[:1] + data):
+        with pytest.raises(NotAuthentic):
+            values().read_record(KEY, content, left)
 
 
 async def test_a_full_redis_drops_the_old_record_and_passes_the_message_on(tmp_path: Path) -> None:
@@ -242,7 +236,7 @@ async def test_a_full_redis_drops_the_old_record_and_passes_the_message_on(tmp_p
         with server.client() as client:
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", "1")
-            await kit.store(record(version=2, is_active=False), message="changed")
+            await kit.store(record(version=2, is_active=False), message=b"changed")
             assert await connection.read_response(timeout=1) == [b"message", CHANNEL.encode(), b"changed"]
             client.config_set("maxmemory", "0")
         assert await kit.found() is None
@@ -256,7 +250,7 @@ async def test_a_redis_that_does_not_let_us_publish_is_not_taken_to_be_out(tmp_p
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "default", "-publish")
         with pytest.raises(StorageUnavailable, match=r"(?i)publish"):
-            await kit.store(record(), message="x")
+            await kit.store(record(), message=b"x")
         assert kit.link.available
         await kit.link.close()
 

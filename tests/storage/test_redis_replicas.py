@@ -12,8 +12,9 @@ import uvloop
 from gateway.errors import StorageUnavailable
 from gateway.identity.directory import ABSENT
 from gateway.identity.principals import Principal
-from gateway.storage.redis_records import user_key
+from gateway.storage.redis_records import CHANNEL, user_key
 from tests.identity.stores import MemoryStore, record
+from tests.storage.authentic import authentic_text
 from tests.storage.replicas import Replica, replicas, until
 from tests.support.valkey import ValkeyServer
 
@@ -165,10 +166,10 @@ async def test_a_storm_of_changes_and_readers_ends_with_the_last_change_everywhe
 async def test_a_message_that_is_not_understood_makes_replicas_forget_everything(shared_valkey: ValkeyServer) -> None:
     store = MemoryStore(record())
     async with replicas(store, shared_valkey.url, count=1) as (one,):
-        for message in ("", "garbage", "[]", '["forget"]', '["forget", 1, 2]', '["new", "u1"]', "\x00\xff", "[" * 5000):
+        for text in ("[]", '["forget"]', '["forget", 1, 2]', '["new", "u1"]', "{}"):
             await one.found()
             with shared_valkey.client() as client:
-                assert client.publish("gateway:1:changes", message) == 1
+                assert client.publish(CHANNEL, authentic_text(text)) == 1
             await until(lambda: one.directory.cached("u1") is None)
         assert one.feed.connected
 

@@ -1,0 +1,54 @@
+"""Keys and values for tests of what lies in Redis: authentic ones, and those that others would write."""
+
+import json
+from typing import Any
+
+from gateway.identity.keys import KeyRing, SigningKey
+from gateway.identity.mac_keys import MacKeys
+from gateway.storage.redis_records import CHANNEL
+from gateway.storage.redis_values import RedisValues
+
+SECRET = "the signing key of the gateway under test"
+
+
+def ring(*secrets: str) -> KeyRing:
+    """The signing keys of a gateway, the first of which signs."""
+    return KeyRing([SigningKey.from_secret(secret, "HS256", secret) for secret in secrets or (SECRET,)])
+
+
+def mac_keys(*secrets: str) -> MacKeys:
+    return MacKeys(ring(*secrets))
+
+
+def values(*secrets: str) -> RedisValues:
+    return RedisValues(mac_keys(*secrets))
+
+
+def message(*members: Any) -> bytes:
+    """An authentic message."""
+    return values().message(CHANNEL, list(members))
+
+
+def signed(key: str, version: object, rest: str | bytes) -> bytes:
+    """An authentic value with any content."""
+    rest = rest.encode() if isinstance(rest, str) else rest
+    prefix = str(version).encode()
+    return prefix + b" " + mac_keys().sign(key, prefix + b" " + rest) + b" " + rest
+
+
+def authentic_text(text: str) -> bytes:
+    """An authentic message with any text."""
+    return mac_keys().sign(CHANNEL, text.encode()) + b" " + text.encode()
+
+
+def old_record(user_id: str, *, roles: list[str], version: int = 9, lifetime: int = 60_000) -> bytes:
+    """A record as releases without a MAC wrote it, and as a client without the key forges it."""
+    members = {
+        "id": user_id,
+        "email": f"{user_id}@example.com",
+        "active": True,
+        "roles": roles,
+        "created": "2026-01-01T00:00:00+00:00",
+        "ended": [],
+    }
+    return f"{version} {lifetime} {json.dumps(members)}".encode()
