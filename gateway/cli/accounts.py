@@ -4,14 +4,17 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.accounts.administration import Administration
 from gateway.accounts.passwords import PasswordPool
-from gateway.cli.output import warn
+from gateway.cli.output import say, warn
+from gateway.errors import CannotStart
 from gateway.identity.directory import LocalFeed
 from gateway.identity.key_loading import key_ring, mac_keys
 from gateway.identity.records import ChangeFeed
+from gateway.settings.checks import is_in_memory
 from gateway.settings.model import Settings
 from gateway.settings.secret import Secret
 from gateway.settings.units import format_duration
@@ -27,14 +30,46 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[Database, ChangeFeed]]:
-    """The configured database, and what tells the replicas. Raises CannotStart where the database cannot be used.
+async def open_database(settings: Settings, *, creates: bool = False, is_named: bool = True) -> AsyncIterator[Database]:
+    """The configured database. Raises CannotStart where it cannot be used. `is_named`: standard error says which it is.
 
-    Redis down: the change is made all the same, and who made it is told that the replicas were not.
+    Only with `creates` an SQLite file that does not exist is made: a command in the wrong folder would otherwise answer
+    from an empty database, and leave it there.
+    """
+    address = settings.storage.database
+    path = sqlite_file(address.reveal())
+    if path is not None and not creates and not path.exists():
+        raise CannotStart(
+            f"the database file {path.absolute()} does not exist (run this where the gateway runs, or make the file "
+            "with 'gateway users create' or 'gateway db upgrade')"
+        )
+    if is_named:
+        say(f"gateway: database {address.shown if path is None else path.absolute()}", err=True)
+    database = Database.open(address.reveal(), limits=COMMAND)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def sqlite_file(address: str) -> Path | None:
+    """The file of an SQLite address; None for PostgreSQL and for a database in memory."""
+    if not address.startswith("sqlite") or is_in_memory(address):
+        return None
+    return Path(address.partition("://")[2].partition("?")[0].removeprefix("/"))
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, *, creates: bool = False, is_named: bool = True
+) -> AsyncIterator[tuple[Database, ChangeFeed]]:
+    """The configured database with its tables, and the feed that reaches the replicas. Raises CannotStart where the
+    database cannot be used.
+
+    If Redis is down, the change is made all the same, with a warning that the replicas do not know of it.
     """
     async with AsyncExitStack() as stack:
-        database = Database.open(settings.storage.database.reveal(), limits=COMMAND)
-        stack.push_async_callback(database.close)
+        database = await stack.enter_async_context(open_database(settings, creates=creates, is_named=is_named))
         await prepare(database)
         feed: ChangeFeed = LocalFeed()
         if settings.storage.redis is not None:
@@ -43,9 +78,11 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Database, ChangeFeed
 
 
 @asynccontextmanager
-async def administration(settings: Settings) -> AsyncIterator[Administration]:
+async def administration(
+    settings: Settings, *, creates: bool = False, is_named: bool = True
+) -> AsyncIterator[Administration]:
     """The service over the configured database. Raises CannotStart where that cannot be used."""
-    async with opened(settings) as (database, feed):
+    async with opened(settings, creates=creates, is_named=is_named) as (database, feed):
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
         try:
             yield Administration(

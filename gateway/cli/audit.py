@@ -12,7 +12,7 @@ import click
 
 from gateway.accounts.administration import Administration
 from gateway.accounts.answers import audit_record
-from gateway.cli.accounts import administration
+from gateway.cli.accounts import administration, open_database
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
@@ -21,7 +21,6 @@ from gateway.identity.audit import AuditRecord, AuditSelection
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration, parse_duration
 from gateway.storage.audit import AuditTrail
-from gateway.storage.database import COMMAND, Database
 from gateway.storage.schema import prepare
 
 _COLUMNS: Final = ("AT (UTC)", "ACTION", "SUBJECT", "ACTOR", "FROM", "CHANGE")
@@ -119,12 +118,9 @@ def prune_audit(older_than: float, yes: bool, config: Path) -> None:
 
 
 async def _prune(settings: Settings, older_than: float) -> int:
-    database = Database.open(settings.storage.database.reveal(), limits=COMMAND)
-    try:
+    async with open_database(settings) as database:
         await prepare(database)
         return await AuditTrail(database).prune(_ago(older_than), by=COMMAND_LINE)
-    finally:
-        await database.close()
 
 
 def _ago(seconds: float) -> datetime:

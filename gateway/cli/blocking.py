@@ -37,7 +37,8 @@ def block(subject: str, reason: str, config: Path, as_json: bool) -> None:
     there; together they are what upstreams get as the user's id. Quote them: | means something to a shell.
     """
     settings = loaded(config).settings
-    _show(settings, _run(settings, lambda blocking: blocking.block(subject, reason)), "Blocked", as_json=as_json)
+    record = _run(settings, lambda blocking: blocking.block(subject, reason), creates=True)
+    _show(settings, record, "Blocked", as_json=as_json)
 
 
 @click.command("unblock")
@@ -62,9 +63,9 @@ def blocked(config: Path, as_json: bool) -> None:
         print_table(_COLUMNS, [_row(each) for each in found])
 
 
-def _run(settings: Settings, work: Callable[[Blocking], Awaitable[T]]) -> T:
+def _run(settings: Settings, work: Callable[[Blocking], Awaitable[T]], *, creates: bool = False) -> T:
     async def run() -> T:
-        async with opened(settings) as (database, feed):
+        async with opened(settings, creates=creates) as (database, feed):
             return await work(Blocking(Subjects(database), feed, settings.tokens.external))
 
     return asyncio.run(run())

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
+from gateway.cli.accounts import open_database
 from gateway.cli.audit import prune_audit
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option
 from gateway.cli.output import say
-from gateway.storage.database import COMMAND, Database
+from gateway.settings.model import Settings
 from gateway.storage.schema import HEAD
 from gateway.storage.schema import upgrade as upgrade_schema
 
@@ -29,13 +30,10 @@ def upgrade(config: Path) -> None:
 
     It is one transaction: all of it happens or nothing, and doing it again does no harm.
     """
-    changed = asyncio.run(_upgraded(loaded(config).settings.storage.database.reveal()))
+    changed = asyncio.run(_upgraded(loaded(config).settings))
     say(f"The database {'has been brought to' if changed else 'was already at'} schema {HEAD}.")
 
 
-async def _upgraded(url: str) -> bool:
-    database = Database.open(url, limits=COMMAND)
-    try:
+async def _upgraded(settings: Settings) -> bool:
+    async with open_database(settings, creates=True) as database:
         return await upgrade_schema(database)
-    finally:
-        await database.close()

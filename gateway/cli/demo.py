@@ -59,7 +59,7 @@ def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 
 async def _make_admin(settings: Settings, password: str) -> None:
-    async with administration(settings) as accounts:
+    async with administration(settings, creates=True, is_named=False) as accounts:
         await accounts.create(ADMIN_EMAIL, password, [settings.accounts.admin_role])
 
 

@@ -1,14 +1,9 @@
 """Who asks: a caller made up of options, or a real account, read from the database and nothing changed in it."""
 
-from pathlib import Path
-from typing import Final
-
 from gateway.errors import CannotStart
 from gateway.identity.records import UserRecord
 from gateway.policy.explain import SIGNED_IN, Person
 from gateway.settings.model import Settings
-
-_SQLITE: Final = "sqlite:///"
 
 
 def person(settings: Settings, user: str | None, roles: tuple[str, ...], *, anonymous: bool) -> Person | None:
@@ -23,36 +18,31 @@ def person(settings: Settings, user: str | None, roles: tuple[str, ...], *, anon
         return Person(user or "", frozenset(roles))
     if user is not None and "|" in user:
         raise CannotStart(f"{user} is of another issuer and has no account here; --role says which roles it brings")
-    return SIGNED_IN if user is None else _account(settings.storage.database.reveal(), user)
+    return SIGNED_IN if user is None else _account(settings, user)
 
 
-def _account(address: str, user: str) -> Person:
-    if address.startswith(_SQLITE) and not Path(address.removeprefix(_SQLITE).partition("?")[0]).exists():
-        raise CannotStart("storage.database is not there yet, so there is no account in it; --role makes a caller up")
+def _account(settings: Settings, user: str) -> Person:
     import asyncio  # a fifth of what starting takes, and only a real account needs it
 
-    record = asyncio.run(_read(address, user))
+    record = asyncio.run(_read(settings, user))
     if record is None:
         return Person(user, state="unknown")
     return Person(record.id, record.roles, record.email, "active" if record.is_active else "disabled")
 
 
-async def _read(address: str, user: str) -> UserRecord | None:
+async def _read(settings: Settings, user: str) -> UserRecord | None:
     # Imported here: SQLAlchemy takes longer than all the rest, and only a real account needs it.
     from gateway.accounts.emails import email_address
-    from gateway.storage.database import COMMAND, Database
+    from gateway.cli.accounts import open_database
     from gateway.storage.schema import COMMAND_TO_RUN, is_current
     from gateway.storage.users import Users
 
-    database = Database.open(address, limits=COMMAND)
-    try:
+    async with open_database(settings) as database:
         if not await is_current(database):
             raise CannotStart(f"storage.database has not the tables of this version; run: {COMMAND_TO_RUN}")
         if "@" not in user:
             return await Users(database).user(user)
         try:
             return await Users(database).by_email(email_address(user).canonical)
-        except ValueError:  # no address: nobody has it
+        except ValueError:  # no address: no account has it
             return None
-    finally:
-        await database.close()

@@ -74,7 +74,7 @@ def create(email: str, roles: tuple[str, ...], password_stdin: bool, config: Pat
             # Giving roles to it would give them to whoever was here first and knows its password.
             raise Refusal("email_taken", detail=_TAKEN) from None
 
-    _change(configuration, work, "Created", as_json=as_json, delayed=False)
+    _change(configuration, work, "Created", as_json=as_json, is_new=True)
 
 
 @command.command("list")
@@ -183,27 +183,27 @@ for each in (block, unblock, blocked):
     command.add_command(each)
 
 
-def _run(configuration: Configuration, work: Work[T]) -> T:
-    """Do some work with the accounts of a configuration."""
+def _run(configuration: Configuration, work: Work[T], *, creates: bool = False) -> T:
+    """Do some work with the accounts of a configuration; `creates`: also where an SQLite file has to be made."""
 
     async def run() -> T:
-        async with administration(configuration.settings) as accounts:
+        async with administration(configuration.settings, creates=creates) as accounts:
             return await work(accounts)
 
     return asyncio.run(run())
 
 
 def _change(
-    configuration: Configuration, work: Work[UserRecord], said: str, *, as_json: bool, delayed: bool = True
+    configuration: Configuration, work: Work[UserRecord], said: str, *, as_json: bool, is_new: bool = False
 ) -> None:
-    """Change an account and show what became of it; `delayed`: a gateway may remember it as it was."""
-    record = _run(configuration, work)
+    """Change an account and show it as it is now. A gateway can have a copy of one that is not new."""
+    record = _run(configuration, work, creates=is_new)
     if as_json:
         print_json(account(record))
     else:
         say(f"{said} {record.email} ({_state(record)}, roles: {_roles(record) or 'none'}, id {record.id}).")
     settings = configuration.settings
-    if delayed and settings.storage.redis is None:
+    if not is_new and settings.storage.redis is None:
         ttl = format_duration(settings.cache.user_ttl)
         say(f"Without storage.redis a running gateway sees it within {ttl} (cache.user_ttl).", err=True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gateway.accounts.unlocking import unlock
-from gateway.cli.accounts import quiet_link
+from gateway.cli.accounts import open_database, quiet_link
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option
 from gateway.cli.output import say
@@ -16,7 +16,6 @@ from gateway.errors import CannotStart
 from gateway.identity.records import UserRecord
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration
-from gateway.storage.database import COMMAND, Database
 from gateway.storage.schema import prepare
 from gateway.storage.users import Users
 
@@ -60,8 +59,7 @@ async def _unlock(email: str, address: str | None, settings: Settings) -> UserRe
     from gateway.storage.redis_failures import RedisFailures
 
     async with AsyncExitStack() as stack:
-        database = Database.open(settings.storage.database.reveal(), limits=COMMAND)
-        stack.push_async_callback(database.close)
+        database = await stack.enter_async_context(open_database(settings))
         await prepare(database)
         link = await quiet_link(settings.storage.redis, stack)
         if not link.available:

@@ -7,8 +7,8 @@ import re
 from ipaddress import ip_address
 from typing import Final
 
+from gateway.settings.postgresql_address import SCHEMES, postgresql_address
 from gateway.settings.reader import Unacceptable
-from gateway.settings.secret import Secret
 
 TCHARS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 5.6.2
 
@@ -172,17 +172,15 @@ def own_prefix(text: str) -> str:
 
 
 def database_address(text: str) -> str:
-    """An SQLAlchemy address of SQLite or PostgreSQL."""
-    example = "for example sqlite:///gateway.db or postgresql://user:password@host/db"
+    """The address of an SQLite or a PostgreSQL database."""
     scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in ("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg"):
-        right = f"postgresql://{Secret(text).shown.partition('://')[2]}" if scheme == "postgres" else example
+    if separator and scheme in SCHEMES:
+        postgresql_address(text)
+    elif not separator or scheme not in ("sqlite", "sqlite+aiosqlite"):
+        right = "for example sqlite:///gateway.db or postgresql://user:password@host/db"
         raise Unacceptable("must be the address of an SQLite or PostgreSQL database", right)
-    if scheme.startswith("sqlite"):
-        if rest and not rest.startswith("/"):
-            raise Unacceptable("an SQLite address has three slashes before its path", f"{scheme}:///{rest}")
-    elif not rest.rpartition("@")[2].partition("/")[2].partition("?")[0]:
-        raise Unacceptable("must name a database", "for example postgresql://user:password@host/gateway")
+    elif rest and not rest.startswith("/"):
+        raise Unacceptable("an SQLite address has three slashes before its path", f"{scheme}:///{rest}")
     return text
 
 

@@ -1,7 +1,10 @@
 """`${NAME}`, `${NAME:-default}` and `${file:PATH}` in the values of the file.
 
 `$${` stands for a literal `${`. A variable that is set but empty counts as not set for `:-`, as in a shell.
-What is put in is never read for another `${…}`, so that no variable can reach for another one.
+A value is never searched for another `${…}`, so that no variable can read another one.
+
+A placeholder in the user info of an address (`postgresql://gateway:${PASSWORD}@db/gateway`) is percent-encoded, because
+a `/`, `?`, `#` or `@` in a password would otherwise end the user info.
 """
 
 import re
@@ -9,6 +12,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
 from gateway.settings.secret import is_secretish
 
@@ -16,6 +20,7 @@ LARGEST_FILE: Final = 1 << 20  # bytes
 FORMS: Final = "${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${"
 
 _PLACEHOLDER: Final = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+_USER_INFO: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)@")
 _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
@@ -36,6 +41,7 @@ def fill(text: str, environment: Mapping[str, str]) -> Filled:
     parts: list[str] = []
     files: list[Path] = []
     hidden, end = False, 0
+    user_info = _user_info(text)
     for found in _PLACEHOLDER.finditer(text):
         parts.append(text[end : found.start()])
         end = found.end()
@@ -43,11 +49,19 @@ def fill(text: str, environment: Mapping[str, str]) -> Filled:
             parts.append("${")
             continue
         value, file, secretish = _value(found, environment)
-        parts.append(value)
+        parts.append(quote(value, safe="") if found.start() in user_info else value)
         hidden = hidden or secretish
         files += [file] if file is not None else []
     parts.append(text[end:])
     return Filled("".join(parts), hidden, tuple(files))
+
+
+def _user_info(text: str) -> range:
+    """Where the user info of an address stands in a text, empty where it has none. A `/` or `@` inside of a placeholder
+    does not count, as in `${file:/run/secrets/password}`."""
+    masked = _PLACEHOLDER.sub(lambda found: "$" * len(found[0]), text)
+    found = _USER_INFO.match(masked)
+    return range(*found.span(1)) if found is not None else range(0)
 
 
 def _value(found: re.Match[str], environment: Mapping[str, str]) -> tuple[str, Path | None, bool]:

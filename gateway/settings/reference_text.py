@@ -54,7 +54,8 @@ In any value (not in keys):
 | `${file:PATH}` | The content of a file of at most 1 MiB, without the white space around it. |
 | `$${` | A literal `${`. |
 
-What is put in is not searched for placeholders again. A value without quotes may become a number, a boolean or null:
+A value that is put in is not searched for placeholders again. In the user and password of an address it is
+percent-encoded, so `postgresql://gateway:${file:/run/secrets/db-password}@db/gateway` works with any password. A value without quotes may become a number, a boolean or null:
 `port: ${PORT:-8000}`, `redis: ${REDIS_URL:-null}`. Inside of `[ ]` and `{ }`, YAML asks for quotes around a
 placeholder: `targets: ["${ORDERS_URL}"]`.
 

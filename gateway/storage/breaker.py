@@ -19,6 +19,7 @@ class Breaker:
         self._failures = 0
         self._answered_at = float("-inf")
         self._retry_at: float | None = None
+        self._down_at = float("-inf")
 
     @property
     def closed(self) -> bool:
@@ -39,8 +40,10 @@ class Breaker:
         """When an attempt begins, as `failed` wants it."""
         return self._clock()
 
-    def succeeded(self) -> None:
-        """The store answered."""
+    def succeeded(self, started: float) -> None:
+        """The store answered an attempt that began at `started`."""
+        if started < self._down_at:
+            return  # the store has said since that it cannot do its work
         self._answered_at = self._clock()
         self._failures = 0
         self._retry_at = None
@@ -56,6 +59,14 @@ class Breaker:
         self._failures += 1
         if self._failures < FAILURES and self.closed:
             return False
+        return self._open()
+
+    def down(self) -> bool:
+        """The store itself said that it cannot do its work; True where that opens the breaker."""
+        self._down_at = self._clock()
+        return self._open()
+
+    def _open(self) -> bool:
         opens = self.closed
         self._retry_at = self._clock() + PAUSE
         return opens

@@ -8,12 +8,16 @@ for a whole transaction.
     read(work)    statements that change nothing, 250 ms
     write(work)   one transaction, 800 ms, commit included
 
-The time runs from the moment there is a place to work at; what a busy database makes one wait for that is limited
-apart. Whatever goes wrong is StorageUnavailable. Work that fails because its connection turns out to be dead (the
-server was restarted) is done again once on a fresh one, unless its commit may have arrived.
+The time runs from the moment there is a place to work at; waiting for a place has a limit of its own. Every failure is
+StorageUnavailable. Work that fails because its connection turns out to be dead (the server was restarted), or because
+it met another transaction (SQLSTATE 40001, 40P01), is done again, unless its commit may have arrived.
+
+A server that answers and does not do its work, such as a primary that was fenced off and takes no changes, counts as
+down: its connections are made anew, and the breaker stays open until a server takes changes again.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -23,8 +27,10 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
 from gateway.storage.breaker import Breaker
-from gateway.storage.engines import Opened, open_engine
+from gateway.storage.engines import Opened, Timeouts, open_engine
 from gateway.storage.turnstile import Turnstile
+
+log: Final = logging.getLogger("gateway.storage.database")
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -43,33 +49,45 @@ SERVING: Final = Limits()
 # A person at a terminal would rather wait for a far database than read that it is unavailable.
 COMMAND: Final = Limits(read=10.0, read_turn=10.0, write=20.0, write_turn=20.0)
 _GOODBYE: Final = 2.0  # seconds
+# The server ends work that the client has given up on: a client that vanishes must not keep its locks.
+_MARGIN: Final = 1.2  # seconds beyond the limit of a write, for waiting for a lock
+_IDLE: Final = 4.2  # seconds beyond the limit of a write, for a transaction without a statement
+# A limit is waited for in so many parts. While the machine does not run this process, none of them passes: the limit
+# measures the database, not the machine.
+_SLICES: Final = 5
+_REPEATS: Final = 2
+_CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
+_NO_WORK: Final = frozenset({"25006", "53300"})  # read-only, too many connections
+_OPERATOR: Final = "57P0"  # shut down, starting up, ended by an operator
 _AWAY: Final = "it has not answered lately; it is asked again within a second"
 
 
 class Database:
     """One database, opened lazily. Bound to the event loop that first uses it."""
 
-    def __init__(self, opened: Opened, *, limits: Limits = SERVING) -> None:
+    def __init__(self, opened: Opened, *, limits: Limits = SERVING, breaker: Breaker | None = None) -> None:
+        self._opened = opened
         self._engine: Engine = opened.engine
-        self._reading: Engine = opened.reading
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, TimeoutError, *opened.driver_errors)
         self._limits = limits
         self._volatile = opened.in_memory
         self._reads = Turnstile(opened.readers)
         self._writes = self._reads if opened.writers is None else Turnstile(opened.writers)
-        self._breaker = Breaker()
+        self._breaker = Breaker() if breaker is None else breaker
         self._stale_before = 0.0
+        self._has_answered = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watch_age()
 
     @classmethod
-    def open(cls, url: str, *, limits: Limits = SERVING) -> "Database":
+    def open(cls, url: str, *, limits: Limits = SERVING, breaker: Breaker | None = None) -> "Database":
         """The database at `sqlite:///PATH`, `sqlite://` (in memory) or `postgresql://…`.
 
         Nothing is connected yet. Raises CannotStart where the address is of another kind, or the folder of an SQLite
         file cannot be written.
         """
-        return cls(open_engine(url), limits=limits)
+        timeouts = Timeouts(lock=limits.write + _MARGIN, idle_in_transaction=limits.write + _IDLE)
+        return cls(open_engine(url, timeouts), limits=limits, breaker=breaker)
 
     @property
     def dialect(self) -> str:
@@ -82,9 +100,9 @@ class Database:
         return self._breaker.closed
 
     async def ping(self) -> bool:
-        """Ask the database for a sign of life, whatever the breaker says, within the limit of a read."""
+        """Whether the database answers and takes changes, whatever the breaker says, within the limit of a read."""
         try:
-            await self._limited(self._reading_task(_select_one), self._limits.read)
+            await self._limited(self._reading_task(self._check), self._limits.read)
         except StorageUnavailable:
             return False
         return True
@@ -98,7 +116,7 @@ class Database:
         """Run one transaction: all of it happens or nothing. Raises StorageUnavailable within the limit, also where
         it is not known whether the commit arrived; what the work itself raises rolls back and passes through."""
         await self._admit(self._writes, self._limits.write_turn)
-        writing = greenlet_spawn(_again_if_dead, lambda: self._write_once(work))
+        writing = greenlet_spawn(_with_repeats, lambda: self._write_once(work))
         return await self._limited(self._start(writing, self._writes), limit or self._limits.write)
 
     async def close(self) -> None:
@@ -108,6 +126,7 @@ class Database:
                 task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_GOODBYE)
+        self._opened.stop()
         await asyncio.wait((asyncio.ensure_future(greenlet_spawn(self._engine.dispose)),), timeout=_GOODBYE)
 
     # ---- limits, and the border for errors
@@ -118,7 +137,7 @@ class Database:
         await turnstile.enter(patience)
 
     def _reading_task(self, work: Work[T], turnstile: Turnstile | None = None) -> "asyncio.Task[T]":
-        return self._start(greenlet_spawn(_again_if_dead, lambda: self._read_once(work)), turnstile)
+        return self._start(greenlet_spawn(_with_repeats, lambda: self._read_once(work)), turnstile)
 
     def _start(self, running: Coroutine[Any, Any, T], turnstile: Turnstile | None) -> "asyncio.Task[T]":
         """The work as a task, which leaves the turnstile at its end."""
@@ -132,12 +151,12 @@ class Database:
     async def _limited(self, task: "asyncio.Task[T]", limit: float) -> T:
         started = self._breaker.now()
         try:
-            await asyncio.wait((task,), timeout=limit)
-            if task.done():
-                return self._outcome(task, started)
+            for _ in range(_SLICES):
+                await asyncio.wait((task,), timeout=limit / _SLICES)
+                if task.done():
+                    return self._outcome(task, started)
             self._abandon(task)
-            self._failed(started)
-            raise StorageUnavailable("database", f"no answer within {limit * 1000:.0f} ms")
+            raise self._failed(started, f"no answer within {limit * 1000:.0f} ms")
         except asyncio.CancelledError:
             self._abandon(task)
             raise
@@ -147,25 +166,37 @@ class Database:
     def _outcome(self, task: "asyncio.Task[T]", started: float) -> T:
         try:
             result = task.result()
+        except StorageUnavailable as error:
+            self._failed(started, error.reason)
+            raise
         except self._errors as error:
-            self._failed(started)
+            failure = self._failed(started, _described(error), is_down=_does_not_work(error))
             release(error)
-            raise StorageUnavailable("database", _described(error)) from None
+            raise failure from None
         except Refusal:
-            self._breaker.succeeded()
+            self._breaker.succeeded(started)
             raise
         else:
-            self._breaker.succeeded()
+            if not self._breaker.closed:
+                log.info("the database is available")
+            self._breaker.succeeded(started)
+            self._has_answered = True
             return result
         finally:
             del task  # as above
 
-    def _failed(self, started: float) -> None:
-        if self._breaker.failed(started):
+    def _failed(self, started: float, reason: str, *, is_down: bool = False) -> StorageUnavailable:
+        """Count a failure; the error to raise. `is_down`: the server itself said that it cannot do its work."""
+        opens = self._breaker.down() if is_down else self._breaker.failed(started)
+        if opens:
             # Connections of a server that went away without a word look alive: none from before is used again.
             self._stale_before = self._breaker.now()
             self._reads.turn_away(_AWAY)
             self._writes.turn_away(_AWAY)
+        if self._has_answered:  # else the caller reports that it cannot start
+            # One line for each cause: a full disk does not open the breaker and is an outage all the same.
+            log.warning(f"the database is unavailable ({reason})")
+        return StorageUnavailable("database", reason)
 
     def _abandon(self, task: "asyncio.Task[Any]") -> None:
         """Let go of work without waiting for it: closing the connection of a server that hangs takes its time too.
@@ -181,15 +212,17 @@ class Database:
 
     # ---- inside the greenlet
 
+    def _check(self, connection: Connection) -> None:
+        _select_one(connection)
+        self._opened.check(connection)
+
     def _read_once(self, work: Work[T]) -> T:
-        with self._reading.connect() as connection:
+        with self._opened.reading().connect() as connection:
             return work(connection)
 
     def _write_once(self, work: Work[T]) -> T:
         with self._engine.connect() as connection:
-            if self.dialect == "sqlite":
-                # A deferred transaction that turns from reading to writing fails at once where another writes.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self._opened.begin(connection)
             result = work(connection)
             try:
                 connection.commit()
@@ -229,7 +262,7 @@ def release(error: BaseException) -> None:
         without_traceback(error.orig)
 
 
-def _again_if_dead(run: Callable[[], T]) -> T:
+def _with_repeats(run: Callable[[], T]) -> T:
     try:
         return run()
     except DBAPIError as error:
@@ -240,6 +273,16 @@ def _again_if_dead(run: Callable[[], T]) -> T:
 
 def _select_one(connection: Connection) -> None:
     connection.execute(text("SELECT 1"))
+
+
+def _state(error: BaseException) -> str:
+    """The SQLSTATE of an error, empty where it has none."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(original, "sqlstate", None) or ""
+
+
+def _does_not_work(error: BaseException) -> bool:
+    return _state(error) in _NO_WORK or _state(error).startswith(_OPERATOR)
 
 
 def _described(error: BaseException) -> str:

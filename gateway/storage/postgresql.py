@@ -1,53 +1,196 @@
-"""PostgreSQL through asyncpg."""
+"""PostgreSQL through asyncpg, directly or through a pooler such as pgbouncer.
 
+A pooler in transaction mode may carry each transaction over another connection of the server. Prepared statements,
+session parameters and statements outside of a transaction do not survive that, so behind a pooler none of them is used.
+The first connection shows whether a pooler is there: it makes up the process id that the server announces.
+"""
+
+import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.util.concurrency import await_only
 
-from gateway.storage.engines import Opened
+from gateway.settings.postgresql_address import PostgresqlAddress, postgresql_address
+from gateway.storage.connector import Connector
+from gateway.storage.engines import Opened, Timeouts
 
-# Of the 100 connections that a server allows to all replicas together unless told otherwise. Statements take well
-# under a millisecond, so that a few connections carry thousands of them a second.
+# A server allows 100 connections to all replicas together by default. Statements take well under a millisecond, so a
+# few connections carry thousands of them a second.
 _PLACES: Final = 8
 _RECYCLE: Final = 1800  # seconds: before firewalls and balancers forget an idle connection
-_GOODBYE: Final = 0.2  # seconds
+_CLOSE_TIMEOUT: Final = 0.2  # seconds
+_CONNECT_TIMEOUT: Final = 10.0  # seconds
+# A dead peer is noticed after 5 + 3 * 2 seconds. libpq's names.
+_KEEPALIVE: Final = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+_TCP_OPTIONS: Final = {
+    "keepalives_idle": "TCP_KEEPIDLE",
+    "keepalives_interval": "TCP_KEEPINTVL",
+    "keepalives_count": "TCP_KEEPCNT",
+    "tcp_user_timeout": "TCP_USER_TIMEOUT",
+}
+_SERVER_KEEPALIVE: Final = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+_UNSUPPORTED: Final = "08P01"  # protocol violation: pgbouncer's answer to a session parameter that it does not carry
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Says good-bye like any other, but does not wait for a server that hangs: that would hold the pool's place."""
-
-    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  (asyncpg's signature)
-        try:
-            await super().close(timeout=_GOODBYE)
-        except TimeoutError:
-            self.terminate()
-
-
-def open_postgresql(url: str) -> Opened:
-    """The engine for `postgresql://…`.
-
-    The driver reads the address itself, so that whatever libpq knows means here what it means elsewhere: several
-    hosts, `sslmode`, socket folders.
-    """
-
-    async def connect() -> asyncpg.Connection:
-        settings = {"application_name": "gateway"}
-        return await asyncpg.connect(url, connection_class=_Connection, server_settings=settings)
-
-    def creator() -> Any:
-        return engine.dialect.loaded_dbapi.connect(async_creator_fn=connect)
-
-    engine = create_engine(
+def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
+    """The engine for `postgresql://…`."""
+    server = _Server(postgresql_address(url), timeouts)
+    connector = Connector(
+        server.connect,
+        close=lambda connection: connection.terminate(),
+        is_open=lambda connection: not connection.is_closed(),
+        limit=_PLACES + 1,
+    )
+    engine: Engine = create_engine(
         "postgresql+asyncpg://",
-        creator=creator,
+        creator=lambda: _dbapi_connection(engine, connector, server),
         hide_parameters=True,
+        isolation_level="READ COMMITTED",  # whatever the default of the server is
         pool_size=_PLACES + 1,
         max_overflow=0,
         pool_recycle=_RECYCLE,
         pool_use_lifo=True,
     )
     # A statement that changes nothing needs no BEGIN and COMMIT around it: one round trip instead of three.
-    reading = engine.execution_options(isolation_level="AUTOCOMMIT")
-    errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-    return Opened(engine, reading, errors, readers=_PLACES)
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    return Opened(
+        engine,
+        lambda: autocommit if server.has_sessions else engine,
+        (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+        readers=_PLACES,
+        begin=server.begin,
+        check=_require_writable,
+        stop=connector.stop,
+    )
+
+
+def _dbapi_connection(engine: Engine, connector: Connector[asyncpg.Connection], server: "_Server") -> Any:
+    connection = await_only(connector.connect())
+
+    async def made() -> asyncpg.Connection:
+        return connection
+
+    options: dict[str, Any] = {}
+    if not server.has_sessions:
+        options = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}  # "": no name
+    return engine.dialect.loaded_dbapi.connect(async_creator_fn=made, **options)
+
+
+def _require_writable(connection: Connection) -> None:
+    """Raise for a server that answers and takes no changes: a standby, or a primary that was fenced off."""
+    if connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one() == "on":
+        raise _read_only()
+
+
+def _read_only() -> Exception:
+    error: Exception = asyncpg.ReadOnlySQLTransactionError("the server takes no changes (it is read-only)")
+    return error
+
+
+class _Server:
+    """Connects to one address. `has_sessions`: it was seen that no pooler stands between."""
+
+    def __init__(self, address: PostgresqlAddress, timeouts: Timeouts) -> None:
+        self.has_sessions = False
+        self._address = address
+        self._timeouts = {
+            "lock_timeout": f"{timeouts.lock * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{timeouts.idle_in_transaction * 1000:.0f}",
+        }
+        self._limits = _SERVER_KEEPALIVE | self._timeouts
+        self._class = _connection_class(_KEEPALIVE | address.socket_options)
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection to a server that takes changes. Raises the driver's errors."""
+        parameters = {"application_name": "gateway"} | self._address.session_parameters
+        limits = {name: value for name, value in self._limits.items() if name not in parameters}
+        is_limited = self.has_sessions
+        try:
+            connection = await self._open(limits | parameters if is_limited else parameters)
+        except asyncpg.PostgresError as error:
+            if not is_limited or error.sqlstate != _UNSUPPORTED:
+                raise
+            connection, is_limited = await self._open(parameters), False
+        try:
+            _refuse_read_only(connection)
+            if not is_limited:
+                await self._limit(connection, limits)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _open(self, parameters: dict[str, str]) -> asyncpg.Connection:
+        return await asyncpg.connect(
+            self._address.dsn,
+            timeout=self._address.connect_timeout or _CONNECT_TIMEOUT,
+            connection_class=self._class,
+            server_settings=parameters,
+            statement_cache_size=0,  # SQLAlchemy has one of its own
+            target_session_attrs=self._address.default_target,
+        )
+
+    async def _limit(self, connection: asyncpg.Connection, limits: dict[str, str]) -> None:
+        """Find out whether a pooler stands between, and limit the session where there is one."""
+        async with connection.transaction():
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+        self.has_sessions = pid == connection.get_server_pid()
+        if self.has_sessions:
+            await connection.execute(_set_config(limits, is_local=False))
+
+    def begin(self, connection: Connection) -> None:
+        """Bound the transaction where the session cannot: a client that vanishes must not keep its locks."""
+        if not self.has_sessions:
+            connection.execute(text(_set_config(self._timeouts, is_local=True)))
+
+
+def _refuse_read_only(connection: asyncpg.Connection) -> None:
+    """Refuse a server that announces itself as a standby or as read-only (PostgreSQL 14 and newer)."""
+    settings = connection.get_settings()
+    if "on" in (getattr(settings, name, "") for name in ("in_hot_standby", "default_transaction_read_only")):
+        raise _read_only()
+
+
+def _set_config(parameters: dict[str, str], *, is_local: bool) -> str:
+    calls = (f"set_config('{name}', '{value}', {str(is_local).lower()})" for name, value in parameters.items())
+    return f"SELECT {', '.join(calls)}"
+
+
+def _connection_class(socket_options: dict[str, int]) -> Callable[..., asyncpg.Connection]:
+    class GatewayConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+        """Notices a dead peer, and does not wait for a server that hangs when it is closed."""
+
+        def __init__(self, protocol: Any, transport: Any, *others: Any) -> None:
+            super().__init__(protocol, transport, *others)
+            _set_keepalive(transport.get_extra_info("socket"), socket_options)
+
+        async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  (asyncpg's signature)
+            try:
+                await super().close(timeout=_CLOSE_TIMEOUT)
+            except TimeoutError:
+                self.terminate()
+
+    return GatewayConnection
+
+
+def _set_keepalive(raw: Any, options: dict[str, int]) -> None:
+    if raw is None or raw.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(bool(options["keepalives"])))
+    for name, constant in _TCP_OPTIONS.items():
+        if hasattr(socket, constant) and options[name]:
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, constant), options[name])

@@ -1,26 +1,31 @@
 """Whether the database has the tables this version needs, and how it gets them.
 
-The version of the schema is the row that Alembic keeps. It is read with plain SQL: Alembic itself, with its 11 MiB and
-fifth of a second, is imported only where there is something to migrate. An empty database gets the newest tables at
-once; a test holds that step by step comes to the same.
+The version of the schema is the row that Alembic keeps, in a table of the gateway's own name: an application in the
+same database can use Alembic too. It is read with plain SQL: Alembic, with its 11 MiB and fifth of a second, is
+imported only where there is something to migrate. An empty database gets the newest tables at once; a test holds that
+the migrations make the same tables.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, insert, inspect, text
 
 from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage.database import Database
-from gateway.storage.tables import metadata
+from gateway.storage.tables import VERSION_TABLE, installation, metadata
 
 T = TypeVar("T")
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")  # oldest first
 HEAD: Final = REVISIONS[-1]
 COMMAND_TO_RUN: Final = "gateway db upgrade"
+
+_OLD_VERSION_TABLE: Final = "alembic_version"  # until revision 0004
+_OLD_TABLES: Final = ("users", "sessions", "refresh_tokens", "audit")  # of every revision until then
 
 _LIMIT: Final = 120.0  # seconds, for a migration of a large database
 _PATIENCE: Final = 10.0  # seconds: to connect for the first time, and for another process that migrates
@@ -83,34 +88,60 @@ def _refuse_newer(found: str | None) -> None:
 
 
 def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    tables = inspect(connection)
+    if tables.has_table(VERSION_TABLE):
+        return _version_in(connection, VERSION_TABLE)
+    # The table of an application that uses Alembic has the same name.
+    if tables.has_table(_OLD_VERSION_TABLE) and all(map(tables.has_table, _OLD_TABLES)):
+        found = _version_in(connection, _OLD_VERSION_TABLE)
+        return found if found in REVISIONS else None
+    return None
+
+
+def _version_in(connection: Connection, table: str) -> str | None:
+    found: str | None = connection.execute(text(f"SELECT version_num FROM {table}")).scalar_one_or_none()  # noqa: S608
     return found
 
 
 def _upgrade(connection: Connection) -> bool:
     """Inside one transaction; both databases undo changes of tables with it."""
     if connection.dialect.name == "postgresql":
+        for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(text(f"SET LOCAL {name} = 0"))  # a migration of a large table takes its time
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
     found = _revision(connection)
     if found == HEAD:
         return False
     _refuse_newer(found)
-    if found is None and not inspect(connection).has_table("users"):
+    if found is None:
+        _refuse_foreign(connection)
         _create(connection)
-    else:
-        from gateway.storage.migrations.running import migrate  # imports Alembic
+        return True
+    if not inspect(connection).has_table(VERSION_TABLE):
+        _write_version(connection, found)
+        connection.execute(text(f"DROP TABLE {_OLD_VERSION_TABLE}"))
+    from gateway.storage.migrations.running import migrate  # imports Alembic
 
-        migrate(connection, HEAD)
+    migrate(connection, HEAD)
     return True
+
+
+def _refuse_foreign(connection: Connection) -> None:
+    existing = sorted(set(metadata.tables).intersection(inspect(connection).get_table_names()))
+    if existing:
+        raise CannotStart(
+            f"storage.database has a table '{existing[0]}' that the gateway did not make; give the gateway a database "
+            "of its own, or on PostgreSQL a schema: ?search_path=gateway"
+        )
 
 
 def _create(connection: Connection) -> None:
     metadata.create_all(connection)
-    connection.execute(
-        text(
-            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY)"
-        )
-    )
-    connection.execute(text("INSERT INTO alembic_version (version_num) VALUES (:head)"), {"head": HEAD})
+    connection.execute(insert(installation), {"id": secrets.token_hex(8)})
+    _write_version(connection, HEAD)
+
+
+def _write_version(connection: Connection, version: str) -> None:
+    key = f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY"
+    connection.execute(text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL {key})"))
+    connection.execute(text(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES (:version)"), {"version": version})  # noqa: S608

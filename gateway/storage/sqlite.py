@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import StaticPool, create_engine, event
+from sqlalchemy import Connection, StaticPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -35,8 +35,13 @@ def open_sqlite(url: str) -> Opened:
     event.listen(engine, "connect", _configure)
     event.listen(engine, "invalidate", _roll_back)
     if in_memory:
-        return Opened(engine, engine, (sqlite3.Error,), readers=1, in_memory=True)
-    return Opened(engine, engine, (sqlite3.Error,), readers=_READERS, writers=_WRITERS)
+        return Opened(engine, lambda: engine, (sqlite3.Error,), readers=1, in_memory=True, begin=_begin)
+    return Opened(engine, lambda: engine, (sqlite3.Error,), readers=_READERS, writers=_WRITERS, begin=_begin)
+
+
+def _begin(connection: Connection) -> None:
+    """A deferred transaction that turns from reading to writing fails at once where another one writes."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _parsed(url: str) -> URL:

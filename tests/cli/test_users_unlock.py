@@ -32,7 +32,8 @@ def login(gateway: Gateway, email: str, password: str = "wrong password") -> int
 
 
 def unlock(gateway: Gateway, *arguments: str) -> tuple[int, str, str]:
-    return run_here("users", "unlock", *arguments, "--config", str(gateway.config), folder=gateway.folder)
+    outcome = run_here("users", "unlock", *arguments, "--config", str(gateway.config), folder=gateway.folder)
+    return outcome.code, outcome.out, outcome.err
 
 
 def test_an_account_is_unlocked_in_a_running_gateway(counting: Gateway) -> None:
@@ -66,8 +67,10 @@ routes: [{path: /**, upstream: web}]
 
 
 def written(folder: Path, redis: str) -> Path:
-    (folder / "gateway.yaml").write_text(CONFIGURATION % redis)
-    return folder / "gateway.yaml"
+    path = folder / "gateway.yaml"
+    path.write_text(CONFIGURATION % redis)
+    assert run_here("db", "upgrade", "--config", str(path), folder=folder).code == 0
+    return path
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.settings.interpolation import LARGEST_FILE, fill
+from gateway.settings.postgresql_address import postgresql_address
 from tests.settings.reading import draft_of, problems_of, settings_of, warnings_of
 
 FILLED = [
@@ -235,3 +237,66 @@ def test_the_draft_hides_what_was_put_in() -> None:
     assert draft.settings is not None
     assert "hunter2" not in repr(draft)
     assert draft.settings.storage.database.reveal().count("hunter2") == 2
+
+
+# ---- addresses
+
+ADDRESSES = {
+    "postgresql://gateway:${file:/PASSWORD}@db/gateway": "postgresql://gateway:{}@db/gateway",
+    "postgresql://${USER}:${file:/PASSWORD}@db1,db2/gateway?sslmode=require": "postgresql://me:{}@db1,db2/gateway?sslmode=require",
+    "redis://:${file:/PASSWORD}@h:6379/0": "redis://:{}@h:6379/0",
+    "redis+sentinel://u:${file:/PASSWORD}@a:1,b:2/main": "redis+sentinel://u:{}@a:1,b:2/main",
+}
+
+
+@pytest.mark.parametrize(("template", "address"), ADDRESSES.items(), ids=ADDRESSES)
+@pytest.mark.parametrize("password", ["simple", "a/b?c#d[e@f%g", "%41", "ü:& =+", "//@@", "${USER}"])
+def test_any_password_can_stand_in_the_user_info_of_an_address(
+    tmp_path: Path, template: str, address: str, password: str
+) -> None:
+    (tmp_path / "password").write_text(f"{password}\n")
+    filled = fill(template.replace("/PASSWORD", str(tmp_path / "password")), {"USER": "me"}).text
+    assert filled == address.format(quote(password, safe=""))
+    userinfo = filled.partition("://")[2].rpartition("@")[0]
+    assert unquote(userinfo.partition(":")[2]) == password
+
+
+OTHERWISE = ["http://h/${NAME}@x", "${NAME}", "user:${NAME}@host", "http://h?u=${NAME}@x", "a ${NAME}://b@c"]
+
+
+@pytest.mark.parametrize("template", OTHERWISE)
+def test_a_placeholder_elsewhere_is_not_encoded(template: str) -> None:
+    assert fill(template, {"NAME": "a/b?c"}).text == template.replace("${NAME}", "a/b?c")
+
+
+@given(st.text(alphabet="abc/?#[]@%:&=+ ", min_size=1, max_size=12))
+def test_a_postgresql_address_takes_any_password_from_a_placeholder(password: str) -> None:
+    filled = fill("postgresql://u:${PASSWORD}@h:5433/db?connect_timeout=3", {"PASSWORD": password}).text
+    address = postgresql_address(filled)
+    assert urlsplit(address.dsn).hostname == "h"
+    assert unquote(str(urlsplit(address.dsn).password)) == password
+    assert address.connect_timeout == 3.0
+
+
+def test_the_options_of_a_postgresql_address_are_obeyed() -> None:
+    address = postgresql_address(
+        "postgres://u@h1,h2:5433/db?sslmode=require&connect_timeout=0&keepalives_idle=30&keepalives=0"
+        "&search_path=a%2Cb&channel_binding=prefer&application_name=x"
+    )
+    assert address.dsn == "postgresql://u@h1,h2:5433/db?sslmode=require"
+    assert address.default_target == "read-write"
+    assert address.connect_timeout is None
+    assert address.session_parameters == {"search_path": "a,b", "application_name": "x"}
+    assert address.socket_options == {"keepalives_idle": 30, "keepalives": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("postgresql://h/db", None),
+        ("postgresql://h1,h2/db?target_session_attrs=any", None),
+        ("postgresql:///db?host=h1,h2", "read-write"),
+    ],
+)
+def test_among_several_hosts_the_one_that_takes_changes_is_looked_for(text: str, target: str | None) -> None:
+    assert postgresql_address(text).default_target == target

@@ -29,14 +29,14 @@ def test_it_opens_at_some_failures_in_a_row_and_says_so_once(breaker: Breaker, c
 def test_fewer_failures_leave_it_closed(breaker: Breaker, clock: Clock) -> None:
     for _ in range(5):
         fail(breaker, clock, FAILURES - 1)
-        breaker.succeeded()
+        breaker.succeeded(breaker.now())
     assert breaker.closed and breaker.admits()
 
 
 def test_failures_of_a_burst_do_not_count_while_others_are_answered(breaker: Breaker, clock: Clock) -> None:
     started = breaker.now()
     clock.now += 0.2
-    breaker.succeeded()
+    breaker.succeeded(breaker.now())
     clock.now += 0.05
     assert [breaker.failed(started) for _ in range(100)] == [False] * 100
     assert breaker.closed
@@ -56,6 +56,6 @@ def test_while_open_one_in_each_pause_may_try(breaker: Breaker, clock: Clock) ->
 
 def test_one_answer_closes_it(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, clock, FAILURES)
-    breaker.succeeded()
+    breaker.succeeded(breaker.now())
     assert breaker.closed and [breaker.admits() for _ in range(3)] == [True] * 3
     assert fail(breaker, clock, FAILURES - 1) == [False] * (FAILURES - 1)

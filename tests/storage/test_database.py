@@ -15,7 +15,7 @@ from sqlalchemy import Connection, exc, text
 
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.storage import schema
-from gateway.storage.breaker import FAILURES
+from gateway.storage.breaker import FAILURES, Breaker
 from gateway.storage.database import _AWAY, COMMAND, Database
 from gateway.storage.users import Users
 from tests.support.databases import create
@@ -72,11 +72,23 @@ DRIVERS: dict[str, list[type[BaseException]]] = {
 }
 
 
+class ClosedBreaker(Breaker):
+    """Never opens, so that every error can be tried on one database."""
+
+    def failed(self, started: float) -> bool:
+        return False
+
+    def down(self) -> bool:
+        return False
+
+
 @pytest.fixture
-def unlimited(database: Database) -> Database:
-    """A database whose breaker never opens, so that every error can be tried on it."""
-    database._breaker.failed = lambda started: False  # type: ignore[method-assign]
-    return database
+async def unlimited(serving_database: Database, prepared_url: str) -> AsyncIterator[Database]:
+    database = Database.open(prepared_url, breaker=ClosedBreaker())
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 async def test_every_error_of_sqlalchemy_the_driver_and_the_system_is_storage_unavailable(unlimited: Database) -> None:
@@ -93,7 +105,7 @@ async def test_every_error_of_sqlalchemy_the_driver_and_the_system_is_storage_un
 @pytest.mark.parametrize("error", [Refusal("last_admin"), ZeroDivisionError(), KeyError("x")])
 async def test_what_the_work_itself_raises_passes_and_undoes_it(database: Database, error: Exception) -> None:
     def work(connection: Connection) -> None:
-        connection.execute(text("INSERT INTO alembic_version VALUES ('doomed')"))
+        connection.execute(text("INSERT INTO gateway_schema VALUES ('doomed')"))
         raise error
 
     with pytest.raises(type(error)):
@@ -137,7 +149,7 @@ async def test_a_read_is_given_up_on_after_250_ms(database: Database) -> None:
 
 async def test_a_write_is_given_up_on_after_800_ms_and_undone(database: Database) -> None:
     def work(connection: Connection) -> None:
-        connection.execute(text("INSERT INTO alembic_version VALUES ('doomed')"))
+        connection.execute(text("INSERT INTO gateway_schema VALUES ('doomed')"))
         sleeping(3)(connection)
 
     with within(1.0), pytest.raises(StorageUnavailable, match="no answer within 800 ms"):
@@ -171,7 +183,7 @@ async def test_a_caller_who_leaves_takes_the_work_along(database: Database) -> N
 
     def work(connection: Connection) -> None:
         sleeping(0.2)(connection)
-        connection.execute(text("INSERT INTO alembic_version VALUES ('doomed')"))
+        connection.execute(text("INSERT INTO gateway_schema VALUES ('doomed')"))
         done.append("inserted")
 
     task = asyncio.create_task(database.write(work))
@@ -332,17 +344,17 @@ async def test_connections_that_died_without_a_word_are_all_replaced_at_once(
 ) -> None:
     """A machine that is gone, a firewall that forgets: each connection of the pool alone would cost a time-out."""
     await asyncio.gather(*(own_database.read(one) for _ in range(8)))
+    dead = {int(pid) for pid in await asyncio.to_thread(connections_of, own_postgres)}
     own_postgres.pause()
     for _ in range(FAILURES):
         await outcome(own_database)
-    dead = {int(pid) for pid in await asyncio.to_thread(connections_of, own_postgres)}
+    await asyncio.to_thread(own_postgres.resume)
     assert await recovers(own_database) < 5.0
     alive = await own_database.read(lambda connection: connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
     assert alive not in dead
 
 
 def connections_of(server: PostgresServer) -> list[str]:
-    server.resume()
     query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'gateway'"
     return server.sql(query).split()
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -20,7 +21,7 @@ from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage import schema
 from gateway.storage.database import Database
 from gateway.storage.migrations.running import configuration, migrate
-from gateway.storage.tables import metadata
+from gateway.storage.tables import VERSION_TABLE, metadata
 from gateway.storage.users import Users
 from tests.support.databases import create
 
@@ -36,7 +37,8 @@ def step_by_step(connection: Connection) -> None:
 
 
 def differences(connection: Connection) -> list[object]:
-    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
+    context = MigrationContext.configure(connection, opts=options)
     return list(compare_metadata(context, metadata))
 
 
@@ -64,7 +66,7 @@ async def test_an_empty_database_gets_the_same_tables_at_once(empty_url: str) ->
 
 async def layout(database: Database) -> list[str]:
     """The words in which PostgreSQL or SQLite itself describes the tables; their order has no meaning."""
-    sqlite = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite%' AND name NOT LIKE 'alembic%'"
+    sqlite = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite%' AND name <> 'gateway_schema'"
     postgres = """
         SELECT table_name, column_name, data_type, is_nullable, collation_name, column_default
         FROM information_schema.columns WHERE table_schema = 'public'"""
@@ -84,7 +86,7 @@ async def test_both_ways_make_the_same_database_to_the_word(empty_url: str) -> N
         await schema.upgrade(database)
         at_once = await layout(database)
         await database.write(lambda connection: metadata.drop_all(connection), limit=30)
-        await database.write(lambda connection: connection.execute(text("DROP TABLE alembic_version")) and None)
+        await database.write(lambda connection: connection.execute(text("DROP TABLE gateway_schema")) and None)
         await database.write(step_by_step, limit=30)
         assert await layout(database) == at_once
     finally:
@@ -123,17 +125,94 @@ async def test_serving_brings_an_sqlite_file_up_to_date(tmp_path: Path) -> None:
         await database.close()
 
 
-async def test_an_older_database_is_migrated(tmp_path: Path) -> None:
-    """As long as there is one migration only, what is older has tables that Alembic does not know the version of."""
-    database = Database.open(f"sqlite:///{tmp_path / 'gateway.db'}")
+async def run(database: Database, *statements: str) -> None:
+    def work(connection: Connection) -> None:
+        for statement in statements:
+            connection.execute(text(statement))
+
+    await database.write(work, limit=30)
+
+
+async def one_value(database: Database, query: str) -> object:
+    return await database.read(lambda connection: connection.execute(text(query)).scalar_one())
+
+
+def as_made_by_0_1(connection: Connection) -> None:
+    command.upgrade(configuration(connection, "alembic_version"), "0004")
+
+
+async def test_a_database_of_version_0_1_is_migrated_with_its_accounts(empty_url: str) -> None:
+    database = Database.open(empty_url)
     try:
-        await schema.upgrade(database)
-        await database.write(lambda connection: connection.execute(text("DELETE FROM alembic_version")) and None)
-        assert not await schema.is_current(database)
-        with pytest.raises(CannotStart, match="cannot be used"):
-            await schema.prepare(database)
+        await database.write(as_made_by_0_1, limit=30)
+        ann = await create(Users(database))
+        assert await schema.revision(database) == "0004"
+        assert await schema.upgrade(database) is True
+        assert await schema.is_current(database)
+        assert await Users(database).user(ann.id) == ann
+        assert await database.read(differences, limit=30) == []
     finally:
         await database.close()
+
+
+@pytest.mark.parametrize("version", ["a1b2c3d4", "0004", "0001"])
+async def test_an_application_in_the_same_database_can_use_alembic_too(empty_url: str, version: str) -> None:
+    database = Database.open(empty_url)
+    try:
+        await run(
+            database,
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)",
+            f"INSERT INTO alembic_version VALUES ('{version}')",
+            "CREATE TABLE articles (id INTEGER)",
+        )
+        assert await schema.upgrade(database) is True
+        assert await schema.is_current(database)
+        assert await one_value(database, "SELECT version_num FROM alembic_version") == version
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize("table", ["users", "sessions", "audit", "installation"])
+async def test_a_table_of_an_application_is_not_taken_for_one_of_the_gateway(empty_url: str, table: str) -> None:
+    database = Database.open(empty_url)
+    try:
+        await run(database, f"CREATE TABLE {table} (id INTEGER)")
+        with pytest.raises(CannotStart, match=f"has a table '{table}' that the gateway did not make"):
+            await schema.upgrade(database)
+        assert await schema.revision(database) is None
+    finally:
+        await database.close()
+
+
+async def test_the_gateway_can_have_a_schema_of_its_own_beside_an_application(postgres_url: str) -> None:
+    beside = Database.open(postgres_url)
+    database = Database.open(f"{postgres_url}?search_path=gateway")
+    try:
+        await run(beside, "CREATE TABLE users (id INTEGER)", "CREATE SCHEMA gateway")
+        await schema.upgrade(database)
+        await create(Users(database))
+        assert await one_value(beside, "SELECT count(*) FROM gateway.users") == 1
+        assert await one_value(beside, "SELECT count(*) FROM users") == 0
+    finally:
+        await database.close()
+        await beside.close()
+
+
+async def test_every_installation_has_an_id_of_its_own(empty_url: str, tmp_path: Path) -> None:
+    ids = set()
+    for url, made in ((empty_url, schema.upgrade), (f"sqlite:///{tmp_path}/other.db", by_steps)):
+        database = Database.open(url)
+        try:
+            await made(database)
+            ids.add(await one_value(database, "SELECT id FROM installation"))
+        finally:
+            await database.close()
+    assert len(ids) == 2
+
+
+async def by_steps(database: Database) -> bool:
+    await database.write(step_by_step, limit=30)
+    return True
 
 
 async def test_serving_refuses_a_postgresql_without_tables_and_names_the_command(postgres_url: str) -> None:
@@ -166,7 +245,7 @@ async def test_a_database_of_a_newer_gateway_is_left_alone(empty_url: str) -> No
     database = Database.open(empty_url)
     try:
         await schema.upgrade(database)
-        newer = text("UPDATE alembic_version SET version_num = 'ffff'")
+        newer = text("UPDATE gateway_schema SET version_num = 'ffff'")
         await database.write(lambda connection: connection.execute(newer) and None)
         for attempt in (schema.prepare, schema.upgrade):
             with pytest.raises(CannotStart, match="newer version of the gateway"):

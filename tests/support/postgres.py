@@ -143,6 +143,13 @@ class PostgresServer:
         arguments = ["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database)]
         return self._run("psql", *arguments)
 
+    def answers_at(self, url: str) -> bool:
+        """Whether a server or a pooler answers at an address."""
+        try:
+            return self._run("psql", "-qAtX", "-c", "SELECT 1", url).strip() == "1"
+        except AssertionError:
+            return False
+
     def create_database(self) -> str:
         """A new empty database; its name."""
         name = f"test_{next(_numbers)}"

@@ -7,12 +7,14 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
 
+from gateway.storage.tables import VERSION_TABLE
+
 FOLDER: Final = Path(__file__).parent
 
 
-def configuration(connection: Connection | None = None) -> Config:
-    """What Alembic needs to know; `env.py` finds the connection in it."""
-    config = Config(attributes={"connection": connection})
+def configuration(connection: Connection | None = None, version_table: str = VERSION_TABLE) -> Config:
+    """Alembic's configuration, with the connection and the version table for `env.py`."""
+    config = Config(attributes={"connection": connection, "version_table": version_table})
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config

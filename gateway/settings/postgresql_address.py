@@ -1,0 +1,138 @@
+"""The address of a PostgreSQL database, as libpq reads it.
+
+    postgresql://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]…]/DATABASE[?OPTION=VALUE&…]
+
+`postgres://` and `postgresql+asyncpg://` mean the same. The driver knows a part of libpq's options and sends the others
+to the server, which refuses them. The tables below hold each option that is obeyed; any other option is a problem.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+from gateway.settings.reader import Unacceptable
+
+SCHEMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")
+EXAMPLE: Final = "for example postgresql://user:password@host/gateway"
+
+# Options that the driver reads from the address itself.
+_DRIVER_OPTIONS: Final = frozenset(
+    {"host", "port", "user", "password", "passfile", "dbname", "database", "service", "target_session_attrs"}
+    | {"sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation"}
+    | {"ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"}
+)
+# Parameters of a session, which the server takes when the connection begins.
+_SESSION_PARAMETERS: Final = frozenset(
+    {"application_name", "options", "search_path", "statement_timeout", "lock_timeout", "timezone"}
+    | {"idle_in_transaction_session_timeout"}
+)
+# Options of the socket: whole numbers from 0.
+_SOCKET_OPTIONS: Final = frozenset(
+    {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
+)
+# Options with values that change nothing here. The driver has neither GSSAPI encryption nor channel binding.
+_WITHOUT_EFFECT: Final = {
+    "channel_binding": ("disable", "prefer"),
+    "gssencmode": ("disable", "prefer"),
+    "sslcompression": ("0",),
+    "sslsni": ("1",),
+    "client_encoding": ("utf8", "UTF8", "auto"),
+    "load_balance_hosts": ("disable",),
+}
+_VALUES: Final = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+}
+_KNOWN: Final = frozenset(_DRIVER_OPTIONS | _SESSION_PARAMETERS | _SOCKET_OPTIONS | set(_WITHOUT_EFFECT))
+_ESCAPES: Final = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
+_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@]*)(?::(?P<port>[0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresqlAddress:
+    """A parsed address. `dsn` is the part for the driver. `default_target` is the kind of server to connect to, None
+    where the address says so itself or names one host. `connect_timeout` is in seconds, None where the address names
+    none. `socket_options` are libpq's, by name."""
+
+    dsn: str = field(repr=False)
+    default_target: str | None
+    connect_timeout: float | None
+    session_parameters: dict[str, str]
+    socket_options: dict[str, int]
+
+
+def postgresql_address(text: str) -> PostgresqlAddress:
+    """Parse an address. Raises Unacceptable, with a message that holds no part of the user and password."""
+    authority, database, query = _split(text)
+    if not database and not any(option in query for option in ("dbname", "database", "service")):
+        raise Unacceptable("must name a database", EXAMPLE)
+    for host in authority.rpartition("@")[2].split(","):
+        _check_host(unquote(host))
+    driver: list[str] = []
+    session: dict[str, str] = {}
+    socket: dict[str, int] = {}
+    timeout: float | None = None
+    for name, (raw, value) in query.items():
+        _check_value(name, value)
+        if name == "connect_timeout":
+            timeout = float(_whole(name, value)) or None  # libpq: zero means no limit
+        elif name in _SOCKET_OPTIONS:
+            socket[name] = _whole(name, value)
+        elif name in _SESSION_PARAMETERS:
+            session[name] = value
+        elif name in _DRIVER_OPTIONS:
+            driver.append(f"{name}={raw}")
+    dsn = f"postgresql://{authority}/{database}" + (f"?{'&'.join(driver)}" if driver else "")
+    # Among several hosts the one that takes changes is looked for. libpq's default is the first that answers.
+    has_several = "," in authority or "," in query.get("host", ("", ""))[1]
+    target = "read-write" if has_several and "target_session_attrs" not in query else None
+    return PostgresqlAddress(dsn, target, timeout, session, socket)
+
+
+def _split(text: str) -> tuple[str, str, dict[str, tuple[str, str]]]:
+    """User info and hosts, the database, and the options with their raw and their decoded values."""
+    _, _, rest = text.partition("://")
+    if "#" in rest or not _ESCAPES.fullmatch(rest):
+        raise Unacceptable(
+            "has a '#' or a '%' that is not percent-encoded", "%23 and %25; ${NAME} in the user and password is encoded"
+        )
+    rest, _, options = rest.partition("?")
+    authority, _, database = rest.partition("/")
+    # A message must hold no part of a password: nothing is read as an option or a host before this.
+    if "/" in database or "@" in database + options + authority.rpartition("@")[0]:
+        raise Unacceptable(
+            "has a '/', a '?' or an '@' in the user or password that is not percent-encoded",
+            "%2F, %3F and %40; ${NAME} in the user and password is encoded",
+        )
+    query: dict[str, tuple[str, str]] = {}
+    for part in options.split("&") if options else []:
+        name, equals, raw = part.partition("=")
+        decoded = parse_qsl(part, keep_blank_values=True)
+        if not equals or len(decoded) != 1 or name in query:
+            raise Unacceptable("has an option that is repeated or has no value", "?name=value&other=value")
+        query[name] = raw, decoded[0][1]
+    return authority, database, query
+
+
+def _check_host(host: str) -> None:
+    if host.startswith("/"):  # the folder of a Unix socket
+        return
+    found = _HOST.fullmatch(host)
+    if found is None or (found["port"] is not None and not 1 <= int(found["port"]) <= 65535):
+        raise Unacceptable("must have hosts with an optional port", "for example db1:5432,db2:5432 or [::1]:5432")
+
+
+def _check_value(name: str, value: str) -> None:
+    if name != "connect_timeout" and name not in _KNOWN:
+        known = ", ".join(sorted({*_KNOWN, "connect_timeout"}))
+        raise Unacceptable(f"has the option '{name}', which is not obeyed", known)
+    allowed = _WITHOUT_EFFECT.get(name) or _VALUES.get(name)
+    if allowed is not None and value not in allowed:
+        raise Unacceptable(f"has a value of '{name}' that cannot be obeyed", f"{name}={'|'.join(allowed)}")
+
+
+def _whole(name: str, value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise Unacceptable(f"has a value of '{name}' that is no whole number", f"{name}=10")
+    return int(value)
