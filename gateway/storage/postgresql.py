@@ -59,7 +59,7 @@ def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
         "postgresql+asyncpg://",
         creator=lambda: _dbapi_connection(engine, connector, server),
         hide_parameters=True,
-        isolation_level="READ COMMITTED",  # whatever the default of the server is
+        isolation_level="READ COMMITTED",  # not the default of the server
         pool_size=_PLACES + 1,
         max_overflow=0,
         pool_recycle=_RECYCLE,
