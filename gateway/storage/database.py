@@ -263,11 +263,13 @@ def release(error: BaseException) -> None:
 
 
 def _with_repeats(run: Callable[[], T]) -> T:
-    try:
-        return run()
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
+    for _ in range(_REPEATS):
+        try:
+            return run()
+        except DBAPIError as error:
+            if not error.connection_invalidated and _state(error) not in _CONFLICTS:
+                raise
+            release(error)
     return run()
 
 
