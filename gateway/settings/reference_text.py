@@ -57,8 +57,8 @@ In any value (not in keys):
 A value that is put in is not searched for placeholders again. In the user and password of an address it is
 percent-encoded, so `postgresql://gateway:${file:/run/secrets/db-password}@db/gateway` works with any password.
 
-A value without quotes may become a number, a boolean or null: `port: ${PORT:-8000}`, `redis: ${REDIS_URL:-null}`. Inside
-of `[ ]` and `{ }`, YAML asks for quotes around a placeholder: `targets: ["${ORDERS_URL}"]`.
+A value without quotes may become a number, a boolean or null: `port: ${PORT:-8000}`, `redis: ${REDIS_URL:-null}`.
+Inside of `[ ]` and `{ }`, YAML asks for quotes around a placeholder: `targets: ["${ORDERS_URL}"]`.
 
 **Files that hold keys** (`tokens.keys`, `tls.client_key`) must not be readable by others than their owner (`chmod
 600`), or the gateway does not start. Files below `/run/secrets` are exempt: there, container runtimes mount secrets
