@@ -130,6 +130,7 @@ _ALL: Final = (
     Family("gateway_password_wait_seconds", "histogram", "How long passwords waited for a bcrypt thread."),
     Family("gateway_password_work_seconds", "histogram", "How long bcrypt took for a password."),
     Family("gateway_event_loop_lag_seconds", "histogram", "How late the event loop comes to its tick."),
+    Family("gateway_tasks", "gauge", "Tasks of the event loops. A proxied request needs none."),
     Family("gateway_access_log_dropped_total", "counter", "Lines of the access log that nobody took."),
     Family("gateway_workers", "gauge", "Worker processes that serve."),
     Family("gateway_build_info", "gauge", "The version that runs; always 1.", ("version", "python"), max),

@@ -67,7 +67,8 @@ class Metrics:
     # ---- one's own
 
     def _samples(self) -> list[Sample]:
-        return list(chain.from_iterable(source() for source in self._sources))
+        tasks = Sample("gateway_tasks", (), len(asyncio.all_tasks()))
+        return [tasks, *chain.from_iterable(source() for source in self._sources)]
 
     def _whole(self, samples: list[Sample]) -> State:
         state = state_of(self._observer.snapshot(), samples)

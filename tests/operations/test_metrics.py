@@ -1,5 +1,6 @@
 """What is counted, as Prometheus reads it."""
 
+import asyncio
 import math
 import re
 import threading
@@ -17,7 +18,7 @@ from gateway.counting import BOUNDS
 from gateway.errors import CODES
 from gateway.operations.exposition import page_of
 from gateway.operations.families import FAMILIES
-from gateway.operations.metrics import own_samples, resident_memory
+from gateway.operations.metrics import Metrics, own_samples, resident_memory
 from gateway.operations.observer import Observer
 from gateway.operations.state import state_of
 from gateway.settings.model import ObservabilitySettings
@@ -225,6 +226,15 @@ def test_where_the_system_does_not_tell_the_memory_it_is_left_out(
     assert resident_memory(statm) is None
     monkeypatch.setattr("gateway.operations.metrics.resident_memory", lambda: None)
     assert ("process_resident_memory_bytes", frozenset()) not in scrape(Collected().observer)
+
+
+async def test_the_tasks_of_the_event_loop_are_on_the_page() -> None:
+    metrics = Metrics(Collected().observer)
+    before = value(samples_of((await metrics.page()).decode()), "gateway_tasks")
+    sleeping = [asyncio.create_task(asyncio.sleep(60)) for _ in range(3)]
+    assert value(samples_of((await metrics.page()).decode()), "gateway_tasks") == before + 3
+    for task in sleeping:
+        task.cancel()
 
 
 def test_lost_log_lines_are_counted() -> None:
