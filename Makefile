@@ -3,6 +3,8 @@
 #   make run     install into .venv and start the demo: a gateway, an echo upstream, accounts to try
 #   make test    the whole test suite
 #   make lint    formatting, lint rules, types, import rules, complete lock files
+#   make fuzz    an hour of each fuzzer (FUZZ_SECONDS=600 for ten minutes, FUZZ_SEED=7 for the cases of that seed)
+#   make soak    an hour of mixed traffic on one worker, drawn into build/soak (SOAK_SECONDS=600 for ten minutes)
 #   make bench   the benchmark against its peers (bench-quick: a short round; bench-accounts: what accounts promise)
 #
 # Another interpreter: make run PYTHON=python3.12
@@ -19,7 +21,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 LOCKS   := requirements.lock requirements-build.lock requirements-dev.lock requirements-autobahn.lock
 SUITE   ?= -q -n auto --dist loadfile
 
-.PHONY: help run test lint format lock bench bench-quick bench-accounts clean
+.PHONY: help run test fuzz soak lint format lock bench bench-quick bench-accounts clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +32,16 @@ run: $(VENV)/.installed-to-run
 
 test: $(VENV)/.installed-to-test
 	$(BIN)/python -m pytest $(SUITE)
+
+fuzz: export FUZZ_SECONDS ?= 3600
+fuzz: export FUZZ_SEED ?= $(shell date +%s)
+fuzz: $(VENV)/.installed-to-test
+	$(BIN)/python -m pytest -q -s tests/fuzz
+
+soak: export SOAK_SECONDS ?= 3600
+soak: export SOAK_PACE ?= 0.05
+soak: $(VENV)/.installed-to-bench
+	$(BIN)/python -m pytest -q -s tests/soak
 
 lint: $(VENV)/.installed-to-test
 	$(BIN)/ruff format --check gateway tests bench

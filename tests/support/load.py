@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import struct
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from tests.support.raw import Address
 
@@ -32,6 +33,9 @@ class Answered:
     head: bytes
     body: bytes
     seconds: float
+
+    def json(self) -> Any:
+        return json.loads(self.body)
 
     @property
     def closes(self) -> bool:

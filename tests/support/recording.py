@@ -125,6 +125,8 @@ class Exchange:
     def reset(self) -> None:
         """Close with an RST; what was sent but not yet delivered may be lost, so send and wait first."""
         self.keep = False
+        if self.writer.transport.is_closing():
+            return
         raw = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -161,12 +163,14 @@ async def plain_answer(exchange: Exchange) -> None:
 
 
 class RecordingUpstream:
-    """The server. `requests` and `links` grow as things arrive; `on` scripts the answer for one path."""
+    """The server. `requests` and `links` grow as things arrive; `on` scripts the answer for one path, and `default`
+    answers all others."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, default: Script = plain_answer) -> None:
         self.requests: list[Received] = []
         self.links: list[Link] = []
         self._scripts: dict[bytes, Script] = {}
+        self._default = default
         self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
@@ -281,5 +285,5 @@ class RecordingUpstream:
             self.requests.append(request)
             exchange = Exchange(request, reader, writer)
             path = request.target.partition(b"?")[0]
-            await self._scripts.get(path, plain_answer)(exchange)
+            await self._scripts.get(path, self._default)(exchange)
             keep = exchange.keep and request.whole

@@ -1,0 +1,90 @@
+"""The figures of a soak test, and whether they are flat."""
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import linear_regression, median
+from typing import Any, Final
+
+from tests.support.raw import MiB
+
+_WARM: Final = 0.25  # share of the time in which caches fill
+_TITLES: Final = {
+    "memory": "resident memory (MiB)",
+    "descriptors": "descriptors",
+    "tasks": "tasks of the event loop",
+    "p99": "p99 of small good requests (ms)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One second: `at` seconds since the start, memory in MiB, p99 in milliseconds (None: no request was measured)."""
+
+    at: float
+    memory: float
+    descriptors: int
+    tasks: int
+    p99: float | None
+
+
+def percentile_99(seconds: Sequence[float]) -> float | None:
+    """In milliseconds."""
+    ordered = sorted(seconds)
+    return ordered[int(len(ordered) * 0.99)] * 1000 if ordered else None
+
+
+def warm(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The samples behind the time in which caches fill."""
+    return samples[int(len(samples) * _WARM) :]
+
+
+def growth(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
+    """How much the value has grown over these samples, by the line that fits them best."""
+    times = [sample.at for sample in samples]
+    slope, _ = linear_regression(times, [value(sample) for sample in samples])
+    return slope * (times[-1] - times[0])
+
+
+def halves(samples: Sequence[Sample]) -> tuple[float, float]:
+    """The median p99 of the first half and of the second."""
+    measured = [sample.p99 for sample in samples if sample.p99 is not None]
+    middle = len(measured) // 2
+    return median(measured[:middle]), median(measured[middle:])
+
+
+def write(samples: Sequence[Sample], summary: dict[str, Any], folder: Path) -> Path:
+    """Write the samples as JSON, and as a picture where matplotlib is installed. The file without its suffix."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
+    data = {"summary": summary, "samples": [asdict(sample) for sample in samples]}
+    file.with_suffix(".json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+    if importlib.util.find_spec("matplotlib") is not None:
+        _plot(samples, file.with_suffix(".svg"))
+    return file
+
+
+def _plot(samples: Sequence[Sample], file: Path) -> None:
+    import matplotlib  # type: ignore[import-not-found,unused-ignore]  # optional
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
+
+    figure, axes = pyplot.subplots(len(_TITLES), 1, figsize=(10, 10), sharex=True)
+    for axis, (name, title) in zip(axes, _TITLES.items(), strict=True):
+        points = [(sample.at, getattr(sample, name)) for sample in samples]
+        axis.plot(*zip(*[point for point in points if point[1] is not None], strict=True), linewidth=1)
+        axis.set_ylim(bottom=0)
+        axis.set_title(title, fontsize=10)
+        axis.grid(alpha=0.2)
+    axes[-1].set_xlabel("seconds")
+    figure.tight_layout()
+    figure.savefig(file)
+    pyplot.close(figure)
+
+
+def mebibytes(size: float) -> float:
+    return size / MiB

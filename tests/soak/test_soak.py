@@ -1,0 +1,94 @@
+"""Good and hostile traffic on one worker, for SOAK_SECONDS: nothing grows, and good clients are served."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.watch import alarms
+from tests.soak.figures import Sample, growth, halves, mebibytes, percentile_99, warm, write
+from tests.soak.scene import Scene
+from tests.soak.settings import RESULTS, SECONDS
+from tests.soak.traffic import GOOD, HOSTILE, Traffic
+from tests.support.small import descriptors, metric
+from tests.support.waiting import eventually
+
+pytestmark = [
+    pytest.mark.skipif(SECONDS == 0, reason="SOAK_SECONDS=0"),
+    pytest.mark.timeout(SECONDS + 180),
+    pytest.mark.flaky(reruns=0),
+]
+
+GROWTH = 24.0  # MiB over the whole time behind the warm-up, however long it is
+RESTARTS = 15.0  # seconds between two restarts of a target
+RELOADS = min(60.0, SECONDS / 5)
+
+
+async def observe(scene: Scene, traffic: Traffic, started: float) -> Sample:
+    """One sample. Metrics come from the gateway's page, which waits for its turn like any other request."""
+    tasks = await asyncio.to_thread(metric, scene.gateway, "gateway_tasks")
+    return Sample(
+        at=time.monotonic() - started,
+        memory=mebibytes(scene.gateway.memory()),
+        descriptors=descriptors(scene.gateway),
+        tasks=int(tasks),
+        p99=percentile_99(traffic.take()),
+    )
+
+
+async def soak(scene: Scene, traffic: Traffic) -> list[Sample]:
+    """Let all clients run; samples of each second."""
+    started = time.monotonic()
+    clients = [asyncio.create_task(traffic.run(deed)) for deed in (*GOOD, *HOSTILE)]
+    samples: list[Sample] = []
+    restart, reload = RESTARTS, RELOADS
+    while (now := time.monotonic() - started) < SECONDS:
+        if now > restart:
+            restart += RESTARTS
+            await scene.restart_target()
+        if now > reload:
+            reload += RELOADS
+            scene.reload()
+        await asyncio.sleep(1.0)
+        samples.append(await observe(scene, traffic, started))
+        scene.forget()
+    traffic.stopping.set()
+    await asyncio.gather(*clients)
+    return samples
+
+
+async def test_nothing_grows_and_good_clients_are_served_whatever_the_others_do(tmp_path: Path) -> None:
+    scene = await asyncio.to_thread(Scene, tmp_path)
+    gateway = scene.gateway
+    try:
+        account = await asyncio.to_thread(gateway.register, "soak@example.com")
+        await asyncio.to_thread(gateway.get, "/web/x")
+        before = await observe(scene, Traffic(gateway.address, account), time.monotonic())
+        traffic = Traffic(gateway.address, account)
+        samples = await soak(scene, traffic)
+        settled = warm(samples)
+        memory = growth(settled, lambda sample: sample.memory)
+        opened = growth(settled, lambda sample: sample.descriptors)
+        tasks = growth(settled, lambda sample: sample.tasks)
+        first, second = halves(settled)
+        summary = {
+            "seconds": SECONDS,
+            "good requests": traffic.good,
+            "failed": dict(traffic.failed),
+            "memory growth in MiB": memory,
+            "descriptor growth": opened,
+            "task growth": tasks,
+            "p99 in ms, first half and second": (first, second),
+        }
+        print(f"\n{write(samples, summary, RESULTS)}\n{summary}")
+        assert alarms(gateway) == []
+        assert memory <= GROWTH
+        assert opened <= 50
+        assert tasks <= 20
+        assert second <= 2 * first + 25
+        assert traffic.failed.total() <= traffic.good * 0.005, traffic.failed
+        await asyncio.to_thread(eventually, lambda: descriptors(gateway) <= before.descriptors + 16, timeout=20)
+        await asyncio.to_thread(eventually, lambda: metric(gateway, "gateway_tasks") <= before.tasks + 2, timeout=20)
+    finally:
+        await asyncio.to_thread(scene.stop)
