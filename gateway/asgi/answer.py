@@ -9,6 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.admission import Admission, RequestHead
 from gateway.asgi.request import AsgiRequest
+from gateway.asgi.upload import Upload
 from gateway.errors import Refusal
 from gateway.proxy.exchange import Exchange, Field
 from gateway.runtime import Runtime
@@ -133,7 +134,7 @@ class AsgiAnswer(AsgiRequest):
             return None, None
         if self.request.minor < 2:
             return 0, None
-        first = await receive()
+        first = await Upload(self._runtime.server, receive).receive()
         return (None if first.get("more_body") else len(first.get("body", b""))), first
 
     async def _respond(self, send: Send) -> None:
@@ -172,8 +173,9 @@ class AsgiAnswer(AsgiRequest):
     async def _send_body(self, receive: Receive, message: Message | None, length: int | None) -> None:
         """Hand the request body on as fast as the upstream takes it, then wait for the caller to leave."""
         assert self._exchange is not None
+        upload = Upload(self._runtime.server, receive)
         while True:
-            message = message or await self._next_message(receive)
+            message = message or await self._next_message(upload)
             if message is None:
                 return
             if message["type"] == "http.disconnect":
@@ -196,15 +198,14 @@ class AsgiAnswer(AsgiRequest):
         self._exchange.end_body()
         await self.watch(receive)
 
-    async def _next_message(self, receive: Receive) -> Message | None:
-        """The next piece of the body; None, and 408 to the caller, when it pauses too long."""
+    async def _next_message(self, upload: Upload) -> Message | None:
+        """The next piece of the body; None, and 408 to the client, where it comes too slowly."""
         try:
-            async with asyncio.timeout(self._runtime.server.body_timeout):
-                return await receive()
-        except TimeoutError:
+            return await upload.receive()
+        except Refusal as refusal:
             if self._exchange is not None:
                 self._exchange.cancel()
-            self.refuse(Refusal("request_timeout", "the body paused", detail="The request body came too slowly"))
+            self.refuse(refusal)
             return None
 
     async def watch(self, receive: Receive) -> None:

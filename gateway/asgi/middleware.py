@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.asgi.answer import AsgiAnswer
 from gateway.asgi.request import AsgiRequest, announces_body, request_head, unreadable, with_body
+from gateway.asgi.upload import Upload
 from gateway.asgi.uvicorn_protocol import drop_trailers
 from gateway.errors import Refusal
 from gateway.gate import Decision
@@ -82,7 +83,8 @@ class GateMiddleware:
         answer.admission = admission
         own = own_scope(admission, scope["headers"])
         own.update(app=scope.get("app"), state=scope.get("state", {}), extensions=scope.get("extensions", {}))
-        await self._app(own, receive, _never_stored(_observed(send, answer)))
+        upload = Upload(self._holder.runtime.server, receive)
+        await self._app(own, upload.receive, _never_stored(_observed(send, answer, upload)))
         answer.finished()
 
 
@@ -111,12 +113,14 @@ def _answer_to(runtime: Runtime, request: RequestHead, scope: Scope) -> "AsgiAns
     return AsgiWebSocket(runtime, request, scope)
 
 
-def _observed(send: Send, answer: AsgiRequest) -> Send:
-    """`send`, with the status and the size taken down for the log."""
+def _observed(send: Send, answer: AsgiRequest, upload: Upload) -> Send:
+    """`send`, with the status and the size taken down for the log. A broken off upload ends the connection."""
 
     async def observing(message: Message) -> None:
         if message["type"] == "http.response.start":
             answer.status = message["status"]
+            if upload.broken_off and answer.request.minor < 2:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         else:
             answer.sent += len(message.get("body", b""))
         await send(message)

@@ -1,6 +1,5 @@
 """What a request and a WebSocket handshake have in common over ASGI: how they are read, refused, and observed."""
 
-import asyncio
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.admission import Admission, Answered, Peer, RequestHead
+from gateway.asgi.upload import Upload
 from gateway.asgi.uvicorn_protocol import merges_trailers
 from gateway.errors import Caller, Refusal
 from gateway.proxy.exchange import Field
@@ -149,11 +149,7 @@ async def with_body(runtime: Runtime, receive: Receive) -> Receive:
     uvicorn with httptools hands out an empty body for it and reads the body as the next request. The refusal ends the
     connection, so that no second answer goes out. Raises Refusal.
     """
-    try:
-        async with asyncio.timeout(runtime.server.body_timeout):
-            first = await receive()
-    except TimeoutError:
-        raise Refusal("request_timeout", "the body paused", detail="The request body came too slowly") from None
+    first = await Upload(runtime.server, receive).receive()
     if first["type"] == "http.request" and not first.get("body") and not first.get("more_body"):
         raise Refusal("bad_request", "the server lost the body of a request with Upgrade")
     messages = [first]

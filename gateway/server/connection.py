@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from gateway.admission import Peer
 from gateway.errors import Refusal
+from gateway.limits.upload_rate import UploadRate
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.tunnel import Tunnel
 from gateway.runtime import Runtime
@@ -54,6 +55,7 @@ class CallerConnection(asyncio.Protocol, ABC):
         self._left = 0  # bytes of the request body that are still to come, where its length is known
         self._chunked = False
         self._decoder: ChunkedDecoder | None = None  # of the body that is being read
+        self._upload_rate: UploadRate | None = None  # of a body that takes longer than a tick
         self._wants_continue = False
         self._upload_paused = False
         self._full = False  # more is waiting to be taken by the caller than the transport should hold
@@ -293,23 +295,36 @@ class CallerConnection(asyncio.Protocol, ABC):
             self._tunnel.tick(now)
             return
         self._check_taking(now)
+        if self._phase == BODY and self._exchange is not None and self._uploads_too_slowly(now):
+            self._refuse_upload("the body came too slowly")
+            return
         if self._deadline is None or now < self._deadline:
             return
         self._deadline = None
         if self._phase == HEAD and self._heads.begun:
             self._refuse_early(Refusal("request_timeout", "the head was not complete in time"))
         elif self._phase == BODY and self._answer is not None and not self._answer.done:
-            exchange, self._exchange = self._exchange, None
-            if exchange is not None:
-                exchange.cancel()
-            self._answer.close_after = True
-            self._answer.refuse(
-                Refusal("request_timeout", "the body paused too long", detail="The request body came too slowly")
-            )
+            self._refuse_upload("the body paused too long")
         elif self._phase == HEAD and has_unread(self.transport):
             self._deadline = self.runtime.ticker.after(0)
         else:
             self.transport.close()
+
+    def _uploads_too_slowly(self, now: float) -> bool:
+        server, answer = self.runtime.server, self._answer
+        if not server.min_body_rate or answer is None:
+            return False
+        if self._upload_rate is None:
+            self._upload_rate = UploadRate(server.min_body_rate, server.body_timeout, now)
+        return self._upload_rate.too_slow(now, answer.received, held_back=self._upload_paused)
+
+    def _refuse_upload(self, reason: str) -> None:
+        assert self._answer is not None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel()
+        self._answer.close_after = True
+        self._answer.refuse(Refusal("request_timeout", reason, detail="The request body came too slowly"))
 
     def _check_taking(self, now: float) -> None:
         """Give up on a caller that takes nothing of what is sent to it, be it little or much, and also when all that is

@@ -207,6 +207,7 @@ class GatewayProtocol(CallerConnection):
 
     def _expect_body(self, answer: Answer) -> None:
         self._deadline = self.runtime.ticker.after(self.runtime.server.body_timeout)
+        self._upload_rate = None
         if self._chunked:
             self._decoder = self._chunked_decoder()
         if self._wants_continue and not self._buffer:

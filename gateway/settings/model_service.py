@@ -50,6 +50,12 @@ class ServerSettings:
     )
     header_timeout: float = setting(Duration(), "A request head must be complete by then.", default=10.0)
     body_timeout: float = setting(Duration(), "The longest pause inside a request body; 408 beyond.", default=30.0)
+    min_body_rate: int = setting(
+        Size(1, 1 << 30, zero=True),
+        "The bytes per second that an upload must average over any 15 s once `body_timeout` has passed; 408 below. "
+        "Time in which the upstream does not read does not count. 0 is no limit.",
+        default=512,
+    )
     keep_alive: float = setting(Duration(), "How long an idle connection of a caller is kept.", default=75.0)
     max_header_size: int = setting(
         Size(KIB, 16 * MIB),

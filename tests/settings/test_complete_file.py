@@ -20,6 +20,7 @@ server:
   paths: strict
   header_timeout: 10s
   body_timeout: 30s
+  min_body_rate: 512B
   keep_alive: 75s
   max_header_size: 32KiB
   max_body: 100MiB

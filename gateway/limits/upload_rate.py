@@ -1,0 +1,43 @@
+"""The least average rate of a request body (`server.min_body_rate`).
+
+A client that sends a byte now and then never pauses for long, but occupies a connection to the upstream for as long as
+it likes.
+"""
+
+from collections import deque
+from typing import Final
+
+WINDOW: Final = 15.0  # seconds over which the rate is averaged
+_STEP: Final = 1.0  # seconds between two samples that are kept
+
+
+class UploadRate:
+    """Follows one upload. `grace` is the time in seconds before the first window begins."""
+
+    __slots__ = ("_active", "_grace", "_last", "_least", "_samples")
+
+    def __init__(self, least: int, grace: float, now: float) -> None:
+        self._least = least  # bytes per second
+        self._grace = grace
+        self._last = now
+        self._active = 0.0  # seconds in which the client could send
+        self._samples: deque[tuple[float, int]] = deque()  # active time and bytes, of the current window
+
+    def too_slow(self, now: float, received: int, *, held_back: bool = False) -> bool:
+        """Whether the last window of 15 s held too few bytes. `received` counts the bytes of the body so far.
+
+        `held_back` says that the time since the last call does not count, because the upstream did not read.
+        """
+        elapsed, self._last = now - self._last, now
+        if held_back:
+            return False
+        self._active += elapsed
+        if self._active < self._grace:
+            return False
+        samples = self._samples
+        if not samples or self._active - samples[-1][0] >= _STEP:
+            samples.append((self._active, received))
+        while len(samples) > 1 and self._active - samples[1][0] >= WINDOW:
+            samples.popleft()
+        since, before = samples[0]
+        return self._active - since >= WINDOW and received - before < self._least * WINDOW
