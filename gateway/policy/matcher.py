@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Refusal
 from gateway.policy.methods import TRACE
+from gateway.policy.patterns import MOST_SEGMENTS
 from gateway.policy.route import Route
 from gateway.policy.trie import Place, Tree
 from gateway.wire.paths import Target, decoded_segment, lenient_readings
@@ -114,7 +115,7 @@ class Policy:
         if target.has_encoded_slash and not keeps:
             raise Refusal("bad_path", "an encoded slash on a path whose route does not keep it")
         if self.relaxed and place is not None:
-            for reading in lenient_readings(target.path, splits_first=keeps):
+            for reading in lenient_readings(target.path, splits_first=keeps, most_segments=MOST_SEGMENTS + 1):
                 # CVE-2026-73511: `/admin;a=b/x` is `/admin/x` to servers that know path parameters. A reading that no
                 # route takes evades no rule.
                 other = self._place(host, reading)

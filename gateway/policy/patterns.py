@@ -20,7 +20,7 @@ Segments = tuple[bytes | None, ...]
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _VISIBLE_ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
-_MOST_SEGMENTS: Final = 64
+MOST_SEGMENTS: Final = 64
 
 
 class PatternError(ValueError):
@@ -82,8 +82,8 @@ def parse_pattern(text: str) -> Pattern:
         raise PatternError("must have '**' at its end only", "for example /files/**")
     has_rest = bool(parts) and parts[-1] == "**"
     fixed = parts[:-1] if has_rest else parts
-    if len(fixed) > _MOST_SEGMENTS:
-        raise PatternError(f"has {len(fixed)} segments", f"at most {_MOST_SEGMENTS}")
+    if len(fixed) > MOST_SEGMENTS:
+        raise PatternError(f"has {len(fixed)} segments", f"at most {MOST_SEGMENTS}")
     names = [_capture_name(part) for part in fixed]
     spelled = [part if name else canonical_literal(part) for part, name in zip(fixed, names, strict=True)]
     return Pattern(

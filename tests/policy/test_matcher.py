@@ -6,7 +6,9 @@ from gateway.errors import Refusal
 from gateway.policy.matcher import Policy
 from gateway.policy.patterns import parse_pattern
 from gateway.policy.route import Route
+from gateway.wire.paths import canonical_target
 from tests.policy.policies import matched, outcome, patterns, policy_of
+from tests.support.waiting import cpu_within
 
 # ---- the most specific wins, segment by segment from the left
 
@@ -368,3 +370,20 @@ def test_contradicting_routes_cannot_become_a_policy() -> None:
     twice = [Route(name=name, shape=parse_pattern("/{x}"), methods=None) for name in ("one", "two")]
     with pytest.raises(ValueError, match="'two' and 'one' match the same requests"):
         Policy(twice)
+
+
+RELAXED_WORST = {
+    "parameters": b"/public" + b"/a;" * 100_000,
+    "parameters alone": b"/public" + b"/;a" * 100_000,
+    "escapes of escapes": b"/public" + b"/a;%253Fb" * 40_000,
+    "every reading another": b"/public" + b"/a;b" * 80_000 + b"/%2523;/%3F",
+}
+
+
+@pytest.mark.parametrize("path", RELAXED_WORST.values(), ids=RELAXED_WORST)
+def test_all_readings_of_a_relaxed_path_cost_little_more_than_one(path: bytes) -> None:
+    """300 KB, because a millisecond is too little to measure. Eight whole readings take 0.3 s."""
+    target = canonical_target(path, relaxed=True)
+    policy = patterns("/public/**", "/a/**", relaxed=True)
+    with cpu_within(0.12):
+        assert policy.match(None, target, b"GET").route.name == "/public/**"

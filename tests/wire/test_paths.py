@@ -228,7 +228,8 @@ def test_a_segment_is_decoded_once(segment: bytes, said: bytes) -> None:
 )
 def test_lenient_readings_are_all_that_a_reader_may_see(path: bytes, readings: set[tuple[bytes, ...]]) -> None:
     canonical = canonical_target(path, relaxed=True).path
-    assert {tuple(reading[1:]) for reading in lenient_readings(canonical, splits_first=False)} == readings
+    found = lenient_readings(canonical, splits_first=False, most_segments=65)
+    assert {tuple(reading[1:]) for reading in found} == readings
 
 
 # ---- properties --------------------------------------------------------------------------------
