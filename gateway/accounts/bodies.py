@@ -1,9 +1,9 @@
 """What requests about accounts may say in their bodies: each as a model, with a reader for each kind of value."""
 
-import unicodedata
 from typing import Any, Final
 
 from gateway.accounts.commonest import is_common
+from gateway.accounts.composing import composed
 from gateway.accounts.declaring import Body, body, read_by, reader
 from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.passwords import MAX_BYTES, Password, chosen_password, presented_password
@@ -16,6 +16,7 @@ _EMAIL: Final[Schema] = {"type": "string", "format": "email", "maxLength": 254}
 _SECRET: Final[Schema] = {"type": "string", "format": "password"}
 _MOST_ROLES: Final = 100  # of one account
 MAX_KEY_NAME: Final = 100  # characters
+_MAX_UTF8: Final = 4  # bytes of a character
 MAX_KEY_LIFE: Final = 10 * 365 * 86_400  # seconds
 _ROLES: Final[Schema] = {
     "type": "array",
@@ -81,7 +82,7 @@ def _flag(value: object, _: Settings) -> bool:
 
 @reader({"type": "string", "minLength": 1, "maxLength": MAX_KEY_NAME})
 def _key_name(value: object, _: Settings) -> str:
-    name = unicodedata.normalize("NFC", _text(value).strip())
+    name = composed(_text(value).strip(), max_bytes=MAX_KEY_NAME * _MAX_UTF8)
     if not 0 < len(name) <= MAX_KEY_NAME or not name.isprintable():
         raise ValueError(f"must be 1 to {MAX_KEY_NAME} printable characters")
     return name

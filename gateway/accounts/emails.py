@@ -16,7 +16,11 @@ from typing import Final
 
 import email_validator
 
-_MAX_LENGTH: Final = 254  # RFC 5321 4.5.3.1.3, the brackets of a path taken off; checked before anything expensive
+from gateway.accounts.composing import composed
+
+_MAX_LENGTH: Final = 254  # RFC 5321 4.5.3.1.3, without the brackets of a path; checked before anything expensive
+_LONGEST_DOMAIN: Final = 253  # RFC 1035 2.3.4, without its length octets
+_SHORTEST_ENCODED: Final = len("xn--9ca.")  # RFC 5890 2.3.2.1: one character outside ASCII
 _DOTS: Final = frozenset("\u3002\uff0e\uff61")  # UTS 46 takes them for full stops
 _RESERVED: Final = tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES)
 _NOT_RESERVED: Final = ".example.com"
@@ -33,7 +37,7 @@ class EmailAddress:
 
 def email_address(text: str) -> EmailAddress:
     """The address in this text. Raises ValueError with a sentence for its owner."""
-    text = unicodedata.normalize("NFC", text.strip())
+    text = composed(text.strip(), max_bytes=_MAX_LENGTH)
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"must be at most {_MAX_LENGTH} characters long")
     local, at, domain = text.rpartition("@")
@@ -61,9 +65,11 @@ def _is_disguise(character: str) -> bool:
 
 
 def _is_full_name(domain: str) -> bool:
-    """Whether a domain has a dot and is no IPv4 address: the validator asks for neither of reserved names."""
-    _, dot, last = domain.rpartition(".")
-    return bool(dot) and not last.isdigit()
+    """Whether a domain has a dot and is no IPv4 address: the validator asks for neither of reserved names. Too many
+    labels for the ASCII form of a domain are refused before the validator takes milliseconds to encode them."""
+    *labels, last = domain.split(".")
+    shortest = sum(len(label) + 1 if label.isascii() else _SHORTEST_ENCODED for label in labels)
+    return bool(labels) and not last.isdigit() and shortest <= _LONGEST_DOMAIN
 
 
 def _ascii_domain(local: str, domain: str) -> str:

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import threading
-import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any, Final, NewType, TypeVar
 
 import bcrypt
 
+from gateway.accounts.composing import composed
 from gateway.accounts.fair_line import FairLine
 from gateway.counting import Durations, Sample
 from gateway.errors import Refusal, without_traceback
@@ -44,7 +44,7 @@ _NOBODYS: Final = "." * 53  # a salt and a hash: checking against them costs wha
 
 def chosen_password(text: str, *, min_length: int) -> Password:
     """A new password, `min_length` in characters. Raises ValueError with a sentence for its owner."""
-    normalised = unicodedata.normalize("NFC", text)
+    normalised = composed(text, max_bytes=MAX_BYTES)
     if len(normalised) < min_length:
         raise ValueError(f"must be at least {min_length} characters long")
     if "\0" in normalised:

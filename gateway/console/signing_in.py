@@ -9,6 +9,7 @@
 - A form that another site sends is refused, or somebody could be signed in as somebody else.
 """
 
+import re
 from typing import Final
 
 from starlette.requests import Request
@@ -28,6 +29,7 @@ from gateway.policy.route import Requirement, Route
 from gateway.settings.model import Settings
 
 _COOKIE: Final = "gateway_console"
+_cookie_values: Final = re.compile(rf"(?:^|;)[ \t]*+{_COOKIE}[ \t]*+=([^;]*)").findall
 _TYPE: Final = "console+jwt"
 
 
@@ -109,6 +111,5 @@ def _cookie(request: Request) -> str | None:
 
     Not by http.cookies: up to Python 3.11.9 that takes seconds for one header field of backslashes (CVE-2024-7592).
     """
-    pairs = (part.partition("=") for line in request.headers.getlist("cookie") for part in line.split(";"))
-    values = [value.strip(" \t") for name, _, value in pairs if name.strip(" \t") == _COOKIE]
-    return values[0] if len(values) == 1 else None
+    values = [value for line in request.headers.getlist("cookie") for value in _cookie_values(line)]
+    return values[0].strip(" \t") if len(values) == 1 else None

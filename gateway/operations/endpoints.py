@@ -1,5 +1,6 @@
 """What is asked about the gateway itself: does it live, may it get requests, what has it counted."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
@@ -18,6 +19,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 # What a proxy in front of us says about whom it speaks for (RFC 7239 and its forerunners).
 _FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+# Not `query_params`, which decodes all of a query: 11 ms for 30,000 percent signs.
+_asks_strictly: Final = re.compile(rb"(?:^|&)strict(?:[=&]|$)").search
 
 
 def _none() -> tuple[str, ...]:
@@ -41,7 +44,7 @@ def operation_endpoints(
         return JSONResponse({"status": "ok"})
 
     async def ready(request: Request) -> Response:
-        return _ready(state, policy(), strict="strict" in request.query_params)
+        return _ready(state, policy(), strict=_asks_strictly(request.scope["query_string"]) is not None)
 
     async def page(request: Request) -> Response:
         if not settings.observability.metrics:

@@ -24,6 +24,7 @@ _NOT_FOR_THEM: Final = (_VARY,)
 _NO_STORE: Final[Field] = (b"cache-control", b"no-store")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _PREFIX: Final = b"access-control-"
+_MAX_ASKED: Final = 4096  # bytes of Access-Control-Request-Headers; thousands of names take 5 ms
 
 
 class Preflight(NamedTuple):
@@ -94,7 +95,9 @@ class Cors:
 
     def _asked_for(self, headers: bytes) -> tuple[bytes, ...]:
         """`headers: ["*"]`: each one that is asked for by name, since browsers take `*` literally with credentials."""
-        return tuple(name for name in list_members(headers) if _TOKEN(name)) if self._any_header else ()
+        if not self._any_header or len(headers) > _MAX_ASKED:
+            return ()
+        return tuple(name for name in list_members(headers) if _TOKEN(name))
 
 
 def origin_allowed(cors: Cors | None, origin: bytes | None) -> bool:

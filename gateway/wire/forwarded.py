@@ -8,6 +8,7 @@ from gateway.wire.addresses import TrustedProxies
 # Reading addresses costs 6 µs each; behind a proxy the same callers come again and again.
 _MOST_REMEMBERED: Final = 4096
 _REMEMBERED_LENGTH: Final = 256  # bytes
+_MOST_PROXIES: Final = 32  # in a row; a longer chain is a loop, or made up
 
 
 def client_address(peer: str, forwarded_for: bytes, proxies: TrustedProxies) -> str:
@@ -29,7 +30,8 @@ def client_address(peer: str, forwarded_for: bytes, proxies: TrustedProxies) -> 
 
 def _found(peer: str, forwarded_for: bytes, proxies: TrustedProxies) -> str:
     client = peer
-    for entry in reversed(forwarded_for.decode("latin-1").split(",")):
+    entries = forwarded_for.decode("latin-1").rsplit(",", _MOST_PROXIES)
+    for entry in entries[-_MOST_PROXIES:][::-1]:
         address = _without_port(entry.strip(" \t"))
         if address is None:
             return client

@@ -38,6 +38,7 @@ ACCEPTED = [
     "ann@1.2.example",
     "用户@例子.广告",
     "a" * 64 + "@example.com",
+    "a@" + "é." * 31 + "de",
 ]
 REFUSED = [
     "",
@@ -87,6 +88,8 @@ REFUSED = [
     "a" * 65 + "@example.com",
     "ann@" + "b" * 64 + ".example",
     "ann@" + "b." * 125 + "example",
+    "a@" + "é." * 32 + "de",
+    "a@" + "é." * 120 + "de",
     "ann@example.com" * 1000,
 ]
 

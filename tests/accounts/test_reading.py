@@ -5,11 +5,21 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from gateway.accounts.reading import FORM, JSON, MAX_BODY, form_fields, json_object, media_type, read_body
+from gateway.accounts.reading import (
+    FORM,
+    JSON,
+    MAX_BODY,
+    MAX_FORM,
+    form_fields,
+    json_object,
+    media_type,
+    query_fields,
+    read_body,
+)
 from gateway.errors import Refusal
 
 
@@ -138,9 +148,37 @@ JSON_VALUES = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(), JSON_VALUES))
+@given(st.dictionaries(st.text(max_size=10), JSON_VALUES))
 def test_every_json_object_is_read_as_it_is(value: dict[str, Any]) -> None:
-    assert json_object(json.dumps(value).encode()) == value
+    body = json.dumps(value).encode()
+    assume(sum(map(body.count, (b",", b"[", b"{"))) <= 5000)
+    assert json_object(body) == value
+
+
+TOO_MUCH_JSON = {
+    "empty objects": b'{"a":[' + b",".join([b"{}"] * 21_000) + b"]}",
+    "numbers": b'{"a":[' + b",".join([b"0"] * 32_000) + b"]}",
+    "nested lists": b'{"a":[' + b",".join([b"[" * 900 + b"]" * 900] * 36) + b"]}",
+    "fields": b"{" + b",".join(b'"%x":1' % number for number in range(7_000)) + b"}",
+    "a number of 65,000 digits": b'{"a":' + b"9" * 65_000 + b"}",
+    "fifteen numbers of 4,299 digits": b'{"a":[' + b",".join([b"9" * 4_299] * 15) + b"]}",
+}
+
+
+@pytest.mark.parametrize("body", TOO_MUCH_JSON.values(), ids=TOO_MUCH_JSON)
+def test_a_body_that_is_dear_to_read_is_not_read(body: bytes) -> None:
+    with pytest.raises(Refusal, match=r"it holds too many values|it is not valid JSON") as raised:
+        json_object(body)
+    assert raised.value.code == "bad_request"
+
+
+@pytest.mark.parametrize(("count", "is_read"), [(4_998, True), (4_999, False)])
+def test_a_body_holds_at_most_five_thousand_values(count: int, is_read: bool) -> None:
+    body = b'{"a":[' + b",".join([b"0"] * (count + 1)) + b"]}"
+    if is_read:
+        assert len(json_object(body)["a"]) == count + 1
+    else:
+        assert code_of(lambda: json_object(body)) == "bad_request"
 
 
 # ---- forms
@@ -153,6 +191,26 @@ def test_a_form_is_read() -> None:
         "empty": "",
     }
     assert form_fields(b"") == {}
+
+
+DEAR_FORMS = [b"a=" + b"%" * MAX_FORM, b"a=" + b"%25" * 5_000, "é%".encode() * 20_000, b"&" * (MAX_FORM + 1)]
+
+
+@pytest.mark.parametrize("body", DEAR_FORMS, ids=range(len(DEAR_FORMS)))
+def test_a_form_that_is_longer_than_any_that_is_asked_for_is_not_read(body: bytes) -> None:
+    with pytest.raises(Refusal, match="body_too_large") as raised:
+        form_fields(body)
+    assert raised.value.status == 413 and "8192 bytes" in raised.value.detail
+    assert len(form_fields(b"a=" + b"x" * (MAX_FORM - 2))["a"]) == MAX_FORM - 2
+
+
+def test_a_query_is_read_up_to_sixteen_kibibytes() -> None:
+    def asked(query: bytes) -> Request:
+        return Request({"type": "http", "headers": [], "query_string": query})
+
+    assert query_fields(asked(b"a=b&c=%C3%A9")) == {"a": "b", "c": "é"}
+    assert len(query_fields(asked(b"a=" + b"x" * (16 * 1024 - 2)))["a"]) == 16 * 1024 - 2
+    assert code_of(lambda: query_fields(asked(b"a=" + b"%" * 16 * 1024))) == "bad_request"
 
 
 @pytest.mark.parametrize(

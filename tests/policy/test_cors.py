@@ -164,6 +164,8 @@ PREFLIGHTS: list[Row] = [
     ({"auth": "required"}, {"headers": ["AUTHORIZATION"]}, b"GET", b"", USUAL, "AUTHORIZATION"),
     ({}, {"headers": ["*"]}, b"GET", b"x-one, X-Two,,x three,x-f\xc3\xbcnf", USUAL, "x-one, x-two"),
     ({}, {"headers": ["*"], "credentials": True}, b"GET", b"x-one", USUAL, "x-one"),
+    ({}, {"headers": ["*"]}, b"GET", b"x," * 2_048, USUAL, ", ".join(["x"] * 2_048)),
+    ({"auth": "required"}, {"headers": ["*"]}, b"GET", b"x," * 2_049, USUAL, "Authorization"),
     ({"auth": "required"}, {"headers": ["*", "X-Tenant"]}, b"GET", b"", USUAL, "X-Tenant, Authorization"),
 ]
 

@@ -179,6 +179,12 @@ class Gateway:
         processes = [root, *root.children(recursive=True)]
         return sum(process.memory_info().rss for process in processes)
 
+    def loop_seconds(self) -> float:
+        """CPU time that the thread of the event loop has used (Linux, with one worker)."""
+        assert self.process is not None
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
     # ---- talking to it
 
     def caller(self, timeout: float = 5.0, *, receive_buffer: int | None = None) -> Caller:

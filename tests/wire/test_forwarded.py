@@ -29,6 +29,13 @@ def test_the_caller_is_the_last_address_that_no_proxy_of_ours_has(forwarded_for:
     assert client_address("10.0.0.1", forwarded_for, PROXIES) == client
 
 
+@pytest.mark.parametrize(("hops", "client"), [(31, "203.0.113.9"), (32, "10.0.0.7"), (5_000, "10.0.0.7")])
+def test_a_chain_of_more_than_32_proxies_is_not_followed(hops: int, client: str) -> None:
+    """Each address takes microseconds to read, and a field of 32 KiB holds 3,000 of them."""
+    chain = b", ".join([b"203.0.113.9", *[b"10.0.0.7"] * hops])
+    assert client_address("10.0.0.1", chain, PROXIES) == client
+
+
 def test_what_callers_fill_is_bounded() -> None:
     proxies = TrustedProxies([ip_network("10.0.0.0/8")])
     for number in range(10_000):
