@@ -29,13 +29,15 @@ def command(access_log: str, config: Path, as_json: bool) -> int:
     """Show what a policy would change for recorded requests.
 
     ACCESS_LOG has lines of the JSON access log; `-` reads standard input, a name that ends in .gz a compressed file.
-    Exit code 1 if anything would change. Nothing is sent.
+    Exit code 1 if anything would change, 2 if no line is one of the access log. Nothing is sent.
     """
     replay = Replay(loaded_policy(config))
     with ExitStack() as stack:
         for line in _lines(access_log, stack):
             replay.line(line)
     report = replay.report
+    if not report.replayed and not report.undecided:
+        raise CannotStart(f"the access log {access_log} {_nothing_in(report)}")
     if as_json:
         print_json(_document(report))
     else:
@@ -78,6 +80,16 @@ def _watched(lines: Iterator[bytes], raw: IO[bytes], size: int, stack: ExitStack
         if number % _NOTED == 0:
             progress.update(task, completed=raw.tell())
         yield line
+
+
+def _nothing_in(report: Report) -> str:
+    """Why a log has nothing to replay."""
+    if report.unreadable:
+        first = report.unreadable[0]
+        return f"has no line of the gateway's JSON access log (line {first.line}: {first.reason})"
+    if report.others:
+        return "has no requests (it holds empty lines, or lines of the decision log)"
+    return "is empty"
 
 
 # ---- for a person

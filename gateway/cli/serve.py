@@ -35,7 +35,12 @@ def command(config: Path, host: str | None, port: int | None, workers: int | Non
     configuration = source()
     for warning in configuration.warnings:
         warn(str(warning))
-    return serve(configuration, announce=lambda address: say(f"listening on {address}"), load=source)
+    return serve(configuration, announce=_announce, load=source)
+
+
+def _announce(address: str) -> None:
+    # Standard output is for the access log alone.
+    say(f"listening on {address}", err=True)
 
 
 def with_server(configuration: Configuration, **options: Any) -> Configuration:

@@ -80,8 +80,7 @@ def to_upstream(route: Route, match: Message, settings: Settings, path: Message)
     each = route.settings
     assert each is not None and route.upstream is not None
     upstream = settings.upstreams[route.upstream]
-    passes_credentials = route.authentication == "none" or each.forward_credentials
-    removed = [] if passes_credentials else ["authorization"]
+    removed = [] if route.passes_credentials else ["authorization"]
     removed += [] if upstream.method_override else METHOD_OVERRIDE_NAMES
     added = {"via": "1.1 gateway"}
     if isinstance(route.rewrite, PrefixStrip) and route.rewrite.count:

@@ -21,7 +21,7 @@ from gateway.settings.model import Settings
 Kind = Literal["requests", "websocket", "encoded slash"]
 
 _TOLD_AS_REGIONS: Final = ("routes", "roles", "upstreams", "places")
-_SETTINGS: Final = ("rate_limit", "max_body", "response_timeout", "forward_credentials", "cors")
+_SETTINGS: Final = ("rate_limit", "max_body", "response_timeout", "cors")
 
 
 class Reach(NamedTuple):
@@ -123,6 +123,7 @@ class _Sided:
         return (
             *(access, route.websocket, route.keeps_encoded_slash),
             *(route.upstream, route.endpoint, _sent(route), anonymous),
+            route.passes_credentials,
             *map(repr, handled),
         )
 
@@ -199,6 +200,8 @@ def _changes(region: Region) -> Iterator[Change]:
         yield Change("path sent on", *(wording_of("rewrite", route) for route in (old, new)))
     if old.authentication != new.authentication and "required" not in (old.authentication, new.authentication):
         yield Change("auth", old.authentication, new.authentication)
+    if old.passes_credentials != new.passes_credentials and old.upstream is not None and new.upstream is not None:
+        yield Change("forward_credentials", *(wording_of("forward_credentials", route) for route in (old, new)))
     for name in _SETTINGS:
         values = [getattr(route.settings, name, None) for route in (old, new)]
         if old.settings is not None and new.settings is not None and values[0] != values[1]:

@@ -103,7 +103,7 @@ def _websockets(configuration: Configuration) -> Iterator[Finding]:
 def _credentials(configuration: Configuration) -> Iterator[Finding]:
     for route in configuration.policy.routes:
         settings = route.settings
-        if settings is None or not settings.forward_credentials:
+        if settings is None or settings.forward_credentials is not True:
             continue
         targets = configuration.settings.upstreams[settings.upstream].targets
         clear = [target for target in targets if target.startswith("http:") and not is_loopback(target)]

@@ -8,6 +8,7 @@ the policy.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -41,6 +42,19 @@ _UNDECIDED: Final = frozenset(
     )
 )
 _CUT: Final = 1024  # bytes, at which the path of what matched no route is cut off
+# Keys that every line of the access log has.
+_OURS: Final = (b'"request_id"', b'"route"', b'"code"')
+# Logs that are often given by mistake, each with the reason why it cannot be replayed.
+_FOREIGN: Final = tuple(
+    (re.compile(pattern), reason)
+    for pattern, reason in (
+        (rb"\A\s*\{\s*\"log\"\s*:\s*\"", "it is wrapped by Docker; 'docker logs CONTAINER' prints the log itself"),
+        (rb"\"logger\":\"http\.log", "it is a line of Caddy's access log"),
+        (rb"\"(?:RequestPath|DownstreamStatus)\":", "it is a line of Traefik's access log"),
+        (rb"\A\S+ \S+ \S+ \[[^\]]+\] \"", "it is in the common log format, as nginx, Apache and Traefik write it"),
+        (rb"\A\x1f\x8b|\A\x28\xb5\x2f\xfd|\x00", "it is binary (a compressed log ends in .gz)"),
+    )
+)
 _MOST_REMEMBERED: Final = 65_536
 _MOST_GROUPS: Final = 10_000
 _MOST_EXAMPLES: Final = 3
@@ -193,17 +207,16 @@ class Replay:
             return
         report.lost += 1
         if len(report.unreadable) < _MOST_EXAMPLES:
-            report.unreadable.append(Unreadable(report.lines, _why(error)))
+            report.unreadable.append(Unreadable(report.lines, _why(line, error)))
 
 
-def _why(error: Exception) -> str:
+def _why(line: bytes, error: Exception) -> str:
     match error:
-        case KeyError(args=[("host" | "roles") as name]):
-            return f"it has no {name}: an older version has written it"
-        case KeyError(args=[name]):
-            return f"it has no {name}"
-        case json.JSONDecodeError() | UnicodeDecodeError():
-            return "it is no JSON"
-        case ValueError(args=[str(reason)]):
+        case KeyError(args=[str(name)]) if all(key in line for key in _OURS):
+            older = ": an older version has written it" if name in ("host", "roles") else ""
+            return f"it has no {name}{older}"
+        case ValueError(args=[str(reason)]) if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
             return reason
-    return "it is no line of the access log"
+    is_json = not isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+    other = "it is no line of the access log" if is_json else "it is no JSON"
+    return next((why for pattern, why in _FOREIGN if pattern.search(line)), other)

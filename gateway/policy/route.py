@@ -8,7 +8,7 @@ from gateway.policy.cors import Cors
 from gateway.policy.methods import TRACE, USUAL_METHODS
 from gateway.policy.patterns import Pattern
 from gateway.policy.rewriting import Rewrite
-from gateway.settings.model import RouteSettings
+from gateway.settings.model import UNSET, RouteSettings
 from gateway.settings.places import Position
 
 Authentication = Literal["none", "optional", "required"]
@@ -42,7 +42,8 @@ class Route:
     `methods` is None for all but TRACE and holds HEAD wherever it holds GET. `upstream` is None for the gateway's own
     endpoints, whose name is `endpoint`; one that is not served is only reserved. `captures` says in which
     segment of a path, counted from 1, each capture stands. `is_plain`: nothing is left to do once a request is
-    admitted, neither to count it nor to add something to its answer. Everything that is not said is the safe side.
+    admitted, neither to count it nor to add something to its answer. `passes_credentials`: the caller's Authorization
+    goes on. The defaults are strict.
     """
 
     name: str
@@ -62,12 +63,16 @@ class Route:
     is_served: bool = True
     cors: Cors | None = None
     is_plain: bool = field(init=False)
+    passes_credentials: bool = field(init=False)
     captures: tuple[tuple[str, int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "captures", self.shape.captures)
         is_limited = self.settings is not None and self.settings.rate_limit is not None
         object.__setattr__(self, "is_plain", self.cors is None and not is_limited)
+        written = UNSET if self.settings is None else self.settings.forward_credentials
+        passes = self.authentication == "none" if written is UNSET else written
+        object.__setattr__(self, "passes_credentials", passes)
 
     @property
     def pattern(self) -> str:

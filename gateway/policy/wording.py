@@ -63,6 +63,8 @@ def wording_of(name: str, route: Route) -> str:
         if settings.strip_prefix is not None:
             return f"strip_prefix: {settings.strip_prefix}"
         return "as it came" if settings.rewrite is None else f"rewrite: {settings.rewrite}"
+    if name == "forward_credentials":
+        return _value(name, route.passes_credentials)
     return _value(name, getattr(settings, name))
 
 

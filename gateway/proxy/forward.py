@@ -52,9 +52,7 @@ class ForwardPlan:
         method_override: bool = False,
         assertion: Callable[[Principal], bytes] | None = None,
     ) -> None:
-        settings = route.settings
-        forward = settings is not None and settings.forward_credentials
-        self.passes_credentials = route.authentication == "none" or forward
+        self.passes_credentials = route.passes_credentials
         self.max_body = max_body
         self.response_timeout = response_timeout
         self.preserve_host = preserve_host

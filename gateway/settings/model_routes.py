@@ -165,8 +165,10 @@ class RouteSettings:
     rate_limit: RateLimitSettings | None = setting(
         Section(RateLimitSettings).or_null(), "How many requests are let through; null: all.", default=None
     )
-    forward_credentials: bool = setting(
-        Flag(), "Whether the caller's `Authorization` goes on to the upstream.", default=False
+    forward_credentials: bool | Unset = setting(
+        Flag(),
+        "Whether the caller's `Authorization` goes on to the upstream. Not written: on routes with `auth: none` only.",
+        default=UNSET,
     )
     encoded_slash: Literal["reject", "keep"] = setting(
         Choice("reject", "keep"),

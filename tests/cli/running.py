@@ -17,19 +17,24 @@ _DATABASE = re.compile(r"^gateway: database (.*)\n", re.MULTILINE)
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Outcome(NamedTuple):
-    """The exit code and the output of a command. `database` is the database that it named on standard error, which
-    `err` holds without that line."""
-
+class _Outcome(NamedTuple):
     code: int
     out: str
     err: str
-    database: str = ""
+
+
+class Outcome(_Outcome):
+    """The exit code and the output of a command. `database` is the database that it named on standard error, which
+    `err` holds without that line."""
+
+    database = ""
 
 
 def outcome(code: int, out: str, err: str) -> Outcome:
     named = _DATABASE.search(err)
-    return Outcome(code, out, _DATABASE.sub("", err), named[1] if named is not None else "")
+    ended = Outcome(code, out, _DATABASE.sub("", err))
+    ended.database = named[1] if named is not None else ""
+    return ended
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.policy.loading import load_configuration
 from gateway.policy.replaying import Replay
-from tests.cli.running import Outcome, run_here
+from tests.cli.running import Outcome, one_plain_line, run_here
 
 CONFIGURATION = """\
 roles: {admin: [editor], editor: [], user: []}
@@ -232,3 +232,54 @@ def test_few_groups_are_kept_whatever_a_log_holds(tmp_path: Path, monkeypatch: p
     assert sum(change.count for change in replayed.report.changes.values()) == 50
     assert len(replayed.report.changes) <= 6
     assert len(replayed._remembered) <= 7
+
+
+# ---- files that are no access log
+
+NGINX = '192.0.2.1 - - [10/Oct/2026:13:55:36 +0000] "GET /pages/1 HTTP/1.1" 200 612 "-" "curl/8"'
+CADDY = '{"level":"info","ts":1.5,"logger":"http.log.access","request":{"method":"GET","uri":"/"},"status":200}'
+TRAEFIK = '{"ClientAddr":"192.0.2.1:1","DownstreamStatus":200,"RequestMethod":"GET","RequestPath":"/"}'
+FOREIGN = {
+    "nginx": (NGINX, "it is in the common log format"),
+    "Caddy": (CADDY, "it is a line of Caddy's access log"),
+    "Traefik": (TRAEFIK, "it is a line of Traefik's access log"),
+    "Docker": (json.dumps({"log": line(), "stream": "stdout"}), "it is wrapped by Docker"),
+    "another program": ('{"message": "started", "host": "web-1", "path": "/"}', "it is no line of the access log"),
+    "text": ("listening on http://127.0.0.1:8000", "it is no JSON"),
+    "NULs": ("\x00\x00\x00", "it is binary"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), FOREIGN.values(), ids=FOREIGN)
+def test_a_log_of_another_program_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
+    for options in ([], ["--json"]):
+        outcome = replay(tmp_path, f"\n{text}\n" * 5, *options)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert f"has no line of the gateway's JSON access log (line 2: {reason}" in one_plain_line(outcome.err)
+
+
+def test_a_compressed_log_with_another_name_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "new.yaml").write_text(CONFIGURATION)
+    (tmp_path / "access.log").write_bytes(gzip.compress(line().encode() * 100))
+    outcome = run_here("replay", "access.log", "--config", "new.yaml", folder=tmp_path)
+    assert outcome.code == 2
+    assert "it is binary (a compressed log ends in .gz)" in one_plain_line(outcome.err)
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [("", "is empty"), ("\n\n", "has no requests"), ('{"decision": "allowed"}\n', "has no requests")],
+)
+def test_a_log_without_requests_is_refused(tmp_path: Path, log: str, reason: str) -> None:
+    outcome = replay(tmp_path, log)
+    assert outcome.code == 2
+    assert f"the access log access.log {reason}" in one_plain_line(outcome.err)
+
+
+def test_foreign_lines_among_requests_are_counted(tmp_path: Path) -> None:
+    outcome = replay(tmp_path, line() + NGINX + "\n")
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == [
+        "line 2 was not replayed: it is in the common log format, as nginx, Apache and Traefik write it",
+        "0 of 1 requests would change; 1 lines could not be read",
+    ]

@@ -42,6 +42,11 @@ class Server(NamedTuple):
         return status
 
 
+def _listening(errors: Path) -> str | None:
+    found = re.search(r"^listening on (http://\S+:\d+)$", errors.read_text(), re.MULTILINE)
+    return found[1] if found is not None else None
+
+
 @contextmanager
 def serving(
     folder: Path, *arguments: str, configuration: str = CONFIGURATION, extra: Mapping[str, str] | None = None
@@ -59,11 +64,8 @@ def serving(
             text=True,
         )
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.fullmatch(r"listening on (http://\S+:\d+)\n", line)
-            assert found is not None, line + errors.read_text()
-            yield Server(process, found[1], errors)
+            found = eventually(lambda: _listening(errors), timeout=20)
+            yield Server(process, found, errors)
         finally:
             process.terminate()
             process.communicate(timeout=20)
@@ -76,7 +78,7 @@ def test_it_answers_as_soon_as_it_says_so(tmp_path: Path) -> None:
 
 def test_warnings_are_said_at_the_start(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
-        warning, *_, started = server.errors.read_text().splitlines()
+        warning, *_, started, _ = server.errors.read_text().splitlines()
         assert warning.startswith("gateway: warning: g.yaml:3:38: accounts.password.bcrypt_rounds: ")
         assert started.startswith("gateway: start: serving policy=")
 

@@ -368,6 +368,8 @@ def test_made_request_ids_are_never_the_same(gateway: Gateway, upstream: Recordi
         ("/optional/x", False),
         ("/admin/x", False),
         ("/forwarded/x", True),
+        ("/public-forwarded/x", True),
+        ("/public-unforwarded/x", False),
         ("/optional-forwarded/x", True),
         ("/public/x", True),
     ],

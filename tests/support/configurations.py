@@ -18,6 +18,8 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/optional/**", "auth": "optional", "upstream": "web"},
     {"path": "/optional-forwarded/**", "auth": "optional", "forward_credentials": True, "upstream": "web"},
     {"path": "/forwarded/**", "forward_credentials": True, "upstream": "web"},
+    {"path": "/public-unforwarded/**", "auth": "none", "forward_credentials": False, "upstream": "web"},
+    {"path": "/public-forwarded/**", "auth": "none", "forward_credentials": True, "upstream": "web"},
     {"path": "/stripped/**", "auth": "none", "strip_prefix": "/stripped", "upstream": "web"},
     {"path": "/guard/**", "roles": ["admin"], "strip_prefix": "/guard", "upstream": "web"},
     {"path": "/rewritten/{id}/**", "rewrite": "/v2/{id}/data/{**}", "upstream": "web"},
