@@ -108,6 +108,8 @@ class ColdExchange:
             fields = list(self._start["headers"])
             fields.append((b"date", self._answer.protocol.date))
             length = next((int(value) for name, value in fields if name == b"content-length"), None)
+            if self._answer.protocol.must_close_after_refusal():
+                self._answer.close_after = True
             self._answer.head(self._start["status"], b"", fields, length)
             self._start = None
         self._answer.body(body)

@@ -10,6 +10,7 @@ import pytest
 from tests.support.engines import lacks
 from tests.support.expectations import passes
 from tests.support.faces import stock
+from tests.support.gateways import Town
 from tests.support.processes import Account, Gateway
 from tests.support.raw import MiB, NoAnswer
 from tests.support.recording import RecordingUpstream
@@ -194,6 +195,30 @@ def test_an_own_endpoint_continues_too(gateway: Gateway) -> None:
         caller.send(request("/auth/login", method="POST", fields=fields))
         assert caller.receive_head().status == 100
         assert caller.send(body).receive("POST").refused() == (401, "invalid_credentials")
+
+
+@pytest.mark.parametrize(
+    ("sent", "rest", "closes"),
+    [
+        (["Transfer-Encoding: chunked"], b"5\r\nhe", True),
+        (["Transfer-Encoding: chunked"], b"5\r\nhello\r\n0\r\n\r\n", False),
+        (["Content-Length: 100000"], b"x", True),
+        (["Content-Length: 2"], b"x", False),
+    ],
+)
+def test_an_own_endpoint_that_answers_before_the_body_ends_says_whether_the_connection_goes_on(
+    town: Town, sent: list[str], rest: bytes, closes: bool
+) -> None:
+    """RFC 9112 9.6: a client that is not told to close sends its next request, and loses it."""
+    gateway = town.gateway("standard", "serve")
+    with gateway.caller() as caller:
+        answer = caller.send(request("/_gateway/health", fields=sent) + rest).receive()
+        assert (answer.status, answer.values("connection")) == (200, [b"close"] if closes else [])
+        if closes:
+            caller.ended()
+        else:
+            caller.send((b"x" if sent == ["Content-Length: 2"] else b"") + request("/_gateway/health"))
+            assert caller.receive().status == 200
 
 
 def test_an_http_1_0_caller_gets_no_continue(gateway: Gateway, upstream: RecordingUpstream) -> None:
