@@ -18,7 +18,8 @@ _END: Final = b"\r\n\r\n"
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
 # One field of four bytes on the wire is two hundred here: a head that never ends must not be worth megabytes.
 _MOST_FIELDS: Final = 1000
-_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ").match
+# A method as far as it has arrived: llhttp gives up at the first character that no method of its has.
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |\Z)").match
 # RFC 9112 3: one space between the parts, nothing before them. llhttp also reads HTTP/0.9, HTTP/2.0, RTSP and ICE,
 # several spaces, and a bare CR or LF before the method.
 _REQUEST_LINE: Final = re.compile(rb"[^\x00-\x20]+ [^\x00-\x20]+ HTTP/1\.([01])\r\n").fullmatch
@@ -153,7 +154,7 @@ class HeadReader:
         except httptools.HttpParserUpgrade:
             self._upgraded = True
         except httptools.HttpParserInvalidMethodError:
-            code = "method_not_implemented" if _METHOD(head) else "bad_request"
+            code = "method_not_implemented" if _METHOD(self._line) else "bad_request"
             raise Refusal(code, "not a method that is known") from None
         except httptools.HttpParserError as error:
             cause = error.__context__

@@ -230,10 +230,11 @@ class GatewayProtocol(CallerConnection):
         return True
 
     def _read_chunks(self, data: bytes, answer: Answer) -> bool:
-        assert self._decoder is not None and self._exchange is not None
+        decoder = self._decoder
+        assert decoder is not None and self._exchange is not None
         pieces: list[bytes] = []
         try:
-            self._buffer = self._decoder.feed(data, pieces)
+            self._buffer = decoder.feed(data, pieces)
         except ChunkedFault as fault:
             self._exchange.cancel()
             self._exchange = None
@@ -246,7 +247,7 @@ class GatewayProtocol(CallerConnection):
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             answer.received += len(body)
             self._exchange.write(body)
-        if self._decoder.done and self._answer is answer:
+        if decoder.done and self._answer is answer:
             self._body_complete()
         return True
 

@@ -3,12 +3,14 @@
 import random
 import re
 import string
+import time
 from urllib.parse import unquote_to_bytes
 
 import pytest
 
 from tests.support.expectations import passes, refuses, refuses_unparsed
 from tests.support.faces import stock
+from tests.support.gateways import Town
 from tests.support.processes import Account, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.wording import request
@@ -307,6 +309,17 @@ def test_caddy_f45006846_an_unknown_method_is_not_implemented(
         refuses_unparsed(gateway, upstream, data)
     else:
         refuses(gateway, upstream, data, 501, "method_not_implemented")
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 8, 9])
+def test_an_unknown_method_is_not_implemented_wherever_its_head_is_cut(town: Town, cut: int) -> None:
+    """The parser gives up at the first character that no method has, which is not the end of the method."""
+    data = request("/public/x", method="PROPPINK")
+    with town.gateway("standard", "serve").caller() as caller:
+        caller.send(data[:cut])
+        time.sleep(0.02)
+        caller.send(data[cut:])
+        assert caller.receive().refused() == (501, "method_not_implemented")
 
 
 @pytest.mark.parametrize("target", ["/admin/x", "/public/x", "gateway.test:443", "admin:80"])

@@ -316,6 +316,20 @@ def test_a_chunked_body_is_cut_where_it_passes_the_limit(gateway: Gateway, upstr
     assert not upstream.only.whole
 
 
+def test_a_request_behind_a_chunked_body_over_the_limit_is_answered(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    """All three requests arrive in one packet, so the gateway refuses the second while it reads on after the first."""
+    over = request("/small/x", method="POST", fields=["Transfer-Encoding: chunked"]) + chunked(b"x" * 1025)
+    with gateway.caller() as caller:
+        caller.send(request("/public/x") + over + request("/public/y"))
+        assert caller.receive().status == 200
+        refused = caller.receive()
+        assert refused.refused() == (413, "body_too_large")
+        if not refused.values("connection"):
+            assert caller.receive().status == 200
+
+
 def test_the_servers_own_limit_holds_for_own_endpoints_and_proxied_ones(gateway: Gateway) -> None:
     for path in ("/public/x", "/auth/login"):
         with gateway.caller() as caller:
