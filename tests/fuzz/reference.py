@@ -113,13 +113,14 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A head without faults. `length` is None for a chunked body."""
+    """A head without faults. `length` is None for a chunked body. `doubtful` marks one that can be refused as well."""
 
     method: bytes
     target: bytes
     minor: int
     fields: list[Field]
     length: int | None
+    doubtful: bool
 
     @property
     def persists(self) -> bool:
@@ -165,6 +166,8 @@ def _message(block: bytes, rest: bytes) -> tuple[Message | None, bytes | None]:
         return Message(method, None, frozenset(faults), closes=True), b""
     method = head.method.decode()
     decision = _decide(head)
+    if head.doubtful:
+        decision = decision._replace(statuses=decision.statuses | {400})
     try:
         body = _body(head, rest)
     except Malformed:
@@ -195,17 +198,24 @@ def _head(block: bytes) -> tuple[_Head | None, set[int]]:
     if method in _RTSP_METHODS:
         faults |= {400, 501}
     elif method not in METHODS:
-        faults.add(501 if is_token(method) else 400)
+        # Garbage that begins like a method can be taken for one until more of it arrives.
+        faults |= {501} if is_token(method) and rest else {400, 501} if is_token(method[:1]) else {400}
     if len(rest) != 2 or not rest[0] or rest[1] not in (b"HTTP/1.1", b"HTTP/1.0") or b"\r" in line or b"\n" in line:
         faults.add(400)
     try:
         fields = field_lines(section)
         if not faults:
             minor = int(rest[1][-1:])
-            return _Head(method, rest[0], minor, fields, _length(fields, minor)), faults
+            return _Head(method, rest[0], minor, fields, _length(fields, minor), _ends_in_tab(section)), faults
     except Malformed:
         faults.add(400)
     return None, faults
+
+
+def _ends_in_tab(section: bytes) -> bool:
+    """llhttp refuses `chunked` with a tab behind it, which is no part of the value (RFC 9110 5.5)."""
+    lines = section.lower().split(b"\r\n")
+    return any(line.startswith(b"transfer-encoding:") and line.endswith(b"\t") for line in lines)
 
 
 def _length(fields: list[Field], minor: int) -> int | None:
