@@ -48,6 +48,7 @@ def upstream_cluster(upstream: UpstreamSettings) -> Message:
                 {
                     "explicit_http_config": {"http_protocol_options": {}},
                     "common_http_protocol_options": {
+                        "idle_timeout": duration(upstream.keep_alive),
                         "max_response_headers_kb": max(1, upstream.max_head_size // 1024),
                     },
                 },

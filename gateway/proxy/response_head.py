@@ -11,10 +11,11 @@ _LENGTH: Final = 2
 _CODING: Final = 3
 _CONNECTION: Final = 4
 _TYPE: Final = 5
+_KEEP_ALIVE: Final = 6
 
 _SPECIAL: Final[dict[bytes, int]] = {
     b"connection": _CONNECTION,
-    b"keep-alive": _DROP,
+    b"keep-alive": _KEEP_ALIVE,
     b"proxy-connection": _DROP,
     b"proxy-authenticate": _DROP,
     b"proxy-authentication-info": _DROP,
@@ -52,13 +53,14 @@ class ResponseFault(ValueError):
 
 
 class ResponseHead:
-    """`length` is the announced Content-Length in bytes, None without one."""
+    """`length` is the announced Content-Length in bytes, None without one. `keep_alive` is the value of Keep-Alive."""
 
     reason = b""
     trailers: tuple[Field, ...] = ()
     length: int | None = None
     chunked = False
     event_stream = False
+    keep_alive: bytes | None = None
     _coding: bytes | None = None
     _named: bytes | None = None
 
@@ -130,6 +132,8 @@ class ResponseHead:
         elif action == _TYPE:
             self.fields.append((name, value))
             self.event_stream = value.lstrip(b" \t")[:17].lower() == b"text/event-stream"
+        elif action == _KEEP_ALIVE:
+            self.keep_alive = value
         else:
             self._named = value if self._named is None else self._named + b"," + value
 

@@ -9,7 +9,8 @@ from gateway.settings.model import UpstreamSettings
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:
-    """Limits of one upstream: times in seconds, sizes in bytes. `idle_timeout` is between bytes of a body. A response
+    """Limits of one upstream: times in seconds, sizes in bytes. `idle_timeout` is between bytes of a body,
+    `keep_alive` between two requests on a connection. A response
     with one of `failure_statuses` counts against its target."""
 
     connect_timeout: float
@@ -17,6 +18,8 @@ class UpstreamLimits:
     idle_timeout: float
     max_head_size: int
     max_connections: int
+    keep_alive: float
+    retries: int
     failure_statuses: frozenset[int]
 
 
@@ -49,6 +52,8 @@ def limits_of(upstream: UpstreamSettings) -> UpstreamLimits:
         idle_timeout=upstream.idle_timeout,
         max_head_size=upstream.max_head_size,
         max_connections=upstream.max_connections,
+        keep_alive=upstream.keep_alive,
+        retries=upstream.retries,
         failure_statuses=frozenset() if upstream.eject is None else upstream.eject.statuses,
     )
 

@@ -25,3 +25,8 @@ class UpstreamRequest:
         self.start = start
         self.fields = fields
         self.length = length
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it can be sent a second time after it was sent whole (RFC 9110 9.2.2). A body is not kept."""
+        return self.length == 0 and self.method in IDEMPOTENT

@@ -105,6 +105,12 @@ class UpstreamSettings:
         "Connections per target; a request waits for one at most `connect_timeout`, then 503.",
         default=256,
     )
+    keep_alive: float = setting(
+        Duration(),
+        "How long an idle connection to a target is kept, or less where the target says so (`Keep-Alive: timeout`) or "
+        "was seen to close sooner.",
+        default=4.0,
+    )
     health: HealthSettings | None = setting(
         Section(HealthSettings).or_null(), "Active health checks; null: none.", default=None
     )

@@ -26,7 +26,7 @@ ELSEWHERE = {
     "locked_out": "tests/advisories/test_lockout.py",
     "rate_limited": "tests/limits/test_rate_limits.py",
     "origin_not_allowed": "tests/proxy/test_cors.py",
-    "upstream_unavailable": "tests/upstreams/test_load.py",
+    "upstream_unavailable": "tests/upstreams/test_checks.py",
     "not_found": "tests/accounts/test_administration_endpoints.py",
     "last_admin": "tests/accounts/test_administration_endpoints.py",
     "too_many_api_keys": "tests/accounts/test_key_endpoints.py",

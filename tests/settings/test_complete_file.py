@@ -70,6 +70,7 @@ upstreams:
     retries: 1
     retry_budget: 0.2
     max_connections: 256
+    keep_alive: 4s
     health: null
     eject: {failures: 5, for: 10s, statuses: []}
     preserve_host: false

@@ -5,6 +5,7 @@ What comes back over it is read by `response.py`, on which this builds, and whic
 
 import asyncio
 import contextlib
+import select
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -36,7 +37,7 @@ class UpstreamConnection(ResponseReader):
     def eof_received(self) -> bool:
         exchange = self._exchange
         self._reusable = False
-        self._pool.retire(self)
+        self._pool.ended(self)
         if exchange is not None and self._phase == CLOSE:
             self._finish(exchange)
         return False
@@ -130,6 +131,19 @@ class UpstreamConnection(ResponseReader):
         if not exchange.body_ended and not self._upload_paused:
             exchange.downstream.resume_upload()
 
+    def is_silent(self) -> bool:
+        """Whether nothing has come on an idle connection that the loop has not read yet: its end, or bytes that no
+        request has asked for. Either makes the connection unusable."""
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:  # a transport in memory
+            return True
+        if sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
     # ---- the end
 
     def _finish(self, exchange: NativeExchange) -> None:
@@ -182,6 +196,7 @@ class UpstreamConnection(ResponseReader):
         if begun:
             exchange.downstream.abort(refusal.reason)
         elif stale:  # an idle connection that was closed says nothing about the target's health
+            self._pool.closed_early(self)
             exchange.engine.failed(exchange, refusal, may_repeat=True)
         else:
             self._pool.failed(exchange, refusal, may_repeat=may_repeat, counts=counts)

@@ -1,12 +1,14 @@
 """The connections to one target: idle ones are reused last in, first out, new ones are made while the limit allows.
 
-A request that finds no idle connection waits in line, and a connection is dialled for it; whichever becomes free first,
-new or used, takes the first in line.
+A request that finds no idle connection waits in line, and a connection is dialled for it. The first connection that
+becomes free, new or used, takes the first request in line.
+
+A target can close an idle connection at any time, and a request that is sent on it then is lost. So idle connections
+are closed after a time that is shorter than the target's own, and a socket is looked at before its reuse.
 """
 
 import asyncio
 import ssl
-from typing import Final
 
 from gateway.errors import Refusal
 from gateway.proxy.dialling import Dialler
@@ -14,10 +16,9 @@ from gateway.proxy.health import TargetHealth
 from gateway.proxy.line import TargetLine
 from gateway.proxy.native.connection import UpstreamConnection
 from gateway.proxy.native.exchange import NativeExchange
+from gateway.proxy.native.idle_limit import IdleLimit
 from gateway.proxy.target import Target, UpstreamLimits
 from gateway.ticking import Ticker
-
-IDLE_LIMIT: Final = 60.0  # seconds after which an unused connection is closed: upstreams and NATs forget them
 
 
 class TargetPool(TargetLine[NativeExchange]):
@@ -33,7 +34,8 @@ class TargetPool(TargetLine[NativeExchange]):
         ticker: Ticker,
     ) -> None:
         self.connections: set[UpstreamConnection] = set()
-        self._idle: list[UpstreamConnection] = []
+        self._idle: list[UpstreamConnection] = []  # the newest last
+        self.idle_limit = IdleLimit(limits.keep_alive)
         self._dials: set[asyncio.Task[None]] = set()
         self._dialler = Dialler(target, loop)
         super().__init__(target, limits, health, loop=loop, ticker=ticker)
@@ -55,34 +57,50 @@ class TargetPool(TargetLine[NativeExchange]):
 
     def submit(self, exchange: NativeExchange, now: float, *, fresh: bool = False) -> None:
         """Send a request on an idle connection, or let it wait in line for one. `fresh`: a stale connection has just
-        died under it; the other idle ones are as old, so they go, and a new one is made."""
+        died under it. The other idle ones are older, so they are closed, and a new one is made."""
         exchange.pool = self
         if fresh:
             self._drop_idle()
-        if self._idle:
-            self._idle.pop().begin(exchange, now)
-        elif self._stand_in_line(exchange, now):
-            self._dial_if_useful()
+        idle = self._idle
+        if not idle:
+            self._wait_for_connection(exchange, now)
+        elif exchange.request.length == 0 and now - idle[-1].idle_since < self.idle_limit.unchecked:
+            idle.pop().begin(exchange, now)
+        elif (connection := self._checked_idle(exchange, now)) is not None:
+            connection.begin(exchange, now)
+        else:
+            self._wait_for_connection(exchange, now)
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """A connection is free: for the first in line, else for later."""
+        """Use a connection that is free: for the first in line, else later."""
+        connection.idle_since = now = self._loop.time()
         if self._waiting:
-            connection.begin(self._first_in_line(), self._loop.time())
+            connection.begin(self._first_in_line(), now)
         elif self._closed:
             connection.close()
         else:
-            connection.idle_since = self.ticker.now
             self._idle.append(connection)
 
     def retire(self, connection: UpstreamConnection) -> None:
-        """A connection is ending: nobody is to get it any more. The loop may tell of that only after other callers."""
+        """Give a connection that is ending to no other request. The loop reports its end later."""
         if connection in self._idle:
             self._idle.remove(connection)
 
+    def ended(self, connection: UpstreamConnection) -> None:
+        """Retire a connection that the target has closed."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+            self.closed_early(connection)
+
+    def closed_early(self, connection: UpstreamConnection) -> None:
+        """Take note of the time after which the target has closed a connection that was idle."""
+        now = self._loop.time()
+        self.idle_limit.closed(now - connection.idle_since, now)
+
     def lost(self, connection: UpstreamConnection) -> None:
-        """A connection is gone."""
+        """Forget a connection that is gone."""
         self.connections.discard(connection)
-        self.retire(connection)
+        self.ended(connection)
         self._dial_if_useful()
 
     def close(self) -> None:
@@ -91,6 +109,25 @@ class TargetPool(TargetLine[NativeExchange]):
         self._drop_idle()
         for connection in list(self.connections):
             connection.close_when_done()
+
+    def _checked_idle(self, exchange: NativeExchange, now: float) -> UpstreamConnection | None:
+        """The newest idle connection if it is young enough for this request and its target has not closed it."""
+        repeatable = exchange.request.is_repeatable and self.limits.retries > 0
+        longest = self.idle_limit.seconds if repeatable else self.idle_limit.careful
+        while self._idle and now - self._idle[-1].idle_since <= longest:
+            connection = self._idle.pop()
+            if connection.is_silent():
+                return connection
+            self.closed_early(connection)
+            connection.close()
+        return None
+
+    def _wait_for_connection(self, exchange: NativeExchange, now: float) -> None:
+        if not self._stand_in_line(exchange, now):
+            return
+        if self._idle and len(self.connections) + len(self._dials) >= self.limits.max_connections:
+            self._idle.pop(0).close()  # none of them is good enough for this request: make room for a new one
+        self._dial_if_useful()
 
     def _drop_idle(self) -> None:
         idle, self._idle = self._idle, []
@@ -137,5 +174,8 @@ class TargetPool(TargetLine[NativeExchange]):
         super()._tick(now)
         for connection in list(self.connections):
             connection.tick(now)
-        while self._idle and self._idle[0].idle_since < now - IDLE_LIMIT:
+        self.idle_limit.tick(now)
+        while self._idle and self._idle[0].idle_since < now - self.idle_limit.seconds:
             self._idle.pop(0).close()
+        if self._idle:
+            self.idle_limit.survived(now - self._idle[0].idle_since)

@@ -146,6 +146,8 @@ class ResponseReader(asyncio.Protocol, ABC):
         self._phase = self._framed_as(exchange, status)
         self._streaming = head.event_stream
         self._pool.answered(status)
+        if head.keep_alive is not None:
+            self._pool.idle_limit.announced(head.keep_alive)
         exchange.downstream.head(status, head.reason, head.fields, head.length)
         if head.event_stream:
             exchange.downstream.lasts()

@@ -1,0 +1,1 @@
+"""Requests on idle connections that real servers are about to close."""
