@@ -23,6 +23,11 @@ from gateway.settings.units import format_duration
 Finding = tuple[str, str, str]  # key, name of the warning, message
 
 _ID_LIKE: Final = re.compile(r"(?:^|[_-])(?:u?u?id|user|owner|account|me|sub|subject|principal)(?:$|[_-])|Id$|id$")
+# Parameters of Flask and Django, Express and Rails, Next.js, and shells and templates.
+_FOREIGN_CAPTURE: Final = re.compile(
+    r"<(?:\w+:)?(?P<flask>\w+)>|:(?P<express>\w+)[?*+]?|\[(?:\.{3})?(?P<next>\w+)\]|\$\{?(?P<shell>\w+)\}?"
+)
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 def lint(configuration: Configuration) -> tuple[Problem, ...]:
@@ -41,7 +46,7 @@ def _open_beside_restricted(configuration: Configuration) -> Iterator[Finding]:
         message = (
             f"takes {quoted(path)} to the upstream of route '{restricted.name}', which asks for "
             f"{who_passes(restricted)}, while this one lets {who_passes(route)} through (another upstream, a narrower "
-            "path, or an upstream that is exact about paths)"
+            f"path, or an upstream that is exact about paths and {_allow('open-beside-restricted')})"
         )
         yield f"{_key(route)}.path", "open-beside-restricted", message
 
@@ -138,6 +143,100 @@ def _sessions(configuration: Configuration) -> Iterator[Finding]:
         yield "tokens.refresh_ttl", "session-outlives-key", message
 
 
+def _registration(configuration: Configuration) -> Iterator[Finding]:
+    settings = configuration.settings
+    if settings.accounts.registration != "open":
+        return
+    granted = implied(settings.accounts.default_roles, settings.roles or {})
+    for route in configuration.policy.routes:
+        if not route.shadow and route.authentication == "required" and _admits_any_user(route, granted):
+            message = (
+                "lets every stranger in who registers, because accounts.registration is open (closed, a role that new "
+                f"accounts do not have, or {_allow('open-registration')})"
+            )
+            key = "accounts.registration"
+            yield key if key in settings.places.written else f"{_key(route)}.path", "open-registration", message
+            return
+
+
+def _admits_any_user(route: Route, roles: set[str]) -> bool:
+    """Whether an account with these roles reaches the route without owning anything."""
+    asked = route.requirement
+    if asked.names_roles:
+        return not roles.isdisjoint(asked.any or ()) or (asked.all is not None and asked.all <= roles)
+    return asked.owner is None
+
+
+def _own_paths(configuration: Configuration) -> Iterator[Finding]:
+    policy = configuration.policy
+    for route in policy.routes:
+        hidden = [own for own in policy.own if route.shape.has_rest and _is_below(own, route)]
+        if hidden and not route.shadow:
+            message = (
+                f"does not get {quoted(hidden[0].pattern)} and {len(hidden) - 1} more, which the gateway answers "
+                f"itself (accounts.prefix moves most of them; {_allow('own-paths-hide')})"
+            )
+            yield f"{_key(route)}.path", "own-paths-hide", message
+
+
+def _is_below(own: Route, route: Route) -> bool:
+    mine = route.shape.segments
+    pairs = zip(mine, own.shape.segments, strict=False)
+    return len(mine) <= len(own.shape.segments) and all(a is None or a == b for a, b in pairs)
+
+
+def _foreign_patterns(configuration: Configuration) -> Iterator[Finding]:
+    for route in configuration.policy.routes:
+        for segment in route.shape.segments:
+            foreign = None if segment is None else _FOREIGN_CAPTURE.fullmatch(segment.decode("utf-8", "replace"))
+            if foreign:
+                message = (
+                    f"has the literal segment {quoted(foreign[0])}, with which other routers mean a parameter "
+                    f"({{{foreign[foreign.lastgroup or 0]}}}, or {_allow('foreign-pattern')})"
+                )
+                yield f"{_key(route)}.path", "foreign-pattern", message
+                break
+
+
+def _empty_roles(configuration: Configuration) -> Iterator[Finding]:
+    settings = configuration.settings
+    if settings.roles is None and "roles" in settings.places.written:
+        message = f"is empty, so roles are not checked for spelling (declare them, or {_allow('empty-roles')})"
+        yield "roles", "empty-roles", message
+
+
+def _hosts(configuration: Configuration) -> Iterator[Finding]:
+    routes = [route for route in configuration.policy.routes if not route.shadow]
+    hidden = next((route for route in routes if route.host is None), None)
+    first = next((route for route in routes if route.host is not None), None)
+    if hidden is None or first is None or first.host is None:
+        return
+    message = (
+        f"hides every route without a host, such as '{hidden.name}', from requests for {quoted(first.host.decode())} "
+        f"(name the host on these routes as well, or {_allow('host-hides-routes')})"
+    )
+    yield f"{_key(first)}.host", "host-hides-routes", message
+
+
+def _json_from_pages(configuration: Configuration) -> Iterator[Finding]:
+    for route in configuration.policy.routes:
+        cors = None if route.settings is None else route.settings.cors
+        if cors is None:
+            continue
+        sends = {method for method in _WITH_BODY if route.serves(method.encode())} & set(cors.methods or _WITH_BODY)
+        if sends and not {"*", "content-type"} & {name.lower() for name in cors.headers}:
+            message = (
+                "refuses JSON from pages: a browser asks whether it can send Content-Type (headers: [Content-Type], or "
+                f"{_allow('cors-without-content-type')})"
+            )
+            yield f"{_key(route)}.cors", "cors-without-content-type", message
+
+
+def _allow(name: str) -> str:
+    """The comment that silences a warning."""
+    return f"'# gateway: allow {name}'"
+
+
 def _key(route: Route) -> str:
     return route.settings.key if route.settings is not None else "routes"
 
@@ -152,4 +251,10 @@ _RULES: Final[tuple[Callable[[Configuration], Iterator[Finding]], ...]] = (
     _upstreams,
     _limits,
     _sessions,
+    _registration,
+    _own_paths,
+    _foreign_patterns,
+    _empty_roles,
+    _hosts,
+    _json_from_pages,
 )

@@ -1,10 +1,10 @@
-"""What the trees show of a policy that a person overlooks: routes nobody reaches, and doors beside the door."""
+"""Dangers of a policy that only its trees show: unreachable routes, and a second way to a restricted path."""
 
 from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
-from gateway.policy.access import AccessRules, Caller
+from gateway.policy.access import AccessRules
 from gateway.policy.loading import Configuration
 from gateway.policy.matcher import Policy
 from gateway.policy.regions import ends_of, front_of, place_of_path
@@ -13,8 +13,8 @@ from gateway.policy.trie import Place
 
 # What upstreams exist to whom a segment is the same with it: file systems of Windows take both off.
 _TRAILING: Final = (b".", b" ")
-# A segment where a pattern has a capture: one that is likely to be no literal.
-_ANY: Final = b"\x01"
+# A segment where a pattern has a capture. It stands in the example that a warning shows.
+_ANY: Final = b"x"
 
 
 def unreachable(policy: Policy) -> Iterator[Route]:
@@ -40,26 +40,20 @@ def _own_place(policy: Policy, route: Route) -> Place | None:
 
 
 def open_beside_restricted(configuration: Configuration) -> Iterator[tuple[Route, Route, str]]:
-    """A route, another one that lets fewer callers through to the same upstream, and a path that differs from one of
-    the other's by case or by dots and spaces at the end of a segment alone, and belongs to the first. Each first one
-    is named once."""
+    """A route for callers without a credential, a restricted route to the same upstream, and a path of the first that
+    differs from one of the second only by case, or by a dot or a space at the end of a segment. Each upstream is named
+    once: the remedy is the same for all of its routes."""
     policy, rules = configuration.policy, AccessRules(configuration.settings.roles)
-    named: set[Route] = set()
+    named: set[str | None] = set()
     for restricted in policy.routes:
-        access = rules.of(restricted)
-        if access.everybody or restricted.shadow:
+        if rules.of(restricted).everybody or restricted.shadow:
             continue
         for segments in _spellings(restricted):
             for route in _routes_for(policy, restricted, segments):
-                same = route.upstream == restricted.upstream and route not in named
-                if same and any(not access.admits(each) for each in _callers(rules.of(route).beyond(access))):
-                    named.add(route)
+                same = route.upstream == restricted.upstream and route.upstream not in named
+                if same and rules.of(route).everybody:
+                    named.add(route.upstream)
                     yield route, restricted, "/" + "/".join(quote(segment) for segment in segments)
-
-
-def _callers(kinds: tuple[Caller, ...]) -> tuple[Caller, ...]:
-    """Those who need not even own anything: an owner of one path is nobody's neighbour on another."""
-    return tuple(kind for kind in kinds if kind.owner is None)
 
 
 def _routes_for(policy: Policy, restricted: Route, segments: list[bytes]) -> Iterator[Route]:

@@ -37,4 +37,12 @@ WARNINGS: Final[Mapping[str, str]] = {
     "limit-by-proxy-address": "Something in front of the gateway ends TLS, and is no trusted proxy: all callers have "
     "its address, and share one count.",
     "session-outlives-key": "The key that is made is kept in memory: all sessions end with the process.",
+    "open-registration": "A route for any signed-in user is open to every stranger where registration is open.",
+    "own-paths-hide": "The gateway answers its own paths itself. A broad route never gets them, so an upstream with a "
+    "login of its own at /auth is cut off.",
+    "foreign-pattern": "Other routers write a parameter as `<id>`, `:id` or `[id]`. Here that is a literal, which no "
+    "request has, and the rule protects nothing.",
+    "empty-roles": "`roles:` without a declared role turns the check of role names off.",
+    "host-hides-routes": "A request for a host that any route names sees that host's routes only.",
+    "cors-without-content-type": "A browser sends JSON only where `Content-Type` is among the allowed headers.",
 }

@@ -13,7 +13,7 @@ upstreams:
   web: http://127.0.0.1:9000
   other: http://127.0.0.1:9001
 routes:
-  - path: /**
+  - path: /** # gateway: allow own-paths-hide, open-registration
     upstream: web
   - path: /other/**
     upstream: other

@@ -15,6 +15,7 @@ upstreams: # gateway: allow unused-upstream
   # gateway: allow unused-upstream
   web: http://127.0.0.1:9000
   far: http://10.0.0.1:9000 # gateway: allow unused-upstream
+accounts: {registration: closed}
 """
 OWN_ROLES = "roles: {admin: [editor], editor: [], user: []}\n"
 
@@ -23,49 +24,49 @@ CASES = {
     "open-beside-restricted: another case": (
         """
         routes:
-          - {path: /**, auth: none, upstream: web} # <<<
-          - {path: /admin/**, roles: [admin], upstream: web}
+          - {path: /site/**, auth: none, upstream: web} # <<<
+          - {path: /site/admin/**, roles: [admin], upstream: web}
         """,
         """
         routes:
-          - {path: /**, auth: none, upstream: far}
-          - {path: /admin/**, roles: [admin], upstream: web}
+          - {path: /site/**, auth: none, upstream: far}
+          - {path: /site/admin/**, roles: [admin], upstream: web}
         """,
     ),
     "open-beside-restricted: dots at the end": (
         """
         routes:
-          - {path: "/{page}", auth: none, upstream: web} # <<<
-          - {path: /7, upstream: web}
+          - {path: "/site/{page}", auth: none, upstream: web} # <<<
+          - {path: /site/7, upstream: web}
         """,
         """
         routes:
-          - {path: "/{page}", upstream: web}
-          - {path: /7, upstream: web}
+          - {path: "/site/{page}", upstream: web}
+          - {path: /site/7, upstream: web}
         """,
     ),
-    "open-beside-restricted: a broad rule": (
+    "open-beside-restricted: a capture before it": (
         """
         routes:
-          - {path: "/a/**", upstream: web} # <<<
+          - {path: "/a/**", auth: none, upstream: web} # <<<
           - {path: "/a/{x}/b", roles: [admin], upstream: web}
         """,
         """
         routes:
-          - {path: "/a/**", roles: [admin], upstream: web}
+          - {path: "/a/**", upstream: web}
           - {path: "/a/{x}/b", roles: [admin], upstream: web}
         """,
     ),
     "undeclared-role": (
         """
         routes:
-          - {path: /**, roles: [edtior], upstream: web} # <<<
+          - {path: /site/**, roles: [edtior], upstream: web} # <<<
         """,
         """
         roles: {editor: []}
         routes:
-          - {path: /**, roles: [editor], upstream: web}
-        accounts: {admin_role: editor, default_roles: [editor], registration: closed}
+          - {path: /site/**, roles: [editor], upstream: web}
+        accounts: {registration: closed, admin_role: editor, default_roles: [editor]}
         """,
     ),
     "unused-role": (
@@ -76,7 +77,7 @@ CASES = {
           auditor: [] # <<<
           user: []
         routes:
-          - {path: /**, roles: [editor], upstream: web}
+          - {path: /site/**, roles: [editor], upstream: web}
         """,
         """
         roles:
@@ -85,7 +86,7 @@ CASES = {
           chief: [admin]
           user: []
         routes:
-          - {path: /**, roles: [auditor], upstream: web}
+          - {path: /site/**, roles: [auditor], upstream: web}
         """,
     ),
     "unreachable-route": (
@@ -120,7 +121,7 @@ CASES = {
         """,
         """
         routes:
-          - {path: /live, auth: optional, websocket: true, upstream: web, cors: {origins: [https://a.example]}}
+          - {path: /live, methods: [GET], auth: optional, websocket: true, upstream: web, cors: {origins: [https://a.example]}}
           - {path: /own, websocket: true, upstream: web}
         """,
     ),
@@ -158,6 +159,119 @@ CASES = {
         routes: []
         """,
     ),
+    "open-registration": (
+        """
+        routes:
+          - {path: /a, auth: none, upstream: web}
+          - {path: /b, roles: [staff, user], upstream: web} # <<<
+          - {path: /c, upstream: web}
+        roles: {admin: [], staff: [admin], user: []} # gateway: allow unused-role
+        accounts: {password: {min_length: 15}}
+        """,
+        """
+        routes:
+          - {path: /a, auth: optional, upstream: web}
+          - {path: /b, roles: [admin], upstream: web}
+          - {path: "/c/{user_id}", owner: user_id, upstream: web}
+          - {path: /d, roles: {all: [admin, user]}, upstream: web}
+        accounts: {password: {min_length: 15}}
+        """,
+    ),
+    "open-registration: written": (
+        """
+        routes:
+          - {path: /a, upstream: web}
+        accounts:
+          registration: open # <<<
+        """,
+        """
+        routes:
+          - {path: /a, upstream: web}
+        accounts:
+          registration: closed
+        """,
+    ),
+    "own-paths-hide: everything": (
+        """
+        routes:
+          - {path: /**, auth: none, upstream: web} # <<<
+        """,
+        """
+        routes:
+          - {path: /, auth: none, upstream: web}
+          - {path: /authors/**, auth: none, upstream: web}
+        """,
+    ),
+    "own-paths-hide: a login of the upstream": (
+        """
+        accounts: {registration: closed, prefix: /id}
+        routes:
+          - {path: /id/**, auth: none, upstream: web} # <<<
+        """,
+        """
+        accounts: {registration: closed, prefix: /id}
+        routes:
+          - {path: /auth/**, auth: none, upstream: web}
+        """,
+    ),
+    "foreign-pattern: Flask": (
+        """
+        routes:
+          - {path: "/a/<int:id>/b", upstream: web} # <<<
+        """,
+        """
+        routes:
+          - {path: "/a/{id}/b", upstream: web}
+        """,
+    ),
+    "foreign-pattern: Express": (
+        """
+        routes:
+          - {path: "/a/:id", upstream: web} # <<<
+        """,
+        """
+        routes:
+          - {path: "/a/b:purge", upstream: web}
+          - {path: "/v1/12:30", upstream: web}
+        """,
+    ),
+    "empty-roles": (
+        """
+        routes: []
+        # <<<
+        roles:
+        #  admin: [editor]
+        """,
+        """
+        routes: []
+        """,
+    ),
+    "host-hides-routes": (
+        """
+        routes:
+          - {path: /a, upstream: web}
+          - {path: /a, host: a.example, upstream: web} # <<<
+          - {path: /a, host: b.example, upstream: web}
+        """,
+        """
+        routes:
+          - {path: /a, host: a.example, upstream: web}
+          - {path: /a, host: b.example, upstream: web}
+        """,
+    ),
+    "cors-without-content-type": (
+        """
+        routes:
+          - {path: /a, upstream: web, cors: {origins: [https://a.example], headers: [X-Trace]}} # <<<
+        """,
+        """
+        routes:
+          - {path: /a, upstream: web, methods: [GET], cors: {origins: [https://a.example]}}
+          - {path: /b, upstream: web, cors: {origins: [https://a.example], headers: [content-type]}}
+          - {path: /c, upstream: web, cors: {origins: [https://a.example], headers: ["*"]}}
+          - {path: /d, upstream: web, cors: {origins: [https://a.example], methods: [GET]}}
+        """,
+    ),
 }
 
 
@@ -169,38 +283,46 @@ def warned(folder: Path, text: str) -> list[tuple[str, int]]:
 
 
 def marked(text: str) -> int:
-    return next(number for number, line in enumerate(text.splitlines(), 1) if "# <<<" in line)
+    """The line of the mark, or the one below a mark that stands alone."""
+    number, line = next((number, line) for number, line in enumerate(text.splitlines(), 1) if "# <<<" in line)
+    return number + (line.strip() == "# <<<")
+
+
+def complete(case: str) -> str:
+    """A case with the upstreams, and with closed registration where it does not say how that is."""
+    top = TOP.replace("accounts: {registration: closed}\n", "") if "accounts:" in case else TOP
+    return top + dedent(case)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_deserves_a_warning_gets_it_at_its_line(tmp_path: Path, case: str) -> None:
-    text = TOP + dedent(CASES[case][0])
+    text = complete(CASES[case][0])
     assert warned(tmp_path, text) == [(case.partition(":")[0], marked(text))]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_nearly_deserves_it_does_not_get_it(tmp_path: Path, case: str) -> None:
-    assert warned(tmp_path, TOP + dedent(CASES[case][1])) == []
+    assert warned(tmp_path, complete(CASES[case][1])) == []
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_comment_beside_the_line_silences_it(tmp_path: Path, case: str) -> None:
     name = case.partition(":")[0]
-    text = TOP + dedent(CASES[case][0])
+    text = complete(CASES[case][0])
     assert warned(tmp_path, text.replace("# <<<", f"# gateway: allow {name}")) == []
     assert warned(tmp_path, text.replace("# <<<", "# gateway: allow unused-upstream")) != []
 
 
 def test_an_upstream_that_nobody_uses_is_named(tmp_path: Path) -> None:
     text = "upstreams:\n  web: http://127.0.0.1:9000\n  old: http://127.0.0.1:9001\n"
-    text += "routes: [{path: /**, upstream: web}]\n"
+    text += "routes: [{path: /a, auth: none, upstream: web}]\n"
     assert warned(tmp_path, text) == [("unused-upstream", 3)]
 
 
 @pytest.mark.parametrize("shadow", ["true", "false"])
 def test_a_shadow_rule_is_beside_nothing_and_reached_by_nobody(tmp_path: Path, shadow: str) -> None:
-    text = TOP + "routes:\n  - {path: /**, auth: none, upstream: web}\n"
-    text += f"  - {{path: /admin, upstream: web, shadow: {shadow}}}\n"
+    text = TOP + "routes:\n  - {path: /a/**, auth: none, upstream: web}\n"
+    text += f"  - {{path: /a/admin, upstream: web, shadow: {shadow}}}\n"
     assert bool(warned(tmp_path, text)) == (shadow == "false")
 
 
@@ -256,3 +378,17 @@ def test_a_comment_that_names_no_warning_is_one(tmp_path: Path) -> None:
     (warning,) = read_settings(path, {}).warnings
     assert (warning.line, warning.column, warning.code) == (1, 29, "unknown-allow")
     assert warning.message == "'short-pasword' is no warning (did you mean short-passwords?)"
+
+
+def test_an_upstream_is_named_once_for_open_routes_beside_restricted_ones(tmp_path: Path) -> None:
+    routes = "".join(f"  - {{path: /site/{name}/**, roles: [admin], upstream: web}}\n" for name in ("a", "b", "c"))
+    text = f"{TOP}routes:\n  - {{path: /site/**, auth: none, upstream: web}}\n{routes}"
+    assert [name for name, _ in warned(tmp_path, text)] == ["open-beside-restricted"]
+
+
+def test_the_example_of_a_warning_is_a_path_that_requests_can_have(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(complete(CASES["open-beside-restricted: a capture before it"][0]))
+    (warning,) = lint(load_configuration(path, {}))
+    assert "takes '/a/x/B' to the upstream of route" in warning.message
+    assert "'# gateway: allow open-beside-restricted'" in warning.message

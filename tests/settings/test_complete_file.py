@@ -148,7 +148,7 @@ def test_a_route_says_the_safe_side_where_nothing_is_written() -> None:
     route = settings_of("{upstreams: {web: 'http://h'}, routes: [{path: /a, upstream: web}]}").routes[0]
 
     assert (route.auth, route.roles, route.owner, route.methods) == ("required", None, None, None)
-    assert (route.websocket, route.forward_credentials, route.encoded_slash) == (False, False, "reject")
+    assert (route.websocket, route.forward_credentials, route.encoded_slash) == (False, UNSET, "reject")
     assert (route.max_body, route.response_timeout) == (None, UNSET)
 
 
