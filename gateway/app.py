@@ -89,6 +89,7 @@ async def running(
         ground = await lay_foundation(configuration, stack)
         runtime = _runtime(ground, app)
         services = open_services(ground)
+        await services.accounts.prepare()
         if place is None or place.number == 0:  # once, however many workers there are
             await _say_without_admin(services.administration)
         metrics = _metrics(ground, runtime, services=services, place=place)

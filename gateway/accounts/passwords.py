@@ -37,9 +37,10 @@ MAX_BYTES: Final = 72
 MAX_THREADS: Final = 8
 QUEUE: Final = 100  # waiting for a thread
 _NICE: Final = 5  # a third of the weight of the event loop, where cores are short
-# 22 characters of salt, of which the last carries 2 bits only, and 31 of hash.
-_BCRYPT: Final = re.compile(r"\$2[aby]\$(?:0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}").fullmatch
-_NOBODYS: Final = "." * 53  # a salt and a hash: checking against them costs what any check of that cost does
+MAX_ROUNDS: Final = 16  # 2 ** 16 take 4 seconds of a core; a hash of more rounds would hold up all others
+# The rounds, 22 characters of salt, of which the last carries 2 bits only, and 31 of hash.
+_BCRYPT: Final = re.compile(r"\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}").fullmatch
+_MADE_UP: Final = "." * 53  # a salt and a hash that no password has
 
 
 def chosen_password(text: str, *, min_length: int) -> Password:
@@ -79,7 +80,10 @@ class _Job:
 
 
 class PasswordPool:
-    """Hashes and checks passwords with bcrypt of `rounds` rounds (2 to the power of them).
+    """Hashes passwords with bcrypt of `rounds` rounds (2 to the power of them), and checks them.
+
+    Every check takes the same work, or its time would tell which addresses have an account (GHSA-6f65-4fv2-wwch): that
+    of `rounds`, or of the stored hash with the most rounds that is known, be there a hash, a cheaper one, or none.
 
     Everything asynchronous raises Refusal("overloaded") when too much waits already. Callers take turns, and `caller`
     says whose it is: one who sends many passwords waits for them himself. Work whose caller has left before a thread
@@ -88,7 +92,7 @@ class PasswordPool:
 
     def __init__(self, *, rounds: int, threads: int | None = None, queue: int = QUEUE) -> None:
         self._free = threads if threads is not None else min(os.cpu_count() or 1, MAX_THREADS)
-        self._rounds = rounds
+        self._rounds = self._most_rounds = rounds
         self._line: FairLine[_Job] = FairLine(queue)
         self._waits = Durations("gateway_password_wait_seconds")
         self._works = Durations("gateway_password_work_seconds")
@@ -101,18 +105,18 @@ class PasswordPool:
     async def matches(
         self, password: Password | None, stored: str | None, *, caller: str = "", check: Check | None = None
     ) -> bool:
-        """Whether this is the password of a stored hash. Without a hash (no such user) or without a password that could
-        be one it takes as long and the answer is no: the time must not tell who has an account."""
-        if password is not None and stored is not None and _BCRYPT(stored):
-            return await self._run(partial(bcrypt.checkpw, password, stored.encode("ascii")), caller, check)
-        cost = stored[:7] if stored is not None and _BCRYPT(stored) else f"$2b${self._rounds:02d}$"
-        work = partial(bcrypt.checkpw, password or b"", (cost + _NOBODYS).encode("ascii"))
-        await self._run(work, caller, check)
-        return False
+        """Whether this is the password of a stored hash. Without a hash (no such user), with one that is none of
+        bcrypt, or without a password that could be one the answer is no, after the same work."""
+        self.expect(rounds_of(stored))
+        return await self._run(partial(_matches, password, stored, self._most_rounds), caller, check)
+
+    def expect(self, rounds: int) -> None:
+        """Hashes of this many rounds are stored: checks take as much work from now on."""
+        self._most_rounds = max(self._most_rounds, rounds)
 
     def is_outdated(self, stored: str) -> bool:
         """Whether a hash was made with another cost than is asked for now."""
-        return stored.split("$")[2:3] != [f"{self._rounds:02d}"]
+        return rounds_of(stored) != self._rounds
 
     def samples(self) -> Iterator[Sample]:
         """How many wait, and how long it took."""
@@ -178,6 +182,29 @@ class PasswordPool:
                 job.outcome.set_exception(without_traceback(refusal))
             else:
                 self._start(job)
+
+
+def rounds_of(stored: str | None) -> int:
+    """The rounds of a hash of bcrypt; 0 for anything else."""
+    found = None if stored is None else _BCRYPT(stored)
+    return 0 if found is None else int(found[1])
+
+
+def _matches(password: Password | None, stored: str | None, rounds: int) -> bool:
+    """The answer, after the work of a check of `rounds` rounds, or of those of the hash if it has more."""
+    cost = rounds_of(stored)
+    if not cost or stored is None:
+        _work(password, rounds)
+        return False
+    is_right = bcrypt.checkpw(password or b"", stored.encode("ascii"))
+    # 2^cost + (2^cost + 2^(cost+1) + … + 2^(rounds-1)) = 2^rounds
+    for missing in range(cost, rounds):
+        _work(password, missing)
+    return is_right and password is not None
+
+
+def _work(password: Password | None, rounds: int) -> None:
+    bcrypt.checkpw(password or b"", f"$2b${rounds:02d}${_MADE_UP}".encode("ascii"))
 
 
 def _hash(password: Password, rounds: int) -> str:

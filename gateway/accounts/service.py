@@ -8,6 +8,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from gateway.accounts.holders import account_holder
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.roles import admin_roles
-from gateway.errors import Refusal
+from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.accounts import (
     AccountStore,
     Actor,
@@ -80,6 +81,12 @@ class Accounts:
         self._hierarchy = RoleHierarchy(settings.roles)
         # Where a file says so it is refused; but roles may come to imply others while a gateway runs.
         self._makes_admins = not admin_roles(settings).isdisjoint(settings.accounts.default_roles)
+
+    async def prepare(self) -> None:
+        """Learn how costly the stored hashes are, before the first login. A store that does not answer is no error: the
+        first check of a costlier hash tells as well."""
+        with suppress(StorageUnavailable):
+            self._passwords.expect(await self._users.most_rounds())
 
     async def register(self, email: EmailAddress, password: Password, origin: Origin) -> TokenPair:
         """Make an account and sign it in. Raises `email_taken`, `registration_closed`, `overloaded`.

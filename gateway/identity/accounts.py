@@ -133,6 +133,9 @@ class AccountStore(UserStore, Protocol):
     async def credentials_of(self, user_id: str) -> Credentials | None:
         """The same by user id."""
 
+    async def most_rounds(self) -> int:
+        """The rounds of the bcrypt hash that has the most; 0 without one. Reads all accounts."""
+
     async def by_email(self, canonical: str) -> UserRecord | None:
         """The account of this address."""
 

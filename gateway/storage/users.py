@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.errors import Refusal
@@ -32,9 +32,15 @@ _USER_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
 _DELETED: Final = "user.deleted"
 # A list may take longer than the look-up of one user; it holds nobody else up.
 _LIST_LIMIT: Final = 2.0  # seconds
+_SCAN_LIMIT: Final = 5.0  # seconds; a million accounts take one
 _CREDENTIALS: Final = select(users.c.id, users.c.password_hash, users.c.is_active, users.c.canonical)
 _CREDENTIALS_BY_EMAIL: Final = _CREDENTIALS.where(users.c.canonical == bindparam("canonical"))
 _CREDENTIALS_BY_ID: Final = _CREDENTIALS.where(users.c.id == bindparam("user_id"))
+# The cost stands in a bcrypt hash as two digits: $2b$12$…
+_ROUNDS: Final = func.substr(users.c.password_hash, 5, 2)
+_MOST_ROUNDS: Final = select(func.max(_ROUNDS)).where(
+    users.c.password_hash.like("$2_$__$%"), func.length(users.c.password_hash) == 60, _ROUNDS.between("04", "16")
+)
 
 
 class Users:
@@ -65,6 +71,11 @@ class Users:
     async def credentials_of(self, user_id: str) -> Credentials | None:
         """What to check the password of this user against."""
         return await self._credentials(_CREDENTIALS_BY_ID, {"user_id": user_id})
+
+    async def most_rounds(self) -> int:
+        """The rounds of the hash that has the most, among those that the gateway checks."""
+        most = await self._database.read(lambda c: c.execute(_MOST_ROUNDS).scalar_one(), limit=_SCAN_LIMIT)
+        return int(most or 0)
 
     async def _credentials(self, query: Select[Any], parameters: dict[str, str]) -> Credentials | None:
         def work(connection: Connection) -> Credentials | None:

@@ -129,6 +129,59 @@ async def test_an_unknown_user_costs_the_same_as_a_known_one(monkeypatch: pytest
     assert costs == [b"$2b$08$"] * 4
 
 
+def hash_of(rounds: int) -> str:
+    return bcrypt.hashpw(b"secret", bcrypt.gensalt(rounds)).decode()
+
+
+CHECKED = {
+    "no account": None,
+    "no hash of bcrypt": "!",
+    "a hash cut off": hash_of(5)[:-1],
+    "a hash of more rounds than are ever checked": hash_of(5).replace("$05$", "$17$"),
+    **{f"{rounds} rounds": hash_of(rounds) for rounds in (4, 5, 6, 7, 8)},
+}
+
+
+@pytest.mark.parametrize("password", [Password(b"secret"), Password(b"wrong"), None], ids=["right", "wrong", "none"])
+@pytest.mark.parametrize(
+    ("expected", "stored", "work"),
+    [
+        *((4, name, 6) for name in CHECKED if name not in ("7 rounds", "8 rounds")),
+        *((8, name, 8) for name in CHECKED),
+        (4, "7 rounds", 7),
+        (4, "8 rounds", 8),
+    ],
+)
+async def test_every_check_is_the_same_work_whatever_is_stored(
+    monkeypatch: pytest.MonkeyPatch, expected: int, stored: str, work: int, password: Password | None
+) -> None:
+    """Of a pool with six rounds that expects hashes of more or fewer. The work is counted: 2^rounds for each call."""
+    pool, calls = PasswordPool(rounds=6, threads=1), []
+    pool.expect(expected)
+    check = bcrypt.checkpw
+
+    def checkpw(given: bytes, hashed: bytes) -> bool:
+        calls.append(2 ** int(hashed[4:6]))
+        return check(given, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+    is_right = await pool.matches(password, CHECKED[stored])
+    pool.close()
+    assert is_right is (password == b"secret" and stored.endswith("rounds"))
+    assert sum(calls) == 2**work
+
+
+async def test_a_costlier_hash_makes_later_checks_as_costly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the store could not tell when the gateway started."""
+    pool, calls = PasswordPool(rounds=4, threads=1), []
+    check = bcrypt.checkpw
+    monkeypatch.setattr(bcrypt, "checkpw", lambda given, hashed: calls.append(hashed[:6]) or check(given, hashed))
+    for stored in (None, CHECKED["6 rounds"], None, CHECKED["4 rounds"]):
+        await pool.matches(Password(b"wrong"), stored)
+    pool.close()
+    assert calls == [b"$2b$04", b"$2b$06", b"$2b$06", b"$2b$04", b"$2b$04", b"$2b$05"]
+
+
 @pytest.mark.parametrize(("rounds", "outdated"), [(4, False), (5, True), (12, True)])
 async def test_a_hash_of_another_cost_is_outdated(pool: PasswordPool, rounds: int, outdated: bool) -> None:
     assert PasswordPool(rounds=rounds).is_outdated(await pool.hash(Password(b"x"))) is outdated

@@ -1,11 +1,15 @@
 """F. Accounts: what registration and login take, and what they give away."""
 
 import ast
+import shutil
+import sqlite3
 import statistics
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 
 import gateway as package
@@ -117,6 +121,43 @@ def test_GHSA_6f65_4fv2_wwch_and_take_the_same_time(town: Town, face: Face, tmp_
             if seen[-1] <= 0.25:
                 return
         raise AssertionError(f"known and unknown users differ by {seen}")
+    finally:
+        gateway.stop()
+
+
+STORED = {
+    "as configured": bcrypt.gensalt(7),
+    "before the rounds were raised": bcrypt.gensalt(4),
+    "imported": bcrypt.gensalt(6, prefix=b"2a"),
+    "before the rounds were lowered": bcrypt.gensalt(8),
+    "disabled": bcrypt.gensalt(5),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="/proc/self/schedstat is missing")
+def test_GHSA_6f65_4fv2_wwch_and_cost_the_same_whatever_the_stored_hash_cost(
+    town: Town, face: Face, tmp_path: Path
+) -> None:
+    """CPU time, interleaved: other processes hardly change the ratio. Without the extra work it is 10."""
+    configuration = changed(town.configuration(tmp_path), accounts={"password": {"bcrypt_rounds": 7}})
+    shutil.copy(town.seed(), tmp_path / "gateway.db")
+    hashes = {kind.replace(" ", "-"): bcrypt.hashpw(b"secret", salt).decode() for kind, salt in STORED.items()}
+    hashes["unusable"] = "!"
+    with closing(sqlite3.connect(tmp_path / "gateway.db")) as connection, connection:
+        for kind, stored in hashes.items():
+            email = f"{kind}@example.net"
+            values = (kind, email, email, stored, kind != "disabled")
+            connection.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?, 1, 0)", values)
+    gateway = Gateway(face, configuration, tmp_path).start()
+    try:
+        spent = dict.fromkeys((*hashes, "unknown"), 0.0)
+        for number in range(4):
+            for kind in spent if number % 2 else reversed(spent):
+                before = gateway.cpu_seconds()
+                assert login(gateway, f"{kind}@example.net", f"wrong {number}").refused() == INVALID
+                spent[kind] += gateway.cpu_seconds() - before
+        assert max(spent.values()) < 1.5 * min(spent.values()), spent
+        assert login(gateway, "imported@example.net", "secret").status == 200
     finally:
         gateway.stop()
 

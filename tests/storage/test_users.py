@@ -52,6 +52,22 @@ async def test_a_user_without_roles_has_none(users: Users) -> None:
     assert (await users.create(made, by=Actor(made.id))).roles == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("hashes", "most"),
+    [
+        ([], 0),
+        (["!", "", "$1$12$x"], 0),
+        (["$2b$04$" + "a" * 53, "$2a$11$" + "b" * 53, "$2y$09$" + "c" * 53], 11),
+        (["$2b$10$" + "a" * 53, "$2b$17$" + "a" * 53, "$2b$14$" + "a" * 52, "$5b$15$" + "a" * 53], 10),
+    ],
+)
+async def test_the_costliest_hash_is_known(users: Users, hashes: list[str], most: int) -> None:
+    for number, password_hash in enumerate(hashes):
+        made = new_user(f"user{number}@example.com", password_hash=password_hash)
+        await users.create(made, by=Actor(made.id))
+    assert await users.most_rounds() == most
+
+
 async def test_nobody_is_none(users: Users) -> None:
     assert await users.user("5d0f8d6e-0000-4000-8000-000000000000") is None
     assert await users.by_email("nobody@example.com") is None

@@ -182,8 +182,12 @@ class Gateway:
     def loop_seconds(self) -> float:
         """CPU time that the thread of the event loop has used (Linux, with one worker)."""
         assert self.process is not None
-        pid = self.process.pid
-        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+        return _cpu_seconds(Path(f"/proc/{self.process.pid}/task/{self.process.pid}"))
+
+    def cpu_seconds(self) -> float:
+        """CPU time that all living threads of the process have used (Linux)."""
+        assert self.process is not None
+        return sum(map(_cpu_seconds, Path(f"/proc/{self.process.pid}/task").iterdir()))
 
     # ---- talking to it
 
@@ -223,6 +227,10 @@ class Gateway:
     def newcomer(self, password: str = PASSWORD) -> Account:
         """An account that no other test knows."""
         return self.register(f"newcomer-{time.time_ns()}@example.com", password)
+
+
+def _cpu_seconds(thread: Path) -> float:
+    return int((thread / "schedstat").read_text().split()[0]) / 1e9
 
 
 def _account(answer: Answer, email: str, password: str) -> Account:
