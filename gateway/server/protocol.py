@@ -253,7 +253,7 @@ class GatewayProtocol(CallerConnection):
 
     def _body_complete(self) -> None:
         self._phase = WAIT
-        self._deadline = self._decoder = None
+        self._deadline = self._decoder = self._upload_rate = None
         if self._upload_paused:  # nothing is left to be held back, and a caller who leaves is to be noticed
             self._resume_reading()
         if self._exchange is not None:

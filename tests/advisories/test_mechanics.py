@@ -67,8 +67,26 @@ def test_h2c_what_follows_on_the_connection_is_policed(gateway: Gateway, upstrea
     assert all(received.target == b"/public/x" for received in upstream.requests)
 
 
-def test_h2c_neither_its_body_nor_the_next_request_is_lost(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    first = request("/public/one", method="POST", fields=H2C, body=b"the body")
+UPGRADES = {
+    "h2c": H2C,
+    "h2c among other options": ["Connection: x, Upgrade, HTTP2-Settings", *H2C[1:]],
+    "another protocol": ["Connection: upgrade", "Upgrade: foo/2, bar"],
+    "websocket by POST": ["Connection: Upgrade", "Upgrade: websocket"],
+}
+FRAMED = {
+    "a length": (["Content-Length: 8"], b"the body"),
+    "a chunk": (["Transfer-Encoding: chunked"], chunked(b"the body")),
+    "chunks and trailers": (["Transfer-Encoding: chunked"], chunked(b"the ", b"body", trailers=["Upgrade: h2c"])),
+}
+
+
+@pytest.mark.parametrize("framing", FRAMED)
+@pytest.mark.parametrize("fields", UPGRADES.values(), ids=UPGRADES)
+def test_h2c_neither_its_body_nor_the_next_request_is_lost(
+    gateway: Gateway, upstream: RecordingUpstream, fields: list[str], framing: str
+) -> None:
+    lines, body = FRAMED[framing]
+    first = request("/public/one", method="POST", fields=[*fields, *lines]) + body
     if stock(gateway.face, "upgrade"):
         # What cannot be had whole is never given for the whole.
         assert gateway.ask(first + request("/public/two")).refused() == (400, "bad_request")
