@@ -48,6 +48,7 @@ class CallerConnection(asyncio.Protocol, ABC):
         self._phase = HEAD
         self._buffer = b""
         self._advancing = False
+        self._turn_due = False  # whether the loop will go on with the buffer by itself
         self._deadline: float | None = None
         self._answer: Answer | None = None
         self._exchange: Exchange | None = None
@@ -187,11 +188,11 @@ class CallerConnection(asyncio.Protocol, ABC):
         """Drop a chunked body that has arrived whole, so that the request behind it is answered (RFC 9112 9.3.2)."""
         decoder = self._decoder or self._chunked_decoder()
         try:
-            rest = decoder.feed(self._buffer, [])
+            self._buffer = decoder.feed(self._buffer, [])
         except ChunkedFault:
             return False
         if decoder.done:
-            self._phase, self._buffer, self._decoder = WAIT, rest, None
+            self._phase, self._decoder = WAIT, None
             self._resume_reading()
         return decoder.done
 

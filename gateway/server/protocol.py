@@ -58,21 +58,28 @@ class GatewayProtocol(CallerConnection):
         """Take from the buffer what can be taken. Not re-entered: an answer made on the way comes back to the loop."""
         if self._advancing:
             return
-        self._advancing = True
-        try:
-            steps = _AT_ONCE
-            while self._buffer and self._step():
-                steps -= 1
-                if not steps:
-                    self.loop.call_soon(self._advance_later)
-                    break
-        finally:
-            self._advancing = False
+        if not self._turn_due:
+            self._advancing = True
+            try:
+                steps = _AT_ONCE
+                while self._buffer and self._step():
+                    steps -= 1
+                    if not steps:
+                        self._end_turn()
+                        break
+            finally:
+                self._advancing = False
         if len(self._buffer) > HELD and not self.transport.is_closing():
             self.transport.pause_reading()
 
-    def _advance_later(self) -> None:
-        """Go on with a buffer that took more than one turn, and read on once it holds little enough."""
+    def _end_turn(self) -> None:
+        """Leave the rest of the buffer to a later turn of the loop: other connections come first."""
+        self._turn_due = True
+        self.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Go on with the buffer, and read on once it holds little enough."""
+        self._turn_due = False
         self._advance()
         if self._phase == BODY and not self._upload_paused and len(self._buffer) <= HELD:
             self._resume_reading()
@@ -247,8 +254,12 @@ class GatewayProtocol(CallerConnection):
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             answer.received += len(body)
             self._exchange.write(body)
-        if decoder.done and self._answer is answer:
-            self._body_complete()
+        if decoder.done:
+            if self._answer is answer:
+                self._body_complete()
+        elif self._buffer and self._phase == BODY:
+            self._end_turn()
+            return False
         return True
 
     def _body_complete(self) -> None:
