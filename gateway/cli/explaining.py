@@ -50,7 +50,9 @@ def place_of(route: Route) -> str:
 
 def asks_in_words(route: Route) -> str:
     """What a route asks of a caller."""
-    asked = _requirement(route.requirement)
+    if route.refusal is not None:
+        return f"nothing, because it refuses every caller ({route.refusal})"
+    asked = _requirement(route.requirement) or route.condition
     if asked:
         return asked
     words = {

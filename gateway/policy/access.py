@@ -98,8 +98,8 @@ class AccessRules:
         self._known: dict[object, Access] = {}
 
     def of(self, route: Route) -> Access:
-        """Who passes a route. One that is not served lets nobody through."""
-        if not route.is_served:
+        """The access of a route. One that is not served, or refuses every caller, admits none."""
+        if not route.is_served or route.refusal is not None:
             return NOBODY
         requirement = route.requirement
         owner = None if requirement.owner is None else dict(route.captures).get(requirement.owner)

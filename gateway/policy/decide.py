@@ -60,6 +60,8 @@ def authorize(route: Route, captures: Captures, principal: PrincipalLike | None)
     """
     requirement = route.requirement
     if principal is None:
+        if route.refusal is not None:
+            return Refusal(route.refusal, route=route.name)
         # What asks for a role or an owner asks for somebody, whatever `auth` says.
         if route.authentication != "required" and requirement == NOTHING_MORE:
             return None

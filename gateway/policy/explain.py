@@ -128,6 +128,8 @@ def _refused_because(refusal: Refusal) -> str:
 
 def _allowed_because(route: Route, verdict: Verdict, person: Person | None) -> str:
     caller, requirement = verdict.caller, route.requirement
+    if route.condition:
+        return f"the route is open to everyone, and its endpoint asks for {route.condition}"
     if route.authentication == "none":
         return "the route is open to everyone, and nobody is looked up"
     if caller is None:

@@ -15,6 +15,8 @@ from gateway.settings.model import Settings
 _Access = Literal["anyone", "signed in", "admin"]
 
 VERIFY: Final = "operations.verify"
+METRICS: Final = "operations.metrics"
+REGISTER: Final = "accounts.register"
 
 
 class _Endpoint(NamedTuple):
@@ -23,11 +25,12 @@ class _Endpoint(NamedTuple):
     path: str
     access: _Access
     is_served: bool = False
+    condition: str = ""  # in words, the check that the endpoint makes itself
 
 
 # Below accounts.prefix.
 _ACCOUNTS: Final = (
-    _Endpoint("accounts.register", "POST", "/register", "anyone", True),
+    _Endpoint(REGISTER, "POST", "/register", "anyone", True),
     _Endpoint("accounts.login", "POST", "/login", "anyone", True),
     _Endpoint("accounts.refresh", "POST", "/refresh", "anyone", True),
     _Endpoint("accounts.logout", "POST", "/logout", "signed in", True),
@@ -52,13 +55,13 @@ _ROOT: Final = (
     _Endpoint("tokens.jwks", "GET", "/.well-known/jwks.json", "anyone", True),
     _Endpoint("operations.health", "GET", "/_gateway/health", "anyone", True),
     _Endpoint("operations.ready", "GET", "/_gateway/ready", "anyone", True),
-    _Endpoint("operations.metrics", "GET", "/_gateway/metrics", "anyone", True),
+    _Endpoint(METRICS, "GET", "/_gateway/metrics", "anyone", True, "an address in observability.operations_allow"),
     # Forward-auth: the method is that of the request that is asked about, so any may come.
-    _Endpoint(VERIFY, None, "/_gateway/verify", "anyone", True),
+    _Endpoint(VERIFY, None, "/_gateway/verify", "anyone", True, "a peer in server.trusted_proxies"),
     _Endpoint("operations.openapi", "GET", "/_gateway/openapi.json", "anyone", True),
     _Endpoint("operations.docs", "GET", "/_gateway/docs", "anyone", True),
     # It asks who comes itself: a browser brings no bearer, and gets a page to sign in on.
-    _Endpoint("operations.console", "GET", "/_gateway/console", "anyone", True),
+    _Endpoint("operations.console", "GET", "/_gateway/console", "anyone", True, "an administrator, by its own sign-in"),
     _Endpoint("operations.console.sign", "POST", "/_gateway/console", "anyone", True),
 )
 
@@ -69,9 +72,11 @@ def own_routes(settings: Settings) -> tuple[Route, ...]:
     prefix = settings.accounts.prefix.rstrip("/")
     accounts = (_route(endpoint, prefix, settings) for endpoint in _ACCOUNTS)
     root = (_route(endpoint, "", settings) for endpoint in _ROOT)
-    if settings.server.operations_port is not None:
-        root = (replace(route, is_served=False) if _is_operational(route) else route for route in root)
-    return (*accounts, *root)
+    hidden = settings.server.operations_port is not None
+    return (
+        *accounts,
+        *(replace(route, is_served=False) if hidden and _is_operational(route) else route for route in root),
+    )
 
 
 def operations_routes(settings: Settings) -> tuple[Route, ...]:
@@ -89,6 +94,10 @@ def reserved_for(pattern: Pattern, own: Iterable[Route]) -> Route | None:
     return next((route for route in own if route.shape.covers(pattern)), None)
 
 
+def _is_open(settings: Settings) -> bool:
+    return settings.accounts.registration == "open"
+
+
 def _route(endpoint: _Endpoint, prefix: str, settings: Settings) -> Route:
     administrators = Requirement(any=frozenset({settings.accounts.admin_role}))
     methods = None if endpoint.methods is None else frozenset(endpoint.methods.encode().split())
@@ -99,7 +108,9 @@ def _route(endpoint: _Endpoint, prefix: str, settings: Settings) -> Route:
         authentication="none" if endpoint.access == "anyone" else "required",
         requirement=administrators if endpoint.access == "admin" else NOTHING_MORE,
         endpoint=endpoint.name,
-        is_served=endpoint.is_served,
+        is_served=endpoint.is_served and (endpoint.name != METRICS or settings.observability.metrics),
+        refusal="registration_closed" if endpoint.name == REGISTER and not _is_open(settings) else None,
+        condition=endpoint.condition,
         # The proxy in front passes on the Upgrade of the handshake that it asks about.
         websocket=endpoint.name == VERIFY,
     )

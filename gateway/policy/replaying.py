@@ -27,6 +27,7 @@ _REFUSED: Final[Mapping[str, str]] = {
     "method_not_allowed": "method_not_allowed",
     "websocket_not_allowed": "websocket_not_allowed",
     "forbidden": "forbidden",
+    "registration_closed": "registration_closed",
     # One answer to a caller, whatever is the matter with his token; the policy cannot know it.
     "token_missing": UNAUTHENTICATED,
     "token_invalid": UNAUTHENTICATED,

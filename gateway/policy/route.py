@@ -40,8 +40,9 @@ class Route:
     """One rule, ready to be matched and decided. Equal only to itself.
 
     `methods` is None for all but TRACE and holds HEAD wherever it holds GET. `upstream` is None for the gateway's own
-    endpoints, whose name is `endpoint`; one that is not served is only reserved. `captures` says in which
-    segment of a path, counted from 1, each capture stands. `is_plain`: nothing is left to do once a request is
+    endpoints, whose name is `endpoint`; one that is not served is only reserved. `refusal` is the code with which such
+    an endpoint refuses every caller, `condition` says in words which further check it makes itself. `captures` says in
+    which segment of a path, counted from 1, each capture stands. `is_plain`: nothing is left to do once a request is
     admitted, neither to count it nor to add something to its answer. `passes_credentials`: the caller's Authorization
     goes on. The defaults are strict.
     """
@@ -61,6 +62,8 @@ class Route:
     websocket: bool = False
     shadow: bool = False
     is_served: bool = True
+    refusal: str | None = None
+    condition: str = ""
     cors: Cors | None = None
     is_plain: bool = field(init=False)
     passes_credentials: bool = field(init=False)

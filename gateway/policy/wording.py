@@ -11,6 +11,8 @@ def who_passes(route: Route | None, code: str = "") -> str:
     """Whom a route lets through, as its rule has it: `role admin or editor, or the user {id}`."""
     if route is None or not route.is_served:
         return "nobody (405)" if code == "method_not_allowed" else "nobody (404)"
+    if route.refusal is not None:
+        return f"nobody ({route.refusal})"
     requirement = route.requirement
     asked = []
     if requirement.any is not None:
