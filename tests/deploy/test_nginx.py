@@ -10,6 +10,7 @@ import pytest
 from bench.snippets import NGINX
 from bench.upstream import find_nginx
 from tests.cli.running import ROOT
+from tests.forward.test_front_proxies import NOT_FOR_CALLERS, UNLISTED
 from tests.support.gateways import Town
 from tests.support.processes import Account, Gateway, free_port
 from tests.support.raw import Address, Caller
@@ -70,12 +71,24 @@ def test_the_gateway_knows_who_calls_and_believes_only_nginx(
     assert received.values("x-forwarded-host")[0].startswith(b"gateway.test")
 
 
-@pytest.mark.parametrize("target", ["/_gateway/verify", "/_gateway/verify/", "/_gateway/%76erify?x"])
+@pytest.mark.parametrize(
+    "target", ["/_gateway/verify", "/_gateway/verify/", "/_gateway/%76erify?x", "/_gateway//verify"]
+)
 def test_a_stranger_cannot_ask_through_it(front: Address, user: Account, target: str) -> None:
     with Caller(front, source=STRANGER) as caller:
         answer = caller.send(request(target, fields=[user.line, "X-Forwarded-Uri: /api/x"])).receive()
     assert answer.status == 404
     assert not answer.head.has("x-user-id")
+
+
+def test_a_stranger_says_nothing_that_the_gateway_would_believe(front: Address, upstream: RecordingUpstream) -> None:
+    names = [name for name in NOT_FOR_CALLERS if name != UNLISTED]
+    for joint in "-_.!~":
+        fields = [f"{name.replace('-', joint)}: f0rged" for name in names]
+        upstream.requests.clear()
+        with Caller(front, source=STRANGER) as caller:
+            assert caller.send(request("/public/x", fields=fields)).receive().status == 200
+        assert b"f0rged" not in upstream.only.head
 
 
 @pytest.mark.parametrize("target", ["/public/%2e%2e/admin/x", "/public//x", "/public/a%2fb", "/public/..;/x"])

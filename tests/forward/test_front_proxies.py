@@ -1,8 +1,8 @@
 """nginx, Caddy and HAProxy in front, with the snippets of the documentation, and Envoy with the export.
 
 They decide as the gateway does. Each request goes to the gateway and to the proxy in front. Where the gateway lets it
-pass, the upstream must receive the same from both, but for Authorization, which the snippets always take out, and for
-what Caddy escapes though it need not. Where the gateway refuses, the proxy in front must refuse with the same status.
+pass, the upstream must receive the same from both, but for Authorization, which the snippets always take out. Where the
+gateway refuses, the proxy in front must refuse with the same status.
 """
 
 from collections.abc import Iterator
@@ -11,36 +11,58 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
+from tests.advisories.test_forwarded_trust import HEARSAY
 from tests.advisories.test_identity_headers import FORGED, NAMES
 from tests.advisories.test_paths import ALWAYS, STRICT
 from tests.forward.snippets import FrontProxy, program
 from tests.support.gateways import Town
-from tests.support.processes import Account, Gateway
+from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.raw import Address, Answer, Caller, NoAnswer
 from tests.support.recording import Exchange, Received, RecordingUpstream
 from tests.support.websockets import Socket, echoing, handshake, text
 from tests.support.wording import request
 
 STRANGER: Final = "127.0.0.9"
+MANY_ROLES: Final = [f"{number:02}-{'r' * 97}" for number in range(40)]
 Name = Literal["nginx", "caddy", "haproxy", "envoy"]
+FRONTS: Final[tuple[Name, ...]] = ("nginx", "caddy", "haproxy", "envoy")
 
 
 @pytest.fixture(scope="module")
 def gateway(town: Town) -> Gateway:
-    """A gateway that trusts the proxy in front and nobody else."""
-    return town.gateway("behind", "serve", server={"trusted_proxies": ["127.0.0.1/32"]})
+    """A gateway that trusts the proxy in front alone."""
+    roles: dict[str, object] = {role: [] for role in MANY_ROLES}
+    return town.gateway("behind-fronts", "serve", server={"trusted_proxies": ["127.0.0.1/32"]}, roles=roles)
 
 
-@pytest.fixture(scope="module", params=["nginx", "caddy", "haproxy", "envoy"])
+@pytest.fixture(scope="module")
+def relaxed(town: Town) -> Gateway:
+    """The same with `paths: relaxed`."""
+    return town.gateway("behind-relaxed", "serve", server={"trusted_proxies": ["127.0.0.1/32"], "paths": "relaxed"})
+
+
+@pytest.fixture(scope="module", params=FRONTS)
 def front(
     request: pytest.FixtureRequest, gateway: Gateway, town: Town, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FrontProxy]:
-    name: Name = request.param
-    if program(name) is None:
-        pytest.skip(f"{name} is not installed")
-    proxy = FrontProxy(name, tmp_path_factory.mktemp(name), gateway, town.upstreams.web.address)
+    proxy = started(request.param, gateway, town, tmp_path_factory)
     yield proxy
     proxy.stop()
+
+
+@pytest.fixture(scope="module", params=FRONTS)
+def relaxed_front(
+    request: pytest.FixtureRequest, relaxed: Gateway, town: Town, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FrontProxy]:
+    proxy = started(request.param, relaxed, town, tmp_path_factory)
+    yield proxy
+    proxy.stop()
+
+
+def started(name: Name, gateway: Gateway, town: Town, folders: pytest.TempPathFactory) -> FrontProxy:
+    if program(name) is None:
+        pytest.skip(f"{name} is not installed")
+    return FrontProxy(name, folders.mktemp(name), gateway, town.upstreams.web.address)
 
 
 def ask(address: Address, data: bytes) -> Answer | None:
@@ -67,7 +89,7 @@ def difference(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream,
     assert ours is not None
     if [seen(each) for each in passed] != [seen(each) for each in direct]:
         return f"the upstream received {passed and seen(passed[0])} instead of {direct and seen(direct[0])}"
-    if front.name != "caddy" and [each.target for each in passed] != [each.target for each in direct]:
+    if [each.target for each in passed] != [each.target for each in direct]:
         return f"the upstream received {passed[0].target!r} instead of {direct[0].target!r}"
     credentials = [each.seen_as("authorization") for each in passed]
     if credentials != (
@@ -92,7 +114,7 @@ def requests(user: Account, admin: Account) -> Iterator[bytes]:
     for path in paths:
         for credential in ([], [user.line], [admin.line], ["Authorization: Bearer a.b.c"]):
             yield request(path, fields=credential)
-    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
         yield request("/methods/x", method=method, fields=[user.line], body=b"")
         yield request("/api/x", method=method, fields=[user.line], body=b"body")
     yield request("/api/x", method="HEAD", fields=[user.line])
@@ -101,7 +123,9 @@ def requests(user: Account, admin: Account) -> Iterator[bytes]:
         yield request("/inside/x", host=host, fields=[admin.line])
     misleading = ["X-Original-URI: /public/x", "X-Forwarded-Uri: /public/x", "X-Original-Method: GET",
                   "X-Forwarded-Method: OPTIONS", "X-Forwarded-Host: inside.example.com", "X-Forwarded-For: 127.0.0.1",
-                  "X-Gateway-Path: /public/x", "X-Original-URL: /public/x", "X-Rewrite-URL: /public/x"]  # fmt: skip
+                  "X-Gateway-Path: /public/x", "X-Original-URL: /public/x", "X-Rewrite-URL: /public/x",
+                  "X-HTTP-Method-Override: GET", "X_Forwarded!Uri: /public/x", "X.Original|URI: /public/x",
+                  "Connection: X-User-Id, X-User-Roles"]  # fmt: skip
     for line in [*misleading, *FORGED]:
         yield request("/admin/x", fields=[line])
         yield request("/api/x", fields=[user.line, line])
@@ -118,14 +142,108 @@ def test_the_proxy_in_front_decides_as_the_gateway_does(
     assert not found, "\n".join(f"{data[:300]!r}: {text}" for data, text in found.items())
 
 
-@pytest.mark.parametrize("dialect", ["X-Forwarded-Uri", "X-Original-URI"])
-@pytest.mark.parametrize("path", ["/_gateway/verify", "/_gateway/verify/", "/_gateway/%76erify/"])
-def test_a_stranger_cannot_ask_through_it(front: FrontProxy, gateway: Gateway, path: str, dialect: str) -> None:
-    """The gateway takes a slash at the end of its paths for nothing; so must whoever keeps this one from strangers."""
+# No caller may set these: they speak of the caller itself, of the request before other proxies, of the method, and to
+# CGI programs.
+NOT_FOR_CALLERS: Final = [
+    *(line.partition(":")[0] for line in HEARSAY), "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override",
+    "X-Forwarded-By", "X-Forwarded-Groups", "X-Forwarded-Access-Token", "X-Original-Proto", "X-Original-Forwarded-For",
+    "Proxy",
+]  # fmt: skip
+UNLISTED: Final = "X-Forwarded-Anything-Else"
+
+
+def forged_fields(front: FrontProxy) -> list[str]:
+    """Every such name, as it is written and with each character that folds to a hyphen. nginx has no wildcards."""
+    names = [name for name in NOT_FOR_CALLERS if front.name != "nginx" or name != UNLISTED]
+    spelled = [name.replace("-", joint) for name in names for joint in "-_.!#$%&'*+^`|~"]
+    return [f"{name}: f0rged" for name in spelled]
+
+
+@pytest.mark.parametrize("path", ["/public/x", "/optional/x", "/api/x", "/stripped/x", "/kept/a%2Fb/x"])
+def test_a_stranger_says_nothing_to_the_upstream(
+    front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream, path: str
+) -> None:
     line = gateway.login("user@example.com").line
-    answer = ask(front.address, request(path, fields=[f"{dialect}: /api/x", line]))
-    assert answer is not None
-    assert answer.status in (403, 404)
+    for fields in packed(forged_fields(front)):
+        upstream.requests.clear()
+        answer = ask(front.address, request(path, fields=[*fields, line]))
+        assert answer is not None
+        assert answer.status == 200
+        assert b"f0rged" not in upstream.only.head
+
+
+def test_nor_over_a_websocket(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream) -> None:
+    line = gateway.login("user@example.com").line
+    upstream.on("/sockets/x", echoing())
+    for fields in packed(forged_fields(front)):
+        upstream.requests.clear()
+        with Socket(front.address, "/sockets/x", line, *fields):
+            assert b"f0rged" not in upstream.only.head
+
+
+def packed(fields: list[str]) -> Iterator[list[str]]:
+    """As many at once as every proxy takes: HAProxy takes 101 in all."""
+    for start in range(0, len(fields), 80):
+        yield fields[start : start + 80]
+
+
+VERIFY_SPELLINGS: Final = ["/_gateway/verify", "/_gateway/verify/", "/_gateway/%76erify/", "/_gateway//verify",
+                           "//_gateway/verify", "/_gateway//verify//", "/%5Fgateway/verify", "/_gateway/verify;x",
+                           "/_GATEWAY/verify", "/auth/..//_gateway/verify", "/_gateway/verify?x"]  # fmt: skip
+
+
+def no_verdict(front: FrontProxy, gateway: Gateway, path: str) -> None:
+    line = gateway.login("user@example.com").line
+    asked = ["X-Forwarded-Uri: /api/x", "X-Original-URI: /api/x", "X_Original_URI: /api/x", "X-Forwarded-Method: GET"]
+    for fields in ([asked[0]], [asked[1]], asked):
+        for upgrade in ([], ["Connection: Upgrade", "Upgrade: websocket"]):
+            answer = ask(front.address, request(path, fields=[*fields, *upgrade, line]))
+            if answer is not None:
+                assert answer.status in (400, 403, 404), (path, fields, upgrade)
+                assert not answer.head.has("x-gateway-route")
+                assert not answer.head.has("x-user-id")
+
+
+@pytest.mark.parametrize("path", VERIFY_SPELLINGS)
+def test_a_stranger_cannot_ask_through_it(front: FrontProxy, gateway: Gateway, path: str) -> None:
+    """The gateway takes a slash at the end of its paths for nothing, so the proxy must keep that spelling back too."""
+    no_verdict(front, gateway, path)
+
+
+@pytest.mark.parametrize("path", VERIFY_SPELLINGS)
+def test_nor_where_paths_are_relaxed(relaxed_front: FrontProxy, relaxed: Gateway, path: str) -> None:
+    no_verdict(relaxed_front, relaxed, path)
+
+
+def test_it_decides_as_the_gateway_does_where_paths_are_relaxed(
+    relaxed_front: FrontProxy, relaxed: Gateway, upstream: RecordingUpstream
+) -> None:
+    admin = relaxed.login("admin@example.com")
+    paths = [*ALWAYS.values(), *STRICT.values(), "//public/a", "/public//a", "/public/a;b", "/public/a%3bb",
+             "/public/a%23b", "/public/a%3Fb", "/public/a%2541", "/public/a%252Fb", "/kept/a%3Bb/x", "/kept//a%2Fb/x",
+             "/stripped//a%3Bb", "/admin;a=b/x", "//admin/x"]  # fmt: skip
+    asked = [request(path, fields=fields) for path in paths for fields in ([], [admin.line])]
+    compared = {data: difference(relaxed_front, relaxed, upstream, data) for data in asked}
+    found = {data: text for data, text in compared.items() if text is not None}
+    assert not found, "\n".join(f"{data[:300]!r}: {text}" for data, text in found.items())
+
+
+@pytest.fixture(scope="module")
+def many_roles(gateway: Gateway) -> Account:
+    """Forty roles of a hundred characters."""
+    roles = [word for role in MANY_ROLES for word in ("--role", role)]
+    gateway.command("users", "create", "roles@example.com", *roles, "--password-stdin", input=PASSWORD + "\n")
+    return gateway.login("roles@example.com")
+
+
+@pytest.mark.parametrize("length", [10, 5_000, 7_000])
+def test_large_identities_and_long_paths_pass(
+    front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream, many_roles: Account, length: int
+) -> None:
+    for path in (f"/api/{'p' * length}", f"/api/x?q={'q' * length}"):
+        assert difference(front, gateway, upstream, request(path, fields=[many_roles.line])) is None
+        assert len(upstream.only.values("x-user-roles")[0]) > 4_000
+        assert upstream.only.target == path.encode()
 
 
 def test_a_refusal_says_why(front: FrontProxy) -> None:
