@@ -20,7 +20,7 @@ from gateway.settings.model import Settings
 
 Kind = Literal["requests", "websocket", "encoded slash"]
 
-_TOLD_AS_REGIONS: Final = ("routes", "roles", "upstreams", "places")
+_TOLD_AS_REGIONS: Final = ("routes", "roles", "upstreams", "places", "accounts.registration", "observability.metrics")
 _SETTINGS: Final = ("rate_limit", "max_body", "response_timeout", "cors")
 
 
@@ -242,8 +242,9 @@ def _also(old: Configuration, new: Configuration) -> Iterator[str]:
         if section.name in _TOLD_AS_REGIONS or before == after:
             continue
         for key in fields(before):
-            if getattr(before, key.name) != getattr(after, key.name):
-                yield f"{section.name}.{key.name}"
+            name = f"{section.name}.{key.name}"
+            if name not in _TOLD_AS_REGIONS and getattr(before, key.name) != getattr(after, key.name):
+                yield name
     shadows = [[route.settings for route in each.policy.routes if route.shadow] for each in (old, new)]
     if shadows[0] != shadows[1]:
         yield "routes with shadow: true"

@@ -114,6 +114,7 @@ def test_what_is_done_otherwise_is_told_without_opening_anything(tmp_path: Path)
     assert entry["changes"] == [
         {"key": "path sent on", "old": "as it came", "new": "strip_prefix: /pages"},
         {"key": "auth", "old": "none", "new": "optional"},
+        {"key": "forward_credentials", "old": "true", "new": "false"},
         {"key": "max_body", "old": "that of the server", "new": "1MiB"},
         {"key": "response_timeout", "old": "that of the upstream", "new": "5s"},
     ]
@@ -128,14 +129,14 @@ def test_naming_a_host_takes_its_requests_from_the_routes_without_one(tmp_path: 
 
 
 def test_what_is_not_about_single_requests_is_named(tmp_path: Path) -> None:
-    moved = PAGES + "accounts: {registration: closed}\n"
+    moved = PAGES + "accounts: {default_roles: []}\n"
     outcome = diff(tmp_path, PAGES, moved)
     assert outcome.out.splitlines() == [
-        "also differ, and are not judged here: accounts.registration",
+        "also differ, and are not judged here: accounts.default_roles",
         "nothing that requests notice",
     ]
     report = json.loads(diff(tmp_path, PAGES, moved, "--json").out)
-    assert (report["also"], report["opens"]) == (["accounts.registration"], False)
+    assert (report["also"], report["opens"]) == (["accounts.default_roles"], False)
 
 
 def test_an_upstream_that_leads_elsewhere_is_named_once(tmp_path: Path) -> None:
