@@ -18,6 +18,7 @@ from gateway.accounts.lockout import Lockout
 from gateway.accounts.own_keys import OwnKeys
 from gateway.accounts.own_sessions import OwnSessions
 from gateway.accounts.passwords import PasswordPool
+from gateway.accounts.registration_limit import RegistrationLimit
 from gateway.accounts.service import Accounts
 from gateway.accounts.session_endpoints import session_endpoints
 from gateway.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
@@ -59,6 +60,7 @@ def open_services(ground: Foundation) -> Services:
     passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
     ground.stack.callback(passwords.close)
     lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
+    registrations = RegistrationLimit(settings.accounts.registration_limit, shared=stores.buckets)
     shared: dict[str, Any] = {
         "users": stores.users,
         "sessions": stores.sessions,
@@ -69,7 +71,7 @@ def open_services(ground: Foundation) -> Services:
     return Services(
         passwords,
         lockout,
-        Accounts(**shared, tokens=ground.tokens, lockout=lockout),
+        Accounts(**shared, tokens=ground.tokens, lockout=lockout, registrations=registrations),
         Administration(**shared, trail=stores.trail),
         OwnSessions(stores.sessions, stores.feed),
         OwnKeys(stores.api_keys, stores.feed, settings),

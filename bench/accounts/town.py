@@ -26,6 +26,7 @@ storage: {database: "%(database)s", redis: %(redis)s}
 accounts:
   password: {bcrypt_rounds: %(rounds)d}
   lockout: {failures: 1000000, per_address_failures: 1000000}
+  registration_limit: null
 tokens: {keys: [{kid: k1, algorithm: HS256, secret: "%(secret)s"}]}
 upstreams: {api: {targets: ["http://127.0.0.1:%(upstream)d"], max_connections: 1024}}
 observability: {access_log: "off"}

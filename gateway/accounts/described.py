@@ -89,7 +89,7 @@ OPERATIONS: Final[Operations] = {
         summary="Make an account, and sign in",
         answers={201: _TOKENS},
         bodies={JSON: schema_of(Registration)},
-        refusals=("email_taken", "registration_closed", "overloaded", "storage_unavailable"),
+        refusals=("email_taken", "registration_closed", "rate_limited", "overloaded", "storage_unavailable"),
     ),
     "accounts.login": Operation(
         summary="Sign in",

@@ -18,6 +18,7 @@ from gateway.accounts.emails import EmailAddress
 from gateway.accounts.holders import account_holder
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
+from gateway.accounts.registration_limit import RegistrationLimit
 from gateway.accounts.roles import admin_roles
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.accounts import (
@@ -60,6 +61,7 @@ class Accounts:
         sessions: SessionStore,
         passwords: PasswordPool,
         lockout: Lockout,
+        registrations: RegistrationLimit,
         tokens: Tokens,
         feed: ChangeFeed,
         settings: Settings,
@@ -69,6 +71,7 @@ class Accounts:
         self._sessions = sessions
         self._passwords = passwords
         self._lockout = lockout
+        self._registrations = registrations
         self._callers = Callers()
         self._tokens = tokens
         self._announcer = Announcer(feed)
@@ -89,11 +92,12 @@ class Accounts:
             self._passwords.expect(await self._users.most_rounds())
 
     async def register(self, email: EmailAddress, password: Password, origin: Origin) -> TokenPair:
-        """Make an account and sign it in. Raises `email_taken`, `registration_closed`, `overloaded`.
+        """Make an account and sign it in. Raises `email_taken`, `registration_closed`, `rate_limited`, `overloaded`.
 
         The password is hashed before anybody looks whether the address is taken, so that both answers take as long.
         """
         self.require_open_registration()
+        await self._registrations.count(origin.address)
         session = self._new_session(origin)
         user = NewUser(
             id=str(uuid.uuid4()),

@@ -146,6 +146,14 @@ class LockoutSettings:
 
 
 @section
+class RegistrationLimitSettings:
+    """How many registrations from one address are accepted: so many at once, and then as many in each such time."""
+
+    requests: int = setting(Whole(1, 1_000_000_000), "Registrations…", default=60)
+    per: float = setting(Duration(), "…in this time.", default=3600.0)
+
+
+@section
 class AccountsSettings:
     """Registration, login and administration, which the gateway serves itself."""
 
@@ -161,6 +169,11 @@ class AccountsSettings:
     admin_role: str = setting(ROLE, "The role that administrates users.", default="admin")
     password: PasswordSettings = setting(
         Section(PasswordSettings), "What passwords must be.", default=PasswordSettings()
+    )
+    registration_limit: RegistrationLimitSettings | None = setting(
+        Section(RegistrationLimitSettings).or_null(),
+        "Registrations from one address, a /64 of IPv6 being one; 429 beyond; null: no limit.",
+        default=RegistrationLimitSettings(),
     )
     lockout: LockoutSettings = setting(
         Section(LockoutSettings), "How many failed logins are too many.", default=LockoutSettings()

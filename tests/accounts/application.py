@@ -22,7 +22,7 @@ async def application(
     """The application over this database, and a client that talks to it without a socket."""
     content = {
         "storage": {"database": database_url},
-        "accounts": {"password": {"bcrypt_rounds": 4}} | accounts,
+        "accounts": {"password": {"bcrypt_rounds": 4}, "registration_limit": None} | accounts,
         "tokens": {"keys": [{"kid": "k1", "algorithm": "HS256", "secret": "0123456789abcdef" * 2}]},
         "roles": roles,
         "upstreams": {"web": "http://127.0.0.1:9"},

@@ -8,6 +8,7 @@ from gateway.accounts.administration import Administration
 from gateway.accounts.emails import email_address
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool, chosen_password
+from gateway.accounts.registration_limit import RegistrationLimit
 from gateway.accounts.service import Accounts, TokenPair
 from gateway.identity.accounts import Origin
 from gateway.identity.keys import KeyRing, SigningKey
@@ -87,6 +88,10 @@ def make_rig(database: Database, clock: Clock, settings: Settings | None = None)
     passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds, threads=2)
     feed = Feed(users)
     common = {"users": users, "sessions": sessions, "passwords": passwords, "feed": feed, "settings": settings}
-    accounts = Accounts(**common, tokens=tokens, clock=clock, lockout=Lockout(settings.accounts.lockout, clock=clock))  # type: ignore[arg-type]
+    limits = {
+        "lockout": Lockout(settings.accounts.lockout, clock=clock),
+        "registrations": RegistrationLimit(settings.accounts.registration_limit, clock=clock),
+    }
+    accounts = Accounts(**common, **limits, tokens=tokens, clock=clock)  # type: ignore[arg-type]
     administration = Administration(**common, trail=AuditTrail(database, clock=clock))  # type: ignore[arg-type]
     return Rig(database, clock, settings, users, sessions, tokens, passwords, feed, accounts, administration)

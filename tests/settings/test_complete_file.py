@@ -39,6 +39,7 @@ accounts:
   default_roles: [user]
   admin_role: admin
   password: {min_length: 8, bcrypt_rounds: 12}
+  registration_limit: {requests: 60, per: 1h}
   lockout: {failures: 5, window: 15m, ban: 15m, per_address_failures: 20}
 tokens:
   issuer: gateway

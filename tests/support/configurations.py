@@ -61,7 +61,7 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/sockets-in-haste/**", "websocket": True, "auth": "none", "upstream": "impatient"},
 ]
 
-# All tests call from one address, and many of them with a wrong password.
+# All tests call from one address, and many of them with a wrong password, or to register.
 NO_LOCKOUT = {"failures": 1_000_000, "per_address_failures": 1_000_000}
 
 ROLES = {"admin": ["editor"], "editor": ["user"], "user": [], "auditor": []}
@@ -74,7 +74,7 @@ def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
     return {
         "server": {"max_header_size": "16KiB", "drain": "5s"},
         "storage": {"database": f"sqlite:///{folder / 'gateway.db'}"},
-        "accounts": {"password": {"bcrypt_rounds": 4}, "lockout": NO_LOCKOUT},
+        "accounts": {"password": {"bcrypt_rounds": 4}, "lockout": NO_LOCKOUT, "registration_limit": None},
         "tokens": {"keys": forge.settings()},
         "roles": ROLES,
         "upstreams": {

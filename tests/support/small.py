@@ -31,7 +31,7 @@ def small(
     configuration: Configuration = {
         "server": {"drain": "5s"},
         "storage": {"database": f"sqlite:///{folder / 'gateway.db'}"},
-        "accounts": {"password": {"bcrypt_rounds": 4}},
+        "accounts": {"password": {"bcrypt_rounds": 4}, "registration_limit": None},
         "observability": {"access_log": "off"},
         "upstreams": told,
         "routes": [{"path": f"/{name}/**", "auth": "none", "upstream": name} for name in told] + [*routes],
