@@ -1,78 +1,173 @@
-"""Making connections to a target: its name is resolved anew for each, and all of its addresses are tried.
+"""Makes connections to a target, over any of its addresses (Happy Eyeballs, RFC 8305).
 
-Nothing of an answer is kept: how long a name means an address is for the resolver of the machine to know. But those who
-ask at the same time share one question: a name service that hangs must not have hundreds of threads waiting for it.
+The name of the target is resolved for each connection: only the resolver of the machine knows how long an answer holds.
+Simultaneous dials share one query, because a resolver that hangs must not block hundreds of threads.
+
+The addresses are tried in turn, the next one when the last has failed or after DELAY, and the first to accept wins. An
+address that has failed or was overtaken comes last for some time, so that the next connections do not wait for it.
+
+asyncio's own Happy Eyeballs do not exist in uvloop, and remember nothing.
 """
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import ip_address
+from itertools import chain, zip_longest
+from typing import Final, TypeVar
 
 from gateway.proxy.target import Target
 
+P = TypeVar("P", bound=asyncio.Protocol)
+
 Lookup = Callable[[str, int], Awaitable[list[str]]]
+
+DELAY: Final = 0.25  # seconds; the Connection Attempt Delay of RFC 8305 5
+AVOIDED: Final = 30.0  # seconds
+_MOST_AVOIDED: Final = 256  # a name can have other addresses in each answer
+
+
+class _Early(asyncio.Protocol):
+    """Keeps the first bytes of a connection until the race that it takes part in is over."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+Connected = tuple[asyncio.Transport, _Early]
 
 
 class Dialler:
-    """Dials one target. `lookup` gives the addresses of a name, the system's by default."""
+    """Dials one target. `lookup` gives the addresses of a name, the system's by default. An address that has failed
+    comes last for `avoid` seconds.
+    """
 
-    def __init__(self, target: Target, loop: asyncio.AbstractEventLoop, lookup: Lookup | None = None) -> None:
+    def __init__(
+        self, target: Target, loop: asyncio.AbstractEventLoop, lookup: Lookup | None = None, *, avoid: float = AVOIDED
+    ) -> None:
         self._target = target
         self._loop = loop
-        self._lookup = lookup or self._ask_system
-        self._fixed = [target.host] if _is_address(target.host) else None
-        self._question: asyncio.Task[list[str]] | None = None
+        self._lookup = lookup or self._look_up
+        self._fixed = [target.host] if _is_ip(target.host) else None
+        self._query: asyncio.Task[list[str]] | None = None
         self._turn = 0
+        self._avoid_for = avoid
+        self._avoided: dict[str, float] = {}  # by address, until when; the oldest first
 
     async def dial(self, make: Callable[[], asyncio.Protocol], patience: float) -> None:
-        """One new connection, spoken on by what `make` makes, within `patience` seconds.
+        """Make one connection within `patience` seconds, with the protocol that `make` returns.
 
-        Raises TimeoutError, ssl.SSLError, other OSErrors, and UnicodeError for a name that none can be.
+        Raises TimeoutError, ssl.SSLError, other OSErrors, and UnicodeError for a name that cannot exist.
         """
-        until = self._loop.time() + patience
-        async with asyncio.timeout_at(until):
+        async with asyncio.timeout(patience):
             addresses = self._fixed or await self._addresses()
-            for left in range(len(addresses), 0, -1):
-                # An address that says nothing gets its part of the time, so that the others are tried too.
-                share = (until - self._loop.time()) / left
-                try:
-                    async with asyncio.timeout(None if left == 1 else share):
-                        await self._connect(make, addresses[-left])
-                except OSError:  # TimeoutError is one
-                    if left == 1:
-                        raise
-                else:
-                    return
+            if len(addresses) == 1:
+                await self._connect(make, addresses[0])
+                return
+            transport, early = await self._race(addresses, min(DELAY, patience / len(addresses)))
+            if early.lost:
+                raise ConnectionResetError("the connection was closed as soon as it was made")
+            protocol = make()
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+            if early.data:
+                protocol.data_received(early.data)
 
-    async def _connect(self, make: Callable[[], asyncio.Protocol], address: str) -> None:
+    async def _connect(self, make: Callable[[], P], address: str) -> tuple[asyncio.Transport, P]:
         target = self._target
-        await self._loop.create_connection(
+        return await self._loop.create_connection(
             make, address, target.port, ssl=target.tls, server_hostname=target.server_name
         )
 
+    # ---- addresses
+
     async def _addresses(self) -> list[str]:
-        """All addresses of the name, each dial beginning with another: that spreads connections over what a name
-        stands for, as resolvers that sort their answers do not."""
-        if self._question is None:
-            self._question = self._loop.create_task(self._ask())
-        found = await asyncio.shield(self._question)
+        """The addresses of the name in the order in which they are tried.
+
+        Each dial begins with another one, which spreads connections over all of them even if the resolver sorts its
+        answers. The families alternate (RFC 8305 4), because often one of them fails as a whole.
+        """
+        if self._query is None:
+            self._query = self._loop.create_task(self._resolve())
+        found = await asyncio.shield(self._query)
         self._turn += 1
         start = self._turn % len(found)
-        return found[start:] + found[:start]
+        rotated = found[start:] + found[:start]
+        first = _family(rotated[0])
+        same = [address for address in rotated if _family(address) == first]
+        other = [address for address in rotated if _family(address) != first]
+        alternating = [address for address in chain(*zip_longest(same, other)) if address is not None]
+        now = self._loop.time()
+        return sorted(alternating, key=lambda address: self._avoided.get(address, now) > now)
 
-    async def _ask(self) -> list[str]:
+    async def _resolve(self) -> list[str]:
         try:
             return await self._lookup(self._target.host, self._target.port)
         finally:
-            self._question = None
+            self._query = None
 
-    async def _ask_system(self, host: str, port: int) -> list[str]:
+    async def _look_up(self, host: str, port: int) -> list[str]:
         found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
+    def _avoid(self, addresses: Iterable[str]) -> None:
+        until = self._loop.time() + self._avoid_for
+        for address in addresses:
+            self._avoided.pop(address, None)
+            self._avoided[address] = until
+            if len(self._avoided) > _MOST_AVOIDED:
+                del self._avoided[next(iter(self._avoided))]
 
-def _is_address(host: str) -> bool:
+    # ---- the race
+
+    async def _race(self, addresses: Sequence[str], delay: float) -> Connected:
+        """The connection to the first address that accepts, TLS included. Raises OSError where all addresses fail."""
+        waiting = list(addresses)
+        attempts: dict[asyncio.Task[Connected], str] = {}  # under way, the earliest first
+        failure = OSError("no address")
+        try:
+            while waiting or attempts:
+                if waiting:
+                    address = waiting.pop(0)
+                    attempts[self._loop.create_task(self._connect(_Early, address))] = address
+                done, _ = await asyncio.wait(
+                    attempts, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for attempt in done:
+                    try:
+                        connected = attempt.result()
+                    except OSError as error:
+                        failure = error
+                        self._avoid([attempts.pop(attempt)])
+                    else:
+                        earlier = list(attempts)[: list(attempts).index(attempt)]
+                        self._avoid([attempts[overtaken] for overtaken in earlier])
+                        self._avoided.pop(attempts.pop(attempt), None)
+                        return connected
+            raise failure
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
+                attempt.add_done_callback(_abort_unused)
+
+
+def _abort_unused(attempt: "asyncio.Task[Connected]") -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result()[0].abort()
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _is_ip(host: str) -> bool:
     try:
         ip_address(host)
     except ValueError:

@@ -123,7 +123,9 @@ def hang(served: Served) -> None:
 class Target:
     """One of a fleet."""
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, host: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, name: str, loop: asyncio.AbstractEventLoop, host: str, tls: ssl.SSLContext | None, port: int = 0
+    ) -> None:
         self.name = name
         self.loop = loop
         self.behaviour: Behaviour = naming
@@ -131,7 +133,7 @@ class Target:
         self.accepted = 0
         self.requests = 0
         self.seen: Counter[bytes] = Counter()
-        self.address: Address = (host, 0)
+        self.address: Address = (host, port)
         self._tls = tls
         self._server: asyncio.AbstractServer | None = None
         self.up()
@@ -175,11 +177,13 @@ class Target:
 class Fleet:
     """Targets by name, all served by one thread."""
 
-    def __init__(self, names: Iterable[str] = "ab", *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None):
+    def __init__(
+        self, names: Iterable[str] = "ab", *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, port: int = 0
+    ) -> None:
         self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="fleet", daemon=True)
         self._thread.start()
-        self.targets = {name: Target(name, self.loop, host, tls) for name in names}
+        self.targets = {name: Target(name, self.loop, host, tls, port) for name in names}
 
     def __getitem__(self, name: str) -> Target:
         return self.targets[name]

@@ -78,7 +78,10 @@ def command(config: Path, *arguments: str, input: str | None = None) -> "subproc
 
 
 class Gateway:
-    """One running gateway. `start` returns when it answers; `stop` gives its exit code."""
+    """One running gateway. `start` returns when it answers; `stop` gives its exit code. `prefix` is a command that runs
+    it, for example in a namespace of its own."""
+
+    prefix: tuple[str, ...] = ()
 
     def __init__(self, face: Face, configuration: Configuration | str, folder: Path, engine: Engine = "native") -> None:
         self.face: Face = face
@@ -98,7 +101,7 @@ class Gateway:
         self.address = ("127.0.0.1", free_port())
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *self.arguments],
+                [*self.prefix, sys.executable, *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

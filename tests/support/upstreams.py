@@ -17,12 +17,15 @@ from tests.support.recording import RecordingUpstream
 class Deaf:
     """An address that neither accepts nor refuses: its queue is full, so a connection attempt gets no answer at all."""
 
-    def __init__(self) -> None:
-        self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.socket(family)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((host, port))
         self._listener.listen(0)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._fillers = [socket.socket() for _ in range(4)]
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        self._fillers = [socket.socket(family) for _ in range(4)]
         for filler in self._fillers:
             filler.setblocking(False)
             with contextlib.suppress(BlockingIOError):
