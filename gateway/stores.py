@@ -18,6 +18,7 @@ from gateway.settings.model import Settings
 from gateway.storage.api_keys import ApiKeys
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database
+from gateway.storage.installation import installation_id
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.subjects import Everybody, Subjects
@@ -69,7 +70,7 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
     users = Users(database)
     factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
     everybody = Everybody(users, Subjects(database))
-    directory, feed, buckets, failures = await _directory(settings, keys, everybody, factory, stack)
+    directory, feed, buckets, failures = await _directory(settings, keys, database, everybody, factory, stack)
     stack.push_async_callback(directory.close)
     return Stores(
         database, users, Sessions(database), ApiKeys(database), AuditTrail(database), directory, feed, buckets, failures
@@ -84,7 +85,12 @@ async def _probe(database: Database) -> None:
 
 
 async def _directory(
-    settings: Settings, keys: MacKeys, users: UserStore, factory: PrincipalFactory, stack: AsyncExitStack
+    settings: Settings,
+    keys: MacKeys,
+    database: Database,
+    users: UserStore,
+    factory: PrincipalFactory,
+    stack: AsyncExitStack,
 ) -> tuple[Directory, ChangeFeed, SharedBuckets | None, SharedFailures | None]:
     """What replicas share: the copies of records, the news of changes, the counts of limits and of failures. Without
     Redis, this process alone."""
@@ -100,7 +106,7 @@ async def _directory(
     from gateway.storage.redis_records import RedisRecords
     from gateway.storage.redis_values import RedisValues
 
-    link = RedisLink(settings.storage.redis.reveal())
+    link = RedisLink(settings.storage.redis.reveal(), await installation_id(database))
     stack.push_async_callback(link.close)
     await link.open()
     records = RedisRecords(link, RedisValues(keys), ttl=settings.cache.user_ttl)

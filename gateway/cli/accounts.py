@@ -20,6 +20,7 @@ from gateway.settings.secret import Secret
 from gateway.settings.units import format_duration
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import COMMAND, Database
+from gateway.storage.installation import installation_id
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
@@ -73,7 +74,7 @@ async def opened(
         await prepare(database)
         feed: ChangeFeed = LocalFeed()
         if settings.storage.redis is not None:
-            feed = await _feed(settings, settings.storage.redis, stack)
+            feed = await _feed(settings, settings.storage.redis, database, stack)
         yield database, feed
 
 
@@ -97,7 +98,7 @@ async def administration(
             passwords.close()
 
 
-async def _feed(settings: Settings, address: Secret, stack: AsyncExitStack) -> ChangeFeed:
+async def _feed(settings: Settings, address: Secret, database: Database, stack: AsyncExitStack) -> ChangeFeed:
     """What tells the replicas. It only speaks: there is nothing here that would have to hear of changes.
 
     Raises ConfigurationError and CannotStart where no key authenticates the messages.
@@ -109,14 +110,14 @@ async def _feed(settings: Settings, address: Secret, stack: AsyncExitStack) -> C
 
     ttl = settings.cache.user_ttl
     values = RedisValues(mac_keys(settings, key_ring(settings)))
-    link = await quiet_link(address, stack)
+    link = await quiet_link(address, database, stack)
     feed = RedisFeed(link, RedisRecords(link, values, ttl=ttl))
     stack.callback(partial(_warn_of_untold, feed, ttl))
     stack.push_async_callback(feed.close)
     return feed
 
 
-async def quiet_link(address: Secret, stack: AsyncExitStack) -> "RedisLink":
+async def quiet_link(address: Secret, database: Database, stack: AsyncExitStack) -> "RedisLink":
     """The link to Redis, open if that answers. What it says while it is out is for the log of a gateway that goes on
     without it."""
     from gateway.storage.redis import RedisLink
@@ -124,7 +125,7 @@ async def quiet_link(address: Secret, stack: AsyncExitStack) -> "RedisLink":
     log = logging.getLogger("gateway.storage.redis")
     stack.callback(log.setLevel, log.level)
     log.setLevel(logging.CRITICAL)
-    link = RedisLink(address.reveal())
+    link = RedisLink(address.reveal(), await installation_id(database))
     stack.push_async_callback(link.close)
     await link.open()
     return link

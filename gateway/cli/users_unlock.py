@@ -61,7 +61,7 @@ async def _unlock(email: str, address: str | None, settings: Settings) -> UserRe
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         await prepare(database)
-        link = await quiet_link(settings.storage.redis, stack)
+        link = await quiet_link(settings.storage.redis, database, stack)
         if not link.available:
             raise CannotStart(
                 "Redis did not answer, so nothing was unlocked: running gateways count by themselves until it is back"

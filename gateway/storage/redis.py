@@ -32,8 +32,7 @@ _QUIET: Final = 10.0  # seconds between two log lines about refused operations
 # raises RuntimeError for writing to a connection that is being closed.
 ERRORS: Final = (RedisError, RedisClusterException, OSError, EOFError, RuntimeError)
 
-NAMESPACE: Final = "gateway:1:"  # of all keys and channels; the number is that of their format
-_CLOCK_KEY: Final = f"{NAMESPACE}clock"
+_NAMESPACE: Final = "gateway:2:"  # of all keys and channels; the number is that of their format
 # A script and not TIME: a cluster asks the node of a key then, and not any.
 _CLOCK: Final = "return redis.call('TIME')"
 
@@ -43,10 +42,13 @@ log: Final = logging.getLogger("gateway.storage.redis")
 class RedisLink:
     """One Redis, by its address. Raises CannotStart for an address that means nothing.
 
-    Belongs to the event loop in which it is opened. `available` is False until `open` has reached the server.
+    `prefix` begins the name of every key and channel. It holds the id of the installation, so installations that share
+    a Redis never meet. Belongs to the event loop in which it is opened. `available` is False until `open` has reached
+    the server.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, url: str, installation: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.prefix: Final = f"{_NAMESPACE}{installation}:"
         self._address = parse_redis_address(url)
         self._clock = clock
         self._client = self._address.client(LIMIT)
@@ -147,7 +149,7 @@ class RedisLink:
         """Ask the server for its time. None: it answered."""
         try:
             async with asyncio.timeout(LIMIT):
-                seconds, microseconds = await self._client.execute_command("EVAL", _CLOCK, 1, _CLOCK_KEY)
+                seconds, microseconds = await self._client.execute_command("EVAL", _CLOCK, 1, f"{self.prefix}clock")
         except ERRORS as error:
             return error
         # Taken when the answer is here: the server's clock has gone on since, so this is the least it is ahead.

@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis.asyncio import RedisCluster
 
 from gateway.limits.failures import Counter, Report, Standing
-from gateway.storage.redis import NAMESPACE, RedisLink
+from gateway.storage.redis import RedisLink
 from gateway.storage.redis_address import Client
 
 # Keys: a count and the pardon of its owner, in turn. Arguments for each: the failures to add, how long ago the first of
@@ -66,23 +66,23 @@ class RedisFailures:
 
     async def report(self, reports: Sequence[Report]) -> list[Standing]:
         """Count failures, all in one round trip. Raises StorageUnavailable."""
-        standings = await self._link.run(lambda client: _report(client, reports))
+        standings = await self._link.run(lambda client: _report(client, self._link.prefix, reports))
         return [Standing(failures, left / 1000, bool(pardoned), last) for failures, left, pardoned, last in standings]
 
     async def forget(self, counter: Counter) -> None:
         """Begin a count anew. Raises StorageUnavailable."""
-        await self._link.run(lambda client: client.delete(_count_key(counter)))
+        await self._link.run(lambda client: client.delete(_count_key(self._link.prefix, counter)))
 
     async def pardon(self, owners: Sequence[str], *, lifetime: float) -> None:
         """Make void what began before now. Raises StorageUnavailable."""
         for owner in owners:
-            arguments = (_pardon_key(owner), _milliseconds(lifetime))
+            arguments = (_pardon_key(self._link.prefix, owner), _milliseconds(lifetime))
             # A default binds what the loop holds now; mypy does not infer the type of such a lambda.
             await self._link.run(lambda client, arguments=arguments: client.eval(_PARDON, 1, *arguments))  # type: ignore[misc]
 
 
-async def _report(client: Client, reports: Sequence[Report]) -> list[Any]:
-    keys = [(_count_key(report.counter), _pardon_key(report.counter.owner)) for report in reports]
+async def _report(client: Client, prefix: str, reports: Sequence[Report]) -> list[Any]:
+    keys = [(_count_key(prefix, report.counter), _pardon_key(prefix, report.counter.owner)) for report in reports]
     arguments = [_arguments(report) for report in reports]
     if not isinstance(client, RedisCluster):
         all_keys = list(chain.from_iterable(keys))
@@ -105,9 +105,9 @@ def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def _count_key(counter: Counter) -> str:
-    return f"{NAMESPACE}failures:{counter.key}"
+def _count_key(prefix: str, counter: Counter) -> str:
+    return f"{prefix}failures:{counter.key}"
 
 
-def _pardon_key(owner: str) -> str:
-    return f"{NAMESPACE}failures:{owner}:pardoned"
+def _pardon_key(prefix: str, owner: str) -> str:
+    return f"{prefix}failures:{owner}:pardoned"

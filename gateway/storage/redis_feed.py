@@ -23,7 +23,7 @@ from gateway.errors import StorageUnavailable
 from gateway.identity.records import ChangeListener, UserRecord
 from gateway.storage.redis import ERRORS, LIMIT, RedisLink, disconnect, end
 from gateway.storage.redis_address import Connection
-from gateway.storage.redis_records import CHANNEL, RedisRecords, Write
+from gateway.storage.redis_records import RedisRecords, Write
 from gateway.storage.redis_values import NotAuthentic
 
 QUIET: Final = 0.5  # seconds without a message after which the connection is asked for one
@@ -161,7 +161,7 @@ class RedisFeed:
 
     async def _attempt(self, listener: ChangeListener) -> Connection | None:
         try:
-            connection = await self._link.subscribe(CHANNEL)
+            connection = await self._link.subscribe(self._records.channel)
         except StorageUnavailable:
             self._missed = True
             return None

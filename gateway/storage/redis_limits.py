@@ -14,7 +14,7 @@ from redis.asyncio import RedisCluster
 
 from gateway.errors import StorageUnavailable, without_traceback
 from gateway.limits.quota import Quota
-from gateway.storage.redis import NAMESPACE, RedisLink
+from gateway.storage.redis import RedisLink
 from gateway.storage.redis_address import Client
 
 _AT_A_TIME: Final = 128
@@ -87,7 +87,7 @@ class RedisBuckets:
 
     async def _ask_for(self, batch: list[_Question]) -> None:
         try:
-            levels = await self._link.run(lambda client: _take(client, batch))
+            levels = await self._link.run(lambda client: _take(client, self._link.prefix, batch))
         except StorageUnavailable as error:
             _answer(batch, without_traceback(error))
             return
@@ -101,8 +101,8 @@ def _answer(questions: Sequence[_Question], what: float | StorageUnavailable) ->
             question.answer.set_result(what)
 
 
-async def _take(client: Client, batch: Sequence[_Question]) -> list[Any]:
-    keys = [NAMESPACE + question.key for question in batch]
+async def _take(client: Client, prefix: str, batch: Sequence[_Question]) -> list[Any]:
+    keys = [prefix + question.key for question in batch]
     arguments: list[Sequence[str | int]] = [_arguments(question.quota) for question in batch]
     if not isinstance(client, RedisCluster):
         levels: list[Any] = await client.eval(_TAKE, len(keys), *keys, *chain.from_iterable(arguments))

@@ -17,11 +17,9 @@ from redis.asyncio import RedisCluster
 from gateway.counting import Sample, Tally
 from gateway.errors import StorageUnavailable
 from gateway.identity.records import UserRecord
-from gateway.storage.redis import NAMESPACE, RedisLink
+from gateway.storage.redis import RedisLink
 from gateway.storage.redis_address import Client
 from gateway.storage.redis_values import GONE, MAX_VALUE, NotAuthentic, RedisValues, Shared
-
-CHANNEL: Final = f"{NAMESPACE}changes"
 
 _ABSENT: Final = -2  # the answer of PTTL for a key that does not exist
 _REPORT_EVERY: Final = 60.0  # seconds between two log lines about values of one kind that are not authentic
@@ -64,21 +62,26 @@ class Write(NamedTuple):
 
 class RedisRecords:
     """Reads and writes records. `ttl`: seconds that one may be used after the database was asked for it. `clock` is the
-    link's: it tells when that was."""
+    link's: it tells when that was. `channel` carries the messages."""
 
     def __init__(
         self, link: RedisLink, values: RedisValues, *, ttl: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._link = link
         self._values = values
+        self.channel: Final = f"{link.prefix}changes"
         self.clock = clock
         self.ttl = ttl
         self._rejected = Tally("gateway_redis_rejected_total")
         self._reported_at: dict[str, float] = {}
 
+    def key(self, user_id: str) -> str:
+        """The key of a user's record. The id comes last and whole, so no two users share one (CVE-2026-33729)."""
+        return f"{self._link.prefix}user:{user_id}"
+
     async def load(self, user_ids: Sequence[str]) -> list[Shared | None]:
         """What is there of these users, in one round trip. Raises StorageUnavailable."""
-        keys = [user_key(user_id) for user_id in user_ids]
+        keys = [self.key(user_id) for user_id in user_ids]
         replies = await self._link.run(lambda client: _load(client, keys))
         found: list[Shared | None] = []
         rejected = []
@@ -109,9 +112,9 @@ class RedisRecords:
 
         Raises StorageUnavailable.
         """
-        keys = [user_key(write.user_id) for write in writes]
+        keys = [self.key(write.user_id) for write in writes]
         arguments = [self._arguments(key, write) for key, write in zip(keys, writes, strict=True)]
-        await self._link.run(lambda client: _store(client, keys, arguments))
+        await self._link.run(lambda client: _store(client, self.channel, keys, arguments))
 
     def _arguments(self, key: str, write: Write) -> tuple[bytes | int, ...]:
         version = GONE if write.record is None else write.record.version
@@ -120,11 +123,11 @@ class RedisRecords:
 
     def message(self, members: list[Any]) -> bytes:
         """A message to publish with a record."""
-        return self._values.message(CHANNEL, members)
+        return self._values.message(self.channel, members)
 
     def read_message(self, message: bytes) -> Any:
         """The content of a message on the channel. Raises NotAuthentic."""
-        return self._values.read_message(CHANNEL, message)
+        return self._values.read_message(self.channel, message)
 
     def reject(self, kind: str) -> None:
         """Count a record or a message that is not authentic, and report it once a minute."""
@@ -141,11 +144,6 @@ class RedisRecords:
     def samples(self) -> Iterator[Sample]:
         """How many values were rejected."""
         yield from self._rejected.samples()
-
-
-def user_key(user_id: str) -> str:
-    """The key of a user's record. The id comes last and whole, so no two users share one (CVE-2026-33729)."""
-    return f"{NAMESPACE}user:{user_id}"
 
 
 async def _load(client: Client, keys: Sequence[str]) -> list[Any]:
@@ -165,11 +163,13 @@ async def _delete(client: Client, keys: Sequence[str]) -> None:
     await pipeline.execute()
 
 
-async def _store(client: Client, keys: Sequence[str], arguments: Sequence[tuple[bytes | int, ...]]) -> None:
+async def _store(
+    client: Client, channel: str, keys: Sequence[str], arguments: Sequence[tuple[bytes | int, ...]]
+) -> None:
     if not isinstance(client, RedisCluster):
-        await client.eval(_STORE, len(keys), *keys, CHANNEL, *chain.from_iterable(arguments))
+        await client.eval(_STORE, len(keys), *keys, channel, *chain.from_iterable(arguments))
         return
     pipeline = client.pipeline()
     for key, of_key in zip(keys, arguments, strict=True):
-        pipeline.eval(_STORE, 1, key, CHANNEL, *of_key)
+        pipeline.eval(_STORE, 1, key, channel, *of_key)
     await pipeline.execute()

@@ -149,7 +149,7 @@ async def replicas(url: str, count: int = 2) -> AsyncIterator[list[Lockout]]:
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(count):
-            link = RedisLink(url)
+            link = RedisLink(url, "installation")
             stack.push_async_callback(link.close)
             await link.open()
             made.append(Lockout(SETTINGS, shared=RedisFailures(link)))

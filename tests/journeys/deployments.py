@@ -41,6 +41,12 @@ class Replicated:
     postgres: PostgresServer
     valkey: ValkeyServer
 
+    @property
+    def redis_prefix(self) -> str:
+        """How the names of all keys and channels in Redis begin."""
+        with self.valkey.client() as client:
+            return next(iter(client.pubsub_channels("gateway:2:*:changes"))).removesuffix("changes")
+
     def mend(self) -> None:
         """Wait until both replicas say that nothing is out; they have 5 s from the return of a store."""
         eventually(lambda: all(degraded(gateway) == [] for gateway in self.deployment.all), timeout=5.0, every=0.02)

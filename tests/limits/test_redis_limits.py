@@ -24,7 +24,7 @@ from tests.support.valkey import ValkeyServer
 async def linked(*urls: str) -> AsyncIterator[list[RedisBuckets]]:
     """What each of several replicas has."""
     async with AsyncExitStack() as stack:
-        links = [RedisLink(url) for url in urls]
+        links = [RedisLink(url, "installation") for url in urls]
         for link in links:
             stack.push_async_callback(link.close)
             await link.open()
@@ -85,7 +85,7 @@ async def test_the_script_counts_as_the_pure_function_does(shared_valkey: Valkey
             level, at = 0.0, 0.0
             for number in range(200):
                 answered = await buckets.take("k", quota)
-                kept = client.get("gateway:1:k")
+                kept = client.get("gateway:2:installation:k")
                 if kept is None:  # it ended in the moment between
                     level, at = 0.0, 0.0
                     continue
@@ -104,9 +104,9 @@ async def test_nothing_is_kept_longer_than_it_matters(shared_valkey: ValkeyServe
     async with linked(shared_valkey.url) as (buckets,):
         with shared_valkey.client() as client:
             await buckets.take("long", Quota(5, 60.0))
-            assert 59_000 < client.pttl("gateway:1:long") <= 60_001
+            assert 59_000 < client.pttl("gateway:2:installation:long") <= 60_001
             await buckets.take("short", Quota(5, 0.05))
-            await until(lambda: client.exists("gateway:1:short") == 0, within=1.0)
+            await until(lambda: client.exists("gateway:2:installation:short") == 0, within=1.0)
 
 
 async def test_a_crowd_is_counted_in_few_round_trips(shared_valkey: ValkeyServer) -> None:
@@ -126,7 +126,7 @@ async def test_a_crowd_is_counted_in_few_round_trips(shared_valkey: ValkeyServer
 async def test_a_value_that_is_none_of_ours_is_no_value(shared_valkey: ValkeyServer, value: str) -> None:
     async with linked(shared_valkey.url) as (buckets,):
         with shared_valkey.client() as client:
-            client.set("gateway:1:k", value)
+            client.set("gateway:2:installation:k", value)
         assert await buckets.take("k", Quota(5, 60.0)) == 1.0
         assert await buckets.take("k", Quota(5, 60.0)) == pytest.approx(2.0, abs=0.01)
 
@@ -136,7 +136,7 @@ async def test_a_server_whose_clock_was_set_back_keeps_nobody_out(shared_valkey:
     async with linked(shared_valkey.url) as (buckets,):
         future = int((time.time() + 86400) * 1e6)
         with shared_valkey.client() as client:
-            client.set("gateway:1:k", f"3 {future}", px=60_000)
+            client.set("gateway:2:installation:k", f"3 {future}", px=60_000)
         quota = Quota(4, 0.4)
         assert await buckets.take("k", quota) == 4.0
         assert await buckets.take("k", quota) > quota.full
@@ -184,7 +184,7 @@ async def test_killed_mid_way_counting_goes_on_here_from_where_it_was(valkey: Va
         await until(lambda: buckets.available)
         assert await replica.passes("u2")
         with valkey.client() as client:
-            assert len(client.keys("gateway:1:limit:*")) == 1
+            assert len(client.keys("gateway:2:installation:limit:*")) == 1
 
 
 async def test_a_hung_redis_delays_a_request_by_a_quarter_of_a_second_once(valkey: ValkeyServer) -> None:

@@ -5,10 +5,17 @@ from typing import Any
 
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.mac_keys import MacKeys
-from gateway.storage.redis_records import CHANNEL
 from gateway.storage.redis_values import RedisValues
 
 SECRET = "the signing key of the gateway under test"
+INSTALLATION = "0123456789abcdef"
+PREFIX = f"gateway:2:{INSTALLATION}:"
+CHANNEL = f"{PREFIX}changes"
+
+
+def user_key(user_id: str, installation: str = INSTALLATION) -> str:
+    """The key of a user's record."""
+    return f"gateway:2:{installation}:user:{user_id}"
 
 
 def ring(*secrets: str) -> KeyRing:

@@ -22,7 +22,7 @@ class Replica:
 
     def __init__(self, store: MemoryStore, url: str, *, ttl: float = 60.0, values: RedisValues | None = None) -> None:
         self.store = store
-        self.link = RedisLink(url)
+        self.link = RedisLink(url, authentic.INSTALLATION)
         self.records = RedisRecords(self.link, values or authentic.values(), ttl=ttl)
         self.cache = RedisCache(self.records)
         self.feed = RedisFeed(self.link, self.records)

@@ -15,6 +15,7 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage.redis import HEARTBEAT, LIMIT, RedisLink, disconnect
 from gateway.storage.redis_address import Client
+from tests.storage.authentic import INSTALLATION
 from tests.storage.replicas import until
 from tests.support.valkey import ValkeyServer, running
 
@@ -23,7 +24,7 @@ Operation = Callable[[Client], Any]
 
 @asynccontextmanager
 async def linked(url: str) -> AsyncIterator[RedisLink]:
-    link = RedisLink(url)
+    link = RedisLink(url, INSTALLATION)
     await link.open()
     try:
         yield link
@@ -44,7 +45,7 @@ async def out(link: RedisLink, operation: Operation = ping) -> StorageUnavailabl
 
 
 async def test_an_open_link_does_what_it_is_asked(shared_valkey: ValkeyServer) -> None:
-    link = RedisLink(shared_valkey.url)
+    link = RedisLink(shared_valkey.url, INSTALLATION)
     assert not link.available
     await out(link)
     await link.open()
@@ -57,7 +58,7 @@ async def test_an_open_link_does_what_it_is_asked(shared_valkey: ValkeyServer) -
 
 async def test_an_address_that_means_nothing_is_refused_at_once() -> None:
     with pytest.raises(CannotStart):
-        RedisLink("redis://host:port")
+        RedisLink("redis://host:port", INSTALLATION)
 
 
 async def test_a_server_that_is_not_there_at_the_start_is_no_error_and_is_found_later(
@@ -177,7 +178,7 @@ async def test_refusals_are_logged_now_and_then_and_not_each(
     shared_valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [0.0]
-    link = RedisLink(shared_valkey.url, clock=lambda: now[0])
+    link = RedisLink(shared_valkey.url, INSTALLATION, clock=lambda: now[0])
     await link.open()
     for _ in range(5):
         await out(link, lambda client: client.execute_command("NONSENSE"))
@@ -189,7 +190,7 @@ async def test_refusals_are_logged_now_and_then_and_not_each(
 
 
 async def test_listeners_hear_of_every_return_and_of_every_heartbeat(valkey: ValkeyServer) -> None:
-    link = RedisLink(valkey.url)
+    link = RedisLink(valkey.url, INSTALLATION)
     heard: list[float] = []
     link.listen(lambda: heard.append(time.monotonic()))
     await link.open()
@@ -207,7 +208,7 @@ async def test_listeners_hear_of_every_return_and_of_every_heartbeat(valkey: Val
 async def test_a_listener_that_fails_does_not_end_the_watch(
     valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    link = RedisLink(valkey.url)
+    link = RedisLink(valkey.url, INSTALLATION)
     heard: list[float] = []
 
     def fail() -> None:
@@ -281,7 +282,7 @@ async def test_a_password_is_used_and_never_shown(
 
 
 async def test_closing_does_not_wait_for_a_hung_server(valkey: ValkeyServer) -> None:
-    link = RedisLink(valkey.url)
+    link = RedisLink(valkey.url, INSTALLATION)
     await link.open()
     valkey.pause()
     waiting = asyncio.create_task(out(link))
@@ -293,4 +294,4 @@ async def test_closing_does_not_wait_for_a_hung_server(valkey: ValkeyServer) -> 
 
 
 async def test_a_link_that_was_never_opened_can_be_closed() -> None:
-    await RedisLink("redis://127.0.0.1:1").close()
+    await RedisLink("redis://127.0.0.1:1", INSTALLATION).close()

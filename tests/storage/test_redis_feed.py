@@ -11,9 +11,9 @@ from gateway.identity.records import UserRecord
 from gateway.storage import redis_feed
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_feed import RedisFeed
-from gateway.storage.redis_records import CHANNEL, RedisRecords, user_key
+from gateway.storage.redis_records import RedisRecords
 from tests.identity.stores import record
-from tests.storage.authentic import authentic_text, message, values
+from tests.storage.authentic import CHANNEL, INSTALLATION, authentic_text, message, user_key, values
 from tests.storage.replicas import until
 from tests.support.valkey import ValkeyServer
 
@@ -39,7 +39,7 @@ class Post:
     """A feed with its link and a listener that notes everything."""
 
     def __init__(self, url: str, *, ttl: float = 60.0) -> None:
-        self.link = RedisLink(url)
+        self.link = RedisLink(url, INSTALLATION)
         self.records = RedisRecords(self.link, values(), ttl=ttl)
         self.feed = RedisFeed(self.link, self.records)
         self.listener = Listener()

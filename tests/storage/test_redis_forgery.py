@@ -11,10 +11,20 @@ import pytest
 import uvloop
 
 from gateway.identity.mac_keys import MacKeys
-from gateway.storage.redis_records import CHANNEL, user_key
 from gateway.storage.redis_values import MAX_VALUE, RedisValues
 from tests.identity.stores import MemoryStore, record
-from tests.storage.authentic import SECRET, mac_keys, message, old_record, ring, signed, values
+from tests.storage.authentic import (
+    CHANNEL,
+    PREFIX,
+    SECRET,
+    mac_keys,
+    message,
+    old_record,
+    ring,
+    signed,
+    user_key,
+    values,
+)
 from tests.storage.replicas import Replica, replicas, until
 from tests.support.valkey import ValkeyServer
 
@@ -254,7 +264,7 @@ FORGED_MESSAGES: dict[str, bytes] = {
     "a MAC of zeros": b"0" * 64 + b' ["forget", "u1", null]',
     "the MAC of another message": message("forget", "u2", 1).split(b" ")[0] + b' ["forget", "u1", null]',
     "the MAC of a record": signed(KEY, 1, "x").split(b" ")[1] + b' ["forget", "u1", null]',
-    "a message of another channel": values().message("gateway:1:other", ["forget", "u1", None]),
+    "a message of another channel": values().message(f"{PREFIX}other", ["forget", "u1", None]),
     "the key of another gateway": values(OTHER).message(CHANNEL, ["forget", "u1", None]),
 }
 

@@ -16,10 +16,10 @@ from gateway.errors import StorageUnavailable
 from gateway.identity.records import UserRecord
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_cache import RedisCache
-from gateway.storage.redis_records import CHANNEL, RedisRecords, Write, user_key
+from gateway.storage.redis_records import RedisRecords, Write
 from gateway.storage.redis_values import NotAuthentic
 from tests.identity.stores import CREATED, record
-from tests.storage.authentic import signed, values
+from tests.storage.authentic import CHANNEL, INSTALLATION, signed, user_key, values
 from tests.storage.replicas import until
 from tests.support.valkey import ValkeyServer, running
 
@@ -31,7 +31,7 @@ class Kit:
 
     def __init__(self, server: ValkeyServer, *, ttl: float = TTL) -> None:
         self.server = server
-        self.link = RedisLink(server.url)
+        self.link = RedisLink(server.url, INSTALLATION)
         self.records = RedisRecords(self.link, values(), ttl=ttl)
         self.cache = RedisCache(self.records)
 
@@ -120,7 +120,7 @@ async def test_ids_that_look_alike_have_keys_of_their_own(kit: Kit) -> None:
     ids = ["a:b", "a", "b", "a|b", "a b", "user:a", "{a}b", "a{b}", "A", "ａ", "a\u0301", "á", "*", "a*", "[a]"]
     await kit.records.store([Write(name, record(name), time.monotonic()) for name in ids])
     assert [shared.record.id for shared in await kit.records.load(ids) if shared] == ids
-    assert len(set(map(user_key, ids))) == len(ids)
+    assert len(set(map(kit.records.key, ids))) == len(ids)
 
 
 async def test_the_age_of_a_record_is_known_to_whoever_reads_it(kit: Kit) -> None:

@@ -12,9 +12,8 @@ import uvloop
 from gateway.errors import StorageUnavailable
 from gateway.identity.directory import ABSENT
 from gateway.identity.principals import Principal
-from gateway.storage.redis_records import CHANNEL, user_key
 from tests.identity.stores import MemoryStore, record
-from tests.storage.authentic import authentic_text
+from tests.storage.authentic import CHANNEL, authentic_text, user_key
 from tests.storage.replicas import Replica, replicas, until
 from tests.support.valkey import ValkeyServer
 
