@@ -112,6 +112,12 @@ def fold(name: bytes) -> bytes:
     return name.translate(_FOLD)
 
 
+def is_forwarding(name: bytes) -> bool:
+    """Whether a field of this name, in any spelling, speaks for a caller behind the peer."""
+    folded = fold(name)
+    return folded in FORWARDING_NAMES or folded.startswith(FORWARDING_PREFIXES)
+
+
 class RequestFields:
     """The fields of one request head, sorted: what is kept, in order, and what the gateway reads itself.
 
@@ -174,7 +180,7 @@ class FieldRules:
         folded = fold(name)
         special = self._special.get(folded)
         if special is None:
-            if folded not in FORWARDING_NAMES and not folded.startswith(FORWARDING_PREFIXES):
+            if not is_forwarding(name):
                 return Action.KEEP
             special = Action.FORWARDING
         return special if folded == name.lower() else Action.DROP

@@ -161,7 +161,14 @@ def test_both_dialects_may_say_the_same(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [[], ["X-Forwarded-Method: GET"], ["X-Forwarded-Uri:"], ["X_Forwarded_Uri: /public/x"]]
+    "fields",
+    [
+        [],
+        ["X-Forwarded-Method: GET"],
+        ["X-Forwarded-Uri:"],
+        ["X_Forwarded_Uri: /public/x"],
+        ["X!Forwarded!Uri: /public/x"],
+    ],
 )
 def test_a_question_about_nothing_is_forbidden(gateway: Gateway, fields: list[str]) -> None:
     assert gateway.ask(request(VERIFY, fields=fields)).refused() == (403, "forbidden")
@@ -378,3 +385,13 @@ def test_the_answer_holds_the_assertion_for_the_upstream_of_the_route(limited: G
         else:  # a route without identity
             assert assertion == b""
             assert b"X-Identity-Token" in answer.values("x-envoy-auth-headers-to-remove")[0]
+
+
+def test_a_trace_is_given_no_proof_of_who_calls(limited: Gateway) -> None:
+    """RFC 9110 9.3.8: the upstream shows it to the caller."""
+    user = limited.login("user@example.com")
+    for method, proven in (("GET", True), ("TRACE", False)):
+        answer = limited.ask(question("/traced/x", method=method, fields=[user.line]))
+        assert answer.status == 200
+        assert answer.values("x-user-id") == [user.id.encode()]
+        assert [bool(value) for value in answer.values("x-identity-token")] == [proven]

@@ -178,7 +178,19 @@ async def test_behind_a_trusted_proxy_the_address_it_vouches_for_counts(peer: st
             await served.get("metrics", X_Forwarded_For=client)
 
 
-@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Forwarded",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Real-IP",
+        "Via",
+        "True-Client-IP",
+        "X!Client!IP",
+        "X-Forwarded",
+    ],
+)
 @pytest.mark.parametrize("decided", [True, False])
 async def test_a_proxy_on_an_allowed_address_that_nobody_trusts_does_not_open_the_page_to_the_world(
     header: str, decided: bool, served: Served
