@@ -67,7 +67,7 @@ async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) ->
         ticker,
         tokens,
         stores,
-        Credentials(tokens, issuers=issuers, api_keys=presented_keys),
+        Credentials(tokens, issuers=issuers, api_keys=presented_keys, max_size=settings.tokens.max_size),
         observer,
         ShadowLog(),
     )

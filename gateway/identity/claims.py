@@ -23,22 +23,24 @@ def local_claims(claims: Mapping[str, Any], *, issuer: str, audience: str) -> Cl
     subject = id_text(claims, "sub")
     if "|" in subject:  # NAME|SUB is a user of the external issuer NAME, which only that issuer may say
         raise invalid("sub: not an id of this gateway")
-    issued, not_before, expires = (whole_second(claims, name) for name in ("iat", "nbf", "exp"))
+    issued, not_before, expires = (numeric_date(claims, name) for name in ("iat", "nbf", "exp"))
     return Claims(
         subject=subject,
         session=id_text(claims, "sid"),
-        expires_at=float(expires),
-        not_before=float(max(issued, not_before)),
+        expires_at=expires,
+        not_before=max(issued, not_before),
         token_id=id_text(claims, "jti"),
         issuer=issuer,
     )
 
 
-def meant_for(claim: Any, audience: str) -> bool:
-    """RFC 7519 4.1.3: one string, or a list of strings. A string that merely contains the audience is another one."""
+def meant_for(claim: Any, audience: str | tuple[str, ...]) -> bool:
+    """Whether a claim names the audience, or one of several (RFC 7519 4.1.3: a string or a list of strings). A string
+    that contains the audience is another one."""
+    accepted = (audience,) if isinstance(audience, str) else audience
     if isinstance(claim, list):
-        return all(isinstance(each, str) for each in claim) and audience in claim
-    return isinstance(claim, str) and claim == audience
+        return all(isinstance(each, str) for each in claim) and any(each in claim for each in accepted)
+    return isinstance(claim, str) and claim in accepted
 
 
 def id_text(claims: Mapping[str, Any], name: str) -> str:
@@ -52,10 +54,10 @@ def id_text(claims: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def whole_second(claims: Mapping[str, Any], name: str) -> int:
-    """A time (RFC 7519 2), in seconds since the epoch. Raises Refusal token_invalid."""
-    value = claims.get(name)
-    # `type`, not `isinstance`: True is an int to Python, and no number to JSON.
-    if type(value) is not int or not 0 <= value <= _LAST_SECOND:
-        raise invalid(f"{name}: missing, or not a whole number of seconds")
-    return value
+def numeric_date(claims: Mapping[str, Any], name: str) -> float:
+    """A NumericDate (RFC 7519 2): seconds since the epoch, which can have a fraction. Raises Refusal token_invalid."""
+    value: Any = claims.get(name)
+    # `type`, not `isinstance`: True is an int to Python, and no number to JSON. 1e400 is infinite, so out of range.
+    if type(value) not in (int, float) or not 0 <= value <= _LAST_SECOND:
+        raise invalid(f"{name}: missing, or not a number of seconds")
+    return float(value)

@@ -10,11 +10,12 @@ from typing import Final, Protocol
 
 from gateway.counting import Sample
 from gateway.errors import Refusal
-from gateway.identity.jws import json_object, parse_jws
+from gateway.identity.jws import invalid, json_object, parse_jws
 from gateway.identity.records import Claims
 from gateway.identity.tokens import Tokens
 
 KEY_PREFIX: Final = b"gwk_"
+MAX_SIZE: Final = 8192  # bytes
 
 
 class Source(Protocol):
@@ -41,12 +42,18 @@ class Issuer(Source, Protocol):
 
 
 class Credentials:
-    """All that a caller may present. `issuers` are the other issuers by their `iss`; without `api_keys` there are none
-    and a credential that looks like one is no good."""
+    """All that a caller can present, at most `max_size` bytes long. `issuers` are the other issuers by their `iss`;
+    without `api_keys` there are none and a credential that looks like one is no good."""
 
     def __init__(
-        self, tokens: Tokens, *, issuers: Mapping[str, Issuer] | None = None, api_keys: Source | None = None
+        self,
+        tokens: Tokens,
+        *,
+        issuers: Mapping[str, Issuer] | None = None,
+        api_keys: Source | None = None,
+        max_size: int = MAX_SIZE,
     ) -> None:
+        self._max_size = max_size
         self.tokens = tokens
         self._own = tokens.verified
         self._clock = tokens.clock
@@ -84,7 +91,9 @@ class Credentials:
         return self.tokens.ended(claims) if issuer is None else issuer.ended(claims)
 
     def _source(self, credential: bytes) -> Source | None:
-        """Who knows about this credential; None: the gateway's own tokens. Raises Refusal for what is no token."""
+        """The source of this credential; None: the gateway's own tokens. Raises Refusal for one that is no token."""
+        if len(credential) > self._max_size:
+            raise invalid(f"over {self._max_size} bytes (tokens.max_size)")
         if self._api_keys is not None and credential.startswith(KEY_PREFIX):
             return self._api_keys
         if not self._issuers or credential in self._own:

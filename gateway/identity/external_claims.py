@@ -8,7 +8,7 @@ refresh token, a logout token, or of one that is bound to a key which nobody has
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.identity.claims import id_text, meant_for, whole_second
+from gateway.identity.claims import id_text, meant_for, numeric_date
 from gateway.identity.jws import invalid
 from gateway.identity.records import Claims, claim_path
 from gateway.settings.model import ExternalSettings
@@ -33,14 +33,14 @@ def external_claims(claims: Mapping[str, Any], settings: ExternalSettings) -> Cl
         raise invalid("iss: another issuer")
     if not meant_for(claims.get("aud"), settings.audience):
         raise invalid("aud: another audience")
-    _check_kind(claims)
-    issued, expires = whole_second(claims, "iat"), whole_second(claims, "exp")
-    not_before = whole_second(claims, "nbf") if "nbf" in claims else issued
+    _check_kind(claims, settings)
+    issued, expires = numeric_date(claims, "iat"), numeric_date(claims, "exp")
+    not_before = numeric_date(claims, "nbf") if "nbf" in claims else issued
     return Claims(
         subject=f"{settings.name}|{id_text(claims, 'sub')}",
         session="",
-        expires_at=float(expires),
-        not_before=float(max(issued, not_before)),
+        expires_at=expires,
+        not_before=max(issued, not_before),
         token_id=id_text(claims, "jti") if "jti" in claims else "",
         issuer=settings.issuer,
         roles=_roles(claims, settings),
@@ -48,10 +48,11 @@ def external_claims(claims: Mapping[str, Any], settings: ExternalSettings) -> Cl
     )
 
 
-def _check_kind(claims: Mapping[str, Any]) -> None:
-    """Refuse what was issued for another purpose, as far as its claims tell."""
-    # OpenID Connect Core 3.1.3.6, 3.3.2.11 and RFC 8417 2.2: only ID tokens have the hashes, only events the events.
-    for name in ("at_hash", "c_hash", "s_hash", "events"):
+def _check_kind(claims: Mapping[str, Any], settings: ExternalSettings) -> None:
+    """Refuse a token that was issued for another purpose, as far as its claims show."""
+    # OpenID Connect Core 2, 3.1.3.6, 3.3.2.11 and RFC 8417 2.2: ID tokens have the nonce and the hashes, events the
+    # events. Dex puts nonce and at_hash into its access tokens, which are ID tokens.
+    for name in ("c_hash", "s_hash", "events", *(() if settings.id_tokens else ("at_hash", "nonce"))):
         if name in claims:
             raise invalid(f"{name}: not an access token")
     kind = claims.get("typ", "Bearer")
@@ -65,15 +66,14 @@ def _check_kind(claims: Mapping[str, Any]) -> None:
 
 
 def _roles(claims: Mapping[str, Any], settings: ExternalSettings) -> frozenset[str]:
-    """The roles here of those that the token names: a list, or a text with spaces in between (RFC 9068 2.2.3.1)."""
+    """The roles here of those that the token names: a list, a text with spaces (RFC 9068 2.2.3.1), or a mapping whose
+    keys are the roles (Zitadel). Any other value, or member of a list, names none: the token is good without it."""
     named = claim_path(claims, settings.roles_claim) if settings.roles_claim is not None else None
-    if named is None:
-        return frozenset()
     if isinstance(named, str):
         named = named.split(" ")
-    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        raise invalid(f"{settings.roles_claim}: not a list of roles")
-    return frozenset(settings.role_map[name] for name in named if name in settings.role_map)
+    if not isinstance(named, list | Mapping):
+        return frozenset()
+    return frozenset(settings.role_map[name] for name in named if isinstance(name, str) and name in settings.role_map)
 
 
 def _email(claims: Mapping[str, Any]) -> str:

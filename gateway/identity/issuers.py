@@ -12,6 +12,7 @@ from gateway.errors import Refusal
 from gateway.identity.external_claims import check_type, external_claims
 from gateway.identity.generations import Generations
 from gateway.identity.jws import Jws, invalid, json_object, parse_jws
+from gateway.identity.key_sets import canonical_algorithm
 from gateway.identity.keys import VerifyingKey
 from gateway.identity.records import Claims
 from gateway.identity.tokens import REMEMBERED, Verified, expired, in_time
@@ -24,8 +25,8 @@ _LIFETIME: Final = 3600.0  # seconds that a token which is not used stays rememb
 class PublishedKeys(Protocol):
     """The keys that an issuer publishes, as far as they are known here."""
 
-    def get(self, kid: str, algorithm: str) -> VerifyingKey | None:
-        """The key of this id for this algorithm, or None."""
+    def get(self, kid: str, algorithm: str) -> tuple[VerifyingKey, ...]:
+        """The keys of this id for this algorithm."""
 
     def holds(self, key: object) -> bool:
         """Whether this very key is still published, as far as is known."""
@@ -75,18 +76,18 @@ class ExternalIssuer:
         if claims is not None:
             return claims
         jws = parse_jws(credential)
-        key = self._key(jws)
+        keys = self._keys_for(jws)
         claims = self._said(jws)
-        if key is None and self._keys.may_be_asked:
+        if not keys and self._keys.may_be_asked:
             return None
-        return self._verify(credential, jws, key, claims)
+        return self._verify(credential, jws, keys, claims)
 
     async def ask(self, credential: bytes) -> Claims:
         """The same with the issuer asked for its keys. Raises Refusal."""
         jws = parse_jws(credential)
-        if self._key(jws) is None and self._keys.may_be_asked:
+        if not self._keys_for(jws) and self._keys.may_be_asked:
             await self._keys.ask()
-        return self._verify(credential, jws, self._key(jws), self._said(jws))
+        return self._verify(credential, jws, self._keys_for(jws), self._said(jws))
 
     def ended(self, claims: Claims) -> Refusal | None:
         """Why what was good is not any more, for what lasts longer than a request: it has expired, or its key is
@@ -95,8 +96,8 @@ class ExternalIssuer:
             return expired(claims)
         return None if self._keys.holds(claims.signed_by) else invalid("its key is published no more")
 
-    def _key(self, jws: Jws) -> VerifyingKey | None:
-        """The key that the header names. `jku`, `x5u`, `jwk` and the like are never looked at: keys come from where
+    def _keys_for(self, jws: Jws) -> tuple[VerifyingKey, ...]:
+        """The keys that the header names. `jku`, `x5u`, `jwk` and the like are never looked at: keys come from where
         the configuration says."""
         header = jws.header
         # RFC 7515 4.1.11: what `crit` names must be understood, and nothing is (CVE-2026-32597), RFC 7797 least.
@@ -106,7 +107,7 @@ class ExternalIssuer:
         kid, algorithm = header.get("kid"), header.get("alg")
         if not isinstance(kid, str) or not isinstance(algorithm, str):
             raise invalid("kid or alg: missing, or not a string")
-        if algorithm not in self._settings.algorithms:
+        if canonical_algorithm(algorithm) not in self._settings.algorithms:
             raise invalid("alg: not one that is accepted of this issuer")
         return self._keys.get(kid, algorithm)
 
@@ -116,10 +117,11 @@ class ExternalIssuer:
         in_time(self._verified_as(claims), self._clock())
         return claims
 
-    def _verify(self, credential: bytes, jws: Jws, key: VerifyingKey | None, claims: Claims) -> Claims:
-        if key is None:
+    def _verify(self, credential: bytes, jws: Jws, keys: tuple[VerifyingKey, ...], claims: Claims) -> Claims:
+        if not keys:
             raise invalid("kid: no key that this issuer publishes")
-        if not key.verifies(jws.signed, jws.signature):
+        key = next((each for each in keys if each.verifies(jws.signed, jws.signature)), None)
+        if key is None:
             raise invalid("the signature is not the key's")
         claims = claims._replace(signed_by=key)
         self._verified.put(credential, self._verified_as(claims), self._clock())

@@ -29,9 +29,9 @@ def invalid(reason: str) -> Refusal:
 
 
 def parse_jws(credential: bytes) -> Jws:
-    """Take a compact JWS apart. Raises Refusal token_invalid for whatever is not exactly one, or is over 8 KiB."""
+    """Take a compact JWS apart. Raises Refusal token_invalid for anything else, and for one that is over 16 KiB."""
     if len(credential) > MAX_CREDENTIAL:
-        raise invalid("over 8 KiB")
+        raise invalid("over 16 KiB")
     parts = credential.split(b".")
     if len(parts) != 3:
         raise invalid("not three parts")

@@ -5,7 +5,9 @@ A key counts for as little as it says of itself. One that is not for signatures,
 for those of the ones accepted that its type has. Where its members lead elsewhere (`x5u`, `x5c`, `jku`) nobody goes.
 """
 
-from collections.abc import Collection, Mapping
+import codecs
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any, Final
 
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
@@ -15,9 +17,16 @@ from gateway.identity.jws import strict_json
 from gateway.identity.keys import PublicKey, UnusableKey, VerifyingKey
 
 MAX_KEYS: Final = 256  # in one set; those beyond are not looked at
+MAX_SAME: Final = 4  # keys of one id and algorithm: each is tried for a token
+_ALIASES: Final[Mapping[str, str]] = {"Ed25519": "EdDSA"}  # RFC 9864: the same algorithm by its full name
 
 # Where each type is read; `oct` is none of them: a published secret is none.
 _READERS: Final[Mapping[str, Any]] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
+
+
+def canonical_algorithm(name: str) -> str:
+    """The name of an algorithm as the settings have it."""
+    return _ALIASES.get(name, name)
 
 
 class UnusableKeySet(Exception):
@@ -25,41 +34,47 @@ class UnusableKeySet(Exception):
 
 
 class KeySet:
-    """The keys of one issuer, each for one algorithm."""
+    """The keys of one issuer, each for one algorithm. Several keys can have the same id (RFC 7517 4.5), of which the
+    first MAX_SAME count."""
 
     def __init__(self, keys: Collection[VerifyingKey] = ()) -> None:
-        self._keys: dict[tuple[str, str], VerifyingKey] = {}
+        self._keys: dict[tuple[str, str], tuple[VerifyingKey, ...]] = {}
         for key in keys:
-            self._keys.setdefault((key.kid, key.algorithm), key)
+            same = self._keys.get((key.kid, key.algorithm), ())
+            if len(same) < MAX_SAME:
+                self._keys[key.kid, key.algorithm] = (*same, key)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return sum(map(len, self._keys.values()))
 
-    def get(self, kid: str, algorithm: str) -> VerifyingKey | None:
-        """The key of this id for this algorithm, or None."""
-        return self._keys.get((kid, algorithm))
+    def __iter__(self) -> Iterator[VerifyingKey]:
+        return chain.from_iterable(self._keys.values())
+
+    def get(self, kid: str, algorithm: str) -> tuple[VerifyingKey, ...]:
+        """The keys of this id for this algorithm."""
+        return self._keys.get((kid, canonical_algorithm(algorithm)), ())
 
     def holds(self, key: object) -> bool:
         """Whether this very key is one of them."""
-        return any(each is key for each in self._keys.values())
+        return any(each is key for each in self)
 
     def after(self, earlier: "KeySet") -> "KeySet":
         """This set, in which the keys that an earlier one had too are the very same."""
-        return KeySet([key if (old := earlier._same(key)) is None else old for key in self._keys.values()])
+        return KeySet([key if (old := earlier._same(key)) is None else old for key in self])
 
     def lacks_any_of(self, earlier: "KeySet") -> bool:
-        """Whether a key of an earlier set is gone, or another one by now."""
-        return any(self._same(key) is None for key in earlier._keys.values())
+        """Whether a key of an earlier set is missing."""
+        return any(self._same(key) is None for key in earlier)
 
     def _same(self, key: VerifyingKey) -> VerifyingKey | None:
-        own = self._keys.get((key.kid, key.algorithm))
-        return own if own is not None and own.jwk() == key.jwk() else None
+        jwk = key.jwk()
+        return next((each for each in self.get(key.kid, key.algorithm) if each.jwk() == jwk), None)
 
 
 def read_key_set(text: bytes, algorithms: Collection[str]) -> KeySet:
     """The keys of a JWK set that may verify tokens by one of these algorithms. Raises UnusableKeySet."""
     try:
-        document = strict_json(text)
+        document = strict_json(text.removeprefix(codecs.BOM_UTF8))  # RFC 8259 8.1 lets a reader ignore it
     except ValueError:
         raise UnusableKeySet("not JSON without repeated members") from None
     keys = document.get("keys") if isinstance(document, dict) else None
@@ -76,6 +91,8 @@ def _usable(jwk: Any, algorithms: Collection[str]) -> list[VerifyingKey]:
     # A token names its key. One without a name could only be guessed at.
     if public is None or not isinstance(kid, str) or not kid:
         return []
+    if isinstance(algorithm, str):
+        algorithm = canonical_algorithm(algorithm)
     meant = [each for each in algorithms if "alg" not in jwk or each == algorithm]
     return [key for each in meant if (key := _bound(public, each, kid)) is not None]
 

@@ -100,15 +100,16 @@ class ChangeFeed(Protocol):
         """How long changes took to arrive here."""
 
 
-def claim_path(claims: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path of a claim set (`realm_access.roles`), or None where nothing lies there.
+def claim_path(claims: Mapping[str, Any], path: str | tuple[str, ...]) -> Any:
+    """The value at a path of a claim set, None where there is none. The path is dotted (`realm_access.roles`), or a
+    tuple of names.
 
-    A claim that has the whole path for its name comes first: some are named by an address (`https://x.example/roles`).
+    A claim named by the whole dotted path comes first: some are named by an address (`https://x.example/roles`).
     """
-    if path in claims:
+    if isinstance(path, str) and path in claims:
         return claims[path]
     value: Any = claims
-    for name in path.split("."):
+    for name in path.split(".") if isinstance(path, str) else path:
         if not isinstance(value, Mapping):
             return None
         value = value.get(name)

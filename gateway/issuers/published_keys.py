@@ -40,8 +40,8 @@ class PublishedKeySet:
         self._flight: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[], None]] = []
 
-    def get(self, kid: str, algorithm: str) -> VerifyingKey | None:
-        """The key of this id for this algorithm, or None."""
+    def get(self, kid: str, algorithm: str) -> tuple[VerifyingKey, ...]:
+        """The keys of this id for this algorithm."""
         return self._keys.get(kid, algorithm)
 
     @property

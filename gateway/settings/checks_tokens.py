@@ -88,6 +88,9 @@ def _check_external(path: str, external: ExternalSettings, reader: Reader) -> No
     if external.roles_claim is not None and not external.role_map and f"{path}.role_map" not in reader.rejected:
         message = "gives nobody a role: no role_map says what its roles are called here"
         reader.warn_at(f"{path}.roles_claim", "unmapped-roles", message)
+    if external.id_tokens:
+        message = "accepts ID tokens of this issuer as access tokens, if their audience fits (false, unless it is Dex)"
+        reader.warn_at(f"{path}.id_tokens", "id-tokens-accepted", message)
     source = "issuer" if external.jwks_url is None else "jwks_url"
     if f"{path}.jwks_url" not in reader.rejected:
         _check_address(f"{path}.{source}", getattr(external, source), reader)

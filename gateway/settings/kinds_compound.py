@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from gateway.settings.declare import UNSET, Key, declared
-from gateway.settings.kinds import JsonSchema, Kind
+from gateway.settings.kinds import JsonSchema, Kind, Text
 from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, joined, quoted
 
@@ -52,6 +52,28 @@ class ListOf(Kind[tuple[T, ...]]):
             "minItems": self.least,
             "uniqueItems": True,
         }
+
+
+class TextOrList(Kind[str | tuple[str, ...]]):
+    """A text, or a list of at least one text. The value keeps the form in which it is written."""
+
+    def __init__(self, text: Text, expected: str, *, right: str = "") -> None:
+        self.text = text
+        self.list = ListOf(text, expected, least=1, right=right)
+        self.expected, self.right = expected, right
+        self.words = f"{text.words}, or list of {text.several()}"
+
+    def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> str | Invalid:
+        return self.text.read_scalar(scalar, node, path, reader)
+
+    def read_list(self, node: ListNode, path: str, reader: Reader) -> tuple[str, ...] | Invalid:
+        return self.list.read_list(node, path, reader)
+
+    def write(self, value: str | tuple[str, ...]) -> Any:
+        return self.text.write(value) if isinstance(value, str) else self.list.write(value)
+
+    def schema(self) -> JsonSchema:
+        return {"anyOf": [self.text.complete_schema(), self.list.schema()]}
 
 
 class SetOf(Kind[frozenset[T]]):

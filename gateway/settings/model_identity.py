@@ -5,8 +5,8 @@ from typing import Final, Literal, TypeAlias
 
 from gateway.settings.declare import section, setting
 from gateway.settings.grammar import issuer, key_id, name, role_name, shared_secret, web_address
-from gateway.settings.kinds import Choice, Duration, Flag, Text
-from gateway.settings.kinds_compound import ListOf, MapOf, Section, Sections
+from gateway.settings.kinds import Choice, Duration, Flag, Size, Text
+from gateway.settings.kinds_compound import ListOf, MapOf, Section, Sections, TextOrList
 from gateway.settings.kinds_special import HeaderName, SecretText
 from gateway.settings.model_service import ROLE
 from gateway.settings.reader import Unacceptable
@@ -63,16 +63,24 @@ class ExternalSettings:
     issuer: str = setting(
         Text("an issuer", check=issuer), "The `iss` claim of its tokens; without `jwks_url`, its address."
     )
-    audience: str = setting(Text("an audience"), "The `aud` claim that its tokens must hold.")
+    audience: str | tuple[str, ...] = setting(
+        TextOrList(Text("an audience"), "an audience or a list of them"),
+        "The `aud` claim that its tokens must hold: one of these.",
+    )
     name: str = setting(Text("a name", check=name), "Its users get the id `NAME|SUB`, which equals no local one.")
     jwks_url: str | None = setting(
         Text("an http:// or https:// address", check=web_address, words="address").or_null(),
         "Where its keys are; null: found by OIDC discovery.",
         default=None,
     )
-    roles_claim: str | None = setting(
-        Text("the dotted path of a claim").or_null(),
-        "Where its tokens hold roles, for example `realm_access.roles`; null: they hold none.",
+    roles_claim: str | tuple[str, ...] | None = setting(
+        TextOrList(
+            Text("the dotted path of a claim"),
+            "the path of a claim",
+            right="for example realm_access.roles, or [resource_access, com.example.shop, roles]",
+        ).or_null(),
+        "Where its tokens hold roles: a dotted path, for example `realm_access.roles`, or a list of names where a name "
+        "holds dots. A list, a text with spaces, or a mapping whose keys are the roles. null: they hold none.",
         default=None,
     )
     role_map: Mapping[str, str] = setting(
@@ -84,6 +92,12 @@ class ExternalSettings:
         ListOf(Choice(*ASYMMETRIC), "a list of algorithms", least=1, right="for example [RS256]"),
         "The algorithms that are accepted.",
         default=("RS256",),
+    )
+    id_tokens: bool = setting(
+        Flag(),
+        "Whether tokens with the claims `at_hash` or `nonce` are accepted too: Dex puts them into access tokens. A "
+        "warning, because they mark ID tokens elsewhere.",
+        default=False,
     )
 
 
@@ -101,6 +115,11 @@ class TokensSettings:
         default=10.0,
     )
     leeway: float = setting(Duration(zero=True), "How far the clocks of two machines may be apart.", default=5.0)
+    max_size: int = setting(
+        Size(1024, 16384),
+        "The longest bearer token. Tokens of Entra ID with many groups need more than the default.",
+        default=8192,
+    )
     include_roles: bool = setting(
         Flag(),
         "Whether tokens hold a `roles` claim, for upstreams and Envoy; the gateway itself never reads it.",

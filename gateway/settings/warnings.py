@@ -16,6 +16,8 @@ WARNINGS: Final[Mapping[str, str]] = {
     "refresh-shorter-than-access": "The refresh token is over before the access token that it is to renew.",
     "long-leeway": "Tokens live on after their end.",
     "unmapped-roles": "The roles of an issuer mean nothing here unless `role_map` says what they are called.",
+    "id-tokens-accepted": "An ID token is a statement for an application, not for an API. An application that got one "
+    "could use it here.",
     "secret-in-file": "A secret in the file is read by all who read the file, and stays in its history.",
     "unverified-tls": "Anyone on the way can pretend to be the upstream.",
     "tls-without-https": "The settings of TLS have no effect.",

@@ -19,6 +19,7 @@ from gateway.storage.tables import refresh_tokens, sessions, users
 # More sessions than a person has devices; beyond, the ones unused for longest end. Keeps what one account can fill
 # bounded.
 MAX_LIVING: Final = 1000
+LONGEST_CHAIN: Final = 100
 
 _OWNER: Final = select(sessions.c.user_id).where(sessions.c.family == bindparam("family"))
 _PRESENTED: Final = (
@@ -191,12 +192,15 @@ def _reused(connection: Connection, found: _Found, rotation: Rotation, now: date
 
 
 def _rotated(connection: Connection, found: _Found, rotation: Rotation, now: datetime) -> Rotated:
-    """The successor of a token that counts: made now, or the same again for one that was replaced a moment ago."""
-    seed = found.seed or secrets.token_bytes(SEED_BYTES)
-    successor = rotation.token.successor(seed)
+    """The successor of the current token, made now. For a token that was replaced within the grace, the current token
+    of the session: one that was replaced since would end the session when it is presented later."""
     if found.seed is None:
+        seed = secrets.token_bytes(SEED_BYTES)
+        successor = rotation.token.successor(seed)
         _replace(connection, found, successor, seed, now)
         _forget_replaced(connection, found.id, now - timedelta(seconds=rotation.grace))
+    else:
+        successor = _current(connection, found.id, rotation.token.successor(found.seed))
     connection.execute(
         update(sessions)
         .where(sessions.c.id == found.id)
@@ -211,6 +215,17 @@ def _rotated(connection: Connection, found: _Found, rotation: Rotation, now: dat
     record = record_by_id(connection, found.user_id, now)
     assert record is not None, "the user's row is locked by this transaction"
     return Rotated(record, found.id, successor)
+
+
+def _current(connection: Connection, session_id: str, token: RefreshToken) -> RefreshToken:
+    """The last token of a chain of replacements, at most LONGEST_CHAIN steps on. Its rows are as old as the grace."""
+    for _ in range(LONGEST_CHAIN):
+        row = refresh_tokens.c.digest == token.digest, refresh_tokens.c.session_id == session_id
+        seed = connection.execute(select(refresh_tokens.c.seed).where(*row)).scalar_one_or_none()
+        if seed is None:
+            break
+        token = token.successor(seed)
+    return token
 
 
 def _replace(connection: Connection, found: _Found, successor: RefreshToken, seed: bytes, now: datetime) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.errors import Refusal
-from gateway.identity.claims import id_text, meant_for, whole_second
+from gateway.identity.claims import id_text, meant_for, numeric_date
 from gateway.identity.generations import Generations
 from gateway.identity.jws import Jws, invalid, json_object, parse_jws
 from gateway.identity.keys import VerifyingKey
@@ -81,24 +81,24 @@ class AssertionVerifier:
     async def _verify_anew(self, assertion: bytes) -> _Verified:
         jws = parse_jws(assertion)
         verified = self._said(json_object(jws.payload, "claims"))
-        key = await self._key(jws)
-        if not key.verifies(jws.signed, jws.signature):
+        keys = await self._keys_for(jws)
+        if not any(key.verifies(jws.signed, jws.signature) for key in keys):
             raise invalid("the signature is not the key's")
         self._verified.put(assertion, verified, time.time())
         return verified
 
-    async def _key(self, jws: Jws) -> VerifyingKey:
+    async def _keys_for(self, jws: Jws) -> tuple[VerifyingKey, ...]:
         kid, algorithm = _key_id(jws.header)
-        key = self._keys.get(kid, algorithm)
-        if key is None and self._keys.may_be_asked:
+        keys = self._keys.get(kid, algorithm)
+        if not keys and self._keys.may_be_asked:
             await self._keys.ask()
-            key = self._keys.get(kid, algorithm)
-        if key is None and self._keys.is_empty:
+            keys = self._keys.get(kid, algorithm)
+        if not keys and self._keys.is_empty:
             detail = "The keys of the gateway are not available at the moment"
             raise Refusal("upstream_unavailable", "no keys have been fetched yet", detail=detail)
-        if key is None:
+        if not keys:
             raise invalid("kid: no key of the gateway's")
-        return key
+        return keys
 
     def _said(self, claims: Mapping[str, Any]) -> _Verified:
         if claims.get("iss") != self._issuer:
@@ -111,7 +111,7 @@ class AssertionVerifier:
             raise invalid("roles: missing, or not a list of texts")
         if not isinstance(email, str):
             raise invalid("email: not a text")
-        issued, expires = whole_second(claims, "iat"), whole_second(claims, "exp")
+        issued, expires = numeric_date(claims, "iat"), numeric_date(claims, "exp")
         identity = Identity(id_text(claims, "sub"), email, frozenset(roles))
         return issued - self._leeway, expires + self._leeway, identity
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.errors import Refusal
 
-MAX_CREDENTIAL: Final = 8192  # bytes; nothing the gateway issues comes near it
+MAX_CREDENTIAL: Final = 16384  # bytes; tokens.max_size is the limit of tokens, and at most this
 
 # RFC 9110 11.2: token68. The scheme is case-insensitive, and one or more spaces follow it (11.4).
 _BEARER: Final = re.compile(rb"(?i:bearer) +([A-Za-z0-9\-._~+/]+=*)").fullmatch
@@ -17,7 +17,7 @@ def bearer_credential(value: bytes | None, lines: int = 1) -> bytes | None:
     """The bearer credential of a request, or None when it brings none (no field, or another scheme).
 
     `value` is the field's value, `lines` how many Authorization fields the request has. Raises Refusal token_invalid
-    for a bearer that is malformed or over 8 KiB, and for two fields: which of them counts would depend on who reads
+    for a bearer that is malformed or over 16 KiB, and for two fields: which of them counts would depend on who reads
     them, and two components that read differently are a way around both.
     """
     if lines > 1:
@@ -37,12 +37,12 @@ def _unusual(value: bytes) -> bytes | None:
     if scheme is None or scheme[0].lower() != b"bearer":
         return None
     if len(value) > MAX_CREDENTIAL + 64:  # before the expression reads it; 64: room for spaces
-        raise _refusal("the credential is over 8 KiB")
+        raise _refusal("the credential is over 16 KiB")
     found = _BEARER(value)
     if found is None:
         raise _refusal("the bearer credential is not a token68")
     if len(found[1]) > MAX_CREDENTIAL:
-        raise _refusal("the credential is over 8 KiB")
+        raise _refusal("the credential is over 16 KiB")
     return found[1]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.errors import Refusal
@@ -46,7 +46,7 @@ class Published:
     def publish(self, *jwks: dict[str, Any]) -> None:
         self.keys: KeySet = read_key_set(json.dumps({"keys": jwks}).encode(), ("RS256", "ES256"))
 
-    def get(self, kid: str, algorithm: str) -> VerifyingKey | None:
+    def get(self, kid: str, algorithm: str) -> tuple[VerifyingKey, ...]:
         return self.keys.get(kid, algorithm)
 
     def holds(self, key: object) -> bool:
@@ -124,7 +124,8 @@ def signed(sign: Sign = SIGN, head: dict[str, Any] | None = None, **changes: Any
         signed(with_curve(CURVE), header(alg="ES256", kid="c1")),
         signed(aud=["other", "api"]),
         signed(nbf=NOW),
-        signed(typ="Bearer", token_use="access", scope="openid", azp="web", nonce="n", acr="1"),
+        signed(typ="Bearer", token_use="access", scope="openid", azp="web", acr="1"),
+        signed(iat=NOW - 0.25, nbf=NOW - 0.5, exp=float(NOW + 600)),
     ],
 )
 def test_what_identity_providers_send_is_accepted(credential: bytes) -> None:
@@ -139,7 +140,19 @@ def test_the_subject_can_equal_no_id_of_this_gateway(sub: str) -> None:
     assert found is not None and found.subject == f"idp|{sub}" and found.is_external
 
 
-ROLES: list[tuple[str | None, Any, set[str]]] = [
+SHOP = {"resource_access": {"com.example.shop": {"roles": ["idp-admins"]}}}
+HASURA = {"https://hasura.io/jwt/claims": {"x-hasura-allowed-roles": ["idp-editors", "user"]}}
+ROLES: list[tuple[str | tuple[str, ...] | None, Any, set[str]]] = [
+    ("realm_access.roles", {"realm_access": {"roles": 1}}, set()),
+    ("realm_access.roles", {"realm_access": {"roles": True}}, set()),
+    ("realm_access.roles", {"realm_access": {"roles": ["idp-admins", 1, None, True, ["x"], {}]}}, {"admin"}),
+    # Zitadel: a mapping of each role to the organisations that grant it.
+    ("urn:zitadel:roles", {"urn:zitadel:roles": {"idp-editors": {"1": "a"}, "x": {}}}, {"editor"}),
+    (("resource_access", "com.example.shop", "roles"), SHOP, {"admin"}),
+    (("https://hasura.io/jwt/claims", "x-hasura-allowed-roles"), HASURA, {"editor"}),
+    (("https://x.example/roles",), {"https://x.example/roles": ["idp-editors"]}, {"editor"}),
+    (("realm_access.roles",), {"realm_access": {"roles": ["idp-admins"]}}, set()),
+    ("resource_access.com.example.shop.roles", SHOP, set()),
     ("realm_access.roles", {"realm_access": {"roles": ["idp-admins", "x"]}}, {"admin"}),
     ("realm_access.roles", {"realm_access": {"roles": "idp-admins idp-editors"}}, {"admin", "editor"}),
     ("realm_access.roles", {"realm_access": {"roles": []}}, set()),
@@ -158,7 +171,9 @@ ROLES: list[tuple[str | None, Any, set[str]]] = [
 
 
 @pytest.mark.parametrize(("path", "said", "mapped"), ROLES)
-def test_roles_are_those_that_the_map_names(path: str | None, said: dict[str, Any], mapped: set[str]) -> None:
+def test_roles_are_those_that_the_map_names(
+    path: str | tuple[str, ...] | None, said: dict[str, Any], mapped: set[str]
+) -> None:
     found = make(roles_claim=path).known(signed(**said))
     assert found is not None and found.roles == mapped
 
@@ -178,6 +193,45 @@ def test_roles_are_those_that_the_map_names(path: str | None, said: dict[str, An
 def test_an_address_that_its_issuer_has_not_verified_is_none(said: dict[str, Any], email: str) -> None:
     found = make().known(signed(**said))
     assert found is not None and found.email == email
+
+
+@pytest.mark.parametrize("extra", [{"at_hash": "x"}, {"nonce": "x"}, {"at_hash": "x", "nonce": "y"}])
+def test_dex_puts_marks_of_an_id_token_into_access_tokens(extra: dict[str, Any]) -> None:
+    found = make(id_tokens=True).known(signed(**extra))
+    assert found is not None and found.subject == "idp|bob"
+    for other in ({"c_hash": "x"}, {"typ": "ID"}, {"events": {}}):
+        with pytest.raises(Refusal, match="token_invalid"):
+            make(id_tokens=True).known(signed(**extra, **other))
+
+
+@pytest.mark.parametrize(("aud", "accepted"), [("api", True), ("web", True), (["x", "web"], True), ("x", False)])
+def test_one_of_several_audiences_is_enough(aud: Any, accepted: bool) -> None:
+    issuer = make(audience=("api", "web"))
+    if accepted:
+        assert issuer.known(signed(aud=aud)) is not None
+    else:
+        with pytest.raises(Refusal, match="token_invalid"):
+            issuer.known(signed(aud=aud))
+
+
+def test_each_key_of_a_repeated_id_is_tried() -> None:
+    keys = Published(jwk_of(STRANGER, "r1"), jwk_of(RSA, "r1"))
+    assert make(keys).known(signed()) is not None
+    assert make(keys).known(signed(with_rsa(STRANGER, hashes.SHA256()))) is not None
+    with pytest.raises(Refusal, match="token_invalid"):
+        make(keys).known(signed(with_rsa(rsa.generate_private_key(65537, 2048), hashes.SHA256())))
+
+
+@pytest.mark.parametrize("published_as", ["Ed25519", "EdDSA", None])
+@pytest.mark.parametrize("named", ["Ed25519", "EdDSA"])
+def test_ed25519_and_eddsa_are_one_algorithm(published_as: str | None, named: str) -> None:
+    private = ed25519.Ed25519PrivateKey.generate()
+    point = encoded(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+    jwk = {"kty": "OKP", "crv": "Ed25519", "x": point, "kid": "e1"} | ({"alg": published_as} if published_as else {})
+    keys = Published()
+    keys.keys = read_key_set(json.dumps({"keys": [jwk]}).encode(), ("EdDSA",))
+    issuer = make(keys, algorithms=("EdDSA",))
+    assert issuer.known(signed(private.sign, header(alg=named, kid="e1"))) is not None
 
 
 # ---- what is not
@@ -266,7 +320,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "a subject with half a character": {"sub": "\ud800"},
     "no end": {"exp": None},
     "an end in text": {"exp": str(NOW + 600)},
-    "an end with a fraction": {"exp": NOW + 600.5},
+    "an end without end": {"exp": float("inf")},
+    "an end that is no number": {"exp": float("nan")},
     "an end that is true": {"exp": True},
     "an end beyond time": {"exp": 10**15},
     "no beginning": {"iat": None},
@@ -277,10 +332,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "an id that is no text": {"jti": 1},
     "an address that is no text": {"email": ["b@idp"]},
     "an address with a line break": {"email": "b@idp\r\nX-User-Roles: admin"},
-    "roles that are a number": {"realm_access": {"roles": 1}},
-    "roles that are no texts": {"realm_access": {"roles": ["idp-admins", 1]}},
-    "roles that are a mapping": {"realm_access": {"roles": {"idp-admins": True}}},
     "an ID token by its hash": {"at_hash": "x"},
+    "an ID token by its nonce": {"nonce": "x"},
     "an ID token by its code's hash": {"c_hash": "x"},
     "an ID token of Keycloak": {"typ": "ID"},
     "a refresh token of Keycloak": {"typ": "Refresh"},

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.key_sets import MAX_KEYS, KeySet, UnusableKeySet, read_key_set
+from gateway.identity.key_sets import MAX_KEYS, MAX_SAME, KeySet, UnusableKeySet, read_key_set
 from tests.support.forging import encoded, with_curve
 from tests.support.issuers import jwk_of, number
 
@@ -44,8 +44,8 @@ def test_a_key_that_names_none_is_for_those_of_its_type_that_are_accepted() -> N
 
 
 def test_a_key_verifies_what_its_private_half_signed() -> None:
-    key = read(jwk_of(CURVE, "c1")).get("c1", "ES256")
-    assert key is not None and key.verifies(b"data", with_curve(CURVE)(b"data"))
+    (key,) = read(jwk_of(CURVE, "c1")).get("c1", "ES256")
+    assert key.verifies(b"data", with_curve(CURVE)(b"data"))
     assert not key.verifies(b"other", with_curve(CURVE)(b"data"))
 
 
@@ -124,12 +124,18 @@ def test_what_is_no_key_set_is_said_to_be_none(text: bytes) -> None:
         read_key_set(text, ALL)
 
 
-def test_of_two_keys_with_the_same_name_the_first_counts() -> None:
-    other = ec.generate_private_key(ec.SECP256R1())
-    keys = read(jwk_of(CURVE, "c1"), jwk_of(other, "c1"), jwk_of(RSA, "c1"))
-    key = keys.get("c1", "ES256")
-    assert key is not None and key.verifies(b"data", with_curve(CURVE)(b"data"))
-    assert keys.get("c1", "RS256")  # of another algorithm is another key
+def test_keys_of_one_id_all_count_up_to_a_limit() -> None:
+    others = [ec.generate_private_key(ec.SECP256R1()) for _ in range(MAX_SAME + 2)]
+    keys = read(jwk_of(CURVE, "c1"), *(jwk_of(other, "c1") for other in others), jwk_of(RSA, "c1"))
+    found = keys.get("c1", "ES256")
+    assert len(found) == MAX_SAME
+    assert found[0].verifies(b"data", with_curve(CURVE)(b"data"))
+    assert len(keys.get("c1", "RS256")) == 1
+
+
+def test_a_byte_order_mark_before_a_set_is_ignored() -> None:
+    text = json.dumps({"keys": [jwk_of(CURVE, "c1")]}).encode("utf-8-sig")
+    assert len(read_key_set(text, ALL)) == 1
 
 
 def test_a_set_is_read_as_far_as_any_issuer_needs() -> None:
@@ -147,9 +153,9 @@ def test_a_key_is_lost_when_it_is_gone_or_another_one() -> None:
 
 def test_a_key_that_is_still_published_stays_the_very_same() -> None:
     before, other = read(jwk_of(RSA, "r1"), jwk_of(CURVE, "c1")), ec.generate_private_key(ec.SECP256R1())
-    kept, replaced = before.get("r1", "RS256"), before.get("c1", "ES256")
+    (kept,), (replaced,) = before.get("r1", "RS256"), before.get("c1", "ES256")
     after = read(jwk_of(other, "c1"), jwk_of(RSA, "r1")).after(before)
-    assert after.get("r1", "RS256") is kept and after.holds(kept)
+    assert after.get("r1", "RS256")[0] is kept and after.holds(kept)
     assert len(after) == 2 and not after.holds(replaced) and not after.holds(None)
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
+from gateway.identity.credentials import Credentials
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.records import Claims
 from gateway.identity.tokens import Tokens
@@ -324,8 +325,8 @@ WRONG_CLAIMS: dict[str, dict[str, Any] | bytes] = {
             "text": str(NOW),
             "true": True,
             "false": False,
-            "a float": float(NOW + 600),
-            "a fraction": NOW + 0.5,
+            "infinite": float("inf"),
+            "not a number": float("nan"),
             "a list": [NOW],
             "an object": {},
             "negative": -1,
@@ -482,9 +483,20 @@ def of_length(length: int) -> bytes:
     raise AssertionError(f"no token has {length} bytes")
 
 
-def test_a_token_of_exactly_8_kib_is_accepted_and_one_byte_more_is_not() -> None:
-    assert make().verify(of_length(8192)).subject == "u1"
-    assert refused(make(), of_length(8193)) == "token_invalid"
+@pytest.mark.parametrize("limit", [8192, 16384])
+def test_a_token_of_exactly_the_largest_size_is_accepted_and_one_byte_more_is_not(limit: int) -> None:
+    credentials = Credentials(make(), max_size=limit)
+    claims = credentials.known(of_length(limit))
+    assert claims is not None and claims.subject == "u1"
+    with pytest.raises(Refusal, match="token_invalid"):
+        credentials.known(of_length(limit + 1))
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
+def test_a_time_can_have_a_fraction(name: str) -> None:
+    """RFC 7519 2: a NumericDate is a JSON number."""
+    times = {"exp": NOW + 600.5, "nbf": NOW - 0.5, "iat": NOW - 0.5}
+    assert make().verify(token(header(), claims(**{name: times[name]}), SIGN).encode()).subject == "u1"
 
 
 # ---- the cache of verified tokens
