@@ -115,7 +115,7 @@ def _runtime(ground: Foundation, app: Starlette) -> Runtime:
         gate=_gate(ground, make_gate),
         make_gate=make_gate,
         policy=policy_version(settings),
-        verifier=Verifier(own_names, assertions),
+        verifier=Verifier(own_names, assertions, decision_log),
         proxy=Proxy(
             settings,
             policy.routes,
@@ -132,6 +132,7 @@ def _runtime(ground: Foundation, app: Starlette) -> Runtime:
         proxies=TrustedProxies(settings.server.trusted_proxies),
         ticker=ticker,
         loop=ground.loop,
+        decision_log=decision_log,
     )
     runtime.tracer = _tracer(ground)
     if settings.server.operations_port is not None:

@@ -3,14 +3,17 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admission import Admission
+from gateway.accounts.requests import admission_of, note_refusal
 from gateway.errors import Refusal
 from gateway.responses import problem_body, problem_fields
 
 
 def _problem(request: Request, refusal: Refusal) -> Response:
-    admission: Admission | None = request.scope.get("gateway.admission")
-    request_id = admission.request.request_id if admission is not None else b"-"
+    # Without an admission an upstream has failed amid its answer, over ASGI: then nothing of this is sent.
+    is_own = "gateway.admission" in request.scope
+    if is_own:
+        note_refusal(request, refusal)
+    request_id = admission_of(request).request.request_id if is_own else b"-"
     response = Response(problem_body(refusal, request_id), refusal.status)
     response.raw_headers = [*problem_fields(refusal, request_id), *_length_of(response)]
     return response

@@ -1,14 +1,19 @@
 """The ASGI scope in which an own endpoint sees an admitted request, whichever face it came through."""
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
 from gateway.admission import Admission
+from gateway.errors import Refusal
 from gateway.wire.fields import Field
 
 
-def own_scope(admission: Admission, fields: list[Field]) -> dict[str, Any]:
-    """The ASGI scope of a request to an own endpoint: its path is the canonical one that the gate has decided on."""
+def own_scope(admission: Admission, fields: list[Field], note_refusal: Callable[[Refusal], None]) -> dict[str, Any]:
+    """The ASGI scope of a request to an own endpoint: its path is the canonical one that the gate has decided on.
+
+    `note_refusal` tells the face of a refusal by the endpoint, for the logs and the metrics.
+    """
     request, target = admission.request, admission.target
     return {
         "type": "http",
@@ -26,6 +31,7 @@ def own_scope(admission: Admission, fields: list[Field]) -> dict[str, Any]:
         "state": {},
         "gateway.admission": admission,
         "gateway.client": request.client,
+        "gateway.note_refusal": note_refusal,
     }
 
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
-from gateway.admission import Peer, RequestHead
+from gateway.admission import Admission, Peer, RequestHead
 from gateway.counting import Sample
+from gateway.errors import Refusal
 from gateway.gate import Gate
 from gateway.logged_gate import GateMaker
+from gateway.operations.decision_log import DecisionLog
 from gateway.operations.endpoints import Readiness
 from gateway.operations.observer import Observer
 from gateway.proxy.proxy import Proxy
@@ -41,7 +43,7 @@ class Runtime:
     `policy` is the version of the policy in force.
 
     `operations` is the runtime of `server.operations_port`, None where that is not set; and `public` is there the one
-    that it belongs to. `tracer` is None where nothing is traced.
+    that it belongs to. `tracer` is None where nothing is traced, `decision_log` where decisions are not logged.
     """
 
     server: ServerSettings
@@ -59,6 +61,7 @@ class Runtime:
     loop: asyncio.AbstractEventLoop
     watch: Watch = field(init=False)
     tracer: "Tracer | None" = None
+    decision_log: DecisionLog | None = None
     operations: "Runtime | None" = None
     public: "Runtime | None" = None
     connections: set[Any] = field(default_factory=set)
@@ -89,6 +92,11 @@ class Runtime:
         yield Sample("gateway_connections", (), len(self.connections))
         yield Sample("gateway_policy_info", (self.policy,), 1)
         yield from self.proxy.samples()
+
+    def refused_by_endpoint(self, refusal: Refusal, admission: Admission) -> None:
+        """Tell the decision log of a refusal that did not come from the gate."""
+        if self.decision_log is not None:
+            self.decision_log.endpoint_refused(refusal, admission)
 
     def look_after(self, answer: Watched, receive: Receive, *, at_once: bool) -> None:
         """Notice when the caller of an ASGI request leaves. A task for it costs a tenth of a quick request, so what may

@@ -23,6 +23,7 @@ from gateway.errors import Refusal, without_traceback
 from gateway.gate import Decision, Gate
 from gateway.identity.assertions import Assertions
 from gateway.identity.principals import identity_value
+from gateway.operations.decision_log import DecisionLog
 from gateway.policy.methods import TRACE
 from gateway.policy.route import Route
 from gateway.proxy.forward import upstream_path
@@ -53,10 +54,13 @@ class Verdict(NamedTuple):
 
 class Verifier:
     """Answers questions. `names` are those of the headers that only the gateway may set, `assertions` the proofs of who
-    calls, where upstreams are sent one."""
+    calls, where upstreams are sent one. `decision_log` is told of refusals that are not the gate's."""
 
-    def __init__(self, names: tuple[str, ...], assertions: Assertions | None = None) -> None:
+    def __init__(
+        self, names: tuple[str, ...], assertions: Assertions | None = None, decision_log: DecisionLog | None = None
+    ) -> None:
         self._assertions = assertions
+        self._decision_log = decision_log
         self._names = tuple(name.encode("ascii") for name in names)
         self._nobody = self._completed(())
         self._identities: dict[bytes, tuple[Field, ...]] = {}
@@ -68,10 +72,10 @@ class Verifier:
         try:
             decision = gate.admit(asked_about(admission.request))
         except Refusal as refusal:
-            decision = without_traceback(refusal)
+            decision = self._noted(without_traceback(refusal), admission)
         except Exception:
             log.exception("verifying failed: refused")
-            decision = Refusal("internal_error")
+            decision = self._noted(Refusal("internal_error"), admission)
         return decision if isinstance(decision, Waiting) else self.verdict(admission, decision)
 
     async def conclude(self, gate: Gate, admission: Admission, waiting: Waiting) -> Verdict:
@@ -87,7 +91,13 @@ class Verifier:
         except Exception:
             log.exception("verifying failed: refused")
             outcome = Refusal("internal_error")
-        return Verdict(question._replace(principal=decision.principal), outcome)
+        answered = question._replace(principal=decision.principal)
+        return Verdict(answered, self._noted(outcome, answered) if isinstance(outcome, Refusal) else outcome)
+
+    def _noted(self, refusal: Refusal, question: Admission) -> Refusal:
+        if self._decision_log is not None:
+            self._decision_log.endpoint_refused(refusal, question)
+        return refusal
 
     def _allowed(self, verify: Route, admission: Admission) -> Answered | Refusal:
         route = admission.route

@@ -38,6 +38,11 @@ def admission_of(request: Request) -> Admission:
     return admission
 
 
+def note_refusal(request: Request, refusal: Refusal) -> None:
+    """Tell the face that serves the request of a refusal, for the logs and the metrics."""
+    request.scope["gateway.note_refusal"](refusal)
+
+
 def signed_in(request: Request) -> tuple[Principal, Claims]:
     """Who calls, on a route that requires somebody."""
     admission = admission_of(request)

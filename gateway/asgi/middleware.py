@@ -5,6 +5,7 @@ trailers, no interim responses, and an upstream that fails in the middle of its 
 server turns into a closed connection. docs/request-flow.md lists the differences.
 """
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,8 @@ from gateway.verifying import Verdict
 
 if TYPE_CHECKING:
     from gateway.asgi.websocket import AsgiWebSocket
+
+log: Final = logging.getLogger("gateway.asgi")
 
 _CALLER_LEFT: Final = "the handler is closed"
 
@@ -81,11 +84,25 @@ class GateMiddleware:
 
     async def _own(self, admission: Admission, answer: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> None:
         answer.admission = admission
-        own = own_scope(admission, scope["headers"])
+
+        def note_refusal(refusal: Refusal) -> None:
+            answer.code = refusal.code
+            self._holder.runtime.refused_by_endpoint(refusal, admission)
+
+        own = own_scope(admission, scope["headers"], note_refusal)
         own.update(app=scope.get("app"), state=scope.get("state", {}), extensions=scope.get("extensions", {}))
         upload = Upload(self._holder.runtime.server, receive)
-        await self._app(own, upload.receive, _never_stored(_observed(send, answer, upload)))
-        answer.finished()
+        try:
+            await self._app(own, upload.receive, _never_stored(_observed(send, answer, upload)))
+        except Exception:
+            if answer.status:
+                raise
+            log.exception("an own endpoint failed")
+            refusal = Refusal("internal_error")
+            note_refusal(refusal)
+            await answer.send_refusal(refusal, send)
+        finally:
+            answer.finished()
 
 
 def _behind_the_door(runtime: Runtime, scope: Scope) -> Runtime:

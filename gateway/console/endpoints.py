@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.accounts.reading import FORM, form_fields, media_type, query_fields, read_body
-from gateway.accounts.requests import refusing
+from gateway.accounts.requests import note_refusal, refusing
 from gateway.console import pages
 from gateway.console.signing_in import SigningIn, refuse_other_sites
 from gateway.console.style import HEADERS
@@ -91,6 +91,7 @@ class Console:
             else:
                 cookie = await self._signing_in.sign_in(request, form)
         except Refusal as refusal:
+            note_refusal(request, refusal)
             # A person reads it: in words and with the form, not as a document for programs.
             headers = {"retry-after": str(refusal.retry_after)} if refusal.retry_after is not None else {}
             if refusal.status == 401:

@@ -51,6 +51,12 @@ class DecisionLog:
                 f',"policy":{quoted(self._version())}'
             )
 
+    def endpoint_refused(self, refusal: Refusal, admission: Admission) -> None:
+        """Take note of a refusal by one of the gateway's own endpoints, which the gate had let the request through
+        to."""
+        refusal.route, refusal.caller = admission.route.name, admission.principal
+        self.refused(refusal, admission.request, admission.route)
+
     def allowed(self, admission: Admission) -> None:
         """Take note of what was let through, if it is one of those that are."""
         if self._share and self._draw() < self._share:

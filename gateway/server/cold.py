@@ -36,7 +36,9 @@ class ColdExchange:
         self._drained = asyncio.Event()
         self._drained.set()
         self._start: Message | None = None
-        self._task = self._loop.create_task(self._run(app, own_scope(admission, fields)))
+        self._admission = admission
+        scope = own_scope(admission, fields, self._note_refusal)
+        self._task = self._loop.create_task(self._run(app, scope))
 
     # ---- Exchange
 
@@ -75,7 +77,13 @@ class ColdExchange:
         except Exception:
             log.exception("an own endpoint failed")
         if not self._answer.done and not self._left:
-            self._answer.refuse(Refusal("internal_error"))
+            refusal = Refusal("internal_error")
+            self._note_refusal(refusal)
+            self._answer.refuse(refusal)
+
+    def _note_refusal(self, refusal: Refusal) -> None:
+        self._answer.code = refusal.code
+        self._answer.protocol.runtime.refused_by_endpoint(refusal, self._admission)
 
     async def _receive(self) -> Message:
         while not self._left and not self._answer.done:
