@@ -9,8 +9,10 @@ more. What cannot change in a running process is kept as it is, and named.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
+from gateway.daemon_thread import in_daemon_thread
 from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Directory
 from gateway.identity.key_loading import key_ring
@@ -81,7 +83,7 @@ class Reloader:
         Raises ConfigurationError and CannotStart, and then nothing has changed. Loading may take seconds for thousands
         of routes: it runs beside the loop.
         """
-        prepared = await asyncio.to_thread(self._prepare, load)
+        prepared = await asyncio.wrap_future(in_daemon_thread(partial(self._prepare, load)))
         self._apply(prepared)
         return prepared.kept
 

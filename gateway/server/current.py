@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final
 
 from gateway.errors import CannotStart, ConfigurationError
@@ -22,19 +23,26 @@ class Current:
         self.configuration = configuration
         self._load = load
 
-    def renew(self) -> bool:
-        """Load it anew; whether that is any good. What is wrong is said here, once, and not by every worker."""
+    def load(self) -> Configuration:
+        """Load the file; meant for a thread. Raises ConfigurationError and CannotStart."""
         if self._load is None:
-            return False
+            return self.configuration
+        return merged(self.configuration, self._load())[0]
+
+    def accept(self, loaded: "Future[Configuration]") -> bool:
+        """Put the result of `load` in force; False where it failed. The reason is reported here, once, and not by every
+        worker."""
         try:
-            self.configuration, _ = merged(self.configuration, self._load())
+            configuration = loaded.result()
         except (ConfigurationError, CannotStart) as error:
             say_refused(error)
             return False
         except Exception:
             log.exception("loading the new configuration failed: the old one stays")
             return False
-        return True
+        is_new = configuration is not self.configuration
+        self.configuration = configuration
+        return is_new
 
 
 def say_refused(error: ConfigurationError | CannotStart) -> None:

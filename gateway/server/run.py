@@ -34,7 +34,8 @@ from gateway.server.protocol import GatewayProtocol
 from gateway.server.supervisor import Calls, supervise
 from gateway.server.watched_file import WatchedFile
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOP: Final = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (*_STOP, signal.SIGHUP)
 _FILES: Final = 256  # descriptors beside those of connections: stores, logs, the loop
 
 Announce = Callable[[str], None]
@@ -54,6 +55,11 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         doors = Doors.listening(server, stack)
         _allow_files(server.max_connections)
         stack.enter_context(_signals_held_back())
+        if not signal.sigpending().isdisjoint(_STOP):
+            return 0  # the signal arrived while the file was loaded
+        if os.getpid() == 1 and server.workers == 1:
+            # The kernel then reaps the orphans of a container. With workers, the supervisor waits for all children.
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         ready = partial(announce, doors.address(server.host))
         if load is not None:  # else it is a demo's, and nobody compares it with another
             ready = partial(_say_policy, policy_version(configuration.settings), ready)
@@ -75,7 +81,8 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
             workers=server.workers,
             calls=Calls(
                 ready=ready,
-                changed=current.renew,
+                load=current.load,
+                loaded=current.accept,
                 stopping=stopping,
                 ended=board.vacate,
                 watch=load.changed if isinstance(load, WatchedFile) else None,
@@ -157,7 +164,7 @@ class GatewayServer(uvicorn.Server):
         self._place = None if supervised is None else supervised.place
         self._reloader: Reloader | None = None
         self._reloading: asyncio.Task[None] | None = None
-        self._is_behind = False  # the file has changed since the start began, and before there was anything to change
+        self._is_behind = False  # a reload is due, and has not begun
         self._stack = AsyncExitStack()
         self._operations: OperationsDoor | None = None
         self._runtime: Runtime | None = None
@@ -202,6 +209,8 @@ class GatewayServer(uvicorn.Server):
         """Finish what runs, for as long as `server.drain` allows."""
         assert self._runtime is not None
         self._runtime.readiness.phase = "draining"
+        if self._reloading is not None:
+            self._reloading.cancel()
         drain: Any = self._runtime.server.drain  # uvicorn says whole seconds, and takes others
         self.config.timeout_graceful_shutdown = drain
         await self._close_doors(sockets or [])
@@ -261,26 +270,28 @@ class GatewayServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def _reload_soon(self) -> None:
-        """SIGHUP. One that comes while the last is being obeyed is obeyed after it."""
-        if not self.should_exit:
-            self._reloading = asyncio.get_running_loop().create_task(self._reload(self._reloading))
-
-    async def _reload(self, before: "asyncio.Task[None] | None") -> None:
-        if before is not None:
-            await asyncio.wait([before])
+        """SIGHUP. All that arrive during one reload lead to one more, which reads the newest file."""
         if self._load is None:
             return
-        if self._reloader is None:
-            self._is_behind = True
-            return
+        self._is_behind = True
+        is_reloading = self._reloading is not None and not self._reloading.done()
+        if self._reloader is not None and not is_reloading and not self.should_exit:
+            self._reloading = asyncio.get_running_loop().create_task(self._reload(self._reloader, self._load))
+
+    async def _reload(self, reloader: Reloader, load: Load) -> None:
+        while self._is_behind and not self.should_exit:
+            self._is_behind = False
+            await self._reload_once(reloader, load)
+
+    async def _reload_once(self, reloader: Reloader, load: Load) -> None:
         try:
-            kept = await self._reloader.reload(self._load)
+            kept = await reloader.reload(load)
         except (ConfigurationError, CannotStart) as error:
             say_refused(error)
         except Exception:
             log.exception("loading the new configuration failed: the old one stays")
         else:
-            event("reload", "the new configuration is in force", policy=self._reloader.policy)
+            event("reload", "the new configuration is in force", policy=reloader.policy)
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")
         self._collector.much_is_old()

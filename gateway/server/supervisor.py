@@ -13,11 +13,14 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.daemon_thread import in_daemon_thread
 from gateway.operations.events import event
+from gateway.policy.loading import Configuration
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _WATCHED: Final = (*_STOP, signal.SIGCHLD, signal.SIGHUP)
@@ -32,14 +35,15 @@ Worker = Callable[[Callable[[], None], int], int]
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What the supervising process does itself. `ready` is called once a worker serves for the first time, `changed` on
-    SIGHUP: whether there is a new configuration to tell the workers of. `stopping` is called when they are told to
-    stop, and gives the seconds that they may take. `ended` is called with the place of a worker that has ended. `watch`
-    is asked again and again: whether to do as on SIGHUP."""
+    """What the supervising process does itself. `ready` is called once a worker serves for the first time. `load` runs
+    in a thread on SIGHUP; `loaded` then gets its result, and returns whether the workers need a SIGHUP. `stopping` is
+    called when they are told to stop, and gives the seconds that they may take. `ended` is called with the place of a
+    worker that has ended. `watch` is asked again and again: whether to do as on SIGHUP."""
 
     ready: Callable[[], None]
     ended: Callable[[int], None]
-    changed: Callable[[], bool]
+    load: Callable[[], Configuration]
+    loaded: Callable[[Future[Configuration]], bool]
     stopping: Callable[[], float]
     watch: Callable[[], bool] | None = None
 
@@ -50,20 +54,23 @@ def supervise(worker: Worker, *, workers: int, calls: Calls) -> int:
 
     The exit code: 0 when all ended by themselves and well, 2 when one of the first could not even start, else 1.
     """
-    with _signals() as inbox:
-        return _Supervisor(worker, calls, inbox).run(workers)
+    with _signals() as (inbox, wake):
+        return _Supervisor(worker, calls, inbox, wake).run(workers)
 
 
 class _Supervisor:
-    def __init__(self, worker: Worker, calls: Calls, inbox: int) -> None:
+    def __init__(self, worker: Worker, calls: Calls, inbox: int, wake: int) -> None:
         self._worker = worker
         self._calls = calls
         self._inbox = inbox
+        self._wake = wake
         self._news, self._tell_news = os.pipe()
         os.set_blocking(self._news, False)
         self._running: dict[int, int] = {}  # and their places
         self._unproven: set[int] = set()  # of the first ones, those that have never served
         self._due: list[tuple[float, int]] = []  # when those that died are to be replaced, and where
+        self._is_behind = False  # a reload is due, and has not begun
+        self._loading: Future[Configuration] | None = None
         self._served = False
         self._patience: float | None = None  # until when those that were told to stop may take; None: nobody was
         self._code = 0
@@ -73,10 +80,10 @@ class _Supervisor:
             self._fork(place)
         self._unproven |= self._running.keys()
         while self._running or self._due:
-            for number in self._await_signals():
-                self._obey(number)
+            self._obey(self._await_signals())
             if self._calls.watch is not None and self._calls.watch():
-                self._obey(signal.SIGHUP)
+                self._is_behind = True
+            self._reload()
             self._hear_news()
             for pid, status in _ended():
                 self._bury(pid, status)
@@ -87,7 +94,9 @@ class _Supervisor:
     # ---- what happens
 
     def _await_signals(self) -> bytes:
-        until = [*(due for due, _ in self._due), *(() if self._patience is None else (self._patience,))]
+        until = [] if self._loading is not None else [due for due, _ in self._due]
+        if self._patience is not None:
+            until.append(self._patience)
         if self._calls.watch is not None:
             until.append(time.monotonic() + _LOOK)
         timeout = max(0.0, min(until) - time.monotonic()) if until else None
@@ -96,13 +105,14 @@ class _Supervisor:
             return os.read(self._inbox, 4096)
         return b""
 
-    def _obey(self, number: int) -> None:
-        if number in _STOP and self._patience is None:
-            self._stop()
-        elif number in _STOP:  # the second time nothing is waited for any more
-            self._tell(signal.SIGQUIT)
-        elif number == signal.SIGHUP and self._patience is None and self._calls.changed():
-            self._tell(signal.SIGHUP)
+    def _obey(self, numbers: bytes) -> None:
+        """Stopping goes first. Any number of SIGHUPs is one reload."""
+        for _ in [number for number in numbers if number in _STOP]:
+            if self._patience is None:
+                self._stop()
+            else:  # the second time nothing is waited for any more
+                self._tell(signal.SIGQUIT)
+        self._is_behind = self._is_behind or signal.SIGHUP in numbers
 
     def _hear_news(self) -> None:
         with suppress(BlockingIOError):
@@ -129,10 +139,24 @@ class _Supervisor:
     # ---- what is done
 
     def _replace(self) -> None:
+        if self._loading is not None:
+            return  # a process forked now would inherit the locks that the thread holds
         now = time.monotonic()
         for due, place in [each for each in self._due if each[0] <= now]:
             self._due.remove((due, place))
             self._fork(place)
+
+    def _reload(self) -> None:
+        if self._patience is not None:
+            return
+        if self._loading is not None and self._loading.done():
+            loaded, self._loading = self._loading, None
+            if self._calls.loaded(loaded):
+                self._tell(signal.SIGHUP)
+        if self._is_behind and self._loading is None:
+            self._is_behind = False
+            self._loading = in_daemon_thread(self._calls.load)
+            self._loading.add_done_callback(lambda _: _write(self._wake, b"\0"))
 
     def _stop(self) -> None:
         self._due.clear()
@@ -189,8 +213,9 @@ class _Supervisor:
 
 
 @contextmanager
-def _signals() -> Iterator[int]:
-    """While this lasts every signal that is watched for can be read as one byte from the descriptor."""
+def _signals() -> Iterator[tuple[int, int]]:
+    """While this lasts every signal that is watched for can be read as one byte from the first descriptor. Bytes that
+    are written to the second one come there too."""
     reading, writing = os.pipe()
     for end in (reading, writing):
         os.set_blocking(end, False)
@@ -198,7 +223,7 @@ def _signals() -> Iterator[int]:
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
     try:
-        yield reading
+        yield reading, writing
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.set_wakeup_fd(before)

@@ -1,0 +1,223 @@
+"""The first second of a process, its place as PID 1, and standard streams that are closed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.fleet import Fleet
+from tests.support.processes import PROJECT, Gateway
+from tests.support.small import Start, small
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually, within
+
+NAMESPACE = ("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc")
+Launch = Callable[..., Gateway]
+
+
+def _has_namespaces() -> bool:
+    try:
+        return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+needs_namespaces = pytest.mark.skipif(not _has_namespaces(), reason="needs unshare and namespaces of PIDs")
+
+
+@pytest.fixture
+def launch(fleet: Fleet, tmp_path: Path) -> Iterator[Launch]:
+    """Starts the process of a gateway, and does not wait until it answers."""
+    started: list[Gateway] = []
+
+    def start(*prefix: str, **sections: object) -> Gateway:
+        gateway = Gateway("serve", small(tmp_path, {"web": fleet.urls}, **sections), tmp_path)  # type: ignore[arg-type]
+        gateway.prefix = prefix
+        started.append(gateway)
+        gateway.launch()
+        return gateway
+
+    yield start
+    for gateway in started:
+        if gateway.process is not None and gateway.running:
+            for process in psutil.Process(gateway.process.pid).children(recursive=True):
+                process.kill()
+        gateway.kill()
+
+
+def _blocked(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(mask >> (number - 1) & 1)
+
+
+def _first_process(gateway: Gateway) -> psutil.Process:
+    """PID 1 of the namespace, as soon as it holds signals back."""
+    assert gateway.process is not None
+    child: psutil.Process = eventually(lambda: psutil.Process(gateway.process.pid).children(), timeout=10)[0]  # type: ignore[union-attr]
+    eventually(lambda: _blocked(child.pid, signal.SIGTERM), timeout=10, every=0.001)
+    return child
+
+
+# ---- signals
+
+
+_INTERRUPTED = """
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "gateway.cli.program":
+            sys.meta_path.remove(self)
+            signal.raise_signal({number})
+
+sys.meta_path.insert(0, Finder())
+sys.argv[0] = "gateway"
+from gateway.__main__ import main
+main()
+"""
+
+
+class _Interrupted(Gateway):
+    """A gateway that gets a signal as it begins to import its commands."""
+
+    number = signal.SIGTERM
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["-c", _INTERRUPTED.format(number=int(self.number)), *super().arguments[2:]]
+
+
+@pytest.fixture
+def interrupted(fleet: Fleet, tmp_path: Path) -> Iterator[Callable[[signal.Signals], Gateway]]:
+    gateway = _Interrupted("serve", small(tmp_path, {"web": fleet.urls}), tmp_path)
+
+    def launch(number: signal.Signals) -> Gateway:
+        gateway.number = number
+        return gateway.launch()
+
+    yield launch
+    gateway.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_before_anything_is_imported_ends_it_well(
+    interrupted: Callable[[signal.Signals], Gateway], number: signal.Signals
+) -> None:
+    gateway = interrupted(number)
+    assert gateway.wait(20) == 0
+    assert "Traceback" not in gateway.log()
+    assert "listening on" not in gateway.log()
+
+
+def test_a_reload_before_anything_is_imported_is_obeyed_later(
+    interrupted: Callable[[signal.Signals], Gateway],
+) -> None:
+    gateway = interrupted(signal.SIGHUP).ready()
+    eventually(lambda: "the new configuration is in force" in gateway.log())
+    assert gateway.stop() == 0
+
+
+@needs_namespaces
+@pytest.mark.parametrize("workers", [1, 2])
+def test_as_pid_1_a_stop_in_the_first_moment_is_obeyed(
+    launch: Launch, workers: int, lasting_valkey: ValkeyServer
+) -> None:
+    gateway = launch(*NAMESPACE, server={"workers": workers}, storage={"redis": lasting_valkey.url})
+    _first_process(gateway).terminate()
+    assert gateway.wait(20) == 0
+
+
+ORPHAN = "(sleep 0.2 &) ; exit 0"
+
+
+@needs_namespaces
+@pytest.mark.parametrize("workers", [1, 2])
+def test_as_pid_1_it_reaps_orphans(launch: Launch, workers: int, lasting_valkey: ValkeyServer) -> None:
+    gateway = launch(*NAMESPACE, server={"workers": workers}, storage={"redis": lasting_valkey.url})
+    first = _first_process(gateway)
+    gateway.ready()
+    before = len(first.children())
+    enter = ["nsenter", "--target", str(first.pid), "--user", "--mount", "--pid", "--preserve-credentials"]
+    for _ in range(3):
+        subprocess.run([*enter, "sh", "-c", ORPHAN], check=True, timeout=10)
+    eventually(lambda: len(first.children()) >= before + 1)
+    eventually(lambda: len(first.children()) == before)
+    first.terminate()
+    assert gateway.wait(20) == 0
+
+
+# ---- standard streams
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_it_serves_without_standard_streams(launch: Launch, closed: str) -> None:
+    gateway = launch("sh", "-c", f'exec "$@" {closed}', "sh", observability={"access_log": "json"})
+    gateway.ready()
+    assert gateway.process is not None
+    for number in range(3):
+        target = os.readlink(f"/proc/{gateway.process.pid}/fd/{number}")
+        assert target == "/dev/null" or target == str(gateway.log_file), target
+    assert gateway.get("/web/x").status == 200
+    assert gateway.stop() == 0
+
+
+def test_a_command_without_standard_output_works(tmp_path: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "gateway", "schema"]
+    assert subprocess.run(command, cwd=PROJECT, timeout=20, check=False).returncode == 0
+
+
+# ---- a stop while thousands of routes are loaded
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_does_not_wait_for_reloads(
+    start: Start, fleet: Fleet, workers: int, lasting_valkey: ValkeyServer
+) -> None:
+    gateway = start({"web": fleet.urls}, server={"workers": workers}, storage={"redis": lasting_valkey.url})
+    _with_slow_file(gateway)
+    for _ in range(20):
+        gateway.signal(signal.SIGHUP)
+        time.sleep(0.01)
+    with within(5.0):
+        assert gateway.stop() == 0
+    assert "the new configuration is in force" not in gateway.log()
+
+
+def test_signals_during_a_reload_lead_to_one_more(start: Start, fleet: Fleet) -> None:
+    gateway = start({"web": fleet.urls})
+    fifo = _with_slow_file(gateway)
+    for _ in range(10):
+        gateway.signal(signal.SIGHUP)
+        time.sleep(0.01)
+    assert gateway.get("/web/x").status == 200  # while the file is being read
+    gateway.config.unlink()
+    gateway.config.write_text(fifo.text)
+    fifo.answer()
+    eventually(lambda: gateway.log().count("the new configuration is in force") == 2)
+    time.sleep(0.5)
+    assert gateway.log().count("the new configuration is in force") == 2
+
+
+class _SlowFile:
+    """A named pipe in place of the configuration file: it is read once a writer comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text()
+        path.unlink()
+        os.mkfifo(path)
+        self._path = path.with_suffix(".pipe")
+        os.link(path, self._path)
+
+    def answer(self) -> None:
+        self._path.write_text(self.text)
+
+
+def _with_slow_file(gateway: Gateway) -> _SlowFile:
+    return _SlowFile(gateway.config)
