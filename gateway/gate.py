@@ -54,6 +54,7 @@ class Gate:
         self.limits = limits
         self._relaxed = relaxed
         self._has_pages = any(route.cors is not None for route in policy.routes)
+        self._uncounted: Gate | None = None
 
     def admit(self, request: RequestHead) -> Decision | Waiting:
         """Decide without waiting for anything; Waiting where a store must be asked first."""
@@ -107,6 +108,28 @@ class Gate:
         except Exception:
             log.exception("deciding failed: refused")
             return Refusal("internal_error")
+
+    def readmit(self, admission: Admission) -> Admission | Refusal | Waiting:
+        """Decide again on a request that lasts, from its path on, by the policy of this gate. No rate limit counts it.
+
+        A caller who was signed in stays so: the upstream was told who it is.
+        """
+        if self._uncounted is None:
+            self._uncounted = Gate(
+                policy=self._policy,
+                credentials=self._credentials,
+                directory=self._directory,
+                limits=Limits(()),
+                relaxed=self._relaxed,
+            )
+        decision = self._uncounted.admit(admission.request)
+        if isinstance(decision, Answered):
+            return Refusal("no_route", "a preflight that is answered here by now", route=decision.route.name)
+        if not isinstance(decision, Admission) or decision.principal is not None or admission.principal is None:
+            return decision
+        if decision.route.authentication == "optional":
+            return Refusal("user_inactive", presented=True, route=decision.route.name)
+        return decision._replace(principal=admission.principal, claims=admission.claims)
 
     def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
         """Whether an admission still holds, for what lasts longer than a request: None where it does."""

@@ -44,6 +44,12 @@ class LoggedGate(Gate):
         self._note(decision, waiting.request)
         return decision
 
+    def readmit(self, admission: Admission) -> Admission | Refusal | Waiting:
+        decision = super().readmit(admission)
+        if isinstance(decision, Refusal):
+            self._log.refused(decision, admission.request, self._routes.get(decision.route or ""), ended=True)
+        return decision
+
     def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
         verdict = super().reconsider(admission)
         if isinstance(verdict, Refusal):

@@ -48,6 +48,9 @@ class ShadowedGate(Gate):
         self._try(waiting.request, decision)
         return decision
 
+    def readmit(self, admission: Admission) -> Admission | Refusal | Waiting:
+        return self._enforced.readmit(admission)
+
     def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
         return self._enforced.reconsider(admission)
 

@@ -6,6 +6,7 @@ this process.
 """
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.admission import Admission, Waiting
@@ -28,23 +29,33 @@ class Lasting(Protocol):
         """End it: its caller may not stay."""
 
 
+@dataclass(slots=True)
+class _Watched:
+    """`admission` is the one by the policy of `gate`; None: no gate has decided again yet. `unknown_since` is when
+    stores began to fail to decide."""
+
+    admission: Admission
+    gate: Gate | None = None
+    unknown_since: float | None = None
+
+
 class Watch:
-    """All that lasts in this process. `gate` is the one in force: what lasts is judged by its admission's route, but by
-    the roles and users of now."""
+    """All that lasts in this process. `gate` is the one in force. After a reload it is another one, and decides again
+    on the route: a route that is gone, or that asks for more, ends what lasts on it."""
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
         self.gate = gate
         self._loop = loop
-        self._lasting: dict[Lasting, float | None] = {}  # and since when no store could tell
+        self._lasting: dict[Lasting, _Watched] = {}
         self._doubted: dict[Lasting, Waiting] = {}  # a store must be asked about them, first come first served
         self._asking: set[Lasting] = set()
         self._askers: set[asyncio.Task[None]] = set()
         self._turn = 0
 
     def add(self, lasting: Lasting) -> None:
-        """Look after this from now on. An anonymous caller has nothing that could be taken away."""
-        if lasting.admission is not None and lasting.admission.principal is not None:
-            self._lasting[lasting] = None
+        """Look after this from now on. Anonymous callers are included: a reload can close their route."""
+        if lasting.admission is not None:
+            self._lasting[lasting] = _Watched(lasting.admission)
 
     def remove(self, lasting: Lasting) -> None:
         """It has ended."""
@@ -56,10 +67,8 @@ class Watch:
         self._turn = (self._turn + 1) % _EVERY
         if self._turn:
             return
-        for lasting in list(self._lasting):
-            admission = lasting.admission
-            assert admission is not None
-            verdict = self.gate.reconsider(admission)
+        for lasting, watched in list(self._lasting.items()):
+            verdict = self._verdict(watched)
             if isinstance(verdict, Refusal):
                 self._end(lasting, verdict)
             elif verdict is not None and lasting not in self._asking:
@@ -68,6 +77,16 @@ class Watch:
             asker = self._loop.create_task(self._ask())
             self._askers.add(asker)
             asker.add_done_callback(self._askers.discard)
+
+    def _verdict(self, watched: _Watched) -> Refusal | Waiting | None:
+        if watched.gate is self.gate:
+            return self.gate.reconsider(watched.admission)
+        # Its handshake can have been admitted before the last reload, so this includes what is new here.
+        decision = self.gate.readmit(watched.admission)
+        if not isinstance(decision, Admission):
+            return decision
+        watched.admission, watched.gate = decision, self.gate
+        return None
 
     def close(self) -> None:
         """Look after nothing any more."""
@@ -95,14 +114,14 @@ class Watch:
         elif refusal is not None:
             self._end(lasting, refusal)
         else:
-            self._lasting[lasting] = None
+            self._lasting[lasting].unknown_since = None
 
     def _nobody_knows(self, lasting: Lasting, refusal: Refusal) -> None:
         """No store can tell. A moment is forgiven; for longer nobody may stay on a guess."""
-        since = self._lasting[lasting]
-        now = self._loop.time()
+        watched, now = self._lasting[lasting], self._loop.time()
+        since = watched.unknown_since
         if since is None:
-            self._lasting[lasting] = now
+            watched.unknown_since = now
         elif now - since > _PATIENCE:
             self._end(lasting, refusal)
 

@@ -8,7 +8,9 @@ import ssl
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 import trustme
 import yaml
 
@@ -20,7 +22,7 @@ from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
 from tests.support.small import Start, metric
 from tests.support.waiting import eventually, within
-from tests.support.websockets import Socket, echoing, text
+from tests.support.websockets import CLOSE, Socket, echoing, text
 from tests.support.wording import request
 
 GET = request("/web/x")
@@ -159,16 +161,89 @@ def test_event_streams_and_large_bodies_survive(start: Start, fleet: Fleet) -> N
         assert total == size
 
 
-def test_websockets_survive_though_their_route_and_upstream_are_gone(start: Start, upstream: RecordingUpstream) -> None:
+SOCKETS: dict[str, Any] = {"path": "/sockets/**", "websocket": True, "upstream": "web"}
+FOR_ALL, FOR_USERS = SOCKETS | {"auth": "none"}, SOCKETS | {"auth": "required"}
+FOR_CLERKS = SOCKETS | {"roles": ["clerk"]}
+ROLES: dict[str, list[str]] = {"clerk": [], "boss": [], "user": []}
+
+# By name: the route before, whether the caller is signed in as a clerk, what is changed, and the code of the Close.
+TAKEN: dict[str, tuple[dict[str, Any], bool, dict[str, Any], str]] = {
+    "the route and its upstream": (FOR_ALL, False, {"upstreams": {}, "routes": []}, "no_route"),
+    "the route of a user": (FOR_CLERKS, True, {"routes": []}, "no_route"),
+    "WebSocket": (FOR_CLERKS, True, {"routes": [FOR_CLERKS | {"websocket": False}]}, "websocket_not_allowed"),
+    "the role's right": (FOR_CLERKS, True, {"routes": [FOR_CLERKS | {"roles": ["boss"]}]}, "forbidden"),
+    "an implied role": (FOR_CLERKS, True, {"roles": ROLES | {"user": []}}, "forbidden"),
+    "anonymous callers": (FOR_ALL, False, {"routes": [FOR_USERS]}, "token_missing"),
+    "a user, by a narrower route": (
+        FOR_USERS,
+        True,
+        {"routes": [FOR_USERS, FOR_CLERKS | {"path": "/sockets/x", "roles": ["boss"]}]},
+        "forbidden",
+    ),
+    "pages of other origins": (
+        FOR_USERS,
+        True,
+        {"routes": [FOR_USERS | {"cors": {"origins": ["https://a.example"]}}]},
+        "origin_not_allowed",
+    ),
+    "the host": (FOR_ALL, False, {"routes": [FOR_ALL | {"host": "other.example"}]}, "no_route"),
+}
+
+
+@pytest.mark.parametrize("taken", TAKEN)
+def test_a_reload_ends_a_websocket_that_the_new_policy_refuses(
+    start: Start, upstream: RecordingUpstream, taken: str
+) -> None:
+    before, signed_in, change, code = TAKEN[taken]
     upstream.on("/sockets/x", echoing())
-    route = {"path": "/sockets/**", "auth": "none", "websocket": True, "upstream": "web"}
-    gateway = start({"web": upstream.url}, routes=[route])
-    with Socket(gateway, "/sockets/x") as socket:
+    roles = ROLES | {"user": ["clerk"]}
+    gateway = start({"web": upstream.url}, routes=[before], roles=roles, accounts={"default_roles": ["user"]})
+    fields = [gateway.newcomer().line] if signed_in else []
+    with Socket(gateway, "/sockets/x", "Origin: https://b.example", *fields) as socket:
         assert socket.say(text("before")).message() == b"before"
-        reload(gateway, configuration_of(gateway) | {"upstreams": {}, "routes": []})
-        time.sleep(0.6)
+        reload(gateway, configuration_of(gateway) | change)
+        assert socket.frame(within=1.2).closing == (1008, code)
+
+
+# By name: the route before, whether the caller is signed in, and the route afterwards.
+LEFT: dict[str, tuple[dict[str, Any], bool, dict[str, Any]]] = {
+    "nothing": (FOR_CLERKS, True, FOR_CLERKS),
+    "more than it asks": (FOR_USERS, True, FOR_CLERKS),
+    "less than it asked": (FOR_CLERKS, True, FOR_ALL),
+    "another pattern": (FOR_USERS, True, FOR_USERS | {"path": "/sockets/{name}"}),
+    "a limit": (FOR_USERS, True, FOR_USERS | {"rate_limit": "1/h"}),
+    "anonymous callers": (FOR_ALL, False, SOCKETS | {"auth": "optional"}),
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_a_reload_leaves_a_websocket_that_the_new_policy_allows(
+    start: Start, upstream: RecordingUpstream, left: str
+) -> None:
+    before, signed_in, after = LEFT[left]
+    upstream.on("/sockets/x", echoing())
+    roles = ROLES | {"user": ["clerk"]}
+    gateway = start({"web": upstream.url}, routes=[before], roles=roles, accounts={"default_roles": ["user"]})
+    account = gateway.newcomer()
+    with Socket(gateway, "/sockets/x", *([account.line] if signed_in else [])) as socket:
+        assert socket.say(text("before")).message() == b"before"
+        reload(gateway, configuration_of(gateway) | {"routes": [after]})
+        time.sleep(1.1)
         assert socket.say(text("after")).message() == b"after"
-        assert gateway.get("/sockets/x").refused() == (404, "no_route")
+        if signed_in:  # the caller stays somebody who can be signed out
+            assert gateway.ask(request("/auth/logout", method="POST", fields=[account.line])).status == 204
+            assert socket.frame(within=1.2).opcode == CLOSE
+
+
+def test_a_reload_ends_an_event_stream_whose_route_is_gone(start: Start, fleet: Fleet) -> None:
+    fleet.behave(lambda served: served.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"))
+    gateway = start({"web": fleet.urls})
+    with gateway.caller() as caller:
+        caller.send(request("/web/events"))
+        assert caller.receive_head().status == 200
+        reload(gateway, configuration_of(gateway) | {"routes": []})
+        with within(1.2):
+            caller.ended()
 
 
 def test_the_pools_of_removed_upstreams_are_emptied(start: Start, fleet: Fleet) -> None:

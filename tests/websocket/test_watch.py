@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Coroutine
-from types import SimpleNamespace
 from typing import Any
 
+from gateway.admission import Admission
 from gateway.errors import Refusal
 from gateway.watch import Watch
 
@@ -24,8 +24,12 @@ class Judge:
         self.asked: list[Any] = []
         self.at_once = self.most_at_once = 0
 
+    def readmit(self, admission: Any) -> Any:
+        """The first decision, and the one after a reload."""
+        return admission if self.here is None else self.here
+
     def reconsider(self, admission: Any) -> Any:
-        return admission if self.here is WAITING else self.here
+        return self.here
 
     async def reconclude(self, waiting: Any) -> Refusal | None:
         self.asked.append(waiting)
@@ -40,7 +44,8 @@ class Thing:
     """Something that lasts."""
 
     def __init__(self, principal: object = "somebody") -> None:
-        self.admission: Any = SimpleNamespace(principal=principal)
+        parts: Any = (None, (), None, principal, None, None)
+        self.admission: Admission | None = Admission(*parts)
         self.refusal: Refusal | None = None
 
     def revoke(self, refusal: Refusal) -> None:
@@ -120,15 +125,19 @@ async def test_what_has_ended_meanwhile_is_left_alone() -> None:
     assert len(judge.asked) == 16, "those still in the line were not asked about"
 
 
-async def test_strangers_are_not_looked_after() -> None:
-    judge = Judge(GONE)
-    watch, _ = watching(judge, 0)
+async def test_a_new_gate_decides_again_on_all_anonymous_callers_included() -> None:
+    watch, things = watching(Judge(), 2)
     stranger, unadmitted = Thing(principal=None), Thing()
     unadmitted.admission = None
     watch.add(stranger)
     watch.add(unadmitted)
     look(watch)
-    assert stranger.refusal is unadmitted.refusal is None
+    assert [thing.refusal for thing in (*things, stranger)] == [None] * 3
+    replacement: Any = Judge(GONE)
+    watch.gate = replacement
+    look(watch)
+    assert [thing.refusal for thing in (*things, stranger)] == [GONE] * 3
+    assert unadmitted.refusal is None
 
 
 async def test_an_outage_is_forgiven_for_a_while() -> None:
