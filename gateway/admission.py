@@ -77,6 +77,16 @@ class RequestHead:
             return client_address(self.peer.address, self.fields.forwarded_for, self.peer.proxies)
         return self.peer.address
 
+    def keep_for_log(self) -> None:
+        """Drop the fields that only the decision and the upstream need. An event stream lasts for hours, and a head is
+        up to 250 KB of objects."""
+        kept = RequestFields()
+        kept.request_id, kept.canonical_host = self.fields.request_id, self.fields.canonical_host
+        if self.peer.trusted and self.fields.forwarded_for:
+            kept.forwarded_for = self.client.encode("ascii")
+        self.fields = kept
+        self.target = self.target.partition(b"?")[0]
+
 
 class Admission(NamedTuple):
     """The request may pass: on which route, to which canonical target, on whose behalf.
@@ -98,6 +108,11 @@ class Admission(NamedTuple):
         """The fields of the answer, made of those of the upstream's or of a refusal."""
         kept = fields if self.route.cors is None else without_cors(fields)
         return [*kept, *self.response_fields]
+
+    def lasting(self) -> "Admission":
+        """The same for a WebSocket or an event stream that has begun: without most of its head."""
+        self.request.keep_for_log()
+        return self._replace(target=self.target._replace(query=None))
 
 
 class Answered(NamedTuple):

@@ -33,6 +33,7 @@ from gateway.wire.fields import Field, RequestFields, list_members
 _METHODS: Final = frozenset((b"x-forwarded-method", b"x-original-method"))
 _TARGETS: Final = frozenset((b"x-forwarded-uri", b"x-original-uri"))
 _REMEMBERED: Final = 4096  # principals and routes whose fields are kept ready
+_LONGEST_REMEMBERED: Final = 2048  # bytes of the identity headers of a principal
 
 # What the gateway's own parser knows, so that a method is refused here as it would be there (RFC 9110 15.6.2).
 _KNOWN_METHODS: Final = frozenset(
@@ -122,10 +123,12 @@ class Verifier:
             lines += self._assertions.for_upstream(upstream)(principal)
         known = self._identities.get(lines)
         if known is None:
-            if len(self._identities) >= _REMEMBERED:
-                self._identities.clear()
             pairs = (line.partition(b": ") for line in lines.split(b"\r\n") if line)
-            known = self._identities[lines] = self._completed(tuple((name, value) for name, _, value in pairs))
+            known = self._completed(tuple((name, value) for name, _, value in pairs))
+            if len(lines) <= _LONGEST_REMEMBERED:
+                if len(self._identities) >= _REMEMBERED:
+                    self._identities.clear()
+                self._identities[lines] = known
         return known
 
     def _completed(self, said: tuple[Field, ...]) -> tuple[Field, ...]:

@@ -57,6 +57,8 @@ class AsgiAnswer(AsgiRequest):
 
     def lasts(self) -> None:
         """An event stream: it ends when its caller may not stay."""
+        assert self.admission is not None
+        self.admission = self.admission.lasting()
         self._runtime.watch.add(self)
 
     def revoke(self, refusal: Refusal) -> None:

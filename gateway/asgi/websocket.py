@@ -156,6 +156,7 @@ class AsgiWebSocket(AsgiRequest):
         self.answered_at = monotonic()
         assert self.admission is not None
         fields = self.admission.response_head(self._answer)
+        self.admission = self.admission.lasting()
         chosen = field_value(fields, b"sec-websocket-protocol")
         await send(
             {

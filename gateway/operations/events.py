@@ -28,6 +28,7 @@ from gateway.operations.escaping import CREDENTIAL, printable, visible
 INTERVAL: Final = 60.0  # seconds between two reports of the same failure
 REMEMBERED: Final = 256  # different failures told apart within that time
 TRACEBACK_LINES: Final = 80
+KEY_LENGTH: Final = 256  # characters: an upstream has a say in some reasons
 MAX_TEXT: Final = 4096  # characters of one message or fact
 MAX_TRACEBACK_LINE: Final = 1000
 PATIENCE: Final = 20  # milliseconds that one write to standard error may wait for its reader
@@ -62,7 +63,8 @@ def _scrubbed(text: str) -> str:
 
 class Repeats:
     """Keeps what happens again and again from being said again and again: at most once in INTERVAL for each key, and
-    for at most REMEMBERED keys. `clock` answers seconds."""
+    for at most REMEMBERED keys. Texts with the same KEY_LENGTH characters at their beginning are one key. `clock`
+    answers seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -71,6 +73,8 @@ class Repeats:
     def admit(self, key: Hashable) -> int | None:
         """None: it was said a moment ago. Else it is time to say it; the answer is how often it was kept back."""
         now = self._clock()
+        if isinstance(key, str):
+            key = key[:KEY_LENGTH]
         said = self._said.get(key)
         if said is not None and now - said[0] < INTERVAL:
             self._said[key] = (said[0], said[1] + 1)
@@ -128,7 +132,7 @@ class EventHandler(logging.Handler):
         if error is not None:
             self._failures.report(error, message, logger=record.name)
             return
-        before = self._repeats.admit((record.name, record.lineno, record.msg))
+        before = self._repeats.admit(f"{record.name}:{record.lineno}:{record.msg}")
         if before is not None:
             event(record.levelname.lower(), message, logger=record.name, repeated=before or None)
 

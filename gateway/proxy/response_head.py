@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from gateway.proxy.exchange import Field, HeadFields
+from gateway.wire.fields import KNOWN_SPELLINGS, LONGEST_KNOWN_SPELLING
 
 _KEEP: Final = 0
 _DROP: Final = 1
@@ -38,7 +39,6 @@ _NOT_AS_TRAILER: Final = frozenset(
         b"cache-control",
     )
 )
-_KNOWN_SPELLINGS: Final = 4096
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 _CONNECTION_OPTIONS: Final = frozenset((b"close", b"keep-alive"))
 
@@ -144,7 +144,9 @@ class ResponseHead:
 
 
 def _decide(name: bytes) -> int:
-    if len(SPELLINGS) >= _KNOWN_SPELLINGS:
-        SPELLINGS.clear()  # upstreams choose the names
-    action = SPELLINGS[bytes(name)] = _SPECIAL.get(name.lower(), _KEEP)
+    action = _SPECIAL.get(name.lower(), _KEEP)
+    if len(name) <= LONGEST_KNOWN_SPELLING:
+        if len(SPELLINGS) >= KNOWN_SPELLINGS:
+            SPELLINGS.clear()
+        SPELLINGS[bytes(name)] = action
     return action

@@ -30,3 +30,7 @@ class UpstreamRequest:
     def is_repeatable(self) -> bool:
         """Whether it can be sent a second time after it was sent whole (RFC 9110 9.2.2). A body is not kept."""
         return self.length == 0 and self.method in IDEMPOTENT
+
+    def forget_head(self) -> None:
+        """Drop the head, which has been sent, where the response lasts."""
+        self.start = self.fields = b""

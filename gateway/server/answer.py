@@ -26,6 +26,9 @@ _ONE_WRITE: Final = 65536  # above this many bytes pieces are handed to the tran
 _FEW: Final = 8  # above this many pieces they are small ones, and cheaper joined than handed over one by one
 _EMPTY: Final[Field] = (b"content-length", b"0")
 
+# Upstreams choose the reasons, so the table is bounded in count and in bytes.
+_KNOWN_LINES: Final = 1024
+_LONGEST_KNOWN_REASON: Final = 64  # bytes
 _status_lines: dict[tuple[int, bytes], bytes] = {}
 
 
@@ -115,6 +118,9 @@ class Answer:
 
     def lasts(self) -> None:
         """An event stream: it ends when its caller may not stay."""
+        assert self.admission is not None
+        self.admission = self.admission.lasting()
+        self.protocol.forget_head()
         self.protocol.runtime.watch.add(self)
 
     def revoke(self, refusal: Refusal) -> None:
@@ -128,6 +134,7 @@ class Answer:
         self.answered_at = monotonic()
         assert self.admission is not None
         fields = self.admission.response_head(handshake_answer(fields, self.request.fields.kept))
+        self.admission = self.admission.lasting()
         lines = _head_bytes(101, b"", fields)
         self._chunks.append(lines + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self.flush()
@@ -264,11 +271,13 @@ def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:
 
 
 def _status_line(status: int, reason: bytes) -> bytes:
-    if len(_status_lines) > 1024:
-        _status_lines.clear()  # upstreams choose the reasons
     text = reason
     if not text:
         with contextlib.suppress(ValueError):
             text = HTTPStatus(status).phrase.encode()
-    line = _status_lines[status, reason] = b"HTTP/1.1 %d %b\r\n" % (status, text)
+    line = b"HTTP/1.1 %d %b\r\n" % (status, text)
+    if len(reason) <= _LONGEST_KNOWN_REASON:
+        if len(_status_lines) >= _KNOWN_LINES:
+            _status_lines.clear()
+        _status_lines[status, reason] = line
     return line

@@ -27,6 +27,7 @@ from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 HELD: Final = 65536  # bytes of later requests that are held while one is being answered
 _LINGER: Final = 5.0  # seconds for which an unwanted body is read and thrown away, so that the caller sees the answer
 _LINGERED: Final = 1 << 26  # bytes of a chunked body that are thrown away at most meanwhile
+_NO_FIELDS: Final = RequestFields()
 STALL: Final = 60.0  # seconds in which a caller must take something of what is sent to it
 _TOO_MANY: Final = 256  # connections beyond the limit that are still told so, and not just closed
 
@@ -144,6 +145,8 @@ class CallerConnection(asyncio.Protocol, ABC):
         """Both sides have switched to WebSocket: from here on their bytes do not pass through this object."""
         self._phase = TUNNEL
         self._exchange = self._deadline = None
+        self._heads.close()
+        self.forget_head()
         sent, self._buffer = self._buffer, b""
         self._tunnel = Tunnel(self.loop, self._tunnel_ended)
         self._tunnel.join(self.transport, upstream, (sent, early))
@@ -273,11 +276,18 @@ class CallerConnection(asyncio.Protocol, ABC):
         """Ready for the next request; what of it has come already is read now."""
         self._phase = HEAD
         self._deadline = self.runtime.ticker.after(self.runtime.server.keep_alive)
+        if not self._heads.block:
+            self.forget_head()
         if self.draining:
             self.transport.close()
         elif self._buffer:
             self._resume_reading()
             self._advance()
+
+    def forget_head(self) -> None:
+        """Drop the head of the last request: ten thousand idle connections would keep as many."""
+        self._heads.forget()
+        self._fields = _NO_FIELDS
 
     def _refuse_early(self, refusal: Refusal) -> None:
         """Refuse what is no readable request; nothing after it can be read either."""

@@ -12,7 +12,7 @@ import httptools
 
 from gateway.admission import RequestHead
 from gateway.errors import Refusal
-from gateway.wire.fields import Field, list_members
+from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE, Field, list_members
 
 _END: Final = b"\r\n\r\n"
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
@@ -35,12 +35,13 @@ class HeadReader:
     Callers of APIs send the same header block again and again on a connection, and only the request line changes. A
     block that is the same to the byte as the last one says the same: it is not parsed again (`repeated`).
 
-    `begun`: bytes of a head have come that is not complete.
+    `begun`: bytes of a head have come that is not complete. `block` is the last header block, empty where the next head
+    is parsed in any case.
     """
 
     __slots__ = (
-        "_block",
         "_line",
+        "_max_repeated",
         "_max_size",
         "_parser",
         "_reading",
@@ -48,6 +49,7 @@ class HeadReader:
         "_tail",
         "_upgraded",
         "begun",
+        "block",
         "fields",
         "keep_alive",
         "method",
@@ -58,8 +60,9 @@ class HeadReader:
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
+        self._max_repeated = min(max_size, 2 * REMEMBERED_SIZE)
         self._parser: httptools.HttpRequestParser | None = None
-        self._block = b""  # the last header block, if it may be taken for granted when it comes again
+        self.block = b""
         self.repeated = False
         self._clear()
         self._reading = False
@@ -82,6 +85,11 @@ class HeadReader:
         """Forget the parser, which refers back to this object."""
         self._parser = None
         self.begun = False
+
+    def forget(self) -> None:
+        """Drop the last head."""
+        self._line = self.target = self.block = b""
+        self.fields = []
 
     def feed(self, data: bytes) -> tuple[bool, bytes]:
         """Take bytes of a head: whether it is complete now, and the bytes behind it.
@@ -112,16 +120,21 @@ class HeadReader:
             raise Refusal("bad_request", "the head ended too early, or its request line is not that of HTTP/1.x")
         self.minor = minor = 1 if line[1] == b"1" else 0
         self.begun = False
-        self._block = head[len(self._line) - 2 :] if minor and self._size == len(head) and self.keep_alive else b""
+        size = len(head)
+        whole = minor and self.keep_alive and self._size == size
+        if whole and size <= REMEMBERED_SIZE and len(self.fields) <= REMEMBERED_FIELDS:
+            self.block = head[len(self._line) - 2 :]
+        else:
+            self.block = b""
         return True, rest
 
     def _is_repeated(self, data: bytes) -> bool:
         """Take a head whose header block came before: only its request line is looked at. Then all else is as it was,
         for a block is kept only where nothing but a next head could follow it."""
-        block = self._block
+        block = self.block
         size = len(data)
         at = size - len(block)
-        if not block or at <= 0 or size > self._max_size or data[at:] != block:
+        if not block or at <= 0 or size > self._max_repeated or data[at:] != block:
             return False
         line = _CLEAN_LINE(data, 0, at)
         if line is None:
@@ -183,10 +196,10 @@ class HeadReader:
         coding, length = fields.transfer_encoding, fields.content_length
         if coding is None and length is None:
             if self._upgraded:
-                self._parser, self._block = None, b""
+                self._parser, self.block = None, b""
             return 0, False
         # The parser waits for a body that does not go through it.
-        self._parser, self._block = None, b""
+        self._parser, self.block = None, b""
         if coding is not None:
             if coding.lower() != b"chunked" or length is not None or request.minor == 0:
                 raise Refusal("bad_request", "a Transfer-Encoding other than a plain chunked in HTTP/1.1")

@@ -13,7 +13,12 @@ from typing import Final
 Field = tuple[bytes, bytes]
 Placed = tuple[int, Field]  # a field, and its index in `kept`
 
-_KNOWN_SPELLINGS: Final = 4096
+# Clients and upstreams choose the names of fields: tables of spellings are bounded in count and in bytes.
+KNOWN_SPELLINGS: Final = 4096
+LONGEST_KNOWN_SPELLING: Final = 64  # bytes; a longer name is decided each time
+# A connection remembers its last head if it is not larger: 31 KB of short fields are 250 KB of objects.
+REMEMBERED_SIZE: Final = 2048  # bytes
+REMEMBERED_FIELDS: Final = 32
 _SPACE: Final = frozenset((b" ", b"\t"))  # RFC 9110 5.5: no part of a value, which llhttp leaves at its end
 _FOLD: Final = bytes(ord(chr(byte).lower()) if byte < 128 and chr(byte).isalnum() else ord("-") for byte in range(256))
 
@@ -171,9 +176,11 @@ class FieldRules:
         known = self._spellings.get(name)
         if known is not None:
             return known
-        if len(self._spellings) >= _KNOWN_SPELLINGS:
-            self._spellings.clear()  # callers choose the names: the table must not grow with their fancy
-        decided = self._spellings[name] = self._decide(name)
+        decided = self._decide(name)
+        if len(name) <= LONGEST_KNOWN_SPELLING:
+            if len(self._spellings) >= KNOWN_SPELLINGS:
+                self._spellings.clear()
+            self._spellings[name] = decided
         return decided
 
     def _decide(self, name: bytes) -> int:

@@ -42,11 +42,17 @@ def _found(peer: str, forwarded_for: bytes, proxies: TrustedProxies) -> str:
 
 
 def _without_port(entry: str) -> str | None:
-    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; None if there is none."""
+    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; None if there is none.
+
+    An address with a zone (`fe80::1%eth0`, RFC 4007 11) is none: it means nothing beyond one link, and a zone can be
+    of any length.
+    """
     if entry.startswith("["):
         entry = entry[1:].partition("]")[0]
     elif entry.count(":") == 1:
         entry = entry.partition(":")[0]
+    if "%" in entry:
+        return None
     try:
         return str(ip_address(entry))
     except ValueError:

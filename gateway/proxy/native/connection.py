@@ -7,16 +7,19 @@ import asyncio
 import contextlib
 import select
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
 from gateway.errors import Refusal
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.native.response import BODY, CLOSE, HEAD, IDLE, SWITCHING, ResponseReader
+from gateway.proxy.response_head import ResponseHead
 
 if TYPE_CHECKING:
     from gateway.proxy.native.pool import TargetPool
+
+_NO_HEAD: Final = ResponseHead()  # in the place of the last one, while a connection idles
 
 
 class UpstreamConnection(ResponseReader):
@@ -155,6 +158,8 @@ class UpstreamConnection(ResponseReader):
         self._deadline = None
         self._served += 1
         self._phase = IDLE
+        if self._same is None:
+            self._head = _NO_HEAD
         exchange.connection = None
         exchange.deadline = None
         if exchange.paused:

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 import httptools
 
+from gateway.proxy.exchange import HeadFields
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.response_head import SPELLINGS, ResponseFault, ResponseHead
+from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE
 from gateway.wire.websocket import field_value
 
 if TYPE_CHECKING:
@@ -150,6 +152,8 @@ class ResponseReader(asyncio.Protocol, ABC):
             self._pool.idle_limit.announced(head.keep_alive)
         exchange.downstream.head(status, head.reason, head.fields, head.length)
         if head.event_stream:
+            head.fields = HeadFields()
+            exchange.request.forget_head()
             exchange.downstream.lasts()
 
     def _interim(self, exchange: NativeExchange, status: int) -> None:
@@ -244,7 +248,9 @@ class ResponseReader(asyncio.Protocol, ABC):
         counted = status in _WITHOUT_BODY or status in failures
         plain = not counted and not self._interims and not self._head.event_stream
         if length is not None and plain and self._reusable and not self._seen:
-            self._same, self._same_size = data[: len(data) - length], len(data)
+            size = len(data) - length
+            if size <= REMEMBERED_SIZE and len(self._head.fields) <= REMEMBERED_FIELDS:
+                self._same, self._same_size = data[:size], len(data)
 
     def _after_head(self, exchange: NativeExchange, size: int) -> None:
         if self._phase == HEAD:

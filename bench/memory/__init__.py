@@ -1,0 +1,1 @@
+"""The memory of a gateway under hostile traffic: `python -m bench.memory`."""

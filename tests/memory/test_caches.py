@@ -1,0 +1,172 @@
+"""A cache that strangers can fill holds no more than docs/security.md says, however large and many its keys are."""
+
+import gc
+import re
+import sys
+from collections.abc import Callable, Iterable
+from ipaddress import ip_network
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.limits.buckets import Buckets
+from gateway.limits.callers import Callers
+from gateway.limits.failures import Allowance, Counter, Failures
+from gateway.limits.quota import Quota
+from gateway.operations.access_log import Texts, json_client
+from gateway.operations.events import Repeats
+from gateway.operations.observer import Observer
+from gateway.proxy.response_head import SPELLINGS, ResponseHead
+from gateway.settings.model import ObservabilitySettings
+from gateway.wire.addresses import Networks, TrustedProxies
+from gateway.wire.fields import FieldRules
+from gateway.wire.forwarded import client_address
+from gateway.wire.hosts import canonical_host
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "security.md"
+MIB = 1024 * 1024
+HUGE = b"h" * 100_000
+
+
+def request_names() -> object:
+    rules = FieldRules()
+    for number in range(8192):
+        rules.action(b"%064d" % number)
+    for number in range(200):
+        rules.action(HUGE + b"%d" % number)
+    return rules
+
+
+def response_names() -> object:
+    for number in range(8192):
+        ResponseHead().add(b"%064d" % number, b"v")
+    for number in range(200):
+        ResponseHead().add(HUGE + b"%d" % number, b"v")
+    return SPELLINGS
+
+
+def hosts() -> object:
+    for number in range(8192):
+        canonical_host(b"h%07d.%bexample:65535" % (number, b"a." * 116))
+    return canonical_host
+
+
+def networks() -> object:
+    known = Networks([ip_network("10.0.0.0/8")])
+    for address in addresses(12_288):
+        known.contains(address)
+    return known
+
+
+def forwarded() -> object:
+    proxies = TrustedProxies([ip_network("127.0.0.0/8")])
+    for number, address in enumerate(addresses(6144)):
+        client_address("127.0.0.1", b"1" * 200 + b",%b" % address.encode(), proxies)
+        if number < 50:
+            client_address("127.0.0.1", HUGE + b", fe80::%x%%%b" % (number, HUGE), proxies)
+    return proxies
+
+
+def counted_addresses() -> object:
+    callers = Callers()
+    for address in addresses(12_288):
+        callers.by_address(address)
+    return callers
+
+
+def rate_limits() -> object:
+    buckets = Buckets(Quota(10, 3600.0), 100_000)
+    for number, address in enumerate(addresses(250_000)):
+        buckets.take(address, number / 1000)
+    return buckets
+
+
+def failures() -> object:
+    counts, allowance = Failures(lifetime=3600.0), Allowance(5, 900.0, 900.0)
+    for number in range(230_000):
+        owner = f"{number:034x}"
+        counts.failed(Counter(owner, f"{owner}:{owner}", allowance), number / 1000)
+    return counts
+
+
+def log_texts() -> object:
+    texts = Texts(json_client)
+    for address in addresses(2048):
+        texts[address]
+    return texts
+
+
+def failure_reports() -> object:
+    repeats = Repeats()
+    for number in range(1000):
+        repeats.admit(f"{number}{HUGE.decode()}")
+    return repeats
+
+
+def series() -> object:
+    routes = [f"a-route-with-a-long-name-{number}" for number in range(7)]
+    observer = Observer(ObservabilitySettings(access_log="json"), routes, write=lambda block: None, coloured=False)
+    for route in routes:
+        for method in (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"):
+            for status in range(100, 600):
+                observer.completed(finished(route, method, status))
+    return observer
+
+
+def finished(route: str, method: bytes, status: int) -> Any:
+    fields = SimpleNamespace(request_id=None, canonical_host=b"gateway.test")
+    request = SimpleNamespace(
+        method=method, target=b"/x", client="127.0.0.1", fields=fields, request_id=b"1", trace=None
+    )
+    times = {"started": 0.0, "forwarded_at": 0.0, "answered_at": 0.0, "received": 0, "sent": 0}
+    return SimpleNamespace(request=request, admission=None, refused=None, route=route, status=status, code="", **times)
+
+
+def addresses(count: int) -> Iterable[str]:
+    """Long ones, each of a network of its own."""
+    return (f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}:ffff:ffff:ffff:ffff" for number in range(count))
+
+
+FILLED: dict[str, Callable[[], object]] = {
+    "field names of requests": request_names,
+    "field names of responses": response_names,
+    "hosts": hosts,
+    "addresses, by network": networks,
+    "clients behind trusted proxies": forwarded,
+    "addresses, by who is counted": counted_addresses,
+    "rate limits": rate_limits,
+    "failed attempts": failures,
+    "texts of the access log": log_texts,
+    "reported failures": failure_reports,
+    "series of the metrics": series,
+}
+
+
+def size_of(thing: object) -> int:
+    """Bytes of an object and of all that it refers to, code excepted."""
+    seen: set[int] = set()
+    waiting, size = [thing], 0
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen or isinstance(each, (type, ModuleType, FunctionType, BuiltinFunctionType)):
+            continue
+        seen.add(id(each))
+        size += sys.getsizeof(each)
+        waiting += gc.get_referents(each)
+    return size
+
+
+def documented(cache: str) -> int:
+    """The most MiB of a cache, by the last column of its row."""
+    row = re.search(rf"^\| {re.escape(cache)} \|.*\| (\d+) MiB \|$", DOCUMENT.read_text(), re.MULTILINE)
+    assert row is not None, f"docs/security.md has no row for {cache!r}"
+    return int(row[1])
+
+
+@pytest.mark.parametrize("cache", FILLED)
+def test_a_cache_holds_no_more_than_the_documentation_says(cache: str) -> None:
+    held = size_of(FILLED[cache]()) / MIB
+    print(f"\n{cache}: {held:.2f} MiB")
+    assert held <= documented(cache)
