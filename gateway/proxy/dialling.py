@@ -131,7 +131,7 @@ class Dialler:
         """The connection to the first address that accepts, TLS included. Raises OSError where all addresses fail."""
         waiting = list(addresses)
         attempts: dict[asyncio.Task[Connected], str] = {}  # under way, the earliest first
-        failure = OSError("no address")
+        failures: list[OSError] = []
         try:
             while waiting or attempts:
                 if waiting:
@@ -141,17 +141,18 @@ class Dialler:
                     attempts, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
                 )
                 for attempt in done:
-                    try:
-                        connected = attempt.result()
-                    except OSError as error:
-                        failure = error
-                        self._avoid([attempts.pop(attempt)])
-                    else:
+                    error = attempt.exception()
+                    if error is None:
                         earlier = list(attempts)[: list(attempts).index(attempt)]
                         self._avoid([attempts[overtaken] for overtaken in earlier])
                         self._avoided.pop(attempts.pop(attempt), None)
-                        return connected
-            raise failure
+                        return attempt.result()
+                    if not isinstance(error, OSError):
+                        raise error
+                    failures.append(error)
+                    self._avoid([attempts.pop(attempt)])
+            del done, attempt, error  # they keep the failure, whose traceback keeps this frame
+            raise failures.pop()
         finally:
             for attempt in attempts:
                 attempt.cancel()

@@ -4,6 +4,7 @@ Objects in a cycle keep the request head and its frames until the next search, a
 aside is out of its reach for longer. 31 KB for each request are gigabytes within a minute.
 """
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from gateway.identity.api_keys import new_key
+from gateway.proxy.dialling import Dialler
+from gateway.proxy.target import Target
+from tests.memory.garbage import unsearched
 from tests.memory.serving import ServedHere
 from tests.support.configurations import changed, standard, with_engine
 from tests.support.forging import Forge
@@ -33,6 +37,7 @@ LIMITED = {
     "upstream": "web",
     "rate_limit": {"requests": 1, "per": "1h", "by": "address"},
 }
+NAMED = {"named": "localhost", "unknown": "no-such-host.invalid"}  # upstreams that no connection can be made to
 SHADOW = {"path": "/public/shadow", "roles": ["admin"], "upstream": "web", "shadow": True}
 
 
@@ -239,6 +244,8 @@ ACCOUNTS: Plays = {
 
 FAILED: Plays = {
     "refused connection": lambda world: world.asks("/refusing/x"),
+    "refused connection of a name": lambda world: world.asks("/named/x"),
+    "unknown name": lambda world: world.asks("/unknown/x"),
     "no connection in time": lambda world: world.asks("/deaf/x"),
     "untrusted certificate": lambda world: world.asks("/untrusted/x"),
     "no answer in time": lambda world: world.asks("/hasty/never"),
@@ -292,7 +299,14 @@ def world(
     folder = tmp_path_factory.mktemp("here")
     configuration = with_engine(standard(upstreams, Forge(), folder), engine)
     configuration = changed(configuration, server={"max_header_size": "32KiB"}, observability={"access_log": "off"})
-    configuration["routes"] += [LIMITED, SHADOW]
+    configuration["routes"] += [
+        LIMITED,
+        SHADOW,
+        *({"path": f"/{name}/**", "auth": "none", "upstream": name} for name in NAMED),
+    ]
+    for name, host in NAMED.items():
+        port = upstreams.refusing.url.rpartition(":")[2]
+        configuration["upstreams"][name] = {"targets": [f"http://{host}:{port}"], "engine": engine, "eject": None}
     gateway = ServedHere(face, write_configuration(folder, configuration)).start()
     for path, script in SCRIPTS.items():
         upstreams.web.on(path, script)
@@ -335,3 +349,23 @@ def _ask_the_store(world: World, newcomer: bytes) -> None:
         assert world.gateway.ask(request("/api/x", fields=fields)).status == 503
     login = {"email": "user@example.com", "password": PASSWORD}
     assert world.gateway.post("/auth/login", login).status == 503
+
+
+async def test_a_race_of_addresses_leaves_no_cycle(upstreams: Upstreams) -> None:
+    async def two_addresses(host: str, port: int) -> list[str]:
+        return ["127.0.0.1", "127.0.0.2"]
+
+    loop = asyncio.get_running_loop()
+    refusing = int(upstreams.refusing.url.rpartition(":")[2])
+    for port, error in ((refusing, ConnectionRefusedError), (upstreams.web.address[1], None)):
+        dialler = Dialler(Target("orders.internal", port, None, None, "orders.internal"), loop, two_addresses)
+        with unsearched() as found:
+            with contextlib.suppress(*([] if error is None else [error])):
+                await dialler.dial(_Aborting, 5.0)
+            await asyncio.sleep(0)
+        assert not found.objects
+
+
+class _Aborting(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

@@ -243,14 +243,14 @@ class ResponseReader(asyncio.Protocol, ABC):
 
     def _remember(self, data: bytes) -> None:
         """Keep a head that came in one read with the whole of its body, and with nothing else."""
-        length = self._head.length
-        status, failures = self._status, self._pool.limits.failure_statuses
-        counted = status in _WITHOUT_BODY or status in failures
-        plain = not counted and not self._interims and not self._head.event_stream
-        if length is not None and plain and self._reusable and not self._seen:
-            size = len(data) - length
-            if size <= REMEMBERED_SIZE and len(self._head.fields) <= REMEMBERED_FIELDS:
-                self._same, self._same_size = data[:size], len(data)
+        head, status = self._head, self._status
+        if head.length is None or head.event_stream or self._interims or self._seen or not self._reusable:
+            return
+        if status in _WITHOUT_BODY or status in self._pool.limits.failure_statuses:
+            return
+        size = len(data) - head.length
+        if size <= REMEMBERED_SIZE and len(head.fields) <= REMEMBERED_FIELDS:
+            self._same, self._same_size = data[:size], len(data)
 
     def _after_head(self, exchange: NativeExchange, size: int) -> None:
         if self._phase == HEAD:
