@@ -1,8 +1,10 @@
 """`gateway top`: what the gateway is doing just now, from its metrics page."""
 
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +14,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import click
 
+from gateway.cli.keyboard import Keyboard, Quit
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
 from gateway.cli.policy_file import loaded_policy
@@ -27,6 +30,10 @@ _TIMEOUT: Final = 5.0  # seconds for one page
 _PATH: Final = "/_gateway/metrics"
 _ROUTES: Final = ("route", "req/s", "5xx/s", "refused/s", "median", "p99", "upstream p99")
 _TARGETS: Final = ("upstream", "target", "state", "busy", "idle", "waiting", "failures/s")
+# Headings for terminals narrower than _WIDE.
+_ROUTES_NARROW: Final = ("route", "req/s", "5xx", "ref", "p50", "p99", "up99")
+_TARGETS_NARROW: Final = ("upstream", "target", "state", "busy", "idle", "wait", "fail")
+_WIDE: Final = 100
 
 
 @click.command("top")
@@ -39,7 +46,7 @@ def command(config: Path, url: str | None, interval: float, once: bool, as_json:
     """Watch requests, decisions and upstreams, live.
 
     Everything is read from the gateway's metrics page, so this address must be in observability.operations_allow. On
-    anything but a terminal it looks once. Ctrl-C ends it.
+    anything but a terminal it looks once. q or Ctrl-C ends it.
     """
     address = page_address(url or address_of(loaded_policy(config).settings.server))
     summaries = _summaries(address, interval)
@@ -50,7 +57,8 @@ def command(config: Path, url: str | None, interval: float, once: bool, as_json:
         else:
             _print(summary)
         return 0
-    _watch(summaries, address, interval)
+    with Keyboard(sys.stdin) as keyboard, suppress(Quit):
+        _watch(keyboard, address, interval)
     return 0
 
 
@@ -96,11 +104,11 @@ def _why(status: int) -> str:
     return f"it answers {status}"
 
 
-def _summaries(address: str, interval: float) -> Iterator[Summary]:
-    """What happened in each interval. Raises CannotStart when the page cannot be read; it can be asked again."""
+def _summaries(address: str, interval: float, wait: Callable[[float], object] = time.sleep) -> Iterator[Summary]:
+    """The summary of each interval. Raises CannotStart when the page cannot be read; a new iterator tries again."""
     before, read_at = read(address), time.monotonic()
     while True:
-        time.sleep(interval)
+        wait(interval)
         after, now = read(address), time.monotonic()
         yield summary_of(before, after, now - read_at)
         before, read_at = after, now
@@ -159,37 +167,90 @@ def _milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
 
 
-def _watch(summaries: Iterator[Summary], address: str, interval: float) -> None:
-    from rich.live import Live  # imported here: it takes longer than most commands
+def _watch(keyboard: Keyboard, address: str, interval: float) -> None:
+    from rich.console import Console  # imported here: rich takes longer than most commands
+    from rich.live import Live
     from rich.text import Text
 
-    # The first look says at once, as an error, what is the matter; later ones in the view, and go on.
-    first = _view(next(summaries), address)
-    with Live(first, screen=True, auto_refresh=False) as live:
-        live.refresh()
+    console = Console()
+    summaries = _summaries(address, interval, keyboard.wait)
+    # An error of the first look ends the command. Later ones are shown, and the next look tries again.
+    first = next(summaries)
+    with Live(screen=True, auto_refresh=False, console=console) as live:
+        live.update(screen_of(first, address, *console.size), refresh=True)
         while True:
             try:
-                shown = _view(next(summaries), address)
+                shown = screen_of(next(summaries), address, *console.size)
             except CannotStart as error:
-                shown = Text(f"{error}\n\nTrying again. Ctrl-C ends.", style="red")
-                summaries = _summaries(address, interval)
-                time.sleep(interval)
+                shown = Text(f"{error}\n\nTrying again. q or Ctrl-C ends.", style="red")
+                summaries = _summaries(address, interval, keyboard.wait)
+                keyboard.wait(interval)
             live.update(shown, refresh=True)
 
 
-def _view(summary: Summary, address: str) -> "RenderableType":
-    from rich import box
+def screen_of(summary: Summary, address: str, width: int, height: int) -> "RenderableType":
+    """One screen. Names are shortened and rows left out where there is no room; no figure is."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(f"gateway {summary.version}  {address}", style="dim"), Text(_headline(summary))]
-    for columns, rows in ((_ROUTES, _route_rows(summary)), (_TARGETS, _target_rows(summary))):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for number, column in enumerate(columns):
-            table.add_column(column, justify="right" if number > 2 or column.endswith("/s") else "left", no_wrap=True)
-        for row in rows:
-            style = "red" if {"down", "ejected", "failing"}.intersection(row) else None
-            table.add_row(*map(Text, row), style=style)
-        parts.append(table)
+    is_narrow = width < _WIDE
+    # A figure and its unit stay on one line: textwrap does not break at a no-break space.
+    joined = " \N{MIDDLE DOT} ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in _headline(summary).split("  "))
+    lines = [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(joined, width)]
+    parts: list[RenderableType] = [Text(_shortened(f"gateway {summary.version}  {address}", width), style="dim")]
+    parts += [Text(line) for line in lines]
+    tables = [
+        (_ROUTES_NARROW if is_narrow else _ROUTES, _route_rows(summary), 1),
+        (_TARGETS_NARROW if is_narrow else _TARGETS, _target_rows(summary), 3),
+    ]
+    # Each table has a blank line, a heading, and perhaps a line about the rows that are left out.
+    room = max(height - len(parts) - 3 * len(tables) - 1, 2 * len(tables))
+    for number, (columns, rows, names) in enumerate(tables):
+        share = max(room // (len(tables) - number), 1)
+        room -= min(share, len(rows))
+        parts += _table(columns, rows, names, width, share)
+    parts.append(Text("q quits", style="dim"))
     return Group(*parts)
+
+
+def _table(columns: Sequence[str], rows: list[list[str]], names: int, width: int, most: int) -> "list[RenderableType]":
+    """A heading and at most `most` rows. The first `names` columns hold names, which share the room that is left."""
+    from rich.text import Text
+
+    if not rows:
+        return []
+    shown = rows[:most]
+    widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
+    left = width - sum(widths[names:]) - 2 * (len(columns) - 1)
+    widths[:names] = _shared(widths[:names], max(left, names))
+    lines: list[RenderableType] = [Text(), Text(_aligned(columns, widths, names), style="bold")]
+    for row in shown:
+        is_bad = bool({"down", "ejected", "failing"}.intersection(row))
+        lines.append(Text(_aligned(row, widths, names), style="red" if is_bad else ""))
+    if len(rows) > most:
+        lines.append(Text(f"and {len(rows) - most} more", style="dim"))
+    return lines
+
+
+def _shared(wanted: list[int], room: int) -> list[int]:
+    """The widths of columns that want more than there is: the widest give way first."""
+    widths = list(wanted)
+    while sum(widths) > room and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _aligned(cells: Sequence[str], widths: list[int], names: int) -> str:
+    fitted = [_shortened(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    return "  ".join(
+        cell.ljust(width) if number < names else cell.rjust(width)
+        for number, (cell, width) in enumerate(zip(fitted, widths, strict=True))
+    )
+
+
+def _shortened(text: str, width: int) -> str:
+    """A name with its middle left out: the end of a path tells routes apart as often as its beginning."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"

@@ -1,6 +1,7 @@
 """`gateway top`, beside a gateway that runs."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -9,17 +10,19 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from gateway.cli.top import address_of, page_address
+from gateway.cli.top import address_of, page_address, screen_of
 from gateway.errors import CannotStart
 from gateway.operations.reading import samples_of
-from gateway.operations.summary import summary_of
+from gateway.operations.summary import RouteRow, Summary, TargetRow, summary_of
 from gateway.settings.model import ServerSettings
 from tests.support.fleet import Fleet
 from tests.support.processes import PROJECT, Gateway, free_port
@@ -127,6 +130,75 @@ def test_the_live_view_shows_it_and_goes_on_when_the_gateway_is_gone(busy: Gatew
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     assert "Traceback" not in seen
+
+
+@pytest.mark.parametrize("key", [b"q", b"Q", b"\x1b"])
+def test_a_key_ends_the_live_view_and_gives_the_terminal_back(busy: Gateway, key: bytes) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(COLUMNS="80", LINES="24", TERM="xterm-256color")
+        os.chdir(PROJECT)
+        command = [sys.executable, "-m", "gateway", "top", "--interval", "0.3", "--url", url(busy)]
+        os.execv(sys.executable, command)
+    before = termios.tcgetattr(terminal)
+    seen = b""
+    try:
+        while b"q quits" not in seen:
+            assert select.select([terminal], [], [], 20)[0]
+            seen += os.read(terminal, 65536)
+        os.write(terminal, key)
+        with contextlib.suppress(OSError):  # the end of a pseudo-terminal
+            while chunk := os.read(terminal, 65536):
+                seen += chunk
+        assert b"\x1b[?1049l" in seen
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert termios.tcgetattr(terminal)[3] == before[3]
+    finally:
+        os.close(terminal)
+
+
+def summary(routes: int, targets: int) -> Summary:
+    rows = [
+        RouteRow(f"GET,PUT /v1/customers/{{customer_id}}/orders-{number}/**", 1234.5, 0.5, 12.5, 0.0123, 1.2345, 1.2001)
+        for number in range(routes)
+    ]
+    return Summary(
+        seconds=2.0,
+        version="0.1.0",
+        workers=2,
+        connections=1234,
+        requests=23456.7,
+        statuses={"2xx": 23000.1, "4xx": 400.2, "5xx": 56.4},
+        codes={"forbidden": 123.4, "token_missing": 99.9, "rate_limited": 176.9},
+        routes=rows,
+        targets=[
+            TargetRow("orders", f"https://orders-{number}.internal.example.com:8443", "ejected", 256, 12, 40, 3.5)
+            for number in range(targets)
+        ],
+        cpu=1.75,
+        memory=123 << 20,
+        lag=0.0021,
+        out=["redis"],
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(150, 50), (100, 30), (80, 24), (60, 20)])
+@pytest.mark.parametrize(("routes", "targets"), [(1, 1), (3, 2), (40, 0), (40, 25)])
+def test_every_figure_is_readable_at_any_usual_size(width: int, height: int, routes: int, targets: int) -> None:
+    console = Console(width=width, height=height, file=io.StringIO(), legacy_windows=False)
+    console.print(screen_of(summary(routes, targets), "http://127.0.0.1:8000/_gateway/metrics", width, height))
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= height
+    assert all(len(line) <= width for line in lines)
+    text = "\n".join(lines)
+    for figure in ("23456.7 requests/s", "2xx 23000.1/s", "1234 connections", "1.75 cores", "123 MiB", "REDIS IS OUT"):
+        assert figure in text
+    row = next(line for line in lines if line.startswith("GET"))
+    assert row.split()[-9:] == ["1234.5", "0.5", "12.5", "12.3", "ms", "1234.5", "ms", "1200.1", "ms"]
+    if targets:
+        row = next(line for line in lines if "ejected" in line)
+        assert row.split()[-5:] == ["ejected", "256", "12", "40", "3.5"]
+    assert lines[-1] == "q quits"
 
 
 @pytest.mark.parametrize(
