@@ -25,6 +25,8 @@ from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
 
+_PATIENCE = 3.0  # seconds for a connection to Redis
+
 if TYPE_CHECKING:
     from gateway.storage.redis import RedisLink
     from gateway.storage.redis_feed import RedisFeed
@@ -127,7 +129,7 @@ async def quiet_link(address: Secret, database: Database, stack: AsyncExitStack)
     log.setLevel(logging.CRITICAL)
     link = RedisLink(address.reveal(), await installation_id(database))
     stack.push_async_callback(link.close)
-    await link.open()
+    await link.open(patience=_PATIENCE)
     return link
 
 

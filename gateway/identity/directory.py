@@ -140,11 +140,15 @@ class Directory:
         self._flights.clear()
         self._entries.clear()
 
+    def suspend(self) -> None:
+        """Let go of the copies here. Those in the shared cache stay good."""
+        self._flights.clear()
+        self._entries.clear()
+
     def flush(self) -> None:
         """Let go of everything, and take nothing from the shared cache that was read before now."""
         self._void_before = self._clock()
-        self._flights.clear()
-        self._entries.clear()
+        self.suspend()
 
     async def close(self) -> None:
         """Give up on queries that are still running."""

@@ -66,7 +66,7 @@ class SharedCache(Protocol):
     """The copy that replicas share (Redis). Its outage is not an error here: it answers None and takes nothing."""
 
     async def get(self, user_id: str) -> tuple[UserRecord, float] | None:
-        """The record and the seconds it may still be used, or None: not there, or the cache is out of order."""
+        """The record and the seconds it may still be used, or None: not there, or the cache is down."""
 
     async def put(self, record: UserRecord, *, age: float) -> None:
         """Keep a record that was asked of the database `age` seconds ago until it is `cache.user_ttl` old, unless
@@ -78,6 +78,9 @@ class ChangeListener(Protocol):
 
     def forget(self, user_id: str, version: int | None) -> None:
         """Copies of this user older than `version` are void; None: all of them."""
+
+    def suspend(self) -> None:
+        """Changes arrive late: every copy in this process is void. None is missed, so shared copies stay good."""
 
     def flush(self) -> None:
         """Changes may have been missed: every copy read before now is void, whoever keeps it."""

@@ -107,6 +107,13 @@ _ALL: Final = (
         "From a change of a user being announced to its being applied by a worker, by Redis's clock.",
     ),
     Family(
+        "gateway_redis_feed_lag_seconds",
+        "gauge",
+        "How late messages about changes arrive, of the slowest worker. Over 0.1 no copy of a record is used.",
+        (),
+        max,
+    ),
+    Family(
         "gateway_redis_rejected_total",
         "counter",
         "Records and messages in Redis that no key of the gateway authenticates, by kind (record, message).",

@@ -1,11 +1,12 @@
-"""The link to Redis: every use of it is limited in time, and none is tried while it is out of order.
+"""The link to Redis: every use of it is limited in time, and no operation is tried while it is down.
 
-    out of order ── a probe is answered ──▶ available ── an operation fails ──▶ out of order
-                    (four times a second)
+    down ── a client connects, and its probe succeeds ──▶ available ── an operation or a probe fails ──▶ down
+            (attempts go on beside each other)
 
-An operation gets LIMIT seconds, waiting for a connection included. The first one that fails for the server's sake opens
-the breaker: from then on nobody waits for Redis, and a probe in the background finds out when it is back. Errors of the
-driver end here, as StorageUnavailable.
+An operation gets LIMIT seconds, waiting for a connection included. If the server fails an operation or a probe, the
+client is closed and all connections are made again: by then, the name in the address can lead to another server. Until
+one of them works, operations fail at once. An attempt to connect goes on when LIMIT is over, because a connection can
+take seconds. Errors of the driver end here, as StorageUnavailable.
 """
 
 import asyncio
@@ -15,26 +16,27 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
 
 from gateway.errors import StorageUnavailable
-from gateway.storage.redis_address import Client, Connection, close_client, parse_redis_address
+from gateway.storage.connector import Connector
+from gateway.storage.redis_address import Client, Connection, parse_redis_address
+from gateway.storage.redis_client import CONNECTING, ERRORS, OpenClient, Pulse, does_not_work, error_code
 
 T = TypeVar("T")
 
 LIMIT: Final = 0.25  # seconds for one operation
-HEARTBEAT: Final = 1.0  # seconds between probes while it is available
-RETRY: Final = 0.25  # seconds between probes while it is not
-_OPERATIONS: Final = 32  # at a time
-_QUIET: Final = 10.0  # seconds between two log lines about refused operations
-
-# What the driver raises when Redis is out, and what it lets through from below: TimeoutError is an OSError, and uvloop
-# raises RuntimeError for writing to a connection that is being closed.
-ERRORS: Final = (RedisError, RedisClusterException, OSError, EOFError, RuntimeError)
+HEARTBEAT: Final = 0.25  # seconds between probes while it is available
+RETRY: Final = 0.25  # seconds between attempts while it is not
+PATIENCE: Final = 1.0  # seconds for an attempt to connect, after which another one runs beside it
+_ATTEMPTS: Final = 4
+_SLICES: Final = 5  # parts of the limit of a probe, none of which passes while the machine does not run this process
+_EARLY: Final = LIMIT * 0.9  # an operation that had less than this did not have its time
+_LATE: Final = LIMIT * 1.4  # a timer that fires later than this says that this process was busy
+_QUIET: Final = 60.0  # seconds between two log lines about one cause
+_CAUSES: Final = 64
 
 _NAMESPACE: Final = "gateway:2:"  # of all keys and channels; the number is that of their format
-# A script and not TIME: a cluster asks the node of a key then, and not any.
-_CLOCK: Final = "return redis.call('TIME')"
 
 log: Final = logging.getLogger("gateway.storage.redis")
 
@@ -51,153 +53,259 @@ class RedisLink:
         self.prefix: Final = f"{_NAMESPACE}{installation}:"
         self._address = parse_redis_address(url)
         self._clock = clock
-        self._client = self._address.client(LIMIT)
-        self._available = False
+        self._connector: Connector[OpenClient] = Connector(
+            self._connected, close=self._discard, is_open=lambda _: True, limit=_ATTEMPTS
+        )
+        self._current: OpenClient | None = None
+        self._why = "not connected"
         self._ahead = 0.0
-        self._slots = asyncio.Semaphore(_OPERATIONS)
-        self._listeners: list[Callable[[], None]] = []
+        self._heartbeat_listeners: list[Callable[[], None]] = []
+        self._loss_listeners: list[Callable[[], None]] = []
+        self._pulse: Callable[[], Pulse | None] = _no_pulse
+        self._note_round_trip: Callable[[float], None] = _ignore
         self._disturbed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._complained_at = float("-inf")
+        self._reported_at: dict[str, float] = {}
 
     @property
     def available(self) -> bool:
-        """Whether Redis answered last time it was asked. While it did not, operations fail at once."""
-        return self._available
+        """Whether Redis did its work when it was last asked. While it did not, operations fail at once."""
+        return self._current is not None
 
-    async def open(self) -> None:
-        """Reach for the server and keep watching it. That it is out of order is said in the log and is no error."""
-        error = await self._probe()
-        if error is None:
-            self._restore()
-        else:
-            self._report(error)
+    async def open(self, *, patience: float = PATIENCE) -> None:
+        """Connect, and watch the server from then on. Returns after `patience` seconds at the latest.
+
+        A server that is down is reported in the log and is no error.
+        """
+        await self._reconnect(patience)
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def close(self) -> None:
         """Leave the server."""
-        self._available = False
         await end(self._keeper)
-        self._discard(self._client)
+        self._connector.stop()
+        current, self._current, self._why = self._current, None, "closed"
+        if current is not None:
+            self._discard(current)
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener` when Redis is back, and once a second while it is there."""
-        self._listeners.append(listener)
+        """Call `listener` when Redis is available again, and at each heartbeat while it is."""
+        self._heartbeat_listeners.append(listener)
+
+    def listen_for_loss(self, listener: Callable[[], None]) -> None:
+        """Call `listener` at the moment in which Redis counts as down."""
+        self._loss_listeners.append(listener)
+
+    def pulse_with(self, pulse: Callable[[], Pulse | None], note_round_trip: Callable[[float], None]) -> None:
+        """Publish what `pulse` gives with each heartbeat, and say how long that took."""
+        self._pulse = pulse
+        self._note_round_trip = note_round_trip
+
+    def hurry(self) -> None:
+        """Do the next heartbeat at once."""
+        self._disturbed.set()
 
     async def run(self, operation: Callable[[Client], Awaitable[T]]) -> T:
-        """Do something with the client. Raises StorageUnavailable within LIMIT seconds, at once while it is out."""
-        if not self._available:
-            raise StorageUnavailable("redis", "out of order")
-        client, began_at = self._client, float("inf")
+        """Do something with the client. Raises StorageUnavailable within LIMIT seconds, at once while it is down."""
+        current = self._current
+        if current is None:
+            raise StorageUnavailable("redis", f"down ({self._why})")
+        began_at = float("inf")
         try:
-            async with asyncio.timeout(LIMIT), self._slots:
+            async with asyncio.timeout(LIMIT), current.slot():
                 began_at = self._clock()
-                return await operation(client)
-        except ResponseError as error:  # it is there, and does not want to
-            self._complain(error)
-            raise StorageUnavailable("redis", self._describe(error)) from None
+                return await operation(current.client)
         except ERRORS as error:
-            # Who had to queue here for his time says nothing about the server, nor does who still has an old client.
-            had_time = not isinstance(error, TimeoutError) or self._clock() - began_at > LIMIT / 2
-            if had_time and client is self._client:
-                self._lose(error)
+            if current is self._current:
+                self._judge(error, self._clock() - began_at)
             raise StorageUnavailable("redis", self._describe(error)) from None
 
     def server_time(self, at: float) -> int:
         """A moment of this process's clock as the server's, in milliseconds since the epoch, and rather too early.
 
-        Redis is told when a value ends, not how long it lasts: a command can lie in the buffers of a hung server for
-        any time before it is carried out, and the value must not live longer for it.
+        Redis gets the time at which a value ends, not how long it lasts: a command can lie in the buffers of a hung
+        server for any time before it is carried out, and the value must not live longer for it.
         """
         return int((at + self._ahead) * 1000)
 
-    async def subscribe(self, channel: str) -> Connection:
-        """A connection of its own that receives what is published there. Raises StorageUnavailable."""
+    async def subscribe(self, *channels: str) -> Connection:
+        """A connection of its own that receives the messages there. Raises StorageUnavailable, after CONNECTING seconds
+        at the latest."""
+        if self._current is None:
+            raise StorageUnavailable("redis", f"down ({self._why})")
         connection: Connection | None = None
         try:
-            async with asyncio.timeout(LIMIT):
-                connection = await self._address.connection(self._client)
+            async with asyncio.timeout(CONNECTING):
+                connection = await self._address.connection(self._current.client)
                 await connection.connect()
-                await connection.send_command("SUBSCRIBE", channel)
-                await connection.read_response()
+                await connection.send_command("SUBSCRIBE", *channels)
+                for _ in channels:
+                    await connection.read_response()
                 return connection
-        except ERRORS as error:
+        except BaseException as error:
             if connection is not None:
                 await disconnect(connection)
+            if not isinstance(error, ERRORS):
+                raise
+            self._report(error, f" (SUBSCRIBE {' '.join(channels)})")
             raise StorageUnavailable("redis", self._describe(error)) from None
 
-    def _describe(self, error: BaseException) -> str:
-        return self._address.hide(f"{type(error).__name__}: {error}").rstrip(": ")
+    # ---- watching
 
     async def _keep(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT if self._available else RETRY):
+                async with asyncio.timeout(HEARTBEAT if self.available else RETRY):
                     await self._disturbed.wait()
             self._disturbed.clear()
-            error = await self._probe()
-            if error is not None:
-                self._lose(error)
-            elif not self._available:
-                self._restore()
+            if self._current is None:
+                await self._reconnect(PATIENCE)
             else:
-                self._tell()
+                await self._beat(self._current)
 
-    async def _probe(self) -> BaseException | None:
-        """Ask the server for its time. None: it answered."""
+    async def _reconnect(self, patience: float) -> None:
         try:
-            async with asyncio.timeout(LIMIT):
-                seconds, microseconds = await self._client.execute_command("EVAL", _CLOCK, 1, f"{self.prefix}clock")
+            async with asyncio.timeout(patience):
+                current = await self._connector.connect()
+        except ERRORS as error:
+            # An error without a text is the end of the patience; the attempt goes on.
+            self._report(error if str(error) else TimeoutError(f"not connected within {patience:g} s"))
+            return
+        self._connector.stop()
+        self._current = current
+        log.info(f"Redis at {self._address} is available")
+        self._tell(self._heartbeat_listeners)
+
+    async def _connected(self) -> OpenClient:
+        """A client whose server does its work. Raises one of ERRORS."""
+        client = OpenClient(self._address, self.prefix)
+        try:
+            await client.connect()
+            error = await self._probe(client, None, 2 * LIMIT)
+            if error is not None:
+                raise error
+        except BaseException:
+            self._discard(client)
+            raise
+        return client
+
+    async def _beat(self, current: OpenClient) -> None:
+        error = await self._probe(current, self._pulse(), LIMIT)
+        if current is not self._current:
+            return  # an operation has found it to be down
+        if error is not None:
+            self._lose(error)
+        else:
+            self._tell(self._heartbeat_listeners)
+
+    async def _probe(self, client: OpenClient, pulse: Pulse | None, limit: float) -> BaseException | None:
+        """Run the probe of a client; the error, or None where it succeeded within the limit."""
+        began_at = self._clock()
+        task = asyncio.get_running_loop().create_task(client.probe(pulse))
+        try:
+            for _ in range(_SLICES):
+                await asyncio.wait((task,), timeout=limit / _SLICES)
+                if task.done():
+                    break
+            else:
+                return TimeoutError(f"no answer within {limit * 1000:.0f} ms")
+        finally:
+            task.cancel()
+        try:
+            server_time = task.result()
         except ERRORS as error:
             return error
-        # Taken when the answer is here: the server's clock has gone on since, so this is the least it is ahead.
-        self._ahead = int(seconds) + int(microseconds) / 1e6 - self._clock()
+        # The server's clock has gone on since the probe, so this is the least that it is ahead.
+        now = self._clock()
+        self._ahead = server_time - now
+        self._note_round_trip(now - began_at)
         return None
 
-    def _restore(self) -> None:
-        self._available = True
-        log.info("Redis at %s is available", self._address)
-        self._tell()
+    def _judge(self, error: BaseException, took: float) -> None:
+        """Whether an operation that failed shows that Redis is down."""
+        if isinstance(error, TimeoutError):
+            # An operation that waited for its turn says nothing about the server, nor does a timer that fires late.
+            if _EARLY < took < _LATE:
+                self._lose(error)
+        elif isinstance(error, ResponseError) and not does_not_work(error):
+            self._log(error, f"refuses a command ({self._describe(error)})")
+        else:
+            self._lose(error)
 
-    def _tell(self) -> None:
-        for listener in self._listeners:
+    def _lose(self, error: BaseException) -> None:
+        current, self._current = self._current, None
+        if current is None:
+            return
+        self._report(error)
+        # Its other connections lead to the same server, and each would cost an operation its time to find out.
+        self._discard(current)
+        self._tell(self._loss_listeners)
+        self._disturbed.set()
+
+    @staticmethod
+    def _tell(listeners: list[Callable[[], None]]) -> None:
+        for listener in listeners:
             try:
                 listener()
             except Exception:  # the watch over the server must not end by it
-                log.exception("somebody who waited for Redis failed")
+                log.exception("a listener of the link to Redis failed")
 
-    def _lose(self, error: BaseException) -> None:
-        if not self._available:
+    # ---- reporting
+
+    def _describe(self, error: BaseException) -> str:
+        return self._address.hide(f"{type(error).__name__}: {error}").rstrip(": ")
+
+    def _report(self, error: BaseException, where: str = "") -> None:
+        """Log that Redis is down."""
+        self._why = self._describe(error) + where
+        self._log(error, f"is down: {_kind(error)} ({self._why}); the database is asked instead. {self._advice(error)}")
+
+    def _log(self, error: BaseException, message: str) -> None:
+        """Write a line to the log, one for each cause and minute."""
+        now, cause = self._clock(), error_code(error)
+        if now < self._reported_at.get(cause, float("-inf")) + _QUIET:
             return
-        self._available = False
-        self._report(error)
-        # Its other connections are as dead as this one, and each would cost somebody a time limit to find out.
-        self._discard(self._client)
-        self._client = self._address.client(LIMIT)
-        self._disturbed.set()
+        if len(self._reported_at) >= _CAUSES:
+            self._reported_at.clear()
+        self._reported_at[cause] = now
+        log.warning(f"Redis at {self._address} {message}")
 
-    def _report(self, error: BaseException) -> None:
-        why = self._describe(error)
-        log.warning("Redis at %s is out of order (%s): the database is asked instead", self._address, why)
+    def _advice(self, error: BaseException) -> str:
+        if isinstance(error, AuthenticationError):
+            return "Check the user and the password in storage.redis"
+        if not isinstance(error, (ResponseError, BusyLoadingError)):
+            return "Check storage.redis, and that the server runs and can be reached from here"
+        # In a script, a missing right has no code of its own.
+        if error_code(error) in ("NOPERM", "ERR"):
+            return f"docs/deployment.md lists the rights that its user needs, for names that begin with {self.prefix}"
+        return "It is used again when it takes writes"
 
-    def _complain(self, error: BaseException) -> None:
-        now = self._clock()
-        if now >= self._complained_at + _QUIET:
-            self._complained_at = now
-            log.warning("Redis at %s refuses (%s)", self._address, self._describe(error))
-
-    def _discard(self, client: Client) -> None:
+    def _discard(self, client: OpenClient) -> None:
         task = asyncio.get_running_loop().create_task(_close(client))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
 
-async def _close(client: Client) -> None:
+def _kind(error: BaseException) -> str:
+    if isinstance(error, AuthenticationError):
+        return "it does not accept the user or the password"
+    return "it does not do its work" if isinstance(error, (ResponseError, BusyLoadingError)) else "no answer"
+
+
+def _no_pulse() -> Pulse | None:
+    return None
+
+
+def _ignore(_: float) -> None:
+    return None
+
+
+async def _close(client: OpenClient) -> None:
     with contextlib.suppress(*ERRORS):
         async with asyncio.timeout(LIMIT):
-            await close_client(client)
+            await client.close()
 
 
 async def end(task: asyncio.Task[None] | None) -> None:

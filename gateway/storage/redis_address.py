@@ -9,6 +9,8 @@ Options follow after `?`: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (paths),
 here every limit is the gateway's.
 """
 
+import asyncio
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -29,6 +31,8 @@ _PORTS: Final = {"redis": 6379, "rediss": 6379, "redis+sentinel": 26379, "redis+
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OPTIONS: Final = (*_FILES, "ssl", "sentinel_username", "sentinel_password")
 _MASK: Final = "********"
+_SENTINEL_LIMIT: Final = 1.0  # seconds for one of several Sentinels; one that hangs leaves time for the next
+_CONNECT_LIMIT: Final = 5.0  # seconds for a connection to a node of a cluster
 
 
 class Connection(Protocol):
@@ -57,18 +61,20 @@ class RedisAddress:
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def client(self, limit: float) -> Client:
-        """A new client, not connected yet. Its user must limit every operation, to `limit` seconds in all."""
+    def client(self) -> Client:
+        """A new client, not connected yet. Its user must limit every operation."""
         settings = self._settings()
-        # Of several nodes that are asked in turn one may hang, and the next must have its time too.
-        share = limit / (len(self.nodes) + 1)
         if self.scheme == "redis+cluster":
-            nodes = [ClusterNode(host, port) for host, port in self.nodes]
-            return RedisCluster(startup_nodes=nodes, **settings | {"socket_connect_timeout": share})
+            # The first node that is asked can hang. Another client begins with another one.
+            nodes = [ClusterNode(host, port) for host, port in random.sample(self.nodes, len(self.nodes))]
+            return RedisCluster(startup_nodes=nodes, **settings | {"socket_connect_timeout": _CONNECT_LIMIT})
         if self.scheme == "redis+sentinel":
             # What is for the servers behind (user, password, database) is not for the Sentinels.
             asking = {name: value for name, value in settings.items() if name not in ("username", "password", "db")}
-            asking |= {"socket_timeout": share, "socket_connect_timeout": share} | self.sentinel_options
+            asking |= {
+                "socket_timeout": _SENTINEL_LIMIT,
+                "socket_connect_timeout": _SENTINEL_LIMIT,
+            } | self.sentinel_options
             service: Redis = _Sentinel(self.nodes, sentinel_kwargs=asking, **settings).master_for(self.service)
             return service
         return self._single(*self.nodes[0], settings)
@@ -173,6 +179,39 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
 
 def _cannot(message: str) -> CannotStart:
     return CannotStart(f"storage.redis: the address {message}")
+
+
+async def connect_one(client: Client) -> None:
+    """Make one more connection, in a cluster to each node that takes writes. Raises errors of the driver."""
+    if isinstance(client, RedisCluster):
+        await client.initialize()
+        await asyncio.gather(*map(_connect_to_node, client.get_primaries()))
+        return
+    pool: Any = client.connection_pool
+    connection = pool.make_connection()
+    await _connect(connection)
+    # The pool has no method to take a connection that it did not hand out.
+    pool._in_use_connections.add(connection)
+    await pool.release(connection)
+
+
+async def _connect_to_node(node: ClusterNode) -> None:
+    ready = []
+    while (connection := node.acquire_connection()).is_connected:
+        ready.append(connection)
+    for other in ready:
+        node.release(other)
+    await _connect(connection)
+    node.release(connection)
+
+
+async def _connect(connection: Any) -> None:
+    """Connect. A connection that fails does not go back to its pool: an operation would have to make it."""
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
 
 
 async def close_client(client: Client) -> None:

@@ -14,7 +14,7 @@ _Question = tuple[str, asyncio.Future[Shared | None]]
 
 
 class RedisCache:
-    """The shared cache over Redis. That Redis is out of order is no error here: nothing is found and nothing kept.
+    """The shared cache over Redis. Redis down is no error here: nothing is found and nothing is kept.
 
     Who asks while an answer is awaited is gathered and asks with the others in one round trip, and writing is done in
     the background in the same way. So a crowd that comes at once, as after every outage, costs a fraction of what each
@@ -29,7 +29,7 @@ class RedisCache:
         self._writer: asyncio.Task[None] | None = None
 
     async def get(self, user_id: str) -> tuple[UserRecord, float] | None:
-        """The record and the seconds it may still be used; None: not there, or Redis is out of order."""
+        """The record and the seconds it may still be used; None: not there, or Redis is down."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Shared | None] = loop.create_future()
         self._questions.append((user_id, answer))

@@ -1,9 +1,13 @@
 """Changes of users, told to all replicas over Redis.
 
-Whoever changes a user writes the new record to Redis and publishes its id, in one step. Every replica listens on a
-connection of its own; as long as that is not known to work, the feed is not `connected` and nobody trusts a copy. A
-connection is known to work when something was received lately: when all is quiet a PING asks for something, so that a
-server that hangs, or a network that swallows everything, is noticed within a second.
+A replica that changes a user writes the new record to Redis and publishes its id, in one step. Every replica listens on
+a connection of its own. The feed is `connected`, and copies are used, while three things hold:
+
+- The link is available: its probe writes to the server, four times a second.
+- The subscription was made through the link as it is now. When the link fails, so does the subscription: the server
+  behind the same name can be another one.
+- The pulse arrives in time. The probe publishes it, on a channel of this process, and it comes back behind all messages
+  that wait in the subscription. `redis_lag.py` measures it.
 
 Messages carry a MAC (`redis_values.py`). One that is not authentic is counted and ignored. An authentic one that is
 published again does no harm: it voids copies older than a version that has been reached.
@@ -13,22 +17,30 @@ records live in caches: after that no copy from before the change is left anywhe
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
+import secrets
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.counting import Durations, Sample
 from gateway.errors import StorageUnavailable
 from gateway.identity.records import ChangeListener, UserRecord
-from gateway.storage.redis import ERRORS, LIMIT, RedisLink, disconnect, end
+from gateway.storage.connector import Connector
+from gateway.storage.redis import LIMIT, PATIENCE, RedisLink, disconnect, end
 from gateway.storage.redis_address import Connection
+from gateway.storage.redis_client import ERRORS, Pulse
+from gateway.storage.redis_lag import BOUND, FeedLag
 from gateway.storage.redis_records import RedisRecords, Write
 from gateway.storage.redis_values import NotAuthentic
 
-QUIET: Final = 0.5  # seconds without a message after which the connection is asked for one
-PATIENCE: Final = (LIMIT, 0.05)  # seconds to wait for it; again, because it may be this process that was busy
+SILENCE: Final = 1.0  # seconds without a pulse after which another connection is made
 RETRY: Final = 0.25  # seconds between attempts to listen
+_SLICES: Final = 5  # parts of the silence, none of which passes while the machine does not run this process
+_SETTLING: Final = 0.5  # seconds that the start waits for the first pulse
+_ATTEMPTS: Final = 3
+_QUIET: Final = 60.0  # seconds between two log lines
 MAX_UNDELIVERED: Final = 100_000
 _AT_A_TIME: Final = 64
 
@@ -49,18 +61,30 @@ class RedisFeed:
         self._link = link
         self._records = records
         self._listener: ChangeListener | None = None
-        self._connected = False
+        self._pulse_channel = f"{link.prefix}pulse:{secrets.token_hex(8)}"
+        self._subscriptions: Connector[Connection] = Connector(
+            lambda: link.subscribe(records.channel, self._pulse_channel),
+            close=self._close,
+            is_open=lambda _: True,
+            limit=_ATTEMPTS,
+        )
+        self._closing: set[asyncio.Task[None]] = set()
+        self._lag = FeedLag(self._punctuality_changed)
+        self._settled = asyncio.Event()
+        self._subscribed = False
         self._missed = False
+        self._reported_at = float("-inf")
         self._follower: asyncio.Task[None] | None = None
         self._courier: asyncio.Task[None] | None = None
         self._undelivered: dict[str, _Change] = {}
-        self._lag = Durations("gateway_revocation_lag_seconds")
+        self._durations = Durations("gateway_revocation_lag_seconds")
         link.listen(self._send_courier)
+        link.listen_for_loss(self._end_subscription)
 
     @property
     def connected(self) -> bool:
         """Whether changes made elsewhere reach this process now."""
-        return self._connected
+        return self._subscribed and self._lag.is_punctual
 
     @property
     def undelivered(self) -> int:
@@ -69,18 +93,27 @@ class RedisFeed:
 
     def samples(self) -> Iterator[Sample]:
         """How long changes took to arrive here, and how many values in Redis were rejected."""
-        yield from self._lag.samples()
+        yield from self._durations.samples()
+        if self._subscribed:
+            yield from self._lag.samples()
         yield from self._records.samples()
 
     async def open(self, listener: ChangeListener) -> None:
         """Tell `listener` of changes from now on. Returns when the first attempt to hear of them is over."""
         self._listener = listener
-        connection = await self._attempt(listener)
+        self._link.pulse_with(self._pulse, self._lag.note_round_trip)
+        connection = await self._attempt(listener) if self._link.available else None
+        self._missed = connection is None
         self._follower = asyncio.get_running_loop().create_task(self._follow(listener, connection))
+        if connection is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLING):
+                    await self._settled.wait()
 
     async def close(self) -> None:
-        """Stop listening, and try once more to tell what is still to be told."""
+        """Stop listening, and try a last time to deliver the changes that are still undelivered."""
         await end(self._follower)
+        self._subscriptions.stop()
         self._send_courier()
         if (courier := self._courier) is not None:
             await asyncio.wait((courier,), timeout=LIMIT)
@@ -109,13 +142,15 @@ class RedisFeed:
             record = _later(earlier.write.record, record)
         # The time tells how long it took. It is the server's, because the clocks of replicas may lie apart.
         at = self._link.server_time(self._records.clock())
-        message = self._records.message(["forget", user_id, None if record is None else record.version, at])
+        message = self._records.message(
+            self._records.channel, ["forget", user_id, None if record is None else record.version, at]
+        )
         self._undelivered[user_id] = _Change(Write(user_id, record, self._records.clock(), message), waiting)
         if len(self._undelivered) > MAX_UNDELIVERED:
             _resolve(self._undelivered.pop(next(iter(self._undelivered))))
 
     def _send_courier(self) -> None:
-        """Deliver what there is to deliver, if nobody is at it already."""
+        """Deliver the undelivered changes, unless a task does so already."""
         if self._courier is None and self._undelivered and self._link.available:
             self._courier = asyncio.get_running_loop().create_task(self._deliver())
 
@@ -148,60 +183,103 @@ class RedisFeed:
                 try:
                     await self._listen(listener, connection)
                 except ERRORS as error:
-                    log.warning("changes made elsewhere do not arrive (%s): no copy is used", type(error).__name__)
+                    self._report(f"changes made elsewhere do not arrive ({type(error).__name__}): no copy is used")
                 except Exception:
                     log.exception("a change made elsewhere could not be followed: no copy is used")
                 finally:
-                    self._connected = False
-                    self._missed = True
-                    listener.flush()
+                    self._end_subscription()
                     await disconnect(connection)
             await asyncio.sleep(RETRY)
             connection = await self._attempt(listener)
 
     async def _attempt(self, listener: ChangeListener) -> Connection | None:
         try:
-            connection = await self._link.subscribe(self._records.channel)
-        except StorageUnavailable:
+            async with asyncio.timeout(PATIENCE):
+                connection = await self._subscriptions.connect()
+        except (StorageUnavailable, TimeoutError):
             self._missed = True
             return None
+        self._subscriptions.stop()
         if self._missed:
-            # Before the first message that counts: what was read up to here may be older than a change we missed.
+            # Before the first message that counts: a copy from before can be older than a change that was missed.
             listener.flush()
-        self._connected = True
+        self._lag.restart()
+        self._subscribed = True
+        self._link.hurry()
         return connection
 
     async def _listen(self, listener: ChangeListener, connection: Connection) -> None:
-        """Hand on what arrives until nothing arrives any more. Raises what the driver raises, TimeoutError at last."""
+        """Hand on messages while the link is the same. Raises errors of the driver, and TimeoutError where no pulse
+        arrives any more."""
+        silent = 0
         for count in itertools.count(1):
             if count % _AT_A_TIME == 0:
                 # A read does not wait while messages are buffered, so a flood of them would hold the loop.
                 await asyncio.sleep(0)
-            reply = await connection.read_response(timeout=QUIET)
-            if reply is None:
-                await connection.send_command("PING")
-                reply = await _awaited(connection)
+            if not self._subscribed:
+                return
+            reply = await connection.read_response(timeout=SILENCE / _SLICES)
+            silent = silent + 1 if reply is None else 0
+            if silent == _SLICES:
+                raise TimeoutError("no pulse arrives")
             match reply:
-                case [b"message", _, bytes(message)]:
-                    self._obey(message, listener)
+                case [b"message", bytes(channel), bytes(message)]:
+                    self._obey(channel.decode(), message, listener)
 
-    def _obey(self, message: bytes, listener: ChangeListener) -> None:
+    def _obey(self, channel: str, message: bytes, listener: ChangeListener) -> None:
         try:
-            content = self._records.read_message(message)
+            content = self._records.read_message(channel, message)
         except NotAuthentic:
             # A client that can publish could otherwise void every copy as often as it likes.
             self._records.reject("message")
             return
         match content:
+            case ["pulse", int(number)] if channel == self._pulse_channel:
+                self._lag.arrived(number)
             case ["forget", str(user_id), int() | None as version, int() as told_at]:
                 listener.forget(user_id, version)
                 now = self._link.server_time(self._records.clock())
-                self._lag.observe((now - told_at) / 1000)
+                self._durations.observe((now - told_at) / 1000)
             case ["forget", str(user_id), int() | None as version]:
                 listener.forget(user_id, version)
             case _:
                 # From a release of the gateway with other messages: the change is unknown, so every copy is void.
                 listener.flush()
+
+    # ---- trust
+
+    def _pulse(self) -> Pulse | None:
+        """The next pulse for this process's subscription."""
+        if not self._subscribed:
+            return None
+        number = self._lag.send()
+        return Pulse(self._pulse_channel, self._records.message(self._pulse_channel, ["pulse", number]))
+
+    def _punctuality_changed(self) -> None:
+        self._settled.set()
+        if self._listener is not None and not self._lag.is_punctual:
+            self._report(f"changes made elsewhere arrive more than {BOUND * 1000:.0f} ms late: no copy is used")
+            self._listener.suspend()
+
+    def _end_subscription(self) -> None:
+        """Messages may be missed from now on."""
+        self._subscriptions.stop()
+        if self._subscribed and self._listener is not None:
+            self._subscribed = False
+            self._missed = True
+            self._listener.flush()
+
+    def _close(self, connection: Connection) -> None:
+        task = asyncio.get_running_loop().create_task(disconnect(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _report(self, message: str) -> None:
+        """Write a line to the log, one a minute."""
+        now = self._records.clock()
+        if now >= self._reported_at + _QUIET:
+            self._reported_at = now
+            log.warning(message)
 
 
 def _later(one: UserRecord | None, other: UserRecord | None) -> UserRecord | None:
@@ -215,11 +293,3 @@ def _resolve(change: _Change) -> None:
     for told in change.waiting:
         if not told.done():
             told.set_result(None)
-
-
-async def _awaited(connection: Connection) -> Any:
-    for seconds in PATIENCE:
-        reply = await connection.read_response(timeout=seconds)
-        if reply is not None:
-            return reply
-    raise TimeoutError("no answer to a PING")

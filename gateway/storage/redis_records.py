@@ -121,13 +121,13 @@ class RedisRecords:
         value = self._values.record(key, write.record, lifetime=self.ttl, age=self.clock() - write.asked_at)
         return value, version, self._link.server_time(write.asked_at + self.ttl), write.message
 
-    def message(self, members: list[Any]) -> bytes:
-        """A message to publish with a record."""
-        return self._values.message(self.channel, members)
+    def message(self, channel: str, members: list[Any]) -> bytes:
+        """A message for a channel."""
+        return self._values.message(channel, members)
 
-    def read_message(self, message: bytes) -> Any:
-        """The content of a message on the channel. Raises NotAuthentic."""
-        return self._values.read_message(self.channel, message)
+    def read_message(self, channel: str, message: bytes) -> Any:
+        """The content of a message on a channel. Raises NotAuthentic."""
+        return self._values.read_message(channel, message)
 
     def reject(self, kind: str) -> None:
         """Count a record or a message that is not authentic, and report it once a minute."""

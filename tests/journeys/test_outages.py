@@ -121,6 +121,50 @@ def test_a_message_lost_in_an_outage_keeps_nobody_in(replicas: Replicated, both:
         assert called(gateway, account) == INACTIVE
 
 
+REFUSALS = {
+    "NOREPLICAS": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+    "READONLY": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "maxmemory": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    "'eval' command": ("ACL SETUSER default -eval", "ACL SETUSER default +eval"),
+}
+SAID = {"READONLY": "read only replica"}
+
+
+@pytest.mark.parametrize("how", REFUSALS)
+def test_a_redis_that_refuses_writes_keeps_no_disabled_user_in(
+    replicas: Replicated, both: tuple[Gateway, ...], how: str
+) -> None:
+    known, doomed = both[0].newcomer(), both[1].newcomer()
+    for gateway in both:
+        assert [called(gateway, known), called(gateway, doomed)] == [SERVED, SERVED]
+    begin, end = REFUSALS[how]
+    with replicas.valkey.client() as client:
+        client.execute_command(*begin.split())
+        try:
+            for gateway in both:
+                eventually(lambda gateway=gateway: degraded(gateway) == ["redis"], timeout=2.0)  # type: ignore[misc]
+                assert fails_with(gateway, 503)
+                said = SAID.get(how, how)
+                assert sum("is down: " in line and said in line for line in gateway.log().splitlines()) == 1
+            replicas.deployment.command("users", "disable", doomed.email)
+            for _ in range(20):
+                for gateway in both:
+                    assert [called(gateway, known), called(gateway, doomed)] == [SERVED, INACTIVE]
+            assert both[0].login(known.email).id == known.id
+        finally:
+            client.execute_command(*end.split())
+    returned = time.monotonic()
+    replicas.mend()
+    assert time.monotonic() - returned < 5.0
+    for gateway in both:
+        assert [called(gateway, known), called(gateway, doomed)] == [SERVED, INACTIVE]
+    disabled = replicas.deployment.command("users", "disable", known.email)
+    for gateway in both:
+        while (seen := called(gateway, known)) == SERVED and time.monotonic() - disabled < 0.1:
+            pass
+        assert seen == INACTIVE
+
+
 # ---- PostgreSQL
 
 

@@ -1,4 +1,4 @@
-"""A TCP relay in front of a real server, which can be slow to accept, cut its connections, and fall silent."""
+"""A TCP relay in front of a real server, which can be slow, cut its connections, fall silent, and change the server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,14 +7,20 @@ from contextlib import asynccontextmanager, suppress
 
 class Relay:
     """Forwards every connection at `port` to the server behind it. `connect_delay` is in seconds, for each connection.
-    While `silent`, no byte passes and no connection ends, as with a network that is gone. `accepted` counts."""
+    While `silent`, no byte passes and no connection ends, as with a network that is gone. `accepted` counts.
+
+    `answer_delay` is how much later, in seconds, bytes of the server arrive; `subscription_delay` the same for
+    connections that have subscribed to a channel of Redis. A new `target_port` is that of connections from then on."""
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
         self.connect_delay = 0.0
         self.silent = False
         self.accepted = 0
-        self._target_port = target_port
+        self.answer_delay = 0.0
+        self.subscription_delay = 0.0
+        self.target_port = target_port
+        self._subscribed: set[asyncio.StreamWriter] = set()
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -38,22 +44,43 @@ class Relay:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(self.connect_delay)
         try:
-            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
         except OSError:
             writer.transport.abort()
             return
         pair = writer, target_writer
         self._pairs.add(pair)
         with suppress(OSError):
-            await asyncio.gather(self._copy(reader, target_writer), self._copy(target_reader, writer))
+            await asyncio.gather(self._ask(reader, target_writer, writer), self._answer(target_reader, writer))
         self._pairs.discard(pair)
 
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _ask(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
         while data := await source.read(65536):
+            if b"SUBSCRIBE" in data:
+                self._subscribed.add(client)
             while self.silent:
                 await asyncio.sleep(0.01)
             sink.write(data)
             await sink.drain()
+        if not self.silent:
+            sink.close()
+
+    async def _answer(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        due = 0.0
+        loop = asyncio.get_running_loop()
+        while data := await source.read(65536):
+            while self.silent:
+                await asyncio.sleep(0.01)
+            delay = self.subscription_delay if sink in self._subscribed else self.answer_delay
+            due = max(due, loop.time() + delay)  # no byte overtakes another
+            if due > loop.time():
+                loop.call_at(due, sink.write, data)
+            else:
+                sink.write(data)
+                await sink.drain()
+        self._subscribed.discard(sink)
         if not self.silent:
             sink.close()
 
