@@ -12,6 +12,7 @@ from starlette.routing import Route as StarletteRoute
 from gateway.accounts import described as accounts_described
 from gateway.accounts.administration import Administration
 from gateway.accounts.administration_endpoints import administration_endpoints
+from gateway.accounts.confirming import Confirmation
 from gateway.accounts.endpoints import account_endpoints
 from gateway.accounts.key_endpoints import key_endpoints
 from gateway.accounts.lockout import Lockout
@@ -74,7 +75,7 @@ def open_services(ground: Foundation) -> Services:
         Accounts(**shared, tokens=ground.tokens, lockout=lockout, registrations=registrations),
         Administration(**shared, trail=stores.trail),
         OwnSessions(stores.sessions, stores.feed),
-        OwnKeys(stores.api_keys, stores.feed, settings),
+        OwnKeys(stores.api_keys, stores.feed, settings, confirmation=Confirmation(stores.users, passwords, lockout)),
     )
 
 

@@ -88,15 +88,33 @@ def _key_name(value: object, _: Settings) -> str:
     return name
 
 
-@reader({"type": ["integer", "null"], "minimum": 1, "maximum": MAX_KEY_LIFE, "description": "Seconds; null: for good."})
-def _expires_in(value: Any, _: Settings) -> int | None:
+def _longest_key_life(settings: Settings) -> int:
+    """In seconds. Where a key need not end, a number of seconds still has a limit: dates do."""
+    longest = settings.accounts.api_keys.max_ttl
+    return MAX_KEY_LIFE if longest is None else max(1, int(longest))
+
+
+def _expires_in_schema(settings: Settings) -> Schema:
+    without = "no end" if settings.accounts.api_keys.max_ttl is None else "the longest life"
+    description = f"Seconds. Left out, or null: {without}."
+    return {
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "maximum": _longest_key_life(settings),
+        "description": description,
+    }
+
+
+@reader(_expires_in_schema)
+def _expires_in(value: Any, settings: Settings) -> int | None:
     if value is None:
         return None
+    longest = _longest_key_life(settings)
     # True is an int to Python, and no number to JSON; to which 60.0 is a whole one.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and 1 <= value <= MAX_KEY_LIFE and value == int(value):
+    if is_number and 1 <= value <= longest and value == int(value):
         return int(value)
-    raise ValueError(f"must be a whole number of seconds from 1 to {MAX_KEY_LIFE}, or null for a key without end")
+    raise ValueError(f"must be a whole number of seconds from 1 to {longest}")
 
 
 @body
@@ -143,6 +161,7 @@ class KeyRequest(Body):
     """POST /api-keys."""
 
     name: str = read_by(_key_name)
+    current_password: Password | None = read_by(_presented, secret=True)
     roles: frozenset[str] | None = read_by(_roles, default=None)
     expires_in: int | None = read_by(_expires_in, default=None)
 

@@ -132,10 +132,11 @@ OPERATIONS: Final[Operations] = {
     ),
     "accounts.api_keys.create": Operation(
         summary="Make an API key",
-        text="It may what its owner may, or only what `roles` allow; sent as `Authorization: Bearer gwk_…`.",
+        text="It may what its owner may, or only what `roles` allow; sent as `Authorization: Bearer gwk_…`. An access "
+        "token alone does not make one: the request carries the current password of the owner.",
         answers={201: Answer("Made.", ref("NewApiKey"))},
         bodies={JSON: schema_of(KeyRequest)},
-        refusals=("forbidden", "too_many_api_keys"),
+        refusals=("invalid_credentials", "locked_out", "forbidden", "too_many_api_keys", "overloaded"),
     ),
     "accounts.api_keys.delete": Operation(
         summary="Delete one of one's own API keys", answers={204: DONE}, refusals=("not_found", "forbidden")

@@ -11,7 +11,7 @@ from gateway.accounts.bodies import KeyRequest
 from gateway.accounts.declaring import accept
 from gateway.accounts.holders import account_holder
 from gateway.accounts.own_keys import OwnKeys
-from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, signed_in
+from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, signed_in, unless_left
 from gateway.identity.api_keys import ApiKey
 
 
@@ -29,7 +29,7 @@ def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
         origin = origin_of(request)
         account_holder(claims, origin)  # whoever may not make any key is told so before what is wrong with this one
         asked = accept(KeyRequest, await json_body(request), keys.settings)
-        made = await keys.create(principal, claims, asked, origin)
+        made = await unless_left(request, keys.create(principal, claims, asked, origin))
         return JSONResponse({**_shown(made.key), "key": made.text}, 201)
 
     async def delete(request: Request) -> Response:

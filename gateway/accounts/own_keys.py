@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from gateway.accounts.announcing import Announcer
 from gateway.accounts.bodies import KeyRequest
 from gateway.accounts.clocks import key_known_until
+from gateway.accounts.confirming import Confirmation
 from gateway.accounts.holders import account_holder
 from gateway.errors import FieldError, Refusal
 from gateway.identity.accounts import Origin
@@ -38,9 +39,16 @@ class OwnKeys:
     """The service. `clock` gives seconds since the epoch, the same as the store's."""
 
     def __init__(
-        self, keys: ApiKeyStore, feed: ChangeFeed, settings: Settings, *, clock: Callable[[], float] = time.time
+        self,
+        keys: ApiKeyStore,
+        feed: ChangeFeed,
+        settings: Settings,
+        *,
+        confirmation: Confirmation,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
+        self._confirmation = confirmation
         self._announcer = Announcer(feed)
         self.settings = settings
         self._clock = clock
@@ -54,12 +62,14 @@ class OwnKeys:
         return await self._keys.living(account_holder(claims, origin).id)
 
     async def create(self, principal: Principal, claims: Claims, asked: KeyRequest, origin: Origin) -> MadeKey:
-        """Make a key, with all of the caller's own roles unless told otherwise.
+        """Make a key, with all of the caller's own roles and the longest life unless told otherwise.
 
-        Raises `invalid_fields` for roles that the caller has not, `too_many_api_keys`, `forbidden` like
-        account_holder, and `token_revoked` where the session ended meanwhile.
+        Raises `invalid_fields` for roles that the caller has not, what Confirmation raises for the current password,
+        `too_many_api_keys`, `forbidden` like account_holder, and `token_revoked` where the session has ended by then.
         """
         holder = account_holder(claims, origin)
+        roles = _roles(principal, asked.roles)
+        await self._confirmation.confirm(principal.id, asked.current_password, origin.address)
         text = new_key()
         new = NewApiKey(
             id=secrets.token_urlsafe(16),
@@ -67,7 +77,7 @@ class OwnKeys:
             session_id=claims.session,
             digest=_digest(text),
             name=asked.name,
-            roles=_roles(principal, asked.roles),
+            roles=roles,
             expires_at=self._expiry(asked.expires_in),
         )
         made = await self._announcer.finish(self._keys.create(new, by=holder))
@@ -87,9 +97,8 @@ class OwnKeys:
             raise Refusal("not_found")
 
     def _expiry(self, expires_in: int | None) -> datetime | None:
-        if expires_in is None:
-            return None
-        return datetime.fromtimestamp(self._clock(), UTC) + timedelta(seconds=expires_in)
+        life = self.settings.accounts.api_keys.max_ttl if expires_in is None else expires_in
+        return None if life is None else datetime.fromtimestamp(self._clock(), UTC) + timedelta(seconds=life)
 
 
 def _digest(text: str) -> bytes:

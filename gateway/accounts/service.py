@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from gateway.accounts.announcing import Announcer
 from gateway.accounts.clocks import CLOCKS
+from gateway.accounts.confirming import Confirmation, wrong_password
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.holders import account_holder
 from gateway.accounts.lockout import Lockout
@@ -72,6 +73,7 @@ class Accounts:
         self._passwords = passwords
         self._lockout = lockout
         self._registrations = registrations
+        self._confirmation = Confirmation(users, passwords, lockout)
         self._callers = Callers()
         self._tokens = tokens
         self._announcer = Announcer(feed)
@@ -162,25 +164,16 @@ class Accounts:
     async def change_password(self, claims: Claims, current: Password | None, new: Password, *, origin: Origin) -> None:
         """Replace the caller's password; every other session of theirs ends.
 
-        Raises `invalid_credentials` where the current one is wrong, `locked_out` after too many of those (whoever has
-        got hold of a token shall not find out the password with it), `overloaded`, and `forbidden` like
-        account_holder.
+        Raises what Confirmation does, `overloaded`, and `forbidden` like account_holder.
         """
-        actor, caller = account_holder(claims, origin), self._caller(origin)
-        found = await self._users.credentials_of(claims.subject)
-        if found is None:
-            raise _wrong_password()
-        attempt = await self._lockout.attempt(found.canonical, origin.address)
-        if not await self._passwords.matches(current, found.password_hash, caller=caller, check=attempt.check):
-            await attempt.failed()
-            raise _wrong_password()
-        await attempt.succeeded()
-        hashed = await self._passwords.hash(new, caller=caller)
+        actor = account_holder(claims, origin)
+        found = await self._confirmation.confirm(claims.subject, current, origin.address)
+        hashed = await self._passwords.hash(new, caller=self._caller(origin))
         changing = self._users.set_password(
             claims.subject, hashed, by=actor, verified=found.password_hash, keep=claims.session
         )
         if await self._announcer.changed(changing) is None:
-            raise _wrong_password()
+            raise wrong_password()
 
     def _caller(self, origin: Origin) -> str:
         """Whose turn it is when passwords are checked."""
@@ -216,7 +209,3 @@ class Accounts:
         roles = self._hierarchy.expand(record.roles)
         issued = self._tokens.issue(user_id=record.id, session_id=session_id, roles=roles)
         return TokenPair(issued.token, issued.expires_in, refresh)
-
-
-def _wrong_password() -> Refusal:
-    return Refusal("invalid_credentials", "wrong current password", detail="The current password is not correct")

@@ -31,6 +31,7 @@ from gateway.settings.model_routes import (
 from gateway.settings.model_service import (
     ROLE,
     AccountsSettings,
+    ApiKeysSettings,
     CacheSettings,
     DecisionLogSettings,
     LockoutSettings,
@@ -58,6 +59,7 @@ __all__ = [
     "UNSET",
     "AccountsSettings",
     "Algorithm",
+    "ApiKeysSettings",
     "AssertionSettings",
     "CacheSettings",
     "CorsSettings",

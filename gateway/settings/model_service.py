@@ -154,6 +154,17 @@ class RegistrationLimitSettings:
 
 
 @section
+class ApiKeysSettings:
+    """What API keys may be."""
+
+    max_ttl: float | None = setting(
+        Duration().or_null(),
+        "The longest life of a new key, and its default; null: keys may have no end.",
+        default=365 * 86_400.0,
+    )
+
+
+@section
 class AccountsSettings:
     """Registration, login and administration, which the gateway serves itself."""
 
@@ -178,6 +189,7 @@ class AccountsSettings:
     lockout: LockoutSettings = setting(
         Section(LockoutSettings), "How many failed logins are too many.", default=LockoutSettings()
     )
+    api_keys: ApiKeysSettings = setting(Section(ApiKeysSettings), "What API keys may be.", default=ApiKeysSettings())
 
 
 @section

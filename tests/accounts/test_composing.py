@@ -41,7 +41,8 @@ FIELDS: list[tuple[type[Body], str, dict[str, Any]]] = [
     (PasswordChange, "new_password", {"current_password": "x"}),
     (NewAccount, "email", {"password": "correct horse"}),
     (EmailOnly, "email", {}),
-    (KeyRequest, "name", {}),
+    (KeyRequest, "name", {"current_password": "x"}),
+    (KeyRequest, "current_password", {"name": "x"}),
     (UserQuery, "query", {}),
 ]
 

@@ -18,6 +18,8 @@ from gateway.storage.tables import api_keys, audit, metadata
 from gateway.storage.users import Users
 from tests.accounts.application import ANN, PASSWORD, application, bearer, fields, problem, register
 
+NEW = {"name": "ci", "current_password": PASSWORD}
+YEAR = timedelta(days=365)
 MADE = {"id", "name", "roles", "created_at", "expires_at", "last_used_at", "key"}
 Answer = dict[str, Any]
 
@@ -27,7 +29,7 @@ def with_key(made: Answer | str) -> dict[str, str]:
 
 
 async def make(client: httpx.AsyncClient, tokens: Answer, **asked: Any) -> Answer:
-    answer = await client.post("/auth/api-keys", json={"name": "ci", **asked}, headers=bearer(tokens))
+    answer = await client.post("/auth/api-keys", json=NEW | asked, headers=bearer(tokens))
     assert answer.status_code == 201, answer.text
     assert answer.headers["cache-control"] == "no-store"
     made: Answer = answer.json()
@@ -62,7 +64,8 @@ async def test_a_key_is_shown_once_and_may_what_its_owner_may(client: httpx.Asyn
     made = await make(client, tokens)
     assert set(made) == MADE
     assert re.fullmatch(r"gwk_[0-9A-Za-z]{38}", made["key"])
-    assert (made["name"], made["roles"], made["expires_at"], made["last_used_at"]) == ("ci", ["user"], None, None)
+    assert (made["name"], made["roles"], made["last_used_at"]) == ("ci", ["user"], None)
+    assert lifetime(made) == YEAR
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", made["created_at"])
     (shown,) = await listed(client, tokens)
     assert shown == {name: value for name, value in made.items() if name != "key"}
@@ -98,7 +101,7 @@ async def test_when_a_key_was_used_is_told_a_moment_later(client: httpx.AsyncCli
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({}, {"name": "is required"}),
+        ({"name": None}, {"name": "must be a string"}),
         ({"name": ""}, {"name": "must be 1 to 100 printable characters"}),
         ({"name": " \t "}, {"name": "must be 1 to 100 printable characters"}),
         ({"name": "x" * 101}, {"name": "must be 1 to 100 printable characters"}),
@@ -111,16 +114,16 @@ async def test_when_a_key_was_used_is_told_a_moment_later(client: httpx.AsyncCli
         *(
             (
                 {"name": "x", "expires_in": wrong},
-                {"expires_in": "must be a whole number of seconds from 1 to 315360000, or null for a key without end"},
+                {"expires_in": "must be a whole number of seconds from 1 to 31536000"},
             )
-            for wrong in (0, -1, 315_360_001, 1.5, True, "3600", [], 1e300)
+            for wrong in (0, -1, 31_536_001, 1.5, True, "3600", [], 1e300)
         ),
     ],
 )
 async def test_what_a_key_must_be(tmp_path: Path, asked: Answer, told: dict[str, str]) -> None:
     async with application(tmp_path, "sqlite://") as client:
         tokens = await register(client)
-        answer = await client.post("/auth/api-keys", json=asked, headers=bearer(tokens))
+        answer = await client.post("/auth/api-keys", json=NEW | asked, headers=bearer(tokens))
         assert fields(answer) == told
         assert await listed(client, tokens) == []
 
@@ -129,7 +132,7 @@ async def test_what_is_just_right(client: httpx.AsyncClient) -> None:
     tokens = await register(client)
     for asked in (
         {"name": " x "},
-        {"name": "é" * 100, "roles": [], "expires_in": 315_360_000},
+        {"name": "é" * 100, "roles": [], "expires_in": 31_536_000},
         {"name": "x", "roles": ["user"], "expires_in": None},
         {"name": "x", "expires_in": 60.0},
     ):
@@ -141,10 +144,104 @@ async def test_there_is_an_end_to_the_keys_of_one_account(client: httpx.AsyncCli
     tokens, other = await register(client), await register(client, email="bob@example.com")
     for _ in range(MAX_KEYS // 5):
         await asyncio.gather(*(make(client, tokens) for _ in range(5)))
-    answer = await client.post("/auth/api-keys", json={"name": "x"}, headers=bearer(tokens))
+    answer = await client.post("/auth/api-keys", json=NEW, headers=bearer(tokens))
     assert problem(answer) == (409, "too_many_api_keys")
     assert len(await listed(client, tokens)) == MAX_KEYS
     assert await make(client, other)
+
+
+# ---- a token alone is not enough
+
+
+def lifetime(made: Answer) -> timedelta:
+    """To the second: the two moments are not the same clock's."""
+    life = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    return timedelta(seconds=round(life.total_seconds()))
+
+
+async def test_who_has_only_a_token_makes_no_key(client: httpx.AsyncClient) -> None:
+    """A stolen token lasts for minutes; a key would last for a year."""
+    tokens = await register(client)
+    without = await client.post("/auth/api-keys", json={"name": "ci"}, headers=bearer(tokens))
+    assert fields(without) == {"current_password": "is required"}
+    for guess in ("a guess", "", PASSWORD.upper(), f"{PASSWORD} ", "x" * 73, "nul\0"):
+        answer = await client.post("/auth/api-keys", json=NEW | {"current_password": guess}, headers=bearer(tokens))
+        assert problem(answer) in ((401, "invalid_credentials"), (429, "locked_out"))
+        if answer.status_code == 401:
+            assert answer.json()["detail"] == "The current password is not correct"
+            assert answer.headers["www-authenticate"] == "Bearer"
+    assert await listed(client, tokens) == []
+    assert (await client.get("/auth/me", headers=bearer(tokens))).status_code == 200, "the token is as good as before"
+
+
+async def test_guesses_count_for_the_lockout_together_with_logins_and_changes(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    wrong: list[tuple[str, Answer]] = [
+        ("/auth/api-keys", NEW | {"current_password": "a guess"}),
+        ("/auth/password", {"current_password": "a guess", "new_password": "another good one"}),
+        ("/auth/login", ANN | {"password": "a guess"}),
+        ("/auth/api-keys", NEW | {"current_password": "another guess"}),
+        ("/auth/api-keys", NEW | {"current_password": "a third guess"}),
+    ]
+    for path, body in wrong:
+        assert problem(await client.post(path, json=body, headers=bearer(tokens))) == (401, "invalid_credentials")
+    answer = await client.post("/auth/api-keys", json=NEW, headers=bearer(tokens))
+    assert problem(answer) == (429, "locked_out"), "also with the right password"
+    assert 1 <= int(answer.headers["retry-after"]) <= 900
+    assert problem(await client.post("/auth/login", json=ANN)) == (429, "locked_out")
+    assert await listed(client, tokens) == []
+
+
+async def test_a_key_that_is_made_clears_the_count(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    for _ in range(3):
+        for _ in range(4):
+            body = NEW | {"current_password": "a guess"}
+            answer = await client.post("/auth/api-keys", json=body, headers=bearer(tokens))
+            assert problem(answer) == (401, "invalid_credentials")
+        assert await make(client, tokens)
+
+
+async def test_what_is_wrong_with_a_key_is_told_before_the_password_is_looked_at(client: httpx.AsyncClient) -> None:
+    tokens = await register(client)
+    for _ in range(7):
+        body = NEW | {"roles": ["admin"], "current_password": "a guess"}
+        answer = await client.post("/auth/api-keys", json=body, headers=bearer(tokens))
+        assert list(fields(answer)) == ["roles"]
+    assert await make(client, tokens), "nothing was counted"
+
+
+# ---- how long it may live
+
+
+@pytest.mark.parametrize(
+    ("longest", "asked", "expected"),
+    [
+        ("365d", {}, YEAR),
+        ("365d", {"expires_in": None}, YEAR),
+        ("365d", {"expires_in": 60}, timedelta(minutes=1)),
+        ("30d", {}, timedelta(days=30)),
+        ("30d", {"expires_in": 2_592_000}, timedelta(days=30)),
+        ("3650d", {"expires_in": 315_360_000}, timedelta(days=3650)),
+        (None, {"expires_in": 315_360_000}, timedelta(days=3650)),
+        (None, {"expires_in": None}, None),
+        (None, {}, None),
+    ],
+)
+async def test_a_key_lives_as_long_as_the_administrator_lets_it(
+    tmp_path: Path, longest: str | None, asked: Answer, expected: timedelta | None
+) -> None:
+    async with application(tmp_path, "sqlite://", api_keys={"max_ttl": longest}) as client:
+        made = await make(client, await register(client), **asked)
+        assert (None if made["expires_at"] is None else lifetime(made)) == expected
+
+
+@pytest.mark.parametrize(("longest", "seconds"), [("30d", 2_592_000), ("1h", 3_600), (None, 315_360_000)])
+async def test_a_longer_life_is_refused_with_the_longest_one(tmp_path: Path, longest: str | None, seconds: int) -> None:
+    async with application(tmp_path, "sqlite://", api_keys={"max_ttl": longest}) as client:
+        body = NEW | {"expires_in": seconds + 1}
+        answer = await client.post("/auth/api-keys", json=body, headers=bearer(await register(client)))
+        assert fields(answer) == {"expires_in": f"must be a whole number of seconds from 1 to {seconds}"}
 
 
 # ---- what it may
@@ -168,7 +265,7 @@ ASKS_FOR_A_SESSION = [
     ("GET", "/auth/sessions", None),
     ("DELETE", "/auth/sessions/x", None),
     ("GET", "/auth/api-keys", None),
-    ("POST", "/auth/api-keys", {"name": "another"}),
+    ("POST", "/auth/api-keys", NEW),
     ("POST", "/auth/api-keys", {}),
     ("DELETE", "/auth/api-keys/x", None),
     ("POST", "/auth/logout", None),
@@ -314,5 +411,5 @@ async def test_a_database_that_is_out_keeps_out_the_keys_it_was_not_asked_about(
         await database.write(metadata.drop_all)
         await database.close()
         assert problem(await client.get("/auth/me", headers=with_key(unused))) == (503, "storage_unavailable")
-        assert problem(await client.post("/auth/api-keys", json={"name": "x"}, headers=bearer(tokens)))[0] == 503
+        assert problem(await client.post("/auth/api-keys", json=NEW, headers=bearer(tokens)))[0] == 503
         assert (await client.get("/auth/me", headers=with_key(used))).status_code == 200

@@ -41,6 +41,7 @@ accounts:
   password: {min_length: 8, bcrypt_rounds: 12}
   registration_limit: {requests: 60, per: 1h}
   lockout: {failures: 5, window: 15m, ban: 15m, per_address_failures: 20}
+  api_keys: {max_ttl: 365d}
 tokens:
   issuer: gateway
   audience: gateway
