@@ -44,6 +44,11 @@ class AsgiRequest:
         self.received = 0
         self.sent = 0
 
+    @property
+    def client(self) -> str:
+        """The address of the client."""
+        return self.request.client
+
     async def send_refusal(self, refusal: Refusal, send: Send) -> None:
         """Answer with problem+json."""
         self.code, self.route = refusal.code, refusal.route or ""

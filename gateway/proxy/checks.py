@@ -67,6 +67,7 @@ class _Answer:
     """Implements Downstream: the status of an answer, 0 where none came."""
 
     forwarded_at = 0.0
+    client = ""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.status: asyncio.Future[int] = loop.create_future()

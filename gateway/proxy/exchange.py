@@ -38,6 +38,10 @@ class Downstream(Protocol):
 
     forwarded_at: float
 
+    @property
+    def client(self) -> str:
+        """The address of the client, behind trusted proxies the one that they name; "" where there is none."""
+
     def interim(self, status: int, fields: Sequence[Field]) -> None:
         """An interim response (103) to pass on, where the caller's protocol can carry one."""
 

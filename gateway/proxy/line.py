@@ -1,26 +1,27 @@
-"""The requests for one target: those that wait in line for a connection, and what is made of those that fail.
+"""The requests for one target: those that wait for a connection, and those that have failed.
 
-The line is bounded, and nobody stands in it longer than `connect_timeout`. What a connection is, and when there is one
-more, is for the engine to say.
+The queue is bounded, and no request waits for longer than `connect_timeout`. The engine makes connections.
 
-A line that is closed, because the configuration has changed, still serves whoever stands in it and whoever comes late.
+A line that is closed, because the configuration has changed, still serves the requests that wait and those that come
+late.
 """
 
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Any, Final, Generic, TypeVar
 
 from gateway.counting import Sample
 from gateway.errors import Refusal
+from gateway.proxy.fair_queue import LONGEST, FairQueue
 from gateway.proxy.health import TargetHealth
 from gateway.proxy.target import Target, UpstreamLimits
 from gateway.proxy.upstream_exchange import UpstreamExchange
 from gateway.ticking import PERIOD, Ticker
 
-LONGEST_LINE: Final = 4096  # requests that wait for a connection to one target
+PATIENCE: Final = 0.5  # seconds; a request that has waited for so long takes a connection from a client with too many
 log: Final = logging.getLogger("gateway.proxy")
 
 E = TypeVar("E", bound=UpstreamExchange)
@@ -44,8 +45,7 @@ class TargetLine(ABC, Generic[E]):
         self.health = health
         self.ticker = ticker
         self._loop = loop
-        # Ordered, and anyone may leave it in one step: thousands of callers may leave at the same time.
-        self._waiting: OrderedDict[E, None] = OrderedDict()
+        self._queue: FairQueue[E, Any] | None = None  # only while requests wait
         self._closed = False
         self._ticking = False
         self._tick_on()
@@ -61,6 +61,11 @@ class TargetLine(ABC, Generic[E]):
         """How many connections there are now, busy and idle."""
 
     @property
+    def waiting(self) -> int:
+        """The number of requests that wait for a connection."""
+        return 0 if self._queue is None else len(self._queue)
+
+    @property
     def idle_connections(self) -> int:
         """How many of them nobody uses just now."""
         return 0
@@ -70,15 +75,16 @@ class TargetLine(ABC, Generic[E]):
         labels, idle = (upstream, str(self.target)), self.idle_connections
         yield Sample("gateway_upstream_connections", (*labels, "idle"), idle)
         yield Sample("gateway_upstream_connections", (*labels, "busy"), self.open_connections - idle)
-        yield Sample("gateway_upstream_waiting", labels, len(self._waiting))
+        yield Sample("gateway_upstream_waiting", labels, self.waiting)
 
     @abstractmethod
     def submit(self, exchange: E, now: float, *, fresh: bool = False) -> None:
         """Send a request, or let it wait in line. `fresh`: a connection to this target has just died under it."""
 
     def withdraw(self, exchange: E) -> None:
-        """Whoever waited in line with this request has left."""
-        self._waiting.pop(exchange, None)
+        """Forget a request that waits, because its client has left."""
+        if self._queue is not None:
+            self._queue.remove(exchange)
 
     def failed(
         self, exchange: E, refusal: Refusal, *, may_repeat: bool, unsent: bool = False, counts: bool = True
@@ -125,18 +131,20 @@ class TargetLine(ABC, Generic[E]):
     def _left_out(self) -> None:
         """The target gets no requests for a while."""
 
-    def _stand_in_line(self, exchange: E, now: float) -> bool:
-        """Let a request wait for a connection, or turn it away where the line is full; whether it waits."""
-        if len(self._waiting) >= LONGEST_LINE:
-            self._loop.call_soon(self._turn_away, exchange)
-            return False
-        exchange.deadline = now + self.limits.connect_timeout
-        self._waiting[exchange] = None
-        self._tick_on()
-        return True
+    @abstractmethod
+    def _busy(self) -> Iterable[tuple[Any, E]]:
+        """The objects that hold connections, and the requests that they hold them for."""
 
-    def _first_in_line(self) -> E:
-        return self._waiting.popitem(last=False)[0]
+    def _stand_in_line(self, exchange: E, now: float) -> bool:
+        """Let a request wait for a connection. Returns whether it waits, False where it is refused."""
+        if self._queue is None:
+            self._queue = FairQueue(self.limits.max_connections, self._busy())
+        exchange.deadline = now + self.limits.connect_timeout
+        self._tick_on()
+        refused = self._queue.add(exchange)
+        if refused is not None:
+            self._loop.call_soon(self._turn_away, refused)
+        return refused is not exchange
 
     def _tick_on(self) -> None:
         if not self._ticking:
@@ -144,16 +152,27 @@ class TargetLine(ABC, Generic[E]):
             self.ticker.listen(self._tick)
 
     def _turn_away(self, exchange: E) -> None:
-        reason = f"{self.target}: {LONGEST_LINE} requests are waiting"
+        reason = f"{self.target}: {LONGEST} requests are waiting"
         exchange.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
 
     def _tick(self, now: float) -> None:
-        """Time-outs of those in line; a deadline is passed by up to one period and never missed early."""
-        while self._waiting and _past(next(iter(self._waiting)).deadline, now):
-            self._waited_too_long(self._first_in_line())
+        if self._queue is not None:
+            self._tick_queue(self._queue, now)
         if self._closed and not self.load:  # until then, what runs has its time limits
             self._ticking = False
             self.ticker.ignore(self._tick)
+
+    def _tick_queue(self, queue: FairQueue[E, Any], now: float) -> None:
+        """Time-outs of those that wait, never early and at most one period late; and room for those that wait long."""
+        for exchange in queue.expired(now - PERIOD / 2):
+            self._waited_too_long(exchange)
+        if self._waits_for_a_place():
+            patience = min(PATIENCE, self.limits.connect_timeout / 4)
+            deadline = now + self.limits.connect_timeout - patience
+            for exchange in queue.to_end(deadline, monotonic() - patience):
+                exchange.end_for_others(f"{self.target}: its client holds more than half of the connections")
+        if not queue:
+            self._queue = None
 
     def _waited_too_long(self, exchange: E) -> None:
         if self._waits_for_a_place():  # that is our limit, not the target's failure
@@ -162,7 +181,3 @@ class TargetLine(ABC, Generic[E]):
         else:
             reason = f"{self.target} did not accept a connection in time"
             self.failed(exchange, Refusal("upstream_timeout", reason), may_repeat=True, unsent=True)
-
-
-def _past(deadline: float | None, now: float) -> bool:
-    return deadline is not None and deadline < now - PERIOD / 2

@@ -17,7 +17,7 @@ class UpstreamExchange(Exchange, ABC):
 
     `pool` is that of the target it was given to last. `deadline` is the loop's time beyond which a place in its line is
     given up; None: no limit. `tries` counts how often it was sent, `received` the bytes of its body that the caller has
-    sent so far.
+    sent so far. `paused`: the client does not keep up with the response. `lasts`: the response is an event stream.
     """
 
     pool: "TargetLine[Any] | None" = None
@@ -25,6 +25,8 @@ class UpstreamExchange(Exchange, ABC):
     body_sent = False
     received = 0
     tries = 1
+    paused = False
+    lasts = False
 
     def __init__(self, engine: "ChoosingEngine[Any]", request: UpstreamRequest, downstream: Downstream) -> None:
         self.engine = engine
@@ -36,6 +38,29 @@ class UpstreamExchange(Exchange, ABC):
     def repeatable(self) -> bool:
         """Whether it may be sent a second time: idempotent, and nothing of its body has left the gateway."""
         return self.request.method in IDEMPOTENT and not self.body_sent
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the client alone decides how long this takes: it uploads, does not read, or listens to events."""
+        return (not self.body_ended and not self.upload_is_stuck) or self.paused or self.lasts
+
+    @property
+    @abstractmethod
+    def upload_is_stuck(self) -> bool:
+        """Whether the upload waits for the target."""
+
+    def becomes_stream(self) -> None:
+        """The response is an event stream."""
+        self.lasts = True
+        self.downstream.lasts()
+
+    def end_for_others(self, reason: str) -> None:
+        """End it because other clients wait for its connection."""
+        self.cancel()
+        if self.lasts:
+            self.downstream.end()
+        else:
+            self.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
 
     def write(self, data: bytes) -> None:
         """Send on a piece of the body; over the limit the exchange ends with 413."""

@@ -83,6 +83,10 @@ class Answer:
 
     # ---- Downstream
 
+    @property
+    def client(self) -> str:
+        return self.request.client
+
     def interim(self, status: int, fields: Sequence[Field]) -> None:
         """RFC 9110 15.2: never to an HTTP/1.0 caller."""
         if self.request.minor and not self.done:

@@ -17,7 +17,9 @@ from gateway.ticking import Ticker
 class Outcome:
     """Implements Downstream: what became of one request. `done` is set once, with what closed the exchange."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: str = "") -> None:
+        self.forwarded_at = 0.0
+        self.client = client
         self.status = 0
         self.pieces: list[bytes] = []
         self.refusal: Refusal | None = None
@@ -93,10 +95,11 @@ class Rig:
         length: int | None = 0,
         response_timeout: float | None = 5.0,
         name: str = "",
+        client: str = "",
     ) -> tuple[Outcome, Exchange]:
         """Send a request. With `body` it is whole; with a `length` other than 0 its body is up to the test, None for a
         chunked one."""
-        outcome = Outcome()
+        outcome = Outcome(client)
         length = len(body) if body is not None else length
         framing = b"Transfer-Encoding: chunked\r\n" if length is None else b"Content-Length: %d\r\n" % length
         fields = b"X-Id: %b\r\n" % name.encode() + (framing if length != 0 else b"")

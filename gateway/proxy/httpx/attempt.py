@@ -59,6 +59,11 @@ class Attempt:
         """Whether it has one now."""
         return self._wire.is_open
 
+    @property
+    def exchange(self) -> HttpxExchange:
+        """The request that is sent."""
+        return self._exchange
+
     # ---- the conversation
 
     async def _run(self) -> None:
@@ -106,7 +111,7 @@ class Attempt:
         self._exchange.forget_body()
         downstream.head(status, head.reason, head.fields, head.length)
         if head.event_stream and not self._is_over:
-            downstream.lasts()
+            self._exchange.becomes_stream()
 
     def _complete(self) -> None:
         self._hand_over()

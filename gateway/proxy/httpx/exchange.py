@@ -21,7 +21,6 @@ class HttpxExchange(UpstreamExchange):
     """Implements Exchange. `attempt` is what sends it now; None while it waits for a place, and when it is over."""
 
     attempt: "Attempt | None" = None
-    paused = False
 
     def __init__(self, engine: "HttpxEngine", request: UpstreamRequest, downstream: Downstream) -> None:
         super().__init__(engine, request, downstream)
@@ -30,6 +29,11 @@ class HttpxExchange(UpstreamExchange):
         self._held = 0
         self._upload_paused = False
         self._upload_over = False
+
+    @property
+    def upload_is_stuck(self) -> bool:
+        """Whether the upload waits for the target."""
+        return self._upload_paused
 
     @property
     def waiting(self) -> bool:

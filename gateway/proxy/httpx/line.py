@@ -1,6 +1,7 @@
 """The requests that httpx has under way to one target: as many at a time as connections are allowed, one on each."""
 
 import asyncio
+from collections.abc import Iterable
 
 from gateway.proxy.dialling import Dialler
 from gateway.proxy.health import TargetHealth
@@ -30,7 +31,7 @@ class HttpxLine(TargetLine[HttpxExchange]):
     @property
     def load(self) -> int:
         """Requests that are under way, or wait for a place."""
-        return len(self._attempts) + len(self._waiting)
+        return len(self._attempts) + self.waiting
 
     @property
     def open_connections(self) -> int:
@@ -46,14 +47,23 @@ class HttpxLine(TargetLine[HttpxExchange]):
             self._stand_in_line(exchange, now)
 
     def give_back(self, attempt: Attempt) -> None:
-        """A place is free: for the first in line."""
+        """Use a place that is free for the next request that waits."""
         self._attempts.discard(attempt)
-        if self._waiting:
-            self._begin(self._first_in_line())
+        queue = self._queue
+        if queue is not None:
+            queue.release(attempt)
+            if queue:
+                self._begin(queue.next())
 
     def _begin(self, exchange: HttpxExchange) -> None:
         self._tick_on()
-        self._attempts.add(Attempt(exchange, self, self._loop))
+        attempt = Attempt(exchange, self, self._loop)
+        self._attempts.add(attempt)
+        if self._queue is not None:
+            self._queue.hold(attempt, exchange)
+
+    def _busy(self) -> Iterable[tuple[Attempt, HttpxExchange]]:
+        return [(attempt, attempt.exchange) for attempt in self._attempts]
 
     def _waits_for_a_place(self) -> bool:
         return True

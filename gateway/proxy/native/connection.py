@@ -29,6 +29,16 @@ class UpstreamConnection(ResponseReader):
         super().__init__(pool)
         self.idle_since = 0.0
 
+    @property
+    def exchange(self) -> NativeExchange | None:
+        """The request that is served now."""
+        return self._exchange
+
+    @property
+    def upload_is_stuck(self) -> bool:
+        """Whether the target takes no more of the request body for now."""
+        return self._upload_paused
+
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -17,7 +17,11 @@ class NativeExchange(UpstreamExchange):
 
     connection: "UpstreamConnection | None" = None
     early: list[bytes] | None = None
-    paused = False
+
+    @property
+    def upload_is_stuck(self) -> bool:
+        """Whether the upload waits for the target."""
+        return self.connection is not None and self.connection.upload_is_stuck
 
     @property
     def waiting(self) -> bool:

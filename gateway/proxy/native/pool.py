@@ -9,6 +9,7 @@ are closed after a time that is shorter than the target's own, and a socket is l
 
 import asyncio
 import ssl
+from collections.abc import Iterable
 
 from gateway.errors import Refusal
 from gateway.proxy.dialling import Dialler
@@ -43,7 +44,7 @@ class TargetPool(TargetLine[NativeExchange]):
     @property
     def load(self) -> int:
         """Requests that are under way, or wait for a connection."""
-        return len(self.connections) - len(self._idle) + len(self._waiting)
+        return len(self.connections) - len(self._idle) + self.waiting
 
     @property
     def open_connections(self) -> int:
@@ -62,21 +63,28 @@ class TargetPool(TargetLine[NativeExchange]):
         if fresh:
             self._drop_idle()
         idle = self._idle
-        if not idle:
-            self._wait_for_connection(exchange, now)
-        elif exchange.request.length == 0 and now - idle[-1].idle_since < self.idle_limit.unchecked:
+        if (
+            idle
+            and exchange.request.length == 0
+            and now - idle[-1].idle_since < self.idle_limit.unchecked
+            and self._queue is None
+        ):
             idle.pop().begin(exchange, now)
         elif (connection := self._checked_idle(exchange, now)) is not None:
-            connection.begin(exchange, now)
+            self._begin(connection, exchange, now)
         else:
             self._wait_for_connection(exchange, now)
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """Use a connection that is free: for the first in line, else later."""
+        """Use a connection that is free: for the next request that waits, else later."""
         connection.idle_since = now = self._loop.time()
-        if self._waiting:
-            connection.begin(self._first_in_line(), now)
-        elif self._closed:
+        queue = self._queue
+        if queue is not None:
+            queue.release(connection)
+            if queue:
+                self._begin(connection, queue.next(), now)
+                return
+        if self._closed:
             connection.close()
         else:
             self._idle.append(connection)
@@ -100,6 +108,8 @@ class TargetPool(TargetLine[NativeExchange]):
     def lost(self, connection: UpstreamConnection) -> None:
         """Forget a connection that is gone."""
         self.connections.discard(connection)
+        if self._queue is not None:
+            self._queue.release(connection)
         self.ended(connection)
         self._dial_if_useful()
 
@@ -122,6 +132,11 @@ class TargetPool(TargetLine[NativeExchange]):
             connection.close()
         return None
 
+    def _begin(self, connection: UpstreamConnection, exchange: NativeExchange, now: float) -> None:
+        if self._queue is not None:
+            self._queue.hold(connection, exchange)
+        connection.begin(exchange, now)
+
     def _wait_for_connection(self, exchange: NativeExchange, now: float) -> None:
         if not self._stand_in_line(exchange, now):
             return
@@ -136,7 +151,7 @@ class TargetPool(TargetLine[NativeExchange]):
 
     def _dial_if_useful(self) -> None:
         dials = len(self._dials)
-        if dials < len(self._waiting) and len(self.connections) + dials < self.limits.max_connections:
+        if dials < self.waiting and len(self.connections) + dials < self.limits.max_connections:
             dial = self._loop.create_task(self._dial())
             self._dials.add(dial)
             dial.add_done_callback(self._dial_over)
@@ -154,8 +169,8 @@ class TargetPool(TargetLine[NativeExchange]):
             self._dial_failed(Refusal("upstream_unreachable", f"{target}: {error}"))
 
     def _dial_failed(self, refusal: Refusal) -> None:
-        if self._waiting:
-            self.failed(self._first_in_line(), refusal, may_repeat=True, unsent=True)
+        if self._queue:
+            self.failed(self._queue.next(), refusal, may_repeat=True, unsent=True)
         else:
             self.note_failure(refusal.reason)
 
@@ -165,6 +180,10 @@ class TargetPool(TargetLine[NativeExchange]):
 
     def _waits_for_a_place(self) -> bool:
         return len(self.connections) >= self.limits.max_connections
+
+    def _busy(self) -> Iterable[tuple[UpstreamConnection, NativeExchange]]:
+        pairs = [(connection, connection.exchange) for connection in self.connections]
+        return [(connection, exchange) for connection, exchange in pairs if exchange is not None]
 
     def _left_out(self) -> None:
         self._drop_idle()

@@ -154,7 +154,7 @@ class ResponseReader(asyncio.Protocol, ABC):
         if head.event_stream:
             head.fields = HeadFields()
             exchange.request.forget_head()
-            exchange.downstream.lasts()
+            exchange.becomes_stream()
 
     def _interim(self, exchange: NativeExchange, status: int) -> None:
         """103 goes on, 101 only where it was asked for (RFC 9110 7.8), the others end here."""

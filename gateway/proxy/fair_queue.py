@@ -1,0 +1,134 @@
+"""The requests that wait for a connection to one target, and the connections that each client holds in the meantime.
+
+Clients take turns, each in the order of its own requests. A client that holds half of the connections is passed over
+while others wait. Clients are told apart by address; a /64 network of IPv6 is one client.
+
+A queue exists only while requests wait, so that the counts cost nothing otherwise.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
+
+from gateway.limits.callers import Callers
+from gateway.proxy.upstream_exchange import UpstreamExchange
+
+LONGEST: Final = 4096  # requests
+
+E = TypeVar("E", bound=UpstreamExchange)
+H = TypeVar("H")
+
+
+class FairQueue(Generic[E, H]):
+    """`connections` is their limit. A holder is the object that holds one of them for a request."""
+
+    def __init__(self, connections: int, holders: Iterable[tuple[H, E]]) -> None:
+        self._share = max(1, connections // 2)
+        self._clients = Callers()
+        # The requests of each client, in the order of the clients' turns. Dictionaries, because thousands of requests
+        # can leave the queue at the same time.
+        self._lines: dict[str, OrderedDict[E, None]] = {}
+        self._length = 0
+        self._holders: dict[H, E] = {}
+        self._held: dict[str, int] = {}
+        for holder, exchange in holders:
+            self.hold(holder, exchange)
+
+    def __len__(self) -> int:
+        return self._length
+
+    # ---- connections
+
+    def hold(self, holder: H, exchange: E) -> None:
+        """Count a connection that a request has got."""
+        client = self._client(exchange)
+        self._holders[holder] = exchange
+        self._held[client] = self._held.get(client, 0) + 1
+
+    def release(self, holder: H) -> None:
+        """Count it no longer, if it was counted."""
+        exchange = self._holders.pop(holder, None)
+        if exchange is None:
+            return
+        client = self._client(exchange)
+        self._held[client] -= 1
+        if not self._held[client]:
+            del self._held[client]
+
+    # ---- requests
+
+    def add(self, exchange: E) -> E | None:
+        """Put a request at the end of its client's line. Returns the request that must go where the queue is full: the
+        last one of the client that has most."""
+        client = self._client(exchange)
+        own = self._lines.setdefault(client, OrderedDict())
+        own[exchange] = None
+        self._length += 1
+        if self._length <= LONGEST:
+            return None
+        longest = max(self._lines.values(), key=len)
+        last = next(reversed(longest if len(longest) > len(own) else own))
+        self.remove(last)
+        return last
+
+    def remove(self, exchange: E) -> None:
+        """Take a request out, if it is here."""
+        client = self._client(exchange)
+        line = self._lines.get(client)
+        if line is not None and exchange in line:
+            del line[exchange]
+            self._length -= 1
+            if not line:
+                del self._lines[client]
+
+    def next(self) -> E:
+        """Take the next request out. The queue must not be empty."""
+        for client in self._lines:
+            if self._held.get(client, 0) < self._share:
+                break
+        else:
+            client = next(iter(self._lines))
+        line = self._lines.pop(client)
+        exchange, _ = line.popitem(last=False)
+        self._length -= 1
+        if line:
+            self._lines[client] = line
+        return exchange
+
+    def expired(self, now: float) -> list[E]:
+        """Take out the requests whose deadline has passed."""
+        found = []
+        for line in self._lines.values():
+            for exchange in line:
+                if exchange.deadline is None or exchange.deadline > now:
+                    break
+                found.append(exchange)
+        for exchange in found:
+            self.remove(exchange)
+        return found
+
+    # ---- more than a share
+
+    def to_end(self, deadline: float, begun: float) -> list[E]:
+        """Requests under way that hold connections beyond the share of their client. For each request of another client
+        with this `deadline` or an earlier one it is one. It was sent at the time `begun` of `time.monotonic` or before.
+
+        Only requests in which the client itself takes its time are ended: slow uploads, the slowest first, then
+        responses that the client does not read, and event streams. A target never loses a request that it works on.
+        """
+        client = max(self._held, key=self._held.__getitem__, default="")
+        excess = self._held.get(client, 0) - self._share
+        if excess <= 0:
+            return []
+        lines = [line for other, line in self._lines.items() if other != client]
+        urgent = sum(each.deadline is not None and each.deadline <= deadline for line in lines for each in line)
+        slow = [
+            each
+            for each in self._holders.values()
+            if each.waits_for_client and each.downstream.forwarded_at <= begun and self._client(each) == client
+        ]
+        slow.sort(key=lambda each: (each.body_ended, each.received / (1 + begun - each.downstream.forwarded_at)))
+        return slow[: min(excess, urgent)]
+
+    def _client(self, exchange: E) -> str:
+        return self._clients.by_address(exchange.downstream.client)
