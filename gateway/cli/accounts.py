@@ -114,7 +114,7 @@ async def _feed(settings: Settings, address: Secret, database: Database, stack: 
     values = RedisValues(mac_keys(settings, key_ring(settings)))
     link = await quiet_link(address, database, stack)
     feed = RedisFeed(link, RedisRecords(link, values, ttl=ttl))
-    stack.callback(partial(_warn_of_untold, feed, ttl))
+    stack.callback(partial(_warn_of_untold, link, feed, ttl))
     stack.push_async_callback(feed.close)
     return feed
 
@@ -133,9 +133,9 @@ async def quiet_link(address: Secret, database: Database, stack: AsyncExitStack)
     return link
 
 
-def _warn_of_untold(feed: "RedisFeed", ttl: float) -> None:
+def _warn_of_untold(link: "RedisLink", feed: "RedisFeed", ttl: float) -> None:
     if feed.undelivered:
         warn(
             "Redis did not answer, so running gateways could not be told; "
-            f"they may use what they remember for up to {format_duration(ttl)} (cache.user_ttl)"
+            f"they may use what they remember for up to {format_duration(ttl)} (cache.user_ttl) ({link.why})"
         )

@@ -64,6 +64,7 @@ async def _unlock(email: str, address: str | None, settings: Settings) -> UserRe
         link = await quiet_link(settings.storage.redis, database, stack)
         if not link.available:
             raise CannotStart(
-                "Redis did not answer, so nothing was unlocked: running gateways count by themselves until it is back"
+                "Redis did not answer, so nothing was unlocked: running gateways count by themselves until it is back "
+                f"({link.why})"
             )
         return await unlock(email, address, users=Users(database), failures=RedisFailures(link), settings=settings)

@@ -9,6 +9,7 @@ from typing import Final
 
 from gateway.settings.postgresql_address import SCHEMES, postgresql_address
 from gateway.settings.reader import Unacceptable
+from gateway.settings.redis_place import redis_place
 
 TCHARS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 5.6.2
 
@@ -194,6 +195,7 @@ def redis_address(text: str) -> str:
         )
     if not rest.rpartition("@")[2].partition("/")[0].partition("?")[0]:
         raise Unacceptable("must name a host", f"for example {scheme}://127.0.0.1:6379/0")
+    redis_place(text)
     return text
 
 

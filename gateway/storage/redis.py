@@ -73,6 +73,11 @@ class RedisLink:
         """Whether Redis did its work when it was last asked. While it did not, operations fail at once."""
         return self._current is not None
 
+    @property
+    def why(self) -> str:
+        """Why it was not available when it last was not."""
+        return self._why
+
     async def open(self, *, patience: float = PATIENCE) -> None:
         """Connect, and watch the server from then on. Returns after `patience` seconds at the latest.
 

@@ -1,20 +1,10 @@
-"""What an address of a Redis means, and the clients for it: one server, one behind Sentinels, or a cluster.
-
-    redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]        rediss:// the same with TLS
-    redis+sentinel://[…@]HOST[:PORT],HOST…/SERVICE[/DATABASE]
-    redis+cluster://[…@]HOST[:PORT],HOST…
-
-Options follow after `?`: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (paths), `ssl=true` for Sentinels and clusters,
-`sentinel_username` and `sentinel_password`. Those of the driver that set time limits and retries are not among them:
-here every limit is the gateway's.
-"""
+"""Clients for the address of a Redis: one server, one behind Sentinels, or a cluster."""
 
 import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -23,13 +13,12 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from gateway.errors import CannotStart
+from gateway.settings.reader import Unacceptable
+from gateway.settings.redis_place import redis_place
 
 Client = Redis | RedisCluster
 _Sentinel: Final[Any] = Sentinel  # redis-py has left it untyped
 
-_PORTS: Final = {"redis": 6379, "rediss": 6379, "redis+sentinel": 26379, "redis+cluster": 6379}
-_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-_OPTIONS: Final = (*_FILES, "ssl", "sentinel_username", "sentinel_password")
 _MASK: Final = "********"
 _SENTINEL_LIMIT: Final = 1.0  # seconds for one of several Sentinels; one that hangs leaves time for the next
 _CONNECT_LIMIT: Final = 5.0  # seconds for a connection to a node of a cluster
@@ -113,72 +102,12 @@ class RedisAddress:
 
 
 def parse_redis_address(url: str) -> RedisAddress:
-    """Take an address apart. Raises CannotStart with what is wrong, and without what is secret in it."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in _PORTS:
-        raise _cannot("must begin with redis://, rediss://, redis+sentinel:// or redis+cluster://")
-    place, _, query = rest.partition("?")
-    userinfo, _, place = place.rpartition("@")
-    hosts, _, path = place.partition("/")
-    service, database = _path(scheme, unquote(path))
-    given = _query(query)
-    options: dict[str, Any] = {name: given[name] for name in _FILES if name in given} | _credentials(userinfo)
-    if scheme == "rediss" or given.get("ssl") == "true":
-        options["ssl"] = True
-    if database:
-        options["db"] = database
-    sentinel_options = {
-        name: given[f"sentinel_{name}"] for name in ("username", "password") if f"sentinel_{name}" in given
-    }
-    nodes = tuple(_node(host, _PORTS[scheme]) for host in hosts.split(","))
-    if len(nodes) > 1 and scheme in ("redis", "rediss"):
-        raise _cannot("names several hosts (redis+sentinel:// or redis+cluster://)")
-    return RedisAddress(scheme, nodes, service, options, sentinel_options)
-
-
-def _path(scheme: str, path: str) -> tuple[str, int]:
-    """The Sentinels' name of the service, and the number of the database."""
-    service = ""
-    if scheme == "redis+sentinel":
-        service, _, path = path.partition("/")
-        if not service:
-            raise _cannot("must name the service that the Sentinels watch (redis+sentinel://host:26379/mymaster/0)")
-    if path and not (path.isascii() and path.isdigit()):
-        raise _cannot("must end in the number of a database (redis://host:6379/0)")
-    if path.strip("0") and scheme == "redis+cluster":
-        raise _cannot("a cluster has database 0 only")
-    return service, int(path or 0)
-
-
-def _query(query: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = sorted(set(options) - set(_OPTIONS))
-    if unknown:
-        raise _cannot(f"has the unknown option {unknown[0]} (known: {', '.join(_OPTIONS)})")
-    if options.get("ssl", "true") not in ("true", "false"):
-        raise _cannot("option ssl must be true or false")
-    return options
-
-
-def _credentials(userinfo: str) -> dict[str, str]:
-    user, _, password = userinfo.partition(":")
-    given = {"username": unquote(user), "password": unquote(password)}
-    return {name: value for name, value in given.items() if value}
-
-
-def _node(text: str, default_port: int) -> tuple[str, int]:
+    """Parse an address. Raises CannotStart, with a message that holds no part of the user and password."""
     try:
-        parts: SplitResult = urlsplit(f"//{text}")
-        port = parts.port
-    except ValueError:
-        raise _cannot("has a host or port that is none") from None
-    if not parts.hostname:
-        raise _cannot("must name a host (redis://host:6379/0)")
-    return parts.hostname, default_port if port is None else port
-
-
-def _cannot(message: str) -> CannotStart:
-    return CannotStart(f"storage.redis: the address {message}")
+        place = redis_place(url)
+    except Unacceptable as error:
+        raise CannotStart(f"storage.redis: the address {error.message} ({error.right})") from None
+    return RedisAddress(place.scheme, place.nodes, place.service, place.options, place.sentinel_options)
 
 
 async def connect_one(client: Client) -> None:

@@ -232,6 +232,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("storage: {redis: 'rediss://h:6380/1'}", "storage.redis", Secret("rediss://h:6380/1")),
     ("storage: {redis: 'redis+sentinel://a:1,b:2/main/0'}", "storage.redis", Secret("redis+sentinel://a:1,b:2/main/0")),
     ("storage: {redis: 'redis+cluster://a:1'}", "storage.redis", Secret("redis+cluster://a:1")),
+    ("storage: {redis: 'redis://h?db=3'}", "storage.redis", Secret("redis://h?db=3")),
     ("roles: {no: [], on: [no], 12:30: []}", "roles", {"no": (), "on": ("no",), "12:30": ()}),
     ("identity: {headers: {id: X-Forwarded-User}}", "identity.headers.id", "X-Forwarded-User"),
     ("tokens: {leeway: 0s}", "tokens.leeway", 0.0),

@@ -1,0 +1,115 @@
+"""The address of a Redis: one server, one behind Sentinels, or a cluster.
+
+    redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]        rediss:// the same with TLS
+    redis+sentinel://[…@]HOST[:PORT],HOST…/SERVICE[/DATABASE]
+    redis+cluster://[…@]HOST[:PORT],HOST…
+
+Options follow after `?`: `db` (the number of the database), `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (paths),
+`ssl=true` for Sentinels and clusters, `sentinel_username` and `sentinel_password`. Those of the driver that set time
+limits and retries are not among them: here every limit is the gateway's.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from gateway.settings.reader import Unacceptable
+
+_PORTS: Final = {"redis": 6379, "rediss": 6379, "redis+sentinel": 26379, "redis+cluster": 6379}
+_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_OPTIONS: Final = ("db", *_FILES, "ssl", "sentinel_username", "sentinel_password")
+_EXAMPLE: Final = "for example redis://host:6379/0"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisPlace:
+    """A parsed address. `service` is the name that Sentinels have for it; `options` are those of redis-py's
+    connections."""
+
+    scheme: str
+    nodes: tuple[tuple[str, int], ...]
+    service: str = ""
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def redis_place(text: str) -> RedisPlace:
+    """Parse an address. Raises Unacceptable, with a message that holds no part of the user and password."""
+    scheme, _, rest = text.partition("://")
+    if scheme not in _PORTS:
+        raise Unacceptable("must begin with redis://, rediss://, redis+sentinel:// or redis+cluster://", _EXAMPLE)
+    place, _, query = rest.partition("?")
+    userinfo, _, place = place.rpartition("@")
+    hosts, _, path = place.partition("/")
+    given = _query(query)
+    service, database = _path(scheme, unquote(path), given.get("db"))
+    options: dict[str, Any] = {name: given[name] for name in _FILES if name in given} | _credentials(userinfo)
+    if scheme == "rediss" or given.get("ssl") == "true":
+        options["ssl"] = True
+    if database:
+        options["db"] = database
+    sentinel_options = {
+        name: given[f"sentinel_{name}"] for name in ("username", "password") if f"sentinel_{name}" in given
+    }
+    nodes = tuple(_node(host, _PORTS[scheme]) for host in hosts.split(","))
+    if len(nodes) > 1 and scheme in ("redis", "rediss"):
+        raise Unacceptable("names several hosts", "redis+sentinel:// or redis+cluster:// for several")
+    return RedisPlace(scheme, nodes, service, options, sentinel_options)
+
+
+def _path(scheme: str, path: str, option: str | None) -> tuple[str, int]:
+    """The Sentinels' name of the service, and the number of the database."""
+    service = ""
+    if scheme == "redis+sentinel":
+        service, _, path = path.partition("/")
+        if not service:
+            raise Unacceptable(
+                "must name the service that the Sentinels watch", "redis+sentinel://host:26379/mymaster/0"
+            )
+    if path and not _is_number(path):
+        raise Unacceptable("must end in the number of a database", "redis://host:6379/0")
+    if option is not None and not _is_number(option):
+        raise Unacceptable("option db must be the number of a database", "redis://host:6379?db=0")
+    if path and option is not None and int(path) != int(option):
+        raise Unacceptable("names two databases", "redis://host:6379/0 or redis://host:6379?db=0")
+    database = int(path or option or 0)
+    if database and scheme == "redis+cluster":
+        raise Unacceptable("names a database, and a cluster has database 0 only", "redis+cluster://host:6379")
+    return service, database
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,9}", text) is not None
+
+
+def _query(query: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown and "@" in query:  # a part of a password: the message must not hold it
+        raise Unacceptable(
+            "has a '?' in the user or password that is not percent-encoded",
+            "%3F; ${NAME} in the user and password is encoded",
+        )
+    if unknown:
+        raise Unacceptable(f"has the unknown option {unknown[0]}", f"known are {', '.join(_OPTIONS)}")
+    if options.get("ssl", "true") not in ("true", "false"):
+        raise Unacceptable("option ssl must be true or false", "?ssl=true")
+    return options
+
+
+def _credentials(userinfo: str) -> dict[str, str]:
+    user, _, password = userinfo.partition(":")
+    given = {"username": unquote(user), "password": unquote(password)}
+    return {name: value for name, value in given.items() if value}
+
+
+def _node(text: str, default_port: int) -> tuple[str, int]:
+    try:
+        parts: SplitResult = urlsplit(f"//{text}")
+        port = parts.port
+    except ValueError:
+        raise Unacceptable("has a host or port that is none", _EXAMPLE) from None
+    if not parts.hostname:
+        raise Unacceptable("must name a host", _EXAMPLE)
+    return parts.hostname, default_port if port is None else port
