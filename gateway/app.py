@@ -5,6 +5,7 @@ the same two and puts its own protocol class in front. What everything stands on
 serves itself is `own_endpoints.py`.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -62,7 +63,10 @@ def create_app(configuration: Configuration, *, owns_process: bool = False) -> S
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(configuration, app) as (runtime, _):
+        async with AsyncExitStack() as stack:
+            with holder.starting():
+                _require_asyncio()
+                runtime, _ = await stack.enter_async_context(running(configuration, app))
             holder.runtime = runtime
             if owns_process:
                 collector = Collector(lambda: runtime.is_proxying, runtime.request_ids.count)
@@ -77,6 +81,13 @@ def create_app(configuration: Configuration, *, owns_process: bool = False) -> S
         middleware=[Middleware(GateMiddleware, holder=holder)],
         exception_handlers={Refusal: refused, StorageUnavailable: store_is_out, Exception: failed},
     )
+
+
+def _require_asyncio() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise CannotStart("the gateway runs on asyncio, not on trio (hypercorn --worker-class asyncio)") from None
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,7 +10,7 @@ from starlette.types import ASGIApp, Receive
 
 from gateway.admission import Admission, Peer, RequestHead
 from gateway.counting import Sample
-from gateway.errors import Refusal
+from gateway.errors import GatewayError, Refusal
 from gateway.gate import Gate
 from gateway.logged_gate import GateMaker
 from gateway.operations.decision_log import DecisionLog
@@ -125,16 +126,30 @@ class Runtime:
 
 
 class RuntimeHolder:
-    """Where an application finds its runtime once it has started."""
+    """Where an application finds its runtime once it has started. `refusal` is the reason why it cannot start."""
 
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
+        self.refusal: GatewayError | None = None
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Keep the error by which the start fails."""
+        try:
+            yield
+        except GatewayError as error:
+            self.refusal = error
+            raise
+
+    @property
+    def has_started(self) -> bool:
+        return self._runtime is not None
 
     @property
     def runtime(self) -> Runtime:
         """The runtime. Raises RuntimeError before the application's lifespan has begun."""
         if self._runtime is None:
-            raise RuntimeError("the gateway has not started: the ASGI server must run its lifespan (--lifespan on)")
+            raise RuntimeError("the gateway has not started")
         return self._runtime
 
     @runtime.setter

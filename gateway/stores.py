@@ -19,6 +19,7 @@ from gateway.storage.api_keys import ApiKeys
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database
 from gateway.storage.installation import installation_id
+from gateway.storage.process_lock import lock_database
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.subjects import Everybody, Subjects
@@ -64,6 +65,8 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
     """
     database = Database.open(settings.storage.database.reveal())
     stack.push_async_callback(database.close)
+    has_redis = settings.storage.redis is not None
+    await lock_database(settings.storage.database.reveal(), has_redis=has_redis, stack=stack)
     await prepare(database)
     probe = asyncio.get_running_loop().create_task(_probe(database))
     stack.callback(probe.cancel)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.asgi.answer import AsgiAnswer
+from gateway.asgi.lifespan import Lifespan
 from gateway.asgi.request import AsgiRequest, announces_body, request_head, unreadable, with_body
 from gateway.asgi.upload import Upload
 from gateway.asgi.uvicorn_protocol import drop_trailers
@@ -38,13 +39,16 @@ class GateMiddleware:
     def __init__(self, app: ASGIApp, holder: RuntimeHolder) -> None:
         self._app = app
         self._holder = holder
+        self._lifespan = Lifespan(app, holder)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             drop_trailers(receive, self._holder)
-            await self._app(scope, receive, send)
+            await self._lifespan.run(scope, receive, send)
         elif "gateway.admission" in scope:  # admitted by the other face
             await self._app(scope, receive, _never_stored(send))
+        elif not self._holder.has_started:
+            await self._lifespan.refuse(scope, send)
         else:
             try:
                 await self._decide(scope, receive, send)
@@ -89,8 +93,9 @@ class GateMiddleware:
             answer.code = refusal.code
             self._holder.runtime.refused_by_endpoint(refusal, admission)
 
-        own = own_scope(admission, scope["headers"], note_refusal)
-        own.update(app=scope.get("app"), state=scope.get("state", {}), extensions=scope.get("extensions", {}))
+        own = own_scope(admission, scope.get("headers") or [], note_refusal)
+        own.update({"app": scope.get("app"), "state": scope.get("state") or {}})
+        own["extensions"] = scope.get("extensions") or {}
         upload = Upload(self._holder.runtime.server, receive)
         try:
             await self._app(own, upload.receive, _never_stored(_observed(send, answer, upload)))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -107,29 +108,50 @@ def _answers_by(scope: Scope) -> str | None:
 def request_head(runtime: Runtime, scope: Scope) -> RequestHead:
     """The request head for the gate. Of a handshake, which the server has read, it is the head of one of our own."""
     client = scope.get("client")
-    scheme: str = scope["scheme"]
+    scheme: str = scope.get("scheme") or "http"
     peer = Peer(client[0] if client else "", _SCHEMES.get(scheme, scheme), runtime.proxies)
     raw: bytes = scope.get("raw_path") or b""
-    query: bytes = scope["query_string"]
+    if scope.get("root_path"):
+        raw = below_root(raw, scope["path"], scope["root_path"])
+    query: bytes = scope.get("query_string") or b""
+    headers: list[Field] = scope.get("headers") or []
     target = b"%b?%b" % (raw, query) if raw and query else raw
-    minor = _MINORS.get(scope["http_version"], 2)
+    minor = _MINORS.get(scope.get("http_version") or "1.1", 2)
     if scope["type"] == "http":
-        return runtime.head(scope["method"].encode("ascii"), target, runtime.rules.sort(scope["headers"]), peer, minor)
-    fields = [field for field in scope["headers"] if field[0].lower() not in _THE_SERVERS]
+        return runtime.head(scope["method"].encode("ascii"), target, runtime.rules.sort(headers), peer, minor)
+    fields = [field for field in headers if field[0].lower() not in _THE_SERVERS]
     fields += ((b"Sec-WebSocket-Version", b"13"), (b"Sec-WebSocket-Key", new_key()))
     request = runtime.head(b"GET", target, runtime.rules.sort(fields), peer, minor)
     request.websocket = True
     return request
 
 
+def below_root(raw: bytes, path: str, root: str) -> bytes:
+    """The raw path below `root_path`, where the application is mounted; b"" where the two contradict each other.
+
+    `path` includes `root_path` (ASGI; uvicorn and Starlette join the two). Some servers pass the path without it, which
+    is used as it is. The mounting application decided on the decoded path: `/a%2Fb/x` is below `/a/b` there, and is not
+    below it in the raw path, which the gate reads. Such a path is refused.
+    """
+    root = root.rstrip("/")
+    if not root or not (path == root or path.startswith(f"{root}/")):
+        return raw
+    depth = root.count("/") + 1
+    prefix = b"/".join(raw.split(b"/", depth)[:depth])
+    if unquote_to_bytes(prefix) != root.encode("utf-8", "surrogateescape"):
+        return b""
+    return raw[len(prefix) :] or b"/"
+
+
 def unreadable(scope: Scope, request: RequestHead, receive: Receive) -> Refusal | None:
     """The refusal of a head that `gateway serve` refuses while it reads it, and that other servers can let through."""
-    if scope["http_version"] not in _MINORS:
-        return Refusal("bad_request", f"HTTP/{scope['http_version']}")
+    version = scope.get("http_version") or "1.1"
+    if version not in _MINORS:
+        return Refusal("bad_request", f"HTTP/{version}")
     if request.method == b"CONNECT":
         return Refusal("method_not_implemented", "CONNECT")
     if not request.target:
-        return Refusal("bad_path", "the server gives no raw path")
+        return Refusal("bad_path", "the server gives no raw path, or one that is not below root_path")
     coding, length = request.fields.transfer_encoding, request.fields.content_length
     if coding is not None and (coding.lower() != b"chunked" or length is not None or request.minor == 0):
         return Refusal("bad_request", "a Transfer-Encoding other than a plain chunked in HTTP/1.1")

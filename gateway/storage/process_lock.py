@@ -1,0 +1,84 @@
+"""A lock by which a gateway without Redis finds other processes that serve from the same database.
+
+Processes that share no Redis do not hear of each other's logouts, and each counts failed logins for itself. So a
+process without Redis needs the database for itself: it takes the lock exclusively, and one with Redis shares it.
+Commands do not take it.
+
+The lock is an `flock` on a file of its own. Closing any descriptor of the SQLite file would release SQLite's own locks
+(fcntl(2), "advisory record locking"). The file of SQLite is beside the database, that of PostgreSQL in the temporary
+folder, where it finds the processes of one machine, such as the workers of an ASGI server.
+"""
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from gateway.errors import CannotStart, cannot_read
+from gateway.settings.checks import is_in_memory
+
+_PATIENCE: Final = 2.0  # seconds; a process that is being replaced ends meanwhile
+_EVERY: Final = 0.05
+_UNSUPPORTED: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+
+_REMEDY: Final = "set storage.redis, or run one process (--workers 1, and one gateway for each database)"
+
+
+async def lock_database(address: str, *, has_redis: bool, stack: AsyncExitStack) -> None:
+    """Lock the database at `address` until `stack` closes.
+
+    Raises CannotStart where another process holds it, and where the file beside an SQLite database cannot be made. File
+    systems without locks are not checked.
+    """
+    path = _lock_file(address)
+    if path is None:
+        return
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if not address.startswith("sqlite"):
+            return  # of another user, who serves from an address of the same name
+        raise CannotStart(f"the database cannot be locked: {cannot_read(path, error)}") from None
+    stack.callback(os.close, descriptor)
+    if not await _locked(descriptor, fcntl.LOCK_SH if has_redis else fcntl.LOCK_EX):
+        raise CannotStart(_refusal(address, path, has_redis=has_redis))
+
+
+def _lock_file(address: str) -> Path | None:
+    """None for a database in memory, which belongs to this process."""
+    if is_in_memory(address):
+        return None
+    if address.startswith("sqlite"):
+        database = os.path.realpath(address.partition("://")[2].removeprefix("/").partition("?")[0])
+        return Path(f"{database}.lock")
+    digest = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"gateway-{os.getuid()}-{digest}.lock")
+
+
+async def _locked(descriptor: int, kind: int) -> bool:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _UNSUPPORTED:
+                return True
+            if loop.time() >= until:
+                return False
+            await asyncio.sleep(_EVERY)
+        else:
+            return True
+
+
+def _refusal(address: str, path: Path, *, has_redis: bool) -> str:
+    where = str(path).removesuffix(".lock") if address.startswith("sqlite") else "this PostgreSQL database"
+    other = "another process without storage.redis" if has_redis else "another process"
+    return (
+        f"{other} serves from {where}: without Redis, neither hears of the other's logouts and failed logins; {_REMEDY}"
+    )

@@ -1,0 +1,125 @@
+"""Processes that share no Redis do not serve from one database; the second one refuses and says why."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import PASSWORD, PROJECT, Face, Gateway, free_port
+from tests.support.small import Start, small, start
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
+
+__all__ = ["start"]
+
+UPSTREAM = {"web": "http://127.0.0.1:9"}
+REFUSAL = "serves from"
+
+
+def second(gateway: Gateway, face: Face, **storage: str) -> Gateway:
+    """Another gateway over the database of the first, started without waiting."""
+    configuration = small(gateway.folder, UPSTREAM, storage=storage)
+    return Gateway(face, configuration, gateway.folder).launch()
+
+
+@pytest.mark.parametrize("first", ["serve", "asgi"])
+@pytest.mark.parametrize("face", ["serve", "asgi"])
+def test_a_second_process_without_redis_is_refused(start: Start, first: Face, face: Face) -> None:
+    gateway = start(UPSTREAM, first)
+    other = second(gateway, face)
+    assert other.wait(20) != 0
+    assert other.log().count(REFUSAL) == 1
+    assert f"another process serves from {gateway.folder}/gateway.db" in other.log()
+    assert "set storage.redis, or run one process" in other.log()
+    assert "Traceback" not in other.log()
+    assert gateway.get("/_gateway/ready").status == 200
+
+
+def test_another_path_to_the_same_file_is_refused(start: Start, tmp_path: Path) -> None:
+    gateway = start(UPSTREAM)
+    (tmp_path / "link.db").symlink_to("gateway.db")
+    other = second(gateway, "serve", database=f"sqlite:///{tmp_path}/link.db")
+    assert other.wait(20) == 2
+    assert REFUSAL in other.log()
+
+
+def test_processes_with_redis_share_a_database(start: Start, lasting_valkey: ValkeyServer) -> None:
+    gateway = start(UPSTREAM, storage={"redis": lasting_valkey.url})
+    other = second(gateway, "serve", redis=lasting_valkey.url).ready()
+    assert other.stop() == 0
+
+
+@pytest.mark.parametrize("first_has_redis", [True, False])
+def test_one_with_redis_and_one_without_do_not(
+    start: Start, lasting_valkey: ValkeyServer, first_has_redis: bool
+) -> None:
+    redis = {"redis": lasting_valkey.url}
+    gateway = start(UPSTREAM, storage=redis if first_has_redis else {})
+    other = second(gateway, "serve", **({} if first_has_redis else redis))
+    assert other.wait(20) == 2
+    assert REFUSAL in other.log()
+
+
+def test_commands_are_not_refused(start: Start) -> None:
+    gateway = start(UPSTREAM)
+    gateway.command("users", "create", "ada@example.com", "--password-stdin", input=f"{PASSWORD}\n")
+    assert "ada@example.com" in gateway.command("users", "list").stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_has_ended_holds_nothing(start: Start, number: signal.Signals) -> None:
+    gateway = start(UPSTREAM)
+    gateway.signal(number)
+    other = second(gateway, "serve").ready()  # while the first is ending
+    assert other.stop() == 0
+
+
+UVICORN = ["uvicorn", "--workers", "3", "--no-proxy-headers", "--factory", "gateway.app:create_app_from_environment"]
+GUNICORN = ["gunicorn", "-w", "3", "-k", "asgi", "gateway.app:create_app_from_environment()"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("server", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
+def test_workers_of_an_asgi_server_without_redis_are_refused(
+    tmp_path: Path, server: list[str], kind: str, request: pytest.FixtureRequest
+) -> None:
+    program = shutil.which(server[0], path=os.path.dirname(sys.executable))
+    if program is None:
+        pytest.skip(f"{server[0]} is not installed")
+    storage: dict[str, Any] = {}
+    if kind == "postgresql":
+        storage["database"] = request.getfixturevalue("postgres_url")
+    gateway = Gateway("asgi", small(tmp_path, UPSTREAM, storage=storage, tokens=_keys(tmp_path)), tmp_path)
+    gateway.command("db", "upgrade")
+    port = ["--port", str(free_port())] if server[0] == "uvicorn" else ["--bind", f"127.0.0.1:{free_port()}"]
+    errors = tmp_path / "errors"
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            [program, *server[1:], *port],
+            stdout=file,
+            stderr=file,
+            cwd=PROJECT,
+            env=os.environ | {"GATEWAY_CONFIG": str(gateway.config)},
+        )
+        try:
+            eventually(lambda: errors.read_text().count(REFUSAL) >= 2, timeout=30)
+            assert "set storage.redis, or run one process" in errors.read_text()
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _keys(folder: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "keys", "generate", "--kid", "k1", "--out", str(folder / "k1.pem")],
+        capture_output=True,
+        cwd=PROJECT,
+        check=True,
+    )
+    assert done.returncode == 0
+    return {"keys": [{"kid": "k1", "algorithm": "ES256", "private_key": f"${{file:{folder}/k1.pem}}"}]}
