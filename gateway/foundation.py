@@ -50,10 +50,10 @@ async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) ->
     """Open what everything else needs; `stack` closes it. Raises CannotStart and ConfigurationError."""
     settings, policy = configuration.settings, configuration.policy
     remembered = settings.cache.max_local_entries
-    tokens = Tokens(key_ring(settings), settings.tokens, remembered=remembered)
     loop = asyncio.get_running_loop()
-    ticker = Ticker(loop)
     _report_failures(loop, stack)
+    tokens = Tokens(key_ring(settings), settings.tokens, remembered=remembered)
+    ticker = Ticker(loop)
     stores = await open_stores(settings, mac_keys(settings, tokens.keys), stack)
     presented_keys = PresentedKeys(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
     stack.push_async_callback(presented_keys.close)

@@ -6,6 +6,7 @@ them use it.
 """
 
 import contextlib
+import logging
 import os
 import secrets
 import stat
@@ -20,6 +21,8 @@ from gateway.identity.keys import SigningKey, UnusableKey
 
 ALGORITHM: Final = "ES256"
 _MAX_SIZE: Final = 65536  # bytes; a key has some 250
+
+log: Final = logging.getLogger("gateway.identity.keyfile")
 
 
 def ephemeral_key() -> SigningKey:
@@ -48,14 +51,25 @@ def _read(path: Path) -> str | None:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise CannotStart(f"{path}: not a regular file; a signing key is expected there")
-            if status.st_mode & 0o077:
-                mode = stat.S_IMODE(status.st_mode)
-                raise CannotStart(f"{path}: readable by others (mode {mode:04o}); run: chmod 600 {path}")
+            _check_mode(path, stat.S_IMODE(status.st_mode))
             return file.read(_MAX_SIZE).decode("ascii", "replace")
     except FileNotFoundError:
         return None
     except OSError as error:
         raise CannotStart(f"{cannot_read(path, error)}; it holds the key that signs tokens") from None
+
+
+def _check_mode(path: Path, mode: int) -> None:
+    """Refuse a key that others can read. Kubernetes gives files of a volume to the group `fsGroup` at each mount, with
+    mode 0660; GATEWAY_KEY_MODE=group accepts that with a warning."""
+    if not mode & 0o077:
+        return
+    if mode & 0o007 or os.environ.get("GATEWAY_KEY_MODE") != "group":
+        remedy = f"run: chmod 600 {path}"
+        if not mode & 0o007:
+            remedy += ", or set GATEWAY_KEY_MODE=group where the volume gives it to a group (fsGroup)"
+        raise CannotStart(f"{path}: readable by others (mode {mode:04o}); {remedy}")
+    log.warning("%s can be read by its group (mode %04o, GATEWAY_KEY_MODE=group)", path, mode)
 
 
 def _make(path: Path) -> None:

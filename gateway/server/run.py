@@ -55,8 +55,8 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         doors = Doors.listening(server, stack)
         _allow_files(server.max_connections)
         stack.enter_context(_signals_held_back())
-        if not signal.sigpending().isdisjoint(_STOP):
-            return 0  # the signal arrived while the file was loaded
+        if _stop_is_pending():
+            return 0
         if os.getpid() == 1 and server.workers == 1:
             # The kernel then reaps the orphans of a container. With workers, the supervisor waits for all children.
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -125,6 +125,14 @@ def _signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stop_is_pending() -> bool:
+    """Whether a stop was requested while the file was loaded. Takes the signal, so that it does not end the process."""
+    is_pending = False
+    while signal.sigtimedwait(_STOP, 0) is not None:
+        is_pending = True
+    return is_pending
 
 
 def _allow_files(connections: int) -> None:

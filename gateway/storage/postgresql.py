@@ -5,14 +5,19 @@ session parameters and statements outside of a transaction do not survive that, 
 The first connection shows whether a pooler is there: it makes up the process id that the server announces.
 """
 
+import getpass
+import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.util.concurrency import await_only
 
+from gateway.errors import CannotStart
 from gateway.settings.postgresql_address import PostgresqlAddress, postgresql_address
 from gateway.storage.connector import Connector
 from gateway.storage.engines import Opened, Timeouts
@@ -43,12 +48,15 @@ _SERVER_KEEPALIVE: Final = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
+_NO_HOME: Final = "/nonexistent"
 _UNSUPPORTED: Final = "08P01"  # protocol violation: pgbouncer's answer to a session parameter that it does not carry
 
 
 def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
     """The engine for `postgresql://…`."""
-    server = _Server(postgresql_address(url), timeouts)
+    address = postgresql_address(url)
+    _check_account(address)
+    server = _Server(address, timeouts)
     connector = Connector(
         server.connect,
         close=lambda connection: connection.terminate(),
@@ -76,6 +84,30 @@ def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
         check=_require_writable,
         stop=connector.stop,
     )
+
+
+def _check_account(address: PostgresqlAddress) -> None:
+    """Containers run under user ids that have no name, and with the home of another user.
+
+    asyncpg needs the name where the address has no user, and fails where it cannot look into the home (~/.pgpass,
+    ~/.postgresql). A home that cannot be read is treated like one that does not exist, as libpq does.
+    """
+    try:
+        Path("~/.postgresql").expanduser().stat()
+    except PermissionError:
+        os.environ["HOME"] = _NO_HOME
+    except (OSError, RuntimeError, KeyError):
+        pass  # asyncpg accepts both
+    parts = urlsplit(address.dsn)
+    if "@" in parts.netloc or os.environ.get("PGUSER") or {"user", "service"} & parse_qs(parts.query).keys():
+        return
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        raise CannotStart(
+            f"storage.database: the address names no user, and the user id {os.getuid()} has no name here; "
+            "write postgresql://USER@HOST/DATABASE, or set PGUSER"
+        ) from None
 
 
 def _dbapi_connection(engine: Engine, connector: Connector[asyncpg.Connection], server: "_Server") -> Any:
