@@ -293,7 +293,7 @@ def test_every_change_is_told_over_redis(folder: Path, shared_valkey: ValkeyServ
         ["delete", "ada@example.com"],
     ]
     with shared_valkey.client() as client, client.pubsub(ignore_subscribe_messages=True) as heard:
-        heard.psubscribe("*")
+        heard.psubscribe("gateway:*:changes")
         heard.get_message(timeout=5)
         user_id = made(folder, "ada@example.com")["id"]
         for change in changes:
