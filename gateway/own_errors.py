@@ -1,4 +1,7 @@
-"""What becomes of exceptions of the gateway's own endpoints: an answer like that to any other refusal."""
+"""What becomes of exceptions of the gateway's own endpoints: an answer like that to any other refusal.
+
+All handlers are coroutines: Starlette runs plain functions on a thread, where nothing of a face may be touched.
+"""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,17 +26,17 @@ def _length_of(response: Response) -> list[tuple[bytes, bytes]]:
     return [(b"content-length", str(len(response.body)).encode())]
 
 
-def refused(request: Request, error: Exception) -> Response:
+async def refused(request: Request, error: Exception) -> Response:
     """What an endpoint refuses."""
     assert isinstance(error, Refusal)
     return _problem(request, error)
 
 
-def store_is_out(request: Request, error: Exception) -> Response:
+async def store_is_out(request: Request, error: Exception) -> Response:
     """503: nobody gets in by an outage."""
     return _problem(request, Refusal("storage_unavailable", str(error)))
 
 
-def failed(request: Request, error: Exception) -> Response:
+async def failed(request: Request, error: Exception) -> Response:
     """What nobody had thought of. The type of it goes to the log, nothing to the caller."""
     return _problem(request, Refusal("internal_error", type(error).__name__))

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
 
 from gateway.admission import Admission
 from gateway.errors import Refusal
 from gateway.wire.fields import Field
+from gateway.wire.paths import decoded_segment
 
 
 def own_scope(admission: Admission, fields: list[Field], note_refusal: Callable[[Refusal], None]) -> dict[str, Any]:
@@ -37,4 +37,4 @@ def own_scope(admission: Admission, fields: list[Field], note_refusal: Callable[
 
 def _own_path(path: bytes) -> str:
     """A pattern matches with and without a slash at its end; the application's routes are written without."""
-    return unquote(path.decode("ascii")).rstrip("/") or "/"
+    return decoded_segment(path).decode().rstrip("/") or "/"

@@ -1,6 +1,6 @@
 """The HTTP face of the administration: users, and the audit trail. Who may call it the gate has decided."""
 
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -16,6 +16,7 @@ from gateway.accounts.requests import Endpoint, actor_of, admission_of, json_bod
 from gateway.errors import Refusal
 from gateway.identity.accounts import Selection
 from gateway.identity.audit import AuditSelection
+from gateway.wire.paths import decoded_segment
 
 
 class AdministrationEndpoints:
@@ -86,7 +87,7 @@ def administration_endpoints(administration: Administration) -> dict[str, Endpoi
 
 def _user_id(request: Request) -> str:
     """The id in the path. An address is none: what stands in a path stands in logs."""
-    user_id = unquote(dict(admission_of(request).captures)["id"].decode("ascii"))
+    user_id = decoded_segment(dict(admission_of(request).captures)["id"]).decode()
     if "@" in user_id:
         raise Refusal("not_found", "an address in the place of an id", detail="No account has this id")
     return user_id

@@ -4,12 +4,14 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from inspect import iscoroutinefunction
 from itertools import count
 from typing import Any
 
 import pytest
 
 from gateway.accounts.reading import FORM, MAX_BODY
+from gateway.own_errors import failed, refused, store_is_out
 from tests.support.configurations import changed
 from tests.support.gateways import Town
 from tests.support.processes import PASSWORD, Account, Face, Gateway
@@ -218,6 +220,12 @@ def test_a_failure_is_logged_and_counted_as_one(refusing: Refusing) -> None:
     assert (decision["code"], decision["user"]) == ("internal_error", account.id)
     assert requests_counted(gateway, "internal_error", "accounts.api_keys.list") == counted + 1
     assert gateway.log().count("Traceback (most recent call last)") == 1
+
+
+@pytest.mark.parametrize("handler", [refused, store_is_out, failed])
+def test_no_refusal_is_made_on_a_thread(handler: Callable[..., object]) -> None:
+    """Logs and answers belong to the event loop, and Starlette runs plain functions elsewhere."""
+    assert iscoroutinefunction(handler)
 
 
 def test_what_an_endpoint_grants_has_no_code(refusing: Refusing) -> None:
