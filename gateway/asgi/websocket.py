@@ -92,12 +92,8 @@ class AsgiWebSocket(AsgiRequest):
         """ASGI has no message for an interim response."""
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
-        if field_value(fields, b"sec-websocket-extensions") is not None:
-            upstream.abort()
-            self._refusal = Refusal("upstream_invalid", "an extension of WebSocket that was not offered")
-        else:
-            self._answer = handshake_answer(fields, self.request.fields.kept)
-            self._upstream = UpstreamSocket(self._runtime.loop, upstream, early)
+        self._answer = handshake_answer(fields, self.request.fields.kept)
+        self._upstream = UpstreamSocket(self._runtime.loop, upstream, early)
         self._conclude()
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:

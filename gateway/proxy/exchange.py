@@ -19,14 +19,10 @@ Field = tuple[bytes, bytes]
 
 
 class HeadFields(list[Field]):
-    """The fields of one response head. `block` is what a face has made of them together with their status, so that a
-    head that is answered with again is not put together again."""
+    """The fields of one response head. A face keeps in `block` the bytes that it made of them and of their status, so
+    that a head that comes again is not put together again."""
 
-    __slots__ = ("block",)
-
-    def __init__(self, fields: Iterable[Field] = ()) -> None:
-        super().__init__(fields)
-        self.block: bytes | None = None
+    block: bytes | None = None
 
 
 class Downstream(Protocol):

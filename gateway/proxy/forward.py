@@ -16,7 +16,7 @@ from gateway.policy.route import Route
 from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.wire import max_forwards
 from gateway.wire.fields import MAX_FORWARDS, Action, Field, FieldRules, RequestFields, list_members
-from gateway.wire.websocket import accept_of, field_value, valid_key, without_credential
+from gateway.wire.websocket import field_value, handshake_of, valid_key, without_credential
 
 # What Connection may name without meaning a field to take out.
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
@@ -101,7 +101,7 @@ def websocket_request(admission: Admission, plan: ForwardPlan, rules: FieldRules
     if key is None or not valid_key(key):
         raise Refusal("bad_request", "no good Sec-WebSocket-Key", route=route)
     request = upstream_request(admission, plan, rules, 0)
-    request.accept = accept_of(key)
+    request.handshake = handshake_of(key, request.field_lines)
     return request
 
 

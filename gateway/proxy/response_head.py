@@ -1,18 +1,27 @@
-"""The head of an upstream's response while it is being read: what goes on, and what it says of the body's framing."""
+"""Reads the heads of an upstream's response (RFC 9112 4 and 5).
+
+The reader accepts only the grammar of the RFC. A head that two programs can read differently is a way to smuggle a
+response, so it is refused instead of repaired.
+"""
 
 import re
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 from gateway.proxy.exchange import Field, HeadFields
-from gateway.wire.fields import KNOWN_SPELLINGS, LONGEST_KNOWN_SPELLING
+from gateway.wire.fields import list_members
+
+T = TypeVar("T")
 
 _KEEP: Final = 0
-_DROP: Final = 1
-_LENGTH: Final = 2
-_CODING: Final = 3
-_CONNECTION: Final = 4
-_TYPE: Final = 5
-_KEEP_ALIVE: Final = 6
+_DATE: Final = 1
+_DROP: Final = 2
+_LENGTH: Final = 3
+_TYPE: Final = 4
+_CONNECTION: Final = 5
+_CODING: Final = 6
+_UPGRADE: Final = 7
+_KEEP_ALIVE: Final = 8
 
 _SPECIAL: Final[dict[bytes, int]] = {
     b"connection": _CONNECTION,
@@ -21,15 +30,16 @@ _SPECIAL: Final[dict[bytes, int]] = {
     b"proxy-authenticate": _DROP,
     b"proxy-authentication-info": _DROP,
     b"te": _DROP,
-    b"upgrade": _DROP,
+    b"upgrade": _UPGRADE,
     b"transfer-encoding": _CODING,
     b"content-length": _LENGTH,
     b"content-type": _TYPE,
+    b"date": _DATE,
 }
 # RFC 9110 6.5.1: framing, routing and authentication have no place behind the body.
 _NOT_AS_TRAILER: Final = frozenset(
     (
-        *_SPECIAL,
+        *(_SPECIAL.keys() - {b"date"}),
         b"host",
         b"trailer",
         b"set-cookie",
@@ -39,114 +49,268 @@ _NOT_AS_TRAILER: Final = frozenset(
         b"cache-control",
     )
 )
-_PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
-_CONNECTION_OPTIONS: Final = frozenset((b"close", b"keep-alive"))
+_KEPT_OPEN: Final = (None, [b"keep-alive"], [b"Keep-Alive"])
+_NOT_NAMED: Final = frozenset((b"close", b"keep-alive", b"content-length"))
+# RFC 9112 6.3 and RFC 9110 15.3.6: these have no content, even if their fields announce some.
+_WITHOUT_CONTENT: Final = frozenset((204, 205, 304))
+_MOST_INTERIMS: Final = 100
 
-_REASON: Final = re.compile(rb"[\t -~\x80-\xff]*")  # RFC 9112 4
+_BEGINNING: Final = b"HTTP/1."
+_END: Final = b"\r\n\r\n"
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)++")
+# RFC 9112 2.2: a lone LF or CR ends no line.
+_BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
+# RFC 9112 4
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?")
+# RFC 9110 5.6.2: a name is a token. RFC 9110 5.5: a value holds no control characters.
+_FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([\t -~\x80-\xff]*+)")
 
-# What becomes of a field, by the spelling of its name; 0: it goes on. Whoever asks may skip `add` for those.
-SPELLINGS: Final[dict[bytes, int]] = {}
+# Lines that have been read before: most lines of a response are those of the last. Upstreams choose them, so both their
+# number and their size are bounded.
+_MOST_REMEMBERED: Final = 1024
+_LONGEST_REMEMBERED: Final = 128
+STATUS_LINES: Final[dict[bytes, tuple[int, int, bytes]]] = {}
+FIELD_LINES: Final[dict[bytes, tuple[int, Field]]] = {}
 
 
 class ResponseFault(ValueError):
-    """The response is not one that may be passed on: the reason, for the log."""
+    """The response must not be passed on. The reason is for the log."""
+
+
+class NotHttp(ResponseFault):
+    """The bytes are not a response of HTTP/1.1 or HTTP/1.0, so the target is not an HTTP server."""
 
 
 class ResponseHead:
-    """`length` is the announced Content-Length in bytes, None without one. `keep_alive` is the value of Keep-Alive."""
+    """One head. It does not change after it has been read, so responses with the same head can share it.
 
-    reason = b""
-    trailers: tuple[Field, ...] = ()
+    `block` holds its bytes. `fields` are those that are passed on. `length` is the value of Content-Length, None where
+    the field is missing or means nothing. `has_content` is false where the status alone rules content out,
+    `announces_content` is true where the framing promises some. `keeps_alive` tells whether the connection persists
+    after this response (RFC 9112 9.3), `keep_alive` is the value of Keep-Alive. `is_plain` is true in the common case:
+    a body of known length on a persistent connection, with a Date, without Keep-Alive, and no event stream.
+    """
+
     length: int | None = None
     chunked = False
+    has_content = True
     event_stream = False
+    has_date = False
+    _connection_lines: list[bytes] | None = None
+    upgrade: bytes | None = None
     keep_alive: bytes | None = None
-    _coding: bytes | None = None
-    _named: bytes | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, block: bytes) -> None:
+        lines = block.split(b"\r\n")
+        status_line = lines[0]
+        self.block = block
+        self.minor, self.status, self.reason = STATUS_LINES.get(status_line) or _read_status_line(status_line)
         self.fields = HeadFields()
-
-    def add(self, name: bytes, value: bytes) -> None:
-        """Take one field in the order it came."""
-        action = SPELLINGS.get(name)
-        if action is None:
-            action = _decide(name)
-        if action == _KEEP:
-            self.fields.append((name, value))
-        elif action != _DROP:
-            self._read(action, name, value)
-
-    def add_trailer(self, name: bytes, value: bytes) -> None:
-        """Take one trailer field, where it may be one."""
-        if name.lower() not in _NOT_AS_TRAILER:
-            self.trailers += ((name, value),)
-
-    def check(self, status: int, version: str) -> None:
-        """Judge the head as a whole. Raises ResponseFault: the caller is answered 502."""
-        if version not in ("1.1", "1.0"):
-            raise ResponseFault(f"HTTP/{version}")
-        if not 100 <= status <= 599:
-            raise ResponseFault(f"status {status}")
-        if not _REASON.fullmatch(self.reason):
-            raise ResponseFault("a reason phrase with control characters")
-        if status < 200 and status != 101 and (self.length or self._coding):
-            # RFC 9112 6.3: there is no body, whatever is said; llhttp would take the next response for it.
-            raise ResponseFault("an interim response with a body")
-        if self._coding is not None:
-            self._check_coding(version)
-        if self._named is not None and self._named not in _PLAIN_CONNECTION:
-            self._drop_named(self._named)
-
-    def check_size(self, limit: int) -> None:
-        """Raise ResponseFault for a head over `limit` bytes."""
-        if sum(len(name) + len(value) + 4 for name, value in self.fields) > limit:
-            raise ResponseFault(f"a head of more than {limit} bytes")
+        self._sort(lines)
+        if self.chunked:
+            self._check_chunked()
+        self.announces_content = self.chunked or bool(self.length)
+        if self.status < 200:
+            self._check_interim()
+        elif self.status in _WITHOUT_CONTENT:
+            self._rule_out_content()
+        self.keeps_alive = self.minor == 1
+        if self._connection_lines not in _KEPT_OPEN or not self.minor:
+            self._read_options()
+        self.is_plain = bool(self.length) and self.keeps_alive and self.has_date and not self._is_special
 
     @property
-    def hints(self) -> list[Field]:
-        """The fields of an interim response. RFC 9110 8.6: it has no length."""
-        return [field for field in self.fields if field[0].lower() != b"content-length"]
+    def _is_special(self) -> bool:
+        return self.event_stream or not self.has_content or self.keep_alive is not None
 
-    def _check_coding(self, version: str) -> None:
-        """RFC 9112 6.1: anything but a plain `chunked` frames the body in a way that somebody will read differently."""
-        if self._coding is None or self._coding.strip(b" \t").lower() != b"chunked" or version != "1.1":
-            raise ResponseFault("a Transfer-Encoding other than chunked")
-        if self.length is not None:
-            raise ResponseFault("Content-Length with Transfer-Encoding")
-        self.chunked = True
+    def dated(self, now: bytes) -> Sequence[Field]:
+        """The fields, with a Date in any case (RFC 9110 6.6.1)."""
+        return self.fields if self.has_date else [*self.fields, (b"Date", now)]
 
-    def _drop_named(self, connection: bytes) -> None:
-        named = {option.strip(b" \t").lower() for option in connection.split(b",")} - _CONNECTION_OPTIONS
-        if named - {b"", b"content-length"}:
-            self.fields = HeadFields(
-                field for field in self.fields if field[0].lower() not in named or field[0].lower() == b"content-length"
-            )
+    @property
+    def options(self) -> set[bytes]:
+        """The options of Connection, in lower case."""
+        return set(list_members(b",".join(self._connection_lines or ())))
 
-    def _read(self, action: int, name: bytes, value: bytes) -> None:
+    def _sort(self, lines: list[bytes]) -> None:
+        keep = self.fields.append
+        known = FIELD_LINES.get
+        for line in lines[1:-2]:
+            action, field = known(line) or _read_field_line(line)
+            if action == 0:
+                keep(field)
+            elif action == 1:
+                keep(field)
+                self.has_date = True
+            elif action != 2:
+                self._read(action, field)
+
+    def _read(self, action: int, field: Field) -> None:
+        value = field[1]
         if action == _LENGTH:
-            self._read_length(value.strip(b" \t"))
-            self.fields.append((name, value))
-        elif action == _CODING:
-            self._coding = value if self._coding is None else self._coding + b", " + value
+            if self.length is not None or not value.isdigit() or len(value) > 18:
+                raise ResponseFault("an odd or repeated Content-Length")
+            self.length = int(value)
+            self.fields.append(field)
         elif action == _TYPE:
-            self.fields.append((name, value))
-            self.event_stream = value.lstrip(b" \t")[:17].lower() == b"text/event-stream"
+            self.event_stream = value[:17].lower() == b"text/event-stream"
+            self.fields.append(field)
+        elif action == _CONNECTION:
+            if self._connection_lines is None:
+                self._connection_lines = [value]
+            else:
+                self._connection_lines.append(value)
+        elif action == _UPGRADE:
+            self.upgrade = value if self.upgrade is None else b""  # more than one protocol is none of ours
         elif action == _KEEP_ALIVE:
             self.keep_alive = value
         else:
-            self._named = value if self._named is None else self._named + b"," + value
+            self._read_coding(value)
 
-    def _read_length(self, value: bytes) -> None:
-        if self.length is not None or not value.isdigit() or len(value) > 18:
-            raise ResponseFault("an odd or repeated Content-Length")
-        self.length = int(value)
+    def _read_coding(self, value: bytes) -> None:
+        """RFC 9112 6.1: another coding than a plain `chunked` frames the body in a way that readers disagree about."""
+        if self.chunked or value.lower() != b"chunked":
+            raise ResponseFault("a Transfer-Encoding other than chunked")
+        self.chunked = True
+
+    def _check_chunked(self) -> None:
+        if not self.minor:
+            raise ResponseFault("Transfer-Encoding in HTTP/1.0")
+        if self.length is not None:
+            raise ResponseFault("Content-Length with Transfer-Encoding")
+
+    def _check_interim(self) -> None:
+        """RFC 9112 6.3: an interim response has no body. A client that reads one takes the final response for it."""
+        if self.announces_content and self.status != 101:
+            raise ResponseFault("an interim response with a body")
+        self._drop_length()
+
+    def _rule_out_content(self) -> None:
+        """RFC 9110 8.6: a 204 has no Content-Length. That of a 205 can only be zero, that of a 304 is the 200's."""
+        self.has_content = False
+        if self.status == 205 and self.length is None:
+            self.announces_content = True  # RFC 9112 6.3 lets content follow until the end of the connection
+        if self.status != 304:
+            self._drop_length()
+
+    def _read_options(self) -> None:
+        """RFC 9110 7.6.1: the fields that Connection names end here. Framing is never one of them."""
+        options = self.options
+        self.keeps_alive = b"close" not in options and (self.minor == 1 or b"keep-alive" in options)
+        named = options - _NOT_NAMED
+        if named:
+            self._drop(named)
+            self.has_date = self.has_date and b"date" not in named
+
+    def _drop_length(self) -> None:
+        if self.length is not None:
+            self.length = None
+            self._drop({b"content-length"})
+
+    def _drop(self, names: set[bytes]) -> None:
+        self.fields = HeadFields(field for field in self.fields if field[0].lower() not in names)
 
 
-def _decide(name: bytes) -> int:
-    action = _SPECIAL.get(name.lower(), _KEEP)
-    if len(name) <= LONGEST_KNOWN_SPELLING:
-        if len(SPELLINGS) >= KNOWN_SPELLINGS:
-            SPELLINGS.clear()
-        SPELLINGS[bytes(name)] = action
-    return action
+class HeadReader:
+    """Finds the heads at the start of one response: any number of interim ones, then the final one.
+
+    Each head has at most `limit` bytes, and so have all interim ones together. `begun` is true once a byte of the
+    response has come, `rest` holds the bytes behind the head that was read last.
+    """
+
+    __slots__ = ("_buffer", "_interims", "_limit", "_spent", "begun", "rest")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = bytearray()  # the start of a head that is incomplete
+        self._interims = 0
+        self._spent = 0  # bytes of interim heads and of empty lines
+        self.begun = False
+        self.rest = b""
+
+    def read(self, data: bytes) -> ResponseHead | None:
+        """Take the next bytes and return the next head, None while it is incomplete. Raises ResponseFault."""
+        self.begun = True
+        buffer: bytes | bytearray = data
+        searched = 0
+        if self._buffer:
+            searched = max(0, len(self._buffer) - len(_END) + 1)
+            self._buffer += data
+            buffer = self._buffer
+        if buffer[:1] == b"\r":
+            buffer, searched = self._skip_empty_lines(buffer), 0
+        end = buffer.find(_END, searched) + len(_END)
+        if end < len(_END):
+            self._check_unfinished(buffer, searched)
+            if buffer is not self._buffer:
+                self._buffer = bytearray(buffer)
+            return None
+        if end > self._limit:
+            raise ResponseFault(f"a head of more than {self._limit} bytes")
+        head = ResponseHead(bytes(buffer[:end]))
+        self.rest = bytes(buffer[end:])
+        self._buffer = bytearray()
+        if head.status < 200:
+            self._count_interim(end)
+        return head
+
+    def _skip_empty_lines(self, buffer: bytes | bytearray) -> bytes | bytearray:
+        """Skip the empty lines that some servers send behind a body. Before a head they mean nothing."""
+        lines = _EMPTY_LINES.match(buffer)
+        if lines is None:
+            return buffer
+        self._spend(lines.end())
+        return buffer[lines.end() :]
+
+    def _count_interim(self, size: int) -> None:
+        self._interims += 1
+        self._spend(size)
+        if self._interims > _MOST_INTERIMS:
+            raise ResponseFault(f"more than {_MOST_INTERIMS} interim responses")
+
+    def _spend(self, size: int) -> None:
+        self._spent += size
+        if self._spent > self._limit:
+            raise ResponseFault(f"interim responses of more than {self._limit} bytes")
+
+    def _check_unfinished(self, buffer: bytes | bytearray, searched: int) -> None:
+        """Refuse bytes that can never become a head, instead of waiting for more of them."""
+        if buffer != b"\r" and not buffer.startswith(_BEGINNING[: len(buffer)]):
+            raise NotHttp(f"not HTTP/1.1: {bytes(buffer[:40])!r}")
+        if len(buffer) > self._limit:
+            raise ResponseFault(f"a head of more than {self._limit} bytes")
+        if _BARE_LINE_END.search(buffer, searched):
+            raise ResponseFault("a line that does not end in CRLF")
+
+
+def trailers_to_send(trailers: list[Field]) -> list[Field]:
+    """The trailer fields that are passed on."""
+    return [field for field in trailers if field[0].lower() not in _NOT_AS_TRAILER]
+
+
+def _read_status_line(line: bytes) -> tuple[int, int, bytes]:
+    """The minor version, the status and the reason phrase."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise (ResponseFault if line.startswith(_BEGINNING) else NotHttp)(f"not a status line: {line[:40]!r}")
+    read = int(match[1]), int(match[2]), match[3] or b""
+    _remember(STATUS_LINES, line, read)
+    return read
+
+
+def _read_field_line(line: bytes) -> tuple[int, Field]:
+    """The action for a field, and the field."""
+    match = _FIELD_LINE.fullmatch(line)
+    if match is None:
+        raise ResponseFault(f"not a field line: {line[:40]!r}")
+    name, value = match[1], match[2].strip(b" \t")
+    read = _SPECIAL.get(name.lower(), _KEEP), (name, value)
+    _remember(FIELD_LINES, line, read)
+    return read
+
+
+def _remember(lines: dict[bytes, T], line: bytes, read: T) -> None:
+    if len(line) <= _LONGEST_REMEMBERED:
+        if len(lines) >= _MOST_REMEMBERED:
+            lines.clear()
+        lines[line] = read

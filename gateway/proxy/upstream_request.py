@@ -2,6 +2,9 @@
 
 from typing import Final
 
+from gateway.wire.fields import Field
+from gateway.wire.websocket import Handshake
+
 # RFC 9110 9.2.2: a request of one of these may be sent twice with the effect of once.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 
@@ -12,13 +15,13 @@ class UpstreamRequest:
     `start` is the request line, `fields` the header block without Host, the framing included; `length` the body's
     length in bytes, None for a chunked body, 0 for none. `limit` is the most bytes a body may have, 0 for no limit.
     `response_timeout` is in seconds or None. `preserved_host` is the caller's Host where the upstream is to see it.
-    `accept` is the Sec-WebSocket-Accept that must answer a WebSocket handshake; None: no upgrade is asked for.
+    `handshake` is the WebSocket handshake that a 101 must answer; None: no upgrade is asked for.
     """
 
     limit = 0
     response_timeout: float | None = None
     preserved_host: bytes | None = None
-    accept: bytes | None = None
+    handshake: Handshake | None = None
 
     def __init__(self, method: bytes, start: bytes, fields: bytes, *, length: int | None) -> None:
         self.method = method
@@ -34,3 +37,8 @@ class UpstreamRequest:
     def forget_head(self) -> None:
         """Drop the head, which has been sent, where the response lasts."""
         self.start = self.fields = b""
+
+    @property
+    def field_lines(self) -> list[Field]:
+        """The fields as names and values."""
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in self.fields.split(b"\r\n")[:-1])]

@@ -89,7 +89,12 @@ class UpstreamSettings:
         "From the request sent on whole until the response head; not retried; null: no limit.",
         default=30.0,
     )
-    max_head_size: int = setting(Size(KIB, 16 * MIB), "The largest response head; 502 beyond.", default=64 * KIB)
+    max_head_size: int = setting(
+        Size(KIB, 16 * MIB),
+        "The largest response head; 502 beyond. All interim responses together, the trailers, and the chunk extensions "
+        "of a response can each be as large again.",
+        default=64 * KIB,
+    )
     idle_timeout: float = setting(
         Duration(), "Between two parts of a body; none for WebSocket and `text/event-stream`.", default=60.0
     )

@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Final, NamedTuple
 
 from gateway.wire.fields import Field
@@ -24,6 +24,7 @@ BAD_GATEWAY: Final = 1014  # IANA's registry: what a gateway says when its upstr
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _PROTOCOL: Final = b"sec-websocket-protocol"
+_EXTENSIONS: Final = b"sec-websocket-extensions"
 _BEARER: Final = b"bearer"
 _CLOSE: Final = 8
 _FIN: Final = 0x80
@@ -56,6 +57,47 @@ def new_key() -> bytes:
 def accept_of(key: bytes) -> bytes:
     """The Sec-WebSocket-Accept that answers a key (RFC 6455 4.2.2)."""
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+class Handshake(NamedTuple):
+    """A handshake as the upstream gets it: the Sec-WebSocket-Accept that answers its key, and what it offers."""
+
+    accept: bytes
+    protocols: frozenset[bytes]
+    extensions: frozenset[bytes]
+
+
+def handshake_of(key: bytes, fields: Sequence[Field]) -> Handshake:
+    """The handshake with these fields."""
+    offered = frozenset(offered_protocols(fields).protocols)
+    return Handshake(accept_of(key), offered, frozenset(_extension_names(fields)))
+
+
+def handshake_fault(
+    handshake: Handshake, fields: Sequence[Field], *, options: Set[bytes], upgrade: bytes | None
+) -> str | None:
+    """The reason why a 101 does not answer the handshake (RFC 6455 4.1), None for a good one.
+
+    `options` are those of Connection in lower case, `upgrade` is the value of Upgrade.
+    """
+    if upgrade is None or upgrade.lower() != b"websocket" or b"upgrade" not in options:
+        return "a 101 without an upgrade to websocket"
+    if field_value(fields, b"sec-websocket-accept") != handshake.accept:
+        return "a Sec-WebSocket-Accept that does not answer the key"
+    protocols = [value for name, value in fields if name.lower() == _PROTOCOL]
+    if len(protocols) > 1 or not handshake.protocols.issuperset(protocols):
+        return "a subprotocol that was not offered"
+    extensions = _extension_names(fields)
+    if len(set(extensions)) < len(extensions) or not handshake.extensions.issuperset(extensions):
+        return "an extension that was not offered"
+    return None
+
+
+def _extension_names(fields: Sequence[Field]) -> list[bytes]:
+    """RFC 6455 9.1: each member of Sec-WebSocket-Extensions is a name with parameters."""
+    lines = [value for name, value in fields if name.lower() == _EXTENSIONS]
+    names = [member.partition(b";")[0].strip(b" \t").lower() for line in lines for member in line.split(b",")]
+    return [name for name in names if name]
 
 
 def field_value(fields: Sequence[Field], name: bytes) -> bytes | None:

@@ -19,7 +19,7 @@ Outcome = tuple[bytes | str, list[Sequence[Field]]]
 def passed(*pieces: bytes, limit: int = 64 * KIB) -> Outcome:
     """What h11 gets of these pieces, or why it gets nothing; and the hints."""
     hints: list[Sequence[Field]] = []
-    gate = HeadGate(limit, hints.append)
+    gate = HeadGate(limit, lambda _, fields: hints.append(fields))
     try:
         return b"".join([part for piece in pieces for part in gate.feed(piece)]), hints
     except ResponseFault as fault:

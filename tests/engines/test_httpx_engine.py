@@ -13,7 +13,7 @@ import pytest
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.settings.model import EjectSettings
-from gateway.wire.websocket import accept_of
+from gateway.wire.websocket import handshake_of
 from tests.support import recording
 from tests.support.fleet import OK, Fleet, Served, hang, reset
 from tests.support.processes import Engine
@@ -318,7 +318,7 @@ async def shaken(rig: Rig) -> bool:
     outcome = Upgrading()
     fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\n"
     request = UpstreamRequest(b"GET", b"GET /socket HTTP/1.1\r\n", fields % KEY.encode(), length=0)
-    request.accept = accept_of(KEY.encode())
+    request.handshake = handshake_of(KEY.encode(), [])
     rig.engine.open(request, outcome, asyncio.get_running_loop().time())
     return (await ended(outcome)).status == 101
 

@@ -18,7 +18,7 @@ from gateway.limits.quota import Quota
 from gateway.operations.access_log import Texts, json_client
 from gateway.operations.events import Repeats
 from gateway.operations.observer import Observer
-from gateway.proxy.response_head import SPELLINGS, ResponseHead
+from gateway.proxy.response_head import FIELD_LINES, STATUS_LINES, ResponseHead
 from gateway.settings.model import ObservabilitySettings
 from gateway.wire.addresses import Networks, TrustedProxies
 from gateway.wire.fields import FieldRules
@@ -39,12 +39,13 @@ def request_names() -> object:
     return rules
 
 
-def response_names() -> object:
-    for number in range(8192):
-        ResponseHead().add(b"%064d" % number, b"v")
-    for number in range(200):
-        ResponseHead().add(HUGE + b"%d" % number, b"v")
-    return SPELLINGS
+def response_lines() -> object:
+    for size in (1, 20, 110, len(HUGE)):
+        filler = HUGE[:size]
+        for number in range(2048 if size < 1000 else 100):
+            line = b"%b%d: %b\r\n" % (filler[: size // 2], number, filler[size // 2 :])
+            ResponseHead(b"HTTP/1.1 200 %d%b\r\n" % (number, filler) + line + b"\r\n")
+    return STATUS_LINES, FIELD_LINES
 
 
 def hosts() -> object:
@@ -131,7 +132,7 @@ def addresses(count: int) -> Iterable[str]:
 
 FILLED: dict[str, Callable[[], object]] = {
     "field names of requests": request_names,
-    "field names of responses": response_names,
+    "lines of response heads": response_lines,
     "hosts": hosts,
     "addresses, by network": networks,
     "clients behind trusted proxies": forwarded,

@@ -1,5 +1,6 @@
 """Connections to upstreams: reused and retried where that is safe, bounded, and given up with the caller."""
 
+import signal
 import time
 
 import pytest
@@ -276,6 +277,92 @@ def test_what_an_upstream_says_unasked_answers_nobody(gateway: Gateway, upstream
     eventually(lambda: upstream.requests[0].link.ended)
     assert gateway.get("/tight/next").body == b"upstream"
     assert upstream.requests[0].link is not upstream.requests[1].link
+
+
+ANNOUNCED = f"Content-Length: {len(EVIL)}"
+# The method of a request, the head that answers it, and the content that follows a moment later.
+LATE = {
+    "204 with a length": ("GET", response(204, [ANNOUNCED], None), EVIL),
+    "204 in chunks": ("GET", response(204, ["Transfer-Encoding: chunked"], None), chunked(EVIL)),
+    "304 with a length": ("GET", response(304, [ANNOUNCED], None), EVIL),
+    "304 in chunks": ("GET", response(304, ["Transfer-Encoding: chunked"], None), chunked(EVIL)),
+    "205 with a length": ("GET", response(205, [ANNOUNCED], None), EVIL),
+    "205 in chunks": ("GET", response(205, ["Transfer-Encoding: chunked"], None), chunked(EVIL)),
+    "205 without framing": ("GET", response(205, [], None), EVIL),
+    "HEAD with a length": ("HEAD", response(200, [ANNOUNCED], None), EVIL),
+    "HEAD in chunks": ("HEAD", response(200, ["Transfer-Encoding: chunked"], None), chunked(EVIL)),
+    "HEAD and 404": ("HEAD", response(404, [ANNOUNCED], None), EVIL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "first", "later"), LATE.values(), ids=LATE)
+def test_content_where_none_can_be_answers_nobody_however_late_it_comes(
+    gateway: Gateway, upstream: RecordingUpstream, method: str, first: bytes, later: bytes
+) -> None:
+    """The next request comes before the content does, so that only the announcement can warn."""
+    upstream.on("/tight/x", raw(first, later, pause=0.03))
+    with gateway.caller() as one, gateway.caller() as other:
+        got = one.send(request("/tight/x", method=method)).receive(method)
+        assert got.body == b""
+        for _ in range(3):
+            assert other.send(request("/tight/next")).receive().body == b"upstream"
+        assert one.is_open()
+    assert upstream.requests[0].link is not upstream.requests[1].link
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("stray", [b"\r\n", b"\r", b"\n", b"\r\n\r\n", b"\n" + EVIL, b"\x00"])
+def test_a_body_is_what_its_length_says(
+    gateway: Gateway, upstream: RecordingUpstream, stray: bytes, late: bool
+) -> None:
+    """The same head comes again and again, each time with too much behind its body."""
+    sent = [response(200, ["X-A: 1"], b"hello"), stray]
+    upstream.on("/tight/x", raw(*sent, pause=0.02) if late else raw(b"".join(sent)))
+    with gateway.caller() as one, gateway.caller() as other:
+        for caller in (one, other, other, one):
+            got = caller.send(request("/tight/x")).receive()
+            assert (got.body, got.head.has("x-evil")) == (b"hello", False)
+            if late:
+                eventually(lambda: upstream.requests[-1].link.ended)
+    assert len({received.link for received in upstream.requests}) == 4
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_bare_response_keeps_its_connection_until_a_byte_follows(
+    gateway: Gateway, upstream: RecordingUpstream, status: int
+) -> None:
+    upstream.on("/tight/x", raw(response(status, [], None)))
+    for _ in range(3):
+        assert gateway.get("/tight/x").status == status
+    links = [received.link for received in upstream.requests]
+    assert len(set(links)) == (3 if lacks(gateway.engine, "reuse") else 1)
+    upstream.on("/tight/x", raw(response(status, [], None), b"h", pause=0.02))
+    assert gateway.get("/tight/x").status == status
+    eventually(lambda: upstream.requests[-1].link.ended)
+    assert gateway.get("/tight/next").body == b"upstream"
+
+
+def test_bytes_that_wait_unread_when_a_connection_is_taken_answer_nobody(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    """They and the next request come while the gateway stands still, so it sees both at once."""
+    if lacks(gateway.engine, "reuse"):
+        pytest.skip("no connection is taken a second time")
+    for _ in range(8):
+        held = Held(before=response(200, [], b"good"), after=EVIL)
+        upstream.forget()
+        upstream.on("/tight/x", held)
+        with gateway.caller() as one, gateway.caller() as other:
+            assert other.send(request("/public/warm")).receive().status == 200
+            assert one.send(request("/tight/x")).receive().body == b"good"
+            gateway.signal(signal.SIGSTOP)
+            try:
+                other.send(request("/tight/next"))
+                held.release()
+                eventually(lambda held=held: held.done)
+            finally:
+                gateway.signal(signal.SIGCONT)
+            assert other.receive().body == b"upstream"
 
 
 def test_callers_at_once_get_each_their_own(gateway: Gateway, upstream: RecordingUpstream) -> None:

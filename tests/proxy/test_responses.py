@@ -1,6 +1,8 @@
 """The response goes back as it came."""
 
 import gzip
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -9,17 +11,26 @@ from tests.support.faces import stock
 from tests.support.processes import Gateway
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import answer, raw, response
+from tests.support.scripts import Held, answer, raw, response
+from tests.support.waiting import eventually
 from tests.support.wording import chunked, request
 
 pytestmark = pytest.mark.every_way
 
+LONG_AGO = "Mon, 01 Jan 2001 00:00:00 GMT"
 OURS = {b"connection", b"keep-alive", b"transfer-encoding", b"via"}
 
 
 def sent_back(got: Answer) -> list[tuple[bytes, bytes]]:
     fields = ((name.lower(), value) for name, value in got.fields)
     return [field for field in fields if field[0] not in OURS]
+
+
+def date_of(got: Answer) -> float:
+    """The Date of a response, in seconds since the epoch."""
+    value = got.value("date")
+    assert value is not None
+    return parsedate_to_datetime(value.decode()).timestamp()
 
 
 def test_fields_come_back_in_order_with_duplicates(gateway: Gateway, upstream: RecordingUpstream) -> None:
@@ -94,9 +105,10 @@ def test_a_response_without_a_reason_phrase_is_one(gateway: Gateway, upstream: R
 
 def test_hop_by_hop_fields_of_the_response_end_here(gateway: Gateway, upstream: RecordingUpstream) -> None:
     fields = ["Connection: X-Hop, keep-alive", "X-Hop: 1", "Keep-Alive: timeout=7", "Proxy-Connection: keep-alive"]
-    upstream.on("/public/x", answer(200, [*fields, "Upgrade: h2c", "X-End: 1", "Connection: x-other", "X-Other: 2"]))
+    fields += ["Upgrade: h2c", "X-End: 1", "Connection: x-other", "X-Other: 2", f"Date: {LONG_AGO}"]
+    upstream.on("/public/x", answer(200, fields))
     got = gateway.get("/public/x")
-    assert sent_back(got) == [(b"x-end", b"1"), (b"content-length", b"0")]
+    assert sent_back(got) == [(b"x-end", b"1"), (b"date", LONG_AGO.encode()), (b"content-length", b"0")]
     assert b"timeout=7" not in got.values("keep-alive")
     assert all(b"x-" not in value.lower() for value in got.values("connection"))
 
@@ -244,24 +256,40 @@ def test_a_trailer_never_becomes_a_field_of_the_head_or_frames_anything(
         assert caller.receive().body == b"upstream"
 
 
-def test_early_hints_are_passed_on_and_other_interim_responses_end_here(
-    gateway: Gateway, upstream: RecordingUpstream
-) -> None:
+def test_interim_responses_are_passed_on_in_order(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    """RFC 9110 15.2. A 100 ends here: the wait for it was the client's, or the gateway's own."""
     links = b"Link: </a.css>; rel=preload\r\nLink: </b.js>\r\n"
-    interim = b"HTTP/1.1 103 Early Hints\r\n" + links + b"Connection: x-hop\r\nX-Hop: 1\r\n\r\n"
+    hints = b"HTTP/1.1 103 Early Hints\r\n" + links + b"Connection: x-hop\r\nX-Hop: 1\r\n\r\n"
     others = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX-A: 1\r\n\r\nHTTP/1.1 199 What\r\n\r\n"
-    upstream.on("/public/x", raw(others, interim, interim + others, response(200, ["X-Final: 1"], b"ok"), pause=0.01))
+    upstream.on("/public/x", raw(others, hints, hints + others, response(200, ["X-Final: 1"], b"ok"), pause=0.01))
     with gateway.caller() as caller:
         caller.send(request("/public/x"))
         got = caller.receive()
         assert (got.status, got.body, got.value("x-final")) == (200, b"ok", b"1")
-        hints = [] if stock(gateway.face, "interim responses") else [103, 103]
-        assert [head.status for head in got.interim] == hints
+        interim = [] if stock(gateway.face, "interim responses") else [102, 199, 103, 103, 102, 199]
+        assert [head.status for head in got.interim] == interim
         for head in got.interim:
-            assert head.values("link") == [b"</a.css>; rel=preload", b"</b.js>"]
+            assert head.values("link") == ([b"</a.css>; rel=preload", b"</b.js>"] if head.status == 103 else [])
+            assert head.values("x-a") == ([b"1"] if head.status == 102 else [])
             assert not head.has("x-hop")
+            assert not head.has("date")
         caller.send(request("/public/y"))
         assert caller.receive().body == b"upstream"
+
+
+@pytest.mark.parametrize("status", [102, 103, 104, 199])
+def test_an_interim_response_reaches_the_client_before_the_final_one(
+    gateway: Gateway, upstream: RecordingUpstream, status: int
+) -> None:
+    if stock(gateway.face, "interim responses"):
+        pytest.skip("uvicorn cannot send one")
+    held = Held(before=b"HTTP/1.1 %d Interim\r\nX-A: 1\r\n\r\n" % status, after=response(200, [], b"ok"))
+    upstream.on("/public/x", held)
+    with gateway.caller() as caller:
+        head = caller.send(request("/public/x")).receive_head()
+        assert (head.status, head.values("x-a")) == (status, [b"1"])
+        held.release()
+        assert caller.receive().body == b"ok"
 
 
 def test_an_http_1_0_caller_gets_no_interim_response(gateway: Gateway, upstream: RecordingUpstream) -> None:
@@ -271,6 +299,80 @@ def test_an_http_1_0_caller_gets_no_interim_response(gateway: Gateway, upstream:
 
 
 def test_endless_interim_responses_are_given_up_on(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """An upstream may not keep a caller busy for ever without ever answering: `response_timeout` goes on running."""
-    upstream.on("/hasty/x", raw(*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 200, pause=0.01))
-    assert gateway.get("/hasty/x").refused() in ((504, "upstream_timeout"), (502, "upstream_invalid"))
+    """`response_timeout` runs until the final head."""
+    upstream.on("/hasty/x", raw(*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 60, pause=0.01))
+    assert gateway.get("/hasty/x").refused() == (504, "upstream_timeout")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"HTTP/1.1 102 P\r\n\r\n" * 101, b"HTTP/1.1 103 H\r\nX: %b\r\n\r\n" % (b"x" * 30_000) * 3]
+)
+def test_interim_responses_are_bounded_in_number_and_size(
+    gateway: Gateway, upstream: RecordingUpstream, sent: bytes
+) -> None:
+    upstream.on("/public/x", raw(sent + response(200, [], b"ok")))
+    assert gateway.get("/public/x").refused() == (502, "upstream_invalid")
+    eventually(lambda: upstream.only.link.ended)
+
+
+# ---- Date
+
+
+@pytest.mark.parametrize("status", [200, 204, 205, 304, 404, 503])
+def test_a_response_without_a_date_gets_one(gateway: Gateway, upstream: RecordingUpstream, status: int) -> None:
+    """RFC 9110 6.6.1."""
+    upstream.on("/public/x", raw(response(status, ["X-A: 1"], None if status in (204, 304) else b"")))
+    assert abs(date_of(gateway.get("/public/x")) - time.time()) < 5
+
+
+def test_the_same_head_gets_the_date_of_each_response(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on("/public/x", answer(200, ["X-A: 1"], b"ok"))
+    with gateway.caller() as caller:
+
+        def date() -> float:
+            return date_of(caller.send(request("/public/x")).receive())
+
+        first = date()
+        eventually(lambda: date() > first)
+
+
+def test_the_date_of_an_upstream_is_kept(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    for spelling in ("Date", "date", "DATE"):
+        upstream.on("/public/x", answer(200, [f"{spelling}: {LONG_AGO}"], b"ok"))
+        for _ in range(2):
+            assert gateway.get("/public/x").values("date") == [LONG_AGO.encode()]
+
+
+def test_a_date_for_the_connection_only_is_replaced(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    upstream.on("/public/x", answer(200, [f"Date: {LONG_AGO}", "Connection: Date"], b"ok"))
+    (date,) = gateway.get("/public/x").values("date")
+    assert date != LONG_AGO.encode()
+
+
+# ---- responses that have no content
+
+
+@pytest.mark.parametrize("status", [204, 205])
+@pytest.mark.parametrize(
+    "framing", ["Content-Length: 0", "Content-Length: 5", "Transfer-Encoding: chunked", "X-None: 1"]
+)
+def test_204_and_205_have_neither_length_nor_content(
+    gateway: Gateway, upstream: RecordingUpstream, status: int, framing: str
+) -> None:
+    """RFC 9110 8.6 and 15.3.6."""
+    body = {"Content-Length: 5": b"hello", "Transfer-Encoding: chunked": b"5\r\nhello\r\n0\r\n\r\n"}.get(framing, b"")
+    upstream.on("/public/x", raw(response(status, [framing, "X-A: 1"], None) + body))
+    with gateway.caller() as caller:
+        for _ in range(2):
+            got = caller.send(request("/public/x")).receive()
+            assert (got.status, got.body, got.whole, got.values("x-a")) == (status, b"", True, [b"1"])
+            assert not got.head.has("content-length")
+        assert caller.send(request("/public/y")).receive().body == b"upstream"
+
+
+def test_a_205_to_http_1_0_ends_with_the_connection(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    if stock(gateway.face, "HTTP/1.0 framing"):
+        pytest.skip("uvicorn answers HTTP/1.0 in chunks")
+    upstream.on("/public/x", raw(response(205, ["Content-Length: 5"], None) + b"hello"))
+    got = gateway.ask(request("/public/x", version="1.0"))
+    assert (got.status, got.body, got.framing, got.whole) == (205, b"", "close", True)

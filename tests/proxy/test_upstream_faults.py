@@ -7,8 +7,8 @@ import pytest
 from tests.proxy.conformance.responses import BROKEN, INVALID, Broken, Invalid, named
 from tests.support.faces import stock
 from tests.support.processes import Gateway
-from tests.support.raw import Answer, BadAnswer, NoAnswer
-from tests.support.recording import RecordingUpstream
+from tests.support.raw import Answer, BadAnswer, Caller, MiB, NoAnswer
+from tests.support.recording import Exchange, RecordingUpstream
 from tests.support.scripts import answer, raw, response, silent
 from tests.support.upstreams import Upstreams
 from tests.support.waiting import eventually, within
@@ -126,6 +126,68 @@ def test_a_head_without_end_is_cut_off(gateway: Gateway, upstream: RecordingUpst
     assert sent < 16 * 1024 * 1024
 
 
+CHUNKED = response(200, ["Transfer-Encoding: chunked"], None)
+# The first bytes of a response, and what the upstream sends behind them for as long as it is read.
+ENDLESS = {
+    "a field": (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 65536),
+    "fields": (b"HTTP/1.1 200 OK\r\n", b"a:b\r\n" * 12_000),
+    "a status line": (b"HTTP/1.1 200 ", b"x" * 65536),
+    "interim responses": (b"", b"HTTP/1.1 102 P\r\n\r\n" * 4000),
+    "empty lines": (b"", b"\r\n" * 32_000),
+    "trailers": (CHUNKED + b"2\r\nok\r\n0\r\n", b"a:b\r\n" * 12_000),
+    "a trailer": (CHUNKED + b"2\r\nok\r\n0\r\nX: ", b"x" * 65536),
+    "a chunk extension": (CHUNKED + b"2;a=", b"x" * 65536),
+    "chunks with extensions": (CHUNKED, b"2;abc=def\r\nok\r\n" * 4000),
+    "a chunk size": (CHUNKED, b"0" * 65536),
+}
+
+
+@pytest.mark.parametrize(("first", "on_and_on"), ENDLESS.values(), ids=ENDLESS)
+def test_an_endless_part_of_a_response_is_cut_off_and_holds_nobody_up(
+    gateway: Gateway, upstream: RecordingUpstream, first: bytes, on_and_on: bytes
+) -> None:
+    sent = 0
+
+    async def endless(exchange: Exchange) -> None:
+        nonlocal sent
+        await exchange.send(first)
+        while sent < 64 * MiB:
+            await exchange.send(on_and_on)
+            sent += len(on_and_on)
+
+    upstream.on("/public/endless", endless)
+    waits: list[float] = []
+    with gateway.caller() as other, gateway.caller() as one:
+        assert other.send(request("/public/x")).receive().status == 200
+        memory = gateway.memory()
+        one.send(request("/public/endless"))
+        link = upstream.arrived(2).link
+        while not (link.ended and len(waits) > 5):
+            asked = time.monotonic()
+            assert other.send(request("/public/x")).receive().status == 200
+            waits.append(time.monotonic() - asked)
+        got, _ = cut_off_at(one)
+        assert got is None or got.refused() == UPSTREAM_INVALID or not got.whole
+    assert sent < 16 * MiB
+    assert max(waits) < 0.25
+    assert gateway.memory() - memory < 8 * MiB
+
+
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("part", ["trailers", "extensions"])
+def test_trailers_and_extensions_have_the_limit_of_a_head(
+    gateway: Gateway, upstream: RecordingUpstream, part: str, fits: bool
+) -> None:
+    filler = b"x" * (4000 if fits else 4100)
+    tail = b"2\r\nok\r\n0\r\nX: %b\r\n\r\n" if part == "trailers" else b"2;a=%b\r\nok\r\n0\r\n\r\n"
+    upstream.on("/short-heads/x", raw(CHUNKED, tail % filler, pause=0.02))
+    with gateway.caller() as caller:
+        got, _ = cut_off_at(caller.send(request("/short-heads/x")))
+    assert got is not None
+    assert got.whole is fits
+    assert gateway.get("/short-heads/y").body == b"upstream"
+
+
 # ---- silence
 
 
@@ -162,13 +224,19 @@ def cut_off(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> tuple
     """The answer as far as it came and how its connection ended."""
     with gateway.caller() as caller:
         caller.send(data)
-        try:
-            got = caller.receive()
-        except NoAnswer as none:
-            return None, none.ending
-        except BadAnswer:
-            return None, "reset"
-        return got, got.ending or caller.ended()[0]
+        got, ending = cut_off_at(caller)
+        return got, ending or caller.ended()[0]
+
+
+def cut_off_at(caller: Caller) -> tuple[Answer | None, str | None]:
+    """The answer as far as it came, and how its connection ended if that cut it off."""
+    try:
+        got = caller.receive()
+    except NoAnswer as none:
+        return None, none.ending
+    except BadAnswer:
+        return None, "reset"
+    return got, got.ending
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=named)

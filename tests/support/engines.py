@@ -13,7 +13,6 @@ HTTPX: Final[dict[str, str]] = {
     "early answers": "httpcore looks for a response when the request is out: an early one is heard when the upload has "
     "ended, or when the upstream closes its side",
     "reuse": "h11 keeps stray bytes behind a response, which would answer the next request on that connection",
-    "chunk extensions": "h11 reads over whatever stands behind the size of a chunk, also over what is no extension",
     "stale connections": "every request has a connection of its own, so there are none that could have gone stale",
 }
 

@@ -20,7 +20,7 @@ STOCK_UVICORN: Final[dict[str, str]] = {
     "head limits": "uvicorn limits neither the size of a request head nor the time it takes",
     "framing limits": "reads without a byte of a body are limited, the trailers and extensions of a request are not",
     "response trailers": "uvicorn has no way to send them",
-    "interim responses": "uvicorn has no way to send a 103",
+    "interim responses": "uvicorn has no way to send one",
     "pipelined errors": "uvicorn writes its 400 at once, before the answers of earlier requests",
     "upgrade": "uvicorn loses the body of a request that asks for an upgrade it does not do, and what follows it",
     "aborting": "the end of a broken response is a FIN, which an HTTP/1.0 caller takes for a clean end",

@@ -96,6 +96,7 @@ class Held:
         self._then: Then = then
         self._released = threading.Event()
         self.waiting = 0
+        self.done = False  # `after` has been sent
 
     def release(self) -> None:
         self._released.set()
@@ -116,6 +117,7 @@ class Held:
         leaving.cancel()
         await asyncio.wait({leaving})
         await exchange.send(self._after)
+        self.done = True
         await _finish(exchange, self._then, 0.0)
 
 

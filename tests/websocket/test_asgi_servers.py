@@ -55,7 +55,8 @@ async def test_a_server_need_not_pass_on_the_handshakes_own_fields(
     """Over HTTP/2 there are none (RFC 8441); the upstream gets a handshake of ours all the same."""
     upstream.on(PATH, echoing("Sec-WebSocket-Protocol: chat", "Set-Cookie: a=1"))
     async with serving(configuration) as app:
-        server = Server(app, PATH, http_version="2", scheme="wss")
+        offered = [(b"host", b"gateway.test"), (b"sec-websocket-protocol", b"chat")]
+        server = Server(app, PATH, http_version="2", scheme="wss", headers=offered)
         accepted = await server.told("websocket.accept")
         assert accepted["subprotocol"] == "chat"
         assert accepted["headers"] == [(b"set-cookie", b"a=1")]

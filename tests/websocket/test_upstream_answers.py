@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.support.faces import stock
-from tests.support.processes import Gateway
+from tests.support.processes import Account, Gateway
 from tests.support.raw import MiB
 from tests.support.recording import Exchange, RecordingUpstream, Script
 from tests.support.scripts import Held, raw, response, silent
@@ -16,6 +16,7 @@ from tests.support.websockets import (
     FarEnd,
     Frame,
     Socket,
+    bearing,
     close,
     echoing,
     encode,
@@ -179,14 +180,64 @@ def test_a_switch_that_nobody_asked_for_is_502(
     assert gateway.get(target).body == b"honest"
 
 
-def test_an_extension_must_have_been_offered(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """Under ASGI none is offered, so frames in one could not be read."""
-    upstream.on(PATH, echoing("Sec-WebSocket-Extensions: permessage-deflate"))
-    answer = gateway.ask(handshake(PATH))
-    if gateway.face == "serve":
-        assert answer.status == 101  # it is between the ends, and the caller will see to it
-    else:
-        assert answer.refused() == (502, "upstream_invalid")
+OFFERED = {
+    "no protocol offered": ([], "Sec-WebSocket-Protocol: chat"),
+    "another protocol": (["Sec-WebSocket-Protocol: chat"], "Sec-WebSocket-Protocol: admin"),
+    "the protocol in another case": (["Sec-WebSocket-Protocol: chat"], "Sec-WebSocket-Protocol: Chat"),
+    "two protocols": (["Sec-WebSocket-Protocol: chat, log"], "Sec-WebSocket-Protocol: chat, log"),
+    "two protocols on two lines": (
+        ["Sec-WebSocket-Protocol: chat, log"],
+        "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: log",
+    ),
+    "one protocol twice": (
+        ["Sec-WebSocket-Protocol: chat"],
+        "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat",
+    ),
+    "an empty protocol": (["Sec-WebSocket-Protocol: chat"], "Sec-WebSocket-Protocol:"),
+    "no extension offered": ([], "Sec-WebSocket-Extensions: permessage-deflate"),
+    "no extension offered, a parameter": ([], "Sec-WebSocket-Extensions: permessage-deflate; a=b"),
+    "another extension": (["Sec-WebSocket-Extensions: x-webkit"], "Sec-WebSocket-Extensions: permessage-deflate"),
+    "another extension behind one that was offered": (
+        ["Sec-WebSocket-Extensions: permessage-deflate"],
+        "Sec-WebSocket-Extensions: permessage-deflate, x-webkit",
+    ),
+    "an extension twice": (
+        ["Sec-WebSocket-Extensions: permessage-deflate"],
+        "Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Extensions: permessage-deflate",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("offered", "chosen"), OFFERED.values(), ids=OFFERED)
+def test_a_choice_that_was_not_offered_is_502(
+    gateway: Gateway, upstream: RecordingUpstream, offered: list[str], chosen: str
+) -> None:
+    """RFC 6455 4.1: the client must fail such a connection. Over ASGI no extension is offered to the upstream."""
+    upstream.on(PATH, answering(*chosen.split("\r\n")))
+    assert gateway.ask(handshake(PATH, *offered)).refused() == (502, "upstream_invalid")
+    eventually(lambda: upstream.only.link.ended)
+
+
+def test_the_word_for_the_token_is_no_offer_to_the_upstream(
+    gateway: Gateway, upstream: RecordingUpstream, user: Account
+) -> None:
+    upstream.on("/sockets/x", answering("Sec-WebSocket-Protocol: bearer"))
+    assert gateway.ask(handshake("/sockets/x", bearing(user.token))).refused() == (502, "upstream_invalid")
+    upstream.on("/sockets/x", answering("Sec-WebSocket-Protocol: chat"))
+    answer = gateway.ask(handshake("/sockets/x", bearing(user.token, "chat")))
+    assert (answer.status, answer.values("sec-websocket-protocol")) == (101, [b"chat"])
+
+
+@pytest.mark.parametrize(
+    "chosen", ["Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10", "X-A: 1"]
+)
+def test_an_extension_that_was_offered_is_passed_on(gateway: Gateway, upstream: RecordingUpstream, chosen: str) -> None:
+    if stock(gateway.face, "handshakes"):
+        pytest.skip("the server negotiates extensions itself")
+    upstream.on(PATH, answering(chosen))
+    answer = gateway.ask(handshake(PATH, "Sec-WebSocket-Extensions: x-one, permessage-deflate; client_max_window_bits"))
+    name, _, value = chosen.partition(": ")
+    assert (answer.status, answer.values(name)) == (101, [value.encode()])
 
 
 def test_an_upstream_that_closes_or_resets_is_502(gateway: Gateway, upstream: RecordingUpstream) -> None:
@@ -211,7 +262,7 @@ def test_the_response_time_limit_ends_with_the_handshake(gateway: Gateway, upstr
         assert socket.frame().payload == b"still here"
 
 
-def test_interim_answers_before_the_switch_are_passed_over(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_interim_responses_may_come_before_the_switch(gateway: Gateway, upstream: RecordingUpstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n")
         await asyncio.sleep(0.05)
@@ -219,7 +270,8 @@ def test_interim_answers_before_the_switch_are_passed_over(gateway: Gateway, ups
 
     upstream.on(PATH, script)
     with Socket(gateway, PATH) as socket:
-        assert [head.status for head in socket.answer.interim] == []
+        interim = [] if stock(gateway.face, "interim responses") else [102]
+        assert [head.status for head in socket.answer.interim] == interim
         assert socket.say(text("x")).frame().payload == b"x"
 
 

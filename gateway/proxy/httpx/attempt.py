@@ -17,6 +17,7 @@ from gateway.proxy.httpx.exchange import HttpxExchange
 from gateway.proxy.httpx.head_gate import HeadGate
 from gateway.proxy.httpx.transport import Transport, built, refusal_of
 from gateway.proxy.httpx.wire import Wire
+from gateway.proxy.response_head import ResponseHead
 
 if TYPE_CHECKING:
     from gateway.proxy.httpx.line import HttpxLine
@@ -44,7 +45,7 @@ class Attempt:
         self._streaming = False
         self._is_over = False
         self._wire = Wire(self)
-        self._gate = HeadGate(line.limits.max_head_size, self._hint)
+        self._gate = HeadGate(line.limits.max_head_size, self._interim)
         self._pieces: list[bytes] = []  # of the response's body, from one portion
         self._task = loop.create_task(self._run())
         self._task.add_done_callback(self._unlink)
@@ -84,10 +85,11 @@ class Attempt:
         body = httpx.ByteStream(b"") if exchange.request.length == 0 else exchange.upload()
         async with Transport(self._connect) as transport:
             response = await transport.handle_async_request(built(exchange.request, self._line.target, body))
-            self._answered()
+            head = self._answered()
             assert isinstance(response.stream, httpx.AsyncByteStream)
-            async for piece in response.stream:
-                self._pieces.append(piece)
+            if head.has_content and exchange.request.method != b"HEAD":
+                async for piece in response.stream:
+                    self._pieces.append(piece)
             self._complete()
 
     async def _connect(self) -> httpcore.AsyncNetworkStream:
@@ -102,16 +104,17 @@ class Attempt:
             self._wire.pause()
         return self._wire
 
-    def _answered(self) -> None:
-        head, status, downstream = self._gate.head, self._gate.status, self._exchange.downstream
+    def _answered(self) -> ResponseHead:
+        head, downstream = self._gate.head, self._exchange.downstream
         assert head is not None  # h11 has seen nothing before
         self._phase = ANSWERING
         self._streaming = head.event_stream
-        self._line.answered(status)
+        self._line.answered(head.status)
         self._exchange.forget_body()
-        downstream.head(status, head.reason, head.fields, head.length)
+        downstream.head(head.status, head.reason, head.dated(self._line.ticker.date), head.length)
         if head.event_stream and not self._is_over:
             self._exchange.becomes_stream()
+        return head
 
     def _complete(self) -> None:
         self._hand_over()
@@ -129,6 +132,9 @@ class Attempt:
 
     def heard(self, data: bytes) -> tuple[bytes, ...]:
         return () if self._is_over else self._gate.feed(data)
+
+    def content(self, data: bytes) -> bytes:
+        return self._gate.content(data)
 
     def upstream_left(self) -> None:
         if self._phase != CONNECTING and not self._is_over:  # before, it was an address that is not used
@@ -153,9 +159,9 @@ class Attempt:
     def unstuck(self) -> None:
         self._deadline = None
 
-    def _hint(self, fields: Sequence[Field]) -> None:
-        """103 goes on at once, whether or not the request is out."""
-        self._exchange.downstream.interim(103, fields)
+    def _interim(self, status: int, fields: Sequence[Field]) -> None:
+        """An interim response goes on at once, whether or not the request is out."""
+        self._exchange.downstream.interim(status, fields)
         self._flush()
 
     def _hand_over(self) -> None:
@@ -204,7 +210,7 @@ class Attempt:
         if self._is_over:
             return
         unsent = self._phase == CONNECTING and refusal.code in _TARGET_FAILED
-        unheard = unsent or (refusal.code == "upstream_unreachable" and not self._gate.seen)
+        unheard = unsent or (refusal.code == "upstream_unreachable" and not self._gate.begun)
         counts = self._counts(refusal)
         begun = self._phase == ANSWERING
         if begun:

@@ -57,7 +57,7 @@ class HttpxEngine(ChoosingEngine[HttpxExchange]):
 
     def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
         """Send a request to one of the targets."""
-        if request.accept is not None:
+        if request.handshake is not None:
             return self._for_handshakes().open(request, downstream, now)
         return super().open(request, downstream, now)
 

@@ -69,10 +69,7 @@ def built(request: UpstreamRequest, target: Target, body: httpx.AsyncByteStream)
     """The request for the transport: method, target and fields as the native engine would write them, to the byte."""
     method, path, _ = request.start.split(b" ", 2)
     host = target.authority.encode("ascii") if request.preserved_host is None else request.preserved_host
-    fields = [
-        (name, value) for name, _, value in (line.partition(b": ") for line in request.fields.split(b"\r\n")[:-1])
-    ]
-    kept = [(name, value.strip(b" \t")) for name, value in fields if name.lower() not in _NOT_SENT]
+    kept = [(name, value.strip(b" \t")) for name, value in request.field_lines if name.lower() not in _NOT_SENT]
     return httpx.Request(
         method.decode("ascii"),
         _URL,

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, cast
 
 import httpcore
 
+from gateway.proxy import unread
 from gateway.proxy.response_head import ResponseFault
 
 _HELD: Final = 65536  # bytes that wait for httpcore before the socket is not read from any more
@@ -23,6 +24,9 @@ class Listener(Protocol):
 
     def heard(self, data: bytes) -> tuple[bytes, ...]:
         """Bytes have come: what of them is for httpcore, the head first and by itself. Raises ResponseFault."""
+
+    def content(self, data: bytes) -> bytes:
+        """The bytes for httpcore that stand for these bytes of the body. Raises ResponseFault."""
 
     def upstream_left(self) -> None:
         """Nothing more will come, and nothing more is taken."""
@@ -81,6 +85,9 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None and exc is not None:
+            for data in unread.take(self._transport):
+                self.data_received(data)
         # An end of which nothing was said before: a reset, or TLS without its goodbye (RFC 9112 9.8).
         self.is_open = False
         self._end(httpcore.ReadError(f"closed: {exc or 'without a goodbye'}"))
@@ -96,16 +103,18 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """What has come; b"" at its end. A head comes in one piece, whatever its size: h11 would limit it otherwise."""
         self._listener.wants_more()
-        await asyncio.sleep(0)  # so that others have their turn between two portions
-        while self._paused or not (self._came or self._ended):
-            self._readable.clear()
-            await self._readable.wait()
-        if not self._came:
-            if self._failure is not None:
-                # A new one: the traceback of an error that this object keeps would lead back here.
-                raise type(self._failure)(*self._failure.args)
-            return b""
-        return self._portion()
+        while True:
+            await asyncio.sleep(0)  # so that others have their turn between two portions
+            while self._paused or not (self._came or self._ended):
+                self._readable.clear()
+                await self._readable.wait()
+            if not self._came:
+                if self._failure is not None:
+                    # A new one: the traceback of an error that this object keeps would lead back here.
+                    raise type(self._failure)(*self._failure.args)
+                return b""
+            if portion := self._portion():
+                return portion
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Send, and wait until enough of it has been taken."""
@@ -146,14 +155,17 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
     # ---- inside
 
     def _portion(self) -> bytes:
-        data = self._came.popleft()
-        if len(data) > _PORTION and self._beheaded:
+        data, is_head = self._came.popleft(), not self._beheaded
+        if len(data) > _PORTION and not is_head:
             self._came.appendleft(data[_PORTION:])
             data = data[:_PORTION]
         self._beheaded = True
         self._held -= len(data)
         self._pace()
-        return data
+        try:
+            return data if is_head else self._listener.content(data)
+        except ResponseFault as fault:
+            raise httpcore.RemoteProtocolError(str(fault)) from fault
 
     def _end(self, failure: Exception | None) -> None:
         if not self._ended:

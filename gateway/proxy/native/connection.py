@@ -1,33 +1,36 @@
-"""One HTTP/1.1 connection to a target: how it begins, is asked, keeps pace, and ends.
+"""One HTTP/1.1 connection to a target: the beginning, the requests, the pace, and the end.
 
-What comes back over it is read by `response.py`, on which this builds, and which draws the states of a connection.
+`response.py` reads the responses, and draws the states of a connection.
 """
 
 import asyncio
 import contextlib
 import select
+from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
-
-import httptools
+from typing import TYPE_CHECKING, cast
 
 from gateway.errors import Refusal
+from gateway.proxy import unread
 from gateway.proxy.native.exchange import NativeExchange
-from gateway.proxy.native.response import BODY, CLOSE, HEAD, IDLE, SWITCHING, ResponseReader
-from gateway.proxy.response_head import ResponseHead
+from gateway.proxy.native.response import CLOSE, COMPLETE, HEAD, IDLE, ResponseReader
+from gateway.proxy.response_head import HeadReader, NotHttp, ResponseFault, ResponseHead, trailers_to_send
+from gateway.wire.websocket import handshake_fault
 
 if TYPE_CHECKING:
     from gateway.proxy.native.pool import TargetPool
-
-_NO_HEAD: Final = ResponseHead()  # in the place of the last one, while a connection idles
 
 
 class UpstreamConnection(ResponseReader):
     """Serves one exchange at a time. `idle_since` is the loop's time when it last became free."""
 
+    _unread: select.poll
+
     def __init__(self, pool: "TargetPool") -> None:
         super().__init__(pool)
         self.idle_since = 0.0
+        self._upload_paused = False
+        self._upload_over = False  # the upstream does not want the rest of the request body
 
     @property
     def exchange(self) -> NativeExchange | None:
@@ -43,6 +46,8 @@ class UpstreamConnection(ResponseReader):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._unread = unread.watch(transport)
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
         transport.set_write_buffer_limits(high=262144)
         self._pool.connections.add(self)
         self._pool.give_back(self)
@@ -56,15 +61,27 @@ class UpstreamConnection(ResponseReader):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._reusable = False
+        if exc is not None:
+            self._read_what_arrived()
         exchange, self._exchange = self._exchange, None
-        self._parser = None
         self._pool.lost(self)
         if exchange is not None:
             self._lost_under(exchange, f"closed: {exc or 'end of file'}")
 
+    def _read_what_arrived(self) -> None:
+        """RFC 9112 9.5: an upstream that refuses a request body answers and closes, and writing fails before its answer
+        has been read."""
+        if self._exchange is None:
+            return
+        for data in chain((b"",), unread.take(self._transport)):
+            self._undecoded += data
+            while self._undecoded and self._exchange is not None:
+                self._decode_further()
+
     def pause_writing(self) -> None:
         exchange = self._exchange
-        if exchange is None:
+        if exchange is None or self._upload_over:
             return
         self._upload_paused = True
         self._deadline = self._pool.ticker.after(self._idle_timeout)
@@ -77,7 +94,7 @@ class UpstreamConnection(ResponseReader):
             return
         self._upload_paused = False
         self._deadline = None
-        if self._phase >= BODY and not self._streaming:  # an answer that began before the upload ended
+        if self._phase > HEAD and not self._streaming:  # an answer that began before the upload ended
             self._deadline = self._pool.ticker.after(self._idle_timeout)
         if exchange.body_ended:
             self._await_answer(exchange, self._pool.ticker.after(0))
@@ -86,25 +103,37 @@ class UpstreamConnection(ResponseReader):
 
     # ---- the request
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it has served no request."""
+        return self._served == 0
+
+    def is_silent(self) -> bool:
+        """Whether nothing waits that the loop has not read yet: its end, or bytes that would answer the next request.
+        The session tickets of a new TLS connection do not count."""
+        return not self._unread.poll(0) or (self.is_new and self._is_tls)
+
     def begin(self, exchange: NativeExchange, now: float) -> None:
-        """Send the head of a request, and what of its body has come already."""
+        """Send the head of a request, and the part of its body that has come already."""
         request = exchange.request
-        assert self._transport is not None
         exchange.connection = self
         self._exchange = exchange
         self._phase = HEAD
-        self._seen = 0
-        self._streaming = self._upload_paused = self._interims = False
-        if self._parser is None:
-            self._parser = httptools.HttpResponseParser(self)
+        if self._heads.begun:
+            self._heads = HeadReader(self._max_head)
+        self._streaming = self._upload_paused = self._upload_over = False
         host = self._pool.host_line
         if request.preserved_host is not None:
             host = b"Host: %b\r\n" % request.preserved_host
         self._transport.write(b"%b%b%b\r\n" % (request.start, host, request.fields))
         exchange.downstream.forwarded_at = monotonic()
-        self._deadline = None
         if exchange.paused:
             self.pause_response()
+        if request.length == 0:
+            timeout = request.response_timeout
+            self._deadline = None if timeout is None else now + timeout
+            return
+        self._deadline = None
         if exchange.early is not None:
             self._send_early(exchange)
         if exchange.body_ended:
@@ -112,8 +141,10 @@ class UpstreamConnection(ResponseReader):
 
     def send_body(self, data: bytes) -> None:
         """Send a piece of the body, framed as the head announced."""
-        assert self._exchange is not None and self._transport is not None
+        assert self._exchange is not None
         self._exchange.body_sent = True
+        if self._upload_over:
+            return
         if self._exchange.request.length is None:
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
@@ -122,12 +153,12 @@ class UpstreamConnection(ResponseReader):
     def finish_request(self) -> None:
         """The body is complete."""
         assert self._exchange is not None
-        self._end_body(self._exchange, self._pool.ticker.after(0))
+        if not self._upload_over:
+            self._end_body(self._exchange, self._pool.ticker.after(0))
 
     def _end_body(self, exchange: NativeExchange, now: float) -> None:
         """The time-out of the response runs from here, or from when the last of the body has left."""
         if exchange.request.length is None:
-            assert self._transport is not None
             self._transport.write(b"0\r\n\r\n")
         if not self._upload_paused:
             self._await_answer(exchange, now)
@@ -144,32 +175,25 @@ class UpstreamConnection(ResponseReader):
         if not exchange.body_ended and not self._upload_paused:
             exchange.downstream.resume_upload()
 
-    def is_silent(self) -> bool:
-        """Whether nothing has come on an idle connection that the loop has not read yet: its end, or bytes that no
-        request has asked for. Either makes the connection unusable."""
-        assert self._transport is not None
-        sock = self._transport.get_extra_info("socket")
-        if sock is None:  # a transport in memory
-            return True
-        if sock.fileno() < 0:
-            return False
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN)
-        return not poll.poll(0)
+    def _answered_early(self, exchange: NativeExchange, head: ResponseHead) -> None:
+        """RFC 9112 9.5: stop sending a body that the upstream has refused."""
+        if head.status < 400 and head.keeps_alive:
+            return
+        self._reusable = False
+        self._upload_over = True
+        if self._upload_paused:
+            self._upload_paused = False
+            exchange.downstream.resume_upload()
 
     # ---- the end
 
     def _finish(self, exchange: NativeExchange) -> None:
         """The response is complete. The connection is free before the caller is told: its next request may follow."""
-        trailers = self._head.trailers
-        if self._head.chunked:
-            self._parser = None  # it was made lenient
-        self._exchange = None
+        chunks = self._chunks
+        self._exchange = self._chunks = None
         self._deadline = None
         self._served += 1
         self._phase = IDLE
-        if self._same is None:
-            self._head = _NO_HEAD
         exchange.connection = None
         exchange.deadline = None
         if exchange.paused:
@@ -178,32 +202,36 @@ class UpstreamConnection(ResponseReader):
             self._pool.give_back(self)
         else:
             self.close()
-        exchange.downstream.end(trailers)
+        exchange.downstream.end(() if chunks is None else trailers_to_send(chunks.trailers))
 
-    def _switch(self, exchange: NativeExchange, early: bytes) -> None:
+    def _switch(self, exchange: NativeExchange, head: ResponseHead, early: bytes) -> None:
         """The connection is the caller's from here on; it counts no more as one of the pool's."""
-        assert self._transport is not None
+        handshake = exchange.request.handshake
+        if handshake is None:
+            raise ResponseFault("a switch of protocols without a request for one")
+        fault = handshake_fault(handshake, head.fields, options=head.options, upgrade=head.upgrade)
+        if fault is not None:
+            raise ResponseFault(fault)
         self._exchange = exchange.connection = None
         self._deadline = None
-        self._parser = None
         self._pool.health.succeeded()
         self._pool.lost(self)
-        exchange.downstream.upgraded(self._head.fields, self._transport, early)
+        exchange.downstream.upgraded(head.fields, self._transport, early)
 
-    def _invalid(self, exchange: NativeExchange, reason: str) -> None:
+    def _invalid(self, exchange: NativeExchange, fault: ResponseFault) -> None:
         # A target that does not speak HTTP is unusable. A malformed head can be the fault of one resource.
-        speaks_http = self._phase != HEAD or bool(self._head.reason or self._head.fields)
-        self._fail(exchange, Refusal("upstream_invalid", f"{self._pool.target}: {reason}"), counts=not speaks_http)
+        refusal = Refusal("upstream_invalid", f"{self._pool.target}: {fault}")
+        self._fail(exchange, refusal, counts=isinstance(fault, NotHttp))
 
     def _lost_under(self, exchange: NativeExchange, reason: str) -> None:
         """The connection died. One that gave no byte of an answer may have been stale: the request never arrived."""
-        silent = self._phase == HEAD and self._seen == 0
+        silent = self._phase == HEAD and not self._heads.begun
         self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"), may_repeat=silent)
 
     def _fail(
         self, exchange: NativeExchange, refusal: Refusal, *, may_repeat: bool = False, counts: bool = True
     ) -> None:
-        begun = HEAD < self._phase < SWITCHING
+        begun = HEAD < self._phase <= COMPLETE
         stale = may_repeat and self._served > 0
         self._exchange = None
         exchange.connection = None
@@ -227,8 +255,7 @@ class UpstreamConnection(ResponseReader):
         """Close at once; a request body half sent must not look complete, so nothing buffered is flushed."""
         self._reusable = False
         self._pool.retire(self)
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     def close_when_done(self) -> None:
         """Close now when idle, else after the running exchange."""
@@ -240,18 +267,42 @@ class UpstreamConnection(ResponseReader):
 
     def pause_response(self) -> None:
         """The caller is slow: stop reading, and do not blame the upstream for the silence."""
-        if self._transport is not None:
-            with contextlib.suppress(RuntimeError):  # the transport is closing
-                self._transport.pause_reading()
-        if self._phase >= BODY:
+        self._pause_reading()
+        if self._phase > HEAD:
             self._deadline = None
 
     def resume_response(self) -> None:
         """Read on."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-        if self._phase >= BODY and not self._streaming:
+        if self._undecoded:
+            self._take_turn_soon()
+        else:
+            self._resume_reading()
+        if self._phase > HEAD and not self._streaming:
             self._deadline = self._pool.ticker.after(self._idle_timeout)
+
+    def _take_turn_soon(self) -> None:
+        """Decode the next chunks after other connections had their turn. Reading waits for that."""
+        self._pause_reading()
+        asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and self._undecoded and not exchange.paused:
+            self._decode_further()
+            if not self._undecoded and not exchange.paused:
+                self._resume_reading()
+
+    def _decode_further(self) -> None:
+        data, self._undecoded = self._undecoded, b""
+        self.data_received(data)
+
+    def _pause_reading(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the transport is closing
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def tick(self, now: float) -> None:
         """Give up on an upstream that lets its deadline pass."""

@@ -16,21 +16,18 @@ _TIMEOUT: Final = re.compile(rb"(?:^|[,; \t])timeout=\"?([0-9]{1,9})", re.IGNORE
 _FORGET: Final = 60.0  # seconds until a limit that was seen is dropped: a restart closes connections of any age, once
 _LEAST: Final = 0.05  # seconds; connections are reused under load even after a restart
 _MARGIN: Final = 1.0  # seconds before the announced limit
-_UNCHECKED: Final = 0.05  # seconds; under load no connection is idle for longer
 
 
 class IdleLimit:
     """All times are in seconds.
 
     `seconds` is the limit, at most the `configured` one, and `careful` the limit for requests that cannot be repeated.
-    A connection that was idle for less than `unchecked` can be used without a look at its socket.
     """
 
-    __slots__ = ("_announced", "_configured", "_seen", "_seen_at", "_survived", "careful", "seconds", "unchecked")
+    __slots__ = ("_announced", "_configured", "_seen", "_seen_at", "_survived", "careful", "seconds")
 
     seconds: float
     careful: float
-    unchecked: float
 
     def __init__(self, configured: float) -> None:
         self._configured = self._seen = configured
@@ -75,4 +72,3 @@ class IdleLimit:
     def _update(self) -> None:
         self.seconds = min(self._configured, self._announced, self._seen)
         self.careful = min(self.seconds, self._survived / 2)
-        self.unchecked = min(self.careful, _UNCHECKED)

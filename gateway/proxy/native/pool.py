@@ -65,9 +65,9 @@ class TargetPool(TargetLine[NativeExchange]):
         idle = self._idle
         if (
             idle
-            and exchange.request.length == 0
-            and now - idle[-1].idle_since < self.idle_limit.unchecked
             and self._queue is None
+            and now - idle[-1].idle_since < self.idle_limit.careful
+            and idle[-1].is_silent()
         ):
             idle.pop().begin(exchange, now)
         elif (connection := self._checked_idle(exchange, now)) is not None:
@@ -81,10 +81,10 @@ class TargetPool(TargetLine[NativeExchange]):
         queue = self._queue
         if queue is not None:
             queue.release(connection)
-            if queue:
+            if queue and (connection.is_new or connection.is_silent()):
                 self._begin(connection, queue.next(), now)
                 return
-        if self._closed:
+        if queue or self._closed:
             connection.close()
         else:
             self._idle.append(connection)

@@ -79,6 +79,13 @@ INVALID: Final = (
     Invalid("9112 4", "binary", bytes(range(256)) * 4),
     Invalid("9112 4", "another protocol", b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
     Invalid("9112 4", "an ICY line", b"ICY 200 OK\r\n\r\n"),
+    Invalid("9112 2.3", "RTSP/1.0", b"RTSP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9112 2.3", "ICE/1.0", b"ICE/1.0 200\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9112 2.3", "HTTP/1.2", b"HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9112 2.3", "HTTP/01.1", b"HTTP/01.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9112 2.2", "an LF before the status line", b"\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9112 2.2", "a CR before the status line", b"\rHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9112 2.2", "an LF behind an empty line", b"\r\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
     Invalid("9112 2.3", "HTTP/2.0", b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
     Invalid("9112 2.3", "HTTP/0.9", b"HTTP/0.9 200 OK\r\nContent-Length: 2\r\n\r\nok"),
     Invalid("9112 2.3", "HTTP/1.10", b"HTTP/1.10 200 OK\r\nContent-Length: 2\r\n\r\nok"),
@@ -158,6 +165,15 @@ INVALID: Final = (
         b"HTTP/1.1 103 Hints\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ),
     Invalid("9112 4", "no space after the version", b"HTTP/1.1200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9112 4", "no space after the status", b"HTTP/1.1 200OK\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9112 4", "two spaces after the version", b"HTTP/1.1  200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9112 4", "a tab after the version", b"HTTP/1.1\t200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid("9110 15", "status 1000", b"HTTP/1.1 1000 What\r\nContent-Length: 2\r\n\r\nok"),
+    Invalid(
+        "9110 15.2",
+        "interim responses without end",
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 200 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ),
     Invalid("9112 4", "white space before the status line", b" HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
     Invalid("9110 8.6", "an empty length", b"HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\nok"),
     Invalid("9110 8.6", "a length with a fraction", b"HTTP/1.1 200 OK\r\nContent-Length: 2.0\r\n\r\nok"),
@@ -183,6 +199,12 @@ BROKEN: Final = (
     Broken("9112 7.1", "a chunk too long", CHUNKS + b"4\r\nhalf and more\r\n0\r\n\r\n", "keep"),
     Broken("9112 7.1", "a negative chunk size", CHUNKS + b"4\r\nhalf\r\n-1\r\n", "keep"),
     Broken("9112 7.1", "a huge chunk size", CHUNKS + b"4\r\nhalf\r\nfffffffffffffffff1\r\n", "fin"),
+    Broken("9112 7.1", "a bare LF behind a chunk size", CHUNKS + b"4\nhalf\r\n0\r\n\r\n", "keep"),
+    Broken("9112 7.1.1", "a malformed extension", CHUNKS + b"4;=\r\nhalf\r\n0\r\n\r\n", "keep"),
+    Broken("9112 7.1.1", "extensions over the limit", CHUNKS + b"4;a=" + b"b" * 70_000, "keep"),
+    Broken("9112 7.1.2", "a malformed trailer", CHUNKS + b"4\r\nhalf\r\n0\r\nX A: 1\r\n\r\n", "keep"),
+    Broken("9112 7.1.2", "trailers over the limit", CHUNKS + b"0\r\nX: " + b"x" * 70_000, "keep"),
+    Broken("9112 7.1.2", "trailers without end", CHUNKS + b"0\r\n" + b"a:b\r\n" * 20_000, "keep"),
     Broken("9112 8", "until the end, reset", response(200, [], None) + b"half", "reset"),
 )
 
@@ -280,6 +302,25 @@ RETURNED: Final = (
         unlike="304 length",
     ),
     Returned(
+        "9110 8.6",
+        "204 loses its length",
+        response(204, ["Content-Length: 5", "X-A: 1"], None),
+        Outcome(204, b"", "none", (("content-length", ()), ("transfer-encoding", ()), ("x-a", (b"1",)))),
+    ),
+    Returned(
+        "9110 15.3.6",
+        "205 loses its length",
+        response(205, ["Content-Length: 0", "X-A: 1"], None),
+        Outcome(205, b"", "chunked", (("content-length", ()), ("x-a", (b"1",)))),
+    ),
+    Returned(
+        "9110 15.3.6",
+        "205 loses its content",
+        response(205, ["Transfer-Encoding: chunked"], None) + chunked(b"hello"),
+        Outcome(205, b"", "chunked", (("content-length", ()),)),
+    ),
+    Returned("9112 2.2", "an empty line before the status line", b"\r\n" + ok()),
+    Returned(
         "9112 9.3",
         "Connection: close is between the upstream and us",
         ok("Connection: close"),
@@ -370,7 +411,18 @@ RETURNED: Final = (
     # ---- interim responses and trailers
     Returned("9110 15.2.1", "100 ends here", b"HTTP/1.1 100 Continue\r\n\r\n" + ok()),
     Returned(
-        "2518 10.1", "102 ends here", b"HTTP/1.1 102 Processing\r\nX-A: 1\r\n\r\n" + ok(), with_fields(("x-a", None))
+        "9110 15.2",
+        "102 is passed on",
+        b"HTTP/1.1 102 Processing\r\nX-A: 1\r\n\r\n" + ok(),
+        Outcome(fields=(("x-a", ()),), interim=(102,)),
+        unlike="interim responses",
+    ),
+    Returned(
+        "9110 15.2",
+        "one that nobody knows as well",
+        b"HTTP/1.1 104 What\r\n\r\nHTTP/1.1 199 What\r\n\r\n" + ok(),
+        Outcome(interim=(104, 199)),
+        unlike="interim responses",
     ),
     Returned(
         "8297 2",
