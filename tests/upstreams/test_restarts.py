@@ -79,8 +79,7 @@ def restart(servers: list[Uvicorn]) -> None:
 CHECKED = {"path": "/", "interval": "100ms", "timeout": "1s", "fall": 1000, "rise": 1}
 
 
-@pytest.mark.parametrize("targets", [1, 2])
-@pytest.mark.parametrize("health", [None, CHECKED], ids=["without checks", "with checks"])
+@pytest.mark.parametrize(("targets", "health"), [(1, None), (2, CHECKED)], ids=["one target", "two with checks"])
 async def test_an_outage_ends_with_the_restart_that_caused_it(
     start: Start, targets: int, health: dict[str, Any] | None
 ) -> None:
