@@ -1,7 +1,7 @@
 """What crosses from deciding to doing: the request as it was read, and the one frozen value that says it may pass."""
 
 from collections.abc import Awaitable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from gateway.identity.principals import Principal
 from gateway.identity.records import Claims
@@ -14,6 +14,8 @@ from gateway.wire.paths import Target
 from gateway.wire.request_ids import acceptable_request_id
 
 D = TypeVar("D")
+
+_LONGEST_ORIGIN: Final = 512  # bytes
 
 
 class Peer:
@@ -81,6 +83,10 @@ class RequestHead:
         """Drop the fields that only the decision and the upstream need. An event stream lasts for hours, and a head is
         up to 250 KB of objects."""
         kept = RequestFields()
+        # A reload decides again on the origin of a WebSocket. No origin that cors lists is longer.
+        kept.kept = [(name, value[:_LONGEST_ORIGIN]) for name, value in self.fields.kept if name.lower() == b"origin"][
+            :2
+        ]
         kept.request_id, kept.canonical_host = self.fields.request_id, self.fields.canonical_host
         if self.peer.trusted and self.fields.forwarded_for:
             kept.forwarded_for = self.client.encode("ascii")

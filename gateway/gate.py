@@ -54,7 +54,6 @@ class Gate:
         self.limits = limits
         self._relaxed = relaxed
         self._has_pages = any(route.cors is not None for route in policy.routes)
-        self._uncounted: Gate | None = None
 
     def admit(self, request: RequestHead) -> Decision | Waiting:
         """Decide without waiting for anything; Waiting where a store must be asked first."""
@@ -110,32 +109,43 @@ class Gate:
             return Refusal("internal_error")
 
     def readmit(self, admission: Admission) -> Admission | Refusal | Waiting:
-        """Decide again on a request that lasts, from its path on, by the policy of this gate. No rate limit counts it.
+        """Decide again on a request that lasts, by the policy of this gate: its route, then its caller.
 
-        A caller who was signed in stays so: the upstream was told who it is.
+        The credential is gone by now, so a caller is the one that was admitted. No rate limit counts this.
         """
-        if self._uncounted is None:
-            self._uncounted = Gate(
-                policy=self._policy,
-                credentials=self._credentials,
-                directory=self._directory,
-                limits=Limits(()),
-                relaxed=self._relaxed,
-            )
-        decision = self._uncounted.admit(admission.request)
-        if isinstance(decision, Answered):
-            return Refusal("no_route", "a preflight that is answered here by now", route=decision.route.name)
-        if not isinstance(decision, Admission) or decision.principal is not None or admission.principal is None:
-            return decision
-        if decision.route.authentication == "optional":
-            return Refusal("user_inactive", presented=True, route=decision.route.name)
-        return decision._replace(principal=admission.principal, claims=admission.claims)
+        request = admission.request
+        try:
+            target = canonical_target(request.target, relaxed=self._relaxed)
+            route, captures = self._policy.match(request.fields.canonical_host, target, request.method)
+            if request.websocket:
+                check_handshake(route, origin_of(request.fields.kept))
+        except Refusal as refusal:
+            return without_traceback(refusal)
+        except Exception:
+            log.exception("deciding failed: refused")
+            return Refusal("internal_error")
+        admission = admission._replace(route=route, captures=captures, target=target)
+        if admission.claims is None:
+            is_refused = route.authentication == "required"
+            return Refusal("token_missing", "the route asks for a user", route=route.name) if is_refused else admission
+        caller = self._caller_now(admission, admission.claims)
+        if isinstance(caller, Refusal | Waiting):
+            return caller
+        decision = self._judge(admission._replace(principal=_known(caller)))
+        return _no_more(decision) or decision
 
     def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
         """Whether an admission still holds, for what lasts longer than a request: None where it does."""
-        claims = admission.claims
-        if admission.principal is None or claims is None:
+        if admission.principal is None or admission.claims is None:
             return None
+        caller = self._caller_now(admission, admission.claims)
+        if caller is admission.principal:
+            return None  # a record that has changed is another principal
+        if isinstance(caller, Refusal | Waiting):
+            return caller
+        return _no_more(self._judge(admission._replace(principal=_known(caller))))
+
+    def _caller_now(self, admission: Admission, claims: Claims) -> Principal | Absent | Refusal | Waiting:
         ended = self._credentials.ended(claims)
         if ended is not None:
             ended.route = admission.route.name
@@ -143,11 +153,9 @@ class Gate:
         known = self._directory.cached(claims.subject)
         if claims.roles is not None:
             known = self._directory.acting(known, claims)
-        if known is admission.principal:
-            return None  # a record that has changed is another principal
         if known is None:
             return Waiting(admission.route, admission.captures, admission.target, claims, admission.request)
-        return _no_more(self._judge(admission._replace(principal=_known(known))))
+        return known
 
     async def reconclude(self, waiting: Waiting) -> Refusal | None:
         """The same, with the stores asked: Refusal `storage_unavailable` where they do not know."""
