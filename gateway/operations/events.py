@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from gateway.operations.access_log import timestamp
 from gateway.operations.escaping import CREDENTIAL, printable, visible
+from gateway.operations.log_files import is_torn
 
 INTERVAL: Final = 60.0  # seconds between two reports of the same failure
 REMEMBERED: Final = 256  # different failures told apart within that time
@@ -167,7 +168,8 @@ def _say(text: str) -> None:
         with contextlib.suppress(Exception):
             sys.stderr.write(text)
         return
-    _write_patiently(descriptor, text.encode("utf-8"))
+    data = text.encode("utf-8")
+    _write_patiently(descriptor, b"\n" + data if is_torn(descriptor, unknown=False) else data)
 
 
 def _write_patiently(descriptor: int, data: bytes) -> None:

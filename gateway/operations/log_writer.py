@@ -19,6 +19,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Final
 
+from gateway.operations.log_files import appending
+
 LIMIT: Final = 8 * 1024 * 1024  # bytes that may wait to be written
 FAREWELL: Final = 2.0  # seconds that `close` waits for the rest to be written
 
@@ -169,6 +171,8 @@ def _unblockable(descriptor: int, mode: int, opened: ExitStack) -> Write | None:
             return None
         opened.callback(os.close, own)
         return lambda data: os.write(own, data)
-    if stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(descriptor)):
+    if stat.S_ISREG(mode):
+        return appending(descriptor)
+    if stat.S_ISCHR(mode) and not os.isatty(descriptor):
         return lambda data: os.write(descriptor, data)
     return None

@@ -23,6 +23,7 @@ from gateway.collecting import Collector
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.operations.board import Board, Place
 from gateway.operations.events import event
+from gateway.operations.log_files import append_only
 from gateway.policy.loading import Configuration
 from gateway.policy.version import policy_version
 from gateway.reloading import Reloader
@@ -36,6 +37,7 @@ from gateway.server.watched_file import WatchedFile
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS: Final = (*_STOP, signal.SIGHUP)
+_STANDARD_ERROR: Final = 2
 _FILES: Final = 256  # descriptors beside those of connections: stores, logs, the loop
 
 Announce = Callable[[str], None]
@@ -54,6 +56,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
     with ExitStack() as stack:
         doors = Doors.listening(server, stack)
         _allow_files(server.max_connections)
+        append_only(_STANDARD_ERROR)  # the access log does so for standard output
         stack.enter_context(_signals_held_back())
         if _stop_is_pending():
             return 0
