@@ -1,7 +1,6 @@
-"""Searching for garbage keeps no caller waiting, and finds it all the same."""
+"""Searching for garbage keeps no client waiting, and finds it all the same."""
 
 import gc
-import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -10,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from gateway.app import create_app
-from gateway.collecting import GROWTH, PAUSE, QUIET, STEP, Collector
+from gateway.collecting import LITTLE, MUCH, PAUSE, QUIET, STEP, Collector, resident_or_peak, return_free_memory
 from gateway.policy.loading import load_configuration
+
+MIB = 1024 * 1024
+SIZE = 40 * MIB  # of a process in which `MUCH` is more than the share that counts as much
+LARGE = 400 * MIB  # and of one in which it is less
 
 
 class Knot:
@@ -22,7 +25,8 @@ class Knot:
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)  # searches take no time, so none waits for the last
     threshold = gc.get_threshold()
     yield
     gc.unfreeze()
@@ -30,10 +34,12 @@ def as_before() -> Iterator[None]:
     gc.collect()
 
 
-class Requests:
-    """How many there have been, as the collector asks."""
+class Process:
+    """A process as a collector sees it: its size, its requests, and whether it serves one."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SIZE, *, serving: bool = True) -> None:
+        self.size = size
+        self.serving = serving
         self._count = 0
 
     def begin(self) -> None:
@@ -43,6 +49,12 @@ class Requests:
         self._count += 1
         return self._count
 
+    def collector(self) -> Collector:
+        """One that has just searched all objects."""
+        collector = Collector(lambda: self.serving, self.count, lambda: self.size)
+        collector.settle(0.0)
+        return collector
+
 
 def grow_old(collector: Collector, now: float) -> list[object]:
     """Make objects that survive a step, and let a tick see them."""
@@ -51,21 +63,49 @@ def grow_old(collector: Collector, now: float) -> list[object]:
     return kept
 
 
-def busy() -> Collector:
-    """One that finds somebody being served whenever it looks."""
-    return Collector(lambda: True, Requests().count)
+def old_knot(collector: Collector) -> "weakref.ref[Knot]":
+    """A knot that became garbage after it was frozen."""
+    knot = Knot()
+    grow_old(collector, 1.0)
+    return weakref.ref(knot)
 
 
-def test_what_survives_is_put_out_of_reach_at_the_next_tick() -> None:
-    collector = busy()
-    collector.settle(0.0)
+# ---- new objects
+
+
+def test_survivors_are_frozen_at_the_next_tick() -> None:
+    collector = Process().collector()
     before = gc.get_freeze_count()
     kept = grow_old(collector, 1.0)
     assert gc.get_freeze_count() - before > len(kept) // 2
-    assert gc.get_count()[1] == 0
+    assert not any(gc.get_count()[1:])
 
 
-def test_a_hundred_thousand_records_are_looked_through_in_small_steps() -> None:
+def test_garbage_is_found_before_it_is_frozen() -> None:
+    """A tick that only froze would put the knots of the last step out of reach."""
+    process = Process()
+    collector = process.collector()
+    kept = [[] for _ in range(STEP + 10)]  # a step is over: the tick freezes
+    knots = [weakref.ref(Knot()) for _ in range(50)]
+    collector.tick(1.0)
+    assert kept
+    assert not any(knot() for knot in knots)
+
+
+def test_a_few_large_objects_are_found_as_well() -> None:
+    """Fifty objects are no step, but each can hold megabytes."""
+    process = Process()
+    collector = process.collector()
+    knots = [weakref.ref(Knot()) for _ in range(50)]
+    process.size += LITTLE
+    collector.tick(1.0)
+    assert all(knot() for knot in knots)
+    process.size += 1
+    collector.tick(1.25)
+    assert not any(knot() for knot in knots)
+
+
+def test_a_hundred_thousand_records_are_searched_in_small_steps() -> None:
     longest, begun, steps = 0.0, 0.0, 0
 
     def watch(phase: str, info: dict[str, int]) -> None:
@@ -74,10 +114,9 @@ def test_a_hundred_thousand_records_are_looked_through_in_small_steps() -> None:
             begun = time.thread_time()
         else:
             longest, steps = max(longest, time.thread_time() - begun), steps + 1
-            assert info["generation"] == 0
+            assert info["generation"] < 2
 
-    collector = busy()
-    collector.settle(0.0)
+    collector = Process().collector()
     gc.callbacks.append(watch)
     try:
         records = {}
@@ -91,72 +130,104 @@ def test_a_hundred_thousand_records_are_looked_through_in_small_steps() -> None:
     assert steps >= len(records) // STEP
 
 
-def test_garbage_that_has_grown_old_is_found_while_nobody_is_served() -> None:
-    served = True
-    collector = Collector(lambda: served, Requests().count)
-    collector.settle(0.0)
-    knot = Knot()
-    gone = weakref.ref(knot)
-    kept = grow_old(collector, 1.0)
-    del knot
+# ---- all objects
+
+
+def test_old_garbage_is_found_while_no_request_is_served() -> None:
+    process = Process()
+    collector = process.collector()
+    gone = old_knot(collector)
     for now in (2.0, PAUSE + 1, PAUSE + 5):
         collector.tick(now)
-        assert gone() is not None, "somebody is being served, or it is too soon"
-    served = False
+        assert gone() is not None, "a request is being served, or it is too soon"
+    process.serving = False
     collector.tick(PAUSE + 10)
     assert gone() is None
-    assert kept
 
 
 def test_a_moment_between_two_requests_is_not_used_for_it() -> None:
-    """A full search takes 40 ms and more, and the next request is due in less than one."""
-    requests = Requests()
-    collector = Collector(lambda: False, requests.count)
-    collector.settle(0.0)
-    knot = Knot()
-    gone = weakref.ref(knot)
-    kept = grow_old(collector, 1.0)
-    del knot
+    """A search of all objects takes 40 ms and more, and the next request is due in less than one."""
+    process = Process(serving=False)
+    collector = process.collector()
+    gone = old_knot(collector)
     for quarter in range(20):
-        requests.begin()
+        process.begin()
         collector.tick(PAUSE + quarter / 4)
-        assert gone() is not None, "nobody is being served at this moment, but there was a request since the last tick"
+        assert gone() is not None, "no request is being served at this moment, but there was one since the last tick"
     collector.tick(PAUSE + 5.0)
     assert gone() is not None, "too soon after the last request"
     collector.tick(PAUSE + 5.0 + QUIET)
     assert gone() is None
-    assert kept
 
 
-def test_it_is_found_anyway_when_the_process_has_become_twice_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = 3 * GROWTH
-    monkeypatch.setattr(sys, "getallocatedblocks", lambda: blocks)
-    collector = busy()
-    collector.settle(0.0)
-    knot = Knot()
-    gone = weakref.ref(knot)
-    kept = grow_old(collector, 1.0)
-    del knot
-    blocks *= 2
-    collector.tick(PAUSE * 2)
+def test_a_process_that_has_grown_waits_for_a_quiet_second_only() -> None:
+    process = Process(serving=False)
+    collector = process.collector()
+    gone = old_knot(collector)
+    process.size += LITTLE + 1
+    process.begin()
+    collector.tick(2.0)
     assert gone() is not None
-    blocks += 1
-    collector.tick(PAUSE * 3)
+    collector.tick(2.0 + QUIET)
     assert gone() is None
-    assert kept
 
 
-def test_after_a_reload_it_is_not_waited_for_a_minute() -> None:
-    collector = Collector(lambda: False, Requests().count)
-    collector.settle(0.0)
-    knot = Knot()
-    gone = weakref.ref(knot)
-    kept = grow_old(collector, 1.0)
-    del knot
+@pytest.mark.parametrize(("size", "much"), [(SIZE, MUCH), (LARGE, LARGE // 4)])
+def test_a_process_that_has_grown_much_does_not_wait(size: int, much: int) -> None:
+    process = Process(size)
+    collector = process.collector()
+    gone = old_knot(collector)
+    process.size += much
+    collector.tick(10.0)
+    assert gone() is not None
+    process.size += 1
+    collector.tick(10.25)
+    assert gone() is None
+
+
+def test_growth_that_is_no_garbage_is_not_searched_again() -> None:
+    process = Process()
+    collector = process.collector()
+    process.size += MUCH + 1
+    collector.tick(10.0)
+    gone = old_knot(collector)
+    for quarter in range(100):
+        collector.tick(20.0 + quarter / 4)
+    assert gone() is not None, "the process is as large as after the last search"
+
+
+def test_searches_of_all_objects_leave_most_of_the_time_to_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process()
+    clock = iter(range(1000))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) * 0.5)  # each takes half a second
+    collector = process.collector()
+    gone = old_knot(collector)
+    process.size += 10 * MUCH
+    collector.tick(9.75)
+    assert gone() is not None
+    collector.tick(10.0)
+    assert gone() is None
+
+
+def test_after_a_reload_it_waits_for_no_minute() -> None:
+    collector = Process(serving=False).collector()
+    gone = old_knot(collector)
     collector.much_is_old()
     collector.tick(2.0)
     assert gone() is None
-    assert kept
+
+
+# ---- the process
+
+
+def test_the_size_of_the_process_is_that_of_its_memory() -> None:
+    before = resident_or_peak()
+    held = bytearray(32 * MIB)
+    held[::4096] = b"x" * len(held[::4096])
+    grown = resident_or_peak() - before
+    assert 16 * MIB < grown < 64 * MIB
+    del held
+    return_free_memory()
 
 
 @pytest.mark.parametrize("owns_process", [False, True])

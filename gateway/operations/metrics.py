@@ -1,15 +1,14 @@
 """What there is to scrape: of this worker, and of all together where there are several."""
 
 import asyncio
-import os
 import platform
 import time
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Final
 
 import gateway
+from gateway.collecting import resident_memory
 from gateway.counting import Sample, Source
 from gateway.operations.board import Place
 from gateway.operations.exposition import page_of
@@ -121,12 +120,3 @@ def own_samples(observer: Observer) -> Iterator[Sample]:
     memory = resident_memory()
     if memory is not None:
         yield Sample("process_resident_memory_bytes", (), memory)
-
-
-def resident_memory(statm: Path = Path("/proc/self/statm")) -> int | None:
-    """Bytes of memory that the process holds; None where the system does not say."""
-    try:
-        pages = int(statm.read_text("ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -12,7 +12,7 @@ import uvloop
 
 from bench.memory.attacks import ATTACKS, HANDSHAKE, LARGE, Attack, bearer, configuration, of_short_fields, request
 from bench.memory.driving import Driver, Idle, upstream_of
-from tests.support.processes import Face, Gateway, free_port
+from tests.support.processes import FACES, Face, Gateway, free_port
 
 T = TypeVar("T")
 
@@ -38,9 +38,11 @@ FLAT: tuple[tuple[Face, str, int, int], ...] = (
 class Attacked:
     """A gateway of one face, and the port of its upstream."""
 
-    def __init__(self, face: Face, folder: Path, attack: Attack | None = None) -> None:
+    def __init__(
+        self, face: Face, folder: Path, attack: Attack | None = None, *, kind: type[Gateway] = Gateway
+    ) -> None:
         self._port = free_port()
-        self.gateway = Gateway(face, configuration(attack, f"http://127.0.0.1:{self._port}", folder), folder)
+        self.gateway = kind(face, configuration(attack, f"http://127.0.0.1:{self._port}", folder), folder)
 
     def __enter__(self) -> Self:
         self.gateway.start()
@@ -93,6 +95,23 @@ def test_an_attack_leaves_the_memory_as_it_was(
         grown = attacked.drive(ATTACKS[name], requests)
     print(f"\n{name}: {grown:+.1f} MiB")
     assert grown < limit
+
+
+class Defective(Gateway):
+    """A gateway that leaves each request head in a cycle."""
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["-m", "tests.memory.defective", *super().arguments[1:]]
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_cycles_of_a_defect_do_not_fill_the_memory(tmp_path: Path, face: Face) -> None:
+    attack = ATTACKS["closed-large"]
+    with Attacked(face, tmp_path, kind=Defective) as attacked:
+        grown = attacked.drive(attack, 2000)
+    print(f"\n{face}: {grown:+.1f} MiB")
+    assert grown < 40
 
 
 HEADS: dict[str, Callable[[str], bytes]] = {

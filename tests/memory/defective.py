@@ -1,0 +1,30 @@
+"""Runs a module with a defect in the gateway, which leaves each request head in a cycle.
+
+`python -m tests.memory.defective MODULE ARGUMENTS`
+"""
+
+import runpy
+import sys
+
+from gateway.admission import RequestHead
+
+
+class Knot:
+    """Something that only a search finds: it refers to itself."""
+
+    def __init__(self, held: object) -> None:
+        self.itself = self
+        self.held = held
+
+
+_correct = RequestHead.__init__
+
+
+def _defective(self: RequestHead, *arguments: object, **options: object) -> None:
+    _correct(self, *arguments, **options)  # type: ignore[arg-type]
+    Knot((self, self.fields))
+
+
+RequestHead.__init__ = _defective  # type: ignore[assignment]
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
