@@ -4,8 +4,8 @@
                ── does not arrive within BOUND ──────────────────────────▶ late
 
 The pulse goes to the server on a connection for commands and comes back on the subscription, behind all messages that
-wait there. The way to the server is no lag. It takes half of a round trip where both ways are alike; a third of the
-shortest round trip is taken off, because they can differ.
+wait there. The way to the server is no lag. It takes half of a round trip where both ways are alike. Two fifths of the
+shortest round trip do not count, because the ways can differ.
 """
 
 import asyncio
@@ -17,22 +17,33 @@ from typing import Final
 from gateway.counting import Sample
 
 BOUND: Final = 0.1  # seconds
-# The bound is waited for in so many parts. While the machine does not run this process, none of them passes: the lag
-# measures Redis and the network.
-_SLICES: Final = 5
+_CHECK_EVERY: Final = 0.02  # seconds
+# A check that comes later than this was held up in this process. That time is no lag of Redis and the network.
+_HELD_UP: Final = 0.05  # seconds
 _WANTED_AGAIN: Final = 4  # pulses in time after a late one: copies must not come and go with each of them
+_WAY: Final = 0.4  # of a round trip
 _OUTSTANDING: Final = 64
 _ROUND_TRIPS: Final = 240  # the last minute
 
 
 class _Pulse:
-    def __init__(self, sent_at: float) -> None:
-        self.sent_at = sent_at
-        self.slices = 0
+    """A pulse on its way. `age` leaves out the time in which this process did not run."""
 
-    @property
-    def is_late(self) -> bool:
-        return self.slices >= _SLICES
+    def __init__(self, now: float) -> None:
+        self.is_late = False
+        self._sent_at = self._checked_at = now
+        self._held_up = 0.0
+
+    def check(self, now: float) -> None:
+        """Note that time has passed."""
+        held_up = now - self._checked_at - _CHECK_EVERY
+        if held_up > _HELD_UP:
+            self._held_up += held_up
+        self._checked_at = now
+
+    def age(self, now: float) -> float:
+        """Seconds since it was sent."""
+        return now - self._sent_at - self._held_up
 
 
 class FeedLag:
@@ -44,6 +55,7 @@ class FeedLag:
         self._pulses: OrderedDict[int, _Pulse] = OrderedDict()
         self._round_trips: deque[float] = deque(maxlen=_ROUND_TRIPS)
         self._wanted = 1
+        self._is_late = False
         self._last: float | None = None
 
     @property
@@ -55,6 +67,7 @@ class FeedLag:
         """Forget all: the subscription is another one."""
         self._pulses.clear()
         self._wanted = 1
+        self._is_late = False
         self._last = None
 
     def note_round_trip(self, seconds: float) -> None:
@@ -64,7 +77,7 @@ class FeedLag:
     def send(self) -> int:
         """The number of a pulse that is sent now."""
         number = next(self._numbers)
-        self._pulses[number] = _Pulse(asyncio.get_running_loop().time())
+        self._pulses[number] = _Pulse(_now())
         if len(self._pulses) > _OUTSTANDING:
             self._pulses.popitem(last=False)
         self._wait(number)
@@ -75,45 +88,48 @@ class FeedLag:
         pulse = self._pulses.pop(number, None)
         if pulse is None:
             return
-        self._last = self._age(pulse)
-        if pulse.is_late or self._wanted == 0:
+        pulse.check(_now())
+        self._last = self._lag(pulse)
+        if pulse.is_late:
             return
-        self._wanted -= 1
-        if self._wanted == 0:
-            self._changed()
+        if self._last >= BOUND:
+            self._late()
+        elif self._wanted > 0:
+            self._wanted -= 1
+            if self._wanted == 0:
+                self._is_late = False
+                self._changed()
 
     def samples(self) -> Iterator[Sample]:
         """The lag of the last pulse, or the age of the oldest that is late."""
-        late = (self._age(pulse) for pulse in self._pulses.values() if pulse.is_late)
+        late = (self._lag(pulse) for pulse in self._pulses.values() if pulse.is_late)
         seconds = max(late, default=self._last)
         if seconds is not None:
             yield Sample("gateway_redis_feed_lag_seconds", (), seconds)
 
-    def _age(self, pulse: _Pulse) -> float:
-        age = asyncio.get_running_loop().time() - pulse.sent_at - self._way
-        if not pulse.is_late:
-            age = min(age, (pulse.slices + 1) * self._slice)
-        return max(0.0, age)
-
-    @property
-    def _way(self) -> float:
-        return min(self._round_trips, default=0.0) / 3
-
-    @property
-    def _slice(self) -> float:
-        return (BOUND + self._way) / _SLICES
+    def _lag(self, pulse: _Pulse) -> float:
+        return max(0.0, pulse.age(_now()) - min(self._round_trips, default=0.0) * _WAY)
 
     def _wait(self, number: int) -> None:
-        asyncio.get_running_loop().call_later(self._slice, self._slice_over, number)
+        asyncio.get_running_loop().call_later(_CHECK_EVERY, self._check, number)
 
-    def _slice_over(self, number: int) -> None:
+    def _check(self, number: int) -> None:
         pulse = self._pulses.get(number)
         if pulse is None:
             return
-        pulse.slices += 1
-        if not pulse.is_late:
+        pulse.check(_now())
+        if self._lag(pulse) < BOUND:
             self._wait(number)
             return
-        was_punctual, self._wanted = self.is_punctual, _WANTED_AGAIN
-        if was_punctual:
+        pulse.is_late = True
+        self._late()
+
+    def _late(self) -> None:
+        self._wanted = _WANTED_AGAIN
+        if not self._is_late:
+            self._is_late = True
             self._changed()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -61,7 +61,7 @@ async def test_all_is_whole_again_within_5_s_where_connecting_takes(relay: Relay
         # A crowd shares the connections that are ready, and none of it takes Redis to be down.
         for replica in (one, other):
             replica.directory.flush()
-            await asyncio.gather(*(replica.link.run(lambda client: client.get("x")) for _ in range(100)))
+            await asyncio.gather(*(replica.link.run(lambda client: client.get("x")) for _ in range(40)))
         assert one.whole and other.whole
 
 
@@ -72,8 +72,8 @@ async def test_a_start_where_connecting_takes_long_is_whole_within_5_s(relay: Re
 
 
 async def test_a_far_redis_is_used(relay: Relay) -> None:
-    """120 ms for each round trip: the way to the server is no lag."""
-    relay.answer_delay = relay.subscription_delay = 0.12
+    """More than 100 ms for each round trip: the way to the server is no lag."""
+    relay.answer_delay = relay.subscription_delay = 0.11
     async with replicas(MemoryStore(record()), through(relay)) as (one, other):
         await until(lambda: one.whole and other.whole)
         for _ in range(50):
@@ -131,7 +131,9 @@ async def test_copies_are_not_used_while_news_are_late_though_messages_keep_comi
 
 
 @pytest.mark.parametrize("delayed", ["the subscription", "all answers"])
-async def test_a_lag_that_was_there_from_the_start_is_reported(relay: Relay, delayed: str) -> None:
+async def test_a_lag_that_was_there_from_the_start_is_reported(
+    relay: Relay, delayed: str, caplog: pytest.LogCaptureFixture
+) -> None:
     relay.subscription_delay = 0.2
     relay.answer_delay = 0.2 if delayed == "all answers" else 0.0
     async with replicas(MemoryStore(record()), through(relay), count=1) as (one,):
@@ -143,6 +145,7 @@ async def test_a_lag_that_was_there_from_the_start_is_reported(relay: Relay, del
             await asyncio.sleep(0.01)
         if one.link.available:
             assert lag(one) >= BOUND
+            assert "arrive more than 100 ms late" in caplog.text
 
 
 async def test_shared_copies_outlast_late_news_because_none_are_missed(relay: Relay) -> None:
