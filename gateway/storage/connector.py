@@ -53,6 +53,8 @@ class Connector(Generic[C]):
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._keep(waiter.result())
             raise
+        finally:
+            del waiter  # it keeps its error, whose traceback keeps this frame
 
     def stop(self) -> None:
         """Cancel the attempts and close the spare connections."""

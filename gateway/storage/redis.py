@@ -194,6 +194,8 @@ class RedisLink:
         except BaseException:
             self._discard(client)
             raise
+        finally:
+            error = None  # its traceback keeps this frame
         return client
 
     async def _beat(self, current: OpenClient) -> None:

@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -296,20 +298,23 @@ def world(
     request: pytest.FixtureRequest, upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     face, engine = request.param
-    folder = tmp_path_factory.mktemp("here")
+    with serving(face, engine, upstreams, tmp_path_factory.mktemp("here")) as world:
+        yield world
+
+
+@contextmanager
+def serving(face: Face, engine: Engine, upstreams: Upstreams, folder: Path, **sections: Any) -> Iterator[World]:
     configuration = with_engine(standard(upstreams, Forge(), folder), engine)
-    configuration = changed(configuration, server={"max_header_size": "32KiB"}, observability={"access_log": "off"})
-    configuration["routes"] += [
-        LIMITED,
-        SHADOW,
-        *({"path": f"/{name}/**", "auth": "none", "upstream": name} for name in NAMED),
-    ]
+    sections = {"server": {"max_header_size": "32KiB"}, "observability": {"access_log": "off"}, **sections}
+    configuration = changed(configuration, **sections)
+    unreachable = [{"path": f"/{name}/**", "auth": "none", "upstream": name} for name in NAMED]
+    configuration["routes"] += [LIMITED, SHADOW, *unreachable]
     for name, host in NAMED.items():
         port = upstreams.refusing.url.rpartition(":")[2]
         configuration["upstreams"][name] = {"targets": [f"http://{host}:{port}"], "engine": engine, "eject": None}
-    gateway = ServedHere(face, write_configuration(folder, configuration)).start()
     for path, script in SCRIPTS.items():
         upstreams.web.on(path, script)
+    gateway = ServedHere(face, write_configuration(folder, configuration)).start()
     yield World(gateway, upstreams.web, folder / "gateway.db")
     gateway.stop()
     upstreams.web.forget()
@@ -342,6 +347,13 @@ def test_a_store_that_fails_leaves_no_cycle(world: World) -> None:
             database.execute(f"ALTER TABLE {table} RENAME TO {table}_elsewhere")
         database.commit()
     assert not world.gateway.garbage(lambda: _ask_the_store(world, newcomer))
+
+
+def test_a_redis_that_is_down_leaves_no_cycle(upstreams: Upstreams, tmp_path: Path) -> None:
+    address = upstreams.refusing.url.replace("http:", "redis:") + "/0"
+    with serving("serve", "native", upstreams, tmp_path, storage={"redis": address}) as world:
+        plays = (ANSWERED["signed in"], REFUSED["limit"], REFUSED["unknown API key"], ACCOUNTS["wrong password"])
+        assert not world.gateway.garbage(lambda: [play(world) for play in plays])
 
 
 def _ask_the_store(world: World, newcomer: bytes) -> None:
