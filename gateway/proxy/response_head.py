@@ -117,6 +117,8 @@ class ResponseHead:
         self.keeps_alive = self.minor == 1
         if self._connection_lines not in _KEPT_OPEN or not self.minor:
             self._read_options()
+        if self.status == 413:
+            self.keeps_alive = False  # RFC 9110 15.5.14: the server can close the connection, announced or not
         self.is_plain = bool(self.length) and self.keeps_alive and self.has_date and not self._is_special
 
     @property

@@ -176,10 +176,11 @@ class UpstreamConnection(ResponseReader):
             exchange.downstream.resume_upload()
 
     def _answered_early(self, exchange: NativeExchange, head: ResponseHead) -> None:
-        """RFC 9112 9.5: stop sending a body that the upstream has refused."""
+        """RFC 9112 9.5: stop sending a body that the upstream has refused. It can close the connection at any time
+        without having announced that, because the body would be in the way of the next request."""
+        self._reusable = False
         if head.status < 400 and head.keeps_alive:
             return
-        self._reusable = False
         self._upload_over = True
         if self._upload_paused:
             self._upload_paused = False
