@@ -82,7 +82,7 @@ async def test_without_a_limit_all_pass() -> None:
 
 async def test_replicas_count_together_and_each_alone_while_redis_is_down(shared_valkey: ValkeyServer) -> None:
     settings = RegistrationLimitSettings(requests=10, per=3600.0)
-    links = [RedisLink(shared_valkey.url) for _ in range(2)]
+    links = [RedisLink(shared_valkey.url, "installation") for _ in range(2)]
     for link in links:
         await link.open()
     try:
