@@ -24,7 +24,8 @@ class FinalRecipient:
         self._admission = admission
         self._downstream = downstream
         self._date = date
-        self._answering = loop.call_soon(self._answer)
+        self._cancelled = False
+        loop.call_soon(self._answer)  # its handle refers to this object, so keeping it would make a cycle
 
     def write(self, data: bytes) -> None:
         """Throw away a piece of the body."""
@@ -33,7 +34,7 @@ class FinalRecipient:
         """The answer does not wait for the end of the body."""
 
     def cancel(self) -> None:
-        self._answering.cancel()
+        self._cancelled = True
 
     def pause(self) -> None:
         """The answer is one piece."""
@@ -42,6 +43,8 @@ class FinalRecipient:
         """The answer is one piece."""
 
     def _answer(self) -> None:
+        if self._cancelled:
+            return
         answer = _trace if self._admission.request.method == b"TRACE" else _options
         fields, body = answer(self._admission)
         fields += ((b"Cache-Control", b"no-store"), (b"Date", self._date), (b"Content-Length", b"%d" % len(body)))

@@ -190,6 +190,8 @@ ANSWERED: Plays = {
     "in chunks": lambda world: world.asks("/public/chunks"),
     "with hints": lambda world: world.asks("/public/hints"),
     "over TLS": lambda world: world.asks("/secure/x"),
+    "OPTIONS that ends here": lambda world: world.asks("/public/x", "Max-Forwards: 0", LARGE, method="OPTIONS"),
+    "TRACE that ends here": lambda world: world.asks("/traced/x", world.user, "Max-Forwards: 0", LARGE, method="TRACE"),
     "tried in the shadow": lambda world: world.asks("/public/shadow"),
     "own": lambda world: world.asks("/auth/me", world.user),
     "ready": lambda world: world.asks("/_gateway/ready"),
