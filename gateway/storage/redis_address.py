@@ -55,7 +55,9 @@ class RedisAddress:
         settings = self._settings()
         if self.scheme == "redis+cluster":
             # The first node that is asked can hang. Another client begins with another one.
-            nodes = [ClusterNode(host, port) for host, port in secrets.SystemRandom().sample(self.nodes, len(self.nodes))]
+            nodes = [
+                ClusterNode(host, port) for host, port in secrets.SystemRandom().sample(self.nodes, len(self.nodes))
+            ]
             return RedisCluster(startup_nodes=nodes, **settings | {"socket_connect_timeout": _CONNECT_LIMIT})
         if self.scheme == "redis+sentinel":
             # What is for the servers behind (user, password, database) is not for the Sentinels.
