@@ -13,7 +13,7 @@ StorageUnavailable. Work that fails because its connection turns out to be dead 
 it met another transaction (SQLSTATE 40001, 40P01), is done again, unless its commit may have arrived.
 
 A server that answers and does not do its work, such as a primary that was fenced off and takes no changes, counts as
-down: its connections are made anew, and the breaker stays open until a server takes changes again.
+down: its connections are closed, and the breaker stays open until a server takes changes.
 """
 
 import asyncio
@@ -100,7 +100,7 @@ class Database:
         return self._breaker.closed
 
     async def ping(self) -> bool:
-        """Whether the database answers and takes changes, whatever the breaker says, within the limit of a read."""
+        """Whether the database answers and takes changes, within the limit of a read. Does not look at the breaker."""
         try:
             await self._limited(self._reading_task(self._check), self._limits.read)
         except StorageUnavailable:
