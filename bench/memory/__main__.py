@@ -34,7 +34,7 @@ from bench.memory.driving import Driver, Idle, upstream_of
 from bench.peers.gateway import EMAIL, PASSWORD, GatewayAsgi, GatewayServe
 from bench.peers.peer import Place
 from bench.peers.signer import Signer
-from bench.processes import MIB, Running, free_port, start, wait_for_port
+from bench.processes import MIB, BenchError, Running, free_port, start, wait_for_port
 from bench.report import table
 
 FACES = {"serve": GatewayServe, "asgi": GatewayAsgi}
@@ -175,7 +175,10 @@ def main(arguments: list[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rows, is_good = [], True
     for name in wanted:
-        row, good = _measured(name, options)
+        try:
+            row, good = _measured(name, options)
+        except BenchError as failure:
+            row, good = [name, f"not measured: {failure}", "", "", "", ""], False
         print(*row, sep="\t", flush=True)
         rows.append(row)
         is_good = is_good and good
