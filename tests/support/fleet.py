@@ -133,7 +133,12 @@ class Target:
         self.accepted = 0
         self.requests = 0
         self.seen: Counter[bytes] = Counter()
-        self.address: Address = (host, port)
+        # Keeps the port while nothing listens: another process would take it for an outgoing connection.
+        self._reservation = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reservation.bind((host, port))
+        self.address: Address = self._reservation.getsockname()[:2]
         self._tls = tls
         self._server: asyncio.AbstractServer | None = None
         self.up()
@@ -151,6 +156,11 @@ class Target:
         """Be gone like a process that was killed: connections are cut, new ones refused."""
         _run(self.loop, self._down())
 
+    def stop(self) -> None:
+        """Be gone for good."""
+        self.down()
+        self._reservation.close()
+
     def forget(self) -> None:
         """Answer well again, and count from nothing."""
         self.behaviour = naming
@@ -163,8 +173,9 @@ class Target:
 
     async def _up(self) -> None:
         host, port = self.address
-        self._server = await self.loop.create_server(lambda: Served(self), host, port, ssl=self._tls, backlog=4096)
-        self.address = self._server.sockets[0].getsockname()[:2]  # type: ignore[attr-defined]
+        self._server = await self.loop.create_server(
+            lambda: Served(self), host, port, ssl=self._tls, backlog=4096, reuse_port=True
+        )
 
     async def _down(self) -> None:
         if self._server is not None:
@@ -207,7 +218,7 @@ class Fleet:
 
     def stop(self) -> None:
         for target in self.targets.values():
-            target.down()
+            target.stop()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(5)
         self.loop.close()

@@ -56,7 +56,7 @@ async def test_the_answer_to_an_upload_that_was_taken_slowly_has_a_time_limit(fl
             exchange.write(b"x" * size)
             exchange.end_body()
             started = asyncio.get_running_loop().time()
-            assert (await ended(outcome, within=5.0)).code == "upstream_timeout"
+            assert (await ended(outcome, within=15.0)).code == "upstream_timeout"
             assert asyncio.get_running_loop().time() - started > 0.9, "the time of the upload is not the answer's"
     finally:
         await asyncio.to_thread(_stop, target, server)

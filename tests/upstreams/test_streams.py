@@ -160,9 +160,11 @@ def waiting_fleet():  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def served_by(waiting_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    folder = tmp_path_factory.mktemp("served")
-    configuration = small(folder, {"web": waiting_fleet.urls})
-    gateways = {face: Gateway(face, configuration, folder).start() for face in FACES}
+    folders = {face: tmp_path_factory.mktemp(face) for face in FACES}  # each gateway has a database of its own
+    gateways = {
+        face: Gateway(face, small(folder, {"web": waiting_fleet.urls}), folder).start()
+        for face, folder in folders.items()
+    }
     yield gateways
     for gateway in gateways.values():
         gateway.kill()
