@@ -114,6 +114,7 @@ class RequestPlayer:
         else:
             caller.finish_sending()
             _, rest = caller.ended(_PATIENCE)
+            rest = rest.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
             if rest[:10] in (b"HTTP/1.1 4", b"HTTP/1.1 5") and rest.count(b"HTTP/1.1 ") == 1:
                 rest = b""  # an early refusal of an incomplete message
         if rest:
@@ -149,7 +150,7 @@ class StockPlayer:
         """Raises Wrong."""
         self._upstream.clear()
         reading = read(case.data)
-        with self._gateway.caller(timeout=_SHORT_PATIENCE) as caller:
+        with self._gateway.caller(timeout=_PATIENCE) as caller:
             send(caller, case)
             with suppress(OSError, NoAnswer, BadAnswer):
                 for message in reading.messages:
