@@ -160,9 +160,10 @@ class StockPlayer:
                 caller.finish_sending()
                 caller.ended(_SHORT_PATIENCE)
         predicted = [message.forwarded for message in reading.messages if message.forwarded is not None]
+        too_large = any(431 in message.statuses for message in reading.messages)  # uvicorn has no such limit
         for arrived in self._upstream.whole.values():
             bodies = [forwarded.body for forwarded in predicted if forwarded.line == arrived.line]
-            if b"smuggled" in arrived.target and not bodies:
+            if b"smuggled" in arrived.target and not bodies and not too_large:
                 raise Wrong("a body reached the upstream as a request", repr(arrived.head))
             if len(predicted) == len(reading.messages) and bodies and arrived.body not in bodies:
                 raise Wrong("another body", f"{arrived.head!r} {bytes(arrived.body[:200])!r}")
