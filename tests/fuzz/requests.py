@@ -20,6 +20,7 @@ from tests.support.wording import request
 _PAUSE: Final = 0.001  # seconds between two pieces, so that the gateway reads them apart
 _PATIENCE: Final = 2.0
 _SHORT_PATIENCE: Final = 0.3
+_REST: Final = 0.02  # in which requests that have no prediction arrive, before the next case begins
 _LAST: Final = request("/public/last")
 # The fields that the gateway adds to each request; the rest must be the client's.
 _ADDED: Final = frozenset(
@@ -159,6 +160,8 @@ class StockPlayer:
                         raise Wrong(f"a {status}", str(message))
                 caller.finish_sending()
                 caller.ended(_SHORT_PATIENCE)
+        if reading.end != "open":
+            sleep(_REST)
         predicted = [message.forwarded for message in reading.messages if message.forwarded is not None]
         too_large = any(431 in message.statuses for message in reading.messages)  # uvicorn has no such limit
         for arrived in self._upstream.whole.values():
