@@ -16,6 +16,7 @@ from tests.fuzz.mutation import cuts_of, pieces
 from tests.fuzz.requests import closes_connection
 from tests.fuzz.response_grammar import ResponseGrammar
 from tests.fuzz.response_reference import Asked, Given, Outcome, Then, read
+from tests.support.engines import lacks
 from tests.support.processes import Engine, Gateway
 from tests.support.raw import Answer, BadAnswer, Caller, NoAnswer
 from tests.support.recording import Exchange, RecordingUpstream
@@ -34,6 +35,7 @@ _REQUESTS: Final = {
     Asked("POST"): request("/web/case", method="POST", body=b"hello"),
     Asked("GET", 0): request("/web/case", version="1.0"),
 }
+_UPLOADS: Final = [request("/web/case", method="POST", body=b"x" * 300_000, version=f"1.{minor}") for minor in (0, 1)]
 # The fields that belong to the connection to the client, or that the gateway can add.
 _APART: Final = frozenset(b"connection transfer-encoding content-length keep-alive trailer".split())
 _REFUSALS: Final = ((502, "upstream_invalid"), (502, "upstream_unreachable"), (502, None))  # None: the answer to HEAD
@@ -44,8 +46,8 @@ _NO_TRAILERS: Final = frozenset(b"content-length transfer-encoding set-cookie".s
 class ResponseCase:
     """The bytes that an upstream sends for a request, and where they are cut into pieces.
 
-    `then` it keeps the connection, closes it, or resets it; it sends the `late` bytes a moment later. That many `times`
-    clients send the request in turn.
+    `then` it keeps the connection, closes it, or resets it; it sends the `late` bytes a moment later. `early`: the client
+    uploads, and the upstream does not read the body first. That many `times` clients send the request in turn.
     """
 
     sent: bytes
@@ -53,6 +55,7 @@ class ResponseCase:
     then: Then = "keep"
     late: bytes = b""
     asked: Asked = ASKED
+    early: bool = False
     times: int = 1
 
     @classmethod
@@ -62,13 +65,19 @@ class ResponseCase:
         then: Then = random.choice(_THENS)
         late = grammar.late() if then == "keep" and random.random() < 0.15 else b""
         asked = random.choice((*_REQUESTS, ASKED, ASKED, ASKED))
-        return cls(sent, cuts_of(random, sent), then, late, asked, random.choice((1, 1, 1, 2, 3)))
+        early = then != "reset" and asked.method != "HEAD" and random.random() < 0.1
+        return cls(sent, cuts_of(random, sent), then, late, asked, early, random.choice((1, 1, 1, 2, 3)))
+
+    @property
+    def request(self) -> bytes:
+        return _UPLOADS[self.asked.minor] if self.early else _REQUESTS[self.asked]
 
     def smaller(self) -> Iterator["ResponseCase"]:
         for simpler in (
             replace(self, cuts=()),
             replace(self, late=b""),
             replace(self, times=1),
+            replace(self, early=False),
             replace(self, asked=ASKED),
             replace(self, then="keep"),
         ):
@@ -92,7 +101,8 @@ class AnsweringUpstream(RecordingUpstream):
         self.links.clear()
 
         async def script(exchange: Exchange) -> None:
-            await exchange.body()
+            if not case.early:
+                await exchange.body()
             for number, piece in enumerate(pieces(case.sent, case.cuts)):
                 if number:
                     await asyncio.sleep(_PAUSE)
@@ -105,6 +115,8 @@ class AnsweringUpstream(RecordingUpstream):
             elif case.late:
                 await asyncio.sleep(_LATE)
                 await exchange.send(case.late)
+            if exchange.keep:
+                await exchange.body()
 
         self.on("/web/case", script)
 
@@ -125,6 +137,8 @@ class ResponsePlayer:
 
     def play(self, case: ResponseCase) -> None:
         """Raises Wrong."""
+        if case.early and lacks(self._engine, "early answers"):
+            case = replace(case, early=False)
         outcome = read(case.sent, case.then, case.asked)
         then = case.then
         if outcome.ends and then == "keep":  # the gateway would wait for its time-out
@@ -137,7 +151,8 @@ class ResponsePlayer:
         answer: Answer | None = None
         with self._gateway.caller(timeout=_PATIENCE) as caller:
             try:
-                answer = caller.send(_REQUESTS[case.asked]).receive(case.asked.method)
+                caller.send_until_refused([case.request])
+                answer = caller.receive(case.asked.method)
                 _judge(answer, outcome)
             except Wrong as wrong:
                 raise Wrong(wrong.kind, f"{wrong.detail}\n  got {answer}\n  expected {outcome}") from None
@@ -146,7 +161,7 @@ class ResponsePlayer:
             ended = case.late or outcome.extra or then != "keep"
             if ended and answer.status != 502 and not outcome.announced:
                 self._await_close()
-            goes_on = answer.whole and not closes_connection(answer)
+            goes_on = answer.whole and not case.early and not closes_connection(answer)
             self._check_next(caller if goes_on else None)
 
     def _await_close(self) -> None:
