@@ -46,8 +46,8 @@ _NO_TRAILERS: Final = frozenset(b"content-length transfer-encoding set-cookie".s
 class ResponseCase:
     """The bytes that an upstream sends for a request, and where they are cut into pieces.
 
-    `then` it keeps the connection, closes it, or resets it; it sends the `late` bytes a moment later. `early`: the client
-    uploads, and the upstream does not read the body first. That many `times` clients send the request in turn.
+    `then` it keeps the connection, closes it, or resets it; it sends the `late` bytes a moment later. `early`: the
+    client uploads, and the upstream does not read the body first. That many `times` clients send the request in turn.
     """
 
     sent: bytes
