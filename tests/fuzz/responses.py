@@ -168,7 +168,7 @@ class ResponsePlayer:
         """Wait until the gateway has closed the connection of the case: before that, it cannot know of late bytes."""
         link = self._upstream.requests[-1].link
         try:
-            eventually(lambda: link.ended, timeout=_PATIENCE, every=0.0005)
+            eventually(lambda: link.ended, timeout=1.5, every=0.0005)
         except AssertionError:
             raise Wrong("the connection stays open", "") from None
 
