@@ -28,6 +28,7 @@ _THENS: Final[tuple[Then, ...]] = ("keep", "keep", "keep", "keep", "fin", "fin",
 _PAUSE: Final = 0.001  # seconds between two pieces, so that the gateway reads them apart
 _LATE: Final = 0.003
 _PATIENCE: Final = 4.0
+_IN_FLIGHT: Final = 30_000  # bytes that a socket takes at once
 ASKED: Final = Asked()
 _REQUESTS: Final = {
     ASKED: request("/web/case", fields=["TE: trailers", "Connection: TE"]),
@@ -143,8 +144,9 @@ class ResponsePlayer:
         then = case.then
         if outcome.ends and then == "keep":  # the gateway would wait for its time-out
             then, outcome = "fin", read(case.sent, "fin", case.asked)
-        if case.early and outcome.ends and outcome.begun is None:  # closing on unread bytes resets the connection
-            outcome = replace(outcome, begun=outcome.given)
+        if case.early and then == "fin" and (outcome.ends or len(case.sent) > _IN_FLIGHT):
+            # Closing on an unread upload resets the connection, and the reset destroys bytes in flight (RFC 9112 9.6).
+            outcome = replace(outcome, begun=outcome.begun or outcome.given)
         self._upstream.play(case, then)
         for _ in range(case.times):
             self._once(case, then, outcome)
