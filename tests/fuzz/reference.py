@@ -29,7 +29,7 @@ Framing = Literal["none", "length", "chunked"]
 MAX_HEADER: Final = 8192  # server.max_header_size of the gateway under test, in bytes
 MAX_BODY: Final = 65536
 SMALL_BODY: Final = 64
-_MAX_FIELDS: Final = 1000
+MAX_FIELDS: Final = 1000
 
 
 class Route(NamedTuple):
@@ -193,7 +193,7 @@ def _head(block: bytes) -> tuple[_Head | None, set[int]]:
     line, _, section = block[:-2].partition(b"\r\n")
     method, *rest = line.split(b" ")
     faults: set[int] = set()
-    if len(block) > MAX_HEADER or section.count(b"\r\n") > _MAX_FIELDS:
+    if len(block) > MAX_HEADER or section.count(b"\r\n") > MAX_FIELDS:
         faults.add(431)
     if method in _RTSP_METHODS:
         faults |= {400, 501}
@@ -202,11 +202,12 @@ def _head(block: bytes) -> tuple[_Head | None, set[int]]:
         faults |= {501} if is_token(method) and rest else {400, 501} if is_token(method[:1]) else {400}
     if len(rest) != 2 or not rest[0] or rest[1] not in (b"HTTP/1.1", b"HTTP/1.0") or b"\r" in line or b"\n" in line:
         faults.add(400)
+    minor = 0 if line.endswith(b"0") else 1
     try:
         fields = field_lines(section)
+        length = _length(fields, minor)
         if not faults:
-            minor = int(rest[1][-1:])
-            return _Head(method, rest[0], minor, fields, _length(fields, minor), _ends_in_tab(section)), faults
+            return _Head(method, rest[0], minor, fields, length, _ends_in_tab(section)), faults
     except Malformed:
         faults.add(400)
     return None, faults
@@ -351,7 +352,7 @@ def _with_body(decision: _Decision, body: Chunked) -> tuple[Forwarded | None, fr
     forwarded, statuses = decision.forwarded, decision.statuses
     over = {413} if len(body.body) > decision.max_body else set[int]()
     largest = max(body.extensions, body.trailer_size)
-    if largest > MAX_HEADER:
+    if largest > MAX_HEADER or len(body.trailers) > MAX_FIELDS:
         over.add(431)
     if over and forwarded is not None:
         return None, statuses | over

@@ -20,6 +20,7 @@ from tests.support.wording import request
 _PAUSE: Final = 0.001  # seconds between two pieces, so that the gateway reads them apart
 _PATIENCE: Final = 2.0
 _SHORT_PATIENCE: Final = 0.3
+_REST: Final = 0.02  # in which requests that have no prediction arrive, before the next case begins
 _LAST: Final = request("/public/last")
 # The fields that the gateway adds to each request; the rest must be the client's.
 _ADDED: Final = frozenset(
@@ -114,6 +115,7 @@ class RequestPlayer:
         else:
             caller.finish_sending()
             _, rest = caller.ended(_PATIENCE)
+            rest = rest.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
             if rest[:10] in (b"HTTP/1.1 4", b"HTTP/1.1 5") and rest.count(b"HTTP/1.1 ") == 1:
                 rest = b""  # an early refusal of an incomplete message
         if rest:
@@ -149,7 +151,7 @@ class StockPlayer:
         """Raises Wrong."""
         self._upstream.clear()
         reading = read(case.data)
-        with self._gateway.caller(timeout=_SHORT_PATIENCE) as caller:
+        with self._gateway.caller(timeout=_PATIENCE) as caller:
             send(caller, case)
             with suppress(OSError, NoAnswer, BadAnswer):
                 for message in reading.messages:
@@ -158,10 +160,13 @@ class StockPlayer:
                         raise Wrong(f"a {status}", str(message))
                 caller.finish_sending()
                 caller.ended(_SHORT_PATIENCE)
+        if reading.end != "open":
+            sleep(_REST)
         predicted = [message.forwarded for message in reading.messages if message.forwarded is not None]
+        too_large = any(431 in message.statuses for message in reading.messages)  # uvicorn has no such limit
         for arrived in self._upstream.whole.values():
             bodies = [forwarded.body for forwarded in predicted if forwarded.line == arrived.line]
-            if b"smuggled" in arrived.target and not bodies:
+            if b"smuggled" in arrived.target and not bodies and not too_large:
                 raise Wrong("a body reached the upstream as a request", repr(arrived.head))
             if len(predicted) == len(reading.messages) and bodies and arrived.body not in bodies:
                 raise Wrong("another body", f"{arrived.head!r} {bytes(arrived.body[:200])!r}")

@@ -6,6 +6,7 @@ Rules come from RFC 9112, RFC 9110 and the documentation of the gateway; the cod
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
+from tests.fuzz.reference import MAX_FIELDS
 from tests.fuzz.wire import (
     DIGITS,
     Field,
@@ -149,7 +150,7 @@ def _in_chunks(head: _Head, rest: bytes, interim: tuple[int, ...]) -> Outcome:
     except Incomplete as some:
         return Outcome(None, _given(head, some.body, None, interim), refused=True, ends=True)
     given = _given(head, body.body, None, interim)
-    if body.trailer_size > MAX_HEAD:
+    if body.trailer_size > MAX_HEAD or len(body.trailers) > MAX_FIELDS:
         return Outcome(None, given, refused=True)
     doubtful = body.doubtful or body.trailer_size > MAX_HEAD * 0.9
     return Outcome(given, given if doubtful else None, refused=doubtful, extra=bool(body.rest))

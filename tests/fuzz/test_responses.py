@@ -39,6 +39,7 @@ def test_clients_get_what_the_reference_reader_predicts_and_the_next_client_its_
         "max_head_size": MAX_HEAD,
         "response_timeout": "2s",
         "idle_timeout": "2s",
+        "keep_alive": "60s",
         "eject": None,
     }
     gateway = Gateway("serve", small(folder, {"web": web}), folder, engine).start()

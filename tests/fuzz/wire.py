@@ -114,10 +114,10 @@ def chunked_body(data: bytes) -> Chunked:
 
 def _line(data: bytes, body: bytes) -> tuple[bytes, bytes]:
     line, end, rest = data.partition(b"\r\n")
-    if b"\n" in line or b"\r" in line[:-1] or (end and b"\r" in line):
-        raise Malformed("a bare CR or LF", body)
     if not end:
         raise Incomplete(body)
+    if b"\n" in line or b"\r" in line:
+        raise Malformed("a bare CR or LF", body)
     return line, rest
 
 
