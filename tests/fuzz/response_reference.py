@@ -22,6 +22,7 @@ from tests.fuzz.wire import (
 Then = Literal["keep", "fin", "reset"]
 
 MAX_HEAD: Final = 16384  # upstreams.*.max_head_size of the gateway under test, in bytes
+MAX_INTERIM: Final = 100  # docs/upstreams.md
 _BODILESS: Final = frozenset((204, 205, 304))
 # RFC 9110 7.6.1, and the fields of proxy authentication.
 _HOP_BY_HOP: Final = frozenset(
@@ -77,7 +78,7 @@ def read(data: bytes, then: Then, asked: Asked) -> Outcome:
     """Predict the response to a request for which an upstream sends these bytes, and acts so behind them."""
     interim: tuple[int, ...] = ()
     doubtful = False
-    while True:
+    for _ in range(MAX_INTERIM + 1):
         while data.startswith(b"\r\n"):  # RFC 9112 2.2 asks servers alone to ignore empty lines
             data, doubtful = data[2:], True
         block, end, rest = data.partition(b"\r\n\r\n")
@@ -95,6 +96,8 @@ def read(data: bytes, then: Then, asked: Asked) -> Outcome:
             interim += (head.status,)
         doubtful = doubtful or head.version == b"HTTP/1.0"  # RFC 9110 15.2: HTTP/1.0 has no interim responses
         data = rest
+    else:
+        return Outcome(None, refused=True)
     outcome = _final(head, rest, then, asked, interim)
     if doubtful or len(interim) > 5:
         return replace(outcome, refused=True)
