@@ -478,6 +478,7 @@ def test_a_draft_covers_its_document(tmp_path_factory: pytest.TempPathFactory, c
 # ---- gateway check --openapi
 
 COVERED = """\
+accounts: {registration: closed}
 upstreams: {shop: http://127.0.0.1:9000}
 routes:
   - {path: /articles/**, methods: [GET], auth: none, upstream: shop}
@@ -503,7 +504,7 @@ def test_operations_without_a_rule_and_rules_without_an_operation_are_named(tmp_
         "spec.yaml: GET /users/{id}: no rule serves it",
         "spec.yaml: POST /new (create): no rule serves it",
         "spec.yaml: PUT /articles/x: no rule serves it",
-        "g.yaml:5:5: route 'old' serves no operation of spec.yaml",
+        "g.yaml:6:5: route 'old' serves no operation of spec.yaml",
     ]
     assert json.loads(check(tmp_path, text, content, "--json").out)["openapi"] == {
         "operations_without_rule": [
@@ -513,7 +514,7 @@ def test_operations_without_a_rule_and_rules_without_an_operation_are_named(tmp_
         ],
         "operations_at_own_paths": [],
         "unreadable_paths": [],
-        "rules_without_operation": [{"route": "old", "line": 5}],
+        "rules_without_operation": [{"route": "old", "line": 6}],
     }
 
 
