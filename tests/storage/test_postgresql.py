@@ -84,7 +84,8 @@ async def relayed(relay: Relay, direct: Database, name: str) -> AsyncIterator[Da
 async def test_a_server_that_is_slow_to_connect_answers_again_after_all_connections_were_cut(
     relayed: Database, relay: Relay, delay: float
 ) -> None:
-    await asyncio.gather(*(relayed.read(one) for _ in range(8)))
+    while not all(await asyncio.gather(*(answers(relayed) for _ in range(8)))):
+        await asyncio.sleep(0.05)
     relay.connect_delay = delay
     relay.cut()
     assert await until_it_answers(relayed, within=5.0) < 5.0
@@ -92,7 +93,7 @@ async def test_a_server_that_is_slow_to_connect_answers_again_after_all_connecti
 
 
 async def test_a_slow_server_is_not_flooded_with_connections(relayed: Database, relay: Relay) -> None:
-    await relayed.read(one)
+    await until_it_answers(relayed, within=10.0)
     before = relay.accepted
     relay.connect_delay = 1.5
     relay.cut()
