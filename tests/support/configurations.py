@@ -75,7 +75,7 @@ def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
         "server": {"max_header_size": "16KiB", "drain": "5s"},
         "storage": {"database": f"sqlite:///{folder / 'gateway.db'}"},
         "accounts": {"password": {"bcrypt_rounds": 4}, "lockout": NO_LOCKOUT, "registration_limit": None},
-        "tokens": {"keys": forge.settings()},
+        "tokens": {"keys": forge.settings(), "access_ttl": "2h"},
         "roles": ROLES,
         "upstreams": {
             "web": {"targets": [web], "eject": None},
