@@ -5,6 +5,7 @@ upstream with the case.
 """
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -92,10 +93,14 @@ class ResponseCase:
 
 
 class AnsweringUpstream(RecordingUpstream):
-    """Sends the bytes of a case for `/web/case`, and for any other path its last segment."""
+    """Sends the bytes of a case for `/web/case`, and for any other path its last segment.
+
+    `sent` is set when the last bytes of a case have left.
+    """
 
     def __init__(self) -> None:
         super().__init__(default=_echo)
+        self.sent = threading.Event()
 
     def play(self, case: ResponseCase, then: Then) -> None:
         """Answer by this case from now on."""
@@ -105,22 +110,29 @@ class AnsweringUpstream(RecordingUpstream):
         async def script(exchange: Exchange) -> None:
             if not case.early:
                 await exchange.body()
-            for number, piece in enumerate(pieces(case.sent, case.cuts)):
-                if number:
-                    await asyncio.sleep(_PAUSE)
-                await exchange.send(piece)
-            if then == "fin":
-                exchange.hang_up()
-            elif then == "reset":
-                await asyncio.sleep(_LATE)  # a reset throws unread bytes away
-                exchange.reset()
-            elif case.late:
-                await asyncio.sleep(_LATE)
-                await exchange.send(case.late)
+            try:
+                await _send(exchange, case, then)
+            finally:
+                self.sent.set()
             if exchange.keep:
                 await exchange.body()
 
         self.on("/web/case", script)
+
+
+async def _send(exchange: Exchange, case: ResponseCase, then: Then) -> None:
+    for number, piece in enumerate(pieces(case.sent, case.cuts)):
+        if number:
+            await asyncio.sleep(_PAUSE)
+        await exchange.send(piece)
+    if then == "fin":
+        exchange.hang_up()
+    elif then == "reset":
+        await asyncio.sleep(_LATE)  # a reset throws unread bytes away
+        exchange.reset()
+    elif case.late:
+        await asyncio.sleep(_LATE)
+        await exchange.send(case.late)
 
 
 async def _echo(exchange: Exchange) -> None:
@@ -145,11 +157,11 @@ class ResponsePlayer:
         then = case.then
         if outcome.ends and then == "keep":  # the gateway would wait for its time-out
             then, outcome = "fin", read(case.sent, "fin", case.asked)
-        if case.early and then == "fin" and (outcome.ends or len(case.sent) > _IN_FLIGHT):
-            # Closing on an unread upload resets the connection, and the reset destroys bytes in flight (RFC 9112 9.6).
+        if _loses_bytes(case, then, outcome):
             outcome = replace(outcome, begun=outcome.begun or outcome.given)
         self._upstream.play(case, then)
         for _ in range(case.times):
+            self._upstream.sent.clear()
             self._once(case, then, outcome)
 
     def _once(self, case: ResponseCase, then: Then, outcome: Outcome) -> None:
@@ -165,6 +177,7 @@ class ResponsePlayer:
                 raise Wrong(type(error).__name__, f"{error}\n  expected {outcome}") from None
             link = self._upstream.requests[-1].link
             if (case.late or outcome.extra or then != "keep") and not outcome.announced:
+                self._upstream.sent.wait(_PATIENCE)
                 _await_end(link)
             goes_on = answer.whole and not case.early and not closes_connection(answer)
             self._check_next(caller if goes_on else None)
@@ -182,6 +195,12 @@ class ResponsePlayer:
             raise Wrong(f"the next client: {type(error).__name__}", str(error)) from None
         if (answer.status, answer.body, answer.whole) != (200, nonce, True):
             raise Wrong(f"the next client got {answer.status} {answer.code}", f"{answer} instead of {nonce!r}")
+
+
+def _loses_bytes(case: ResponseCase, then: Then, outcome: Outcome) -> bool:
+    """Whether a reset can destroy bytes in flight. Closing on an unread upload is a reset (RFC 9112 9.6)."""
+    resets = then == "reset" or (case.early and then == "fin")
+    return resets and (outcome.ends or len(case.sent) > _IN_FLIGHT)
 
 
 def _await_end(link: Link) -> None:
