@@ -285,7 +285,7 @@ def test_a_refresh_token_is_no_access_token(gateway: Gateway, present: Present) 
     answer = gateway.post("/auth/login", {"email": "user@example.com", "password": "correct horse battery"})
     tokens = answer.json()
     assert set(tokens) == {"access_token", "token_type", "expires_in", "refresh_token"}
-    assert (tokens["token_type"], tokens["expires_in"]) == ("bearer", 900)
+    assert (tokens["token_type"], tokens["expires_in"]) == ("bearer", 7200)
     present(tokens["refresh_token"])
 
 
