@@ -66,7 +66,7 @@ def test_the_tokens_we_issue_have_the_promised_form(gateway: Gateway, user: Acco
     claims = claims_of(user.token)
     assert set(claims) == {"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid"}
     assert (claims["iss"], claims["aud"]) == ("gateway", "gateway")
-    assert claims["exp"] - claims["iat"] == 15 * 60
+    assert claims["exp"] - claims["iat"] == 2 * 60 * 60
 
 
 # ---- algorithms and keys
