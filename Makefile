@@ -3,6 +3,7 @@
 #   make run     install into .venv and start the demo: a gateway, an echo upstream, accounts to try
 #   make test    the whole test suite
 #   make lint    formatting, lint rules, types, import rules, complete lock files
+#   make docs    write the generated files: config/schema.json, docs/configuration.md, docs/conformance.md
 #   make fuzz    an hour of each fuzzer (FUZZ_SECONDS=600 for ten minutes, FUZZ_SEED=7 for the cases of that seed)
 #   make soak    an hour of mixed traffic on one worker, drawn into build/soak (SOAK_SECONDS=600 for ten minutes)
 #   make bench   the benchmark against its peers (bench-quick: a short round; bench-accounts: what accounts promise)
@@ -21,7 +22,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 LOCKS   := requirements.lock requirements-build.lock requirements-dev.lock requirements-autobahn.lock
 SUITE   ?= -q -n auto --dist loadfile
 
-.PHONY: help run test fuzz soak lint format lock bench bench-quick bench-accounts clean
+.PHONY: help run test docs fuzz soak lint format lock bench bench-quick bench-accounts clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +33,11 @@ run: $(VENV)/.installed-to-run
 
 test: $(VENV)/.installed-to-test
 	$(BIN)/python -m pytest $(SUITE)
+
+docs: $(VENV)/.installed-to-test
+	$(BIN)/python -m gateway.settings.schema > config/schema.json
+	$(BIN)/python -m gateway.settings.reference > docs/configuration.md
+	$(BIN)/python -m tests.proxy.conformance.listing > docs/conformance.md
 
 fuzz: export FUZZ_SECONDS ?= 3600
 fuzz: export FUZZ_SEED ?= $(shell date +%s)

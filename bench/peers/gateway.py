@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import ClassVar
 
+import gateway
 from bench.peers.hello import uvicorn
 from bench.peers.peer import ROOT, Launch, Peer, Place
 from bench.processes import BenchError
@@ -76,11 +77,7 @@ class GatewayServe(Peer):
         return None if importlib.util.find_spec("gateway.server.run") else "gateway.server is not built yet"
 
     def version(self) -> str:
-        from importlib import metadata
-
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return metadata.version("gateway")
-        return "source"
+        return gateway.__version__
 
     def configuration(self, place: Place) -> str:
         """The YAML file; all of its routes ask for a role."""
