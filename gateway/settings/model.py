@@ -93,28 +93,26 @@ __all__ = [
 
 @section
 class Settings:
-    """Everything that one configuration file says, complete with defaults."""
+    """A complete configuration, defaults included."""
 
     places: Places = field(default_factory=lambda: Places(""), repr=False, compare=False)
     server: ServerSettings = setting(
         Section(ServerSettings),
-        "Where it listens, whom it believes, and how long it waits.",
+        "Listener, trusted proxies, time-outs and limits.",
         default=ServerSettings(),
     )
     storage: StorageSettings = setting(
-        Section(StorageSettings), "Where users and sessions are kept.", default=StorageSettings()
+        Section(StorageSettings), "The stores of users and sessions.", default=StorageSettings()
     )
-    cache: CacheSettings = setting(
-        Section(CacheSettings), "How long user records are served without asking.", default=CacheSettings()
-    )
+    cache: CacheSettings = setting(Section(CacheSettings), "Caching of user records.", default=CacheSettings())
     accounts: AccountsSettings = setting(
         Section(AccountsSettings), "Registration, login and administration.", default=AccountsSettings()
     )
     tokens: TokensSettings = setting(
-        Section(TokensSettings), "The tokens that are issued and accepted.", default=TokensSettings()
+        Section(TokensSettings), "The tokens that the gateway issues and accepts.", default=TokensSettings()
     )
     identity: IdentitySettings = setting(
-        Section(IdentitySettings), "How upstreams learn who calls.", default=IdentitySettings()
+        Section(IdentitySettings), "How upstreams receive the caller's identity.", default=IdentitySettings()
     )
     roles: Mapping[str, tuple[str, ...]] | None = setting(
         MapOf(
@@ -123,7 +121,7 @@ class Settings:
             name=role_name,
             words="mapping of lists of roles",
         ).or_null(),
-        "The roles there are, and what each implies. If present, naming another role anywhere is an error.",
+        "The roles, and the roles that each implies. If present, a reference to any other role is an error.",
         default=None,
     )
     upstreams: Mapping[str, UpstreamSettings] = setting(
@@ -133,12 +131,12 @@ class Settings:
     )
     routes: tuple[RouteSettings, ...] = setting(
         Sections(RouteKind(), "a list of routes"),
-        "What is served at which path, and to whom. Their order means nothing.",
+        "The paths that the gateway serves, and the access rules of each. Their order has no meaning.",
         default=(),
     )
     observability: ObservabilitySettings = setting(
         Section(ObservabilitySettings),
-        "What the gateway tells about its work.",
+        "Logs, metrics and traces.",
         default=ObservabilitySettings(),
     )
 

@@ -40,37 +40,43 @@ def private_pem(text: str) -> str:
 
 @section
 class KeySettings:
-    """One signing key: a private key, or a secret for HS256 and its kin."""
+    """One signing key: a private key, or a secret for the `HS…` algorithms."""
 
-    kid: str = setting(Text("a key id", check=key_id), "The id of the key, as tokens name it.")
-    algorithm: Algorithm = setting(Choice(*ASYMMETRIC, *SYMMETRIC), "The one algorithm this key is used with.")
+    kid: str = setting(Text("a key id", check=key_id), "The id of the key, as in the `kid` header of tokens.")
+    algorithm: Algorithm = setting(
+        Choice(*ASYMMETRIC, *SYMMETRIC), "The only algorithm that the gateway uses with this key."
+    )
     private_key: Secret | None = setting(
         SecretText("a private key in PEM form", 'for example "${file:/run/secrets/k1.pem}"', private_pem).or_null(),
-        "The private key in PEM form, for all algorithms but `HS…`.",
+        "The private key in PEM form, for all algorithms except `HS…`.",
         default=None,
     )
     secret: Secret | None = setting(
         SecretText("a secret", 'for example "${SIGNING_SECRET}"', shared_secret).or_null(),
-        "The secret for `HS256` (32 bytes or more), `HS384` (48) or `HS512` (64).",
+        "The secret for `HS256` (at least 32 bytes), `HS384` (48) or `HS512` (64).",
         default=None,
     )
 
 
 @section
 class ExternalSettings:
-    """An issuer whose tokens are accepted beside the gateway's own."""
+    """An external issuer whose tokens the gateway accepts."""
 
     issuer: str = setting(
-        Text("an issuer", check=issuer), "The `iss` claim of its tokens; without `jwks_url`, its address."
+        Text("an issuer", check=issuer),
+        "The `iss` claim of its tokens; also its address for OIDC discovery, unless `jwks_url` is set.",
     )
     audience: str | tuple[str, ...] = setting(
         TextOrList(Text("an audience"), "an audience or a list of them"),
-        "The `aud` claim that its tokens must hold: one of these.",
+        "The accepted values of the `aud` claim; a token must contain one of them.",
     )
-    name: str = setting(Text("a name", check=name), "Its users get the id `NAME|SUB`, which equals no local one.")
+    name: str = setting(
+        Text("a name", check=name),
+        "The prefix of its users' ids, `NAME|SUB`, which keeps them distinct from local ids.",
+    )
     jwks_url: str | None = setting(
         Text("an http:// or https:// address", check=web_address, words="address").or_null(),
-        "Where its keys are; null: found by OIDC discovery.",
+        "The address of its key set; null: found by OIDC discovery.",
         default=None,
     )
     roles_claim: str | tuple[str, ...] | None = setting(
@@ -79,24 +85,25 @@ class ExternalSettings:
             "the path of a claim",
             right="for example realm_access.roles, or [resource_access, com.example.shop, roles]",
         ).or_null(),
-        "Where its tokens hold roles: a dotted path, for example `realm_access.roles`, or a list of names where a name "
-        "holds dots. A list, a text with spaces, or a mapping whose keys are the roles. null: they hold none.",
+        "The claim that contains roles: a dotted path, for example `realm_access.roles`, or a list of names if a "
+        "name contains dots. The claim holds a list, a space-separated string, or a mapping whose keys are the "
+        "roles. null: its tokens carry no roles.",
         default=None,
     )
     role_map: Mapping[str, str] = setting(
         MapOf(ROLE, "a mapping from its roles to roles here", name=role_name, words="mapping of roles"),
-        "Its roles and what they are called here. Roles that are not named here are left out.",
+        "Its roles, and the gateway's role for each. Roles without an entry are ignored.",
         default={},
     )
     algorithms: tuple[Algorithm, ...] = setting(
         ListOf(Choice(*ASYMMETRIC), "a list of algorithms", least=1, right="for example [RS256]"),
-        "The algorithms that are accepted.",
+        "The accepted algorithms.",
         default=("RS256",),
     )
     id_tokens: bool = setting(
         Flag(),
-        "Whether tokens with the claims `at_hash` or `nonce` are accepted too: Dex puts them into access tokens. A "
-        "warning, because they mark ID tokens elsewhere.",
+        "Also accept tokens with the claims `at_hash` or `nonce`, which Dex puts into access tokens. Gives a "
+        "warning, because other issuers put these claims into ID tokens only.",
         default=False,
     )
 
@@ -107,32 +114,35 @@ class TokensSettings:
 
     issuer: str = setting(Text(), "The `iss` claim.", default="gateway")
     audience: str = setting(Text(), "The `aud` claim.", default="gateway")
-    access_ttl: float = setting(Duration(), "How long an access token is valid.", default=900.0)
-    refresh_ttl: float = setting(Duration(), "How long a refresh token is valid.", default=14 * 86_400.0)
+    access_ttl: float = setting(Duration(), "Lifetime of an access token.", default=900.0)
+    refresh_ttl: float = setting(Duration(), "Lifetime of a refresh token.", default=14 * 86_400.0)
     refresh_grace: float = setting(
         Duration(zero=True),
-        "A refresh token just rotated still answers with the same successor.",
+        "How long a refresh token that was just rotated still returns the same successor.",
         default=10.0,
     )
-    leeway: float = setting(Duration(zero=True), "How far the clocks of two machines may be apart.", default=5.0)
+    leeway: float = setting(
+        Duration(zero=True), "Tolerated difference between the clocks of two machines.", default=5.0
+    )
     max_size: int = setting(
         Size(1024, 16384),
-        "The longest bearer token. Tokens of Entra ID with many groups need more than the default.",
+        "The longest accepted bearer token. Entra ID tokens with many groups exceed the default.",
         default=8192,
     )
     include_roles: bool = setting(
         Flag(),
-        "Whether tokens hold a `roles` claim, for upstreams and Envoy; the gateway itself never reads it.",
+        "Add a `roles` claim to issued tokens, for upstreams and Envoy; the gateway itself never reads it.",
         default=False,
     )
     keys: tuple[KeySettings, ...] = setting(
         Sections(Section(KeySettings, "a signing key"), "a list of signing keys"),
-        "The signing keys: the first signs, all verify. Empty: an ES256 key is made once, beside an SQLite database.",
+        "The signing keys: the first signs, all verify. Empty: the gateway generates one ES256 key beside the "
+        "SQLite database.",
         default=(),
     )
     external: tuple[ExternalSettings, ...] = setting(
         Sections(Section(ExternalSettings, "an external issuer"), "a list of external issuers"),
-        "Other issuers whose tokens are accepted.",
+        "External issuers whose tokens the gateway accepts.",
         default=(),
     )
 
@@ -148,21 +158,21 @@ class HeaderSettings:
 
 @section
 class AssertionSettings:
-    """A signed statement of who calls, for upstreams that do not trust the network."""
+    """A signed statement of the caller's identity, for upstreams that do not trust the network."""
 
-    header: str = setting(HeaderName(), "The header that carries it.", default="X-Identity-Token")
-    ttl: float = setting(Duration(), "How long it is valid.", default=60.0)
+    header: str = setting(HeaderName(), "The header that carries the statement.", default="X-Identity-Token")
+    ttl: float = setting(Duration(), "Lifetime of the statement.", default=60.0)
 
 
 @section
 class IdentitySettings:
-    """How upstreams learn who calls."""
+    """How upstreams receive the caller's identity."""
 
     headers: HeaderSettings = setting(
         Section(HeaderSettings), "The names of the identity headers.", default=HeaderSettings()
     )
     assertion: AssertionSettings | None = setting(
         Section(AssertionSettings).or_null(),
-        "A JWT signed by the gateway, its audience the name of the upstream; null: none.",
+        "A JWT signed by the gateway, with the name of the upstream as its audience; null: none.",
         default=None,
     )

@@ -27,10 +27,10 @@ METHODS = ListOf(
 
 @section
 class RolesSettings:
-    """The roles that a route asks for, where a list is not enough. `any` and `all` together must both be met."""
+    """The roles that a route requires, if a list is not enough. If both `any` and `all` are set, both apply."""
 
-    any: frozenset[str] | None = setting(ROLES.or_null(), "One of these is enough.", default=None)
-    all: frozenset[str] | None = setting(ROLES.or_null(), "Every one of these.", default=None)
+    any: frozenset[str] | None = setting(ROLES.or_null(), "One of these roles is enough.", default=None)
+    all: frozenset[str] | None = setting(ROLES.or_null(), "The user must have every one of these roles.", default=None)
 
 
 class RolesKind(Section[RolesSettings]):
@@ -62,20 +62,20 @@ class RolesKind(Section[RolesSettings]):
 
 @section
 class RateLimitSettings:
-    """How many requests of one caller are let through: so many at once, and then as many in each such time."""
+    """A leaking bucket per caller: a burst of `requests`, refilled over each `per`."""
 
     requests: int = setting(Whole(1, 1_000_000_000), "Requests…")
-    per: float = setting(Duration(), "…in this time.")
+    per: float = setting(Duration(), "…per this period.")
     by: Literal["user", "address"] = setting(
         Choice("user", "address"),
-        "Who is counted. `user`: the one who is signed in, and by address whoever is anonymous.",
+        "The identity that the limit counts. `user`: the signed-in user, or the address of an anonymous caller.",
         default="user",
     )
 
 
 @section
 class CorsSettings:
-    """Which pages of other origins may call."""
+    """Cross-origin access for browsers."""
 
     origins: tuple[str, ...] = setting(
         ListOf(
@@ -84,26 +84,27 @@ class CorsSettings:
             least=1,
             right="for example [https://app.example.com]",
         ),
-        "Their origins, such as `https://app.example.com`; `*` is every one, not allowed with credentials.",
+        "The allowed origins, for example `https://app.example.com`; `*` allows every origin, but not with "
+        "credentials.",
     )
     methods: tuple[str, ...] | None = setting(
         METHODS.or_null(),
-        "The methods by which they may; null: those of the route.",
+        "The allowed methods; null: those of the route.",
         default=None,
     )
     headers: tuple[str, ...] = setting(
         ListOf(Text("a header name", check=grammar.header_name, words="header name"), "a list of header names"),
-        "The request headers that pages may send, beside those that they always may, and `Authorization` where the "
-        "route looks at it; `*` is every one.",
+        "The allowed request headers, in addition to those that CORS always allows, and to `Authorization` where "
+        "the route reads it; `*` allows every header.",
         default=(),
     )
-    credentials: bool = setting(Flag(), "Whether cookies and the like may be sent.", default=False)
-    max_age: float = setting(Duration(zero=True), "How long browsers may remember the answer.", default=600.0)
+    credentials: bool = setting(Flag(), "Allow cookies and other credentials.", default=False)
+    max_age: float = setting(Duration(zero=True), "How long browsers can cache the preflight response.", default=600.0)
 
 
 @section
 class RouteSettings:
-    """What is served at a path, to whom, and by which upstream."""
+    """A path, its access rules, and its upstream."""
 
     position: Position = field(default=NOWHERE, compare=False)
     key: str = field(default="", compare=False)
@@ -116,73 +117,74 @@ class RouteSettings:
     )
     auth: Literal["none", "optional", "required"] = setting(
         Choice("none", "optional", "required"),
-        "`required`: only with a good token. `optional`: a good token is passed on as identity, none or a bad "
-        "one is anonymous. `none`: no identity is looked up, nothing passed on.",
+        "`required`: a valid credential is necessary. `optional`: the identity of a valid credential is forwarded; "
+        "a request without one, or with an invalid one, is anonymous. `none`: the gateway neither reads nor "
+        "forwards an identity.",
         default="required",
     )
     roles: RolesSettings | None = setting(
         RolesKind().or_null(),
-        "The roles that may pass: `[a, b]` any of them, `{all: [a, b]}` every one; null: any signed-in user.",
+        "The required roles: `[a, b]` any of them, `{all: [a, b]}` all of them; null: any signed-in user.",
         default=None,
     )
     owner: str | None = setting(
         Text("the name of a capture", words="capture").or_null(),
-        "A capture of the path: the user whose id stands there passes too; without `roles`, only that user.",
+        "The name of a capture in the path. The user with this id passes too; without `roles`, only that user passes.",
         default=None,
     )
-    upstream: str = setting(Text("the name of an upstream", words="upstream"), "The upstream that serves it.")
+    upstream: str = setting(Text("the name of an upstream", words="upstream"), "The upstream that serves the route.")
     name: str | None = setting(
         Text("a name", check=grammar.route_name).or_null(),
-        "Its name in logs, metrics and policy tests, unique; null: made from path and methods.",
+        "A unique name for logs, metrics and policy tests; null: built from path and methods.",
         default=None,
     )
     host: str | None = setting(
         Text("a host", check=grammar.route_host, words="host").or_null(),
-        "Only requests for this host, whatever case and port; null: all hosts that no other route names.",
+        "Restricts the route to this host, in any case and with any port; null: every host that no other route names.",
         default=None,
     )
     strip_prefix: str | None = setting(
         Text("a path prefix", check=grammar.pattern, words="path prefix").or_null(),
-        "Segments at the beginning of the path that are not sent on; not with `rewrite`.",
+        "Leading segments that the gateway removes from the forwarded path; not with `rewrite`.",
         default=None,
     )
     rewrite: str | None = setting(
         Text("a path", check=grammar.pattern, words="path").or_null(),
-        "The path to send on, for example `/v2/{user_id}/{**}`, where `{**}` is what `/**` matched.",
+        "The forwarded path, for example `/v2/{user_id}/{**}`, where `{**}` stands for the match of `/**`.",
         default=None,
     )
-    websocket: bool = setting(Flag(), "Whether the WebSocket handshake is let through.", default=False)
+    websocket: bool = setting(Flag(), "Allow WebSocket handshakes.", default=False)
     max_body: int | None = setting(
         Size(1, TIB, zero=True).or_null(),
-        "The largest request body; null: as `server.max_body`.",
+        "The largest request body; null: `server.max_body` applies.",
         default=None,
     )
     response_timeout: float | Unset | None = setting(
         Duration().or_null(),
-        "Replaces that of the upstream; null: no limit. Not written: as the upstream's.",
+        "Overrides the upstream's `response_timeout`; null: no limit. Not written: the upstream's applies.",
         default=UNSET,
     )
     rate_limit: RateLimitSettings | None = setting(
-        Section(RateLimitSettings).or_null(), "How many requests are let through; null: all.", default=None
+        Section(RateLimitSettings).or_null(), "Request limit per caller; null: no limit.", default=None
     )
     forward_credentials: bool | Unset = setting(
         Flag(),
-        "Whether the caller's `Authorization` goes on to the upstream. Not written: on routes with `auth: none` only.",
+        "Forward the client's `Authorization` header to the upstream. Not written: only on routes with `auth: none`.",
         default=UNSET,
     )
     encoded_slash: Literal["reject", "keep"] = setting(
         Choice("reject", "keep"),
-        "`keep`: `%2F` inside of a segment stays data of that segment, for an upstream that splits a path before it "
-        "decodes it.",
+        "`keep`: an escaped `%2F` remains data within its segment, for upstreams that split the path before they "
+        "decode it.",
         default="reject",
     )
     shadow: bool = setting(
         Flag(),
-        "What it would decide is logged and counted, but requests are decided as if it were not there.",
+        "Log and count the decisions of this route without enforcing them.",
         default=False,
     )
     cors: CorsSettings | None = setting(
-        Section(CorsSettings).or_null(), "Which pages of other origins may call; null: none.", default=None
+        Section(CorsSettings).or_null(), "Cross-origin access for browsers; null: none.", default=None
     )
 
 

@@ -20,58 +20,63 @@ class HealthSettings:
     """Active health checks."""
 
     path: str = setting(
-        Text("a path", check=grammar.request_path, words="path"), "What is asked for, for example `/healthz`."
+        Text("a path", check=grammar.request_path, words="path"),
+        "The path that each check requests, for example `/healthz`.",
     )
     interval: float = setting(Duration(), "The time between two checks.", default=5.0)
-    timeout: float = setting(Duration(), "How long an answer may take.", default=2.0)
-    fall: int = setting(Whole(1, 1000), "Failures in a row after which a target is out.", default=3)
-    rise: int = setting(Whole(1, 1000), "Successes in a row after which it is back.", default=2)
+    timeout: float = setting(Duration(), "Time limit for the response.", default=2.0)
+    fall: int = setting(Whole(1, 1000), "Consecutive failures after which a target is down.", default=3)
+    rise: int = setting(Whole(1, 1000), "Consecutive successes after which it is up again.", default=2)
 
 
 @section
 class EjectSettings:
-    """Passive outlier ejection: by the outcomes of requests."""
+    """Passive outlier ejection, based on the results of requests."""
 
     failures: int = setting(
         Whole(1, 1_000_000),
-        "Failures in a row after which a target is ejected: connect errors, time-outs before the head, answers that "
-        "are not HTTP. A route's own shorter `response_timeout` never counts.",
+        "Consecutive failures after which a target is ejected: connect errors, time-outs before the response head, "
+        "and responses that are not HTTP. A time-out shortened by the route never counts.",
         default=5,
     )
-    for_: float = setting(Duration(), "How long it is ejected. A passed health check ends an ejection.", default=10.0)
+    for_: float = setting(
+        Duration(), "How long the target stays ejected. A passed health check ends the ejection.", default=10.0
+    )
     statuses: frozenset[int] = setting(
         SetOf(ListOf(Whole(500, 599), "a list of status codes from 500 to 599", right="for example [502, 503, 504]")),
-        "Statuses of responses that count as failures too.",
+        "Response statuses that also count as failures.",
         default=frozenset(),
     )
 
 
 @section
 class TlsSettings:
-    """How https targets are spoken to."""
+    """TLS for https targets."""
 
-    verify: bool = setting(Flag(), "Whether the certificate of the target is checked.", default=True)
+    verify: bool = setting(Flag(), "Verify the certificate of the target.", default=True)
     ca: str | None = setting(
         FilePath().or_null(),
-        "A PEM file of the authorities to trust; null: those of the system.",
+        "A PEM file of trusted authorities; null: those of the system.",
         default=None,
     )
-    client_cert: str | None = setting(FilePath().or_null(), "A PEM file with the gateway's certificate.", default=None)
+    client_cert: str | None = setting(
+        FilePath().or_null(), "A PEM file with the gateway's client certificate.", default=None
+    )
     client_key: str | None = setting(
         FilePath(private=True).or_null(),
-        "A PEM file with its key, readable by nobody else; null: it is in `client_cert`.",
+        "A PEM file with its private key, readable by its owner only; null: the key is in `client_cert`.",
         default=None,
     )
     server_name: str | None = setting(
         Text("a host name", check=grammar.route_host).or_null(),
-        "The name to ask for and to check; null: that of the target.",
+        "The name to send (SNI) and to verify; null: the host of the target.",
         default=None,
     )
 
 
 @section
 class UpstreamSettings:
-    """A service behind the gateway: its address alone (`web: http://127.0.0.1:9000`), or this mapping."""
+    """A service behind the gateway: an address (`web: http://127.0.0.1:9000`), or this mapping."""
 
     name: str = field(default="")
     targets: tuple[str, ...] = setting(
@@ -80,40 +85,41 @@ class UpstreamSettings:
     )
     balance: Literal["round_robin", "least_requests"] = setting(
         Choice("round_robin", "least_requests"),
-        "How requests are spread over the targets.",
+        "The load-balancing algorithm.",
         default="round_robin",
     )
-    connect_timeout: float = setting(Duration(), "How long a connection may take to be made.", default=3.0)
+    connect_timeout: float = setting(Duration(), "Time limit for a connection attempt.", default=3.0)
     response_timeout: float | None = setting(
         Duration().or_null(),
-        "From the request sent on whole until the response head; not retried; null: no limit.",
+        "Time limit from the end of the request to the response head; not retried; null: no limit.",
         default=30.0,
     )
     max_head_size: int = setting(
         Size(KIB, 16 * MIB),
-        "The largest response head; 502 beyond. All interim responses together, the trailers, and the chunk extensions "
-        "of a response can each be as large again.",
+        "The largest response head; 502 beyond. All interim responses together, the trailers, and the chunk "
+        "extensions of a response have the same limit, each separately.",
         default=64 * KIB,
     )
     idle_timeout: float = setting(
-        Duration(), "Between two parts of a body; none for WebSocket and `text/event-stream`.", default=60.0
+        Duration(), "Time limit for a pause within a body; none for WebSocket and `text/event-stream`.", default=60.0
     )
     retries: int = setting(
         Whole(0, 10),
-        "How often a request is sent again where that is safe: an idempotent method, nothing of the body sent on, no "
-        "byte of a response seen; or any method, nothing at all written (connect refused, failed or timed out).",
+        "How often the gateway repeats a request when that is safe: an idempotent method whose body is still "
+        "complete and whose response has not begun; or any method, if nothing was written (connection refused, "
+        "failed or timed out).",
         default=1,
     )
     retry_budget: float = setting(Share(), "Retries are at most this share of the requests, plus 20.", default=0.2)
     max_connections: int = setting(
         Whole(1, 1_000_000),
-        "Connections per target; a request waits for one at most `connect_timeout`, then 503.",
+        "Connections per target. A request waits for a free one for at most `connect_timeout`, then 503.",
         default=256,
     )
     keep_alive: float = setting(
         Duration(),
-        "How long an idle connection to a target is kept, or less where the target says so (`Keep-Alive: timeout`) or "
-        "was seen to close sooner.",
+        "Time limit for an idle connection to a target; shorter if the target announces it (`Keep-Alive: timeout`) "
+        "or has closed connections sooner.",
         default=4.0,
     )
     health: HealthSettings | None = setting(
@@ -124,19 +130,19 @@ class UpstreamSettings:
     )
     preserve_host: bool = setting(
         Flag(),
-        "Whether the `Host` of the caller goes on to the upstream instead of the target's own.",
+        "Forward the client's `Host` header instead of the target's host.",
         default=False,
     )
     method_override: bool = setting(
         Flag(),
-        "Whether `X-HTTP-Method-Override`, `X-HTTP-Method` and `X-Method-Override` go on. An upstream that obeys them "
-        "serves another method than the one that the route allowed.",
+        "Forward `X-HTTP-Method-Override`, `X-HTTP-Method` and `X-Method-Override`. An upstream that honours them "
+        "can serve a method that the route does not allow.",
         default=False,
     )
-    tls: TlsSettings = setting(Section(TlsSettings), "How https targets are spoken to.", default=TlsSettings())
+    tls: TlsSettings = setting(Section(TlsSettings), "TLS for https targets.", default=TlsSettings())
     engine: Literal["native", "httpx"] = setting(
         Choice("native", "httpx"),
-        "What speaks HTTP to the targets: `httpx` is slow and well known.",
+        "The HTTP client for the targets. `httpx` is widely used, and slower.",
         default="native",
     )
 

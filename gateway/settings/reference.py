@@ -1,6 +1,6 @@
-"""docs/configuration.md, made from the model: every key with its type, default and meaning.
+"""Generate docs/configuration.md from the model: every key with its type, default and meaning.
 
-`python -m gateway.settings.reference > docs/configuration.md` writes it again after a change of the model.
+After a change of the model, run `python -m gateway.settings.reference > docs/configuration.md`.
 """
 
 import json
@@ -22,7 +22,7 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_./+-](?:[A-Za-z0-9_./+:-]*[A-Za-z0-9_./+-
 def reference() -> str:
     """The whole page, in Markdown."""
     root = SettingsKind()
-    parts = [INTRODUCTION, "## The file as a whole", _table("", root)]
+    parts = [INTRODUCTION, "## Top-level keys", _table("", root)]
     for level, path, section in _below(2, "", root):
         parts += [f"{'#' * level} {path}", str(getdoc(section.cls)), _table(path, section)]
     return "\n\n".join(parts) + "\n"
@@ -77,7 +77,7 @@ def _default(key: Key) -> str:
     if key.default is UNSET:
         return "not written"
     if isinstance(key.kind, Section) and key.default is not None:
-        return "see there"
+        return "see its section"
     return f"`{yaml_text(key.kind.written(key.default))}`"
 
 
