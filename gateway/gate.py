@@ -233,7 +233,7 @@ class Gate:
         route, fields = answer
         if fields is not None:
             return Answered(route, 204, fields)
-        return _refused(Refusal("origin_not_allowed", "a preflight for what cors does not allow"), route, request)
+        return _refused(Refusal("origin_not_allowed", "a preflight that cors does not allow"), route, request)
 
     def _finish(self, decision: Admission | Refusal, route: Route, request: RequestHead) -> Decision | Waiting:
         return _refused(decision, route, request) if isinstance(decision, Refusal) else self._count(decision)

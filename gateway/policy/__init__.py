@@ -1,1 +1,1 @@
-"""Routes and what they ask: the model, the matcher, and the decision."""
+"""Routes and access rules: the model, the matcher, and the decision."""

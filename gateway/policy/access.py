@@ -1,9 +1,9 @@
-"""Who may pass a rule, in a form that can be compared exactly, whatever the roles imply.
+"""Access rules in a canonical form, so that two of them can be compared exactly.
 
-What a caller brings is being anonymous, or the roles of his own, or being the user whose id stands in a segment of the
-path. More never gets one less. So a question about roles is a monotone one, and every such question has exactly one
-shortest form as *clauses*: sets of roles, from each of which one must have at least one. Implied roles are worked into
-the clauses: where an admin implies editor, asking for an editor is the clause {admin, editor}.
+A request carries one of three credentials: none, a set of roles, or the user id named by a segment of the path. A
+larger set of roles never grants less access, so role checks are monotone, and a monotone check has exactly one minimal
+form as *clauses*: sets of roles, each of which must share at least one role with the caller. Implied roles are part of
+the clauses: if `admin` implies `editor`, a route for editors has the clause {admin, editor}.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,14 +18,14 @@ Clauses = frozenset[Roles]
 
 ANYBODY_SIGNED_IN: Final[Clauses] = frozenset()
 NO_ROLES_WILL_DO: Final[Clauses] = frozenset({frozenset()})
-# More minimal sets of roles than anybody reads; questions with exponentially many of them can be written.
+# Checks with exponentially many minimal role sets can be written. A report lists at most this many.
 MOST_ROLE_SETS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One kind of caller, with nothing more than it takes: anonymous, or signed in with some roles of his own, or the
-    user whose id stands in the segment `owner` of the path, counted from 1."""
+    """One kind of caller with the minimal access it needs: anonymous, signed in with `roles`, or the user whose id is
+    in path segment `owner`, counted from 1."""
 
     anonymous: bool = False
     roles: Roles = frozenset()
@@ -37,14 +37,13 @@ ANONYMOUS: Final = Caller(anonymous=True)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who passes: everybody; or who is signed in and meets all `clauses`, or is the `owner`."""
+    """The set of callers that pass: signed-in callers that meet every clause, the `owner`, or all callers."""
 
     everybody: bool = False
     clauses: Clauses = NO_ROLES_WILL_DO
     owner: int | None = None
 
     def admits(self, caller: Caller) -> bool:
-        """Whether this caller passes."""
         if self.everybody or caller.anonymous:
             return self.everybody
         if self.owner is not None and self.owner == caller.owner:
@@ -53,12 +52,15 @@ class Access:
 
     @property
     def is_nobody(self) -> bool:
-        """Whether there is no one who passes."""
+        """Whether no caller passes."""
         return not self.everybody and self.owner is None and frozenset() in self.clauses
 
     def beyond(self, other: "Access") -> tuple[Caller, ...]:
-        """Those who pass here and not there: of each kind of caller the ones with the fewest roles. Everybody who
-        passes here alone has what one of them has. Empty only where there is nobody."""
+        """Callers that pass here but not in `other`, each with a minimal set of roles.
+
+        Every caller that passes only here holds at least the roles of one of them. The result is empty only if no such
+        caller exists.
+        """
         if other.everybody:
             return ()
         if self.everybody:
@@ -70,8 +72,8 @@ class Access:
         return tuple(kinds)
 
     def _role_sets_beyond(self, other: "Access") -> list[Roles]:
-        """The minimal sets of roles that pass here and not there; at most MOST_ROLE_SETS of them."""
-        # A question implies a clause only if one of its own clauses is a part of that clause.
+        """The minimal sets of roles that pass here but not in `other`, at most MOST_ROLE_SETS."""
+        # A conjunction of clauses implies another clause only if it contains a subset of that clause.
         failed = [clause for clause in other.clauses if not any(mine <= clause for mine in self.clauses)]
         if not failed or frozenset() in self.clauses:
             return []
@@ -79,7 +81,7 @@ class Access:
         return found or [self._witness(clause) for clause in failed[:1]]
 
     def _witness(self, clause: Roles) -> Roles:
-        """Some roles that pass here without any of a clause."""
+        """A set of roles that passes here and holds no role of `clause`."""
         return frozenset(min(mine - clause) for mine in self.clauses)
 
 
@@ -87,7 +89,7 @@ NOBODY: Final = Access()
 
 
 class AccessRules:
-    """The access of routes, under one hierarchy of roles."""
+    """Computes the access of routes under one role hierarchy."""
 
     def __init__(self, roles: Mapping[str, Iterable[str]] | None) -> None:
         hierarchy = RoleHierarchy(roles)
@@ -98,7 +100,7 @@ class AccessRules:
         self._known: dict[object, Access] = {}
 
     def of(self, route: Route) -> Access:
-        """The access of a route. One that is not served, or refuses every caller, admits none."""
+        """The access of a route. Unserved routes, and routes that refuse every caller, admit none."""
         if not route.is_served or route.refusal is not None:
             return NOBODY
         requirement = route.requirement
@@ -121,7 +123,7 @@ class AccessRules:
         return Access(clauses=_shortest(clauses), owner=None if not clauses else owner)
 
     def _clause(self, roles: Iterable[str]) -> Roles:
-        """The roles of which each amounts to one of these."""
+        """The given roles and every role that implies one of them."""
         found: set[str] = set()
         for role in roles:
             found |= {role} | self._amount_to.get(role, set())
@@ -129,7 +131,7 @@ class AccessRules:
 
 
 def _shortest(clauses: Iterable[Roles]) -> Clauses:
-    """The clauses without those that a shorter one makes needless."""
+    """The clauses without supersets of other clauses."""
     kept: list[Roles] = []
     for clause in sorted(set(clauses), key=len):
         if not any(shorter <= clause for shorter in kept):
@@ -138,7 +140,7 @@ def _shortest(clauses: Iterable[Roles]) -> Clauses:
 
 
 def _minimal_sets(clauses: Clauses) -> Iterator[Roles]:
-    """The minimal sets of roles that meet all clauses: all of them, or at least the first MOST_ROLE_SETS found."""
+    """The minimal sets of roles that meet all clauses, cut off at MOST_ROLE_SETS."""
     sets: list[Roles] = [frozenset()]
     for clause in sorted(clauses, key=lambda clause: (len(clause), sorted(clause))):
         grown = {each if each & clause else each | {role} for each in sets for role in sorted(clause)}

@@ -1,8 +1,7 @@
-"""Routes of the file -> routes ready to be matched, or everything that is wrong with them.
+"""Compile the routes of a configuration file, or report every problem in them.
 
-Looked at here is what takes the meaning of patterns to see: patterns, rewrites and hosts that cannot
-work, routes that contradict each other, and routes on the gateway's own paths. What needs the file alone
-was found when it was read.
+This stage checks patterns, rewrites and hosts, conflicts between routes, and routes on built-in paths. Problems that
+need no knowledge of patterns are found while the file is read.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +23,7 @@ _Kept = tuple[RouteSettings, Route]
 
 
 class RouteBuilder:
-    """Builds the routes of one file and collects the problems met on the way."""
+    """Builds the routes of one file and collects the problems it finds."""
 
     def __init__(self, settings: Settings, own: tuple[Route, ...]) -> None:
         self._settings = settings
@@ -35,14 +34,13 @@ class RouteBuilder:
         self.problems: Final[list[Problem]] = []
 
     def build(self, routes: Iterable[RouteSettings]) -> tuple[Route, ...]:
-        """The routes, without those that cannot be matched, and of those that contradict each other the first.
-        They are for serving only if no problem was reported."""
+        """The valid routes. Of conflicting routes the first is kept. Serve them only if no problem was reported."""
         built = [(each, route) for each in routes if (route := self._route(each)) is not None]
         self._check_names(built)
         return self._without_rivals(built)
 
     def report(self, key: str, message: str) -> None:
-        """Add a problem at the place of a key of the file."""
+        """Add a problem at the position of a configuration key."""
         file, line, column = self._settings.position_of(key)
         self.problems.append(Problem(file, line, column, key, message))
 
@@ -79,7 +77,7 @@ class RouteBuilder:
         if pattern.holds_encoded_slash and each.encoded_slash != "keep":
             self.report(key, f"can never match, found '%2F' in {quoted(each.path)} (encoded_slash: keep)")
             return None
-        # Own paths begin with literals, so a pattern that begins with a capture always matches others as well.
+        # Built-in paths begin with literals, so a pattern that begins with a capture also matches other paths.
         own = reserved_for(pattern, self._own_by_head.get(pattern.head, ()))
         if own is not None:
             found = f"found {quoted(each.path)}, where '{own.pattern}' is"
@@ -123,7 +121,7 @@ class RouteBuilder:
         places: dict[object, Place] = {}
         kept = []
         for each, route in built:
-            # A shadow rule may stand where the rule stands that it is to replace.
+            # A shadow rule can have the same pattern as the rule that it will replace.
             place = places.setdefault((route.host, route.shape.shape, route.shadow), Place())
             rival = place.add(route)
             if rival is None:
@@ -138,7 +136,7 @@ def _methods(names: tuple[str, ...] | None) -> frozenset[bytes] | None:
 
 
 def _cors(each: RouteSettings, served: frozenset[bytes] | None, *, reads_credentials: bool) -> Cors | None:
-    """The rule for pages, about no method that another route serves: browsers remember the answer for the path."""
+    """The CORS rule of a route, limited to its own methods: browsers cache a preflight response for the whole path."""
     if each.cors is None:
         return None
     named = _methods(each.cors.methods)
@@ -149,18 +147,18 @@ def _cors(each: RouteSettings, served: frozenset[bytes] | None, *, reads_credent
 def _requirement(each: RouteSettings) -> Requirement:
     any_of, all_of = (each.roles.any, each.roles.all) if each.roles is not None else (None, None)
     requirement = Requirement(any_of, all_of, each.owner)
-    # One object for all routes that ask nothing more: the decision looks for it first.
+    # All routes without requirements share one object: the decision tests for it by identity.
     return NOTHING_MORE if requirement == NOTHING_MORE else requirement
 
 
 def _authentication(each: RouteSettings, requirement: Requirement) -> Authentication:
-    """How the caller is looked at. Who asks for a role or an owner asks for somebody: `optional` could let an
-    anonymous caller pass by that question, so it is `required` there."""
+    """The effective `auth`. Roles and owners need a signed-in user, so `optional` becomes `required`: otherwise an
+    anonymous caller could skip the role check."""
     return each.auth if requirement is NOTHING_MORE else "required"
 
 
 def _default_name(each: RouteSettings, pattern: Pattern, host: bytes | None) -> str:
-    """`GET /orders/{order_id}`. Routes of which two have one name contradict each other, so it is unique."""
+    """For example `GET /orders/{order_id}`. Unique, because routes with equal names conflict anyway."""
     methods = "" if each.methods is None else f"{','.join(each.methods)} "
     place = "" if host is None else host.decode()
     return f"{methods}{place}{pattern.text}{' (shadow)' if each.shadow else ''}"

@@ -1,7 +1,7 @@
-"""Which routes could have taken a request, and why each but one lost.
+"""All routes that could match a request, and why each of them lost.
 
-The matcher goes straight to the winner and knows nothing of the others; here the trees are walked for all of them, in
-the order in which the matcher prefers them. Where no route takes the path, those that come nearest are told instead.
+The matcher only finds the winner. This module walks the same trees in the matcher's order of preference and collects
+every match. If no route matches the path, it lists the nearest routes instead.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,19 +16,19 @@ from gateway.policy.trie import Place, Tree
 from gateway.policy.verdict import Asked, Verdict
 from gateway.wire.paths import CanonicalPath, decoded_segment
 
-MOST: Final = 50  # routes that are told of; a file may give ten thousand hosts one path
+MOST: Final = 50  # The number of routes listed. A file can use one path for ten thousand hosts.
 
 
 class Candidate(NamedTuple):
-    """A route that was considered. `lost` says why it did not win; it is "" for the one that did."""
+    """A route that was considered. `lost` is the reason why it did not win, "" for the winner."""
 
     route: Route
     lost: str
 
 
 def candidates(policy: Policy, asked: Asked, verdict: Verdict) -> tuple[Candidate, ...]:
-    """The routes that take the path, the winner first, then as the matcher would prefer them, then those of other
-    hosts; or the nearest ones. None where the path or the host itself was refused."""
+    """The routes that match the path: the winner, then the others by preference, then routes of other hosts. If no
+    route matches, the nearest ones. Empty if the path or the host was refused."""
     if verdict.target is None or (verdict.refusal is not None and verdict.refusal.code == "bad_host"):
         return ()
     segments = segments_of(verdict.target.path)
@@ -40,7 +40,7 @@ def candidates(policy: Policy, asked: Asked, verdict: Verdict) -> tuple[Candidat
 
 
 def segments_of(path: CanonicalPath) -> tuple[bytes, ...]:
-    """The decoded segments of a path; a trailing slash means nothing."""
+    """The decoded segments of a path. A trailing slash makes no difference."""
     parts = path.split(b"/")[1:]
     return tuple(decoded_segment(part) for part in (parts if parts[-1] else parts[:-1]))
 
@@ -59,19 +59,18 @@ def _considered(policy: Policy, asked: Asked, verdict: Verdict, segments: Sequen
 
 
 def _method_judged(asked: Asked, verdict: Verdict) -> bytes:
-    """A preflight is judged by the method that it asks about, or, where nothing answers it, as an OPTIONS."""
+    """The method that decided: the requested one for an answered preflight, OPTIONS for one that no rule answers."""
     is_answer = verdict.answered or (verdict.refusal is not None and verdict.refusal.code == "origin_not_allowed")
     return asked.method if is_answer or not asked.preflight else b"OPTIONS"
 
 
 def _routes(place: Place) -> list[Route]:
-    """The routes of a place, each once."""
+    """The distinct routes of a place."""
     return list(dict.fromkeys(place.routes))
 
 
 def _of_the_place(place: Place, method: bytes, verdict: Verdict) -> Iterator[Candidate]:
-    """Those that stand where the path belongs: the method picks one of them, and only what it says may still refuse
-    the path."""
+    """The routes at the matched place. The method picks one of them, and only that one can still refuse the path."""
     for route in sorted(_routes(place), key=lambda each: each is not verdict.route):
         if route is verdict.route:
             yield Candidate(route, "")
@@ -84,7 +83,7 @@ def _of_the_place(place: Place, method: bytes, verdict: Verdict) -> Iterator[Can
 
 
 def _why_later(winner: Route, route: Route) -> str:
-    """Why a route lost against a more specific one."""
+    """Why a less specific route lost."""
     mine, others = winner.shape, route.shape
     theirs = {number: name for name, number in others.captures}
     spelled = mine.text.split("/")
@@ -111,7 +110,7 @@ def _of_other_hosts(policy: Policy, host: bytes | None, segments: Sequence[bytes
 
 def _why_not_here(route: Route, host: bytes | None) -> str:
     if route.host is not None:
-        found = "the request names none" if host is None else f"the request is for {host.decode()}"
+        found = "the request has no host" if host is None else f"the request is for {host.decode()}"
         return f"only for the host {route.host.decode()}; {found}"
     assert host is not None, "a request without a host sees the routes without one"
     return f"has no host, and requests for {host.decode()} see only the routes that name it"

@@ -1,11 +1,11 @@
-"""What pages of other origins may do on a route: CORS, as the Fetch standard has it, answered by the gateway alone.
+"""CORS as defined by the Fetch standard, answered by the gateway alone.
 
-A browser asks beforehand whether a page may send what is not simple (the preflight), and it shows an answer to the page
-only where the answer says so. Both are said here and nowhere else: what an upstream says of CORS on such a route is
-taken out, but for `Access-Control-Expose-Headers`, by which it names fields of its own to those who may read anyway.
+A browser sends a preflight before a request that is not simple, and lets a page read a response only if the response
+allows it. The gateway writes both answers. On such a route it removes the upstream's own CORS fields, except
+`Access-Control-Expose-Headers`, which lists further fields for pages that can already read the response.
 
-An origin is compared whole, as browsers write it: scheme, host and port in lower case, nothing decoded or matched by
-its end (`https://app.example.com.evil.example` is somebody else). `null` is nobody.
+Origins are compared whole, as browsers serialize them: scheme, host and port in lower case. Suffix matches would admit
+`https://app.example.com.evil.example`. The origin `null` never matches.
 """
 
 import re
@@ -16,7 +16,7 @@ from gateway.policy.methods import USUAL_METHODS
 from gateway.settings.model import CorsSettings
 from gateway.wire.fields import Field, list_members
 
-# What the gateway itself may add to an answer and a program may want to read.
+# Response fields that the gateway itself can add and that scripts read.
 _EXPOSED: Final[Field] = (b"access-control-expose-headers", b"X-Request-Id, Retry-After, RateLimit, RateLimit-Policy")
 _CREDENTIALS: Final[Field] = (b"access-control-allow-credentials", b"true")
 _VARY: Final[Field] = (b"vary", b"Origin")
@@ -24,11 +24,11 @@ _NOT_FOR_THEM: Final = (_VARY,)
 _NO_STORE: Final[Field] = (b"cache-control", b"no-store")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _PREFIX: Final = b"access-control-"
-_MAX_ASKED: Final = 4096  # bytes of Access-Control-Request-Headers; thousands of names take 5 ms
+_MAX_ASKED: Final = 4096  # In bytes of Access-Control-Request-Headers. Parsing thousands of names takes 5 ms.
 
 
 class Preflight(NamedTuple):
-    """A browser's question: may a page of `origin` send a request by `method` with `headers`?"""
+    """A CORS preflight: a page of `origin` wants to send a request with `method` and `headers`."""
 
     origin: bytes
     method: bytes
@@ -36,8 +36,8 @@ class Preflight(NamedTuple):
 
 
 class Cors:
-    """The rule of one route. `methods` are those by which pages may call it, None for all; `reads_credentials` says
-    that it looks at Authorization, without which pages could not call it: they may send it then."""
+    """The CORS rule of one route. `methods` are the methods that pages can use, None for all. With `reads_credentials`
+    the route checks Authorization, so pages can send that header."""
 
     __slots__ = ("_any_header", "_credentials", "_fields", "_for_everyone", "_headers", "_max_age", "_methods")
 
@@ -54,11 +54,11 @@ class Cors:
         self._fields = {origin: self._allowing(origin) for origin in map(str.encode, settings.origins)}
 
     def allows(self, origin: bytes | None) -> bool:
-        """Whether pages of an origin may call at all. None is a caller who is no page of any origin."""
+        """Whether pages of an origin can use the route. None stands for a client that is not a web page."""
         return self._for_everyone or origin is None or origin.lower() in self._fields
 
     def fields(self, origin: bytes | None, method: bytes) -> tuple[Field, ...]:
-        """What is added to an answer. Without an origin that is listed: only that answers differ by it."""
+        """The fields to add to a response. For an unlisted origin this is `Vary` alone."""
         if self._methods is not None and method not in self._methods:
             return _NOT_FOR_THEM
         if self._for_everyone:
@@ -66,10 +66,11 @@ class Cors:
         return _NOT_FOR_THEM if origin is None else self._fields.get(origin.lower(), _NOT_FOR_THEM)
 
     def answer(self, preflight: Preflight) -> tuple[Field, ...] | None:
-        """The fields of the answer to a preflight; None where the origin or the method is not allowed.
+        """The fields of a preflight response; None if the origin or the method is not allowed.
 
-        Headers that are not allowed are left to the browser, which compares them with the list and can say in its
-        console which one it was. Methods are not: browsers let GET, HEAD and POST pass whatever the list says.
+        Disallowed headers do not refuse the preflight: the browser compares them with the list and names the missing
+        one in its console. Disallowed methods do, because browsers accept GET, HEAD and POST whether or not the list
+        has them.
         """
         if not self.allows(preflight.origin):
             return None
@@ -85,7 +86,7 @@ class Cors:
 
     def _allowing(self, origin: bytes) -> tuple[Field, ...]:
         allowed = ((b"access-control-allow-origin", origin), *self._credentials, _EXPOSED)
-        # The same for everybody: caches need not keep one answer for each origin.
+        # Identical for every origin, so caches can keep a single copy.
         return allowed if self._for_everyone else (*allowed, _VARY)
 
     def _listed_methods(self, asked: bytes) -> Iterable[bytes]:
@@ -94,20 +95,23 @@ class Cors:
         return USUAL_METHODS if asked in USUAL_METHODS or not _TOKEN(asked) else (*USUAL_METHODS, asked)
 
     def _asked_for(self, headers: bytes) -> tuple[bytes, ...]:
-        """`headers: ["*"]`: each one that is asked for by name, since browsers take `*` literally with credentials."""
+        """The requested header names, for `headers: ["*"]`: with credentials browsers take `*` literally."""
         if not self._any_header or len(headers) > _MAX_ASKED:
             return ()
         return tuple(name for name in list_members(headers) if _TOKEN(name))
 
 
 def origin_allowed(cors: Cors | None, origin: bytes | None) -> bool:
-    """Whether a WebSocket handshake from this origin may pass. Browsers let any page open one and do not ask
-    beforehand, so the server must look (RFC 6455 10.2). Who sends no Origin is no page; several are none of ours."""
+    """Whether a WebSocket handshake from this origin can pass.
+
+    Browsers let any page open a WebSocket without a preflight, so the server must check the origin (RFC 6455 10.2). A
+    client that sends no Origin is not a web page. Repeated Origin fields match no list.
+    """
     return cors is None or cors.allows(origin)
 
 
 def origin_of(fields: Sequence[Field]) -> bytes | None:
-    """The value of Origin; None without one. Several, which no browser sends, are an origin that no list has."""
+    """The value of Origin, or None. Browsers never send it twice: repeated fields give b"", which no list contains."""
     found = None
     for name, value in fields:
         if len(name) == 6 and name.lower() == b"origin":
@@ -116,7 +120,7 @@ def origin_of(fields: Sequence[Field]) -> bytes | None:
 
 
 def preflight_of(fields: Sequence[Field]) -> Preflight | None:
-    """The question that an OPTIONS request asks, if it is a preflight: it has Origin and asks for a method."""
+    """The preflight in an OPTIONS request, or None: a preflight has Origin and Access-Control-Request-Method."""
     origin = origin_of(fields)
     if origin is None:
         return None
@@ -126,7 +130,7 @@ def preflight_of(fields: Sequence[Field]) -> Preflight | None:
 
 
 def without_cors(fields: Sequence[Field]) -> list[Field]:
-    """The fields of an upstream's response without what it says of CORS."""
+    """The fields of an upstream response without its CORS fields."""
     return [field for field in fields if not _speaks_of_cors(field[0])]
 
 

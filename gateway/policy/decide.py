@@ -1,4 +1,4 @@
-"""The decision: may this principal pass this route? Pure; a refusal is a value that says privately why."""
+"""Authorization: whether a principal can use a route. Pure. A refusal is a value with a private reason."""
 
 from typing import NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ __all__ = ["PreflightAnswer", "PrincipalLike", "RoleHierarchy", "authorize", "ch
 
 
 class PrincipalLike(Protocol):
-    """What the decision needs to know of a principal. `roles` are its own and all that they imply."""
+    """The part of a principal that authorization needs. `roles` contains implied roles."""
 
     @property
     def id(self) -> str: ...
@@ -25,8 +25,8 @@ class PrincipalLike(Protocol):
 
 
 class PreflightAnswer(NamedTuple):
-    """What a page that asks beforehand is told: the route it asks about, and the fields of the answer, None where the
-    route does not allow what is asked."""
+    """The response to a preflight: the route of the announced request, and the fields, None if the route does not allow
+    it."""
 
     route: Route
     fields: tuple[Field, ...] | None
@@ -35,8 +35,8 @@ class PreflightAnswer(NamedTuple):
 def preflight_answer(
     policy: Policy, host: bytes | None, target: Target, preflight: Preflight
 ) -> PreflightAnswer | None:
-    """The answer about the route that the page's request would come to. None where nothing is served by that method,
-    or the route has no `cors`: such an OPTIONS is judged like any other request."""
+    """The preflight response of the route that will receive the actual request. None if no route serves that method or
+    the route has no `cors`; the OPTIONS request is then treated like any other."""
     try:
         route = policy.match(host, target, preflight.method).route
     except Refusal:
@@ -45,7 +45,7 @@ def preflight_answer(
 
 
 def check_handshake(route: Route, origin: bytes | None) -> None:
-    """Raises Refusal where a WebSocket handshake may not come here, or not from pages of this origin."""
+    """Raises Refusal if the route accepts no WebSocket, or none from pages of this origin."""
     if not route.websocket:
         raise Refusal("websocket_not_allowed")
     if not origin_allowed(route.cors, origin):
@@ -53,16 +53,16 @@ def check_handshake(route: Route, origin: bytes | None) -> None:
 
 
 def authorize(route: Route, captures: Captures, principal: PrincipalLike | None) -> Refusal | None:
-    """None if the request may pass, else the refusal: `token_missing` without a principal, or `forbidden`.
+    """None if the request is allowed, otherwise the refusal: `token_missing` without a principal, else `forbidden`.
 
-    `principal` is None for an anonymous caller: without a credential, or with a bad one where `auth:
-    optional` makes that the same.
+    `principal` is None for an anonymous request: one without a credential, or with an invalid one under `auth:
+    optional`.
     """
     requirement = route.requirement
     if principal is None:
         if route.refusal is not None:
             return Refusal(route.refusal, route=route.name)
-        # What asks for a role or an owner asks for somebody, whatever `auth` says.
+        # Roles and owners need a signed-in user, even without `auth: required`.
         if route.authentication != "required" and requirement == NOTHING_MORE:
             return None
         return Refusal("token_missing", "the route asks for a signed-in user", route=route.name)
@@ -86,7 +86,7 @@ def _has_roles(requirement: Requirement, roles: frozenset[str]) -> bool:
 
 
 def _is_owner(owner: str, captures: Captures, user_id: str) -> bool:
-    """Whether the user's id stands in the capture. Compared as bytes: what is no text is nobody's id."""
+    """Whether the capture holds the user's id. Compared as bytes, because a capture can be invalid UTF-8."""
     wanted = user_id.encode("utf-8", "surrogatepass")
     return any(name == owner and decoded_segment(value) == wanted for name, value in captures)
 

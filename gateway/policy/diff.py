@@ -1,8 +1,8 @@
-"""What a change of the configuration opens, closes and moves: exactly, for every request and every kind of caller.
+"""Compare two configurations: the requests that a change allows, refuses or sends elsewhere.
 
-The regions of requests that two policies treat differently come from their trees, see `regions`; who passes is
-compared in a form that has one spelling for one meaning, see `access`. Nothing is sampled. What is left out is said:
-shadow rules decide nothing, limits are told as changes, and what is not about single requests is named in `also`.
+The comparison is exact. `regions` finds the requests that the two policies treat differently by walking their trees;
+`access` compares callers in a canonical form. Shadow rules decide nothing and are left out. Limits are listed as
+changes. Settings that concern no single request are named in `also`.
 """
 
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ _SETTINGS: Final = ("rate_limit", "max_body", "response_timeout", "cors")
 
 
 class Reach(NamedTuple):
-    """Callers who come to pass, or pass no longer, with requests of one kind."""
+    """The callers that gain or lose access with one kind of request."""
 
     kind: Kind
     callers: tuple[Caller, ...]
 
 
 class Change(NamedTuple):
-    """What is done otherwise with requests that pass before and after: the key, and its values as text."""
+    """A setting that changes for requests that are allowed before and after, with its values as text."""
 
     key: str
     old: str
@@ -41,8 +41,11 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One region and what changes there. `path` is the pattern that the two routes have in common, less what belongs to
-    more specific routes; `methods` is None for all but TRACE and `except_methods`. `example` is one of its paths."""
+    """A region and its changes.
+
+    `path` is the pattern that both routes have in common; more specific routes take some of its paths. `methods` is
+    None for all methods but TRACE and `except_methods`. `example` is a path in the region.
+    """
 
     host: str | None
     path: str
@@ -59,8 +62,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class PolicyDiff:
-    """All differences. `opened_paths` says that more spellings of paths are accepted, `closed_paths` that fewer are;
-    `upstreams` are those whose settings differ, `also` the other keys that do."""
+    """All differences. With `opened_paths` the new policy accepts more spellings of paths, with `closed_paths` fewer.
+    `upstreams` are changed upstream settings, `also` all other changed keys."""
 
     differences: tuple[Difference, ...]
     opened_paths: bool
@@ -70,12 +73,11 @@ class PolicyDiff:
 
     @property
     def opens(self) -> bool:
-        """Whether anybody can do anything that was not possible before."""
+        """Whether any request is allowed that was refused before."""
         return self.opened_paths or any(each.opens for each in self.differences)
 
 
 def compare(old: Configuration, new: Configuration) -> PolicyDiff:
-    """Everything that differs between two configurations."""
     comparison = _Comparison(old, new)
     relaxed = [each.settings.server.paths == "relaxed" for each in (old, new)]
     return PolicyDiff(
@@ -88,7 +90,7 @@ def compare(old: Configuration, new: Configuration) -> PolicyDiff:
 
 
 class _Sided:
-    """What the routes of one configuration mean."""
+    """The routes of one configuration by meaning."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.policy = configuration.policy
@@ -96,11 +98,11 @@ class _Sided:
         self._meanings: dict[Route, tuple[object, ...] | None] = {}
 
     def access(self, answer: Answer) -> Access:
-        """Who passes."""
+        """The callers that pass."""
         return NOBODY if answer.route is None else self._rules.of(answer.route)
 
     def of_kind(self, answer: Answer, kind: Kind) -> Access:
-        """Who passes with requests of a kind."""
+        """The callers that pass with one kind of request."""
         route = answer.route
         if route is None or (kind == "websocket" and not route.websocket):
             return NOBODY
@@ -109,7 +111,7 @@ class _Sided:
         return self._rules.of(route)
 
     def meaning(self, route: Route) -> tuple[object, ...] | None:
-        """All that is compared. A route that lets nobody through is like none."""
+        """Every compared property of a route. None if the route admits no caller, like a missing route."""
         if route not in self._meanings:
             self._meanings[route] = self._made(route)
         return self._meanings[route]
@@ -135,7 +137,7 @@ class _Comparison:
         self._has_hosts = bool(old.policy.hosts | new.policy.hosts)
 
     def differences(self) -> Iterator[Difference]:
-        """What differs, each once."""
+        """Every difference, once."""
         old, new = self._old, self._new
         told: set[object] = set()
         for region in differing_regions(Side(old.policy, old.meaning), Side(new.policy, new.meaning)):
@@ -163,7 +165,7 @@ class _Comparison:
         )
 
     def _beyond(self, here: Answer, mine: _Sided, there: Answer, its: _Sided) -> tuple[Reach, ...]:
-        """Who passes here and not there, with requests of each kind; what holds for all kinds is told once."""
+        """The callers that pass here but not there. Kinds with the same callers as plain requests are not repeated."""
         usual = mine.access(here).beyond(its.access(there))
         found = [Reach("requests", usual)] if usual else []
         kinds: tuple[Kind, ...] = ("websocket", "encoded slash")
@@ -175,8 +177,8 @@ class _Comparison:
 
 
 def _methods(region: Region) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """The methods of a region, and where it has all but some, those. A route without `methods` does not serve TRACE,
-    so all methods are all but that one here too."""
+    """The methods of a region, or None and the exceptions. A route without `methods` does not serve TRACE, so TRACE is
+    not listed as an exception."""
     if OTHER_METHODS not in region.methods:
         return tuple(sorted(method.decode() for method in region.methods)), ()
     return None, tuple(sorted(method.decode() for method in region.named - region.methods - {TRACE}))
@@ -188,7 +190,7 @@ def _move(region: Region) -> Change | None:
 
 
 def _destination(route: Route | None) -> str:
-    assert route is not None, "only who passes is sent anywhere"
+    assert route is not None, "a region with access has a route on both sides"
     return route.upstream if route.upstream is not None else f"the gateway itself ({route.endpoint})"
 
 
@@ -209,7 +211,7 @@ def _changes(region: Region) -> Iterator[Change]:
 
 
 def _sent(route: Route) -> object:
-    """What becomes of the path, whatever captures are called."""
+    """The rewrite, independent of the names of captures."""
     rewrite = route.rewrite
     if rewrite is None or isinstance(rewrite, PrefixStrip):
         return rewrite
@@ -236,7 +238,7 @@ def _as_text(value: object) -> str:
 
 
 def _also(old: Configuration, new: Configuration) -> Iterator[str]:
-    """The keys beside routes, roles and upstreams that differ: whether they matter is for a person to judge."""
+    """The changed keys outside routes, roles and upstreams, for a human to review."""
     for section in fields(Settings):
         before, after = (getattr(each.settings, section.name) for each in (old, new))
         if section.name in _TOLD_AS_REGIONS or before == after:
@@ -251,6 +253,6 @@ def _also(old: Configuration, new: Configuration) -> Iterator[str]:
 
 
 def _order(difference: Difference) -> tuple[object, ...]:
-    """What opens first, then in the order of paths."""
+    """Sort key: differences that open access first, then by path."""
     rank = 0 if difference.opens else 1 if difference.closes else 2 if difference.moves else 3
     return rank, difference.host or "", difference.path, difference.methods or ()

@@ -1,7 +1,7 @@
-"""Why a request is decided as it is: the verdict, and around it everything that led there.
+"""Explain a decision: the simulation result, and the rules that led to it.
 
-The decision is `verdict.decide`'s and nobody else's. What is added walks the same trees to tell which other routes
-could have taken the path and why they lost; a test holds the two together. Nothing of this is on the way of a request.
+`verdict.decide` alone decides. This module walks the same trees to list the other matching routes and why they lost. A
+test compares the two. The proxy does not use this module for requests.
 """
 
 from typing import Final, Literal, NamedTuple
@@ -20,8 +20,8 @@ State = Literal["active", "disabled", "unknown"]
 
 
 class Person(NamedTuple):
-    """A signed-in caller as an explanation is told of one. `own_roles` are those of the record; `id` is "" for
-    somebody in particular of whom nothing but roles is known, so that no route takes them for an owner."""
+    """A signed-in user in an explanation. `own_roles` are the roles of the record, without implied ones. `id` is "" for
+    a hypothetical user with given roles, who owns no path."""
 
     id: str = ""
     own_roles: frozenset[str] = frozenset()
@@ -30,22 +30,22 @@ class Person(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A role that a caller has, and `by`: the chain of roles that implies it, its own first; empty for an own one."""
+    """A role of the user. `by` is the chain of roles that implies it, from an own role on; empty for own roles."""
 
     role: str
     by: tuple[str, ...]
 
 
 class Tried(NamedTuple):
-    """A shadow rule that would have a part in the decision, and what it would be with shadow rules in force."""
+    """A shadow rule that would take part in the decision, and the result with shadow rules enforced."""
 
     rule: Route
     verdict: Verdict
 
 
 class Explanation(NamedTuple):
-    """`person` is None for an anonymous caller. `reason` is the decision in words. `sent` is the request target that
-    the upstream would be sent, None where nothing is sent on. `tried` is None where no shadow rule is about this."""
+    """`person` is None for an anonymous request. `reason` is the decision in words. `sent` is the request target for
+    the upstream, None if nothing is forwarded. `tried` is None if no shadow rule concerns the request."""
 
     asked: Asked
     verdict: Verdict
@@ -58,11 +58,11 @@ class Explanation(NamedTuple):
 
 
 SIGNED_IN: Final = Person()
-"""Somebody who is signed in and has no role."""
+"""A signed-in user without roles."""
 
 
 def explain(policy: Policy, roles: RoleHierarchy, asked: Asked, person: Person | None) -> Explanation:
-    """The verdict on a request of a person, and why."""
+    """Decide a request of `person`, and explain the decision."""
     verdict = decide(policy, asked, caller_of(roles, person))
     return explained(policy, roles, asked, person, verdict)
 
@@ -70,7 +70,7 @@ def explain(policy: Policy, roles: RoleHierarchy, asked: Asked, person: Person |
 def explained(
     policy: Policy, roles: RoleHierarchy, asked: Asked, person: Person | None, verdict: Verdict
 ) -> Explanation:
-    """The explanation of a verdict that has been given."""
+    """Explain a decision already made."""
     held = () if person is None else tuple(Held(*each) for each in sorted(roles.chains(person.own_roles).items()))
     return Explanation(
         asked,
@@ -98,7 +98,7 @@ def _tried(policy: Policy, asked: Asked, caller: Caller | None) -> Tried | None:
 
 
 def caller_of(roles: RoleHierarchy, person: Person | None) -> Caller | None:
-    """A person as the decision looks at one."""
+    """The person as a caller for `decide`."""
     return None if person is None else Caller(person.id, roles.expand(person.own_roles), person.state == "active")
 
 
@@ -116,14 +116,14 @@ def _sent(verdict: Verdict) -> bytes | None:
 def _reason(verdict: Verdict, person: Person | None) -> str:
     if verdict.refusal is not None:
         return _refused_because(verdict.refusal)
-    assert verdict.route is not None, "what no route takes is refused"
+    assert verdict.route is not None, "a request without a route is refused"
     if verdict.answered:
         return "the gateway answers the preflight itself"
     return _allowed_because(verdict.route, verdict, person)
 
 
 def _refused_because(refusal: Refusal) -> str:
-    return f"served are {refusal.allow}" if refusal.allow is not None else refusal.reason or refusal.detail
+    return f"the path serves {refusal.allow}" if refusal.allow is not None else refusal.reason or refusal.detail
 
 
 def _allowed_because(route: Route, verdict: Verdict, person: Person | None) -> str:
@@ -131,16 +131,16 @@ def _allowed_because(route: Route, verdict: Verdict, person: Person | None) -> s
     if route.condition:
         return f"the route is open to everyone, and its endpoint asks for {route.condition}"
     if route.authentication == "none":
-        return "the route is open to everyone, and nobody is looked up"
+        return "the route is open to everyone, and no user is looked up"
     if caller is None:
-        ignored = "; the account may not sign in, so the caller is anonymous" if person is not None else ""
+        ignored = "; the account cannot sign in, so the caller is anonymous" if person is not None else ""
         return f"the route is open to anonymous callers too{ignored}"
     if route.authentication == "optional":
-        return "the route is open to everyone, and the upstream is told who is signed in"
+        return "the route is open to everyone, and the upstream receives the user's identity"
     if requirement == NOTHING_MORE:
-        return "the route asks for a signed-in user and nothing more"
+        return "the route requires a signed-in user and nothing more"
     if requirement.owner is not None and not _meets_roles(requirement, caller):
-        return f"the caller is the user whose id stands in the capture '{requirement.owner}'"
+        return f"the caller is the user whose id is in the capture '{requirement.owner}'"
     return f"the caller has {_met(requirement, caller)}"
 
 
@@ -166,5 +166,5 @@ def _named(roles: frozenset[str]) -> str:
 
 
 def capture_texts(verdict: Verdict) -> dict[str, str]:
-    """The captures as they read once decoded."""
+    """The captures, percent-decoded."""
     return {name: decoded_segment(value).decode("utf-8", "replace") for name, value in verdict.captures}

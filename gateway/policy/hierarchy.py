@@ -1,28 +1,28 @@
-"""Roles that imply others: an admin passes wherever an editor is asked for."""
+"""The role hierarchy: `admin` can imply `editor`, and then passes every rule for editors."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-# Distinct sets of roles remembered. There are few; but an external issuer may send any.
+# Distinct sets of roles in the cache. Few are common, but an external issuer can send any combination.
 _MOST_REMEMBERED: Final = 4096
 
 
 class RoleHierarchy:
-    """Expands a user's own roles by all that they imply.
+    """Expands roles by the roles they imply.
 
-    Equal sets come back as one object: a hundred thousand principals share a handful of sets.
+    Equal results are one object, because a hundred thousand principals share a few sets.
     """
 
     __slots__ = ("_direct", "_interned", "_remembered")
 
     def __init__(self, roles: Mapping[str, Iterable[str]] | None) -> None:
-        """`roles` maps each role to those that it implies directly; None where no roles are declared."""
+        """`roles` maps each role to the roles it implies directly. None if no roles are declared."""
         self._direct = {role: tuple(implied) for role, implied in (roles or {}).items()}
         self._remembered: dict[frozenset[str], frozenset[str]] = {}
         self._interned: dict[frozenset[str], frozenset[str]] = {}
 
     def expand(self, roles: frozenset[str]) -> frozenset[str]:
-        """The roles and all that they imply, directly or not. A role that is not declared implies nothing."""
+        """The given roles and all roles they imply, directly or indirectly. Undeclared roles imply nothing."""
         known = self._remembered.get(roles)
         if known is None:
             if len(self._remembered) >= _MOST_REMEMBERED:
@@ -33,11 +33,10 @@ class RoleHierarchy:
         return known
 
     def chains(self, roles: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Every role that these come to, with the shortest chain of roles that implies it, an own one first; own
-        roles have an empty one."""
+        """The expansion, with the shortest chain of roles that implies each role. Own roles have an empty chain."""
         found: dict[str, tuple[str, ...]] = dict.fromkeys(sorted(roles), ())
         waiting = list(found)
-        for role in waiting:  # grows while it is gone through: the nearest ones come first
+        for role in waiting:  # Breadth-first: the list grows during the iteration.
             for implied in self._direct.get(role, ()):
                 if implied not in found:
                     found[implied] = (*found[role], role)
@@ -45,7 +44,7 @@ class RoleHierarchy:
         return found
 
     def _closure(self, roles: frozenset[str]) -> frozenset[str]:
-        """Circles are refused when a file is read; here they end by themselves."""
+        """The transitive closure. Terminates on cycles too, which the configuration reader rejects."""
         found = set(roles)
         waiting = list(roles)
         while waiting:

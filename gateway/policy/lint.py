@@ -1,7 +1,7 @@
-"""Warnings about a policy as a whole: what is legal and can be served, but is dangerous, or surely not what was meant.
+"""Warnings about a policy as a whole: legal, but dangerous or probably unintended.
 
-They take the trees and the meaning of rules, so they are asked for by `gateway check` and not by every start. Each one
-is named in `settings.warnings`; a comment beside its line silences it.
+They need compiled routes, so `gateway check` computes them and a normal start does not. `settings.warnings` lists their
+names. A comment beside the line silences a warning.
 """
 
 import re
@@ -31,7 +31,7 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 def lint(configuration: Configuration) -> tuple[Problem, ...]:
-    """Every warning that no comment silences, in the order of the file."""
+    """Every warning that no comment silences, in file order."""
     settings = configuration.settings
     found = (
         Problem(*settings.position_of(key), key, message, name)
@@ -64,17 +64,17 @@ def _roles(configuration: Configuration) -> Iterator[Finding]:
         given = _given_roles(settings)
         for role, route in asked.items():
             if role not in given:
-                message = f"asks for the role {quoted(role)}, which nothing gives to anybody (declare it under roles)"
+                message = f"requires the role {quoted(role)}, which nothing grants (declare it under roles)"
                 yield f"{_key(route)}.roles", "undeclared-role", message
         return
     for role in settings.roles:
         if not implied([role], settings.roles) & asked.keys() and role not in _given_roles(settings):
-            message = "is asked for by no rule, and implies none that is (leave it out)"
+            message = "is required by no rule, and implies no role that is (leave it out)"
             yield f"roles.{role}", "unused-role", message
 
 
 def _asked_roles(configuration: Configuration) -> dict[str, Route]:
-    """Each role that a rule names, with the first such rule."""
+    """Each role named by a rule, with the first such rule."""
     asked: dict[str, Route] = {}
     for route in configuration.policy.routes:
         requirement = route.requirement
@@ -84,7 +84,7 @@ def _asked_roles(configuration: Configuration) -> dict[str, Route]:
 
 
 def _given_roles(settings: Settings) -> set[str]:
-    """The roles that the file itself gives to somebody, or that the gateway asks for."""
+    """The roles that the configuration grants, and the administrator role."""
     mapped = (role for issuer in settings.tokens.external for role in issuer.role_map.values())
     return {settings.accounts.admin_role, *settings.accounts.default_roles, *mapped}
 
@@ -93,7 +93,7 @@ def _owners(configuration: Configuration) -> Iterator[Finding]:
     for route in configuration.policy.routes:
         owner = route.requirement.owner
         if owner is not None and not _ID_LIKE.search(owner):
-            message = f"names a segment that hardly holds a user's id, found {quoted(owner)} (for example user_id)"
+            message = f"names a segment that is probably not a user id, found {quoted(owner)} (for example user_id)"
             yield f"{_key(route)}.owner", "owner-not-an-id", message
 
 
@@ -101,7 +101,7 @@ def _websockets(configuration: Configuration) -> Iterator[Finding]:
     for route in configuration.policy.routes:
         public = route.authentication != "required" and route.requirement is NOTHING_MORE
         if route.websocket and public and route.cors is None:
-            message = "lets pages of every origin open WebSockets, and asks nobody who he is (cors, or auth: required)"
+            message = "lets pages of every origin open WebSockets without signing in (cors, or auth: required)"
             yield f"{_key(route)}.websocket", "websocket-on-public-route", message
 
 
@@ -131,7 +131,9 @@ def _limits(configuration: Configuration) -> Iterator[Finding]:
     for route in configuration.policy.routes:
         limit = route.settings.rate_limit if route.settings is not None else None
         if limit is not None and (limit.by == "address" or route.authentication != "required"):
-            message = "counts the address of whatever ends TLS in front of the gateway (server.trusted_proxies)"
+            message = (
+                "counts the address of the proxy that terminates TLS in front of the gateway (server.trusted_proxies)"
+            )
             yield f"{_key(route)}.rate_limit", "limit-by-proxy-address", message
 
 
@@ -139,7 +141,7 @@ def _sessions(configuration: Configuration) -> Iterator[Finding]:
     settings = configuration.settings
     if not settings.tokens.keys and is_in_memory(settings.storage.database.reveal()):
         lifetime = format_duration(settings.tokens.refresh_ttl)
-        message = f"promises sessions of {lifetime}, but the key that is made ends with the process (tokens.keys)"
+        message = f"allows sessions of {lifetime}, but the generated key is lost when the process ends (tokens.keys)"
         yield "tokens.refresh_ttl", "session-outlives-key", message
 
 
@@ -151,7 +153,7 @@ def _registration(configuration: Configuration) -> Iterator[Finding]:
     for route in configuration.policy.routes:
         if not route.shadow and route.authentication == "required" and _admits_any_user(route, granted):
             message = (
-                "lets every stranger in who registers, because accounts.registration is open (closed, a role that new "
+                "admits every new account, because accounts.registration is open (closed, a role that new "
                 f"accounts do not have, or {_allow('open-registration')})"
             )
             key = "accounts.registration"
@@ -160,7 +162,7 @@ def _registration(configuration: Configuration) -> Iterator[Finding]:
 
 
 def _admits_any_user(route: Route, roles: set[str]) -> bool:
-    """Whether an account with these roles reaches the route without owning anything."""
+    """Whether an account with these roles passes the route without being an owner."""
     asked = route.requirement
     if asked.names_roles:
         return not roles.isdisjoint(asked.any or ()) or (asked.all is not None and asked.all <= roles)
@@ -191,7 +193,7 @@ def _foreign_patterns(configuration: Configuration) -> Iterator[Finding]:
             foreign = None if segment is None else _FOREIGN_CAPTURE.fullmatch(segment.decode("utf-8", "replace"))
             if foreign:
                 message = (
-                    f"has the literal segment {quoted(foreign[0])}, with which other routers mean a parameter "
+                    f"has the literal segment {quoted(foreign[0])}, which is a parameter in other routers "
                     f"({{{foreign[foreign.lastgroup or 0]}}}, or {_allow('foreign-pattern')})"
                 )
                 yield f"{_key(route)}.path", "foreign-pattern", message
@@ -226,14 +228,14 @@ def _json_from_pages(configuration: Configuration) -> Iterator[Finding]:
         sends = {method for method in _WITH_BODY if route.serves(method.encode())} & set(cors.methods or _WITH_BODY)
         if sends and not {"*", "content-type"} & {name.lower() for name in cors.headers}:
             message = (
-                "refuses JSON from pages: a browser asks whether it can send Content-Type (headers: [Content-Type], or "
+                "refuses JSON from pages: browsers ask before they send Content-Type (headers: [Content-Type], or "
                 f"{_allow('cors-without-content-type')})"
             )
             yield f"{_key(route)}.cors", "cors-without-content-type", message
 
 
 def _allow(name: str) -> str:
-    """The comment that silences a warning."""
+    """The comment that silences a warning, for use in its message."""
     return f"'# gateway: allow {name}'"
 
 

@@ -1,4 +1,4 @@
-"""Dangers of a policy that only its trees show: unreachable routes, and a second way to a restricted path."""
+"""Warnings that need the trees: unreachable routes, and unrestricted aliases of restricted paths."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,14 +11,14 @@ from gateway.policy.regions import ends_of, front_of, place_of_path
 from gateway.policy.route import Route
 from gateway.policy.trie import Place
 
-# What upstreams exist to whom a segment is the same with it: file systems of Windows take both off.
+# Suffixes that some upstreams ignore: Windows file systems strip both.
 _TRAILING: Final = (b".", b" ")
-# A segment where a pattern has a capture. It stands in the example that a warning shows.
+# Stands for a capture in the example path of a warning.
 _ANY: Final = b"x"
 
 
 def unreachable(policy: Policy) -> Iterator[Route]:
-    """The routes to which no path leads, shadow rules left out."""
+    """Enforced routes that no path reaches."""
     for host in (None, *sorted(policy.hosts)):
         reached = {id(place) for place in ends_of(front_of(policy, host))}
         for route in policy.routes:
@@ -29,7 +29,7 @@ def unreachable(policy: Policy) -> Iterator[Route]:
 
 
 def _own_place(policy: Policy, route: Route) -> Place | None:
-    """The place at which a route stands."""
+    """The place of a route."""
     node = policy.tree(route.host).top
     for segment in route.shape.segments:
         following = node.parameter if segment is None else node.literals.get(segment)
@@ -40,9 +40,12 @@ def _own_place(policy: Policy, route: Route) -> Place | None:
 
 
 def open_beside_restricted(configuration: Configuration) -> Iterator[tuple[Route, Route, str]]:
-    """A route for callers without a credential, a restricted route to the same upstream, and a path of the first that
-    differs from one of the second only by case, or by a dot or a space at the end of a segment. Each upstream is named
-    once: the remedy is the same for all of its routes."""
+    """Find public routes that reach the upstream of a restricted route by an almost equal path.
+
+    Yields the public route, the restricted route, and a path of the former that differs from one of the latter only in
+    letter case, or by a dot or a space at the end of a segment. Reports each upstream once: the remedy is the same for
+    all of its routes.
+    """
     policy, rules = configuration.policy, AccessRules(configuration.settings.roles)
     named: set[str | None] = set()
     for restricted in policy.routes:
@@ -57,7 +60,7 @@ def open_beside_restricted(configuration: Configuration) -> Iterator[tuple[Route
 
 
 def _routes_for(policy: Policy, restricted: Route, segments: list[bytes]) -> Iterator[Route]:
-    """The routes that answer the methods of another one on a path."""
+    """The routes that serve a path with a method of `restricted`."""
     place = place_of_path(front_of(policy, restricted.host), segments)
     if place is None or place is _own_place(policy, restricted):
         return
@@ -67,7 +70,7 @@ def _routes_for(policy: Policy, restricted: Route, segments: list[bytes]) -> Ite
 
 
 def _spellings(route: Route) -> Iterator[list[bytes]]:
-    """Paths of a route as somebody spells them who is after its neighbour's."""
+    """Paths of a route with one segment spelled differently."""
     segments = [_ANY if segment is None else segment for segment in route.shape.segments]
     literals = [number for number, segment in enumerate(route.shape.segments) if segment is not None]
     for number in literals:

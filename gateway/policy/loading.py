@@ -1,4 +1,4 @@
-"""A configuration file -> settings and the policy made of them, or every problem at once."""
+"""Load a configuration file: settings and the compiled policy, or all problems at once."""
 
 import os
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from gateway.policy.shadows import shadows_of
 from gateway.settings.model import RouteSettings, Settings
 from gateway.settings.reading import read_settings
 
-# Steps that the search for one path may take at most, whatever the path: about 0.1 ms.
+# The most steps that matching one path can take: about 0.1 ms.
 _MOST_VISITS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration that holds: its settings, its policy, and what is legal in it but dangerous."""
+    """A valid configuration: settings, policy, and warnings."""
 
     settings: Settings
     policy: Policy
@@ -28,10 +28,9 @@ class Configuration:
 
 
 def load_configuration(path: Path, environment: Mapping[str, str] | None = None) -> Configuration:
-    """Read a file whole. `environment` is where `${NAME}` is looked up, that of the process by default.
+    """Load a configuration file. `environment` provides `${NAME}` values; defaults to the process environment.
 
-    Raises ConfigurationError with every problem of the settings and of the policy, and CannotStart where
-    the file cannot be read at all.
+    Raises ConfigurationError with every problem of settings and policy, and CannotStart if the file is unreadable.
     """
     draft = read_settings(path, os.environ if environment is None else environment)
     policy, problems = _compile(draft.sketch, draft.routes)
@@ -41,7 +40,7 @@ def load_configuration(path: Path, environment: Mapping[str, str] | None = None)
 
 
 def compile_policy(settings: Settings) -> Policy:
-    """The policy of settings that were read. Raises ConfigurationError with the problems of their routes."""
+    """The policy of parsed settings. Raises ConfigurationError with the problems of their routes."""
     policy, problems = _compile(settings, settings.routes)
     if problems:
         raise ConfigurationError(problems)
@@ -49,7 +48,7 @@ def compile_policy(settings: Settings) -> Policy:
 
 
 def operations_policy(settings: Settings) -> Policy:
-    """The policy of `server.operations_port`: the gateway's operations, and nothing of the file."""
+    """The policy of the `server.operations_port` listener: the operational endpoints only."""
     return Policy((), operations_routes(settings))
 
 

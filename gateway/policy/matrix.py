@@ -1,7 +1,7 @@
-"""Who can reach what: every route against every kind of caller, each cell decided by `authorize`.
+"""The access matrix: every route against every kind of caller, decided by `authorize`.
 
-Callers are the anonymous one, somebody who is signed in without a role, and for each role somebody who has it, with
-all that it implies, and no other. For what more than one role decides the cell says what else is needed.
+The callers are an anonymous one, a signed-in user without roles, and for each role a user with that role and the roles
+it implies. If a route needs several roles, the cell names the missing ones.
 """
 
 from collections.abc import Iterable
@@ -14,15 +14,15 @@ from gateway.policy.route import Requirement, Route
 from gateway.policy.verdict import Caller
 from gateway.settings.model import Settings
 
-# yes: may pass. owner: only where it is the caller's own id that stands in the path. together: only with other roles.
+# yes: allowed. owner: only if the path contains the caller's own id. together: only in combination with other roles.
 Access = Literal["yes", "owner", "together", "no"]
 
-_SOMEBODY: Final = "somebody"
+_SOMEBODY: Final = "user"
 
 
 class Cell(NamedTuple):
-    """Whether one kind of caller may pass one route. `needs` are the roles that are missing, for `together`: all of
-    them, or, where `any_will_do`, one of them. `owner`: so may the owner, without any of that."""
+    """Access of one caller to one route. `needs` are the missing roles for `together`: all of them, or one of them with
+    `any_will_do`. `owner`: the owner passes without them."""
 
     access: Access
     needs: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One route. `roles` has a cell for each role of the matrix, in its order."""
+    """One route. `roles` has one cell per role of the matrix, in the same order."""
 
     route: Route
     anonymous: Cell
@@ -45,13 +45,13 @@ class Matrix(NamedTuple):
 
 
 def matrix(routes: Iterable[Route], roles: tuple[str, ...], hierarchy: RoleHierarchy) -> Matrix:
-    """The matrix of some routes, in their order."""
+    """The matrix of the given routes, in their order."""
     holders = [hierarchy.expand(frozenset({role})) for role in roles]
     return Matrix(roles, tuple(_row(route, holders) for route in routes))
 
 
 def roles_of(settings: Settings, routes: Iterable[Route]) -> tuple[str, ...]:
-    """The roles there are: those that the configuration declares, in its order, or else those that routes name."""
+    """The declared roles in file order, or else the roles that routes name."""
     if settings.roles is not None:
         return tuple(settings.roles)
     named = [each for route in routes for each in (route.requirement.any, route.requirement.all) if each is not None]
@@ -75,15 +75,15 @@ def _cell(route: Route, roles: frozenset[str]) -> Cell:
 
 
 def _passes(route: Route, roles: frozenset[str], captures: Captures) -> bool:
-    # A route that looks nobody up decides as for an anonymous caller, whoever asks.
+    # Routes without authentication decide as for an anonymous caller.
     caller = None if route.authentication == "none" else Caller(_SOMEBODY, roles)
     return authorize(route, captures, caller) is None
 
 
 def _missing(requirement: Requirement, roles: frozenset[str]) -> tuple[tuple[str, ...], bool]:
-    """The roles that are still asked of somebody who has a part of what is asked; empty where there is no such part.
+    """The roles that a caller with part of the required roles still lacks. Empty for a caller with none of them.
 
-    What both `any` and `all` miss is told as `all` does, the rest once that is there.
+    If both `any` and `all` are unmet, only the roles missing from `all` are listed.
     """
     any_of, all_of = requirement.any or frozenset(), requirement.all or frozenset()
     if not (any_of | all_of) & roles:

@@ -3,7 +3,7 @@
 from typing import Final
 
 TRACE: Final = b"TRACE"
-"""Served only by a route that lists it: its answer shows the request that the upstream received, identity included."""
+"""Served only by routes that list it: the response echoes the upstream request, including the identity headers."""
 
 USUAL_METHODS: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
-"""Named to callers for a route without `methods`, which serves extension methods as well."""
+"""Listed to clients for a route without `methods`, which also serves extension methods."""

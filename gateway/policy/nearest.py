@@ -1,4 +1,4 @@
-"""The routes that come nearest to a path which none of them takes: for a person who wonders why it is 404."""
+"""Find the routes nearest to a path that matches none, to explain a 404."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -11,8 +11,8 @@ _MOST: Final = 3
 
 
 def nearest(tree: Tree, segments: Sequence[bytes]) -> list[tuple[Route, str]]:
-    """Some routes and what parts each from the path: those that differ only in letter case, else those that go along
-    the farthest. None where not even the first segment fits."""
+    """The nearest routes, each with its difference from the path: those that differ only in letter case, else those
+    with the longest common prefix. Empty if no route shares the first segment."""
     found = list(places_in(tree))
     alike = [(each, _case_differs(each, segments)) for each in found]
     near = [(each, why) for each, why in alike if why]
@@ -32,7 +32,7 @@ def _case_differs(each: Located, segments: Sequence[bytes]) -> str:
 
 
 def _agreeing(each: Located, segments: Sequence[bytes]) -> int:
-    """With how many segments a pattern goes along."""
+    """The number of leading segments that match."""
     agreeing = 0
     for want, have in _pairs(each, segments):
         if want is not None and want != have:

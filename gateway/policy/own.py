@@ -1,7 +1,7 @@
-"""The gateway's own endpoints: which paths are never an upstream's, and what each asks of its caller.
+"""The built-in endpoints: their paths, and the access each requires.
 
-They are routes like any other, decided by the same code. Every path is reserved from the beginning; one whose
-endpoint is not served answers 404 and still never reaches an upstream.
+They are ordinary routes, decided by the same code. All their paths are reserved, even while an endpoint is not served:
+it then answers 404 and the path still never reaches an upstream.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class _Endpoint(NamedTuple):
     path: str
     access: _Access
     is_served: bool = False
-    condition: str = ""  # in words, the check that the endpoint makes itself
+    condition: str = ""  # the check that the endpoint makes itself, in words
 
 
 # Below accounts.prefix.
@@ -56,19 +56,19 @@ _ROOT: Final = (
     _Endpoint("operations.health", "GET", "/_gateway/health", "anyone", True),
     _Endpoint("operations.ready", "GET", "/_gateway/ready", "anyone", True),
     _Endpoint(METRICS, "GET", "/_gateway/metrics", "anyone", True, "an address in observability.operations_allow"),
-    # Forward-auth: the method is that of the request that is asked about, so any may come.
+    # Forward-auth is called with the method of the original request, so every method is served.
     _Endpoint(VERIFY, None, "/_gateway/verify", "anyone", True, "a peer in server.trusted_proxies"),
     _Endpoint("operations.openapi", "GET", "/_gateway/openapi.json", "anyone", True),
     _Endpoint("operations.docs", "GET", "/_gateway/docs", "anyone", True),
-    # It asks who comes itself: a browser brings no bearer, and gets a page to sign in on.
+    # The console authenticates by itself: a browser sends no bearer token and gets a sign-in page.
     _Endpoint("operations.console", "GET", "/_gateway/console", "anyone", True, "an administrator, by its own sign-in"),
     _Endpoint("operations.console.sign", "POST", "/_gateway/console", "anyone", True),
 )
 
 
 def own_routes(settings: Settings) -> tuple[Route, ...]:
-    """The routes of all own endpoints, those that are not served included: where operations have a port of their own,
-    they are not served on the public one. Raises PatternError for a prefix that is no path."""
+    """The routes of all built-in endpoints, including those that are not served: with `operations_port` set,
+    operational endpoints are not served on the public port. Raises PatternError for an invalid prefix."""
     prefix = settings.accounts.prefix.rstrip("/")
     accounts = (_route(endpoint, prefix, settings) for endpoint in _ACCOUNTS)
     root = (_route(endpoint, "", settings) for endpoint in _ROOT)
@@ -80,7 +80,7 @@ def own_routes(settings: Settings) -> tuple[Route, ...]:
 
 
 def operations_routes(settings: Settings) -> tuple[Route, ...]:
-    """The routes of `server.operations_port`."""
+    """The routes of the `server.operations_port` listener."""
     root = (_route(endpoint, "", settings) for endpoint in _ROOT)
     return tuple(route for route in root if _is_operational(route))
 
@@ -90,7 +90,7 @@ def _is_operational(route: Route) -> bool:
 
 
 def reserved_for(pattern: Pattern, own: Iterable[Route]) -> Route | None:
-    """The own endpoint that takes every path which the pattern matches, if there is one."""
+    """The built-in endpoint that matches every path of the pattern, if any."""
     return next((route for route in own if route.shape.covers(pattern)), None)
 
 
@@ -111,6 +111,6 @@ def _route(endpoint: _Endpoint, prefix: str, settings: Settings) -> Route:
         is_served=endpoint.is_served and (endpoint.name != METRICS or settings.observability.metrics),
         refusal="registration_closed" if endpoint.name == REGISTER and not _is_open(settings) else None,
         condition=endpoint.condition,
-        # The proxy in front passes on the Upgrade of the handshake that it asks about.
+        # The proxy that asks forwards the Upgrade field of the original handshake.
         websocket=endpoint.name == VERIFY,
     )

@@ -1,9 +1,8 @@
-"""Path patterns: `/a/b`, `{name}` for one segment, `/**` at the end for the prefix itself and all below it.
+"""Path patterns: `/a/b`, `{name}` for one segment, `/**` at the end for the prefix and everything below.
 
-A pattern is held as what its segments *say*: literals are canonicalised by the same function as the paths of
-requests and then percent-decoded, so that a path is compared by meaning, never by spelling. `/admin!` in
-the file and `/admin%21` on the wire are one segment; no spelling slips past a literal to a broader
-pattern.
+A pattern stores decoded segments: literals pass through the same canonicalisation as request paths and are then
+percent-decoded. Paths are compared by meaning, never by spelling: `/admin!` in the file and `/admin%21` on the wire are
+equal, so no spelling evades a literal and reaches a broader pattern.
 """
 
 import re
@@ -15,7 +14,7 @@ from gateway.errors import Refusal
 from gateway.wire.paths import canonical_path, decoded_segment
 
 Segments = tuple[bytes | None, ...]
-"""Segments of a pattern: decoded literals, None for any one segment."""
+"""Segments of a pattern: decoded literals, None for a capture."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -24,7 +23,7 @@ MOST_SEGMENTS: Final = 64
 
 
 class PatternError(ValueError):
-    """What is wrong with a pattern or a template, and `right`, what would be right."""
+    """A problem in a pattern or template. `right` is a correct alternative."""
 
     def __init__(self, wrong: str, right: str) -> None:
         super().__init__(f"{wrong} ({right})")
@@ -34,9 +33,8 @@ class PatternError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A parsed pattern. `segments` holds the decoded literals, None where a capture stands; `names` the
-    names of the captures in their order; `has_rest` says that it ends in `/**`. `text` is its canonical
-    spelling."""
+    """A parsed pattern. `segments` contains decoded literals, and None for captures; `names` are the capture names in
+    order; `has_rest` is true for a trailing `/**`; `text` is the canonical spelling."""
 
     text: str
     segments: Segments
@@ -45,7 +43,7 @@ class Pattern:
 
     @property
     def shape(self) -> tuple[Segments, bool]:
-        """What it matches. Two patterns that differ only in the names of captures have the same shape."""
+        """Identifies the matched paths. Patterns that differ only in capture names have the same shape."""
         return self.segments, self.has_rest
 
     @property
@@ -55,7 +53,7 @@ class Pattern:
 
     @property
     def captures(self) -> tuple[tuple[str, int], ...]:
-        """Each name with the number of the segment in which it stands, counted from 1."""
+        """Each capture name with its segment number, counted from 1."""
         numbers = (number for number, segment in enumerate(self.segments, 1) if segment is None)
         return tuple(zip(self.names, numbers, strict=True))
 
@@ -65,7 +63,7 @@ class Pattern:
         return any(segment is not None and b"/" in segment for segment in self.segments)
 
     def covers(self, other: "Pattern") -> bool:
-        """Whether this pattern, which has no `/**`, matches every path that `other` matches."""
+        """Whether this pattern matches every path that `other` matches. This pattern must not end in `/**`."""
         return (
             not other.has_rest
             and len(self.segments) == len(other.segments)
@@ -74,7 +72,7 @@ class Pattern:
 
 
 def parse_pattern(text: str) -> Pattern:
-    """The pattern that a text stands for; one trailing slash means nothing. Raises PatternError."""
+    """Parse a pattern; a single trailing slash is ignored. Raises PatternError."""
     parts = split_segments(text)
     if parts[-1] == "":
         parts.pop()
@@ -97,12 +95,11 @@ def parse_pattern(text: str) -> Pattern:
 
 
 def split_segments(text: str) -> list[str]:
-    """The segments of a pattern or a template; the last one is empty after a trailing slash. Raises
-    PatternError."""
+    """The segments of a pattern or template; a trailing slash gives an empty last one. Raises PatternError."""
     if not text.startswith("/"):
         raise PatternError("must begin with '/'", f"/{text}")
     if "?" in text or "#" in text:
-        raise PatternError("must not hold a query or a fragment", "the path alone; the query is never looked at")
+        raise PatternError("must not hold a query or a fragment", "the path alone; the query is never matched")
     parts = text[1:].split("/")
     if "" in parts[:-1]:
         raise PatternError("must not hold an empty segment", "one slash instead of two")
@@ -110,17 +107,17 @@ def split_segments(text: str) -> list[str]:
 
 
 def canonical_literal(text: str) -> str:
-    """A literal segment as it stands in canonical paths. Raises PatternError where no path can hold it.
+    """The canonical spelling of a literal segment. Raises PatternError if no request path can contain it.
 
-    It is judged strictly whatever `server.paths` says: what `relaxed` lets pass is read differently by
-    different servers, and a rule must not rest on it.
+    Always judged by the strict rules: servers disagree about the spellings that `server.paths: relaxed` accepts, and a
+    rule must not depend on them.
     """
     if _PLAIN.fullmatch(text):
         return text
     if "*" in text:
         right = "{name} is one segment, /** at the end everything below, %2A a literal star"
         raise PatternError("has '*', which is no wildcard", right)
-    # What may stand raw in a YAML file and must be escaped in a path: spaces and everything outside ASCII.
+    # Characters that are legal in YAML but not in a path: spaces and everything outside ASCII.
     escaped = quote(text.encode("utf-8", "surrogatepass"), safe=_VISIBLE_ASCII)
     try:
         return canonical_path(b"/" + escaped.encode(), relaxed=False)[1:].decode()
@@ -130,9 +127,9 @@ def canonical_literal(text: str) -> str:
 
 
 def capture_in(part: str) -> str | None:
-    """What stands in the braces of a segment that is a capture as a whole; None for a segment without braces.
+    """The text between the braces of a capture; None for a segment without braces.
 
-    Raises PatternError for braces that are anything else.
+    Raises PatternError for braces in any other position.
     """
     if "{" not in part and "}" not in part:
         return None

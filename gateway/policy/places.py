@@ -1,7 +1,6 @@
-"""Walking the trees of a policy: every place there is, and every place that would take a path.
+"""Iterate over the trees of a policy: all places, or all places that match a path.
 
-Nothing here decides. It is for who wants to know what the matcher has to choose from: why a route lost, which routes
-two policies have in common, what nobody ever reaches.
+Used for explanations, comparisons and warnings. Decisions do not use it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,8 @@ from gateway.policy.trie import Node, Place, Tree
 
 
 class Located(NamedTuple):
-    """A place and where it is: on `host` (None: every host that no route names), at the end of `segments` (decoded
-    literals, None for any one segment), and with `has_rest` for all that lies below them too."""
+    """A place and its position: `host` (None: every host that no route names), `segments` (decoded literals, None for
+    captures), and `has_rest` for a trailing `/**`."""
 
     host: bytes | None
     segments: Segments
@@ -23,21 +22,20 @@ class Located(NamedTuple):
 
 
 def places(policy: Policy) -> Iterator[Located]:
-    """Every place of the enforced routes of the file, host by host, in each the more specific ones first."""
+    """Every place of the enforced routes, by host, more specific ones first."""
     for host in (None, *sorted(policy.hosts)):
         yield from places_in(policy.tree(host), host)
 
 
 def places_in(tree: Tree, host: bytes | None = None) -> Iterator[Located]:
-    """Every place of one tree, in the order in which a path that fits several is given to them."""
+    """Every place of one tree, in order of precedence."""
     yield from _below(tree.top, (), host)
 
 
 def places_for(tree: Tree, segments: Sequence[bytes]) -> Iterator[Place]:
-    """Every place whose pattern takes a path, the most specific first: the first one is what the matcher finds.
+    """Every place that matches a path, the most specific first. The matcher selects the first one.
 
-    `segments` are the decoded ones of a canonical path, without the empty one before the first slash and the empty
-    one after the last.
+    `segments` are the decoded segments of a canonical path, without empty ones at the start and the end.
     """
     yield from _taking(tree.top, segments, 0)
 

@@ -1,11 +1,11 @@
-"""Policy tests as they are written: a list of callers, and of the requests that each may make and may not make.
+"""The file format of policy tests: callers, each with requests that must be allowed or refused.
 
     - name: editors write articles
       as: {roles: [editor]}          # or anonymous, or {id: u1, roles: [...]}
       allow: [POST /articles]
       deny: ["GET /admin -> 403 admin-area"]
 
-They are read like the configuration: YAML 1.2, every problem at once, each with its line and column.
+Parsed like the configuration: YAML 1.2, all problems at once, each with line and column.
 """
 
 import re
@@ -35,7 +35,7 @@ _FORM: Final = 'for example "GET /orders/7" or "GET /orders/7 -> 403 orders"'
 
 @section
 class Expectation:
-    """One request, and what is expected of it: the `status` of its refusal and the `route` by name, None: any."""
+    """One expected decision. `status` is the status of the refusal, `route` the name of the route; None matches any."""
 
     text: str
     asked: Asked
@@ -46,10 +46,10 @@ class Expectation:
 
 
 class ExpectationKind(ScalarKind[Expectation]):
-    """`METHOD PATH`, and perhaps `-> STATUS ROUTE`."""
+    """`METHOD PATH`, optionally followed by `-> STATUS ROUTE`."""
 
     words = "request"
-    expected = "a request: METHOD PATH, and perhaps -> STATUS ROUTE"
+    expected = "a request: METHOD PATH, optionally -> STATUS ROUTE"
     right = _FORM
 
     def __init__(self, *, allowed: bool) -> None:
@@ -76,7 +76,7 @@ class ExpectationKind(ScalarKind[Expectation]):
 
     def _no_such_status(self, status: int) -> Unacceptable:
         if self.allowed:
-            return Unacceptable("must name no status: what is allowed is answered by the upstream", "the route alone")
+            return Unacceptable("must name no status: the upstream answers allowed requests", "the route alone")
         return Unacceptable("must name a status that a policy refuses with", ", ".join(map(str, sorted(_REFUSALS))))
 
     def schema(self) -> JsonSchema:
@@ -85,22 +85,22 @@ class ExpectationKind(ScalarKind[Expectation]):
 
 @section
 class SubjectSettings:
-    """Somebody who is signed in."""
+    """A signed-in user."""
 
     id: str | None = setting(
         Text("a user id", words="user id").or_null(),
-        "Their id, for routes with `owner`; null: nobody's in particular.",
+        "The user's id, for routes with `owner`; null: an id that owns no path.",
         default=None,
     )
     roles: tuple[str, ...] = setting(
         ListOf(ROLE, "a list of roles", right="for example [editor], or [] for none"),
-        "Their own roles, to which the implied ones are added.",
+        "The user's own roles; implied roles are added.",
         default=(),
     )
 
 
 class SubjectKind(Section[SubjectSettings | None]):
-    """`anonymous`, which is None here, or somebody who is signed in."""
+    """`anonymous`, read as None, or a signed-in user."""
 
     words = "`anonymous`, or mapping"
 
@@ -121,17 +121,17 @@ class SubjectKind(Section[SubjectSettings | None]):
 
 @section
 class PolicyTest:
-    """What one caller may do, and may not do."""
+    """Requests that one caller can and cannot make."""
 
     key: str = field(default="", compare=False)
     position: Position = field(default=NOWHERE, compare=False)
-    name: str = setting(Text("a name", words="text"), "What it shows, in words.")
+    name: str = setting(Text("a name", words="text"), "A description of the test.")
     as_: SubjectSettings | None = setting(
-        SubjectKind(), "Who asks: `anonymous`, `{roles: [editor]}`, or `{id: u1, roles: [editor]}`."
+        SubjectKind(), "The caller: `anonymous`, `{roles: [editor]}`, or `{id: u1, roles: [editor]}`."
     )
     allow: tuple[Expectation, ...] = setting(
         ListOf(ExpectationKind(allowed=True), "a list of requests", right=_FORM),
-        "Requests that must be let through: `METHOD PATH`, or `METHOD PATH -> ROUTE`.",
+        "Requests that must be allowed: `METHOD PATH`, or `METHOD PATH -> ROUTE`.",
         default=(),
     )
     deny: tuple[Expectation, ...] = setting(
@@ -142,21 +142,21 @@ class PolicyTest:
 
     @property
     def person(self) -> Person | None:
-        """The caller, None for an anonymous one."""
+        """The user, None for an anonymous caller."""
         return None if self.as_ is None else Person(self.as_.id or "", frozenset(self.as_.roles))
 
     @property
     def expectations(self) -> tuple[Expectation, ...]:
-        """All requests, those that are allowed first."""
+        """All expectations, allowed requests first."""
         return (*self.allow, *self.deny)
 
 
 class PolicyTestKind(Section[PolicyTest]):
-    """A test, which knows its place and expects something."""
+    """A test with its position. It must expect something."""
 
     def __init__(self) -> None:
         super().__init__(PolicyTest, "a test")
-        self.right = "for example {name: everybody reads, as: anonymous, allow: [GET /articles]}"
+        self.right = "for example {name: everyone reads, as: anonymous, allow: [GET /articles]}"
 
     def extras(self, node: MappingNode, path: str, reader: Reader) -> dict[str, Any]:
         return {"key": path, "position": Position(reader.file, node.line, node.column)}
@@ -174,7 +174,7 @@ class PolicyTestKind(Section[PolicyTest]):
 def read_policy_tests(
     content: bytes, file: str, environment: Mapping[str, str]
 ) -> tuple[tuple[PolicyTest, ...], tuple[Problem, ...]]:
-    """The tests of one file, and everything that is wrong with it. `file` is its name in problems."""
+    """The tests of one file, and all problems in it. `file` is its name in problems."""
     reader = Reader(file, environment)
     try:
         tests = _read(compose(text_of_file(content), reader.report_in), reader)
@@ -202,7 +202,7 @@ def policy_tests_schema() -> dict[str, Any]:
     return {
         "$schema": DIALECT,
         "title": "Policy tests of the gateway",
-        "description": "What callers may do, and may not do: gateway test FILE",
+        "description": "Requests that callers can and cannot make. Run with: gateway test FILE",
         "type": "array",
         "items": {"description": PolicyTest.__doc__, **test.definition()},
         "$defs": {

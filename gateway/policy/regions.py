@@ -1,9 +1,9 @@
-"""All requests at once: the space of host, path and method, in regions in which two policies have one answer each.
+"""Partition all requests into regions that each of two policies answers uniformly.
 
-Both trees are walked side by side, like two automata that read one path. What is read so far has led each of them to a
-*front*: the nodes and places that are still possible, the most specific first. From a front the path may end, go on by
-a literal that one of the two knows, or by any other segment; that is all there is, so nothing is left out. Where two
-fronts promise the same whatever follows, which their fingerprints tell, nothing below them is looked at.
+The trees of both policies are walked in parallel, like two automata reading the same path. After a prefix of the path
+each policy has a *front*: the nodes and places still possible, the most specific first. From a front the path can end,
+continue with a literal that either policy knows, or continue with any other segment. These cases are exhaustive. If
+both fronts have the same fingerprint, they answer every continuation alike and the walk stops there.
 """
 
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator
@@ -16,7 +16,7 @@ from gateway.policy.methods import TRACE
 from gateway.policy.route import Route
 from gateway.policy.trie import Node, Place, Tree
 
-# Every method that no route at the place names, TRACE apart.
+# All methods that no route of the place names, except TRACE.
 OTHER_METHODS: Final = b"*"
 
 Meaning = Callable[[Route], Hashable]
@@ -24,8 +24,8 @@ Front = tuple[Node | Place, ...]
 
 
 class Answer(NamedTuple):
-    """What a policy makes of the requests of a region: the route, or why there is none (a refusal's code). `at` is a
-    route of the place where they end, whose pattern is theirs whatever methods it serves."""
+    """A policy's answer to the requests of a region: the route, or the code of the refusal. `at` is a route of the
+    place where they end; its pattern identifies the place."""
 
     route: Route | None
     code: str = ""
@@ -34,9 +34,11 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Requests that each of two policies treats alike. `methods` may hold OTHER_METHODS: those beside `named`, which
-    are all that a route names there. `example` is the path of one of them, in which no two captures are alike, nor a
-    capture and a literal: to its owner by one segment the others mean nothing."""
+    """A set of requests that each of the two policies answers uniformly.
+
+    `methods` can contain OTHER_METHODS, i.e. every method not in `named`. `example` is a path in which all captures
+    differ from each other and from every literal.
+    """
 
     host: bytes | None
     methods: frozenset[bytes]
@@ -47,34 +49,34 @@ class Region:
 
 
 class Side(NamedTuple):
-    """One of the two policies, and what a route of it means: two routes that mean the same are not told apart."""
+    """A policy and the meaning of its routes. Routes with equal meaning are not distinguished."""
 
     policy: Policy
     meaning: Meaning
 
 
 def differing_regions(old: Side, new: Side) -> Iterator[Region]:
-    """The regions in which the two policies differ, each once: of one place the requests of several paths that the same
-    two routes answer are one region. Hosts that neither of them names are the host None."""
+    """The regions in which the policies differ, each once. Paths of one place with the same two routes form one region.
+    Hosts that neither policy names are the host None."""
     walk = _Walk(old, new)
     for host in (None, *sorted(old.policy.hosts | new.policy.hosts)):
         yield from walk.of_host(host)
 
 
 def front_of(policy: Policy, host: bytes | None) -> Front:
-    """Where every path of a host begins. The gateway's own endpoints come before the routes."""
+    """The front of the empty path. Built-in endpoints precede the routes."""
     return policy.own_tree.top, policy.tree(host).top
 
 
 def place_of_path(front: Front, segments: Iterable[bytes]) -> Place | None:
-    """Where a path ends, given by its decoded segments."""
+    """The place of a path, given as decoded segments."""
     for segment in segments:
         front = _after(front, segment)
     return _end(front)
 
 
 def ends_of(front: Front) -> Iterator[Place]:
-    """Every place that some path leads to. One may come several times."""
+    """Every place that some path reaches, possibly repeated."""
     seen: set[Front] = set()
     waiting = [front]
     while waiting:
@@ -105,7 +107,7 @@ class _Walk:
         self._new_prints = _Fingerprints(new.meaning, interned)
 
     def of_host(self, host: bytes | None) -> Iterator[Region]:
-        """The regions of one host."""
+        """The differing regions of one host."""
         met: set[tuple[Place | None, Place | None]] = set()
         seen: set[tuple[Front, Front]] = set()
         waiting = [_Step(front_of(self._old.policy, host), front_of(self._new.policy, host), ())]
@@ -147,8 +149,11 @@ def _literals_below(node: Node) -> Iterator[bytes]:
 
 
 def _following(step: _Step, elsewhere: Container[bytes] = ()) -> Iterator[_Step]:
-    """Where a path may go on to; by a capture with nothing that was read before or is a literal elsewhere. Those that
-    come first are looked at last."""
+    """The next steps from a pair of fronts.
+
+    The segment for captures differs from all segments read so far and from every literal in `elsewhere`. The walk pops
+    the last step first.
+    """
     literals = _literals(step.old) | _literals(step.new)
     if not literals and not _may_go_on(step.old) and not _may_go_on(step.new):
         return
@@ -167,12 +172,12 @@ def _literals(front: Front) -> dict[bytes, None]:
 
 
 def _may_go_on(front: Front) -> bool:
-    """Whether what follows makes any difference: a place that takes everything below takes it alike."""
+    """Whether a continuation makes a difference: a `/**` place accepts all of them."""
     return any(isinstance(each, Node) for each in front)
 
 
 def _other_than(*taken: Container[bytes]) -> bytes:
-    """A segment that is in none of these."""
+    """A segment contained in none of the arguments."""
     number, segment = 0, b"x"
     while any(segment in each for each in taken):
         number += 1
@@ -181,7 +186,7 @@ def _other_than(*taken: Container[bytes]) -> bytes:
 
 
 def _after(front: Front, segment: bytes) -> Front:
-    """The front after one more segment. What comes after a place that takes all below it is never reached."""
+    """The front after one more segment. Entries after a `/**` place are unreachable and dropped."""
     following: list[Node | Place] = []
     for each in front:
         if isinstance(each, Place):
@@ -206,7 +211,7 @@ def _answer(place: Place | None, method: bytes) -> Answer:
         return Answer(None, "no_route")
     at = next(place.routes)
     if not any(route.is_served for route in place.routes):
-        return Answer(None, "no_route", at)  # reserved for the gateway, which serves nothing there
+        return Answer(None, "no_route", at)  # reserved for a built-in endpoint that is not served
     route = place.route_for(method)
     return Answer(None, "method_not_allowed", at) if route is None else Answer(route, at=route)
 
@@ -216,7 +221,7 @@ def _meaning(answer: Answer, meaning: Meaning) -> Hashable:
 
 
 class _Fingerprints:
-    """Numbers for subtrees: two have the same one only if they answer all paths alike."""
+    """Numbers subtrees. Two subtrees have the same number only if they answer all paths alike."""
 
     def __init__(self, meaning: Meaning, interned: dict[Hashable, int]) -> None:
         self._meaning = meaning
@@ -224,7 +229,7 @@ class _Fingerprints:
         self._known: dict[Node | Place, int] = {}
 
     def of_front(self, front: Front) -> tuple[int, ...]:
-        """The numbers of a front."""
+        """The numbers of the entries of a front."""
         return tuple(map(self._of, front))
 
     def _of(self, each: Node | Place) -> int:
@@ -237,7 +242,7 @@ class _Fingerprints:
     def _of_place(self, place: Place) -> Hashable:
         methods = (*place.by_method, TRACE, OTHER_METHODS)
         meant = {method: _meaning(_answer(place, method), self._meaning) for method in methods}
-        # A method that is answered like those that nobody names might as well not be named.
+        # A method with the same answer as unnamed methods makes no difference.
         usual = meant.pop(OTHER_METHODS)
         return "place", usual, frozenset((method, answer) for method, answer in meant.items() if answer != usual)
 

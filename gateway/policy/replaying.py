@@ -1,10 +1,9 @@
-"""Recorded requests under another policy: which of them it would decide otherwise.
+"""Replay recorded requests against another policy and report changed decisions.
 
-A line of the JSON access log says what was asked (host, method, path), by whom (user, and the roles of his own) and
-what became of it (route, status, code). The rest is decided anew, by the same function as `gateway explain`. What a
-line cannot say is settled so: a caller of a route that looks nobody up is anonymous; whoever was refused for his
-token has none; a handshake is known by the status 101 or its refusal; limits, sizes and upstreams are no matter of
-the policy.
+A line of the JSON access log contains the request (host, method, path), the caller (user and own roles) and the result
+(route, status, code). The new decision is simulated by the same function as in `gateway explain`. Assumptions where the
+log has no data: on routes without authentication the caller is anonymous; a caller refused for its token has none;
+status 101 and its refusals identify handshakes; limits, sizes and upstreams do not depend on the policy.
 """
 
 import json
@@ -20,7 +19,7 @@ from gateway.policy.verdict import Asked, Caller, decide
 ALLOWED: Final = "allowed"
 UNAUTHENTICATED: Final = "unauthenticated"
 
-# The codes of refusals that a policy decides on. All others come after it, and the request was let through by it.
+# Refusals decided by the policy. All other codes arise after the policy has allowed the request.
 _REFUSED: Final[Mapping[str, str]] = {
     "bad_path": "bad_path",
     "no_route": "no_route",
@@ -28,28 +27,28 @@ _REFUSED: Final[Mapping[str, str]] = {
     "websocket_not_allowed": "websocket_not_allowed",
     "forbidden": "forbidden",
     "registration_closed": "registration_closed",
-    # One answer to a caller, whatever is the matter with his token; the policy cannot know it.
+    # The policy cannot see why a token was refused, so these codes count as one.
     "token_missing": UNAUTHENTICATED,
     "token_invalid": UNAUTHENTICATED,
     "token_expired": UNAUTHENTICATED,
     "token_revoked": UNAUTHENTICATED,
     "user_inactive": UNAUTHENTICATED,
 }
-# Nothing was decided, or by what a line does not hold.
+# Refused before the policy decided, or by data that the log does not contain.
 _UNDECIDED: Final = frozenset(
     (
         *("bad_host", "bad_request", "headers_too_large", "request_timeout", "method_not_implemented"),
         *("storage_unavailable", "internal_error", "origin_not_allowed"),
     )
 )
-_CUT: Final = 1024  # bytes, at which the path of what matched no route is cut off
-# Keys that every line of the access log has.
+_CUT: Final = 1024  # In bytes: the access log truncates longer paths of requests without a route.
+# Every line of the access log has these keys.
 _OURS: Final = (b'"request_id"', b'"route"', b'"code"')
-# Logs that are often given by mistake, each with the reason why it cannot be replayed.
+# Logs in other formats that users pass by mistake, and why they cannot be replayed.
 _FOREIGN: Final = tuple(
     (re.compile(pattern), reason)
     for pattern, reason in (
-        (rb"\A\s*\{\s*\"log\"\s*:\s*\"", "it is wrapped by Docker; 'docker logs CONTAINER' prints the log itself"),
+        (rb"\A\s*\{\s*\"log\"\s*:\s*\"", "Docker has wrapped it; 'docker logs CONTAINER' prints the log itself"),
         (rb"\"logger\":\"http\.log", "it is a line of Caddy's access log"),
         (rb"\"(?:RequestPath|DownstreamStatus)\":", "it is a line of Traefik's access log"),
         (rb"\A\S+ \S+ \S+ \[[^\]]+\] \"", "it is in the common log format, as nginx, Apache and Traefik write it"),
@@ -64,8 +63,8 @@ _OTHER: Final = "other"
 
 
 class Group(NamedTuple):
-    """Requests to which the same happens: routes by their names, "" for none; decisions are `allowed`,
-    `unauthenticated` or the code of a refusal."""
+    """Requests with the same change. Routes are named, "" for none; decisions are `allowed`, `unauthenticated` or a
+    refusal code."""
 
     method: str
     old_route: str
@@ -75,7 +74,7 @@ class Group(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One request of a group, as it was recorded."""
+    """A recorded request of a group."""
 
     request_id: str
     host: str
@@ -86,14 +85,14 @@ class Example(NamedTuple):
 
 @dataclass(slots=True)
 class Change:
-    """How many requests a group has, and the first few of them."""
+    """The number of requests in a group, and the first few as examples."""
 
     count: int = 0
     examples: list[Example] = field(default_factory=list)
 
 
 class Unreadable(NamedTuple):
-    """A line that could not be replayed: its number, from 1, and why."""
+    """A line that could not be replayed: its number, counted from 1, and the reason."""
 
     line: int
     reason: str
@@ -101,8 +100,8 @@ class Unreadable(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """What came of the lines so far. `undecided` are requests that came to no decision of the policy, `others` lines of
-    the decision log; `unreadable` has the first few of those that were `lost`."""
+    """The results so far. `undecided` counts requests that reached no policy decision, `others` lines of the decision
+    log and empty lines; `unreadable` lists the first few of the `lost` lines."""
 
     lines: int = 0
     replayed: int = 0
@@ -114,11 +113,11 @@ class Report:
     changes: dict[Group, Change] = field(default_factory=dict)
 
 
-_Outcome = tuple[str, str] | None  # new route and decision; None: nothing can be said
+_Outcome = tuple[str, str] | None  # The new route and decision; None if unknown.
 
 
 class Replay:
-    """Replays lines against one policy; `report` grows with them."""
+    """Replays lines against one policy and accumulates `report`."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.report: Final = Report()
@@ -130,7 +129,7 @@ class Replay:
         self._parse: Callable[[str], Any] = json.JSONDecoder().decode
 
     def line(self, line: bytes) -> None:
-        """Replay one line. Never raises: what cannot be read is counted."""
+        """Replay one line. Never raises: unreadable lines are counted."""
         report = self.report
         report.lines += 1
         try:
@@ -161,8 +160,7 @@ class Replay:
         return group
 
     def _compared(self, host: str, method: str, path: str, route: str, code: str, *others: Any) -> Group | None:
-        """What would change for a request; None where nothing does. Raises TypeError and ValueError for what is no
-        line of the access log."""
+        """The change for a request, None for no change. Raises TypeError or ValueError for a malformed line."""
         status, user, roles = others
         if code in _UNDECIDED:
             return None
@@ -170,9 +168,9 @@ class Replay:
             raise ValueError("its path is cut off")
         old = _REFUSED.get(code, ALLOWED)
         if route in self._own and old not in (ALLOWED, UNAUTHENTICATED) and route.startswith("operations."):
-            old = ALLOWED  # an endpoint of the gateway that has its own opinion about its caller
+            old = ALLOWED  # An operational endpoint that checks its caller itself.
         if method == "OPTIONS" and status == 204 and route in self._pages:
-            return None  # the question of a browser, which the gateway answers by the rule for pages
+            return None  # A preflight, which the gateway answers by the CORS rule.
         caller = None if not user or old == UNAUTHENTICATED else Caller(user, self._expand(frozenset(roles)))
         asked = Asked(
             method=method.encode("latin-1"),
@@ -214,10 +212,10 @@ class Replay:
 def _why(line: bytes, error: Exception) -> str:
     match error:
         case KeyError(args=[str(name)]) if all(key in line for key in _OURS):
-            older = ": an older version has written it" if name in ("host", "roles") else ""
+            older = ": an older version wrote it" if name in ("host", "roles") else ""
             return f"it has no {name}{older}"
         case ValueError(args=[str(reason)]) if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
             return reason
     is_json = not isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
-    other = "it is no line of the access log" if is_json else "it is no JSON"
+    other = "it is not a line of the access log" if is_json else "it is not JSON"
     return next((why for pattern, why in _FOREIGN if pattern.search(line)), other)

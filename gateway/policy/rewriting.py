@@ -1,8 +1,8 @@
-"""Where a route sends a path: as it came, without a prefix, or into another form.
+"""The path sent to the upstream: unchanged, with a prefix stripped, or built from a template.
 
-Only whole segments are taken off, moved and put in. So what comes out is made of segments that were each
-judged canonical, in a canonical frame: no dot segment and no empty segment can arise from joining
-(CVE-2026-48020: a prefix taken off `/api../admin` left `/../admin`).
+Rewrites only remove, move and insert whole segments. The result consists of segments that were each validated as
+canonical, so joining them cannot create a dot segment or an empty segment (CVE-2026-48020: stripping a prefix from
+`/api../admin` left `/../admin`).
 """
 
 from dataclasses import dataclass
@@ -22,22 +22,22 @@ Captures = tuple[tuple[str, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class PrefixStrip:
-    """Takes the first segments off. What is left is at least `/`; a trailing slash stays."""
+    """Removes the first `count` segments. The result is at least `/`; a trailing slash stays."""
 
     count: int
 
     def apply(self, path: CanonicalPath, captures: Captures) -> bytes:
-        """The path to send on, for a path that the route matched."""
+        """The path to forward, for a path that the route matched."""
         return _after(path, self.count) or b"/"
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Puts a path together from literals (bytes) and captures (their index).
+    """Builds a path from literals (bytes) and captures (their index).
 
-    `rest_after` is the number of segments after which the rest begins, None without `{**}`. The rest
-    comes with the slash before it and with its trailing slash, or as nothing where the path ends before
-    it: `/v2/{**}` makes `/v2`, `/v2/` and `/v2/a/` of `/users`, `/users/` and `/users/a/`.
+    `rest_after` is the number of segments before the rest of the path, None without `{**}`. The rest includes its
+    leading slash and any trailing slash, and is empty if the path ends before it: `/v2/{**}` maps `/users`, `/users/`
+    and `/users/a/` to `/v2`, `/v2/` and `/v2/a/`.
     """
 
     parts: tuple[bytes | int, ...]
@@ -45,7 +45,7 @@ class Template:
     ends_in_slash: bool
 
     def apply(self, path: CanonicalPath, captures: Captures) -> bytes:
-        """The path to send on, for a path that the route matched and its captures."""
+        """The path to forward, for a path that the route matched and its captures."""
         head = b"".join(b"/" + (part if isinstance(part, bytes) else captures[part][1]) for part in self.parts)
         if self.rest_after is not None:
             return head + _after(path, self.rest_after) or b"/"
@@ -56,7 +56,7 @@ Rewrite = PrefixStrip | Template
 
 
 def parse_strip(prefix: str, pattern: Pattern) -> PrefixStrip:
-    """The rewrite for `strip_prefix`. Raises PatternError unless the pattern begins with the prefix."""
+    """Parse `strip_prefix`. Raises PatternError unless the pattern begins with the prefix."""
     stripped = parse_pattern(prefix)
     count = len(stripped.segments)
     if stripped.names or stripped.has_rest:
@@ -67,7 +67,7 @@ def parse_strip(prefix: str, pattern: Pattern) -> PrefixStrip:
 
 
 def parse_template(text: str, pattern: Pattern) -> Template:
-    """The rewrite for `rewrite`, whose captures are those of the pattern. Raises PatternError."""
+    """Parse `rewrite`, which uses the captures of the pattern. Raises PatternError."""
     parts = split_segments(text)
     takes_rest, ends_in_slash = parts[-1] == "{**}", parts[-1] == ""
     if takes_rest and not pattern.has_rest:
@@ -82,7 +82,7 @@ def parse_template(text: str, pattern: Pattern) -> Template:
 
 
 def sent_path(rewrite: Rewrite | None, captures: Captures, path: CanonicalPath) -> bytes:
-    """The path that the upstream is sent: the canonical one, rewritten where the route says so."""
+    """The path for the upstream: the canonical path, rewritten if the route has a rewrite."""
     return path if rewrite is None else rewrite.apply(path, captures)
 
 
@@ -102,8 +102,7 @@ def _template_part(part: str, pattern: Pattern) -> bytes | int:
 
 
 def _after(path: bytes, segments: int) -> bytes:
-    """What follows the first segments of a path, with the slash before it; nothing where the path ends
-    there."""
+    """The path after the first `segments` segments, with its leading slash; empty if the path ends there."""
     slash = 0
     for _ in range(segments):
         slash = path.find(b"/", slash + 1)

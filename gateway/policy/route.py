@@ -1,4 +1,4 @@
-"""What a route is: a place, who may come there, and where it leads."""
+"""The route: path pattern, access rule and destination."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ Authentication = Literal["none", "optional", "required"]
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What is asked of a principal beyond being one.
+    """The conditions on a principal, beyond authentication.
 
-    One of the roles `any`, every role of `all` (None: not asked), or to be the user whose id stands in
-    the capture `owner`. Without roles, an owner is the only one who passes.
+    One of the roles in `any`, every role in `all` (None: not required), or an id equal to the capture `owner`. Without
+    roles only the owner passes.
     """
 
     any: frozenset[str] | None = None
@@ -28,7 +28,7 @@ class Requirement:
 
     @property
     def names_roles(self) -> bool:
-        """Whether roles are asked for."""
+        """Whether roles are required."""
         return self.any is not None or self.all is not None
 
 
@@ -37,14 +37,16 @@ NOTHING_MORE = Requirement()
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Route:
-    """One rule, ready to be matched and decided. Equal only to itself.
+    """One compiled rule. Equal only to itself. The defaults are strict.
 
-    `methods` is None for all but TRACE and holds HEAD wherever it holds GET. `upstream` is None for the gateway's own
-    endpoints, whose name is `endpoint`; one that is not served is only reserved. `refusal` is the code with which such
-    an endpoint refuses every caller, `condition` says in words which further check it makes itself. `captures` says in
-    which segment of a path, counted from 1, each capture stands. `is_plain`: nothing is left to do once a request is
-    admitted, neither to count it nor to add something to its answer. `passes_credentials`: the caller's Authorization
-    goes on. The defaults are strict.
+    methods: None for all methods except TRACE. Contains HEAD if it contains GET.
+    upstream: None for built-in endpoints, whose name is `endpoint`.
+    is_served: False for a built-in endpoint whose path is only reserved.
+    refusal: the code with which a built-in endpoint refuses every caller.
+    condition: a check that a built-in endpoint makes itself, in words.
+    captures: each capture with its path segment, counted from 1.
+    is_plain: an admitted request needs neither counting nor extra response fields.
+    passes_credentials: the upstream receives the client's Authorization.
     """
 
     name: str
@@ -79,28 +81,28 @@ class Route:
 
     @property
     def pattern(self) -> str:
-        """The path pattern in its canonical spelling."""
+        """The path pattern in canonical spelling."""
         return self.shape.text
 
     def serves(self, method: bytes) -> bool:
-        """Whether a method is one of the route's. TRACE must be listed, but for an endpoint of the gateway: its answer
-        does not show the request."""
+        """Whether the route serves a method. TRACE must be listed, except on a built-in endpoint, whose response does
+        not echo the request."""
         if self.methods is not None:
             return method in self.methods
         return method != TRACE or self.upstream is None
 
     def shares_method(self, other: "Route") -> bool:
-        """Whether some method is served by both routes."""
+        """Whether both routes serve some method."""
         if self.methods is None:
             return other.methods is None or any(map(self.serves, other.methods))
         return any(map(other.serves, self.methods))
 
 
 def allowed_methods(route: Route) -> Iterable[bytes]:
-    """The methods of a route for an Allow field."""
+    """The methods of a route for the Allow field."""
     return USUAL_METHODS if route.methods is None else route.methods
 
 
 def with_head(methods: frozenset[bytes]) -> frozenset[bytes]:
-    """The methods that a list of methods serves: who serves GET serves HEAD (RFC 9110 9.3.2)."""
+    """The methods served by a list of methods: GET includes HEAD (RFC 9110 9.3.2)."""
     return methods | {b"HEAD"} if b"GET" in methods else methods

@@ -1,8 +1,8 @@
-"""Shadow rules: a second policy, in which they are in force, to be asked what they would decide.
+"""Shadow rules: a second policy in which they are enforced, to record their decisions.
 
-It stands beside the enforced one, which has never heard of it. In it a shadow rule takes what it would take: the place
-of an enforced rule with the same pattern, for the methods that it serves, and paths of broader ones; a host that it is
-the first to name. What comes out is told as the decision of the one rule that it is due to.
+The enforced policy contains no shadow rules. In the trial policy a shadow rule takes effect as if enforced: it replaces
+an enforced rule with the same pattern for the methods it serves, takes paths from broader patterns, and can be the
+first to name a host. Each result is attributed to one rule.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _Spot = tuple[bytes | None, tuple[Segments, bool]]
 
 
 class Shadows:
-    """The shadow rules of a policy. `trial` is the policy with them in force."""
+    """The shadow rules of a policy. `trial` is the policy that enforces them."""
 
     def __init__(self, policy: Policy) -> None:
         self._rules: Mapping[str, Route] = {route.name: route for route in policy.routes if route.shadow}
@@ -29,17 +29,17 @@ class Shadows:
         self.trial: Final = Policy(_in_force(policy), policy.own, relaxed=policy.relaxed)
 
     def rule(self, name: str) -> Route | None:
-        """The shadow rule by which the trial decided; None if that was an enforced one."""
+        """The shadow rule with this name; None for an enforced rule."""
         return self._rules.get(name)
 
     def without_route(self, code: str, host: bytes | None, target: Target) -> Route | None:
-        """The shadow rule to which it is due that the trial found no route, which `code` says; None if to none."""
+        """The shadow rule that causes the trial to find no route, with refusal `code`. None if no shadow rule does."""
         if host in self.trial.hosts - self._hosts:
             return next(rule for rule in self._rules.values() if rule.host == host)
         return self._served_otherwise(host, target) if code == "method_not_allowed" else None
 
     def _served_otherwise(self, host: bytes | None, target: Target) -> Route | None:
-        """The shadow rule whose place takes a path for methods that it does not serve."""
+        """The shadow rule that takes a path but serves other methods."""
         segments = [decoded_segment(segment) for segment in target.path.split(b"/")[1:]]
         if not segments[-1]:
             segments.pop()
@@ -49,19 +49,22 @@ class Shadows:
         if place is None:
             return None
         rule = next((self._rules[route.name] for route in place.routes if route.name in self._rules), None)
-        # Where an enforced rule for all methods has the same pattern, it goes on to serve the others.
+        # An enforced rule for all methods with the same pattern still serves the other methods.
         return None if rule is None or _spot(rule) in self._enforced_too else rule
 
 
 @lru_cache(maxsize=1)
 def shadows_of(policy: Policy) -> Shadows | None:
-    """The shadow rules of a policy; None where it has none, so that nobody pays for them. Those of the last policy are
-    kept: they are made when it is loaded, beside the loop, and asked for when it comes into force."""
+    """The shadow rules of a policy, None without any.
+
+    Caches the result for one policy: a configuration load computes it off the event loop, and the gate needs it when
+    the policy takes effect.
+    """
     return Shadows(policy) if any(route.shadow for route in policy.routes) else None
 
 
 def _in_force(policy: Policy) -> Iterator[Route]:
-    """The routes as they would be: shadow rules, and of the others what they leave."""
+    """The routes with shadow rules enforced: shadow rules, and the remaining methods of the enforced rules."""
     taking: dict[_Spot, list[Route]] = {}
     for route in policy.routes:
         if route.shadow:

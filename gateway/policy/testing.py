@@ -1,4 +1,4 @@
-"""Runs policy tests: each expectation against the verdict, and which routes were touched by any."""
+"""Run policy tests: compare expectations with decisions, and measure route coverage."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from gateway.settings.reader import known
 
 
 class Result(NamedTuple):
-    """What became of one expectation. `failure` is None where it is met."""
+    """The result of one expectation. `failure` is None if it is met."""
 
     test: PolicyTest
     expectation: Expectation
@@ -25,7 +25,7 @@ class Result(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All results, in the order of the files, and the enforced routes of the configuration that no request came to."""
+    """All results in file order, the enforced routes that no request reached, and the number of enforced routes."""
 
     results: tuple[Result, ...]
     untouched: tuple[Route, ...]
@@ -37,13 +37,13 @@ class Report(NamedTuple):
 
     @property
     def coverage(self) -> float:
-        """The share of routes that some request came to, in percent, cut to one digit: 100 means all of them."""
+        """The percentage of routes that some request reached, truncated to one decimal: 100 means all of them."""
         touched = self.routes - len(self.untouched)
         return (1000 * touched // self.routes) / 10 if self.routes else 100.0
 
 
 def run_policy_tests(policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest]) -> Report:
-    """Ask the policy what the tests expect of it."""
+    """Run tests against a policy."""
     results = tuple(_results(policy, roles, tests))
     enforced = [route for route in policy.routes if not route.shadow]
     touched = {result.verdict.route for result in results}
@@ -51,8 +51,8 @@ def run_policy_tests(policy: Policy, roles: RoleHierarchy, tests: Iterable[Polic
 
 
 def unknown_names(settings: Settings, policy: Policy, tests: Sequence[PolicyTest]) -> list[Problem]:
-    """Roles and routes that tests name and the configuration does not: what is misspelt would be refused, and so pass
-    for a test that expects a refusal."""
+    """Roles and routes that tests name but the configuration does not contain. Their requests would be refused, so a
+    misspelt name would satisfy every `deny`."""
     routes = {route.name for route in (*policy.own, *policy.routes)}
     problems = []
     for test in tests:

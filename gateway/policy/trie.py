@@ -1,14 +1,14 @@
-"""The tree of path segments in which a request finds its place.
+"""The tree of path segments that finds the place of a request.
 
     node ── literals ──▶ node for each literal segment       tried first
-         ── parameter ─▶ node for any one segment            then
-         ── place        the routes whose pattern ends here  (before the rest that begins here)
+         ── parameter ─▶ node for any one segment            second
+         ── place        the routes whose pattern ends here  (precedes the rest that begins here)
          ── rest         the routes whose pattern ends here in `/**`, last
 
-The first place found in this order is the most specific one, compared segment by segment from the left.
-Nearly every path is settled by one walk that takes the literal wherever there is one. Where that leads
-nowhere, a search goes back to the captures beside the literals; `most_visits` bounds its steps whatever
-the path, so that a policy whose rules are too entangled can be refused when it is loaded.
+The first place in this order is the most specific one, compared segment by segment from the left. Nearly every path
+needs a single walk that takes the literal wherever one exists. If that walk fails, a search backtracks to captures
+beside literals. `most_visits` bounds its steps for any path, so that a policy with too many alternatives can be
+rejected when it is loaded.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +19,7 @@ from gateway.policy.route import Route
 
 
 class Place:
-    """The routes of one pattern: one for all methods but TRACE, or one for each method. `by_method` alone serves
-    TRACE."""
+    """The routes of one pattern: one for all methods but TRACE, or one per method. TRACE is only in `by_method`."""
 
     __slots__ = ("allow", "by_method", "for_all")
 
@@ -31,14 +30,13 @@ class Place:
 
     @property
     def routes(self) -> Iterator[Route]:
-        """Every route here, once for each method that it serves."""
+        """Every route here, repeated for each method that it serves."""
         if self.for_all is not None:
             yield self.for_all
         yield from self.by_method.values()
 
     def add(self, route: Route) -> Route | None:
-        """Put a route here; or, if a route here serves one of its methods already, leave it and answer
-        that one."""
+        """Add a route. If it conflicts with a route here, return that route and change nothing."""
         rival = next((each for each in self.routes if each.shares_method(route)), None)
         if rival is not None:
             return rival
@@ -53,16 +51,14 @@ class Place:
         return None
 
     def route_for(self, method: bytes) -> Route | None:
-        """The route that serves a method."""
         return self.for_all if self.for_all is not None and method != TRACE else self.by_method.get(method)
 
 
 class Node:
-    """One step of a path: what may follow it, and what ends at it.
+    """A tree node: the segments that can follow a path, and the places where it ends.
 
-    `otherwise` is where a path belongs that gets as far as this node by always taking the literal where
-    there is one, and no further. It is known beforehand unless a capture stands beside a literal on the
-    way.
+    `otherwise` is the place of a path that reaches this node by literals where possible and matches nothing further. It
+    is computed in advance unless a capture stands beside a literal on the way.
     """
 
     __slots__ = ("literals", "otherwise", "parameter", "place", "rest")
@@ -75,7 +71,7 @@ class Node:
         self.otherwise: Place | None = None
 
     def insert(self, route: Route) -> Route | None:
-        """Put a route below this node; answers the route that has its place already, if there is one."""
+        """Add a route below this node. Returns the route that it conflicts with, if any."""
         node = self
         for segment in route.shape.segments:
             node = node._child(segment)
@@ -86,7 +82,7 @@ class Node:
         return node.place.add(route)
 
     def settle(self, inherited: Place | None = None) -> None:
-        """Find out `otherwise` for this node and all below it."""
+        """Compute `otherwise` for this node and all nodes below."""
         self.otherwise = self.rest or inherited
         for child in self.literals.values():
             child.settle(self.otherwise if self.parameter is None else _SEARCH)
@@ -94,18 +90,18 @@ class Node:
             self.parameter.settle(self.otherwise)
 
     def most_visits(self) -> int:
-        """At most how many nodes a search for any path visits here and below."""
+        """The maximum number of nodes that a search visits here and below."""
         literal = max((child.most_visits() for child in self.literals.values()), default=0)
         return 1 + literal + (self.parameter.most_visits() if self.parameter is not None else 0)
 
     def busiest_route(self) -> Route:
-        """A route below this node, in the part of the tree where a search may take the most steps."""
+        """A route in the part of this subtree where a search can take the most steps."""
         node = self
         while True:
             following = max(node.literals.values(), key=Node.most_visits, default=node.parameter)
             if following is None:
                 place = node.place or node.rest
-                assert place is not None, "a tree ends in places only"
+                assert place is not None, "every leaf has a place"
                 return next(place.routes)
             node = following
 
@@ -120,12 +116,12 @@ class Node:
 
 
 class Tree:
-    """A settled tree of routes, which must not contradict each other."""
+    """A complete tree of routes without conflicts."""
 
     __slots__ = ("_root", "_top", "heads", "most_visits")
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        """Raises ValueError where two routes match the same path by the same method."""
+        """Raises ValueError if two routes match the same path and method."""
         top = Node()
         for route in routes:
             rival = top.insert(route)
@@ -134,22 +130,21 @@ class Tree:
         top.settle()
         self.most_visits = top.most_visits()
         self.heads = frozenset(top.literals)
-        # Split at its slashes, a path begins with an empty part.
+        # Split at slashes, a path begins with an empty part.
         self._root = Node()
         self._root.literals[b""] = self._top = top
 
     @property
     def top(self) -> Node:
-        """The node of the path `/`, under which all others lie."""
+        """The node of the path `/`, the ancestor of all others."""
         return self._top
 
     def busiest_route(self) -> Route:
-        """A route in the part of the tree where a search may take the most steps. The tree must not be
-        empty."""
+        """A route in the part of the tree where a search can take the most steps. Needs a tree with routes."""
         return self._top.busiest_route()
 
     def find(self, segments: Sequence[bytes]) -> Place | None:
-        """The most specific place for a path, given as its decoded segments after an empty first one."""
+        """The most specific place for a path, given as decoded segments after an empty first one."""
         node = self._root
         for segment in segments:
             following = node.literals.get(segment) or node.parameter
@@ -162,15 +157,14 @@ class Tree:
         return node.otherwise if node.otherwise is not _SEARCH else _search(self._root, segments)
 
 
-# Stands for: it depends on the path, search for it.
+# Marks nodes whose answer depends on the path and needs a search.
 _SEARCH: Final = Place()
 
 
 def _search(root: Node, segments: Sequence[bytes]) -> Place | None:
-    """The first place in the order of the tree, going back to captures that stand beside literals."""
+    """The first place in tree order, backtracking to captures beside literals."""
     node, depth, end = root, 0, len(segments)
-    # What to try where the way ends, the last first: a node with its depth, or a place that takes all
-    # below it.
+    # Alternatives, tried last in first out: a node with its depth, or a `/**` place.
     others: list[tuple[Node, int] | Place] = []
     while True:
         while depth != end:

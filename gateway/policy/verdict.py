@@ -1,10 +1,10 @@
-"""What would become of a request: the gate's decision without a running gateway.
+"""Simulate the gate's decision without a running gateway.
 
     path ─▶ host ─▶ route ─▶ method ─▶ handshake ─▶ user ─▶ roles ─▶ Verdict
                       └─▶ a preflight is answered
 
-The parts are those that the gate is made of, in its order, and a test compares the two. What only a running gateway
-knows is left out: tokens (a caller is given as what its token and record come to), counts of rate limits, upstreams.
+The steps are the gate's functions in the gate's order; a test compares the two. Runtime state is left out: tokens (the
+caller is given as the result of token and record), rate limit counts, and upstreams.
 """
 
 from typing import Final, NamedTuple
@@ -20,10 +20,10 @@ from gateway.wire.paths import Target, canonical_target
 
 
 class Asked(NamedTuple):
-    """A request, as far as a policy looks at it.
+    """The part of a request that a policy decides on.
 
-    `target` is the request target as it is sent, `host` the value of Host or None without one. `origin` is the page's
-    that sends it; with `preflight`, what is asked is what its browser asks before it sends the request.
+    `target` is the request target as sent, `host` the value of Host, None without one. `origin` is the origin of the
+    page. With `preflight` the request is the browser's preflight for the described request.
     """
 
     method: bytes
@@ -35,8 +35,8 @@ class Asked(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Who sends a request: an id, the roles with all that they imply, and whether the account may sign in at all. An
-    anonymous caller is None instead."""
+    """A signed-in caller: id, roles including implied ones, and whether the account is active. Anonymous callers are
+    None."""
 
     id: str
     roles: frozenset[str]
@@ -44,10 +44,11 @@ class Caller(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of a request. `refusal` is None where it may pass.
+    """The simulated decision. `refusal` is None if the request is allowed.
 
-    `route` is the one that won, also where it refused; None where none won. `caller` is whom the route acts for: None
-    on one that looks nobody up, and for an anonymous caller. `answered`: a preflight that the gateway answers itself.
+    `route` is the matching route, including one that refuses; None without a match. `caller` is the caller as the route
+    sees it: None for anonymous callers, and on routes without authentication. `answered` marks a preflight that the
+    gateway answers itself.
     """
 
     refusal: Refusal | None
@@ -64,7 +65,7 @@ class Verdict(NamedTuple):
 
     @property
     def status(self) -> int | None:
-        """The status of the refusal; None where the upstream, or an own endpoint, says it."""
+        """The status of the refusal; None if the upstream or a built-in endpoint determines the status."""
         return self.refusal.status if self.refusal is not None else _ANSWERED if self.answered else None
 
 
@@ -72,7 +73,7 @@ _ANSWERED: Final = 204
 
 
 def decide(policy: Policy, asked: Asked, caller: Caller | None) -> Verdict:
-    """The verdict on a request of a caller, None being an anonymous one. Never raises a Refusal."""
+    """Decide a request; a `caller` of None is anonymous. Never raises Refusal."""
     target = host = route = None
     captures: Captures = ()
     try:
@@ -97,17 +98,18 @@ def _preflight(policy: Policy, asked: Asked, host: bytes | None, target: Target)
     if answer is None:
         return None
     if answer.fields is None:
-        refusal = Refusal("origin_not_allowed", "a preflight for what cors does not allow")
+        refusal = Refusal("origin_not_allowed", "a preflight that cors does not allow")
         return Verdict(refusal, answer.route, (), target, host)
     return Verdict(None, answer.route, (), target, host, answered=True)
 
 
 def _looked_up(route: Route, caller: Caller | None) -> Caller | None:
-    """Whom a route acts for. Raises Refusal `user_inactive` where it asks for somebody who may not sign in."""
+    """The caller as the route sees it. Raises Refusal `user_inactive` for a disabled account on a route that requires
+    authentication."""
     if caller is None or route.authentication == "none":
         return None
     if caller.is_active:
         return caller
     if route.authentication == "optional":
         return None
-    raise Refusal("user_inactive", "the account is disabled, or there is none", presented=True)
+    raise Refusal("user_inactive", "the account is disabled or does not exist", presented=True)

@@ -1,9 +1,9 @@
-"""The version of a policy: a hash that is the same wherever the same policy is in force.
+"""The policy version: a hash that is equal on every replica with the same policy.
 
-It covers what decides who comes where: `routes` (shadow rules too), `roles`, `upstreams`, `server.paths`,
-`accounts.prefix` and `accounts.admin_role`; as it was understood, with defaults and placeholders filled in. Comments,
-white space and the order of routes, keys and roles make no difference; everything that
-is no policy (ports, stores, keys, tokens) is left out, so no secret is in it.
+It covers the settings that decide access: `routes` (with shadow rules), `roles`, `upstreams`, `server.paths`,
+`accounts.prefix` and `accounts.admin_role`, with defaults and placeholders filled in. Comments, white space and the
+order of routes, keys and roles make no difference. Everything else (ports, stores, keys, tokens) is left out, so the
+hash reveals no secret.
 """
 
 import json
@@ -17,11 +17,11 @@ from typing import Any, Final
 from gateway.settings.declare import Key, declared
 from gateway.settings.model import Settings
 
-LENGTH: Final = 12  # hexadecimal digits: enough to tell the policies of one place apart
+LENGTH: Final = 12  # Hexadecimal digits; enough to distinguish the policies of one installation.
 
 
 def policy_version(settings: Settings) -> str:
-    """The version: LENGTH hexadecimal digits."""
+    """The version of a policy, LENGTH hexadecimal digits."""
     roles = settings.roles
     covered = {
         "paths": settings.server.paths,
@@ -44,8 +44,8 @@ def _keys(kind: type) -> tuple[Key, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """A value of the settings as JSON has it. Keys that have their default are left out, so that a key of a later
-    version makes no difference to those who do not use it."""
+    """A settings value as JSON data. Keys with default values are left out, so that a new key in a later version
+    changes no existing hash."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
             key.attribute: _plain(own)

@@ -1,4 +1,4 @@
-"""What routes ask and do, in the words that people read: in explanations of changes, never in decisions."""
+"""Descriptions of routes for reports. Decisions do not use them."""
 
 from gateway.policy.access import Caller
 from gateway.policy.patterns import Pattern
@@ -8,11 +8,11 @@ from gateway.settings.units import format_duration, format_size
 
 
 def who_passes(route: Route | None, code: str = "") -> str:
-    """Whom a route lets through, as its rule has it: `role admin or editor, or the user {id}`."""
+    """The callers that a route admits, for example `role admin or editor, or the user {id}`."""
     if route is None or not route.is_served:
-        return "nobody (405)" if code == "method_not_allowed" else "nobody (404)"
+        return "no caller (405)" if code == "method_not_allowed" else "no caller (404)"
     if route.refusal is not None:
-        return f"nobody ({route.refusal})"
+        return f"no caller ({route.refusal})"
     requirement = route.requirement
     asked = []
     if requirement.any is not None:
@@ -23,13 +23,13 @@ def who_passes(route: Route | None, code: str = "") -> str:
     roles = " and ".join(asked)
     if roles or owner:
         return ", or ".join(each for each in (roles, owner) if each)
-    return "any signed-in user" if route.authentication == "required" else "everybody"
+    return "any signed-in user" if route.authentication == "required" else "everyone"
 
 
 def caller(kind: Caller, *routes: Route | None) -> str:
-    """A kind of caller. The routes name the segment that an owner's id stands in."""
+    """One kind of caller. `routes` provide the name of the capture for an owner."""
     if kind.anonymous:
-        return "everybody, without signing in"
+        return "everyone, without signing in"
     if kind.owner is not None:
         name = next((name for name in _names(kind.owner, routes)), f"segment {kind.owner}")
         return f"the user {name}"
@@ -37,15 +37,15 @@ def caller(kind: Caller, *routes: Route | None) -> str:
 
 
 def methods(names: tuple[str, ...] | None, others: tuple[str, ...]) -> str:
-    """`GET, PUT`, without the HEAD that comes with GET; `all methods but DELETE`."""
+    """For example `GET, PUT`, without the HEAD implied by GET, or `all methods but DELETE`."""
     if names is None:
         return "all methods" + (f" but {methods(others, ())}" if others else "")
     return ", ".join(name for name in names if name != "HEAD" or "GET" not in names)
 
 
 def meeting(one: Route | None, other: Route | None) -> str:
-    """The pattern of the paths that both routes match; that of the one where there is only one. Captures are called as
-    the second calls them."""
+    """The pattern of the paths that both routes match, with the capture names of `other`. If one route is None, the
+    pattern of the remaining one."""
     shapes = [route.shape for route in (other, one) if route is not None]
     if len(shapes) == 1:
         return shapes[0].text
@@ -57,14 +57,14 @@ def meeting(one: Route | None, other: Route | None) -> str:
 
 
 def wording_of(name: str, route: Route) -> str:
-    """A setting of a route as the file would say it."""
+    """A setting of a route as written in the file."""
     settings = route.settings
     if settings is None:
         return "-"
     if name == "rewrite":
         if settings.strip_prefix is not None:
             return f"strip_prefix: {settings.strip_prefix}"
-        return "as it came" if settings.rewrite is None else f"rewrite: {settings.rewrite}"
+        return "unchanged" if settings.rewrite is None else f"rewrite: {settings.rewrite}"
     if name == "forward_credentials":
         return _value(name, route.passes_credentials)
     return _value(name, getattr(settings, name))

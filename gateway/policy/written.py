@@ -1,6 +1,6 @@
-"""A request as a person writes it down -> the request, byte for byte as it would be sent.
+"""Parse a request written on a command line or in a test, byte for byte as a client would send it.
 
-Nothing is decoded, cleaned or completed on the way, so that what the gateway would refuse is refused.
+Nothing is decoded, cleaned or completed, so the gateway's own checks see the input unchanged.
 """
 
 import os
@@ -15,13 +15,15 @@ _URL: Final = re.compile(rb"(https?|wss?)://([^/?#]*)(.*)", re.IGNORECASE | re.D
 
 
 def written_request(method: str, url: str, *, websocket: bool = False) -> Asked:
-    """The request for a URL, or for a path alone; `ws://` makes it a handshake, as `websocket` does. Raises
-    Unacceptable for what is no request at all."""
+    """The request for a URL or a path. `ws://` or `websocket` makes it a WebSocket handshake.
+
+    Raises Unacceptable if the text is not a request.
+    """
     raw = os.fsencode(url)
     host, target = None, raw
     whole = _URL.fullmatch(raw)
     if whole is not None:
-        # RFC 9112 3.2.1: where a URL has no path, `/` is sent.
+        # RFC 9112 3.2.1: a client sends `/` for a URL without a path.
         host, target = whole[2], whole[3] if whole[3].startswith(b"/") else b"/" + whole[3]
         websocket = websocket or whole[1].lower() in (b"ws", b"wss")
     elif not raw.startswith(b"/") and raw != b"*":

@@ -74,7 +74,7 @@ def test_a_more_specific_route_takes_paths_over(tmp_path: Path) -> None:
         "closes  all methods but GET /users/me",
         "        closes for role admin; the user {id}",
         "        was   role admin, or the user {id}, by route '/users/{id}' in line 4",
-        "        now   nobody (405)",
+        "        now   no caller (405)",
         "        such as  POST /users/me",
         "opens 1, closes 1",
     ]
@@ -85,8 +85,8 @@ def test_a_review_comment_is_a_table(tmp_path: Path) -> None:
         "### Policy: moves 1\n\n"
         "| | requests | for whom | was | now |\n"
         "|---|---|---|---|---|\n"
-        "| **moves** | `all methods /pages/**` | upstream: web → api | everybody, by route '/pages/\\*\\*' in line 4 "
-        "| everybody, by route '/pages/\\*\\*' in line 4 |\n"
+        "| **moves** | `all methods /pages/**` | upstream: web → api | everyone, by route '/pages/\\*\\*' in line 4 "
+        "| everyone, by route '/pages/\\*\\*' in line 4 |\n"
     )
 
 
@@ -112,7 +112,7 @@ def test_what_is_done_otherwise_is_told_without_opening_anything(tmp_path: Path)
     )
     assert (entry["opens"], entry["closes"], entry["moves"]) == ([], [], None)
     assert entry["changes"] == [
-        {"key": "path sent on", "old": "as it came", "new": "strip_prefix: /pages"},
+        {"key": "path sent on", "old": "unchanged", "new": "strip_prefix: /pages"},
         {"key": "auth", "old": "none", "new": "optional"},
         {"key": "forward_credentials", "old": "true", "new": "false"},
         {"key": "max_body", "old": "that of the server", "new": "1MiB"},
@@ -125,7 +125,7 @@ def test_naming_a_host_takes_its_requests_from_the_routes_without_one(tmp_path: 
     pages = next(entry for entry in found if entry["closes"])
     assert (pages["host"], pages["path"]) == ("api.example.com", "/pages/**")
     rest = next(entry for entry in found if entry["opens"])
-    assert (rest["host"], rest["path"], rest["old"]["who"]) == ("api.example.com", "/**", "nobody (404)")
+    assert (rest["host"], rest["path"], rest["old"]["who"]) == ("api.example.com", "/**", "no caller (404)")
 
 
 def test_what_is_not_about_single_requests_is_named(tmp_path: Path) -> None:

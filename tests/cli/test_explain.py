@@ -90,7 +90,7 @@ def test_a_person_reads_the_whole_way_to_the_decision(folder: Path) -> None:
         "upstream    web: POST /articles/7",
         "            at http://127.0.0.1:9000",
         "            X-User-Roles: admin,editor,user",
-        "decision    allowed: the route is open to everyone, and the upstream is told who is signed in",
+        "decision    allowed: the route is open to everyone, and the upstream receives the user's identity",
     ]
 
 
@@ -157,7 +157,7 @@ def test_a_program_reads_the_same(folder: Path) -> None:
             "allowed": True,
             "status": None,
             "code": None,
-            "reason": "the caller is the user whose id stands in the capture 'user_id'",
+            "reason": "the caller is the user whose id is in the capture 'user_id'",
         },
         "upstream": {
             "name": "orders",

@@ -131,22 +131,22 @@ def test_requests_to_which_the_same_happens_are_one_group(tmp_path: Path) -> Non
 
 
 UNREADABLE = {
-    "text": ("16:05 GET /pages/1 200\n", "it is no JSON"),
-    "half a line": (line()[:50] + "\n", "it is no JSON"),
-    "another document": ("[1, 2]\n", "it is no line of the access log"),
-    "a number": ("7\n", "it is no line of the access log"),
+    "text": ("16:05 GET /pages/1 200\n", "it is not JSON"),
+    "half a line": (line()[:50] + "\n", "it is not JSON"),
+    "another document": ("[1, 2]\n", "it is not a line of the access log"),
+    "a number": ("7\n", "it is not a line of the access log"),
     "an older version's": (
         without("host", "roles"),
         "it has no ",
     ),
     "no path": (without("path"), "it has no path"),
-    "a path that is a number": (line(path=7), "it is no line of the access log"),
-    "roles that are none": (line(roles=[["a"]]), "it is no line of the access log"),
+    "a path that is a number": (line(path=7), "it is not a line of the access log"),
+    "roles that are none": (line(roles=[["a"]]), "it is not a line of the access log"),
     "a path that is cut off": (
         line(path="/" + "a" * 1023, route="", status=404, code="no_route"),
         "its path is cut off",
     ),
-    "bytes": ("\udcff\n", "it is no JSON"),
+    "bytes": ("\udcff\n", "it is not JSON"),
 }
 
 
@@ -243,9 +243,9 @@ FOREIGN = {
     "nginx": (NGINX, "it is in the common log format"),
     "Caddy": (CADDY, "it is a line of Caddy's access log"),
     "Traefik": (TRAEFIK, "it is a line of Traefik's access log"),
-    "Docker": (json.dumps({"log": line(), "stream": "stdout"}), "it is wrapped by Docker"),
-    "another program": ('{"message": "started", "host": "web-1", "path": "/"}', "it is no line of the access log"),
-    "text": ("listening on http://127.0.0.1:8000", "it is no JSON"),
+    "Docker": (json.dumps({"log": line(), "stream": "stdout"}), "Docker has wrapped it"),
+    "another program": ('{"message": "started", "host": "web-1", "path": "/"}', "it is not a line of the access log"),
+    "text": ("listening on http://127.0.0.1:8000", "it is not JSON"),
     "NULs": ("\x00\x00\x00", "it is binary"),
 }
 

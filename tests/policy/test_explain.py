@@ -91,7 +91,7 @@ def test_each_route_that_takes_the_path_is_told_with_why_it_lost(
 def test_routes_of_other_hosts_and_shadow_rules_are_told_too() -> None:
     assert told(why("/open/x")) == {
         "open": "",
-        "api": "only for the host api.example; the request names none",
+        "api": "only for the host api.example; the request has no host",
         "shadowed": "a shadow rule: it decides nothing",
     }
     assert told(why("/open/x", host="API.example")) == {
@@ -104,19 +104,19 @@ def test_routes_of_other_hosts_and_shadow_rules_are_told_too() -> None:
 @pytest.mark.parametrize(
     ("path", "person", "reason"),
     [
-        ("/open/x", None, "the route is open to everyone, and nobody is looked up"),
+        ("/open/x", None, "the route is open to everyone, and no user is looked up"),
         ("/articles", None, "the route is open to anonymous callers too"),
-        ("/articles", SIGNED_IN, "the route is open to everyone, and the upstream is told who is signed in"),
+        ("/articles", SIGNED_IN, "the route is open to everyone, and the upstream receives the user's identity"),
         (
             "/articles",
             Person("u1", state="disabled"),
-            "the route is open to anonymous callers too; the account may not sign in, so the caller is anonymous",
+            "the route is open to anonymous callers too; the account cannot sign in, so the caller is anonymous",
         ),
-        ("/articles/7", SIGNED_IN, "the route asks for a signed-in user and nothing more"),
+        ("/articles/7", SIGNED_IN, "the route requires a signed-in user and nothing more"),
         ("/articles/7", None, "the route asks for a signed-in user"),
-        ("/articles/7", Person("u1", state="unknown"), "the account is disabled, or there is none"),
+        ("/articles/7", Person("u1", state="unknown"), "the account is disabled or does not exist"),
         ("/articles/drafts", Person("u1", frozenset({"admin"})), "the caller has the role editor"),
-        ("/users/u1/x", Person("u1"), "the caller is the user whose id stands in the capture 'user_id'"),
+        ("/users/u1/x", Person("u1"), "the caller is the user whose id is in the capture 'user_id'"),
         ("/users/u1/x", Person("", frozenset({"auditor"})), "the caller has all of the roles auditor, user"),
         (
             "/users/u1/x",
@@ -130,7 +130,7 @@ def test_the_reason_is_given_in_words(path: str, person: Person | None, reason: 
 
 
 def test_a_405_says_what_is_served() -> None:
-    assert why("/articles/7", "PATCH").reason == "served are GET, HEAD"
+    assert why("/articles/7", "PATCH").reason == "the path serves GET, HEAD"
 
 
 def test_roles_come_with_the_shortest_chain_that_implies_them() -> None:

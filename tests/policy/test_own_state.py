@@ -44,7 +44,7 @@ def test_explain_says_that_an_endpoint_refuses_every_caller(
 def test_explain_names_the_check_that_an_endpoint_makes_itself(tmp_path: Path, path: str, condition: str) -> None:
     outcome = run(tmp_path, OPEN, "explain", "GET", f"http://localhost{path}", "--anonymous")
     assert f"asks        {condition}" in outcome.out
-    assert "nobody is looked up" not in outcome.out
+    assert "no user is looked up" not in outcome.out
 
 
 def test_the_matrix_shows_no_access_to_closed_registration(tmp_path: Path) -> None:
