@@ -9,11 +9,11 @@ from typing import Final
 from tests.support.processes import Engine
 
 HTTPX: Final[dict[str, str]] = {
-    "trailers": "httpx throws them away; so the engine does not promise to pass them on either (RFC 9110 10.1.4: TE)",
-    "early answers": "httpcore looks for a response when the request is out: an early one is heard when the upload has "
-    "ended, or when the upstream closes its side",
-    "reuse": "h11 keeps stray bytes behind a response, which would answer the next request on that connection",
-    "stale connections": "every request has a connection of its own, so there are none that could have gone stale",
+    "trailers": "httpx discards them, so the engine does not announce support for them (RFC 9110 10.1.4: TE)",
+    "early answers": "httpcore reads a response after it has sent the request: an early response arrives when the "
+    "upload ends, or when the upstream closes its side",
+    "reuse": "h11 keeps bytes that follow a response, and would use them as the response to the next request",
+    "stale connections": "every request uses a new connection, so no connection can be stale",
 }
 
 

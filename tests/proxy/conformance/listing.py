@@ -1,4 +1,4 @@
-"""The tables as a page: `python -m tests.proxy.conformance.listing > docs/conformance.md`."""
+"""Generate docs/conformance.md: `python -m tests.proxy.conformance.listing > docs/conformance.md`."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,25 +12,34 @@ Row = tuple[str, str]
 INTRODUCTION = """\
 # Conformance
 
-What becomes of requests and responses, as RFC 9110 and RFC 9112 ask of an intermediary: the cases of
-`tests/proxy/conformance`, sent over real sockets, byte by byte. They run by `gateway serve` and as an ASGI application
-under uvicorn, with the native engine and with httpx. This page is made from the tables. WebSocket has a suite
-that is not ours: the Autobahn cases run directly and through the gateway, and nothing that passes directly fails.
+This page lists the test cases for RFC 9110 and RFC 9112, which define the duties of an HTTP intermediary. They are in
+`tests/proxy/conformance` and run over real sockets, byte by byte, against `gateway serve` and the ASGI application
+under uvicorn, with the native engine and with httpx. The page is generated from the tables of these tests. WebSocket
+has an independent suite: the Autobahn cases run directly and through the gateway, and every case that passes directly
+also passes through the gateway.
 """
 PARTS = (
     (
         "Refused",
-        "A request of this kind gets 400, its connection ends, and nothing of it reaches an upstream.",
+        "Each of these requests gets 400, its connection is closed, and no part of it reaches an upstream.",
         REFUSED,
     ),
-    ("Passed on", "A request of this kind reaches the upstream, once, and as it should.", PASSED),
-    ("Invalid responses", "The caller gets 502 `upstream_invalid`, and the connection is never used again.", INVALID),
+    ("Forwarded", "Each of these requests reaches the upstream exactly once, in the expected form.", PASSED),
+    (
+        "Invalid responses",
+        "The client gets 502 `upstream_invalid`, and the gateway never reuses the upstream connection.",
+        INVALID,
+    ),
     (
         "Broken responses",
-        "The caller's response is aborted, or 502 where nothing has gone out: never a good end.",
+        "The gateway aborts the client's response, or sends 502 if it has sent nothing yet. It never completes it.",
         BROKEN,
     ),
-    ("Returned", "A response of this kind reaches the caller as it should, and the connection goes on.", RETURNED),
+    (
+        "Returned",
+        "Each of these responses reaches the client in the expected form, and the connection stays usable.",
+        RETURNED,
+    ),
 )
 
 
@@ -45,7 +54,7 @@ def page() -> str:
 
 
 def _grouped(rows: Iterable[Row]) -> Iterator[str]:
-    """One line for each section, with all that is tried of it."""
+    """One row per section, with all its cases."""
     sections: dict[str, list[str]] = {}
     for section, what in rows:
         sections.setdefault(section, []).append(what)
@@ -59,7 +68,7 @@ def _grouped(rows: Iterable[Row]) -> Iterator[str]:
 
 def _differences(title: str, known: dict[str, str]) -> str:
     rows = "\n".join(f"| {name} | {why} |" for name, why in known.items())
-    return f"## {title}\n\nWhat cannot be done there, and why.\n\n| | |\n|---|---|\n{rows}\n"
+    return f"## {title}\n\nLimitations, and the reason for each.\n\n| | |\n|---|---|\n{rows}\n"
 
 
 if __name__ == "__main__":
