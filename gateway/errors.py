@@ -46,6 +46,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "method_not_allowed": (405, "This method is not served at this path"),
     "request_timeout": (408, "The request came too slowly"),
     "body_too_large": (413, "The request body is too large"),
+    "misdirected": (421, "This host is not served here"),
     "rate_limited": (429, "Too many requests"),
     "locked_out": (429, "Too many failed attempts; try again later"),
     "headers_too_large": (431, "The request head is too large"),

@@ -7,9 +7,15 @@ from urllib.parse import urlsplit
 def is_loopback(address: str) -> bool:
     """Whether the host of a web address is this machine: a loopback address, or `localhost` (RFC 6761 6.3)."""
     try:
-        host = (urlsplit(address).hostname or "").rstrip(".")
+        host = urlsplit(address).hostname or ""
     except ValueError:
         return False
+    return is_loopback_host(host)
+
+
+def is_loopback_host(host: str) -> bool:
+    """The same for a host alone."""
+    host = host.rstrip(".").lower()
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -81,6 +81,8 @@ def as_json(found: PolicyDiff, old: Configuration, new: Configuration) -> dict[s
         "differences": [_entry(difference) for difference in found.differences],
         "opened_paths": found.opened_paths,
         "closed_paths": found.closed_paths,
+        "opened_hosts": list(found.opened_hosts),
+        "closed_hosts": list(found.closed_hosts),
         "upstreams": [change._asdict() for change in found.upstreams],
         "also": list(found.also),
     }
@@ -165,14 +167,18 @@ def _notes(found: PolicyDiff) -> Iterator[tuple[str, str]]:
         yield "opens", _OPENED_PATHS
     if found.closed_paths:
         yield "closes", _CLOSED_PATHS
+    if found.opened_hosts:
+        yield "opens", f"server.hosts: {', '.join(found.opened_hosts)}"
+    if found.closed_hosts:
+        yield "closes", f"server.hosts: {', '.join(found.closed_hosts)}"
     for change in found.upstreams:
         yield "moves", f"upstream {change.key}: {change.old} -> {change.new}"
 
 
 def _summary(found: PolicyDiff) -> str:
     counts = {
-        "opens": sum(bool(each.opens) for each in found.differences) + found.opened_paths,
-        "closes": sum(bool(each.closes) for each in found.differences) + found.closed_paths,
+        "opens": sum(bool(each.opens) for each in found.differences) + found.opened_paths + bool(found.opened_hosts),
+        "closes": sum(bool(each.closes) for each in found.differences) + found.closed_paths + bool(found.closed_hosts),
         "moves": sum(each.moves is not None for each in found.differences),
         "changes": sum(bool(each.changes) for each in found.differences),
     }

@@ -29,8 +29,9 @@ def gateway_cluster(name: str, host: str, port: int) -> Message:
     }
 
 
-def upstream_cluster(upstream: UpstreamSettings) -> Message:
-    """One upstream: its targets, how they are chosen, and when they are left out."""
+def upstream_cluster(upstream: UpstreamSettings, health_host: str | None) -> Message:
+    """One upstream: its targets, how they are chosen, and when they are left out. `health_host` is the Host of
+    the checks; None: that of the targets."""
     targets = [urlsplit(target) for target in upstream.targets]
     is_tls = targets[0].scheme == "https"
     standard = 443 if is_tls else 80
@@ -56,7 +57,7 @@ def upstream_cluster(upstream: UpstreamSettings) -> Message:
         },
     }
     if upstream.health is not None:
-        cluster["health_checks"] = [_health(upstream)]
+        cluster["health_checks"] = [_health(upstream, health_host)]
     if upstream.eject is not None:
         cluster["outlier_detection"] = _ejection(upstream)
     if is_tls:
@@ -96,7 +97,7 @@ def _limits(upstream: UpstreamSettings) -> Message:
     }
 
 
-def _health(upstream: UpstreamSettings) -> Message:
+def _health(upstream: UpstreamSettings, host: str | None) -> Message:
     health = upstream.health
     assert health is not None
     return {
@@ -104,7 +105,7 @@ def _health(upstream: UpstreamSettings) -> Message:
         "timeout": duration(health.timeout),
         "unhealthy_threshold": health.fall,
         "healthy_threshold": health.rise,
-        "http_health_check": {"path": health.path},
+        "http_health_check": {"path": health.path} | ({} if host is None else {"host": host}),
     }
 
 

@@ -45,7 +45,8 @@ def envoy_export(configuration: Configuration, *, listen: Place, gateway: Place,
     """
     refuse_what_cannot_be_said(configuration, native=native)
     settings = configuration.settings
-    clusters = [gateway_cluster(GATEWAY, *gateway), *map(upstream_cluster, settings.upstreams.values())]
+    upstreams = [upstream_cluster(each, settings.health_host(each)) for each in settings.upstreams.values()]
+    clusters = [gateway_cluster(GATEWAY, *gateway), *upstreams]
     if not native:
         clusters.insert(1, gateway_cluster(DECIDES, gateway[0], settings.server.operations_port or gateway[1]))
     bootstrap = {

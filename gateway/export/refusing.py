@@ -67,6 +67,8 @@ def _of_tokens(settings: Settings) -> Found:
 def _of_paths(settings: Settings) -> Found:
     if settings.server.paths == "relaxed":
         yield "server.paths", "must be strict: Envoy cannot judge relaxed paths as the gateway does (without --native)"
+    if settings.server.hosts:
+        yield "server.hosts", "is checked by the gateway (without --native, or Envoy's own virtual hosts)"
 
 
 def _of_route(route: Route) -> Found:

@@ -14,7 +14,7 @@ from gateway.policy.route import Route
 from gateway.settings.model import Settings
 
 # What may go wrong with any request, with one that needs a credential, with one that has a body, or a query.
-_ANY: Final = ("bad_path", "bad_host", "bad_request", "headers_too_large", "internal_error")
+_ANY: Final = ("bad_path", "bad_host", "misdirected", "bad_request", "headers_too_large", "internal_error")
 _SIGNED_IN: Final = (
     "token_missing",
     "token_invalid",

@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from gateway.policy.access import NOBODY, Access, AccessRules, Caller
 from gateway.policy.loading import Configuration
+from gateway.policy.matcher import Policy
 from gateway.policy.methods import TRACE
 from gateway.policy.regions import OTHER_METHODS, Answer, Region, Side, differing_regions
 from gateway.policy.rewriting import PrefixStrip
@@ -20,7 +21,11 @@ from gateway.settings.model import Settings
 
 Kind = Literal["requests", "websocket", "encoded slash"]
 
-_TOLD_AS_REGIONS: Final = ("routes", "roles", "upstreams", "places", "accounts.registration", "observability.metrics")
+_TOLD_OTHERWISE: Final = (
+    *("routes", "roles", "upstreams", "places", "accounts.registration", "observability.metrics"),
+    "server.hosts",
+)
+_EVERY_HOST: Final = "every host"
 _SETTINGS: Final = ("rate_limit", "max_body", "response_timeout", "cors")
 
 
@@ -63,18 +68,21 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class PolicyDiff:
     """All differences. With `opened_paths` the new policy accepts more spellings of paths, with `closed_paths` fewer.
-    `upstreams` are changed upstream settings, `also` all other changed keys."""
+    `opened_hosts` and `closed_hosts` are entries of `server.hosts`, or "every host" for an empty list. `upstreams` are
+    changed upstream settings, `also` all other changed keys."""
 
     differences: tuple[Difference, ...]
     opened_paths: bool
     closed_paths: bool
+    opened_hosts: tuple[str, ...]
+    closed_hosts: tuple[str, ...]
     upstreams: tuple[Change, ...]
     also: tuple[str, ...]
 
     @property
     def opens(self) -> bool:
         """Whether any request is allowed that was refused before."""
-        return self.opened_paths or any(each.opens for each in self.differences)
+        return self.opened_paths or bool(self.opened_hosts) or any(each.opens for each in self.differences)
 
 
 def compare(old: Configuration, new: Configuration) -> PolicyDiff:
@@ -84,9 +92,20 @@ def compare(old: Configuration, new: Configuration) -> PolicyDiff:
         differences=tuple(sorted(comparison.differences(), key=_order)),
         opened_paths=relaxed == [False, True],
         closed_paths=relaxed == [True, False],
+        opened_hosts=_hosts_beyond(new.policy, new.settings, old.policy),
+        closed_hosts=_hosts_beyond(old.policy, old.settings, new.policy),
         upstreams=tuple(_upstreams(old.settings, new.settings)),
         also=tuple(_also(old, new)),
     )
+
+
+def _hosts_beyond(here: Policy, settings: Settings, there: Policy) -> tuple[str, ...]:
+    """The hosts that one policy serves and another does not."""
+    if there.served is None:
+        return ()
+    if here.served is None:
+        return (_EVERY_HOST,)
+    return tuple(host for host in settings.server.hosts if not there.served.covers(host))
 
 
 class _Sided:
@@ -241,11 +260,11 @@ def _also(old: Configuration, new: Configuration) -> Iterator[str]:
     """The changed keys outside routes, roles and upstreams, for a human to review."""
     for section in fields(Settings):
         before, after = (getattr(each.settings, section.name) for each in (old, new))
-        if section.name in _TOLD_AS_REGIONS or before == after:
+        if section.name in _TOLD_OTHERWISE or before == after:
             continue
         for key in fields(before):
             name = f"{section.name}.{key.name}"
-            if name not in _TOLD_AS_REGIONS and getattr(before, key.name) != getattr(after, key.name):
+            if name not in _TOLD_OTHERWISE and getattr(before, key.name) != getattr(after, key.name):
                 yield name
     shadows = [[route.settings for route in each.policy.routes if route.shadow] for each in (old, new)]
     if shadows[0] != shadows[1]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from gateway.errors import Problem
-from gateway.loopback import is_loopback
+from gateway.loopback import is_loopback, is_loopback_host
 from gateway.policy.lint_places import open_beside_restricted, unreachable
 from gateway.policy.loading import Configuration
 from gateway.policy.route import NOTHING_MORE, Route
@@ -220,6 +220,25 @@ def _hosts(configuration: Configuration) -> Iterator[Finding]:
     yield f"{_key(first)}.host", "host-hides-routes", message
 
 
+def _any_host(configuration: Configuration) -> Iterator[Finding]:
+    server = configuration.settings.server
+    if not server.hosts and not is_loopback_host(server.host):
+        message = (
+            f"listens on {server.host} and serves every Host that a client names (server.hosts: the names that clients "
+            f"use, or {_allow('any-host')})"
+        )
+        yield "server.host", "any-host", message
+
+
+def _unserved_hosts(configuration: Configuration) -> Iterator[Finding]:
+    served = configuration.policy.served
+    for route in configuration.policy.routes:
+        if served is not None and route.host is not None and route.host not in served:
+            host = quoted(route.host.decode())
+            message = f"is never reached, found {host}: server.hosts does not list it (add it there)"
+            yield f"{_key(route)}.host", "unreachable-route", message
+
+
 def _json_from_pages(configuration: Configuration) -> Iterator[Finding]:
     for route in configuration.policy.routes:
         cors = None if route.settings is None else route.settings.cors
@@ -258,5 +277,7 @@ _RULES: Final[tuple[Callable[[Configuration], Iterator[Finding]], ...]] = (
     _foreign_patterns,
     _empty_roles,
     _hosts,
+    _any_host,
+    _unserved_hosts,
     _json_from_pages,
 )

@@ -13,6 +13,7 @@ from gateway.policy.own import operations_routes, own_routes
 from gateway.policy.shadows import shadows_of
 from gateway.settings.model import RouteSettings, Settings
 from gateway.settings.reading import read_settings
+from gateway.wire.served_hosts import ServedHosts
 
 # The most steps that matching one path can take: about 0.1 ms.
 _MOST_VISITS: Final = 1000
@@ -55,7 +56,12 @@ def operations_policy(settings: Settings) -> Policy:
 def _compile(settings: Settings, routes: tuple[RouteSettings, ...]) -> tuple[Policy, list[Problem]]:
     own = own_routes(settings)
     builder = RouteBuilder(settings, own)
-    policy = Policy(builder.build(routes), own, relaxed=settings.server.paths == "relaxed")
+    policy = Policy(
+        builder.build(routes),
+        own,
+        relaxed=settings.server.paths == "relaxed",
+        served=ServedHosts(settings.server.hosts) if settings.server.hosts else None,
+    )
     shadows = shadows_of(policy)
     trial = () if shadows is None else shadows.trial.entangled(_MOST_VISITS)
     for route, visits in (*policy.entangled(_MOST_VISITS), *trial):

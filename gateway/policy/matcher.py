@@ -2,7 +2,8 @@
 
 Built-in endpoints come first, for every host. Then come the routes of the request's host, if any route names that host,
 else the routes without a host. The search never backtracks from the selected place: a method that is not served there
-is 405, and never falls through to a broader pattern.
+is 405, and never falls through to a broader pattern. Before the search, a host that `server.hosts` does not list is
+refused.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from gateway.policy.patterns import MOST_SEGMENTS
 from gateway.policy.route import Route
 from gateway.policy.trie import Place, Tree
 from gateway.wire.paths import Target, decoded_segment, lenient_readings
+from gateway.wire.served_hosts import ServedHosts
 
 # Integers, because `in` on bytes is three times as fast for an integer as for bytes.
 _PERCENT: Final = ord("%")
@@ -28,15 +30,24 @@ class Match(NamedTuple):
 
 
 class Policy:
-    """All routes, compiled. `own` are the built-in endpoints, `routes` those of the file."""
+    """All routes, compiled. `own` are the built-in endpoints, `routes` those of the file. `served` are the hosts that
+    are served; None: every host."""
 
-    __slots__ = ("_hostless", "_hosts", "_own", "own", "relaxed", "routes")
+    __slots__ = ("_hostless", "_hosts", "_own", "own", "relaxed", "routes", "served")
 
-    def __init__(self, routes: Iterable[Route], own: Iterable[Route] = (), *, relaxed: bool = False) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        own: Iterable[Route] = (),
+        *,
+        relaxed: bool = False,
+        served: ServedHosts | None = None,
+    ) -> None:
         """Raises ValueError if two routes match the same requests."""
         self.routes: Final = tuple(routes)
         self.own: Final = tuple(own)
         self.relaxed: Final = relaxed
+        self.served: Final = served
         self._own = Tree(self.own)
         # Shadow rules decide nothing, so the trees do not contain them.
         by_host = group_by_host(route for route in self.routes if not route.shadow)
@@ -69,13 +80,16 @@ class Policy:
     def match(self, host: bytes | None, target: Target, method: bytes) -> Match:
         """The route for a request. `host` is canonical, None or empty without a Host field.
 
-        Raises Refusal: `no_route`; `method_not_allowed` with the allowed methods; or `bad_path` for an encoded slash
-        that the route does not keep, and for a relaxed path that other servers could read as a path of another route.
+        Raises Refusal: `misdirected`; `no_route`; `method_not_allowed` with the allowed methods; or `bad_path` for an
+        encoded slash that the route does not keep, and for a relaxed path that other servers could read as a path of
+        another route.
         """
         path = target.path
         segments = path.split(b"/")
         if not segments[-1]:
             segments.pop()
+        if self.served is not None and host and host not in self.served:
+            self._check_any_host(segments)
         if _PERCENT in path or (self.relaxed and _SEMICOLON in path):
             place = self._place_of_unplain(host, target, segments, method)
         else:
@@ -94,6 +108,12 @@ class Policy:
             name, number = captures[0]
             return tuple.__new__(Match, (route, ((name, segments[number]),)))
         return Match(route, tuple([(name, segments[number]) for name, number in captures]))
+
+    def _check_any_host(self, segments: Sequence[bytes]) -> None:
+        """Raise Refusal `misdirected`, unless the path is a built-in endpoint that is served at every host."""
+        own = self._own.find([decoded_segment(segment) for segment in segments])
+        if own is None or not all(route.at_any_host for route in own.routes):
+            raise Refusal("misdirected", "server.hosts does not list the host")
 
     def _place(self, host: bytes | None, segments: Sequence[bytes]) -> Place | None:
         if len(segments) > 1 and segments[1] in self._own.heads:

@@ -18,6 +18,9 @@ VERIFY: Final = "operations.verify"
 METRICS: Final = "operations.metrics"
 REGISTER: Final = "accounts.register"
 
+# Requested by an address of the machine or of the pod: by probes, by Prometheus, by the proxy in front, by upstreams.
+_AT_ANY_HOST: Final = frozenset(("operations.health", "operations.ready", METRICS, VERIFY, "tokens.jwks"))
+
 
 class _Endpoint(NamedTuple):
     name: str
@@ -111,6 +114,7 @@ def _route(endpoint: _Endpoint, prefix: str, settings: Settings) -> Route:
         is_served=endpoint.is_served and (endpoint.name != METRICS or settings.observability.metrics),
         refusal="registration_closed" if endpoint.name == REGISTER and not _is_open(settings) else None,
         condition=endpoint.condition,
+        at_any_host=endpoint.name in _AT_ANY_HOST,
         # The proxy that asks forwards the Upgrade field of the original handshake.
         websocket=endpoint.name == VERIFY,
     )

@@ -37,7 +37,7 @@ _REFUSED: Final[Mapping[str, str]] = {
 # Refused before the policy decided, or by data that the log does not contain.
 _UNDECIDED: Final = frozenset(
     (
-        *("bad_host", "bad_request", "headers_too_large", "request_timeout", "method_not_implemented"),
+        *("bad_host", "misdirected", "bad_request", "headers_too_large", "request_timeout", "method_not_implemented"),
         *("storage_unavailable", "internal_error", "origin_not_allowed"),
     )
 )

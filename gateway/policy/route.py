@@ -44,6 +44,7 @@ class Route:
     is_served: False for a built-in endpoint whose path is only reserved.
     refusal: the code with which a built-in endpoint refuses every caller.
     condition: a check that a built-in endpoint makes itself, in words.
+    at_any_host: a built-in endpoint is served at hosts that `server.hosts` does not list.
     captures: each capture with its path segment, counted from 1.
     is_plain: an admitted request needs neither counting nor extra response fields.
     passes_credentials: the upstream receives the client's Authorization.
@@ -66,6 +67,7 @@ class Route:
     is_served: bool = True
     refusal: str | None = None
     condition: str = ""
+    at_any_host: bool = False
     cors: Cors | None = None
     is_plain: bool = field(init=False)
     passes_credentials: bool = field(init=False)

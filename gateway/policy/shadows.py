@@ -26,7 +26,7 @@ class Shadows:
         self._rules: Mapping[str, Route] = {route.name: route for route in policy.routes if route.shadow}
         self._enforced_too = {_spot(route) for route in policy.routes if not route.shadow and route.methods is None}
         self._hosts = policy.hosts
-        self.trial: Final = Policy(_in_force(policy), policy.own, relaxed=policy.relaxed)
+        self.trial: Final = Policy(_in_force(policy), policy.own, relaxed=policy.relaxed, served=policy.served)
 
     def rule(self, name: str) -> Route | None:
         """The shadow rule with this name; None for an enforced rule."""

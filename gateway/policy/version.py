@@ -1,9 +1,9 @@
 """The policy version: a hash that is equal on every replica with the same policy.
 
 It covers the settings that decide access: `routes` (with shadow rules), `roles`, `upstreams`, `server.paths`,
-`accounts.prefix` and `accounts.admin_role`, with defaults and placeholders filled in. Comments, white space and the
-order of routes, keys and roles make no difference. Everything else (ports, stores, keys, tokens) is left out, so the
-hash reveals no secret.
+`server.hosts`, `accounts.prefix` and `accounts.admin_role`, with defaults and placeholders filled in. Comments, white
+space and the order of routes, keys and roles make no difference. Everything else (ports, stores, keys, tokens) is left
+out, so the hash reveals no secret.
 """
 
 import json
@@ -30,6 +30,7 @@ def policy_version(settings: Settings) -> str:
         "roles": None if roles is None else {role: sorted(implied) for role, implied in roles.items()},
         "upstreams": {name: _plain(upstream) for name, upstream in settings.upstreams.items()},
         "routes": sorted(_text(_plain(route)) for route in settings.routes),
+        **({"hosts": sorted(settings.server.hosts)} if settings.server.hosts else {}),
     }
     return sha256(_text(covered).encode()).hexdigest()[:LENGTH]
 

@@ -43,22 +43,32 @@ class HealthChecks:
 
     async def _run(self) -> None:
         while True:
-            well = await self._check()
+            status = await self._check()
+            well = 200 <= status < 400
             if self._line.health.checked(well=well, now=self._loop.time()):
-                log.warning("target %s is %s", self._line.target, "well again" if well else "out: its checks fail")
+                log.warning("target %s is %s", self._line.target, "well again" if well else self._why_out(status))
             await asyncio.sleep(self._settings.interval)
 
-    async def _check(self) -> bool:
-        """Whether an answer with a status below 400 came in time."""
+    def _why_out(self, status: int) -> str:
+        if status == 0:
+            return "out: its checks fail"
+        host = self._settings.host or self._line.target.authority
+        return f"out: its checks fail, with status {status} for Host {host} (health.path, health.host)"
+
+    async def _check(self) -> int:
+        """The status of the answer; 0 where none came in time."""
         start = b"GET %b HTTP/1.1\r\n" % self._settings.path.encode("ascii")
         fields = b"User-Agent: gateway-health-check\r\nConnection: close\r\n"
         answer = _Answer(self._loop)
-        exchange = self._engine.open(UpstreamRequest(b"GET", start, fields, length=0), answer, self._loop.time())
+        request = UpstreamRequest(b"GET", start, fields, length=0)
+        if self._settings.host is not None:
+            request.preserved_host = self._settings.host.encode("ascii")
+        exchange = self._engine.open(request, answer, self._loop.time())
         try:
             async with asyncio.timeout(self._settings.timeout):
-                return 200 <= await answer.status < 400
+                return await answer.status
         except TimeoutError:
-            return False
+            return 0
         finally:
             exchange.cancel()  # of the body nobody wants anything
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from gateway.admission import Admission, RequestHead
 from gateway.counting import Sample
@@ -36,7 +37,7 @@ class Proxy:
         """`before` is the proxy whose place this one takes: upstreams with the same settings, and the same TLS files,
         keep their engines, and assertions are made as before."""
         self._rules = rules
-        self._upstreams = settings.upstreams
+        self._upstreams = {name: _with_health_host(each, settings) for name, each in settings.upstreams.items()}
         self._tls = tls
         self._loop = loop
         self._ticker = ticker
@@ -44,7 +45,7 @@ class Proxy:
         self.engines: Mapping[str, Engine] = {
             name: (before.engine_for(upstream, tls) if before else None)
             or engine_of(upstream, loop=loop, ticker=ticker, tls=tls.of(upstream))
-            for name, upstream in settings.upstreams.items()
+            for name, upstream in self._upstreams.items()
         }
         self._assertions: Assertions | None = before._assertions if before else assertions
         self._plans = {
@@ -93,6 +94,13 @@ class Proxy:
         """Close the connections to every upstream."""
         for engine in self.engines.values():
             engine.close()
+
+
+def _with_health_host(upstream: UpstreamSettings, settings: Settings) -> UpstreamSettings:
+    health, host = upstream.health, settings.health_host(upstream)
+    if health is None or host == health.host:
+        return upstream
+    return replace(upstream, health=replace(health, host=host))
 
 
 def _ends_here(request: RequestHead) -> bool:

@@ -98,6 +98,24 @@ def route_host(text: str) -> str:
     return text.lower().removesuffix(".")
 
 
+def served_host(text: str) -> str:
+    """A host of `server.hosts`: a host, or `*.` and a name, which stands for every name below it."""
+    if text == "*":
+        raise Unacceptable("must be a host name", "leave server.hosts out to serve every host")
+    if not text.startswith("*."):
+        return route_host(text)
+    name = route_host(text[2:])
+    if name.startswith("[") or _is_address(name):
+        raise Unacceptable("must be a wildcard before a name", "for example *.example.com")
+    return f"*.{name}"
+
+
+def request_host(text: str) -> str:
+    """The value of a Host field: a host, and perhaps a port."""
+    _check_place(text, "for example app.example.com")
+    return text.lower()
+
+
 def origin(text: str) -> str:
     """`http://host:port` and nothing beyond, in lower case."""
     url = _URL.fullmatch(text)

@@ -144,6 +144,13 @@ class Settings:
         """Where a key's value stands; for one that is not written, the nearest enclosing one that is."""
         return self.places.position_of(key)
 
+    def health_host(self, upstream: UpstreamSettings) -> str | None:
+        """The Host of the health checks of an upstream; None: that of each target. An application that gets the
+        clients' Host refuses all others (Django's ALLOWED_HOSTS), so its checks need one that clients use."""
+        own = None if upstream.health is None else upstream.health.host
+        names = (host for host in self.server.hosts if not host.startswith("*."))
+        return own or (next(names, None) if upstream.preserve_host else None)
+
     @property
     def written(self) -> frozenset[str]:
         """The key paths that stand in the file, those inside of routes left out."""

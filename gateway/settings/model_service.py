@@ -4,7 +4,7 @@ from ipaddress import ip_network
 from typing import Literal
 
 from gateway.settings.declare import section, setting
-from gateway.settings.grammar import database_address, listen_host, origin, redis_address, shared_secret
+from gateway.settings.grammar import database_address, listen_host, origin, redis_address, served_host, shared_secret
 from gateway.settings.kinds import Choice, Duration, Flag, Share, Size, Text, Whole
 from gateway.settings.kinds_compound import ListOf, Section
 from gateway.settings.kinds_special import Network, NetworkKind, Prefix, RoleName, SecretText, StoreAddress
@@ -40,6 +40,16 @@ class ServerSettings:
     trusted_proxies: tuple[Network, ...] = setting(
         NETWORKS,
         "The proxies whose `X-Forwarded-*` headers the gateway trusts. Networks that cover every address are refused.",
+        default=(),
+    )
+    hosts: tuple[str, ...] = setting(
+        ListOf(
+            Text("a host name", check=served_host, words="host name"),
+            "a list of host names",
+            right='for example [api.example.com, "*.example.com"]',
+        ),
+        "The hosts that are served; `*.example.com` stands for every name below it. A request for any other `Host` is "
+        "421 `misdirected`, except for health, readiness, metrics, verify and the key set. Empty: every host.",
         default=(),
     )
     paths: Literal["strict", "relaxed"] = setting(

@@ -23,6 +23,11 @@ class HealthSettings:
         Text("a path", check=grammar.request_path, words="path"),
         "The path that each check requests, for example `/healthz`.",
     )
+    host: str | None = setting(
+        Text("a host name", check=grammar.request_host, words="host").or_null(),
+        "The `Host` of the checks; null: with `preserve_host` the first name of `server.hosts`, else the target's own.",
+        default=None,
+    )
     interval: float = setting(Duration(), "The time between two checks.", default=5.0)
     timeout: float = setting(Duration(), "Time limit for the response.", default=2.0)
     fall: int = setting(Whole(1, 1000), "Consecutive failures after which a target is down.", default=3)

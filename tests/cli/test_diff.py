@@ -18,6 +18,8 @@ ME = "  - {path: /users/me, methods: [GET], upstream: web}\n"
 PAGES = "  - {path: /pages/**, auth: none, upstream: web}\n"
 SOCKETS = "  - {path: /live, upstream: web, websocket: false}\n"
 KEPT = '  - {path: "/files/{name}", upstream: web, encoded_slash: reject}\n'
+NARROW = 'server: {hosts: ["*.example.com", a.example.org]}\n'
+WIDE = 'server: {hosts: ["*.com", b.a.example.com, a.example.org, "[::1]"]}\n'
 HOST = "  - {path: /**, host: api.example.com, upstream: api}\n"
 
 
@@ -47,10 +49,15 @@ def entries(folder: Path, old: str, new: str) -> list[dict[str, Any]]:
         (USERS, USERS + "server: {paths: relaxed}\n", 1),
         (USERS + "server: {paths: relaxed}\n", USERS, 0),
         (USERS, USERS + "accounts: {prefix: /account}\n", 1),
+        (USERS + NARROW, USERS + WIDE, 1),
+        (USERS + NARROW, USERS, 1),
+        (USERS + WIDE, USERS + NARROW, 0),
+        (USERS, USERS + NARROW, 0),
     ],
     ids=[
         *("another order", "a more specific route", "a route less", "another upstream", "sockets", "no sockets"),
         *("encoded slashes", "more roles", "fewer roles", "relaxed paths", "strict paths", "another prefix"),
+        *("a host more", "every host", "a host less", "only some hosts"),
     ],
 )
 def test_the_exit_code_says_whether_anything_opens(tmp_path: Path, old: str, new: str, code: int) -> None:
@@ -147,3 +154,12 @@ def test_an_upstream_that_leads_elsewhere_is_named_once(tmp_path: Path) -> None:
         "moves   upstream web: http://127.0.0.1:9000 -> http://127.0.0.1:9009",
         "nothing that requests notice",
     ]
+
+
+def test_hosts_that_open_and_close_are_named(tmp_path: Path) -> None:
+    shown = diff(tmp_path, USERS + NARROW, USERS + WIDE).out
+    assert "opens   server.hosts: *.com, [::1]\n" in shown
+    assert "closes" not in shown
+    found = json.loads(diff(tmp_path, USERS + WIDE, USERS, "--json").out)
+    assert (found["opened_hosts"], found["closed_hosts"]) == (["every host"], [])
+    assert json.loads(diff(tmp_path, USERS, USERS + NARROW, "--json").out)["closed_hosts"] == ["every host"]

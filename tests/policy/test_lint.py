@@ -259,6 +259,40 @@ CASES = {
           - {path: /a, host: b.example, upstream: web}
         """,
     ),
+    "any-host: every address": (
+        """
+        server:
+          host: 0.0.0.0 # <<<
+        routes: [{path: /a, upstream: web}]
+        """,
+        """
+        server: {host: 0.0.0.0, hosts: ["*.example.com"]}
+        routes: [{path: /a, upstream: web}]
+        """,
+    ),
+    "any-host: a name": (
+        """
+        server: {host: app.internal, hosts: []} # <<<
+        routes: [{path: /a, upstream: web}]
+        """,
+        """
+        server: {host: localhost}
+        routes: [{path: /a, upstream: web}]
+        """,
+    ),
+    "unreachable-route: a host that is not served": (
+        """
+        server: {hosts: [a.example, "*.b.example"]}
+        routes:
+          - {path: /a, host: b.example, upstream: web} # <<<
+        """,
+        """
+        server: {hosts: [a.example, "*.b.example"]}
+        routes:
+          - {path: /a, host: a.example, upstream: web}
+          - {path: /a, host: x.y.b.example, upstream: web}
+        """,
+    ),
     "cors-without-content-type": (
         """
         routes:

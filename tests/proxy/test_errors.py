@@ -27,6 +27,7 @@ ELSEWHERE = {
     "rate_limited": "tests/limits/test_rate_limits.py",
     "origin_not_allowed": "tests/proxy/test_cors.py",
     "upstream_unavailable": "tests/upstreams/test_checks.py",
+    "misdirected": "tests/proxy/test_served_hosts.py",
     "not_found": "tests/accounts/test_administration_endpoints.py",
     "last_admin": "tests/accounts/test_administration_endpoints.py",
     "too_many_api_keys": "tests/accounts/test_key_endpoints.py",
