@@ -20,7 +20,7 @@ from gateway.accounts.first_admin import how_to_make_one
 from gateway.asgi.middleware import GateMiddleware
 from gateway.collecting import Collector
 from gateway.counting import Source
-from gateway.errors import CannotStart, Refusal, StorageUnavailable
+from gateway.errors import CannotStart, ConfigurationError, Refusal, StorageUnavailable
 from gateway.foundation import Foundation, lay_foundation
 from gateway.gate import Gate
 from gateway.identity.assertions import Assertions
@@ -39,6 +39,7 @@ from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.reloading import Reloader
 from gateway.runtime import Runtime, RuntimeHolder
+from gateway.settings.extras import missing_extras
 from gateway.settings.model import Settings
 from gateway.verifying import Verifier
 from gateway.wire.addresses import TrustedProxies
@@ -184,16 +185,15 @@ def _assertions(ground: Foundation) -> Assertions | None:
 
 
 def _tracer(ground: Foundation) -> "Tracer | None":
-    """What traces requests, None where nobody asks for it. Raises CannotStart where its libraries are not there."""
+    """The tracer, None without `observability.tracing`. Raises ConfigurationError where its libraries are missing."""
     asked = ground.settings.observability.tracing
     if asked is None:
         return None
-    try:
-        from gateway.operations.tracing import Tracer  # its libraries take half a second and 20 MiB, and few ask for it
-    except ModuleNotFoundError as error:
-        raise CannotStart(
-            f"observability.tracing needs what is not installed ({error.name}): pip install 'gateway[tracing]'"
-        ) from None
+    problems = missing_extras(ground.settings)
+    if problems:
+        raise ConfigurationError(problems)
+    from gateway.operations.tracing import Tracer  # its libraries take half a second and 20 MiB, and few ask for it
+
     tracer = Tracer(asked)
     ground.stack.callback(tracer.close)
     ground.observer.completed = tracer.observing(ground.observer.completed)

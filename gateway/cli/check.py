@@ -35,7 +35,7 @@ def command(config: Path, strict: bool, openapi: Path | None, as_json: bool) -> 
     connected to or changed. A comment beside a line silences a warning: `# gateway: allow NAME`. With --openapi also 1
     for operations without a rule, and rules without an operation.
     """
-    findings = examined(config)
+    findings = examined(config, to_serve=True)
     covered = _covered(findings, openapi)
     warnings = (*findings.warnings, *_of_the_whole(findings))
     differs = covered is not None and any(covered)

@@ -8,6 +8,8 @@ from gateway.cli.policy_file import must_exist
 from gateway.errors import ConfigurationError, Problem
 from gateway.identity.key_loading import key_problems
 from gateway.policy.loading import Configuration, load_configuration
+from gateway.settings.extras import missing_extras
+from gateway.settings.model import Settings
 from gateway.settings.reading import read_settings
 
 
@@ -20,23 +22,31 @@ class Findings:
     warnings: tuple[Problem, ...]
 
 
-def examined(path: Path) -> Findings:
-    """Everything that is to be said about a file. Raises CannotStart where it cannot be read at all."""
+def examined(path: Path, *, to_serve: bool = False) -> Findings:
+    """Everything that is to be said about a file. Raises CannotStart where it cannot be read at all.
+
+    `to_serve`: optional dependencies must be installed, too. Other commands do not need them.
+    """
     must_exist(path)
     try:
         configuration = load_configuration(path)
     except ConfigurationError as error:
         # The file is read once more for its warnings: a person who mends it wants to see them as well.
         draft = read_settings(path, os.environ)
-        keys = key_problems(draft.settings) if draft.settings is not None else ()
-        return Findings(None, (*error.problems, *keys), draft.warnings)
-    problems = key_problems(configuration.settings)
+        others = _problems(draft.settings, to_serve=to_serve) if draft.settings is not None else ()
+        return Findings(None, (*error.problems, *others), draft.warnings)
+    problems = _problems(configuration.settings, to_serve=to_serve)
     return Findings(None if problems else configuration, problems, configuration.warnings)
 
 
-def loaded(path: Path) -> Configuration:
+def _problems(settings: Settings, *, to_serve: bool) -> tuple[Problem, ...]:
+    """Problems outside of the file: its keys, and the dependencies that it needs."""
+    return (*key_problems(settings), *(missing_extras(settings) if to_serve else ()))
+
+
+def loaded(path: Path, *, to_serve: bool = False) -> Configuration:
     """The configuration of a file. Raises ConfigurationError with every problem, CannotStart without a file."""
-    findings = examined(path)
+    findings = examined(path, to_serve=to_serve)
     if findings.configuration is None:
         raise ConfigurationError(findings.problems)
     return findings.configuration

@@ -29,7 +29,7 @@ def command(config: Path, host: str | None, port: int | None, workers: int | Non
     """
 
     def load() -> Configuration:
-        return with_server(loaded(config), host=host, port=port, workers=workers)
+        return with_server(loaded(config, to_serve=True), host=host, port=port, workers=workers)
 
     source = WatchedFile(config, load) if watch else load
     configuration = source()

@@ -15,7 +15,7 @@ from gateway.identity.jws import Jws, invalid, json_object, parse_jws
 from gateway.identity.key_sets import canonical_algorithm
 from gateway.identity.keys import VerifyingKey
 from gateway.identity.records import Claims
-from gateway.identity.tokens import REMEMBERED, Verified, expired, in_time
+from gateway.identity.tokens import REMEMBERED, Verified, expired, in_time, report_skew
 from gateway.settings.model import ExternalSettings
 
 REMEMBERED_LENGTH: Final = 1024  # bytes of a token at most, on average over all that may be remembered
@@ -68,7 +68,14 @@ class ExternalIssuer:
     def remembered(self, credential: bytes) -> Claims | None:
         """What a token says that was verified before; None for any other. Raises Refusal `token_expired`."""
         verified = self._verified.young.get(credential) or self._verified.aged(credential)
-        return None if verified is None else in_time(verified, self._clock())
+        if verified is None:
+            return None
+        now = self._clock()
+        try:
+            return in_time(verified, now)
+        except Refusal:
+            report_skew(verified, now, self._settings.name)
+            raise
 
     def known(self, credential: bytes) -> Claims | None:
         """What a token says; None where the issuer must be asked for its key. Raises Refusal."""
@@ -77,7 +84,7 @@ class ExternalIssuer:
             return claims
         jws = parse_jws(credential)
         keys = self._keys_for(jws)
-        claims = self._said(jws)
+        claims = self._said(jws, keys)
         if not keys and self._keys.may_be_asked:
             return None
         return self._verify(credential, jws, keys, claims)
@@ -87,7 +94,8 @@ class ExternalIssuer:
         jws = parse_jws(credential)
         if not self._keys_for(jws) and self._keys.may_be_asked:
             await self._keys.ask()
-        return self._verify(credential, jws, self._keys_for(jws), self._said(jws))
+        keys = self._keys_for(jws)
+        return self._verify(credential, jws, keys, self._said(jws, keys))
 
     def ended(self, claims: Claims) -> Refusal | None:
         """Why what was good is not any more, for what lasts longer than a request: it has expired, or its key is
@@ -111,16 +119,21 @@ class ExternalIssuer:
             raise invalid("alg: not one that is accepted of this issuer")
         return self._keys.get(kid, algorithm)
 
-    def _said(self, jws: Jws) -> Claims:
+    def _said(self, jws: Jws, keys: tuple[VerifyingKey, ...]) -> Claims:
         """The claims, unverified, if they would do in this moment: for one that would not, nobody need be asked."""
         claims = external_claims(json_object(jws.payload, "claims"), self._settings)
-        in_time(self._verified_as(claims), self._clock())
-        return claims
+        verified, now = self._verified_as(claims), self._clock()
+        try:
+            return in_time(verified, now)
+        except Refusal:
+            if _key_that_signed(jws, keys) is not None:  # else anyone could write to the log
+                report_skew(verified, now, self._settings.name)
+            raise
 
     def _verify(self, credential: bytes, jws: Jws, keys: tuple[VerifyingKey, ...], claims: Claims) -> Claims:
         if not keys:
             raise invalid("kid: no key that this issuer publishes")
-        key = next((each for each in keys if each.verifies(jws.signed, jws.signature)), None)
+        key = _key_that_signed(jws, keys)
         if key is None:
             raise invalid("the signature is not the key's")
         claims = claims._replace(signed_by=key)
@@ -129,3 +142,7 @@ class ExternalIssuer:
 
     def _verified_as(self, claims: Claims) -> Verified:
         return claims.not_before - self._leeway, claims.expires_at + self._leeway, claims
+
+
+def _key_that_signed(jws: Jws, keys: tuple[VerifyingKey, ...]) -> VerifyingKey | None:
+    return next((each for each in keys if each.verifies(jws.signed, jws.signature)), None)

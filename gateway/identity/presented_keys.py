@@ -9,6 +9,7 @@ asked for at the same time are asked for together, one question at a time: a flo
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -26,6 +27,9 @@ _AT_A_TIME: Final = 128
 MAX_ASKED: Final = 4096  # keys that are asked for at the same time; beyond, the store counts as out
 MAX_NOTED: Final = 10_000  # keys whose use is yet to be written down
 NOTE_AFTER: Final = 1.0  # seconds
+_TOO_MANY: Final = "too many API keys are being looked up"
+
+log: Final = logging.getLogger("gateway.identity")
 
 _Outcome = KnownKey | StorageUnavailable | None
 
@@ -85,7 +89,8 @@ class PresentedKeys:
         outcome = self._asked.get(digest)
         if outcome is None:
             if len(self._asked) >= MAX_ASKED:
-                raise StorageUnavailable("database", "too many API keys are being looked up")
+                log.warning("the database is unavailable (%s)", _TOO_MANY)
+                raise StorageUnavailable("database", _TOO_MANY)
             loop = asyncio.get_running_loop()
             outcome = self._asked[digest] = loop.create_future()
             if self._reader is None:

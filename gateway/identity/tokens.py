@@ -6,6 +6,7 @@ revokes, is not in here at all (CVE-2021-32701: a cached token skipped a check t
 Tokens that are no good are not remembered, so that a flood of them cannot push out good ones.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -20,10 +21,13 @@ from gateway.identity.records import Claims
 from gateway.settings.model import TokensSettings
 
 REMEMBERED: Final = 100_000  # tokens at most, where nothing else is said; some 1 KiB each
+JUST_EXPIRED: Final = 60.0  # seconds after the end of a token, leeway included, in which clocks can be the reason
 REMEMBERED_LENGTH: Final = 512  # bytes of a token at most, on average over all that may be remembered
 
 _TYPE: Final = "at+jwt"  # RFC 9068 2.1: so that no other token signed with this key is taken for an access token
 _TYPES: Final = frozenset((_TYPE, f"application/{_TYPE}"))
+
+log: Final = logging.getLogger("gateway.identity.tokens")
 
 Verified = tuple[float, float, Claims]  # good from, good until (leeway included), and what it says
 
@@ -34,8 +38,31 @@ def in_time(verified: Verified, now: float) -> Claims:
     if good_from <= now < good_until:
         return claims
     if now < good_from:
-        raise invalid("nbf or iat lies in the future")
+        raise invalid(f"nbf or iat lies {claims.not_before - now:.1f} s in the future")
     raise expired(claims)
+
+
+def report_skew(verified: Verified, now: float, issuer: str) -> None:
+    """Log by how much the clocks differ, for a sound token that is refused for its times alone, and only just.
+
+    A client can be late by itself, so the log cannot be certain about a token that has expired.
+    """
+    good_from, good_until, claims = verified
+    leeway = claims.not_before - good_from
+    if now < good_from:
+        log.warning(
+            "a token of %s is refused: its iat or nbf lies %.1f s in the future, and tokens.leeway is %g s. The clock "
+            "of its issuer is ahead of this one by at least that: synchronize both (NTP)",
+            *(issuer, claims.not_before - now, leeway),
+            extra={"cause": f"ahead: {issuer}"},
+        )
+    elif good_until <= now < good_until + JUST_EXPIRED:
+        log.warning(
+            "a token of %s is refused: it expired %.1f s ago, and tokens.leeway is %g s. Unless its client was late, "
+            "the clock of its issuer is behind this one: synchronize both (NTP)",
+            *(issuer, now - claims.expires_at, leeway),
+            extra={"cause": f"behind: {issuer}"},
+        )
 
 
 class IssuedToken(NamedTuple):
@@ -146,6 +173,8 @@ class Tokens:
         now = self.clock()
         if now < verified[1]:
             self.verified.put(credential, verified, now)
+        if not verified[0] <= now < verified[1]:
+            report_skew(verified, now, self._settings.issuer)
         return verified
 
     def _read(self, credential: bytes, types: Collection[str], audience: str) -> Verified:

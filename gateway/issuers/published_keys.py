@@ -115,8 +115,9 @@ class PublishedKeySet:
                 listener()
 
     def _failed(self, reason: str) -> None:
+        """Try again later. Each failure is logged, because the reason can change; the handler limits how often."""
         self._due = self._clock() + _RETRIES[min(self._failures, len(_RETRIES) - 1)]
-        if reason and not self._failures:
+        if reason:
             kept = f"{len(self._keys)} keys from before are used" if len(self._keys) else "its tokens are refused"
             log.warning("issuer %s: the keys could not be fetched (%s); %s until they can", self._name, reason, kept)
         self._failures += 1

@@ -17,6 +17,7 @@ import re
 import select
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
 from traceback import TracebackException, walk_tb
 from types import TracebackType
@@ -28,10 +29,12 @@ from gateway.operations.log_files import is_torn
 
 INTERVAL: Final = 60.0  # seconds between two reports of the same failure
 REMEMBERED: Final = 256  # different failures told apart within that time
+FRAMES: Final = 32  # of a traceback, by which exceptions are told apart
 TRACEBACK_LINES: Final = 80
 KEY_LENGTH: Final = 256  # characters: an upstream has a say in some reasons
 MAX_TEXT: Final = 4096  # characters of one message or fact
 MAX_TRACEBACK_LINE: Final = 1000
+_FURTHER: Final = object()  # the key of all that cannot be told apart
 PATIENCE: Final = 20  # milliseconds that one write to standard error may wait for its reader
 
 _SECRET: Final = re.compile(
@@ -42,12 +45,12 @@ _SECRET: Final = re.compile(
 )
 
 
-def event(kind: str, message: str, /, **facts: object) -> None:
+def event(kind: str, message: str, /, **facts: object) -> bool:
     """Say on standard error that something of this kind happened. Facts follow as `name=value`; None ones do not.
 
-    Never raises, and waits at most PATIENCE for a reader that does not read: then the event is lost.
+    Never raises, and waits at most PATIENCE for a reader that does not read. False: the event is lost.
     """
-    _say(_line(kind, message, facts))
+    return _say(_line(kind, message, facts))
 
 
 def _line(kind: str, message: str, facts: dict[str, object]) -> str:
@@ -63,9 +66,11 @@ def _scrubbed(text: str) -> str:
 
 
 class Repeats:
-    """Keeps what happens again and again from being said again and again: at most once in INTERVAL for each key, and
-    for at most REMEMBERED keys. Texts with the same KEY_LENGTH characters at their beginning are one key. `clock`
-    answers seconds."""
+    """Limits how often the same thing is said: once in INTERVAL for each key.
+
+    At most REMEMBERED keys are told apart; all further ones count as one key, so that they are limited and not hidden.
+    Texts with the same KEY_LENGTH characters at their beginning are one key. `clock` returns seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -76,11 +81,11 @@ class Repeats:
         now = self._clock()
         if isinstance(key, str):
             key = key[:KEY_LENGTH]
+        if key not in self._said and not self._has_room(now):
+            key = _FURTHER
         said = self._said.get(key)
         if said is not None and now - said[0] < INTERVAL:
             self._said[key] = (said[0], said[1] + 1)
-            return None
-        if said is None and not self._has_room(now):
             return None
         self._said[key] = (now, 0)
         return said[1] if said is not None else 0
@@ -92,14 +97,17 @@ class Repeats:
 
 
 class Failures:
-    """Reports exceptions that nobody expected, with their traceback: each place that fails at most once a minute."""
+    """Reports unexpected exceptions with their traceback, each one at most once a minute.
+
+    Two exceptions are the same if they have the same type and come through the same lines of the source.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._repeats = Repeats(clock)
 
     def report(self, error: BaseException, doing: str, **facts: object) -> None:
-        """`doing` says what the gateway was at: `deciding on a request`. The same failure is told by type and place."""
-        before = self._repeats.admit((type(error), _place(error.__traceback__)))
+        """`doing` says what the gateway was at: `deciding on a request`."""
+        before = self._repeats.admit((type(error), _lines(error.__traceback__)))
         if before is None:
             return
         facts = {**facts, "error": type(error).__name__, "repeated": before or None}
@@ -115,13 +123,17 @@ class Failures:
 
 
 class EventHandler(logging.Handler):
-    """Brings what libraries, and rooms of the gateway that cannot know this one, say through `logging` into the same
-    form. Exceptions are reported like any other failure; a message of one place at most once a minute."""
+    """Turns log records of libraries, and of packages of the gateway that cannot import this one, into events.
+
+    Exceptions are reported like any other failure. Each message of the gateway is limited by its text, which names the
+    cause: the issuer, the target, the error of the database. A text with changing figures gives its cause beside it, as
+    `extra={"cause": …}`. Each place of the source has its own limit, so that no place can use up the one of another.
+    """
 
     def __init__(self, failures: Failures, level: int = logging.WARNING) -> None:
         super().__init__(level)
         self._failures = failures
-        self._repeats = Repeats()
+        self._repeats: dict[tuple[str, int], Repeats] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Never raises: a message that cannot be formatted is said as it was written."""
@@ -133,16 +145,23 @@ class EventHandler(logging.Handler):
         if error is not None:
             self._failures.report(error, message, logger=record.name)
             return
-        before = self._repeats.admit(f"{record.name}:{record.lineno}:{record.msg}")
+        repeats = self._repeats.setdefault((record.name, record.lineno), Repeats())
+        before = repeats.admit(_cause(record, message))
         if before is not None:
             event(record.levelname.lower(), message, logger=record.name, repeated=before or None)
 
 
-def _place(traceback: TracebackType | None) -> tuple[str, int]:
-    place = ("", 0)
-    for frame, line in walk_tb(traceback):
-        place = (frame.f_code.co_filename, line)
-    return place
+def _cause(record: logging.LogRecord, message: str) -> str:
+    """The key of a message. Libraries write figures and addresses of objects, so theirs is the text before both."""
+    if record.name.partition(".")[0] != "gateway":
+        return str(record.msg)
+    return str(getattr(record, "cause", message))
+
+
+def _lines(traceback: TracebackType | None) -> tuple[tuple[str, int], ...]:
+    """The last lines of the source through which an exception came."""
+    last = deque(((frame.f_code.co_filename, line) for frame, line in walk_tb(traceback)), maxlen=FRAMES)
+    return tuple(last)
 
 
 def _traceback(error: BaseException) -> str:
@@ -161,18 +180,19 @@ def _on_terminal() -> bool:
         return False
 
 
-def _say(text: str) -> None:
+def _say(text: str) -> bool:
+    """Whether all of the text was written."""
     try:
         descriptor = sys.stderr.fileno()
     except (AttributeError, ValueError, OSError):  # None, closed, or no file but something that collects what is said
         with contextlib.suppress(Exception):
             sys.stderr.write(text)
-        return
+        return True
     data = text.encode("utf-8")
-    _write_patiently(descriptor, b"\n" + data if is_torn(descriptor, unknown=False) else data)
+    return _write_patiently(descriptor, b"\n" + data if is_torn(descriptor, unknown=False) else data)
 
 
-def _write_patiently(descriptor: int, data: bytes) -> None:
+def _write_patiently(descriptor: int, data: bytes) -> bool:
     """Write as long as the reader reads. A pipe that polls writable takes PIPE_BUF bytes without blocking."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
@@ -180,4 +200,5 @@ def _write_patiently(descriptor: int, data: bytes) -> None:
         while data and poll.poll(PATIENCE):
             data = data[os.write(descriptor, data[: select.PIPE_BUF]) :]
     except OSError:
-        return  # nobody reads standard error: there is no one left to tell
+        return False
+    return not data

@@ -13,6 +13,7 @@ import select
 import socket
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from queue import SimpleQueue
@@ -23,6 +24,8 @@ from gateway.operations.log_files import appending
 
 LIMIT: Final = 8 * 1024 * 1024  # bytes that may wait to be written
 FAREWELL: Final = 2.0  # seconds that `close` waits for the rest to be written
+_CLOSED: Final = "standard output is closed"
+_SLOW: Final = "the reader is too slow"
 
 Write = Callable[[bytes], int]
 """Writes the beginning of what it is given and answers how many bytes that was; raises OSError if it cannot."""
@@ -31,7 +34,7 @@ Write = Callable[[bytes], int]
 class LogWriter:
     """Writes blocks of whole lines to a file descriptor; None or a closed one (there is no standard output) drops all.
 
-    `dropped` is the number of lines that were lost: to a full queue, or to a descriptor that takes no more (closed
+    `losses` counts the lines that were lost by the reason: a full queue, or a descriptor that takes no more (closed
     pipe, full disk). Nothing here raises, and `write` returns at once.
     """
 
@@ -50,8 +53,8 @@ class LogWriter:
         # Each of these is written by one thread only; their sums and differences need no lock.
         self._accepted_bytes = 0
         self._done_bytes = 0
-        self._refused_lines = 0
-        self._lost_lines = 0
+        self._refused_lines: Counter[str] = Counter()
+        self._lost_lines: Counter[str] = Counter()
 
     def _look_at(self, descriptor: int) -> None:
         try:
@@ -65,20 +68,24 @@ class LogWriter:
     @property
     def dropped(self) -> int:
         """Lines that were lost so far."""
-        return self._refused_lines + self._lost_lines
+        return self.losses.total()
+
+    @property
+    def losses(self) -> Counter[str]:
+        """Lines that were lost so far, by the reason."""
+        # A copy is atomic, while an iteration fails if the thread adds a reason meanwhile.
+        return self._refused_lines + self._lost_lines.copy()
 
     def write(self, block: bytes) -> None:
         """Write a block of lines, or leave it to the thread, or drop it. No block is dropped for its own size."""
         if self._descriptor is None or self._closed:
-            self._refused_lines += block.count(b"\n")
+            self._refused_lines[_CLOSED] += block.count(b"\n")
             return
         waiting = self._accepted_bytes - self._done_bytes
         if self._try is not None and not waiting:
-            written, lost = _write(self._try, block, self._piece)
-            self._refused_lines += lost
-            block = block[written:]
+            block = block[_write(self._try, block, self._piece, self._refused_lines) :]
         if waiting and waiting + len(block) > self._limit:
-            self._refused_lines += block.count(b"\n")
+            self._refused_lines[_SLOW] += block.count(b"\n")
         elif block:
             self._hand_over(block, self._descriptor)
 
@@ -104,15 +111,17 @@ class LogWriter:
             return _patient_write(descriptor, data)
 
         while (block := self._queue.get()) is not None:
-            lost = block.count(b"\n") if self._given_up else _write(write, block, self._piece)[1]
-            self._lost_lines += lost
+            if self._given_up:
+                self._lost_lines[_SLOW] += block.count(b"\n")
+            else:
+                _write(write, block, self._piece, self._lost_lines)
             self._done_bytes += len(block)
 
 
-def _write(write: Write, block: bytes, piece: int) -> tuple[int, int]:
+def _write(write: Write, block: bytes, piece: int, lost: Counter[str]) -> int:
     """Write a block in pieces of whole lines, until `write` would have to wait.
 
-    Answers how many bytes are dealt with, and how many lines of them are lost.
+    Returns how many bytes are done. Lines of them that are lost are counted in `lost`, by the reason.
     """
     start = 0
     try:
@@ -121,10 +130,11 @@ def _write(write: Write, block: bytes, piece: int) -> tuple[int, int]:
             while start < end:
                 start += write(block[start:end])
     except BlockingIOError:
-        return start, 0
-    except OSError:
-        return len(block), block.count(b"\n", start)
-    return start, 0
+        return start
+    except OSError as error:
+        lost[error.strerror or type(error).__name__] += block.count(b"\n", start)
+        return len(block)
+    return start
 
 
 def _end_of_piece(block: bytes, start: int, piece: int) -> int:

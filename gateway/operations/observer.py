@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -87,8 +88,8 @@ class Observer:
         self._hosts = Texts(json_host)
         self._roles = Texts(json_roles)
         self._lines: list[str] = []
-        self._lost = 0
-        self._mentioned = 0
+        self._lost: Counter[str] = Counter()
+        self._reported_losses: Counter[str] = Counter()
         self._repeats = Repeats()
         self._writer: LogWriter | None = None
         if write is None and (self._format != "off" or settings.decision_log is not None):
@@ -222,19 +223,23 @@ class Observer:
         """Write what has come together, and renew the time of the lines to come. `now` is the loop's time."""
         self._flush()
         self._renew_time()
-        self._mention_losses()
+        self._report_losses()
 
     def close(self) -> None:
         """Write the rest, at most for two seconds."""
         self._flush()
         if self._writer is not None:
             self._writer.close()
-        self._mention_losses()
+        self._report_losses()
 
     @property
     def dropped(self) -> int:
-        """Log lines that were lost because nobody took them."""
-        return self._lost + (self._writer.dropped if self._writer is not None else 0)
+        """Log lines that were lost."""
+        return self._losses().total()
+
+    def _losses(self) -> Counter[str]:
+        """Log lines that were lost, by the reason."""
+        return self._lost if self._writer is None else self._lost + self._writer.losses
 
     def snapshot(self) -> Iterator[tuple[Labels, Counts]]:
         """What was counted until now, as copies; may be used on another thread."""
@@ -251,13 +256,16 @@ class Observer:
         self._lines.clear()
         try:
             self._write(block.encode("ascii"))
-        except Exception:  # whatever it is: a request must not fail for its log line
-            self._lost += count
+        except Exception as error:  # any: a request must not fail for its log line
+            self._lost[type(error).__name__] += count
 
-    def _mention_losses(self) -> None:
-        if self.dropped > self._mentioned and self._repeats.admit("dropped") is not None:
-            event("access-log", "lines were dropped, nobody takes them", lines=self.dropped - self._mentioned)
-            self._mentioned = self.dropped
+    def _report_losses(self) -> None:
+        for reason, lines in self._losses().items():
+            new = lines - self._reported_losses[reason]
+            if new and self._repeats.admit(("dropped", reason)) is not None:
+                said = event("access-log", f"lines were dropped: {reason}", lines=new)
+                # Events can go to the same full disk. One that is lost is repeated a minute later.
+                self._reported_losses[reason] = lines if said else lines - new
 
 
 def _add(counts: Counts, total: float, own: float, waited: float | None) -> None:

@@ -12,17 +12,19 @@ begun. One request is up to four spans:
 Spans leave in the background. Nothing in them is a credential: of a target only the canonical path, no query.
 """
 
+import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from threading import Thread
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+import requests
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 from opentelemetry.trace import Span, SpanKind, StatusCode, format_span_id, format_trace_id, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -43,6 +45,8 @@ _TIMEOUT: Final = 5.0  # seconds for one block of spans
 _FAREWELL: Final = 2.0  # seconds for the last ones
 _OTHER: Final = "_OTHER"  # what the semantic conventions call a method that is not known
 
+log: Final = logging.getLogger("gateway.operations.tracing")
+
 _propagator: Final = TraceContextTextMapPropagator()
 
 
@@ -53,9 +57,8 @@ class Tracer:
         resource = Resource.create(
             {"service.name": os.environ.get("OTEL_SERVICE_NAME", "gateway"), "service.version": gateway.__version__}
         )
-        exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint.rstrip('/')}/v1/traces", timeout=_TIMEOUT)
         self._provider = TracerProvider(sampler=DEFAULT_ON, resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._provider.add_span_processor(BatchSpanProcessor(Collector(settings.otlp_endpoint)))
         self._tracer = self._provider.get_tracer("gateway", gateway.__version__)
 
     def decide(self, admit: Callable[[RequestHead], D], request: RequestHead) -> D:
@@ -85,6 +88,61 @@ class Tracer:
         farewell = Thread(target=self._provider.shutdown, daemon=True)
         farewell.start()
         farewell.join(_FAREWELL)
+
+
+class Collector(SpanExporter):
+    """Sends spans to the collector at `endpoint`, and logs why spans are lost.
+
+    The exporter of the library takes an answer of 3xx for success, or follows it with a GET, and so loses spans without
+    a word.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._address = f"{endpoint.rstrip('/')}/v1/traces"
+        self._session = _Session()
+        self._exporter = OTLPSpanExporter(endpoint=self._address, timeout=_TIMEOUT, session=self._session)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans; on the thread of the processor."""
+        self._session.outcome = "was not asked"
+        try:
+            result = self._exporter.export(spans)
+        except requests.RequestException:  # of releases before 1.45
+            result = SpanExportResult.FAILURE
+        if result is not SpanExportResult.SUCCESS:
+            log.warning("spans are lost: the collector at %s %s", self._address, self._session.outcome)
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
+class _Session(requests.Session):
+    """A session that follows no redirect. `outcome` describes the last request, for the log."""
+
+    outcome = ""
+
+    def request(self, *arguments: Any, **options: Any) -> requests.Response:
+        """Send a request. Raises RequestException: TooManyRedirects for an answer of 3xx."""
+        try:
+            response = super().request(*arguments, **{**options, "allow_redirects": False})
+        except requests.RequestException as error:
+            self.outcome = f"cannot be reached ({_innermost(error)})"
+            raise
+        self.outcome = f"answered {response.status_code} {response.reason}"
+        if response.is_redirect or 300 <= response.status_code < 400:
+            raise requests.TooManyRedirects(self.outcome, response=response)
+        return response
+
+
+def _innermost(error: BaseException) -> str:
+    """The first cause of an error of `requests`: the texts of the others hold addresses of objects."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return f"{type(error).__name__}: {error}"
 
 
 class RequestTrace:

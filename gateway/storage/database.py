@@ -134,7 +134,12 @@ class Database:
     async def _admit(self, turnstile: Turnstile, patience: float) -> None:
         if not self._breaker.admits():
             raise StorageUnavailable("database", _AWAY)
-        await turnstile.enter(patience)
+        try:
+            await turnstile.enter(patience)
+        except StorageUnavailable as error:
+            if error.reason != _AWAY:
+                self._report(error.reason)
+            raise
 
     def _reading_task(self, work: Work[T], turnstile: Turnstile | None = None) -> "asyncio.Task[T]":
         return self._start(greenlet_spawn(_with_repeats, lambda: self._read_once(work)), turnstile)
@@ -193,10 +198,13 @@ class Database:
             self._stale_before = self._breaker.now()
             self._reads.turn_away(_AWAY)
             self._writes.turn_away(_AWAY)
-        if self._has_answered:  # else the caller reports that it cannot start
-            # One line for each cause: a full disk does not open the breaker and is an outage all the same.
-            log.warning(f"the database is unavailable ({reason})")
+        self._report(reason)
         return StorageUnavailable("database", reason)
+
+    def _report(self, reason: str) -> None:
+        """Log each cause: a full disk does not open the breaker and is an outage all the same."""
+        if self._has_answered:  # else the caller reports that it cannot start
+            log.warning("the database is unavailable (%s)", reason)
 
     def _abandon(self, task: "asyncio.Task[Any]") -> None:
         """Let go of work without waiting for it: closing the connection of a server that hangs takes its time too.

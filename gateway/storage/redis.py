@@ -35,6 +35,7 @@ _EARLY: Final = LIMIT * 0.9  # an operation that had less than this did not have
 _LATE: Final = LIMIT * 1.4  # a timer that fires later than this says that this process was busy
 _QUIET: Final = 60.0  # seconds between two log lines about one cause
 _CAUSES: Final = 64
+_CAUSE_LENGTH: Final = 256  # characters
 
 _NAMESPACE: Final = "gateway:2:"  # of all keys and channels; the number is that of their format
 
@@ -270,8 +271,8 @@ class RedisLink:
         self._log(error, f"is down: {_kind(error)} ({self._why}); the database is asked instead. {self._advice(error)}")
 
     def _log(self, error: BaseException, message: str) -> None:
-        """Write a line to the log, one for each cause and minute."""
-        now, cause = self._clock(), error_code(error)
+        """Write a line to the log, one for each cause and minute. One class of errors has many causes."""
+        now, cause = self._clock(), f"{error_code(error)} {error}"[:_CAUSE_LENGTH]
         if now < self._reported_at.get(cause, float("-inf")) + _QUIET:
             return
         if len(self._reported_at) >= _CAUSES:

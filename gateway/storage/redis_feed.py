@@ -40,7 +40,7 @@ RETRY: Final = 0.25  # seconds between attempts to listen
 _SLICES: Final = 5  # parts of the silence, none of which passes while the machine does not run this process
 _SETTLING: Final = 0.5  # seconds that the start waits for the first pulse
 _ATTEMPTS: Final = 3
-_QUIET: Final = 60.0  # seconds between two log lines
+_QUIET: Final = 60.0  # seconds between two log lines about one cause
 MAX_UNDELIVERED: Final = 100_000
 _AT_A_TIME: Final = 64
 
@@ -73,7 +73,7 @@ class RedisFeed:
         self._settled = asyncio.Event()
         self._subscribed = False
         self._missed = False
-        self._reported_at = float("-inf")
+        self._reported_at: dict[str, float] = {}
         self._follower: asyncio.Task[None] | None = None
         self._courier: asyncio.Task[None] | None = None
         self._undelivered: dict[str, _Change] = {}
@@ -275,10 +275,10 @@ class RedisFeed:
         task.add_done_callback(self._closing.discard)
 
     def _report(self, message: str) -> None:
-        """Write a line to the log, one a minute."""
+        """Write a line to the log, one a minute for each message. The messages differ by the class of an error only."""
         now = self._records.clock()
-        if now >= self._reported_at + _QUIET:
-            self._reported_at = now
+        if now >= self._reported_at.get(message, float("-inf")) + _QUIET:
+            self._reported_at[message] = now
             log.warning(message)
 
 

@@ -73,7 +73,8 @@ class AssertionVerifier:
         good_from, good_until, identity = verified
         now = time.time()
         if now < good_from:
-            raise invalid("nbf or iat lies in the future")
+            ahead = good_from + self._leeway - now
+            raise invalid(f"iat lies {ahead:.1f} s in the future: the clocks differ (NTP)")
         if now >= good_until:
             raise Refusal("token_expired", "the assertion has expired", presented=True)
         return identity

@@ -240,7 +240,7 @@ async def test_a_store_that_fails_in_a_way_nobody_thought_of_leaves_nobody_waiti
 
 
 async def test_more_than_can_be_asked_for_is_an_outage_and_no_wait(
-    credentials: Credentials, store: Store, monkeypatch: pytest.MonkeyPatch
+    credentials: Credentials, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(presented_keys, "MAX_ASKED", 10)
     store.open.clear()
@@ -252,6 +252,7 @@ async def test_more_than_can_be_asked_for_is_an_outage_and_no_wait(
     await asyncio.sleep(0.01)
     with pytest.raises(StorageUnavailable):
         await asyncio.wait_for(credentials.ask(known), 0.5)
+    assert "the database is unavailable (too many API keys are being looked up)" in caplog.text
     store.open.set()
     await asyncio.gather(*asked, *waiting, return_exceptions=True)
     assert (await credentials.ask(known)).subject == "ann"

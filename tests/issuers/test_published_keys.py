@@ -129,17 +129,21 @@ async def test_an_issuer_that_is_out_is_asked_again_soon_and_then_less_often() -
     assert rig.known("k1")
 
 
-async def test_an_outage_is_said_once_and_its_end_as_well(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_failure_is_logged_with_its_reason_and_the_end_of_an_outage_as_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     rig = Rig("k1")
     await rig.tick()
-    rig.server.error = FetchFailed("answered 503")
     with caplog.at_level(logging.WARNING, "gateway.issuers"):
-        for _ in range(10):
+        for reason in ("answered 503", "answered 503", "ConnectError"):
+            rig.server.error = FetchFailed(reason)
             await rig.tick(MOST_AGE)
         rig.server.error = None
         await rig.tick(MOST_AGE)
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2 and "answered 503" in said[0] and "1 keys from before" in said[0] and "again" in said[1]
+    assert [line.partition("(")[2].partition(")")[0] for line in said[:3]] == ["answered 503"] * 2 + ["ConnectError"]
+    assert "1 keys from before" in said[0]
+    assert len(said) == 4 and "again" in said[3]
 
 
 async def test_an_issuer_without_usable_keys_is_believed_and_named(caplog: pytest.LogCaptureFixture) -> None:

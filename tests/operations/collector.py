@@ -31,6 +31,8 @@ class Collector:
         self.url = f"http://127.0.0.1:{port}"
         self.raw = b""
         self.service: dict[str, Any] = {}
+        self.refuses_with: tuple[int, dict[str, str]] | None = None
+        self.refused = 0
         self._spans: list[Span] = []
 
     def receive(self, body: bytes) -> None:
@@ -74,10 +76,23 @@ def collecting() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            if collector.refuses_with is not None:
+                collector.refused += 1
+                self._answer(*collector.refuses_with)
+                return
             assert self.path == "/v1/traces"
             assert self.headers["content-type"] == "application/x-protobuf"
             collector.receive(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
-            self.send_response(200)
+            self._answer(200, {})
+
+        def do_GET(self) -> None:
+            """A page to sign in at, where redirects lead to."""
+            self._answer(200, {})
+
+        def _answer(self, status: int, fields: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in fields.items():
+                self.send_header(name, value)
             self.send_header("content-length", "0")
             self.end_headers()
 

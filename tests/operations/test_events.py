@@ -190,14 +190,35 @@ def test_failures_of_other_kinds_or_places_are_told_apart(said: Said) -> None:
     assert said.getvalue().count("gateway: failure") == 4
 
 
-def test_no_more_different_things_are_told_than_can_be_remembered() -> None:
+def test_things_beyond_those_that_are_told_apart_count_as_one() -> None:
     clock = Clock()
     repeats = Repeats(clock)
     admitted = [repeats.admit(number) for number in range(REMEMBERED + 50)]
-    assert admitted == [0] * REMEMBERED + [None] * 50
+    assert admitted == [0] * (REMEMBERED + 1) + [None] * 49
     clock.now += INTERVAL
     assert repeats.admit("new") == 0
     assert repeats.admit("new") is None
+
+
+def test_failures_of_one_place_that_ended_different_work_are_told_apart(said: Said) -> None:
+    failures = Failures()
+
+    def deciding() -> None:
+        raised_by_a_library()
+
+    def verifying() -> None:
+        raised_by_a_library()
+
+    for work in (deciding, verifying, deciding, verifying):
+        try:
+            work()
+        except ValueError as error:
+            failures.report(error, "serving")
+    assert said.getvalue().count("Traceback") == 2
+
+
+def raised_by_a_library() -> None:
+    raise ValueError("broken")
 
 
 def test_what_no_callback_and_no_task_has_caught_is_reported(said: Said) -> None:
@@ -267,6 +288,42 @@ def test_a_message_of_one_place_is_told_once_a_minute(log: logging.Logger, said:
     log.warning("another")
     assert said.getvalue().count("number") == 1
     assert said.getvalue().count("another") == 1
+
+
+# ---- causes: a rate limit on one must not hide another
+
+
+@pytest.fixture
+def own_log() -> Iterator[logging.Logger]:
+    """A log of the gateway itself."""
+    logger = logging.getLogger("gateway.tests")
+    handler = EventHandler(Failures())
+    logger.addHandler(handler)
+    logger.propagate = False
+    yield logger
+    logger.removeHandler(handler)
+
+
+def test_each_cause_at_one_place_has_a_line_of_its_own(own_log: logging.Logger, said: Said) -> None:
+    for name in ("one", "two", "three") * 3:
+        own_log.warning("issuer %s: the keys could not be fetched", name)
+    assert [said.getvalue().count(f"issuer {name}:") for name in ("one", "two", "three")] == [1, 1, 1]
+
+
+def test_figures_beside_a_named_cause_make_no_second_line(own_log: logging.Logger, said: Said) -> None:
+    for seconds in range(5):
+        for issuer in ("one", "two"):
+            own_log.warning("the clock of %s is %d s ahead", issuer, seconds, extra={"cause": issuer})
+    assert said.getvalue().count("ahead") == 2
+
+
+def test_no_place_uses_up_the_lines_of_another(own_log: logging.Logger, said: Said) -> None:
+    for number in range(3 * REMEMBERED):
+        own_log.warning("target %d is ejected", number)
+    own_log.warning("the database is unavailable")
+    text = said.getvalue()
+    assert text.count("is ejected") == REMEMBERED + 1
+    assert text.count("the database is unavailable") == 1
 
 
 def test_a_message_that_cannot_be_formatted_is_told_as_it_was_written(said: Said) -> None:

@@ -1,6 +1,7 @@
 """Traces as they arrive at a collector, of requests that went through both faces."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from tests.operations.collector import Collector, collecting
 from tests.support.fleet import OK, Fleet, Served
 from tests.support.processes import FACES, PROJECT, Face, Gateway, free_port, write_configuration
 from tests.support.small import Start, small, start
-from tests.support.waiting import within
+from tests.support.waiting import eventually, within
 
 __all__ = ["start"]
 
@@ -195,36 +196,104 @@ def test_a_collector_that_is_gone_holds_nobody_up(start: Start, echo: Echo) -> N
         assert gateway.stop() == 0
 
 
+# ---- spans that are lost
+
+
+def test_each_answer_by_which_spans_are_lost_is_logged_once(start: Start, echo: Echo, collector: Collector) -> None:
+    gateway = start({"web": echo.urls}, observability=tracing(collector))
+
+    def lost(status: int) -> int:
+        return gateway.log().count(f"the collector at {collector.url}/v1/traces answered {status} ")
+
+    statuses = (301, 302, 303, 304, 307, 308, 400, 401, 404, 413, 500)
+    try:
+        for status in (*statuses, *statuses):
+            collector.refuses_with = (status, {"location": f"{collector.url}/sign-in"})
+            before = collector.refused
+            assert gateway.get(f"/web/{status}").status == 200
+            eventually(lambda before=before: collector.refused > before)  # type: ignore[misc]
+            eventually(lambda status=status: lost(status))  # type: ignore[misc]
+    finally:
+        collector.refuses_with = None
+    assert [lost(status) for status in statuses] == [1] * len(statuses), gateway.log()
+
+
+def test_a_collector_that_cannot_be_reached_is_logged_with_the_error(start: Start, echo: Echo) -> None:
+    endpoint = {"tracing": {"otlp_endpoint": f"http://127.0.0.1:{free_port()}"}}
+    gateway = start({"web": echo.urls}, observability=endpoint)
+    gateway.get("/web/x")
+    eventually(lambda: "cannot be reached (ConnectionRefusedError: [Errno 111] " in gateway.log(), timeout=15)
+
+
 _WITHOUT = """
 import sys
 
+missing = sys.argv.pop(1)
+
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "opentelemetry":
+        if name == missing or name.startswith(missing + "."):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
-sys.argv = ["gateway", "serve", "--config", sys.argv[1], "--port", "0"]
-from gateway.__main__ import main
-main()
 """
+_COMMAND = _WITHOUT + "from gateway.cli.program import run; sys.exit(run(sys.argv[1:]))"
+_UVICORN = _WITHOUT + "from uvicorn.main import main; main()"
 
 
-def test_without_the_extra_the_start_says_what_to_install(tmp_path: Path) -> None:
-    configuration = small(tmp_path, {"web": "http://127.0.0.1:9"})
-    configuration["observability"]["tracing"] = {"otlp_endpoint": "http://127.0.0.1:4318"}
-    file = write_configuration(tmp_path, configuration)
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT, str(file)],
+def without(module: str, program: str, config: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program where a module is not installed."""
+    return subprocess.run(
+        [sys.executable, "-c", program, module, *arguments],
         capture_output=True,
         text=True,
         timeout=30,
         cwd=PROJECT,
+        env=os.environ | {"GATEWAY_CONFIG": str(config)},
         check=False,
     )
-    assert done.returncode == 2
-    assert "pip install 'gateway[tracing]'" in done.stderr
-    assert "Traceback" not in done.stderr
+
+
+def command_without(module: str, config: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return without(module, _COMMAND, config, *words, "--config", str(config))
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Path:
+    """A configuration with tracing."""
+    configuration = small(tmp_path, {"web": "http://127.0.0.1:9"})
+    configuration["observability"]["tracing"] = {"otlp_endpoint": "http://127.0.0.1:4318"}
+    return write_configuration(tmp_path, configuration)
+
+
+# Other packages depend on the API alone, so it can be there without the SDK and the exporter.
+@pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.exporter"])
+def test_without_the_extra_check_and_serve_name_the_key_and_the_remedy(traced: Path, missing: str) -> None:
+    line = next(n for n, text in enumerate(traced.read_text().splitlines(), 1) if "otlp_endpoint:" in text)
+    checked = command_without(missing, traced, "check")
+    served = command_without(missing, traced, "serve", "--port", "0")
+    for outcome in (checked, served):
+        assert outcome.returncode == 2, outcome
+        problems = [said for said in (outcome.stdout + outcome.stderr).splitlines() if "observability.tracing" in said]
+        assert len(problems) == 1
+        assert problems[0].startswith(f"{traced}:{line}:"), problems
+        assert f"needs {missing}" in problems[0]
+        assert "(pip install 'gateway[tracing]')" in problems[0]
+        assert "Traceback" not in outcome.stderr
+    assert checked.stdout.splitlines()[0] in served.stderr
+
+
+def test_without_the_extra_the_asgi_face_says_the_same(traced: Path) -> None:
+    factory = ("--factory", "gateway.app:create_app_from_environment", "--port", "0")
+    done = without("opentelemetry", _UVICORN, traced, *factory)
+    assert done.returncode != 0
+    assert f"{traced}:" in done.stderr and "(pip install 'gateway[tracing]')" in done.stderr, done.stderr[-2000:]
+
+
+def test_commands_that_trace_nothing_do_not_need_the_extra(traced: Path) -> None:
+    for command in (["db", "upgrade"], ["explain", "GET", "/web/x"]):
+        outcome = command_without("opentelemetry", traced, *command)
+        assert outcome.returncode == 0, outcome
 
 
 def test_without_tracing_its_libraries_are_not_loaded() -> None:

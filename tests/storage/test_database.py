@@ -159,8 +159,9 @@ async def test_a_write_is_given_up_on_after_800_ms_and_undone(database: Database
     assert await schema.is_current(database)
 
 
-async def test_waiting_for_ones_turn_is_limited_too(database: Database) -> None:
+async def test_waiting_for_ones_turn_is_limited_too(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     """What is busy is waited for longer than what hangs, but not for ever."""
+    await database.read(sleeping(0.0))
     slow = [asyncio.create_task(database.read(sleeping(0.1))) for _ in range(100)]
     with within(0.9):
         outcomes = await asyncio.gather(*slow, return_exceptions=True)
@@ -168,6 +169,7 @@ async def test_waiting_for_ones_turn_is_limited_too(database: Database) -> None:
     assert reasons == {"database: too many wait for it"}
     assert len([outcome for outcome in outcomes if outcome is None]) >= 3 * 4, "those whose turn came were served"
     assert database.available
+    assert "the database is unavailable (too many wait for it)" in caplog.text
 
 
 async def test_commands_are_more_patient(empty_url: str) -> None:
