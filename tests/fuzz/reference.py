@@ -173,7 +173,8 @@ def _message(block: bytes, rest: bytes) -> tuple[Message | None, bytes | None]:
     except Malformed:
         return Message(method, None, decision.statuses | {400, 413, 431}, closes=True), b""
     except Incomplete:
-        return (Message(method, None, decision.statuses, None) if decision.forwarded is None else None), None
+        early = decision.statuses | {400, 413, 431}  # a reader need not wait for the end of a malformed line
+        return (Message(method, None, early, None) if decision.forwarded is None else None), None
     forwarded, statuses = _with_body(decision, body)
     if not head.persists:
         closes: bool | None = True
@@ -354,8 +355,10 @@ def _with_body(decision: _Decision, body: Chunked) -> tuple[Forwarded | None, fr
     largest = max(body.extensions, body.trailer_size)
     if largest > MAX_HEADER or len(body.trailers) > MAX_FIELDS:
         over.add(431)
+    if (
+        MAX_HEADER * 0.9 < largest <= MAX_HEADER or body.doubtful
+    ):  # the RFC does not say which bytes an extension consists of
+        statuses |= {400, 431}
     if over and forwarded is not None:
         return None, statuses | over
-    if largest > MAX_HEADER * 0.9 or body.doubtful:  # what counts as a byte of an extension is not defined
-        statuses |= {400, 431}
     return None if forwarded is None else replace(forwarded, body=body.body), statuses
