@@ -166,8 +166,6 @@ def _message(block: bytes, rest: bytes) -> tuple[Message | None, bytes | None]:
         return Message(method, None, frozenset(faults), closes=True), b""
     method = head.method.decode()
     decision = _decide(head)
-    if head.doubtful:
-        decision = decision._replace(statuses=decision.statuses | {400})
     try:
         body = _body(head, rest)
     except Malformed:
@@ -245,6 +243,14 @@ def _decide(head: _Head) -> _Decision:
         host = _host(head, authority)
     except Malformed:
         return _refused(400)
+    decision = _routed(head, path, query, host)
+    # The documentation is silent about a query outside ASCII, and about a URL in HTTP/1.0 without Host.
+    if head.doubtful or not query.isascii() or (host is None and authority is not None):
+        return decision._replace(statuses=decision.statuses | {400})
+    return decision
+
+
+def _routed(head: _Head, path: bytes, query: bytes, host: bytes | None) -> _Decision:
     route = _route(path)
     if _asks_for_websocket(head):
         return _refused(400, 403, 405, route.status or 403)  # a refusal by the path, the handshake, or the route
@@ -261,8 +267,7 @@ def _decide(head: _Head) -> _Decision:
     if values(head.fields, b"content-length"):
         framing = "length"
     forwarded = Forwarded(line, host, _end_to_end(head.fields), framing=framing)
-    doubtful = {400} if not query.isascii() or (host is None and authority is not None) else set[int]()
-    return _Decision(forwarded, frozenset(doubtful), route.max_body)
+    return _Decision(forwarded, frozenset(), route.max_body)
 
 
 def _refused(*statuses: int) -> _Decision:
@@ -359,6 +364,6 @@ def _with_body(decision: _Decision, body: Chunked) -> tuple[Forwarded | None, fr
         MAX_HEADER * 0.9 < largest <= MAX_HEADER or body.doubtful
     ):  # the RFC does not say which bytes an extension consists of
         statuses |= {400, 431}
-    if over and forwarded is not None:
+    if over:
         return None, statuses | over
     return None if forwarded is None else replace(forwarded, body=body.body), statuses
