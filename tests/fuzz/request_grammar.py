@@ -97,6 +97,37 @@ _ODD_TARGETS: Final = (
     b"/" + b"x" * 9000,
     b"/public/" + b"a/" * 200,
 )
+_PATH_PIECES: Final = (
+    b"a",
+    b"x",
+    b"/",
+    b"/x",
+    b".",
+    b"..",
+    b"%2e",
+    b"%2E.",
+    b"%20",
+    b"%2f",
+    b"%5c",
+    b"%25",
+    b"2",
+    b"5",
+    b"41",
+    b"%41",
+    b"%7e",
+    b"%c3%a9",
+    b"%C3",
+    b"%0a",
+    b"%3B",
+    b"%3f",
+    b"%23",
+    b"%",
+    b";",
+    b"?",
+    b"&=",
+    b"!$'()*+,:@",
+    b'"<>[]^`{|}',
+)
 _HOSTS: Final = (b"gateway.test",) * 12 + (b"GATEWAY.test.", b"gateway.test:8000", b"a-b_c.test")
 _ODD_HOSTS: Final = (
     b"",
@@ -376,6 +407,11 @@ class RequestGrammar:
     def odd_target(self) -> bytes:
         return self._assembled(self._line(target=self._pick(_ODD_TARGETS)))
 
+    def mixed_target(self) -> bytes:
+        place = self._pick((b"/public/", b"/public/", b"/kept/", b"/admin/", b"/"))
+        pieces = self.random.choices(_PATH_PIECES, k=self.random.randrange(1, 7))
+        return self._assembled(self._line(target=place + b"".join(pieces)))
+
     def odd_version(self) -> bytes:
         return self._assembled(self._line(version=self._pick(_ODD_VERSIONS)))
 
@@ -430,7 +466,8 @@ class RequestGrammar:
 _FAULTS: Final[tuple[Callable[[RequestGrammar], bytes], ...]] = (
     RequestGrammar.odd_method,
     RequestGrammar.odd_target,
-    RequestGrammar.odd_target,
+    RequestGrammar.mixed_target,
+    RequestGrammar.mixed_target,
     RequestGrammar.odd_version,
     RequestGrammar.odd_spacing,
     RequestGrammar.odd_line,
