@@ -171,8 +171,11 @@ def _message(block: bytes, rest: bytes) -> tuple[Message | None, bytes | None]:
     except Malformed:
         return Message(method, None, decision.statuses | {400, 413, 431}, closes=True), b""
     except Incomplete:
-        early = decision.statuses | {400, 413, 431}  # a reader need not wait for the end of a malformed line
-        return (Message(method, None, early, None) if decision.forwarded is None else None), None
+        if decision.forwarded is not None:
+            return None, None
+        # The part of a chunked body that has arrived can hold a fault already, even in a line without its end.
+        early = {400, 413, 431} if head.length is None else set[int]()
+        return Message(method, None, decision.statuses | early, None), None
     forwarded, statuses = _with_body(decision, body)
     if not head.persists:
         closes: bool | None = True
@@ -360,9 +363,8 @@ def _with_body(decision: _Decision, body: Chunked) -> tuple[Forwarded | None, fr
     largest = max(body.extensions, body.trailer_size)
     if largest > MAX_HEADER or len(body.trailers) > MAX_FIELDS:
         over.add(431)
-    if (
-        MAX_HEADER * 0.9 < largest <= MAX_HEADER or body.doubtful
-    ):  # the RFC does not say which bytes an extension consists of
+    # RFC 9112 does not define which bytes count as an extension.
+    if MAX_HEADER * 0.9 < largest <= MAX_HEADER or body.doubtful:
         statuses |= {400, 431}
     if over:
         return None, statuses | over

@@ -40,6 +40,7 @@ _INTERIM: Final = (
 )
 _ODD_INTERIM: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n",
+    b"HTTP/1.1 103 Hints\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 103 Hints\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 103 Hints\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"HTTP/1.1 199\r\n\r\n",

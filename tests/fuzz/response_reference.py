@@ -86,11 +86,13 @@ def read(data: bytes, then: Then, asked: Asked) -> Outcome:
             return Outcome(None, refused=True, ends=True)
         try:
             head = _head(block + end)
+            if head.status >= 200:
+                break
+            length, chunked = _framing(head)
         except Malformed:
             return Outcome(None, refused=True)
-        if head.status >= 200:
-            break
-        if head.status == 101 or values(head.fields, b"content-length") or values(head.fields, b"transfer-encoding"):
+        # RFC 9112 6.3 ends these responses at the empty line. A client that expects the announced body disagrees.
+        if head.status == 101 or length or chunked:
             return Outcome(None, refused=True)
         if head.status != 100 and asked.minor:
             interim += (head.status,)

@@ -214,9 +214,8 @@ def _await_end(link: Link) -> None:
 
 def _judge(answer: Answer, outcome: Outcome) -> None:
     """Raises Wrong where the response is none of those allowed."""
-    ours = answer.values("content-type") == [
-        b"application/problem+json"
-    ]  # the upstream of the fuzzer sends no such type
+    # The upstream of the fuzzer never sends this type.
+    ours = answer.values("content-type") == [b"application/problem+json"]
     if ours and outcome.refused and (answer.status, answer.code) in _REFUSALS:
         return
     begun = outcome.begun
@@ -241,6 +240,8 @@ def _compare(answer: Answer, given: Given) -> None:
         raise Wrong("another reason phrase", "")
     if tuple(head.status for head in answer.interim) != given.interim:
         raise Wrong("other interim responses", "")
+    if any(head.has("content-length") or head.has("transfer-encoding") for head in answer.interim):
+        raise Wrong("an interim response with framing", "")  # RFC 9110 8.6, RFC 9112 6.1
     if not any(name.lower() == b"date" for name, _ in given.fields) and len(answer.values("date")) != 1:
         raise Wrong("no Date", "")
     fields = [field for field in answer.fields if field[0].lower() not in _APART]

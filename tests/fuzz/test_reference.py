@@ -65,6 +65,22 @@ def test_what_the_conformance_suite_returns_is_given(case: Returned) -> None:
     assert set(case.outcome.interim) <= set(outcome.given.interim)
 
 
+@pytest.mark.parametrize(
+    ("framing", "good"),
+    [
+        (b"", True),
+        (b"Content-Length: 0\r\n", True),
+        (b"Content-Length: 2\r\n", False),
+        (b"Content-Length: x\r\n", False),
+        (b"Transfer-Encoding: chunked\r\n", False),
+    ],
+)
+def test_an_interim_response_that_announces_a_body_is_refused(framing: bytes, good: bool) -> None:
+    sent = b"HTTP/1.1 103 Early Hints\r\n" + framing + b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    outcome = response_reference.read(sent, "keep", Asked())
+    assert (outcome.given is not None, outcome.refused) == (good, not good)
+
+
 def statuses(data: bytes) -> list[list[int]]:
     """Of each message the statuses that are allowed; 200 stands for the upstream's."""
 
@@ -95,6 +111,8 @@ POSTED = request("/public/x", method="POST", fields=["Transfer-Encoding: chunked
         (POSTED + b"5;a= b\r\nhello\r\n0\r\n\r\n" + MORE, [[200, 400, 431], [200]], "open"),
         (POSTED + b"5\r\nhello!\r\n0\r\n\r\n" + MORE, [[400, 413, 431]], "closed"),
         (POSTED + b"5\r\nhel", [], "incomplete"),
+        (request("/nowhere", fields=["Transfer-Encoding: chunked"]) + b"\n", [[400, 404, 413, 431]], "incomplete"),
+        (request("/nowhere", fields=["Content-Length: 2"]) + b"\n", [[404]], "incomplete"),
         (request("/public/x", method="FOO") + MORE, [[501]], "closed"),
         (request("/public/x", fields=["X-A: " + "x" * 9000]) + MORE, [[431]], "closed"),
     ],
