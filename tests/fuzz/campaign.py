@@ -11,7 +11,7 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 
 from tests.fuzz.settings import MOST_FAILURES
 
-_MINIMISE_SECONDS: Final = 10.0
+_MINIMISE_SECONDS: Final = 20.0
 _REST: Final = 0.02  # seconds after a failure, so that its late bytes do not meet the next case
 _BATCH: Final = 500
 

@@ -18,9 +18,8 @@ from tests.support.recording import Exchange, Received, RecordingUpstream
 from tests.support.wording import request
 
 _PAUSE: Final = 0.001  # seconds between two pieces, so that the gateway reads them apart
-_PATIENCE: Final = 2.0
-_SHORT_PATIENCE: Final = 0.3
-_REST: Final = 0.02  # in which requests that have no prediction arrive, before the next case begins
+_PATIENCE: Final = 5.0
+_STOCK_PATIENCE: Final = 0.5  # a stock server can wait for more bytes where the reference predicts a response
 _LAST: Final = request("/public/last")
 # The fields that the gateway adds to each request; the rest must be the client's.
 _ADDED: Final = frozenset(
@@ -151,7 +150,7 @@ class StockPlayer:
         """Raises Wrong."""
         self._upstream.clear()
         reading = read(case.data)
-        with self._gateway.caller(timeout=_PATIENCE) as caller:
+        with self._gateway.caller(timeout=_STOCK_PATIENCE) as caller:
             send(caller, case)
             with suppress(OSError, NoAnswer, BadAnswer):
                 for message in reading.messages:
@@ -159,9 +158,8 @@ class StockPlayer:
                     if status >= 500 and status != 501:
                         raise Wrong(f"a {status}", str(message))
                 caller.finish_sending()
-                caller.ended(_SHORT_PATIENCE)
-        if reading.end != "open":
-            sleep(_REST)
+                caller.ended(_STOCK_PATIENCE)
+        self._check_next()
         predicted = [message.forwarded for message in reading.messages if message.forwarded is not None]
         too_large = any(431 in message.statuses for message in reading.messages)  # uvicorn has no such limit
         for arrived in self._upstream.whole.values():
@@ -174,6 +172,15 @@ class StockPlayer:
                 raise Wrong("a request passed the policy", repr(arrived.head))
             if arrived.values("x-forwarded-for") != [b"127.0.0.1"] or arrived.seen_as("x-user-id"):
                 raise Wrong("fields of the client took the place of the gateway's", repr(arrived.head))
+
+    def _check_next(self) -> None:
+        """Another client is served. Late requests of the case arrive at the upstream in the same time."""
+        try:
+            status = self._gateway.ask(_LAST).status
+        except (TimeoutError, NoAnswer, BadAnswer) as error:
+            raise Wrong(f"the next client: {type(error).__name__}", str(error)) from None
+        if status != 200:
+            raise Wrong(f"the next client got {status}", "")
 
 
 def _judge(answer: Answer, message: Message) -> None:
