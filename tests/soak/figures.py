@@ -22,13 +22,18 @@ _TITLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One second: `at` seconds since the start, memory in MiB, p99 in milliseconds (None: no request was measured)."""
+    """One second: `at` seconds since the start, memory in MiB, p99 in milliseconds (None: no request was measured).
+
+    `cpu` and `good` are totals since the start: CPU seconds of the event loop, and good requests.
+    """
 
     at: float
     memory: float
     descriptors: int
     tasks: int
     p99: float | None
+    cpu: float
+    good: int
 
 
 def percentile_99(seconds: Sequence[float]) -> float | None:
@@ -49,11 +54,21 @@ def growth(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float
     return slope * (times[-1] - times[0])
 
 
-def halves(samples: Sequence[Sample]) -> tuple[float, float]:
-    """The median p99 of the first half and of the second."""
-    measured = [sample.p99 for sample in samples if sample.p99 is not None]
-    middle = len(measured) // 2
-    return median(measured[:middle]), median(measured[middle:])
+def halves(samples: Sequence[Sample], figure: Callable[[Sequence[Sample]], float]) -> tuple[float, float]:
+    """The figure of the first half and of the second."""
+    middle = len(samples) // 2
+    return figure(samples[: middle + 1]), figure(samples[middle:])
+
+
+def usual_p99(samples: Sequence[Sample]) -> float:
+    """The median p99 in milliseconds."""
+    return median(sample.p99 for sample in samples if sample.p99 is not None)
+
+
+def cost(samples: Sequence[Sample]) -> float:
+    """CPU milliseconds of the event loop for each good request, with its share of all other traffic."""
+    first, last = samples[0], samples[-1]
+    return (last.cpu - first.cpu) * 1000 / (last.good - first.good)
 
 
 def write(samples: Sequence[Sample], summary: dict[str, Any], folder: Path) -> Path:
