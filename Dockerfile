@@ -1,4 +1,4 @@
-# The image of the gateway: Python, the locked dependencies, the package; no build tools, not root, read-only root is fine.
+# The gateway's image: Python, the locked dependencies, the package. No build tools, not root, read-only root supported.
 #
 #   docker build -t gateway .
 #   docker run --rm -p 8000:8000 -v ./config:/etc/gateway:ro -v state:/var/lib/gateway gateway
@@ -19,7 +19,7 @@ RUN /opt/build/bin/hatchling build -t wheel \
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="gateway" org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/gateway /opt/gateway
-# A number, not a name: Kubernetes can only see that a number is not root. The folder is for SQLite and made keys.
+# A numeric user: Kubernetes cannot verify that a named user is not root. The folder is for SQLite and generated keys.
 RUN install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/gateway
 ENV PATH=/opt/gateway/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -29,9 +29,9 @@ ENV PATH=/opt/gateway/bin:$PATH \
 WORKDIR /var/lib/gateway
 USER 10001:10001
 EXPOSE 8000
-# serve drains on SIGTERM: it accepts nothing new and finishes what runs (server.drain).
+# On SIGTERM, serve stops accepting connections and finishes running requests (server.drain).
 STOPSIGNAL SIGTERM
-# Without a proxy: an HTTP_PROXY of the container must not be asked for its own health.
+# The health check bypasses HTTP_PROXY: a proxy cannot reach the container's own loopback address.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(os.environ['GATEWAY_HEALTH_URL'], timeout=2)"]
 ENTRYPOINT ["gateway"]

@@ -1,12 +1,12 @@
-# Everything a fresh machine needs is Python 3.11 or newer and make:
+# Requires Python 3.11 or newer and make.
 #
 #   make run     install into .venv and start the demo: a gateway, an echo upstream, accounts to try
 #   make test    the whole test suite
 #   make lint    formatting, lint rules, types, import rules, complete lock files
-#   make docs    write the generated files: config/schema.json, docs/configuration.md, docs/conformance.md
+#   make docs    generate config/schema.json, docs/configuration.md and docs/conformance.md
 #   make fuzz    an hour of each fuzzer (FUZZ_SECONDS=600 for ten minutes, FUZZ_SEED=7 for the cases of that seed)
 #   make soak    an hour of mixed traffic on one worker, drawn into build/soak (SOAK_SECONDS=600 for ten minutes)
-#   make bench   the benchmark against its peers (bench-quick: a short round; bench-accounts: what accounts promise)
+#   make bench   the benchmark against other proxies (bench-quick: a short run; bench-accounts: the account service)
 #
 # Another interpreter: make run PYTHON=python3.12
 
@@ -14,9 +14,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
-# The lock files hold the hash of every archive, so pip installs only what was reviewed. --no-deps, because pip 22.3 to
-# 23.2 resolve a requirement with an extra to the newest release on the index, whatever the lock pins; `make lint` checks
-# that the locks are complete. The build of the package is not isolated: isolation fetches an unpinned build tool.
+# The lock files contain the hash of every archive, so pip installs only reviewed files. --no-deps, because pip 22.3 to
+# 23.2 resolve a requirement with an extra to the newest release on the index and ignore the pin; `make lint` checks
+# that the locks are complete. Build isolation is off, because it fetches an unpinned build tool.
 INSTALL := $(PIP) install --require-hashes --no-deps
 PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 LOCKS   := requirements.lock requirements-build.lock requirements-dev.lock requirements-autobahn.lock
@@ -70,12 +70,12 @@ bench-accounts: $(VENV)/.installed-to-test
 	$(BIN)/python -m bench.accounts
 
 $(VENV)/.installed-to-run: $(VENV)/.created requirements.lock requirements-build.lock pyproject.toml
-	@echo "Installing the gateway into $(VENV), which takes about half a minute …"
+	@echo "Installing the gateway into $(VENV) (about half a minute) …"
 	@$(INSTALL) -r requirements.lock -r requirements-build.lock
 	@$(PACKAGE)
 	@touch $@
 
-# The releases of pip that the tests of this very installation run.
+# The releases of pip with which the installation tests run.
 PIPS := tests/installation/oldest-pip.lock tests/installation/newest-pip.lock
 
 $(VENV)/.installed-to-test: $(VENV)/.installed-to-run requirements-dev.lock requirements-autobahn.lock $(PIPS)
@@ -86,25 +86,25 @@ $(VENV)/.installed-to-test: $(VENV)/.installed-to-run requirements-dev.lock requ
 	@touch $@
 
 $(VENV)/.installed-to-bench: $(VENV)/.installed-to-test requirements-bench.lock
-	@echo "Installing the peers of the benchmark into $(VENV) …"
+	@echo "Installing the benchmark's peers into $(VENV) …"
 	@$(INSTALL) -r requirements-bench.lock
 	@$(BIN)/python -m tests.installation.lock_files requirements-bench.lock
 	@touch $@
 
 $(VENV)/.created:
 	@command -v "$(PYTHON)" >/dev/null || \
-	  { echo "make: there is no '$(PYTHON)' here; install Python 3.11 or newer, or name one: make run PYTHON=python3.12" >&2; exit 2; }
+	  { echo "make: '$(PYTHON)' not found; install Python 3.11 or newer, or select one: make run PYTHON=python3.12" >&2; exit 2; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is $$("$(PYTHON)" -c 'import platform; print(platform.python_version())');" \
-	    "the gateway needs Python 3.11 or newer; name one: make run PYTHON=python3.12" >&2; exit 2; }
+	    "the gateway requires Python 3.11 or newer; select one: make run PYTHON=python3.12" >&2; exit 2; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 	@"$(PYTHON)" -m venv "$(VENV)"
 	@touch $@
 
-# Adds to the lock files what pyproject.toml newly requires, for every supported Python and platform. Pins change only
-# where they must; `make lock UPGRADE=--upgrade` moves all of them. The dependencies of the Autobahn Testsuite are for
-# Python 2 and stay out: the tests read its cases only.
+# Adds new requirements of pyproject.toml to the lock files, for every supported Python and platform. Existing pins
+# change only if necessary; `make lock UPGRADE=--upgrade` updates all of them. The dependencies of the Autobahn
+# Testsuite require Python 2 and are excluded: the tests only read its cases.
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE)
 lock: $(VENV)/.installed-to-test
 	$(RESOLVE) pyproject.toml --output-file requirements.lock

@@ -111,14 +111,14 @@ def test_too_old_a_python_is_told_plainly(checkout: Path) -> None:
     old.chmod(0o755)
     done = make("run", f"PYTHON={old}", folder=checkout)
     assert done.returncode == 2
-    assert "is 3.9.18; the gateway needs Python 3.11 or newer" in done.stderr
+    assert "is 3.9.18; the gateway requires Python 3.11 or newer" in done.stderr
     assert not (checkout / ".venv").exists()
 
 
 def test_no_python_at_all_is_told_plainly(checkout: Path) -> None:
     done = make("run", "PYTHON=python-of-nowhere", folder=checkout)
     assert done.returncode == 2
-    assert "there is no 'python-of-nowhere' here" in done.stderr
+    assert "'python-of-nowhere' not found" in done.stderr
 
 
 def test_what_is_installed_already_is_not_installed_again(checkout: Path) -> None:
