@@ -145,8 +145,11 @@ class Settings:
         return self.places.position_of(key)
 
     def health_host(self, upstream: UpstreamSettings) -> str | None:
-        """The Host of the health checks of an upstream; None: that of each target. An application that gets the
-        clients' Host refuses all others (Django's ALLOWED_HOSTS), so its checks need one that clients use."""
+        """The Host of an upstream's health checks; None: that of each target.
+
+        With `preserve_host` an application can refuse unknown hosts (Django's ALLOWED_HOSTS), so checks use a host
+        that clients use.
+        """
         own = None if upstream.health is None else upstream.health.host
         names = (host for host in self.server.hosts if not host.startswith("*."))
         return own or (next(names, None) if upstream.preserve_host else None)

@@ -48,8 +48,8 @@ class ServerSettings:
             "a list of host names",
             right='for example [api.example.com, "*.example.com"]',
         ),
-        "The hosts that are served; `*.example.com` stands for every name below it. A request for any other `Host` is "
-        "421 `misdirected`, except for health, readiness, metrics, verify and the key set. Empty: every host.",
+        "The hosts that the gateway serves; `*.example.com` covers every name below it. A request for any other `Host` "
+        "is 421 `misdirected`, except for health, readiness, metrics, verify and the key set. Empty: every host.",
         default=(),
     )
     paths: Literal["strict", "relaxed"] = setting(

@@ -25,7 +25,7 @@ class HealthSettings:
     )
     host: str | None = setting(
         Text("a host name", check=grammar.request_host, words="host").or_null(),
-        "The `Host` of the checks; null: with `preserve_host` the first name of `server.hosts`, else the target's own.",
+        "The `Host` of the checks; null: with `preserve_host` the first name of `server.hosts`, else the target's.",
         default=None,
     )
     interval: float = setting(Duration(), "The time between two checks.", default=5.0)

@@ -60,8 +60,8 @@ WARNINGS: Final[Mapping[str, str]] = {
     "empty-roles": "`roles:` without a declared role disables the check of role names.",
     "host-hides-routes": "A request for a host that any route names matches only the routes of that host.",
     "any-host": (
-        "An application that makes links from `Host` makes them to any site that a client names, and a cache keeps "
-        "them."
+        "An application that builds links from `Host` can be made to link to any site that a client names, and a "
+        "cache stores the links."
     ),
     "cors-without-content-type": "A browser sends JSON only if the allowed headers include `Content-Type`.",
 }
