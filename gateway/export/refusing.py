@@ -8,7 +8,7 @@ from gateway.errors import ConfigurationError, Problem
 from gateway.export.clusters import system_authorities
 from gateway.policy.loading import Configuration
 from gateway.policy.route import Route
-from gateway.settings.model import Settings, UpstreamSettings
+from gateway.settings.model import BalanceSettings, Settings, UpstreamSettings
 
 _HMAC: Final = "HS"
 
@@ -42,6 +42,12 @@ def _of_upstream(key: str, upstream: UpstreamSettings) -> Found:
     schemes = {urlsplit(target).scheme for target in upstream.targets}
     if len(schemes) > 1:
         yield f"{key}.targets", "mixes http and https, which one cluster of Envoy cannot (two upstreams)"
+    if isinstance(upstream.balance, BalanceSettings) and len(upstream.targets) > 1:
+        yield (
+            f"{key}.balance",
+            "chooses by a hash that Envoy does not have: WebSockets and bodies of unannounced length go through the "
+            "gateway and would reach another target than the rest (another balance, or no Envoy in front)",
+        )
     names = {urlsplit(target).hostname for target in upstream.targets}
     if "https" in schemes and len(names) > 1 and upstream.tls.server_name is None:
         yield f"{key}.targets", "has certificates of several names (tls.server_name, or an upstream for each)"

@@ -1,6 +1,7 @@
 """Which target gets the next request."""
 
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from itertools import chain
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -30,7 +31,7 @@ class Balancer(Generic[C]):
         self._next = 0  # whose turn it is
         self._by_load = policy == "least_requests"
 
-    def choose(self, now: float, avoid: C | None = None) -> C | None:
+    def choose(self, now: float, avoid: C | None = None, key: bytes | None = None) -> C | None:
         """A target; None when none is well. `avoid` is where the request has failed before: only if there is no other.
 
         With one target, which is the common case, nothing is weighed. A target that has just come back is weighed when
@@ -67,3 +68,33 @@ class Balancer(Generic[C]):
     def wait(self, now: float) -> float:
         """Seconds until a target may be well again, as far as can be said, when none is."""
         return min(one.health.wait(now) for one in self._candidates)
+
+
+class HashBalancer(Balancer[C]):
+    """Requests with one key go to one target (rendezvous hashing). Requests without a key go by turns, as in HAProxy.
+
+    Each target has a weight for a key, and the usable target with the largest weight is chosen. A target that is down
+    leaves all other keys where they are, and gets its own back when it is up. The weights depend on the key and on the
+    `names` of the targets alone, so all workers and replicas choose alike. Slow start does not apply: it would move a
+    key to and fro.
+    """
+
+    def __init__(self, candidates: Sequence[C], names: Sequence[str]) -> None:
+        super().__init__(candidates, "round_robin")
+        seeds = (blake2b(name.encode(), digest_size=32).digest() for name in names)
+        self._seeded = tuple(zip(candidates, seeds, strict=True))
+
+    def choose(self, now: float, avoid: C | None = None, key: bytes | None = None) -> C | None:
+        if key is None:
+            return super().choose(now, avoid)
+        digest = blake2b(key, digest_size=16).digest()  # a key can be as long as a request head
+        chosen, largest = None, b""
+        for candidate, seed in self._seeded:
+            if candidate is avoid or not candidate.health.usable(now):
+                continue
+            weight = blake2b(digest, key=seed, digest_size=8).digest()
+            if weight > largest:
+                chosen, largest = candidate, weight
+        if chosen is None and avoid is not None and avoid.health.usable(now):
+            return avoid
+        return chosen

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.counting import Sample
 from gateway.errors import Refusal
-from gateway.proxy.balance import Balancer
+from gateway.proxy.balance import Balancer, HashBalancer
 from gateway.proxy.budget import RetryBudget
 from gateway.proxy.exchange import Downstream, Exchange
 from gateway.proxy.health import TargetHealth, UpstreamHealth
@@ -22,7 +22,7 @@ from gateway.proxy.line import TargetLine
 from gateway.proxy.target import Target, UpstreamLimits, limits_of, target_of
 from gateway.proxy.upstream_exchange import UpstreamExchange
 from gateway.proxy.upstream_request import UpstreamRequest
-from gateway.settings.model import UpstreamSettings
+from gateway.settings.model import BalanceSettings, UpstreamSettings
 from gateway.ticking import Ticker
 
 E = TypeVar("E", bound=UpstreamExchange)
@@ -63,7 +63,11 @@ class ChoosingEngine(ABC, Generic[E]):
         self._checks: Sequence[Stoppable] = ()
         self._retries = upstream.retries
         self._budget: RetryBudget = RetryBudget(upstream.retry_budget) if beside is None else beside._budget
-        self._balancer = Balancer(self.pools, upstream.balance)
+        self._balancer: Balancer[TargetLine[E]] = (
+            HashBalancer(self.pools, upstream.targets)
+            if isinstance(upstream.balance, BalanceSettings)
+            else Balancer(self.pools, upstream.balance)
+        )
         self._retried = self._spent = 0  # how often, and how often the budget did not allow it
         self._only = self.pools[0] if len(self.pools) == 1 else None
 
@@ -104,7 +108,7 @@ class ChoosingEngine(ABC, Generic[E]):
         self._budget.request()
         # One target is the common case. It is never ejected.
         only = self._only
-        pool = only if only is not None and only.health.is_up else self._balancer.choose(now)
+        pool = only if only is not None and only.health.is_up else self._balancer.choose(now, None, request.hash_key)
         if pool is None:
             self._loop.call_soon(downstream.refuse, self._nobody_is_well(now))
         else:
@@ -121,7 +125,7 @@ class ChoosingEngine(ABC, Generic[E]):
         repeatable = unsent or (may_repeat and exchange.repeatable)
         if repeatable and exchange.tries <= self._retries:
             now = self._loop.time()
-            pool = self._balancer.choose(now, avoid=failed_at)
+            pool = self._balancer.choose(now, failed_at, exchange.request.hash_key)
             if pool is not None and not self._budget.take():
                 self._spent += 1
             elif pool is not None:

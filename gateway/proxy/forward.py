@@ -13,6 +13,7 @@ from gateway.errors import Refusal
 from gateway.identity.principals import Principal
 from gateway.policy.rewriting import PrefixStrip, sent_path
 from gateway.policy.route import Route
+from gateway.proxy.hash_key import HashKey
 from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.wire import max_forwards
 from gateway.wire.fields import MAX_FORWARDS, Action, Field, FieldRules, RequestFields, list_members
@@ -29,11 +30,13 @@ _HOST_LINES: Final = b"X-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n"
 
 class ForwardPlan:
     """What depends on the route alone: worked out when the policy is loaded. `max_body` is in bytes, 0 for no limit.
-    `assertion` gives the line by which its upstream can check who calls; None: it is sent none. `prefix` is the part
-    of the path that `strip_prefix` takes off."""
+    `assertion` gives the line by which its upstream can check who calls; None: it is sent none. `hash_key`
+    finds the key that chooses the target; None: the upstream balances without one. `prefix` is the part of the path
+    that `strip_prefix` takes off."""
 
     __slots__ = (
         "assertion",
+        "hash_key",
         "max_body",
         "method_override",
         "passes_credentials",
@@ -51,6 +54,7 @@ class ForwardPlan:
         preserve_host: bool,
         method_override: bool = False,
         assertion: Callable[[Principal], bytes] | None = None,
+        hash_key: HashKey | None = None,
     ) -> None:
         self.passes_credentials = route.passes_credentials
         self.max_body = max_body
@@ -58,6 +62,7 @@ class ForwardPlan:
         self.preserve_host = preserve_host
         self.method_override = method_override
         self.assertion = assertion
+        self.hash_key = hash_key
         stripped = route.rewrite.count if isinstance(route.rewrite, PrefixStrip) else 0
         self.prefix = "/".join(route.pattern.split("/")[: stripped + 1]).encode()
 
@@ -80,6 +85,8 @@ def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules,
     request.response_timeout = plan.response_timeout
     if plan.preserve_host:
         request.preserved_host = admission.request.fields.host
+    if plan.hash_key is not None:
+        request.hash_key = plan.hash_key(admission.request, request.fields)
     return request
 
 

@@ -12,8 +12,9 @@ from gateway.proxy.engines import engine_of
 from gateway.proxy.exchange import Downstream, Engine, Exchange
 from gateway.proxy.final_recipient import FinalRecipient
 from gateway.proxy.forward import ForwardPlan, upstream_request, websocket_request
+from gateway.proxy.hash_key import hash_key_of
 from gateway.proxy.tls import TlsContexts
-from gateway.settings.model import UNSET, Settings, UpstreamSettings
+from gateway.settings.model import UNSET, BalanceSettings, Settings, UpstreamSettings
 from gateway.ticking import Ticker
 from gateway.wire.fields import FieldRules
 from gateway.wire.max_forwards import forwards_left
@@ -119,4 +120,5 @@ def _plan(route: Route, settings: Settings, assertions: Assertions | None) -> Fo
         preserve_host=upstream.preserve_host,
         method_override=upstream.method_override,
         assertion=None if assertions is None else assertions.for_upstream(upstream.name),
+        hash_key=hash_key_of(upstream.balance) if isinstance(upstream.balance, BalanceSettings) else None,
     )

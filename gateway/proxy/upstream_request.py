@@ -15,12 +15,14 @@ class UpstreamRequest:
     `start` is the request line, `fields` the header block without Host, the framing included; `length` the body's
     length in bytes, None for a chunked body, 0 for none. `limit` is the most bytes a body may have, 0 for no limit.
     `response_timeout` is in seconds or None. `preserved_host` is the caller's Host where the upstream is to see it.
-    `handshake` is the WebSocket handshake that a 101 must answer; None: no upgrade is asked for.
+    `hash_key` chooses the target where the upstream balances by a hash; None: the request has none. `handshake` is the
+    WebSocket handshake that a 101 must answer; None: no upgrade is asked for.
     """
 
     limit = 0
     response_timeout: float | None = None
     preserved_host: bytes | None = None
+    hash_key: bytes | None = None
     handshake: Handshake | None = None
 
     def __init__(self, method: bytes, start: bytes, fields: bytes, *, length: int | None) -> None:

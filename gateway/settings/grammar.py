@@ -24,6 +24,16 @@ _BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]")
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)")
 _PLACE: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _ORIGIN_FORM: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+# Headers that a hash cannot go by, each with what is meant. The gateway sets the others of the connection anew.
+_NO_HASH_KEYS: Final = {
+    "cookie": "cookie NAME, the name of one cookie",
+    "authorization": "X-User-Id, or the identity header of your own name",
+    "host": "a header of the client",
+    **dict.fromkeys(
+        ("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "via"),
+        "a header of the client",
+    ),
+}
 _LITERAL_SEGMENT: Final = re.compile(r"[A-Za-z0-9_.~-]+")
 
 
@@ -159,6 +169,18 @@ def browser_origin(text: str) -> str:
         return text
     found = origin(text)
     return found.removesuffix(":443" if found.startswith("https:") else ":80")
+
+
+def hash_key(text: str) -> str:
+    """The key of `balance: {hash: …}`: `cookie NAME`, `header NAME` or `client_address`."""
+    kind, _, name = " ".join(text.split()).partition(" ")
+    if kind == "client_address" and not name:
+        return kind
+    if kind not in ("cookie", "header") or not re.fullmatch(TCHARS, name):
+        raise Unacceptable("must be cookie NAME, header NAME or client_address", "for example cookie session")
+    if kind == "header" and name.lower() in _NO_HASH_KEYS:
+        raise Unacceptable("must be a header that tells clients apart", _NO_HASH_KEYS[name.lower()])
+    return f"{kind} {name}"
 
 
 def pattern(text: str) -> str:

@@ -43,6 +43,7 @@ from gateway.settings.model_service import (
     TracingSettings,
 )
 from gateway.settings.model_upstreams import (
+    BalanceSettings,
     EjectSettings,
     HealthSettings,
     TlsSettings,
@@ -61,6 +62,7 @@ __all__ = [
     "Algorithm",
     "ApiKeysSettings",
     "AssertionSettings",
+    "BalanceSettings",
     "CacheSettings",
     "CorsSettings",
     "DecisionLogSettings",

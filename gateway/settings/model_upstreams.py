@@ -16,6 +16,50 @@ TARGET = Text("an http:// or https:// address", check=grammar.origin, words="add
 
 
 @section
+class BalanceSettings:
+    """Balancing by a hash of the request: requests with the same key go to the same target."""
+
+    hash: str = setting(
+        Text(
+            "cookie NAME, header NAME or client_address",
+            check=grammar.hash_key,
+            words="key",
+            pattern=f"^ *(client_address|(cookie|header) +{grammar.TCHARS}) *$",
+        ),
+        "The key: `cookie NAME`, `header NAME` as the upstream gets it, or `client_address`. Requests without the "
+        "cookie or the header go to the targets in turn.",
+    )
+
+    def __str__(self) -> str:
+        return f"hash: {self.hash}"
+
+
+class BalanceKind(Section[BalanceSettings | str]):
+    """The name of an algorithm, or a mapping with the key of a hash."""
+
+    def __init__(self) -> None:
+        self.choice = Choice("round_robin", "least_requests")
+        super().__init__(BalanceSettings, "round_robin, least_requests or {hash: KEY}")
+        self.words = f"{self.choice.words}, or mapping"
+        self.right = "for example {hash: cookie NAME}"
+
+    def read_scalar(
+        self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader
+    ) -> BalanceSettings | str | Invalid:
+        if scalar.value in self.choice.choices:
+            return scalar.text
+        alike = [choice for choice in self.choice.choices if choice == scalar.text.lower().replace("-", "_")]
+        reader.wrong(node, path, self.unacceptable(alike[0] if alike else ""), scalar.found)
+        return INVALID
+
+    def write(self, value: BalanceSettings | str) -> Any:
+        return value if isinstance(value, str) else super().write(value)
+
+    def schema(self) -> JsonSchema:
+        return {"anyOf": [self.choice.schema(), super().schema()]}
+
+
+@section
 class HealthSettings:
     """Active health checks."""
 
@@ -88,8 +132,8 @@ class UpstreamSettings:
         ListOf(TARGET, "a list of at least one address", least=1, right="for example [http://127.0.0.1:9000]"),
         "Its addresses, `http://` or `https://` with host and port.",
     )
-    balance: Literal["round_robin", "least_requests"] = setting(
-        Choice("round_robin", "least_requests"),
+    balance: Literal["round_robin", "least_requests"] | BalanceSettings = setting(
+        BalanceKind(),
         "The load-balancing algorithm.",
         default="round_robin",
     )

@@ -76,7 +76,7 @@ def _default(key: Key) -> str:
         return "required"
     if key.default is UNSET:
         return "not written"
-    if isinstance(key.kind, Section) and key.default is not None:
+    if isinstance(key.kind, Section) and not isinstance(key.default, str | None):
         return "see its section"
     return f"`{yaml_text(key.kind.written(key.default))}`"
 

@@ -66,7 +66,7 @@ def everything(authority: Authority) -> dict[str, Any]:
         "web": {
             "targets": ["http://127.0.0.1:9000", "http://localhost:9001"],
             "balance": "least_requests",
-            "health": {"path": "/healthz"},
+            "health": {"path": "/healthz", "host": "app.example.com"},
             "eject": {"failures": 3, "for": "20s"},
             "retries": 2,
             "max_head_size": "16KiB",
@@ -146,12 +146,17 @@ def test_what_is_given_up_is_said_first(tmp_path: Path) -> None:
 
 
 MIXED = {"web": {"targets": ["http://a:1", "https://b:2"]}}
+HASHED = {"web": {"targets": ["http://a:1", "http://b:2"], "balance": {"hash": "cookie id"}}}
 HMAC = [{"kid": "k", "algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef"}]
 
 
 @pytest.mark.parametrize(
     ("key", "changes"),
-    [("server.trusted_proxies", {"server": {}}), ("upstreams.web.targets", {"upstreams": MIXED})],
+    [
+        ("server.trusted_proxies", {"server": {}}),
+        ("upstreams.web.targets", {"upstreams": MIXED}),
+        ("upstreams.web.balance", {"upstreams": HASHED}),
+    ],
 )
 @pytest.mark.parametrize("options", [(), ("--native",)])
 def test_what_envoy_cannot_be_told_is_an_error(
@@ -171,6 +176,7 @@ def with_route(**keys: Any) -> dict[str, Any]:
         ("tokens.leeway", {"tokens": {"include_roles": True, "leeway": "0s"}}),
         ("tokens.keys[0]", {"tokens": {"include_roles": True, "keys": HMAC}}),
         ("server.paths", {"server": {"trusted_proxies": ["127.0.0.1/32"], "paths": "relaxed"}}),
+        ("server.hosts", {"server": {"trusted_proxies": ["127.0.0.1/32"], "hosts": ["*.example.com"]}}),
         ("routes[0].owner", with_route(owner="id")),
         ("routes[0].rate_limit", with_route(rate_limit={"requests": 1, "per": "1m"})),
         ("routes[0].cors", with_route(cors={"origins": ["https://app.example.com"]})),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.balance import Balancer
+from gateway.proxy.balance import Balancer, HashBalancer
 from gateway.proxy.health import SLOW_RETURN, TargetHealth, UpstreamHealth
 from gateway.settings.model import EjectSettings, HealthSettings
 
@@ -211,3 +211,87 @@ def test_whatever_is_chosen_is_well(policy: str, loads: list[int], out: set[int]
         assert one is not avoid or well == [avoid]
         if policy == "least_requests":
             assert one.load == min(other.load for other in (set(well) - {avoid} or set(well)))
+
+
+# ---- by a hash
+
+KEYS = [b"key-%d" % number for number in range(2000)]
+NAMES = [f"http://10.0.0.{number}:8000" for number in range(8)]
+
+
+def homes(balancer: "Balancer[Place]", keys: list[bytes] = KEYS) -> list[str]:
+    """The names of the targets of some keys."""
+    found = [balancer.choose(0.0, None, key) for key in keys]
+    return [one.name for one in found if one is not None]
+
+
+def hashing(targets: list[Place]) -> "HashBalancer[Place]":
+    return HashBalancer(targets, [NAMES["abcdefgh".index(target.name)] for target in targets])
+
+
+def test_a_key_has_one_target_and_keys_are_spread_evenly() -> None:
+    balancer = hashing(places(5))
+    shares = Counter(homes(balancer))
+    assert len(shares) == 5
+    assert all(320 < share < 480 for share in shares.values()), shares
+    assert homes(balancer) == homes(balancer)
+
+
+@given(order=st.permutations(range(6)), left=st.integers(1, 6), key=st.binary(max_size=50))
+def test_a_target_that_leaves_the_file_moves_its_own_keys_only(order: list[int], left: int, key: bytes) -> None:
+    before, after = places(6), places(6)
+    (home,) = homes(hashing(before), [key])
+    kept = [after[number] for number in order[:left]]
+    (now,) = homes(hashing(kept), [key])
+    assert now == home or home not in {target.name for target in kept}
+
+
+@given(down=st.sets(st.integers(0, 5), max_size=5), key=st.binary(max_size=50))
+def test_a_target_that_is_down_moves_its_own_keys_only_and_gets_them_back(down: set[int], key: bytes) -> None:
+    targets = places(6, CHECKS)
+    balancer = hashing(targets)
+    (home,) = homes(balancer, [key])
+    for number in down:
+        take_down(targets[number])
+    (now,) = homes(balancer, [key])
+    assert now == home or home in {targets[number].name for number in down}
+    assert now not in {targets[number].name for number in down}
+    for number in down:
+        for _ in range(CHECKS.rise):
+            targets[number].health.checked(well=True, now=1.0)
+    assert homes(balancer, [key]) == [home]
+
+
+def test_the_keys_of_a_target_that_is_down_are_spread_over_all_others() -> None:
+    targets = places(5, CHECKS)
+    balancer = hashing(targets)
+    before = homes(balancer)
+    take_down(targets[0])
+    moved = Counter(now for now, was in zip(homes(balancer), before, strict=True) if was == "a")
+    assert len(moved) == 4
+    assert min(moved.values()) > sum(moved.values()) / 8
+
+
+def test_an_ejected_target_and_one_to_avoid_are_passed_over_by_a_hash() -> None:
+    targets = places(3)
+    balancer = hashing(targets)
+    first = balancer.choose(0.0, None, b"key")
+    assert first is not None
+    second = balancer.choose(0.0, first, b"key")
+    assert second is not None and second is not first
+    first.health.failed(0.0)
+    assert balancer.choose(0.0, None, b"key") is second
+    assert balancer.choose(10.0, None, b"key") is first
+
+
+def test_the_only_usable_target_is_used_again_even_if_it_is_to_be_avoided() -> None:
+    targets = places(2, CHECKS)
+    take_down(targets[0])
+    assert hashing(targets).choose(0.0, targets[1], b"key") is targets[1]
+    take_down(targets[1])
+    assert hashing(targets).choose(0.0, targets[1], b"key") is None
+
+
+def test_requests_without_a_key_go_by_turns() -> None:
+    balancer = hashing(places(3))
+    assert [one.name for one in (balancer.choose(0.0) for _ in range(6)) if one] == list("abcabc")
