@@ -101,7 +101,7 @@ def own_endpoints(
             state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=settings
         ),
         **openapi_endpoints(settings, ground.policy.own, OPERATIONS, SCHEMAS),
-        **console_endpoints(Console(signing_in, metrics, current=current)),
+        **console_endpoints(Console(signing_in, metrics, current=current, version=lambda: runtime.policy)),
         "tokens.jwks": _jwks(ground.tokens.keys),
     }
 

@@ -19,7 +19,7 @@ from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
 from gateway.cli.policy_file import loaded_policy
 from gateway.errors import CannotStart
-from gateway.operations.reading import Samples, samples_of
+from gateway.operations.reading import Reading, reading_of_page
 from gateway.operations.summary import Summary, summary_of
 from gateway.settings.model import ServerSettings
 
@@ -79,13 +79,13 @@ def page_address(url: str) -> str:
     return url if parts.path.endswith(_PATH) else url.rstrip("/") + _PATH
 
 
-def read(address: str) -> Samples:
-    """The samples of the page. Raises CannotStart with what is the matter, and what to do about it."""
+def read(address: str) -> Reading:
+    """The reading of the page. Raises CannotStart with what is the matter, and what to do about it."""
     try:
         # Straight to the gateway: a proxy that the environment names is for the way out. And for CVE-2022-24797's sake
         # the gateway does not believe one anyway.
         with build_opener(ProxyHandler({})).open(Request(address), timeout=_TIMEOUT) as answer:  # noqa: S310  # checked above
-            return samples_of(answer.read().decode())
+            return reading_of_page(answer.read().decode())
     except HTTPError as error:
         raise CannotStart(f"cannot read {address}: {_why(error.code)}") from None
     except (URLError, OSError, HTTPException) as error:

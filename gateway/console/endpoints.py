@@ -16,13 +16,12 @@ from gateway.console.style import HEADERS
 from gateway.described import Answer, Operation, Operations, exactly
 from gateway.errors import Refusal
 from gateway.operations.metrics import Metrics
-from gateway.operations.reading import Samples, samples_of
-from gateway.operations.summary import Summary, summary_of
+from gateway.operations.reading import Reading, reading_of
+from gateway.operations.summary import summary_of
 from gateway.policy.explain import Person, explain
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.loading import Configuration
-from gateway.policy.matrix import matrix, roles_of
-from gateway.policy.version import policy_version
+from gateway.policy.matrix import matrix, named_roles, roles_of
 from gateway.policy.written import written_request
 from gateway.settings.reader import Unacceptable
 
@@ -32,6 +31,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _LEAST: Final = 1.0
 _MOST: Final = 60.0
 _RENEWED: Final = 10.0
+
+_MOST_ROLES: Final = 50  # columns of the policy: each cell is a decision
 
 _PAGE: Final = Answer("HTML.", {"type": "string"}, "text/html")
 _NOT_SIGNED_IN: Final = Answer("The page again, with the reason in words.", {"type": "string"}, "text/html")
@@ -56,13 +57,24 @@ OPERATIONS: Final[Operations] = {
 
 
 class Console:
-    """`current` is the configuration in force."""
+    """`current` answers the configuration in force, `version` the version of its policy.
 
-    def __init__(self, signing_in: SigningIn, metrics: Metrics, *, current: Callable[[], Configuration]) -> None:
+    Views are built in threads. Each has a bounded number of rows, because a thread that runs Python delays the loop.
+    """
+
+    def __init__(
+        self,
+        signing_in: SigningIn,
+        metrics: Metrics,
+        *,
+        current: Callable[[], Configuration],
+        version: Callable[[], str],
+    ) -> None:
         self._signing_in = signing_in
         self._metrics = metrics
         self._current = current
-        self._earlier: tuple[float, Samples] | None = None
+        self._version = version
+        self._earlier: tuple[float, Reading] | None = None
 
     async def look(self, request: Request) -> Response:
         """GET"""
@@ -71,12 +83,13 @@ class Console:
             return _page(pages.sign_in_page())
         asked = query_fields(request)
         view = asked.get("view", "now")
+        number = pages.page_number(asked.get("page", ""))
         if view == "policy":
-            content = self._policy()
+            content = await asyncio.to_thread(policy_view, self._current(), number)
         elif view == "explain":
-            content = self._explain(asked)
+            content = await asyncio.to_thread(explain_view, self._current(), asked)
         else:
-            view, content = "now", await self._now()
+            view, content = "now", await self._now(number)
         return _page(pages.view_page(view, who[0].email or who[0].id, content))
 
     async def sign(self, request: Request) -> Response:
@@ -99,48 +112,63 @@ class Console:
             return _page(pages.sign_in_page(refusal.detail), refusal.status, headers)
         return RedirectResponse(pages.PATH, 303, {**HEADERS, "set-cookie": cookie})
 
-    # ---- the views
-
-    async def _now(self) -> str:
-        configuration = self._current()
-        if not configuration.settings.observability.metrics:
+    async def _now(self, number: int) -> str:
+        if not self._current().settings.observability.metrics:
             return pages.no_numbers()
-        return pages.now(await self._summary(), policy_version(configuration.settings))
+        (before_at, before), (after_at, after) = await self._readings()
+        version = self._version()
+        return await asyncio.to_thread(now_view, before, after, after_at - before_at, version, number)
 
-    async def _summary(self) -> Summary:
-        """What happened since the last look, if that is not too long ago, else within the next second."""
-        at, samples = await self._read()
+    async def _readings(self) -> tuple[tuple[float, Reading], tuple[float, Reading]]:
+        """The reading of the last view, unless it is too old, and one of now. Else two, a second apart."""
+        now = await self._read()
         earlier = self._earlier
-        if earlier is None or not _LEAST <= at - earlier[0] <= _MOST:
-            earlier = at, samples
+        if earlier is None or not _LEAST <= now[0] - earlier[0] <= _MOST:
+            earlier = now
             await asyncio.sleep(_LEAST)
-            at, samples = await self._read()
-        if self._earlier is None or at - self._earlier[0] > _RENEWED:
-            self._earlier = at, samples
-        return await asyncio.to_thread(summary_of, earlier[1], samples, at - earlier[0])
+            now = await self._read()
+        if self._earlier is None or now[0] - self._earlier[0] > _RENEWED:
+            self._earlier = now
+        return earlier, now
 
-    async def _read(self) -> tuple[float, Samples]:
-        page = await self._metrics.page()
-        return time.monotonic(), await asyncio.to_thread(samples_of, page.decode())
+    async def _read(self) -> tuple[float, Reading]:
+        state = await self._metrics.state()
+        return time.monotonic(), await asyncio.to_thread(reading_of, state)
 
-    def _policy(self) -> str:
-        configuration = self._current()
-        routes = [route for route in configuration.policy.routes if not route.shadow]
-        roles = roles_of(configuration.settings, routes)
-        return pages.policy(matrix(routes, roles, RoleHierarchy(configuration.settings.roles)))
 
-    def _explain(self, asked: dict[str, str]) -> str:
-        if not asked.get("url"):
-            return pages.explain(asked, "")
-        try:
-            request = written_request(asked.get("method") or "GET", asked["url"])
-        except Unacceptable as error:
-            return pages.explain(asked, pages.problem(f"{error.message}{f' ({error.right})' if error.right else ''}"))
-        configuration = self._current()
-        roles = frozenset(role.strip() for role in asked.get("roles", "").split(",") if role.strip())
-        person = None if asked.get("caller") == "anonymous" else Person(asked.get("id", ""), roles)
-        explanation = explain(configuration.policy, RoleHierarchy(configuration.settings.roles), request, person)
-        return pages.explain(asked, pages.explained(explanation))
+# ---- the views: pure functions for a thread
+
+
+def now_view(before: Reading, after: Reading, seconds: float, version: str, number: int) -> str:
+    """The rates between two readings, with one page of the routes."""
+    routes = len({labels.route for labels in after.requests})
+    part = pages.Part.of(number, routes)
+    return pages.now(summary_of(before, after, seconds, part.rows), version, part)
+
+
+def policy_view(configuration: Configuration, number: int) -> str:
+    """One page of the routes, with the access of each role."""
+    routes = [route for route in configuration.policy.routes if not route.shadow]
+    part = pages.Part.of(number, len(routes))
+    shown = routes[part.rows]
+    roles = roles_of(configuration.settings, routes)
+    columns = roles if len(roles) <= _MOST_ROLES else named_roles(shown)[:_MOST_ROLES]
+    table = matrix(shown, columns, RoleHierarchy(configuration.settings.roles))
+    return pages.policy(table, part, hidden_roles=len(roles) - len(columns))
+
+
+def explain_view(configuration: Configuration, asked: dict[str, str]) -> str:
+    """The form, and the decision about the request in it."""
+    if not asked.get("url"):
+        return pages.explain(asked, "")
+    try:
+        request = written_request(asked.get("method") or "GET", asked["url"])
+    except Unacceptable as error:
+        return pages.explain(asked, pages.problem(f"{error.message}{f' ({error.right})' if error.right else ''}"))
+    roles = frozenset(role.strip() for role in asked.get("roles", "").split(",") if role.strip())
+    person = None if asked.get("caller") == "anonymous" else Person(asked.get("id", ""), roles)
+    explanation = explain(configuration.policy, RoleHierarchy(configuration.settings.roles), request, person)
+    return pages.explain(asked, pages.explained(explanation))
 
 
 def console_endpoints(console: Console) -> dict[str, Endpoint]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.console.style import STYLE
 from gateway.operations.summary import Summary
@@ -13,9 +13,34 @@ from gateway.policy.wording import who_passes
 
 PATH: Final = "/_gateway/console"
 VIEWS: Final = {"now": "Now", "policy": "Policy", "explain": "Explain"}
-_MOST_ROUTES: Final = 500  # rows of one table: a page for eyes
+_ROWS: Final = 100  # of one page of a table
+_MOST_TARGETS: Final = 200
 _STATES: Final = {"up": "good", "down": "bad", "ejected": "bad", "failing": "bad"}
 _ACCESS: Final = {"yes": ("yes", "good"), "no": ("–", "dim"), "owner": ("own", "some"), "together": ("with", "some")}
+
+
+class Part(NamedTuple):
+    """One page of a list. `number` counts from 1."""
+
+    number: int
+    pages: int
+    total: int
+
+    @staticmethod
+    def of(number: int, total: int) -> "Part":
+        """The page with this number, or the last one."""
+        last = max(-(-total // _ROWS), 1)
+        return Part(min(number, last), last, total)
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the list on this page."""
+        return slice((self.number - 1) * _ROWS, self.number * _ROWS)
+
+
+def page_number(text: str) -> int:
+    """The number of a page as a query has it; 1 for any other text."""
+    return max(int(text), 1) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
 
 
 def sign_in_page(message: str = "") -> str:
@@ -57,8 +82,8 @@ def _document(title: str, body: str, head: str = "") -> str:
 # ---- now
 
 
-def now(summary: Summary, policy: str) -> str:
-    """What happens just now; `policy` is its version."""
+def now(summary: Summary, policy: str, part: Part) -> str:
+    """The rates of a summary that has the routes of `part`; `policy` is its version."""
     facts = {
         "requests/s": f"{summary.requests:.1f}",
         "connections": str(summary.connections),
@@ -71,7 +96,7 @@ def now(summary: Summary, policy: str) -> str:
     }
     out = "".join(f'<p class="bad" role="alert">{escape(store)} is out</p>' for store in summary.out)
     terms = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    return f"{out}<dl>{terms}</dl>{_routes(summary)}{_decisions(summary)}{_targets(summary)}"
+    return f"{out}<dl>{terms}</dl>{_routes(summary, part)}{_decisions(summary)}{_targets(summary)}"
 
 
 def no_numbers() -> str:
@@ -79,16 +104,17 @@ def no_numbers() -> str:
     return "<p>Metrics are switched off: <code>observability.metrics</code>.</p>"
 
 
-def _routes(summary: Summary) -> str:
+def _routes(summary: Summary, part: Part) -> str:
     rows = [
         [
             escape(row.route or "(none)"),
             *(f"{rate:.1f}" for rate in (row.requests, row.errors, row.refused)),
             *map(_milliseconds, (row.median, row.slowest, row.upstream)),
         ]
-        for row in summary.routes[:_MOST_ROUTES]
+        for row in summary.routes
     ]
-    return _table("Routes", ("route", "req/s", "5xx/s", "refused/s", "median", "p99", "upstream p99"), rows)
+    columns = ("route", "req/s", "5xx/s", "refused/s", "median", "p99", "upstream p99")
+    return _table("Routes", columns, rows) + _turning("now", part)
 
 
 def _decisions(summary: Summary) -> str:
@@ -97,6 +123,7 @@ def _decisions(summary: Summary) -> str:
 
 
 def _targets(summary: Summary) -> str:
+    shown = sorted(summary.targets, key=lambda row: row.state == "up")[:_MOST_TARGETS]
     rows = [
         [
             escape(row.upstream),
@@ -105,9 +132,12 @@ def _targets(summary: Summary) -> str:
             *(str(count) for count in (row.busy, row.idle, row.waiting)),
             f"{row.failures:.1f}",
         ]
-        for row in summary.targets
+        for row in shown
     ]
-    return _table("Upstreams", ("upstream", "target", "state", "busy", "idle", "waiting", "failures/s"), rows, 3)
+    more = len(summary.targets) - len(shown)
+    rest = f"<p>{more} more: <code>gateway top --once</code> shows them.</p>" if more else ""
+    columns = ("upstream", "target", "state", "busy", "idle", "waiting", "failures/s")
+    return _table("Upstreams", columns, rows, 3) + rest
 
 
 def _milliseconds(seconds: float | None) -> str:
@@ -117,8 +147,8 @@ def _milliseconds(seconds: float | None) -> str:
 # ---- policy
 
 
-def policy(table: Matrix) -> str:
-    """Who can reach what."""
+def policy(table: Matrix, part: Part, hidden_roles: int) -> str:
+    """The access of each kind of caller to the routes of `part`. `hidden_roles` have no column."""
     columns = ("route", "asks", "anonymous", "signed in", *map(escape, table.roles))
     rows = [
         [
@@ -126,12 +156,11 @@ def policy(table: Matrix) -> str:
             escape(who_passes(row.route)),
             *map(_cell, (row.anonymous, row.signed_in, *row.roles)),
         ]
-        for row in table.rows[:_MOST_ROUTES]
+        for row in table.rows
     ]
-    more = len(table.rows) - len(rows)
-    rest = f"<p>{more} more: <code>gateway matrix</code> shows them.</p>" if more > 0 else ""
+    rest = f"<p>{hidden_roles} more roles: <code>gateway matrix</code> shows them.</p>" if hidden_roles else ""
     note = '<p class="dim">own: where their own id stands in the path. with: only together with other roles.</p>'
-    return _table("Who can reach what", columns, rows, len(columns)) + rest + note
+    return _table("Who can reach what", columns, rows, len(columns)) + _turning("policy", part) + rest + note
 
 
 def label_of(route: Route) -> str:
@@ -211,6 +240,20 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], wo
     head = "".join(f"<th{_kind(number, words)}>{column}</th>" for number, column in enumerate(columns))
     heading = f"<h2>{title}</h2>" if title else ""
     return f'{heading}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _turning(view: str, part: Part) -> str:
+    """Links to the other pages of a list, empty where it has one page."""
+    if part.pages == 1:
+        return ""
+    first = part.rows.start + 1
+    places = {"First": 1, "Previous": part.number - 1, "Next": part.number + 1, "Last": part.pages}
+    links = "".join(
+        f'<a href="{PATH}?view={view}&amp;page={number}">{title}</a>'
+        for title, number in places.items()
+        if 1 <= number <= part.pages and number != part.number
+    )
+    return f"<nav>{first} to {min(part.rows.stop, part.total)} of {part.total}{links}</nav>"
 
 
 def _td(number: int, cell: str, words: int) -> str:

@@ -3,8 +3,8 @@
 Written by hand: the client library's counters cost 4 µs for each request, and its text output needs them.
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Container, Iterator, Mapping
+from itertools import accumulate, chain, islice
 from typing import Final
 
 from gateway.counting import BOUNDS, BUCKETS, Histogram
@@ -14,6 +14,7 @@ from gateway.operations.state import Series, State, added
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
+_BLOCK: Final = 256  # lines
 _LABEL_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 _LE: Final = (*map(str, BOUNDS), "+Inf")
 # Which part of a request's counts is which family.
@@ -31,13 +32,18 @@ def page_of(state: State) -> bytes:
     by_family: dict[str, dict[tuple[str, ...], float | Histogram]] = {}
     for (name, labels), value in [*state.samples.items(), *_of_requests(state.requests)]:
         by_family.setdefault(name, {})[labels] = value
-    lines = [line for family in FAMILIES.values() for line in _family(family, by_family.get(family.name, {}))]
-    return ("\n".join(lines) + "\n").encode()
+    lines = chain.from_iterable(_family(family, by_family.get(family.name, {})) for family in FAMILIES.values())
+    return b"".join(_blocks(lines)) or b"\n"
+
+
+def _blocks(lines: Iterator[str]) -> Iterator[bytes]:
+    """The page in pieces. No other thread can run while a string is joined, and a page can have a million lines."""
+    while block := list(islice(lines, _BLOCK)):
+        yield ("\n".join(block) + "\n").encode()
 
 
 def _of_requests(requests: Mapping[Labels, Counts]) -> Iterator[tuple[Series, float | Histogram]]:
     """The families that are made of what was counted of requests."""
-    durations: dict[Series, Histogram] = {}
     logins: dict[str, float] = {}
     for labels, counts in requests.items():
         number = sum(counts[:BUCKETS])
@@ -45,13 +51,24 @@ def _of_requests(requests: Mapping[Labels, Counts]) -> Iterator[tuple[Series, fl
         if labels.route == _LOGIN and labels.method == "POST":
             outcome = labels.code or "success"
             logins[outcome] = logins.get(outcome, 0) + number
-        for name, at in _HISTOGRAMS if labels.status != _SWITCHED else ():
+    yield from request_durations(requests).items()
+    for outcome, number in logins.items():
+        yield ("gateway_logins_total", (outcome,)), number
+
+
+def request_durations(
+    requests: Mapping[Labels, Counts], routes: Container[str] | None = None
+) -> dict[Series, Histogram]:
+    """The durations of requests, of some routes or of all."""
+    durations: dict[Series, Histogram] = {}
+    for labels, counts in requests.items():
+        if labels.status == _SWITCHED or (routes is not None and labels.route not in routes):
+            continue
+        for name, at in _HISTOGRAMS:
             found = counts[at : at + BUCKETS + 1]
             before = durations.get((name, (labels.route,)))
             durations[name, (labels.route,)] = found if before is None else added(before, found)
-    yield from durations.items()
-    for outcome, number in logins.items():
-        yield ("gateway_logins_total", (outcome,)), number
+    return durations
 
 
 def _family(family: Family, values: Mapping[tuple[str, ...], float | Histogram]) -> Iterator[str]:
@@ -59,7 +76,7 @@ def _family(family: Family, values: Mapping[tuple[str, ...], float | Histogram])
         return
     yield f"# HELP {family.name} {family.about}"
     yield f"# TYPE {family.name} {family.kind}"
-    for labels, value in sorted(values.items(), key=lambda item: item[0]):
+    for labels, value in values.items():
         said = dict(zip(family.labels, labels, strict=True))
         if isinstance(value, list):
             yield from _histogram(family.name, said, value)

@@ -42,13 +42,17 @@ class Metrics:
 
     async def page(self) -> bytes:
         """The page, with the sums of all workers."""
+        state = await self.state()
+        return await asyncio.to_thread(page_of, state)
+
+    async def state(self) -> State:
+        """The state of all workers together."""
         place = self._place
         if place is None:
-            state = await self._state()
-            return await asyncio.to_thread(page_of, state)
-        # What is told must be on the board: if this worker were killed now, nobody may tell less.
+            return await self._state()
+        # The page can include only the counts on the board: no later page shows less if this worker is killed now.
         own, others = await asyncio.gather(asyncio.shield(self._put_soon()), place.board.others(place.number))
-        return await asyncio.to_thread(lambda: page_of(together([own, *others])))
+        return await asyncio.to_thread(together, [own, *others])
 
     def tick(self, now: float) -> None:
         """Put down what was counted, now and then. `now` is the loop's time."""

@@ -1,33 +1,88 @@
-"""The metrics page read again: text in, samples out. For those who look at a gateway from outside."""
+"""A reading of the metrics: of a metrics page, or of the state that such a page shows."""
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Final, NamedTuple
 
-Labels = frozenset[tuple[str, str]]
-Samples = Mapping[tuple[str, Labels], float]
+from gateway.counting import BOUNDS, BUCKETS, Histogram
+from gateway.operations.counters import Labels
+from gateway.operations.exposition import request_durations
+from gateway.operations.families import FAMILIES
+from gateway.operations.state import Series, State
+
+# The number of observations up to each bound, by the bound in seconds.
+Cumulated = Mapping[float, float]
 
 _LINE: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)(?: \d+)?")
 _LABEL: Final = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?')
 _ESCAPE: Final = re.compile(r"\\(.)")
+_BOUNDS: Final = (*BOUNDS, float("inf"))
+_BUCKET: Final = "_bucket"
+_REQUESTS: Final = "gateway_requests_total"
 
 
-def samples_of(page: str) -> Samples:
-    """The samples of a page in Prometheus' text format 0.0.4. Raises ValueError where it is none."""
-    found: dict[tuple[str, Labels], float] = {}
+class Reading(NamedTuple):
+    """`requests` counts finished requests, `values` has the series of the other families. `histograms` computes the
+    histograms without labels and those of the routes it gets: those of all routes take long."""
+
+    requests: Mapping[Labels, float]
+    values: Mapping[Series, float]
+    histograms: Callable[[Iterable[str]], Mapping[Series, Cumulated]]
+
+
+def reading_of(state: State) -> Reading:
+    """The reading of a state. Its cost grows with the number of series; a thread can compute it."""
+    numbers = {series: value for series, value in state.samples.items() if not isinstance(value, list)}
+    plain = {series: _cumulated(value) for series, value in state.samples.items() if isinstance(value, list)}
+
+    def histograms(routes: Iterable[str]) -> Mapping[Series, Cumulated]:
+        found = request_durations(state.requests, frozenset(routes))
+        return plain | {series: _cumulated(counts) for series, counts in found.items()}
+
+    return Reading(
+        {labels: sum(counts[:BUCKETS]) for labels, counts in state.requests.items()},
+        numbers,
+        histograms,
+    )
+
+
+def reading_of_page(page: str) -> Reading:
+    """The reading of a page in Prometheus' text format 0.0.4. Raises ValueError for any other text."""
+    requests: dict[Labels, float] = {}
+    values: dict[Series, float] = {}
+    histograms: dict[Series, dict[float, float]] = {}
+    for name, labels, value in _lines(page):
+        family = FAMILIES.get(name.removesuffix(_BUCKET))
+        if family is None:  # sums and numbers of histograms, and the families of other versions
+            continue
+        own = tuple(labels.get(label, "") for label in family.labels)
+        if "le" in labels:
+            histograms.setdefault((family.name, own), {})[float(labels["le"])] = value
+        elif name == _REQUESTS:
+            requests[Labels(*own)] = value
+        else:
+            values[name, own] = value
+    return Reading(requests, values, lambda _: histograms)
+
+
+def _lines(page: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
     for line in page.splitlines():
         if line and not line.startswith("#"):
             match = _LINE.fullmatch(line)
             if match is None:
                 raise ValueError(f"not a line of metrics: {line[:80]!r}")
             name, labels, value = match.groups()
-            found[name, _labels(labels or "")] = float(value)
-    return found
+            yield name, _labels(labels or ""), float(value)
 
 
-def _labels(text: str) -> Labels:
-    return frozenset((name, _ESCAPE.sub(_unescaped, value)) for name, value in _LABEL.findall(text))
+def _labels(text: str) -> Mapping[str, str]:
+    return {name: _ESCAPE.sub(_unescaped, value) for name, value in _LABEL.findall(text)}
 
 
 def _unescaped(found: re.Match[str]) -> str:
     return "\n" if found[1] == "n" else found[1]
+
+
+def _cumulated(counts: Histogram) -> Cumulated:
+    return dict(zip(_BOUNDS, accumulate(counts[:BUCKETS]), strict=True))

@@ -1,11 +1,13 @@
-"""What a person wants to see at a glance, made of two readings of the metrics page: rates, and how things are now."""
+"""A summary of two readings of the metrics: rates between them, and the values of the later one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from gateway.operations.reading import Labels, Samples
+from gateway.operations.counters import Labels
+from gateway.operations.reading import Cumulated, Reading
+from gateway.operations.state import Series
 
-_NONE: Final = ""
+ALL: Final = slice(None)
 _ERROR: Final = "5xx"
 
 
@@ -47,6 +49,7 @@ class Summary(NamedTuple):
     statuses: dict[str, float]
     codes: dict[str, float]
     routes: list[RouteRow]
+    route_count: int
     targets: list[TargetRow]
     cpu: float
     memory: int
@@ -59,62 +62,115 @@ class Summary(NamedTuple):
         return {**self._asdict(), **rows}
 
 
-def summary_of(before: Samples, after: Samples, seconds: float) -> Summary:
-    """What happened in between."""
-    reading = _Reading(before, after, seconds)
-    versions = [dict(labels)["version"] for labels, _ in reading.now("gateway_build_info")]
-    return Summary(
-        seconds=seconds,
-        version=", ".join(sorted(set(versions))),
-        workers=int(reading.total("gateway_workers")),
-        connections=int(reading.total("gateway_connections")),
-        requests=reading.rate("gateway_requests_total"),
-        statuses=reading.rates("gateway_requests_total", "status"),
-        codes={code: rate for code, rate in reading.rates("gateway_requests_total", "code").items() if code},
-        routes=sorted(map(reading.route, reading.values("gateway_requests_total", "route")), key=_busiest_first),
-        targets=[reading.target(*pair) for pair in reading.targets()],
-        cpu=reading.rate("process_cpu_seconds_total"),
-        memory=int(reading.total("process_resident_memory_bytes")),
-        lag=reading.quantile("gateway_event_loop_lag_seconds", 0.99),
-        out=sorted(dict(labels)["store"] for labels, up in reading.now("gateway_store_up") if not up),
-    )
+def summary_of(before: Reading, after: Reading, seconds: float, part: slice = ALL) -> Summary:
+    """The difference of two readings. `part` selects the routes, the busiest first; `route_count` counts them all."""
+    return _Comparison(before, after, seconds).summary(part)
 
 
-def _busiest_first(row: RouteRow) -> tuple[float, str]:
-    return -row.requests, row.route
+class _Comparison:
+    """Two readings. Each pass over all series is one loop: a gateway can have tens of thousands."""
 
-
-class _Reading:
-    def __init__(self, before: Samples, after: Samples, seconds: float) -> None:
+    def __init__(self, before: Reading, after: Reading, seconds: float) -> None:
         self._before = before
         self._after = after
         self._seconds = seconds
-        self._by_name: dict[str, list[tuple[Labels, float]]] = {}
-        for (name, labels), value in after.items():
-            self._by_name.setdefault(name, []).append((labels, value))
 
-    def now(self, name: str, **wanted: str) -> Iterator[tuple[Labels, float]]:
-        asked = wanted.items()
-        return ((labels, value) for labels, value in self._by_name.get(name, ()) if asked <= dict(labels).items())
+    def summary(self, part: slice) -> Summary:
+        statuses: dict[str, float] = {}
+        codes: dict[str, float] = {}
+        routes: dict[str, _RouteRates] = {}
+        for labels, number in self._after.requests.items():
+            rate = _growth(self._before.requests.get(labels, 0.0), number) / self._seconds
+            statuses[labels.status] = statuses.get(labels.status, 0.0) + rate
+            if labels.code:
+                codes[labels.code] = codes.get(labels.code, 0.0) + rate
+            routes.setdefault(labels.route, _RouteRates()).add(labels, rate)
+        shown = sorted(routes, key=lambda route: (-routes[route].requests, route))[part]
+        quantiles = _Quantiles(self._before.histograms(shown), self._after.histograms(shown))
+        return Summary(
+            seconds=self._seconds,
+            version=", ".join(sorted({labels[0] for labels, _ in self._now("gateway_build_info")})),
+            workers=int(self._value("gateway_workers")),
+            connections=int(self._value("gateway_connections")),
+            requests=sum(statuses.values()),
+            statuses=statuses,
+            codes=codes,
+            routes=[_row(route, routes[route], quantiles) for route in shown],
+            route_count=len(routes),
+            targets=[
+                self._target(upstream, target)
+                for (upstream, target), _ in sorted(self._now("gateway_upstream_target_up"))
+            ],
+            cpu=self._rate("process_cpu_seconds_total"),
+            memory=int(self._value("process_resident_memory_bytes")),
+            lag=quantiles.of(("gateway_event_loop_lag_seconds", ()), 0.99),
+            out=sorted(labels[0] for labels, up in self._now("gateway_store_up") if not up),
+        )
 
-    def total(self, name: str, **wanted: str) -> float:
-        return sum(value for _, value in self.now(name, **wanted))
+    def _now(self, family: str) -> Iterator[tuple[tuple[str, ...], float]]:
+        return ((labels, value) for (name, labels), value in self._after.values.items() if name == family)
 
-    def values(self, name: str, label: str) -> list[str]:
-        return sorted({dict(labels)[label] for labels, _ in self.now(name)})
+    def _value(self, family: str, *labels: str) -> float:
+        return self._after.values.get((family, labels), 0.0)
 
-    def rate(self, name: str, **wanted: str) -> float:
-        return sum(self._grown(name, labels, value) for labels, value in self.now(name, **wanted)) / self._seconds
+    def _rate(self, family: str, *labels: str) -> float:
+        before = self._before.values.get((family, labels), 0.0)
+        return _growth(before, self._value(family, *labels)) / self._seconds
 
-    def rates(self, name: str, label: str) -> dict[str, float]:
-        return {value: self.rate(name, **{label: value}) for value in self.values(name, label)}
+    def _target(self, upstream: str, target: str) -> TargetRow:
+        which = (upstream, target)
+        state = "up" if self._value("gateway_upstream_target_up", *which) else "down"
+        if self._value("gateway_upstream_target_ejected", *which):
+            state = "ejected"
+        elif state == "up" and self._value("gateway_upstream_target_failing", *which):
+            state = "failing"
+        return TargetRow(
+            upstream,
+            target,
+            state,
+            busy=int(self._value("gateway_upstream_connections", *which, "busy")),
+            idle=int(self._value("gateway_upstream_connections", *which, "idle")),
+            waiting=int(self._value("gateway_upstream_waiting", *which)),
+            failures=self._rate("gateway_upstream_failures_total", *which),
+        )
 
-    def quantile(self, name: str, share: float, **wanted: str) -> float | None:
-        """As Prometheus' histogram_quantile: within a bucket everything is taken to lie evenly."""
-        buckets: dict[float, float] = {}
-        for labels, value in self.now(f"{name}_bucket", **wanted):
-            bound = float(dict(labels)["le"])
-            buckets[bound] = buckets.get(bound, 0) + self._grown(f"{name}_bucket", labels, value)
+
+class _RouteRates:
+    """The rates of one route by the second."""
+
+    __slots__ = ("errors", "refused", "requests")
+
+    def __init__(self) -> None:
+        self.requests = self.errors = self.refused = 0.0
+
+    def add(self, labels: Labels, rate: float) -> None:
+        self.requests += rate
+        if labels.status == _ERROR:
+            self.errors += rate
+        if labels.code:
+            self.refused += rate
+
+
+def _row(route: str, rates: _RouteRates, quantiles: "_Quantiles") -> RouteRow:
+    return RouteRow(
+        route,
+        rates.requests,
+        rates.errors,
+        rates.refused,
+        median=quantiles.of(("gateway_request_duration_seconds", (route,)), 0.5),
+        slowest=quantiles.of(("gateway_request_duration_seconds", (route,)), 0.99),
+        upstream=quantiles.of(("gateway_upstream_duration_seconds", (route,)), 0.99),
+    )
+
+
+class _Quantiles(NamedTuple):
+    before: Mapping[Series, Cumulated]
+    after: Mapping[Series, Cumulated]
+
+    def of(self, series: Series, share: float) -> float | None:
+        """As Prometheus' histogram_quantile, which assumes an even distribution within a bucket."""
+        before = self.before.get(series, {})
+        buckets = {bound: _growth(before.get(bound, 0.0), value) for bound, value in self.after.get(series, {}).items()}
         bounds = sorted(buckets)
         if not bounds or not buckets[bounds[-1]]:
             return None
@@ -125,44 +181,7 @@ class _Reading:
             lower, below = bound, buckets[bound]
         return lower
 
-    def route(self, name: str) -> RouteRow:
-        refused = sum(
-            self._grown("gateway_requests_total", labels, value)
-            for labels, value in self.now("gateway_requests_total", route=name)
-            if dict(labels)["code"]
-        )
-        return RouteRow(
-            route=name,
-            requests=self.rate("gateway_requests_total", route=name),
-            errors=self.rate("gateway_requests_total", route=name, status=_ERROR),
-            refused=refused / self._seconds,
-            median=self.quantile("gateway_request_duration_seconds", 0.5, route=name),
-            slowest=self.quantile("gateway_request_duration_seconds", 0.99, route=name),
-            upstream=self.quantile("gateway_upstream_duration_seconds", 0.99, route=name),
-        )
 
-    def targets(self) -> list[tuple[str, str]]:
-        known = (dict(labels) for labels, _ in self.now("gateway_upstream_target_up"))
-        return sorted((labels["upstream"], labels["target"]) for labels in known)
-
-    def target(self, upstream: str, target: str) -> TargetRow:
-        which = {"upstream": upstream, "target": target}
-        state = "up" if self.total("gateway_upstream_target_up", **which) else "down"
-        if self.total("gateway_upstream_target_ejected", **which):
-            state = "ejected"
-        elif state == "up" and self.total("gateway_upstream_target_failing", **which):
-            state = "failing"
-        return TargetRow(
-            upstream,
-            target,
-            state,
-            busy=int(self.total("gateway_upstream_connections", **which, state="busy")),
-            idle=int(self.total("gateway_upstream_connections", **which, state="idle")),
-            waiting=int(self.total("gateway_upstream_waiting", **which)),
-            failures=self.rate("gateway_upstream_failures_total", **which),
-        )
-
-    def _grown(self, name: str, labels: Labels, value: float) -> float:
-        """A counter that is less than it was has begun anew: the gateway was started again."""
-        before = self._before.get((name, labels), 0.0)
-        return value - before if value >= before else value
+def _growth(before: float, now: float) -> float:
+    """The growth of a counter. A counter that is less than before started at 0 again: the gateway was restarted."""
+    return now - before if now >= before else now

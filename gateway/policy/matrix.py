@@ -52,8 +52,11 @@ def matrix(routes: Iterable[Route], roles: tuple[str, ...], hierarchy: RoleHiera
 
 def roles_of(settings: Settings, routes: Iterable[Route]) -> tuple[str, ...]:
     """The declared roles in file order, or else the roles that routes name."""
-    if settings.roles is not None:
-        return tuple(settings.roles)
+    return named_roles(routes) if settings.roles is None else tuple(settings.roles)
+
+
+def named_roles(routes: Iterable[Route]) -> tuple[str, ...]:
+    """The roles that routes name, in alphabetical order."""
     named = [each for route in routes for each in (route.requirement.any, route.requirement.all) if each is not None]
     return tuple(sorted(frozenset().union(*named)))
 

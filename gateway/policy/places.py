@@ -29,7 +29,7 @@ def places(policy: Policy) -> Iterator[Located]:
 
 def places_in(tree: Tree, host: bytes | None = None) -> Iterator[Located]:
     """Every place of one tree, in order of precedence."""
-    yield from _below(tree.top, (), host)
+    yield from places_below(tree.top, (), host)
 
 
 def places_for(tree: Tree, segments: Sequence[bytes]) -> Iterator[Place]:
@@ -40,11 +40,12 @@ def places_for(tree: Tree, segments: Sequence[bytes]) -> Iterator[Place]:
     yield from _taking(tree.top, segments, 0)
 
 
-def _below(node: Node, segments: Segments, host: bytes | None) -> Iterator[Located]:
+def places_below(node: Node, segments: Segments, host: bytes | None = None) -> Iterator[Located]:
+    """Every place of a branch that begins with these segments, in the order of `places_in`."""
     for literal in sorted(node.literals):
-        yield from _below(node.literals[literal], (*segments, literal), host)
+        yield from places_below(node.literals[literal], (*segments, literal), host)
     if node.parameter is not None:
-        yield from _below(node.parameter, (*segments, None), host)
+        yield from places_below(node.parameter, (*segments, None), host)
     for place, has_rest in ((node.place, False), (node.rest, True)):
         if place is not None:
             yield Located(host, segments, has_rest, place)

@@ -21,9 +21,10 @@ from rich.console import Console
 
 from gateway.cli.top import address_of, page_address, screen_of
 from gateway.errors import CannotStart
-from gateway.operations.reading import samples_of
+from gateway.operations.reading import reading_of_page
 from gateway.operations.summary import RouteRow, Summary, TargetRow, summary_of
 from gateway.settings.model import ServerSettings
+from tests.support.calls import calls_here
 from tests.support.fleet import Fleet
 from tests.support.processes import PROJECT, Gateway, free_port
 from tests.support.raw import NoAnswer
@@ -179,6 +180,7 @@ def summary(routes: int, targets: int) -> Summary:
         memory=123 << 20,
         lag=0.0021,
         out=["redis"],
+        route_count=routes,
     )
 
 
@@ -280,7 +282,7 @@ def page(count: int, fast: int) -> str:
 
 
 def test_rates_are_of_what_happened_in_between() -> None:
-    summary = summary_of(samples_of(page(1000, 1000)), samples_of(page(1100, 1050)), 2.0)
+    summary = summary_of(reading_of_page(page(1000, 1000)), reading_of_page(page(1100, 1050)), 2.0)
     (row,) = summary.routes
     assert (row.route, row.requests, summary.requests) == ('a"b', 50.0, 50.0)
     assert row.median == pytest.approx(0.1)
@@ -288,11 +290,25 @@ def test_rates_are_of_what_happened_in_between() -> None:
 
 
 def test_a_gateway_that_was_started_again_has_no_negative_rates() -> None:
-    summary = summary_of(samples_of(page(1000, 1000)), samples_of(page(10, 10)), 1.0)
+    summary = summary_of(reading_of_page(page(1000, 1000)), reading_of_page(page(10, 10)), 1.0)
     assert summary.requests == 10.0
+
+
+def test_the_work_of_a_summary_grows_with_the_routes_and_not_with_their_square() -> None:
+    counts = []
+    for routes in (50, 200):
+        readings = [
+            reading_of_page("".join(page(count, count).replace('a\\"b', f"route-{n}") + "\n" for n in range(routes)))
+            for count in (10, 20)
+        ]
+        with calls_here() as calls:
+            summary = summary_of(*readings, 1.0)
+        assert len(summary.routes) == summary.route_count == routes
+        counts.append(len(calls))
+    assert counts[1] < 5 * counts[0]
 
 
 @pytest.mark.parametrize("text", ["<html>", "a b c d", "gateway_x{ 1", "x"])
 def test_what_is_no_page_is_no_page(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a line|could not convert"):
-        samples_of(text)
+        reading_of_page(text)

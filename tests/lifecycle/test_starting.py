@@ -221,3 +221,26 @@ class _SlowFile:
 
 def _with_slow_file(gateway: Gateway) -> _SlowFile:
     return _SlowFile(gateway.config)
+
+
+_REPORT = """
+import atexit, sys
+from gateway.__main__ import main
+atexit.register(lambda: print(f"switch interval {sys.getswitchinterval()}"))
+sys.argv[0] = "gateway"
+main()
+"""
+
+
+class _Reporting(Gateway):
+    """A gateway that prints at its end for how long a thread can hold up the loop."""
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["-c", _REPORT, *super().arguments[2:]]
+
+
+def test_a_thread_that_runs_python_holds_up_the_loop_for_half_a_millisecond(fleet: Fleet, tmp_path: Path) -> None:
+    gateway = _Reporting("serve", small(tmp_path, {"web": fleet.urls}), tmp_path).start()
+    assert gateway.stop() == 0
+    assert "switch interval 0.0005" in gateway.log()

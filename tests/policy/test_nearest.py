@@ -6,6 +6,7 @@ from gateway.policy.candidates import segments_of
 from gateway.policy.nearest import nearest
 from gateway.wire.paths import canonical_target
 from tests.policy.policies import patterns
+from tests.support.calls import calls_here
 
 POLICY = patterns("/api/v1/items", "/api/v1/items/{id}/parts", "/Files/{name}", "/files", "/deep/a/b/c/**", "/café/x")
 
@@ -39,3 +40,14 @@ def test_the_nearest_routes_are_told_with_what_parts_them(path: bytes, expected:
 def test_few_of_many_are_told() -> None:
     policy = patterns(*(f"/a/{number}" for number in range(100)))
     assert len(nearest(policy.tree(None), (b"a", b"x"))) == 3
+
+
+@pytest.mark.parametrize("segments", [(b"a", b"x"), (b"A", b"x"), (b"b", b"1", b"x"), (b"x",)])
+def test_the_work_does_not_grow_with_the_routes(segments: tuple[bytes, ...]) -> None:
+    counts = []
+    for number in (30, 300):
+        policy = patterns("/", *(f"/a/{each}/c" for each in range(number)), *(f"/b/{each}" for each in range(number)))
+        with calls_here() as calls:
+            nearest(policy.tree(None), segments)
+        counts.append(len(calls))
+    assert counts[0] == counts[1]
