@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import Lifespan
 
 from gateway.accounts.administration import Administration
 from gateway.accounts.first_admin import how_to_make_one
@@ -77,6 +78,11 @@ def create_app(configuration: Configuration, *, owns_process: bool = False) -> S
             yield
             runtime.readiness.phase = "draining"
 
+    return application(holder, lifespan)
+
+
+def application(holder: RuntimeHolder, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+    """The ASGI application around a runtime. Its own endpoints come with the runtime."""
     return Starlette(
         lifespan=lifespan,
         middleware=[Middleware(GateMiddleware, holder=holder)],
@@ -111,6 +117,8 @@ async def running(
         )
         serve_own(app, ground.policy, endpoints)
         _start_ticking(ground, runtime, metrics=metrics)
+        # This frame lives as long as the gateway. A reload must free the first configuration, which both refer to.
+        del configuration, ground
         yield runtime, reloader
 
 

@@ -88,9 +88,13 @@ def own_endpoints(
     current: Callable[[], Configuration],
 ) -> Mapping[str, Endpoint]:
     """Every endpoint by the name that the policy has for it. `current` says which configuration is in force."""
-    settings = ground.settings
+    observability = ground.settings.observability
     signing_in = SigningIn(
-        CONSOLE, services.accounts, tokens=ground.tokens, directory=ground.stores.directory, settings=settings
+        CONSOLE,
+        services.accounts,
+        tokens=ground.tokens,
+        directory=ground.stores.directory,
+        settings=lambda: current().settings,
     )
     return {
         **account_endpoints(services.accounts),
@@ -98,9 +102,9 @@ def own_endpoints(
         **key_endpoints(services.own_keys),
         **administration_endpoints(services.administration),
         **operation_endpoints(
-            state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=settings
+            state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=observability
         ),
-        **openapi_endpoints(settings, ground.policy.own, OPERATIONS, SCHEMAS),
+        **openapi_endpoints(lambda: current().settings, ground.policy.own, OPERATIONS, SCHEMAS),
         **console_endpoints(Console(signing_in, metrics, current=current, version=lambda: runtime.policy)),
         "tokens.jwks": _jwks(ground.tokens.keys),
     }

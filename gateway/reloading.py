@@ -116,7 +116,7 @@ class Reloader:
             tls=tls,
             before=before,
         )
-        runtime.observer.declare(route.name for route in policy.routes)
+        runtime.observer.declare(route.name for route in (*policy.own, *policy.routes))
         runtime.proxy = after
         runtime.gate = runtime.watch.gate = runtime.make_gate(
             policy=policy,

@@ -32,10 +32,14 @@ def command(config: Path, host: str | None, port: int | None, workers: int | Non
         return with_server(loaded(config, to_serve=True), host=host, port=port, workers=workers)
 
     source = WatchedFile(config, load) if watch else load
-    configuration = source()
+    # No variable here keeps the first configuration, which a reload replaces.
+    return serve(_with_warnings(source()), announce=_announce, load=source)
+
+
+def _with_warnings(configuration: Configuration) -> Configuration:
     for warning in configuration.warnings:
         warn(str(warning))
-    return serve(configuration, announce=_announce, load=source)
+    return configuration
 
 
 def _announce(address: str) -> None:

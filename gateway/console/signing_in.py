@@ -10,6 +10,7 @@
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from starlette.requests import Request
@@ -34,17 +35,17 @@ _TYPE: Final = "console+jwt"
 
 
 class SigningIn:
-    """Tells administrators from others. `path` is that of the console."""
+    """Tells administrators from others. `path` is that of the console, `settings` are those in force."""
 
     def __init__(
-        self, path: str, accounts: Accounts, *, tokens: Tokens, directory: Directory, settings: Settings
+        self, path: str, accounts: Accounts, *, tokens: Tokens, directory: Directory, settings: Callable[[], Settings]
     ) -> None:
         self._path = path
         self._accounts = accounts
         self._tokens = tokens
         self._directory = directory
         self._settings = settings
-        administrators = Requirement(any=frozenset({settings.accounts.admin_role}))
+        administrators = Requirement(any=frozenset({settings().accounts.admin_role}))
         self._rule = Route(name="console", shape=parse_pattern(path), methods=None, requirement=administrators)
 
     async def administrator(self, request: Request) -> tuple[Principal, Claims] | None:
@@ -59,7 +60,7 @@ class SigningIn:
     async def sign_in(self, request: Request, form: dict[str, str]) -> str:
         """The cookie of whoever gives the right password. Raises Refusal as a login does, and `forbidden` for who is no
         administrator."""
-        login = accept(LoginForm, form, self._settings)
+        login = accept(LoginForm, form, self._settings())
         working = self._accounts.login(login.username, login.password, origin_of(request))
         tokens = await unless_left(request, working)
         claims = self._tokens.verify(tokens.access_token.encode("ascii"))
@@ -82,7 +83,7 @@ class SigningIn:
         return None if authorize(self._rule, (), principal) is not None else (principal, claims)
 
     def _cookie(self, request: Request, value: str, seconds: int) -> str:
-        secure = _is_https(request) or (self._settings.server.public_url or "").startswith("https:")
+        secure = _is_https(request) or (self._settings().server.public_url or "").startswith("https:")
         return (
             f"{_COOKIE}={value}; Path={self._path}; Max-Age={seconds}; HttpOnly; SameSite=Strict"
             f"{'; Secure' if secure else ''}"

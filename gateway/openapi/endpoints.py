@@ -17,13 +17,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def openapi_endpoints(
-    settings: Settings, routes: tuple[Route, ...], operations: Operations, schemas: Mapping[str, Schema]
+    settings: Callable[[], Settings], routes: tuple[Route, ...], operations: Operations, schemas: Mapping[str, Schema]
 ) -> dict[str, Endpoint]:
-    """The handlers by the names of their endpoints. `routes` are the gateway's own."""
+    """The handlers by the names of their endpoints. `routes` are the gateway's own, `settings` are those in force."""
 
     @cache
     def described() -> Schema:
-        return document(settings, routes, operations, schemas)
+        return document(settings(), routes, operations, schemas)
 
     @cache
     def as_json() -> bytes:

@@ -41,12 +41,18 @@ class Counters:
     """The lists that the hot path adds to, by their labels."""
 
     def __init__(self, routes: Iterable[str]) -> None:
-        self._routes = {"", *routes}
+        self._latest = frozenset(routes)
+        self._routes = {"", *self._latest}
         self._counts: dict[Labels, Counts] = {}
 
     def declare(self, routes: Iterable[str]) -> None:
-        """Let more route names be labels of their own. Names once known stay: their counts must not go backwards."""
-        self._routes.update(routes)
+        """Let these route names, of a new configuration, be labels of their own.
+
+        Names with counts stay, because counts must not go backwards. Those of the configuration before stay, because
+        their requests can still be under way.
+        """
+        before, self._latest = self._latest, frozenset(routes)
+        self._routes = {"", *before, *self._latest, *(labels.route for labels in self._counts)}
 
     def is_declared(self, route: str, method: bytes, code: str) -> bool:
         """Whether these values are their own labels, so that they can only be finitely many."""

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.errors import Refusal
 from gateway.operations.exposition import CONTENT_TYPE
 from gateway.operations.metrics import Metrics
-from gateway.settings.model import Settings
+from gateway.settings.model import ObservabilitySettings
 from gateway.wire.fields import is_forwarding
 
 Phase = Literal["starting", "serving", "draining"]
@@ -35,7 +35,7 @@ class Readiness:
 
 
 def operation_endpoints(
-    *, state: Readiness, policy: Callable[[], str], metrics: Metrics, settings: Settings
+    *, state: Readiness, policy: Callable[[], str], metrics: Metrics, settings: ObservabilitySettings
 ) -> dict[str, Endpoint]:
     """The handlers by the names of their endpoints. `policy` answers the version of the one in force."""
 
@@ -46,7 +46,7 @@ def operation_endpoints(
         return _ready(state, policy(), strict=_asks_strictly(request.scope["query_string"]) is not None)
 
     async def page(request: Request) -> Response:
-        if not settings.observability.metrics:
+        if not settings.metrics:
             raise Refusal("no_route", "metrics are switched off")
         _admit_operator(request, settings)
         return Response(await metrics.page(), media_type=CONTENT_TYPE)
@@ -65,7 +65,7 @@ def _ready(state: Readiness, policy: str, *, strict: bool) -> Response:
     return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
 
-def _admit_operator(request: Request, settings: Settings) -> None:
+def _admit_operator(request: Request, settings: ObservabilitySettings) -> None:
     """Raise Refusal unless the caller's address is one of `observability.operations_allow`."""
     peer = request.client.host if request.client is not None else ""
     client = str(request.scope.get("gateway.client", peer))
@@ -77,11 +77,11 @@ def _admit_operator(request: Request, settings: Settings) -> None:
         raise Refusal("forbidden", f"{client or 'a caller without an address'} is not in operations_allow")
 
 
-def _is_allowed(client: str, settings: Settings) -> bool:
+def _is_allowed(client: str, settings: ObservabilitySettings) -> bool:
     try:
         address = ip_address(client)
     except ValueError:
         return False  # no address (a Unix socket), or none that can be judged
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped  # a socket for both families reports IPv4 peers so
-    return any(address in network for network in settings.observability.operations_allow)
+    return any(address in network for network in settings.operations_allow)

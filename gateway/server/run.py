@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import uvicorn
 
-from gateway.app import create_app, running
+from gateway.app import application, running
 from gateway.collecting import Collector
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.operations.board import Board, Place
@@ -28,7 +28,7 @@ from gateway.operations.log_files import append_only
 from gateway.policy.loading import Configuration
 from gateway.policy.version import policy_version
 from gateway.reloading import Reloader
-from gateway.runtime import Runtime
+from gateway.runtime import Runtime, RuntimeHolder
 from gateway.server.current import Current, Load, say_refused
 from gateway.server.listening import BACKLOG, Doors, last_in, shut_out
 from gateway.server.operations_door import OperationsDoor
@@ -71,9 +71,10 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         ready = partial(announce, doors.address(server.host))
         if load is not None:  # else it is a demo's, and nobody compares it with another
             ready = partial(_say_policy, policy_version(configuration.settings), ready)
-        if server.workers == 1:
-            return _serve_here(configuration, doors, load, ready)
         current = Current(configuration, load)
+        del configuration  # this frame lives as long as the gateway, and a reload must free the first configuration
+        if server.workers == 1:
+            return _serve_here(current, doors, load, ready)
         board = Board(server.workers)
         parent = os.getpid()
 
@@ -84,7 +85,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
 
         return supervise(
             lambda ready, number: _serve_here(
-                current.configuration, doors, load, ready, supervised=Supervised(parent, Place(board, number))
+                current, doors, load, ready, supervised=Supervised(parent, Place(board, number))
             ),
             workers=server.workers,
             calls=Calls(
@@ -112,14 +113,14 @@ def _say_policy(version: str, announce: Callable[[], None]) -> None:
 
 
 def _serve_here(
-    configuration: Configuration,
+    current: Current,
     doors: Doors,
     load: Load | None,
     ready: Callable[[], None],
     *,
     supervised: "Supervised | None" = None,
 ) -> int:
-    server = GatewayServer(configuration, load, ready, supervised=supervised)
+    server = GatewayServer(current, load, ready, supervised=supervised)
     server.operations_listener = doors.operations
     server.run(sockets=[doors.public])
     return 0 if server.finished else 1
@@ -159,6 +160,7 @@ def _allow_files(connections: int) -> None:
 class GatewayServer(uvicorn.Server):
     """One process that serves. `finished`: whether everything that ran was finished when it stopped.
 
+    `current` has the configuration to start with, and after each reload the one in force.
     `supervised` is None where no process supervises this one.
     """
 
@@ -166,14 +168,14 @@ class GatewayServer(uvicorn.Server):
 
     def __init__(
         self,
-        configuration: Configuration,
+        current: Current,
         load: Load | None,
         ready: Callable[[], None],
         *,
         supervised: Supervised | None = None,
     ) -> None:
-        self._app = create_app(configuration)
-        self._configuration = configuration
+        self._app = application(RuntimeHolder())
+        self._current = current
         self._load = load
         self._ready = ready
         self._parent = None if supervised is None else supervised.parent
@@ -203,7 +205,7 @@ class GatewayServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the stores, then the doors."""
-        running_ = running(self._configuration, self._app, self._place)
+        running_ = running(self._current.configuration, self._app, self._place)
         self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
         self._collector = Collector(self._is_serving, runtime.request_ids.count)
         protocol: Any = partial(GatewayProtocol, runtime)
@@ -307,6 +309,7 @@ class GatewayServer(uvicorn.Server):
         except Exception:
             log.exception("loading the new configuration failed: the old one stays")
         else:
+            self._current.configuration = reloader.configuration
             event("reload", "the new configuration is in force", policy=reloader.policy)
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")

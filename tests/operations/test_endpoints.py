@@ -33,7 +33,9 @@ class Served:
         self.connections = 3
         metrics = Metrics(self.observer)
         metrics.add(lambda: [Sample("gateway_connections", (), self.connections)])
-        endpoints = operation_endpoints(state=self.state, policy=lambda: POLICY, metrics=metrics, settings=settings)
+        endpoints = operation_endpoints(
+            state=self.state, policy=lambda: POLICY, metrics=metrics, settings=settings.observability
+        )
         assert endpoints.keys() == {"operations.health", "operations.ready", "operations.metrics"}
         self._app = Starlette(
             routes=[Route(f"/_gateway/{name.removeprefix('operations.')}", each) for name, each in endpoints.items()]
