@@ -167,7 +167,11 @@ class Faces:
         if verdict.target is None:
             return "bad_path"
         path = verdict.target.path
-        if asked.preflight or asked.websocket or (self._policy.relaxed and (b"%" in path or b";" in path)):
+        if (
+            asked.preflight
+            or asked.websocket
+            or (self._policy.relaxed and (b"%" in bytes(path) or b";" in bytes(path)))
+        ):
             return None
         host = canonical_host(written.host.encode()).decode()
         return naive(self._routes, self._settings.roles or {}, Request(path, host, written.method), person)

@@ -30,11 +30,11 @@ def naive(routes: Sequence[Route], roles: Mapping[str, Sequence[str]], request: 
     segments = [unquote_to_bytes(part) for part in path.strip(b"/").split(b"/")] if path.strip(b"/") else []
     ranked = [(rank, route) for route in seen if (rank := _rank(route["path"], segments)) is not None]
     if not ranked:
-        return "bad_path" if b"%2F" in path else "no_route"
+        return "bad_path" if b"%2F" in bytes(path) else "no_route"
     best = min(rank for rank, _ in ranked)
     place = [route for rank, route in ranked if rank == best]
     serving = [route for route in place if _serves(route, method)]
-    if b"%2F" in path and not any(route.get("encoded_slash") == "keep" for route in serving or place):
+    if b"%2F" in bytes(path) and not any(route.get("encoded_slash") == "keep" for route in serving or place):
         return "bad_path"
     if not serving:
         return "method_not_allowed"

@@ -74,7 +74,7 @@ def centre_of(path: str) -> str:
     return next((centre for prefix, centre in CENTRES if inside.startswith(prefix)), "other")
 
 
-def instructions(play: Callable[[], None]) -> Counter[str]:
+def instructions(play: Callable[[], object]) -> Counter[str]:
     """Bytecode instructions of one call by cost centre, those of the package only."""
     counted: Counter[str] = Counter()
     with _monitored(counted) if sys.version_info >= (3, 12) else _traced(counted):

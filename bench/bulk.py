@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench.checking import caller_headers
 from bench.peers.peer import Peer
@@ -58,9 +59,9 @@ def upload(port: int, credential: str, size: int) -> None:
         raise BenchError(f"the upload of {size} bytes ended in {head[:100]!r} {body[:100]!r}")
 
 
-def measure(arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell) -> dict[str, object]:
+def measure(arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell) -> dict[str, Any]:
     """Medians by peer and direction; peers that fail are told and left out."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     with arena.contestants(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as contestants:
         taken: dict[str, dict[str, list[Transfer]]] = {each.peer.name: {"down": [], "up": []} for each in contestants}
         for _ in range(rounds):

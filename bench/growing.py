@@ -52,7 +52,7 @@ async def by_targets() -> Points:
     return {str(count): await _repeated(targets=count) for count in TARGETS}
 
 
-async def _repeated(**grown: int) -> float:
+async def _repeated(**grown: Any) -> float:
     async with staged(**grown) as stage:
         return best(stage.scenarios()["repeated"])
 

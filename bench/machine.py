@@ -9,7 +9,7 @@ import sysconfig
 from importlib import metadata
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 PACKAGES = ("gateway", "uvicorn", "uvloop", "httptools", "starlette", "httpx", "pyjwt", "cryptography")
 

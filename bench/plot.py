@@ -55,13 +55,13 @@ def plot_latency(latency: Mapping[str, Mapping[str, Mapping[str, float]]], path:
     """What callers wait at each rate: p50, p99 and p99.9 of each way, on a logarithmic scale."""
     figure, _ = _pyplot().subplots(1, len(latency), figsize=(9, 0.3 * len(next(iter(latency.values()))) + 1.4))
     for axis, (rate, ways) in zip(figure.axes, latency.items(), strict=True):
-        for place, (name, delays) in enumerate(reversed(ways.items())):
+        for place, (name, delays) in enumerate(reversed(list(ways.items()))):
             points = [delays[key] for key in DELAYS]
             colour = OURS if name.startswith("gateway") else PLAIN
             axis.plot(points, [place] * len(points), color=colour, linewidth=5, alpha=0.3)
             for point, marker in zip(points, "o|x", strict=True):
                 axis.plot([point], [place], marker, color=colour)
-        axis.set_yticks(range(len(ways)), list(reversed(ways)) if axis is figure.axes[0] else [""] * len(ways))
+        axis.set_yticks(range(len(ways)), list(reversed(list(ways))) if axis is figure.axes[0] else [""] * len(ways))
         axis.set_xscale("log")
         most = max(delays["p999"] for delays in ways.values())
         marks = [mark for mark in MARKS if mark < most * 2]

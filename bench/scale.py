@@ -20,6 +20,7 @@ from typing import ClassVar
 from bench import growing, plot, websocket
 from bench.accounts.store_size import fill, token_of
 from bench.accounts.town import Caller, Gateway, Town, run_command
+from bench.checking import caller_headers
 from bench.driver import Driver
 from bench.growing import Points
 from bench.machine import facts, split_cpus
@@ -76,7 +77,7 @@ async def _opened(contestant: Contestant, count: int) -> tuple[list[websocket.Ca
 
 
 def _kept_alive(port: int, credential: str) -> bytes:
-    return websocket.head_of(ITEM, port, websocket.caller_headers(credential))
+    return websocket.head_of(ITEM, port, caller_headers(credential))
 
 
 async def _left(callers: Sequence[websocket.Caller]) -> None:

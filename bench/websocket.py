@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import cast
+from typing import Any, cast
 
 from bench.checking import caller_headers
 from bench.peers.peer import Peer
@@ -124,7 +124,8 @@ def head_of(path: str, port: int, headers: Sequence[tuple[str, str]]) -> bytes:
 
 async def opened(contestant: Contestant, head: Head, status: bytes, count: int) -> list[Caller]:
     """So many open connections. Raises BenchError when one is refused."""
-    loop, port, callers = asyncio.get_running_loop(), contestant.place.port, []
+    loop, port = asyncio.get_running_loop(), contestant.place.port
+    callers: list[Caller] = []
     said = head(port, contestant.credential)
     try:
         async with asyncio.timeout(OPENING_SECONDS):
@@ -181,9 +182,9 @@ async def held(contestant: Contestant, head: Head, status: bytes) -> float:
 
 def measure(
     arena: Arena, peers: Sequence[Peer], *, rounds: int, seconds: float, tell: Tell, cpus: frozenset[int] | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Medians by peer, with the callers on `cpus`; peers that fail are told and left out."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     with pinned(cpus), asyncio.Runner(loop_factory=_loop) as runner:
         taken = _rounds(arena, peers, runner, rounds=rounds, seconds=seconds, tell=tell)
         for peer in peers:

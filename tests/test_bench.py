@@ -8,6 +8,7 @@ import re
 import statistics
 import sys
 import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httptools
@@ -29,13 +30,15 @@ from bench.peers.envoy import EnvoyJwt
 from bench.peers.gateway import GatewayManyRoutes
 from bench.peers.hello import UvicornHello
 from bench.peers.naive import NaiveStarlette
-from bench.peers.peer import Place
+from bench.peers.peer import Launch, Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError, Running, start, wait_for_port
 from bench.profiling import self_times
 from bench.rounds import Arena, Comparison, Contestant, Plan
 from bench.targets import further_verdicts, verdicts
-from bench.upstream import ANSWER, BODY, fields, start_upstream
+from bench.upstream import ANSWER, BODY, Upstream, fields, start_upstream
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 BURN = """
 import subprocess, sys, time
@@ -56,7 +59,7 @@ def outcome(name: str, *costs: float) -> Outcome:
     return Outcome(name, name.title(), "something", "1.0", True, tuple(window(cost) for cost in costs), 2**20, 2**19)
 
 
-def answering(answer: bytes):
+def answering(answer: bytes) -> Handler:
     """A connection handler that answers one request with these bytes and closes."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,7 +71,7 @@ def answering(answer: bytes):
 
 
 @pytest.fixture
-def upstream(tmp_path: Path):
+def upstream(tmp_path: Path) -> Iterator[Upstream]:
     running = start_upstream(tmp_path, None, ours=True)
     yield running
     running.running.stop()
@@ -171,6 +174,8 @@ class TestTargets:
 
 class TestLatency:
     async def test_a_pause_is_charged_to_all_that_were_due_meanwhile(self) -> None:
+        served = 0
+
         async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal served
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -181,7 +186,6 @@ class TestLatency:
                         time.sleep(0.3)  # the whole server stands still
                     writer.write(ANSWER)
 
-        served = 0
         async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/items/1"
             thread = asyncio.to_thread(lambda: asyncio.run(latency.drive(url, [], rate=200, seconds=1.0)))
@@ -360,7 +364,7 @@ class TestLoad:
         assert seen[b"host"] == b"127.0.0.1:8000"
 
     @pytest.mark.parametrize("use_wrk", [True, False])
-    def test_a_generator_counts_answers_and_latency(self, upstream, use_wrk: bool) -> None:
+    def test_a_generator_counts_answers_and_latency(self, upstream: Upstream, use_wrk: bool) -> None:
         driver = Driver(None, 4, use_wrk=use_wrk)
         load = driver.drive(f"http://127.0.0.1:{upstream.port}/api/items/42", caller_headers("x"), 1)
         assert load.failed == 0
@@ -406,7 +410,7 @@ class TestUpstream:
     def test_repeated_fields_are_seen(self) -> None:
         assert fields(b"GET / HTTP/1.1\r\nX-A: 1\r\nx-a: 2")["x-a"] == "1, 2"
 
-    def test_bodies_go_both_ways_whole(self, upstream) -> None:
+    def test_bodies_go_both_ways_whole(self, upstream: Upstream) -> None:
         download(upstream.port, "x", 3_000_000)
         upload(upstream.port, "x", 3_000_000)
 
@@ -425,7 +429,7 @@ class TestUpstream:
             with pytest.raises(BenchError, match=complaint):
                 await asyncio.to_thread(download, port, "x", 9)
 
-    def test_it_tells_what_it_saw(self, upstream) -> None:
+    def test_it_tells_what_it_saw(self, upstream: Upstream) -> None:
         status, body = ask(upstream.port, "/api/inspect/1", [("X-User-Id", "7"), ("Authorization", "Bearer x")])
         assert status == 200
         assert json.loads(body)["id"] == "7"
@@ -440,12 +444,16 @@ class TestComparison:
         assert len(other) == len(token)
         assert other.rpartition(".")[0] == token.rpartition(".")[0]
 
-    def test_a_peer_that_only_pretends_to_check_identities_is_found_out(self, tmp_path: Path, upstream) -> None:
+    def test_a_peer_that_only_pretends_to_check_identities_is_found_out(
+        self, tmp_path: Path, upstream: Upstream
+    ) -> None:
         pretender = NaiveStarlette()
         with pytest.raises(BenchError, match="answered 200, not 401"):
             check(pretender, upstream.port, Signer().token(roles=["user"]))
 
-    def test_peers_are_measured_in_every_round_and_a_failing_one_is_left_out(self, tmp_path: Path, upstream) -> None:
+    def test_peers_are_measured_in_every_round_and_a_failing_one_is_left_out(
+        self, tmp_path: Path, upstream: Upstream
+    ) -> None:
         told: list[str] = []
         comparison = Comparison(
             Arena(tmp_path, None, upstream.port, Signer()), Driver(None, 2, use_wrk=False), told.append
@@ -456,8 +464,9 @@ class TestComparison:
         assert found[0].spread(cpu_us).median > 1
         assert "ended with code" in comparison.failed["broken"]
 
-    def test_start_and_idling_are_measured(self, tmp_path: Path, upstream) -> None:
-        arena, told = Arena(tmp_path, None, upstream.port, Signer()), []
+    def test_start_and_idling_are_measured(self, tmp_path: Path, upstream: Upstream) -> None:
+        arena = Arena(tmp_path, None, upstream.port, Signer())
+        told: list[str] = []
         patience = footprint.Patience(times=1, settle=0.1, idle=0.2)
         found = footprint.measure(arena, [UvicornHello(), Broken()], patience=patience, tell=told.append)
         assert 10 < found["uvicorn-hello.answer_cpu_ms"] < 30_000
@@ -465,16 +474,17 @@ class TestComparison:
         assert found["uvicorn-hello.idle_cpu_ms_per_s"] < 500
         assert any(line.strip().startswith("broken: ended with code") for line in told)
 
-    def test_large_bodies_are_measured(self, tmp_path: Path, upstream) -> None:
+    def test_large_bodies_are_measured(self, tmp_path: Path, upstream: Upstream) -> None:
         arena = Arena(tmp_path, None, upstream.port, Signer())
         found = bulk.measure(arena, [Relay()], size=2_000_000, rounds=1, tell=print)
         assert found["relay"]["down"]["megabytes_per_second"] > 1
         assert found["relay"]["up"]["cpu_ms"] > 0
 
-    def test_what_lasts_is_measured(self, tmp_path: Path, upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_lasts_is_measured(self, tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(websocket, "IDLE", 60)
         monkeypatch.setattr(websocket, "SETTLE", 0.1)
-        arena, told = Arena(tmp_path, None, upstream.port, Signer()), []
+        arena = Arena(tmp_path, None, upstream.port, Signer())
+        told: list[str] = []
         found = websocket.measure(arena, [Relay(), Broken()], rounds=1, seconds=0.3, tell=told.append, cpus=None)
         assert list(found) == ["relay"]
         assert found["relay"]["messages_per_second"] > 50
@@ -502,7 +512,7 @@ class TestComparison:
             with pytest.raises(BenchError, match=complaint):
                 await websocket.echoes(contestant, connections=1, seconds=0.2)
 
-    def test_ours_and_theirs_are_verified_alike(self, tmp_path: Path, upstream) -> None:
+    def test_ours_and_theirs_are_verified_alike(self, tmp_path: Path, upstream: Upstream) -> None:
         arena = Arena(tmp_path, None, upstream.port, Signer())
         with arena.contestant(NaiveStarlette()) as contestant:
             assert contestant.outcome().pss >= 0
@@ -524,7 +534,7 @@ class Broken(UvicornHello):
 
     name = "broken"
 
-    def launch(self, place: Place):
+    def launch(self, place: Place) -> Launch:
         launch = super().launch(place)
         return dataclasses.replace(launch, command=[sys.executable, "-c", "raise SystemExit('no')"])
 
@@ -534,7 +544,7 @@ class Relay(UvicornHello):
 
     name = "relay"
 
-    def launch(self, place: Place):
+    def launch(self, place: Place) -> Launch:
         launch = super().launch(place)
         return dataclasses.replace(launch, command=[sys.executable, "-m", "bench.upstream", str(place.port)])
 

@@ -85,7 +85,7 @@ def test_garbage_is_found_before_it_is_frozen() -> None:
     """A tick that only froze would put the knots of the last step out of reach."""
     process = Process()
     collector = process.collector()
-    kept = [[] for _ in range(STEP + 10)]  # a step is over: the tick freezes
+    kept: list[list[object]] = [[] for _ in range(STEP + 10)]  # a step is over: the tick freezes
     knots = [weakref.ref(Knot()) for _ in range(50)]
     collector.tick(1.0)
     assert kept

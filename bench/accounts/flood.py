@@ -84,8 +84,10 @@ async def _round(gateway: Gateway, emails: list[str], token: str, rounds: int, s
     await asyncio.gather(*clients, return_exceptions=True)
     good = sum(status == 200 for _, status in since)
     return Round(
-        *(percentile(quiet, share) for share in (0.5, 0.99)),
-        *(percentile(flood, share) for share in (0.5, 0.99)),
+        percentile(quiet, 0.5),
+        percentile(quiet, 0.99),
+        percentile(flood, 0.5),
+        percentile(flood, 0.99),
         float(output),
         good / took,
         len(since) - good,

@@ -27,7 +27,7 @@ async def refusal(work: Awaitable[object]) -> Refusal:
 
 async def test_an_account_is_made_with_the_default_roles(rig: Rig) -> None:
     record = await rig.administration.create("Ann@Example.com", PASSWORD)
-    assert (record.email, record.roles, record.version) == ("Ann@Example.com", {"user"}, 1)
+    assert (record.email, record.roles, record.version) == ("Ann@Example.com", frozenset({"user"}), 1)
     assert rig.feed.told == [(record.id, record)]
     assert await rig.login()
 

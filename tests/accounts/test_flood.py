@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,18 @@ async def settled() -> None:
         await asyncio.sleep(0.001)
 
 
+def _note(order: list[str], caller: str) -> int:
+    order.append(caller)
+    return len(order)
+
+
 async def test_callers_take_turns_for_the_threads() -> None:
     pool, first = PasswordPool(rounds=4, threads=1), Work()
     order: list[str] = []
     running = [asyncio.create_task(pool._run(first, "flood"))]
     await settled()
     for caller in ("flood",) * 5 + ("ann", "bob", "ann"):
-        running.append(asyncio.create_task(pool._run(lambda caller=caller: order.append(caller), caller)))  # type: ignore[misc]
+        running.append(asyncio.create_task(pool._run(partial(_note, order, caller), caller)))
         await settled()
     first.release.set()
     await asyncio.gather(*running)

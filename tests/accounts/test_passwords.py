@@ -122,7 +122,12 @@ async def test_an_unknown_user_costs_the_same_as_a_known_one(monkeypatch: pytest
     stored = await pool.hash(Password(b"secret"))
     costs = []
     check = bcrypt.checkpw
-    monkeypatch.setattr(bcrypt, "checkpw", lambda password, hashed: costs.append(hashed[:7]) or check(password, hashed))
+
+    def checkpw(password: bytes, hashed: bytes) -> bool:
+        costs.append(hashed[:7])
+        return check(password, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
     for password, against in ((Password(b"x"), stored), (Password(b"x"), None), (None, stored), (None, None)):
         assert not await pool.matches(password, against)
     pool.close()
@@ -175,7 +180,12 @@ async def test_a_costlier_hash_makes_later_checks_as_costly(monkeypatch: pytest.
     """Where the store could not tell when the gateway started."""
     pool, calls = PasswordPool(rounds=4, threads=1), []
     check = bcrypt.checkpw
-    monkeypatch.setattr(bcrypt, "checkpw", lambda given, hashed: calls.append(hashed[:6]) or check(given, hashed))
+
+    def checkpw(password: bytes, hashed: bytes) -> bool:
+        calls.append(hashed[:6])
+        return check(password, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
     for stored in (None, CHECKED["6 rounds"], None, CHECKED["4 rounds"]):
         await pool.matches(Password(b"wrong"), stored)
     pool.close()

@@ -33,7 +33,7 @@ async def test_who_registers_is_signed_in(rig: Rig, clock: Clock) -> None:
     pair = await rig.register(" Ann@Example.com ")
     claims = rig.claims(pair)
     record = await rig.record(pair)
-    assert (record.email, record.roles, record.is_active) == ("Ann@Example.com", {"user"}, True)
+    assert (record.email, record.roles, record.is_active) == ("Ann@Example.com", frozenset({"user"}), True)
     assert (record.version, record.created_at) == (1, clock.instant)
     assert claims.subject == record.id and claims.session
     assert (pair.expires_in, pair.refresh_token.text[:4]) == (900, "gwr_")

@@ -43,7 +43,7 @@ def test_CVE_2025_64484_no_spelling_of_an_identity_header_survives(
 
 
 def test_CVE_2025_64484_all_spellings_at_once(gateway: Gateway, upstream: RecordingUpstream, user: Account) -> None:
-    fields = [*FORGED[:20], user.line, *FORGED[20:]]
+    fields: list[str | bytes] = [*FORGED[:20], user.line, *FORGED[20:]]
     says_only(passes(gateway, upstream, request("/api/x", fields=fields)), user)
 
 
@@ -83,7 +83,7 @@ def test_oauth2_proxy_skip_routes_are_stripped_too(
 def test_traefik_51f6b0435f_duplicates_are_replaced(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
-    fields = ["X-User-Id: root", user.line, "X-User-Id: toor", f"X-User-Id: {user.id}"]
+    fields: list[str | bytes] = ["X-User-Id: root", user.line, "X-User-Id: toor", f"X-User-Id: {user.id}"]
     says_only(passes(gateway, upstream, request("/api/x", fields=fields)), user)
 
 
@@ -107,7 +107,7 @@ def test_CVE_2024_45410_connection_cannot_name_our_headers_away(
 def test_CVE_2024_45410_nor_by_several_connection_lines(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
-    fields = [
+    fields: list[str | bytes] = [
         "Connection: keep-alive",
         "X-User-Id: root",
         "Connection: x-user-id",
@@ -124,7 +124,7 @@ def test_traefik_86b5642f00_request_trailers_carry_no_identity(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, trailer: str
 ) -> None:
     name = trailer.partition(":")[0]
-    fields = [user.line, "Transfer-Encoding: chunked", f"Trailer: {name}"]
+    fields: list[str | bytes] = [user.line, "Transfer-Encoding: chunked", f"Trailer: {name}"]
     sent = request("/api/x", method="POST", fields=fields) + chunked(b"body", trailers=[trailer])
     received = passes(gateway, upstream, sent)
     says_only(received, user)
@@ -141,7 +141,7 @@ def test_traefik_86b5642f00_a_trailer_does_not_sign_in(
 def test_CVE_2026_41181_credentials_stay_here_unless_the_route_says_otherwise(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
-    fields = [user.line, "Cookie: a=b"]
+    fields: list[str | bytes] = [user.line, "Cookie: a=b"]
     for path in ("/api/x", "/optional/x"):
         received = passes(gateway, upstream, request(path, fields=fields))
         assert received.seen_as("authorization") == []

@@ -1,6 +1,7 @@
 """G. Mechanics of proxying that peers got wrong."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -251,7 +252,7 @@ def test_CVE_2022_24797_nothing_of_ours_lies_at_a_guessable_path(
     assert upstream.requests == []
 
 
-def test_CVE_2020_13945_there_is_no_key_that_everybody_knows(town: Town, tmp_path) -> None:
+def test_CVE_2020_13945_there_is_no_key_that_everybody_knows(town: Town, tmp_path: Path) -> None:
     """Two gateways without configured keys do not accept each other's tokens."""
     keys = []
     for name in ("one", "two"):
@@ -273,7 +274,7 @@ def test_CVE_2020_13945_there_is_no_key_that_everybody_knows(town: Town, tmp_pat
     assert keys[0][0]["x"] != keys[1][0]["x"]
 
 
-def test_CVE_2025_41253_a_configuration_is_data_and_reads_nothing_it_does_not_name(town: Town, tmp_path) -> None:
+def test_CVE_2025_41253_a_configuration_is_data_and_reads_nothing_it_does_not_name(town: Town, tmp_path: Path) -> None:
     configuration = town.configuration(tmp_path)
     configuration["tokens"]["issuer"] = "${os.environ[HOME]}"
     done = command(write_configuration(tmp_path, configuration), "check")

@@ -25,7 +25,10 @@ def session_of(tokens: dict[str, str]) -> str:
 def test_GHSA_f24x_5g9q_753f_every_login_begins_a_session_of_its_own(gateway: Gateway) -> None:
     """Whatever the caller brought along: a token, or a cookie that somebody gave him."""
     account = gateway.newcomer()
-    brought = [account.line, f"Cookie: session={account.token}; sid={claims_of(account.token)['sid']}"]
+    brought: list[str | bytes] = [
+        account.line,
+        f"Cookie: session={account.token}; sid={claims_of(account.token)['sid']}",
+    ]
     sessions = {session_of(login(gateway, account.email, *fields).json()) for fields in ([], brought, brought)}
     assert len(sessions) == 3
     assert claims_of(account.token)["sid"] not in sessions

@@ -35,7 +35,8 @@ def server(
         server={"trusted_proxies": ["127.0.0.0/8"], "body_timeout": "1s"},
         observability={"operations_allow": ["127.0.0.2/32"]},
     )
-    served = ServedApplication(request.param, configuration, folder).start()
+    served = ServedApplication(request.param, configuration, folder)
+    served.start()
     yield served
     served.stop()
 

@@ -24,7 +24,7 @@ from tests.support.small import small
 from tests.support.waiting import eventually
 from tests.support.websockets import echoing
 
-ROUTES = [
+ROUTES: list[dict[str, Any]] = [
     {"path": "/open/**", "auth": "none", "upstream": "web"},
     {"path": "/sockets/**", "auth": "none", "websocket": True, "upstream": "web"},
     {"path": "/private/**", "auth": "required", "upstream": "web"},
@@ -90,8 +90,8 @@ async def test_a_request_without_optional_keys_is_served(
 async def test_a_request_without_headers_has_no_host(app: Starlette) -> None:
     scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "GET", "path": "/open/x", "raw_path": b"/open/x"}
     async with app.router.lifespan_context(app):
-        for given in ({}, {"headers": []}):
-            sent = await answered(app, scope | given, REQUEST)
+        for each in (scope, {**scope, "headers": []}):
+            sent = await answered(app, each, REQUEST)
             assert (sent[0]["status"], b"bad_host" in sent[1]["body"]) == (400, True)
 
 
@@ -272,7 +272,7 @@ def test_on_another_loop_than_asyncio_it_does_not_start(app: Starlette) -> None:
 
     run = app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
     with pytest.raises(StopIteration):
-        run.send(None)  # type: ignore[attr-defined]
+        run.send(None)
     assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
     assert sent[0]["message"] == "the gateway runs on asyncio, not on trio (hypercorn --worker-class asyncio)"
 

@@ -13,7 +13,7 @@ from gateway.policy.explain import Person, explain
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.verdict import Asked
 from tests.cli.running import ROOT, run
-from tests.policy.policies import policy_of, settings_of
+from tests.policy.policies import Routes, policy_of, settings_of
 
 HEAVY = {
     "alembic", "asyncio", "bcrypt", "cryptography", "email_validator", "httptools", "httpx", "jwt", "opentelemetry",
@@ -41,7 +41,7 @@ def test_a_command_about_the_policy_imports_nothing_that_is_heavy(words: tuple[s
 
 # ---- whatever is asked, the answer is one that does nothing to a terminal
 
-ROUTES = [
+ROUTES: Routes = [
     {"path": "/a/{id}/**", "owner": "id", "roles": {"any": ["x"], "all": ["y"]}, "rewrite": "/z/{id}/{**}"},
     {"path": "/a/{id}", "methods": ["GET"], "auth": "optional", "cors": {"origins": ["https://app.example"]}},
     {"path": "/{x}/b", "encoded_slash": "keep", "websocket": True, "strip_prefix": None},
@@ -76,7 +76,7 @@ _people = st.one_of(
         st.one_of(st.sampled_from(["", "a"]), st.text(max_size=5)),
         st.sets(st.one_of(st.sampled_from(["x", "y"]), st.text(max_size=3))).map(frozenset),
         st.text(max_size=5),
-        st.sampled_from(["active", "disabled", "unknown"]),  # type: ignore[arg-type]
+        st.sampled_from(["active", "disabled", "unknown"]),
     ),
 )
 

@@ -247,7 +247,7 @@ def test_http_basic_is_said_not_to_reach_the_upstream(tmp_path: Path) -> None:
 
 # ---- operations that share a rule
 
-USER = {"security": [{"tokens": []}]}
+USER: dict[str, Any] = {"security": [{"tokens": []}]}
 SHARED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a custom verb": ({"/things/{id}": {"post": USER}, "/things/{id}:purge": {"post": ADMIN}}, {"roles": ["admin"]}),
     "an open custom verb": ({"/things/{id}": {"post": ADMIN}, "/things/{id}:open": {"post": {}}}, {"roles": ["admin"]}),
@@ -308,7 +308,7 @@ def test_a_broader_rule_does_not_serve_an_operation_that_is_left_out(tmp_path: P
     paths = {"/users/{id}": {"get": {}, "put": ADMIN}, "/users/me": item, "/users/{id}/keys": {"get": {}}}
     _, configuration = made(tmp_path, document(paths))
     route, _ = configuration.policy.match(None, canonical_target(b"/users/me", relaxed=False), b"GET")
-    assert route.requirement.any == {"left-out"}
+    assert route.requirement.any == frozenset({"left-out"})
     assert warnings(drafted(tmp_path, paths))[-1].endswith(
         "closed, because an operation here is left out: no account holds the role left-out"
     )
@@ -330,7 +330,7 @@ def test_the_role_of_closed_rules_is_no_scope(tmp_path: Path) -> None:
     scoped = {"security": [{"oauth": ["left-out"]}]}
     _, configuration = made(tmp_path, document({"/{id}": {"get": scoped}, "/me": {"get": {"$ref": "far.yaml"}}}))
     route, _ = configuration.policy.match(None, canonical_target(b"/me", relaxed=False), b"GET")
-    assert route.requirement.any == {"left-out-"}
+    assert route.requirement.any == frozenset({"left-out-"})
 
 
 # ---- servers

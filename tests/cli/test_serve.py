@@ -65,6 +65,7 @@ def serving(
         )
         try:
             found = eventually(lambda: _listening(errors), timeout=20)
+            assert found is not None
             yield Server(process, found, errors)
         finally:
             process.terminate()

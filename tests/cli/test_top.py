@@ -187,9 +187,10 @@ def summary(routes: int, targets: int) -> Summary:
 @pytest.mark.parametrize(("width", "height"), [(150, 50), (100, 30), (80, 24), (60, 20)])
 @pytest.mark.parametrize(("routes", "targets"), [(1, 1), (3, 2), (40, 0), (40, 25)])
 def test_every_figure_is_readable_at_any_usual_size(width: int, height: int, routes: int, targets: int) -> None:
-    console = Console(width=width, height=height, file=io.StringIO(), legacy_windows=False)
+    output = io.StringIO()
+    console = Console(width=width, height=height, file=output, legacy_windows=False)
     console.print(screen_of(summary(routes, targets), "http://127.0.0.1:8000/_gateway/metrics", width, height))
-    lines = console.file.getvalue().splitlines()
+    lines = output.getvalue().splitlines()
     assert len(lines) <= height
     assert all(len(line) <= width for line in lines)
     text = "\n".join(lines)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -22,7 +23,7 @@ __all__ = ["start"]
 CONSOLE = "/_gateway/console"
 FORM = "Content-Type: application/x-www-form-urlencoded"
 ADMIN, PLAIN = "admin@example.com", "plain@example.com"
-ROUTES = [
+ROUTES: list[dict[str, Any]] = [
     {"path": "/users/{id}/**", "upstream": "web", "name": "users", "roles": ["editor"], "owner": "id"},
     {"path": "/<script>alert(1)</script>", "upstream": "web", "name": "<img/src=x/onerror=alert(2)>", "auth": "none"},
 ]
@@ -40,7 +41,7 @@ def gateway(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("console")
     roles = {"admin": ["editor"], "editor": ["user"], "user": []}
     gone = f"http://127.0.0.1:{free_port()}"
-    upstreams = {"web": fleet.urls, "gone": gone, "half": [gone, *fleet.urls]}
+    upstreams: dict[str, str | list[str]] = {"web": fleet.urls, "gone": gone, "half": [gone, *fleet.urls]}
     routes = [{**route, "path": quote(str(route["path"]), safe="/{}*")} for route in ROUTES]
     configuration = small(folder, upstreams, routes=routes, accounts={"default_roles": ["user"]})
     gateway = Gateway("serve", {**configuration, "roles": roles}, folder).start()

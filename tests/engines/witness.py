@@ -75,5 +75,6 @@ async def tellings(engine: Engine, url: str, methods: Iterable[str]) -> list[Tel
             request = UpstreamRequest(method.encode(), b"%b /x HTTP/1.1\r\n" % method.encode(), b"", length=0)
             request.response_timeout = 2.0
             rig.engine.open(request, witness, asyncio.get_running_loop().time())
-            found.append((await ended(witness)).telling)
+            await ended(witness)
+            found.append(witness.telling)
         return found

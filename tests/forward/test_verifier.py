@@ -68,10 +68,10 @@ def test_CVE_2021_32637_whatever_is_asked_only_what_is_open_is_allowed(said: lis
     ]
     gate = Gate(
         policy=Policy(routes),
-        credentials=None,
-        directory=None,
+        credentials=None,  # type: ignore[arg-type]
+        directory=None,  # type: ignore[arg-type]
         limits=Limits(),
-        relaxed=False,  # type: ignore[arg-type]
+        relaxed=False,
     )
     verdict = Verifier(IDENTITY).ask(gate, admission_of([(b"Host", b"a"), *((n.encode(), v) for n, v in said)]))
     assert isinstance(verdict, Verdict)

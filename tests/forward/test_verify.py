@@ -339,7 +339,7 @@ def test_a_preflight_is_answered_and_no_permission(limited: Gateway) -> None:
 
 def test_a_question_is_logged_and_counted_once_under_its_own_name(limited: Gateway) -> None:
     someone = limited.newcomer()
-    lines = ["X-Request-Id: verified-once", someone.line]
+    lines: list[str | bytes] = ["X-Request-Id: verified-once", someone.line]
     assert limited.ask(question("/api/x", fields=lines)).status == 200
     assert limited.ask(question("/nowhere", fields=["X-Request-Id: refused-once"])).status == 404
     limited.get("/_gateway/health")

@@ -172,7 +172,7 @@ async def test_what_must_be_asked_for_is_waited_for_once(rig: Rig) -> None:
     assert isinstance(waiting, Waiting) and waiting.credential == KEY and waiting.claims is None
     admission = await rig.gate.conclude(waiting)
     assert isinstance(admission, Admission) and admission.principal is not None
-    assert (admission.principal.id, admission.principal.roles) == ("u1", {"user"})
+    assert (admission.principal.id, admission.principal.roles) == ("u1", frozenset({"user"}))
     again = rig.gate.admit(rig.head("/api/x", KEY))
     assert isinstance(again, Admission) and again.principal is admission.principal
 

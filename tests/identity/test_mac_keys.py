@@ -5,13 +5,16 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.mac_keys import MacKeys
 
 SECRET = "a secret of at least thirty-two bytes"
-PRIVATE_KEYS = {
+PRIVATE_KEYS: dict[str, Callable[[], EllipticCurvePrivateKey | RSAPrivateKey | Ed25519PrivateKey]] = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ES512": lambda: ec.generate_private_key(ec.SECP521R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
@@ -41,11 +44,8 @@ def test_replicas_derive_the_same_key_from_the_same_signing_key(algorithm: str) 
 
 @pytest.mark.parametrize("algorithm", [*PRIVATE_KEYS, "HS256"])
 def test_another_signing_key_authenticates_nothing(algorithm: str) -> None:
-    make: Callable[[], SigningKey] = {
-        "HS256": lambda: of_secret(SECRET[::-1]),
-        **{name: lambda name=name: SigningKey(PRIVATE_KEYS[name](), name) for name in PRIVATE_KEYS},
-    }[algorithm]
-    one, other = keys_of(make()), keys_of(of_secret(SECRET))
+    stranger = of_secret(SECRET[::-1]) if algorithm == "HS256" else SigningKey(PRIVATE_KEYS[algorithm](), algorithm)
+    one, other = keys_of(stranger), keys_of(of_secret(SECRET))
     assert not other.verifies("place", b"content", one.sign("place", b"content"))
     assert not one.verifies("place", b"content", other.sign("place", b"content"))
 

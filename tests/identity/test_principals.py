@@ -94,7 +94,7 @@ def test_a_principal_of_an_external_issuer_is_what_its_claims_say() -> None:
     factory = PrincipalFactory(IdentitySettings(), expand)
     stranger = factory.make(record(id="idp|a b", email="", roles=frozenset()))
     principal = factory.acting(stranger, claims)
-    assert (principal.id, principal.is_active, principal.roles) == ("idp|a b", True, {"admin", "editor"})
+    assert (principal.id, principal.is_active, principal.roles) == ("idp|a b", True, frozenset({"admin", "editor"}))
     assert principal.header_lines == (
         b"X-User-Id: idp|a%20b\r\nX-User-Email: bob@idp\r\nX-User-Roles: admin,editor\r\n"
     )
@@ -125,8 +125,8 @@ def test_a_key_has_what_it_is_limited_to_of_what_its_owner_has(
     factory = PrincipalFactory(IdentitySettings(), expand)
     principal = factory.make(record(id="u1", roles=frozenset(owner), ended_sessions=frozenset(["key-1"])))
     acting = factory.acting(principal, Claims("u1", "key-2", 2e9, 1e9, "", "", frozenset(key)))
-    assert (acting.own_roles, acting.roles) == (own, expanded)
-    assert (acting.id, acting.email, acting.ended_sessions) == ("u1", principal.email, {"key-1"})
+    assert (acting.own_roles, acting.roles) == (frozenset(own), frozenset(expanded))
+    assert (acting.id, acting.email, acting.ended_sessions) == ("u1", principal.email, frozenset({"key-1"}))
 
 
 def test_the_same_claims_act_as_the_same_principal_until_the_record_changes() -> None:

@@ -273,6 +273,32 @@ def test_a_header_that_is_not_one_plain_json_object_is_refused(text: bytes) -> N
 
 # ---- the claims
 
+WRONG_IDS: dict[str, Any] = {
+    "null": None,
+    "a number": 1,
+    "true": True,
+    "a list": ["u1"],
+    "an object": {},
+    "empty": "",
+    "with NUL": "u\0",
+    "with a line break": "u\r\nX: y",
+    "a surrogate": "\ud800",
+    "too long": "u" * 256,
+    "with a bidi mark": "u\u202e",
+}
+WRONG_TIMES: dict[str, Any] = {
+    "null": None,
+    "text": str(NOW),
+    "true": True,
+    "false": False,
+    "infinite": float("inf"),
+    "not a number": float("nan"),
+    "a list": [NOW],
+    "an object": {},
+    "negative": -1,
+    "huge": 10**15,
+    "beyond 64 bits": 2**70,
+}
 WRONG_CLAIMS: dict[str, dict[str, Any] | bytes] = {
     "iss another": claims(iss="https://evil.example"),
     "iss missing": claims(iss=None),
@@ -302,37 +328,9 @@ WRONG_CLAIMS: dict[str, dict[str, Any] | bytes] = {
     "sub of an external issuer": claims(sub="idp|42"),
     **{
         f"{name} {word}": claims() | {name: value}
-        for name in ("sub", "sid", "jti")
-        for word, value in {
-            "null": None,
-            "a number": 1,
-            "true": True,
-            "a list": ["u1"],
-            "an object": {},
-            "empty": "",
-            "with NUL": "u\0",
-            "with a line break": "u\r\nX: y",
-            "a surrogate": "\ud800",
-            "too long": "u" * 256,
-            "with a bidi mark": "u\u202e",
-        }.items()
-    },
-    **{
-        f"{name} {word}": claims() | {name: value}
-        for name in ("exp", "nbf", "iat")
-        for word, value in {
-            "null": None,
-            "text": str(NOW),
-            "true": True,
-            "false": False,
-            "infinite": float("inf"),
-            "not a number": float("nan"),
-            "a list": [NOW],
-            "an object": {},
-            "negative": -1,
-            "huge": 10**15,
-            "beyond 64 bits": 2**70,
-        }.items()
+        for names, values in ((("sub", "sid", "jti"), WRONG_IDS), (("exp", "nbf", "iat"), WRONG_TIMES))
+        for name in names
+        for word, value in values.items()
     },
     **{f"{name} missing": claims(**{name: None}) for name in ("sub", "sid", "jti", "exp", "nbf", "iat")},
 }

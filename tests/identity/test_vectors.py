@@ -18,7 +18,11 @@ from gateway.identity.jws import parse_jws
 from gateway.identity.keys import PublicKey, UnusableKey, VerifyingKey
 
 FOLDER = Path(__file__).parents[3] / "shared" / "vectors"
-CURVES = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
+CURVES: dict[str, type[ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1]] = {
+    "P-256": ec.SECP256R1,
+    "P-384": ec.SECP384R1,
+    "P-521": ec.SECP521R1,
+}
 
 # What is left out, by name. Key sets and what a foreign JWK says about its use belong to external issuers.
 LEFT_OUT = {

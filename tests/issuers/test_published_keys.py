@@ -225,7 +225,12 @@ async def test_who_waits_is_let_go_when_all_is_closed() -> None:
 
 async def test_replicas_do_not_ask_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[float, float]] = []
-    monkeypatch.setattr(published_keys._CHANCE, "uniform", lambda *ends: drawn.append(ends) or ends[1])
+
+    def uniform(low: float, high: float) -> float:
+        drawn.append((low, high))
+        return high
+
+    monkeypatch.setattr(published_keys._CHANCE, "uniform", uniform)
     rig = Rig("k1")
     await rig.tick()
     assert drawn and drawn[0][0] < drawn[0][1] < 1

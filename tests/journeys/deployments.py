@@ -1,15 +1,15 @@
 """Two ways to run the gateway: one process over SQLite, and two replicas over PostgreSQL and Redis."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.configurations import Configuration, changed
+from tests.support.configurations import changed
 from tests.support.gateways import Town
 from tests.support.postgres import PostgresServer, running_postgres
-from tests.support.processes import FACES, Gateway, command, write_configuration
+from tests.support.processes import FACES, Configuration, Gateway, command, write_configuration
 from tests.support.valkey import ValkeyServer
 from tests.support.valkey import running as running_valkey
 from tests.support.waiting import eventually
@@ -45,7 +45,8 @@ class Replicated:
     def redis_prefix(self) -> str:
         """How the names of all keys and channels in Redis begin."""
         with self.valkey.client() as client:
-            return next(iter(client.pubsub_channels("gateway:2:*:changes"))).removesuffix("changes")
+            channel: str = next(iter(client.pubsub_channels("gateway:2:*:changes")))
+            return channel.removesuffix("changes")
 
     def mend(self) -> None:
         """Wait until both replicas say that nothing is out; they have 5 s from the return of a store."""
@@ -61,7 +62,7 @@ def degraded(gateway: Gateway) -> list[str]:
 
 
 @contextmanager
-def replicated(town: Town, folder: Path, **sections: dict[str, object]) -> Iterator[Replicated]:
+def replicated(town: Town, folder: Path, **sections: Mapping[str, object]) -> Iterator[Replicated]:
     """Two replicas over a PostgreSQL and a Valkey of their own."""
     with ExitStack() as stack:
         postgres = stack.enter_context(running_postgres())

@@ -15,7 +15,7 @@ TRIALS = 5
 Answered = tuple[int, str | None]
 
 
-def send(gateway: Gateway, method: str, path: str, body: object = None, *lines: str) -> Answered:
+def send(gateway: Gateway, method: str, path: str, body: object = None, *lines: str | bytes) -> Answered:
     """Status and code of the answer to a request to the gateway itself."""
     fields = [*lines] if body is None else [*lines, "Content-Type: application/json"]
     content = b"" if body is None else json.dumps(body).encode()

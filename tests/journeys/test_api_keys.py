@@ -49,7 +49,7 @@ def promoted(deployment: Deployment, role: str) -> Account:
     account = deployment.first.newcomer()
     deployment.command("users", "set-roles", account.email, role)
     for gateway in deployment.all:
-        eventually(lambda gateway=gateway: gateway.get("/editors/x", account.line).status == 200)  # type: ignore[misc]
+        eventually(lambda gateway: gateway.get("/editors/x", account.line).status == 200, gateway)
     return account
 
 
@@ -71,9 +71,9 @@ def test_a_key_made_here_is_good_everywhere_and_stays_here(deployment: Deploymen
 def test_a_key_may_what_it_was_given_of_what_its_owner_may(deployment: Deployment, upstream: RecordingUpstream) -> None:
     """Also what the owner's role only implies; and not what it would take the owner's own role for."""
     owner = promoted(deployment, "admin")
-    full, editor, nothing = (
-        make(deployment.first, owner, **asked) for asked in ({}, {"roles": ["editor"]}, {"roles": []})
-    )
+    full = make(deployment.first, owner)
+    editor = make(deployment.first, owner, roles=["editor"])
+    nothing = make(deployment.first, owner, roles=[])
     expected = {
         "/admin/x": (200, 403, 403),
         "/editors/x": (200, 200, 403),
@@ -135,8 +135,8 @@ def test_a_deleted_key_is_refused_on_every_replica_within_100_ms(
         since = delete(told, owner, key)
         assert get(told, key).refused() == (401, "token_revoked")
         eventually(
-            lambda other=other, key=key: get(other, key).refused() == (401, "token_revoked"), timeout=deployment.told
-        )  # type: ignore[misc]
+            lambda other, key: get(other, key).refused() == (401, "token_revoked"), other, key, timeout=deployment.told
+        )
         slowest = max(slowest, time.monotonic() - since)
     print(f"\nseen everywhere after {slowest * 1000:.1f} ms at most, in 10 trials")
 
@@ -184,5 +184,5 @@ def test_no_log_has_a_key_in_it(deployment: Deployment, upstream: RecordingUpstr
     delete(deployment.first, owner, key)
     for gateway in deployment.all:
         get(gateway, key)
-        eventually(lambda gateway=gateway: key["id"] in gateway.log())  # type: ignore[misc]
+        eventually(lambda gateway: key["id"] in gateway.log(), gateway)
         assert key["key"][4:36] not in gateway.log()

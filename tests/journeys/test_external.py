@@ -2,6 +2,7 @@
 
 import time
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def deployment(replicas: Replicated) -> Deployment:
     return replicas.deployment
 
 
-def subject_of(idp: Issuer, **claims: object) -> Account:
+def subject_of(idp: Issuer, **claims: Any) -> Account:
     """Somebody new, with a token of the issuer's."""
     sub = f"subject-{next(_numbers)}"
     return Account(f"idp|{sub}", f"{sub}@idp.example", idp.token(sub, **claims))
@@ -46,7 +47,7 @@ def test_a_block_holds_on_every_replica_within_100_ms_and_ends_as_fast(deploymen
         since = deployment.command("users", word, account.id)
         for gateway in deployment.all:
             eventually(
-                lambda gateway=gateway, after=after: outcome(gateway, account) == after, timeout=0.5, every=0.005
+                lambda gateway, after: outcome(gateway, account) == after, gateway, after, timeout=0.5, every=0.005
             )
             assert time.monotonic() - since < deployment.told + 0.15  # and the time that asking takes
             assert outcome(gateway, bystander) == IN
@@ -57,7 +58,7 @@ def test_another_token_of_who_is_blocked_is_no_way_in(deployment: Deployment, id
     deployment.command("users", "block", account.id)
     other = Account(account.id, "", idp.token(account.id.removeprefix("idp|"), roles=["idp-admins"]))
     for gateway in deployment.all:
-        eventually(lambda gateway=gateway: outcome(gateway, other) == OUT, timeout=1.0)
+        eventually(lambda gateway: outcome(gateway, other) == OUT, gateway, timeout=1.0)
 
 
 def test_what_lasts_ends_within_a_second_of_a_block(
@@ -89,7 +90,7 @@ def test_an_issuer_that_is_out_keeps_nobody_out_and_lets_nobody_in(deployment: D
         deployment.command("users", "block", blocked.id)
         for gateway in deployment.all:
             assert outcome(gateway, known) == IN and outcome(gateway, subject_of(idp)) == IN
-            eventually(lambda gateway=gateway: outcome(gateway, blocked) == OUT, timeout=1.0)
+            eventually(lambda gateway: outcome(gateway, blocked) == OUT, gateway, timeout=1.0)
     finally:
         idp.start()
 
@@ -104,7 +105,7 @@ def test_stores_that_are_out_let_nobody_in_who_is_blocked(
     replicas.valkey.kill()
     try:
         for gateway in deployment.all:
-            eventually(lambda gateway=gateway: outcome(gateway, known) == IN, timeout=2.0)
+            eventually(lambda gateway: outcome(gateway, known) == IN, gateway, timeout=2.0)
             assert outcome(gateway, blocked) == OUT
         replicas.postgres.stop()
         deadline = time.monotonic() + USER_TTL + 1.0

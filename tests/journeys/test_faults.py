@@ -43,7 +43,7 @@ def bearer_line(token: str) -> bytes:
 
 
 def change(gateway: Gateway, user_id: str, admin: Account, body: bytes) -> Answer:
-    fields = ["Content-Type: application/json", admin.line]
+    fields: list[str | bytes] = ["Content-Type: application/json", admin.line]
     return gateway.ask(request(f"/auth/users/{user_id}", method="PATCH", fields=fields, body=body), timeout=15)
 
 
@@ -218,12 +218,13 @@ def test_journeys_under_one_fault_after_another_lose_nobody(replicas: Replicated
     for traveller in travellers:
         traveller.start()
     try:
-        for restore_of in (
+        faults: list[Callable[[], Callable[[], object]]] = [
             lambda: stop_redis(replicas, "killed"),
             lambda: stop_redis(replicas, "paused"),
             lambda: stop_database(replicas, "killed"),
             lambda: stop_database(replicas, "paused"),
-        ):
+        ]
+        for restore_of in faults:
             time.sleep(0.3)
             restore = restore_of()
             time.sleep(0.5)

@@ -60,6 +60,7 @@ def test_a_record_from_before_a_revocation_keeps_no_user_in(replicas: Replicated
     doomed = replicas.deployment.first.newcomer()
     assert statuses(replicas, "/api/x", doomed) == [200, 200]
     genuine = eventually(lambda: attacker.get(user_key(replicas, doomed.id)))
+    assert genuine is not None
     told_at = replicas.deployment.command("users", "disable", doomed.email)
     while time.monotonic() < told_at + replicas.deployment.told:
         attacker.set(user_key(replicas, doomed.id), genuine, px=10**9)

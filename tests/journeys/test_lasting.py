@@ -156,7 +156,7 @@ class Lasting:
             assert socket.say(text("alive")).frame().payload == b"alive"
         for stream in self.streams:
             before = len(stream.events)
-            eventually(lambda stream=stream, before=before: len(stream.events) > before)
+            eventually(lambda stream, before: len(stream.events) > before, stream, before)
 
     def over(self, since: float, within: float, code: int, reason: str) -> None:
         """All of it ends within that time of that moment."""
@@ -164,8 +164,8 @@ class Lasting:
             assert socket.closed(within=max(0.1, since + within - time.monotonic())) == (code, reason)
             assert socket.say(close(code)).ended(within=1.5)[1] == b""
         for stream in self.streams:
-            ended = eventually(lambda stream=stream: stream.ended, timeout=max(0.1, since + within - time.monotonic()))
-            assert ended - since < within
+            ended = eventually(lambda stream: stream.ended, stream, timeout=max(0.1, since + within - time.monotonic()))
+            assert ended is not None and ended - since < within
             assert stream.whole, "a stream that ends because its caller may not stay ends properly"
 
 
@@ -189,7 +189,7 @@ def test_it_ends_when_access_is_taken_away(deployment: Deployment, scripted: Rec
         place = PLACES["editor"]
         deployment.command("users", "set-roles", account.email, "editor")
         for gateway in deployment.all:
-            eventually(lambda gateway=gateway: gateway.get("/editors/x", account.line).status == 200)
+            eventually(lambda gateway: gateway.get("/editors/x", account.line).status == 200, gateway)
     with Lasting(deployment, account, place) as lasting, Lasting(deployment, bystander, PLACES["user"]) as others:
         since = change(deployment, account)
         told = deployment.told if way in BY_COMMAND else 0.0

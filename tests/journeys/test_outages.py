@@ -46,7 +46,11 @@ def stop_redis(replicas: Replicated, how: str) -> Callable[[], None]:
     """Take Redis away; what brings it back."""
     if how == "killed":
         replicas.valkey.kill()
-        return lambda: replicas.valkey.start() and None
+
+        def restart() -> None:
+            replicas.valkey.start()
+
+        return restart
     replicas.valkey.pause()
     return replicas.valkey.resume
 
@@ -174,7 +178,11 @@ def stop_database(replicas: Replicated, how: str) -> Callable[[], None]:
         replicas.postgres.pause()
         return replicas.postgres.resume
     getattr(replicas.postgres, {"stopped": "stop", "killed": "kill"}[how])()
-    return lambda: replicas.postgres.start() and None
+
+    def restart() -> None:
+        replicas.postgres.start()
+
+    return restart
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed", "paused"])

@@ -109,7 +109,7 @@ async def test_a_rotation_under_load_refuses_nobody_on_any_worker_of_two_replica
         "routes": [MINE],
     }
     crew, single = (start({"web": fleet.urls}, server={"workers": workers}, **options) for workers in (2, 1))
-    stages = []
+    stages: list[set[tuple[str, ...]]] = []
 
     async def all_have(*keys: Key) -> None:
         for gateway, workers in ((crew, 2), (single, 1)):

@@ -66,7 +66,7 @@ async def test_signals_one_after_another_end_with_the_newest_file(start: Start, 
             configuration = with_route(configuration, path=f"/new-{number}")
             await asyncio.to_thread(_change_softly, gateway, configuration)
             gateway.signal(signal.SIGHUP)
-        await asyncio.to_thread(eventually, lambda: gateway.get("/new-29").status == 200, timeout=20)
+        await asyncio.to_thread(lambda: eventually(lambda: gateway.get("/new-29").status == 200, timeout=20))
         await load.more(50)
     assert load.lost == []
     assert load.statuses == {200: len(load.answers)}

@@ -53,7 +53,8 @@ def crew(start: Start, fleet: Fleet, lasting_valkey: ValkeyServer) -> Iterator[C
 
 def workers_of(gateway: Gateway) -> list[psutil.Process]:
     assert gateway.process is not None
-    return psutil.Process(gateway.process.pid).children()
+    children: list[psutil.Process] = psutil.Process(gateway.process.pid).children()
+    return children
 
 
 def connections(worker: psutil.Process, port: int) -> int:
@@ -213,7 +214,7 @@ def test_a_reload_while_a_worker_is_still_starting_is_obeyed_then(crew: Crew) ->
         before = gateway.log().count("the new configuration is in force")
         reload(gateway, changed)
         eventually(lambda: all_serve(gateway), timeout=20, every=0.05)
-        eventually(lambda path=f"/new-{number}": statuses(gateway, path) == {200}, timeout=20, every=0.05)
+        eventually(lambda path: statuses(gateway, path) == {200}, f"/new-{number}", timeout=20, every=0.05)
         assert gateway.log().count("the new configuration is in force") - before in (1, 2)
 
 

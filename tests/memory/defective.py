@@ -25,6 +25,6 @@ def _defective(self: RequestHead, *arguments: object, **options: object) -> None
     Knot((self, self.fields))
 
 
-RequestHead.__init__ = _defective  # type: ignore[assignment]
+RequestHead.__init__ = _defective  # type: ignore[method-assign]
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

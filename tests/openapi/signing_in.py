@@ -4,6 +4,7 @@ session that they are made with."""
 import json
 import os
 import urllib.request
+from typing import Any
 
 import schemathesis
 
@@ -12,7 +13,7 @@ import schemathesis
 class SignedIn:
     """The bearer of an account that the environment names."""
 
-    def get(self, case: schemathesis.Case, context: schemathesis.AuthContext) -> str:
+    def get(self, case: schemathesis.Case[Any], context: schemathesis.AuthContext) -> str:
         body = {"email": os.environ["GATEWAY_EMAIL"], "password": os.environ["GATEWAY_PASSWORD"]}
         request = urllib.request.Request(
             f"{os.environ['GATEWAY_URL']}/auth/login",
@@ -23,5 +24,5 @@ class SignedIn:
             token: str = json.load(answer)["access_token"]
             return token
 
-    def set(self, case: schemathesis.Case, data: str, context: schemathesis.AuthContext) -> None:
+    def set(self, case: schemathesis.Case[Any], data: str, context: schemathesis.AuthContext) -> None:
         case.headers["Authorization"] = f"Bearer {data}"

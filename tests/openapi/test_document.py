@@ -82,8 +82,8 @@ def test_every_code_of_every_refusal_is_one_that_there_is() -> None:
 
 
 def test_its_schemas_are_schemas_and_its_references_lead_somewhere() -> None:
-    for name, schema in DOCUMENT["components"]["schemas"].items():
-        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}), name
+    for schema in DOCUMENT["components"]["schemas"].values():
+        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
     references = [each["$ref"] for each in everything_in(DOCUMENT) if isinstance(each, dict) and "$ref" in each]
     assert references
     for reference in references:

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
+from gateway.collecting import resident_memory
 from gateway.counting import BOUNDS
 from gateway.errors import CODES
 from gateway.operations.exposition import page_of
 from gateway.operations.families import FAMILIES
-from gateway.operations.metrics import Metrics, own_samples, resident_memory
+from gateway.operations.metrics import Metrics, own_samples
 from gateway.operations.observer import Observer
 from gateway.operations.state import state_of
 from gateway.settings.model import ObservabilitySettings

@@ -1,6 +1,6 @@
 """Policies for tests: made from the text of a configuration file, or of routes alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import yaml
 
@@ -11,7 +11,7 @@ from gateway.settings.model import Settings
 from gateway.settings.reading import read_content
 from gateway.wire.paths import canonical_target
 
-Routes = Sequence[dict[str, object]]
+Routes = Sequence[Mapping[str, object]]
 
 
 def settings_of(routes: Routes = (), **others: object) -> Settings:

@@ -1,6 +1,7 @@
 """What pages of other origins may do, as values: each row is a question and its answer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -135,7 +136,7 @@ EXPOSED = {"expose-headers": "X-Request-Id, Retry-After, RateLimit, RateLimit-Po
 
 @pytest.mark.parametrize(("settings", "origin", "method", "expected"), ANSWERS)
 def test_what_is_added_to_an_answer(
-    settings: dict[str, object], origin: bytes, method: bytes, expected: dict[str, str]
+    settings: dict[str, Any], origin: bytes, method: bytes, expected: dict[str, str]
 ) -> None:
     assert told(cors_of(**settings).fields(origin, method)) == (expected | EXPOSED if expected else {})
 

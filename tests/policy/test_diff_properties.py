@@ -93,22 +93,22 @@ def told(reaches: Sequence[Reach], caller: Caller, path: str) -> bool:
 # ---- random policies
 
 _segment = st.one_of(st.sampled_from(LITERALS), st.just("{}"))
-_requirement = st.sampled_from(
-    [
-        {},
-        {"auth": "none"},
-        {"auth": "optional"},
-        {"roles": ["a"]},
-        {"roles": ["a", "b"]},
-        {"roles": {"all": ["a", "b"]}},
-        {"roles": {"any": ["a", "c"], "all": ["b"]}},
-        {"owner": "c0"},
-        {"owner": "c1", "roles": ["c"]},
-    ]
-)
+_REQUIREMENTS: list[dict[str, Any]] = [
+    {},
+    {"auth": "none"},
+    {"auth": "optional"},
+    {"roles": ["a"]},
+    {"roles": ["a", "b"]},
+    {"roles": {"all": ["a", "b"]}},
+    {"roles": {"any": ["a", "c"], "all": ["b"]}},
+    {"owner": "c0"},
+    {"owner": "c1", "roles": ["c"]},
+]
+_requirement = st.sampled_from(_REQUIREMENTS)
 _methods = st.sampled_from([None, None, ["GET"], ["PUT"], ["GET", "PUT"], ["TRACE"], ["PUT", "TRACE"]])
 _host = st.sampled_from([None, None, None, "one.example", "two.example"])
-_hierarchies = st.sampled_from([None, {"a": [], "b": [], "c": []}, {"a": ["b"], "b": [], "c": ["a"]}])
+_HIERARCHIES: list[dict[str, list[str]] | None] = [None, {"a": [], "b": [], "c": []}, {"a": ["b"], "b": [], "c": ["a"]}]
+_hierarchies = st.sampled_from(_HIERARCHIES)
 
 
 @st.composite

@@ -157,7 +157,7 @@ _people = st.one_of(
         Person,
         st.sampled_from(["", "a", "b"]),
         st.sets(st.sampled_from(["admin", "editor", "user"])).map(frozenset),
-        state=st.sampled_from(["active", "active", "disabled", "unknown"]),  # type: ignore[arg-type]
+        state=st.sampled_from(["active", "active", "disabled", "unknown"]),
     ),
 )
 

@@ -7,7 +7,7 @@ from gateway.policy.matcher import Policy
 from gateway.policy.patterns import parse_pattern
 from gateway.policy.route import Route
 from gateway.wire.paths import canonical_target
-from tests.policy.policies import matched, outcome, patterns, policy_of
+from tests.policy.policies import Routes, matched, outcome, patterns, policy_of
 from tests.support.waiting import cpu_within
 
 # ---- the most specific wins, segment by segment from the left
@@ -329,7 +329,7 @@ def test_what_the_mode_and_the_route_let_pass_together(pattern: str, keeps: bool
 @pytest.mark.parametrize("keeps", [False, True], ids=["reject", "keep"])
 def test_a_route_that_keeps_slashes_takes_escapes_as_data_beside_other_routes(keeps: bool) -> None:
     """Its upstream splits the path before it decodes, so only a raw semicolon can end a segment there."""
-    routes = [
+    routes: Routes = [
         {"path": "/files/{name}", "encoded_slash": "keep" if keeps else "reject"},
         {"path": "/files", "roles": ["admin"]},
         {"path": "/**"},

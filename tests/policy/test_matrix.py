@@ -1,5 +1,7 @@
 """The matrix: each cell is what the decision says about somebody who has that role and no other."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ ROLES = {"admin": ["editor"], "editor": ["user"], "auditor": [], "user": []}
 YES, NO, OWN = Cell("yes"), Cell("no"), Cell("owner", owner=True)
 
 
-def of(routes: Routes, **sections: object) -> Matrix:
+def of(routes: Routes, **sections: Any) -> Matrix:
     read = settings_of(routes, **sections)
     policy = policy_of(routes, **sections)
     return matrix(policy.routes, roles_of(read, policy.routes), RoleHierarchy(read.roles))
@@ -65,7 +67,11 @@ def test_cells(route: dict[str, object], anonymous: Cell, signed_in: Cell, roles
 
 
 def test_without_declared_roles_those_that_routes_name_are_told() -> None:
-    routes = [{"path": "/a", "roles": ["b"]}, {"path": "/b", "roles": {"any": ["c"], "all": ["a"]}}, {"path": "/c"}]
+    routes: Routes = [
+        {"path": "/a", "roles": ["b"]},
+        {"path": "/b", "roles": {"any": ["c"], "all": ["a"]}},
+        {"path": "/c"},
+    ]
     assert of(routes).roles == ("a", "b", "c")
     assert of([{"path": "/c"}]).roles == ()
 

@@ -13,10 +13,10 @@ from gateway.policy.policy_tests import Expectation, PolicyTest, policy_tests_sc
 from gateway.policy.testing import Report, run_policy_tests, unknown_names
 from gateway.policy.verdict import Asked
 from tests.cli.running import ROOT
-from tests.policy.policies import policy_of, settings_of
+from tests.policy.policies import Routes, policy_of, settings_of
 
 ROLES = {"admin": ["editor"], "editor": []}
-ROUTES = [
+ROUTES: Routes = [
     {"path": "/articles/**", "methods": ["GET"], "auth": "none", "name": "read"},
     {"path": "/articles/**", "methods": ["PUT"], "roles": ["editor"], "name": "write"},
     {"path": "/users/{id}", "owner": "id", "name": "space"},

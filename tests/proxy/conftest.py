@@ -28,7 +28,7 @@ EVERY_WAY = (*WAYS, Way("asgi", "httpx"))
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "way" in metafunc.fixturenames:
-        ways = EVERY_WAY if any(metafunc.definition.iter_markers("every_way")) else WAYS
+        ways: tuple[Way, ...] = EVERY_WAY if any(metafunc.definition.iter_markers("every_way")) else WAYS
         if "face" not in metafunc.fixturenames:  # the test chooses it
             ways = tuple(way for way in ways if way.face == "serve")
         metafunc.parametrize("way", ways, ids=str, indirect=True, scope="session")

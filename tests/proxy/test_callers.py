@@ -170,7 +170,7 @@ def test_an_http_1_0_caller_gets_no_chunks(gateway: Gateway, upstream: Recording
 def test_an_expected_continue_comes_once_the_request_is_admitted(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, path: str
 ) -> None:
-    fields = ["Expect: 100-continue", "Content-Length: 5", user.line]
+    fields: list[str | bytes] = ["Expect: 100-continue", "Content-Length: 5", user.line]
     with gateway.caller() as caller:
         caller.send(request(path, method="POST", fields=fields))
         assert caller.receive_head().status == 100
@@ -190,7 +190,11 @@ def test_who_expects_a_continue_may_send_without_it(gateway: Gateway, upstream: 
 
 def test_an_own_endpoint_continues_too(gateway: Gateway) -> None:
     body = b'{"email": "nobody@example.com", "password": "wrong password"}'
-    fields = ["Expect: 100-continue", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    fields: list[str | bytes] = [
+        "Expect: 100-continue",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
     with gateway.caller() as caller:
         caller.send(request("/auth/login", method="POST", fields=fields))
         assert caller.receive_head().status == 100

@@ -359,7 +359,7 @@ def test_bytes_that_wait_unread_when_a_connection_is_taken_answer_nobody(
             try:
                 other.send(request("/tight/next"))
                 held.release()
-                eventually(lambda held=held: held.done)
+                eventually(lambda held: held.done, held)
             finally:
                 gateway.signal(signal.SIGCONT)
             assert other.receive().body == b"upstream"

@@ -315,7 +315,7 @@ def test_where_no_websocket_is_served_the_origin_makes_no_difference(
 async def switch(exchange: Exchange) -> None:
     """Take the handshake, and say something of CORS."""
     (key,) = exchange.request.values("sec-websocket-key")
-    lines = ["Connection: Upgrade", "Upgrade: websocket", b"Sec-WebSocket-Accept: " + accept_of(key)]
+    lines: list[str | bytes] = ["Connection: Upgrade", "Upgrade: websocket", b"Sec-WebSocket-Accept: " + accept_of(key)]
     await exchange.send(response(101, [*lines, "Access-Control-Allow-Origin: *"], None))
     await exchange.left()
 

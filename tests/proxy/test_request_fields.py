@@ -68,7 +68,7 @@ def test_white_space_around_a_value_is_no_part_of_it(gateway: Gateway, upstream:
 def test_white_space_around_a_value_changes_no_decision(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
-    fields = [
+    fields: list[str | bytes] = [
         user.line + b" \t ",
         "X-Request-Id:  mine\t",
         "Connection: \tX-One ,\tkeep-alive \t",

@@ -77,14 +77,14 @@ def test_forward_authorization_agrees(
     """The method of the question changes nothing: ext_authz of Envoy asks by that of the request."""
     line = trusting.login("user@example.com").line
     for by in ("GET", method):
-        asked = [f"X-Forwarded-Method: {method}", f"X-Forwarded-Uri: {target}", line]
+        asked: list[str | bytes] = [f"X-Forwarded-Method: {method}", f"X-Forwarded-Uri: {target}", line]
         assert trusting.ask(request(VERIFY, method=by, fields=asked)).refused() == expected
 
 
 def test_forward_authorization_allows_a_trace_that_the_proxy_in_front_would_end(trusting: Gateway) -> None:
     """Max-Forwards is between the caller and the proxy that forwards; a question is about the decision alone."""
     line = trusting.login("user@example.com").line
-    asked = ["X-Forwarded-Method: TRACE", "X-Forwarded-Uri: /traced/x", "Max-Forwards: 0", line]
+    asked: list[str | bytes] = ["X-Forwarded-Method: TRACE", "X-Forwarded-Uri: /traced/x", "Max-Forwards: 0", line]
     answer = trusting.ask(request(VERIFY, fields=asked))
     assert answer.status == 200
     assert answer.value("x-gateway-path") == b"/traced/x"
@@ -125,7 +125,7 @@ def test_at_zero_trace_is_answered_here_without_anything_secret(
 ) -> None:
     secrets = ["Cookie: session=secret", "Proxy-Authorization: Basic secret", "X-Api-Key: secret",
                "X-User-Id: secret", "X-Identity-Token: secret", "X-Forwarded-For: secret"]  # fmt: skip
-    fields = ["Via: 1.0 earlier", *secrets, "Max-Forwards: 0", line]
+    fields: list[str | bytes] = ["Via: 1.0 earlier", *secrets, "Max-Forwards: 0", line]
     answer = ended_here(gateway, upstream, request("/traced/x?y=1", method="TRACE", fields=fields))
     assert answer.value("content-type") == b"message/http"
     line_, *shown = answer.body.split(b"\r\n")

@@ -60,8 +60,10 @@ async def rig(*, early: tuple[bytes, bytes] = (b"", b"")) -> AsyncIterator[Rig]:
     try:
         yield Rig(tunnel, ends[0], ends[1], ended)
     finally:
-        for each in (*ends, *transports):
-            each.close()
+        for end in ends:
+            end.close()
+        for transport in transports:
+            transport.close()
         await asyncio.sleep(0)
 
 

@@ -94,7 +94,9 @@ async def test_nothing_grows_and_good_clients_are_served_whatever_the_others_do(
         assert p99[1] <= SLOWER * p99[0] + DELAY
         assert cpu[1] <= SLOWER * cpu[0]
         assert traffic.failed.total() <= traffic.good * 0.005, traffic.failed
-        await asyncio.to_thread(eventually, lambda: descriptors(gateway) <= before.descriptors + 16, timeout=20)
-        await asyncio.to_thread(eventually, lambda: metric(gateway, "gateway_tasks") <= before.tasks + 2, timeout=20)
+        await asyncio.to_thread(lambda: eventually(lambda: descriptors(gateway) <= before.descriptors + 16, timeout=20))
+        await asyncio.to_thread(
+            lambda: eventually(lambda: metric(gateway, "gateway_tasks") <= before.tasks + 2, timeout=20)
+        )
     finally:
         await asyncio.to_thread(scene.stop)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVarTuple
 
 from gateway.identity.directory import Directory
 from gateway.identity.principals import Principal
@@ -65,10 +66,15 @@ async def replicas(
             await replica.link.close()
 
 
-async def until(condition: Callable[[], object], *, within: float = 5.0, every: float = 0.002) -> float:
+Arguments = TypeVarTuple("Arguments")
+
+
+async def until(
+    condition: Callable[[*Arguments], object], *arguments: *Arguments, within: float = 5.0, every: float = 0.002
+) -> float:
     """Wait for a condition; how many seconds it took."""
     started = time.monotonic()
-    while not condition():
+    while not condition(*arguments):
         assert time.monotonic() - started < within, f"not so within {within} s"
         await asyncio.sleep(every)
     return time.monotonic() - started

@@ -172,7 +172,7 @@ async def test_a_deleted_key_is_in_the_record_for_as_long_as_anybody_may_remembe
     await keys.create(new, by=by(ann))
     record = await end(keys, ann, new.id, clock)
     assert record is not None and record == await users.user(ann.id)
-    assert (record.ended_sessions, record.version) == ({new.id}, ann.version + 1)
+    assert (record.ended_sessions, record.version) == (frozenset({new.id}), ann.version + 1)
     assert await keys.living(ann.id) == ()
     assert (await keys.known([new.digest]))[new.digest].has_ended
     assert await end(keys, ann, new.id, clock) is None, "once is enough"

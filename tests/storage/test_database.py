@@ -57,7 +57,15 @@ def every_subclass(root: type[BaseException]) -> Iterator[type[BaseException]]:
 def instance(kind: type[BaseException]) -> BaseException:
     """One of this class, however its constructor is called."""
     statement = ("boom", "SELECT 1", {"p": 1}, ValueError("boom"))
-    for arguments in (statement, statement[1:], ("boom", [], []), ("boom", "boom"), ("boom",), ()):
+    signatures: list[tuple[object, ...]] = [
+        statement,
+        statement[1:],
+        ("boom", [], []),
+        ("boom", "boom"),
+        ("boom",),
+        (),
+    ]
+    for arguments in signatures:
         try:
             return kind(*arguments)
         except (TypeError, AttributeError):

@@ -2,6 +2,7 @@
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
 
 from gateway.errors import CannotStart
 from gateway.storage.redis_address import RedisAddress, close_client, parse_redis_address
@@ -107,6 +108,7 @@ async def test_sentinels_are_not_told_the_password_of_the_servers() -> None:
     assert isinstance(client, Redis)
     pool = client.connection_pool
     assert pool.connection_kwargs["password"] == "x"
+    assert isinstance(pool, SentinelConnectionPool)
     asking = pool.sentinel_manager.sentinel_kwargs
     assert {name: asking.get(name) for name in ("username", "password", "db", "ssl")} == {
         "username": "s",

@@ -33,7 +33,7 @@ async def test_a_cluster_is_shared_like_one_server(cluster: list[ValkeyServer]) 
             changer, user = some[trial % 3], f"u{trial}"
             await changer.change(user, roles=frozenset(["changed"]))
             for replica in some:
-                await until(lambda replica=replica, user=user: replica.directory.cached(user) is None, within=0.1)
+                await until(lambda replica, user: replica.directory.cached(user) is None, replica, user, within=0.1)
                 assert (await replica.found(user)).roles == {"changed"}
 
 

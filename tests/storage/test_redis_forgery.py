@@ -376,7 +376,7 @@ async def test_records_and_messages_outlast_a_rotation_of_signing_keys(
         ):
             for writer, reader in ((one, other), (other, one)):
                 changed = await writer.change(roles=frozenset([f"r{len(store.asked)}"]))
-                await until(lambda reader=reader: reader.directory.cached("u1") is None)
+                await until(lambda reader: reader.directory.cached("u1") is None, reader)
                 found = await reader.cache.get("u1")
                 assert found is not None and found[0] == changed, (behind, ahead)
                 await reader.found()

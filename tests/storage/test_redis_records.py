@@ -41,7 +41,9 @@ class Kit:
 
     def rejected(self) -> dict[str, float]:
         """How many values of each kind were rejected."""
-        return {sample.labels[0]: sample.value for sample in self.records.samples()}
+        return {
+            sample.labels[0]: sample.value for sample in self.records.samples() if not isinstance(sample.value, list)
+        }
 
     async def found(self, user_id: str = "u1") -> UserRecord | None:
         (shared,) = await self.records.load([user_id])

@@ -156,7 +156,7 @@ async def test_a_storm_of_changes_and_readers_ends_with_the_last_change_everywhe
         await asyncio.gather(*map(read, some), *map(write, some))
         last = store.users["u1"]
         for replica in some:
-            await until(lambda replica=replica: known_version(replica) in (None, last.version))
+            await until(lambda replica: known_version(replica) in (None, last.version), replica)
             assert (await replica.found()).record == last
         shared = await some[0].cache.get("u1")
         assert shared is not None and shared[0] == last

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from gateway.identity.accounts import COMMAND_LINE, Actor, NewSession, Origin, Reused, Rotated, Rotation
 from gateway.identity.records import UserRecord
@@ -50,9 +50,15 @@ def rotate(sessions: Sessions, clock: Clock) -> Rotations:
 
 async def count(database: Database) -> tuple[int, int]:
     """Rows of sessions and of refresh tokens."""
-    numbers = [select(func.count()).select_from(table) for table in (sessions_table, refresh_tokens)]
-    first, second = [await database.read(lambda connection, q=q: connection.execute(q).scalar_one()) for q in numbers]
-    return first, second
+
+    def counts(connection: Connection) -> tuple[int, int]:
+        first, second = (
+            connection.execute(select(func.count()).select_from(table)).scalar_one()
+            for table in (sessions_table, refresh_tokens)
+        )
+        return first, second
+
+    return await database.read(counts)
 
 
 # ---- opening

@@ -44,7 +44,7 @@ async def plans(database: Database, work: object) -> list[str]:
     text, parameters = statements[-1]
 
     def explained(connection: Connection) -> list[str]:
-        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", parameters)  # type: ignore[call-overload]
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", parameters)  # type: ignore[arg-type]
         return [row[3] for row in rows]
 
     return await database.read(explained)

@@ -1,7 +1,7 @@
 """The ASGI application in this process, and a server's side of one WebSocket, message by message."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from gateway.app import create_app
 from gateway.policy.loading import load_configuration
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 
 
 @asynccontextmanager

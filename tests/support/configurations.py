@@ -1,6 +1,7 @@
 """The configurations that the black-box tests run gateways with, as plain dictionaries."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def with_engine(configuration: Configuration, engine: Engine) -> Configuration:
     return result
 
 
-def changed(configuration: Configuration, **sections: dict[str, Any]) -> Configuration:
+def changed(configuration: Configuration, **sections: Mapping[str, Any]) -> Configuration:
     """A copy in which the keys of some sections have other values."""
     result = copy.deepcopy(configuration)
     for name, values in sections.items():

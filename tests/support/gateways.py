@@ -5,15 +5,25 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.configurations import Configuration, changed, standard, with_engine
+from tests.support.configurations import changed, standard, with_engine
 from tests.support.forging import Forge
-from tests.support.processes import FACES, PASSWORD, PROJECT, Account, Engine, Face, Gateway, write_configuration
+from tests.support.processes import (
+    FACES,
+    PASSWORD,
+    PROJECT,
+    Account,
+    Configuration,
+    Engine,
+    Face,
+    Gateway,
+    write_configuration,
+)
 from tests.support.upstreams import Upstreams
 from tests.support.waiting import eventually
 
@@ -50,8 +60,8 @@ class Town:
         face: Face,
         engine: Engine = "native",
         *,
-        routes: Sequence[dict[str, object]] = (),
-        **sections: dict[str, object],
+        routes: Sequence[Mapping[str, object]] = (),
+        **sections: Mapping[str, object],
     ) -> Gateway:
         """The gateway of that name, face and engine, running; `routes` are added to the standard configuration,
         `sections` change it."""

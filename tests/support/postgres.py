@@ -63,7 +63,8 @@ class PostgresServer:
             **self._user,
         )
         assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
-        return done.stdout
+        output: str = done.stdout
+        return output
 
     # ---- the server
 

@@ -109,7 +109,8 @@ class Patched(Gateway):
 def descriptors(gateway: Gateway) -> int:
     """How many files and sockets the gateway has open."""
     assert gateway.process is not None
-    return psutil.Process(gateway.process.pid).num_fds()
+    descriptors: int = psutil.Process(gateway.process.pid).num_fds()
+    return descriptors
 
 
 def metric(gateway: Gateway, name: str, **labels: str) -> float:

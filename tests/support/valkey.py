@@ -168,8 +168,8 @@ def cluster(tmp_path: Path) -> Iterator[list[ValkeyServer]]:
                 bus = node.client().config_get("cluster-port")["cluster-port"]
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
         for node in nodes:
-            eventually(lambda node=node: node.client().cluster("INFO").get("cluster_state") == "ok", timeout=20.0)
-            eventually(lambda node=node: node.client().cluster("INFO").get("cluster_known_nodes") == "3", timeout=20.0)
+            eventually(lambda node: node.client().cluster("INFO").get("cluster_state") == "ok", node, timeout=20.0)
+            eventually(lambda node: node.client().cluster("INFO").get("cluster_known_nodes") == "3", node, timeout=20.0)
         yield nodes
     finally:
         for node in nodes:

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 @contextmanager
@@ -26,10 +27,12 @@ def cpu_within(seconds: float) -> Iterator[None]:
     assert took <= seconds, f"took {took:.3f} s of CPU instead of at most {seconds} s"
 
 
-def eventually(look: Callable[[], T], *, timeout: float = 5.0, every: float = 0.005) -> T:
+def eventually(
+    look: Callable[[*Arguments], T], *arguments: *Arguments, timeout: float = 5.0, every: float = 0.005
+) -> T:
     """Look until what is seen is true and give it back; after `timeout` seconds that is a failure."""
     until = time.monotonic() + timeout
-    while not (seen := look()):
+    while not (seen := look(*arguments)):
         if time.monotonic() > until:
             raise AssertionError(f"still {seen!r} after {timeout} s")
         time.sleep(every)

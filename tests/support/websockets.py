@@ -10,7 +10,7 @@ import os
 import queue
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from tests.support.processes import Gateway
 from tests.support.raw import Address, Answer, Caller, Ending
@@ -134,7 +134,7 @@ def handshake(
     connection: str | None = "Upgrade",
     key: str | None = KEY,
     version: str | None = "13",
-    **others: str,
+    **others: Any,
 ) -> bytes:
     """A handshake as bytes; None leaves a field out. `others` are those of `request`."""
     named = {
@@ -269,7 +269,9 @@ class FarEnd:
     @property
     def exchange(self) -> Exchange:
         """The exchange, once the WebSocket is there."""
-        return eventually(lambda: self._exchange)
+        exchange = eventually(lambda: self._exchange)
+        assert exchange is not None
+        return exchange
 
     def say(self, *frames: Frame) -> None:
         """Send frames, unmasked as a server must."""
@@ -304,7 +306,9 @@ class FarEnd:
 
     def gone(self, within: float = 5.0) -> Ending:
         """How the gateway left."""
-        return eventually(lambda: self.ended, timeout=within)
+        ended = eventually(lambda: self.ended, timeout=within)
+        assert ended is not None
+        return ended
 
 
 def echoing(*fields: str | bytes) -> Script:
@@ -339,7 +343,7 @@ def bearing(token: str, *others: str) -> str:
 
 def frames_of(message: bytes, sizes: Iterable[int], *, opcode: int = BINARY) -> list[Frame]:
     """A message in frames of these sizes; what is left is the last."""
-    frames = []
+    frames: list[Frame] = []
     for size in sizes:
         frames.append(Frame(opcode if not frames else CONT, message[:size], fin=False))
         message = message[size:]

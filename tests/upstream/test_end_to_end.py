@@ -23,12 +23,12 @@ from tests.support.websockets import Socket, echoing
 from tests.support.wording import bearer, request
 
 HEADER = "x-identity-token"
-ASSERTED = {"identity": {"assertion": {"header": "X-Identity-Token", "ttl": "30s"}}}
+IDENTITY = {"assertion": {"header": "X-Identity-Token", "ttl": "30s"}}
 
 
 @pytest.fixture
 def gateway(town: Town, face: Face) -> Gateway:
-    return town.gateway("asserting", face, **ASSERTED)
+    return town.gateway("asserting", face, identity=IDENTITY)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_it_opens_nothing_at_the_gateway(
 
 
 def test_roles_that_change_are_asserted_at_once(town: Town, face: Face, upstream: RecordingUpstream) -> None:
-    gateway = town.gateway("asserting-changes", face, **ASSERTED, cache={"user_ttl": "200ms"})
+    gateway = town.gateway("asserting-changes", face, identity=IDENTITY, cache={"user_ttl": "200ms"})
     editor = signed_in(gateway, "editor@example.com")
 
     def roles() -> list[str]:
@@ -127,7 +127,7 @@ def test_roles_that_change_are_asserted_at_once(town: Town, face: Face, upstream
 
 
 def test_a_proxy_that_asks_is_given_the_assertion_of_the_routes_upstream(town: Town, face: Face) -> None:
-    gateway = town.gateway("asserting-verify", face, **ASSERTED, server={"trusted_proxies": ["127.0.0.0/8"]})
+    gateway = town.gateway("asserting-verify", face, identity=IDENTITY, server={"trusted_proxies": ["127.0.0.0/8"]})
     user = signed_in(gateway, "user@example.com")
 
     def told(path: str, *fields: bytes) -> str:
@@ -162,7 +162,7 @@ def test_the_documented_upstream_knows_who_calls(town: Town, documented: tuple[i
     port, file = documented
     upstreams = {"orders": {"targets": [f"http://127.0.0.1:{port}"], "eject": None}}
     route = {"path": "/orders/**", "strip_prefix": "/orders", "upstream": "orders"}
-    gateway = town.gateway("documented", "serve", routes=[route], upstreams=upstreams, **ASSERTED)
+    gateway = town.gateway("documented", "serve", routes=[route], upstreams=upstreams, identity=IDENTITY)
     user = signed_in(gateway, "both@example.com")
     file.write_text(recipe(f"http://127.0.0.1:{gateway.address[1]}/.well-known/jwks.json"))
     command = [sys.executable, "-m", "uvicorn", "documented:app", "--port", str(port), "--log-level", "warning"]
@@ -192,7 +192,7 @@ def test_a_shared_secret_cannot_sign_what_others_must_verify(town: Town) -> None
     secret = {"kid": "h", "algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef"}
     folder = town.folder / "assertion-hs256"
     folder.mkdir()
-    configuration = town.configuration(folder) | ASSERTED
+    configuration = town.configuration(folder) | {"identity": IDENTITY}
     configuration["tokens"] = {"keys": [secret, *configuration["tokens"]["keys"]]}
     gateway = Gateway("serve", configuration, folder)
     done = subprocess.run(

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.errors import Refusal
+from gateway.proxy.choosing import ChoosingEngine
 from gateway.proxy.engines import engine_of
-from gateway.proxy.exchange import Engine, Exchange, Field
+from gateway.proxy.exchange import Exchange, Field
 from gateway.proxy.tls import TlsContexts
 from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.settings.model import UpstreamSettings
@@ -82,7 +83,7 @@ def settings(*targets: str, **values: Any) -> UpstreamSettings:
 class Rig:
     """One engine. `ask` sends a request and waits for its outcome."""
 
-    def __init__(self, engine: Engine, ticker: Ticker) -> None:
+    def __init__(self, engine: ChoosingEngine[Any], ticker: Ticker) -> None:
         self.engine = engine
         self.ticker = ticker
         self._loop = asyncio.get_running_loop()
@@ -143,6 +144,7 @@ async def running(upstream: UpstreamSettings) -> AsyncIterator[Rig]:
     ticker.start()
     tls = TlsContexts({upstream.name: upstream}).of(upstream)
     engine = engine_of(upstream, loop=loop, ticker=ticker, tls=tls)
+    assert isinstance(engine, ChoosingEngine)
     try:
         yield Rig(engine, ticker)
     finally:

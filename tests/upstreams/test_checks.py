@@ -100,8 +100,11 @@ async def test_a_check_says_what_it_is_and_asks_for_what_is_set(fleet: Fleet) ->
 
     target = fleet["a"]
     await asyncio.to_thread(target.down)
-    work = target.loop.create_server(lambda: Noting(target), *target.address)
-    server = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(work), target.loop))
+
+    async def start() -> asyncio.Server:
+        return await target.loop.create_server(lambda: Noting(target), *target.address)
+
+    server = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(start(), target.loop))
     try:
         async with running(checked(target.url)):
             while len(heads) < 3:
@@ -116,10 +119,6 @@ async def test_a_check_says_what_it_is_and_asks_for_what_is_set(fleet: Fleet) ->
         assert fields == [b"Host: " + host, b"User-Agent: gateway-health-check", b"Connection: close"]
 
 
-async def _awaited(work):  # type: ignore[no-untyped-def]
-    return await work
-
-
 async def test_so_many_failures_take_it_out_and_so_many_successes_bring_it_back(fleet: Fleet) -> None:
     outcomes = iter("--+--" + "---" + "+-" + "++")
     seen: list[tuple[str, int]] = []
@@ -131,7 +130,7 @@ async def test_so_many_failures_take_it_out_and_so_many_successes_bring_it_back(
 
     fleet["a"].behaviour = only_checks(scripted)
     async with running(checked(fleet["a"].url)) as rig:
-        pool = rig.engine.pools[0]  # type: ignore[attr-defined]
+        pool = rig.engine.pools[0]
         states: list[tuple[int, bool]] = []
         while len(seen) < 14:
             state = (len(seen), pool.health.is_up)
@@ -168,7 +167,7 @@ async def test_checks_are_no_load(fleet: Fleet) -> None:
         lambda served: served.later(0.1, lambda: served.send(b"HTTP/1.1 200 OK\r\n\r\n"))
     )
     async with running(checked(fleet["a"].url, timeout=1.0)) as rig:
-        pool = rig.engine.pools[0]  # type: ignore[attr-defined]
+        pool = rig.engine.pools[0]
         for _ in range(30):
             assert (pool.load, rig.engine.open_connections) == (0, 0)
             await asyncio.sleep(0.01)
@@ -181,7 +180,7 @@ async def test_a_target_with_all_connections_busy_is_not_sick(fleet: Fleet) -> N
         outcome, exchange = rig.begin()
         await asyncio.sleep(0.5)
         assert not outcome.done.done()
-        assert rig.engine.pools[0].health.is_up  # type: ignore[attr-defined]
+        assert rig.engine.pools[0].health.is_up
         exchange.cancel()
 
 
@@ -225,7 +224,7 @@ async def test_targets_behind_tls_are_checked_as_they_are_asked(tmp_path: Path) 
             object.__setattr__(upstream, "tls", TlsSettings(ca=str(authority.file), server_name=name))
             async with running(upstream) as rig:
                 await asyncio.sleep(0.5)
-                assert rig.engine.pools[0].health.is_up is up  # type: ignore[attr-defined]
+                assert rig.engine.pools[0].health.is_up is up
                 assert (await rig.ask()).status == (200 if up else 503)
     finally:
         fleet.stop()

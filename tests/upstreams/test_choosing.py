@@ -3,10 +3,13 @@
 import asyncio
 import socket
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.counting import Sample
 from gateway.settings.model import EjectSettings, TlsSettings
 from tests.support.fleet import OK, Behaviour, Fleet, Served, hang, reset, status, well
 from tests.support.upstreams import Authority, Deaf, Refusing
@@ -140,11 +143,16 @@ async def test_a_post_that_no_target_accepts_is_refused(fleet: Fleet, how: str) 
     assert (outcome.status, outcome.code) == (502, "upstream_unreachable")
 
 
+def total(samples: Iterable[Sample], family: str) -> float:
+    values = [sample.value for sample in samples if sample.family == family]
+    return sum(value for value in values if isinstance(value, float | int))
+
+
 async def test_posts_that_were_not_written_stay_within_the_retry_budget(fleet: Fleet) -> None:
     refusing = Refusing()
     async with running(settings(refusing.url, fleet["a"].url, eject=None, retry_budget=0.1)) as rig:
         outcomes = await rig.ask_many(400, "POST", body=b"x", at_once=1)
-        retried = sum(one.value for one in rig.engine.samples(0.0) if one.family == "gateway_upstream_retries_total")
+        retried = total(rig.engine.samples(0.0), "gateway_upstream_retries_total")
     refusing.close()
     assert 20 + 0.1 * 300 < retried <= 20 + 0.1 * 400
     assert {one.code for one in outcomes} == {"", "upstream_unreachable"}
@@ -202,21 +210,23 @@ async def test_what_fails_everywhere_is_told(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("targets", [1, 3])
 @pytest.mark.parametrize("how", ["resets", "refuses"])
-async def test_under_total_failure_attempts_stay_within_the_budget(fleet: Fleet, targets: int, how: str) -> None:
+async def test_under_total_failure_attempts_stay_within_the_budget(
+    fleet: Fleet, targets: int, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     requests = 500
     fleet.behave(reset)
     refusing = Refusing()
     urls = fleet.urls[:targets] if how == "resets" else [refusing.url] * targets
     async with running(settings(*urls, eject=None, retries=3)) as rig:
         attempts = Counter[str]()
-        for pool in rig.engine.pools:  # type: ignore[attr-defined]
+        for pool in rig.engine.pools:
             submit = pool.submit
 
-            def counting(*args, submit=submit, **named):  # type: ignore[no-untyped-def]
+            def counting(*args: Any, submit: Callable[..., None] = submit, **named: Any) -> None:
                 attempts["all"] += 1
                 submit(*args, **named)
 
-            pool.submit = counting
+            monkeypatch.setattr(pool, "submit", counting)
         outcomes = await rig.ask_many(requests, at_once=16)
     refusing.close()
     assert {one.code for one in outcomes} == {"upstream_unreachable"}

@@ -16,7 +16,7 @@ import pytest
 from gateway.proxy.dialling import Dialler, Lookup
 from gateway.proxy.target import Target, target_of
 from gateway.settings.model import TlsSettings
-from tests.support.fleet import OK, Fleet
+from tests.support.fleet import OK, Fleet, Served
 from tests.support.processes import Engine, Gateway
 from tests.support.small import small
 from tests.support.upstreams import Authority, Deaf, Refusing
@@ -405,9 +405,12 @@ def test_a_dead_address_of_an_upstream_costs_a_quarter_of_a_second_and_once(
     if not hosts.works:
         pytest.skip("this machine has no mount namespaces")
     closing = Fleet("a", host="127.0.0.4", port=port)
-    closing.behave(
-        lambda served: (served.send(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")), served.close())
-    )
+
+    def answer_and_close(served: Served) -> None:
+        served.send(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        served.close()
+
+    closing.behave(answer_and_close)
     configuration = small(tmp_path, {"orders": {"targets": [f"http://orders.test:{port}"], "engine": engine}})
     gateway = Gateway("serve", configuration, tmp_path)
     gateway.prefix = hosts.prefix

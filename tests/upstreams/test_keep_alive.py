@@ -88,9 +88,14 @@ async def test_an_announced_limit_shortens_the_configured_one(fleet: Fleet, anno
 async def test_a_target_that_closes_sooner_shortens_the_limit(fleet: Fleet) -> None:
     closes: list[float] = []
 
+    def close(served: Served) -> None:
+        if not served.transport.is_closing():
+            closes.append(time.monotonic())
+            served.close()
+
     def close_after_0_4_s(served: Served) -> None:
         served.send(OK)
-        served.later(0.4, lambda: served.transport.is_closing() or (closes.append(time.monotonic()), served.close()))
+        served.later(0.4, lambda: close(served))
 
     fleet["a"].behaviour = close_after_0_4_s
     async with running(settings(fleet["a"].url)) as rig:
@@ -158,7 +163,7 @@ async def test_a_connection_with_something_unread_is_not_used(
         (served,) = fleet["a"].connections
         fleet["a"].loop.call_soon_threadsafe(end, served)
         time.sleep(0.05)  # the loop of the gateway must not run
-        outcome, _ = rig.begin(method, **({"body": b"x"} if method in UNREPEATABLE else {}))
+        outcome, _ = rig.begin(method, body=b"x" if method in UNREPEATABLE else None)
         await ended(outcome)
         assert (outcome.status, outcome.content) == (200, b"" if method == "HEAD" else b"a")
     assert (fleet["a"].accepted, fleet["a"].requests) == (2, 2)

@@ -1,15 +1,17 @@
 """The connections to one target: kept, bounded, given up, and closed without harm to whoever still needs them."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.support.fleet import OK, Fleet, Served, hang, well
+from tests.support.fleet import OK, Fleet, Served, Target, hang, well
 from tests.upstreams.rig import Rig, ended, running, settings
 
 
-def pool_of(rig: Rig):  # type: ignore[no-untyped-def]
-    return rig.engine.pools[0]  # type: ignore[attr-defined]
+def pool_of(rig: Rig) -> Any:
+    return rig.engine.pools[0]
 
 
 # ---- what is sent
@@ -62,16 +64,14 @@ async def test_the_answer_to_an_upload_that_was_taken_slowly_has_a_time_limit(fl
         await asyncio.to_thread(_stop, target, server)
 
 
-def _serve_with(target, protocol):  # type: ignore[no-untyped-def]
-    work = target.loop.create_server(lambda: protocol(target), *target.address)
-
-    async def start():  # type: ignore[no-untyped-def]
-        return await work
+def _serve_with(target: Target, protocol: Callable[[Target], asyncio.Protocol]) -> asyncio.Server:
+    async def start() -> asyncio.Server:
+        return await target.loop.create_server(lambda: protocol(target), *target.address)
 
     return asyncio.run_coroutine_threadsafe(start(), target.loop).result(5)
 
 
-def _stop(target, server) -> None:  # type: ignore[no-untyped-def]
+def _stop(target: Target, server: asyncio.Server) -> None:
     target.loop.call_soon_threadsafe(server.close)
     target.down()
     target.up()

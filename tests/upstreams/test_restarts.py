@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.load import Load
-from tests.support.processes import free_port
+from tests.support.processes import Gateway, free_port
 from tests.support.raw import ask
 from tests.support.small import Start, metric
 from tests.support.waiting import eventually
@@ -66,6 +66,10 @@ def uvicorns(count: int) -> Iterator[list[Uvicorn]]:
             server.stop()
 
 
+def no_target_is_ejected(gateway: Gateway) -> bool:
+    return metric(gateway, "gateway_upstream_target_ejected") == 0
+
+
 def restart(servers: list[Uvicorn]) -> None:
     for server in servers:
         server.stop()
@@ -91,8 +95,7 @@ async def test_an_outage_ends_with_the_restart_that_caused_it(
             assert load.statuses == {200: len(load.answers)}
             await asyncio.to_thread(restart, servers)
             if health is not None:
-                ejected = lambda: metric(gateway, "gateway_upstream_target_ejected")  # noqa: E731
-                await asyncio.to_thread(eventually, lambda: ejected() == 0, timeout=5)
+                await asyncio.to_thread(lambda: eventually(lambda: no_target_is_ejected(gateway), timeout=5))
             before = len(load.answers)
             await load.more(400)
             late = Counter(answer.status for answer in load.answers[before + 8 :])

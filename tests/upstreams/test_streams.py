@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.support.fleet import OK, Fleet, Served
+from tests.support.fleet import OK, Behaviour, Fleet, Served
 from tests.support.load import AsyncCaller
 from tests.support.processes import Face, Gateway
 from tests.support.raw import MiB
@@ -131,14 +131,14 @@ def test_a_caller_who_leaves_ends_the_upstream_request_at_once(
     waiting_fleet: Fleet,
     face: Face,
     body: bytes | None,
-    behaviour,  # type: ignore[no-untyped-def]
+    behaviour: Behaviour,
 ) -> None:
     """Also after a body that had to wait for a connection, for which the caller was not read from."""
     target = waiting_fleet["a"]
     target.idle()
     target.forget()
     target.behaviour = behaviour
-    took = []
+    took: list[float] = []
     for how in ("close", "reset"):
         with served_by[face].caller() as caller:
             caller.send(request("/web/x", method="GET" if body is None else "POST", body=body))

@@ -97,7 +97,12 @@ REFUSED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changes", REFUSED.values(), ids=REFUSED)
 async def test_whoever_is_not_the_one_gets_nothing(papers: Papers, guarded: Fleet, changes: dict[str, Any]) -> None:
     certificate, key = papers.client()
-    tls = {"ca": papers.ca, "server_name": "orders.internal", "client_cert": certificate, "client_key": key}
+    tls: dict[str, str | None] = {
+        "ca": papers.ca,
+        "server_name": "orders.internal",
+        "client_cert": certificate,
+        "client_key": key,
+    }
     if not changes:
         tls |= {"client_cert": None, "client_key": None}
     async with running(secure(guarded, **(tls | changes))) as rig:

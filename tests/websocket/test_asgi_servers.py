@@ -43,8 +43,9 @@ async def test_a_server_without_the_extension_closes_instead(configuration: Path
     upstream.on(PATH, raw(response(404, [], b"nothing here")))
     async with serving(configuration) as app:
         for path in ("/sockets/x", "/nowhere", PATH):
-            for extensions in ({"extensions": {}}, {"extensions": None}):
-                server = Server(app, path, **extensions)
+            absent: list[dict[str, Any] | None] = [{}, None]
+            for extensions in absent:
+                server = Server(app, path, extensions=extensions)
                 await server.over()
                 assert server.sent == [{"type": "websocket.close", "code": 1008}], path
 

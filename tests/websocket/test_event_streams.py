@@ -37,7 +37,7 @@ class Told:
     def tell(self, event: bytes) -> float:
         """Send an event; when that was."""
         exchange = eventually(lambda: self._exchange)
-        assert self._loop is not None
+        assert self._loop is not None and exchange is not None
         data = b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event
         told = time.monotonic()
         asyncio.run_coroutine_threadsafe(exchange.send(data), self._loop).result(5)

@@ -186,7 +186,7 @@ def _read_until(socket: Socket, count: int) -> bytes:
 
 def _frames_to_the_end(socket: Socket) -> list[Frame]:
     """All frames up to the Close, which must be the last bytes of all."""
-    frames = []
+    frames: list[Frame] = []
     while not frames or frames[-1].opcode != CLOSE:
         frames.append(socket.frame())
     socket.say(close(1008))

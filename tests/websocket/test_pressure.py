@@ -4,6 +4,7 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_who_leaves_without_reading_leaves_nothing_behind(gateway: Gateway, upst
         upstream.on(PATH, pouring)
         upstream.requests.clear()
         with Socket(gateway, PATH, receive_buffer=512 * 1024):
-            _stands_still(lambda pouring=pouring: pouring.sent)
+            _stands_still(partial(getattr, pouring, "sent"))
         eventually(lambda: upstream.only.link.ended)
 
 

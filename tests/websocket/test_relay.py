@@ -112,13 +112,18 @@ def test_frames_may_come_byte_by_byte(gateway: Gateway, upstream: RecordingUpstr
         assert [socket.frame().payload for _ in frames] == [frame.payload for frame in frames]
 
 
+def _say_all(far: FarEnd, payloads: list[bytes]) -> None:
+    for payload in payloads:
+        far.say(Frame(BINARY, payload))
+
+
 def test_both_sides_may_speak_at_once(gateway: Gateway, upstream: RecordingUpstream) -> None:
     far = FarEnd()
     upstream.on(PATH, far)
     mine = [os.urandom(random.Random(number).choice((3, 300, 30_000))) for number in range(200)]
     theirs = [payload[::-1] for payload in mine]
     with Socket(gateway, PATH) as socket:
-        speaking = threading.Thread(target=lambda: [far.say(Frame(BINARY, payload)) for payload in theirs])
+        speaking = threading.Thread(target=_say_all, args=(far, theirs))
         speaking.start()
         for payload in mine:
             socket.say(Frame(BINARY, payload))

@@ -242,7 +242,7 @@ def test_an_extension_that_was_offered_is_passed_on(gateway: Gateway, upstream: 
 
 def test_an_upstream_that_closes_or_resets_is_502(gateway: Gateway, upstream: RecordingUpstream) -> None:
     for then in ("fin", "reset"):
-        upstream.on(PATH, raw(b"", then=then))  # type: ignore[arg-type]
+        upstream.on(PATH, raw(b"", then=then))
         assert gateway.ask(handshake(PATH)).refused() == (502, "upstream_unreachable")
 
 
@@ -331,4 +331,4 @@ def test_a_caller_who_leaves_right_after_the_switch_is_not_waited_for(
         with gateway.caller() as caller:
             caller.send(handshake(PATH))
             link = upstream.arrived().link
-        assert eventually(lambda link=link: link.ended, timeout=3.0)
+        assert eventually(lambda link: link.ended, link, timeout=3.0)
