@@ -303,7 +303,7 @@ def test_the_work_of_a_summary_grows_with_the_routes_and_not_with_their_square()
             for count in (10, 20)
         ]
         with calls_here() as calls:
-            summary = summary_of(*readings, 1.0)
+            summary = summary_of(readings[0], readings[1], 1.0)
         assert len(summary.routes) == summary.route_count == routes
         counts.append(len(calls))
     assert counts[1] < 5 * counts[0]

@@ -104,7 +104,7 @@ async def test_a_number_that_is_none_is_the_first_page(few: Configuration, numbe
 
 
 async def test_a_policy_with_many_roles_has_columns_for_those_of_the_page(tmp_path: Path) -> None:
-    roles = {"admin": [], "user": [], **{f"role-{number}": [] for number in range(120)}}
+    roles: dict[str, list[str]] = {"admin": [], "user": [], **{f"role-{number}": [] for number in range(120)}}
     configuration = configured(tmp_path, 3, roles=roles)
     assert "more roles" not in await page(console_of(configured(tmp_path, 3)), view="policy")
     text = await page(console_of(configuration), view="policy")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,8 @@ def test_a_token_from_the_future_says_how_far_its_issuer_is_ahead(
     name = f"future-{claim}"
     for _ in range(TWICE):
         now = int(time.time())
-        assert presented(gateway, issuers[name].token(**{claim: now + 42, "exp": now + 600})) == 401
+        claims: dict[str, Any] = {claim: now + 42, "exp": now + 600}
+        assert presented(gateway, issuers[name].token(**claims)) == 401
     (hint,) = hints(gateway, name)
     assert any(f"lies {seconds}." in hint for seconds in (40, 41, 42)) and "5 s" in hint and "NTP" in hint, hint
 

@@ -35,14 +35,14 @@ def test_each_of_three_broken_issuers_is_named(start: Start) -> None:
             return [line for line in gateway.log().splitlines() if f"issuer {name}: the keys could not be f" in line]
 
         for name, reason in (("failing", "answered 500"), ("empty", "not JSON"), ("gone", "ConnectError")):
-            eventually(lambda name=name: lines(name), timeout=5)  # type: ignore[misc]
+            eventually(lines, name, timeout=5)
             assert reason in lines(name)[0], lines(name)
             assert "its tokens are refused" in lines(name)[0]
         # Attempts follow after 1, 2 and 5 seconds. Those within the interval are only counted.
         failing.answers[DISCOVERY] = (404, {}, b"")
         eventually(lambda: "answered 404" in lines("failing")[-1], timeout=5)
-        repeated = eventually(lambda: len(lines("gone")) == 2 and lines("gone")[1], timeout=5)
-        assert " repeated=1 " in repeated
+        eventually(lambda: len(lines("gone")) == 2, timeout=5)
+        assert " repeated=1 " in lines("gone")[1]
     finally:
         failing.stop()
         empty.stop()
@@ -96,7 +96,8 @@ def on_small_disk(tmp_path: Path) -> Iterator[OnSmallDisk]:
         observability={"access_log": "json"},
     )
     gateway = OnSmallDisk("serve", configuration, tmp_path)
-    yield gateway.start()
+    gateway.start()
+    yield gateway
     gateway.kill()
 
 

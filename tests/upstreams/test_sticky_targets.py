@@ -45,7 +45,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
             stack.callback(process.wait, 10)
             stack.callback(process.terminate)
         for port in ports:
-            eventually(lambda port=port: answers(port), timeout=30)
+            eventually(answers, port, timeout=30)
         yield [f"http://127.0.0.1:{port}" for port in ports]
 
 
