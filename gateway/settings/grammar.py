@@ -24,7 +24,7 @@ _BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]")
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)")
 _PLACE: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _ORIGIN_FORM: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
-# Headers that a hash cannot go by, each with what is meant. The gateway sets the others of the connection anew.
+# Headers that cannot be the key of a hash, each with the alternative. The gateway sets those of the connection itself.
 _NO_HASH_KEYS: Final = {
     "cookie": "cookie NAME, the name of one cookie",
     "authorization": "X-User-Id, or the identity header of your own name",

@@ -17,7 +17,7 @@ TARGET = Text("an http:// or https:// address", check=grammar.origin, words="add
 
 @section
 class BalanceSettings:
-    """Balancing by a hash of the request: requests with the same key go to the same target."""
+    """Load balancing by a hash of the request: requests with the same key reach the same target."""
 
     hash: str = setting(
         Text(
@@ -26,8 +26,8 @@ class BalanceSettings:
             words="key",
             pattern=f"^ *(client_address|(cookie|header) +{grammar.TCHARS}) *$",
         ),
-        "The key: `cookie NAME`, `header NAME` as the upstream gets it, or `client_address`. Requests without the "
-        "cookie or the header go to the targets in turn.",
+        "The key: `cookie NAME`, `header NAME` as the upstream receives it, or `client_address`. Requests without the "
+        "cookie or the header are balanced in turn.",
     )
 
     def __str__(self) -> str:
@@ -154,9 +154,9 @@ class UpstreamSettings:
     )
     retries: int = setting(
         Whole(0, 10),
-        "How often the gateway repeats a request when that is safe: an idempotent method whose body is still "
-        "complete and whose response has not begun; or any method, if nothing was written (connection refused, "
-        "failed or timed out).",
+        "How often the gateway repeats a request when that is safe: an idempotent method, if nothing of the body was "
+        "sent and no byte of a response has arrived; or any method, if nothing was written (connection refused, failed "
+        "or timed out).",
         default=1,
     )
     retry_budget: float = setting(Share(), "Retries are at most this share of the requests, plus 20.", default=0.2)
