@@ -1,1 +1,1 @@
-"""Who is calling: claims of a verified token, the user record behind them, and the principal that policy decides on."""
+"""Authentication: claims of a verified credential, the user record, and the principal that policy decides on."""

@@ -1,8 +1,8 @@
-"""What the account service and the store say to each other: values, and the two interfaces of the store.
+"""The types and store interfaces shared by the account service and the database.
 
-Every method that changes something does so in one transaction, together with its audit record, raises the user's
-version where the record changed, and gives the record as it is afterwards; the caller announces it.
-All of them raise StorageUnavailable when the database does not answer in time.
+Every method that changes data does so in one transaction with its audit record, increments the user's version if the
+record changed, and returns the new record, which the service then publishes. All methods raise StorageUnavailable if
+the database does not answer in time.
 """
 
 from collections.abc import Collection
@@ -16,7 +16,7 @@ from gateway.identity.refresh import RefreshToken
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request came from: the caller's address and User-Agent, and the id the request is logged under."""
+    """The source of a request: client address, User-Agent, and the request id in the logs."""
 
     address: str = ""
     user_agent: str = ""
@@ -25,7 +25,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change: a user id, or `command-line` for somebody at the machine itself."""
+    """The author of a change: a user id, or `command-line` for an operator on the machine."""
 
     id: str
     origin: Origin = Origin()
@@ -35,8 +35,8 @@ COMMAND_LINE = Actor("command-line")
 
 
 class Credentials(NamedTuple):
-    """What a password is checked against. `password_hash` is bcrypt's own text, cost included; `canonical` is the
-    account's address as it is compared."""
+    """The data for a password check. `password_hash` is bcrypt's text with its cost; `canonical` is the account's
+    address in the form used for comparison."""
 
     user_id: str
     password_hash: str
@@ -46,7 +46,7 @@ class Credentials(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """An account to be made. `canonical` is the form of the address that no other account may have."""
+    """An account to create. `canonical` is the form of the address that must be unique."""
 
     id: str
     email: str
@@ -57,8 +57,11 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """A session to be opened. Until `access_until` an access token of it may be accepted somewhere: for that long its
-    end must be known to everybody. `expires_at` is when its refresh token ends."""
+    """A session to open.
+
+    No access token of the session is valid after `access_until`: its end must stay visible until then. `expires_at` is
+    the expiry of its refresh token.
+    """
 
     id: str
     token: RefreshToken
@@ -68,8 +71,8 @@ class NewSession:
 
 
 class LivingSession(NamedTuple):
-    """A session that has not ended. It was last used when it was opened or last refreshed; `address` and `user_agent`
-    are from then. `expires_at` is when its refresh token ends."""
+    """A session that has not ended. `used_at`, `address` and `user_agent` date from its opening or last refresh.
+    `expires_at` is the expiry of its refresh token."""
 
     id: str
     created_at: datetime
@@ -81,7 +84,8 @@ class LivingSession(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """A refresh token that is presented. `grace` is in seconds; the dates are those of the session afterwards."""
+    """A refresh token presented for rotation. `grace` is in seconds. The dates apply to the session after the
+    rotation."""
 
     token: RefreshToken
     grace: float
@@ -91,7 +95,7 @@ class Rotation:
 
 
 class Rotated(NamedTuple):
-    """The token was good: whose session it is, and its successor."""
+    """A successful rotation: the user, the session, and the new token."""
 
     record: UserRecord
     session_id: str
@@ -99,16 +103,20 @@ class Rotated(NamedTuple):
 
 
 class Reused(NamedTuple):
-    """A token that was rotated before came back. `record`: the user's, now that the session has been ended for it."""
+    """The result for a refresh token that was already replaced. `record` is the user's record after the session was
+    ended."""
 
     record: UserRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which users to list. `query` is how their canonical address begins, in whose order they come; or, from an @ on,
-    how its domain begins, and then they come in the order of domains. `after` is the canonical address that the last
-    page ended with."""
+    """A filter for users.
+
+    `query` is a prefix of the canonical address, and results are ordered by address. A query that starts with @ is a
+    prefix of the domain, and results are ordered by domain. `after` is the canonical address of the last user on the
+    previous page.
+    """
 
     query: str = ""
     role: str | None = None
@@ -118,41 +126,44 @@ class Selection:
 
 
 class UserPage(NamedTuple):
-    """Some users; `next` is what `after` must be for those that follow, None on the last page."""
+    """A page of users. `next` is the `after` of the following page, None on the last page."""
 
     users: tuple[UserRecord, ...]
     next: str | None
 
 
 class AccountStore(UserStore, Protocol):
-    """Users as the account service needs them. The methods that change one give None when there is no such user."""
+    """Users, with the operations of the account service. Methods that change a user return None if it does not
+    exist."""
 
     async def credentials(self, canonical: str) -> Credentials | None:
-        """What to check the password of this address against; None: nobody has it."""
+        """The password data for an address; None for an unknown address."""
 
     async def credentials_of(self, user_id: str) -> Credentials | None:
-        """The same by user id."""
+        """The password data for a user id."""
 
     async def most_rounds(self) -> int:
-        """The rounds of the bcrypt hash that has the most; 0 without one. Reads all accounts."""
+        """The highest cost of all stored bcrypt hashes, 0 without any. Reads all accounts."""
 
     async def by_email(self, canonical: str) -> UserRecord | None:
-        """The account of this address."""
+        """The account with this address."""
 
-    async def page(self, selection: Selection) -> UserPage:
-        """The users of one page."""
+    async def page(self, selection: Selection) -> UserPage: ...
 
     async def any_active(self, roles: Collection[str]) -> bool:
-        """Whether any active user has one of these roles."""
+        """Whether an active user has one of these roles."""
 
     async def create(self, user: NewUser, *, by: Actor, session: NewSession | None = None) -> UserRecord:
-        """Make an account, and its first session with it. Raises Refusal("email_taken")."""
+        """Create an account, optionally with its first session. Raises Refusal("email_taken")."""
 
     async def set_password(
         self, user_id: str, password_hash: str, *, by: Actor, verified: str | None = None, keep: str | None = None
     ) -> UserRecord | None:
-        """Replace the password and end every session but `keep`. `verified` is the hash that the old password was
-        checked against: where it is no longer the stored one, nothing is done and the answer is None."""
+        """Replace the password and end every session except `keep`.
+
+        `verified` is the hash that the old password was checked against. If it is no longer the stored hash, nothing
+        changes and the result is None.
+        """
 
     async def change(
         self,
@@ -163,38 +174,50 @@ class AccountStore(UserStore, Protocol):
         by: Actor,
         admin_roles: Collection[str],
     ) -> UserRecord | None:
-        """Disable or enable, replace the roles, or both at once; None leaves as it is. Raises Refusal("last_admin")
-        where nobody active would be left with one of these."""
+        """Change the active state, the roles, or both; None leaves a value unchanged.
+
+        Raises Refusal("last_admin") if no active user would hold one of `admin_roles` afterwards.
+        """
 
     async def delete(self, user_id: str, *, by: Actor, admin_roles: Collection[str]) -> UserRecord | None:
-        """Delete the account with all that belongs to it but its audit records; gives the record as it was last.
-        Raises Refusal("last_admin") like change."""
+        """Delete the account and all its data except audit records; returns the last record.
+
+        Raises Refusal("last_admin") like `change`.
+        """
 
 
 class SessionStore(Protocol):
-    """Sessions and their refresh tokens."""
+    """Sessions and refresh tokens."""
 
     async def open(
         self, user_id: str, session: NewSession, *, verified: str, rehashed: str | None = None
     ) -> UserRecord | None:
-        """Open a session for a user whose password was just checked against the hash `verified`; `rehashed` replaces
-        that hash. None, and nothing done: the user is gone, was disabled, or has another password by now."""
+        """Open a session after a password check against the hash `verified`; `rehashed` replaces that hash.
+
+        Returns None and changes nothing if the user was deleted or disabled, or has changed the password since the
+        check.
+        """
 
     async def rotate(self, rotation: Rotation) -> Rotated | Reused | None:
-        """Put the successor in the place of a refresh token; the same one for a token that was replaced at most
-        `grace` seconds ago, and the end of the session for any older one. None: no token of a living session."""
+        """Replace a refresh token with its successor.
+
+        A token replaced at most `grace` seconds ago returns the same successor. An older one ends the session. None
+        means that the token belongs to no active session.
+        """
 
     async def end(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
-        """End one session; None when the user is gone. Ending it twice is no error and changes nothing."""
+        """End one session; None if the user does not exist. Ending a session twice changes nothing."""
 
     async def end_all(
         self, user_id: str, *, reason: str, by: Actor, keys_known_until: datetime | None = None
     ) -> UserRecord | None:
-        """End every session of a user; None when the user is gone. With `keys_known_until` every API key ends as well,
-        which the user's record tells for that long."""
+        """End every session of a user; None if the user does not exist.
+
+        With `keys_known_until` every API key ends too, and the user's record lists the keys until that time.
+        """
 
     async def living(self, user_id: str) -> tuple[LivingSession, ...]:
-        """The sessions of a user, the one used last first; their number is bounded."""
+        """The active sessions of a user, most recently used first. Their number is bounded."""
 
     async def end_living(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
-        """End a session that `living` names; None, and nothing done, where it is not one of those."""
+        """End a session that `living` returns. Other ids return None and change nothing."""

@@ -1,13 +1,12 @@
-"""API keys: what machines present in the place of somebody's token.
+"""API keys: bearer credentials for machines, created by a user.
 
     key  = "gwk_" + 32 characters + 6 characters of checksum      letters and digits; gwk_[0-9A-Za-z]{38}
 
-The 32 are random, some 190 bits. The checksum is the CRC-32 of all before it: no secret, but what is mistyped or cut
-off is known as that without asking anybody, and who scans sources for secrets can tell a key from what only looks like
-one.
+The 32 characters are random, about 190 bits. The checksum is the CRC-32 of everything before it. It is not a secret: it
+rejects mistyped or truncated keys without a database query, and lets secret scanners recognise keys.
 
-The store keeps the SHA-256 of a key and finds it by that: a leaked database holds nothing that can be presented, and
-how long a look-up takes tells of a digest, from which nobody comes to a key.
+The store keeps the SHA-256 digest of a key and looks keys up by it. A leaked database contains no usable key, and
+lookup timing reveals only information about a digest.
 """
 
 import hashlib
@@ -24,7 +23,7 @@ from gateway.identity.accounts import Actor
 from gateway.identity.records import UserRecord
 
 PREFIX: Final = "gwk_"
-MAX_KEYS: Final = 100  # of one account, those that were deleted a moment ago included
+MAX_KEYS: Final = 100  # Per account, including recently deleted keys.
 _LETTERS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM: Final = 32
 _CHECKSUM: Final = 6  # 62 ** 6 > 2 ** 32
@@ -32,13 +31,12 @@ _TEXT: Final = re.compile(rb"gwk_[0-9A-Za-z]{38}").fullmatch
 
 
 def new_key() -> str:
-    """The text of a new key."""
     text = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM))
     return text + _checksum(text.encode("ascii"))
 
 
 def key_digest(presented: bytes) -> bytes | None:
-    """What the store knows this key by; None for what cannot be a key."""
+    """The digest under which the store keeps a key; None for malformed text."""
     if _TEXT(presented) is None or _checksum(presented[:-_CHECKSUM]).encode("ascii") != presented[-_CHECKSUM:]:
         return None
     return hashlib.sha256(presented).digest()
@@ -53,8 +51,8 @@ def _checksum(text: bytes) -> str:
 
 
 class ApiKey(NamedTuple):
-    """A key as its owner sees it; the text of it is shown once, when it is made. `roles` are those that it may have at
-    most; `expires_at` None: it does not expire. `last_used_at` is some minutes behind at most."""
+    """A key as shown to its owner. The secret itself is shown only on creation. `roles` limits the key's roles;
+    `expires_at` is None for keys that do not expire. `last_used_at` lags by a few minutes."""
 
     id: str
     name: str
@@ -66,7 +64,7 @@ class ApiKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewApiKey:
-    """A key to be made by the session `session_id` of its owner."""
+    """A key to create for `user_id`, requested in session `session_id`."""
 
     id: str
     user_id: str
@@ -78,7 +76,7 @@ class NewApiKey:
 
 
 class KnownKey(NamedTuple):
-    """A key as whoever is presented one must know it. `has_ended`: it was deleted a moment ago."""
+    """A key as needed for verification. `has_ended` marks a recently deleted key."""
 
     id: str
     user_id: str
@@ -88,26 +86,30 @@ class KnownKey(NamedTuple):
 
 
 class KeyReader(Protocol):
-    """Where presented keys are looked up. Both methods raise StorageUnavailable."""
+    """Lookup of presented keys. Both methods raise StorageUnavailable."""
 
     async def known(self, digests: Sequence[bytes]) -> Mapping[bytes, KnownKey]:
-        """The keys of these digests, by their digests; there is none of those that are left out."""
+        """The keys with these digests, by digest. Unknown digests are absent."""
 
     async def note_uses(self, uses: Mapping[str, datetime]) -> None:
-        """Write down when keys were last used, by their ids. More often than once a minute for one of them it is not
-        done."""
+        """Record the last use of keys, by id. Written at most once a minute per key."""
 
 
 class ApiKeyStore(Protocol):
-    """The keys of accounts. All methods raise StorageUnavailable."""
+    """The API keys of accounts. All methods raise StorageUnavailable."""
 
     async def living(self, user_id: str) -> tuple[ApiKey, ...]:
-        """The keys of a user that have neither been deleted nor expired, the newest first."""
+        """The valid keys of a user, newest first."""
 
     async def create(self, key: NewApiKey, *, by: Actor) -> ApiKey | None:
-        """Make a key. None, and nothing done: its owner was disabled or is gone by now, or the session has ended.
-        Raises Refusal("too_many_api_keys")."""
+        """Create a key.
+
+        Returns None and changes nothing if the owner was disabled or deleted, or the session has ended. Raises
+        Refusal("too_many_api_keys").
+        """
 
     async def end(self, user_id: str, key_id: str, *, known_until: datetime, by: Actor) -> UserRecord | None:
-        """Delete one of the keys that `living` names; None, and nothing done, where it is not one of those. Until
-        `known_until` a copy of it may be believed somewhere: for that long its end is in the record of the user."""
+        """Delete a key that `living` returns. Other ids return None and change nothing.
+
+        Cached copies can be valid until `known_until`, so the user's record lists the deleted key until then.
+        """

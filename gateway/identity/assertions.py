@@ -1,11 +1,11 @@
-"""Who calls, as a statement that an upstream can check by itself: a JWT that the gateway signs for that upstream alone.
+"""Identity assertions: a JWT about the principal, signed for one upstream, which can verify it.
 
-It stands beside the identity headers, for upstreams that do not trust every machine that can reach them. Its type and
-its audience keep it apart from access tokens, both ways (RFC 8725 3.11, 3.12): the gateway takes only `at+jwt` for one,
-and no upstream should take an access token for an assertion.
+They complement the identity headers for upstreams that do not trust every machine on their network. Type and audience
+separate assertions from access tokens in both directions (RFC 8725 3.11, 3.12): the gateway accepts only `at+jwt` as an
+access token, and an upstream must not accept an access token as an assertion.
 
-A signature costs more than all the rest of a request, so an assertion is signed once for each principal and upstream
-and used until half its time is over. It goes with its principal: another record is another principal.
+Signing costs more than the rest of a request, so each assertion is cached per principal and upstream for half its
+lifetime. The cache belongs to the principal object, and a changed record creates a new principal.
 """
 
 import math
@@ -22,13 +22,13 @@ Line = Callable[[Principal], bytes]
 
 
 class Now(Protocol):
-    """What tells the time without being called: `now` is in seconds, at most a second old."""
+    """A clock that is read as an attribute: `now` is in seconds, at most a second old."""
 
     now: float
 
 
 class Assertions:
-    """Makes the header lines that carry assertions."""
+    """Creates the header lines with assertions."""
 
     def __init__(self, tokens: Tokens, settings: AssertionSettings, time: Now) -> None:
         self._tokens = tokens
@@ -38,7 +38,7 @@ class Assertions:
         self._lines: dict[str, Line] = {}
 
     def for_upstream(self, name: str) -> Line:
-        """What gives the line about a principal for this upstream (b"X-Identity-Token: ...\\r\\n")."""
+        """A function that returns the line for a principal and this upstream (b"X-Identity-Token: ...\\r\\n")."""
         line = self._lines.get(name)
         if line is None:
             line = self._lines[name] = self._line(name)

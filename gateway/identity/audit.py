@@ -1,4 +1,4 @@
-"""The audit trail as it is read: what one record says, and how to ask for some of them."""
+"""Reading the audit trail: records, filters and pages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 
 class AuditRecord(NamedTuple):
-    """One change. `subject` is whose account it was, `actor` a user id, `NAME|SUB` or `command-line`; `address` and
-    `request_id` are those of the request it was asked for by, empty for the command line. `before` and `after` hold
-    what changed and nothing else."""
+    """One change. `subject` is the changed account; `actor` is a user id, `NAME|SUB` or `command-line`. `address` and
+    `request_id` come from the request, empty for the command line. `before` and `after` contain the changed values
+    only."""
 
     id: int
     at: datetime
@@ -23,7 +23,7 @@ class AuditRecord(NamedTuple):
 
 
 class AuditPlace(NamedTuple):
-    """A place in the trail: that of a record."""
+    """The position of a record in the trail."""
 
     at: datetime
     id: int
@@ -31,7 +31,7 @@ class AuditPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditSelection:
-    """Which records to list, newest first: from `since` on, before `until`, and those that follow `after`."""
+    """A filter for records, newest first: from `since`, before `until`, and after the position `after`."""
 
     subject: str | None = None
     actor: str | None = None
@@ -43,14 +43,14 @@ class AuditSelection:
 
 
 class AuditPage(NamedTuple):
-    """Some records; `next` is what `after` must be for those that follow, None on the last page."""
+    """A page of records. `next` is the `after` of the following page, None on the last page."""
 
     records: tuple[AuditRecord, ...]
     next: AuditPlace | None
 
 
 class AuditReader(Protocol):
-    """The trail can be read. Nothing that a service has can change it."""
+    """Read access to the audit trail. No interface allows changes."""
 
     async def page(self, selection: AuditSelection) -> AuditPage:
-        """Records, newest first. Raises StorageUnavailable."""
+        """Matching records, newest first. Raises StorageUnavailable."""

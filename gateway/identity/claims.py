@@ -1,7 +1,7 @@
-"""What the claims of an access token must be (RFC 7519 4.1, RFC 9068 2.2), down to their JSON types.
+"""Validation of access token claims (RFC 7519 4.1, RFC 9068 2.2), including their JSON types.
 
-PyJWT is generous: it takes text that looks like a number for one, and a token without `exp` for one that never ends.
-Here every claim is there and has exactly its type; a token that differs was not made by this gateway.
+PyJWT accepts numeric strings as numbers, and tokens without `exp` as unlimited. Here every claim is required and has
+exactly its type: the gateway issues no other tokens.
 """
 
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from typing import Any, Final
 from gateway.identity.jws import invalid
 from gateway.identity.records import Claims
 
-MAX_TEXT: Final = 255  # characters of an id, as many as OpenID Connect Core 2 gives a `sub`
-_LAST_SECOND: Final = 253_402_300_799  # 9999-12-31; beyond lies what overflows somewhere, or means "never"
+MAX_TEXT: Final = 255  # Characters of an id: the limit of `sub` in OpenID Connect Core 2.
+_LAST_SECOND: Final = 253_402_300_799  # 9999-12-31. Larger values overflow in some libraries, or mean "never".
 
 
 def local_claims(claims: Mapping[str, Any], *, issuer: str, audience: str) -> Claims:
-    """The facts in the claims of one of the gateway's own tokens. Raises Refusal token_invalid; looks at no clock."""
+    """The claims of one of the gateway's own tokens. Raises Refusal token_invalid. Does not check times."""
     if claims.get("iss") != issuer:
         raise invalid("iss: another issuer")
     if not meant_for(claims.get("aud"), audience):
         raise invalid("aud: another audience")
     subject = id_text(claims, "sub")
-    if "|" in subject:  # NAME|SUB is a user of the external issuer NAME, which only that issuer may say
+    if "|" in subject:  # NAME|SUB is a subject of the external issuer NAME. Only that issuer can assert it.
         raise invalid("sub: not an id of this gateway")
     issued, not_before, expires = (numeric_date(claims, name) for name in ("iat", "nbf", "exp"))
     return Claims(
@@ -35,8 +35,8 @@ def local_claims(claims: Mapping[str, Any], *, issuer: str, audience: str) -> Cl
 
 
 def meant_for(claim: Any, audience: str | tuple[str, ...]) -> bool:
-    """Whether a claim names the audience, or one of several (RFC 7519 4.1.3: a string or a list of strings). A string
-    that contains the audience is another one."""
+    """Whether the claim contains an accepted audience (RFC 7519 4.1.3: a string or a list of strings). Strings are
+    compared whole, never as substrings."""
     accepted = (audience,) if isinstance(audience, str) else audience
     if isinstance(claim, list):
         return all(isinstance(each, str) for each in claim) and any(each in claim for each in accepted)
@@ -44,7 +44,8 @@ def meant_for(claim: Any, audience: str | tuple[str, ...]) -> bool:
 
 
 def id_text(claims: Mapping[str, Any], name: str) -> str:
-    """An id: text that can stand in a header, a log line and a key of any store. No lone surrogates, no NUL.
+    """A claim that is an id: printable text, safe in headers, log lines and store keys. Lone surrogates and NUL are
+    refused.
 
     Raises Refusal token_invalid.
     """
@@ -55,9 +56,9 @@ def id_text(claims: Mapping[str, Any], name: str) -> str:
 
 
 def numeric_date(claims: Mapping[str, Any], name: str) -> float:
-    """A NumericDate (RFC 7519 2): seconds since the epoch, which can have a fraction. Raises Refusal token_invalid."""
+    """A NumericDate (RFC 7519 2): seconds since the epoch, possibly fractional. Raises Refusal token_invalid."""
     value: Any = claims.get(name)
-    # `type`, not `isinstance`: True is an int to Python, and no number to JSON. 1e400 is infinite, so out of range.
+    # `type` instead of `isinstance`: True is an int in Python. 1e400 parses as infinity, which is out of range.
     if type(value) not in (int, float) or not 0 <= value <= _LAST_SECOND:
         raise invalid(f"{name}: missing, or not a number of seconds")
     return float(value)

@@ -1,8 +1,8 @@
-"""What a caller presents, told apart by kind: the gateway's own tokens, those of other issuers, API keys.
+"""Verify bearer credentials of three kinds: the gateway's tokens, tokens of external issuers, API keys.
 
-The kind is found without any cryptography: by a prefix, else by who the token says has issued it. That is believed for
-one thing only, whose keys and rules it is verified by: it must then pass all of them. So a credential of one kind is
-never tried as one of another, and what an issuer signs can only ever speak for that issuer.
+The kind is determined without cryptography: by a prefix, else by the unverified `iss` claim. That claim only selects
+the keys and rules; the token must then satisfy all of them. A credential is never tried as two kinds, so tokens of an
+issuer can only make statements about that issuer's subjects.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,35 +15,37 @@ from gateway.identity.records import Claims
 from gateway.identity.tokens import Tokens
 
 KEY_PREFIX: Final = b"gwk_"
-MAX_SIZE: Final = 8192  # bytes
+MAX_SIZE: Final = 8192  # In bytes.
 
 
 class Source(Protocol):
-    """One kind of credential beside the gateway's own tokens. What it keeps of those it has seen is bounded."""
+    """A verifier for one kind of credential. Its caches are bounded."""
 
     def known(self, credential: bytes) -> Claims | None:
-        """What the credential says, as far as that is known here and now; None: it must be asked for.
+        """The cached claims; None if `ask` must be awaited.
 
-        Raises Refusal for one that is certainly no good.
+        Raises Refusal for a credential that is certainly invalid.
         """
 
     async def ask(self, credential: bytes) -> Claims:
-        """The same with whoever knows asked. Raises Refusal, and StorageUnavailable where a store is out."""
+        """Verify with I/O. Raises Refusal, and StorageUnavailable if a store is down."""
 
 
 class Issuer(Source, Protocol):
-    """Another issuer, whose tokens are accepted."""
+    """An external issuer whose tokens are accepted."""
 
     def remembered(self, credential: bytes) -> Claims | None:
-        """What a token says that was verified before; None for any other. Raises Refusal `token_expired`."""
+        """The claims of a token verified before; None for others. Raises Refusal `token_expired`."""
 
     def ended(self, claims: Claims) -> Refusal | None:
-        """Why what was good is not any more; None: it is good still."""
+        """The reason why once valid claims are no longer valid; None while they are."""
 
 
 class Credentials:
-    """All that a caller can present, at most `max_size` bytes long. `issuers` are the other issuers by their `iss`;
-    without `api_keys` there are none and a credential that looks like one is no good."""
+    """Verifies all kinds of credentials, up to `max_size` bytes.
+
+    `issuers` are the external issuers by `iss`. Without `api_keys`, credentials that look like API keys are invalid.
+    """
 
     def __init__(
         self,
@@ -62,12 +64,13 @@ class Credentials:
         self._hits = self._misses = 0
 
     def samples(self) -> Iterator[Sample]:
-        """How often a token was known, and how often it had to be verified."""
+        """Hits and misses of the token caches."""
         yield Sample("gateway_cache_lookups_total", ("token", "hit"), self._hits + self.tokens.hits)
         yield Sample("gateway_cache_lookups_total", ("token", "miss"), self._misses + self.tokens.misses)
 
     def known(self, credential: bytes) -> Claims | None:
-        """What the credential says; None: `ask` must be awaited. Raises Refusal for one that is certainly no good."""
+        """The claims if they are cached; None if `ask` must be awaited. Raises Refusal for certainly invalid
+        credentials."""
         verified = self._own.young.get(credential)
         if verified is not None and verified[0] <= self._clock() < verified[1]:
             self._hits += 1
@@ -81,17 +84,16 @@ class Credentials:
         return self.tokens.verify(credential) if source is None else source.known(credential)
 
     async def ask(self, credential: bytes) -> Claims:
-        """The same with whoever knows asked. Raises Refusal, and StorageUnavailable where a store is out."""
         source = self._source(credential)
         return self.tokens.verify(credential) if source is None else await source.ask(credential)
 
     def ended(self, claims: Claims) -> Refusal | None:
-        """Why what was good is not any more, for what lasts longer than a request; None: it is good still."""
+        """The reason to end a stream whose claims were valid; None while they are."""
         issuer = self._issuers.get(claims.issuer) if claims.is_external else None
         return self.tokens.ended(claims) if issuer is None else issuer.ended(claims)
 
     def _source(self, credential: bytes) -> Source | None:
-        """The source of this credential; None: the gateway's own tokens. Raises Refusal for one that is no token."""
+        """The verifier of a credential; None for the gateway's own tokens. Raises Refusal if it is no token."""
         if len(credential) > self._max_size:
             raise invalid(f"over {self._max_size} bytes (tokens.max_size)")
         if self._api_keys is not None and credential.startswith(KEY_PREFIX):

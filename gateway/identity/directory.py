@@ -1,14 +1,13 @@
-"""Who a user id is: the copy in this process, then the one that replicas share, then the database.
+"""Find principals: in the local cache, then the shared cache, then the database.
 
-What a copy may do, and for how long:
+Rules for cached copies:
 
-- A record is used for `cache.user_ttl` after it was asked of the database, however many caches it went through.
-- A change takes a user's copies away (`forget`), also from whoever is just reading one: a reader that began before the
-  change answers those who asked before it, and nothing of what it found is kept.
-- While changes made elsewhere do not reach this process, nothing is kept and every request asks the database. When
-  they do again, copies from before are void wherever they lie (`flush`): a message that was lost in between could have
-  been the one that shut a user out.
-- Stores that are out make this slower or make it fail with StorageUnavailable; they let nobody in.
+- A record is used for `cache.user_ttl` after it was read from the database, through all caches together.
+- A change removes the user's copies (`forget`). A lookup already in progress still answers the requests that wait for
+  it, but its result is not cached.
+- While the change feed is disconnected, nothing is cached and every request reads the database. After it reconnects,
+  all older copies are void in every cache (`flush`): a lost message could have revoked access.
+- A store that is down causes delays or StorageUnavailable, never access.
 """
 
 import asyncio
@@ -24,24 +23,24 @@ from gateway.identity.principals import Principal, PrincipalFactory
 from gateway.identity.records import ChangeFeed, Claims, SharedCache, UserRecord, UserStore
 from gateway.settings.model import CacheSettings
 
-NEGATIVE_TTL: Final = 1.0  # seconds that "there is no such user" is believed
-MAX_CHANGES: Final = 100_000  # users whose last change is remembered, for as long as a copy from before may live
+NEGATIVE_TTL: Final = 1.0  # Seconds for which the absence of a user is cached.
+MAX_CHANGES: Final = 100_000  # Users whose last change is remembered, for as long as an older copy can exist.
 
 
 class Absent(Enum):
-    """The type of ABSENT: it is known that there is no such user."""
+    """The type of ABSENT, the cached fact that a user does not exist."""
 
     ABSENT = "absent"
 
 
 ABSENT: Final = Absent.ABSENT
 
-_Entry = tuple[float, Principal | Absent]  # until when, and who
+_Entry = tuple[float, Principal | Absent]  # expiry, and the principal
 _Flight = asyncio.Future[Principal | StorageUnavailable | None]
 
 
 class _Found(NamedTuple):
-    """A record or None for nobody, when the database was asked for it, and whether that was now and by us."""
+    """A lookup result: the record or None, the time it was read from the database, and whether this lookup read it."""
 
     record: UserRecord | None
     asked_at: float
@@ -49,9 +48,9 @@ class _Found(NamedTuple):
 
 
 class Directory:
-    """Finds principals. `shared` and `feed` are None where this process is the only one. `clock` gives seconds.
+    """Finds principals. `shared` and `feed` are None if this is the only process. `clock` returns seconds.
 
-    At most `cache.max_local_entries` users are kept, absent ones included; those not asked for longest go first.
+    Caches at most `cache.max_local_entries` users, absent ones included, and evicts the least recently used.
     """
 
     def __init__(
@@ -73,13 +72,13 @@ class Directory:
         self._entries: Generations[str, _Entry] = Generations(cache_settings.max_local_entries, lifetime=self._ttl)
         self._changes: Generations[str, float] = Generations(MAX_CHANGES, lifetime=self._ttl)
         self._void_before = float("-inf")
-        self._hits = 0  # in the copies here
+        self._hits = 0  # in the local cache
         self._lookups = Tally("gateway_cache_lookups_total")
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def cached(self, user_id: str) -> Principal | Absent | None:
-        """Who this is as far as is known here and now: a principal, ABSENT, or None: `principal` must be awaited."""
+        """The cached principal, ABSENT, or None if `principal` must be awaited."""
         entry = self._entries.young.get(user_id)
         if entry is None:
             entry = self._entries.aged(user_id)
@@ -91,43 +90,44 @@ class Directory:
         return entry[1]
 
     async def principal(self, user_id: str) -> Principal | None:
-        """Who this is; None when there is no such user. Those who ask at the same time share one query.
+        """The principal, None if the user does not exist. Concurrent lookups share one query.
 
-        Raises StorageUnavailable when no store that must answer does.
+        Raises StorageUnavailable if a required store is down.
         """
         known = self.cached(user_id)
         if known is not None:
             return None if known is ABSENT else known
         self._lookups.add("local", "miss")
-        # Shielded: an asker who leaves must not take the answer from the others.
+        # Shielded: a cancelled waiter must not cancel the lookup of the others.
         outcome = await asyncio.shield(self._flights.get(user_id) or self._take_off(user_id))
         if isinstance(outcome, StorageUnavailable):
             raise StorageUnavailable(outcome.store, outcome.reason)
         return outcome
 
     def acting(self, principal: Principal | Absent | None, claims: Claims) -> Principal | Absent | None:
-        """Who was found, as far as these claims let them act; for claims that bring roles of their own."""
+        """The principal restricted to the token's roles, for claims that carry roles."""
         return self._factory.acting(principal, claims) if isinstance(principal, Principal) else principal
 
     def samples(self) -> Iterator[Sample]:
-        """Where records were found, and where they were not."""
+        """Hits and misses per cache."""
         yield Sample("gateway_cache_lookups_total", ("local", "hit"), self._hits)
         yield from self._lookups.samples()
 
     @staticmethod
     def check(principal: Principal | Absent | None, claims: Claims) -> Refusal | None:
-        """Why this principal may not act on these claims: gone or disabled, or the token's session has ended."""
+        """The reason why a principal cannot use these claims: deleted, disabled, or the session has ended."""
         if principal is None or principal is ABSENT or not principal.is_active:
-            return Refusal("user_inactive", "no such user, or disabled", presented=True)
+            return Refusal("user_inactive", "the user does not exist or is disabled", presented=True)
         if claims.session in principal.ended_sessions:
             return Refusal("token_revoked", "the token's session has ended", presented=True)
         return None
 
     def forget(self, user_id: str, version: int | None) -> None:
-        """Let go of copies older than `version` (None: of all), here and in the shared cache, and of whoever is just
-        fetching one."""
+        """Drop copies older than `version` (None: all of them), locally and in the shared cache, and detach a lookup in
+        progress."""
         self._flights.pop(user_id, None)
-        # A shared cache that does not take the change (full, read-only, cut off) must not give back what was before.
+        # The shared cache can fail to store the change (full, read-only, unreachable) and must not return the old
+        # record.
         least = float("inf") if version is None else version
         self._changes.put(user_id, max(least, self._oldest_good(user_id)), self._clock())
         entry = self._entries.young.get(user_id) or self._entries.aged(user_id)
@@ -135,23 +135,23 @@ class Directory:
             self._entries.drop(user_id)
 
     def renew(self, factory: PrincipalFactory) -> None:
-        """Make principals by other rules from now on: roles may imply others than before."""
+        """Use a new factory, because the role hierarchy can differ."""
         self._factory = factory
         self._flights.clear()
         self._entries.clear()
 
     def suspend(self) -> None:
-        """Let go of the copies here. Those in the shared cache stay good."""
+        """Drop the local copies. Those in the shared cache stay valid."""
         self._flights.clear()
         self._entries.clear()
 
     def flush(self) -> None:
-        """Let go of everything, and take nothing from the shared cache that was read before now."""
+        """Drop all copies, and ignore shared copies read before now."""
         self._void_before = self._clock()
         self.suspend()
 
     async def close(self) -> None:
-        """Give up on queries that are still running."""
+        """Cancel lookups in progress."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -181,10 +181,10 @@ class Directory:
         except Exception as error:
             self._land(user_id, flight)
             flight.set_exception(error)
-            flight.exception()  # it counts as seen even if nobody waits for it any more
-            del flight  # it keeps the error, whose traceback keeps this frame
+            flight.exception()  # Retrieve it, so that asyncio logs no error if every waiter has been cancelled.
+            del flight  # The future holds the error, and its traceback holds this frame.
             return
-        # Of what was asked before changes arrived here it is not known whether it holds.
+        # Results read before the feed was connected can be outdated.
         wanted = self._land(user_id, flight) and live
         if wanted:
             self._keep(user_id, principal, found.asked_at)
@@ -193,7 +193,7 @@ class Directory:
             await self._shared.put(found.record, age=self._clock() - found.asked_at)
 
     def _land(self, user_id: str, flight: _Flight) -> bool:
-        """Whether what the flight brings may be kept: nobody forgot the user meanwhile."""
+        """Whether the result can be cached: the user was not forgotten during the lookup."""
         wanted = self._flights.get(user_id) is flight
         if wanted:
             del self._flights[user_id]
@@ -223,16 +223,16 @@ class Directory:
         self._entries.put(user_id, entry, self._clock())
 
     def _oldest_good(self, user_id: str) -> float:
-        """The version below which a shared record is older than a change that is known here."""
+        """The lowest version of a shared record that is not older than a change seen here."""
         return self._changes.young.get(user_id) or self._changes.aged(user_id) or 0
 
     def _live(self) -> bool:
-        """Whether changes made elsewhere reach this process, so that a copy may be trusted."""
+        """Whether changes made elsewhere reach this process, so that copies can be trusted."""
         return self._feed is None or self._feed.connected
 
 
 class LocalFeed:
-    """The change feed where this process is the only one: what changes here is all that changes."""
+    """The change feed of a single process: all changes are local."""
 
     connected: Final = True
 
@@ -240,10 +240,9 @@ class LocalFeed:
         self._listener = listener
 
     async def announce(self, user_id: str, record: UserRecord | None) -> None:
-        """Let go of the copies here."""
+        """Drop the local copies."""
         if self._listener is not None:
             self._listener.forget(user_id, None if record is None else record.version)
 
     def samples(self) -> Iterable[Sample]:
-        """Changes take no time here."""
         return ()

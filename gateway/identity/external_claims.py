@@ -1,8 +1,8 @@
-"""What the tokens of other issuers must say, and what is taken from them.
+"""Validation and mapping of the claims of external tokens.
 
-They come from many kinds of identity providers, of which few follow RFC 9068: a header without `typ`, or `typ: JWT`,
-is what most send. So what such a token is must be told by its claims: it is refused where these are of an ID token, a
-refresh token, a logout token, or of one that is bound to a key which nobody has proven to hold.
+Few identity providers follow RFC 9068; most send no `typ` or `typ: JWT`, so `typ` cannot be relied on. Tokens are
+rejected by their claims: ID, refresh and logout tokens, and sender-constrained tokens (`cnf`), whose proof the gateway
+does not check.
 """
 
 from collections.abc import Mapping
@@ -13,22 +13,22 @@ from gateway.identity.jws import invalid
 from gateway.identity.records import Claims, claim_path
 from gateway.settings.model import ExternalSettings
 
-# RFC 9068 2.1, and what issuers that do not know it say: nothing, or just that it is a token.
+# RFC 9068 2.1, and the values of issuers that do not implement it.
 _TYPES: Final = frozenset(("at+jwt", "application/at+jwt", "jwt"))
-# What Keycloak calls an access token in its claim `typ`; its others are ID, Refresh, Offline, Logout...
+# Keycloak's claim `typ` for access tokens. Other values are ID, Refresh, Offline, Logout.
 _KINDS: Final = frozenset(("bearer", "jwt", "at+jwt"))
 _MAX_EMAIL: Final = 320
 
 
 def check_type(header: Mapping[str, Any]) -> None:
-    """Raise Refusal token_invalid where the header says that it is something else than an access token."""
+    """Raise Refusal token_invalid if the header declares another type of token."""
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         raise invalid("typ: not an access token")
 
 
 def external_claims(claims: Mapping[str, Any], settings: ExternalSettings) -> Claims:
-    """The facts in the claims of a token of this issuer. Raises Refusal token_invalid; looks at no clock."""
+    """The claims of a token of this issuer. Raises Refusal token_invalid. Does not check times."""
     if claims.get("iss") != settings.issuer:
         raise invalid("iss: another issuer")
     if not meant_for(claims.get("aud"), settings.audience):
@@ -49,9 +49,9 @@ def external_claims(claims: Mapping[str, Any], settings: ExternalSettings) -> Cl
 
 
 def _check_kind(claims: Mapping[str, Any], settings: ExternalSettings) -> None:
-    """Refuse a token that was issued for another purpose, as far as its claims show."""
-    # OpenID Connect Core 2, 3.1.3.6, 3.3.2.11 and RFC 8417 2.2: ID tokens have the nonce and the hashes, events the
-    # events. Dex puts nonce and at_hash into its access tokens, which are ID tokens.
+    """Refuse a token whose claims show another purpose."""
+    # OpenID Connect Core 2, 3.1.3.6, 3.3.2.11 and RFC 8417 2.2: nonce and hashes identify ID tokens, `events` security
+    # events. The access tokens of Dex are ID tokens with nonce and at_hash.
     for name in ("c_hash", "s_hash", "events", *(() if settings.id_tokens else ("at_hash", "nonce"))):
         if name in claims:
             raise invalid(f"{name}: not an access token")
@@ -60,14 +60,17 @@ def _check_kind(claims: Mapping[str, Any], settings: ExternalSettings) -> None:
         raise invalid("the claim typ: not an access token")
     if claims.get("token_use", "access") != "access":  # Amazon Cognito
         raise invalid("token_use: not an access token")
-    # RFC 8705 3, RFC 9449 7.1: whoever found such a token could use it, were the key not asked for.
+    # RFC 8705 3, RFC 9449 7.1: without checking the key, the gateway would accept such a token from a thief.
     if "cnf" in claims:
-        raise invalid("cnf: bound to a key, of which a bearer proves nothing")
+        raise invalid("cnf: bound to a key, whose possession a bearer does not prove")
 
 
 def _roles(claims: Mapping[str, Any], settings: ExternalSettings) -> frozenset[str]:
-    """The roles here of those that the token names: a list, a text with spaces (RFC 9068 2.2.3.1), or a mapping whose
-    keys are the roles (Zitadel). Any other value, or member of a list, names none: the token is good without it."""
+    """The mapped roles of a token.
+
+    The claim is a list, a space-separated string (RFC 9068 2.2.3.1), or a mapping with roles as keys (Zitadel). Other
+    values and members are ignored: the token is valid without roles.
+    """
     named = claim_path(claims, settings.roles_claim) if settings.roles_claim is not None else None
     if isinstance(named, str):
         named = named.split(" ")
@@ -77,7 +80,7 @@ def _roles(claims: Mapping[str, Any], settings: ExternalSettings) -> frozenset[s
 
 
 def _email(claims: Mapping[str, Any]) -> str:
-    """The address that upstreams are told; "" where there is none, or one that the issuer itself has not verified."""
+    """The address for upstreams; "" if the token has none or its issuer has not verified it."""
     email = claims.get("email")
     if email is None:
         return ""

@@ -1,11 +1,11 @@
-"""A bounded cache that evicts without book-keeping for each entry: two generations of dicts.
+"""A bounded cache of two dicts, the young and the old generation, without bookkeeping per entry.
 
-What is used lives in the young one. When that is full, or has lived for a whole lifetime, it becomes the old one, and
-the old one is let go; an entry that is used while it is old moves back to the young one. So a hit in the young
-generation, the common case, costs one dict look-up, and what nobody uses any more gives its memory back.
+Entries in use are in the young generation. When that is full or has existed for one lifetime, it becomes the old
+generation and the previous old generation is dropped. Using an old entry moves it to the young generation. The common
+hit costs one dict lookup, and unused entries free their memory.
 
-Freeing 50,000 user records at once takes 20 ms, in which nobody is served. So a generation that was let go is freed
-little by little, some of it with each entry that is put in.
+Freeing 50,000 user records at once would block the process for 20 ms. Each insertion therefore frees a few entries of
+dropped generations.
 """
 
 from typing import Final, Generic, TypeVar
@@ -13,17 +13,17 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", bytes, str)
 V = TypeVar("V")
 
-_AT_ONCE: Final = 64  # entries that are freed with each that is put in: 30 µs
+_AT_ONCE: Final = 64  # Entries freed per insertion: 30 µs.
 
 
 class Generations(Generic[K, V]):
-    """At most `max_entries` entries whose keys have at most `max_key_length` bytes (or characters) in all, and half as
-    many that nobody can get at any more and that are being freed.
+    """A cache of at most `max_entries` entries with at most `max_key_length` bytes (or characters) of keys. Up to half
+    as many dropped entries can still await deallocation.
 
-    Unless there are too many, an entry stays for at least `lifetime` seconds; one that is not used goes when another
-    one is put in after two of them.
+    Below these limits an entry stays for at least `lifetime` seconds; an unused one is dropped by the first insertion
+    after two lifetimes.
 
-    Read `young` first and ask `aged` on a miss: the hot path saves the call.
+    Read `young` first and call `aged` on a miss: this saves the hot path a call.
     """
 
     __slots__ = ("_going", "_half_entries", "_half_length", "_length", "_lifetime", "_old", "_turn_at", "young")
@@ -45,14 +45,14 @@ class Generations(Generic[K, V]):
         return key in self.young or key in self._old
 
     def aged(self, key: K) -> V | None:
-        """The old generation's entry, which is young again by being asked for; None where there is none."""
+        """The entry of the old generation, moved to the young one; None without such an entry."""
         value = self._old.get(key)
         if value is not None:
             self._insert(key, value)
         return value
 
     def put(self, key: K, value: V, now: float) -> None:
-        """Keep an entry; whatever was kept under this key is replaced. `now` in seconds, on any one clock."""
+        """Insert or replace an entry. `now` is in seconds, always from the same clock."""
         if now >= self._turn_at:
             self._turn()
             self._turn_at = now + self._lifetime
@@ -61,13 +61,13 @@ class Generations(Generic[K, V]):
             self._free()
 
     def drop(self, key: K) -> None:
-        """Forget an entry, if it is there."""
+        """Remove an entry if it exists."""
         self._old.pop(key, None)
         if self.young.pop(key, None) is not None:
             self._length -= len(key)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         self._turn()
         self._turn()
 
@@ -80,7 +80,7 @@ class Generations(Generic[K, V]):
         self.young[key] = value
 
     def _free(self) -> None:
-        """Free some of what was let go. As more is freed than comes, it never piles up."""
+        """Free some dropped entries. More entries are freed than inserted, so the backlog stays bounded."""
         going = self._going
         for _ in range(_AT_ONCE):
             while going and not going[-1]:

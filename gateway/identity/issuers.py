@@ -1,7 +1,7 @@
-"""The tokens of other issuers, verified by the keys that those publish.
+"""Verify tokens of external issuers with the keys they publish.
 
-Verified tokens are remembered as the gateway's own are: facts, never decisions, and only good ones. Each issuer has a
-memory of its own (CVE-2026-33496: what one had vouched for was taken for another's word).
+Verified tokens are cached like the gateway's own: facts, never decisions, and valid tokens only. Each issuer has its
+own cache (CVE-2026-33496: tokens verified for one issuer were accepted for another).
 """
 
 import time
@@ -18,33 +18,34 @@ from gateway.identity.records import Claims
 from gateway.identity.tokens import REMEMBERED, Verified, expired, in_time, report_skew
 from gateway.settings.model import ExternalSettings
 
-REMEMBERED_LENGTH: Final = 1024  # bytes of a token at most, on average over all that may be remembered
-_LIFETIME: Final = 3600.0  # seconds that a token which is not used stays remembered for at least, if it is good so long
+REMEMBERED_LENGTH: Final = 1024  # The average limit in bytes per cached token.
+_LIFETIME: Final = 3600.0  # The minimum seconds for which an unused valid token stays cached.
 
 
 class PublishedKeys(Protocol):
-    """The keys that an issuer publishes, as far as they are known here."""
+    """The known published keys of an issuer."""
 
     def get(self, kid: str, algorithm: str) -> tuple[VerifyingKey, ...]:
-        """The keys of this id for this algorithm."""
+        """The keys with this id for this algorithm."""
 
     def holds(self, key: object) -> bool:
-        """Whether this very key is still published, as far as is known."""
+        """Whether this key object is still published, as far as known."""
 
     @property
     def may_be_asked(self) -> bool:
-        """Whether the issuer may be asked for a key that is not known, or is being asked just now."""
+        """Whether an unknown key allows a fetch now, or a fetch is in progress."""
 
     async def ask(self) -> None:
-        """Ask the issuer, together with whoever else does. That it does not answer is no error: nothing is new."""
+        """Fetch the keys; concurrent calls share one fetch. A failed fetch is not an error and leaves the keys
+        unchanged."""
 
     def on_loss(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever a key is published no more."""
+        """Call `listener` whenever a key is removed from the published set."""
 
 
 class ExternalIssuer:
-    """One other issuer. At most `remembered` of its tokens are; `clock` gives seconds since the epoch, `leeway` is in
-    seconds."""
+    """One external issuer. Caches at most `remembered` of its tokens. `clock` returns seconds since the epoch; `leeway`
+    is in seconds."""
 
     def __init__(
         self,
@@ -62,11 +63,10 @@ class ExternalIssuer:
         self._verified: Generations[bytes, Verified] = Generations(
             remembered, lifetime=_LIFETIME, max_key_length=remembered * REMEMBERED_LENGTH
         )
-        # A key that is published no more may have been stolen: what it signed is verified anew, and fails.
+        # A removed key can have been stolen. Its tokens must be verified again, and fail.
         keys.on_loss(self._verified.clear)
 
     def remembered(self, credential: bytes) -> Claims | None:
-        """What a token says that was verified before; None for any other. Raises Refusal `token_expired`."""
         verified = self._verified.young.get(credential) or self._verified.aged(credential)
         if verified is None:
             return None
@@ -78,7 +78,7 @@ class ExternalIssuer:
             raise
 
     def known(self, credential: bytes) -> Claims | None:
-        """What a token says; None where the issuer must be asked for its key. Raises Refusal."""
+        """The claims of a token; None if the keys must be fetched first. Raises Refusal."""
         claims = self.remembered(credential)
         if claims is not None:
             return claims
@@ -90,7 +90,7 @@ class ExternalIssuer:
         return self._verify(credential, jws, keys, claims)
 
     async def ask(self, credential: bytes) -> Claims:
-        """The same with the issuer asked for its keys. Raises Refusal."""
+        """Verify a token, fetching the keys if needed. Raises Refusal."""
         jws = parse_jws(credential)
         if not self._keys_for(jws) and self._keys.may_be_asked:
             await self._keys.ask()
@@ -98,17 +98,18 @@ class ExternalIssuer:
         return self._verify(credential, jws, keys, self._said(jws, keys))
 
     def ended(self, claims: Claims) -> Refusal | None:
-        """Why what was good is not any more, for what lasts longer than a request: it has expired, or its key is
-        published no more. None: it is good still."""
+        """The reason to end a stream: the token has expired, or its key is no longer published. None while it is
+        valid."""
         if self._clock() >= claims.expires_at + self._leeway:
             return expired(claims)
-        return None if self._keys.holds(claims.signed_by) else invalid("its key is published no more")
+        return None if self._keys.holds(claims.signed_by) else invalid("its key is no longer published")
 
     def _keys_for(self, jws: Jws) -> tuple[VerifyingKey, ...]:
-        """The keys that the header names. `jku`, `x5u`, `jwk` and the like are never looked at: keys come from where
-        the configuration says."""
+        """The keys named by the header. `jku`, `x5u`, `jwk` and similar fields are ignored: the configuration decides
+        where keys come from."""
         header = jws.header
-        # RFC 7515 4.1.11: what `crit` names must be understood, and nothing is (CVE-2026-32597), RFC 7797 least.
+        # RFC 7515 4.1.11: a verifier must understand every extension in `crit`. This one supports none
+        # (CVE-2026-32597), not even RFC 7797.
         if "crit" in header or "b64" in header:
             raise invalid("crit: extensions are not supported")
         check_type(header)
@@ -120,13 +121,14 @@ class ExternalIssuer:
         return self._keys.get(kid, algorithm)
 
     def _said(self, jws: Jws, keys: tuple[VerifyingKey, ...]) -> Claims:
-        """The claims, unverified, if they would do in this moment: for one that would not, nobody need be asked."""
+        """The unverified claims, if they are acceptable now. Checked before a fetch, so that a token that would be
+        refused anyway causes none."""
         claims = external_claims(json_object(jws.payload, "claims"), self._settings)
         verified, now = self._verified_as(claims), self._clock()
         try:
             return in_time(verified, now)
         except Refusal:
-            if _key_that_signed(jws, keys) is not None:  # else anyone could write to the log
+            if _key_that_signed(jws, keys) is not None:  # otherwise any client could write to the log
                 report_skew(verified, now, self._settings.name)
             raise
 

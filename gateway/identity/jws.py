@@ -1,8 +1,8 @@
-"""A signed token taken apart (RFC 7515 compact form), more strictly than PyJWT does it.
+"""Parse signed tokens (RFC 7515 compact form), more strictly than PyJWT.
 
-One token has one spelling: base64url without padding, without characters from outside its alphabet and without set bits
-after the last byte, so that no two different credentials carry the same signature. No member of a JSON object may come
-twice (RFC 7515 4, RFC 7519 4): two readers might believe two different ones.
+Each token has exactly one encoding: base64url without padding, without foreign characters and without non-zero bits
+after the last byte, so that two different credentials never carry the same signature. Members of a JSON object must be
+unique (RFC 7515 4, RFC 7519 4): two parsers could choose different ones.
 """
 
 import base64
@@ -15,7 +15,7 @@ from gateway.wire.bearer import MAX_CREDENTIAL
 
 
 class Jws(NamedTuple):
-    """The parts of a token, decoded but not yet believed. `signed` is what the signature covers."""
+    """The decoded parts of a token, not yet verified. `signed` is the signing input."""
 
     header: dict[str, Any]
     payload: bytes
@@ -24,12 +24,12 @@ class Jws(NamedTuple):
 
 
 def invalid(reason: str) -> Refusal:
-    """The refusal of a credential that was presented and is no good; `reason` goes to the log only."""
+    """The refusal of an invalid credential. `reason` appears only in the log."""
     return Refusal("token_invalid", reason, presented=True)
 
 
 def parse_jws(credential: bytes) -> Jws:
-    """Take a compact JWS apart. Raises Refusal token_invalid for anything else, and for one that is over 16 KiB."""
+    """Parse a compact JWS. Raises Refusal token_invalid for other input, and for more than 16 KiB."""
     if len(credential) > MAX_CREDENTIAL:
         raise invalid("over 16 KiB")
     parts = credential.split(b".")
@@ -40,17 +40,18 @@ def parse_jws(credential: bytes) -> Jws:
 
 
 def encode_jws(header: dict[str, Any], payload: dict[str, Any]) -> bytes:
-    """What is to be signed: header and payload, encoded and joined."""
+    """The signing input of header and payload."""
     return _encoded(_json(header)) + b"." + _encoded(_json(payload))
 
 
 def with_signature(signed: bytes, signature: bytes) -> str:
-    """The token: what was signed, and the signature."""
+    """The token of a signing input and its signature."""
     return (signed + b"." + _encoded(signature)).decode("ascii")
 
 
 def json_object(text: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in a token's part. Raises Refusal token_invalid if it is not one, or holds a member twice."""
+    """Parse the JSON object in a part of a token. Raises Refusal token_invalid for other values and repeated
+    members."""
     try:
         value = strict_json(text)
     except ValueError:
@@ -61,9 +62,9 @@ def json_object(text: bytes, what: str) -> dict[str, Any]:
 
 
 def strict_json(text: bytes) -> Any:
-    """The value of a JSON text in UTF-8. Raises ValueError for what is none, and where a member comes twice."""
+    """Parse JSON in UTF-8. Raises ValueError for other input and repeated members."""
     try:
-        # Decoded here: given bytes, json would guess among UTF-8, -16 and -32, and RFC 7519 knows UTF-8 only.
+        # Decoded here: given bytes, json also accepts UTF-16 and UTF-32, and RFC 7519 requires UTF-8.
         return _DECODER.decode(text.decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -96,7 +97,7 @@ def _decoded(part: bytes) -> bytes:
         data = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
     except binascii.Error:
         raise invalid("not base64url") from None
-    # The decoder skips what it does not know; only the spelling that encoding gives back is the token's.
+    # The decoder skips unknown characters. Only the canonical encoding is accepted.
     if _encoded(data) != part:
-        raise invalid("not base64url as it is encoded")
+        raise invalid("not canonical base64url")
     return data

@@ -1,4 +1,4 @@
-"""From the configuration to the keys: those it names, or one that is made because it names none."""
+"""Load the signing keys of the configuration, or create one if it names none."""
 
 from pathlib import Path
 from typing import Final
@@ -10,13 +10,13 @@ from gateway.identity.mac_keys import MacKeys
 from gateway.settings.checks import is_in_memory
 from gateway.settings.model import KeySettings, Settings
 
-_NO_KEYS: Final = "must name a signing key, because one that replicas share cannot be made (gateway keys generate)"
+_NO_KEYS: Final = "must name a signing key, because replicas need a shared one (gateway keys generate)"
 
 
 def key_ring(settings: Settings) -> KeyRing:
-    """The keys of this gateway. Without any in the configuration, an ES256 key is made once beside an SQLite database.
+    """The keys of this gateway. Without configured keys, an ES256 key is created once beside an SQLite database.
 
-    Raises ConfigurationError for keys that cannot be used, CannotStart where the made one cannot be kept.
+    Raises ConfigurationError for unusable keys, and CannotStart if the created key cannot be stored.
     """
     problems = key_problems(settings)
     if problems:
@@ -28,13 +28,13 @@ def key_ring(settings: Settings) -> KeyRing:
 
 
 def mac_keys(settings: Settings, ring: KeyRing) -> MacKeys:
-    """The keys that authenticate what replicas share: `cache.key`, else those derived from the ring's."""
+    """The keys that authenticate shared records: `cache.key`, else keys derived from the key ring."""
     own_key = settings.cache.key
     return MacKeys(ring, own_key=None if own_key is None else own_key.reveal())
 
 
 def key_problems(settings: Settings) -> tuple[Problem, ...]:
-    """What is wrong with `tokens.keys`, each with its place. Nothing is made or changed by asking."""
+    """The problems of `tokens.keys`. Creates and changes nothing."""
     if not settings.tokens.keys:
         made = settings.storage.database.reveal().startswith("sqlite")
         return () if made else (_problem(settings, "tokens.keys", _NO_KEYS),)
@@ -49,7 +49,7 @@ def key_problems(settings: Settings) -> tuple[Problem, ...]:
 
 
 def made_key_path(settings: Settings) -> Path | None:
-    """Where the key that is made for an SQLite database is kept; None where the database is in memory only."""
+    """The file of the created key, beside the SQLite database; None for a database in memory."""
     address = settings.storage.database.reveal()
     if is_in_memory(address):
         return None

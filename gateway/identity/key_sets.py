@@ -1,8 +1,8 @@
-"""The keys that somebody else publishes (RFC 7517): which of them may verify tokens, and as what.
+"""JWK sets of external issuers (RFC 7517): select the keys that can verify tokens, each for its algorithms.
 
-A key counts for as little as it says of itself. One that is not for signatures, by its `use`, its `key_ops` or its
-`alg`, is not looked at, nor is a secret, a private key, or an RSA key that is too short; one that names no algorithm is
-for those of the ones accepted that its type has. Where its members lead elsewhere (`x5u`, `x5c`, `jku`) nobody goes.
+A key is used only as it declares. Keys with another `use`, `key_ops` or `alg`, secrets, private keys and short RSA keys
+are ignored. A key without `alg` is used for the accepted algorithms of its type. Members that refer elsewhere (`x5u`,
+`x5c`, `jku`) are not followed.
 """
 
 import codecs
@@ -16,26 +16,26 @@ from jwt.exceptions import PyJWTError
 from gateway.identity.jws import strict_json
 from gateway.identity.keys import PublicKey, UnusableKey, VerifyingKey
 
-MAX_KEYS: Final = 256  # in one set; those beyond are not looked at
-MAX_SAME: Final = 4  # keys of one id and algorithm: each is tried for a token
-_ALIASES: Final[Mapping[str, str]] = {"Ed25519": "EdDSA"}  # RFC 9864: the same algorithm by its full name
+MAX_KEYS: Final = 256  # Per set; further keys are ignored.
+MAX_SAME: Final = 4  # Keys with equal id and algorithm. Each one is tried for a token.
+_ALIASES: Final[Mapping[str, str]] = {"Ed25519": "EdDSA"}  # RFC 9864: the same algorithm under its full name.
 
-# Where each type is read; `oct` is none of them: a published secret is none.
+# The parser for each key type. `oct` is missing: a published secret is not secret.
 _READERS: Final[Mapping[str, Any]] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
 
 
 def canonical_algorithm(name: str) -> str:
-    """The name of an algorithm as the settings have it."""
+    """The name of an algorithm as used in the settings."""
     return _ALIASES.get(name, name)
 
 
 class UnusableKeySet(Exception):
-    """A document that is no key set; the text says why."""
+    """The document is not a key set; the text gives the reason."""
 
 
 class KeySet:
-    """The keys of one issuer, each for one algorithm. Several keys can have the same id (RFC 7517 4.5), of which the
-    first MAX_SAME count."""
+    """The keys of one issuer, one entry per algorithm. Ids can repeat (RFC 7517 4.5); the first MAX_SAME keys are
+    used."""
 
     def __init__(self, keys: Collection[VerifyingKey] = ()) -> None:
         self._keys: dict[tuple[str, str], tuple[VerifyingKey, ...]] = {}
@@ -51,15 +51,15 @@ class KeySet:
         return chain.from_iterable(self._keys.values())
 
     def get(self, kid: str, algorithm: str) -> tuple[VerifyingKey, ...]:
-        """The keys of this id for this algorithm."""
+        """The keys with this id for this algorithm."""
         return self._keys.get((kid, canonical_algorithm(algorithm)), ())
 
     def holds(self, key: object) -> bool:
-        """Whether this very key is one of them."""
+        """Whether this key object is in the set."""
         return any(each is key for each in self)
 
     def after(self, earlier: "KeySet") -> "KeySet":
-        """This set, in which the keys that an earlier one had too are the very same."""
+        """This set, reusing the key objects of `earlier` for unchanged keys."""
         return KeySet([key if (old := earlier._same(key)) is None else old for key in self])
 
     def lacks_any_of(self, earlier: "KeySet") -> bool:
@@ -72,9 +72,11 @@ class KeySet:
 
 
 def read_key_set(text: bytes, algorithms: Collection[str]) -> KeySet:
-    """The keys of a JWK set that may verify tokens by one of these algorithms. Raises UnusableKeySet."""
+    """Parse a JWK set and select the keys for these algorithms. Raises UnusableKeySet."""
     try:
-        document = strict_json(text.removeprefix(codecs.BOM_UTF8))  # RFC 8259 8.1 lets a reader ignore it
+        document = strict_json(
+            text.removeprefix(codecs.BOM_UTF8)
+        )  # RFC 8259 8.1: a parser can ignore the byte order mark
     except ValueError:
         raise UnusableKeySet("not JSON without repeated members") from None
     keys = document.get("keys") if isinstance(document, dict) else None
@@ -88,7 +90,7 @@ def _usable(jwk: Any, algorithms: Collection[str]) -> list[VerifyingKey]:
         return []
     kid, algorithm = jwk.get("kid"), jwk.get("alg")
     public = _public_key(jwk)
-    # A token names its key. One without a name could only be guessed at.
+    # Tokens name their key by id, so a key without an id cannot be selected.
     if public is None or not isinstance(kid, str) or not kid:
         return []
     if isinstance(algorithm, str):
@@ -98,7 +100,7 @@ def _usable(jwk: Any, algorithms: Collection[str]) -> list[VerifyingKey]:
 
 
 def _is_for_signatures(jwk: Mapping[str, Any]) -> bool:
-    """RFC 7517 4.2, 4.3: what a key says it is for, it is for, and for nothing else."""
+    """RFC 7517 4.2, 4.3: `use` and `key_ops` limit the purpose of a key."""
     operations = jwk.get("key_ops", ["verify"])
     return jwk.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
 
@@ -106,11 +108,11 @@ def _is_for_signatures(jwk: Mapping[str, Any]) -> bool:
 def _public_key(jwk: Mapping[str, Any]) -> PublicKey | None:
     kind = jwk.get("kty")
     reader = _READERS.get(kind) if isinstance(kind, str) else None
-    if reader is None or "d" in jwk:  # a private key that is published is anybody's
+    if reader is None or "d" in jwk:  # a published private key is known to everyone
         return None
     try:
         key = reader.from_jwk(dict(jwk))
-    # What cryptography and base64 raise for numbers that are no key, and PyJWT for members that are missing.
+    # cryptography and base64 raise these for invalid numbers, PyJWT for missing members.
     except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return key if isinstance(key, PublicKey) else None

@@ -1,8 +1,7 @@
-"""The signing key of a gateway that was given none: made once, beside its SQLite database.
+"""The generated signing key: created once, beside the SQLite database, if the configuration names none.
 
-The file is readable by its owner alone from the moment it has a name, and it has its name only once it is whole: it is
-written under another one and linked. So of several processes that start at once exactly one makes the key, and all of
-them use it.
+The file is written under a temporary name with mode 0600 and then linked, so it is never visible incomplete or to
+others. If several processes start at once, exactly one creates the key and all use it.
 """
 
 import contextlib
@@ -20,32 +19,33 @@ from gateway.errors import CannotStart, cannot_read
 from gateway.identity.keys import SigningKey, UnusableKey
 
 ALGORITHM: Final = "ES256"
-_MAX_SIZE: Final = 65536  # bytes; a key has some 250
+_MAX_SIZE: Final = 65536  # In bytes; a key has about 250.
 
 log: Final = logging.getLogger("gateway.identity.keyfile")
 
 
 def ephemeral_key() -> SigningKey:
-    """A key for the life of this process: its tokens are as transient as a database in memory."""
+    """A key for a database in memory, lost when the process ends."""
     return SigningKey(ec.generate_private_key(ec.SECP256R1()), ALGORITHM)
 
 
 def kept_key(path: Path) -> SigningKey:
-    """The key in this file, which is made if there is none. Raises CannotStart with what to do about it."""
+    """Load the key, creating it if the file does not exist. Raises CannotStart with the remedy."""
     pem = _read(path)
     if pem is None:
         _make(path)
         pem = _read(path)
         if pem is None:
-            raise CannotStart(f"{path}: it vanished as soon as it was made; see what removes it")
+            raise CannotStart(f"{path}: the file was removed as soon as it was created; find the cause")
     try:
         return SigningKey.from_pem(pem, ALGORITHM)
     except UnusableKey as error:
-        raise CannotStart(f"{path}: {error}; move it away to have a new key made") from None
+        raise CannotStart(f"{path}: {error}; move it away to create a new key") from None
 
 
 def _read(path: Path) -> str | None:
-    """The file's text; None where there is none. Asked of the open file, so that nobody can change it in between."""
+    """The text of the file, None if it does not exist. Mode and type are checked on the open file, so that they cannot
+    change before the read."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
@@ -60,14 +60,17 @@ def _read(path: Path) -> str | None:
 
 
 def _check_mode(path: Path, mode: int) -> None:
-    """Refuse a key that others can read. Kubernetes gives files of a volume to the group `fsGroup` at each mount, with
-    mode 0660; GATEWAY_KEY_MODE=group accepts that with a warning."""
+    """Refuse a key that others can read.
+
+    Kubernetes gives the files of a volume to the group `fsGroup` at each mount, with mode 0660; GATEWAY_KEY_MODE=group
+    accepts that with a warning.
+    """
     if not mode & 0o077:
         return
     if mode & 0o007 or os.environ.get("GATEWAY_KEY_MODE") != "group":
         remedy = f"run: chmod 600 {path}"
         if not mode & 0o007:
-            remedy += ", or set GATEWAY_KEY_MODE=group where the volume gives it to a group (fsGroup)"
+            remedy += ", or set GATEWAY_KEY_MODE=group if the volume assigns a group (fsGroup)"
         raise CannotStart(f"{path}: readable by others (mode {mode:04o}); {remedy}")
     log.warning("%s can be read by its group (mode %04o, GATEWAY_KEY_MODE=group)", path, mode)
 
@@ -81,10 +84,10 @@ def _make(path: Path) -> None:
             file.write(pem)
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was faster: its key it is
+        with contextlib.suppress(FileExistsError):  # another process was faster: its key is used
             os.link(draft, path)
     except OSError as error:
-        raise CannotStart(f"{cannot_read(path, error)}; a signing key is to be made there") from None
+        raise CannotStart(f"{cannot_read(path, error)}; the signing key is created there") from None
     finally:
-        with contextlib.suppress(OSError):  # it was never made, and why is said above
+        with contextlib.suppress(OSError):  # not created; the error above gives the reason
             draft.unlink()

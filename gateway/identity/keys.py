@@ -1,8 +1,8 @@
-"""Keys that sign and verify tokens: one algorithm each.
+"""Keys for signing and verifying tokens, each bound to one algorithm.
 
-The key decides the algorithm, never the token: a key is bound to one when it is made, and holds PyJWT's implementation
-of that one only. So there is no algorithm to choose when a token comes, and none to be talked into (CVE-2022-29217,
-CVE-2026-48523). What may be a key for an algorithm is settled here, once, and not when the first token is verified.
+The key determines the algorithm, never the token: a key holds only PyJWT's implementation of its own algorithm, so a
+token cannot select another one (CVE-2022-29217, CVE-2026-48523). Keys are validated when they are loaded, not at the
+first use.
 """
 
 import base64
@@ -23,29 +23,29 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Pri
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 MIN_RSA_BITS: Final = 2048  # NIST SP 800-131A
-# RFC 7518 6, RFC 8037 2. What the key is for (alg, use, kid) is ours to say.
+# RFC 7518 6, RFC 8037 2. The gateway sets purpose and name (alg, use, kid) itself.
 _PUBLIC_MEMBERS: Final = ("kty", "crv", "x", "y", "n", "e")
 _THUMBPRINT_MEMBERS: Final = (*_PUBLIC_MEMBERS, "k")  # RFC 7638 3.2
 
 
 class UnusableKey(GatewayError):
-    """Something that cannot be the key of its algorithm; the text says why, and never shows any of it."""
+    """Not a key for its algorithm. The text gives the reason and never reveals key material."""
 
 
 class _Kind(NamedTuple):
-    """What an algorithm takes for a key, in words and as a test."""
+    """The keys that an algorithm accepts: a description and a predicate."""
 
     words: str
     fits: Callable[[PublicKey | bytes], bool]
 
 
 def _secret(least: int) -> _Kind:
-    # RFC 7518 3.2: a key of at least the size of the hash.
+    # RFC 7518 3.2: the key must be at least as long as the hash.
     return _Kind(f"a secret of at least {least} bytes", lambda key: isinstance(key, bytes) and len(key) >= least)
 
 
 def _curve(curve: type[ec.EllipticCurve], name: str) -> _Kind:
-    # RFC 7518 3.4: ES256 is P-256, and nothing else.
+    # RFC 7518 3.4: ES256 requires P-256.
     return _Kind(
         f"an elliptic curve key on {name}",
         lambda key: isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, curve),
@@ -74,16 +74,16 @@ ALGORITHMS: Final = tuple(_KINDS)
 
 
 class VerifyingKey:
-    """A key that can tell whether it signed something. `kid` None: the key's thumbprint (RFC 7638) is its id.
+    """A key that verifies signatures. Without `kid`, the id is the key's thumbprint (RFC 7638).
 
-    `public` is the secret itself for an HMAC algorithm. Raises UnusableKey for what is no key of `algorithm`.
+    `public` is the secret itself for an HMAC algorithm. Raises UnusableKey for a key that does not fit `algorithm`.
     """
 
     __slots__ = ("_implementation", "_public", "algorithm", "kid")
 
     def __init__(self, public: PublicKey | bytes, algorithm: str, kid: str | None = None) -> None:
         if algorithm not in _KINDS:
-            raise UnusableKey(f"no algorithm '{algorithm}' is known here ({', '.join(ALGORITHMS)})")
+            raise UnusableKey(f"unknown algorithm '{algorithm}' ({', '.join(ALGORITHMS)})")
         kind = _KINDS[algorithm]
         if not kind.fits(public):
             raise UnusableKey(f"must be {kind.words} for {algorithm}, found {_in_words(public)}")
@@ -93,11 +93,11 @@ class VerifyingKey:
         self.kid = kid if kid is not None else self._thumbprint()
 
     def verifies(self, signed: bytes, signature: bytes) -> bool:
-        """Whether `signature` is this key's over `signed`."""
+        """Whether `signature` is this key's signature of `signed`."""
         return self._implementation.verify(signed, self._public, signature)
 
     def jwk(self) -> dict[str, str] | None:
-        """The public key as others may have it (RFC 7517); None for a secret, which nobody may."""
+        """The public key for publication (RFC 7517); None for a secret."""
         if isinstance(self._public, bytes):
             return None
         members = self._members()
@@ -105,7 +105,7 @@ class VerifyingKey:
         return public | {"use": "sig", "alg": self.algorithm, "kid": self.kid}
 
     def is_same_as(self, other: "VerifyingKey") -> bool:
-        """Whether it verifies what the other one does, under the same id."""
+        """Whether both keys verify the same signatures under the same id."""
         return (self.kid, self.algorithm) == (other.kid, other.algorithm) and self._members() == other._members()
 
     def __repr__(self) -> str:
@@ -115,8 +115,8 @@ class VerifyingKey:
         try:
             prepared: PublicKey | bytes = self._implementation.prepare_key(key)
         except InvalidKeyError:
-            # Whoever knows a public key could sign with it, were its text ever taken for a secret.
-            message = "must be a random secret, found a key or certificate, of which others have a part"
+            # If the text of a public key were used as a secret, anyone who knows that key could sign.
+            message = "must be a random secret, found a key or certificate, which others know in part"
             raise UnusableKey(f"{message} (openssl rand -hex 32)") from None
         return prepared
 
@@ -141,22 +141,21 @@ class SigningKey(VerifyingKey):
 
     @classmethod
     def from_pem(cls, pem: str, algorithm: str, kid: str | None = None) -> "SigningKey":
-        """The key of a private key in PEM form. Raises UnusableKey."""
+        """Load a private key in PEM form. Raises UnusableKey."""
         return cls(_private_key(pem.strip().encode("utf-8", "surrogatepass")), algorithm, kid)
 
     @classmethod
     def from_secret(cls, secret: str, algorithm: str, kid: str | None = None) -> "SigningKey":
-        """The key of a shared secret: its bytes are those of the text in UTF-8. Raises UnusableKey."""
+        """A shared secret as a key: the UTF-8 bytes of the text. Raises UnusableKey."""
         return cls(secret.encode("utf-8", "surrogatepass"), algorithm, kid)
 
     def sign(self, signed: bytes) -> bytes:
-        """The signature over `signed`."""
         return self._implementation.sign(signed, self._private)
 
     def secret_material(self) -> bytes:
-        """The secret number or bytes of the key, from which keys for other purposes are derived.
+        """The secret number or bytes of the key, for deriving keys with other purposes.
 
-        It does not depend on an encoding, so replicas with different releases of a library derive the same keys.
+        Independent of encodings, so replicas with different library versions derive the same keys.
         """
         match self._private:
             case bytes(secret):
@@ -171,9 +170,9 @@ class SigningKey(VerifyingKey):
 
 
 class KeyRing:
-    """The keys of one gateway: the first signs, all of them verify. Raises UnusableKey when two have the same id.
+    """The keys of one gateway: the first signs, all verify. Raises UnusableKey if two have the same id.
 
-    One ring serves whoever signs, verifies or publishes: keys that are renewed are renewed for all of them at once.
+    Signers, verifiers and the JWKS endpoint share one ring, so a reload renews the keys for all of them at once.
     """
 
     def __init__(self, keys: Sequence[SigningKey]) -> None:
@@ -184,18 +183,18 @@ class KeyRing:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of all keys, the signing one's first."""
+        """The ids of all keys, the signing key first."""
         return tuple(self._keys)
 
     @property
     def signing_keys(self) -> tuple[SigningKey, ...]:
-        """All keys, the signing one first."""
+        """All keys, the signing key first."""
         return tuple(self._keys.values())
 
     def renew(self, other: "KeyRing") -> bool:
-        """Have the keys of another ring from now on; whether one has gone by that, or turned into another.
+        """Replace the keys with those of another ring. Returns whether a key was removed or changed.
 
-        A key that both rings have remains the object it is.
+        Unchanged keys keep their identity as objects.
         """
         before = self._keys
         self._keys = {kid: _unchanged(before.get(kid), key) for kid, key in other._keys.items()}
@@ -203,15 +202,15 @@ class KeyRing:
         return any(self._keys.get(kid) is not key for kid, key in before.items())
 
     def holds(self, key: object) -> bool:
-        """Whether this very key is still one of them."""
+        """Whether this key object is in the ring."""
         return key in self._keys.values()
 
     def get(self, kid: str) -> VerifyingKey | None:
-        """The key of this id, or None. The id names a key in memory; it never reaches a file or the network."""
+        """The key with this id, or None. Ids are only dict keys; they never reach a file or the network."""
         return self._keys.get(kid)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """The key set that verifiers elsewhere need: the public keys, no secret, the signing one first."""
+        """The public keys as a JWK set, the signing key first. Contains no secrets."""
         return {"keys": [jwk for key in self._keys.values() if (jwk := key.jwk()) is not None]}
 
 

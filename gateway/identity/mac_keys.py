@@ -1,8 +1,8 @@
 """Keys that authenticate records and messages in a store that others can write to (Redis).
 
-Each signing key gives one MAC key by HKDF (RFC 5869). The first signs and all verify, as for tokens, so the rotation of
-signing keys keeps records and messages valid. A configured `cache.key` takes the place of all of them: an HS256 secret
-that upstreams know as well must not authenticate records.
+Each signing key yields one MAC key by HKDF (RFC 5869). The first signs and all verify, as for tokens, so records and
+messages stay valid when signing keys rotate. A configured `cache.key` replaces all of them: an HS256 secret shared with
+upstreams must not authenticate records.
 """
 
 import hmac
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gateway.identity.keys import KeyRing, SigningKey
 
-# The purpose separates these keys from tokens (RFC 5869 3.2): no signature is a MAC, and no MAC is a signature.
+# The purpose separates these keys from token keys (RFC 5869 3.2): no signature is a MAC, and no MAC is a signature.
 _PURPOSE: Final = b"gateway: MAC of records and messages in Redis"
 
 
@@ -49,6 +49,6 @@ def _derived(material: bytes) -> bytes:
 
 
 def _mac(key: bytes, place: str, content: bytes) -> bytes:
-    # The place is part of the input, with its length, so that a record of one user is not valid at another's key.
+    # The MAC covers the place and its length, so that the record of one user is not valid at another user's key.
     name = place.encode("utf-8", "surrogatepass")
     return hmac.digest(key, b"%d:%b%b" % (len(name), name, content), "sha256").hex().encode("ascii")

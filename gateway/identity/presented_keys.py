@@ -1,11 +1,11 @@
-"""What an API key says that is presented: asked of the database once, then remembered for `cache.user_ttl`.
+"""Verify API keys against the database and cache the result for `cache.user_ttl`.
 
-What is remembered are facts that do not change: whose key it is, what it may at most, and when it expires. That it was
-deleted is told by the user's record, like the end of a session, and so known everywhere at once. A key stands beside
-the verified tokens, found by the same probe of the same dict: it costs what a token costs.
+Only immutable facts are cached: owner, role limit and expiry. Deletion is published on the user's record, as a
+session's end is, so every replica sees it at once. Keys share the cache of verified tokens, so a cached key costs one
+dict lookup, like a token.
 
-What is presented and unknown is asked for as well, and anybody can make up texts that look like keys. So all that are
-asked for at the same time are asked for together, one question at a time: a flood takes one of the database's places.
+Unknown keys need a database query, and clients can invent well-formed keys. Concurrent lookups are therefore batched,
+one batch at a time: a flood occupies only one database connection.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from gateway.identity.records import Claims
 from gateway.identity.tokens import Tokens
 
 _AT_A_TIME: Final = 128
-MAX_ASKED: Final = 4096  # keys that are asked for at the same time; beyond, the store counts as out
-MAX_NOTED: Final = 10_000  # keys whose use is yet to be written down
-NOTE_AFTER: Final = 1.0  # seconds
+MAX_ASKED: Final = 4096  # Concurrent lookups; beyond this number the store counts as unavailable.
+MAX_NOTED: Final = 10_000  # Keys whose use is not yet written.
+NOTE_AFTER: Final = 1.0  # In seconds.
 _TOO_MANY: Final = "too many API keys are being looked up"
 
 log: Final = logging.getLogger("gateway.identity")
@@ -35,7 +35,7 @@ _Outcome = KnownKey | StorageUnavailable | None
 
 
 class PresentedKeys:
-    """The Source of API keys. `ttl`: seconds that one is remembered; `tokens` lends its memory and its clock."""
+    """The verifier of API keys. Caches a key for `ttl` seconds; shares the cache and clock of `tokens`."""
 
     def __init__(self, store: KeyReader, tokens: Tokens, *, ttl: float, note_after: float = NOTE_AFTER) -> None:
         self._store = store
@@ -49,8 +49,7 @@ class PresentedKeys:
         self._writer: asyncio.Task[None] | None = None
 
     def known(self, credential: bytes) -> Claims | None:
-        """What a key says, as far as that is remembered; None: it must be asked for. Raises Refusal for what cannot be
-        a key."""
+        """The cached claims of a key; None if `ask` must be awaited. Raises Refusal for a malformed key."""
         remembered = self._remembered.young.get(credential) or self._remembered.aged(credential)
         if remembered is not None and self._clock() < remembered[1]:
             return remembered[2]
@@ -59,7 +58,7 @@ class PresentedKeys:
         return None
 
     async def ask(self, credential: bytes) -> Claims:
-        """What a key says. Raises Refusal `token_invalid`, `token_revoked`, `token_expired`, and StorageUnavailable."""
+        """Verify a key. Raises Refusal `token_invalid`, `token_revoked` or `token_expired`, and StorageUnavailable."""
         digest, asked_at = key_digest(credential), self._clock()
         if digest is None:
             raise _no_key()
@@ -76,14 +75,14 @@ class PresentedKeys:
         return claims
 
     async def close(self) -> None:
-        """Give up on what is being asked, and write down what is known of uses, if that is quickly done."""
+        """Cancel lookups, and write pending uses if the store answers quickly."""
         tasks = [task for task in (self._reader, self._writer) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._write()
 
-    # ---- asking
+    # ---- lookups
 
     def _looked_up(self, digest: bytes) -> Awaitable[KnownKey | None]:
         outcome = self._asked.get(digest)
@@ -118,9 +117,9 @@ class PresentedKeys:
             for outcome in batch.values():
                 outcome.set_result(without_traceback(error))
         finally:
-            _give_up(batch)  # whatever ended it, nobody is left waiting
+            _give_up(batch)  # no waiter is left behind, however this ended
 
-    # ---- noting uses
+    # ---- recording uses
 
     def _note(self, key_id: str) -> None:
         if len(self._used) < MAX_NOTED:
@@ -139,7 +138,7 @@ class PresentedKeys:
     async def _write(self) -> None:
         uses, self._used = self._used, {}
         if uses:
-            with suppress(StorageUnavailable):  # the next use is noted again
+            with suppress(StorageUnavailable):  # the next use of the key is recorded
                 await self._store.note_uses(uses)
 
 
@@ -156,7 +155,7 @@ def _claims_of(key: KnownKey) -> Claims:
 
 
 async def _answered(outcome: "asyncio.Future[_Outcome]") -> KnownKey | None:
-    # Shielded: an asker who leaves must not take the answer from the others.
+    # Shielded: a cancelled waiter must not cancel the lookup of the others.
     found = await asyncio.shield(outcome)
     if isinstance(found, StorageUnavailable):
         raise StorageUnavailable(found.store, found.reason)
@@ -166,8 +165,8 @@ async def _answered(outcome: "asyncio.Future[_Outcome]") -> KnownKey | None:
 def _give_up(asked: "dict[bytes, asyncio.Future[_Outcome]]") -> None:
     for outcome in asked.values():
         if not outcome.done():
-            outcome.set_result(StorageUnavailable("database", "the look-up was given up"))
+            outcome.set_result(StorageUnavailable("database", "the lookup was cancelled"))
 
 
 def _no_key() -> Refusal:
-    return invalid("not an API key as it is made here")
+    return invalid("not an API key of this gateway")

@@ -1,8 +1,8 @@
-"""Who a request is made for, with everything about it that depends on the user alone worked out in advance.
+"""Principals: authenticated users, with everything that depends on the user alone computed in advance.
 
-A principal is made when a user's record is read and used for many requests, so it holds the roles with what they imply
-and the identity headers as the bytes that go out. There may be a hundred thousand of them: each is one object, and the
-sets of roles, of which there are few, are shared.
+A principal is created when a user record is read, and serves many requests. It contains the expanded roles and the
+serialized identity headers. There can be a hundred thousand of them, so each is one object and the few distinct role
+sets are shared.
 """
 
 import re
@@ -13,14 +13,14 @@ from typing import Final, NamedTuple
 from gateway.identity.records import Claims, UserRecord
 from gateway.settings.model import IdentitySettings
 
-_Limits = tuple[frozenset[str] | None, str]  # roles and e-mail address
+_Limits = tuple[frozenset[str] | None, str]  # roles and email address
 Expand = Callable[[frozenset[str]], frozenset[str]]
 
-_ROLE_SETS: Final = 4096  # distinct sets of roles to remember
-_WAYS: Final = 16  # distinct ways for one principal to act in; a user with more API keys than that pays for it
+_ROLE_SETS: Final = 4096  # Distinct sets of roles in the cache.
+_WAYS: Final = 16  # Distinct scopes cached per principal. A user with more API keys pays for recomputing.
 _NOBODY: Final[frozenset[str]] = frozenset()
 
-# A value goes out as visible ASCII. Anything else, and what would make two values alike, is percent-encoded.
+# Values are visible ASCII. Other characters and characters that would make two values equal are percent-encoded.
 _PLAIN: Final = re.compile(r"[!-$&-~]*").fullmatch
 _ESCAPED: Final = tuple(
     b"%%%02X" % byte if byte == 0x25 or not 0x21 <= byte <= 0x7E else bytes((byte,)) for byte in range(256)
@@ -28,12 +28,11 @@ _ESCAPED: Final = tuple(
 
 
 class Principal:
-    """An identity that may be admitted. `own_roles` are the user's own, `roles` those and all they imply.
+    """An authenticated user. `own_roles` are the user's own roles, `roles` also contains implied ones.
 
-    `header_lines` are the identity headers, ready to be sent (b"X-User-Id: 42\\r\\n..."). `ended_sessions` are the
-    sessions of this user whose tokens are void. `acting` are the principals made of this one for claims that bring
-    their own roles, `assertions` what upstreams are shown, by their names, with the time to renew it; both are as old
-    as the principal, and go with it.
+    `header_lines` are the serialized identity headers (b"X-User-Id: 42\\r\\n..."). `ended_sessions` are sessions whose
+    tokens are void. `acting` caches restricted principals for claims that carry roles; `assertions` caches signed
+    assertions by upstream, with their renewal time. Both live as long as the principal.
     """
 
     __slots__ = (
@@ -65,7 +64,7 @@ class Principal:
 
     @property
     def record(self) -> UserRecord:
-        """The record this principal was made from. It is put together anew: nobody on the hot path asks for it."""
+        """The record of this principal, reconstructed on each access. The hot path does not use it."""
         return UserRecord(
             id=self.id,
             email=self.email,
@@ -81,7 +80,7 @@ class Principal:
 
 
 class RoleSet(NamedTuple):
-    """A set of roles, what it implies, and the header line that says so; one of each for all who have these roles."""
+    """A set of roles, its expansion and its header line, shared by all principals with these roles."""
 
     own: frozenset[str]
     expanded: frozenset[str]
@@ -89,10 +88,10 @@ class RoleSet(NamedTuple):
 
 
 class PrincipalFactory:
-    """Makes principals. `expand` adds the implied roles to a set of roles.
+    """Creates principals. `expand` adds implied roles.
 
-    Every principal has a line for its id and one for its roles, even if it has none: "no roles" is then not "no
-    identity". One without an e-mail address has no line for it.
+    Every principal has a header line for its id and one for its roles, even if the set is empty: an upstream can
+    distinguish "no roles" from "no identity". Without an email address the email line is omitted.
     """
 
     def __init__(self, settings: IdentitySettings, expand: Expand) -> None:
@@ -101,7 +100,7 @@ class PrincipalFactory:
         self._role_sets: dict[frozenset[str], RoleSet] = {}
 
     def make(self, record: UserRecord) -> Principal:
-        """The principal of one of the gateway's own users."""
+        """The principal for a user record."""
         roles = self._role_sets.get(record.roles) or self._learn(record.roles)
         lines = _line(self._headers.id, identity_value(record.id))
         if record.email:
@@ -109,10 +108,10 @@ class PrincipalFactory:
         return Principal(record, roles, lines + roles.line)
 
     def acting(self, principal: Principal, claims: Claims) -> Principal:
-        """The principal as far as these claims let it act, where they bring roles: those of an external issuer's token
-        are all that its subject has; those of an API key are what is left of its owner's.
+        """The principal restricted by claims that carry roles: an external token's roles are the only roles of its
+        subject; an API key's roles limit those of its owner.
 
-        It is made once for each of the few ways a principal acts in, and kept with it.
+        Results are cached with the principal, one per combination of roles and address.
         """
         ways, limits = principal.acting, (claims.roles, claims.email)
         acting = None if ways is None else ways.get(limits)
@@ -126,7 +125,7 @@ class PrincipalFactory:
         given = claims.roles or _NOBODY
         if claims.is_external:
             return self.make(replace(principal.record, roles=given, email=claims.email))
-        # What the owner's roles imply is the owner's as well, and a key may be limited to just that.
+        # Roles implied by the owner's roles are included: a key can be limited to an implied role.
         return self.make(replace(principal.record, roles=principal.roles & given))
 
     def _learn(self, own: frozenset[str]) -> RoleSet:
@@ -139,15 +138,15 @@ class PrincipalFactory:
 
 
 def identity_value(text: str) -> bytes:
-    """A value as it stands in an identity header: visible ASCII; everything else, and `%`, percent-encoded."""
+    """Encode a value for an identity header: visible ASCII; everything else, and `%`, is percent-encoded."""
     if _PLAIN(text):
         return text.encode("ascii")
-    # A claim can hold half of a surrogate pair, which no encoding knows; that must not be an exception.
+    # JSON strings in claims can contain lone surrogates, which strict UTF-8 cannot encode.
     return b"".join([_ESCAPED[byte] for byte in text.encode("utf-8", "surrogatepass")])
 
 
 def identity_roles(roles: Iterable[str]) -> bytes:
-    """Roles as they stand in the identity header: sorted, joined by `,`, which no role can smuggle in."""
+    """Encode roles for the identity header: sorted and joined by `,`, which is escaped inside names."""
     return b",".join([identity_value(role).replace(b",", b"%2C") for role in sorted(roles)])
 
 

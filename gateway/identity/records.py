@@ -1,4 +1,4 @@
-"""What the stores know of a user, and what a verified token claims: the two facts an identity is made of."""
+"""User records and verified claims, the two inputs of a principal, and the interfaces of their stores."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from gateway.counting import Sample
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """One account as the database knows it. It holds everything that can take access away.
+    """One account as stored in the database, with everything that can revoke access.
 
-    `ended_sessions` are the ids of ended sessions from which an access token may still be unexpired; a token of one
-    of them is refused. `version` grows with every change, so that an older copy never replaces a newer one in a cache.
+    `ended_sessions` are ended sessions whose access tokens can still be unexpired; their tokens are refused. `version`
+    increases with every change, so that an older copy never replaces a newer one in a cache.
     """
 
     id: str
@@ -26,16 +26,16 @@ class UserRecord:
 
 
 class Claims(NamedTuple):
-    """What a verified token says. `subject` is the user id (`NAME|SUB` for an external issuer), `session` its `sid`.
+    """The claims of a verified credential. `subject` is the user id (`NAME|SUB` for an external issuer), `session` its
+    `sid`.
 
-    `expires_at` is in seconds since the epoch, leeway not included. `not_before` is the latest of `nbf` and `iat`.
+    `expires_at` is in seconds since the epoch, without leeway. `not_before` is the later of `nbf` and `iat`.
 
-    `roles` is None for the gateway's own tokens: it never reads roles from those. For an external issuer they are the
-    mapped roles. For an API key they are those that it is limited to, and `session` is its id: what ends a session
-    ends a key.
+    `roles` is None for the gateway's own tokens, whose roles come from the user record. For an external issuer it
+    contains the mapped roles. For an API key it limits the owner's roles, and `session` is the key's id: an ended
+    session and a deleted key are revoked alike.
 
-    `signed_by` is the key, the gateway's own or its issuer's, that was found to have signed the token: what lasts
-    longer than a request ends with that key.
+    `signed_by` is the key that verified the token. A stream ends when that key is removed.
     """
 
     subject: str
@@ -50,64 +50,64 @@ class Claims(NamedTuple):
 
     @property
     def is_external(self) -> bool:
-        """Whether another issuer vouches for the subject: it has no account here. No local id holds a `|`."""
+        """Whether an external issuer asserts the subject, which has no account here. Local ids never contain `|`."""
         return "|" in self.subject
 
 
 class UserStore(Protocol):
-    """Where user records come from: the database, as the directory sees it."""
+    """The source of user records: the database."""
 
     async def user(self, user_id: str) -> UserRecord | None:
-        """The record, or None when there is no such user. Raises StorageUnavailable, 250 ms after a store that hangs
-        was asked at the latest; a busy one may make one wait somewhat longer for one's turn."""
+        """The record, or None if the user does not exist. Raises StorageUnavailable within 250 ms if the store hangs;
+        waiting for a free connection can take longer."""
 
 
 class SharedCache(Protocol):
-    """The copy that replicas share (Redis). Its outage is not an error here: it answers None and takes nothing."""
+    """The cache that replicas share (Redis). Outages raise no errors: reads return None and writes are dropped."""
 
     async def get(self, user_id: str) -> tuple[UserRecord, float] | None:
-        """The record and the seconds it may still be used, or None: not there, or the cache is down."""
+        """The record and its remaining lifetime in seconds; None for a miss or an outage."""
 
     async def put(self, record: UserRecord, *, age: float) -> None:
-        """Keep a record that was asked of the database `age` seconds ago until it is `cache.user_ttl` old, unless
-        a newer version of it is there already."""
+        """Cache a record read from the database `age` seconds ago until it is `cache.user_ttl` old, unless the cache
+        has a newer version."""
 
 
 class ChangeListener(Protocol):
-    """Who holds copies of user records and must hear of changes: the directory."""
+    """A holder of cached user records: the directory."""
 
     def forget(self, user_id: str, version: int | None) -> None:
-        """Copies of this user older than `version` are void; None: all of them."""
+        """Invalidate copies of this user older than `version`; None: all copies."""
 
     def suspend(self) -> None:
-        """Changes arrive late: every copy in this process is void. None is missed, so shared copies stay good."""
+        """Invalidate local copies, because changes arrive late. No change is lost, so shared copies stay valid."""
 
     def flush(self) -> None:
-        """Changes may have been missed: every copy read before now is void, whoever keeps it."""
+        """Invalidate every copy read before now, in all caches, because changes can have been lost."""
 
 
 class ChangeFeed(Protocol):
-    """Tells every replica that a user changed."""
+    """Publishes changes of users to every replica."""
 
     async def announce(self, user_id: str, record: UserRecord | None) -> None:
-        """Tell all replicas, this one included, that older copies of this user are void; None: the user is gone.
+        """Invalidate older copies of this user on all replicas, including this one; None means that the user was
+        deleted.
 
-        Here that holds when the call returns, whatever happens elsewhere; a store that is out is no error.
+        On this replica the change is effective when the call returns. A store that is down raises no error.
         """
 
     @property
     def connected(self) -> bool:
-        """Whether changes made elsewhere reach this process now. While False, no local copy may be used."""
+        """Whether changes made elsewhere reach this process. While False, local copies must not be used."""
 
     def samples(self) -> Iterable[Sample]:
-        """How long changes took to arrive here."""
+        """Propagation delays of changes."""
 
 
 def claim_path(claims: Mapping[str, Any], path: str | tuple[str, ...]) -> Any:
-    """The value at a path of a claim set, None where there is none. The path is dotted (`realm_access.roles`), or a
-    tuple of names.
+    """The value at a path of the claims, or None. The path is dotted (`realm_access.roles`) or a tuple of names.
 
-    A claim named by the whole dotted path comes first: some are named by an address (`https://x.example/roles`).
+    A claim with the whole dotted name takes precedence: some claims are named by a URL (`https://x.example/roles`).
     """
     if isinstance(path, str) and path in claims:
         return claims[path]

@@ -1,15 +1,15 @@
-"""Refresh tokens: opaque, rotated on use, and recognised without being kept.
+"""Refresh tokens: opaque, rotated on use, and stored only as digests.
 
-    token  = "gwr_" + base64url(family ‖ secret)        family: 16 bytes, the same for all tokens of a session
-                                                        secret: 32 bytes, another one for each token
+    token  = "gwr_" + base64url(family ‖ secret)        family: 16 bytes, equal for all tokens of a session
+                                                        secret: 32 bytes, unique for each token
 
-The store keeps digests only: of the family with the session, of the whole token with the tokens that still count. So
-a leaked database holds nothing that can be presented, and a token whose family is known but which counts no longer is
-a replay (RFC 9700 4.14.2) however old it is, without a row for every token that ever was.
+The store keeps the digest of the family with the session, and the digest of the whole token with the current tokens. A
+leaked database contains no usable token. A token of a known family that is no longer current is a replay (RFC 9700
+4.14.2), however old it is, without a row for every token ever issued.
 
-A token that was rotated a moment ago must answer with the same successor again (a client whose answer was lost, or
-two tabs at once). The successor is therefore made from the token itself and a random seed that the store keeps beside
-its digest until the next rotation: neither a leaked database nor a stolen old token alone gives the successor.
+A recently rotated token must return the same successor again, because a client can lose the response or refresh in two
+tabs at once. The successor is derived from the token itself and a random seed that the store keeps beside its digest
+until the next rotation. Neither a leaked database nor a stolen old token alone reveals the successor.
 """
 
 import base64
@@ -27,7 +27,7 @@ _TEXT: Final = re.compile(PREFIX + r"[A-Za-z0-9_-]{64}").fullmatch
 
 
 class RefreshToken:
-    """One refresh token. `text` is what its holder presents; the digests are SHA-256 and all that a store may see."""
+    """One refresh token. `text` is the form for the client. The digests are SHA-256, and stores see nothing else."""
 
     __slots__ = ("_family", "_secret")
 
@@ -42,7 +42,7 @@ class RefreshToken:
 
     @classmethod
     def parse(cls, text: str) -> "RefreshToken | None":
-        """The token of this text, or None where it cannot be one."""
+        """Parse a token; None for malformed text."""
         if _TEXT(text) is None:
             return None
         raw = base64.urlsafe_b64decode(text.removeprefix(PREFIX))
@@ -50,21 +50,20 @@ class RefreshToken:
 
     @property
     def text(self) -> str:
-        """The token as its holder gets and presents it."""
         return PREFIX + base64.urlsafe_b64encode(self._family + self._secret).decode("ascii")
 
     @property
     def digest(self) -> bytes:
-        """What the store knows this one token by."""
+        """The digest that identifies this token in the store."""
         return hashlib.sha256(self._family + self._secret).digest()
 
     @property
     def family_digest(self) -> bytes:
-        """What the store knows the session by."""
+        """The digest that identifies the session in the store."""
         return hashlib.sha256(self._family).digest()
 
     def successor(self, seed: bytes) -> "RefreshToken":
-        """The token that follows this one: always the same for the same seed."""
+        """The next token of the family, always the same for the same seed."""
         return RefreshToken(self._family, hmac.digest(self._secret, seed, "sha256"))
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The subjects of other issuers: they have no account here, but may be shut out here."""
+"""Subjects of external issuers. They have no account here, but administrators can block them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from gateway.identity.records import UserRecord
 
 @dataclass(frozen=True, slots=True)
 class BlockedSubject:
-    """A subject (`NAME|SUB`) that is shut out: since when, by whom (a user id, or `command-line`), and why."""
+    """A blocked subject (`NAME|SUB`): the time, the author (a user id or `command-line`), and the reason."""
 
     subject: str
     at: datetime
@@ -19,16 +19,17 @@ class BlockedSubject:
 
 
 class SubjectStore(Protocol):
-    """What the database knows of subjects. All raise StorageUnavailable when it does not answer in time."""
+    """The block list of external subjects. All methods raise StorageUnavailable if the database does not answer in
+    time."""
 
     async def user(self, subject: str) -> UserRecord:
-        """The subject as a record: active unless it is blocked, without roles and address, which its tokens bring."""
+        """The subject as a record: active unless blocked. Roles and address come from its tokens."""
 
     async def blocked(self) -> tuple[BlockedSubject, ...]:
-        """All that are blocked, in the order of their names."""
+        """All blocked subjects, in alphabetical order."""
 
     async def block(self, subject: str, reason: str, *, by: Actor) -> UserRecord:
-        """Shut a subject out, with its audit record; the record afterwards. Doing it twice changes nothing."""
+        """Block a subject and write an audit record; returns the new record. Blocking twice changes nothing."""
 
     async def unblock(self, subject: str, *, by: Actor) -> UserRecord | None:
-        """Let it in again; None where it is not blocked."""
+        """Unblock a subject; None if it is not blocked."""

@@ -1,9 +1,9 @@
-"""The gateway's own access tokens: issuing them, and the facts in one that is presented.
+"""Issue and verify the gateway's own access tokens.
 
-Verified tokens are remembered by their bytes: a signature costs some 100 µs to check, a look-up 0.3. What is remembered
-are facts, never decisions: who it is and until when. Time is looked at on every use, and the user's record, which
-revokes, is not in here at all (CVE-2021-32701: a cached token skipped a check that had depended on the request).
-Tokens that are no good are not remembered, so that a flood of them cannot push out good ones.
+Verified tokens are cached by their bytes: checking a signature takes about 100 µs, a lookup 0.3. The cache contains
+facts, never decisions: subject and validity period. The time is checked on every use, and revocation comes from the
+user record, which is not cached here (CVE-2021-32701: a cached token skipped a check that depended on the request).
+Invalid tokens are not cached, so that a flood of them cannot evict valid ones.
 """
 
 import logging
@@ -20,20 +20,20 @@ from gateway.identity.keys import KeyRing
 from gateway.identity.records import Claims
 from gateway.settings.model import TokensSettings
 
-REMEMBERED: Final = 100_000  # tokens at most, where nothing else is said; some 1 KiB each
-JUST_EXPIRED: Final = 60.0  # seconds after the end of a token, leeway included, in which clocks can be the reason
-REMEMBERED_LENGTH: Final = 512  # bytes of a token at most, on average over all that may be remembered
+REMEMBERED: Final = 100_000  # The default number of cached tokens, about 1 KiB each.
+JUST_EXPIRED: Final = 60.0  # Seconds after expiry and leeway in which a clock difference can be the cause.
+REMEMBERED_LENGTH: Final = 512  # The average limit in bytes per cached token.
 
-_TYPE: Final = "at+jwt"  # RFC 9068 2.1: so that no other token signed with this key is taken for an access token
+_TYPE: Final = "at+jwt"  # RFC 9068 2.1: distinguishes access tokens from other tokens signed with the same key.
 _TYPES: Final = frozenset((_TYPE, f"application/{_TYPE}"))
 
 log: Final = logging.getLogger("gateway.identity.tokens")
 
-Verified = tuple[float, float, Claims]  # good from, good until (leeway included), and what it says
+Verified = tuple[float, float, Claims]  # valid from and until, leeway included, and the claims
 
 
 def in_time(verified: Verified, now: float) -> Claims:
-    """What a token says, if it is good now. Raises Refusal token_expired, or token_invalid for one before its time."""
+    """The claims if the token is valid now. Raises Refusal token_expired, or token_invalid before `nbf` or `iat`."""
     good_from, good_until, claims = verified
     if good_from <= now < good_until:
         return claims
@@ -43,9 +43,9 @@ def in_time(verified: Verified, now: float) -> Claims:
 
 
 def report_skew(verified: Verified, now: float, issuer: str) -> None:
-    """Log by how much the clocks differ, for a sound token that is refused for its times alone, and only just.
+    """Log the clock difference that could explain why a genuine token is refused because of its times.
 
-    A client can be late by itself, so the log cannot be certain about a token that has expired.
+    A late client can also present an expired token, so the cause is uncertain in that case.
     """
     good_from, good_until, claims = verified
     leeway = claims.not_before - good_from
@@ -66,7 +66,7 @@ def report_skew(verified: Verified, now: float, issuer: str) -> None:
 
 
 class IssuedToken(NamedTuple):
-    """A new access token; `expires_in` in seconds, `expires_at` in seconds since the epoch."""
+    """A new access token. `expires_in` is in seconds, `expires_at` in seconds since the epoch."""
 
     token: str
     expires_in: int
@@ -74,12 +74,12 @@ class IssuedToken(NamedTuple):
 
 
 class Tokens:
-    """Issues and verifies, with the same `keys` for good: what they are changes in there. `clock` gives seconds since
-    the epoch.
+    """Issues and verifies access tokens. `keys` stays the same object across reloads. `clock` returns seconds since the
+    epoch.
 
-    `verified` is what is remembered of good tokens, by their bytes: from when and until when they are good, leeway
-    included, and what they say: at most `remembered` of them. `Credentials` looks there first; that saves a call on
-    every request. `hits` and `misses` are counted of those who come here.
+    `verified` caches at most `remembered` valid tokens by their bytes, each with its validity period, leeway included,
+    and claims. `Credentials` reads this cache directly, which saves a call per request. `hits` and `misses` count only
+    the calls of `verify`.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Tokens:
         self.hits = self.misses = 0
 
     def renew(self, keys: KeyRing | None, settings: TokensSettings) -> bool:
-        """Take over other settings, and other keys where they have changed; whether a key has gone. A token that it
-        signed is refused from now on, remembered or not."""
+        """Apply new settings, and new keys if given. Returns whether a key was removed: its tokens are refused from now
+        on, cached or not."""
         self._settings = settings
         has_lost = keys is not None and self.keys.renew(keys)
         if has_lost:
@@ -108,7 +108,7 @@ class Tokens:
         return has_lost
 
     def issue(self, *, user_id: str, session_id: str, roles: Collection[str]) -> IssuedToken:
-        """A new access token. `roles` go into it only where `tokens.include_roles` asks for it, for others to read."""
+        """Issue an access token. It contains `roles` only with `tokens.include_roles`, for other verifiers."""
         now = int(self.clock())
         expires_in = max(1, int(self._settings.access_ttl))
         claims: dict[str, Any] = {
@@ -127,30 +127,30 @@ class Tokens:
 
     @property
     def issuer(self) -> str:
-        """The `iss` of all that is signed here."""
+        """The `iss` of all issued tokens."""
         return self._settings.issuer
 
     def sign(self, kind: str, claims: dict[str, Any]) -> str:
-        """A token of this `typ`, signed by the first key."""
+        """Sign a token of this `typ` with the first key."""
         key = self.keys.signer
         signed = encode_jws({"alg": key.algorithm, "kid": key.kid, "typ": kind}, claims)
         return with_signature(signed, key.sign(signed))
 
     def sign_pass(self, kind: str, claims: Claims, *, audience: str) -> str:
-        """A token of another `typ` for the same session, as long as `claims` last. Neither by its type nor by its
-        audience is it an access token, here or to anybody else who knows the keys (RFC 8725 3.11, 3.12)."""
+        """Issue a token of another `typ` for the same session, valid as long as `claims`. Type and audience distinguish
+        it from access tokens for every verifier that knows the keys (RFC 8725 3.11, 3.12)."""
         now = int(self.clock())
         said = {"iss": self._settings.issuer, "sub": claims.subject, "aud": audience, "sid": claims.session}
         times = {"exp": int(claims.expires_at), "iat": now, "nbf": now}
         return self.sign(kind, {**said, **times, "jti": secrets.token_urlsafe(16)})
 
     def verify_pass(self, kind: str, credential: bytes, *, audience: str) -> Claims:
-        """What a token of this `typ` says, and none but that. It is not remembered. Raises Refusal token_invalid or
-        token_expired, whatever the bytes are."""
+        """The claims of a token of exactly this `typ`. Not cached. Raises Refusal token_invalid or token_expired for
+        any other input."""
         return in_time(self._read(credential, (kind,), audience), self.clock())
 
     def verify(self, credential: bytes) -> Claims:
-        """What a credential says. Raises Refusal token_invalid or token_expired, whatever the bytes are."""
+        """The claims of a token. Raises Refusal token_invalid or token_expired for any other input."""
         verified = self.verified.young.get(credential) or self.verified.aged(credential)
         if verified is None:
             self.misses += 1
@@ -160,12 +160,11 @@ class Tokens:
         return in_time(verified, self.clock())
 
     def ended(self, claims: Claims) -> Refusal | None:
-        """Why what was good is not any more, for what lasts longer than a request: it has expired, or its key has
-        gone. None: it is good still."""
+        """The reason to end a stream: the token has expired, or its key was removed. None while it is valid."""
         if self.clock() >= claims.expires_at + self._settings.leeway:
             return expired(claims)
         if claims.signed_by is not None and not self.keys.holds(claims.signed_by):
-            return invalid("the key that signed it has gone")
+            return invalid("the key that signed it was removed")
         return None
 
     def _verify_anew(self, credential: bytes) -> Verified:
@@ -195,8 +194,9 @@ def expired(claims: Claims) -> Refusal:
 
 
 def _key_id(header: Mapping[str, Any], types: Collection[str]) -> str:
-    """The key that the header names. `jku`, `x5u`, `jwk` and the like are never looked at: keys come from us alone."""
-    # RFC 7515 4.1.11: what `crit` names must be understood, and nothing is (CVE-2026-32597), RFC 7797 least.
+    """The key id of a header. `jku`, `x5u`, `jwk` and similar fields are ignored: keys come only from the gateway."""
+    # RFC 7515 4.1.11: a verifier must understand every extension in `crit`. This one supports none (CVE-2026-32597),
+    # not even RFC 7797.
     if "crit" in header or "b64" in header:
         raise invalid("crit: extensions are not supported")
     kind, kid = header.get("typ"), header.get("kid")

@@ -1,1 +1,1 @@
-"""Other issuers' keys: fetched from where they publish them, kept, and renewed before they grow stale."""
+"""Published keys of external issuers: fetched, cached, and renewed before they expire."""

@@ -1,7 +1,7 @@
-"""Fetches a small document that somebody else serves, within limits of time and size, through httpx.
+"""Fetch small JSON documents from other servers through httpx, with limits on time and size.
 
-Errors of httpx stop here: whatever goes wrong is FetchFailed. httpx itself, with its 60 ms and 8 MiB, is imported for
-the first document, beside the loop; gateways without other issuers never need it.
+All errors become FetchFailed. The import of httpx (60 ms, 8 MiB) is deferred to the first fetch and runs in a thread;
+gateways without external issuers never import it.
 """
 
 import asyncio
@@ -16,38 +16,39 @@ if TYPE_CHECKING:
 
     import httpx
 
-MAX_SIZE: Final = 256 * 1024  # bytes of a document
-LIMIT: Final = 5.0  # seconds, from the name to the last byte
+MAX_SIZE: Final = 256 * 1024  # Bytes per document.
+LIMIT: Final = 5.0  # Seconds, from name resolution to the last byte.
 
 _MAX_AGE: Final = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})"?(?=[\s,]|$)', re.IGNORECASE).search
 _NOT_KEPT: Final = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?=[\s,=]|$)", re.IGNORECASE).search
 
 
 class FetchFailed(Exception):
-    """A document could not be had; the text says why, for the log."""
+    """A document could not be fetched; the text is the reason for the log."""
 
 
 class Document(NamedTuple):
-    """What was fetched, and for how many seconds its server lets it be used; None where it says nothing."""
+    """A fetched document. `max_age` is its freshness lifetime in seconds, None if the server states none."""
 
     text: bytes
     max_age: float | None
 
 
 async def fetch(address: str, *, insecure: bool = False) -> Document:
-    """The document at an https address, or at an http one on this machine; `insecure`: anywhere. Raises FetchFailed.
+    """Fetch a document from an https address, or from an http address on this machine; `insecure` allows http anywhere.
+    Raises FetchFailed.
 
-    Redirects are not followed: where keys come from is for the configuration to say, and for nobody else.
+    Redirects are not followed: only the configuration decides where keys come from.
     """
     if not insecure and not keeps_keys_safe(address):
         raise FetchFailed("not an https address")
     tls = await asyncio.to_thread(_tls)
-    import httpx  # by now it is there
+    import httpx  # imported by the thread above
 
     try:
         async with asyncio.timeout(LIMIT), _client(address, tls) as client, client.stream("GET", address) as response:
             return await _read(response)
-    # StreamError, InvalidURL and CookieConflict are no HTTPErrors; UnicodeError is what a bad host name raises.
+    # StreamError, InvalidURL and CookieConflict are not HTTPErrors. An invalid host name raises UnicodeError.
     except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, httpx.CookieConflict) as error:
         raise FetchFailed(f"{type(error).__name__}: {error}") from None
     except TimeoutError:
@@ -58,14 +59,14 @@ async def fetch(address: str, *, insecure: bool = False) -> Document:
 
 @lru_cache(maxsize=1)
 def _tls() -> "ssl.SSLContext":
-    """What certificates are checked against: SSL_CERT_FILE where that is set, else those that httpx comes with."""
+    """The trusted certificates: SSL_CERT_FILE if set, else the ones shipped with httpx."""
     import httpx
 
     return httpx.create_ssl_context()
 
 
 def _client(address: str, tls: "ssl.SSLContext") -> "httpx.AsyncClient":
-    """A client for one document. What is asked for on this machine goes to no proxy that the environment names."""
+    """A client for one document. Requests to this machine bypass the proxies of the environment."""
     import httpx
 
     return httpx.AsyncClient(
@@ -73,7 +74,7 @@ def _client(address: str, tls: "ssl.SSLContext") -> "httpx.AsyncClient":
         follow_redirects=False,
         timeout=LIMIT,
         trust_env=not is_loopback(address),
-        # Plain: a few bytes that unfold to gigabytes would be past the limit before it is looked at.
+        # Uncompressed: a small body can decompress to gigabytes before the limit is checked.
         headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "gateway"},
     )
 
@@ -82,7 +83,7 @@ async def _read(response: "httpx.Response") -> Document:
     if response.status_code != 200:
         raise FetchFailed(f"answered {response.status_code}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise FetchFailed("answered in an encoding that was not asked for")
+        raise FetchFailed("answered in an encoding that was not requested")
     parts, size = [], 0
     async for part in response.aiter_raw():
         parts.append(part)
@@ -93,7 +94,7 @@ async def _read(response: "httpx.Response") -> Document:
 
 
 def _max_age(cache_control: str) -> float | None:
-    """RFC 9111 5.2.2: for how long an answer is fresh."""
+    """The freshness lifetime of a response (RFC 9111 5.2.2)."""
     if _NOT_KEPT(cache_control):
         return 0.0
     found = _MAX_AGE(cache_control)

@@ -1,4 +1,4 @@
-"""Where the keys of an issuer are: at a configured address, or where its OpenID configuration says."""
+"""Locate the keys of an issuer: a configured URL, or OpenID Connect Discovery."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -13,16 +13,18 @@ _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 
 
 def keys_at(address: str, *, insecure: bool = False) -> Fetch:
-    """How to fetch the key set at this address; `insecure`: over plain HTTP, wherever that is."""
+    """A fetch function for the key set at this address. `insecure` allows plain HTTP on any host."""
     return lambda: fetch(address, insecure=insecure)
 
 
 def discovered_keys(issuer: str) -> Fetch:
-    """How to fetch the key set of an issuer by OpenID Connect Discovery 1.0. The configuration is read each time: the
-    address of the keys may change as the keys do."""
+    """A fetch function for the key set of an issuer, by OpenID Connect Discovery 1.0.
+
+    It reads the OpenID configuration on every fetch, because the URL of the keys can change too.
+    """
 
     async def fetch_keys() -> Document:
-        # Section 4.1: a `/` at the end of the issuer is taken off first.
+        # Section 4.1: a trailing `/` of the issuer is removed first.
         document = await fetch(issuer.removesuffix("/") + _WELL_KNOWN)
         return await fetch(_key_address(document.text, issuer))
 
@@ -30,20 +32,20 @@ def discovered_keys(issuer: str) -> Fetch:
 
 
 def _key_address(text: bytes, issuer: str) -> str:
-    """The `jwks_uri` of an OpenID configuration. Raises FetchFailed where it must not be used."""
+    """The `jwks_uri` of an OpenID configuration. Raises FetchFailed if it is missing or unsafe."""
     try:
         configuration = strict_json(text)
     except ValueError:
         raise FetchFailed("the OpenID configuration is not JSON without repeated members") from None
     if not isinstance(configuration, dict):
         raise FetchFailed("the OpenID configuration is not a JSON object")
-    # Section 4.3: exactly the same, or another issuer's keys would be taken for this one's.
+    # Section 4.3: must be identical, otherwise keys of another issuer would be accepted for this one.
     if configuration.get("issuer") != issuer:
-        raise FetchFailed("the OpenID configuration is another issuer's")
+        raise FetchFailed("the OpenID configuration belongs to another issuer")
     address = configuration.get("jwks_uri")
     if not isinstance(address, str) or not keeps_keys_safe(address):
         raise FetchFailed("the OpenID configuration has no https jwks_uri")
-    # An issuer elsewhere has nothing to say about what is served on this machine.
+    # SSRF: a remote issuer must not direct requests to services on this machine.
     if is_loopback(address) and not is_loopback(issuer):
         raise FetchFailed("the OpenID configuration has a jwks_uri on this machine")
     return address

@@ -1,4 +1,4 @@
-"""The other issuers that a configuration names, put together."""
+"""Create the external issuers of a configuration."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -13,11 +13,11 @@ from gateway.ticking import Ticker
 def open_issuers(
     settings: TokensSettings, ticker: Ticker, *, clock: Callable[[], float], stack: AsyncExitStack, remembered: int
 ) -> dict[str, ExternalIssuer]:
-    """The issuers by their `iss`, their keys being fetched; `stack` ends that. `clock` is the ticker's, in seconds.
-    At most `remembered` tokens of all of them together are.
+    """The external issuers by `iss`. Their keys are fetched in the background until `stack` closes.
 
-    Nobody waits for an issuer: until its keys are there, who comes with its token waits for them, and one that is out
-    keeps nothing else from working.
+    `clock` is the ticker's, in seconds. All issuers together cache at most `remembered` tokens. Startup does not wait
+    for issuers: until the keys of an issuer arrive, only requests with its tokens wait, and an issuer that is down
+    affects nothing else.
     """
     issuers = {}
     for external in settings.external:

@@ -1,8 +1,8 @@
-"""The keys of one issuer: fetched in the background, renewed before they grow stale, kept while the issuer is out.
+"""The published keys of one issuer: fetched in the background, renewed early, kept during outages.
 
-- What is known is used at once and always: no request waits for a renewal, and no outage of the issuer takes keys away.
-- A key that is not known is asked for at most every COOLDOWN seconds, whoever asks: callers choose the ids.
-- One fetch at a time; whoever needs it waits for the same one.
+- Known keys are always usable: no request waits for a renewal, and an outage removes no keys.
+- An unknown key id causes at most one fetch per COOLDOWN seconds, over all clients, because clients choose the ids.
+- At most one fetch runs at a time; all waiters share it.
 """
 
 import asyncio
@@ -16,17 +16,21 @@ from gateway.identity.keys import VerifyingKey
 from gateway.issuers.fetching import FetchFailed
 from gateway.issuers.locating import Fetch
 
-COOLDOWN: Final = 30.0  # seconds between fetches for the sake of unknown keys
-LEAST_AGE, USUAL_AGE, MOST_AGE = 60.0, 600.0, 3600.0  # seconds that a key set is used for, whatever its server says
+COOLDOWN: Final = 30.0  # Seconds between fetches caused by unknown keys.
+LEAST_AGE, USUAL_AGE, MOST_AGE = (
+    60.0,
+    600.0,
+    3600.0,
+)  # Seconds that a key set is used, regardless of the max-age of its server.
 _CHANCE: Final = secrets.SystemRandom()
-_EARLY: Final = (0.7, 0.8)  # of its age, in which it is renewed; not all replicas at once
-_RETRIES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)  # seconds after each failure in a row; the last goes on
+_EARLY: Final = (0.7, 0.8)  # Fractions of the age at which it is renewed, spread over replicas.
+_RETRIES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)  # Seconds after consecutive failures. The last value repeats.
 
 log: Final = logging.getLogger("gateway.issuers")
 
 
 class PublishedKeySet:
-    """The keys that are found by `fetch`. `tick` must be called now and then; `clock` gives seconds, as `tick` does."""
+    """The keys returned by `fetch`. Call `tick` regularly. `clock` returns seconds, as passed to `tick`."""
 
     def __init__(self, name: str, fetch: Fetch, *, algorithms: Collection[str], clock: Callable[[], float]) -> None:
         self._name = name
@@ -41,45 +45,40 @@ class PublishedKeySet:
         self._listeners: list[Callable[[], None]] = []
 
     def get(self, kid: str, algorithm: str) -> tuple[VerifyingKey, ...]:
-        """The keys of this id for this algorithm."""
         return self._keys.get(kid, algorithm)
 
     @property
     def is_empty(self) -> bool:
-        """Whether not one usable key is known."""
+        """Whether no usable key is known."""
         return not len(self._keys)
 
     def holds(self, key: object) -> bool:
-        """Whether this very key is still published, as far as is known."""
         return self._keys.holds(key)
 
     @property
     def may_be_asked(self) -> bool:
-        """Whether the issuer may be asked for a key that is not known, or is being asked just now."""
         return self._flight is not None or self._clock() >= self._next_asking
 
     async def ask(self) -> None:
-        """Ask the issuer, together with whoever else does. That it does not answer is no error: nothing is new."""
         if self._flight is None:
             if self._clock() < self._next_asking:
                 return
             self._next_asking = self._clock() + COOLDOWN
             self._take_off()
         assert self._flight is not None
-        # Not awaited itself: a caller who leaves must not take the answer from the others.
+        # `wait` does not cancel the shared task when a waiter is cancelled.
         await asyncio.wait((self._flight,))
 
     def on_loss(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever a key is published no more."""
         self._listeners.append(listener)
 
     def tick(self, now: float) -> None:
-        """Renew the keys if it is time to."""
+        """Renew the keys if they are due."""
         if now >= self._due and self._flight is None:
             self._take_off()
 
     def close(self) -> None:
-        """Fetch no more."""
+        """Stop fetching."""
         self._due = float("inf")
         if self._flight is not None:
             self._flight.cancel()
@@ -103,7 +102,7 @@ class PublishedKeySet:
 
     def _learn(self, keys: KeySet, max_age: float | None) -> None:
         if not len(keys):
-            log.warning("issuer %s publishes no key that could be used: its tokens are refused", self._name)
+            log.warning("issuer %s publishes no usable key: its tokens are refused", self._name)
         elif self._failures:
             log.warning("issuer %s: the keys can be fetched again", self._name)
         lost = keys.lacks_any_of(self._keys)
@@ -118,6 +117,6 @@ class PublishedKeySet:
         """Try again later. Each failure is logged, because the reason can change; the handler limits how often."""
         self._due = self._clock() + _RETRIES[min(self._failures, len(_RETRIES) - 1)]
         if reason:
-            kept = f"{len(self._keys)} keys from before are used" if len(self._keys) else "its tokens are refused"
+            kept = f"{len(self._keys)} earlier keys are used" if len(self._keys) else "its tokens are refused"
             log.warning("issuer %s: the keys could not be fetched (%s); %s until they can", self._name, reason, kept)
         self._failures += 1

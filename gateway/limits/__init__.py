@@ -1,1 +1,1 @@
-"""How many requests of one caller are let through on a route: buckets that requests fill and time empties."""
+"""Rate limits per client and route, and limits on failed attempts."""

@@ -1,13 +1,16 @@
-"""The buckets of one limit, one for each caller, in this process."""
+"""The local buckets of one limit, one per client."""
 
 from gateway.identity.generations import Generations
 from gateway.limits.quota import Quota
 
 
 class Buckets:
-    """At most `room` callers are remembered. An empty bucket is as good as none, and each is empty after `per` seconds
-    without a request: what is older is dropped without loss. Only if more callers than that come in this time do those
-    who were quiet longest start anew."""
+    """Keeps at most `room` buckets.
+
+    An empty bucket equals a missing one, and every bucket is empty after `per` seconds without a request, so dropping
+    older ones loses nothing. Only if more clients than `room` arrive within that time are the least recently active
+    ones reset.
+    """
 
     __slots__ = ("_kept", "quota")
 
@@ -19,8 +22,8 @@ class Buckets:
         return len(self._kept)
 
     def take(self, caller: str, now: float) -> float:
-        """Count a request: how full the caller's bucket is with it. Over `quota.full` it must not pass, and is not
-        counted. `now` is in seconds, on any one clock."""
+        """Count a request and return the new level of the client's bucket. A request over `quota.full` must be refused
+        and is not counted. `now` is in seconds, always from the same clock."""
         kept = self._kept
         bucket = kept.young.get(caller) or kept.aged(caller)
         if bucket is None:
@@ -33,10 +36,10 @@ class Buckets:
         return level
 
     def look(self, caller: str, now: float) -> float:
-        """How full the bucket would be with one more request; none is counted."""
+        """The level of the bucket with one more request, without counting it."""
         bucket = self._kept.young.get(caller) or self._kept.aged(caller)
         return 1.0 if bucket is None else self.quota.with_one_more(bucket[0], bucket[1], now)
 
     def note(self, caller: str, level: float, now: float) -> None:
-        """How full the bucket is, as somebody else has counted."""
+        """Set the level of a bucket, as counted by the shared store."""
         self._kept.put(caller, (level, now), now)

@@ -1,16 +1,16 @@
-"""Who is counted where a limit goes by address."""
+"""Client keys for limits by address."""
 
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-# No id of a user begins with it: those of this gateway are hexadecimal, those of issuers begin with a letter or digit.
+# No user id begins with it: local ids are hexadecimal, external ones begin with a letter or digit.
 _MARK: Final = "@"
-_PREFIX: Final = 64  # bits of an IPv6 address that a network has; the others its hosts choose, and change, at will
+_PREFIX: Final = 64  # The network part of an IPv6 address, in bits. Hosts choose and change the remaining bits.
 _MOST_REMEMBERED: Final = 4096
 
 
 class Callers:
-    """Names callers by their addresses; each distinct address is looked at once."""
+    """Names clients by address. Parses each distinct address once."""
 
     __slots__ = ("_known",)
 
@@ -18,8 +18,8 @@ class Callers:
         self._known: dict[str, str] = {}
 
     def by_address(self, address: str) -> str:
-        """The caller at an address. A whole /64 of IPv6 is one, or one host could be any number of callers. All who
-        have no address (behind a Unix socket) are one."""
+        """The key of a client address. An IPv6 /64 counts as one client, because one host can use any of its addresses.
+        All clients without an address (behind a Unix socket) share one key."""
         known = self._known.get(address)
         if known is None:
             if len(self._known) >= _MOST_REMEMBERED:
@@ -35,7 +35,7 @@ def _network(text: str) -> str:
         return ""
     if not isinstance(address, IPv6Address):
         return str(address)
-    if address.ipv4_mapped is not None:  # a socket that serves both families shows 10.0.0.1 as ::ffff:10.0.0.1
+    if address.ipv4_mapped is not None:  # A dual-stack socket reports 10.0.0.1 as ::ffff:10.0.0.1.
         return str(address.ipv4_mapped)
     host_bits = 128 - _PREFIX
     return f"{IPv6Address(int(address) >> host_bits << host_bits)}/{_PREFIX}"

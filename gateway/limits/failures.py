@@ -1,8 +1,7 @@
-"""Failed attempts, counted by whoever made them: how many are allowed, and how many there were, in this process.
+"""Failed attempts per counter: the allowance, and the counts of this process.
 
-A count begins with a failure and is forgotten `window` seconds later. With the last failure that is allowed it becomes
-a ban, and is forgotten `ban` seconds after that. What is refused during a ban is not counted, so a ban ends when it
-was said to end.
+A count begins with a failure and expires `window` seconds later. The last allowed failure turns it into a ban that
+expires `ban` seconds later. Attempts refused during a ban are not counted, so a ban ends at the announced time.
 """
 
 from collections.abc import Sequence
@@ -10,11 +9,11 @@ from typing import Final, NamedTuple, Protocol
 
 from gateway.identity.generations import Generations
 
-ROOM: Final = 65536  # counts kept in a process: a flood of made-up names pushes out those that are oldest
+ROOM: Final = 65536  # Counts kept per process. A flood of invented names evicts the oldest ones.
 
 
 class Allowance(NamedTuple):
-    """`failures` within `window` seconds, then `ban` seconds without another attempt."""
+    """`failures` within `window` seconds cause a ban of `ban` seconds."""
 
     failures: int
     window: float
@@ -22,7 +21,7 @@ class Allowance(NamedTuple):
 
 
 class Counter(NamedTuple):
-    """What is counted: `key` among all counts; with whatever else goes by `owner` it can be pardoned."""
+    """One counter. `key` identifies it; `owner` groups counters that are reset together."""
 
     owner: str
     key: str
@@ -30,8 +29,8 @@ class Counter(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How a count stands: so many failures, forgotten in so many seconds. `pardon` names the last pardon (0: there
-    is none); `pardoned`: it voids what was reported, and whatever was known before."""
+    """The state of a count: `failures`, expiring in `remaining` seconds. `pardon` identifies the last reset (0: none);
+    `pardoned` means that the reset voids the reported failures and all earlier local knowledge."""
 
     failures: int
     remaining: float
@@ -40,9 +39,12 @@ class Standing(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Failures that the shared store has not counted yet, the first of them `age` seconds ago. None is a question.
-    `ban`: seconds for which the counter is closed, if they are the last that are allowed. `pardon` is the last one that
-    is known here; None where the store has not been asked since the first failure."""
+    """Failures that the shared store has not counted yet, the first of them `age` seconds ago; 0 failures only query
+    the state.
+
+    `ban` is the duration in seconds if these failures are the last allowed ones. `pardon` is the last known reset, None
+    if the store has not been queried since the first failure.
+    """
 
     counter: Counter
     failures: int
@@ -56,16 +58,16 @@ class SharedFailures(Protocol):
 
     @property
     def available(self) -> bool:
-        """Whether it is worth asking."""
+        """Whether a call is likely to succeed."""
 
     async def report(self, reports: Sequence[Report]) -> list[Standing]:
-        """Count these; how each counter stands then. Raises StorageUnavailable, within 250 ms."""
+        """Count these failures and return the state of each counter. Raises StorageUnavailable within 250 ms."""
 
     async def forget(self, counter: Counter) -> None:
-        """Begin this one anew. Raises StorageUnavailable."""
+        """Reset a counter. Raises StorageUnavailable."""
 
     async def pardon(self, owners: Sequence[str], *, lifetime: float) -> None:
-        """Begin all of these owners' anew; no count from before lives longer than `lifetime` seconds from now. Raises
+        """Reset all counters of these owners. No earlier count lives longer than `lifetime` seconds from now. Raises
         StorageUnavailable."""
 
 
@@ -76,14 +78,14 @@ class _Tally:
         self.count = 0
         self.began = now
         self.ends = now
-        self.owed = 0  # of the count, what the shared store has not been told
+        self.owed = 0  # the part of the count not yet reported to the shared store
         self.pardon: int | None = None
 
 
 class Failures:
-    """The counts of this process: all there are, or what is known of the shared ones and is still to be told there.
+    """The counts of this process: all counts without a shared store, else known shared counts plus unreported failures.
 
-    Times are in seconds, on any one clock.
+    Times are in seconds, always from the same clock.
     """
 
     def __init__(self, *, lifetime: float, room: int = ROOM) -> None:
@@ -93,7 +95,7 @@ class Failures:
         return len(self._kept)
 
     def wait(self, counter: Counter, now: float) -> float:
-        """Seconds until another attempt is allowed; 0: it is now."""
+        """Seconds until the next attempt is allowed, 0 if it is allowed now."""
         tally = self._living(counter.key, now)
         banned = tally is not None and tally.count >= counter.allowance.failures
         return tally.ends - now if tally is not None and banned else 0.0
@@ -111,7 +113,7 @@ class Failures:
         self._kept.put(counter.key, tally, now)
 
     def take_debt(self, counter: Counter, now: float) -> Report:
-        """What is to be told the shared store; told it counts as, unless it is given back."""
+        """Take the unreported failures. They count as reported unless `give_back` returns them."""
         tally = self._living(counter.key, now)
         if tally is None:
             return Report(counter, 0, 0.0, counter.allowance.ban)
@@ -121,14 +123,14 @@ class Failures:
         return Report(counter, owed, now - tally.began, ban, tally.pardon)
 
     def give_back(self, report: Report, now: float) -> None:
-        """The shared store could not be told."""
+        """Return unreported failures after the shared store failed."""
         tally = self._living(report.counter.key, now)
         if tally is not None:
             tally.owed += report.failures
 
     def learn(self, counter: Counter, standing: Standing, now: float) -> None:
-        """How a count stands in the shared store, which knows better; only what it has not been told comes on top. A
-        ban that it has forgotten (it was restarted, or could not be told) stays one, and is told it again."""
+        """Apply the state from the shared store, plus unreported failures. A local ban that the store has lost
+        (restart, failed report) stays in effect and is reported again."""
         tally = self._living(counter.key, now) or _Tally(now)
         allowed = counter.allowance.failures
         tally.pardon = standing.pardon
@@ -144,7 +146,7 @@ class Failures:
         self._kept.put(counter.key, tally, now)
 
     def forget(self, counter: Counter) -> None:
-        """Begin a count anew."""
+        """Reset a count."""
         self._kept.drop(counter.key)
 
     def _living(self, key: str, now: float) -> _Tally | None:

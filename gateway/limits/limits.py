@@ -1,9 +1,8 @@
-"""The limits of the routes: who is counted on which, here or for all replicas together, and what callers are told.
+"""Rate limits of routes: keys, local or shared counting, and response fields.
 
-With a shared store every request is counted there. What this process learns from it, it keeps: a caller of whom it
-knows that he must wait is refused without asking again, and when the store is out, counting goes on here from where it
-was. Then each process counts for itself, so that together they may let through as many times the limit as there are of
-them: an outage keeps nobody out.
+With a shared store every request is counted there. Results are cached: a client known to be over the limit is refused
+locally, and when the store is down counting continues in this process from the last known value. Then every process
+counts alone, so together they can allow the limit times their number: an outage locks no client out.
 """
 
 import time
@@ -19,8 +18,8 @@ from gateway.policy.route import Route
 from gateway.settings.model import RateLimitSettings
 from gateway.wire.fields import Field
 
-_ROOM: Final = 100_000  # callers remembered in this process, over all limits
-_LEAST_ROOM: Final = 100  # for one limit, however many there are
+_ROOM: Final = 100_000  # Clients remembered in this process, over all limits.
+_LEAST_ROOM: Final = 100  # The minimum for one limit.
 
 Clock = Callable[[], float]
 
@@ -30,30 +29,30 @@ class SharedBuckets(Protocol):
 
     @property
     def available(self) -> bool:
-        """Whether it is worth asking."""
+        """Whether a call is likely to succeed."""
 
     async def take(self, key: str, quota: Quota) -> float:
-        """As `Buckets.take`, by the store's clock. Raises StorageUnavailable, within 250 ms."""
+        """Like `Buckets.take`, on the store's clock. Raises StorageUnavailable within 250 ms."""
 
 
 class Count(NamedTuple):
-    """What became of a request: `retry_after` is None where it passes, else the seconds to wait. `fields` say how the
-    caller stands (draft-ietf-httpapi-ratelimit-headers)."""
+    """The result for a request. `retry_after` is None if it passes, else the seconds to wait. `fields` are the
+    RateLimit response fields (draft-ietf-httpapi-ratelimit-headers)."""
 
     retry_after: int | None
     fields: tuple[Field, ...]
 
 
 class Addressed(Protocol):
-    """A request, as far as it must be known here."""
+    """The part of a request that limits need."""
 
     @property
     def client(self) -> str:
-        """The caller's address: the socket's, or what a trusted proxy says of it."""
+        """The client's address: the peer of the socket, or the address forwarded by a trusted proxy."""
 
 
 class RouteLimit:
-    """The limit of one route. `key` is what its buckets' keys begin with in the shared store."""
+    """The limit of one route. `key` is the prefix of its keys in the shared store."""
 
     __slots__ = ("_by_user", "_callers", "_clock", "_key", "_shared", "_texts", "buckets")
 
@@ -69,7 +68,7 @@ class RouteLimit:
         self._texts = {name: _Texts(name, buckets.quota) for name in ("user", "address")}
 
     def count(self, user_id: str | None, request: Addressed) -> Count | None:
-        """Count a request of a user, or of an anonymous caller; None: `count_shared` must be awaited."""
+        """Count a request of a user or an anonymous client; None if `count_shared` must be awaited."""
         caller, kind = self._caller(user_id, request)
         now = self._clock()
         if self._shared is None or not self._shared.available:
@@ -78,20 +77,20 @@ class RouteLimit:
         return self._told(level, kind) if level > self.buckets.quota.full else None
 
     async def count_shared(self, user_id: str | None, request: Addressed) -> Count:
-        """Count a request for all replicas; should their store be out, for this process."""
-        assert self._shared is not None, "count() says whether to come here"
+        """Count a request for all replicas, or for this process if the shared store is down."""
+        assert self._shared is not None, "call count() first"
         caller, kind = self._caller(user_id, request)
         quota, now = self.buckets.quota, self._clock()
         try:
             level = await self._shared.take(self._key + caller, quota)
         except StorageUnavailable:
             return self._told(self.buckets.take(caller, now), kind)
-        # As of before the question: what leaked meanwhile is taken for leaked, so that nobody waits for it twice.
+        # As of before the call: the bucket leaked during it, and the client must not wait for that time twice.
         self.buckets.note(caller, level if level <= quota.full else level - 1.0, now)
         return self._told(level, kind)
 
     def _caller(self, user_id: str | None, request: Addressed) -> tuple[str, str]:
-        """Who is counted, and as what. Whoever is anonymous is counted by address in any case."""
+        """The key of the client and its kind. Anonymous clients are always counted by address."""
         if user_id is not None and self._by_user:
             return user_id, "user"
         return self._callers.by_address(request.client), "address"
@@ -104,8 +103,8 @@ class RouteLimit:
 
 
 class _Texts:
-    """What of the RateLimit fields is the same each time. Structured fields (RFC 9651); `w` is in whole seconds only,
-    and left out where the limit's time is none."""
+    """The constant part of the RateLimit fields. Structured fields (RFC 9651) express `w` in whole seconds only; other
+    periods omit it."""
 
     __slots__ = ("policy", "state")
 
@@ -116,7 +115,7 @@ class _Texts:
 
 
 class Limits:
-    """The limits of all routes that have one."""
+    """The limits of all limited routes."""
 
     def __init__(
         self,
@@ -142,12 +141,10 @@ class Limits:
             self._limits[route] = RouteLimit(buckets, key, by_user=by_user, shared=shared, callers=callers, clock=clock)
 
     def renewed(self, routes: Iterable[Route]) -> "Limits":
-        """The limits of a changed policy. Those that are as they were go on counting where they are, so that loading a
-        configuration gives nobody a fresh start."""
+        """The limits of a changed policy. Unchanged limits keep their counts, so a reload resets no client."""
         return Limits(routes, shared=self._shared, clock=self._clock, kept=self._buckets)
 
     def of(self, route: Route) -> RouteLimit | None:
-        """The limit of a route, if it has one."""
         return self._limits.get(route)
 
 
@@ -156,7 +153,7 @@ def _limit_of(route: Route) -> RateLimitSettings | None:
 
 
 def _key(route: Route, settings: RateLimitSettings) -> str:
-    """What is counted apart from everything else. A digest: names of routes hold braces, and in a cluster of Redis what
-    stands in braces says where a key lies."""
+    """A key prefix that identifies the limit. A digest, because names of routes can contain braces, which select the
+    slot of a key in a Redis cluster."""
     counted = repr((route.name, settings.requests, settings.per, settings.by))
     return f"limit:{sha256(counted.encode()).hexdigest()[:16]}:"

@@ -1,19 +1,19 @@
-"""A token bucket as a pure function, told from its other side: requests fill the bucket, and it leaks.
+"""A leaky bucket as a pure function, equivalent to a token bucket.
 
-A bucket holds as many requests as the limit names and leaks that many in the time that it names. So a caller who was
-quiet may send all of them at once, and then one as often as one has leaked out. In no time span of T seconds do more
-than `requests + T * requests / per` pass.
+Requests fill the bucket. It holds as many requests as the limit names and leaks that many in the limit's period. An
+idle client can send all of them at once, and then one whenever one has leaked out. In T seconds at most `requests + T *
+requests / per` pass.
 """
 
 from math import ceil
 from typing import Final
 
-# What floating point may be off by: so little of a request's share of the time, it may come too early.
+# Tolerance for floating point errors, as a fraction of one request.
 SLACK: Final = 1e-9
 
 
 class Quota:
-    """`requests` in `per` seconds; `rate` is how many of them leak out in a second."""
+    """`requests` in `per` seconds. `rate` is the number of requests that leak out per second."""
 
     __slots__ = ("full", "per", "rate", "requests")
 
@@ -24,18 +24,18 @@ class Quota:
         self.full = requests + SLACK
 
     def with_one_more(self, level: float, at: float, now: float) -> float:
-        """How full a bucket is with one more request in it, which passes if that is not over `full`. `level` is how
-        full it was at `at` seconds. A clock that was set back makes nobody wait for it: nothing leaks meanwhile."""
+        """The level with one more request, which passes if the level is at most `full`. `level` was the level at time
+        `at`. If the clock was set back, nothing leaks and no client waits longer."""
         if now > at:
             level -= (now - at) * self.rate
         return level + 1.0 if level > 0.0 else 1.0
 
     def remaining(self, level: float) -> int:
-        """How many requests would pass now, where `level` has the last one in it."""
+        """How many more requests would pass now. `level` includes the last one."""
         return max(0, int(self.full - level))
 
     def wait(self, level: float) -> int:
-        """Whole seconds until one more would pass than pass now, at least one. `level` has the last request in it,
-        also where that did not pass."""
+        """Whole seconds, at least one, until another request can pass. `level` includes the last request, even if it
+        was refused."""
         missing = level - self.full if level > self.full else 1.0 - (self.full - level) % 1.0
         return max(1, ceil(missing / self.rate))

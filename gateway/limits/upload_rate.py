@@ -1,14 +1,13 @@
-"""The least average rate of a request body (`server.min_body_rate`).
+"""The minimum average rate of a request body (`server.min_body_rate`).
 
-A client that sends a byte now and then never pauses for long, but occupies a connection to the upstream for as long as
-it likes.
+A client that sends an occasional byte never pauses for long, but can occupy an upstream connection indefinitely.
 """
 
 from collections import deque
 from typing import Final
 
-WINDOW: Final = 15.0  # seconds over which the rate is averaged
-_STEP: Final = 1.0  # seconds between two samples that are kept
+WINDOW: Final = 15.0  # Seconds over which the rate is averaged.
+_STEP: Final = 1.0  # Seconds between two stored samples.
 
 
 class UploadRate:
@@ -21,12 +20,12 @@ class UploadRate:
         self._grace = grace
         self._last = now
         self._active = 0.0  # seconds in which the client could send
-        self._samples: deque[tuple[float, int]] = deque()  # active time and bytes, of the current window
+        self._samples: deque[tuple[float, int]] = deque()  # active time and byte count, for the current window
 
     def too_slow(self, now: float, received: int, *, held_back: bool = False) -> bool:
-        """Whether the last window of 15 s held too few bytes. `received` counts the bytes of the body so far.
+        """Whether the last window of 15 s contained too few bytes. `received` counts the bytes of the body so far.
 
-        `held_back` says that the time since the last call does not count, because the upstream did not read.
+        `held_back` excludes the time since the last call, because the upstream did not read.
         """
         elapsed, self._last = now - self._last, now
         if held_back:

@@ -88,7 +88,7 @@ tokens:
         "found an elliptic curve key on secp384r1",
         f"{file}:14:20: tokens.keys[3].private_key: must be a private key in PEM form, found something else",
         f"{file}:17:15: tokens.keys[4].secret: must be a random secret, "
-        "found a key or certificate, of which others have a part (openssl rand -hex 32)",
+        "found a key or certificate, which others know in part (openssl rand -hex 32)",
     ]
     with pytest.raises(ConfigurationError) as refused:
         key_ring(settings)
@@ -133,5 +133,5 @@ def test_a_database_in_memory_has_a_key_that_is_kept_nowhere(tmp_path: Path, mon
 def test_postgresql_without_keys_is_refused_with_the_command_to_run() -> None:
     with pytest.raises(ConfigurationError) as refused:
         key_ring(over(POSTGRESQL))
-    message = "must name a signing key, because one that replicas share cannot be made (gateway keys generate)"
+    message = "must name a signing key, because replicas need a shared one (gateway keys generate)"
     assert refused.value.problems == (Problem("", 1, 1, "tokens.keys", message),)

@@ -123,7 +123,7 @@ def test_a_pipe_in_its_place_is_refused_without_waiting_for_a_writer(path: Path)
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CannotStart, match="No such file or directory; a signing key is to be made there"):
+    with pytest.raises(CannotStart, match="No such file or directory; the signing key is created there"):
         kept_key(tmp_path / "missing" / "gateway.db.key.pem")
 
 

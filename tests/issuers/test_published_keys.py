@@ -142,7 +142,7 @@ async def test_each_failure_is_logged_with_its_reason_and_the_end_of_an_outage_a
         await rig.tick(MOST_AGE)
     said = [record.getMessage() for record in caplog.records]
     assert [line.partition("(")[2].partition(")")[0] for line in said[:3]] == ["answered 503"] * 2 + ["ConnectError"]
-    assert "1 keys from before" in said[0]
+    assert "1 earlier keys" in said[0]
     assert len(said) == 4 and "again" in said[3]
 
 
@@ -151,7 +151,7 @@ async def test_an_issuer_without_usable_keys_is_believed_and_named(caplog: pytes
     await rig.tick()
     rig.server.kids = ()
     await rig.tick(USUAL_AGE)
-    assert not rig.known("k1") and rig.losses == 1 and "no key that could be used" in caplog.text
+    assert not rig.known("k1") and rig.losses == 1 and "no usable key" in caplog.text
 
 
 # ---- unknown keys
