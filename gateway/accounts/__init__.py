@@ -1,1 +1,1 @@
-"""Registration, login and what an account holder may do with the own account."""
+"""Registration, login, sessions, API keys and account administration."""

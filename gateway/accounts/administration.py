@@ -1,8 +1,8 @@
-"""Accounts as an administrator sees them: the service behind `gateway users …` and the administration over HTTP.
+"""Account administration: the service behind `gateway users …` and the administration API.
 
-Addresses, passwords and roles are taken as people type them; an account is named by its id or its address. Everything
-raises Refusal: `invalid_fields` with every problem at once, `not_found`, `email_taken`, `last_admin`, `overloaded`;
-StorageUnavailable passes. Every change writes an audit record in its transaction, and is announced to all replicas
+Addresses, passwords and roles are validated here. An account is identified by its id or its address. Methods raise
+Refusal: `invalid_fields` with every problem at once, `not_found`, `email_taken`, `last_admin` or `overloaded`.
+StorageUnavailable propagates. Every change writes an audit record in its transaction, and is published to all replicas
 before the method returns.
 """
 
@@ -34,7 +34,7 @@ from gateway.settings.model import Settings
 
 
 class Administration:
-    """The service. `by` is who does it, for the audit trail; `who` is an id or an address."""
+    """The service. `by` is the author for the audit trail; `who` is an id or an address."""
 
     def __init__(
         self,
@@ -54,24 +54,23 @@ class Administration:
         self.renew(settings)
 
     def renew(self, settings: Settings) -> None:
-        """Go by these settings from now on: other roles may be declared, and imply others."""
+        """Apply new settings, which can declare other roles and implications."""
         self.settings = settings
         self._admin_roles = admin_roles(settings)
 
     async def page(self, selection: Selection) -> UserPage:
-        """Some accounts. What is searched for is compared like an address: without case."""
+        """A page of accounts. The query is case-folded like an address."""
         return await self._users.page(replace(selection, query=folded(selection.query.strip())))
 
     async def audit(self, selection: AuditSelection) -> AuditPage:
-        """Some of the audit trail, newest first."""
+        """A page of the audit trail, newest first."""
         return await self._trail.page(selection)
 
     async def has_admin(self) -> bool:
-        """Whether any active account may administrate."""
+        """Whether any active account is an administrator."""
         return await self._users.any_active(self._admin_roles)
 
     async def show(self, who: str) -> UserRecord:
-        """One account."""
         if "@" not in who:
             return _found(await self._users.user(who), "No account has this id")
         body = accept(EmailOnly, {"email": who}, self.settings)
@@ -80,12 +79,12 @@ class Administration:
     async def create(
         self, email: str, password: str, roles: Iterable[str] | None = None, *, by: Actor = COMMAND_LINE
     ) -> UserRecord:
-        """Make an account, with `accounts.default_roles` unless told otherwise. It need not be open to register."""
+        """Create an account, by default with `accounts.default_roles`. Independent of `accounts.registration`."""
         given = {"email": email, "password": password} | ({} if roles is None else {"roles": roles})
         return await self.make(accept(NewAccount, given, self.settings), by=by)
 
     async def make(self, body: NewAccount, *, by: Actor) -> UserRecord:
-        """The same, of what was accepted already."""
+        """Create an account from a validated request."""
         roles = frozenset(self.settings.accounts.default_roles) if body.roles is None else body.roles
         user = NewUser(
             id=str(uuid.uuid4()),
@@ -97,7 +96,7 @@ class Administration:
         return _found(await self._announcer.changed(self._users.create(user, by=by)))
 
     async def change(self, who: str, body: AccountChange, *, by: Actor) -> UserRecord:
-        """Disable or enable an account, replace its roles, or both in one: all of it happens or nothing."""
+        """Change the active state, the roles, or both, atomically."""
         record = await self.show(who)
         changing = self._users.change(
             record.id, is_active=body.is_active, roles=body.roles, by=by, admin_roles=self._admin_roles
@@ -105,34 +104,34 @@ class Administration:
         return _found(await self._announcer.changed(changing))
 
     async def disable(self, who: str, *, by: Actor = COMMAND_LINE) -> UserRecord:
-        """Shut an account out. Nothing of it is lost: `enable` brings back what has not expired meanwhile."""
+        """Disable an account without deleting anything: `enable` restores sessions and keys that have not expired."""
         return await self.change(who, AccountChange(is_active=False), by=by)
 
     async def enable(self, who: str, *, by: Actor = COMMAND_LINE) -> UserRecord:
-        """Let a disabled account in again."""
+        """Enable a disabled account."""
         return await self.change(who, AccountChange(is_active=True), by=by)
 
     async def set_roles(self, who: str, roles: Iterable[str], *, by: Actor = COMMAND_LINE) -> UserRecord:
-        """Give an account these roles and no others."""
+        """Replace the roles of an account."""
         body = accept(RolesOnly, {"roles": roles}, self.settings)
         return await self.change(who, AccountChange(roles=body.roles), by=by)
 
     async def set_password(self, who: str, password: str, *, by: Actor = COMMAND_LINE) -> UserRecord:
-        """Replace a password; every session of the account ends."""
+        """Replace a password and end every session of the account."""
         body = accept(PasswordOnly, {"password": password}, self.settings)
         record = await self.show(who)
         hashed = await self._passwords.hash(body.password)
         return _found(await self._announcer.changed(self._users.set_password(record.id, hashed, by=by)))
 
     async def revoke(self, who: str, *, by: Actor = COMMAND_LINE) -> UserRecord:
-        """End every session of an account, and every API key."""
+        """End every session and every API key of an account."""
         record = await self.show(who)
         until = key_known_until(self.settings, time.time)
         ending = self._sessions.end_all(record.id, reason="revoked", by=by, keys_known_until=until)
         return _found(await self._announcer.changed(ending))
 
     async def delete(self, who: str, *, by: Actor = COMMAND_LINE) -> UserRecord:
-        """Delete an account; its audit records stay. The record is what it was."""
+        """Delete an account except its audit records. Returns the last record."""
         record = await self.show(who)
         return _found(await self._announcer.finish(self._delete(record.id, by)))
 
@@ -143,7 +142,7 @@ class Administration:
         return record
 
 
-def _found(record: UserRecord | None, missing: str = "The account has been deleted meanwhile") -> UserRecord:
+def _found(record: UserRecord | None, missing: str = "The account has just been deleted") -> UserRecord:
     if record is None:
         raise Refusal("not_found", detail=missing)
     return record

@@ -1,4 +1,4 @@
-"""The HTTP face of the administration: users, and the audit trail. Who may call it the gate has decided."""
+"""HTTP endpoints of the administration: users and the audit trail. The gate has authorized the caller."""
 
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ from gateway.wire.paths import decoded_segment
 
 
 class AdministrationEndpoints:
-    """One method for each endpoint."""
+    """One method per endpoint."""
 
     def __init__(self, administration: Administration) -> None:
         self._administration = administration
@@ -71,7 +71,7 @@ class AdministrationEndpoints:
 
 
 def administration_endpoints(administration: Administration) -> dict[str, Endpoint]:
-    """The handlers by the names of their endpoints."""
+    """The handlers by endpoint name."""
     endpoints = AdministrationEndpoints(administration)
     handlers: dict[str, Endpoint] = {
         "admin.users.list": endpoints.list_users,
@@ -86,8 +86,8 @@ def administration_endpoints(administration: Administration) -> dict[str, Endpoi
 
 
 def _user_id(request: Request) -> str:
-    """The id in the path. An address is none: what stands in a path stands in logs."""
+    """The id in the path. Addresses are refused, because paths appear in logs."""
     user_id = decoded_segment(dict(admission_of(request).captures)["id"]).decode()
     if "@" in user_id:
-        raise Refusal("not_found", "an address in the place of an id", detail="No account has this id")
+        raise Refusal("not_found", "an address instead of an id", detail="No account has this id")
     return user_id

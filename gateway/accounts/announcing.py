@@ -1,4 +1,4 @@
-"""A change and its announcement belong together: once begun, both run to their end, whoever has left meanwhile."""
+"""Commit a change and publish it, even if the client disconnects in between."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,30 +10,32 @@ T = TypeVar("T")
 
 
 class Announcer:
-    """Makes changes and tells all replicas. `feed` is told only after the commit: whoever hears of a change and looks
-    must find it."""
+    """Makes changes and publishes them to all replicas, after the commit: a replica that reloads the record must see
+    the change."""
 
     def __init__(self, feed: ChangeFeed) -> None:
         self._feed = feed
         self._running: set[asyncio.Task[Any]] = set()
 
     async def changed(self, change: Coroutine[Any, Any, UserRecord | None]) -> UserRecord | None:
-        """Make a change that gives the user's record afterwards, and announce it; None: nothing was changed."""
+        """Make a change and publish the resulting record; None means that nothing was changed."""
         return await self.finish(self._announced(change))
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run work to its end. A caller who goes away between a commit and its announcement must not leave the old
-        record in the caches of all replicas."""
+        """Run work to its end, even if the caller is cancelled.
+
+        A cancellation between commit and publication would leave the old record in the caches of all replicas.
+        """
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
         try:
             return await asyncio.shield(task)
         finally:
-            del task  # it keeps its exception, whose traceback keeps this frame
+            del task  # The task holds its exception, and the traceback holds this frame.
 
     async def announce(self, user_id: str, record: UserRecord | None) -> None:
-        """Tell that a user has changed; None: there is no such user any more."""
+        """Publish that a user has changed; None means deleted."""
         await self._feed.announce(user_id, record)
 
     async def _announced(self, change: Coroutine[Any, Any, UserRecord | None]) -> UserRecord | None:
@@ -45,4 +47,4 @@ class Announcer:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller, who would be told, may have left
+            task.exception()  # retrieved, because the awaiting caller can be gone

@@ -1,4 +1,4 @@
-"""Accounts and audit records as programs read them, over HTTP and from commands alike."""
+"""JSON forms of accounts and audit records, for the API and the command line."""
 
 from datetime import datetime
 from typing import Any
@@ -8,12 +8,12 @@ from gateway.identity.records import UserRecord
 
 
 def rfc3339(moment: datetime) -> str:
-    """A moment as answers have it: UTC, to the millisecond."""
+    """A timestamp in UTC with milliseconds, as used in responses."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def account(record: UserRecord) -> dict[str, Any]:
-    """An account as its administrators read it, and as GET /me has it."""
+    """An account as shown to administrators and by GET /me."""
     return {
         "id": record.id,
         "email": record.email,
@@ -24,5 +24,4 @@ def account(record: UserRecord) -> dict[str, Any]:
 
 
 def audit_record(record: AuditRecord) -> dict[str, Any]:
-    """A record of the audit trail."""
     return {**record._asdict(), "at": rfc3339(record.at)}

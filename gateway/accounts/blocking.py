@@ -1,7 +1,7 @@
-"""Shutting out the subjects of other issuers: the service behind `gateway users block`.
+"""Block subjects of external issuers: the service behind `gateway users block`.
 
-Everything raises Refusal: `invalid_fields`, `not_found`; StorageUnavailable passes. Every change writes an audit record
-in its transaction, and is announced to all replicas before the method returns.
+Methods raise Refusal: `invalid_fields` or `not_found`. StorageUnavailable propagates. Every change writes an audit
+record in its transaction, and is published to all replicas before the method returns.
 """
 
 from collections.abc import Iterable
@@ -15,11 +15,11 @@ from gateway.identity.records import ChangeFeed, UserRecord
 from gateway.identity.subjects import BlockedSubject, SubjectStore
 from gateway.settings.model import ExternalSettings
 
-MAX_REASON: Final = 500  # characters
+MAX_REASON: Final = 500  # In characters.
 
 
 class Blocking:
-    """The service. A subject is what upstreams know it by: `NAME|SUB`, the issuer's name here and its `sub`."""
+    """The service. A subject is `NAME|SUB`: the issuer's name in the configuration, and its `sub`."""
 
     def __init__(self, subjects: SubjectStore, feed: ChangeFeed, issuers: Iterable[ExternalSettings]) -> None:
         self._subjects = subjects
@@ -27,11 +27,10 @@ class Blocking:
         self._names = tuple(issuer.name for issuer in issuers)
 
     async def blocked(self) -> tuple[BlockedSubject, ...]:
-        """All that are blocked, in the order of their names."""
         return await self._subjects.blocked()
 
     async def block(self, subject: str, reason: str = "", *, by: Actor = COMMAND_LINE) -> UserRecord:
-        """Shut a subject out, everywhere and at once, whatever its tokens say."""
+        """Block a subject on all replicas, independent of its tokens."""
         name, _, sub = subject.partition("|")
         if name not in self._names:
             known = ", ".join(self._names) or "none"
@@ -45,7 +44,7 @@ class Blocking:
         return record
 
     async def unblock(self, subject: str, *, by: Actor = COMMAND_LINE) -> UserRecord:
-        """Let a subject in again."""
+        """Unblock a subject."""
         record = await self._announcer.changed(self._subjects.unblock(subject, by=by))
         if record is None:
             raise Refusal("not_found", detail="This subject is not blocked")

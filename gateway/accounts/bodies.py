@@ -1,4 +1,4 @@
-"""What requests about accounts may say in their bodies: each as a model, with a reader for each kind of value."""
+"""Models of request bodies about accounts, with a reader for each type of value."""
 
 from typing import Any, Final
 
@@ -14,15 +14,15 @@ from gateway.settings.model import Settings
 
 _EMAIL: Final[Schema] = {"type": "string", "format": "email", "maxLength": 254}
 _SECRET: Final[Schema] = {"type": "string", "format": "password"}
-_MOST_ROLES: Final = 100  # of one account
-MAX_KEY_NAME: Final = 100  # characters
-_MAX_UTF8: Final = 4  # bytes of a character
-MAX_KEY_LIFE: Final = 10 * 365 * 86_400  # seconds
+_MOST_ROLES: Final = 100  # Per account.
+MAX_KEY_NAME: Final = 100  # In characters.
+_MAX_UTF8: Final = 4  # Bytes per character.
+MAX_KEY_LIFE: Final = 10 * 365 * 86_400  # In seconds.
 _ROLES: Final[Schema] = {
     "type": "array",
     "items": {"type": "string", "minLength": 1, "maxLength": 128},
     "maxItems": _MOST_ROLES,
-    "description": "Where `roles` are declared in the configuration, only those.",
+    "description": "If the configuration declares `roles`, only those.",
 }
 
 
@@ -49,11 +49,11 @@ def _password_schema(settings: Settings) -> Schema:
 def _new_password(value: object, settings: Settings) -> Password:
     password = chosen_password(_text(value), min_length=settings.accounts.password.min_length)
     if is_common(password):
-        raise ValueError("is one of the commonest passwords, with which guessing begins")
+        raise ValueError("is one of the most common passwords")
     return password
 
 
-# None is what cannot be anybody's password or token: to the caller no more than a wrong one.
+# None stands for text that cannot be a password or token. The client gets the response to a wrong one.
 @reader(_SECRET)
 def _presented(value: object, _: Settings) -> Password | None:
     return presented_password(_text(value))
@@ -89,14 +89,14 @@ def _key_name(value: object, _: Settings) -> str:
 
 
 def _longest_key_life(settings: Settings) -> int:
-    """In seconds. Where a key need not end, a number of seconds still has a limit: dates do."""
+    """In seconds. Keys without expiry still need a bound for `expires_in`, because dates are bounded."""
     longest = settings.accounts.api_keys.max_ttl
     return MAX_KEY_LIFE if longest is None else max(1, int(longest))
 
 
 def _expires_in_schema(settings: Settings) -> Schema:
-    without = "no end" if settings.accounts.api_keys.max_ttl is None else "the longest life"
-    description = f"Seconds. Left out, or null: {without}."
+    without = "no expiry" if settings.accounts.api_keys.max_ttl is None else "the maximum lifetime"
+    description = f"In seconds. Omitted or null: {without}."
     return {
         "type": ["integer", "null"],
         "minimum": 1,
@@ -110,7 +110,7 @@ def _expires_in(value: Any, settings: Settings) -> int | None:
     if value is None:
         return None
     longest = _longest_key_life(settings)
-    # True is an int to Python, and no number to JSON; to which 60.0 is a whole one.
+    # True is an int in Python, but not a number in JSON. 60.0 is a whole number in JSON.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and 1 <= value <= longest and value == int(value):
         return int(value)
@@ -135,7 +135,7 @@ class Login(Body):
 
 @body
 class LoginForm(Body):
-    """POST /login as a form, with the names that OAuth 2 has for them (RFC 6749 4.3.2)."""
+    """POST /login as a form, with the field names of OAuth 2 (RFC 6749 4.3.2)."""
 
     username: EmailAddress = read_by(_email)
     password: Password | None = read_by(_presented, secret=True)
@@ -168,7 +168,7 @@ class KeyRequest(Body):
 
 @body
 class NewAccount(Body):
-    """POST /users, and an account as an administrator makes it at the machine."""
+    """POST /users, and `gateway users create`."""
 
     email: EmailAddress = read_by(_email)
     password: Password = read_by(_new_password, secret=True)
@@ -177,7 +177,7 @@ class NewAccount(Body):
 
 @body
 class AccountChange(Body):
-    """PATCH /users/{id}: what is left out stays as it is."""
+    """PATCH /users/{id}. Omitted fields stay unchanged."""
 
     is_active: bool | None = read_by(_flag, default=None)
     roles: frozenset[str] | None = read_by(_roles, default=None)
@@ -185,20 +185,20 @@ class AccountChange(Body):
 
 @body
 class EmailOnly(Body):
-    """An account as an administrator names it."""
+    """The address by which an administrator selects an account."""
 
     email: EmailAddress = read_by(_email)
 
 
 @body
 class PasswordOnly(Body):
-    """A password as an administrator sets it."""
+    """A password set by an administrator."""
 
     password: Password = read_by(_new_password, secret=True)
 
 
 @body
 class RolesOnly(Body):
-    """The roles that an administrator gives."""
+    """Roles set by an administrator."""
 
     roles: frozenset[str] = read_by(_roles)

@@ -1,4 +1,4 @@
-"""For how long the end of something must be told, so that nobody takes a copy of it for good."""
+"""How long a revocation must stay visible so that no cached copy outlives it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -6,12 +6,12 @@ from typing import Final
 
 from gateway.settings.model import Settings
 
-# How far the clocks of replicas may lie apart: for that long after its expiry, a token of an ended session is still
-# known as that, so that a replica whose clock is behind does not take it for a good one.
-CLOCKS: Final = 60.0  # seconds
+# The largest supported clock difference between replicas. A token of an ended session stays revoked this long after its
+# expiry, so that a replica whose clock is behind does not accept it.
+CLOCKS: Final = 60.0  # In seconds.
 
 
 def key_known_until(settings: Settings, clock: Callable[[], float]) -> datetime:
-    """Until when a copy of an API key that is deleted now may be believed somewhere. `clock`: seconds since the
+    """The time until which a cached copy of an API key deleted now can exist. `clock` returns seconds since the
     epoch."""
     return datetime.fromtimestamp(clock(), UTC) + timedelta(seconds=settings.cache.user_ttl + CLOCKS)

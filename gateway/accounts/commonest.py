@@ -1,8 +1,8 @@
-"""The passwords with which guessing begins (NIST SP 800-63B 5.1.1.2): refused wherever one is chosen.
+"""Common passwords, the first guesses of an attacker (NIST SP 800-63B 5.1.1.2): refused as new passwords.
 
-The list is data of this package, common_passwords.txt: passwords as a whole, and words with the endings that people put
-behind them, 1.6 million in all. It is compared in NFC, without case, and with digits and signs in a word read as the
-letters that they stand for (`P@ssw0rd1`). It takes 0.4 MiB, once somebody chooses a password.
+The list is the file common_passwords.txt: whole passwords, and words combined with common endings, 1.6 million in all.
+The comparison is in NFC and case-insensitive, and reads digits and signs in words as the letters they resemble
+(`P@ssw0rd1`). The list takes 0.4 MiB and is loaded with the first new password.
 """
 
 import unicodedata
@@ -20,12 +20,12 @@ class _Commonest(NamedTuple):
     whole: frozenset[str]
     words: frozenset[str]
     endings: frozenset[str]
-    longest: int  # ending, in characters
+    longest: int  # length of the longest ending, in characters
 
 
 def is_common(password: Password) -> bool:
-    """Whether this is one of the commonest."""
-    # Case folding may take a text out of NFC.
+    """Whether a password is in the list."""
+    # Case folding can produce text that is not in NFC.
     text = unicodedata.normalize("NFC", password.decode().casefold())
     known = _commonest()
     if text in known.whole:

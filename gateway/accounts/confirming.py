@@ -1,5 +1,8 @@
-"""The current password as a proof that the holder of an account acts, where an access token is not enough: a stolen one
-lasts for minutes, and a new password or a new API key would last for longer."""
+"""Confirmation of sensitive changes by the current password.
+
+An access token is not enough: a stolen one is valid for minutes, while a new password or API key would extend the
+access of the thief.
+"""
 
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
@@ -9,7 +12,7 @@ from gateway.limits.callers import Callers
 
 
 class Confirmation:
-    """Checks current passwords. Wrong ones count for the lockout like those of a login."""
+    """Checks current passwords. Wrong ones count for the lockout like failed logins."""
 
     def __init__(self, users: AccountStore, passwords: PasswordPool, lockout: Lockout) -> None:
         self._users = users
@@ -18,9 +21,9 @@ class Confirmation:
         self._callers = Callers()
 
     async def confirm(self, user_id: str, current: Password | None, address: str) -> Credentials:
-        """The credentials that a current password was checked against. `address` is that of the client.
+        """The stored password data that `current` matches. `address` is the client's.
 
-        Raises `invalid_credentials` for a wrong one, `locked_out` after too many of those, and `overloaded`.
+        Raises `invalid_credentials` for a wrong password, `locked_out` after too many of them, and `overloaded`.
         """
         found = await self._users.credentials_of(user_id)
         if found is None:
@@ -35,5 +38,4 @@ class Confirmation:
 
 
 def wrong_password() -> Refusal:
-    """The refusal of a wrong current password."""
     return Refusal("invalid_credentials", "wrong current password", detail="The current password is not correct")

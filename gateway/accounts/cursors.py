@@ -1,8 +1,8 @@
-"""Cursors: where a page ended, as callers hand it back.
+"""Pagination cursors.
 
-A cursor names the last thing that was shown, not a number of things, so that nothing is shown twice or left out when
-others are added or deleted between two pages. Its form is nobody's business but ours, and says so by looking like it;
-it holds nothing that its reader was not shown, gives no right to anything, and is as good on every replica.
+A cursor names the last item shown instead of an offset, so that insertions and deletions between two pages cause no
+duplicates or gaps. Its format is private and opaque. It contains only data that the client has seen, grants no access,
+and is valid on every replica.
 """
 
 import binascii
@@ -12,12 +12,12 @@ from typing import Final
 
 from gateway.identity.audit import AuditPlace
 
-MAX_LENGTH: Final = 2048  # characters; the longest of ours has fewer
+MAX_LENGTH: Final = 2048  # In characters; longer than any cursor of the gateway.
 _USERS: Final = b"u"
 _AUDIT: Final = b"a"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_MOST: Final = 2**63  # what a database counts up to
+_MOST: Final = 2**63  # The largest integer of the database.
 _NOT_OURS: Final = "is not a cursor of this list"
 
 
@@ -27,7 +27,7 @@ def user_cursor(canonical: str) -> str:
 
 
 def user_place(cursor: str) -> str:
-    """What `user_cursor` was given. Raises ValueError with a sentence."""
+    """The argument of `user_cursor`. Raises ValueError with a message for the client."""
     try:
         canonical = _unpacked(_USERS, cursor).decode()
     except UnicodeDecodeError:
@@ -38,12 +38,12 @@ def user_place(cursor: str) -> str:
 
 
 def audit_cursor(place: AuditPlace) -> str:
-    """The cursor of a page of audit records that ended with the one at this place."""
+    """The cursor of a page of audit records that ended at this position."""
     return _packed(_AUDIT, f"{(place.at - _EPOCH) // _MICROSECOND}.{place.id}".encode())
 
 
 def audit_place(cursor: str) -> AuditPlace:
-    """What `audit_cursor` was given. Raises ValueError with a sentence."""
+    """The argument of `audit_cursor`. Raises ValueError with a message for the client."""
     at, _, number = _unpacked(_AUDIT, cursor).partition(b".")
     if not (at.isdigit() and number.isdigit()) or max(len(at), len(number)) > 19 or int(number) >= _MOST:
         raise ValueError(_NOT_OURS)
@@ -67,7 +67,7 @@ def _unpacked(kind: bytes, cursor: str) -> bytes:
         packed = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     except (binascii.Error, ValueError):
         raise ValueError(_NOT_OURS) from None
-    # There is one way to write a cursor: base64 lets pass what it does not know.
+    # Only the canonical encoding is accepted: the base64 decoder ignores unknown characters.
     if packed[:1] != kind or _packed(kind, packed[1:]) != cursor:
         raise ValueError(_NOT_OURS)
     return packed[1:]

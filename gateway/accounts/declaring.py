@@ -1,5 +1,8 @@
-"""How a request's body or query is declared: a model with a reader for each field. From the same declaration comes what
-is accepted, every problem of one that is not as a sentence for its field, and the schema that callers are shown."""
+"""Declarative models of request bodies and queries, with a reader per field.
+
+A model defines the accepted fields, collects one error message per field, and generates the JSON Schema of the API
+description.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -12,17 +15,17 @@ from gateway.settings.model import Settings
 M = TypeVar("M", bound="Body")
 R = TypeVar("R", bound="Read")
 
-# What a value says, or ValueError with a sentence that follows the field's name.
+# Returns the value, or raises ValueError with a message that continues the field's name.
 Read = Callable[[object, Settings], Any]
 
-_MAX_REPORTED: Final = 20  # problems in one answer: a body may hold thousands of unknown fields
-_MAX_NAME: Final = 64  # characters of an unknown field's name
+_MAX_REPORTED: Final = 20  # Problems per response: a body can contain thousands of unknown fields.
+_MAX_NAME: Final = 64  # Characters shown of the name of an unknown field.
 _READS: Final = "gateway.accounts.reads"
 _SCHEMAS: Final[dict[Read, Shape]] = {}
 
 
 def reader(schema: Schema | Shape) -> Callable[[R], R]:
-    """Marks a function that reads values, with the JSON Schema of what it accepts, as far as that can be said."""
+    """Registers a reader together with the JSON Schema of its values, as precise as JSON Schema allows."""
 
     def mark(read: R) -> R:
         _SCHEMAS[read] = schema if callable(schema) else lambda _: schema
@@ -32,26 +35,25 @@ def reader(schema: Schema | Shape) -> Callable[[R], R]:
 
 
 def read_by(read: Read, *, secret: bool = False, default: Any = MISSING) -> Any:
-    """A field: what reads it, whether it may be shown, and what it is where the request leaves it out."""
+    """Declares a field: its reader, whether `repr` hides it, and its default if it is optional."""
     return field(metadata={_READS: read}, repr=not secret, default=default)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(read_by,))
 def body(cls: type[M]) -> type[M]:
-    """Makes a class with fields by `read_by` a model."""
+    """Makes a class with `read_by` fields a model."""
     return dataclass(frozen=True, slots=True)(cls)
 
 
 class Body:
-    """A JSON object, or a query, with exactly these fields: nothing that is not asked for is ever obeyed (mass
-    assignment)."""
+    """A JSON object or a query with exactly these fields. Unknown fields are refused (mass assignment)."""
 
     __slots__ = ()
 
 
 def accept(model: type[M], values: Mapping[str, Any], settings: Settings) -> M:
-    """The model of these values, or Refusal("invalid_fields") with every problem of them. No value is ever repeated: it
-    may be secret."""
+    """Build a model from values, or raise Refusal("invalid_fields") with every problem. Messages never contain values,
+    which can be secret."""
     found: dict[str, Any] = {}
     errors = []
     declared = _declared(model)
@@ -72,7 +74,7 @@ def accept(model: type[M], values: Mapping[str, Any], settings: Settings) -> M:
 
 
 def schema_of(model: type[Body]) -> Shape:
-    """The JSON Schema of a model, once the settings are known."""
+    """The JSON Schema of a model, as a function of the settings."""
 
     def described(settings: Settings) -> Schema:
         declared = _declared(model)
@@ -87,6 +89,6 @@ def schema_of(model: type[Body]) -> Shape:
 
 
 def _declared(model: type[Body]) -> dict[str, tuple[Read, bool]]:
-    """What reads each field of a model, and whether it has to be there."""
+    """The reader of each field, and whether it is required."""
     own = fields(model)  # type: ignore[arg-type]
     return {each.name: (each.metadata[_READS], each.default is MISSING) for each in own}

@@ -1,4 +1,4 @@
-"""The operations about one's own account, and those of the administration, as OpenAPI describes them: a row each."""
+"""OpenAPI descriptions of the account and administration operations."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ _CHANGES: Final = or_null({"type": "object", "additionalProperties": True})
 _KEY: Final[dict[str, Schema]] = {
     "id": TEXT,
     "name": TEXT,
-    "roles": _ROLES | {"description": "What it may at most: less where its owner has less."},
+    "roles": _ROLES | {"description": "The maximum: the key never has more roles than its owner."},
     "created_at": MOMENT,
     "expires_at": or_null(MOMENT),
     "last_used_at": or_null(MOMENT),
@@ -34,7 +34,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "access_token": TEXT,
             "token_type": {"const": "bearer"},
-            "expires_in": {"type": "integer", "minimum": 0, "description": "Seconds."},
+            "expires_in": {"type": "integer", "minimum": 0, "description": "In seconds."},
             "refresh_token": TEXT,
         }
     ),
@@ -43,8 +43,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "id": TEXT,
             "email": TEXT,
             "is_active": {"type": "boolean"},
-            "roles": _ROLES | {"description": "Its own, without those they imply."},
-            "created_at": or_null(MOMENT) | {"description": "Null: the account is another issuer's."},
+            "roles": _ROLES | {"description": "The account's own roles, without implied ones."},
+            "created_at": or_null(MOMENT) | {"description": "Null for subjects of external issuers."},
         }
     ),
     "AccountPage": exactly(
@@ -63,7 +63,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "SessionList": exactly({"sessions": {"type": "array", "items": ref("Session")}}),
     "ApiKey": exactly(_KEY),
-    "NewApiKey": exactly({**_KEY, "key": TEXT | {"description": "The key itself; it is not shown again."}}),
+    "NewApiKey": exactly({**_KEY, "key": TEXT | {"description": "The key itself, shown only in this response."}}),
     "ApiKeyList": exactly({"api_keys": {"type": "array", "items": ref("ApiKey")}}),
     "AuditRecord": exactly(
         {
@@ -71,7 +71,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "at": MOMENT,
             "action": TEXT | {"examples": ["user.created", "user.roles_set", "sessions.ended"]},
             "actor": TEXT | {"description": "A user's id, or `command-line`."},
-            "subject": TEXT | {"description": "Whose account it was: a user's id."},
+            "subject": TEXT | {"description": "The id of the changed account."},
             "address": TEXT,
             "request_id": TEXT,
             "before": _CHANGES,
@@ -86,85 +86,83 @@ _ACCOUNT: Final = Answer("The account.", ref("Account"))
 
 OPERATIONS: Final[Operations] = {
     "accounts.register": Operation(
-        summary="Make an account, and sign in",
+        summary="Create an account and sign in",
         answers={201: _TOKENS},
         bodies={JSON: schema_of(Registration)},
         refusals=("email_taken", "registration_closed", "rate_limited", "overloaded", "storage_unavailable"),
     ),
     "accounts.login": Operation(
         summary="Sign in",
-        text="The same answer, after the same time, whether the account does not exist or the password is wrong.",
+        text="The response and its timing are the same for an unknown account and a wrong password.",
         answers={200: _TOKENS},
         bodies={JSON: schema_of(Login), FORM: schema_of(LoginForm)},
         refusals=("invalid_credentials", "account_disabled", "locked_out", "overloaded", "storage_unavailable"),
     ),
     "accounts.refresh": Operation(
         summary="Get new tokens for a refresh token",
-        text="The refresh token is replaced. One that was replaced before ends its session.",
+        text="The refresh token is replaced. Reusing a replaced token ends its session.",
         answers={200: _TOKENS},
         bodies={JSON: schema_of(Refresh)},
         refusals=("refresh_invalid", "refresh_reused", "storage_unavailable"),
     ),
     "accounts.logout": Operation(summary="End this session", answers={204: DONE}, refusals=("forbidden",)),
-    "accounts.logout_all": Operation(
-        summary="End all of one's own sessions", answers={204: DONE}, refusals=("forbidden",)
-    ),
-    "accounts.me": Operation(summary="Show who one is", answers={200: _ACCOUNT}),
+    "accounts.logout_all": Operation(summary="End all of your sessions", answers={204: DONE}, refusals=("forbidden",)),
+    "accounts.me": Operation(summary="Show the signed-in user", answers={200: _ACCOUNT}),
     "accounts.password": Operation(
-        summary="Change one's own password",
+        summary="Change your password",
         text="Every other session ends.",
         answers={204: DONE},
         bodies={JSON: schema_of(PasswordChange)},
         refusals=("invalid_credentials", "locked_out", "forbidden", "overloaded"),
     ),
     "accounts.sessions.list": Operation(
-        summary="List one's own sessions",
-        answers={200: Answer("Those that have not ended.", ref("SessionList"))},
+        summary="List your sessions",
+        answers={200: Answer("The active sessions.", ref("SessionList"))},
         refusals=("forbidden",),
     ),
     "accounts.sessions.end": Operation(
-        summary="End one of one's own sessions", answers={204: DONE}, refusals=("not_found", "forbidden")
+        summary="End one of your sessions", answers={204: DONE}, refusals=("not_found", "forbidden")
     ),
     "accounts.api_keys.list": Operation(
-        summary="List one's own API keys",
-        answers={200: Answer("Those that were neither deleted nor have expired.", ref("ApiKeyList"))},
+        summary="List your API keys",
+        answers={200: Answer("The valid keys.", ref("ApiKeyList"))},
         refusals=("forbidden",),
     ),
     "accounts.api_keys.create": Operation(
-        summary="Make an API key",
-        text="It may what its owner may, or only what `roles` allow; sent as `Authorization: Bearer gwk_…`. An access "
-        "token alone does not make one: the request carries the current password of the owner.",
-        answers={201: Answer("Made.", ref("NewApiKey"))},
+        summary="Create an API key",
+        text="The key has the roles of its owner, or only `roles`; send it as `Authorization: Bearer gwk_…`. An access "
+        "token alone is not enough: the request needs the owner's current password.",
+        answers={201: Answer("Created.", ref("NewApiKey"))},
         bodies={JSON: schema_of(KeyRequest)},
         refusals=("invalid_credentials", "locked_out", "forbidden", "too_many_api_keys", "overloaded"),
     ),
     "accounts.api_keys.delete": Operation(
-        summary="Delete one of one's own API keys", answers={204: DONE}, refusals=("not_found", "forbidden")
+        summary="Delete one of your API keys", answers={204: DONE}, refusals=("not_found", "forbidden")
     ),
     "admin.users.list": Operation(
         summary="List and search accounts",
-        text="In the order of addresses, or of domains where a domain is searched for.",
-        answers={200: Answer("Some accounts.", ref("AccountPage"))},
+        text="Sorted by address, or by domain if the query is a domain.",
+        answers={200: Answer("A page of accounts.", ref("AccountPage"))},
         query=schema_of(UserQuery),
     ),
     "admin.users.create": Operation(
-        summary="Make an account",
-        text="It gets `accounts.default_roles` unless `roles` are given, and registration need not be open.",
-        answers={201: Answer("Made.", ref("Account"), headers={"Location": "Where it is."})},
+        summary="Create an account",
+        text="The default for `roles` is `accounts.default_roles`. Works while registration is closed.",
+        answers={201: Answer("Created.", ref("Account"), headers={"Location": "The path of the account."})},
         bodies={JSON: schema_of(NewAccount)},
         refusals=("email_taken", "overloaded"),
     ),
     "admin.users.show": Operation(summary="Show an account", answers={200: _ACCOUNT}, refusals=("not_found",)),
     "admin.users.change": Operation(
         summary="Disable or enable an account, or replace its roles",
-        text="What is left out stays as it is. It takes effect at once, and on all replicas within 100 ms.",
+        text="Omitted fields stay unchanged. Takes effect at once, and on all replicas within 100 ms.",
         answers={200: _ACCOUNT},
         bodies={JSON: schema_of(AccountChange)},
         refusals=("not_found", "last_admin"),
     ),
     "admin.users.delete": Operation(
         summary="Delete an account",
-        text="Its audit records stay.",
+        text="Audit records of the account are kept.",
         answers={204: DONE},
         refusals=("not_found", "last_admin"),
     ),
@@ -173,8 +171,8 @@ OPERATIONS: Final[Operations] = {
     ),
     "admin.audit": Operation(
         summary="Read the audit trail",
-        text="The newest first. Nothing changes or deletes a record over HTTP.",
-        answers={200: Answer("Some records.", ref("AuditPage"))},
+        text="Newest first. The API cannot change or delete records.",
+        answers={200: Answer("A page of records.", ref("AuditPage"))},
         query=schema_of(AuditQuery),
     ),
 }

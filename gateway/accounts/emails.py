@@ -1,13 +1,13 @@
-"""E-mail addresses: which are accepted, and which are the same.
+"""Email addresses: validation, and the canonical form for comparison.
 
-An address is kept as its owner wrote it (trimmed, NFC), and compared by its canonical form: the local part folded as
-Unicode compares without case and without compatibility variants (NFKC and case folding, so that `BOB` and a full-width
-`Ｂｏｂ` are `bob`, and nobody registers a look-alike of somebody else), the domain in its ASCII form in lower case.
+An address is stored as its owner wrote it (trimmed, NFC) and compared by its canonical form. The local part is
+case-folded without compatibility variants (NFKC and case folding): `BOB` and a full-width `Ｂｏｂ` both become `bob`,
+which prevents look-alike registrations. The domain is its ASCII form in lower case.
 
-Refused, beyond what is no address at all: quoted local parts, address literals, display names, domains without a dot,
-and characters that only turn into `@`, `.` or other ASCII punctuation later on, by compatibility or as the dots of IDNA
-(CVE-2026-40574: what looked like one domain was taken for another). Names that are reserved, like `.test` or `.local`,
-are accepted: a gateway often serves a network of its own. Whether mail arrives there is not looked at.
+Besides invalid addresses, the following are refused: quoted local parts, address literals, display names, domains
+without a dot, and characters that become `@`, `.` or other ASCII punctuation by compatibility mapping or as IDNA dots
+(CVE-2026-40574: one domain was mistaken for another). Reserved names such as `.test` or `.local` are accepted, because
+a gateway often serves a private network. Deliverability is not checked.
 """
 
 import unicodedata
@@ -18,10 +18,10 @@ import email_validator
 
 from gateway.accounts.composing import composed
 
-_MAX_LENGTH: Final = 254  # RFC 5321 4.5.3.1.3, without the brackets of a path; checked before anything expensive
-_LONGEST_DOMAIN: Final = 253  # RFC 1035 2.3.4, without its length octets
-_SHORTEST_ENCODED: Final = len("xn--9ca.")  # RFC 5890 2.3.2.1: one character outside ASCII
-_DOTS: Final = frozenset("\u3002\uff0e\uff61")  # UTS 46 takes them for full stops
+_MAX_LENGTH: Final = 254  # RFC 5321 4.5.3.1.3, without the brackets of a path. Checked before any expensive step.
+_LONGEST_DOMAIN: Final = 253  # RFC 1035 2.3.4, without its length octets.
+_SHORTEST_ENCODED: Final = len("xn--9ca.")  # RFC 5890 2.3.2.1: one character outside ASCII.
+_DOTS: Final = frozenset("\u3002\uff0e\uff61")  # UTS 46 maps these to full stops.
 _RESERVED: Final = tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES)
 _NOT_RESERVED: Final = ".example.com"
 _PLAIN: Final = "must be a plain e-mail address, like name@example.com"
@@ -29,14 +29,14 @@ _PLAIN: Final = "must be a plain e-mail address, like name@example.com"
 
 @dataclass(frozen=True, slots=True)
 class EmailAddress:
-    """An address that was accepted: `text` as its owner writes it, `canonical` as it is compared."""
+    """A valid address: `text` as written by its owner, `canonical` for comparison."""
 
     text: str
     canonical: str
 
 
 def email_address(text: str) -> EmailAddress:
-    """The address in this text. Raises ValueError with a sentence for its owner."""
+    """Parse an address. Raises ValueError with a message for the user."""
     text = composed(text.strip(), max_bytes=_MAX_LENGTH)
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"must be at most {_MAX_LENGTH} characters long")
@@ -50,13 +50,13 @@ def email_address(text: str) -> EmailAddress:
 
 
 def folded(text: str) -> str:
-    """A text as it is compared: without case and compatibility variants (Unicode 3.13, D146)."""
+    """A text without case and compatibility variants, for comparison (Unicode 3.13, D146)."""
     once = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold())
     return unicodedata.normalize("NFKC", once.casefold())
 
 
 def _is_disguise(character: str) -> bool:
-    """Whether a character outside ASCII is invisible, or stands for ASCII that is neither letter nor digit."""
+    """Whether a character outside ASCII is invisible, or maps to ASCII other than letters and digits."""
     if character.isascii():
         return False
     if character in _DOTS or unicodedata.category(character)[0] in "CZ":
@@ -65,17 +65,19 @@ def _is_disguise(character: str) -> bool:
 
 
 def _is_full_name(domain: str) -> bool:
-    """Whether a domain has a dot and is no IPv4 address: the validator asks for neither of reserved names. Too many
-    labels for the ASCII form of a domain are refused before the validator takes milliseconds to encode them."""
+    """Whether a domain has a dot and is not an IPv4 address. The validator skips these checks for reserved names.
+
+    Also refuses domains whose ASCII form would be too long: the validator takes milliseconds to encode them.
+    """
     *labels, last = domain.split(".")
     shortest = sum(len(label) + 1 if label.isascii() else _SHORTEST_ENCODED for label in labels)
     return bool(labels) and not last.isdigit() and shortest <= _LONGEST_DOMAIN
 
 
 def _ascii_domain(local: str, domain: str) -> str:
-    """The domain in its ASCII form (IDNA), once the whole address was found to be valid.
+    """The domain in its ASCII form (IDNA), after validating the whole address.
 
-    The validator has no way to accept reserved names, so the address is looked at below a name that is not reserved.
+    The validator cannot accept reserved names, so a reserved domain is validated as a subdomain of an ordinary one.
     """
     reserved = domain.lower().endswith(_RESERVED)
     address = f"{local}@{domain}{_NOT_RESERVED if reserved else ''}"

@@ -1,4 +1,4 @@
-"""The HTTP face of the account service: from a request to a call, from a value to an answer."""
+"""HTTP endpoints of the account service."""
 
 from typing import Final
 
@@ -12,12 +12,12 @@ from gateway.accounts.reading import FORM, JSON, form_fields, json_object, media
 from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, signed_in, unless_left
 from gateway.accounts.service import Accounts, TokenPair
 
-# What OAuth 2 clients send along with the password grant (RFC 6749 4.3.2, 2.3.1), which means nothing here.
+# OAuth 2 clients send these along with the password grant (RFC 6749 4.3.2, 2.3.1). They are ignored.
 _OAUTH_FIELDS: Final = ("grant_type", "scope", "client_id", "client_secret")
 
 
 class AccountEndpoints:
-    """One method for each of the gateway's own endpoints about the caller's account."""
+    """One method per endpoint for the caller's own account."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -58,7 +58,7 @@ class AccountEndpoints:
         return Response(status_code=204)
 
     async def me(self, request: Request) -> Response:
-        """GET /me: the caller's own roles, without those they imply; no date for somebody whose account is elsewhere"""
+        """GET /me: own roles without implied ones; no creation date for subjects of external issuers"""
         principal, claims = signed_in(request)
         created_at = None if claims.is_external else principal.record.created_at
         return JSONResponse(
@@ -81,7 +81,7 @@ class AccountEndpoints:
 
 
 def account_endpoints(accounts: Accounts) -> dict[str, Endpoint]:
-    """The handlers by the names of their endpoints."""
+    """The handlers by endpoint name."""
     endpoints = AccountEndpoints(accounts)
     handlers: dict[str, Endpoint] = {
         "accounts.register": endpoints.register,

@@ -1,8 +1,8 @@
-"""A line in which callers take turns: whoever brings much waits for it himself.
+"""Fair queue: round-robin across clients, FIFO within one.
 
-Each caller's own work is done in its order, and of one caller's work one piece at a time before the next caller's turn.
-When the line is full, the place for a newcomer is taken from the caller who has most waiting: one who floods may have
-the whole line while nobody else wants it, and only the flood is refused once somebody does.
+Each client's jobs run in their order, one per turn. When the queue is full, the newest job of the client with the most
+jobs is evicted: a flood can use the whole queue while it is idle, and is the only traffic refused once other clients
+arrive.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class FairLine(Generic[T]):
-    """Room for `room` pieces of work."""
+    """A queue for at most `room` jobs."""
 
     def __init__(self, room: int) -> None:
         self._room = room
@@ -23,7 +23,7 @@ class FairLine(Generic[T]):
         return self._waiting
 
     def join(self, caller: str, work: T) -> T | None:
-        """Put work into the line. Where there is no room for it: the work that must go, which may be this one."""
+        """Add a job. If the queue is full, returns the evicted job, possibly this one."""
         self._lines.setdefault(caller, deque()).append(work)
         self._waiting += 1
         if self._waiting <= self._room:
@@ -36,7 +36,7 @@ class FairLine(Generic[T]):
         return out
 
     def next(self) -> T | None:
-        """Take the work whose turn it is out of the line; None: there is none."""
+        """Remove and return the next job; None for an empty queue."""
         for caller in self._lines:
             line = self._lines.pop(caller)
             self._waiting -= 1
@@ -47,7 +47,7 @@ class FairLine(Generic[T]):
         return None
 
     def leave(self, caller: str, work: T) -> None:
-        """Take work out of the line, if it is still there."""
+        """Remove a job if it is still queued."""
         line = self._lines.get(caller)
         if line is None or work not in line:
             return

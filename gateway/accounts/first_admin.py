@@ -1,5 +1,7 @@
-"""The first administrator is made at the machine, by a command. Nothing that can be sent to a gateway makes one: a way
-that is open until somebody has gone through it is open to whoever comes first."""
+"""Instructions for creating the first administrator, which only a command on the machine can do.
+
+No request to the gateway creates one: a one-time setup page would be open to the first visitor.
+"""
 
 import shlex
 
@@ -9,7 +11,7 @@ from gateway.errors import StorageUnavailable
 
 
 async def how_to_make_one(administration: Administration) -> str | None:
-    """The command to run, where nobody may administrate: no active account here, and nobody of another issuer."""
+    """The command to run if no administrator exists: no active account, and no role mapping of an external issuer."""
     settings = administration.settings
     mapped = {role for issuer in settings.tokens.external for role in issuer.role_map.values()}
     try:

@@ -1,4 +1,4 @@
-"""Who may change an account: its holder, signed in with a session of this gateway's own."""
+"""Account changes require a session of the gateway's own."""
 
 from gateway.errors import Refusal
 from gateway.identity.accounts import Actor, Origin
@@ -6,11 +6,11 @@ from gateway.identity.records import Claims
 
 
 def account_holder(claims: Claims, origin: Origin) -> Actor:
-    """The caller as the holder of the account. Raises `forbidden` for whoever is not signed in with a session.
+    """The caller as the holder of the account. Raises `forbidden` without a session of the gateway's own.
 
-    Another issuer's subjects have their password and their sessions there. An API key is for machines: were it enough
-    to make another key or another password, whoever finds one could keep what it opens after it has been deleted.
+    Subjects of external issuers manage passwords and sessions there. API keys are for machines: if a key could create
+    another key or set a password, a stolen key could outlive its deletion.
     """
     if claims.roles is not None:
-        raise Refusal("forbidden", "asks for a session of the gateway's own")
+        raise Refusal("forbidden", "requires a session of the gateway's own")
     return Actor(claims.subject, origin)

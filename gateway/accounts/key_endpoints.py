@@ -1,4 +1,4 @@
-"""The HTTP face of one's own API keys."""
+"""HTTP endpoints for the caller's API keys."""
 
 from datetime import datetime
 from typing import Any
@@ -16,10 +16,10 @@ from gateway.identity.api_keys import ApiKey
 
 
 def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
-    """The handlers by the names of their endpoints."""
+    """The handlers by endpoint name."""
 
     async def list_(request: Request) -> Response:
-        """GET /api-keys: never more than one account may have, so there are no pages"""
+        """GET /api-keys: not paginated, because the number per account is bounded"""
         listed = await keys.list(signed_in(request)[1], origin_of(request))
         return JSONResponse({"api_keys": [_shown(key) for key in listed]})
 
@@ -27,7 +27,7 @@ def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
         """POST /api-keys"""
         principal, claims = signed_in(request)
         origin = origin_of(request)
-        account_holder(claims, origin)  # whoever may not make any key is told so before what is wrong with this one
+        account_holder(claims, origin)  # Refused before the body is validated.
         asked = accept(KeyRequest, await json_body(request), keys.settings)
         made = await unless_left(request, keys.create(principal, claims, asked, origin))
         return JSONResponse({**_shown(made.key), "key": made.text}, 201)

@@ -1,13 +1,13 @@
-"""Guessing passwords: how often somebody may be wrong.
+"""Lockout after failed password attempts.
 
-Failures are counted twice: for an account and the address they come from together, so that nobody locks a victim out
-from elsewhere; and for the address alone over all accounts, so that nobody tries one password on many. Accounts are
-told apart by the canonical form of the e-mail address that was given (CVE-2026-47203), whether or not there is such an
-account; a whole /64 of IPv6 is one address.
+Failures are counted per account and client address together, so that an attacker elsewhere cannot lock a victim out;
+and per address over all accounts, which stops trying one password on many accounts. Accounts are identified by the
+canonical form of the given address (CVE-2026-47203), whether or not the account exists. An IPv6 /64 counts as one
+address.
 
-With Redis all replicas share the counts. Redis down: each process goes on from what it knows, and tells Redis of it
-afterwards; an outage opens nothing and keeps nobody out. An attempt is looked at when it comes and once more when a
-thread is free for it, so of many at once only those that run at the same time may go beyond the count.
+With Redis all replicas share the counts. During an outage of Redis each process continues from its own knowledge and
+reports it afterwards: the outage neither allows more attempts nor locks users out. An attempt is checked on arrival and
+again when a thread is free for it, so only attempts that run at the same time can exceed the allowance.
 """
 
 import time
@@ -22,12 +22,12 @@ from gateway.limits.callers import Callers
 from gateway.limits.failures import Allowance, Counter, Failures, SharedFailures
 from gateway.settings.model import LockoutSettings
 
-_BY: Final = ("account", "address")  # what the two counters of an attempt go by
-_DIGEST: Final = 32  # hexadecimal digits: names that callers make up cost the same memory, however long they are
+_BY: Final = ("account", "address")  # Labels of the two counters of an attempt.
+_DIGEST: Final = 32  # In hexadecimal digits. Names chosen by clients cost the same memory, however long they are.
 
 
 class Attempt:
-    """One attempt to name the password of an account. Raises nothing but Refusal("locked_out")."""
+    """One attempt to log in to an account. Raises nothing but Refusal("locked_out")."""
 
     __slots__ = ("_counters", "_lockout")
 
@@ -36,21 +36,21 @@ class Attempt:
         self._counters = counters
 
     def check(self) -> None:
-        """Raise `locked_out` where too many have failed, as far as is known here and now."""
+        """Raise `locked_out` if too many attempts have failed, by the local state."""
         self._lockout.check(self._counters)
 
     async def failed(self) -> None:
-        """The password was wrong. Counted here before anything is waited for."""
+        """Record a wrong password. Counted locally before the first await."""
         await self._lockout.count(self._counters)
 
     async def succeeded(self) -> None:
-        """It was right: the account's count for this address begins anew. The address's own goes on, or whoever has one
-        account could try all others without end."""
+        """Record a correct password: resets the account's count for this address. The count of the address continues;
+        otherwise an attacker with one account could reset it at will."""
         await self._lockout.forget(self._counters[0])
 
 
 class Lockout:
-    """Counts failed attempts. `shared` is None where this process is the only one; `clock` gives seconds."""
+    """Counts failed attempts. `shared` is None for a single process; `clock` returns seconds."""
 
     def __init__(
         self,
@@ -68,16 +68,16 @@ class Lockout:
         self._bans = Tally("gateway_lockouts_total")
 
     def samples(self) -> Iterator[Sample]:
-        """How many bans began here."""
+        """The number of bans."""
         yield from self._bans.samples()
 
     def __len__(self) -> int:
         return len(self._failures)
 
     async def attempt(self, canonical: str, address: str) -> Attempt:
-        """Somebody at this address wants to name the password of the account with this canonical e-mail address.
+        """Begin an attempt for the account with this canonical address, from a client address.
 
-        Raises `locked_out`, for as long as `Retry-After` says.
+        Raises `locked_out` with the remaining time in `Retry-After`.
         """
         account, caller = account_owner(canonical), address_owner(self._callers.by_address(address))
         pair = Counter(account, f"{account}:{caller}", self._of_pair)
@@ -87,14 +87,14 @@ class Lockout:
         return attempt
 
     def check(self, counters: Sequence[Counter]) -> None:
-        """Raise `locked_out` while one of them is banned."""
+        """Raise `locked_out` while one of the counters is banned."""
         now = self._clock()
         wait = max(self._failures.wait(counter, now) for counter in counters)
         if wait > 0:
             raise Refusal("locked_out", "too many failed attempts", retry_after=ceil(wait))
 
     async def count(self, counters: Sequence[Counter]) -> None:
-        """Count a failure of each."""
+        """Count a failure on each counter."""
         now = self._clock()
         for by, counter in zip(_BY, counters, strict=True):
             was_banned = self._failures.wait(counter, now) > 0
@@ -104,17 +104,17 @@ class Lockout:
         await self._ask(counters)
 
     async def forget(self, counter: Counter) -> None:
-        """Begin a count anew, here and, where it answers, in the shared store."""
+        """Reset a counter, locally and in the shared store if available."""
         self._failures.forget(counter)
         if self._shared is None or not self._shared.available:
             return
         try:
             await self._shared.forget(counter)
         except StorageUnavailable:
-            return  # the count there ends by itself
+            return  # the shared count expires by itself
 
     async def _ask(self, counters: Sequence[Counter]) -> None:
-        """Tell the shared store what it does not know yet, and learn how these counts stand there."""
+        """Report unreported failures to the shared store, and update the local state."""
         if self._shared is None or not self._shared.available:
             return
         now = self._clock()
@@ -126,7 +126,7 @@ class Lockout:
         except StorageUnavailable:
             return
         finally:
-            if not told:  # also where the caller left: what was counted stays counted
+            if not told:  # also on cancellation: counted failures stay counted
                 for report in reports:
                     self._failures.give_back(report, now)
         now = self._clock()
@@ -135,16 +135,16 @@ class Lockout:
 
 
 def account_owner(canonical: str) -> str:
-    """By which name the counts of an account go."""
+    """The name that groups the counters of an account."""
     return _digest("account", canonical)
 
 
 def address_owner(caller: str) -> str:
-    """By which name the counts of an address go; `caller` as Callers names it."""
+    """The name that groups the counters of an address; `caller` is a key from Callers."""
     return _digest("address", caller)
 
 
 def _digest(kind: str, name: str) -> str:
-    """Of one length, and nobody's e-mail address in clear. In braces: a cluster of Redis keeps together what has the
-    same there."""
+    """A digest has a fixed length and hides the email address. A Redis cluster places keys with equal text in braces on
+    the same node."""
     return f"{{{sha256(f'{kind} {name}'.encode()).hexdigest()[:_DIGEST]}}}"

@@ -1,6 +1,6 @@
-"""The API keys of an account, as its holder makes, sees and deletes them.
+"""The API keys of an account, managed by its holder.
 
-Raises Refusal for what the caller may be told, and lets StorageUnavailable pass.
+Methods raise Refusal for errors of the client. StorageUnavailable propagates.
 """
 
 import re
@@ -26,7 +26,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
 class MadeKey(NamedTuple):
-    """A key that was just made, and its text, which nobody is told again."""
+    """A new key and its secret text, shown only once."""
 
     key: ApiKey
     text: str
@@ -36,7 +36,7 @@ class MadeKey(NamedTuple):
 
 
 class OwnKeys:
-    """The service. `clock` gives seconds since the epoch, the same as the store's."""
+    """The service. `clock` returns seconds since the epoch and must equal the store's clock."""
 
     def __init__(
         self,
@@ -54,18 +54,18 @@ class OwnKeys:
         self._clock = clock
 
     def renew(self, settings: Settings) -> None:
-        """Follow a changed configuration: which roles there are."""
+        """Apply new settings, which can declare other roles."""
         self.settings = settings
 
     async def list(self, claims: Claims, origin: Origin) -> tuple[ApiKey, ...]:
-        """The caller's keys, the newest first. Raises `forbidden` like account_holder."""
+        """The caller's keys, newest first. Raises `forbidden` like account_holder."""
         return await self._keys.living(account_holder(claims, origin).id)
 
     async def create(self, principal: Principal, claims: Claims, asked: KeyRequest, origin: Origin) -> MadeKey:
-        """Make a key, with all of the caller's own roles and the longest life unless told otherwise.
+        """Create a key, by default with all own roles of the caller and the maximum lifetime.
 
-        Raises `invalid_fields` for roles that the caller has not, what Confirmation raises for the current password,
-        `too_many_api_keys`, `forbidden` like account_holder, and `token_revoked` where the session has ended by then.
+        Raises `invalid_fields` for roles that the caller lacks, the refusals of Confirmation for the current password,
+        `too_many_api_keys`, `forbidden` like account_holder, and `token_revoked` if the session has just ended.
         """
         holder = account_holder(claims, origin)
         roles = _roles(principal, asked.roles)
@@ -82,11 +82,11 @@ class OwnKeys:
         )
         made = await self._announcer.finish(self._keys.create(new, by=holder))
         if made is None:
-            raise Refusal("token_revoked", "the session or the account ended meanwhile", presented=True)
+            raise Refusal("token_revoked", "the session or the account has just ended", presented=True)
         return MadeKey(made, text)
 
     async def delete(self, claims: Claims, key_id: str, origin: Origin) -> None:
-        """Delete one of the caller's keys, everywhere. Raises `not_found` where it is none of theirs, `forbidden` like
+        """Delete a key of the caller on all replicas. Raises `not_found` for other keys, `forbidden` like
         account_holder."""
         holder = account_holder(claims, origin)
         if _ID(key_id) is None:
@@ -103,7 +103,7 @@ class OwnKeys:
 
 def _digest(text: str) -> bytes:
     digest = key_digest(text.encode("ascii"))
-    assert digest is not None, "it was made a moment ago"
+    assert digest is not None, "new_key returns well-formed keys"
     return digest
 
 

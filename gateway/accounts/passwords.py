@@ -1,9 +1,9 @@
-"""Passwords: which are accepted, and hashing them without holding up anything else.
+"""Passwords: validation, and hashing in threads.
 
-bcrypt looks at 72 bytes and no further, so anything longer is refused rather than cut (CVE-2025-22228), counted in
-bytes of UTF-8 after NFC: the same password typed on another keyboard is the same bytes. It takes a quarter of a second
-of a core at the usual cost and lets go of the GIL meanwhile: it runs in as many threads as there are cores, of lower
-priority than the proxying, behind a line in which callers take turns and that is full at some point.
+bcrypt uses only the first 72 bytes, so longer passwords are refused instead of truncated (CVE-2025-22228). The length
+is in bytes of UTF-8 after NFC, which makes the same password from different keyboards the same bytes. Hashing takes a
+quarter of a second of CPU at the usual cost and releases the GIL. It runs in one low-priority thread per core, behind a
+bounded fair queue.
 """
 
 import asyncio
@@ -27,24 +27,24 @@ from gateway.errors import Refusal, without_traceback
 
 T = TypeVar("T")
 
-# NFC, UTF-8, at most 72 bytes, none of them 0: what bcrypt takes in whole.
+# NFC, UTF-8, at most 72 bytes without NUL: bcrypt uses every byte.
 Password = NewType("Password", bytes)
 
-# Raises Refusal where something must not be done any more.
+# Raises Refusal if the job must no longer run.
 Check = Callable[[], None]
 
 MAX_BYTES: Final = 72
 MAX_THREADS: Final = 8
-QUEUE: Final = 100  # waiting for a thread
-_NICE: Final = 5  # a third of the weight of the event loop, where cores are short
-MAX_ROUNDS: Final = 16  # 2 ** 16 take 4 seconds of a core; a hash of more rounds would hold up all others
-# The rounds, 22 characters of salt, of which the last carries 2 bits only, and 31 of hash.
+QUEUE: Final = 100  # The number of jobs waiting for a thread.
+_NICE: Final = 5  # About a third of the event loop's scheduling weight when cores are busy.
+MAX_ROUNDS: Final = 16  # 2 ** 16 takes 4 seconds of CPU; hashes with more rounds would block all others.
+# Rounds, 22 characters of salt of which the last carries only 2 bits, and 31 characters of hash.
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}").fullmatch
-_MADE_UP: Final = "." * 53  # a salt and a hash that no password has
+_MADE_UP: Final = "." * 53  # A salt and a hash that no password matches.
 
 
 def chosen_password(text: str, *, min_length: int) -> Password:
-    """A new password, `min_length` in characters. Raises ValueError with a sentence for its owner."""
+    """Validate a new password; `min_length` is in characters. Raises ValueError with a message for the user."""
     normalised = composed(text, max_bytes=MAX_BYTES)
     if len(normalised) < min_length:
         raise ValueError(f"must be at least {min_length} characters long")
@@ -60,7 +60,7 @@ def chosen_password(text: str, *, min_length: int) -> Password:
 
 
 def presented_password(text: str) -> Password | None:
-    """A password that somebody claims is theirs. None: nobody can have chosen it, which is no more than wrong."""
+    """Normalise a password to be checked. None for text that cannot be a password; it is then simply wrong."""
     try:
         return chosen_password(text, min_length=0)
     except ValueError:
@@ -68,7 +68,7 @@ def presented_password(text: str) -> Password | None:
 
 
 class _Job:
-    """Work that waits for a thread. `check` is asked when there is one, whether it may still be done."""
+    """Work waiting for a thread. `check` runs before the work and can refuse it."""
 
     __slots__ = ("asked", "began", "check", "outcome", "work")
 
@@ -80,14 +80,14 @@ class _Job:
 
 
 class PasswordPool:
-    """Hashes passwords with bcrypt of `rounds` rounds (2 to the power of them), and checks them.
+    """Hashes and checks passwords with bcrypt at a cost of 2 to the power of `rounds`.
 
-    Every check takes the same work, or its time would tell which addresses have an account (GHSA-6f65-4fv2-wwch): that
-    of `rounds`, or of the stored hash with the most rounds that is known, be there a hash, a cheaper one, or none.
+    Every check takes the same work, because timing would reveal which addresses have an account (GHSA-6f65-4fv2-wwch):
+    the work of `rounds`, or of the most expensive known stored hash, even if the stored hash is cheaper or missing.
 
-    Everything asynchronous raises Refusal("overloaded") when too much waits already. Callers take turns, and `caller`
-    says whose it is: one who sends many passwords waits for them himself. Work whose caller has left before a thread
-    was free is not done.
+    Asynchronous methods raise Refusal("overloaded") when the queue is full. The queue is fair across callers,
+    identified by `caller`: a client that sends many passwords delays only itself. Jobs of cancelled callers are
+    dropped.
     """
 
     def __init__(self, *, rounds: int, threads: int | None = None, queue: int = QUEUE) -> None:
@@ -99,33 +99,33 @@ class PasswordPool:
         self._executor = ThreadPoolExecutor(self._free, thread_name_prefix="bcrypt", initializer=_stand_back)
 
     async def hash(self, password: Password, *, caller: str = "") -> str:
-        """The hash to store, with a salt of its own."""
+        """A hash to store, with a new salt."""
         return await self._run(partial(_hash, password, self._rounds), caller)
 
     async def matches(
         self, password: Password | None, stored: str | None, *, caller: str = "", check: Check | None = None
     ) -> bool:
-        """Whether this is the password of a stored hash. Without a hash (no such user), with one that is none of
-        bcrypt, or without a password that could be one the answer is no, after the same work."""
+        """Whether the password matches a stored hash. Without a hash (unknown user), with a foreign hash format, or
+        without a possible password the result is False, after the same work."""
         self.expect(rounds_of(stored))
         return await self._run(partial(_matches, password, stored, self._most_rounds), caller, check)
 
     def expect(self, rounds: int) -> None:
-        """Hashes of this many rounds are stored: checks take as much work from now on."""
+        """Note that hashes of this cost are stored; from now on checks take as much work."""
         self._most_rounds = max(self._most_rounds, rounds)
 
     def is_outdated(self, stored: str) -> bool:
-        """Whether a hash was made with another cost than is asked for now."""
+        """Whether a hash has a cost other than the configured one."""
         return rounds_of(stored) != self._rounds
 
     def samples(self) -> Iterator[Sample]:
-        """How many wait, and how long it took."""
+        """The queue length, and histograms of waiting and working time."""
         yield Sample("gateway_passwords_waiting", (), len(self._line))
         yield from self._waits.samples()
         yield from self._works.samples()
 
     def close(self) -> None:
-        """Drop what waits; what runs ends by itself."""
+        """Cancel waiting jobs; running ones finish."""
         while (job := self._line.next()) is not None:
             job.outcome.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -134,7 +134,7 @@ class PasswordPool:
         job = _Job(work, check, asyncio.get_running_loop().create_future())
         if self._free and not len(self._line):
             if check is not None:
-                check()  # what it asks may have changed while the account was looked up
+                check()  # The condition can have changed during the account lookup.
             self._start(job)
         else:
             refused = self._line.join(caller, job)
@@ -145,7 +145,7 @@ class PasswordPool:
             return result
         finally:
             self._line.leave(caller, job)
-            del job  # its outcome keeps the exception, whose traceback keeps this frame
+            del job  # The outcome holds the exception, and its traceback holds this frame.
 
     def _start(self, job: _Job) -> None:
         self._free -= 1
@@ -162,13 +162,13 @@ class PasswordPool:
             outcome.cancel()
             return
         error = running.exception()
-        if outcome.done():  # its caller has left
+        if outcome.done():  # its caller was cancelled
             pass
         elif error is not None:
             outcome.set_exception(error)
         else:
             outcome.set_result(running.result())
-        # After whoever waited for this has seen it: a wrong password counts before the next one is looked at.
+        # Runs after the waiter has seen the outcome: a wrong password counts before the next one is checked.
         running.get_loop().call_soon(self._start_next)
 
     def _start_next(self) -> None:
@@ -185,13 +185,13 @@ class PasswordPool:
 
 
 def rounds_of(stored: str | None) -> int:
-    """The rounds of a hash of bcrypt; 0 for anything else."""
+    """The cost of a bcrypt hash; 0 for other text."""
     found = None if stored is None else _BCRYPT(stored)
     return 0 if found is None else int(found[1])
 
 
 def _matches(password: Password | None, stored: str | None, rounds: int) -> bool:
-    """The answer, after the work of a check of `rounds` rounds, or of those of the hash if it has more."""
+    """The result, after the work of `rounds` rounds, or of the hash's own cost if that is higher."""
     cost = rounds_of(stored)
     if not cost or stored is None:
         _work(password, rounds)
@@ -212,8 +212,8 @@ def _hash(password: Password, rounds: int) -> str:
 
 
 def _stand_back() -> None:
-    """On Linux priority belongs to the thread: where cores are short, logins get less of them than the event loop.
-    Not to be allowed that is no reason not to hash."""
+    """Lower the priority of this thread. On Linux priority is per thread, so logins get less CPU than the event loop.
+    Without the permission hashing continues at normal priority."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What requests for lists may say in their queries: each as a model. All values of a query are texts."""
+"""Models of list queries. All values of a query are strings."""
 
 import re
 from datetime import UTC, datetime
@@ -11,8 +11,8 @@ from gateway.settings.model import Settings
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
-_LONGEST: Final = 256  # characters of what is searched for
-# RFC 3339 5.6. A leap second is none that a database keeps: the last moment before it is meant.
+_LONGEST: Final = 256  # Characters of a search term.
+# RFC 3339 5.6. Databases store no leap seconds: such a time is read as the last moment before.
 _MOMENT: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 ).fullmatch
@@ -30,7 +30,7 @@ def _plain(value: object) -> str:
     {
         "type": "string",
         "maxLength": _LONGEST,
-        "description": "How the address begins; or, from an @ on, how its domain begins: `ann`, `@example.com`.",
+        "description": "A prefix of the address, or, starting with @, of its domain: `ann`, `@example.com`.",
     }
 )
 def _search(value: object, _: Settings) -> str:
@@ -68,13 +68,13 @@ def _moment(value: object, _: Settings) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("must be a date and time that there is") from None
+        raise ValueError("must be an existing date and time") from None
 
 
 _CURSOR: Final = {
     "type": "string",
     "maxLength": MAX_LENGTH,
-    "description": "The `next_cursor` of the page before; with the same filters.",
+    "description": "The `next_cursor` of the previous page, with the same filters.",
 }
 
 

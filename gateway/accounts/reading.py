@@ -1,4 +1,4 @@
-"""From the bytes of a request body to the values in it. Nothing here may end in anything but a value or a Refusal."""
+"""Parse request bodies and queries. All errors are Refusals."""
 
 import json
 from collections.abc import Iterable
@@ -9,19 +9,19 @@ from starlette.requests import ClientDisconnect, Request
 
 from gateway.errors import Refusal
 
-MAX_BODY: Final = 64 * 1024  # bytes
-MAX_FORM: Final = 8 * 1024  # bytes; decoding percent signs takes 0.4 ms for each KiB of them
-_MAX_QUERY: Final = 16 * 1024  # bytes
+MAX_BODY: Final = 64 * 1024  # In bytes.
+MAX_FORM: Final = 8 * 1024  # In bytes. Decoding percent signs takes 0.4 ms per KiB.
+_MAX_QUERY: Final = 16 * 1024  # In bytes.
 JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"
 _MAX_FORM_FIELDS: Final = 32
-_MAX_VALUES: Final = 5000  # of a JSON body; four times as many empty objects take 4 ms
-_MAX_DIGITS: Final = 100  # of a whole number; Python takes quadratic time for long ones
+_MAX_VALUES: Final = 5000  # Values in a JSON body. Four times as many empty objects take 4 ms.
+_MAX_DIGITS: Final = 100  # Digits of an integer: Python takes quadratic time for long ones.
 
 
 def media_type(request: Request, *accepted: str) -> str:
-    """Which of the accepted media types the body has. Raises `unsupported_media_type` for any other one, a charset
-    other than UTF-8, and a body that is compressed."""
+    """The media type of the body, one of `accepted`. Raises `unsupported_media_type` for another type, a charset other
+    than UTF-8, or a compressed body."""
     lines = request.headers.getlist("content-type")
     name, _, parameters = (lines[0] if len(lines) == 1 else "").partition(";")
     name, parameters = name.strip().lower(), parameters.strip().lower().replace('"', "")
@@ -32,7 +32,7 @@ def media_type(request: Request, *accepted: str) -> str:
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body. Raises `body_too_large` as soon as that is known."""
+    """The whole body. Raises `body_too_large` as early as possible."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > MAX_BODY:
         raise _too_large(MAX_BODY)
@@ -43,15 +43,14 @@ async def read_body(request: Request) -> bytes:
             if len(body) > MAX_BODY:
                 raise _too_large(MAX_BODY)
     except ClientDisconnect:
-        raise Refusal("bad_request", "the caller left before the body was complete") from None
+        raise Refusal("bad_request", "the client disconnected before the body was complete") from None
     return bytes(body)
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The members of a JSON object (RFC 8259). A name that comes twice is refused: two readers might not agree on
-    which one counts."""
+    """Parse a JSON object (RFC 8259). Repeated names are refused: two parsers could choose different values."""
     if body.count(b",") + body.count(b"[") + body.count(b"{") > _MAX_VALUES:
-        raise _bad("it holds too many values")
+        raise _bad("it has too many values")
     try:
         text = body.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique, parse_int=_whole, parse_constant=_refuse_constant)
@@ -65,7 +64,7 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def form_fields(body: bytes) -> dict[str, str]:
-    """The fields of a form. One that comes twice is refused, and a form over `MAX_FORM` bytes."""
+    """Parse a form. Repeated fields and forms over `MAX_FORM` bytes are refused."""
     if len(body) > MAX_FORM:
         raise _too_large(MAX_FORM)
     try:
@@ -82,7 +81,7 @@ def form_fields(body: bytes) -> dict[str, str]:
 
 
 def query_fields(request: Request) -> dict[str, str]:
-    """The parameters of a request's query. One that comes twice is refused."""
+    """The parameters of the query. Repeated ones are refused."""
     query: bytes = request.scope["query_string"]
     if len(query) > _MAX_QUERY:
         raise _bad(f"it is longer than {_MAX_QUERY} bytes", of="query")
@@ -102,9 +101,9 @@ def query_fields(request: Request) -> dict[str, str]:
 def _unique(pairs: Iterable[tuple[str, Any]], *, of: str = "request body") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
-        name.encode()  # half a surrogate pair is a ValueError (RFC 8259 8.2: nobody can tell what it would do)
+        name.encode()  # Lone surrogates raise UnicodeEncodeError, a ValueError (RFC 8259 8.2).
         if name in found:
-            raise _bad("a field comes twice", of=of)
+            raise _bad("a field is repeated", of=of)
         found[name] = value
     return found
 
@@ -116,7 +115,7 @@ def _whole(digits: str) -> int:
 
 
 def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError  # NaN and Infinity are Python's, not JSON's
+    raise ValueError  # NaN and Infinity are accepted by Python's parser, but are not JSON.
 
 
 def _too_large(limit: int) -> Refusal:

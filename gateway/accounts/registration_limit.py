@@ -1,8 +1,8 @@
-"""How many accounts clients at one address may register (a whole /64 of IPv6 is one address).
+"""Limit on registrations per client address (an IPv6 /64 counts as one address).
 
-An attempt counts once its fields are valid, because it costs a hash from then on, and because the answer tells whether
-the e-mail address is taken. So the limit bounds hashes, accounts, and enumeration alike. What it refuses is not counted
-and costs no hash.
+An attempt counts once its fields are valid, because from then on it costs a hash, and because the response reveals
+whether the email address is taken. The limit therefore bounds hashing, accounts and enumeration. Refused attempts are
+not counted and cost no hash.
 """
 
 import time
@@ -16,7 +16,7 @@ from gateway.limits.limits import RouteLimit, SharedBuckets
 from gateway.limits.quota import Quota
 from gateway.settings.model import RegistrationLimitSettings
 
-_ADDRESSES: Final = 20_000  # remembered in this process; those that were quiet longest are forgotten first
+_ADDRESSES: Final = 20_000  # Addresses remembered in this process; the least recently active are evicted first.
 
 
 class _Client(NamedTuple):
@@ -24,7 +24,7 @@ class _Client(NamedTuple):
 
 
 class RegistrationLimit:
-    """`settings` None: no limit. `shared` is None where this process is the only one; `clock` gives seconds."""
+    """`settings` of None means no limit. `shared` is None for a single process; `clock` returns seconds."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class RegistrationLimit:
             self._limit = RouteLimit(buckets, key, by_user=False, shared=shared, callers=Callers(), clock=clock)
 
     async def count(self, address: str) -> None:
-        """Count an attempt of a client at this address. Raises `rate_limited`, and then it is not counted."""
+        """Count an attempt from this address. Raises `rate_limited`, without counting the attempt."""
         if self._limit is None:
             return
         client = _Client(address)

@@ -1,4 +1,4 @@
-"""What endpoints about accounts take from a request that was admitted."""
+"""Helpers for endpoints: the admission, the caller and the body of a request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -21,7 +21,7 @@ _MAX_USER_AGENT: Final = 256
 
 
 def refusing(handler: Endpoint) -> Endpoint:
-    """The handler, which finds its Admission in the scope and raises Refusal, nothing else."""
+    """Wraps a handler so that StorageUnavailable becomes a Refusal."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -33,45 +33,47 @@ def refusing(handler: Endpoint) -> Endpoint:
 
 
 def admission_of(request: Request) -> Admission:
-    """What the gate has decided."""
+    """The gate's decision."""
     admission: Admission = request.scope["gateway.admission"]
     return admission
 
 
 def note_refusal(request: Request, refusal: Refusal) -> None:
-    """Tell the face that serves the request of a refusal, for the logs and the metrics."""
+    """Report a refusal to the server for logs and metrics."""
     request.scope["gateway.note_refusal"](refusal)
 
 
 def signed_in(request: Request) -> tuple[Principal, Claims]:
-    """Who calls, on a route that requires somebody."""
+    """The principal and claims, on a route that requires authentication."""
     admission = admission_of(request)
     assert admission.principal is not None and admission.claims is not None, "the route requires a user"
     return admission.principal, admission.claims
 
 
 def origin_of(request: Request) -> Origin:
-    """Where the request came from."""
     head = admission_of(request).request
     agent = request.headers.get("user-agent", "")[:_MAX_USER_AGENT]
-    # PostgreSQL takes no NUL, and no log should have to take the other control characters.
+    # PostgreSQL rejects NUL, and control characters must not reach the logs.
     return Origin(head.client, "".join(filter(str.isprintable, agent)), head.request_id.decode("ascii"))
 
 
 def actor_of(request: Request) -> Actor:
-    """Whoever calls, as the audit trail names them."""
+    """The caller as the author of a change in the audit trail."""
     return Actor(signed_in(request)[0].id, origin_of(request))
 
 
 async def json_body(request: Request) -> dict[str, Any]:
-    """The members of the JSON object that the body is."""
+    """Parse the body as a JSON object."""
     media_type(request, JSON)
     return json_object(await read_body(request))
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do work that passwords are checked for, and drop it when the caller leaves: nobody pays for a hash that nobody
-    waits for. The body must have been read. A change that has begun is finished all the same (see Announcer)."""
+    """Run work that hashes passwords, and cancel it if the client disconnects: abandoned requests must not occupy
+    hashing threads.
+
+    The body must have been read. A change already begun still completes (see Announcer).
+    """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))
     try:
@@ -81,8 +83,8 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         working.cancel()
         leaving.cancel()
-        del working  # it keeps its exception, whose traceback keeps this frame
-    raise Refusal("bad_request", "the caller left before the answer")
+        del working  # The future holds its exception, and the traceback holds this frame.
+    raise Refusal("bad_request", "the client disconnected before the response")
 
 
 async def _left(request: Request) -> None:

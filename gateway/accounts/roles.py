@@ -1,4 +1,4 @@
-"""Role names as administrators give them, and who counts as an administrator."""
+"""Validation of role names, and the roles of administrators."""
 
 from collections.abc import Iterable
 
@@ -9,8 +9,8 @@ from gateway.settings.reader import Unacceptable
 
 
 def accepted_roles(names: Iterable[str], settings: Settings) -> frozenset[str]:
-    """A set of role names. Raises ValueError with a sentence: one is no role name, or the roles are declared and it is
-    not among them (a slip of the pen must not become a role that nothing asks for)."""
+    """Validate role names. Raises ValueError with a message for a malformed name, and for one that is not among the
+    declared roles: a typo must not create a role that no rule requires."""
     roles = frozenset(names)
     known = _declared(settings)
     for name in sorted(roles):
@@ -22,7 +22,7 @@ def accepted_roles(names: Iterable[str], settings: Settings) -> frozenset[str]:
 
 
 def admin_roles(settings: Settings) -> frozenset[str]:
-    """Every role with which one may administrate: the one that is configured, and those that imply it."""
+    """The roles with administrator rights: the configured role and every role that implies it."""
     admin = settings.accounts.admin_role
     hierarchy = RoleHierarchy(settings.roles)
     return frozenset({admin, *(role for role in settings.roles or () if admin in hierarchy.expand(frozenset((role,))))})

@@ -1,7 +1,7 @@
-"""Accounts as their owners use them: register, log in, refresh, log out, change the password.
+"""The account service: register, log in, refresh, log out, change the password.
 
-Everything raises Refusal for what the caller may be told, and lets StorageUnavailable pass. Every change is announced
-to all replicas before the answer is given.
+Methods raise Refusal for errors of the client. StorageUnavailable propagates. Every change is published to all replicas
+before the response is sent.
 """
 
 import secrets
@@ -40,12 +40,12 @@ from gateway.limits.callers import Callers
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
 
-# How often a login is tried that another change of the same account came in between of.
+# Tries of a login that conflicts with another change of the same account.
 _ATTEMPTS: Final = 2
 
 
 class TokenPair(NamedTuple):
-    """What somebody gets who has signed in; `expires_in` in seconds."""
+    """The tokens of a new or refreshed session; `expires_in` is in seconds."""
 
     access_token: str
     expires_in: int
@@ -53,7 +53,7 @@ class TokenPair(NamedTuple):
 
 
 class Accounts:
-    """The service. `clock` gives seconds since the epoch, the same as the stores' and the tokens'."""
+    """The service. `clock` returns seconds since the epoch and must equal the clock of stores and tokens."""
 
     def __init__(
         self,
@@ -81,22 +81,22 @@ class Accounts:
         self.renew(settings)
 
     def renew(self, settings: Settings) -> None:
-        """Follow a changed configuration: which roles there are, and what each implies."""
+        """Apply new settings, which can declare other roles and implications."""
         self.settings = settings
         self._hierarchy = RoleHierarchy(settings.roles)
-        # Where a file says so it is refused; but roles may come to imply others while a gateway runs.
+        # A configuration file with such defaults is rejected, but a reload can change the implications of roles.
         self._makes_admins = not admin_roles(settings).isdisjoint(settings.accounts.default_roles)
 
     async def prepare(self) -> None:
-        """Learn how costly the stored hashes are, before the first login. A store that does not answer is no error: the
-        first check of a costlier hash tells as well."""
+        """Learn the cost of stored hashes before the first login. An unavailable store is not an error: the first check
+        of a more expensive hash provides the same information."""
         with suppress(StorageUnavailable):
             self._passwords.expect(await self._users.most_rounds())
 
     async def register(self, email: EmailAddress, password: Password, origin: Origin) -> TokenPair:
-        """Make an account and sign it in. Raises `email_taken`, `registration_closed`, `rate_limited`, `overloaded`.
+        """Create an account and sign in. Raises `email_taken`, `registration_closed`, `rate_limited` or `overloaded`.
 
-        The password is hashed before anybody looks whether the address is taken, so that both answers take as long.
+        The password is hashed before the address is checked, so that both outcomes take equally long.
         """
         self.require_open_registration()
         await self._registrations.count(origin.address)
@@ -113,14 +113,14 @@ class Accounts:
         return self._issue(record, session.id, session.token)
 
     def require_open_registration(self) -> None:
-        """Raise `registration_closed` where nobody may register."""
+        """Raise `registration_closed` if registration is not allowed."""
         if self.settings.accounts.registration != "open":
             raise Refusal("registration_closed")
         if self._makes_admins:
             raise Refusal("registration_closed", "accounts.default_roles would make everyone an administrator")
 
     async def login(self, email: EmailAddress, password: Password | None, origin: Origin) -> TokenPair:
-        """Sign in. Raises `invalid_credentials`, `account_disabled` (after the right password only), `locked_out`,
+        """Sign in. Raises `invalid_credentials`, `account_disabled` (only after the correct password), `locked_out` or
         `overloaded`."""
         attempt, caller = await self._lockout.attempt(email.canonical, origin.address), self._caller(origin)
         for _ in range(_ATTEMPTS):
@@ -129,7 +129,7 @@ class Accounts:
             right = await self._passwords.matches(password, stored, caller=caller, check=attempt.check)
             if found is None or password is None or not right:
                 await attempt.failed()
-                raise Refusal("invalid_credentials", "no such user" if found is None else "wrong password")
+                raise Refusal("invalid_credentials", "unknown user" if found is None else "wrong password")
             await attempt.succeeded()
             if not found.is_active:
                 raise Refusal("account_disabled")
@@ -139,16 +139,16 @@ class Accounts:
             record = await self._announcer.changed(opening)
             if record is not None:
                 return self._issue(record, session.id, session.token)
-        raise Refusal("invalid_credentials", "the account changes all the time")
+        raise Refusal("invalid_credentials", "the account changed during every attempt")
 
     async def refresh(self, token: RefreshToken | None, origin: Origin) -> TokenPair:
-        """New tokens for a refresh token. Raises `refresh_invalid`, and `refresh_reused` for one that was replaced
-        longer ago than `tokens.refresh_grace`; its session is ended then."""
+        """Rotate a refresh token. Raises `refresh_invalid`, and `refresh_reused` for a token replaced longer ago than
+        `tokens.refresh_grace`, which also ends the session."""
         if token is None:
             raise Refusal("refresh_invalid", "not a refresh token")
         rotated = await self._announcer.finish(self._rotated(token, origin))
         if rotated is None:
-            raise Refusal("refresh_invalid", "of no living session")
+            raise Refusal("refresh_invalid", "belongs to no active session")
         return self._issue(rotated.record, rotated.session_id, rotated.successor)
 
     async def logout(self, claims: Claims, origin: Origin) -> None:
@@ -162,9 +162,9 @@ class Accounts:
         await self._announcer.changed(self._sessions.end_all(claims.subject, reason="logout-all", by=actor))
 
     async def change_password(self, claims: Claims, current: Password | None, new: Password, *, origin: Origin) -> None:
-        """Replace the caller's password; every other session of theirs ends.
+        """Replace the caller's password and end every other session.
 
-        Raises what Confirmation does, `overloaded`, and `forbidden` like account_holder.
+        Raises the refusals of Confirmation, `overloaded`, and `forbidden` like account_holder.
         """
         actor = account_holder(claims, origin)
         found = await self._confirmation.confirm(claims.subject, current, origin.address)
@@ -176,11 +176,11 @@ class Accounts:
             raise wrong_password()
 
     def _caller(self, origin: Origin) -> str:
-        """Whose turn it is when passwords are checked."""
+        """The client's key in the password queue."""
         return self._callers.by_address(origin.address)
 
     async def _rehashed(self, password: Password, stored: str, caller: str) -> str | None:
-        """A hash of the cost that is asked for now, where the stored one is of another."""
+        """A hash of the configured cost if the stored one has another cost."""
         return await self._passwords.hash(password, caller=caller) if self._passwords.is_outdated(stored) else None
 
     # ---- sessions and tokens
@@ -190,7 +190,8 @@ class Accounts:
         return NewSession(secrets.token_urlsafe(16), RefreshToken.new(), refreshable, accessible, origin)
 
     def _ends(self) -> tuple[datetime, datetime]:
-        """Until when what is issued now can be refreshed, and until when it may be accepted somewhere."""
+        """The expiry of refresh tokens issued now, and the time until which their access tokens can be accepted
+        anywhere."""
         now, tokens = datetime.fromtimestamp(self._clock(), UTC), self.settings.tokens
         accessible = timedelta(seconds=tokens.access_ttl + tokens.leeway + CLOCKS)
         return now + timedelta(seconds=tokens.refresh_ttl), now + accessible

@@ -1,4 +1,4 @@
-"""The HTTP face of one's own sessions."""
+"""HTTP endpoints for the caller's sessions."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from gateway.identity.accounts import LivingSession
 
 
 def session_endpoints(sessions: OwnSessions) -> dict[str, Endpoint]:
-    """The handlers, by name. Each finds its Admission in the scope and raises Refusal, nothing else."""
+    """The handlers by endpoint name."""
 
     async def list_(request: Request) -> Response:
-        """GET /sessions: never more than one account may have, so there are no pages"""
+        """GET /sessions: not paginated, because the number per account is bounded"""
         _, claims = signed_in(request)
         listed = await sessions.list(claims, origin_of(request))
         return JSONResponse({"sessions": [_shown(session, current=claims.session) for session in listed]})

@@ -1,4 +1,4 @@
-"""Letting somebody in again who has failed too often: the service behind `gateway users unlock`."""
+"""Reset failed login attempts: the service behind `gateway users unlock`."""
 
 from typing import Protocol
 
@@ -14,10 +14,10 @@ from gateway.settings.model import Settings
 
 
 class UnlockedAccounts(Protocol):
-    """Of the store, what unlocking needs."""
+    """The part of the account store that unlocking needs."""
 
     async def by_email(self, canonical: str) -> UserRecord | None:
-        """The account of this address."""
+        """The account with this address."""
 
     async def note_unlocked(self, user_id: str, *, address: str | None, by: Actor) -> None:
         """Write an audit record."""
@@ -32,10 +32,10 @@ async def unlock(
     settings: Settings,
     by: Actor = COMMAND_LINE,
 ) -> UserRecord:
-    """Forget the failures of an account, wherever they came from, and all failures of `address`, if one is given.
+    """Reset the failures of an account from all addresses, and all failures of `address` if given.
 
-    Running gateways see it with the next attempt. Raises Refusal `invalid_fields` and `not_found`; StorageUnavailable
-    where a store is out, and then what was forgotten may be done again without harm.
+    Running gateways see the reset with the next attempt. Raises Refusal `invalid_fields` or `not_found`, and
+    StorageUnavailable if a store is down; repeating the reset is harmless.
     """
     canonical = accept(EmailOnly, {"email": email}, settings).email.canonical
     record = await users.by_email(canonical)

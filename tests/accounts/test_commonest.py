@@ -100,7 +100,7 @@ def test_they_are_refused_wherever_a_password_is_chosen(body: type, field: str, 
         accept(body, values, make_settings())
     (problem,) = refusal.value.fields
     assert (refusal.value.status, problem.field) == (422, field)
-    assert "commonest passwords" in problem.message
+    assert "most common passwords" in problem.message
 
 
 def test_without_a_choice_a_common_password_is_only_wrong_or_right() -> None:

@@ -167,7 +167,7 @@ TOO_MUCH_JSON = {
 
 @pytest.mark.parametrize("body", TOO_MUCH_JSON.values(), ids=TOO_MUCH_JSON)
 def test_a_body_that_is_dear_to_read_is_not_read(body: bytes) -> None:
-    with pytest.raises(Refusal, match=r"it holds too many values|it is not valid JSON") as raised:
+    with pytest.raises(Refusal, match=r"it has too many values|it is not valid JSON") as raised:
         json_object(body)
     assert raised.value.code == "bad_request"
 
