@@ -1,1 +1,1 @@
-"""The demo: an upstream that shows what it received and a gateway in front of it, leaving nothing behind."""
+"""The demo: an echo upstream with a gateway in front of it, in a temporary folder."""

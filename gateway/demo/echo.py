@@ -1,4 +1,4 @@
-"""An upstream that answers with what it received: the headers show what the gateway made of a request.
+"""An echo upstream: its response contains the request, which shows the headers set by the gateway.
 
 `python -m gateway.demo.echo --port 9000` runs it alone. It answers 200 to every method and path.
 """
@@ -15,12 +15,12 @@ import click
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-# More of a body is counted, but not shown: an echo of a large upload would have to keep it whole.
+# Larger bodies are counted but not echoed, because an echo has to buffer the whole body.
 SHOWN_BODY: Final = 64 * 1024
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """The ASGI application. HTTP only; the servers below run it without lifespan and without WebSocket."""
+    """The ASGI application. HTTP only; the servers below run it without lifespan and WebSocket."""
     shown, length = await _read_body(receive)
     seen = {
         "method": scope["method"],
@@ -37,7 +37,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _read_body(receive: Receive) -> tuple[bytes, int]:
-    """The first SHOWN_BODY bytes of the request body, and the length of the whole."""
+    """The first SHOWN_BODY bytes of the body, and its total length."""
     shown = bytearray()
     length = 0
     while True:
@@ -50,7 +50,7 @@ async def _read_body(receive: Receive) -> tuple[bytes, int]:
 
 
 def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str | list[str]]:
-    """Headers as a JSON object; a name that came more than once has the list of its values."""
+    """Headers as a JSON object; a repeated name has the list of its values."""
     values: dict[str, list[str]] = {}
     for name, value in headers:
         values.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
@@ -62,7 +62,7 @@ def _server() -> uvicorn.Server:
         echo,
         lifespan="off",
         ws="none",
-        # None: logging belongs to the gateway that may run in the same process.
+        # The gateway can run in the same process and owns the logging configuration.
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -73,8 +73,8 @@ def _server() -> uvicorn.Server:
 
 @contextmanager
 def echo_upstream() -> Iterator[str]:
-    """Run the upstream in a thread on a free loopback port while the context lasts; its URL."""
-    # Connections are accepted from here on: who calls before the thread is up waits and is not refused.
+    """Run the upstream in a thread on a free loopback port; yields its URL."""
+    # Connections are accepted from here on: a client that connects before the thread runs waits and is not refused.
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         server = _server()
         thread = threading.Thread(target=server.run, args=([listener],), name="echo upstream", daemon=True)
@@ -88,9 +88,9 @@ def echo_upstream() -> Iterator[str]:
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The IPv4 address to listen on.")
-@click.option("--port", default=9000, show_default=True, help="The port to listen on; 0: any free one.")
+@click.option("--port", default=9000, show_default=True, help="The port to listen on; 0 for a free one.")
 def main(host: str, port: int) -> None:
-    """Run an upstream that answers with what it received."""
+    """Run an upstream that echoes its requests."""
     try:
         listener = socket.create_server((host, port), backlog=128)
     except OSError as error:

@@ -1,22 +1,22 @@
-"""The temporary folder of a demo: its configuration, on its own port, with its own database."""
+"""The temporary folder of a demo: its configuration, with its own port and database."""
 
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
-# What the shipped configuration says for a reader, and the demo replaces by what is its own.
+# Values of the shipped configuration that the demo replaces.
 PORT: Final = "port: 8000"
 DATABASE: Final = "sqlite:///gateway-demo.db"
 UPSTREAM: Final = "http://127.0.0.1:9000"
 
 
 def demo_text() -> str:
-    """The configuration of the demo as it is shipped with the package."""
+    """The demo configuration shipped with the package."""
     return resources.files("gateway.demo").joinpath("demo.yaml").read_text(encoding="utf-8")
 
 
 def write_configuration(folder: Path, *, port: int, upstream: str) -> Path:
-    """Write the configuration of one demo. It stands for itself: other commands can be tried with it."""
+    """Write the configuration of one demo. The file is complete, so other commands work with it."""
     text = demo_text()
     own = {PORT: f"port: {port}", DATABASE: f"sqlite:///{folder}/gateway.db", UPSTREAM: upstream}
     for shipped, ours in own.items():

@@ -1,4 +1,4 @@
-"""What the demo tells its user: commands that work when pasted, with nothing but curl and python3."""
+"""The instructions of the demo: commands to paste that need only curl and python3."""
 
 import shlex
 import sys
@@ -10,18 +10,18 @@ _EXTRACT: Final = """python3 -c 'import json, sys; print(json.load(sys.stdin)["a
 
 
 class Step(NamedTuple):
-    """Something to try: what it shows, and the command."""
+    """A command to try, and a description of its result."""
 
     shows: str
     command: str
 
 
 def steps(*, url: str, password: str, configuration: Path) -> list[Step]:
-    """What to try, in this order. `password` is the administrator's, `url` the gateway's without a path."""
+    """The commands in order. `password` is the administrator's, `url` the gateway's without a path."""
     gateway = shlex.join([sys.executable, "-m", "gateway"])
     return [
         Step(
-            "Everybody may call /public. The answer is what the upstream received:",
+            "Everyone can call /public. The response shows the request that the upstream received:",
             f"curl -s {url}/public/hello",
         ),
         Step(
@@ -34,26 +34,26 @@ def steps(*, url: str, password: str, configuration: Path) -> list[Step]:
             """  -d '{"email": "ada@example.com", "password": "correct horse"}'""",
         ),
         Step(
-            "Sign in, and keep the token:",
+            "Sign in and store the token:",
             f"TOKEN=$(curl -s {url}/auth/login -d username=ada@example.com -d 'password=correct horse' \\\n"
             f"  | {_EXTRACT})",
         ),
         Step(
-            "Call the API. The upstream is told who calls, and the forged header never reaches it:",
+            "Call the API. The upstream receives your identity, and the forged header never reaches it:",
             f'''curl -s '{url}/api/orders?new' -H 'X-User-Roles: admin' -H "Authorization: Bearer $TOKEN"''',
         ),
         Step(
-            "/reports asks for the role admin, so this is 403:",
+            "/reports requires the role admin, so this is 403:",
             f'''curl -si {url}/reports/2026 -H "Authorization: Bearer $TOKEN"''',
         ),
         Step(
-            "The administrator of this demo may:",
+            "The administrator of this demo can:",
             f"ADMIN=$(curl -s {url}/auth/login -d username={ADMIN_EMAIL} -d password={password} \\\n"
             f"  | {_EXTRACT})\n"
             f'''curl -s {url}/reports/2026 -H "Authorization: Bearer $ADMIN"''',
         ),
         Step(
-            "The accounts, straight from the database:",
+            "The accounts in the database:",
             f"{gateway} users list --config {shlex.quote(str(configuration))}",
         ),
     ]

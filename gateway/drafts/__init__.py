@@ -1,1 +1,1 @@
-"""Routes drafted from an OpenAPI document, and the comparison of a policy with one."""
+"""Draft routes from an OpenAPI document, and compare a policy with one."""

@@ -1,6 +1,7 @@
-"""A policy beside an OpenAPI document: operations that no rule serves, and rules that serve no operation.
+"""Compare a policy with an OpenAPI document: operations without a rule, and rules without an operation.
 
-An operation at a path of the gateway's own never reaches the API, so no rule serves it."""
+Operations at built-in paths never reach the API, so no rule serves them.
+"""
 
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from gateway.policy.patterns import Pattern, PatternError
 from gateway.policy.regions import front_of, place_of_path
 from gateway.policy.route import Route
 
-# A segment that hardly any pattern has as a literal, in the place of a capture.
+# Replaces a capture. Patterns hardly ever contain this segment as a literal.
 _ANY = b"\x01"
 
 
@@ -27,8 +28,9 @@ class Coverage(NamedTuple):
 def coverage(policy: Policy, spec: Spec) -> Coverage:
     """Compare a policy with a document.
 
-    An operation is served if a rule of some host takes it. A rule has an operation if one of the same method has a path
-    in common with it."""
+    A rule on any host serves an operation that it matches. A rule has an operation if one with the same method shares a
+    path with it.
+    """
     patterns = [(operation, _pattern(operation)) for operation in spec.operations]
     served: set[Route] = set()
     missing, own = [], []
@@ -48,11 +50,11 @@ def _pattern(operation: SpecOperation) -> Pattern | None:
     try:
         return pattern_of(operation.path)[0]
     except PatternError:
-        return None  # no request for it would be let in
+        return None  # the gateway would refuse every request for it
 
 
 def _rules(policy: Policy, pattern: Pattern, method: bytes) -> set[Route]:
-    """The rules that take an operation, of every host, the gateway's own endpoints included."""
+    """The rules that match an operation on any host, including built-in endpoints."""
     segments = [_ANY if segment is None else segment for segment in pattern.segments]
     found = set()
     for host in (None, *policy.hosts):

@@ -1,7 +1,7 @@
-"""Routes drafted from the operations of an OpenAPI document, as a configuration that can be served.
+"""Draft the routes of a configuration from the operations of an OpenAPI document.
 
-Scopes become roles of the same name. A draft is never laxer than the document: where a policy cannot express the
-security of an operation, or one rule takes the requests of several, the rule asks for more and a comment says so.
+Scopes become roles of the same name. A draft is never laxer than the document: if a policy cannot express the security
+of an operation, or one rule matches requests of several operations, the rule is stricter and a comment explains it.
 """
 
 import re
@@ -19,8 +19,8 @@ _PART: Final = re.compile(r"\{([^{}]*)\}")
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _INVISIBLE: Final = re.compile(r"[^!-~]+")
 _LONGEST_NAME: Final = 120
-_CLOSED: Final = "left-out"  # the role of routes that stay closed
-# Alternatives of several scopes end as a rule that asks for all of them, so fewer alternatives are never laxer.
+_CLOSED: Final = "left-out"  # the role of closed routes
+# Alternatives with several scopes become a rule that requires all of them, so dropping alternatives is never laxer.
 _MOST_ALTERNATIVES: Final = 64
 
 
@@ -28,8 +28,7 @@ Openness = Literal["open to everyone", "open, with identity", "any signed-in use
 
 
 class DraftRoute(NamedTuple):
-    """One route: its pattern, its name, its method or None for all, its access as keys of the file in `asks`, and
-    remarks about it."""
+    """One route: pattern, name, method (None for all), access as configuration keys in `asks`, roles, and remarks."""
 
     path: str
     name: str | None
@@ -41,7 +40,7 @@ class DraftRoute(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """The routes, the remarks about the whole, and the number of operations that have no route."""
+    """The routes, general remarks, and the number of operations without a route."""
 
     routes: tuple[DraftRoute, ...]
     remarks: tuple[str, ...]
@@ -49,7 +48,7 @@ class Draft(NamedTuple):
 
     @property
     def open_routes(self) -> tuple[DraftRoute, ...]:
-        """The routes that serve callers without a credential."""
+        """The routes that accept requests without a credential."""
         return tuple(route for route in self.routes if route.openness.startswith("open"))
 
 
@@ -61,7 +60,7 @@ def draft(spec: Spec) -> Draft:
 
 
 def pattern_of(path: str) -> tuple[Pattern, tuple[str, ...]]:
-    """The pattern of a path template, and remarks where it differs from the template. Raises PatternError."""
+    """The pattern of a path template, with remarks on differences. Raises PatternError."""
     remarks: list[str] = []
     names: set[str] = set()
     parts = [_segment(part, names, remarks) for part in path.split("/")]
@@ -71,7 +70,7 @@ def pattern_of(path: str) -> tuple[Pattern, tuple[str, ...]]:
 def _segment(part: str, names: set[str], remarks: list[str]) -> str:
     found = _PART.findall(part)
     if not found:
-        return part.replace("*", "%2A")  # a path template has no wildcards
+        return part.replace("*", "%2A")  # path templates have no wildcards
     name = _NOT_IN_NAMES.sub("_", "_".join(found)) or "value"
     name = name if name[0].isalpha() or name[0] == "_" else f"_{name}"
     while name in names:
@@ -80,12 +79,12 @@ def _segment(part: str, names: set[str], remarks: list[str]) -> str:
     if part != f"{{{found[0]}}}":
         remarks.append(f"the whole segment is matched, not only {part}")
     elif name != found[0]:
-        remarks.append(f"{part} is called {{{name}}}")
+        remarks.append(f"{part} is renamed to {{{name}}}")
     return f"{{{name}}}"
 
 
 class _Group(NamedTuple):
-    """The operations whose requests one route takes, with the pattern and the remarks of the first."""
+    """The operations of one route, with the pattern and remarks of the first."""
 
     pattern: Pattern
     remarks: tuple[str, ...]
@@ -94,13 +93,13 @@ class _Group(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """The requests that a left-out operation takes: of one method, or of all."""
+    """The requests of an operation that is left out, with one method or all."""
 
     pattern: Pattern
     method: str | None
 
     def meets(self, group: _Group) -> bool:
-        """Whether a request can be one for this place and one for the group."""
+        """Whether some request matches both this place and the group."""
         return self.method in (None, group.method) and _overlap(self.pattern, group.pattern)
 
 
@@ -113,10 +112,10 @@ class _Drafting:
         self._names = {route.name for route in self._own}
 
     def routes(self) -> Iterator[DraftRoute]:
-        """One route for each pattern and method. GET and HEAD share a route, because GET includes HEAD.
+        """One route per pattern and method. GET and HEAD share a route, because GET includes HEAD.
 
-        A request for an operation that is left out could otherwise meet the rule of a broader pattern, so a closed
-        route takes its place there."""
+        Requests for an operation that is left out could match a broader pattern, so a closed route is added for it.
+        """
         drafted: list[_Group] = []
         unknown: dict[object, _Place] = {(place.pattern.shape, None): place for place in self._unknown_places()}
         for group in self._groups():
@@ -140,7 +139,7 @@ class _Drafting:
                 continue
             own = reserved_for(pattern, self._own)
             if own is not None:
-                self._leave_out(operation, f"{own.pattern} is the gateway's own")
+                self._leave_out(operation, f"{own.pattern} is a built-in endpoint")
                 continue
             method = "GET" if operation.method == "HEAD" else operation.method
             group = groups.setdefault((pattern.shape, method), _Group(pattern, remarks, method, []))
@@ -163,7 +162,7 @@ class _Drafting:
         first, *others = group.operations
         method = "GET" if any(each.method == "GET" for each in group.operations) else first.method
         for other in others:
-            self.remarks.append(f"{other} and {first} share a rule, which asks for what both ask")
+            self.remarks.append(f"{other} and {first} share a rule, which requires the security of both")
         openness, keys, roles, more = _access(reduce(_both, (each.asks for each in group.operations if each.asks)))
         told = dict.fromkeys((*group.remarks, *(remark for each in group.operations for remark in each.remarks), *more))
         return DraftRoute(group.pattern.text, self._name(first.name), method, keys, roles, tuple(told), openness)
@@ -181,7 +180,7 @@ class _Drafting:
         self.remarks.append(f"{operation} is left out: {why}")
 
     def _name(self, name: str | None) -> str | None:
-        """A unique name of a route; None where no visible character is left of the operation's name."""
+        """A unique route name; None if the operation's name has no visible characters."""
         base = _INVISIBLE.sub("-", name or "").strip("-")[:_LONGEST_NAME]
         if not base:
             return None
@@ -194,13 +193,13 @@ class _Drafting:
 
 
 def _overlap(one: Pattern, other: Pattern) -> bool:
-    """Whether a path matches both. Patterns of a document have no `/**`."""
+    """Whether some path matches both. Patterns of a document have no `/**`."""
     pairs = zip(one.segments, other.segments, strict=False)
     return len(one.segments) == len(other.segments) and all(a is None or b is None or a == b for a, b in pairs)
 
 
 def _both(one: Asks, other: Asks) -> Asks:
-    """The security that satisfies both: a caller may mean either operation."""
+    """Security that satisfies both, because a request can match either operation."""
     if one.anonymous and other.anonymous:
         return Asks((*one.alternatives, *other.alternatives), anonymous=True)
     if one.anonymous or other.anonymous:
@@ -211,7 +210,7 @@ def _both(one: Asks, other: Asks) -> Asks:
 
 
 def _access(asks: Asks) -> tuple[Openness, str, frozenset[str], tuple[str, ...]]:
-    """The access of a route: its kind, its keys of the file, the roles in them, and remarks."""
+    """The access of a route: kind, configuration keys, roles, and remarks."""
     if asks.anonymous and asks.alternatives:
         return "open, with identity", "auth: optional", frozenset(), ()
     if asks.anonymous:
@@ -221,7 +220,7 @@ def _access(asks: Asks) -> tuple[Openness, str, frozenset[str], tuple[str, ...]]
     roles = asks.scopes
     if all(len(scopes) == 1 for scopes in asks.alternatives):
         return "by role", f"roles: [{_listed(roles)}]", roles, ()
-    remark = ("the rule asks for all scopes, because it cannot hold alternatives of several scopes",)
+    remark = ("the rule requires all scopes, because it cannot express alternatives with several scopes",)
     return "by role", f"roles: {{all: [{_listed(roles)}]}}", roles, remark if len(asks.alternatives) > 1 else ()
 
 
@@ -229,11 +228,11 @@ def _listed(roles: frozenset[str]) -> str:
     return ", ".join(quoted(role) for role in sorted(roles))
 
 
-# ---- as a file
+# ---- YAML output
 
 
 def quoted(text: str) -> str:
-    """A text spelled so that it can stand anywhere in YAML."""
+    """A text quoted for use anywhere in YAML."""
     if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in ("null", "true", "false"):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("${", "$${")
@@ -241,18 +240,18 @@ def quoted(text: str) -> str:
 
 
 def as_yaml(drafted: Draft, *, spec: Spec, upstream: str) -> str:
-    """A configuration with these routes."""
+    """A configuration file with these routes."""
     return "\n".join(_lines(drafted, spec, upstream)) + "\n"
 
 
 def _lines(drafted: Draft, spec: Spec, upstream: str) -> Iterator[str]:
-    yield f"# Drafted from {_comment(spec.title) or 'an OpenAPI document'}. Read it before it is served."
+    yield f"# Drafted from {_comment(spec.title) or 'an OpenAPI document'}. Review it before serving it."
     yield from (f"# {_comment(remark)}" for remark in drafted.remarks)
     yield "upstreams:"
     yield f"  {quoted(upstream)}: {spec.address or 'http://127.0.0.1:9000'}"
     roles = frozenset().union(*(route.roles for route in drafted.routes))
     if roles.intersection(Settings().accounts.default_roles):
-        yield "# A scope has the name of a role that every new account would get."
+        yield "# A scope has the name of a default role of new accounts."
         yield "accounts: {default_roles: []}"
     if roles:
         yield "roles:"

@@ -1,7 +1,7 @@
-"""The operations of an OpenAPI 3 document, as far as they concern a policy.
+"""Read the operations of an OpenAPI 3 document, as far as a policy needs them.
 
-No reference outside the document is fetched. An operation whose security cannot be read exactly is marked so: a guess
-could open an operation that the document closes.
+References outside the document are not fetched. An operation whose security cannot be read exactly is marked as
+unreadable: a guess could open an operation that the document protects.
 """
 
 import json
@@ -18,20 +18,23 @@ from gateway.errors import CannotStart, cannot_read
 from gateway.settings.grammar import origin, role_name
 from gateway.settings.reader import Unacceptable
 
-_LARGEST: Final = 64 << 20  # bytes
+_LARGEST: Final = 64 << 20  # In bytes.
 _METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
-# Keys of OpenAPI 3.2 that hold operations of methods that are not in _METHODS.
+# OpenAPI 3.2 keys with operations of other methods.
 _OTHER_OPERATIONS: Final = ("query", "additionalOperations")
 _TOKENS: Final = ("oauth2", "openIdConnect")
 _VARIABLE: Final = re.compile(r"\{([^{}]*)\}")
-# OpenAPI allows these beside $ref; they do not change the meaning of the reference.
+# OpenAPI allows these beside $ref, where they do not change its meaning.
 _BESIDE_REFERENCE: Final = ("$ref", "summary", "description")
 
 
 class Asks(NamedTuple):
-    """The security of an operation. A caller needs all the scopes of one of the `alternatives`; `anonymous` means that
-    the operation can be called without them. An operation with neither asks for a check that the gateway cannot make,
-    such as an API key of the upstream's own."""
+    """The security of an operation.
+
+    A request needs all scopes of one of the `alternatives`; `anonymous` means that the operation also accepts requests
+    without a token. An operation with neither requires a check that the gateway cannot make, such as an API key of the
+    upstream.
+    """
 
     alternatives: tuple[frozenset[str], ...]
     anonymous: bool
@@ -44,7 +47,7 @@ class Asks(NamedTuple):
 
 class SpecOperation(NamedTuple):
     """One operation. `path` includes the path of its server, `address` is the origin of its server if it has one.
-    `asks` is None where the operation cannot be read exactly, for the reason in `unreadable`."""
+    `asks` is None if the operation cannot be read exactly, with the reason in `unreadable`."""
 
     method: str
     path: str
@@ -59,15 +62,15 @@ class SpecOperation(NamedTuple):
 
 
 class UnreadablePath(NamedTuple):
-    """A path whose operations are not known, and the reason."""
+    """A path with unreadable operations, and the reason."""
 
     path: str
     reason: str
 
 
 class Spec(NamedTuple):
-    """A document: its title, the origin that serves it if it names one, its operations, the paths whose operations are
-    not known, and remarks, among them one for each of the `left_out` operations that are not here."""
+    """A document: title, origin of its server if named, operations, paths with unreadable operations, and remarks,
+    including one for each of the `left_out` operations."""
 
     title: str
     address: str | None
@@ -78,11 +81,11 @@ class Spec(NamedTuple):
 
 
 class _Unreadable(Exception):
-    """The reason why a part of the document cannot be read exactly."""
+    """A part of the document cannot be read exactly; the text is the reason."""
 
 
 def read_spec(path: Path) -> Spec:
-    """Read a document, in YAML or JSON. Raises CannotStart for any other file."""
+    """Read a document in YAML or JSON. Raises CannotStart for any other file."""
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
@@ -93,7 +96,7 @@ def read_spec(path: Path) -> Spec:
     document = _parsed(content, path)
     version = document.get("openapi") if isinstance(document, dict) else None
     if not isinstance(version, str) or not version.startswith("3.") or not isinstance(document.get("paths", {}), dict):
-        raise CannotStart(f"{path} is no OpenAPI 3.0 or 3.1 document (openapi: 3.1.0, and paths)")
+        raise CannotStart(f"{path} is not an OpenAPI 3.0 or 3.1 document (openapi: 3.1.0, and paths)")
     return _Reader(document).spec()
 
 
@@ -109,8 +112,6 @@ def _parsed(content: bytes, path: Path) -> Any:
 
 
 class _Reader:
-    """Reads one document."""
-
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
         self._remarks: list[str] = []
@@ -135,7 +136,7 @@ class _Reader:
 
     def _operations(self) -> Iterator[SpecOperation]:
         for path, item in self._document.get("paths", {}).items():
-            if str(path).startswith("x-"):  # an extension, which is no path
+            if str(path).startswith("x-"):  # an extension, not a path
                 continue
             if not str(path).startswith("/"):
                 self._leave_out(str(path), "a path begins with '/'")
@@ -168,7 +169,7 @@ class _Reader:
         return SpecOperation(method, base + path, None if name is None else str(name), asks, tuple(remarks), address)
 
     def _base(self) -> str:
-        """The path of the document's own server, empty where that cannot be read."""
+        """The path of the document's server, empty if it is unreadable."""
         try:
             return self._server(self._document, [])[1]
         except _Unreadable:
@@ -190,7 +191,7 @@ class _Reader:
         return self._origin(place, urls[0]), paths[0]
 
     def _origin(self, place: Mapping[str, Any], url: str) -> str | None:
-        """The origin of a server, as an upstream has it; None for a server relative to the document."""
+        """The origin of a server in the format of an upstream; None for a server relative to the document."""
         parts = urlsplit(url)
         if not parts.netloc:
             return None
@@ -198,11 +199,11 @@ class _Reader:
             return origin(f"{parts.scheme}://{parts.netloc}")
         except Unacceptable:
             if place is self._document:
-                return None  # the draft names a placeholder instead
+                return None  # the draft uses a placeholder instead
             raise _Unreadable("its own server has no address that an upstream can have") from None
 
     def _address_of_all(self, operations: list[SpecOperation]) -> str | None:
-        """The origin of the document's own server, else of most operations."""
+        """The origin of the document's server, else the most frequent one of its operations."""
         try:
             address, _ = self._server(self._document, [])
         except _Unreadable:
@@ -226,14 +227,14 @@ class _Reader:
         return Asks(tuple(dict.fromkeys(alternatives)), anonymous=not security or {} in security)
 
     def _scopes(self, schemes: Mapping[str, Any], remarks: list[str]) -> frozenset[str] | None:
-        """The scopes of one alternative; None where it asks for neither a token nor a scope."""
+        """The scopes of one alternative; None if it requires neither a token nor a scope."""
         scopes: set[str] = set()
         takes_token = False
         for name, wanted in schemes.items():
             scheme = self._schemes.get(str(name))
             scopes |= _roles(str(name), wanted)
             if scheme is None:
-                remarks.append(f"the security scheme {name} is not defined and counts as one of tokens")
+                remarks.append(f"the security scheme {name} is not defined and is treated as a token scheme")
             elif not _takes_tokens(scheme):
                 remarks.append(_not_checked(str(name), scheme))
                 continue
@@ -245,12 +246,12 @@ class _Reader:
             try:
                 yield str(name), self._resolved(scheme)
             except _Unreadable as unreadable:
-                self._remarks.append(f"the security scheme {name} counts as one of tokens: {unreadable}")
+                self._remarks.append(f"the security scheme {name} is treated as a token scheme: {unreadable}")
 
     # ---- references
 
     def _resolved(self, value: Any) -> Mapping[str, Any]:
-        """The mapping itself, or the one that it refers to within the document."""
+        """The mapping, or the mapping that it references within the document."""
         followed: set[str] = set()
         while True:
             if not isinstance(value, dict):
@@ -295,13 +296,13 @@ def _filled(url: str, variables: Mapping[str, Any]) -> str:
 
 
 def _roles(scheme: str, scopes: Any) -> set[str]:
-    """The scopes as names of roles. Two scopes never become one role."""
+    """The scopes as role names. Different scopes never become the same role."""
     if not isinstance(scopes, list):
         raise _Unreadable(f"the scopes of {scheme} are {_kind(scopes)}, not a list such as [] or [{scheme}:read]")
     for scope in scopes:
         try:
             if not isinstance(scope, str) or not scope or not scope.isprintable():
-                raise _Unreadable(f"the scope {scope!r} of {scheme} is no printable text")
+                raise _Unreadable(f"the scope {scope!r} of {scheme} is not printable text")
             role_name(scope)
         except Unacceptable as error:
             raise _Unreadable(f"the scope {scope!r} of {scheme} {error.message} ({error.right})") from None
@@ -316,5 +317,5 @@ def _takes_tokens(scheme: Mapping[str, Any]) -> bool:
 def _not_checked(name: str, scheme: Mapping[str, Any]) -> str:
     kind = str(scheme.get("type"))
     if kind == "http":
-        return f"{name} (http {scheme.get('scheme')}) does not reach the upstream: callers send a token of the gateway"
+        return f"{name} (http {scheme.get('scheme')}) does not reach the upstream: clients send a token of the gateway"
     return f"{name} ({kind}) is for the upstream to check"

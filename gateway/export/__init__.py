@@ -1,1 +1,1 @@
-"""The same policy for other proxies to enforce. Pure: settings and policy in, a document out."""
+"""Export the policy to other proxies. Pure: settings and policy in, a document out."""

@@ -1,7 +1,7 @@
-"""Decisions by the gateway: Envoy asks `/_gateway/verify` about each request (ext_authz) and does what it hears.
+"""Export with decisions by the gateway: Envoy calls `/_gateway/verify` for each request (ext_authz).
 
-There is no second matcher. The gateway tells which of its routes the request belongs to and which path is to be sent
-on; Envoy chooses its route by that, out of metadata that no caller can write.
+There is no second matcher. The gateway returns the matching route and the path to forward; Envoy selects its route by
+them, from metadata that clients cannot set.
 """
 
 from typing import Any, Final
@@ -16,7 +16,7 @@ from gateway.settings.model import Settings
 ROUTE: Final = "x-gateway-route"
 PATH: Final = "x-gateway-path"
 
-# What the gateway looks at, beside method, path, Host and Authorization, which Envoy sends by itself.
+# Request fields that decisions use, besides method, path, Host and Authorization, which Envoy always sends.
 _ASKED_WITH: Final = (
     "origin",
     "access-control-request-method",
@@ -29,7 +29,7 @@ _SECONDS_FOR_A_DECISION: Final = "5s"
 
 
 def filters(settings: Settings, identity: tuple[str, ...]) -> list[Message]:
-    """The filter that asks. It allows nothing by itself: no answer is 503."""
+    """The ext_authz filter. It fails closed: without a response the status is 503."""
     exactly = [{"exact": name.lower()} for name in identity]
     told = [{"prefix": "access-control-"}, {"exact": "vary"}, {"prefix": "ratelimit"}]
     service: dict[str, Any] = {
@@ -59,7 +59,7 @@ def filters(settings: Settings, identity: tuple[str, ...]) -> list[Message]:
 
 
 def virtual_hosts(configuration: Configuration) -> list[Message]:
-    """One for all hosts: the gateway tells them apart."""
+    """One virtual host for all domains: the gateway distinguishes hosts."""
     settings, policy = configuration.settings, configuration.policy
     routes = to_the_gateway(policy.own, settings, native=False)
     for route in policy.routes:
@@ -71,7 +71,7 @@ def virtual_hosts(configuration: Configuration) -> list[Message]:
             }
             match = {"prefix": "/", "dynamic_metadata": [decided]}
             routes += to_upstream(route, match, settings, {"path_rewrite": _metadata(PATH)})
-    # Where requests stand until they are decided. One that stays here was not, and does not pass.
+    # Every request matches this route until the gateway has decided. A request that still matches it is refused.
     routes.append(answered("undecided", {"prefix": "/"}, "internal_error"))
     # `OPTIONS *` has no path.
     routes.append(answered("asterisk", {"safe_regex": {"regex": r"\*"}}, "bad_path"))
@@ -79,11 +79,11 @@ def virtual_hosts(configuration: Configuration) -> list[Message]:
 
 
 def remarks() -> tuple[str, ...]:
-    """What a reader of the export must know."""
+    """Remarks for readers of the export."""
     return (
-        "Decisions are the gateway's, asked for each request at /_gateway/verify: revoked is revoked at once.",
-        "WebSockets and bodies of unannounced length go through the gateway itself.",
-        "An event stream that Envoy proxies is not ended when its caller may not stay.",
+        "The gateway decides each request at /_gateway/verify, so revocation takes effect at once.",
+        "WebSockets and bodies without Content-Length go through the gateway itself.",
+        "Revocation does not end event streams that Envoy proxies.",
     )
 
 

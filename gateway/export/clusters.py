@@ -1,4 +1,4 @@
-"""The gateway's upstreams as Envoy's clusters."""
+"""Upstreams as Envoy clusters."""
 
 import ssl
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ from gateway.settings.model import TlsSettings, UpstreamSettings
 GATEWAY = "gateway"
 """The cluster of the gateway itself."""
 DECIDES = "gateway-decides"
-"""The cluster that is asked for decisions: the gateway, on the port where it serves operations."""
+"""The cluster for decisions: the gateway, on the port that serves operations."""
 
 _PLENTY = 1_000_000
 _GATEWAY_FAILURES = frozenset((502, 503, 504))
@@ -20,7 +20,7 @@ def cluster_name(upstream: str) -> str:
 
 
 def gateway_cluster(name: str, host: str, port: int) -> Message:
-    """The gateway, which is asked for decisions and serves its own endpoints."""
+    """The gateway, for decisions and for its built-in endpoints."""
     limits = {"max_connections": _PLENTY, "max_pending_requests": _PLENTY, "max_requests": _PLENTY}
     return {
         **_addressed(name, [(host, port, f"{host}:{port}")]),
@@ -30,8 +30,8 @@ def gateway_cluster(name: str, host: str, port: int) -> Message:
 
 
 def upstream_cluster(upstream: UpstreamSettings, health_host: str | None) -> Message:
-    """One upstream: its targets, how they are chosen, and when they are left out. `health_host` is the Host of
-    the checks; None: that of the targets."""
+    """One upstream: targets, load balancing, health checks and outlier detection. `health_host` is the Host of
+    health checks, None for that of the targets."""
     targets = [urlsplit(target) for target in upstream.targets]
     is_tls = targets[0].scheme == "https"
     standard = 443 if is_tls else 80
@@ -40,7 +40,7 @@ def upstream_cluster(upstream: UpstreamSettings, health_host: str | None) -> Mes
         **_addressed(cluster_name(upstream.name), addressed),
         "connect_timeout": duration(upstream.connect_timeout),
         "lb_policy": "LEAST_REQUEST" if upstream.balance == "least_requests" else "ROUND_ROBIN",
-        # Targets whose health checks fail get no requests, even if all of them fail: the response is 503 then.
+        # Unhealthy targets get no requests, even if all are unhealthy: the response is 503 then.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": _limits(upstream),
         "typed_extension_protocol_options": {
@@ -66,7 +66,7 @@ def upstream_cluster(upstream: UpstreamSettings, health_host: str | None) -> Mes
 
 
 def system_authorities() -> str | None:
-    """The file of the authorities that the system trusts, if there is one."""
+    """The system's CA bundle, if one exists."""
     return ssl.get_default_verify_paths().cafile
 
 
@@ -123,7 +123,7 @@ def _ejection(upstream: UpstreamSettings) -> Message:
         "enforcing_local_origin_success_rate": 0,
         "base_ejection_time": duration(eject.for_),
         "max_ejection_time": duration(eject.for_),
-        # Half of the targets at most, so that ejections never come to the gateway's panic threshold.
+        # At most half of the targets, so that ejections never reach the gateway's panic threshold.
         "max_ejection_percent": 50,
     }
     if not eject.statuses <= _GATEWAY_FAILURES:

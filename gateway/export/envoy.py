@@ -1,4 +1,4 @@
-"""The policy as a complete Envoy configuration: a bootstrap that `envoy -c FILE` runs as it is."""
+"""The policy as a complete Envoy configuration: a bootstrap file for `envoy -c FILE`."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,7 +32,7 @@ _LOG_FIELDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The bootstrap, and what a reader of it must know."""
+    """The bootstrap, and remarks for its readers."""
 
     bootstrap: dict[str, Any]
     remarks: tuple[str, ...]
@@ -41,7 +41,7 @@ class Export:
 def envoy_export(configuration: Configuration, *, listen: Place, gateway: Place, native: bool) -> Export:
     """The configuration for an Envoy that listens at `listen` and reaches the gateway at `gateway`.
 
-    Raises ConfigurationError with every key that Envoy cannot be told of.
+    Raises ConfigurationError with every key that Envoy cannot express.
     """
     refuse_what_cannot_be_said(configuration, native=native)
     settings = configuration.settings
@@ -52,14 +52,14 @@ def envoy_export(configuration: Configuration, *, listen: Place, gateway: Place,
     bootstrap = {
         "static_resources": {"listeners": [_listener(configuration, listen, native=native)], "clusters": clusters},
         "overload_manager": _connections(settings),
-        # Envoy refuses expressions above a size that is soon reached; ours are made from the file, not by callers.
+        # Envoy's default limit for expressions is low. These come from the configuration, not from clients.
         "layered_runtime": {"layers": [{"name": "expressions", "static_layer": _EXPRESSIONS}]},
     }
     return Export(bootstrap, natively.remarks() if native else by_verify.remarks())
 
 
 def own_header_names(settings: Settings) -> tuple[str, ...]:
-    """The headers that only the gateway may set."""
+    """The headers that only the gateway sets."""
     headers, assertion = settings.identity.headers, settings.identity.assertion
     return (headers.id, headers.email, headers.roles, *((assertion.header,) if assertion is not None else ()))
 
@@ -83,13 +83,13 @@ def _manager(configuration: Configuration, *, native: bool) -> Message:
     return {
         "stat_prefix": "callers",
         "codec_type": "HTTP1",
-        # Paths are judged, never repaired: what Envoy would make of one is not what the gateway has decided on.
+        # Envoy must not normalise paths: it would forward a path other than the one the gateway has decided on.
         "normalize_path": False,
         "merge_slashes": False,
         "path_with_escaped_slashes_action": "REJECT_REQUEST" if native else "KEEP_UNCHANGED",
         "use_remote_address": True,
         "append_x_forwarded_port": True,
-        "skip_xff_append": True,  # the address is set among the early mutations, whoever sent one before
+        "skip_xff_append": True,  # an early mutation overwrites the field
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
         "common_http_protocol_options": {
@@ -119,7 +119,7 @@ def _access_log(settings: Settings) -> list[Message]:
 
 
 def _connections(settings: Settings) -> Message:
-    """The limit of connections. Envoy has one for all its threads."""
+    """The connection limit. Envoy applies it across all threads."""
     most = {"max_active_downstream_connections": settings.server.max_connections}
     path = "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
     monitor = {"name": "envoy.resource_monitors.global_downstream_max_connections"}

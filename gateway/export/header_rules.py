@@ -1,6 +1,6 @@
-"""Fields that callers may not set, in every spelling that an upstream could fold to them (CVE-2025-64484), for Envoy.
+"""Header fields that clients must not set, in every spelling that an upstream could normalise to them (CVE-2025-64484).
 
-Envoy has names in lower case. The rest of the folding is that all but letters and digits are one character.
+Envoy uses lower-case names. The expressions treat all characters except letters and digits as equal.
 """
 
 import re
@@ -13,29 +13,29 @@ from gateway.wire.fields import FORWARDING_NAMES, FORWARDING_PREFIXES, METHOD_OV
 
 _JOINT: Final = "[^a-z0-9]"
 _OTHER_JOINT: Final = "[^a-z0-9-]"
-# `x-envoy-` steers Envoy itself (CVE-2023-27487), `x-gateway-` is ours below.
+# `x-envoy-` controls Envoy itself (CVE-2023-27487). This module uses `x-gateway-`.
 _PREFIXES: Final = (*(prefix.decode("ascii") for prefix in FORWARDING_PREFIXES), "x-envoy-", "x-gateway-")
 
 CHUNKED: Final = "x-gateway-chunked"
-"""Set on a request whose body has no announced length: Envoy hides Transfer-Encoding from its routes."""
+"""Marks requests with a body without Content-Length: Envoy hides Transfer-Encoding from route matching."""
 
 METHOD_OVERRIDE_NAMES: Final = sorted(name.decode("ascii") for name in METHOD_OVERRIDES)
-"""Taken out of the requests to an upstream without `method_override`."""
+"""Removed from requests to upstreams without `method_override`."""
 
 
 def spellings(name: str) -> str:
-    """An expression for all names that fold to this one."""
+    """An expression for all names that normalise to this one."""
     return _joined(name.lower(), repeat(_JOINT))
 
 
 def misspellings(name: str) -> list[str]:
-    """Expressions for the names that fold to this one and are not it: one for each hyphen that is another character."""
+    """Expressions for the names that normalise to this one but differ, one per hyphen that is another character."""
     joints = len(re.findall(_JOINT, name))
     return [_joined(name, [_OTHER_JOINT if each == odd else _JOINT for each in range(joints)]) for odd in range(joints)]
 
 
 def early_mutations(own_names: Iterable[str]) -> Message:
-    """Changes to the fields of every request before anything else looks at them."""
+    """Changes to the header fields of every request, before all other processing."""
     special = [each for name in sorted(SPECIAL_NAMES) for each in misspellings(name.decode("ascii"))]
     never = [re.escape(name.decode("ascii")) for name in sorted(NEVER_SENT_ON)]
     forwarding = [spellings(name.decode("ascii")) for name in sorted(FORWARDING_NAMES)]

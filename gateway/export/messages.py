@@ -1,4 +1,4 @@
-"""The forms that Envoy's configuration is made of (protobuf messages as JSON)."""
+"""Building blocks of an Envoy configuration (protobuf messages as JSON)."""
 
 from ipaddress import ip_address
 from typing import Any, Final
@@ -29,17 +29,17 @@ _PER_ROUTE: Final = {
 
 
 def http_filter(name: str, configuration: Message) -> Message:
-    """One filter of the chain."""
+    """A filter of the chain."""
     return {"name": name, "typed_config": {"@type": _MESSAGES[name], **configuration}}
 
 
 def per_route(name: str, configuration: Message) -> Message:
-    """What a filter does differently on one route."""
+    """The configuration of a filter on one route."""
     return {name: {"@type": _PER_ROUTE[name], **configuration}}
 
 
 def extension(path: str, configuration: Message) -> Message:
-    """A message of `envoy.extensions`, typed."""
+    """A typed message of `envoy.extensions`."""
     return {"@type": f"{_EXTENSIONS}.{path}", **configuration}
 
 
@@ -48,7 +48,7 @@ def socket_address(host: str, port: int) -> Message:
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is an address already and needs no DNS."""
+    """Whether a host is an IP address, which needs no DNS."""
     try:
         ip_address(host)
     except ValueError:
@@ -57,15 +57,15 @@ def is_address(host: str) -> bool:
 
 
 def duration(seconds: float | None) -> str:
-    """A duration as Envoy reads it; None is no limit, which Envoy writes as zero."""
+    """A duration in Envoy's format. None means no limit, which Envoy writes as zero."""
     return "0s" if seconds is None else f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def fitting(expression: str) -> Message:
-    """A StringMatcher for what the expression (RE2) matches as a whole."""
+    """A StringMatcher for texts that the expression (RE2) matches as a whole."""
     return {"safe_regex": {"regex": expression}}
 
 
 def overwriting(name: str, value: str) -> Message:
-    """A header that is set, whatever stood there."""
+    """A header that replaces existing values."""
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}

@@ -1,7 +1,7 @@
-"""Decisions by Envoy alone: jwt_authn with the gateway's keys, RBAC on the `roles` of the token, routes by path.
+"""Export with decisions by Envoy alone: jwt_authn with the gateway's keys, RBAC on the `roles` claim, routes by path.
 
-Here Envoy matches paths itself, so what the gateway would refuse is refused first, and the routes stand in the order of
-the gateway's tree: the most specific one first, segment by segment.
+Envoy matches paths itself, so the first routes refuse all paths that the gateway refuses. The remaining routes have the
+order of the gateway's tree: the most specific first, segment by segment.
 """
 
 from typing import Final
@@ -22,10 +22,14 @@ from gateway.settings.model import Settings
 _CLAIMS: Final = "gateway"
 _REQUIRED, _OPTIONAL = "required", "optional"
 
-_SCHEMES: Final = ("Bearer", "bearer", "BEARER")  # RFC 9110 11.1: in any case; Envoy compares as it stands
+_SCHEMES: Final = (
+    "Bearer",
+    "bearer",
+    "BEARER",
+)  # RFC 9110 11.1: schemes are case-insensitive, but Envoy's prefixes are case-sensitive.
 _SEGMENT_OF: Final = "([^/?]*)"
 
-# Identity headers as the gateway writes them: visible ASCII, the rest and `%` escaped, in roles the comma as well.
+# Identity headers in the gateway's encoding: visible ASCII; other characters and `%` escaped, in roles the comma too.
 _IDENTITY: Final = """\
 local function value(text, with_comma)
   local visible = tostring(text):gsub("%%", "%%25")
@@ -48,7 +52,7 @@ end
 
 
 def filters(settings: Settings) -> list[Message]:
-    """The filters that verify, decide, and say who it is."""
+    """The filters that authenticate, authorize, and set the identity headers."""
     tokens, headers = settings.tokens, settings.identity.headers
     keys = {
         "http_uri": {"uri": "http://gateway/.well-known/jwks.json", "cluster": GATEWAY, "timeout": "5s"},
@@ -59,9 +63,9 @@ def filters(settings: Settings) -> list[Message]:
         "issuer": tokens.issuer,
         "audiences": [tokens.audience],
         "remote_jwks": keys,
-        # Said in full: by default a token in the query would do as well.
+        # Explicit, because Envoy also accepts tokens in the query by default.
         "from_headers": [{"name": "Authorization", "value_prefix": f"{scheme} "} for scheme in _SCHEMES],
-        "forward": True,  # taken out by the routes that do not pass it on
+        "forward": True,  # removed by the routes that do not forward it
         "require_expiration": True,
         "clock_skew_seconds": int(tokens.leeway),
         "payload_in_metadata": _CLAIMS,
@@ -81,7 +85,7 @@ def filters(settings: Settings) -> list[Message]:
 
 
 def virtual_hosts(configuration: Configuration) -> list[Message]:
-    """One for each host that a route names, and one for all others."""
+    """One virtual host for each host that a route names, and one for all others."""
     settings, policy = configuration.settings, configuration.policy
     groups = group_by_host(route for route in policy.routes if not route.shadow)
     groups.setdefault(None, [])
@@ -90,18 +94,18 @@ def virtual_hosts(configuration: Configuration) -> list[Message]:
 
 
 def remarks() -> tuple[str, ...]:
-    """What this way gives up, for those who read the export."""
+    """The limitations of this mode, for readers of the export."""
     return (
-        "GIVEN UP by --native: no user record is looked up. A token is good until it expires, whatever happened to its "
-        "user, session or roles meanwhile: no instant revocation.",
-        "The e-mail header is never set, since tokens hold no address; API keys are refused.",
-        "Refusals are Envoy's own: their status is the gateway's, their body is not.",
-        "WebSockets and bodies of unannounced length go through the gateway itself, under all of its rules.",
+        "GIVEN UP by --native: Envoy reads no user records. A token is valid until it expires, even if its "
+        "user, session or roles change: no instant revocation.",
+        "The email header is never set, because tokens contain no address. API keys are refused.",
+        "Refusals have the gateway's status, but Envoy's own body.",
+        "WebSockets and bodies without Content-Length go through the gateway itself, with all its rules.",
     )
 
 
 def _refusals() -> list[Message]:
-    """What is refused whatever the routes say."""
+    """Refusals that precede all routes."""
     wrong_host = {"name": ":authority", "string_match": fitting(HOST), "invert_match": True}
     wrong_path = {"name": ":path", "string_match": fitting(ACCEPTED), "invert_match": True}
     matches: list[tuple[str, Message]] = [("bad_path", {"prefix": "/", "headers": [wrong_path]})]
@@ -126,7 +130,7 @@ def _virtual_host(host: bytes | None, routes: list[Route], first: list[Message],
 
 
 def _places(routes: list[Route]) -> list[tuple[Pattern, Place]]:
-    """The places, in the order in which the gateway's tree finds them."""
+    """The places, in order of precedence."""
     places: dict[object, tuple[Pattern, Place]] = {}
     for route in routes:
         _, place = places.setdefault(route.shape.shape, (route.shape, Place()))
@@ -135,7 +139,7 @@ def _places(routes: list[Route]) -> list[tuple[Pattern, Place]]:
 
 
 def _specificity(pattern: Pattern) -> tuple[int, ...]:
-    """Literal before capture before the rest; that a path ends here before that anything may follow."""
+    """Sort key: literals before captures before `/**`; a pattern that ends here before longer ones."""
     return (*(0 if text is not None else 1 for text in pattern.segments), 2 if pattern.has_rest else -1)
 
 
@@ -154,7 +158,7 @@ def _place(pattern: Pattern, place: Place, settings: Settings) -> list[Message]:
 
 
 def _asked(route: Route) -> Message:
-    """What jwt_authn and RBAC ask on a route."""
+    """The requirements of jwt_authn and RBAC on a route."""
     if route.authentication == "none":
         return per_route(JWT_AUTHN, {"disabled": True})
     credential = _REQUIRED if route.authentication == "required" else _OPTIONAL
@@ -182,7 +186,7 @@ def _has(role: str) -> Message:
 
 
 def _rewrite(route: Route) -> Message:
-    """The rewrite as an expression over the path; captures are segments, counted from the left."""
+    """The rewrite as an expression. Captures are segments, counted from the left."""
     match route.rewrite:
         case None:
             return {}

@@ -1,8 +1,8 @@
-"""Paths as expressions for Envoy (RE2), for where it must judge and match them itself.
+"""Path patterns as expressions (RE2), for the mode in which Envoy judges and matches paths itself.
 
-Envoy gets the path as it was sent and changes nothing about it. What the gateway refuses is refused first, by
-expressions that say the same of the raw path as `wire/paths.py` says of the canonical one; after that a segment is
-matched with each of its characters plain or escaped, so that no spelling slips past a literal.
+Envoy matches the raw path without normalisation. Expressions equivalent to the checks of `wire/paths.py` first refuse
+the paths that the gateway refuses. Patterns then accept each character plain or escaped, so that no spelling evades a
+literal.
 """
 
 from typing import Final
@@ -13,9 +13,11 @@ _QUERY: Final = r"(?:\?.*)?"
 _SPACE, _DOT = r"%20", r"(?:\.|%2[eE])"
 _UNRESERVED_ESCAPE: Final = r"%(?:2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])"
 _HEX_ESCAPED: Final = r"(?:[0-9A-Fa-f]|%3[0-9]|%[46][1-6])"
-_PLAIN: Final = r"[!\"$&-.0-:<=>@-\[\]-~]"  # visible, but for `#`, `%`, `/`, `;`, `?` and the backslash
+_PLAIN: Final = (
+    r"[!\"$&-.0-:<=>@-\[\]-~]"  # visible, but for `# Visible ASCII except `#`, `%`, `/`, `;`, `?` and the backslash.
+)
 _TAIL: Final = r"%[89abAB][0-9a-fA-F]"
-# RFC 3629 4: what is valid UTF-8, escaped octet by octet.
+# RFC 3629 4: valid UTF-8, escaped octet by octet.
 _UTF8: Final = "|".join(
     (
         rf"%(?:[cC][2-9a-fA-F]|[dD][0-9a-fA-F]){_TAIL}",
@@ -27,29 +29,29 @@ _UTF8: Final = "|".join(
         rf"%[fF]4%8[0-9a-fA-F](?:{_TAIL}){{2}}",
     )
 )
-# Printable ASCII but `#`, `/`, `;`, `?` and `\\`, escaped. A percent sign is one of them.
+# Escaped printable ASCII except `#`, `/`, `;`, `?` and `\\`. A percent sign is included.
 _ASCII_ESCAPE: Final = r"%(?:2[0-24-9a-eA-E]|3[0-9aAc-eC-E]|4[0-9a-fA-F]|5[0-9abABd-fD-F]|6[0-9a-fA-F]|7[0-9a-eA-E])"
 _SEGMENT: Final = rf"(?:{_PLAIN}|{_ASCII_ESCAPE}|{_UTF8})"
 
 ACCEPTED: Final = rf"/(?:{_SEGMENT}+/)*{_SEGMENT}*{_QUERY}"
-"""The paths whose every character may stand there (strict mode)."""
+"""Paths in which every character is allowed (strict mode)."""
 
 _DOTS: Final = rf"(?:{_DOT}|{_SPACE})*{_DOT}(?:{_DOT}|{_SPACE})*"
 
 FORBIDDEN: Final = (
     # A segment of dots, or of dots and spaces.
     rf"[^?]*/{_DOTS}(?:[/?].*)?",
-    # A double escape, also one that is made by decoding what need not be escaped.
+    # A double escape, including one that results from decoding unreserved characters.
     rf"[^?]*%25{_HEX_ESCAPED}{{2}}.*",
 )
-"""Paths that are refused though every character of them may stand there."""
+"""Paths that are refused although every character is allowed."""
 
 HOST: Final = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z_~-]+(?:\.[0-9A-Za-z_~-]+)*\.?)(?::[0-9]{0,5})?"
-"""What a Host may be."""
+"""A valid Host."""
 
 
 def matching(pattern: Pattern) -> str:
-    """An expression for all targets that a pattern matches, whatever their query."""
+    """An expression for all request targets that a pattern matches, with any query."""
     segments = "".join("/" + (_any_segment() if text is None else _literal(text)) for text in pattern.segments)
     rest = r"(?:/[^?]*)?" if pattern.has_rest else "/?"
     if not pattern.segments:
@@ -58,7 +60,7 @@ def matching(pattern: Pattern) -> str:
 
 
 def after(segments: int) -> str:
-    """An expression for the first segments of a path."""
+    """An expression for the first `segments` segments of a path."""
     return rf"^(?:/[^/?]*){{{segments}}}"
 
 
@@ -71,7 +73,7 @@ def _literal(text: bytes) -> str:
 
 
 def _character(octet: int) -> str:
-    """One octet, plain where it may stand so, and escaped by either case of its digits."""
+    """An octet, plain if allowed, or escaped with digits in either case."""
     escaped = "%" + "".join(f"[{digit}{digit.lower()}]" if digit.isalpha() else digit for digit in f"{octet:02X}")
     plain = chr(octet)
     if octet < 0x80 and (plain.isalnum() or plain in "-._~!$&'()*+,:=@"):

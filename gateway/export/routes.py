@@ -1,4 +1,4 @@
-"""The routes that both kinds of export have: what goes to the gateway itself, and what is answered on the spot."""
+"""Routes of both export modes: traffic for the gateway itself, direct responses, and upstream routes."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,14 +16,14 @@ from gateway.policy.route import Route
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
 
 _BEYOND: Final = 1 << 62
-# A retry goes to another target, where there is one.
+# A retry uses another target if one exists.
 _OTHER_TARGET: Final = {
     "name": "envoy.retry_host_predicates.previous_hosts",
     "typed_config": extension("retry.host.previous_hosts.v3.PreviousHostsPredicate", {}),
 }
-# What Envoy adds for itself, and what only it needs.
+# Fields that Envoy adds, or that only it needs.
 _ENVOYS_OWN = ["x-envoy-external-address", "x-envoy-internal", "x-envoy-expected-rq-timeout-ms", CHUNKED]
-# What an upstream may not say of CORS where the gateway speaks of it.
+# CORS fields of upstreams, removed where the gateway writes them.
 _CORS = [
     f"access-control-{name}"
     for name in ("allow-origin", "allow-credentials", "allow-methods", "allow-headers", "max-age")
@@ -31,14 +31,14 @@ _CORS = [
 
 
 def undecided(*, native: bool) -> Message:
-    """A route on which nobody asks who is calling."""
+    """Per-route configuration without authentication."""
     if native:
         return {**per_route(JWT_AUTHN, {"disabled": True}), **per_route(RBAC, {})}
     return per_route(EXT_AUTHZ, {"disabled": True})
 
 
 def answered(name: str, match: Message, code: str, *, allow: str | None = None) -> Message:
-    """A route that is answered with one of the gateway's errors."""
+    """A direct response with one of the gateway's errors."""
     status, detail = CODES[code]
     title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
@@ -54,8 +54,10 @@ def answered(name: str, match: Message, code: str, *, allow: str | None = None) 
 
 
 def to_the_gateway(own: Iterable[Route], settings: Settings, *, native: bool) -> list[Message]:
-    """What the gateway serves itself, and what it proxies because Envoy cannot do it under the same rules: WebSockets,
-    which end when their caller may not stay, and bodies of unannounced length, which must be counted."""
+    """Routes to the gateway: built-in endpoints, and traffic that Envoy cannot proxy under the same rules.
+
+    The latter are WebSockets, which revocation must end, and bodies without Content-Length, which must be counted.
+    """
     asks = undecided(native=native)
     verify = next(route for route in own if route.endpoint == VERIFY)
     refused = answered("verify", {"safe_regex": _expression(verify)}, "forbidden")
@@ -75,8 +77,8 @@ def to_the_gateway(own: Iterable[Route], settings: Settings, *, native: bool) ->
 
 
 def to_upstream(route: Route, match: Message, settings: Settings, path: Message) -> list[Message]:
-    """The routes of one rule: bodies that are announced too large, and all others. `path` is how the path is
-    rewritten."""
+    """The routes of one rule: one refuses bodies with a too large Content-Length, one proxies. `path` is the
+    rewrite."""
     each = route.settings
     assert each is not None and route.upstream is not None
     upstream = settings.upstreams[route.upstream]
@@ -85,7 +87,9 @@ def to_upstream(route: Route, match: Message, settings: Settings, path: Message)
     added = {"via": "1.1 gateway"}
     if isinstance(route.rewrite, PrefixStrip) and route.rewrite.count:
         prefix = "/".join(route.pattern.split("/")[: route.rewrite.count + 1])
-        added["x-forwarded-prefix"] = prefix.replace("%", "%%")  # Envoy's own escape: a single one begins a command
+        added["x-forwarded-prefix"] = prefix.replace(
+            "%", "%%"
+        )  # Envoy's escape: a single percent sign begins a command
     served: Message = {
         "name": route.name,
         "match": match,
@@ -107,7 +111,7 @@ def _action(upstream: UpstreamSettings, each: RouteSettings, settings: Settings)
     limit = each.response_timeout if isinstance(each.response_timeout, float | None) else upstream.response_timeout
     return {
         "cluster": cluster_name(upstream.name),
-        # Envoy's `timeout` is for the whole response, which may last: silence is what ends a request.
+        # Envoy's `timeout` covers the whole response, which can be long. The idle timeout ends silent requests instead.
         "timeout": "0s",
         "idle_timeout": duration(None if limit is None else max(limit, upstream.idle_timeout)),
         "auto_host_rewrite": not upstream.preserve_host,
@@ -122,7 +126,7 @@ def _action(upstream: UpstreamSettings, each: RouteSettings, settings: Settings)
 
 
 def _by_the_gateway(name: str, match: Message, asks: Message, *, upgrade: bool = False) -> Message:
-    # Silence is the gateway's to end.
+    # The gateway enforces idle timeouts.
     action: Message = {"cluster": GATEWAY, "timeout": "0s", "idle_timeout": "0s"}
     if upgrade:
         action["upgrade_configs"] = [{"upgrade_type": "websocket", "enabled": True}]
@@ -144,5 +148,5 @@ def _set(name: str, value: str) -> Message:
 
 
 def method_is(methods: Sequence[str]) -> Message:
-    """A HeaderMatcher for some methods."""
+    """A HeaderMatcher for these methods."""
     return {"name": ":method", "string_match": fitting("|".join(methods))}

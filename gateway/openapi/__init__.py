@@ -1,1 +1,1 @@
-"""The description of the gateway's own endpoints: OpenAPI 3.1, and a page of it for people."""
+"""OpenAPI 3.1 description of the built-in endpoints, as JSON and as an HTML page."""

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the routes of the gateway's own endpoints and the row that each has beside it.
+"""Build the OpenAPI document from the built-in routes and their operation descriptions.
 
 OpenAPI 3.1.1, https://spec.openapis.org/oas/v3.1.1; schemas are JSON Schema 2020-12.
 """
@@ -13,7 +13,7 @@ from gateway.errors import CODES
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 
-# What may go wrong with any request, with one that needs a credential, with one that has a body, or a query.
+# Error codes of any request, of requests with a credential, with a body, and with a query.
 _ANY: Final = ("bad_path", "bad_host", "misdirected", "bad_request", "headers_too_large", "internal_error")
 _SIGNED_IN: Final = (
     "token_missing",
@@ -27,10 +27,10 @@ _WITH_BODY: Final = ("request_timeout", "body_too_large", "unsupported_media_typ
 _WITH_QUERY: Final = ("invalid_fields",)
 
 TAGS: Final = {
-    "accounts": ("Account", "One's own account: register, sign in, sign out."),
-    "admin": ("Administration", "For administrators: accounts, and the audit trail."),
-    "tokens": ("Gateway", "What is asked about the gateway itself."),
-    "operations": ("Gateway", "What is asked about the gateway itself."),
+    "accounts": ("Account", "Your account: register, sign in, sign out."),
+    "admin": ("Administration", "For administrators: accounts and the audit trail."),
+    "tokens": ("Gateway", "The state and the keys of the gateway itself."),
+    "operations": ("Gateway", "The state and the keys of the gateway itself."),
 }
 _ID: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _PROBLEM: Final[Schema] = {
@@ -40,12 +40,12 @@ _PROBLEM: Final[Schema] = {
         "type": {"const": "about:blank"},
         "title": {"type": "string"},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "A sentence for a person."},
+        "detail": {"type": "string", "description": "A human-readable explanation."},
         "code": {"enum": sorted(CODES)},
-        "request_id": {"type": "string", "description": "Under which the request is logged."},
+        "request_id": {"type": "string", "description": "The id of the request in the logs."},
         "errors": {
             "type": "array",
-            "description": "Of 422: what is wrong with each field.",
+            "description": "With status 422: the problem of each field.",
             "items": {
                 "type": "object",
                 "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
@@ -61,7 +61,7 @@ _PROBLEM: Final[Schema] = {
 def document(
     settings: Settings, routes: Iterable[Route], operations: Operations, schemas: Mapping[str, Schema]
 ) -> Schema:
-    """The description of the routes that are served. Raises KeyError for one without a row."""
+    """The OpenAPI document of the served routes. Raises KeyError for a route without a description."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         if route.is_served:
@@ -72,7 +72,7 @@ def document(
         "info": {
             "title": "gateway",
             "version": gateway.__version__,
-            "description": "The endpoints of the gateway itself. All others are those of the services behind it.",
+            "description": "The built-in endpoints of the gateway. All other paths belong to the upstreams behind it.",
         },
         "servers": [{"url": settings.server.public_url or "/"}],
         "tags": [{"name": name, "description": text} for name, text in dict.fromkeys(TAGS.values())],
@@ -85,7 +85,7 @@ def document(
 
 
 def _method(route: Route) -> str:
-    """The method that is described: GET of those who serve HEAD as well, and of those who serve any."""
+    """The described method: GET if HEAD or any method is served as well."""
     methods = sorted((route.methods or {b"GET"}) - {b"HEAD"})
     return methods[0].decode("ascii").lower()
 
@@ -110,7 +110,7 @@ def _operation(route: Route, row: Operation, settings: Settings) -> Schema:
 
 
 def refusals_of(route: Route, row: Operation) -> list[str]:
-    """Every code that an endpoint may refuse with."""
+    """Every error code that an endpoint can return."""
     codes = [*_ANY, *row.refusals]
     if route.authentication != "none":
         codes += _SIGNED_IN
@@ -151,7 +151,7 @@ def _responses(row: Operation, codes: Sequence[str]) -> Schema:
     for status, some in sorted(by_status.items()):
         refusal = _refusal(status, some)
         known = responses.setdefault(str(status), refusal)
-        if known is not refusal:  # 503 of /ready: it says so in a form of its own
+        if known is not refusal:  # /ready documents its 503 in its own format as well.
             known["content"].update(refusal["content"])
     return responses
 
@@ -175,11 +175,11 @@ def _refusal(status: int, codes: Sequence[str]) -> Schema:
         "description": "  \n".join(lines),
         "content": {"application/problem+json": {"schema": {"allOf": [ref("Problem"), only]}}},
     }
-    headers = {"X-Request-Id": "Under which the request is logged."}
+    headers = {"X-Request-Id": "The id of the request in the logs."}
     if status == 401:
         headers["WWW-Authenticate"] = "`Bearer` (RFC 6750)."
     if status == 429:
-        headers["Retry-After"] = "Seconds."
+        headers["Retry-After"] = "In seconds."
     described["headers"] = {
         name: {"description": text, "required": True, "schema": {"type": "string"}} for name, text in headers.items()
     }

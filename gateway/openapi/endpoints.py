@@ -1,4 +1,4 @@
-"""The endpoints that serve the description. The first request for it makes it, on a thread: that takes 12 ms."""
+"""Endpoints for the OpenAPI document and its HTML page. The first request builds it in a thread, which takes 12 ms."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def openapi_endpoints(
     settings: Callable[[], Settings], routes: tuple[Route, ...], operations: Operations, schemas: Mapping[str, Schema]
 ) -> dict[str, Endpoint]:
-    """The handlers by the names of their endpoints. `routes` are the gateway's own, `settings` are those in force."""
+    """The handlers by endpoint name. `routes` are the built-in routes, `settings` returns the active settings."""
 
     @cache
     def described() -> Schema:
@@ -34,7 +34,10 @@ def openapi_endpoints(
 
     @cache
     def as_page() -> tuple[str, Mapping[str, str]]:
-        from gateway.openapi.page import HEADERS, page  # a megabyte of entities that most processes never need
+        from gateway.openapi.page import (
+            HEADERS,
+            page,
+        )  # Imports a megabyte of HTML entities that most processes never need.
 
         return page(described()), HEADERS
 

@@ -1,6 +1,6 @@
-"""The description as a page for people: made here, whole in itself, without a script.
+"""Render the OpenAPI document as a self-contained HTML page without scripts.
 
-Everything in it is escaped; the policy of the page allows its one style sheet by its digest, and nothing else.
+All text is escaped. The content security policy allows only the embedded style sheet, by its digest.
 """
 
 import base64
@@ -27,7 +27,7 @@ _REF: Final = "#/components/schemas/"
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """The page of an OpenAPI document that this gateway has made."""
+    """The HTML page of an OpenAPI document built by this gateway."""
     info = document["info"]
     title = escape(f"{info['title']} {info['version']}")
     return (
@@ -42,12 +42,12 @@ def page(document: Mapping[str, Any]) -> str:
 def _introduction() -> str:
     return _text(
         "Operations marked with a key take an access token: `Authorization: Bearer TOKEN`. Errors are "
-        "`application/problem+json`; every one has a `code`. The same for programs: "
+        "`application/problem+json`; each has a `code`. The machine-readable document: "
     ).replace("</p>", '<a href="/_gateway/openapi.json">openapi.json</a></p>')
 
 
 def _operations(document: Mapping[str, Any], tag: str) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
-    """Path, method and description of each operation of a tag."""
+    """Path, method and description of each operation with a tag."""
     for path, item in document["paths"].items():
         for method in _METHODS:
             if method in item and tag in item[method]["tags"]:
@@ -111,7 +111,7 @@ def _fields(schema: Schema, heading: str) -> str:
 
 
 def _responses(responses: Mapping[str, Any]) -> str:
-    """What is wanted in the open, what may go wrong behind a fold: it is much the same everywhere."""
+    """Successful responses as a table, errors in a collapsed section: they are similar for all operations."""
     good = {status: each for status, each in responses.items() if status < "400"}
     bad = {status: each for status, each in responses.items() if status >= "400"}
     fold = f"<details><summary>Errors: {', '.join(bad)}</summary>{_table(('Error', 'Meaning'), _rows(bad))}</details>"
@@ -127,7 +127,7 @@ def _response(status: str, answer: Mapping[str, Any]) -> str:
     parts = [_text(answer["description"])]
     schemas = (each["schema"] for each in answer.get("content", {}).values())
     parts += (f"<p>{_kind(schema)}</p>" for schema in schemas if "allOf" not in schema)
-    if status < "300":  # those of errors are the same everywhere
+    if status < "300":  # Headers of errors are the same everywhere.
         for name, each in answer.get("headers", {}).items():
             parts.append(f"<p>Header <code>{escape(name)}</code>: {_inline(each['description'])}</p>")
     return "".join(parts)
@@ -147,7 +147,7 @@ def _meaning(schema: Schema, described: Mapping[str, Any]) -> str:
 
 
 def _kind(schema: Schema) -> str:
-    """What a value is, in a few words."""
+    """A short description of the values."""
     if "$ref" in schema:
         name = escape(schema["$ref"].removeprefix(_REF))
         return f'<a href="#schema-{name}">{name}</a>'
@@ -181,7 +181,7 @@ def _mark(required: bool) -> str:
 
 
 def _text(text: str) -> str:
-    """Each line a paragraph."""
+    """One paragraph per line."""
     return "".join(f"<p>{_inline(line)}</p>" for line in text.splitlines() if line)
 
 

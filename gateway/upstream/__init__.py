@@ -1,8 +1,8 @@
-"""For upstreams in Python: who calls, verified from the assertion that the gateway sends along.
+"""For upstreams in Python: the caller's identity, verified from the gateway's assertion.
 
     from gateway.upstream import Identity, IdentityMiddleware
 
-It imports nothing of the gateway that serves; httpx is imported when the keys are fetched for the first time.
+The import is light: it loads no part of the server, and httpx only for the first fetch of the keys.
 """
 
 from gateway.upstream.middleware import IdentityMiddleware

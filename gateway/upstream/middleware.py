@@ -1,4 +1,4 @@
-"""ASGI middleware for upstreams behind the gateway: no request comes through without a good assertion."""
+"""ASGI middleware for upstreams behind the gateway: it refuses requests without a valid assertion."""
 
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
@@ -8,7 +8,7 @@ from gateway.responses import Field, problem_body, problem_fields
 from gateway.upstream.verifier import AssertionVerifier, Identity
 from gateway.wire.request_ids import acceptable_request_id
 
-# As in any ASGI framework; none has to be installed for this.
+# The types of any ASGI framework, without a dependency on one.
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -17,12 +17,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class IdentityMiddleware:
-    """Puts a verified Identity into `request.state.identity`, and answers 401 where there is none.
+    """Stores the verified Identity in `request.state.identity`, and answers 401 without one.
 
-    `jwks_url`, `audience`, `issuer`, `leeway` and `insecure` are those of AssertionVerifier. `header` is what
-    `identity.assertion.header` says. Without `required`, a request without an assertion has the identity None: for
-    routes of the gateway with `auth: optional` or `none`. Paths in `public` are not looked at and have None too: those
-    of health checks, which nobody calls in whose name anything could be said.
+    `jwks_url`, `audience`, `issuer`, `leeway` and `insecure` are passed to AssertionVerifier. `header` is the value of
+    `identity.assertion.header`. Without `required`, requests without an assertion have the identity None, for routes of
+    the gateway with `auth: optional` or `none`. Paths in `public` are not checked and have the identity None, for
+    example health checks, which carry no assertion.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class IdentityMiddleware:
         self._public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
         if scope["type"] not in ("http", "websocket"):  # lifespan
             await self._app(scope, receive, send)
             return
@@ -54,7 +53,7 @@ class IdentityMiddleware:
         except Refusal as refusal:
             await _refuse(refusal, scope, receive, send)
             return
-        # A copy: what is put into the state that all requests share would be seen by all of them.
+        # A copy, because all requests share the original state.
         state = {**scope.get("state", {}), "identity": identity}
         await self._app({**scope, "state": state}, receive, send)
 
@@ -77,9 +76,9 @@ async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) 
     fields: list[Field] = [*problem_fields(refusal, request_id), (b"content-length", b"%d" % len(body))]
     kind = "http.response"
     if scope["type"] == "websocket":
-        await receive()  # websocket.connect: the handshake is answered, not the connection closed
+        await receive()  # Receive websocket.connect, then answer the handshake instead of closing the connection.
         if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": 1008})  # which the server makes a 403 of
+            await send({"type": "websocket.close", "code": 1008})  # the server turns it into a 403
             return
         kind = "websocket.http.response"
     await send({"type": f"{kind}.start", "status": refusal.status, "headers": fields})
@@ -87,6 +86,6 @@ async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) 
 
 
 def _request_id(scope: Scope) -> bytes:
-    """The id that the gateway has given the request."""
+    """The request id set by the gateway."""
     given = next((value for name, value in scope["headers"] if name.lower() == b"x-request-id"), b"")
     return given if acceptable_request_id(given) else b"-"

@@ -1,4 +1,4 @@
-"""Verifies the gateway's assertions (docs/upstream-identity.md) by the keys that it publishes."""
+"""Verify the gateway's assertions (docs/upstream-identity.md) with its published keys."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -15,30 +15,30 @@ from gateway.issuers.published_keys import PublishedKeySet
 from gateway.loopback import keeps_keys_safe
 
 ALGORITHMS: Final = ("ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-MAX_REMEMBERED: Final = 10_000  # assertions
+MAX_REMEMBERED: Final = 10_000  # The number of cached assertions.
 _TYPES: Final = frozenset(("identity+jwt", "application/identity+jwt"))
-_LIFETIME: Final = 300.0  # seconds
+_LIFETIME: Final = 300.0  # In seconds.
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, as the gateway says. `roles` are the caller's own and all they imply; `email` is "" where there is
-    none; `id` is `NAME|SUB` for a subject of an external issuer."""
+    """The caller's identity as asserted by the gateway. `roles` includes implied roles; `email` is "" if unknown; `id`
+    is `NAME|SUB` for a subject of an external issuer."""
 
     id: str
     email: str
     roles: frozenset[str]
 
 
-_Verified = tuple[float, float, Identity]  # good from, good until (leeway included), and who it is
+_Verified = tuple[float, float, Identity]  # valid from and until, leeway included, and the identity
 
 
 class AssertionVerifier:
-    """Verifies assertions that one gateway makes for one upstream.
+    """Verifies assertions of one gateway for one upstream.
 
-    `jwks_url` is where the gateway publishes its keys, `audience` the upstream's name in its configuration, `issuer`
-    its `tokens.issuer`, `leeway` how many seconds the clocks may be apart. Over plain HTTP from another machine keys
-    are fetched only where `insecure` says so: whoever is on the way could put keys of his own there.
+    `jwks_url` is the URL of the gateway's public keys, `audience` the upstream's name in the gateway's configuration,
+    `issuer` its `tokens.issuer`, `leeway` the tolerated clock difference in seconds. Keys are fetched over plain HTTP
+    from another machine only with `insecure`, because an attacker on the network path could replace them.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class AssertionVerifier:
         insecure: bool = False,
     ) -> None:
         if not insecure and not keeps_keys_safe(jwks_url):
-            raise ValueError("jwks_url must be an https:// address, or one on this machine; or say insecure=True")
+            raise ValueError("jwks_url must be an https:// URL or on this machine, unless insecure=True")
         if not algorithms or not set(algorithms) <= set(ALGORITHMS):
             raise ValueError(f"algorithms must be some of {', '.join(ALGORITHMS)}")
         self._audience = audience
@@ -64,8 +64,8 @@ class AssertionVerifier:
         self._keys.on_loss(self._verified.clear)
 
     async def verify(self, assertion: bytes) -> Identity:
-        """Who calls. Raises Refusal: `token_invalid` and `token_expired` (401), `upstream_unavailable` (503) while
-        there are no keys to verify with."""
+        """Verify an assertion. Raises Refusal: `token_invalid` and `token_expired` (401), `upstream_unavailable` (503)
+        until the first keys have been fetched."""
         self._keys.tick(time.monotonic())
         verified = self._verified.young.get(assertion) or self._verified.aged(assertion)
         if verified is None:
@@ -98,20 +98,20 @@ class AssertionVerifier:
             detail = "The keys of the gateway are not available at the moment"
             raise Refusal("upstream_unavailable", "no keys have been fetched yet", detail=detail)
         if not keys:
-            raise invalid("kid: no key of the gateway's")
+            raise invalid("kid: not a key of the gateway")
         return keys
 
     def _said(self, claims: Mapping[str, Any]) -> _Verified:
         if claims.get("iss") != self._issuer:
             raise invalid("iss: another issuer")
-        # RFC 8725 3.9: what was said to another upstream is not for this one.
+        # RFC 8725 3.9: assertions for another upstream are invalid here.
         if not meant_for(claims.get("aud"), self._audience):
             raise invalid("aud: another upstream")
         roles, email = claims.get("roles"), claims.get("email", "")
         if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
-            raise invalid("roles: missing, or not a list of texts")
+            raise invalid("roles: missing, or not a list of strings")
         if not isinstance(email, str):
-            raise invalid("email: not a text")
+            raise invalid("email: not a string")
         issued, expires = numeric_date(claims, "iat"), numeric_date(claims, "exp")
         identity = Identity(id_text(claims, "sub"), email, frozenset(roles))
         return issued - self._leeway, expires + self._leeway, identity
@@ -120,7 +120,7 @@ class AssertionVerifier:
 def _key_id(header: Mapping[str, Any]) -> tuple[str, str]:
     if "crit" in header or "b64" in header:
         raise invalid("crit: extensions are not supported")
-    # RFC 8725 3.11: an access token of the same gateway, signed by the same key, is no assertion.
+    # RFC 8725 3.11: access tokens of the same gateway, signed by the same key, are not assertions.
     kind, kid, algorithm = header.get("typ"), header.get("kid"), header.get("alg")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         raise invalid("typ: not an assertion")

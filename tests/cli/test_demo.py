@@ -87,7 +87,7 @@ def answer(answers: dict[str, str], about: str) -> str:
 
 
 def test_a_public_path_shows_what_the_upstream_received(answers: dict[str, str]) -> None:
-    seen = json.loads(answer(answers, "Everybody may call"))
+    seen = json.loads(answer(answers, "Everyone can call"))
     assert (seen["method"], seen["path"]) == ("GET", "/public/hello")
     assert "x-user-id" not in seen["headers"]
 

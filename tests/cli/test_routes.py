@@ -87,11 +87,11 @@ def test_what_the_document_asks_of_all_holds_where_an_operation_says_nothing(tmp
 
 PATHS = {
     "/a/{id}": ("/a/{id}", ""),
-    "/a/{user.id}": ("/a/{user_id}", "{user.id} is called {user_id}"),
+    "/a/{user.id}": ("/a/{user_id}", "{user.id} is renamed to {user_id}"),
     "/a/{id}.json": ("/a/{id}", "the whole segment is matched, not only {id}.json"),
     "/a/{x}-{y}/{x}": ("/a/{x_y}/{x}", "the whole segment is matched, not only {x}-{y}"),
-    "/a/{x}/{x}": ("/a/{x}/{x_}", "{x} is called {x_}"),
-    "/a/{1}": ("/a/{_1}", "{1} is called {_1}"),
+    "/a/{x}/{x}": ("/a/{x}/{x_}", "{x} is renamed to {x_}"),
+    "/a/{1}": ("/a/{_1}", "{1} is renamed to {_1}"),
     "/é": ("/%C3%A9", ""),
     "/files/**": ("/files/%2A%2A", ""),
 }
@@ -146,7 +146,7 @@ def test_an_operation_without_a_possible_route_is_left_out_with_a_warning(tmp_pa
         "GET /base/b#/x is left out: its path must not hold a query or a fragment",
     ]
     own = warnings(drafted(tmp_path, {"/auth/login": {"post": {"operationId": "login"}}}))
-    assert own == ["POST /auth/login (login) is left out: /auth/login is the gateway's own"]
+    assert own == ["POST /auth/login (login) is left out: /auth/login is a built-in endpoint"]
 
 
 ADMIN = {"security": [{"oauth": ["admin"]}]}
@@ -173,7 +173,7 @@ UNREADABLE: dict[str, tuple[Any, str]] = {
     "scopes: admin": ({"security": [{"oauth": "admin"}]}, "the scopes of oauth are 'admin'"),
     "scopes: null": ({"security": [{"oauth": None}]}, "the scopes of oauth are null"),
     "scopes: {admin: true}": ({"security": [{"oauth": {"admin": True}}]}, "the scopes of oauth are a mapping"),
-    "a scope that is a number": ({"security": [{"oauth": [1]}]}, "the scope 1 of oauth is no printable text"),
+    "a scope that is a number": ({"security": [{"oauth": [1]}]}, "the scope 1 of oauth is not printable text"),
     "a scope with a space around it": (
         {"security": [{"oauth": ["a "]}]},
         "the scope 'a ' of oauth must be a role name",
@@ -182,7 +182,7 @@ UNREADABLE: dict[str, tuple[Any, str]] = {
         {"security": [{"oauth": ["a" * 129]}]},
         f"the scope {'a' * 129!r} of oauth must be a role name",
     ),
-    "an empty scope": ({"security": [{"oauth": [""]}]}, "the scope '' of oauth is no printable text"),
+    "an empty scope": ({"security": [{"oauth": [""]}]}, "the scope '' of oauth is not printable text"),
     "servers that are a text": ({"servers": "https://x.example"}, "its servers are 'https://x.example'"),
     "a server relative to the document": ({"servers": [{"url": "v1"}]}, "its server v1 is relative"),
 }
@@ -241,7 +241,7 @@ def test_a_role_of_a_scheme_that_is_not_checked_here_is_asked_for(tmp_path: Path
 
 def test_http_basic_is_said_not_to_reach_the_upstream(tmp_path: Path) -> None:
     outcome = drafted(tmp_path, {"/a": {"get": {"security": [{"basic": []}]}}})
-    assert "basic (http basic) does not reach the upstream: callers send a token of the gateway" in outcome.err
+    assert "basic (http basic) does not reach the upstream: clients send a token of the gateway" in outcome.err
     assert "auth" not in yaml.safe_load(outcome.out)["routes"][0]
 
 
@@ -277,7 +277,7 @@ def test_operations_that_share_a_rule_take_the_stricter_side(
     outcome = drafted(tmp_path, paths)
     (route,) = yaml.safe_load(outcome.out)["routes"]
     assert {key: route[key] for key in ("auth", "roles") if key in route} == asked
-    assert outcome.err.count("share a rule, which asks for what both ask") == len(paths) - 1
+    assert outcome.err.count("share a rule, which requires the security of both") == len(paths) - 1
 
 
 @pytest.mark.parametrize("methods", [("get", "head"), ("head", "get")])

@@ -104,7 +104,7 @@ def test_many_routes_are_taken_too(tmp_path: Path, options: tuple[str, ...]) -> 
 def test_yaml_is_the_same_document_with_its_remarks(tmp_path: Path) -> None:
     outcome = run("export", "envoy", "--config", str(written(tmp_path)), folder=tmp_path)
     assert yaml.safe_load(outcome.out) == exported(tmp_path)
-    assert "# Decisions are the gateway's" in outcome.out
+    assert "# The gateway decides each request" in outcome.out
     assert outcome.err == ""
 
 
