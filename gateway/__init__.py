@@ -1,3 +1,3 @@
-"""gateway: the identity-aware reverse proxy that Python teams put in front of their APIs."""
+"""gateway: an identity-aware reverse proxy for HTTP APIs."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """The command line: `gateway`, and `python -m gateway`.
 
-The imports of a command take up to a second. Signals and descriptors are set up before that second begins, so this
-module imports the standard library alone at its top.
+Importing a command takes up to a second. Signals and descriptors must be set up before, so this module imports only the
+standard library at its top.
 """
 
 import os
@@ -9,24 +9,26 @@ import signal
 import sys
 from typing import Final
 
-# As PID 1 of a container, a process without a handler loses SIGTERM; elsewhere SIGHUP ends it.
+# PID 1 of a container ignores SIGTERM without a handler; elsewhere the default action of SIGHUP ends the process.
 _HELD_BACK: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> None:
-    """Run the command that the arguments name, and end the process with its exit code."""
+    """Run the command in the arguments, and exit with its exit code."""
     if sys.argv[1:2] == ["serve"]:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)  # the server unblocks them once it obeys them
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)  # the server unblocks them after installing its handlers
     open_standard_streams()
-    from gateway.cli.program import run  # after the signals are blocked: importing takes longer than starting Python
+    from gateway.cli.program import (
+        run,
+    )  # Imported after the signals are blocked: the import takes longer than starting Python.
 
     sys.exit(run(sys.argv[1:]))
 
 
 def open_standard_streams() -> None:
-    """Open the null device in place of each closed standard stream (`gateway serve >&-`).
+    """Open the null device for each closed standard stream (`gateway serve >&-`).
 
-    Otherwise the next socket or database file gets the number of that stream, and log lines go into it.
+    Otherwise the next socket or database file gets the descriptor of that stream, and log lines are written into it.
     """
     for descriptor in range(3):
         try:

@@ -1,4 +1,4 @@
-"""What crosses from deciding to doing: the request as it was read, and the one frozen value that says it may pass."""
+"""The values passed from the gate to the proxy: the parsed request head, and the frozen decision."""
 
 from collections.abc import Awaitable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
@@ -15,13 +15,17 @@ from gateway.wire.request_ids import acceptable_request_id
 
 D = TypeVar("D")
 
-_LONGEST_ORIGIN: Final = 512  # bytes
+_LONGEST_ORIGIN: Final = 512  # In bytes.
 
 
 class Peer:
-    """The other end of one connection: its address ("" where there is none), the scheme it speaks, and whether it is a
-    proxy whose X-Forwarded-* are believed. `forwarded` are the lines by which an upstream is told of it where it is
-    none. Made once for each connection."""
+    """The client side of one connection, created once per connection.
+
+    address: "" without an address (Unix socket).
+    scheme: the scheme of the connection.
+    trusted: whether the peer is a proxy whose X-Forwarded-* fields are trusted.
+    forwarded: the forwarding fields sent to an upstream for an untrusted peer.
+    """
 
     __slots__ = ("address", "forwarded", "proxies", "scheme", "trusted")
 
@@ -37,24 +41,23 @@ class Peer:
 
 
 class Trace(Protocol):
-    """The trace that a request belongs to; `trace_id` is 32 hexadecimal digits."""
+    """The trace of a request; `trace_id` is 32 hexadecimal digits."""
 
     @property
     def trace_id(self) -> str: ...
 
     async def look_up(self, concluding: Awaitable[D]) -> D:
-        """What the gate says once the stores have been asked."""
+        """Trace the store lookups of a decision, and return the decision."""
 
     def sent_on(self, fields: list[Field]) -> list[Field]:
-        """The fields of the request to the upstream, which is to continue the trace."""
+        """The fields for the upstream, which continue the trace."""
 
 
 class RequestHead:
-    """A request head as a face has read it: nothing decided yet, everything the decision needs.
+    """A request head as parsed by a server, before any decision.
 
-    `target` is the request target as it was sent, `minor` the 0 or 1 of HTTP/1.x, 2
-    for any later version. `request_id` is the caller's where
-    that is acceptable, else `made_id`. `trace` is None where nothing is traced.
+    `target` is the raw request target, `minor` the 0 or 1 of HTTP/1.x, 2 for later versions. `request_id` is the
+    client's if acceptable, else `made_id`. `trace` is None without tracing.
     """
 
     __slots__ = ("fields", "method", "minor", "peer", "request_id", "target", "trace", "websocket")
@@ -74,16 +77,16 @@ class RequestHead:
 
     @property
     def client(self) -> str:
-        """The caller's address: the socket's, or the one that the trusted proxies in front of us vouch for."""
+        """The client's address: the peer of the socket, or the address forwarded by trusted proxies."""
         if self.peer.trusted and self.fields.forwarded_for:
             return client_address(self.peer.address, self.fields.forwarded_for, self.peer.proxies)
         return self.peer.address
 
     def keep_for_log(self) -> None:
-        """Drop the fields that only the decision and the upstream need. An event stream lasts for hours, and a head is
-        up to 250 KB of objects."""
+        """Drop the fields that only the decision and the upstream need. Event streams last for hours, and a head can be
+        250 KB of objects."""
         kept = RequestFields()
-        # A reload decides again on the origin of a WebSocket. No origin that cors lists is longer.
+        # A reload rechecks the origin of a WebSocket. Origins in `cors` are never longer.
         kept.kept = [(name, value[:_LONGEST_ORIGIN]) for name, value in self.fields.kept if name.lower() == b"origin"][
             :2
         ]
@@ -95,11 +98,10 @@ class RequestHead:
 
 
 class Admission(NamedTuple):
-    """The request may pass: on which route, to which canonical target, on whose behalf.
+    """An allowed request: route, canonical target and principal.
 
-    `principal` is None for an anonymous caller, and always on routes with `auth: none`. `claims` are those of the
-    token that was presented and accepted. `response_fields` are added to whatever the answer is; there are none on a
-    plain route.
+    `principal` is None for an anonymous client, and on routes with `auth: none`. `claims` are those of the accepted
+    credential. `response_fields` are added to every response; plain routes have none.
     """
 
     route: Route
@@ -111,18 +113,18 @@ class Admission(NamedTuple):
     response_fields: tuple[Field, ...] = ()
 
     def response_head(self, fields: Sequence[Field]) -> list[Field]:
-        """The fields of the answer, made of those of the upstream's or of a refusal."""
+        """The response fields, made of those of the upstream or of a refusal."""
         kept = fields if self.route.cors is None else without_cors(fields)
         return [*kept, *self.response_fields]
 
     def lasting(self) -> "Admission":
-        """The same for a WebSocket or an event stream that has begun: without most of its head."""
+        """A copy for a running WebSocket or event stream, without most of the head."""
         self.request.keep_for_log()
         return self._replace(target=self.target._replace(query=None))
 
 
 class Answered(NamedTuple):
-    """The gate has answered the request itself: a status without a body, and its fields."""
+    """A response by the gate itself: a status without a body, and its fields."""
 
     route: Route
     status: int
@@ -130,11 +132,11 @@ class Answered(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """The decision needs what is not at hand: what a credential says, a user record, a count that replicas share.
-    `Gate.conclude` asks for it, and may wait for a store.
+    """A decision that needs I/O: credential verification, a user record, or a shared rate limit count. `Gate.conclude`
+    completes it.
 
-    `admitted` is what it will be if only the count is missing; without it, `claims` say whose record is, and without
-    those the `credential` must be asked about first.
+    `admitted` is the admission if only the count is missing. Without it, `claims` identify the user record to load;
+    without those, the `credential` must be verified first.
     """
 
     route: Route

@@ -1,8 +1,8 @@
-"""The composition root: the only place that knows how everything is put together.
+"""The composition root: all wiring of the application happens here.
 
-`create_app` gives a Starlette application, the ASGI face. `running` makes the runtime behind it; `gateway serve` uses
-the same two and puts its own protocol class in front. What everything stands on is `foundation.py`, what the gateway
-serves itself is `own_endpoints.py`.
+`create_app` returns a Starlette application, the ASGI interface. `running` builds the runtime behind it; `gateway
+serve` uses both and adds its own protocol class. Long-lived resources are in `foundation.py`, built-in endpoints in
+`own_endpoints.py`.
 """
 
 import asyncio
@@ -51,15 +51,15 @@ if TYPE_CHECKING:
 
 
 def create_app_from_environment() -> Starlette:
-    """A factory for ASGI servers: the configuration is GATEWAY_CONFIG, else config/gateway.yaml."""
+    """A factory for ASGI servers. The configuration is GATEWAY_CONFIG, by default config/gateway.yaml."""
     configuration = load_configuration(Path(os.environ.get("GATEWAY_CONFIG", "config/gateway.yaml")))
     return create_app(configuration, owns_process=True)
 
 
 def create_app(configuration: Configuration, *, owns_process: bool = False) -> Starlette:
-    """The gateway as an ASGI application. Its stores are opened by the lifespan, and closed by it.
+    """The gateway as an ASGI application. Its lifespan opens and closes the stores.
 
-    `owns_process`: nothing else runs in this process, so that the gateway may say when garbage is looked for.
+    `owns_process` means that nothing else runs in this process, so the gateway can control garbage collection.
     """
     holder = RuntimeHolder()
 
@@ -101,14 +101,16 @@ def _require_asyncio() -> None:
 async def running(
     configuration: Configuration, app: Starlette, place: Place | None = None
 ) -> AsyncIterator[tuple[Runtime, Reloader]]:
-    """A running gateway, and what changes it; `app` is given the own endpoints. `place` is where it tells other workers
-    what it has counted. Raises CannotStart and ConfigurationError."""
+    """A running gateway and its reloader. The built-in endpoints are added to `app`.
+
+    `place` is the worker's slot in the shared metrics. Raises CannotStart and ConfigurationError.
+    """
     async with AsyncExitStack() as stack:
         ground = await lay_foundation(configuration, stack)
         runtime = _runtime(ground, app)
         services = open_services(ground)
         await services.accounts.prepare()
-        if place is None or place.number == 0:  # once, however many workers there are
+        if place is None or place.number == 0:  # Once, independent of the number of workers.
             await _say_without_admin(services.administration)
         metrics = _metrics(ground, runtime, services=services, place=place)
         reloader = _reloader(ground, runtime, services=services)
@@ -123,7 +125,7 @@ async def running(
 
 
 def _runtime(ground: Foundation, app: Starlette) -> Runtime:
-    """What both faces need, for the configuration that the process starts with."""
+    """The runtime for the initial configuration."""
     settings, policy, ticker = ground.settings, ground.policy, ground.ticker
     decision_log = _decision_log(ground, lambda: runtime.policy)
     make_gate = shadowing(gate_maker(decision_log), ground.shadow_log)
@@ -161,7 +163,7 @@ def _runtime(ground: Foundation, app: Starlette) -> Runtime:
 
 
 def _gate(ground: Foundation, make_gate: GateMaker) -> Gate:
-    """What comes to the public port goes by this one."""
+    """The gate of the public port."""
     return make_gate(
         policy=ground.policy,
         credentials=ground.credentials,
@@ -172,7 +174,7 @@ def _gate(ground: Foundation, make_gate: GateMaker) -> Gate:
 
 
 def _operations_gate(ground: Foundation) -> Gate:
-    """What comes to `server.operations_port` goes by this one."""
+    """The gate of `server.operations_port`."""
     return Gate(
         policy=operations_policy(ground.settings),
         credentials=ground.credentials,
@@ -193,14 +195,14 @@ def _assertions(ground: Foundation) -> Assertions | None:
 
 
 def _tracer(ground: Foundation) -> "Tracer | None":
-    """The tracer, None without `observability.tracing`. Raises ConfigurationError where its libraries are missing."""
+    """The tracer, None without `observability.tracing`. Raises ConfigurationError if its libraries are missing."""
     asked = ground.settings.observability.tracing
     if asked is None:
         return None
     problems = missing_extras(ground.settings)
     if problems:
         raise ConfigurationError(problems)
-    from gateway.operations.tracing import Tracer  # its libraries take half a second and 20 MiB, and few ask for it
+    from gateway.operations.tracing import Tracer  # Its libraries take half a second and 20 MiB.
 
     tracer = Tracer(asked)
     ground.stack.callback(tracer.close)
@@ -236,7 +238,7 @@ def _reloader(ground: Foundation, runtime: Runtime, *, services: Services) -> Re
 
 
 def _start_ticking(ground: Foundation, runtime: Runtime, *, metrics: Metrics) -> None:
-    """From here on time passes. The ticker is the first to stop, so that nothing ticks that is closed."""
+    """Start the ticker. It stops first, so that it calls no closed component."""
     ground.ticker.listen(ground.observer.tick)
     ground.ticker.listen(metrics.tick)
     ground.ticker.start()
@@ -248,11 +250,11 @@ def _start_ticking(ground: Foundation, runtime: Runtime, *, metrics: Metrics) ->
 async def _say_without_admin(administration: Administration) -> None:
     command = await how_to_make_one(administration)
     if command is not None:
-        event("accounts", f"nobody may administrate accounts yet; at this machine run: {command}")
+        event("accounts", f"no administrator exists yet; run on this machine: {command}")
 
 
 def _own_header_names(settings: Settings) -> tuple[str, ...]:
-    """The headers that only the gateway may set: identity, and the assertion where there is one."""
+    """The headers that only the gateway sets: identity headers and the assertion."""
     headers, assertion = settings.identity.headers, settings.identity.assertion
     names = [headers.id, headers.email, headers.roles, assertion.header if assertion is not None else None]
     return tuple(name for name in names if name is not None)

@@ -1,14 +1,14 @@
-"""When the interpreter searches for garbage that only it can find: no client waits for it, and memory stays bounded.
+"""Schedule garbage collection so that no client waits for it and memory stays bounded.
 
-Reference counts free a request, however it ends. The rest are cycles, made by libraries or by a defect. A search of all
-objects takes 40 ms and more with 100,000 cached users. So:
+Reference counting frees requests, however they end. The remaining garbage is cycles, created by libraries or defects. A
+full collection takes 40 ms or more with 100,000 cached users. Therefore:
 
-- The interpreter searches new objects in small steps. The next tick searches the survivors again and freezes them
-  (`gc.freeze`): no later step reaches them.
-- A tick after a second without a request searches all objects, at most once a minute, or at once if the process has
+- The interpreter collects new objects in small steps. The next tick collects the survivors and freezes them
+  (`gc.freeze`), which excludes them from later steps.
+- A tick after a second without requests runs a full collection, at most once a minute, or at once if the process has
   grown.
-- Under steady load a tick searches all objects if the process has grown much. Bytes count, not objects: a few thousand
-  objects can hold a gigabyte.
+- Under steady load a tick runs a full collection if the process has grown much. The measure is bytes, not objects: a
+  few thousand objects can occupy a gigabyte.
 """
 
 import ctypes
@@ -21,20 +21,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-STEP: Final = 2_000  # new objects: half a millisecond
-_STEPS: Final = 4  # after which their survivors are searched, if no tick has come before
+STEP: Final = 2_000  # New objects per step: half a millisecond.
+_STEPS: Final = 4  # Steps after which the survivors are collected if no tick intervenes.
 _NEVER: Final = 1 << 30
-PAUSE: Final = 60.0  # seconds between two searches of all objects in quiet times
-QUIET: Final = 1.0  # seconds without a request before one: between two requests there is always a moment
-LITTLE: Final = 4 * 1024 * 1024  # bytes of growth after which new objects, or in quiet times all objects, are searched
-MUCH: Final = 16 * 1024 * 1024  # bytes of growth after which all objects are searched under load
-_SHARE: Final = 0.25  # or this share of the size, if it is more
-_REST: Final = 20  # so many times its duration pass between two searches of all objects
+PAUSE: Final = 60.0  # Seconds between two full collections in quiet times.
+QUIET: Final = 1.0  # Seconds without a request before a full collection; short pauses between requests do not count.
+LITTLE: Final = (
+    4 * 1024 * 1024
+)  # Bytes of growth that trigger a collection of new objects, or in quiet times a full one.
+MUCH: Final = 16 * 1024 * 1024  # Bytes of growth that trigger a full collection under load.
+_SHARE: Final = 0.25  # Alternatively this share of the size, if larger.
+_REST: Final = 20  # The minimum interval between two full collections, as a multiple of their duration.
 
 
 class Collector:
-    """Called at each tick. `is_serving` says whether a request is being served at this moment; `begun` gives a number
-    that has grown by one, and by one for each request, since the last call; `size` gives the bytes of the process."""
+    """Runs on each tick. `is_serving` tells whether a request is in progress; `begun` returns a counter that grows by
+    one per request and per call; `size` returns the memory of the process in bytes."""
 
     def __init__(
         self, is_serving: Callable[[], bool], begun: Callable[[], int], size: Callable[[], int] | None = None
@@ -44,14 +46,14 @@ class Collector:
         self._size = resident_or_peak if size is None else size
         self._last = 0
         self._quiet_since = 0.0
-        self._has_old = False  # objects were frozen since the last search of all
+        self._has_old = False  # objects were frozen since the last full collection
         self._due = 0.0
         self._rests_until = 0.0
-        self._size_searched = 0  # after the last search
-        self._size_settled = 0  # after the last search of all objects
+        self._size_searched = 0  # after the last collection
+        self._size_settled = 0  # after the last full collection
 
     def settle(self, now: float) -> None:
-        """Search all objects, freeze the survivors, and return free memory to the system."""
+        """Run a full collection, freeze the survivors, and return free memory to the system."""
         started = time.perf_counter()
         gc.unfreeze()
         gc.collect()
@@ -64,12 +66,14 @@ class Collector:
         self._rests_until = now + _REST * (time.perf_counter() - started)
 
     def much_is_old(self) -> None:
-        """A reload has left the old configuration as garbage: search all objects as soon as no request is served."""
+        """Request a full collection as soon as no request is in progress, because a reload has left the old
+        configuration as garbage."""
         self._has_old = True
         self._due = self._rests_until = 0.0
 
     def tick(self, now: float) -> None:
-        """Search and freeze new objects; search all objects if no client waits, or if the process has grown much."""
+        """Collect and freeze new objects; run a full collection if no client waits, or if the process has grown
+        much."""
         begun = self._begun()
         if begun != self._last + 1:
             self._quiet_since = now
@@ -82,7 +86,7 @@ class Collector:
             self.settle(now)
 
     def _search_new(self) -> int:
-        """Search all objects that are not frozen, and freeze the survivors; the size of the process afterwards."""
+        """Collect all unfrozen objects and freeze the survivors. Returns the size of the process afterwards."""
         gc.collect(1)
         gc.freeze()
         self._has_old = True
@@ -99,7 +103,7 @@ class Collector:
 
 
 def resident_memory(statm: Path = Path("/proc/self/statm")) -> int | None:
-    """Bytes of memory that the process holds; None where the system does not say."""
+    """The resident memory in bytes; None if the system does not report it."""
     try:
         pages = int(statm.read_text("ascii").split()[1])
     except (OSError, ValueError, IndexError):
@@ -108,7 +112,7 @@ def resident_memory(statm: Path = Path("/proc/self/statm")) -> int | None:
 
 
 def resident_or_peak() -> int:
-    """Bytes of memory that the process holds; its peak so far where the system does not say."""
+    """The resident memory in bytes, or its peak if the system does not report it."""
     now = resident_memory()
     if now is not None:
         return now
@@ -117,7 +121,7 @@ def resident_or_peak() -> int:
 
 
 def return_free_memory() -> None:
-    """Have glibc return free pages to the system. Its heap only shrinks at the end by itself."""
+    """Return free pages of glibc's heap to the system. The heap shrinks only at its end by itself."""
     trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,7 +1,7 @@
-"""Long work beside a loop, in a thread that does not delay the end of the process.
+"""Run long work in a thread that does not delay the exit of the process.
 
-The threads of `asyncio.to_thread` and of `concurrent.futures` are joined at exit. Compiling thousands of routes takes
-seconds, and a stop must not wait for them.
+The threads of `asyncio.to_thread` and `concurrent.futures` are joined at exit. Compiling thousands of routes takes
+seconds, and shutdown must not wait for it.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
-"""What one of the gateway's own endpoints says of itself: a row in a table beside it, from which its description in
-OpenAPI is made. What follows from its route stands there and nowhere else: path, method, who may call it."""
+"""Descriptions of built-in endpoints, the source of the OpenAPI document.
+
+Path, method and access come from the endpoint's route.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,11 +10,11 @@ from typing import Any, NamedTuple
 from gateway.settings.model import Settings
 
 Schema = dict[str, Any]
-Shape = Callable[[Settings], Schema]  # a schema that depends on the configuration
+Shape = Callable[[Settings], Schema]  # A schema that depends on the configuration.
 
 
 class Answer(NamedTuple):
-    """An answer that is no refusal. `headers` are those worth knowing, with their meaning; without a schema it has no
+    """A successful response. `headers` maps notable headers to their meaning. Without a schema the response has no
     body."""
 
     says: str
@@ -23,8 +25,8 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One endpoint. `bodies` are the shapes of its body by media type, `query` that of its query; `refusals` are the
-    codes of its own, beside those which follow from what it takes and whom it lets in."""
+    """One endpoint. `bodies` are the body schemas by media type, `query` is the schema of the query. `refusals` are
+    error codes beyond those implied by its inputs and access."""
 
     summary: str
     answers: Mapping[int, Answer]
@@ -34,16 +36,16 @@ class Operation:
     refusals: tuple[str, ...] = ()
 
 
-Operations = Mapping[str, Operation]  # by the names of their endpoints
+Operations = Mapping[str, Operation]  # By endpoint name.
 
 
 def ref(name: str) -> Schema:
-    """The component schema of this name."""
+    """A reference to the component schema of this name."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def exactly(properties: Mapping[str, Schema]) -> Schema:
-    """An object that has all of these properties and no others."""
+    """An object with exactly these properties."""
     return {
         "type": "object",
         "properties": dict(properties),
@@ -53,7 +55,7 @@ def exactly(properties: Mapping[str, Schema]) -> Schema:
 
 
 def or_null(schema: Schema) -> Schema:
-    """What the schema says, or null."""
+    """The schema, or null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 

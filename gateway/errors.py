@@ -1,13 +1,13 @@
-"""Everything that can go wrong, drawn once.
+"""The exception hierarchy.
 
     GatewayError
-    ├── Refusal                a request is answered with an error instead of being served
-    ├── ConfigurationError     every problem of a configuration file, with its place; exit code 2
-    ├── CannotStart            the command cannot run here and now, and what to do about it; exit code 2
-    └── StorageUnavailable     the database or Redis did not answer in time or at all
+    ├── Refusal                a request gets an error response
+    ├── ConfigurationError     every problem of a configuration file, with its position; exit code 2
+    ├── CannotStart            the command cannot run, with the remedy; exit code 2
+    └── StorageUnavailable     the database or Redis did not answer in time
 
-A refusal carries what the caller may read (status, code, detail) and, apart from it, the private reason that goes
-to the log only. Errors of other libraries are turned into one of these where the library is called, and nowhere else.
+A refusal contains the public part (status, code, detail) and, separately, a private reason for the log. Errors of other
+libraries are translated into one of these where the library is called.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ E = TypeVar("E", bound=BaseException)
 
 
 class GatewayError(Exception):
-    """The root: nothing that the gateway raises on purpose lies outside of it."""
+    """The base class of all exceptions that the gateway raises deliberately."""
 
 
-# code -> (status, what the caller reads).
+# code -> (status, public detail).
 CODES: Final[Mapping[str, tuple[int, str]]] = {
     "bad_path": (400, "The request path is not in an accepted form"),
     "bad_host": (400, "The Host header is missing, repeated or malformed"),
@@ -57,11 +57,11 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "overloaded": (503, "The gateway is overloaded; try again shortly"),
     "storage_unavailable": (503, "A store the gateway needs is unavailable; try again shortly"),
     "upstream_timeout": (504, "The upstream did not answer in time"),
-    # ---- of particular endpoints, and of failures
+    # ---- of single endpoints, and of failures
     "invalid_fields": (422, "Some fields are missing or not acceptable"),
-    "unsupported_media_type": (415, "The request body has a media type that is not accepted here"),
-    "not_found": (404, "There is no such thing here"),
-    "too_many_api_keys": (409, "This account has as many API keys as one may have"),
+    "unsupported_media_type": (415, "The media type of the request body is not accepted"),
+    "not_found": (404, "Not found"),
+    "too_many_api_keys": (409, "This account has the maximum number of API keys"),
     "last_admin": (409, "The last active administrator cannot be disabled, demoted or deleted"),
     "internal_error": (500, "The gateway failed to answer; the failure has been logged"),
 }
@@ -70,14 +70,14 @@ _PHRASES: Final = {status: HTTPStatus(status).phrase for status, _ in CODES.valu
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One field of a request body that is not acceptable: its name and a sentence for a person."""
+    """An invalid field of a request: its name and a message for the user."""
 
     field: str
     message: str
 
 
 class Caller(Protocol):
-    """Who was refused, where that is known. `own_roles` are without what they imply."""
+    """The refused principal. `own_roles` does not contain implied roles."""
 
     @property
     def id(self) -> str: ...
@@ -87,14 +87,18 @@ class Caller(Protocol):
 
 
 class Refusal(GatewayError):
-    """A request that is answered with an error.
+    """A request that gets an error response.
 
-    `code` is a key of CODES; `detail` replaces the table's sentence where one more precise helps and tells nothing
-    secret; `reason` is for the log only. `retry_after` is in seconds. `allow` is the value of a 405's Allow header.
-    `presented` says that a credential came with the request, so that a 401 names `invalid_token` (RFC 6750 3.1:
-    a request without any credential must not be told an error code). `route` is the name of the route that refused,
-    `caller` whom it refused, for the log only; None where nobody was looked up.
-    `headers` are fields that the answer carries beside those of every error.
+    code: a key of CODES.
+    reason: private, for the log only.
+    detail: replaces the default sentence. Must not contain secrets.
+    presented: the request carried a credential, so a 401 names `invalid_token`. RFC 6750 3.1: a request without any
+      credential must not receive an error code.
+    retry_after: in seconds.
+    allow: the Allow header of a 405.
+    route: the name of the refusing route.
+    caller: the refused principal, for the log only; None if none was loaded.
+    headers: extra response fields.
     """
 
     def __init__(
@@ -125,14 +129,14 @@ class Refusal(GatewayError):
 
     @property
     def title(self) -> str:
-        """The status in words, as RFC 9457 asks where `type` is about:blank."""
+        """The status phrase, as RFC 9457 requires for the type about:blank."""
         return _PHRASES[self.status]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong in a file. `line` and `column` count from 1; `key` is the dotted path (`routes[2].upstream`);
-    `code` is the name of a warning, and empty for what must be mended."""
+    """One problem in a file. `line` and `column` count from 1; `key` is the dotted path (`routes[2].upstream`); `code`
+    is the name of a warning, "" for an error."""
 
     file: str
     line: int
@@ -146,7 +150,7 @@ class Problem:
 
 
 class ConfigurationError(GatewayError):
-    """Every problem of a configuration, in the order of the file."""
+    """Every problem of a configuration, in file order."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(set(problems)))
@@ -154,11 +158,11 @@ class ConfigurationError(GatewayError):
 
 
 class CannotStart(GatewayError):
-    """The command cannot run: one line that says what is the matter and what to do about it."""
+    """The command cannot run. The text is one line with the cause and the remedy."""
 
 
 class StorageUnavailable(GatewayError):
-    """A store gave no answer: `store` is `database` or `redis`, `reason` goes to the log only."""
+    """A store did not answer. `store` is `database` or `redis`; `reason` is for the log only."""
 
     def __init__(self, store: str, reason: str) -> None:
         super().__init__(f"{store}: {reason}")
@@ -167,16 +171,15 @@ class StorageUnavailable(GatewayError):
 
 
 def without_traceback(error: E) -> E:
-    """The same error, free of its traceback and its causes: for an error that a variable, an attribute or a future
-    keeps.
+    """The error without traceback and causes, for storing it in a variable, an attribute or a future.
 
-    A traceback keeps the frames that raised the error, and `f_back` keeps their callers. One of these often holds the
-    error itself. Only the garbage collector frees such a cycle, and with it the request that the frames hold.
+    A traceback references the frames that raised the error, and `f_back` references their callers. If one of these
+    frames references the error, only the garbage collector frees the cycle and the request in it.
     """
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
 
 
 def cannot_read(path: Path, error: OSError) -> str:
-    """Why a file could not be read, in one line and without a traceback: `config/x.yaml: No such file or directory`."""
+    """The cause of a read failure in one line, for example `config/x.yaml: No such file or directory`."""
     return f"{path}: {error.strerror or type(error).__name__}"

@@ -1,4 +1,4 @@
-"""What a running gateway stands on: its clock, keys, stores, credentials, and who counts. `app.py` builds upon it."""
+"""Long-lived resources: clock, keys, stores, verifiers, metrics."""
 
 import asyncio
 import logging
@@ -22,8 +22,8 @@ from gateway.ticking import Ticker
 
 @dataclass(frozen=True, slots=True)
 class Foundation:
-    """Made once for a process: a reload changes what these know, not which they are. `configuration` is the one that
-    the process has started with; `stack` closes all that is opened, the last first."""
+    """The resources of a process. A reload changes their contents but keeps the objects. `configuration` is the initial
+    one; `stack` closes all resources in reverse order."""
 
     configuration: Configuration
     stack: AsyncExitStack
@@ -37,17 +37,17 @@ class Foundation:
 
     @property
     def settings(self) -> Settings:
-        """The settings that the process has started with."""
+        """The initial settings."""
         return self.configuration.settings
 
     @property
     def policy(self) -> Policy:
-        """The policy that the process has started with."""
+        """The initial policy."""
         return self.configuration.policy
 
 
 async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) -> Foundation:
-    """Open what everything else needs; `stack` closes it. Raises CannotStart and ConfigurationError."""
+    """Open the resources; `stack` closes them. Raises CannotStart and ConfigurationError."""
     settings, policy = configuration.settings, configuration.policy
     remembered = settings.cache.max_local_entries
     loop = asyncio.get_running_loop()
@@ -74,7 +74,7 @@ async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) ->
 
 
 def _report_failures(loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> None:
-    """What should not have happened is said on standard error, with its traceback, once a minute for each place."""
+    """Log unexpected errors with their traceback on standard error, once a minute per source line."""
     failures = Failures()
     handler = EventHandler(failures)
     for name in ("gateway", "opentelemetry"):

@@ -1,14 +1,13 @@
-"""The gate. Start reading here: this is the way of every request, from its raw head to a decision.
+"""The gate: every request goes through `admit`, from its raw head to a decision. Start reading here.
 
     path ─▶ host ─▶ route ─▶ method ─▶ credential ─▶ user ─▶ roles ─▶ limit ─▶ Admission
                       └─▶ a preflight is answered
 
-Both faces of the gateway, its own endpoints and the proxy go through `admit`; nothing behind it looks at a path, a
-token or a role again. A decision is a value: an Admission, the Refusal that says why not, or Answered for what a
-browser asks beforehand. Where the credential, the user record or a shared count must be asked for the answer is
-Waiting, and `conclude` goes the rest of the way once whoever knows has answered.
+Both servers, the built-in endpoints and the proxy use `admit`; no later step checks a path, a token or a role again. A
+decision is a value: an Admission, a Refusal with its reason, or Answered for a preflight. If the decision needs I/O
+(credential, user record or shared count), the result is Waiting, and `conclude` completes it.
 
-Closed unless argued: whatever goes wrong on the way to a decision is a refusal.
+The gate fails closed: any exception during a decision is a refusal.
 """
 
 import logging
@@ -39,11 +38,12 @@ log: Final = logging.getLogger("gateway.gate")
 
 
 class _Unasked(Exception):
-    """What a credential says must be asked for: its one argument."""
+    """The credential, the only argument, must be verified with I/O."""
 
 
 class Gate:
-    """Decides on requests. `limits` are those of the policy's routes, `relaxed` is `server.paths: relaxed`."""
+    """Decides on requests. `limits` are the rate limits of the policy's routes, `relaxed` is `server.paths:
+    relaxed`."""
 
     def __init__(
         self, *, policy: Policy, credentials: Credentials, directory: Directory, limits: Limits, relaxed: bool
@@ -56,7 +56,7 @@ class Gate:
         self._has_pages = any(route.cors is not None for route in policy.routes)
 
     def admit(self, request: RequestHead) -> Decision | Waiting:
-        """Decide without waiting for anything; Waiting where a store must be asked first."""
+        """Decide without I/O. Returns Waiting if a store is needed first."""
         route = None
         try:
             target = canonical_target(request.target, relaxed=self._relaxed)
@@ -79,7 +79,7 @@ class Gate:
                 return Waiting(route, captures, target, claims, request)
             if claims.roles is not None:
                 principal = self._directory.acting(principal, claims)
-            # The same as Admission(…), whose own __new__ is a function in Python.
+            # Equivalent to Admission(…), whose __new__ is a Python function.
             decision = self._judge(_new(Admission, (route, captures, target, _known(principal), claims, request, ())))
             return decision if route.is_plain else self._finish(decision, route, request)
         except Refusal as error:
@@ -89,12 +89,12 @@ class Gate:
             assert route is not None
             return Waiting(route, captures, target, None, request, credential=unasked.args[0])
         except Exception:
-            log.exception("deciding failed: refused")
+            log.exception("decision failed: refused")
             return Refusal("internal_error")
 
     async def conclude(self, waiting: Waiting) -> Decision:
-        """Ask the stores for what is missing and decide. Stores that are out: 503, never a 200 on a guess; where only
-        the count is theirs, this process counts."""
+        """Complete a decision with I/O. Unavailable stores cause 503, never an unverified 200; if only the shared count
+        is unavailable, this process counts."""
         try:
             admitted = waiting.admitted
             if admitted is None:
@@ -105,13 +105,14 @@ class Gate:
             assert admitted is not None
             return await self._count_shared(admitted)
         except Exception:
-            log.exception("deciding failed: refused")
+            log.exception("decision failed: refused")
             return Refusal("internal_error")
 
     def readmit(self, admission: Admission) -> Admission | Refusal | Waiting:
-        """Decide again on a request that lasts, by the policy of this gate: its route, then its caller.
+        """Decide again on a running WebSocket or event stream, by the policy of this gate: first the route, then the
+        caller.
 
-        The credential is gone by now, so a caller is the one that was admitted. No rate limit counts this.
+        The credential is no longer stored, so the caller is the admitted one. Rate limits do not count this.
         """
         request = admission.request
         try:
@@ -122,12 +123,12 @@ class Gate:
         except Refusal as refusal:
             return without_traceback(refusal)
         except Exception:
-            log.exception("deciding failed: refused")
+            log.exception("decision failed: refused")
             return Refusal("internal_error")
         admission = admission._replace(route=route, captures=captures, target=target)
         if admission.claims is None:
             is_refused = route.authentication == "required"
-            return Refusal("token_missing", "the route asks for a user", route=route.name) if is_refused else admission
+            return Refusal("token_missing", "the route requires a user", route=route.name) if is_refused else admission
         caller = self._caller_now(admission, admission.claims)
         if isinstance(caller, Refusal | Waiting):
             return caller
@@ -135,12 +136,12 @@ class Gate:
         return _no_more(decision) or decision
 
     def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
-        """Whether an admission still holds, for what lasts longer than a request: None where it does."""
+        """Recheck a running WebSocket or event stream. None if the admission still holds."""
         if admission.principal is None or admission.claims is None:
             return None
         caller = self._caller_now(admission, admission.claims)
         if caller is admission.principal:
-            return None  # a record that has changed is another principal
+            return None  # A changed record creates a new principal object.
         if isinstance(caller, Refusal | Waiting):
             return caller
         return _no_more(self._judge(admission._replace(principal=_known(caller))))
@@ -158,15 +159,15 @@ class Gate:
         return known
 
     async def reconclude(self, waiting: Waiting) -> Refusal | None:
-        """The same, with the stores asked: Refusal `storage_unavailable` where they do not know."""
+        """Complete a recheck with I/O. Returns Refusal `storage_unavailable` if the stores are down."""
         try:
             return _no_more(await self._looked_up(waiting))
         except Exception:
-            log.exception("deciding failed: refused")
+            log.exception("decision failed: refused")
             return Refusal("internal_error")
 
     async def _looked_up(self, waiting: Waiting) -> Admission | Refusal:
-        """Credential, user, then roles, with whoever knows asked about the first two."""
+        """Verify the credential, load the user, and check roles."""
         route, captures, target, claims, request, _, credential = waiting
         try:
             if claims is None:
@@ -174,7 +175,7 @@ class Gate:
             principal: Principal | Absent | None = await self._directory.principal(claims.subject)
         except StorageUnavailable as error:
             return Refusal("storage_unavailable", str(error), route=route.name)
-        except Refusal as refusal:  # of the credential
+        except Refusal as refusal:  # raised by the credential
             anonymous = route.authentication == "optional"
             if anonymous:
                 return Admission(route, captures, target, None, None, request)
@@ -184,8 +185,8 @@ class Gate:
         return self._judge(Admission(route, captures, target, _known(principal), claims, request))
 
     def _claims(self, request: RequestHead, *, optional: bool) -> Claims | None:
-        """The claims of the caller's credential; None is an anonymous caller, which only `optional` lets through.
-        Raises Refusal, and _Unasked."""
+        """The claims of the credential; None for an anonymous client, which only `optional` allows. Raises Refusal and
+        _Unasked."""
         fields = request.fields
         try:
             credential = fields.bearer
@@ -194,7 +195,7 @@ class Gate:
             if credential is None and request.websocket:
                 credential = _credential_in_protocols(fields)
             if credential is None:
-                raise Refusal("token_missing", "the route asks for a signed-in user")
+                raise Refusal("token_missing", "the route requires a signed-in user")
             claims = self._credentials.known(credential)
         except Refusal:
             if optional:
@@ -205,8 +206,7 @@ class Gate:
         return claims
 
     def _judge(self, admission: Admission) -> Admission | Refusal:
-        """What would be the admission, if user and roles allow it. On an optional route a user who may not sign in is
-        anonymous."""
+        """The admission, if user and roles allow it. On an optional route a disabled user is anonymous."""
         route, captures, target, principal, claims, request, _ = admission
         assert claims is not None
         refusal = self._directory.check(principal, claims)
@@ -222,8 +222,8 @@ class Gate:
     # ---- routes that are not plain
 
     def _preflight(self, host: bytes | None, target: Target, request: RequestHead) -> Answered | Refusal | None:
-        """The answer to a page that asks beforehand, about the route that its request would come to. It has no
-        credential yet, so nobody is asked for one, and it is not counted."""
+        """The response to a preflight, by the route of the announced request. A preflight has no credential, so it is
+        neither authenticated nor counted."""
         preflight = preflight_of(request.fields.kept)
         if preflight is None:
             return None
@@ -239,7 +239,7 @@ class Gate:
         return _refused(decision, route, request) if isinstance(decision, Refusal) else self._count(decision)
 
     def _count(self, admission: Admission) -> Decision | Waiting:
-        """The last check, and what the answer is to say. Waiting where the count is shared."""
+        """Add CORS fields and count against the rate limit, the last check. Returns Waiting for a shared count."""
         route, captures, target, principal, claims, request, fields = admission
         if route.cors is not None:
             fields = _cors_fields(route, request)
@@ -270,7 +270,7 @@ def _counted(admission: Admission, count: Count) -> Decision:
 
 
 def _refused(refusal: Refusal, route: Route, request: RequestHead) -> Refusal:
-    """A refusal on a route, which its pages may read as well."""
+    """A refusal on a route, with CORS fields, so that allowed pages can read it."""
     refusal.route = route.name
     refusal.headers = _cors_fields(route, request)
     return refusal
@@ -285,23 +285,24 @@ def _known(principal: Principal | Absent | None) -> Principal | None:
 
 
 def _no_more(decision: Admission | Refusal) -> Refusal | None:
-    """The refusal that ends what was admitted; on an optional route, having become a stranger is one."""
+    """The refusal that ends a stream. A caller that became anonymous on an optional route is refused too."""
     if isinstance(decision, Refusal):
         return decision
     return Refusal("user_inactive", presented=True) if decision.principal is None else None
 
 
 def _credential_in_protocols(fields: RequestFields) -> bytes | None:
-    """A browser cannot set Authorization on a WebSocket handshake: it offers `bearer, TOKEN` as subprotocols."""
+    """The credential of a browser's WebSocket handshake: browsers cannot set Authorization and offer `bearer, TOKEN` as
+    subprotocols."""
     tokens = offered_protocols(fields.kept).tokens
     return bearer_credential(b"Bearer " + tokens[-1], len(tokens)) if tokens else None
 
 
 def _host(request: RequestHead, target: Target) -> bytes | None:
-    """The canonical host the request is for; None for an HTTP/1.0 request that names none.
+    """The canonical host of the request; None for HTTP/1.0 without a Host field.
 
-    RFC 9112 3.2: exactly one Host in HTTP/1.1, else 400. An absolute-form target must name the same host: the upstream
-    might believe the one and the policy the other.
+    RFC 9112 3.2: HTTP/1.1 requires exactly one Host, otherwise 400. An absolute-form target must name the same host:
+    the upstream could use one and the policy the other.
     """
     fields = request.fields
     if fields.canonical_host is not None and target.authority is None:
@@ -314,7 +315,7 @@ def _host(request: RequestHead, target: Target) -> bytes | None:
         raise Refusal("bad_host", "several Host fields")
     host = canonical_host(fields.host)
     if target.authority is not None and not _same_authority(target.authority, fields.host, request.peer.scheme):
-        raise Refusal("bad_host", "the target names another authority than Host")
+        raise Refusal("bad_host", "the authority of the target differs from Host")
     fields.canonical_host = host
     return host
 

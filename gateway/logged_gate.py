@@ -1,5 +1,4 @@
-"""A gate that tells the decision log what it decides. Where there is no such log, requests meet the plain one, and pay
-for nothing."""
+"""Wraps the gate to record decisions. Not installed when the decision log is off."""
 
 from functools import partial
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from gateway.shadowed_gate import ShadowedGate
 
 
 class GateMaker(Protocol):
-    """Makes the gate of one policy."""
+    """A factory for the gate of a policy."""
 
     def __call__(
         self, *, policy: Policy, credentials: Credentials, directory: Directory, limits: Limits, relaxed: bool
@@ -27,7 +26,7 @@ class GateMaker(Protocol):
 
 
 class LoggedGate(Gate):
-    """The gate, with every decision noted once it is final."""
+    """A gate that records every final decision."""
 
     def __init__(self, log: DecisionLog, *, policy: Policy, **others: Any) -> None:
         super().__init__(policy=policy, **others)
@@ -70,12 +69,12 @@ class LoggedGate(Gate):
 
 
 def gate_maker(log: DecisionLog | None) -> GateMaker:
-    """What makes the gates of a process: with a decision log, those that tell it."""
+    """The gate factory of a process, with a decision log if configured."""
     return Gate if log is None else partial(LoggedGate, log)
 
 
 def shadowing(make: GateMaker, shadow_log: ShadowLog) -> GateMaker:
-    """What makes gates that ask shadow rules as well, where a policy has some."""
+    """A gate factory that adds shadow evaluation for policies with shadow rules."""
 
     def made(**parts: Any) -> Gate:
         enforced = make(**parts)

@@ -1,11 +1,11 @@
-"""Where plain HTTP is as good as HTTPS: on this machine, where nobody is on the way."""
+"""Which URLs are safe from tampering: https, and http on this machine."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 
 def is_loopback(address: str) -> bool:
-    """Whether the host of a web address is this machine: a loopback address, or `localhost` (RFC 6761 6.3)."""
+    """Whether the host of a URL is this machine: a loopback address, or `localhost` (RFC 6761 6.3)."""
     try:
         host = urlsplit(address).hostname or ""
     except ValueError:
@@ -23,5 +23,5 @@ def is_loopback_host(host: str) -> bool:
 
 
 def keeps_keys_safe(address: str) -> bool:
-    """Whether what is fetched there is what its owner wrote: over TLS, or without leaving this machine."""
+    """Whether content fetched from the URL is authentic: over TLS, or without leaving this machine."""
     return address.lower().startswith("https://") or (address.lower().startswith("http://") and is_loopback(address))

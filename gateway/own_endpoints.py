@@ -1,4 +1,4 @@
-"""The endpoints that the gateway serves itself: the services behind them, and who answers at which path."""
+"""Built-in endpoints: the services behind them, and their registration."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ from gateway.runtime import Runtime
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-# What the own endpoints say of themselves.
+# OpenAPI descriptions of the built-in endpoints.
 OPERATIONS: Final = {**accounts_described.OPERATIONS, **operations_described.OPERATIONS, **CONSOLE_OPERATIONS}
 SCHEMAS: Final = {**accounts_described.SCHEMAS, **operations_described.SCHEMAS}
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the endpoints of accounts ask."""
+    """The services used by the account endpoints."""
 
     passwords: PasswordPool
     lockout: Lockout
@@ -56,7 +56,7 @@ class Services:
 
 
 def open_services(ground: Foundation) -> Services:
-    """The services of a process. Their threads end with the foundation."""
+    """Create the services of a process. Their threads end with the foundation."""
     settings, stores = ground.settings, ground.stores
     passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
     ground.stack.callback(passwords.close)
@@ -87,7 +87,7 @@ def own_endpoints(
     metrics: Metrics,
     current: Callable[[], Configuration],
 ) -> Mapping[str, Endpoint]:
-    """Every endpoint by the name that the policy has for it. `current` says which configuration is in force."""
+    """Every endpoint by its route name. `current` returns the active configuration."""
     observability = ground.settings.observability
     signing_in = SigningIn(
         CONSOLE,
@@ -111,7 +111,7 @@ def own_endpoints(
 
 
 def serve_own(app: Starlette, policy: Policy, endpoints: Mapping[str, Endpoint]) -> None:
-    """Serve what there is an endpoint for, at the paths that the policy reserves for it."""
+    """Register the endpoints at the paths that the policy reserves for them."""
     app.router.routes.clear()
     app.router.routes.extend(_served(policy, endpoints))
 
@@ -126,7 +126,7 @@ def _served(policy: Policy, endpoints: Mapping[str, Endpoint]) -> Iterator[Starl
 
 def _jwks(keys: KeyRing) -> Endpoint:
     async def jwks(request: Request) -> Response:
-        """The public keys. Public and the same for everybody: the only own answer that may be stored."""
+        """The public keys. Identical for all clients: the only built-in response that can be cached."""
         return JSONResponse(keys.jwks(), headers={"cache-control": "max-age=300"})
 
     return jwks

@@ -1,6 +1,7 @@
-"""What becomes of exceptions of the gateway's own endpoints: an answer like that to any other refusal.
+"""Turn exceptions from built-in endpoints into problem+json.
 
-All handlers are coroutines: Starlette runs plain functions on a thread, where nothing of a face may be touched.
+All handlers are coroutines: Starlette runs plain functions in a thread, where the objects of a connection must not be
+used.
 """
 
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from gateway.responses import problem_body, problem_fields
 
 
 def _problem(request: Request, refusal: Refusal) -> Response:
-    # Without an admission an upstream has failed amid its answer, over ASGI: then nothing of this is sent.
+    # Without an admission an upstream failed during its response over ASGI, and this response is not sent.
     is_own = "gateway.admission" in request.scope
     if is_own:
         note_refusal(request, refusal)
@@ -27,16 +28,16 @@ def _length_of(response: Response) -> list[tuple[bytes, bytes]]:
 
 
 async def refused(request: Request, error: Exception) -> Response:
-    """What an endpoint refuses."""
+    """The response to a Refusal."""
     assert isinstance(error, Refusal)
     return _problem(request, error)
 
 
 async def store_is_out(request: Request, error: Exception) -> Response:
-    """503: nobody gets in by an outage."""
+    """The response to an unavailable store: 503, never access."""
     return _problem(request, Refusal("storage_unavailable", str(error)))
 
 
 async def failed(request: Request, error: Exception) -> Response:
-    """What nobody had thought of. The type of it goes to the log, nothing to the caller."""
+    """The response to an unexpected exception. The log gets its type, the client gets nothing about it."""
     return _problem(request, Refusal("internal_error", type(error).__name__))

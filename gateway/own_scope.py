@@ -1,4 +1,4 @@
-"""The ASGI scope in which an own endpoint sees an admitted request, whichever face it came through."""
+"""The ASGI scope of admitted requests to built-in endpoints, common to both servers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +10,9 @@ from gateway.wire.paths import decoded_segment
 
 
 def own_scope(admission: Admission, fields: list[Field], note_refusal: Callable[[Refusal], None]) -> dict[str, Any]:
-    """The ASGI scope of a request to an own endpoint: its path is the canonical one that the gate has decided on.
+    """The ASGI scope of a request to a built-in endpoint, with the canonical path that the gate has matched.
 
-    `note_refusal` tells the face of a refusal by the endpoint, for the logs and the metrics.
+    `note_refusal` reports a refusal by the endpoint to the server, for logs and metrics.
     """
     request, target = admission.request, admission.target
     return {
@@ -36,5 +36,5 @@ def own_scope(admission: Admission, fields: list[Field], note_refusal: Callable[
 
 
 def _own_path(path: bytes) -> str:
-    """A pattern matches with and without a slash at its end; the application's routes are written without."""
+    """The path without a trailing slash: patterns match both forms, Starlette routes only one."""
     return decoded_segment(path).decode().rstrip("/") or "/"

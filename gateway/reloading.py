@@ -1,9 +1,9 @@
-"""A changed configuration in a running process: routes, upstreams, roles, limits and signing keys change, no request is
-lost.
+"""Apply a changed configuration to a running process: routes, upstreams, roles, limits and signing keys, without losing
+requests.
 
-What runs goes on with what it was admitted by. Upstreams whose settings are the same keep their engines, and with them
-their connections and what is known of their health; those that are gone are closed once nothing can ask for them any
-more. What cannot change in a running process is kept as it is, and named.
+Requests in progress continue under their old admission. Upstreams with unchanged settings keep their engines,
+connections and health states; removed ones are closed when no request can use them. Settings that need a restart keep
+their old values and are reported.
 """
 
 import asyncio
@@ -28,8 +28,7 @@ from gateway.proxy.tls import TlsContexts
 from gateway.runtime import Runtime
 from gateway.settings.model import Settings
 
-# Whole sections that a process takes at its start, and of others the keys that it does: those that belong to its
-# socket, and those that say what a token is that is out already.
+# Settings that need a restart: whole sections, and the keys bound to the listening socket or to tokens already issued.
 _STARTED_WITH: Final = ("storage", "cache", "accounts", "observability")
 _PARTLY_STARTED_WITH: Final[Mapping[str, tuple[str, ...]]] = {
     "server": ("host", "port", "workers", "operations_port", "trusted_proxies"),
@@ -38,14 +37,14 @@ _PARTLY_STARTED_WITH: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class Follower(Protocol):
-    """Something that was made from the settings, and goes by those in force."""
+    """A component that is built from settings and can apply new ones."""
 
     def renew(self, settings: Settings) -> None:
-        """Go by these settings from now on. Must not fail, nor wait."""
+        """Apply new settings. Must not fail or block."""
 
 
 class _Prepared(NamedTuple):
-    """A new configuration with all that it takes. `keys` is None where the keys are the old ones."""
+    """A loaded configuration and everything derived from it. `keys` is None if the keys are unchanged."""
 
     configuration: Configuration
     kept: tuple[str, ...]
@@ -55,7 +54,7 @@ class _Prepared(NamedTuple):
 
 
 class Reloader:
-    """Applies new configurations to one runtime. `followers` are told of the settings after everything else."""
+    """Applies new configurations to one runtime. `followers` receive the settings last."""
 
     def __init__(
         self,
@@ -74,25 +73,25 @@ class Reloader:
 
     @property
     def policy(self) -> str:
-        """The version of the policy in force."""
+        """The version of the active policy."""
         return self._runtime.policy
 
     async def reload(self, load: Callable[[], Configuration]) -> tuple[str, ...]:
-        """Load and apply. The keys that differ but need a restart, which were kept as they are.
+        """Load and apply a configuration. Returns the changed keys that need a restart, which keep their old values.
 
-        Raises ConfigurationError and CannotStart, and then nothing has changed. Loading may take seconds for thousands
-        of routes: it runs beside the loop.
+        Raises ConfigurationError and CannotStart without changing anything. Loading thousands of routes takes seconds
+        and runs in a thread.
         """
         prepared = await asyncio.wrap_future(in_daemon_thread(partial(self._prepare, load)))
         self._apply(prepared)
         return prepared.kept
 
     def _prepare(self, load: Callable[[], Configuration]) -> _Prepared:
-        """All that takes long, and all that can fail."""
+        """All steps that are slow or can fail."""
         configuration, kept = merged(self.configuration, load())
         settings = configuration.settings
         import_engines(settings.upstreams.values())
-        # A key that was made because none is named is not looked for again: it is in use, wherever its file has gone.
+        # A generated key is not reloaded: it stays in use even if its file was moved.
         have_changed = settings.tokens.keys != self.configuration.settings.tokens.keys
         return _Prepared(
             configuration,
@@ -103,7 +102,7 @@ class Reloader:
         )
 
     def _apply(self, prepared: _Prepared) -> None:
-        """All of it between two requests: nothing here waits."""
+        """Apply everything between two requests, without waiting."""
         configuration, _, tls, keys, version = prepared
         runtime, settings, policy = self._runtime, configuration.settings, configuration.policy
         before = runtime.proxy
@@ -126,7 +125,7 @@ class Reloader:
             relaxed=settings.server.paths == "relaxed",
         )
         runtime.server, runtime.policy = settings.server, version
-        # Every principal is made anew for other roles; and for a key that has gone, with what it has signed about them.
+        # New roles invalidate all principals, and so does a removed key, because of the assertions cached in them.
         if self._renew_tokens(keys, settings) or settings.roles != self.configuration.settings.roles:
             self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))
         for follower in self._followers:
@@ -135,7 +134,7 @@ class Reloader:
         before.close_unless_used_by(after)
 
     def _renew_tokens(self, keys: KeyRing | None, settings: Settings) -> bool:
-        """Whether a key has gone."""
+        """Returns whether a key was removed."""
         tokens = self._credentials.tokens
         ring, before = tokens.keys, tokens.keys.ids
         has_lost = tokens.renew(keys, settings.tokens)
@@ -144,14 +143,14 @@ class Reloader:
         signer = ring.signer.kid
         event("reload", f"tokens are signed with {signer} and verified with {', '.join(ring.ids)}")
         if signer not in before:
-            event("reload", f"{signer} is new and signs already: who does not know it yet refuses what it signs")
+            event("reload", f"{signer} is new and signs already: verifiers with an older key set refuse its tokens")
         return has_lost
 
 
 def merged(old: Configuration, new: Configuration) -> tuple[Configuration, tuple[str, ...]]:
-    """The new configuration, but for what a running process cannot change; and the keys of that which differ.
+    """The new configuration with the old values of settings that need a restart, and the keys of those that differ.
 
-    Raises ConfigurationError where routes of the new one do not go with what stays.
+    Raises ConfigurationError if the new routes do not fit the old values.
     """
     settings, kept = _merged_settings(old.settings, new.settings)
     if not kept:
@@ -161,7 +160,7 @@ def merged(old: Configuration, new: Configuration) -> tuple[Configuration, tuple
 
 def _merged_settings(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
     changes: dict[str, Any] = _differing(old, new, _STARTED_WITH)
-    if old.identity != new.identity:  # the names that only the gateway may set are decided once for each spelling
+    if old.identity != new.identity:  # The classification of field names depends on them and is cached per spelling.
         changes["identity"] = old.identity
     names = list(changes)
     for name, keys in _PARTLY_STARTED_WITH.items():
@@ -173,5 +172,5 @@ def _merged_settings(old: Settings, new: Settings) -> tuple[Settings, tuple[str,
 
 
 def _differing(old: object, new: object, keys: Sequence[str]) -> dict[str, Any]:
-    """The old values of those keys that have another value in `new`."""
+    """The old values of the keys that differ in `new`."""
     return {key: getattr(old, key) for key in keys if getattr(old, key) != getattr(new, key)}

@@ -1,4 +1,4 @@
-"""A refusal as the caller reads it: problem+json (RFC 9457) with the fields that belong to its status."""
+"""Error responses: problem+json (RFC 9457) with the header fields of each status."""
 
 import json
 from json.encoder import encode_basestring as _string
@@ -10,14 +10,14 @@ Field = tuple[bytes, bytes]
 
 NO_STORE: Final[Field] = (b"cache-control", b"no-store")
 _CHALLENGE: Final[Field] = (b"www-authenticate", b"Bearer")
-# RFC 6750 3.1: the error code only where a credential was presented.
+# RFC 6750 3.1: the error code only if a credential was presented.
 _CHALLENGE_INVALID: Final[Field] = (b"www-authenticate", b'Bearer error="invalid_token"')
 
 
 def problem_body(refusal: Refusal, request_id: bytes) -> bytes:
-    """The body, which tells nothing of the inside.
+    """The body, without internal details.
 
-    Put together by hand, but for the strings: an encoder takes half as long as everything else about a refusal.
+    Formatted by hand except for strings: a JSON encoder takes half as long as everything else about a refusal.
     """
     text = (
         f'{{"type": "about:blank", "title": {_string(refusal.title)}, "status": {refusal.status}, '
@@ -31,7 +31,7 @@ def problem_body(refusal: Refusal, request_id: bytes) -> bytes:
 
 
 def problem_fields(refusal: Refusal, request_id: bytes) -> list[Field]:
-    """The header fields of the answer, Content-Length excepted."""
+    """The header fields of the response, without Content-Length."""
     fields = [(b"content-type", b"application/problem+json"), NO_STORE, (b"x-request-id", request_id)]
     if refusal.status == 401:
         fields.append(_CHALLENGE_INVALID if refusal.presented else _CHALLENGE)

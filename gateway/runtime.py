@@ -1,4 +1,4 @@
-"""What a running gateway consists of, as both faces need it. Made by `app.py`, which is the only place that wires."""
+"""Everything that the native server and the ASGI app share at run time. Built in `app.py`."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,21 +30,23 @@ if TYPE_CHECKING:
 
 
 class Watched(Protocol):
-    """A request that may have to be told that its caller left."""
+    """A request that must react to a disconnect of its client."""
 
     async def watch(self, receive: Receive) -> None:
-        """Wait for the caller to leave, and act on it."""
+        """Wait for the client's disconnect and act on it."""
 
 
 @dataclass(slots=True)
 class Runtime:
-    """`own` is the ASGI application that serves the gateway's own endpoints once a request is admitted to one;
-    `connections` are those of callers, where a face knows them.
+    """The state of one listener.
 
-    `policy` is the version of the policy in force.
-
-    `operations` is the runtime of `server.operations_port`, None where that is not set; and `public` is there the one
-    that it belongs to. `tracer` is None where nothing is traced, `decision_log` where decisions are not logged.
+    own: the ASGI application of the built-in endpoints, called for admitted requests.
+    connections: the client connections, if the server tracks them.
+    policy: the version of the active policy.
+    operations: the runtime of `server.operations_port`, None without it.
+    public: in that runtime, the public runtime.
+    tracer: None without tracing.
+    decision_log: None without a decision log.
     """
 
     server: ServerSettings
@@ -77,31 +79,31 @@ class Runtime:
 
     @property
     def judge(self) -> Gate:
-        """The gate that decides on requests to upstreams, whatever door the question comes through."""
+        """The gate for requests to upstreams, also for decisions requested on the operations port."""
         return self.gate if self.public is None else self.public.gate
 
     def with_operations(self, gate: Gate) -> None:
-        """Have a door for operations, by a gate that lets nothing else through."""
+        """Create the runtime of the operations listener, with a gate for operational endpoints only."""
         self.operations = replace(self, gate=gate, public=self, connections=set(), _unwatched={}, _watchers={})
 
     def head(self, method: bytes, target: bytes, fields: RequestFields, peer: Peer, minor: int) -> RequestHead:
-        """A request head for the gate, from what a face has read."""
+        """A request head for the gate."""
         return RequestHead(method, target, fields, peer, minor=minor, made_id=self.request_ids.next())
 
     def samples(self) -> Iterator[Sample]:
-        """What there is to tell about connections and upstreams."""
+        """Samples of connections, policy and upstreams."""
         yield Sample("gateway_connections", (), len(self.connections))
         yield Sample("gateway_policy_info", (self.policy,), 1)
         yield from self.proxy.samples()
 
     def refused_by_endpoint(self, refusal: Refusal, admission: Admission) -> None:
-        """Tell the decision log of a refusal that did not come from the gate."""
+        """Record a refusal by an endpoint in the decision log."""
         if self.decision_log is not None:
             self.decision_log.endpoint_refused(refusal, admission)
 
     def look_after(self, answer: Watched, receive: Receive, *, at_once: bool) -> None:
-        """Notice when the caller of an ASGI request leaves. A task for it costs a tenth of a quick request, so what may
-        be quick gets one at the next tick, if it is still running then."""
+        """Watch for the disconnect of an ASGI client. A task costs a tenth of a quick request, so requests that can be
+        quick get one at the next tick, if they still run."""
         if at_once:
             self._watchers[answer] = self.loop.create_task(answer.watch(receive))
         else:
@@ -109,11 +111,11 @@ class Runtime:
 
     @property
     def is_proxying(self) -> bool:
-        """Whether an ASGI request is on its way to an upstream, as far as its caller is watched."""
+        """Whether an ASGI request is being proxied, as far as its client is watched."""
         return bool(self._unwatched or self._watchers)
 
     def look_away(self, answer: Watched) -> None:
-        """The request is over."""
+        """Stop watching a finished request."""
         self._unwatched.pop(answer, None)
         watcher = self._watchers.pop(answer, None)
         if watcher is not None:
@@ -126,7 +128,7 @@ class Runtime:
 
 
 class RuntimeHolder:
-    """Where an application finds its runtime once it has started. `refusal` is the reason why it cannot start."""
+    """The runtime of an application, available after startup. `refusal` is the reason of a failed startup."""
 
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
@@ -134,7 +136,7 @@ class RuntimeHolder:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Keep the error by which the start fails."""
+        """Store the error of a failed startup."""
         try:
             yield
         except GatewayError as error:

@@ -1,8 +1,8 @@
-"""A gate that also asks what shadow rules would decide, and tells it: nothing that they say reaches a caller.
+"""A gate that also evaluates shadow rules and logs their decisions, which never affect a response.
 
-The request is decided by the enforced policy alone, by a gate that knows nothing of this one. Afterwards a second gate,
-of the same credentials and the same users, is asked about the same request under the policy with the shadow rules in
-force. What it cannot know at once it looks up beside the request, never in its way.
+The enforced gate decides the request alone. Afterwards a second gate, with the same credentials and users, decides the
+same request under the policy with shadow rules enforced. Its store lookups run in the background and do not delay the
+request.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from gateway.policy.route import Route
 from gateway.policy.shadows import Shadows
 from gateway.wire.paths import canonical_target
 
-# Look-ups for shadow rules at the same time. They are asked of the stores that requests need.
+# Concurrent lookups for shadow rules, which compete with requests for the stores.
 _AT_ONCE: Final = 32
 
 log: Final = logging.getLogger("gateway.shadowed_gate")
 
 
 class ShadowedGate(Gate):
-    """Decides as `enforced` does, whose limits it has, and tells the shadow log what the trial comes to."""
+    """Decides like `enforced`, shares its limits, and logs the decisions of the trial policy."""
 
     def __init__(self, enforced: Gate, shadows: Shadows, shadow_log: ShadowLog, **parts: Any) -> None:
         super().__init__(**parts)
@@ -33,7 +33,7 @@ class ShadowedGate(Gate):
         self._shadows = shadows
         self._log = shadow_log
         self._relaxed = shadows.trial.relaxed
-        # Limits are not tried: what was counted twice would be used up twice.
+        # The trial has no rate limits: counting a request twice would consume the quota twice.
         self._trial = Gate(**{**parts, "policy": shadows.trial, "limits": Limits(())})
         self._lookups: set[asyncio.Task[None]] = set()
 
@@ -58,7 +58,7 @@ class ShadowedGate(Gate):
         return await self._enforced.reconclude(waiting)
 
     def _try(self, request: RequestHead, decision: Decision) -> None:
-        """What the shadow rules would decide. Whatever goes wrong here is no matter of the request."""
+        """Evaluate the shadow rules. Errors here do not affect the request."""
         if isinstance(decision, Answered):
             return
         try:
@@ -68,7 +68,7 @@ class ShadowedGate(Gate):
             elif self._shadows.rule(verdict.route.name) is not None:
                 self._look_up(request, decision, verdict)
         except Exception:
-            log.exception("trying shadow rules failed")
+            log.exception("evaluating shadow rules failed")
 
     def _look_up(self, request: RequestHead, decision: Decision, waiting: Waiting) -> None:
         if len(self._lookups) >= _AT_ONCE:

@@ -1,4 +1,4 @@
-"""The stores of a running gateway, opened and tied together: the database, Redis where there is one, the directory."""
+"""Open and connect the stores of a running gateway: the database, Redis if configured, and the directory."""
 
 import asyncio
 from collections.abc import Iterator
@@ -25,13 +25,11 @@ from gateway.storage.sessions import Sessions
 from gateway.storage.subjects import Everybody, Subjects
 from gateway.storage.users import Users
 
-_PROBE_EVERY: Final = 1.0  # seconds
+_PROBE_EVERY: Final = 1.0  # In seconds.
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What remembers."""
-
     database: Database
     users: Users
     sessions: Sessions
@@ -43,12 +41,12 @@ class Stores:
     failures: SharedFailures | None
 
     def degraded(self) -> tuple[str, ...]:
-        """The names of the stores that are out just now. A process without Redis has a feed that is always up."""
+        """The names of the stores that are down. Without Redis, the local feed is always connected."""
         out = {"database": not self.database.available, "redis": not self.feed.connected}
         return tuple(name for name, is_out in out.items() if is_out)
 
     def samples(self) -> Iterator[Sample]:
-        """What there is to tell about stores and copies."""
+        """Samples of stores and caches."""
         degraded = self.degraded()
         for name in ("database",) if self.buckets is None else ("database", "redis"):
             yield Sample("gateway_store_up", (name,), int(name not in degraded))
@@ -57,11 +55,10 @@ class Stores:
 
 
 async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) -> Stores:
-    """Open everything; `stack` closes it. `keys` authenticate what replicas share.
+    """Open all stores; `stack` closes them. `keys` authenticate shared records.
 
-    Raises CannotStart where the database cannot be used.
-
-    Redis down: the gateway starts without it and asks the database, nobody gets in by an outage.
+    Raises CannotStart if the database is unusable. If Redis is down, the gateway starts without it and reads the
+    database; the outage grants no access.
     """
     database = Database.open(settings.storage.database.reveal())
     stack.push_async_callback(database.close)
@@ -81,7 +78,7 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
 
 
 async def _probe(database: Database) -> None:
-    """Ask for a sign of life now and then, so that readiness knows of an outage, and of its end, without requests."""
+    """Probe the database regularly, so that readiness reflects an outage and its end even without requests."""
     while True:
         await asyncio.sleep(_PROBE_EVERY)
         await database.ping()
@@ -95,12 +92,12 @@ async def _directory(
     factory: PrincipalFactory,
     stack: AsyncExitStack,
 ) -> tuple[Directory, ChangeFeed, SharedBuckets | None, SharedFailures | None]:
-    """What replicas share: the copies of records, the news of changes, the counts of limits and of failures. Without
-    Redis, this process alone."""
+    """The state that replicas share: cached records, the change feed, rate limit counts and failure counts. Local
+    without Redis."""
     if settings.storage.redis is None:
         alone = Directory(users, factory=factory, cache_settings=settings.cache)
         return alone, LocalFeed(alone), None, None
-    # Imported here: a gateway of one process needs neither the driver nor its 4 MiB.
+    # Imported here: a single process needs neither the driver nor its 4 MiB.
     from gateway.storage.redis import RedisLink
     from gateway.storage.redis_cache import RedisCache
     from gateway.storage.redis_failures import RedisFailures

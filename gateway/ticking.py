@@ -1,7 +1,7 @@
-"""One tick for everything periodic: time-outs, batched log lines, keep-alive limits.
+"""One timer for everything periodic: timeouts, batched log lines, keep-alive limits.
 
-A timer for each request costs 9 µs (a libuv timer armed and cancelled), a deadline attribute that this tick looks at
-0.04 µs. The price is precision: whatever hangs on the tick happens up to PERIOD late.
+A timer per request costs 9 µs (libuv timer, armed and cancelled); a deadline attribute checked by this tick costs 0.04
+µs. In exchange, everything driven by the tick can be up to PERIOD late.
 """
 
 import asyncio
@@ -11,19 +11,19 @@ from typing import Final
 
 from gateway.counting import Durations
 
-PERIOD: Final = 0.25  # seconds
+PERIOD: Final = 0.25  # In seconds.
 
 Listener = Callable[[float], None]
 
 
 def _date() -> bytes:
-    """The Date field's value now (RFC 9110 5.6.7)."""
+    """The value of the Date field now (RFC 9110 5.6.7)."""
     return formatdate(usegmt=True).encode("ascii")
 
 
 class Ticker:
-    """Calls its listeners four times a second with the loop's time; a listener that fails is reported, not dropped.
-    `lag` is how late the loop came to it."""
+    """Calls its listeners four times a second with the loop's time. Errors of listeners are reported, and the listener
+    stays. `lag` measures the delay of the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -35,23 +35,21 @@ class Ticker:
         self._date_due = self.now + 1
 
     def after(self, seconds: float) -> float:
-        """The time `seconds` from now, never too early: `now` may be one period old."""
+        """The time `seconds` from now, never too early: `now` can be one period old."""
         return self.now + PERIOD + seconds
 
     def listen(self, listener: Listener) -> None:
-        """Call `listener` with the loop's time at every tick from now on."""
+        """Call `listener` with the loop's time at every tick."""
         self._listeners.append(listener)
 
     def ignore(self, listener: Listener) -> None:
-        """Call it no more."""
+        """Remove a listener."""
         self._listeners.remove(listener)
 
     def start(self) -> None:
-        """Begin to tick."""
         self._handle = self._loop.call_later(PERIOD, self._tick)
 
     def stop(self) -> None:
-        """Tick no more."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -1,18 +1,18 @@
-"""Forward authorization: the decision without the proxying, for a proxy that stands in front (`/_gateway/verify`).
+"""Forward authorization: the decision without proxying, for a proxy in front of the gateway (`/_gateway/verify`).
 
-The proxy in front asks about a request before it sends it on by itself. What it asks about is put together again as the
-request head that the gate would have been given, and the same gate decides: there is no second matcher.
+The front proxy asks about each request before it forwards the request itself. The gateway reconstructs the head of that
+request, and the same gate decides: there is no second matcher.
 
     X-Forwarded-Method, X-Forwarded-Uri, X-Forwarded-Host      Traefik, Caddy, Envoy
     X-Original-Method, X-Original-URI                          nginx
 
-They are believed from `server.trusted_proxies` only (CVE-2026-40575: whoever could set one chose the path that was
-judged). Each may stand once, and where both dialects are spoken they must say the same: a caller's own field that
-slipped through a proxy is then an error and never an answer.
+These fields are trusted only from `server.trusted_proxies` (CVE-2026-40575: a client that could set one chose the path
+for the decision). Repeated fields, and different values in the two dialects, are errors: a client's own field passed on
+by the proxy never determines the decision.
 
-200 means: may be sent on. Then every identity header is in the answer, without a value where nobody is signed in:
-proxies that copy what they find leave a caller's forged field standing where there is nothing to copy
-(GHSA-7r4p-vjf4-gxv4, CVE-2026-31908). Anything else goes back to the caller as it is.
+200 allows the request. The response then contains every identity header, with an empty value for anonymous callers:
+proxies that copy response fields would otherwise leave a client's forged field in place (GHSA-7r4p-vjf4-gxv4,
+CVE-2026-31908). The front proxy passes any other response to the client.
 """
 
 import logging
@@ -32,10 +32,10 @@ from gateway.wire.fields import Field, RequestFields, list_members
 
 _METHODS: Final = frozenset((b"x-forwarded-method", b"x-original-method"))
 _TARGETS: Final = frozenset((b"x-forwarded-uri", b"x-original-uri"))
-_REMEMBERED: Final = 4096  # principals and routes whose fields are kept ready
-_LONGEST_REMEMBERED: Final = 2048  # bytes of the identity headers of a principal
+_REMEMBERED: Final = 4096  # Principals and routes with cached fields.
+_LONGEST_REMEMBERED: Final = 2048  # In bytes of the identity headers of a principal.
 
-# What the gateway's own parser knows, so that a method is refused here as it would be there (RFC 9110 15.6.2).
+# The methods known to the gateway's own parser, so that both refuse the same ones (RFC 9110 15.6.2).
 _KNOWN_METHODS: Final = frozenset(
     b"DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND "
     b"ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK UNLINK "
@@ -46,16 +46,16 @@ log: Final = logging.getLogger("gateway.verify")
 
 
 class Verdict(NamedTuple):
-    """The answer to a question, and the admission under which it is logged: that of the question, on behalf of whoever
-    the request is from."""
+    """The response, and the admission for its log line: that of the verify request, with the principal of the original
+    one."""
 
     admission: Admission
     outcome: Answered | Refusal
 
 
 class Verifier:
-    """Answers questions. `names` are those of the headers that only the gateway may set, `assertions` the proofs of who
-    calls, where upstreams are sent one. `decision_log` is told of refusals that are not the gate's."""
+    """Handles verify requests. `names` are the headers that only the gateway sets; `assertions` signs identity
+    assertions if configured. `decision_log` records refusals that do not come from the gate."""
 
     def __init__(
         self, names: tuple[str, ...], assertions: Assertions | None = None, decision_log: DecisionLog | None = None
@@ -68,29 +68,29 @@ class Verifier:
         self._routes: dict[Route, Field] = {}
 
     def ask(self, gate: Gate, admission: Admission) -> Verdict | Waiting:
-        """Decide on the request that a question is about; Waiting where the gate must wait for a store. `admission` is
-        that of the question itself."""
+        """Decide on the original request; Waiting if the gate needs a store. `admission` is that of the verify
+        request."""
         try:
             decision = gate.admit(asked_about(admission.request))
         except Refusal as refusal:
             decision = self._noted(without_traceback(refusal), admission)
         except Exception:
-            log.exception("verifying failed: refused")
+            log.exception("verify failed: refused")
             decision = self._noted(Refusal("internal_error"), admission)
         return decision if isinstance(decision, Waiting) else self.verdict(admission, decision)
 
     async def conclude(self, gate: Gate, admission: Admission, waiting: Waiting) -> Verdict:
-        """The same, with the stores asked."""
+        """Complete a decision with I/O."""
         return self.verdict(admission, await gate.conclude(waiting))
 
     def verdict(self, question: Admission, decision: Decision) -> Verdict:
-        """What the proxy in front is told of a decision."""
+        """The response for a decision."""
         if not isinstance(decision, Admission):
             return Verdict(question, decision)
         try:
             outcome: Answered | Refusal = self._allowed(question.route, decision)
         except Exception:
-            log.exception("verifying failed: refused")
+            log.exception("verify failed: refused")
             outcome = Refusal("internal_error")
         answered = question._replace(principal=decision.principal)
         return Verdict(answered, self._noted(outcome, answered) if isinstance(outcome, Refusal) else outcome)
@@ -103,9 +103,9 @@ class Verifier:
     def _allowed(self, verify: Route, admission: Admission) -> Answered | Refusal:
         route = admission.route
         if route.upstream is None:
-            # Broad patterns never see the gateway's own paths; with a 200 the proxy in front would send them to an
-            # upstream, passwords and all.
-            return Refusal("no_route", f"{route.name} is the gateway's own: it is to be sent there, not asked about")
+            # Broad patterns never match built-in paths. With a 200 the front proxy would send such requests to an
+            # upstream, passwords included.
+            return Refusal("no_route", f"{route.name} is a built-in endpoint: send the request to the gateway itself")
         name = self._routes.get(route) or self._learn_route(route)
         path = (b"x-gateway-path", upstream_path(admission))
         identity = self._identity(admission, route.upstream)
@@ -118,7 +118,7 @@ class Verifier:
         if principal is None:
             return self._nobody
         lines = principal.header_lines
-        # RFC 9110 9.3.8: the answer to a TRACE shows it to the caller, so it carries no proof of who calls.
+        # RFC 9110 9.3.8: a TRACE response shows the request to the client, so it must not carry an assertion.
         if self._assertions is not None and admission.request.method != TRACE:
             lines += self._assertions.for_upstream(upstream)(principal)
         known = self._identities.get(lines)
@@ -132,8 +132,8 @@ class Verifier:
         return known
 
     def _completed(self, said: tuple[Field, ...]) -> tuple[Field, ...]:
-        """The identity headers, and those of which there is nothing to say without a value. Envoy is told to remove
-        these, by the one field that it has for it; others overwrite or drop them."""
+        """The identity headers, with empty values for missing ones. Envoy removes the missing ones by its own field;
+        other proxies overwrite or drop them."""
         named = {name for name, _ in said}
         unsaid = [name for name in self._names if name not in named]
         if not unsaid:
@@ -148,18 +148,23 @@ class Verifier:
 
 
 def asked_about(question: RequestHead) -> RequestHead:
-    """The head of the request that a question is about. Raises Refusal `forbidden` where it comes from a stranger or
-    names no URI, `bad_request` where fields stand twice or contradict each other, `method_not_implemented`."""
+    """The head of the original request.
+
+    Raises Refusal: `forbidden` for an untrusted peer or a missing URI, `bad_request` for repeated or contradicting
+    fields, `method_not_implemented` for an unknown method.
+    """
     if not question.peer.trusted:
-        raise Refusal("forbidden", "a peer that is no trusted proxy", detail="Only trusted proxies may ask")
+        raise Refusal(
+            "forbidden", "the peer is not a trusted proxy", detail="Only trusted proxies can use this endpoint"
+        )
     target = _said(question.fields, _TARGETS)
     if not target:
         raise Refusal(
-            "forbidden", "no X-Forwarded-Uri or X-Original-URI", detail="The request asked about is not named"
+            "forbidden", "no X-Forwarded-Uri or X-Original-URI", detail="The URI of the original request is missing"
         )
     method = _said(question.fields, _METHODS) or question.method
     if method not in _KNOWN_METHODS:
-        raise Refusal("method_not_implemented", "a method that no request has")
+        raise Refusal("method_not_implemented", "an unknown method")
     fields = RequestFields()
     vars(fields).update(vars(question.fields))
     if fields.forwarded_host is not None:
@@ -170,7 +175,7 @@ def asked_about(question: RequestHead) -> RequestHead:
 
 
 def _said(fields: RequestFields, names: frozenset[bytes]) -> bytes | None:
-    """What the fields of these names say, None where there are none. Raises Refusal `bad_request`."""
+    """The value of the fields with these names, or None. Raises Refusal `bad_request`."""
     said: bytes | None = None
     seen = []
     for _, (name, value) in fields.forwarding:
@@ -179,15 +184,15 @@ def _said(fields: RequestFields, names: frozenset[bytes]) -> bytes | None:
             continue
         value = value.strip(b" \t")
         if name in seen or (said is not None and said != value):
-            raise Refusal("bad_request", f"{name.decode('ascii')} stands twice, or contradicts another field")
+            raise Refusal("bad_request", f"{name.decode('ascii')} is repeated or contradicts another field")
         seen.append(name)
         said = value
     return said
 
 
 def _is_handshake(fields: RequestFields) -> bool:
-    """Whether it opens a WebSocket. Upgrade belongs to the connection and does not reach us through every proxy, the
-    key does: RFC 6455 4.1 asks for both."""
+    """Whether the request opens a WebSocket. Some proxies do not forward Upgrade, a hop-by-hop field, but all forward
+    the key; RFC 6455 4.1 requires both."""
     if fields.upgrade is not None and b"websocket" in list_members(fields.upgrade):
         return True
     return any(len(name) == 17 and name.lower() == b"sec-websocket-key" for name, _ in fields.kept)

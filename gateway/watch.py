@@ -1,8 +1,8 @@
-"""Looks after what lasts longer than a request: WebSockets and event streams end when their caller may not stay.
+"""End WebSockets and event streams when their caller loses access.
 
-One watcher for all of them, on the tick: a timer for each would cost more than the connections themselves. An admission
-is looked at twice a second against the same caches as every request, so a change ends it within a second of reaching
-this process.
+One watcher on the tick serves all of them, because a timer for each would cost more than the connections themselves. It
+rechecks each admission twice a second against the same caches as every request, so a change ends the stream within a
+second of reaching this process.
 """
 
 import asyncio
@@ -13,26 +13,26 @@ from gateway.admission import Admission, Waiting
 from gateway.errors import Refusal
 from gateway.gate import Gate
 
-_EVERY: Final = 2  # ticks
-_AT_ONCE: Final = 16  # look-ups in a store at the same time
-_PATIENCE: Final = 10.0  # seconds without any store that could tell, after which nobody may stay
+_EVERY: Final = 2  # In ticks.
+_AT_ONCE: Final = 16  # Concurrent store lookups.
+_PATIENCE: Final = 10.0  # Seconds without any available store, after which access ends.
 
 
 class Lasting(Protocol):
-    """Something that goes on, and can be ended."""
+    """A running WebSocket or event stream."""
 
     @property
     def admission(self) -> Admission | None:
-        """What it was admitted by."""
+        """Its current admission."""
 
     def revoke(self, refusal: Refusal) -> None:
-        """End it: its caller may not stay."""
+        """End it, because its caller has lost access."""
 
 
 @dataclass(slots=True)
 class _Watched:
-    """`admission` is the one by the policy of `gate`; None: no gate has decided again yet. `unknown_since` is when
-    stores began to fail to decide."""
+    """`admission` was made by the policy of `gate`; None: not yet rechecked. `unknown_since` is the start of a store
+    outage."""
 
     admission: Admission
     gate: Gate | None = None
@@ -40,30 +40,30 @@ class _Watched:
 
 
 class Watch:
-    """All that lasts in this process. `gate` is the one in force. After a reload it is another one, and decides again
-    on the route: a route that is gone, or that asks for more, ends what lasts on it."""
+    """All running WebSockets and event streams of this process. `gate` is the active one. A reload replaces it, and the
+    new gate rechecks the routes: a removed or stricter route ends its streams."""
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
         self.gate = gate
         self._loop = loop
         self._lasting: dict[Lasting, _Watched] = {}
-        self._doubted: dict[Lasting, Waiting] = {}  # a store must be asked about them, first come first served
+        self._doubted: dict[Lasting, Waiting] = {}  # These need a store lookup, in order of arrival.
         self._asking: set[Lasting] = set()
         self._askers: set[asyncio.Task[None]] = set()
         self._turn = 0
 
     def add(self, lasting: Lasting) -> None:
-        """Look after this from now on. Anonymous callers are included: a reload can close their route."""
+        """Watch a stream. Anonymous callers are included: a reload can close their route."""
         if lasting.admission is not None:
             self._lasting[lasting] = _Watched(lasting.admission)
 
     def remove(self, lasting: Lasting) -> None:
-        """It has ended."""
+        """Stop watching a stream that has ended."""
         self._lasting.pop(lasting, None)
         self._doubted.pop(lasting, None)
 
     def tick(self, now: float) -> None:
-        """Look at everything, every other tick."""
+        """Recheck everything, every other tick."""
         self._turn = (self._turn + 1) % _EVERY
         if self._turn:
             return
@@ -81,7 +81,7 @@ class Watch:
     def _verdict(self, watched: _Watched) -> Refusal | Waiting | None:
         if watched.gate is self.gate:
             return self.gate.reconsider(watched.admission)
-        # Its handshake can have been admitted before the last reload, so this includes what is new here.
+        # The handshake can have been admitted before the last reload, so a full decision is needed here.
         decision = self.gate.readmit(watched.admission)
         if not isinstance(decision, Admission):
             return decision
@@ -89,14 +89,14 @@ class Watch:
         return None
 
     def close(self) -> None:
-        """Look after nothing any more."""
+        """Stop watching."""
         for asker in self._askers:
             asker.cancel()
         self._lasting.clear()
 
     async def _ask(self) -> None:
-        """Ask about one after the other. Were the line only taken up at a tick, thousands would wait for minutes when
-        all that is known is flushed at once."""
+        """Process lookups one after another. Starting lookups only at ticks would delay thousands of streams by minutes
+        after a flush of the caches."""
         while self._doubted:
             lasting = next(iter(self._doubted))
             waiting = self._doubted.pop(lasting)
@@ -117,7 +117,8 @@ class Watch:
             self._lasting[lasting].unknown_since = None
 
     def _nobody_knows(self, lasting: Lasting, refusal: Refusal) -> None:
-        """No store can tell. A moment is forgiven; for longer nobody may stay on a guess."""
+        """Handle a store outage: short ones are tolerated, longer ones end the stream, because access must not rest on
+        a guess."""
         watched, now = self._lasting[lasting], self._loop.time()
         since = watched.unknown_since
         if since is None:

@@ -65,7 +65,7 @@ def authorize(route: Route, captures: Captures, principal: PrincipalLike | None)
         # Roles and owners need a signed-in user, even without `auth: required`.
         if route.authentication != "required" and requirement == NOTHING_MORE:
             return None
-        return Refusal("token_missing", "the route asks for a signed-in user", route=route.name)
+        return Refusal("token_missing", "the route requires a signed-in user", route=route.name)
     if requirement is NOTHING_MORE or _is_met(requirement, captures, principal):
         return None
     return Refusal("forbidden", _why_not(requirement, principal), route=route.name)

@@ -1,1 +1,1 @@
-"""What HTTP says: paths, hosts, header lists, bearer credentials, forwarded-for. Knows nothing of users or routes."""
+"""HTTP syntax: paths, hosts, header fields, bearer credentials, X-Forwarded-For. Independent of users and routes."""

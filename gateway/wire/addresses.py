@@ -1,4 +1,4 @@
-"""Who a peer is by its address: one of the networks that a list names, or not."""
+"""Match peer addresses against lists of networks."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -6,20 +6,19 @@ from typing import Final
 
 _Network = IPv4Network | IPv6Network
 
-# Peers come from anywhere, IPv6 ones without number: the memory of answers is emptied when it is full.
+# The cache is cleared when it is full, because the number of IPv6 peers is unbounded.
 _MOST_REMEMBERED: Final = 4096
 
 
 class Networks:
-    """A list of networks, asked by the text of an address; each distinct address is looked up once."""
+    """A list of networks. Each distinct address is looked up once."""
 
     def __init__(self, networks: Iterable[_Network]) -> None:
         self._networks = tuple(networks)
         self._remembered: dict[str, bool] = {}
 
     def contains(self, address: str) -> bool:
-        """Whether the address lies in one of them. What is no address (that of a Unix socket) lies in
-        none."""
+        """Whether one of the networks contains the address. False for other text, such as the name of a Unix socket."""
         known = self._remembered.get(address)
         if known is None:
             known = self._look_up(address)
@@ -37,21 +36,21 @@ class Networks:
 
 
 class TrustedProxies(Networks):
-    """The peers whose X-Forwarded-* fields are believed. `clients` are the callers that were found behind them lately,
-    by peer and X-Forwarded-For."""
+    """The peers whose X-Forwarded-* fields are trusted. `clients` caches client addresses by peer and
+    X-Forwarded-For."""
 
     def __init__(self, networks: Iterable[_Network]) -> None:
         super().__init__(networks)
         self.clients: dict[tuple[str, bytes], str] = {}
 
     def trusts(self, peer: str) -> bool:
-        """Whether what this peer says of the caller behind it is believed. `peer` is the socket's address."""
+        """Whether the forwarding fields of this peer are trusted. `peer` is the socket's address."""
         return self.contains(peer)
 
 
 def _plain_address(text: str) -> IPv4Address | IPv6Address:
-    """The address itself. A socket that serves both families shows 10.0.0.1 as ::ffff:10.0.0.1: one peer, one
-    answer. Raises ValueError where the text is no address."""
+    """The address, with IPv4-mapped IPv6 addresses as IPv4: a dual-stack socket reports 10.0.0.1 as ::ffff:10.0.0.1.
+    Raises ValueError for other text."""
     address = ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped if mapped is not None else address

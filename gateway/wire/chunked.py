@@ -1,8 +1,8 @@
-"""Decodes the chunked transfer coding (RFC 9112 7.1).
+"""Decode the chunked transfer coding (RFC 9112 7.1).
 
 The decoder finds the exact end of the message, so the bytes behind it are the next message and never part of this one.
-It accepts only the grammar of the RFC: two readers that disagree about the end of a body allow request smuggling.
-Neither the body nor a fault depends on how the network cuts the bytes, and the cost is linear in them.
+It accepts only the grammar of the RFC: two parsers that disagree about the end of a body allow request smuggling.
+Neither the body nor a fault depends on how the network splits the bytes, and the cost is linear in their number.
 
     SIZE ── size and extensions ──▶ DATA ──▶ DATA_END ── CRLF ──▶ SIZE
       └── a size of zero ──▶ TRAILERS ── empty line ──▶ done
@@ -16,20 +16,21 @@ _DATA: Final = 1
 _DATA_END: Final = 2
 _TRAILERS: Final = 3
 
-# A read of 256 KiB can hold 43,000 chunks of one byte. Other connections get their turn in between.
+# A read of 256 KiB can contain 43,000 chunks of one byte. Other connections run in between.
 _CHUNKS_AT_ONCE: Final = 200
 _MOST_TRAILERS: Final = 1000
 _MOST_DIGITS: Final = 16
 _LARGEST_CHUNK: Final = (1 << 63) - 1
-_PLAIN_LINE: Final = 10  # bytes of a size line without extension, but for padded or gigantic sizes
-# A lookup costs half as much as parsing, and only small chunks come in large numbers.
+_PLAIN_LINE: Final = 10  # Bytes of a size line without extension. Padded and gigantic sizes take the slow path.
+# A lookup costs half as much as parsing, and only small chunks are frequent.
 _SMALL_SIZES: Final = {form % size: size for size in range(1, 256) for form in (b"%x", b"%X")}
 
 _DIGITS: Final = re.compile(rb"[0-9A-Fa-f]+").fullmatch
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -~\x80-\xff])*+"'
 _EXTENSION: Final = rb";[ \t]*+%b(?:[ \t]*+=[ \t]*+(?:%b|%b))?+" % (_TOKEN, _TOKEN, _QUOTED)
-# No white space directly behind the size: readers disagree about it, although RFC 9112 lets it precede an extension.
+# White space directly after the size is refused: parsers disagree about it, although RFC 9112 allows it before an
+# extension.
 _SIZE_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,%d})(%b(?:[ \t]*+%b)*+)?" % (_MOST_DIGITS, _EXTENSION, _EXTENSION)
 ).fullmatch
@@ -37,7 +38,7 @@ _TRAILER_LINE: Final = re.compile(rb"(%b):([\t -~\x80-\xff]*+)" % _TOKEN).fullma
 
 
 class ChunkedFault(ValueError):
-    """The bytes are not in the chunked coding. Nothing behind them can be read."""
+    """The bytes are not in the chunked coding. Nothing after them can be read."""
 
 
 class ChunkedTooLarge(ChunkedFault):
@@ -48,14 +49,15 @@ class ChunkedDecoder:
     """Decodes one body.
 
     `max_extension_size` limits the bytes of all chunk extensions together, `max_trailer_size` those of the trailer
-    section. `done` is true when the message is complete; `trailers` holds its trailer fields in order, names as sent.
+    section. `done` is true when the message is complete; `trailers` contains its trailer fields in order, names as
+    sent.
     """
 
     __slots__ = ("_extensions_left", "_left", "_line", "_state", "_trailers_left", "done", "trailers")
 
     def __init__(self, max_trailer_size: int, max_extension_size: int) -> None:
         self._state = _SIZE
-        self._left = 0  # bytes of the current chunk, or of the CRLF behind it, that are still to come
+        self._left = 0  # remaining bytes of the current chunk, or of the CRLF behind it
         self._line = bytearray()  # the start of a line whose end has not arrived
         self._extensions_left = max_extension_size
         self._trailers_left = max_trailer_size
@@ -63,11 +65,11 @@ class ChunkedDecoder:
         self.trailers: list[tuple[bytes, bytes]] = []
 
     def feed(self, data: bytes, pieces: list[bytes]) -> bytes:
-        """Decode `data`, append the pieces of the body to `pieces`, and return the bytes that were not used.
+        """Decode `data`, append the pieces of the body to `pieces`, and return the unused bytes.
 
-        Once `done`, those are the start of the next message. Before, they are to be fed again, at the caller's next
-        turn and ahead of newer bytes: one call decodes a bounded number of chunks. `pieces` holds the part of the body
-        before the fault where the call raises ChunkedFault or ChunkedTooLarge.
+        Once `done`, the unused bytes begin the next message. Before, feed them again in the next iteration of the event
+        loop, ahead of newer bytes: one call decodes a bounded number of chunks. If the call raises ChunkedFault or
+        ChunkedTooLarge, `pieces` contains the part of the body before the fault.
         """
         at, size = 0, len(data)
         most = len(pieces) + _CHUNKS_AT_ONCE
@@ -105,7 +107,7 @@ class ChunkedDecoder:
         end = at + self._left
         if end > len(data):
             end = len(data)
-        pieces.append(data[at:end])  # the same object, not a copy, where it is the whole of `data`
+        pieces.append(data[at:end])  # no copy if it is the whole of `data`
         self._left -= end - at
         if not self._left:
             self._state, self._left = _DATA_END, 2
@@ -138,7 +140,7 @@ class ChunkedDecoder:
         return at
 
     def _read_line(self, data: bytes, at: int, limit: int) -> tuple[bytes | None, int]:
-        """The next line without its CRLF, None where its end has not arrived, and the position behind."""
+        """The next line without its CRLF, or None if it is incomplete, and the position behind it."""
         end = data.find(b"\n", at)
         kept = self._line
         if end < 0:
@@ -158,7 +160,7 @@ class ChunkedDecoder:
 
 
 def _read_plain_chunks(data: bytes, at: int, pieces: list[bytes]) -> int:
-    """Take the chunks at `at` that are complete and carry no extension, and return the position behind them."""
+    """Decode complete chunks without extensions, and return the position behind them."""
     for _ in range(_CHUNKS_AT_ONCE):
         line_end = data.find(b"\r\n", at, at + _PLAIN_LINE)
         if line_end < 0:

@@ -1,32 +1,31 @@
-"""Which header fields of a request go on, which end here, and which the gateway itself must read.
+"""Classify request header fields: forwarded, dropped, or read by the gateway.
 
-A field is decided once for each spelling of its name: the table is asked with the name as it was sent, and only an
-unknown spelling is folded and looked up by the rules. Folding ignores case and maps every byte that is neither a
-letter nor a digit to `-`, because CGI and WSGI upstreams do the same to names: `X-User_Id` and `X!User!Id` reach them
-as X-User-Id (CVE-2025-64484, GHSA-f59h-q822-g45g). A name that folds to a special one without being it is therefore
-never sent on.
+Each spelling of a name is classified once: the table contains names as sent, and only an unknown spelling is folded and
+looked up in the rules. Folding ignores case and maps every byte except letters and digits to `-`, because CGI and WSGI
+upstreams normalise names in this way: `X-User_Id` and `X!User!Id` reach them as X-User-Id (CVE-2025-64484,
+GHSA-f59h-q822-g45g). A name that folds to a special name but differs from it is therefore dropped.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 Field = tuple[bytes, bytes]
-Placed = tuple[int, Field]  # a field, and its index in `kept`
+Placed = tuple[int, Field]  # A field, and its index in `kept`.
 
-# Clients and upstreams choose the names of fields: tables of spellings are bounded in count and in bytes.
+# Clients and upstreams choose field names, so tables of spellings are bounded in count and bytes.
 KNOWN_SPELLINGS: Final = 4096
-LONGEST_KNOWN_SPELLING: Final = 64  # bytes; a longer name is decided each time
-# A connection remembers its last head if it is not larger: 31 KB of short fields are 250 KB of objects.
-REMEMBERED_SIZE: Final = 2048  # bytes
+LONGEST_KNOWN_SPELLING: Final = 64  # In bytes. A longer name is classified on each use.
+# A connection caches its last head up to this size: 31 KB of short fields are 250 KB of objects.
+REMEMBERED_SIZE: Final = 2048  # In bytes.
 REMEMBERED_FIELDS: Final = 32
-_SPACE: Final = frozenset((b" ", b"\t"))  # RFC 9110 5.5: no part of a value, which llhttp leaves at its end
+_SPACE: Final = frozenset((b" ", b"\t"))  # RFC 9110 5.5: not part of a value, but llhttp keeps it at the end.
 _FOLD: Final = bytes(ord(chr(byte).lower()) if byte < 128 and chr(byte).isalnum() else ord("-") for byte in range(256))
 
 
 class Action:
-    """What becomes of a field.
+    """The treatment of a field.
 
-    Plain integers: looking up a member of an Enum costs as much as parsing a header field.
+    Plain integers: the lookup of an Enum member costs as much as parsing a header field.
     """
 
     KEEP: Final = 0
@@ -38,7 +37,7 @@ class Action:
     FORWARDED_FOR: Final = 6
     FORWARDED_PROTO: Final = 7
     FORWARDED_HOST: Final = 8
-    FORWARDING: Final = 9  # kept from a trusted proxy, dropped from every other peer
+    FORWARDING: Final = 9  # Kept from a trusted proxy, dropped from every other peer.
     CONTENT_LENGTH: Final = 10
     TRANSFER_ENCODING: Final = 11
     UPGRADE: Final = 12
@@ -46,10 +45,11 @@ class Action:
     TE: Final = 14
     FORWARDED_PORT: Final = 15
     FORWARDED_PREFIX: Final = 16
-    CONDITIONAL: Final = 17  # Max-Forwards and method overrides: sent on as the upstream and the method allow
+    CONDITIONAL: Final = 17  # Max-Forwards and method overrides: forwarded depending on upstream and method.
 
 
-# RFC 9110 7.6.1, and what older proxies and HTTP/2 upgrades add to it. `Trailer` goes too: request trailers end here.
+# RFC 9110 7.6.1, and fields added by older proxies and HTTP/2 upgrades. `Trailer` is dropped because request trailers
+# are not forwarded.
 HOP_BY_HOP: Final = frozenset(
     (
         b"keep-alive",
@@ -63,10 +63,10 @@ HOP_BY_HOP: Final = frozenset(
 )
 
 MAX_FORWARDS: Final = b"max-forwards"
-# CGI programs receive `Proxy` as HTTP_PROXY, which HTTP clients take for their own proxy (httpoxy, CVE-2016-5385).
+# CGI programs receive `Proxy` as HTTP_PROXY, which HTTP clients use as their proxy (httpoxy, CVE-2016-5385).
 NEVER_SENT_ON: Final = HOP_BY_HOP | {b"proxy"}
 METHOD_OVERRIDES: Final = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override"))
-_HOST: Final = Action.HOST  # the two that every request has, and that must be told apart quickly
+_HOST: Final = Action.HOST  # Every request has these two, so they are checked first.
 _AUTHORIZATION: Final = Action.AUTHORIZATION
 
 _SPECIAL: Final[dict[bytes, int]] = {
@@ -87,15 +87,15 @@ _SPECIAL: Final[dict[bytes, int]] = {
     b"expect": Action.EXPECT,
     b"te": Action.TE,
     MAX_FORWARDS: Action.CONDITIONAL,
-    # The gateway writes or reads these in a handshake, so no other spelling of them goes on.
+    # The gateway writes or reads these in a handshake, so other spellings are dropped.
     b"sec-websocket-key": Action.KEEP,
     b"sec-websocket-version": Action.KEEP,
     b"sec-websocket-protocol": Action.KEEP,
     b"sec-websocket-extensions": Action.KEEP,
 }
-# Every name that means something to the gateway, beside those that a configuration gives to identity headers.
+# Every name with a meaning for the gateway, except the configured identity headers.
 SPECIAL_NAMES: Final = frozenset(_SPECIAL)
-# Statements about the caller and the request before other proxies changed it.
+# Fields about the client and the request before other proxies changed it.
 FORWARDING_NAMES: Final = frozenset(
     (
         b"forwarded",
@@ -113,23 +113,23 @@ FORWARDING_PREFIXES: Final = (b"x-forwarded-", b"x-original-")
 
 
 def fold(name: bytes) -> bytes:
-    """The name as a CGI upstream tells it apart from others: lower case, all but letters and digits read as `-`."""
+    """The name as CGI upstreams compare it: lower case, everything except letters and digits replaced by `-`."""
     return name.translate(_FOLD)
 
 
 def is_forwarding(name: bytes) -> bool:
-    """Whether a field of this name, in any spelling, speaks for a caller behind the peer."""
+    """Whether a field of this name, in any spelling, describes a client behind the peer."""
     folded = fold(name)
     return folded in FORWARDING_NAMES or folded.startswith(FORWARDING_PREFIXES)
 
 
 class RequestFields:
-    """The fields of one request head, sorted: what is kept, in order, and what the gateway reads itself.
+    """The classified fields of one request head: fields to forward, in order, and values for the gateway.
 
-    `credentials` are the Authorization fields as they came, each with its place in `kept`, for routes that pass them
-    on; `authorization` is the value of the last. `forwarding` are the fields that a trusted proxy may set, and
-    `conditional` those whose way depends on the upstream and the method, likewise.
-    Most requests have few of these, so what is absent is said once, by the class.
+    `credentials` are the Authorization fields with their positions in `kept`, for routes that forward them;
+    `authorization` is the value of the last one. `forwarding` are fields that a trusted proxy can set, `conditional`
+    fields that depend on upstream and method, both with positions. Most requests have few of these, so defaults are
+    class attributes.
     """
 
     host: bytes | None = None
@@ -151,10 +151,10 @@ class RequestFields:
     upgrade: bytes | None = None
     expect: bytes | None = None
     te: bytes | None = None
-    # What the gate has found out from these fields alone; a header block that is sent again is not asked again.
+    # Memoised by the gate for repeated header blocks.
     bearer: bytes | None = None
     canonical_host: bytes | None = None
-    # And what goes on of them, ready to be sent: on routes that pass credentials on, and on those that do not.
+    # Serialized fields to forward, without and with credentials.
     sent: bytes | None = None
     sent_with_credentials: bytes | None = None
     forwarded_lines: bytes | None = None
@@ -164,7 +164,7 @@ class RequestFields:
 
 
 class FieldRules:
-    """Sorts the fields of requests. `own_names` are the names that only the gateway may set (identity headers)."""
+    """Classifies request fields. `own_names` are the names that only the gateway sets (identity headers)."""
 
     def __init__(self, own_names: Iterable[str] = ()) -> None:
         own = {fold(name.encode("ascii")): Action.DROP for name in own_names}
@@ -172,7 +172,7 @@ class FieldRules:
         self._spellings: dict[bytes, int] = {}
 
     def action(self, name: bytes) -> int:
-        """What becomes of a field of this name, as it is spelled."""
+        """The treatment of a field with this spelling."""
         known = self._spellings.get(name)
         if known is not None:
             return known
@@ -193,7 +193,7 @@ class FieldRules:
         return special if folded == name.lower() else Action.DROP
 
     def sort(self, fields: Sequence[Field]) -> RequestFields:
-        """One pass over the fields in the order they came. Trailing white space of values is taken off."""
+        """Classify all fields in one pass, in order. Strips trailing white space of values."""
         sorted_ = RequestFields()
         kept = sorted_.kept
         spellings = self._spellings
@@ -212,8 +212,8 @@ class FieldRules:
 
 
 def _read_special(into: RequestFields, action: int, field: Field, lists: dict[str, list[bytes]]) -> None:
-    """`lists` collects the values of the other fields by attribute. A head can repeat a field thousands of times, so
-    nothing here copies earlier lines."""
+    """Read a special field. `lists` collects values by attribute: a head can repeat a field thousands of times, so
+    earlier lines must not be copied."""
     value = field[1].strip(b" \t")
     if action == _HOST:
         into.host = value
@@ -226,14 +226,14 @@ def _read_special(into: RequestFields, action: int, field: Field, lists: dict[st
         name = _SET_APART[action]
         setattr(into, name, _with(getattr(into, name), (len(into.kept), field)))
     elif action == Action.REQUEST_ID:
-        # Two different ids cannot both be the request's: neither is, and a new one is made.
+        # Two different ids are ambiguous, so both are ignored and a new id is generated.
         into.request_id = value if into.request_id is None else b""
     else:
         lists.setdefault(_ATTRIBUTE[action], []).append(value)
 
 
 def _with(placed: Sequence[Placed], field: Placed) -> list[Placed]:
-    """The list with one more field at its end. The first field makes the list."""
+    """The list with one more field. The first field creates it."""
     if not isinstance(placed, list):
         return [field]
     placed.append(field)
@@ -260,5 +260,5 @@ _ATTRIBUTE: Final[dict[int, str]] = {
 
 
 def list_members(value: bytes) -> tuple[bytes, ...]:
-    """The members of a comma-separated list field, lower-case (RFC 9110 5.6.1: empty members do not count)."""
+    """The members of a comma-separated list field, in lower case (RFC 9110 5.6.1: empty members do not count)."""
     return tuple(member for part in value.split(b",") if (member := part.strip(b" \t").lower()))

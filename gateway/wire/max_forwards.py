@@ -1,8 +1,8 @@
-"""Max-Forwards: how many more intermediaries an OPTIONS or a TRACE may pass (RFC 9110 7.6.2).
+"""Max-Forwards: how many more intermediaries can forward an OPTIONS or TRACE request (RFC 9110 7.6.2).
 
-    value = 1*DIGIT     0: the intermediary that receives it answers; else it goes on decremented.
+    value = 1*DIGIT     0: the recipient answers; otherwise it forwards the decremented value.
 
-The grammar has one number. A recipient that guesses at anything else can disagree with the next one about who
+The grammar allows a single number. Recipients that guess the meaning of other values can disagree about which of them
 answers, so the request is refused.
 """
 
@@ -19,9 +19,9 @@ _MOST: Final = 10**_MOST_DIGITS - 1  # 7.6.2: "the recipient's maximum supported
 
 
 def forwards_left(method: bytes, fields: RequestFields) -> int | None:
-    """The value of Max-Forwards as received. None where the request is not limited: 7.6.2 limits two methods only.
+    """The received value of Max-Forwards. None if the request is not limited: 7.6.2 limits only two methods.
 
-    Raises Refusal `bad_request` for a malformed value and for several fields.
+    Raises Refusal `bad_request` for a malformed value and for repeated fields.
     """
     values = [value.strip(b" \t") for _, (_, value) in _fields(fields)]
     if not values or method not in _LIMITED:
@@ -33,7 +33,7 @@ def forwards_left(method: bytes, fields: RequestFields) -> int | None:
 
 
 def sent_on(method: bytes, fields: RequestFields) -> list[Placed]:
-    """The Max-Forwards fields of the request to the upstream, with their places: decremented where they limit it."""
+    """The Max-Forwards fields for the upstream, with their positions: decremented if they limit the request."""
     left = forwards_left(method, fields)
     if left is None:
         return _fields(fields)

@@ -1,21 +1,21 @@
-"""The identity of one request, for logs on both sides of the gateway."""
+"""Request ids, for logs on both sides of the gateway."""
 
 import itertools
 import re
 import secrets
 from typing import Final
 
-# A caller's own id is kept when it is harmless in every log and header: 1 to 128 visible ASCII characters.
+# A client's own id is kept if it is safe in every log and header: 1 to 128 visible ASCII characters.
 _ACCEPTABLE: Final = re.compile(rb"[!-~]{1,128}").fullmatch
 
 
 def acceptable_request_id(value: bytes) -> bool:
-    """Whether a caller's X-Request-Id is kept."""
+    """Whether a client's X-Request-Id is kept."""
     return _ACCEPTABLE(value) is not None
 
 
 class RequestIds:
-    """Makes ids that no other process makes: 8 random bytes of the process, then a counter. 0.2 µs; a UUID costs 3."""
+    """Generates unique ids: 8 random bytes per process, then a counter. Takes 0.2 µs; a UUID takes 3."""
 
     __slots__ = ("_count", "_prefix")
 
@@ -28,5 +28,5 @@ class RequestIds:
         return b"%b%016x" % (self._prefix, next(self._count))
 
     def count(self) -> int:
-        """How many ids there have been; asking counts as one."""
+        """The number of ids so far. Each call increments it by one."""
         return next(self._count)

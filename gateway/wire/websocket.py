@@ -1,7 +1,7 @@
-"""What of WebSocket (RFC 6455) a relay must know: the handshake's fields, where frames end, and how to say goodbye.
+"""The parts of WebSocket (RFC 6455) that a relay needs: handshake fields, frame boundaries, and Close frames.
 
-A relay that unmasked and masked every payload would do most of the work of both ends. This one reads the headers of
-frames as they pass, two to fourteen bytes each, because a Close of its own may only stand between two frames.
+A relay that unmasked and masked every payload would do most of the work of both ends. This one reads only frame
+headers, two to fourteen bytes each, because it can insert its own Close only between two frames.
 """
 
 import base64
@@ -15,12 +15,12 @@ from typing import Final, NamedTuple
 from gateway.wire.fields import Field
 
 GOING_AWAY: Final = 1001
-NO_STATUS: Final = 1005  # never sent: stands for a Close without a code (RFC 6455 7.4.1)
-ABNORMAL: Final = 1006  # never sent: stands for the end of a connection without a Close
+NO_STATUS: Final = 1005  # Never sent: stands for a Close without a code (RFC 6455 7.4.1).
+ABNORMAL: Final = 1006  # Never sent: stands for the end of a connection without a Close.
 INVALID_TEXT: Final = 1007
 POLICY_VIOLATION: Final = 1008
 TRY_AGAIN_LATER: Final = 1013
-BAD_GATEWAY: Final = 1014  # IANA's registry: what a gateway says when its upstream speaks nonsense
+BAD_GATEWAY: Final = 1014  # IANA registry: the gateway received an invalid response from its upstream.
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _PROTOCOL: Final = b"sec-websocket-protocol"
@@ -31,11 +31,11 @@ _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _OPCODE: Final = 0x0F
 _LENGTH: Final = 0x7F
-# The length of a frame by the second byte of its header, where that byte tells it; else 0.
+# The length of a frame by the second byte of its header, 0 if that byte is not enough.
 _SHORT: Final = tuple(
     (byte & _LENGTH) + (6 if byte & _MASKED else 2) if byte & _LENGTH < 126 else 0 for byte in range(256)
 )
-_LONGEST_REASON: Final = 123  # bytes: a control frame holds 125, and the code takes two
+_LONGEST_REASON: Final = 123  # In bytes: a control frame has at most 125, two of them for the code.
 
 
 # ---- the handshake
@@ -50,17 +50,17 @@ def valid_key(value: bytes | None) -> bool:
 
 
 def new_key() -> bytes:
-    """A key for a handshake of our own (RFC 6455 4.1)."""
+    """A key for a new handshake (RFC 6455 4.1)."""
     return base64.b64encode(secrets.token_bytes(16))
 
 
 def accept_of(key: bytes) -> bytes:
-    """The Sec-WebSocket-Accept that answers a key (RFC 6455 4.2.2)."""
+    """The Sec-WebSocket-Accept for a key (RFC 6455 4.2.2)."""
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
 class Handshake(NamedTuple):
-    """A handshake as the upstream gets it: the Sec-WebSocket-Accept that answers its key, and what it offers."""
+    """The handshake sent to the upstream: the expected Sec-WebSocket-Accept, and the offers."""
 
     accept: bytes
     protocols: frozenset[bytes]
@@ -68,7 +68,6 @@ class Handshake(NamedTuple):
 
 
 def handshake_of(key: bytes, fields: Sequence[Field]) -> Handshake:
-    """The handshake with these fields."""
     offered = frozenset(offered_protocols(fields).protocols)
     return Handshake(accept_of(key), offered, frozenset(_extension_names(fields)))
 
@@ -76,7 +75,7 @@ def handshake_of(key: bytes, fields: Sequence[Field]) -> Handshake:
 def handshake_fault(
     handshake: Handshake, fields: Sequence[Field], *, options: Set[bytes], upgrade: bytes | None
 ) -> str | None:
-    """The reason why a 101 does not answer the handshake (RFC 6455 4.1), None for a good one.
+    """The reason why a 101 does not match the handshake (RFC 6455 4.1); None if it does.
 
     `options` are those of Connection in lower case, `upgrade` is the value of Upgrade.
     """
@@ -101,16 +100,16 @@ def _extension_names(fields: Sequence[Field]) -> list[bytes]:
 
 
 def field_value(fields: Sequence[Field], name: bytes) -> bytes | None:
-    """The value of the only field of this name, in lower case; None where there is none or there are several."""
+    """The value of the only field of this name, given in lower case; None for a missing or repeated field."""
     values = [value.strip(b" \t") for given, value in fields if given.lower() == name]
     return values[0] if len(values) == 1 else None
 
 
 class Offer(NamedTuple):
-    """The subprotocols that a handshake offers. `protocols` are those that are meant for the upstream.
+    """The subprotocols offered by a handshake. `protocols` are those for the upstream.
 
-    A browser cannot set Authorization on a handshake, so a caller may offer `bearer, TOKEN` instead: `word` is `bearer`
-    as it was spelled, None where it was not offered, and `tokens` what followed it.
+    Browsers cannot set Authorization on a handshake, so a client can offer `bearer, TOKEN` instead: `word` is `bearer`
+    as spelled, None if missing, and `tokens` are the members after it.
     """
 
     protocols: tuple[bytes, ...]
@@ -119,7 +118,7 @@ class Offer(NamedTuple):
 
 
 def offered_protocols(fields: Sequence[Field]) -> Offer:
-    """What is offered over all lines of Sec-WebSocket-Protocol, which are one list (RFC 6455 11.3.4)."""
+    """The offers of all Sec-WebSocket-Protocol lines, which form one list (RFC 6455 11.3.4)."""
     protocols: list[bytes] = []
     tokens: list[bytes] = []
     word, expects_token = None, False
@@ -135,7 +134,7 @@ def offered_protocols(fields: Sequence[Field]) -> Offer:
 
 
 def without_credential(fields: Sequence[Field]) -> list[Field]:
-    """The fields without `bearer` and its token: neither is a protocol, and the upstream must not get the token."""
+    """The fields without `bearer` and its token: neither is a protocol, and the upstream must not receive the token."""
     offer = offered_protocols(fields)
     if offer.word is None:
         return list(fields)
@@ -144,9 +143,9 @@ def without_credential(fields: Sequence[Field]) -> list[Field]:
 
 
 def handshake_answer(answer: Sequence[Field], request: Sequence[Field]) -> list[Field]:
-    """The fields with which the caller's handshake is answered: the upstream's, and `bearer` where the caller offered
-    that and the upstream chose nothing. A browser gives up on a server that chooses none of its words."""
-    fields = [field for field in answer if field[0].lower() != b"content-length"]  # RFC 9110 8.6: none in a 1xx
+    """The fields of the response to the client's handshake: the upstream's fields, and `bearer` if the client offered
+    it and the upstream chose no protocol. Browsers reject a response without one of the offered protocols."""
+    fields = [field for field in answer if field[0].lower() != b"content-length"]  # RFC 9110 8.6: not in a 1xx
     word = offered_protocols(request).word
     if word is not None and field_value(answer, _PROTOCOL) is None:
         fields.append((b"Sec-WebSocket-Protocol", word))
@@ -162,22 +161,22 @@ def _members(fields: Sequence[Field]) -> list[bytes]:
 
 
 class FrameCounter:
-    """Follows a stream of frames without looking into them. `closing`: a Close has been among them."""
+    """Tracks frame boundaries in a stream without decoding payloads. `closing` is true after a Close frame."""
 
     __slots__ = ("_head", "_left", "closing")
 
     def __init__(self) -> None:
-        self._left = 0  # bytes of the current frame that are still to come
-        self._head = b""  # a frame header that has not come whole
+        self._left = 0  # remaining bytes of the current frame
+        self._head = b""  # an incomplete frame header
         self.closing = False
 
     @property
     def between(self) -> bool:
-        """Whether the last byte ended a frame: another frame could stand here."""
+        """Whether the last byte ended a frame, so that another frame can be inserted here."""
         return not self._left and not self._head
 
     def feed(self, data: bytes) -> None:
-        """Take what has passed."""
+        """Process bytes that were relayed."""
         size = len(data)
         left = self._left
         if self._head:
@@ -185,13 +184,13 @@ class FrameCounter:
         elif left >= size:
             self._left = left - size
         elif not left and size > 1 and size == _SHORT[data[1]] and data[0] & _OPCODE != _CLOSE:
-            return  # one short frame, as most reads are
+            return  # one short frame, the most frequent case
         else:
             self._scan(data, left)
 
     def rest(self, data: bytes) -> int | None:
-        """How many of these bytes, which come next, belong to the frame that is under way; None where it does not end
-        among them."""
+        """The number of these bytes, which come next, that belong to the current frame; None if it does not end among
+        them."""
         left = self._left
         if self._head:
             length = _frame_length(self._head + data, 0)
@@ -204,7 +203,7 @@ class FrameCounter:
         size = len(data)
         self._head = b""
         while position < size:
-            second = data[position + 1] if position + 1 < size else _LENGTH  # the kind that needs most
+            second = data[position + 1] if position + 1 < size else _LENGTH  # the longest form of header
             length = _SHORT[second]
             if not length:
                 if second & _LENGTH == 126 and position + 3 < size:
@@ -222,7 +221,7 @@ class FrameCounter:
 
 
 def _frame_length(data: bytes, at: int) -> int | None:
-    """The length of the frame whose header begins there (RFC 6455 5.2); None while the header is not whole."""
+    """The length of the frame whose header begins at `at` (RFC 6455 5.2); None for an incomplete header."""
     if at + 2 > len(data):
         return None
     second = data[at + 1]
@@ -239,7 +238,7 @@ def _frame_length(data: bytes, at: int) -> int | None:
 
 
 def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
-    """A Close frame (RFC 6455 5.5.1). `reason` is cut to what fits. Towards a server it is masked."""
+    """A Close frame (RFC 6455 5.5.1). `reason` is truncated to fit. Frames to a server are masked."""
     text = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
     payload = struct.pack("!H", code) + text.encode()
     if not masked:

@@ -44,7 +44,7 @@ def _symbols(raw: bytes) -> list[bytes]:
         size = 3 if raw[at : at + 1] == b"%" else 1
         symbol = raw[at : at + size]
         if size == 3 and not (len(symbol) == 3 and HEX_DIGITS.issuperset(symbol[1:])):
-            raise Malformed("a percent sign that begins no escape")
+            raise Malformed("a percent sign without two hexadecimal digits")
         if not 0x20 < symbol[0] < 0x7F or symbol == b"#":
             raise Malformed("a control character, a space, a number sign or a byte outside ASCII")
         symbols.append(symbol)

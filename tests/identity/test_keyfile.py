@@ -134,6 +134,6 @@ def test_a_name_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
 
 def test_a_link_to_nowhere_is_said(path: Path) -> None:
     path.symlink_to(path.with_name("nowhere"))
-    with pytest.raises(CannotStart, match="vanished"):
+    with pytest.raises(CannotStart, match="removed as soon as"):
         kept_key(path)
     assert [each.name for each in path.parent.iterdir()] == [path.name]

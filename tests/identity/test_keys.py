@@ -97,9 +97,9 @@ def test_a_signature_of_one_algorithm_is_none_of_another_with_the_same_key(signi
         (SECRET[:31], "HS256", "at least 32 bytes for HS256, found a secret of 31 bytes"),
         (SECRET[:47], "HS384", "at least 48 bytes for HS384, found a secret of 47 bytes"),
         (SECRET[:63], "HS512", "at least 64 bytes for HS512, found a secret of 63 bytes"),
-        (P256, "none", "' (HS256, "),
-        (P256, "es256", "' (HS256, "),
-        (SECRET, "", "' (HS256, "),
+        (P256, "none", "unknown algorithm 'none' (HS256, "),
+        (P256, "es256", "unknown algorithm 'es256' (HS256, "),
+        (SECRET, "", "unknown algorithm '' (HS256, "),
     ],
 )
 def test_a_key_of_another_kind_or_too_weak_is_refused(key: Any, algorithm: str, why: str) -> None:

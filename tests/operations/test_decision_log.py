@@ -122,7 +122,7 @@ def told(gateway: Gateway, request_id: str, lines: int = 1) -> list[dict[str, An
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("/admin/x", ("refused", "/admin/**", "token_missing", "the route asks for a signed-in user")),
+        ("/admin/x", ("refused", "/admin/**", "token_missing", "the route requires a signed-in user")),
         ("/nowhere", ("refused", "", "no_route", "no pattern matches the path")),
         ("/api/%2e%2e/x", ("refused", "", "bad_path", "a segment of dots")),
         ("/public/x?secret=1", ("allowed", "/public/**", "", "")),

@@ -113,7 +113,7 @@ def test_routes_of_other_hosts_and_shadow_rules_are_told_too() -> None:
             "the route is open to anonymous callers too; the account cannot sign in, so the caller is anonymous",
         ),
         ("/articles/7", SIGNED_IN, "the route requires a signed-in user and nothing more"),
-        ("/articles/7", None, "the route asks for a signed-in user"),
+        ("/articles/7", None, "the route requires a signed-in user"),
         ("/articles/7", Person("u1", state="unknown"), "the account is disabled or does not exist"),
         ("/articles/drafts", Person("u1", frozenset({"admin"})), "the caller has the role editor"),
         ("/users/u1/x", Person("u1"), "the caller is the user whose id is in the capture 'user_id'"),

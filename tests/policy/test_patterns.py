@@ -79,7 +79,7 @@ def test_a_pattern_means_its_decoded_segments(
         ("/{id}/x/{id}", "two captures named 'id'"),
         ("/..", "a segment of dots"),
         ("/a/%2e%2e/b", "a segment of dots"),
-        ("/a%", "a percent sign that begins no escape"),
+        ("/a%", "a percent sign without two hexadecimal digits"),
         ("/a\\b", "a backslash"),
         ("/a%00", "control character"),
         ("/a\tb", "control character"),

@@ -111,7 +111,7 @@ def test_a_prefix_that_is_not_that_of_the_path_is_refused(prefix: str, pattern: 
         ("/%2e/x", "a segment of dots"),
         ("/a;b", "a semicolon"),
         ("/a%2Fb", "escaped slash"),
-        ("/a%", "begins no escape"),
+        ("/a%", "a percent sign without two hexadecimal digits"),
     ],
 )
 def test_a_template_that_makes_no_path_is_refused(template: str, wrong: str) -> None:
