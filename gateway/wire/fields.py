@@ -66,7 +66,7 @@ MAX_FORWARDS: Final = b"max-forwards"
 # CGI programs receive `Proxy` as HTTP_PROXY, which HTTP clients use as their proxy (httpoxy, CVE-2016-5385).
 NEVER_SENT_ON: Final = HOP_BY_HOP | {b"proxy"}
 METHOD_OVERRIDES: Final = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override"))
-_HOST: Final = Action.HOST  # Every request has these two, so they are checked first.
+_HOST: Final = Action.HOST  # Most requests have these two, so they are checked first.
 _AUTHORIZATION: Final = Action.AUTHORIZATION
 
 _SPECIAL: Final[dict[bytes, int]] = {
@@ -95,7 +95,7 @@ _SPECIAL: Final[dict[bytes, int]] = {
 }
 # Every name with a meaning for the gateway, except the configured identity headers.
 SPECIAL_NAMES: Final = frozenset(_SPECIAL)
-# Fields about the client and the request before other proxies changed it.
+# Fields about the client, and about the request before other proxies changed it.
 FORWARDING_NAMES: Final = frozenset(
     (
         b"forwarded",
