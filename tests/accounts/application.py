@@ -1,4 +1,4 @@
-"""The whole application over a database, and what tests of its endpoints say to it and read from it."""
+"""The complete application over a database, with helpers for requests and responses."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ ANN = {"email": "ann@example.com", "password": PASSWORD}
 async def application(
     folder: Path, database_url: str, *, roles: dict[str, list[str]] | None = None, **accounts: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """The application over this database, and a client that talks to it without a socket."""
+    """The application over this database, and a client that calls it without a socket."""
     content = {
         "storage": {"database": database_url},
         "accounts": {"password": {"bcrypt_rounds": 4}, "registration_limit": None} | accounts,
@@ -49,7 +49,7 @@ async def register(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
-    """Status and code of a refusal, which must be of the right form."""
+    """Status and code of an error response, whose format is checked."""
     body = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
@@ -58,6 +58,6 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
 
 
 def fields(answer: httpx.Response) -> dict[str, str]:
-    """What a 422 says of each field."""
+    """The message of each field in a 422."""
     assert problem(answer) == (422, "invalid_fields"), answer.text
     return {error["field"]: error["message"] for error in answer.json()["errors"]}

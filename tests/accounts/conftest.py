@@ -1,4 +1,4 @@
-"""Accounts are tested on both databases."""
+"""Account tests run on both databases."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -31,6 +31,6 @@ def rig(database: Database, clock: Clock) -> Iterator[Rig]:
 
 @pytest.fixture
 async def client(database: Database, prepared_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """The application over the database that the fixture `database` has opened as well."""
+    """The application over the database of the fixture `database`."""
     async with application(tmp_path, prepared_url) as made:
         yield made

@@ -1,4 +1,4 @@
-"""The account services over a database, with a feed that remembers what it was told."""
+"""The account services over a database, with a feed that records announcements."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ PASSWORD = "correct horse battery"
 
 
 class Feed:
-    """Remembers announcements, and looks whether what is announced is committed by then."""
+    """Records announcements, and checks that the announced change is committed."""
 
     connected = True
 
@@ -41,7 +41,7 @@ class Feed:
 
 @dataclass
 class Rig:
-    """Everything the services are made of."""
+    """The parts of the services."""
 
     database: Database
     clock: Clock
@@ -74,7 +74,7 @@ class Rig:
 
 
 def make_settings(**changes: Any) -> Settings:
-    """Defaults, with bcrypt as fast as it gets; changes are of `accounts`, or `roles`."""
+    """Default settings with the fastest bcrypt; `changes` apply to `accounts`, or `roles`."""
     roles = changes.pop("roles", None)
     accounts = AccountsSettings(**{"password": PasswordSettings(bcrypt_rounds=4)} | changes)
     return dataclasses.replace(Settings(), accounts=accounts, roles=roles, tokens=TokensSettings())

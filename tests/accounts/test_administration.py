@@ -1,4 +1,4 @@
-"""What an administrator does with accounts, on both databases."""
+"""Account administration, on both databases."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

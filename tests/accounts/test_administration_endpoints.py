@@ -1,4 +1,4 @@
-"""The administration over HTTP, in the whole application, on both databases."""
+"""The administration API in the complete application, on both databases."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +25,7 @@ EARLY = Clock().instant.replace(year=2020)
 
 @dataclass
 class Office:
-    """The application, and a client that is signed in as its administrator."""
+    """The application, and a client signed in as its administrator."""
 
     client: httpx.AsyncClient
     administration: Administration
@@ -39,13 +39,13 @@ class Office:
         return await self.client.request(method, f"/auth{path}", json=body, headers=self.signed_in | headers)
 
     async def made(self, name: str, *roles: str) -> str:
-        """An account that was made; its id."""
+        """Create an account and return its id."""
         record = await self.administration.create(f"{name}@example.com", PASSWORD, roles or None)
         return record.id
 
     async def login(self, name: str) -> dict[str, Any]:
         body = {"email": f"{name}@example.com", "password": PASSWORD}
-        for _ in range(20):  # on a machine with much other work an answer of the database may come too late
+        for _ in range(20):  # on a busy machine a response of the database can be late
             answer = await self.client.post("/auth/login", json=body)
             if answer.status_code != 503:
                 break
@@ -64,7 +64,7 @@ class Office:
 async def office(database: Database, prepared_url: str, clock: Clock, tmp_path: Path) -> AsyncIterator[Office]:
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(application(tmp_path, prepared_url, roles=ROLES))
-        clock.now = 1_700_000_000.0  # long ago: what the application does comes after what is prepared
+        clock.now = 1_700_000_000.0  # in the past, so that changes by the application are newer than prepared ones
         rig = make_rig(database, clock, make_settings(roles=ROLES))
         stack.callback(rig.close)
         made = await rig.administration.create("root@example.com", PASSWORD, ["root"])
@@ -73,7 +73,7 @@ async def office(database: Database, prepared_url: str, clock: Clock, tmp_path: 
         yield office
 
 
-# ---- who may
+# ---- access
 
 
 OPERATIONS = [
@@ -160,7 +160,7 @@ async def test_a_change_that_cannot_be_is_refused_whole(office: Office) -> None:
 
 
 async def test_who_does_not_exist_is_not_found(office: Office) -> None:
-    """An address is not an id, whoever has it: what stands in a path stands in logs."""
+    """Addresses are never accepted as ids, because paths appear in logs."""
     for who in (NOBODY, "x", "root@example.com", "root%40example.com", "x" * 300, "%E2%82%AC"):
         for method, path, body in [
             ("GET", f"/users/{who}", None),
@@ -202,9 +202,9 @@ async def test_users_are_listed_page_by_page_whatever_happens_between_two_pages(
     ids = {name: await office.made(name) for name in names}
     first = (await office.get("/users", limit=4, query="u")).json()
     assert [user["email"] for user in first["users"]] == [f"{name}@example.com" for name in names[:4]]
-    await office.made("u005")  # before the place that was reached
-    await office.send("DELETE", f"/users/{ids['u03']}")  # the very place
-    await office.made("u045")  # behind it: @ sorts after digits
+    await office.made("u005")  # before the current position
+    await office.send("DELETE", f"/users/{ids['u03']}")  # the current position itself
+    await office.made("u045")  # after it: @ sorts after digits
     seen, cursor = [], first["next_cursor"]
     while cursor is not None:
         page = (await office.get("/users", limit=3, query="u", cursor=cursor)).json()
@@ -350,7 +350,7 @@ async def test_the_trail_can_be_narrowed(office: Office) -> None:
     assert await office.trail(subject=ann, actor=office.admin_id) == [changed]
     assert await office.trail(subject=ann, action="user.created") == [created]
     assert await office.trail(actor="nobody") == []
-    moment = "2023-11-14T22:13:20Z"  # of the clock of what is prepared
+    moment = "2023-11-14T22:13:20Z"  # the clock of the prepared records
     assert await office.trail(subject=ann, since=moment) == [changed, created]
     assert await office.trail(subject=ann, until=moment) == []
     assert await office.trail(subject=ann, until="2024-01-01T00:00:00Z") == [created]
@@ -368,7 +368,7 @@ TAKING_AWAY: dict[str, Attempt] = {
 
 
 async def test_of_admins_who_are_taken_away_at_the_same_time_one_stays(office: Office) -> None:
-    """Each by another way, by requests that were admitted before the first of them had an effect."""
+    """Each in a different way, by requests admitted before the first of them took effect."""
     admins = [office.admin_id, *[await office.made(f"admin{number}", "admin") for number in range(5)]]
     ways = [*TAKING_AWAY.values(), *TAKING_AWAY.values()]
     answers = await asyncio.gather(*(way(office, who) for way, who in zip(ways, admins, strict=True)))

@@ -1,4 +1,4 @@
-"""Which passwords are too common to be taken."""
+"""Which passwords are too common to be accepted."""
 
 import string
 
@@ -104,7 +104,7 @@ def test_they_are_refused_wherever_a_password_is_chosen(body: type, field: str, 
 
 
 def test_without_a_choice_a_common_password_is_only_wrong_or_right() -> None:
-    """Who has one from before may go on using it."""
+    """Existing common passwords stay valid."""
     assert (
         accept(Login, {"email": "ann@example.com", "password": "Password1"}, make_settings()).password == b"Password1"
     )

@@ -1,4 +1,4 @@
-"""Texts of strangers are normalised only where they are short enough."""
+"""Client text is normalised only if it is short enough."""
 
 import sys
 import unicodedata
@@ -24,7 +24,7 @@ from gateway.errors import Refusal
 from gateway.settings.model import Settings
 from tests.support.waiting import cpu_within
 
-# Marks of two classes of combination in the wrong order: normalisation exchanges each of them with all others.
+# Marks of two combining classes in the wrong order: normalisation swaps each of them with all others.
 MARKS = {
     "above and below": "\u0301" * 16_300 + "\u0327" * 16_300,
     "behind a letter": "a" + "\u0301" * 16_300 + "\u0323" * 16_300,
@@ -53,7 +53,7 @@ def test_no_field_normalises_a_text_that_is_too_long(
     model: type[Body], field: str, others: dict[str, Any], marks: str
 ) -> None:
     for text in (marks, f"  {marks}@example.com", f"ann@{marks}.example"):
-        with cpu_within(0.1):  # 1.5 s where the text is normalised
+        with cpu_within(0.1):  # 1.5 s if the text is normalised
             try:
                 accepted = accept(model, {**others, field: text}, Settings())
             except Refusal as refusal:
@@ -76,7 +76,7 @@ def test_a_text_that_is_short_enough_is_normalised(text: str, max_bytes: int) ->
 
 
 def test_no_character_of_unicode_is_decomposed_into_more_than_three_for_two_bytes() -> None:
-    """The fact that the limit stands on."""
+    """The assumption of the length limit."""
     characters = (chr(number) for number in range(sys.maxunicode + 1) if not 0xD800 <= number <= 0xDFFF)
     longest = max(characters, key=lambda each: len(unicodedata.normalize("NFD", each)) / len(each.encode()))
     assert len(unicodedata.normalize("NFD", longest)) / len(longest.encode()) == 1.5

@@ -1,4 +1,4 @@
-"""Cursors: what comes back is what was given, and nothing else is a cursor."""
+"""Cursors: each cursor returns its position, and other text is refused."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable

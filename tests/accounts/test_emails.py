@@ -1,4 +1,4 @@
-"""Which e-mail addresses are accepted, and which of them are the same."""
+"""Which email addresses are valid, and which are equal."""
 
 import unicodedata
 
@@ -150,7 +150,8 @@ def test_case_and_composition_never_make_another_account(local: str, label: str)
         try:
             assert email_address(f"{other}@{label.upper()}.example").canonical == accepted.canonical
         except ValueError:
-            # Some letters grow when their case changes; what is refused then is at least no second account.
+            # Some letters grow when their case changes. The longer address is refused, so it cannot be a second
+            # account.
             continue
 
 

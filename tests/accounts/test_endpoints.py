@@ -1,4 +1,4 @@
-"""The endpoints about one's own account, in the whole application, on both databases."""
+"""The endpoints for the own account in the complete application, on both databases."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.accounts.application import ANN, PASSWORD, application, bearer, field
 
 
 def _json(body: dict[str, Any]) -> bytes:
-    """As JSON in ASCII, so that half a surrogate pair can be sent too."""
+    """As ASCII JSON, which can contain lone surrogates."""
     return json.dumps(body).encode()
 
 
@@ -170,7 +170,7 @@ async def test_an_access_token_is_no_refresh_token_and_the_other_way_round(clien
     assert problem(answer) == (401, "token_invalid")
 
 
-# ---- logging out
+# ---- logout
 
 
 async def test_logging_out_takes_effect_at_once(client: httpx.AsyncClient) -> None:

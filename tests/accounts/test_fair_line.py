@@ -1,4 +1,4 @@
-"""Who is next, and who must go when there is no room."""
+"""The fair queue: order, and eviction when it is full."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from gateway.accounts.fair_line import FairLine
 
 
 def filled(*work: str, room: int = 100) -> FairLine[str]:
-    """A line of work whose first letter is its caller."""
+    """A queue of jobs whose first letter identifies the client."""
     line: FairLine[str] = FairLine(room)
     for each in work:
         line.join(each[0], each)

@@ -1,4 +1,4 @@
-"""The first administrator: how one is made, and that nobody becomes one from outside."""
+"""Creating the first administrator on the machine, and never through the network."""
 
 import dataclasses
 from pathlib import Path
@@ -69,7 +69,7 @@ async def test_registration_makes_no_administrator_whatever_is_sent(tmp_path: Pa
 
 
 async def test_registration_is_closed_where_its_roles_have_come_to_imply_administration(rig: Rig) -> None:
-    """A file that says so is refused; roles that are declared anew in a running gateway could still come to it."""
+    """A configuration file with such roles is refused, but a reload can change implications in a running gateway."""
     rig.accounts.renew(dataclasses.replace(make_settings(), roles={"user": ("admin",), "admin": ()}))
     with pytest.raises(Refusal, match="registration_closed"):
         await rig.accounts.register(email_address("eve@example.com"), chosen_password(PASSWORD, min_length=8), ORIGIN)

@@ -1,4 +1,4 @@
-"""A flood of logins: who waits for it, who does not, and what becomes of what nobody waits for any more."""
+"""A flood of logins: which clients wait, and what happens to abandoned requests."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tests.support.wording import request
 
 
 async def settled() -> None:
-    """Let everything run that can run."""
+    """Run all ready tasks."""
     for _ in range(10):
         await asyncio.sleep(0.001)
 
@@ -78,12 +78,12 @@ async def test_what_must_not_be_done_any_more_when_its_turn_comes_is_not_done() 
     pool.close()
 
 
-# ---- over the wire
+# ---- over sockets
 
 
 @pytest.fixture
 def slow(town: Town, face: Face, tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway whose passwords cost something, behind a proxy that says where callers are."""
+    """A gateway with expensive passwords behind a proxy that forwards client addresses."""
     configuration = changed(
         town.configuration(tmp_path),
         server={"trusted_proxies": ["127.0.0.0/8"]},
@@ -134,8 +134,8 @@ def test_what_waits_for_a_caller_who_has_left_is_not_done(slow: Gateway) -> None
     time.sleep(0.3)
     for caller in callers:
         caller.close()
-    # In the same line, behind all of them: on two cores they would take fifty times as long as this one. Until a server
-    # has noticed that they are gone the line is full.
+    # Behind all of them in the same queue: on two cores they would take fifty times as long as this one. The queue is
+    # full until the server has noticed the disconnects.
     begun, body = time.monotonic(), {"email": email, "password": PASSWORD}
     while slow.post("/auth/login", body, "X-Forwarded-For: 192.0.2.1").status == 503:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Who may change an account: nobody but its holder, signed in."""
+"""Account changes require the signed-in holder."""
 
 import pytest
 

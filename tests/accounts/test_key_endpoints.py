@@ -1,5 +1,4 @@
-"""API keys: made, shown once, used in the place of a token, and taken away; in the whole application, on both
-databases."""
+"""API keys in the complete application, on both databases: created, shown once, used as bearer, and deleted."""
 
 import asyncio
 import re
@@ -45,7 +44,7 @@ async def listed(client: httpx.AsyncClient, tokens: Answer) -> list[Answer]:
 
 
 async def register_admin(client: httpx.AsyncClient, url: str) -> Answer:
-    """Somebody who registered and was made an administrator before their first request."""
+    """Register an account and make it an administrator before its first request."""
     tokens = await register(client, email="admin@example.com")
     database = Database.open(url)
     users = Users(database)
@@ -56,7 +55,7 @@ async def register_admin(client: httpx.AsyncClient, url: str) -> Answer:
     return tokens
 
 
-# ---- making and seeing
+# ---- creating and listing
 
 
 async def test_a_key_is_shown_once_and_may_what_its_owner_may(client: httpx.AsyncClient) -> None:
@@ -158,13 +157,13 @@ async def test_there_is_an_end_to_the_keys_of_one_account(client: httpx.AsyncCli
 
 
 def lifetime(made: Answer) -> timedelta:
-    """To the second: the two moments are not the same clock's."""
+    """Rounded to seconds, because the two timestamps come from different clocks."""
     life = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
     return timedelta(seconds=round(life.total_seconds()))
 
 
 async def test_who_has_only_a_token_makes_no_key(client: httpx.AsyncClient) -> None:
-    """A stolen token lasts for minutes; a key would last for a year."""
+    """A stolen token is valid for minutes; a key would be valid for a year."""
     tokens = await register(client)
     without = await client.post("/auth/api-keys", json={"name": "ci"}, headers=bearer(tokens))
     assert fields(without) == {"current_password": "is required"}
@@ -215,7 +214,7 @@ async def test_what_is_wrong_with_a_key_is_told_before_the_password_is_looked_at
     assert await make(client, tokens), "nothing was counted"
 
 
-# ---- how long it may live
+# ---- lifetime
 
 
 @pytest.mark.parametrize(
@@ -248,7 +247,7 @@ async def test_a_longer_life_is_refused_with_the_longest_one(tmp_path: Path, lon
         assert fields(answer) == {"expires_in": f"must be a whole number of seconds from 1 to {seconds}"}
 
 
-# ---- what it may
+# ---- permissions
 
 
 async def test_a_key_may_no_more_than_it_was_given_and_no_more_than_its_owner(tmp_path: Path) -> None:
@@ -263,7 +262,7 @@ async def test_a_key_may_no_more_than_it_was_given_and_no_more_than_its_owner(tm
             assert (await client.get("/auth/users", headers=with_key(key))).status_code == status
 
 
-# ---- what a key is not enough for
+# ---- operations that a key cannot perform
 
 ASKS_FOR_A_SESSION = [
     ("GET", "/auth/sessions", None),
@@ -279,7 +278,7 @@ ASKS_FOR_A_SESSION = [
 
 
 async def test_a_key_changes_nothing_of_its_owner_s_account(client: httpx.AsyncClient) -> None:
-    """Whoever finds one must not be able to keep what it opens, or to shut its owner out."""
+    """A stolen key must not allow its holder to keep access, or to lock out the owner."""
     tokens = await register(client)
     made = await make(client, tokens)
     (session,) = (await client.get("/auth/sessions", headers=bearer(tokens))).json()["sessions"]
@@ -292,7 +291,7 @@ async def test_a_key_changes_nothing_of_its_owner_s_account(client: httpx.AsyncC
     assert len(await listed(client, tokens)) == 1
 
 
-# ---- taking it away
+# ---- deletion
 
 
 async def test_a_deleted_key_is_refused_at_once(client: httpx.AsyncClient) -> None:
@@ -336,7 +335,7 @@ async def test_machines_go_on_when_a_person_logs_out_or_changes_the_password(cli
 
 
 async def test_an_administrator_takes_everything_away(tmp_path: Path) -> None:
-    """Revoking ends sessions and keys; disabling shuts both out for as long as it lasts."""
+    """Revoking ends sessions and keys; disabling suspends both."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
     async with application(tmp_path, url) as client:
         admin, ann = await register_admin(client, url), await register(client)
@@ -359,7 +358,7 @@ async def test_an_administrator_takes_everything_away(tmp_path: Path) -> None:
         assert problem(await client.get("/auth/me", headers=with_key(made))) == (401, "user_inactive")
 
 
-# ---- what it is not
+# ---- invalid keys
 
 
 async def test_every_kind_of_credential_is_good_for_its_own_use_only(client: httpx.AsyncClient) -> None:
@@ -405,7 +404,7 @@ async def test_nothing_of_a_key_is_in_the_database_but_its_digest(
 
 
 async def test_a_database_that_is_out_keeps_out_the_keys_it_was_not_asked_about(tmp_path: Path) -> None:
-    """A key that was used within `cache.user_ttl` goes on, like its owner's token."""
+    """A key used within `cache.user_ttl` continues to work, like its owner's token."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
     async with application(tmp_path, url) as client:
         tokens = await register(client)

@@ -1,4 +1,4 @@
-"""Guessing passwords: who is refused, when, and who is not; alone, and together with replicas over a real Valkey."""
+"""Lockout after failed logins: alone, and with replicas over a real Valkey."""
 
 import asyncio
 import dataclasses
@@ -25,7 +25,7 @@ SETTINGS = LockoutSettings(failures=3, window=60.0, ban=30.0, per_address_failur
 
 
 class Time:
-    """A clock that stands still."""
+    """A clock that moves only on demand."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -46,7 +46,7 @@ def alone(time: Time) -> Lockout:
 
 
 async def fails(lockout: Lockout, account: str = ANN, address: str = HERE) -> int | None:
-    """A wrong password. None, or the seconds to wait where nobody looked at it."""
+    """Try a wrong password. None, or the seconds to wait if it was not checked."""
     try:
         attempt = await lockout.attempt(email_address(account).canonical, address)
     except Refusal as refusal:
@@ -58,7 +58,7 @@ async def fails(lockout: Lockout, account: str = ANN, address: str = HERE) -> in
 
 
 async def is_open(lockout: Lockout, account: str = ANN, address: str = HERE) -> bool:
-    """Whether a password would be looked at. Nothing is counted."""
+    """Whether a password would be checked, without counting."""
     try:
         await lockout.attempt(account, address)
     except Refusal:
@@ -83,14 +83,14 @@ async def test_a_ban_ends_when_it_was_said_to(time: Time) -> None:
 
 
 async def test_an_address_that_fails_with_many_accounts_is_shut_for_all(alone: Lockout) -> None:
-    """One password tried on every account: no account is tried twice."""
+    """One password tried on every account never fails twice on the same account."""
     assert [await fails(alone, f"user{number}@example.com") for number in range(5)] == [None] * 5
     assert await fails(alone, BOB) == 30
     assert await is_open(alone, BOB, THERE)
 
 
 async def test_a_success_clears_the_account_but_not_the_address(alone: Lockout) -> None:
-    """Whoever has an account of his own could guess without end in between."""
+    """Otherwise an attacker with an account could reset the count between guesses."""
     for _ in range(2):
         await fails(alone)
         await fails(alone)
@@ -120,7 +120,7 @@ async def test_a_network_of_ipv6_is_one_address_and_a_mapped_one_is_ipv4(alone: 
 
 
 async def test_who_waited_for_a_thread_is_looked_at_again(alone: Lockout) -> None:
-    """Of any number that come at once only those go beyond the count that run at the same time."""
+    """Of concurrent attempts, only those that run at the same time can exceed the allowance."""
     attempts: list[Attempt] = [await alone.attempt(ANN, HERE) for _ in range(50)]
     tried = 0
     for attempt in attempts:
@@ -233,7 +233,7 @@ async def test_a_ban_outlives_a_restart_of_redis(valkey: ValkeyServer) -> None:
             await fails(one)
         valkey.restart()
         deadline = asyncio.get_running_loop().time() + 5.0
-        while await is_open(other):  # until both have noticed, and one has told what Redis does not know any more
+        while await is_open(other):  # until both have noticed, and one has reported the counts that Redis lost
             assert not await is_open(one)
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.02)
@@ -242,7 +242,7 @@ async def test_a_ban_outlives_a_restart_of_redis(valkey: ValkeyServer) -> None:
 
 
 async def test_a_redis_that_comes_back_empty_gives_nobody_a_fresh_start(valkey: ValkeyServer) -> None:
-    """What was counted in the outage it is told."""
+    """The processes report their counts of the outage."""
     async with replicas(valkey.url) as (one, other):
         valkey.kill()
         await until(lambda: not shared(one).available and not shared(other).available)

@@ -1,4 +1,4 @@
-"""Which passwords are accepted, and how they are hashed and compared."""
+"""Validating, hashing and checking passwords."""
 
 import asyncio
 import os
@@ -117,7 +117,7 @@ async def test_hashes_of_other_systems_are_understood(pool: PasswordPool) -> Non
 
 
 async def test_an_unknown_user_costs_the_same_as_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same work is done; that it takes the same time is measured by bench/accounts, on a quiet machine."""
+    """Counts the work. The benchmark bench/accounts measures times on a quiet machine."""
     pool = PasswordPool(rounds=8, threads=1)
     stored = await pool.hash(Password(b"secret"))
     costs = []
@@ -160,7 +160,7 @@ CHECKED = {
 async def test_every_check_is_the_same_work_whatever_is_stored(
     monkeypatch: pytest.MonkeyPatch, expected: int, stored: str, work: int, password: Password | None
 ) -> None:
-    """Of a pool with six rounds that expects hashes of more or fewer. The work is counted: 2^rounds for each call."""
+    """For a pool with six rounds that expects hashes of more or fewer. Each call counts 2^rounds."""
     pool, calls = PasswordPool(rounds=6, threads=1), []
     pool.expect(expected)
     check = bcrypt.checkpw
@@ -177,7 +177,7 @@ async def test_every_check_is_the_same_work_whatever_is_stored(
 
 
 async def test_a_costlier_hash_makes_later_checks_as_costly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the store could not tell when the gateway started."""
+    """If the store was unavailable at startup."""
     pool, calls = PasswordPool(rounds=4, threads=1), []
     check = bcrypt.checkpw
 
@@ -202,7 +202,7 @@ def test_what_is_no_hash_is_outdated() -> None:
 
 
 class Work:
-    """Work that takes until it is released."""
+    """Work that runs until it is released."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
@@ -252,11 +252,11 @@ async def test_the_threads_stand_back_behind_the_event_loop() -> None:
 
 
 async def test_a_process_that_stands_back_already_still_hashes() -> None:
-    """Nobody may raise a priority: what is set is relative to the process's own, and never above it."""
+    """Priorities cannot be raised without privileges: the pool's priority is relative to the process."""
     code = (
         "import asyncio, os, encodings.idna, concurrent.futures.thread\n"
         "from gateway.accounts.passwords import Password, PasswordPool\n"
-        "os.nice(12); os.geteuid() or os.setuid(65534)\n"  # root may do everything, so be somebody else
+        "os.nice(12); os.geteuid() or os.setuid(65534)\n"  # root can raise priorities, so run as another user
         "pool = PasswordPool(rounds=4, threads=1)\n"
         "print(asyncio.run(pool.hash(Password(b'x')))[:7])\n"
     )
@@ -266,7 +266,7 @@ async def test_a_process_that_stands_back_already_still_hashes() -> None:
 
 
 async def test_elsewhere_than_on_linux_no_priority_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thread ids are not process ids there: it could be somebody else's process."""
+    """Thread ids are not process ids there, so the call could affect another process."""
     monkeypatch.setattr(sys, "platform", "darwin")
     pool, work = PasswordPool(rounds=4, threads=1), Work()
     work.release.set()

@@ -1,4 +1,4 @@
-"""From the bytes of a body to the values in it: whatever comes, it is a value or a refusal."""
+"""Parsing request bodies: every input gives a value or a refusal."""
 
 import json
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ from gateway.errors import Refusal
 
 
 def request(*chunks: bytes, headers: list[tuple[str, str]] | None = None, leaves: bool = False) -> Request:
-    """A request as a server hands it on, its body in pieces."""
+    """A request as passed by a server, with its body in pieces."""
 
     async def messages() -> AsyncIterator[dict[str, Any]]:
         for chunk in chunks:
@@ -42,7 +42,7 @@ def code_of(read: Any) -> str:
     return raised.value.code
 
 
-# ---- the kind of body
+# ---- media types
 
 GOOD_TYPES = [
     ("application/json", JSON),
@@ -84,7 +84,7 @@ def test_a_body_without_one_plain_type_is_refused(headers: list[tuple[str, str]]
     assert code_of(lambda: media_type(request(headers=headers), JSON)) == "unsupported_media_type"
 
 
-# ---- its size
+# ---- size
 
 
 async def test_a_body_is_read_in_pieces() -> None:

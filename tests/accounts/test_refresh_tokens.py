@@ -1,4 +1,4 @@
-"""What a refresh token is made of."""
+"""The format of refresh tokens."""
 
 import pytest
 from hypothesis import given

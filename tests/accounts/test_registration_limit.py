@@ -1,4 +1,4 @@
-"""How many accounts one address may register, and which attempts count."""
+"""The registration limit per address, and which attempts count."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -97,12 +97,12 @@ async def test_replicas_count_together_and_each_alone_while_redis_is_down(shared
     assert await passes(replicas[1], "192.0.2.3")
 
 
-# ---- what counts
+# ---- attempts that count
 
 
 @pytest.fixture
 async def limited(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Three registrations."""
+    """An application with a limit of three registrations."""
     async with application(tmp_path, "sqlite://", registration_limit={"requests": 3, "per": "1h"}) as client:
         yield client
 
@@ -156,12 +156,12 @@ async def test_accounts_that_an_administrator_makes_are_not_counted(tmp_path: Pa
             assert answer.status_code == 201
 
 
-# ---- over the wire
+# ---- over sockets
 
 
 @pytest.fixture(scope="module")
 def behind(town: Town, face: Face) -> Iterator[Gateway]:
-    """Behind a proxy that it trusts."""
+    """A gateway behind a trusted proxy."""
     yield town.gateway(
         "registrations",
         face,

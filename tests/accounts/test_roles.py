@@ -1,4 +1,4 @@
-"""Role names as administrators give them, and who counts as an administrator."""
+"""Role names in administration, and the roles of administrators."""
 
 import pytest
 

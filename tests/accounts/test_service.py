@@ -1,4 +1,4 @@
-"""Accounts as their owners use them, on both databases."""
+"""The account service, on both databases."""
 
 import asyncio
 from typing import Any
@@ -118,7 +118,7 @@ async def test_a_hash_of_another_cost_is_replaced_at_login(rig: Rig, database: D
 
 
 async def test_a_login_that_a_password_change_overtakes_does_not_survive_it(rig: Rig) -> None:
-    """The old password was right when it was checked; by the time the session would begin it is not."""
+    """The old password was correct when it was checked, but not when the session would begin."""
     pair = await rig.register()
     user_id = rig.claims(pair).subject
 
@@ -285,7 +285,7 @@ async def test_who_comes_from_another_issuer_has_neither_password_nor_sessions_h
     assert await refused(rig.accounts.change_password(stranger, WRONG, WRONG, origin=ORIGIN)) == "forbidden"
 
 
-# ---- outages, and callers who leave
+# ---- outages and disconnected clients
 
 
 async def test_a_database_that_is_out_is_said_so(rig: Rig, clock: Clock) -> None:

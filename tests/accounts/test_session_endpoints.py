@@ -1,4 +1,4 @@
-"""One's own sessions: which they are, and ending them from elsewhere; in the whole application, on both databases."""
+"""Own sessions in the complete application, on both databases: listed, and ended from another session."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,1 +1,1 @@
-"""The policy written down for other proxies."""
+"""Exports of the policy to other proxies."""

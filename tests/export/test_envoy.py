@@ -1,4 +1,4 @@
-"""`gateway export envoy`: what it says, what it refuses to say, and that the real Envoy decides as the gateway does."""
+"""`gateway export envoy`: its output, its errors, and a real Envoy that decides like the gateway."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def refused(folder: Path, *options: str, **changes: Any) -> str:
 
 
 def validates(folder: Path, document: dict[str, Any]) -> None:
-    """The real Envoy takes it."""
+    """The real Envoy accepts the file."""
     path = folder / "envoy.json"
     path.write_text(json.dumps(document))
     command = [str(ENVOY), "--mode", "validate", "-c", str(path), "-l", "error"]
@@ -192,10 +192,10 @@ def test_what_envoy_cannot_decide_alone_is_an_error_with_its_line(
     assert len(found) == 1, said
     assert int(found[0].split(":")[1]) >= 1
     if key != "tokens.include_roles" and not key.startswith(("tokens", "server.paths")):
-        exported(tmp_path, **changes)  # the gateway decides on these
+        exported(tmp_path, **changes)  # the gateway itself decides on these
 
 
-# ---- the real Envoy, beside the gateway
+# ---- the real Envoy beside the gateway
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The expressions that Envoy judges by say what the gateway's own code says."""
+"""The expressions for Envoy are equivalent to the gateway's own code."""
 
 import re
 from itertools import product
@@ -22,7 +22,7 @@ NAMES = ("X-User-Id", "X-User-Email", "X-User-Roles", "X-Identity-Token")
 
 
 def accepts(target: str) -> bool:
-    """Whether Envoy lets a target pass to the routes."""
+    """Whether Envoy passes a target to the routes."""
     return re.fullmatch(ACCEPTED, target) is not None and not any(re.fullmatch(each, target) for each in FORBIDDEN)
 
 
@@ -193,11 +193,11 @@ def test_no_host_passes_envoy_that_the_gateway_refuses_for_its_form(parts: list[
     if good:
         assert re.fullmatch(HOST, text), text
     elif re.fullmatch(HOST, text):
-        assert text.startswith("[") or ":" in text, text  # numbers that are out of range
+        assert text.startswith("[") or ":" in text, text  # numbers out of range
 
 
 def removed(name: str) -> bool:
-    """Whether Envoy takes a field of this name out before anything looks at it."""
+    """Whether Envoy removes a field of this name before all other processing."""
     mutations = early_mutations(NAMES)["typed_config"]["mutations"]
     removals = [each["remove_on_match"] for each in mutations if "remove_on_match" in each]
     expressions = [each["key_matcher"]["safe_regex"]["regex"] for each in removals]

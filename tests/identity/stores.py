@@ -1,4 +1,4 @@
-"""A user store in memory: what the directory asks, without a database's time and with its outages on demand."""
+"""A user store in memory, with outages on demand and without the delays of a database."""
 
 import asyncio
 from dataclasses import replace
@@ -26,7 +26,7 @@ def record(user_id: str = "u1", **changes: Any) -> UserRecord:
 
 
 class MemoryStore:
-    """Users by id. A query sees what is there when it is asked, and answers when `answering` is set."""
+    """Users by id. A query reads the state at its start, and returns when `answering` is set."""
 
     def __init__(self, *users: UserRecord) -> None:
         self.users = {user.id: user for user in users}
@@ -46,7 +46,7 @@ class MemoryStore:
         return seen
 
     def change(self, user_id: str, **changes: Any) -> UserRecord:
-        """Change a user as the database would: the version grows."""
+        """Change a user like the database does, with a new version."""
         user = self.users[user_id]
         self.users[user_id] = replace(user, version=user.version + 1, **changes)
         return self.users[user_id]
@@ -56,7 +56,7 @@ class MemoryStore:
 
 
 class Clock:
-    """A clock that stands still until it is moved, in seconds."""
+    """A clock in seconds that moves only on demand."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -66,7 +66,7 @@ class Clock:
 
 
 def directory_of(store: MemoryStore, *, ttl: float = 60.0, entries: int = 100_000, **options: Any) -> Directory:
-    """A directory over this store, with roles that imply nothing."""
+    """A directory over this store, without role implications."""
     return Directory(
         store,
         factory=PrincipalFactory(IdentitySettings(), lambda roles: roles),
@@ -76,6 +76,6 @@ def directory_of(store: MemoryStore, *, ttl: float = 60.0, entries: int = 100_00
 
 
 async def settle() -> None:
-    """Let everything run that can."""
+    """Run all ready tasks."""
     for _ in range(10):
         await asyncio.sleep(0)

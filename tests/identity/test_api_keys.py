@@ -1,4 +1,4 @@
-"""The text of an API key: what is made is known again, and nothing that is a character away from it."""
+"""The text of API keys: new keys are recognised, and every changed character is detected."""
 
 import random
 import re
@@ -12,7 +12,7 @@ from gateway.identity.api_keys import key_digest, new_key
 from gateway.identity.refresh import RefreshToken
 
 LETTERS = string.ascii_letters + string.digits
-# Some key, whose first two letters differ.
+# A key whose first two letters differ.
 KEY = next(key for key in iter(new_key, "") if key[4] != key[5] and key.lower() != key.upper())
 
 

@@ -1,4 +1,4 @@
-"""Assertions: what they say, to whom, for how long, and that they are no access tokens."""
+"""Assertions: content, audience and lifetime, and the difference from access tokens."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ NOW = 1_800_000_000.25
 
 
 class Time:
-    """The time by the wall, and by the tick."""
+    """Wall clock time and tick time."""
 
     def __init__(self) -> None:
         self.now = 50.0

@@ -1,4 +1,4 @@
-"""Kinds of credentials: told apart without cryptography, each asked of whoever knows about it, and of nobody else."""
+"""Kinds of credentials: distinguished without cryptography, each verified only by its own verifier."""
 
 import time
 from pathlib import Path
@@ -34,7 +34,7 @@ def issued_by(issuer: Any, text: str = "x") -> bytes:
 
 
 class Known:
-    """What some credentials say: `knows` at once, `finds` when it is asked; everything else is no good."""
+    """A verifier that has `knows` in its cache and accepts `finds` with I/O. All other credentials are invalid."""
 
     def __init__(self, knows: dict[bytes, Claims] | None = None, finds: dict[bytes, Claims] | None = None) -> None:
         self.knows = knows or {}
@@ -76,7 +76,7 @@ def own(tokens: Tokens) -> bytes:
     return tokens.issue(user_id="u1", session_id="s1", roles=()).token.encode()
 
 
-# ---- told apart
+# ---- distinguishing
 
 
 def test_each_credential_is_asked_of_its_own_kind_alone(tokens: Tokens) -> None:
@@ -129,7 +129,7 @@ async def test_what_is_not_known_is_asked_for(tokens: Tokens) -> None:
 
 
 class Rig:
-    """A gate over users in memory, with API keys and one issuer that are known by hand."""
+    """A gate with users in memory, API keys, and one issuer."""
 
     def __init__(self, tokens: Tokens, folder: Path) -> None:
         path = folder / "gateway.yaml"
@@ -178,7 +178,7 @@ async def test_what_must_be_asked_for_is_waited_for_once(rig: Rig) -> None:
 
 
 async def test_a_key_of_an_admin_is_no_admin_unless_it_says_so(rig: Rig) -> None:
-    for _ in range(2):  # asked for, and known
+    for _ in range(2):  # first verified, then cached
         refusal = await rig.decide("/admin/x")
         assert isinstance(refusal, Refusal) and refusal.code == "forbidden" and refusal.route
 

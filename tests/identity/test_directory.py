@@ -1,4 +1,4 @@
-"""The directory: who is asked, how often, and for how long an answer is believed."""
+"""The directory: which store answers, the number of queries, and the lifetime of results."""
 
 import asyncio
 import gc
@@ -15,7 +15,7 @@ from tests.identity.stores import Clock, MemoryStore, directory_of, record, sett
 
 
 class Feed:
-    """A change feed whose connection is switched by hand."""
+    """A change feed with a manual connection state."""
 
     def __init__(self, *, connected: bool = True) -> None:
         self.connected = connected
@@ -25,7 +25,7 @@ class Feed:
 
 
 class Shared:
-    """A shared cache in this process; records are kept with the time they were asked of the database."""
+    """A shared cache in this process. Records are stored with the time of their database read."""
 
     def __init__(self, clock: Clock, ttl: float = 60.0) -> None:
         self.kept: dict[str, tuple[UserRecord, float]] = {}
@@ -57,7 +57,7 @@ async def found(directory: Directory, user_id: str = "u1") -> Principal:
     return principal
 
 
-# ---- the copy in this process
+# ---- the local cache
 
 
 async def test_a_user_is_asked_for_once_and_known_from_then_on() -> None:
@@ -77,7 +77,7 @@ async def test_a_record_is_believed_for_its_lifetime_counted_from_the_question()
     store.answering.clear()
     asking = asyncio.create_task(directory.principal("u1"))
     await settle()
-    clock.now += 10  # the database takes its time
+    clock.now += 10  # the database takes 10 seconds
     store.answering.set()
     await asking
     clock.now += 49.9
@@ -142,7 +142,7 @@ async def test_what_has_expired_is_let_go_even_where_there_is_room() -> None:
     assert not [each for each in gc.get_objects() if type(each) is Principal and each.id.startswith("expired")]
 
 
-# ---- one query for all who ask at the same time
+# ---- one query for concurrent lookups
 
 
 async def test_those_who_ask_at_the_same_time_share_one_query() -> None:
@@ -190,7 +190,7 @@ async def test_a_failing_query_fails_all_who_share_it_and_is_not_remembered() ->
     failures = await asyncio.gather(*asking, return_exceptions=True)
     assert [str(failure) for failure in failures] == ["database: out of order"] * 3
     assert all(isinstance(failure, StorageUnavailable) for failure in failures)
-    assert len(set(map(id, failures))) == 3  # a traceback is no place for several tasks to write
+    assert len(set(map(id, failures))) == 3  # tasks must not share one traceback
     store.failure = None
     assert (await found(directory)).id == "u1"
     assert len(store.asked) == 2
@@ -434,10 +434,10 @@ async def test_after_a_flush_nothing_read_before_it_is_believed_wherever_it_lies
     other = directory_of(store, shared=shared, feed=Feed(), clock=clock)
     other.flush()
     assert not (await found(other)).is_active
-    assert len(store.asked) == 2  # what was read after the flush is good
+    assert len(store.asked) == 2  # records read after the flush are valid
 
 
-# ---- what a principal may do
+# ---- permissions of a principal
 
 
 async def test_a_disabled_or_missing_user_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The bounded cache: what it may hold, and what goes first."""
+"""The bounded cache: its limits and its order of eviction."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ def kept(cache: Generations[str, int], key: str) -> int | None:
 
 
 def age(cache: Generations[str, int]) -> None:
-    """Make all that is young old: a lifetime passes, and something else is put in."""
+    """Move all young entries to the old generation: a lifetime passes before the next insertion."""
     cache.put("another", 0, 60.0)
     cache.drop("another")
 
@@ -48,7 +48,7 @@ def test_a_dropped_entry_is_gone_from_either_generation() -> None:
 
 
 class Counted:
-    """Knows how many of its kind there are."""
+    """Counts its instances."""
 
     alive = 0
 

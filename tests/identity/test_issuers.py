@@ -1,4 +1,4 @@
-"""Tokens of other issuers: the good ones are accepted, and nothing else is, however close it comes."""
+"""Tokens of external issuers: valid ones are accepted, and similar ones refused."""
 
 import hashlib
 import hmac
@@ -35,7 +35,7 @@ class Clock:
 
 
 class Published:
-    """Keys that are published by hand: `more` is what being asked brings; None: the issuer is not to be asked."""
+    """A set of published keys. A fetch returns `more`; None means that no fetch is allowed."""
 
     def __init__(self, *jwks: dict[str, Any], more: list[dict[str, Any]] | None = None) -> None:
         self.publish(*jwks)
@@ -108,7 +108,7 @@ def signed(sign: Sign = SIGN, head: dict[str, Any] | None = None, **changes: Any
     return token(header() if head is None else head, claims(**changes), sign).encode()
 
 
-# ---- what is accepted
+# ---- accepted tokens
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_ed25519_and_eddsa_are_one_algorithm(published_as: str | None, named: st
     assert issuer.known(signed(private.sign, header(alg=named, kid="e1"))) is not None
 
 
-# ---- what is not
+# ---- refused tokens
 
 
 def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
@@ -397,7 +397,7 @@ def test_a_remembered_token_ends_at_its_time() -> None:
         make(clock=clock).known(credential)
 
 
-# ---- keys that are not known
+# ---- unknown keys
 
 
 async def test_an_unknown_key_is_asked_for_and_then_known() -> None:
@@ -467,7 +467,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_two_issuers_remember_apart() -> None:
-    """CVE-2026-33496. The same text, and the same kid, at another issuer is another token."""
+    """CVE-2026-33496: the same text with the same kid is a different token at another issuer."""
     one, other = make(), make(issuer="https://other/", name="other")
     assert one.known(signed())
     assert other.remembered(signed()) is None

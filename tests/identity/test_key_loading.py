@@ -1,4 +1,4 @@
-"""From a configuration file to the keys that sign, or to what is wrong with them and where."""
+"""Loading signing keys from a configuration file, and the problems with their positions."""
 
 import stat
 from pathlib import Path
@@ -18,7 +18,7 @@ POSTGRESQL = "postgresql://app:hidden@db/gateway"
 
 
 def settings_of(folder: Path, text: str, keys: dict[str, PrivateKeyTypes] | None = None) -> Settings:
-    """The settings of a file of this text, beside which these keys lie."""
+    """The settings of a file with this text, next to these key files."""
     for name, key in (keys or {}).items():
         file = folder / name
         file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -1,4 +1,4 @@
-"""Published keys: which of them may verify, and as what."""
+"""Published key sets: which keys can verify tokens, with which algorithms."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The key that is made because none was given: kept, private, and one only."""
+"""The generated signing key: persistent, private, and unique."""
 
 import os
 import stat

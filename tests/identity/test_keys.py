@@ -1,4 +1,4 @@
-"""What may be a key, for which algorithm, and what of it others get to see."""
+"""Which keys fit which algorithms, and the public part of a key."""
 
 import base64
 import datetime
@@ -108,7 +108,7 @@ def test_a_key_of_another_kind_or_too_weak_is_refused(key: Any, algorithm: str, 
 
 
 def public_texts() -> list[bytes]:
-    """Texts of public keys that somebody could take for an HMAC secret."""
+    """Texts of public keys that could be mistaken for an HMAC secret."""
     jwk = {"kty": "EC", "crv": "P-256", "x": "a" * 43, "y": "b" * 43}
     certificate = _certificate()
     return [
@@ -237,11 +237,11 @@ def test_a_key_never_shows_what_it_holds(algorithm: str) -> None:
     assert shown == f"SigningKey('k1', {algorithm})"
 
 
-# ---- a ring whose keys change
+# ---- key rings that change
 
 
 def ring(**keys: Any) -> KeyRing:
-    """A ring of ES256 and HS256 keys, by their ids."""
+    """A ring of ES256 and HS256 keys, by id."""
     return KeyRing([SigningKey(key, "HS256" if isinstance(key, bytes) else "ES256", kid) for kid, key in keys.items()])
 
 

@@ -100,7 +100,7 @@ def test_a_configured_key_that_is_a_signing_secret_too_makes_the_same_key() -> N
 
 
 def test_the_mac_is_the_same_in_every_release() -> None:
-    """A change of it makes replicas of two releases deaf to each other."""
+    """A changed MAC would prevent replicas of two releases from sharing records."""
     place, content = "gateway:1:user:u1", b"1 60000 0 null"
     # RFC 5869 2.2, 2.3, with no salt and one block.
     extracted = hmac.digest(bytes(32), SECRET.encode(), "sha256")

@@ -1,4 +1,4 @@
-"""What is asked of the database about presented API keys, how often, and what is remembered of the answer."""
+"""Verification of presented API keys: the number of database queries, and the caching of results."""
 
 import asyncio
 import math
@@ -24,7 +24,7 @@ TTL = 60.0
 
 
 class Store:
-    """Knows keys, counts what it is asked, and can be slow, out or broken."""
+    """A store of keys that counts queries, and can be slow, unavailable or broken."""
 
     def __init__(self) -> None:
         self.keys: dict[bytes, KnownKey] = {}
@@ -35,7 +35,7 @@ class Store:
         self.error: Exception | None = None
 
     def add(self, *, expires_at: datetime | None = None, has_ended: bool = False) -> bytes:
-        """A new key, as it is presented."""
+        """Add a key and return its text."""
         text = new_key().encode()
         digest = key_digest(text)
         assert digest is not None
@@ -85,7 +85,7 @@ def credentials(tokens: Tokens, source: PresentedKeys) -> Credentials:
 
 
 async def refused(credentials: Credentials, presented: bytes) -> str:
-    """The code a credential is refused with, by whoever finds out first."""
+    """The error code for a refused credential, from the cache or from `ask`."""
     with pytest.raises(Refusal) as refusal:
         if credentials.known(presented) is None:
             await credentials.ask(presented)
@@ -95,7 +95,7 @@ async def refused(credentials: Credentials, presented: bytes) -> str:
     return refusal.value.code
 
 
-# ---- what it says
+# ---- claims
 
 
 async def test_a_key_is_asked_for_once_and_then_known(credentials: Credentials, store: Store, clock: Clock) -> None:
@@ -187,7 +187,7 @@ async def test_a_rotation_of_signing_keys_costs_a_key_one_question(
     assert await credentials.ask(key) == claims
 
 
-# ---- how it is asked
+# ---- queries
 
 
 async def test_a_crowd_with_one_key_asks_once_and_strangers_are_asked_about_together(

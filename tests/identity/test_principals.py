@@ -1,4 +1,4 @@
-"""Principals: the roles they have, and the headers that upstreams receive about them."""
+"""Principals: their roles, and the identity headers for upstreams."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -113,8 +113,8 @@ def test_a_blocked_subject_is_inactive_whatever_its_claims_say() -> None:
     ("owner", "key", "own", "expanded"),
     [
         ({"admin", "user"}, {"user"}, {"user"}, {"user"}),
-        ({"admin"}, {"editor"}, {"editor"}, {"editor"}),  # implied by what the owner is
-        ({"user"}, {"admin"}, set(), set()),  # the owner is it no more, or never was
+        ({"admin"}, {"editor"}, {"editor"}, {"editor"}),  # implied by the owner's role
+        ({"user"}, {"admin"}, set(), set()),  # the owner lost the role or never had it
         ({"user"}, set(), set(), set()),
         ({"admin"}, {"admin", "auditor"}, {"admin"}, {"admin", "editor"}),
     ],

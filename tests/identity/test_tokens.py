@@ -1,4 +1,4 @@
-"""Tokens: what is issued is accepted, and nothing else is, however close it comes."""
+"""Access tokens: issued ones are accepted, and similar ones refused."""
 
 import hashlib
 import hmac
@@ -43,7 +43,7 @@ SIGN = with_curve(CURVE)
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """A clock that moves only on demand."""
 
     def __init__(self, now: float = NOW) -> None:
         self.now = now
@@ -57,7 +57,7 @@ def make(clock: Clock | None = None, **settings: Any) -> Tokens:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Good claims with some changed; None takes one out."""
+    """Valid claims with changes; None removes a claim."""
     good = {
         "iss": "gateway",
         "sub": "u1",
@@ -80,7 +80,7 @@ def header(**changes: Any) -> dict[str, Any]:
 
 
 def refused(tokens: Tokens, credential: str | bytes) -> str:
-    """The code a credential is refused with."""
+    """The error code for a refused credential."""
     with pytest.raises(Refusal) as refusal:
         tokens.verify(credential.encode() if isinstance(credential, str) else credential)
     assert (refusal.value.status, refusal.value.presented) == (401, True)
@@ -132,7 +132,7 @@ def test_the_first_key_signs_and_all_verify(signer: str) -> None:
     assert make().verify(issued.token.encode()).subject == "u1"
 
 
-# ---- what is accepted beside what is issued
+# ---- other accepted tokens
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_any_token_of_ours_that_says_everything_it_must_is_accepted(good: str) -
     assert make().verify(good.encode()).session == "s1"
 
 
-# ---- the header: algorithm and key (advisories about JWT)
+# ---- the header: algorithm and key (JWT advisories)
 
 
 def _texts_of_our_public_keys() -> list[bytes]:
@@ -376,7 +376,7 @@ def test_what_lasts_longer_than_a_request_is_over_when_its_token_is() -> None:
         assert (ended and ended.code) == code
 
 
-# ---- keys that change
+# ---- changing keys
 
 
 def a_ring(*keys: tuple[str, Any]) -> KeyRing:
@@ -384,7 +384,7 @@ def a_ring(*keys: tuple[str, Any]) -> KeyRing:
 
 
 def test_a_token_is_good_for_as_long_as_its_key_is_there() -> None:
-    """Remembered or not; and what it signed is over for what lasts longer than a request."""
+    """Cached or not. Streams authenticated by the key end too."""
     tokens = Tokens(a_ring(("k1", CURVE), ("k2", STRANGER)), TokensSettings(), clock=Clock())
     issued = tokens.issue(user_id="u1", session_id="s1", roles=()).token.encode()
     known = tokens.verify(issued)
@@ -416,7 +416,7 @@ def test_settings_are_renewed_without_touching_what_is_remembered() -> None:
     assert claims_of(tokens.issue(user_id="u1", session_id="s1", roles=["b", "a"]).token)["roles"] == ["a", "b"]
 
 
-# ---- the spelling
+# ---- the encoding
 
 
 def _signed() -> bytes:
@@ -456,7 +456,8 @@ def test_a_token_in_another_spelling_is_refused(case: str) -> None:
 
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_a_token_has_one_spelling_even_where_bits_would_be_thrown_away(part: int) -> None:
-    """The last character of a part may hold bits that decoding drops: the same bytes, but other characters."""
+    """The last character of a part can contain bits that decoding drops, which allows other characters for the same
+    bytes."""
     alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     others = 0
     for padding in ("", "x", "xx"):
@@ -471,7 +472,7 @@ def test_a_token_has_one_spelling_even_where_bits_would_be_thrown_away(part: int
 
 
 def of_length(length: int) -> bytes:
-    """A good token of exactly this many bytes."""
+    """A valid token of exactly this many bytes."""
     for of_header in ("", "x", "xx"):
         start = 3 * (length - len(token(header(pad=of_header), claims(pad=""), SIGN))) // 4
         for of_claims in range(start - 2, start + 3):
@@ -516,7 +517,7 @@ def test_a_remembered_token_is_judged_by_the_clock_each_time() -> None:
 
 
 class Counting(SigningKey):
-    """A key that counts what it is asked to verify."""
+    """A key that counts verifications."""
 
     __slots__ = ("asked",)
 
@@ -559,7 +560,7 @@ def test_more_tokens_than_the_cache_holds_are_all_verified_rightly() -> None:
     issued = [tokens.issue(user_id=f"u{number}", session_id="s", roles=()).token.encode() for number in range(40)]
     for _ in range(3):
         assert [tokens.verify(each).subject for each in issued] == [f"u{number}" for number in range(40)]
-    assert key.asked == 120  # the cache is too small for this order; it must be slow then, not wrong
+    assert key.asked == 120  # The cache is too small for this access pattern. It must be slow then, not wrong.
 
 
 def test_what_nobody_presents_any_more_is_let_go_after_a_while() -> None:
@@ -579,7 +580,7 @@ def test_what_nobody_presents_any_more_is_let_go_after_a_while() -> None:
 
 
 def test_two_issuers_are_never_confused_by_the_same_text() -> None:
-    """CVE-2026-33496: what is remembered belongs to one issuer's Tokens, so the other one verifies for itself."""
+    """CVE-2026-33496: each Tokens object caches the tokens of one issuer, so the other one verifies by itself."""
     credential = _signed()
     assert make().verify(credential).issuer == "gateway"
     assert refused(make(issuer="other"), credential) == "token_invalid"
@@ -593,7 +594,7 @@ def test_the_clock_is_the_wall_clock_unless_told_otherwise() -> None:
     assert tokens.verify(issued.token.encode()).subject == "u1"
 
 
-# ---- any bytes at all
+# ---- arbitrary bytes
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),

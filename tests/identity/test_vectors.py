@@ -1,7 +1,7 @@
-"""The signatures, keys and tokens of Project Wycheproof, where its files lie beside the checkout (`../shared/vectors`).
+"""Signatures, keys and tokens of Project Wycheproof, if its files are next to the checkout (`../shared/vectors`).
 
-The vectors sign any bytes and leave out what an access token must have, so they are put to the two layers that they
-are about: taking a JWS apart and verifying it with one key, and making a key.
+The vectors sign arbitrary bytes without the claims of an access token, so they test two layers: parsing and verifying a
+JWS with one key, and creating keys.
 """
 
 import base64
@@ -24,7 +24,7 @@ CURVES: dict[str, type[ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1]] = {
     "P-521": ec.SECP521R1,
 }
 
-# What is left out, by name. Key sets and what a foreign JWK says about its use belong to external issuers.
+# Skipped vectors by name. Key sets and the declared use of foreign JWKs concern external issuers.
 LEFT_OUT = {
     "rejectsKeyWithRocaVulnerability": "keys of ROCA devices look like any other",
     "rejectsWrongUse": "no foreign JWK is read here",
@@ -36,7 +36,7 @@ LEFT_OUT = {
     "invalidBase64PaddingInPayload": "the file holds the same bytes as for ValidMac",
     "invalid_use": "no foreign JWK is read here",
 }
-# Marked valid in the files, and refused here.
+# Valid in the files, but refused by the gateway.
 REFUSED_HERE = {
     "InvalidCharacterInsertedInHeader": "a token has one spelling",
     "InvalidCharacterInsertedInPayload": "a token has one spelling",
@@ -46,7 +46,7 @@ REFUSED_HERE = {
 
 
 class Vector(NamedTuple):
-    """One test of a file: the keys it may be verified with, and whether it should be."""
+    """One test of a file: its keys, its token, and the expected result."""
 
     name: str
     keys: list[dict[str, Any]]
@@ -85,7 +85,7 @@ def octets(text: str) -> bytes:
 
 
 def material(jwk: dict[str, Any]) -> PublicKey | bytes:
-    """The key in a JWK. Raises ValueError where it holds none."""
+    """The key in a JWK. Raises ValueError for other content."""
     if jwk["kty"] == "oct":
         return octets(jwk["k"])
     if jwk["kty"] == "RSA" and "n" in jwk:
@@ -96,9 +96,9 @@ def material(jwk: dict[str, Any]) -> PublicKey | bytes:
 
 
 def verified(vector: Vector) -> bool:
-    """Whether our layers accept a JWS with one of these keys, each bound to the algorithm that its JWK names."""
+    """Whether the gateway accepts a JWS with one of these keys, each bound to the algorithm of its JWK."""
     if not isinstance(vector.jws, str):
-        return False  # JSON serialization: nothing that fits into an Authorization field
+        return False  # JSON serialization does not fit into an Authorization field
     try:
         jws = parse_jws(vector.jws.encode())
         keys = [VerifyingKey(material(jwk), jwk["alg"], jwk.get("kid", "none")) for jwk in vector.keys]

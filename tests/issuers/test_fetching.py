@@ -1,4 +1,4 @@
-"""Fetching what others serve: within limits of time, size and place, and with one error for whatever goes wrong."""
+"""Fetching documents: limits on time, size and location, and a single error type."""
 
 import asyncio
 import gzip
@@ -104,7 +104,7 @@ OTHERS = [httpx.InvalidURL, httpx.CookieConflict, OSError, ConnectionResetError,
 @pytest.mark.parametrize("kind", [*FOREIGN, *OTHERS], ids=lambda kind: kind.__name__)
 async def test_foreign_errors_stop_here(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: Any) -> Any:
-        raise kind.__new__(kind)  # each has arguments of its own, which do not matter here
+        raise kind.__new__(kind)  # each has its own arguments, which do not matter here
 
     monkeypatch.setattr(fetching, "_client", failing)
     with pytest.raises(FetchFailed):
@@ -152,7 +152,7 @@ def test_this_machine_is_told_from_others(address: str, loopback: bool) -> None:
 
 
 class Silent:
-    """A server that takes a connection, sends `first`, and then nothing."""
+    """A server that accepts a connection, sends `first`, and then nothing."""
 
     def __init__(self, first: bytes = b"") -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -202,7 +202,7 @@ async def test_a_proxy_of_the_environment_sees_nothing_of_this_machine(monkeypat
         proxy.close()
 
 
-# ---- where the keys are
+# ---- locating the keys
 
 
 @pytest.fixture

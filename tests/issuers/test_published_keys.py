@@ -1,4 +1,4 @@
-"""The keys of an issuer over time: renewed before they grow stale, kept while it is out, asked for now and then."""
+"""The keys of an issuer over time: renewed early, kept during outages, and fetched for unknown ids at intervals."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ CURVE = ec.generate_private_key(ec.SECP256R1())
 
 
 class Server:
-    """What publishes: key ids, how long they may be used, an error, and whether it answers now or when it is told."""
+    """A key server: key ids, max-age, an optional error, and answers at once or on demand."""
 
     def __init__(self, *kids: str) -> None:
         self.kids = kids
@@ -166,7 +166,7 @@ async def test_an_unknown_key_is_asked_for_at_most_every_thirty_seconds() -> Non
         if rig.keys.may_be_asked:
             await rig.keys.ask()
             assert second in (0, 30)
-        await rig.keys.ask()  # who does not look first asks no more either
+        await rig.keys.ask()  # callers that skip the check cause no further fetch either
     assert rig.server.asked == 3
 
 
@@ -182,7 +182,7 @@ async def test_a_new_key_is_known_as_soon_as_somebody_presents_it() -> None:
 async def test_all_who_ask_share_one_fetch() -> None:
     rig = Rig("k1")
     rig.server.answering.clear()
-    rig.keys.tick(rig.clock.now)  # the first fetch is on its way
+    rig.keys.tick(rig.clock.now)  # the first fetch is in progress
     askers = [asyncio.create_task(rig.keys.ask()) for _ in range(50)]
     await settle()
     askers[0].cancel()

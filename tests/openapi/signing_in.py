@@ -1,5 +1,4 @@
-"""What schemathesis loads beside its configuration: it signs in for every request, because a good many of them end the
-session that they are made with."""
+"""An extension for schemathesis that signs in for every request, because many requests end their own session."""
 
 import json
 import os
@@ -11,7 +10,7 @@ import schemathesis
 
 @schemathesis.auth(refresh_interval=None)
 class SignedIn:
-    """The bearer of an account that the environment names."""
+    """The bearer token of the account in the environment."""
 
     def get(self, case: schemathesis.Case[Any], context: schemathesis.AuthContext) -> str:
         body = {"email": os.environ["GATEWAY_EMAIL"], "password": os.environ["GATEWAY_PASSWORD"]}

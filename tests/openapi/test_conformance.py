@@ -1,6 +1,8 @@
-"""schemathesis, which reads the gateway's own description and looks for an answer that it does not describe: another
-status, another form, an error of the server, wrong data that is accepted, right data that is refused, an operation that
-forgets to ask who calls."""
+"""schemathesis tests the gateway against its own OpenAPI document.
+
+It looks for undocumented statuses or formats, server errors, accepted invalid data, refused valid data, and operations
+without authentication.
+"""
 
 import os
 import re
@@ -14,12 +16,12 @@ from tests.support.gateways import Town
 from tests.support.processes import PASSWORD, PROJECT, Face, Gateway
 
 FOLDER = Path(__file__).parent
-# It guesses passwords, and must not be kept from it.
+# It guesses passwords, and lockout must not stop it.
 LENIENT = {"password": {"bcrypt_rounds": 4}, "lockout": {"failures": 100_000, "per_address_failures": 100_000}}
 
 
 def schemathesis(gateway: Gateway, email: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs it with a fixed seed, for a minute at most, signed in as this person."""
+    """Run it with a fixed seed for at most a minute, signed in with this account."""
     host, port = gateway.address
     url = f"http://{host}:{port}"
     settings = {"GATEWAY_URL": url, "GATEWAY_EMAIL": email, "GATEWAY_PASSWORD": PASSWORD}

@@ -1,4 +1,4 @@
-"""The description of the gateway's own endpoints, and the page of it: true, whole, and safe to look at."""
+"""The OpenAPI document of the built-in endpoints and its HTML page: correct, complete and safe."""
 
 import base64
 import hashlib
@@ -106,7 +106,7 @@ def test_bodies_are_described_by_what_reads_them() -> None:
 
 
 class Reading(HTMLParser):
-    """What a page consists of."""
+    """The contents of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def test_nothing_in_the_description_becomes_markup() -> None:
     assert "<script>" not in text and "/&lt;script&gt;alert(1)" in text
 
 
-# ---- served
+# ---- serving
 
 
 async def test_both_are_served_to_everybody(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Policies for tests: made from the text of a configuration file, or of routes alone."""
+"""Policies for tests, built from a configuration file or from routes alone."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ Routes = Sequence[Mapping[str, object]]
 
 
 def settings_of(routes: Routes = (), **others: object) -> Settings:
-    """Settings as they are read from a file with these routes (upstream `web`) and other sections."""
+    """Settings of a file with these routes (upstream `web`) and other sections."""
     listed = [{"upstream": "web", **route} for route in routes]
     document = {"upstreams": {"web": "http://127.0.0.1:9000"}, "routes": listed, **others}
     draft = read_content(yaml.safe_dump(document, sort_keys=False).encode(), "gateway.yaml", {})
@@ -35,7 +35,7 @@ def patterns(*texts: str, **others: object) -> Policy:
 
 
 def problems_of(routes: Routes, **others: object) -> list[str]:
-    """What is wrong with the policy of these routes, as `KEY.PATH: message`."""
+    """The problems of the policy of these routes, as `KEY.PATH: message`."""
     try:
         compile_policy(settings_of(routes, **others))
     except ConfigurationError as error:
@@ -46,14 +46,14 @@ def problems_of(routes: Routes, **others: object) -> list[str]:
 def matched(
     policy: Policy, target: bytes, method: bytes = b"GET", *, host: bytes | None = None, relaxed: bool = False
 ) -> Match:
-    """The match for a raw request target. Raises what the path and the policy refuse."""
+    """The match for a raw request target. Raises the refusals of path and policy."""
     return policy.match(host, canonical_target(target, relaxed=relaxed), method)
 
 
 def outcome(
     policy: Policy, target: bytes, method: bytes = b"GET", *, host: bytes | None = None, relaxed: bool = False
 ) -> str:
-    """The name of the route that a request belongs to, or the code of its refusal."""
+    """The name of the matching route, or the error code."""
     try:
         return matched(policy, target, method, host=host, relaxed=relaxed).route.name
     except Refusal as refusal:

@@ -1,7 +1,7 @@
-"""The path section of real advisories of systems like this one, each under its identifier.
+"""Path advisories of similar systems, by identifier.
 
-The policy is theirs: `/public/**` for everyone, `/admin/**` for admins, `/api/**` for whoever is signed in. Here the
-decision alone is tested, as a value; over real sockets the same is tested elsewhere.
+The policy of every case: `/public/**` for everyone, `/admin/**` for admins, `/api/**` for signed-in users. These tests
+call the decision functions; other tests repeat the cases over sockets.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,6 @@ RELAXED = policy_of(ROUTES, relaxed=True)
 
 @dataclass(frozen=True)
 class User:
-    """A principal."""
-
     id: str
     roles: frozenset[str]
 
@@ -39,7 +37,7 @@ ADMIN = User("a", frozenset({"admin"}))
 def decision(
     policy: Policy, target: bytes, user: User | None, method: bytes = b"GET", host: bytes = b"gateway.example"
 ) -> str:
-    """The route that a request may pass, or the status and the code of its refusal."""
+    """The name of the allowed route, or status and code of the refusal."""
     try:
         understood = canonical_target(target, relaxed=policy is RELAXED)
         route, captures = policy.match(canonical_host(host), understood, method)
@@ -158,6 +156,6 @@ def test_a_rule_for_a_host_holds_for_every_spelling_of_it(advisory: str, host: b
 
 @pytest.mark.parametrize("method", [b"get", b"FOO", b"TRACE", b"CONNECT", b"", b"GET\x00", b"G\xcbT"])
 def test_a_method_trick_is_never_served_by_a_broader_pattern(method: bytes) -> None:
-    """Caddy f45006846, Envoy 34988: a method that no rule listed fell through to one that asked less."""
+    """Caddy f45006846, Envoy 34988: an unlisted method fell through to a rule with weaker requirements."""
     policy = policy_of([{"path": "/admin", "methods": ["GET"], "roles": ["admin"]}, {"path": "/**", "auth": "none"}])
     assert decision(policy, b"/admin", ADMIN, method) == "405 method_not_allowed"

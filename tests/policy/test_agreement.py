@@ -1,4 +1,4 @@
-"""All that decide on a request decide alike: a sample; `python -m bench.agreement --live` compares 100,000."""
+"""All decision procedures agree: a sample; `python -m bench.agreement --live` compares 100,000 requests."""
 
 from pathlib import Path
 

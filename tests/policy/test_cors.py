@@ -1,4 +1,4 @@
-"""What pages of other origins may do, as values: each row is a question and its answer."""
+"""CORS decisions as values: each row is a question and its answer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def cors_of(route: dict[str, object] | None = None, **settings: object) -> Cors:
 
 
 def told(fields: Sequence[Field] | None) -> dict[str, str]:
-    """The Access-Control fields, by the rest of their names; each must stand once."""
+    """The Access-Control fields by the rest of their names. Each must be unique."""
     assert fields is not None
     names = [name for name, _ in fields]
     assert len(set(names)) == len(names)
@@ -101,7 +101,7 @@ def test_a_port_that_browsers_leave_out_may_be_written_in_the_file() -> None:
 
 @pytest.mark.parametrize("origin", [APP, b"https://anybody.example", b"null", b"", None])
 def test_every_origin_is_told_the_same_where_all_may_call(origin: bytes | None) -> None:
-    """So caches need keep no answer apart for each."""
+    """Caches need only one copy of the response."""
     cors = cors_of(origins=["*"])
     assert origin_allowed(cors, origin)
     fields = cors.fields(origin, b"GET")
@@ -121,7 +121,7 @@ def test_a_route_without_cors_has_nothing_against_a_handshake_and_no_origin_is_n
     assert origin_allowed(cors_of(), None)
 
 
-# ---- answers
+# ---- responses
 
 ANSWERS: list[tuple[dict[str, object], bytes, bytes, dict[str, str]]] = [
     ({}, APP, b"GET", {"allow-origin": APP.decode()}),
@@ -141,7 +141,7 @@ def test_what_is_added_to_an_answer(
     assert told(cors_of(**settings).fields(origin, method)) == (expected | EXPOSED if expected else {})
 
 
-# ---- preflights: the route, the rule, what is asked -> methods, headers
+# ---- preflights: route, rule, request -> methods, headers
 
 USUAL = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 Row = tuple[dict[str, object], dict[str, object], bytes, bytes, str | None, str | None]
@@ -207,7 +207,7 @@ def test_everybody_may_call_by_a_preflight_too_where_all_may() -> None:
     assert asked(cors_of(origins=["*"]), b"null")["allow-origin"] == "*"
 
 
-# ---- reading requests and responses
+# ---- parsing requests and responses
 
 ORIGINS = [
     ([], None),

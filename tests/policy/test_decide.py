@@ -1,4 +1,4 @@
-"""The decision, as a table of values."""
+"""Authorization as a table of values."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from gateway.policy.route import Authentication, Requirement, Route
 
 @dataclass(frozen=True)
 class Someone:
-    """A principal as the decision sees it."""
+    """A principal for the decision."""
 
     id: str = "u1"
     roles: frozenset[str] = frozenset()
@@ -63,7 +63,7 @@ ADMIN = someone("admin", user_id="boss")
         (BOTH, "required", ADMIN, "forbidden"),
         (BOTH, "required", someone("root", "user"), None),
         (NOBODY, "required", ADMIN, "forbidden"),
-        # whoever asks for somebody gets somebody, whatever else the route says
+        # roles and owners require a signed-in user
         (ANY, "optional", None, "token_missing"),
         (ANY, "none", None, "token_missing"),
         (OWNER, "optional", None, "token_missing"),
@@ -83,13 +83,13 @@ def test_who_passes(
         (OWNER, b"u1", PLAIN, True),
         (OWNER, b"u1", STRANGER, True),
         (OWNER, b"u2", PLAIN, False),
-        (OWNER, b"u1", ADMIN, False),  # no role is implied to own what is another's
+        (OWNER, b"u1", ADMIN, False),  # no role implies ownership
         (OWNER, b"U1", PLAIN, False),
         (OWNER, b"u1%20", PLAIN, False),
         (ADMIN_OR_OWNER, b"u1", PLAIN, True),
         (ADMIN_OR_OWNER, b"u2", PLAIN, False),
         (ADMIN_OR_OWNER, b"u2", ADMIN, True),
-        # the capture is compared decoded: an issuer's principal is NAME|SUB, a path may not hold it raw
+        # captures are compared decoded: an issuer's principal is NAME|SUB, and a path cannot contain `|` raw
         (OWNER, b"idp%7C7", someone(user_id="idp|7"), True),
         (OWNER, b"caf%C3%A9", someone(user_id="café"), True),
         (OWNER, b"a%2Fb", someone(user_id="a/b"), True),

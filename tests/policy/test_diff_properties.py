@@ -1,4 +1,4 @@
-"""What `gateway diff` claims, against every request and every caller of a small world, decided one by one."""
+"""The result of `gateway diff`, compared with individual decisions for all requests and callers of a small model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
@@ -32,11 +32,11 @@ def configuration(routes: Routes, roles: Mapping[str, Sequence[str]] | None, **s
     return Configuration(made, compile_policy(made), ())
 
 
-# ---- one by one
+# ---- individual decisions
 
 
 class Asker(NamedTuple):
-    """What `authorize` asks of a principal."""
+    """A principal for `authorize`."""
 
     id: str
     roles: frozenset[str]
@@ -55,7 +55,7 @@ def outcome(policy: Configuration, host: bytes | None, path: str, method: bytes)
 
 
 def passes(policy: Configuration, found: Outcome, caller: Caller, path: str) -> bool:
-    """Whether the caller may, as the gate decides it."""
+    """Whether the caller is allowed, decided like in the gate."""
     if found.route is None:
         return False
     if found.route.authentication == "none":
@@ -68,7 +68,7 @@ def passes(policy: Configuration, found: Outcome, caller: Caller, path: str) -> 
 
 
 def callers(path: str) -> Iterator[Caller]:
-    """Everybody there could be for a path: with each set of roles, and as the one whose id is each segment."""
+    """All possible callers for a path: every set of roles, and the owner of each segment."""
     yield Caller(anonymous=True)
     for roles in ROLE_SETS:
         yield Caller(roles=roles)
@@ -77,7 +77,7 @@ def callers(path: str) -> Iterator[Caller]:
 
 
 def brings(caller: Caller, path: str, kind: Caller) -> bool:
-    """Whether a caller has all that a kind of caller takes. Equal segments name the same user."""
+    """Whether a caller has at least the access of a kind of caller. Equal segments name the same user."""
     if kind.anonymous or caller.anonymous:
         return kind.anonymous
     segments = path.split("/")
@@ -86,7 +86,7 @@ def brings(caller: Caller, path: str, kind: Caller) -> bool:
 
 
 def told(reaches: Sequence[Reach], caller: Caller, path: str) -> bool:
-    """Whether a difference says that requests of this caller are among those it is about."""
+    """Whether the reported reaches include requests of this caller."""
     return any(brings(caller, path, kind) for reach in reaches if reach.kind == "requests" for kind in reach.callers)
 
 
@@ -148,7 +148,7 @@ def _routes(draw: st.DrawFn, base: Sequence[dict[str, Any]] = ()) -> list[dict[s
 
 @st.composite
 def _changes(draw: st.DrawFn) -> tuple[Configuration, Configuration]:
-    """A policy and what becomes of it: some routes stay, some go, some come."""
+    """A policy and a changed version: some routes stay, some are removed, some are added."""
     before = draw(_routes())
     stay = [route for route in before if draw(st.booleans())]
     after = draw(_routes(base=stay))
@@ -156,7 +156,7 @@ def _changes(draw: st.DrawFn) -> tuple[Configuration, Configuration]:
     sides = []
     for routes in (before, after):
         prefix = draw(st.sampled_from(["/auth", "/auth", "/x"]))
-        # A literal route on one of the gateway's own paths is an error; broader ones go around it.
+        # A literal route on a built-in path is an error; broader patterns are allowed.
         kept = [route for route in routes if prefix != "/x" or route["path"] != "/x/me"]
         sides.append(configuration(kept, draw(_hierarchies), upstreams=upstreams, accounts={"prefix": prefix}))
     old, new = sides
@@ -182,7 +182,7 @@ def check_request(
     about = [each for each in found.differences if is_about(each, before, after, (place, path, method))]
     for caller in callers(path):
         was, is_ = passes(old, before, caller, path), passes(new, after, caller, path)
-        # A kind of caller stands for all who have at least that much, but for those to whom nothing changes.
+        # A kind of caller includes all callers with at least its access, except those without a change.
         opens = not was and any(told(each.opens, caller, path) for each in about)
         closes = not is_ and any(told(each.closes, caller, path) for each in about)
         assert (opens, closes) == (is_ and not was, was and not is_), (request, caller, about)
@@ -234,7 +234,8 @@ def test_an_example_has_no_owner_who_is_named_by_another_segment(path: str) -> N
 
 
 def names_twice(path: str, caller: Caller) -> bool:
-    """Whether a path names its owner by two segments, as only literals make it: he may come by the other one."""
+    """Whether a path contains its owner's id in two segments, which only literals produce: the caller can own the other
+    one."""
     segments = path.split("/")
     return caller.owner is not None and segments.count(segments[caller.owner]) > 1
 

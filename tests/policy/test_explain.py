@@ -1,4 +1,4 @@
-"""Explanations: the decision is the gate's own, and what is told of the other routes goes with it."""
+"""Explanations contain the gate's own decision, and consistent reasons for the other routes."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Warnings about a policy as a whole: each in a configuration that deserves it, beside those that nearly do."""
+"""Warnings about a policy as a whole: each with configurations that cause it, and similar ones that do not."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -19,7 +19,7 @@ accounts: {registration: closed}
 """
 OWN_ROLES = "roles: {admin: [editor], editor: [], user: []}\n"
 
-# The name of the warning, what deserves it (the line is marked by <<<), and what does not.
+# The name of the warning, text that causes it (the line is marked by <<<), and text that does not.
 CASES = {
     "open-beside-restricted: another case": (
         """
@@ -317,13 +317,13 @@ def warned(folder: Path, text: str) -> list[tuple[str, int]]:
 
 
 def marked(text: str) -> int:
-    """The line of the mark, or the one below a mark that stands alone."""
+    """The marked line, or the line below a mark on its own line."""
     number, line = next((number, line) for number, line in enumerate(text.splitlines(), 1) if "# <<<" in line)
     return number + (line.strip() == "# <<<")
 
 
 def complete(case: str) -> str:
-    """A case with the upstreams, and with closed registration where it does not say how that is."""
+    """A case with upstreams, and with closed registration unless it sets that itself."""
     top = TOP.replace("accounts: {registration: closed}\n", "") if "accounts:" in case else TOP
     return top + dedent(case)
 

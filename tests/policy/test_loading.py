@@ -1,4 +1,4 @@
-"""From a file to a policy, or to all that is wrong with it at once."""
+"""Load a policy from a file, or report all problems at once."""
 
 import sys
 import time
@@ -122,7 +122,7 @@ def test_a_file_that_is_not_there_is_no_configuration_problem(tmp_path: Path) ->
         load_configuration(tmp_path / "nothing.yaml", {})
 
 
-# ---- contradictions
+# ---- conflicts
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_who_asks_for_somebody_lets_no_anonymous_caller_pass(asks: dict[str, obj
 
 
 def entangled(depth: int) -> list[dict[str, object]]:
-    """All ways of writing a path of this depth with a literal or a capture in each place."""
+    """All patterns of this depth with a literal or a capture in each segment."""
     return [
         {"path": "".join("/a" if number >> bit & 1 else f"/{{c{bit}}}" for bit in range(depth))}
         for number in range(2**depth)
@@ -268,7 +268,7 @@ def test_a_path_takes_linear_time(segment: bytes) -> None:
 
 
 def best_time(call: Callable[[], object]) -> float:
-    """Seconds of this process's own time that a call takes at best."""
+    """The minimum CPU seconds of a call."""
     best = float("inf")
     for _ in range(10):
         began = time.process_time()

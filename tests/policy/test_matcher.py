@@ -1,4 +1,4 @@
-"""From path, host and method to the one route."""
+"""Matching: from path, host and method to one route."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from gateway.wire.paths import canonical_target
 from tests.policy.policies import Routes, matched, outcome, patterns, policy_of
 from tests.support.waiting import cpu_within
 
-# ---- the most specific wins, segment by segment from the left
+# ---- the most specific route wins, segment by segment from the left
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_captures_are_the_segments_as_they_are_sent_on() -> None:
 def test_captures_are_those_of_the_route_that_won() -> None:
     policy = patterns("/a/{first}/c", "/{second}/{third}/d")
     assert matched(policy, b"/a/b/c").captures == (("first", b"b"),)
-    # The search went down /a/{first} before it came back: nothing of that is left (GHSA-r9fw-vxmp-hwf2).
+    # The search visited /a/{first} before it backtracked, and no capture of it remains (GHSA-r9fw-vxmp-hwf2).
     assert matched(policy, b"/a/b/d").captures == (("second", b"a"), ("third", b"b"))
 
 
@@ -91,7 +91,7 @@ def test_a_literal_route_has_no_captures() -> None:
     assert matched(patterns("/a"), b"/a").captures == ()
 
 
-# ---- spelling
+# ---- encodings
 
 
 @pytest.mark.parametrize("pattern", ["/admin!", "/admin%21"])
@@ -242,7 +242,7 @@ def test_an_encoded_slash_without_any_route_is_a_bad_path_still() -> None:
     assert outcome(patterns("/a"), b"/x%2Fy") == "bad_path"
 
 
-# ---- relaxed paths: forwarded only where no reader would find another route
+# ---- relaxed paths: forwarded only if no reader would match another route
 
 
 RELAXED = patterns("/admin/**", "/api/**", "/search/{q}", "/public", "/me", relaxed=True)
@@ -290,7 +290,7 @@ def test_a_relaxed_path_never_reaches_a_stricter_route_by_a_broader_one(path: by
     assert outcome(policy, path, relaxed=True) == "bad_path"
 
 
-# Each escape that only strict mode refuses, alone and beside the data of a segment, with an encoded slash and without.
+# Escapes that only strict mode refuses, alone and within a segment, with an encoded slash and without.
 OPEN_IN_RELAXED_MODE = [
     b"%3b", b"%3B", b"a%3Bb", b"a;b", b"%23", b"a%23b", b"%3F", b"%3fb", b"%2541", b"a%252Fb", b"a%252fb", b"%25%34%31",
     b"a%253Bb", b"a%2520b", b"a%3Bb%23c%3Fd",
@@ -328,7 +328,7 @@ def test_what_the_mode_and_the_route_let_pass_together(pattern: str, keeps: bool
 
 @pytest.mark.parametrize("keeps", [False, True], ids=["reject", "keep"])
 def test_a_route_that_keeps_slashes_takes_escapes_as_data_beside_other_routes(keeps: bool) -> None:
-    """Its upstream splits the path before it decodes, so only a raw semicolon can end a segment there."""
+    """Its upstream splits the path before decoding, so only a raw semicolon can end a segment there."""
     routes: Routes = [
         {"path": "/files/{name}", "encoded_slash": "keep" if keeps else "reject"},
         {"path": "/files", "roles": ["admin"]},
@@ -343,7 +343,7 @@ def test_a_route_that_keeps_slashes_takes_escapes_as_data_beside_other_routes(ke
         assert outcome(policy, b"/files/" + segment, relaxed=True) == "bad_path", segment
 
 
-# ---- the rest
+# ---- `/**`
 
 
 def test_a_shadow_rule_decides_nothing() -> None:
@@ -382,7 +382,7 @@ RELAXED_WORST = {
 
 @pytest.mark.parametrize("path", RELAXED_WORST.values(), ids=RELAXED_WORST)
 def test_all_readings_of_a_relaxed_path_cost_little_more_than_one(path: bytes) -> None:
-    """300 KB, because a millisecond is too little to measure. Eight whole readings take 0.3 s."""
+    """300 KB, because a millisecond is too short to measure. Eight complete readings take 0.3 s."""
     target = canonical_target(path, relaxed=True)
     policy = patterns("/public/**", "/a/**", relaxed=True)
     with cpu_within(0.12):

@@ -1,4 +1,4 @@
-"""The matcher against a naive reference, and against everything a lenient upstream may take a path for."""
+"""The matcher, compared with a naive reference and with all paths that a lenient upstream could read."""
 
 import re
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from gateway.policy.route import Route, with_head
 from gateway.wire.paths import Target, canonical_target
 from tests.policy.policies import matched, outcome, patterns
 
-# ---- the reference: every route is tried, one segment after the other, and the best is taken
+# ---- the reference tries every route and segment, and selects the best match
 
 
 def rank(route: Route, segments: Sequence[bytes]) -> tuple[int, ...] | None:
-    """How specifically a route matches: 0 for a literal, 1 for a capture, 2 for the rest; smaller is better."""
+    """The specificity of a match: 0 for a literal, 1 for a capture, 2 for the rest; smaller is better."""
     fixed, has_rest = route.shape.shape
     if len(segments) < len(fixed) or (len(segments) > len(fixed) and not has_rest):
         return None
@@ -28,7 +28,7 @@ def rank(route: Route, segments: Sequence[bytes]) -> tuple[int, ...] | None:
 
 
 def naive(routes: Sequence[Route], host: bytes | None, segments: Sequence[bytes], method: bytes) -> str:
-    """The name of the route for a request, or the code of its refusal."""
+    """The name of the route for a request, or the error code."""
     named = {route.host for route in routes if route.host is not None}
     seen = [route for route in routes if route.host == (host if host in named else None)]
     ranked = [(found, route) for route in seen if (found := rank(route, segments)) is not None]
@@ -40,7 +40,7 @@ def naive(routes: Sequence[Route], host: bytes | None, segments: Sequence[bytes]
 
 
 def serves(route: Route, method: bytes) -> bool:
-    """A route without methods serves all of them but TRACE."""
+    """A route without methods serves all methods except TRACE."""
     return method != b"TRACE" if route.methods is None else method in route.methods
 
 
@@ -50,12 +50,12 @@ def clash(one: Route, other: Route) -> bool:
 
 
 def split(path: bytes) -> list[bytes]:
-    """The decoded segments of a path; a trailing slash means nothing."""
+    """The decoded segments of a path; a trailing slash makes no difference."""
     parts = path.strip(b"/").split(b"/") if path != b"/" else []
     return [unquote_to_bytes(part) for part in parts]
 
 
-# ---- random policies and paths over a small alphabet, so that they meet
+# ---- random policies and paths over a small alphabet, so that they match often
 
 _LITERALS = ["a", "b", "admin", "a!", "v1.2", "é", "%7Ba", "x y", "50%25", "a+b"]
 _segment = st.one_of(st.sampled_from(_LITERALS), st.just("{}"))
@@ -73,7 +73,7 @@ def _text(segments: Sequence[str], has_rest: bool) -> str:
 
 @st.composite
 def policies(draw: st.DrawFn) -> list[Route]:
-    """Routes that do not contradict each other."""
+    """Routes without conflicts."""
     kept: list[Route] = []
     for number, ((segments, has_rest), methods, host) in enumerate(
         draw(st.lists(st.tuples(_pattern, _methods, _hosts), max_size=12))
@@ -92,7 +92,7 @@ def policies(draw: st.DrawFn) -> list[Route]:
 
 
 def _spellings(literal: str) -> st.SearchStrategy[bytes]:
-    """A literal as requests may spell it: as it stands, or with any of its bytes escaped."""
+    """Spellings of a literal in requests: plain, or with bytes escaped."""
     said = unquote_to_bytes(quote(literal, safe="%!+"))
     canonical = quote(said, safe="!+").encode()
     return st.one_of(st.just(canonical), st.just(b"".join(b"%%%02x" % octet for octet in said)))
@@ -157,7 +157,7 @@ _quirks = st.fixed_dictionaries(
 
 
 def lenient(path: bytes, *, decodings: int, lower: bool, backslash: bool, parameters: str, query: bool) -> list[bytes]:
-    """The segments that an upstream with these habits sees, slashes merged and dot segments resolved."""
+    """The segments that an upstream with these habits sees, with slashes merged and dot segments resolved."""
     if lower:
         path = re.sub(rb"%[0-9A-F]{2}", lambda escape: escape[0].lower(), path)
     if parameters == "before":
@@ -176,7 +176,7 @@ def lenient(path: bytes, *, decodings: int, lower: bool, backslash: bool, parame
             del resolved[-1:]
         elif segment not in (b"", b"."):
             resolved.append(segment)
-    # An upstream that decodes nothing compares with what its own routes say, in any spelling.
+    # An upstream that decodes nothing compares with its own routes in any spelling.
     return [unquote_to_bytes(segment) for segment in resolved] if decodings == 0 else resolved
 
 
@@ -217,14 +217,14 @@ def test_the_same_holds_for_relaxed_paths(raw: bytes, quirks: dict[str, object])
     assert naive(SHARP_RELAXED.routes, None, seen, b"GET") == route.name
 
 
-# ---- captures take whatever a segment may hold
+# ---- captures match every valid segment
 
 _PCHAR = st.sampled_from("ABCXYZabcxyz0189-._~!$&'()*+,=:@")
 
 
 @given(st.text(_PCHAR, min_size=1, max_size=12).filter(lambda text: text.strip(".")))
 def test_all_that_a_segment_may_hold_is_matched_by_a_capture(text: str) -> None:
-    """CVE-2025-46821: `*` was no character of a path to the matcher, so a rule that denied was passed by."""
+    """CVE-2025-46821: the matcher did not accept `*` in paths, so a denying rule was bypassed."""
     policy = patterns("/admin/{x}", "/**")
     match = matched(policy, b"/admin/" + text.encode())
     assert match.route.name == "/admin/{x}"
@@ -244,7 +244,7 @@ def test_every_character_that_may_be_escaped_is_matched_by_a_capture(character: 
 
 @given(st.text(st.sampled_from(".+*?^$()[]|{}\\ab"), min_size=1, max_size=6))
 def test_a_literal_matches_itself_only(text: str) -> None:
-    """CVE-2026-39350: a dot of a rule stood for any character."""
+    """CVE-2026-39350: a dot in a rule matched any character."""
     literal = quote(text, safe=".+^$()[]|ab!")
     try:
         policy = Policy([Route(name="it", shape=parse_pattern(f"/{literal}"), methods=None)])

@@ -1,4 +1,4 @@
-"""The matrix: each cell is what the decision says about somebody who has that role and no other."""
+"""The matrix: each cell equals the decision for a user with exactly that role."""
 
 from typing import Any
 
@@ -88,7 +88,7 @@ def test_every_cell_is_what_is_decided_about_such_a_caller(
     requirement: Requirement, implied: dict[str, set[str]]
 ) -> None:
     hierarchy = RoleHierarchy(implied)
-    # As a file is read: nothing asked is the one object that says so.
+    # Like the loader: all routes without requirements share one object.
     asked = NOTHING_MORE if requirement == NOTHING_MORE else requirement
     route = Route(name="it", shape=parse_pattern("/{id}"), methods=None, requirement=asked, upstream="web")
     (row,) = matrix([route], tuple(_NAMES), hierarchy).rows

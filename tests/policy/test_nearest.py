@@ -1,4 +1,4 @@
-"""What a person is told of a path that no route takes: the routes that come nearest, and what parts them."""
+"""The nearest routes for an unmatched path, and how they differ from it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The gateway's own endpoints: reserved exactly, whatever the routes and hosts say."""
+"""Built-in endpoints: exactly their paths are reserved, for all routes and hosts."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from gateway.errors import Refusal
 from gateway.policy.matcher import Policy
 from tests.policy.policies import matched, outcome, policy_of, problems_of
 
-# Everything below is served by nobody else: method, path, and what it asks.
+# Only the gateway serves these: method, path, and required access.
 ACCOUNTS = {
     ("POST", "/register"): "none",
     ("POST", "/login"): "none",
@@ -51,7 +51,7 @@ GREEDY = [
 
 
 def own_outcome(policy: Policy, method: str, path: str, host: bytes | None = None) -> str | None:
-    """The endpoint that takes a request, or None where it is reserved and not served; fails if a route takes it."""
+    """The endpoint for a request, or None if the path is reserved but not served; fails if a route matches."""
     try:
         route = matched(policy, path.encode(), method.encode(), host=host).route
     except Refusal as refusal:
@@ -151,7 +151,8 @@ def test_only_exactly_the_own_paths_are_reserved(path: bytes, expected: str) -> 
 
 
 def test_an_own_path_under_a_capture_is_not_hidden_by_a_literal_route() -> None:
-    """`/auth/users/me/{x}` begins with a literal where the own path has a capture; the own path still comes first."""
+    """`/auth/users/me/{x}` begins with a literal where the built-in path has a capture. The built-in path takes
+    precedence."""
     found = [route.name for route in policy_of(GREEDY).own if route.pattern == "/auth/users/{id}/revoke"]
     assert found == ["admin.users.revoke"]
     assert own_outcome(policy_of(GREEDY), "POST", "/auth/users/me/revoke") in (None, "admin.users.revoke")

@@ -1,4 +1,4 @@
-"""The tools of the policy say of the gateway's own endpoints what the gateway answers there."""
+"""The policy tools report the same results for built-in endpoints as the running gateway."""
 
 import json
 from pathlib import Path

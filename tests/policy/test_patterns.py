@@ -1,4 +1,4 @@
-"""Path patterns: what they are parsed into, and what is wrong with those that are none."""
+"""Path patterns: parsing, and the errors of invalid ones."""
 
 import pytest
 

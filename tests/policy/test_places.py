@@ -1,4 +1,4 @@
-"""Walking a policy: every place once, and for a path all places that take it, the winner first."""
+"""Iterating over a policy: every place once, and for a path all matching places, the winner first."""
 
 from collections.abc import Sequence
 

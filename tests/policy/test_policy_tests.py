@@ -1,4 +1,4 @@
-"""Policy tests: how they are written, what is wrong with them, and what running them finds."""
+"""Policy tests: the format, its errors, and the results of running them."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def one(line: str, *, as_: str = "{roles: [editor]}", verb: str = "deny") -> Rep
     return run(f"- {{name: it, as: {as_}, {verb}: ['{line}']}}")
 
 
-# ---- reading
+# ---- parsing
 
 
 def test_a_test_says_who_asks_and_what_becomes_of_it() -> None:
@@ -208,7 +208,7 @@ def test_the_schema_says_what_the_reader_says(text: str, valid: bool) -> None:
 
 
 def test_the_schema_that_editors_use_is_current() -> None:
-    """`gateway schema --tests > config/policy-tests.schema.json` writes it anew."""
+    """`gateway schema --tests > config/policy-tests.schema.json` updates the file."""
     assert json.loads((ROOT / "config/policy-tests.schema.json").read_text()) == policy_tests_schema()
     assert (
         (ROOT / "config/policy-tests.yaml")

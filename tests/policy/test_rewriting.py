@@ -1,4 +1,4 @@
-"""What is sent on instead of the path that came."""
+"""The path sent to the upstream."""
 
 from functools import cache
 
@@ -15,7 +15,7 @@ from tests.policy.policies import matched, outcome, policy_of
 
 
 def sent(path: bytes, pattern: str, **rewrite: str) -> bytes:
-    """The path that goes to the upstream."""
+    """The path sent to the upstream."""
     route, captures = matched(policy := policy_of([{"path": pattern, "encoded_slash": "keep", **rewrite}]), path)
     assert policy.routes == (route,)
     assert route.rewrite is not None
@@ -125,7 +125,7 @@ def test_the_rest_needs_a_pattern_that_has_one() -> None:
 
 
 def test_the_stripped_prefix_of_the_advisory_leaves_no_dots() -> None:
-    """CVE-2026-48020: `/api` taken off `/api../admin/x` left `/../admin/x`."""
+    """CVE-2026-48020: stripping `/api` from `/api../admin/x` left `/../admin/x`."""
     policy = policy_of([{"path": "/api/**", "strip_prefix": "/api", "name": "api"}])
     assert outcome(policy, b"/api../admin/x") == "no_route"
     assert outcome(policy, b"/api/../admin/x") == "bad_path"
@@ -139,7 +139,7 @@ _SEGMENTS = st.lists(
 
 @cache
 def keeping(template: str) -> Policy:
-    """A policy that rewrites in both ways and keeps encoded slashes."""
+    """A policy with both kinds of rewrite that keeps encoded slashes."""
     return policy_of(
         [
             {"path": "/api/**", "strip_prefix": "/api", "encoded_slash": "keep"},

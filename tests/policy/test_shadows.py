@@ -1,4 +1,4 @@
-"""Shadow rules: what they would decide is what they do decide once they are enforced."""
+"""Shadow rules: their trial decisions equal their decisions once enforced."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.policy.policies import policy_of
 
 
 def due(policy: Policy, path: str, method: str = "GET", host: str | None = None) -> str:
-    """The shadow rule to which it is due what the trial makes of a request, with the code of a refusal."""
+    """The shadow rule that causes the trial decision, with the code of a refusal."""
     shadows = Shadows(policy)
     name = None if host is None else host.encode()
     target = canonical_target(path.encode(), relaxed=False)
@@ -97,7 +97,7 @@ def test_the_trial_decides_as_if_the_shadow_rules_were_enforced(
     for group in (enforced, tried):
         assume(not any(_clash(one, other) for number, one in enumerate(group) for other in group[:number]))
     shadows = Shadows(policy_of([*enforced, *({**each, "shadow": True} for each in tried)]))
-    # Where an enforced rule and one that is tried clash, there is no file that says what is meant: look at the others.
+    # Enforced and shadow rules that conflict cannot be in one file, so the merged file cannot be built: skip them.
     assume(not any(_clash(one, other) for one in enforced for other in tried))
     expected = policy_of([*enforced, *tried])
     for path in ("/", "/a", "/a/b", "/a/c", "/c/b", "/a/b/c"):

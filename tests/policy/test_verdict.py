@@ -1,4 +1,4 @@
-"""The verdict on a request without a running gateway: the order of checks, and callers of every kind."""
+"""Simulated decisions: the order of checks, and all kinds of callers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The version of a policy: the same for the same policy, another one for another."""
+"""The policy version: equal for equal policies, different for different ones."""
 
 import re
 from pathlib import Path

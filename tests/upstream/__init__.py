@@ -1,1 +1,1 @@
-"""What upstreams use to verify who calls."""
+"""The client library for upstreams."""

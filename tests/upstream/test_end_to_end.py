@@ -1,4 +1,4 @@
-"""Assertions on their whole way: what upstreams are sent, by whom it can be forged (nobody), and who verifies it."""
+"""Assertions end to end: sent to upstreams, impossible to forge, and verified."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def only(values: list[bytes]) -> str:
 
 
 def verified(gateway: Gateway, assertion: str, audience: str = "web") -> dict[str, Any]:
-    """What an assertion says, verified as any library would, by the published keys."""
+    """The claims of an assertion, verified with the published keys by an independent library."""
     published = jwt.PyJWKSet.from_dict(gateway.get("/.well-known/jwks.json").json())
     key = published[header_of(assertion)["kid"]]
     said = jwt.decode(assertion, key, algorithms=["ES256"], audience=audience, issuer="gateway")
@@ -104,7 +104,7 @@ def test_a_websocket_handshake_carries_it_too(gateway: Gateway, upstream: Record
 def test_it_opens_nothing_at_the_gateway(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge
 ) -> None:
-    """Token type confusion: neither the assertion, nor its claims with an access token's audience and ids."""
+    """Token type confusion: neither the assertion, nor its claims with the audience and ids of an access token."""
     assertion = only(passes(gateway, upstream, request("/api/x", fields=[user.line])).values(HEADER))
     refuses(gateway, upstream, request("/api/x", fields=[bearer(assertion)]), 401, "token_invalid")
     claims = claims_of(assertion) | {"aud": "gateway", "sid": "s", "jti": "j", "nbf": claims_of(assertion)["iat"]}
@@ -138,15 +138,15 @@ def test_a_proxy_that_asks_is_given_the_assertion_of_the_routes_upstream(town: T
 
     assertion = told("/api/x", user.line)
     assert verified(gateway, assertion)["sub"] == user.id and told("/api/y", user.line) == assertion
-    assert told("/optional/x") == told("/public/x", user.line) == ""  # so that it overwrites whatever a caller sent
+    assert told("/optional/x") == told("/public/x", user.line) == ""  # an empty value overwrites the field of a client
 
 
-# ---- an upstream as the documentation shows it
+# ---- the upstream of the documentation
 
 
 @pytest.fixture(scope="module")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """The Starlette application of docs/upstream-identity.md under uvicorn; its port, and the file to be written."""
+    """The Starlette application of docs/upstream-identity.md under uvicorn: its port, and the file to write."""
     folder = tmp_path_factory.mktemp("documented")
     yield free_port(), folder / "documented.py"
 

@@ -1,4 +1,4 @@
-"""The middleware for upstreams: who calls is there, verified, or the request does not come through."""
+"""The middleware for upstreams: it verifies the caller, or refuses the request."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ AUDIENCE = "orders"
 
 @pytest.fixture
 def keys() -> Iterator[Issuer]:
-    """What publishes the gateway's keys; the assertions are signed by its key `c1`."""
+    """The server of the gateway's keys; its key `c1` signs the assertions."""
     issuer = Issuer().start()
     yield issuer
     issuer.stop()
@@ -53,7 +53,7 @@ def assertion(keys: Issuer, head: dict[str, Any] | None = None, **changes: Any) 
 
 
 class App:
-    """An application that remembers what it was called with."""
+    """An application that records its calls."""
 
     def __init__(self) -> None:
         self.scopes: list[Scope] = []
@@ -93,7 +93,7 @@ class Rig:
         return sent
 
     async def refuses(self, *fields: tuple[bytes, bytes], code: str = "token_invalid") -> dict[bytes, bytes]:
-        """It answers 401, and the application hears nothing."""
+        """The middleware answers 401 without calling the application."""
         before = len(self.app.scopes)
         start, body = await self.get(*fields)
         problem = json.loads(body["body"])
@@ -106,7 +106,7 @@ def carried(value: bytes) -> tuple[bytes, bytes]:
     return (b"x-identity-token", value)
 
 
-# ---- what comes through
+# ---- accepted requests
 
 
 async def test_a_good_assertion_is_an_identity(keys: Issuer) -> None:
@@ -166,12 +166,12 @@ async def test_what_has_no_caller_comes_through(keys: Issuer) -> None:
     assert (await rig.get(path="/healthz/"))[0]["status"] == 401
     optional = Rig(keys, required=False)
     assert (await optional.get())[0]["status"] == 204 and optional.app.identity is None
-    await optional.refuses(carried(b"x"))  # a bad one is not none
+    await optional.refuses(carried(b"x"))  # an invalid assertion is not a missing one
     await rig.middleware({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
     assert rig.app.scopes[-1] == {"type": "lifespan"}
 
 
-# ---- what does not
+# ---- refused requests
 
 
 async def test_without_an_assertion_it_is_401_with_a_challenge(keys: Issuer) -> None:
@@ -270,7 +270,7 @@ async def test_a_websocket_without_an_assertion_is_answered_401(keys: Issuer) ->
     assert (await plain.told("websocket.close"))["code"] == 1008
 
 
-# ---- how it is made
+# ---- construction
 
 
 def test_it_imports_nothing_of_the_gateway_that_serves() -> None:

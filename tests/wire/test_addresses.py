@@ -1,4 +1,4 @@
-"""Who a peer is by its address."""
+"""Matching peer addresses."""
 
 from ipaddress import ip_network
 
@@ -30,7 +30,7 @@ TRUSTED = TrustedProxies([ip_network("10.0.0.0/8"), ip_network("192.0.2.7/32"), 
 )
 def test_a_peer_is_trusted_only_inside_a_named_network(peer: str, trusted: bool) -> None:
     assert TRUSTED.trusts(peer) is trusted
-    assert TRUSTED.trusts(peer) is trusted  # and the remembered answer is the same
+    assert TRUSTED.trusts(peer) is trusted  # and the cached result is the same
 
 
 def test_without_networks_nobody_is_trusted() -> None:

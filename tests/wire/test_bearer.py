@@ -1,4 +1,4 @@
-"""What counts as a bearer credential, and what is refused instead of being guessed at."""
+"""Which bearer credentials are accepted, and which are refused instead of guessed."""
 
 import string
 

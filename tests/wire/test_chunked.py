@@ -1,4 +1,4 @@
-"""The chunked coding: the end of a body, refused bytes, and independence of both from the cuts of the network."""
+"""The chunked coding: the end of a body, refused bytes, and independence of both from network reads."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ Outcome = tuple[str, bytes, list[tuple[bytes, bytes]], bytes]
 
 
 def decode(parts: Iterator[bytes] | list[bytes], *, trailers: int = LIMIT, extensions: int = LIMIT) -> Outcome:
-    """Feed the parts in order and the unused bytes of each call again, as the interface asks."""
+    """Feed the parts in order, and the unused bytes of each call again, as the interface requires."""
     decoder = ChunkedDecoder(trailers, extensions)
     pieces: list[bytes] = []
     unused = b""
@@ -221,11 +221,11 @@ def test_any_bytes_mean_what_a_reader_of_whole_messages_makes_of_them(data: byte
 
 
 class Stop(Exception):
-    """The model can read no further: `fault`, `too large` or `more`."""
+    """The model cannot read further: `fault`, `too large` or `more`."""
 
 
 def model(data: bytes) -> tuple[str, bytes]:
-    """How a message ends, and its body, by RFC 9112 7.1 read literally."""
+    """The end of a message, and its body, by a literal reading of RFC 9112 7.1."""
     body = bytearray()
     try:
         read_message(data, body)

@@ -1,4 +1,4 @@
-"""Which fields of a request go on, end here, or are read by the gateway."""
+"""Which request fields are forwarded, dropped, or read by the gateway."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ from gateway.wire.fields import (
 from tests.support.waiting import cpu_within
 
 IDENTITY = ("X-User-Id", "X-User-Email", "X-User-Roles")
-# RFC 9110 5.6.2: what a field name may hold beside letters and digits.
+# RFC 9110 5.6.2: the characters of a field name besides letters and digits.
 TCHAR = "!#$%&'*+-.^_`|~"
 
 token = st.text(f"abcXYZ019{TCHAR}", min_size=1, max_size=12).map(str.encode)
@@ -139,7 +139,7 @@ def test_every_authorization_field_is_counted() -> None:
     ],
 )
 def test_a_field_that_is_repeated_costs_the_same_each_time(name: bytes) -> None:
-    """`max_header_size` can be a mebibyte: 50,000 lines that copy all lines before them take many seconds."""
+    """`max_header_size` can be a mebibyte: 50,000 lines that each copy all earlier lines take many seconds."""
     with cpu_within(1.0):
         FieldRules(IDENTITY).sort([(name, b"x")] * 50_000)
 

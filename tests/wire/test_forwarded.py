@@ -1,4 +1,4 @@
-"""Who the caller is behind trusted proxies."""
+"""The client address behind trusted proxies."""
 
 from ipaddress import ip_network
 
@@ -15,7 +15,10 @@ PROXIES = TrustedProxies([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")]
     [
         (b"203.0.113.9", "203.0.113.9"),
         (b"203.0.113.9, 10.0.0.7", "203.0.113.9"),
-        (b"127.0.0.1, 203.0.113.9, 10.0.0.7", "203.0.113.9"),  # what stands left of the first stranger is its claim
+        (
+            b"127.0.0.1, 203.0.113.9, 10.0.0.7",
+            "203.0.113.9",
+        ),  # everything left of the first untrusted address is its own claim
         (b"203.0.113.9:4711", "203.0.113.9"),
         (b"[2001:4860::8888]:443, 2001:db8::1", "2001:4860::8888"),
         (b"10.0.0.9, 10.0.0.7", "10.0.0.9"),
@@ -31,7 +34,7 @@ def test_the_caller_is_the_last_address_that_no_proxy_of_ours_has(forwarded_for:
 
 @pytest.mark.parametrize(("hops", "client"), [(31, "203.0.113.9"), (32, "10.0.0.7"), (5_000, "10.0.0.7")])
 def test_a_chain_of_more_than_32_proxies_is_not_followed(hops: int, client: str) -> None:
-    """Each address takes microseconds to read, and a field of 32 KiB holds 3,000 of them."""
+    """Each address takes microseconds to parse, and a field of 32 KiB contains 3,000 of them."""
     chain = b", ".join([b"203.0.113.9", *[b"10.0.0.7"] * hops])
     assert client_address("10.0.0.1", chain, PROXIES) == client
 

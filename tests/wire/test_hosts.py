@@ -1,4 +1,4 @@
-"""The Host of a request as one name."""
+"""The canonical host of a request."""
 
 import pytest
 from hypothesis import given
@@ -63,7 +63,7 @@ def test_the_longest_name_is_accepted() -> None:
 
 
 def test_the_starlette_advisory_of_a_path_in_the_host_is_refused() -> None:
-    """CVE-2026-48710: `Host: example.com/abc?bar=` changed the path that was seen."""
+    """CVE-2026-48710: `Host: example.com/abc?bar=` changed the path that the application saw."""
     with pytest.raises(Refusal):
         canonical_host(b"example.com/abc?bar=")
 

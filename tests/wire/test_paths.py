@@ -1,4 +1,4 @@
-"""The one canonical path: what is accepted in which form, what is refused, and that nothing slips between."""
+"""The canonical path: accepted and refused forms, and properties of both."""
 
 import re
 from urllib.parse import unquote_to_bytes
@@ -79,7 +79,7 @@ def test_query_and_authority_are_handed_back_untouched(
 
 
 ALWAYS_REFUSED = [
-    # what the request target is not
+    # not a request target
     b"", b"*", b"a", b"a/b", b"?x", b"example.com:443", b"ftp://example.com/a", b"http:/a", b"http:a",
     b"://x/",
     # bad escapes
@@ -104,12 +104,12 @@ ALWAYS_REFUSED = [
     b"/%252e", b"/%252e%252e/a", b"/%25%32%65", b"/a%252F..%252Fb", b"/%25252e%25252e", b"/a%255C..",
     b"/..%253B/a",
     b"/..%3Fa", b"/..%23a", b"/%252%65/a", b"/.%2520./a", b"/" + b"%25" + b"25" * 20 + b"2e/",
-    # doubly escaped controls have no honest use in either mode
+    # doubly escaped control characters are refused in both modes
     b"/a%2500", b"/a%250A",
-    # an escaped slash at an end of its segment, or twice in a row
+    # an escaped slash at an end of its segment, or two in a row
     b"/%2F", b"/%2Fa", b"/a%2F", b"/a/%2f/b", b"/a%2F/b", b"/a%2F%2Fb", b"/a%2f%2Fb", b"/a%2F;b",
 
-    # escapes that are no UTF-8: a lone byte, an overlong slash and dot, a surrogate, beyond the last point
+    # escapes that are not UTF-8: a lone byte, an overlong slash and dot, a surrogate, beyond the last code point
     b"/%ff", b"/%c3", b"/%c0%af", b"/%c0%ae%c0%ae/", b"/%e0%80%af", b"/%ed%a0%80", b"/%f4%90%80%80",
     b"/%c3/%a9",
 ]  # fmt: skip
@@ -155,7 +155,7 @@ def test_a_doubly_escaped_slash_is_not_an_encoded_slash() -> None:
     assert canonical_target(b"/a%252Fb", relaxed=True).has_encoded_slash is False
 
 
-# The path section of the advisories of peers, with the paths that were sent there.
+# The path section of the advisories of similar systems, with the original paths.
 @pytest.mark.parametrize("relaxed", BOTH)
 @pytest.mark.parametrize(
     ("advisory", "raw"),
@@ -328,5 +328,5 @@ def test_an_escaped_text_says_the_same_after_canonicalisation(text: str, relaxed
     ids=lambda raw: repr(raw[:8]),
 )
 def test_no_path_takes_more_than_linear_time(raw: bytes, relaxed: bool) -> None:
-    with cpu_within(0.05):  # 32 KiB of the worst kind; a quadratic pass takes seconds
+    with cpu_within(0.05):  # 32 KiB of the worst case; a quadratic pass takes seconds
         refused(raw, relaxed=relaxed)

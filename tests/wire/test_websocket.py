@@ -1,4 +1,4 @@
-"""What of WebSocket the wire knows: keys, offers, and where frames end, against a model that looks at every byte."""
+"""WebSocket parsing: keys, offers, and frame boundaries, against a model that reads every byte."""
 
 import itertools
 import random
@@ -25,7 +25,7 @@ from tests.support.websockets import BINARY, CLOSE, CONT, PING, PONG, TEXT, Deco
 
 
 class Model:
-    """Follows frames one byte at a time, by the picture in RFC 6455 5.2."""
+    """Follows frames one byte at a time, by the diagram in RFC 6455 5.2."""
 
     def __init__(self) -> None:
         self.head = b""
@@ -54,7 +54,7 @@ class Model:
             self.left, self.head = length + 4 * masked, b""
 
     def rest(self, data: bytes) -> int | None:
-        """The offset at which the frame that is under way ends."""
+        """The offset at which the current frame ends."""
         copy = Model()
         copy.head, copy.left = self.head, self.left
         for at in range(len(data) + 1):
@@ -94,7 +94,7 @@ def test_the_counter_knows_what_looking_at_every_byte_knows(stream: bytes, data:
 
 
 def pieces(stream: bytes, data: st.DataObject) -> Sequence[bytes]:
-    """The stream, cut anywhere: a read may end within a header, too."""
+    """The stream in arbitrary pieces: a read can end within a header."""
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=20))
     edges = [0, *sorted(cuts), len(stream)]
     return [stream[start:end] for start, end in itertools.pairwise(edges)]
@@ -102,7 +102,7 @@ def pieces(stream: bytes, data: st.DataObject) -> Sequence[bytes]:
 
 @given(stream=streams, at=st.integers(0, 5000), more=st.integers(0, 5000), masked=st.booleans())
 def test_a_frame_put_where_one_ends_breaks_no_other(stream: bytes, at: int, more: int, masked: bool) -> None:
-    """What the tunnel does to say goodbye: the rest of the frame that is under way, and then a frame of its own."""
+    """The tunnel closes in this way: it sends the rest of the current frame, and then a frame of its own."""
     counter = FrameCounter()
     passed, coming = stream[:at], stream[at:][:more]
     counter.feed(passed)
