@@ -1,6 +1,6 @@
-"""Fixtures live in tests/support, one file for each kind of real server; this file only names them.
+"""Registers the fixtures of tests/support, which has one file per kind of real server.
 
-The rest is what keeps the whole suite quick: it starts a gateway hundreds of times, and mostly waits for it.
+The other hooks keep the suite fast: it starts a gateway hundreds of times, and mostly waits for it.
 """
 
 import gc
@@ -19,19 +19,20 @@ pytest_plugins = [
     "tests.support.gateways",
 ]
 
-# Without stored bytecode every gateway that is started compiles all of it anew, which takes more than all its other
-# work at the start.
+# Without stored bytecode every started gateway compiles its modules again, which takes longer than the rest of its
+# startup.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# Without a bound on how long an example takes: it says how busy the machine is, and no property is about that.
+# No deadline: the duration of an example depends on the load of the machine, and no property tests it.
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """What `-n auto` means: one more than there are cores, as tests of real servers wait for a third of their time."""
+    """The meaning of `-n auto`: one more than the number of cores, because tests of real servers wait for a third of
+    their time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores + 1
 
@@ -41,7 +42,8 @@ _TIMED = ("tests/soak/test_soak.py", "tests/fuzz/test_requests.py", "tests/fuzz/
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """xdist starts files with few tests last. Files that take a minute would then run alone at the end."""
+    """Disable the order of xdist, which starts files with few tests last: files that take a minute would run alone at
+    the end."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
@@ -57,8 +59,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Twelve thousand tests are a million objects, all of which stay: the garbage collector does not go through them,
-    neither again and again while they are made nor later, for half a second amid what measures times."""
+    """Exclude collected tests from garbage collection. Twelve thousand tests are a million permanent objects: scanning
+    them slows the collection, and later disturbs time measurements by half a second."""
     gc.disable()
     try:
         return (yield)

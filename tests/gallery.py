@@ -1,7 +1,7 @@
-"""The gallery of docs/policy.md: each `console` block is commands with their real output.
+"""The gallery of docs/policy.md: each `console` block contains commands with their real output.
 
-`python -m tests.gallery` writes the output anew; a test fails where it is not what the commands say.
-Commands run in a folder with the project's config/ and docs/examples/, so that file names read as a user sees them.
+`python -m tests.gallery` updates the output; a test fails if it differs from the commands' output. Commands run in a
+folder with the project's config/ and docs/examples/, so that file names appear as for a user.
 """
 
 import os
@@ -21,14 +21,14 @@ _BLOCK: Final = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def commands(block: str) -> Iterator[tuple[str, str]]:
-    """Each command line of a block with what stands under it."""
+    """Each command line of a block with the text below it."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         line, _, shown = part.partition("\n")
         yield line, shown
 
 
 def output(line: str, folder: Path) -> str:
-    """What a command says; an exit code that is not 0 is its last line, as `(exit code 1)`."""
+    """The output of a command. An exit code other than 0 is its last line, as `(exit code 1)`."""
     program, *words = shlex.split(line)
     assert program == "gateway", line
     with mock.patch.dict(os.environ, COLUMNS="80"):
@@ -42,7 +42,7 @@ def blocks(text: str) -> list[str]:
 
 
 def rewritten(text: str, folder: Path) -> str:
-    """The document with the output that its commands really have."""
+    """The document with the real output of its commands."""
 
     def block(found: re.Match[str]) -> str:
         shown = "".join(f"$ {line}\n{output(line, folder)}" for line, _ in commands(found[1]))
@@ -52,7 +52,7 @@ def rewritten(text: str, folder: Path) -> str:
 
 
 def prepare(folder: Path) -> None:
-    """The files that the commands of the gallery name."""
+    """Copy the files that the commands of the gallery name."""
     for name in ("config", "docs/examples"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)

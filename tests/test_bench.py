@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic, load generator and report: what says who is faster must be right itself."""
+"""The benchmark's own arithmetic, load generator and report, whose correctness the results depend on."""
 
 import asyncio
 import contextlib
@@ -183,7 +183,7 @@ class TestLatency:
                     await reader.readuntil(b"\r\n\r\n")
                     served += 1
                     if served == 100:
-                        time.sleep(0.3)  # the whole server stands still
+                        time.sleep(0.3)  # the whole server blocks
                     writer.write(ANSWER)
 
         async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
@@ -540,7 +540,7 @@ class Broken(UvicornHello):
 
 
 class Relay(UvicornHello):
-    """Not even a proxy: another upstream, to move bodies to and fro."""
+    """Not a proxy but another upstream, to transfer bodies in both directions."""
 
     name = "relay"
 
@@ -575,7 +575,7 @@ def test_the_report_of_accounts_says_what_was_kept_and_what_was_missed() -> None
 
 
 def test_the_benchmark_of_accounts_runs(tmp_path: Path) -> None:
-    """A tenth of what takes least."""
+    """The cheapest benchmark at a tenth of its size."""
     arguments = ["--quick", "--only", "timing", "--output", str(tmp_path)]
     assert accounts_command.main(arguments) == 0
     (result,) = tmp_path.glob("quick-accounts-*.json")

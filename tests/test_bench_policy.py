@@ -1,4 +1,4 @@
-"""The figures of large policies: that they measure what they say, not what they come to here."""
+"""The figures for large policies: the measurement is correct. Their values are not tested."""
 
 from pathlib import Path
 

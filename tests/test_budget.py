@@ -1,4 +1,4 @@
-"""The hot path costs what its budget says, counted in bytecode instructions: the same number on every machine."""
+"""The hot path stays within its budget of bytecode instructions, which are the same on every machine."""
 
 import copy
 import sys
@@ -28,7 +28,7 @@ async def test_a_request_costs_no_more_than_its_budget() -> None:
 
 @pytest.mark.parametrize("access_log", ['"off"', "json"])
 async def test_a_request_leaves_no_garbage_that_has_to_be_searched_for(access_log: str) -> None:
-    """Objects that refer to each other in a circle are freed by the collector only, which callers wait for."""
+    """Only the garbage collector frees reference cycles, and clients wait for it."""
     async with staged(access_log) as stage:
         for name, play in stage.scenarios().items():
             for _ in range(WARM):

@@ -1,4 +1,4 @@
-"""Searching for garbage keeps no client waiting, and finds it all the same."""
+"""Garbage collection delays no client, and still finds all garbage."""
 
 import gc
 import time
@@ -13,12 +13,12 @@ from gateway.collecting import LITTLE, MUCH, PAUSE, QUIET, STEP, Collector, resi
 from gateway.policy.loading import load_configuration
 
 MIB = 1024 * 1024
-SIZE = 40 * MIB  # of a process in which `MUCH` is more than the share that counts as much
-LARGE = 400 * MIB  # and of one in which it is less
+SIZE = 40 * MIB  # Of a process in which `MUCH` exceeds the relative threshold.
+LARGE = 400 * MIB  # Of a process in which it does not.
 
 
 class Knot:
-    """Something that only a search finds: it refers to itself."""
+    """An object that only the garbage collector frees, because it references itself."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -26,7 +26,9 @@ class Knot:
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)  # searches take no time, so none waits for the last
+    monkeypatch.setattr(
+        time, "perf_counter", lambda: 0.0
+    )  # collections take no time, so none is delayed by the previous one
     threshold = gc.get_threshold()
     yield
     gc.unfreeze()
@@ -35,7 +37,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Process:
-    """A process as a collector sees it: its size, its requests, and whether it serves one."""
+    """The process as a collector sees it: its size, its requests, and whether one is in progress."""
 
     def __init__(self, size: int = SIZE, *, serving: bool = True) -> None:
         self.size = size
@@ -50,14 +52,14 @@ class Process:
         return self._count
 
     def collector(self) -> Collector:
-        """One that has just searched all objects."""
+        """A collector that has just run a full collection."""
         collector = Collector(lambda: self.serving, self.count, lambda: self.size)
         collector.settle(0.0)
         return collector
 
 
 def grow_old(collector: Collector, now: float) -> list[object]:
-    """Make objects that survive a step, and let a tick see them."""
+    """Create objects that survive a step, and tick."""
     kept: list[object] = [[] for _ in range(3 * STEP)]
     collector.tick(now)
     return kept
@@ -82,10 +84,10 @@ def test_survivors_are_frozen_at_the_next_tick() -> None:
 
 
 def test_garbage_is_found_before_it_is_frozen() -> None:
-    """A tick that only froze would put the knots of the last step out of reach."""
+    """A tick that only froze would hide the knots of the last step from later collections."""
     process = Process()
     collector = process.collector()
-    kept: list[list[object]] = [[] for _ in range(STEP + 10)]  # a step is over: the tick freezes
+    kept: list[list[object]] = [[] for _ in range(STEP + 10)]  # a step is complete: the tick freezes
     knots = [weakref.ref(Knot()) for _ in range(50)]
     collector.tick(1.0)
     assert kept
@@ -93,7 +95,7 @@ def test_garbage_is_found_before_it_is_frozen() -> None:
 
 
 def test_a_few_large_objects_are_found_as_well() -> None:
-    """Fifty objects are no step, but each can hold megabytes."""
+    """Fifty objects are less than a step, but each can hold megabytes."""
     process = Process()
     collector = process.collector()
     knots = [weakref.ref(Knot()) for _ in range(50)]
@@ -146,7 +148,7 @@ def test_old_garbage_is_found_while_no_request_is_served() -> None:
 
 
 def test_a_moment_between_two_requests_is_not_used_for_it() -> None:
-    """A search of all objects takes 40 ms and more, and the next request is due in less than one."""
+    """A full collection takes 40 ms or more, and the next request arrives in less than one."""
     process = Process(serving=False)
     collector = process.collector()
     gone = old_knot(collector)

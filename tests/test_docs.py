@@ -1,4 +1,4 @@
-"""What the documentation says is true: commands, options, error codes and YAML in README.md and docs/."""
+"""The documentation is correct: commands, options, error codes and YAML in README.md and docs/."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob
 
 
 class Fence(NamedTuple):
-    """A fenced block of a document: its language, its text, and the line its text starts at."""
+    """A fenced block of a document: its language, its text, and the line number of its text."""
 
     document: Path
     line: int
@@ -47,7 +47,7 @@ FENCES = [fence for document in DOCUMENTS for fence in fences(document)]
 
 
 class Mention(NamedTuple):
-    """A command line of ours that a document shows."""
+    """A gateway command in a document."""
 
     place: str
     line: str
@@ -57,7 +57,7 @@ class Mention(NamedTuple):
 
 
 def mentions(document: Path) -> Iterator[Mention]:
-    """Every `gateway …` between backticks, and every such line of a block that a shell would run."""
+    """Every `gateway …` between backticks, and every such line in a shell block."""
     place = str(document.relative_to(ROOT))
     text = document.read_text(encoding="utf-8")
     prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
@@ -83,7 +83,7 @@ def test_a_command_that_the_documents_show_exists_with_its_options(mention: Ment
         command, words = child, words[1:]
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
-        if word.startswith("["):  # `[--config F]`: an option that may be left out
+        if word.startswith("["):  # `[--config F]`: an optional option
             word = word.strip("[]")
         if word.startswith("--"):
             option = word.partition("=")[0]
@@ -96,7 +96,7 @@ def test_every_command_is_documented(name: str) -> None:
 
 
 def error_rows() -> dict[str, tuple[int, str]]:
-    """code -> (status, detail), as docs/errors.md has them."""
+    """code -> (status, detail), from docs/errors.md."""
     text = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| (.+?) \| .+ \|$", text, re.MULTILINE)
     assert len({code for _, code, _ in rows}) == len(rows), "a code stands there twice"
@@ -108,7 +108,7 @@ def test_the_documented_errors_are_the_ones_there_are() -> None:
 
 
 def configurations() -> list[Fence]:
-    """The YAML blocks that are whole enough to route something."""
+    """The YAML blocks that are complete enough to define routes."""
     return [
         fence for fence in FENCES if fence.language == "yaml" and re.search(r"^(routes|upstreams):", fence.text, re.M)
     ]
@@ -129,7 +129,7 @@ def test_a_configuration_that_the_documents_show_loads(
 
 
 def with_files(text: str, folder: Path) -> str:
-    """The text with every `${file:PATH}` leading to a file that is there: a key, or a password."""
+    """The text with every `${file:PATH}` replaced by an existing file: a key, or a password."""
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def made(found: re.Match[str]) -> str:
@@ -142,7 +142,7 @@ def with_files(text: str, folder: Path) -> str:
 
 
 def missing_upstreams(shown: dict[str, object]) -> str:
-    """Definitions of the upstreams that a block's routes name but a reader is not shown."""
+    """Definitions of the upstreams that a block's routes name but the block does not define."""
     routes = shown.get("routes") or []
     assert isinstance(routes, list)
     if "upstreams" in shown or not routes:
@@ -152,7 +152,7 @@ def missing_upstreams(shown: dict[str, object]) -> str:
 
 
 def keys_of(section: Section[Any], path: str = "") -> Iterator[str]:
-    """Every key below a section, dotted, without the names that users choose."""
+    """Every key below a section, dotted, without user-defined names."""
     for key in section.keys.values():
         yield f"{path}{key.name}"
         below = section_of(key.kind)
@@ -175,7 +175,7 @@ def test_an_error_that_a_document_names_exists(document: Path) -> None:
 
 
 def anchors(document: Path) -> set[str]:
-    """The anchors that a document's headings have where Markdown is rendered."""
+    """The anchors of a document's headings in rendered Markdown."""
     text = re.sub(r"^ *```.*?^ *```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""What docs/ show of the commands' output is their real output."""
+"""Command output in docs/ is the real output."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""The gallery of docs/policy.md shows what the commands really say."""
+"""The gallery of docs/policy.md shows the real output of its commands."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The body of a refusal is JSON, whatever texts go into it."""
+"""The body of a refusal is valid JSON for any texts."""
 
 import json
 

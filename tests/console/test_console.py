@@ -1,4 +1,4 @@
-"""The console: who gets in, what it shows, and that nothing but it takes its cookie."""
+"""The console: access, contents, and isolation of its cookie."""
 
 import os
 import time
@@ -58,7 +58,7 @@ def signing(gateway: Gateway, *lines: str, **form: str) -> Answer:
 
 
 def signed_in(gateway: Gateway, email: str = ADMIN) -> str:
-    """The cookie, as a browser sends it back."""
+    """The cookie, as a browser returns it."""
     answer = signing(gateway, action="sign-in", username=email, password=PASSWORD)
     assert answer.status == 303, answer.body
     (cookie,) = answer.values("set-cookie")
@@ -108,7 +108,7 @@ def test_the_cookie_is_no_credential_anywhere_else(gateway: Gateway) -> None:
     "value", ['"' + "\\" * 31_000 + '"', '"' + "\\1" * 15_500 + '"', "x; a" * 7_000, "=;" * 15_000]
 )
 def test_CVE_2024_7592_no_cookie_takes_long_to_read(gateway: Gateway, value: str) -> None:
-    """Anybody may send one, and nobody else is served meanwhile."""
+    """Any client can send a cookie, and parsing it blocks all others."""
     began = time.monotonic()
     assert gateway.get(CONSOLE, f"Cookie: gateway_console={value}").status == 200
     assert time.monotonic() - began < 1.0
@@ -123,7 +123,7 @@ def test_one_cookie_among_others_counts_and_of_two_none(gateway: Gateway) -> Non
 
 
 def test_the_cookie_is_no_access_token_wherever_a_browser_takes_it(gateway: Gateway) -> None:
-    """Below its path, and on other ports, there may be upstreams: one that gets the cookie gets nothing with it."""
+    """Other paths and ports can belong to upstreams: an upstream that receives the cookie cannot use it."""
     cookie = signed_in(gateway).partition("=")[2]
     for path in ("/auth/me", "/auth/users", "/users/1/x"):
         assert gateway.get(path, f"Authorization: Bearer {cookie}").refused() == (401, "token_invalid")
@@ -278,7 +278,7 @@ def test_a_browser_signs_in_looks_and_signs_out(gateway: Gateway, tmp_path: Path
 
 
 def _shown(browser: Browser, view: str) -> None:
-    """A picture for the documentation, where somebody asks for it."""
+    """Take a screenshot for the documentation if requested."""
     if "GATEWAY_SCREENSHOTS" in os.environ:
         folder = PROJECT / "docs/images"
         folder.mkdir(exist_ok=True)

@@ -1,1 +1,1 @@
-"""Forward authorization: the decision without the proxying, alone and behind real proxies."""
+"""Forward authorization: the decision without proxying, alone and behind real proxies."""

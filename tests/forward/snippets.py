@@ -1,4 +1,4 @@
-"""Proxies in front, which run the snippets of docs/forward-auth.md as they stand there but for the addresses."""
+"""Front proxies with the snippets of docs/forward-auth.md, unchanged except for the addresses."""
 
 import shutil
 import subprocess
@@ -12,12 +12,12 @@ from tests.support.waiting import eventually
 
 
 def program(name: str) -> str | None:
-    """A program that a wheel put beside the interpreter, else one of the machine."""
+    """A program installed by a wheel beside the interpreter, else one of the system."""
     return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 class FrontProxy:
-    """A proxy that stands in front, running a snippet. Its callers come from an address that nobody trusts."""
+    """A front proxy that runs a snippet. Its clients use an untrusted address."""
 
     def __init__(self, name: str, folder: Path, gateway: Gateway, upstream: Address) -> None:
         self.name = name
@@ -76,7 +76,7 @@ class FrontProxy:
         return [binary, "-db", "-f", self._file("haproxy.cfg", snippet("haproxy", self._ports))]
 
     def _exported(self) -> str:
-        """Of Envoy there is no snippet: it runs what `gateway export envoy` makes of the same configuration."""
+        """The exported configuration for Envoy, which has no snippet."""
         places = ["--listen", f"127.0.0.1:{self._ports[LISTENS]}", "--gateway", f"127.0.0.1:{self._ports[GATEWAY]}"]
         return self._gateway.command("export", "envoy", *places).stdout
 

@@ -1,8 +1,8 @@
-"""nginx, Caddy and HAProxy in front, with the snippets of the documentation, and Envoy with the export.
+"""nginx, Caddy and HAProxy with the snippets of the documentation, and Envoy with the export.
 
-They decide as the gateway does. Each request goes to the gateway and to the proxy in front. Where the gateway lets it
-pass, the upstream must receive the same from both, but for Authorization, which the snippets always take out. Where the
-gateway refuses, the proxy in front must refuse with the same status.
+They decide like the gateway. Each request goes to the gateway and to the front proxy. If the gateway allows it, the
+upstream must receive the same request from both, except for Authorization, which the snippets always remove. If the
+gateway refuses, the front proxy must refuse with the same status.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ FRONTS: Final[tuple[Name, ...]] = ("nginx", "caddy", "haproxy", "envoy")
 
 @pytest.fixture(scope="module")
 def gateway(town: Town) -> Gateway:
-    """A gateway that trusts the proxy in front alone."""
+    """A gateway that trusts only the front proxy."""
     roles: dict[str, object] = {role: [] for role in MANY_ROLES}
     return town.gateway("behind-fronts", "serve", server={"trusted_proxies": ["127.0.0.1/32"]}, roles=roles)
 
@@ -66,7 +66,7 @@ def started(name: Name, gateway: Gateway, town: Town, folders: pytest.TempPathFa
 
 
 def ask(address: Address, data: bytes) -> Answer | None:
-    """The answer; None where the connection was closed instead."""
+    """The response; None if the connection was closed instead."""
     with Caller(address, source=STRANGER) as caller:
         try:
             return caller.send(data).receive(data.partition(b" ")[0].decode("latin-1"))
@@ -75,13 +75,13 @@ def ask(address: Address, data: bytes) -> Answer | None:
 
 
 def seen(received: Received) -> tuple[object, ...]:
-    """What an upstream makes of a request: the target, and who it is from in whatever spelling."""
+    """The request from the upstream's view: its target, and identity fields in any spelling."""
     folded = [[value for value in received.seen_as(name) if value] for name in NAMES]
     return received.method, unquote_to_bytes(received.target.replace(b"%2F", b"%252F")), *folded
 
 
 def difference(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> str | None:
-    """In what the two differ about a request; None where they do not."""
+    """The difference between the two for a request; None without any."""
     upstream.requests.clear()
     ours, direct = ask(gateway.address, data), list(upstream.requests)
     upstream.requests.clear()
@@ -102,7 +102,7 @@ def difference(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream,
 
 
 def requests(user: Account, admin: Account) -> Iterator[bytes]:
-    """Some two hundred: path tricks, forged headers, every kind of route with every kind of credential."""
+    """About two hundred requests: path tricks, forged headers, and all combinations of routes and credentials."""
     for target in (*ALWAYS.values(), *STRICT.values()):
         yield request(target, fields=[admin.line])
     paths = ["/public/x", "/api/x", "/admin/x", "/optional/x", "/nowhere", "/editors/x", "/%61dmin/x",
@@ -142,8 +142,8 @@ def test_the_proxy_in_front_decides_as_the_gateway_does(
     assert not found, "\n".join(f"{data[:300]!r}: {text}" for data, text in found.items())
 
 
-# No caller may set these: they speak of the caller itself, of the request before other proxies, of the method, and to
-# CGI programs.
+# Clients must not set these: they describe the client itself, the request before other proxies, or the method, or
+# affect CGI programs.
 NOT_FOR_CALLERS: Final = [
     *(line.partition(":")[0] for line in HEARSAY), "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override",
     "X-Forwarded-By", "X-Forwarded-Groups", "X-Forwarded-Access-Token", "X-Original-Proto", "X-Original-Forwarded-For",
@@ -153,7 +153,7 @@ UNLISTED: Final = "X-Forwarded-Anything-Else"
 
 
 def forged_fields(front: FrontProxy) -> list[str]:
-    """Every such name, as it is written and with each character that folds to a hyphen. nginx has no wildcards."""
+    """Every name as written, and with each character that folds to a hyphen. nginx has no wildcards."""
     names = [name for name in NOT_FOR_CALLERS if front.name != "nginx" or name != UNLISTED]
     spelled = [name.replace("-", joint) for name in names for joint in "-_.!#$%&'*+^`|~"]
     return [f"{name}: f0rged" for name in spelled]
@@ -182,7 +182,7 @@ def test_nor_over_a_websocket(front: FrontProxy, gateway: Gateway, upstream: Rec
 
 
 def packed(fields: list[str]) -> Iterator[list[str]]:
-    """As many at once as every proxy takes: HAProxy takes 101 in all."""
+    """Batches of the size that every proxy accepts: HAProxy accepts 101 fields in all."""
     for start in range(0, len(fields), 80):
         yield fields[start : start + 80]
 
@@ -206,7 +206,7 @@ def no_verdict(front: FrontProxy, gateway: Gateway, path: str) -> None:
 
 @pytest.mark.parametrize("path", VERIFY_SPELLINGS)
 def test_a_stranger_cannot_ask_through_it(front: FrontProxy, gateway: Gateway, path: str) -> None:
-    """The gateway takes a slash at the end of its paths for nothing, so the proxy must keep that spelling back too."""
+    """The gateway ignores a trailing slash on its paths, so the proxy must block that spelling too."""
     no_verdict(front, gateway, path)
 
 
@@ -247,7 +247,7 @@ def test_large_identities_and_long_paths_pass(
 
 
 def test_a_refusal_says_why(front: FrontProxy) -> None:
-    """The challenge, the methods and the time to wait reach the caller; nothing keeps the answer."""
+    """The challenge, the methods and the retry time reach the client; the response is not cacheable."""
     missing = ask(front.address, request("/api/x"))
     other = ask(front.address, request("/methods/x", method="PATCH"))
     assert missing is not None and other is not None
@@ -257,7 +257,7 @@ def test_a_refusal_says_why(front: FrontProxy) -> None:
 
 
 def test_a_websocket_goes_through_the_gateway(front: FrontProxy, gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """It is refused, relayed, and ended as the gateway does all of that, whatever the proxy in front would do."""
+    """The gateway refuses, relays and ends it, independent of the front proxy."""
     newcomer = gateway.newcomer()
     refused = ask(front.address, handshake("/api/x", newcomer.line))
     assert refused is not None

@@ -1,8 +1,8 @@
-"""The snippet for Traefik, which has no package to test with: its rules and expressions as Traefik reads them.
+"""The snippet for Traefik, tested by a model of its rules and expressions, because no package provides Traefik.
 
-Traefik tries routers in the order of their priority. `customRequestHeaders` with an empty value takes a header out. The
-forwardAuth middleware takes out of a request each header whose name the expression finds, and then copies those of the
-answer. The entry point takes out the headers that it manages.
+Traefik tries routers by priority. `customRequestHeaders` with an empty value removes a header. The forwardAuth
+middleware removes each request header whose name matches the expression, and then copies those of the response. The
+entry point removes the headers that it manages.
 """
 
 import re
@@ -16,7 +16,7 @@ from tests.advisories.test_forwarded_trust import HEARSAY
 from tests.advisories.test_identity_headers import FORGED, NAMES
 from tests.forward.test_front_proxies import NOT_FOR_CALLERS, UNLISTED, VERIFY_SPELLINGS
 
-# Those of Traefik 3 (pkg/middlewares/forwardedheaders), which come from its own entry point.
+# The headers managed by the entry point of Traefik 3 (pkg/middlewares/forwardedheaders).
 MANAGED: Final = {
     f"x-forwarded-{name}"
     for name in ("proto", "scheme", "for", "host", "port", "server", "uri", "method", "prefix")
@@ -31,7 +31,7 @@ class Router(NamedTuple):
     priority: int
 
     def takes(self, path: str, headers: dict[str, str]) -> bool:
-        """Whether the rule matches. A path comes to the rules decoded and cleaned (`sanitizePath`)."""
+        """Whether the rule matches. Traefik decodes and cleans a path before the rules (`sanitizePath`)."""
         rule = re.sub(r"PathPrefix\(`(.*?)`\)", r"path.startswith('\1')", self.rule)
         rule = re.sub(r"Path\(`(.*?)`\)", r"(path == '\1')", rule)
         rule = re.sub(r"HeaderRegexp\(`(.*?)`, `(.*?)`\)", r"bool(re.search('\2', headers.get('\1', '')))", rule)
@@ -61,7 +61,7 @@ def chosen(path: str, **headers: str) -> Router:
 
 
 def left_out(router: Router, name: str) -> bool:
-    """Whether a field that a stranger sends ends before the service."""
+    """Whether a field of an untrusted client is removed before the service."""
     if name.lower() in MANAGED:
         return True
     for middleware in router.middlewares:
@@ -117,7 +117,7 @@ def test_no_spelling_of_an_identity_header_reaches_the_upstream(name: str) -> No
 def test_a_stranger_says_nothing_to_the_upstream(name: str) -> None:
     for joint in "-_.!#$%&'*+^`|~":
         assert left_out(chosen("/api/x"), name.replace("-", joint))
-    # The gateway itself takes other spellings out, from trusted proxies too.
+    # The gateway itself removes other spellings, even from trusted proxies.
     if name not in (UNLISTED, "X-Forwarded-By", "X-Original-Proto", "X-Original-Forwarded-For"):
         assert left_out(chosen("/auth/x"), name)
         assert left_out(chosen("/sockets/x", Upgrade="websocket"), name)

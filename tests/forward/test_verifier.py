@@ -1,4 +1,4 @@
-"""The verifier by itself: whatever it is given, it answers, and nothing that goes wrong lets anything pass."""
+"""The verifier alone: it answers every input, and no error allows a request."""
 
 from ipaddress import ip_network
 
@@ -24,7 +24,7 @@ IDENTITY = ("X-User-Id", "X-User-Email", "X-User-Roles")
 
 
 def admission_of(fields: list[tuple[bytes, bytes]]) -> Admission:
-    """The admission of a question with these fields, from a trusted proxy."""
+    """The admission of a verify request with these fields, from a trusted proxy."""
     peer = Peer("127.0.0.1", "http", TrustedProxies([ip_network("127.0.0.0/8")]))
     head = RequestHead(b"GET", b"/_gateway/verify", FieldRules(IDENTITY).sort(fields), peer, minor=1, made_id=b"1")
     route = next(route for route in own_routes(Settings()) if route.endpoint == VERIFY_ENDPOINT)
@@ -32,7 +32,7 @@ def admission_of(fields: list[tuple[bytes, bytes]]) -> Admission:
 
 
 def test_whatever_goes_wrong_on_the_way_to_a_verdict_is_a_refusal() -> None:
-    """The gate itself turns exceptions into refusals; so does what stands around it."""
+    """The gate turns exceptions into refusals, and so does the code around it."""
 
     class Broken(Gate):
         def __init__(self) -> None:
@@ -62,7 +62,7 @@ VALUES = st.one_of(
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=7))
 def test_CVE_2021_32637_whatever_is_asked_only_what_is_open_is_allowed(said: list[tuple[str, bytes]]) -> None:
-    """No bytes in any field make an exception, and none lets pass what no rule opens."""
+    """No bytes in any field cause an exception, or allow a request that no rule opens."""
     routes = [
         Route(name="open", shape=parse_pattern("/public/**"), methods=None, upstream="web", authentication="none")
     ]

@@ -1,4 +1,4 @@
-"""/_gateway/verify: whom it believes, what it is asked about, and what it answers."""
+"""/_gateway/verify: trusted peers, the original request, and the responses."""
 
 import json
 import random
@@ -21,7 +21,7 @@ IDENTITY = ("X-User-Id", "X-User-Email", "X-User-Roles")
 
 @pytest.fixture
 def gateway(trusting: Gateway) -> Gateway:
-    """The gateway of these tests trusts the proxy in front: this machine."""
+    """The gateway of these tests trusts the front proxy: this machine."""
     return trusting
 
 
@@ -34,7 +34,7 @@ def question(
     by: str = "GET",
     dialect: str = "Forwarded",
 ) -> bytes:
-    """What a proxy in front sends to ask about a request."""
+    """The verify request that a front proxy sends for a request."""
     names = {
         "Forwarded": ("X-Forwarded-Method", "X-Forwarded-Uri"),
         "Original": ("X-Original-Method", "X-Original-URI"),
@@ -45,7 +45,7 @@ def question(
 
 
 def same(verified: Answer, proxied: Answer) -> bool:
-    """Whether the verdict is the proxy's decision: the same refusal, or both let it pass."""
+    """Whether the verdict equals the proxy's decision: the same refusal, or allowed by both."""
     if proxied.code is not None or proxied.status >= 400:
         return verified.refused() == proxied.refused()
     return verified.status == proxied.status and verified.code is None
@@ -111,7 +111,7 @@ def test_CVE_2021_32637_no_odd_target_gets_another_verdict_than_from_the_proxy(
         start = chance.choice(["/public", "/public/", "/admin", "/"])
         target = start + "".join(chance.choices(PIECES, k=chance.randint(1, 6)))
         verified = gateway.ask(question(target))
-        if "#" in target and gateway.face == "asgi":  # uvicorn takes it off the target of the proxied request
+        if "#" in target and gateway.face == "asgi":  # uvicorn removes it from the target of the proxied request
             assert verified.status == 400
             continue
         proxied = gateway.ask(request(target))
@@ -190,7 +190,7 @@ def test_the_host_asked_about_picks_the_routes(gateway: Gateway, user: Account, 
     assert gateway.ask(question("/x", fields=["X-Forwarded-Host: a/b", admin.line])).refused() == (400, "bad_host")
 
 
-# ---- what a verdict says
+# ---- contents of a verdict
 
 
 def values(answer: Answer) -> dict[str, list[bytes]]:
@@ -217,7 +217,7 @@ def test_whoever_may_pass_is_named(gateway: Gateway, user: Account) -> None:
 def test_GHSA_7r4p_vjf4_gxv4_nobody_has_every_identity_header_without_a_value(
     gateway: Gateway, target: str, fields: list[str]
 ) -> None:
-    """So that a proxy that copies what it finds overwrites what the caller sent (CVE-2026-31908)."""
+    """A proxy that copies response fields then overwrites the client's fields (CVE-2026-31908)."""
     answer = gateway.ask(question(target, fields=[*fields, *(f"{name}: root" for name in IDENTITY)]))
     assert answer.status == 200
     assert values(answer) == {name: [b""] for name in IDENTITY}
@@ -287,7 +287,7 @@ def test_a_disabled_user_is_refused(gateway: Gateway) -> None:
     assert gateway.ask(question("/api/x", fields=[newcomer.line])).refused() == (401, "token_revoked")
 
 
-# ---- limits, pages, and what is left behind
+# ---- limits, CORS, and connection state
 
 PAGES = {"origins": ["https://app.example.com"]}
 ROUTES: list[dict[str, object]] = [
@@ -388,7 +388,7 @@ def test_the_answer_holds_the_assertion_for_the_upstream_of_the_route(limited: G
 
 
 def test_a_trace_is_given_no_proof_of_who_calls(limited: Gateway) -> None:
-    """RFC 9110 9.3.8: the upstream shows it to the caller."""
+    """RFC 9110 9.3.8: the upstream shows it to the client."""
     user = limited.login("user@example.com")
     for method, proven in (("GET", True), ("TRACE", False)):
         answer = limited.ask(question("/traced/x", method=method, fields=[user.line]))

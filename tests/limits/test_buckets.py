@@ -1,4 +1,4 @@
-"""One bucket for each caller, in bounded memory."""
+"""One bucket per client, in bounded memory."""
 
 import tracemalloc
 
@@ -20,7 +20,7 @@ def test_callers_do_not_share_their_buckets() -> None:
 
 
 def test_who_is_refused_is_not_counted() -> None:
-    """Or whoever keeps asking would wait for ever."""
+    """Otherwise a client that keeps trying would never pass."""
     buckets = Buckets(Quota(1, 10.0), 100)
     assert passes(buckets, "a", 0.0)
     assert not any(passes(buckets, "a", second / 10) for second in range(1, 100))
@@ -50,7 +50,7 @@ def test_what_somebody_else_has_counted_is_taken_over() -> None:
     )
 )
 def test_what_is_forgotten_makes_no_difference(requests: list[tuple[str, float]]) -> None:
-    """While there is room, each caller is answered as if he had a bucket for himself that is never dropped."""
+    """While there is room, each client is treated as if it had its own permanent bucket."""
     quota = Quota(3, 1.0)
     buckets = Buckets(quota, 1000)
     alone: dict[str, tuple[float, float]] = {}

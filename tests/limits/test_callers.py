@@ -1,4 +1,4 @@
-"""Who is one caller where addresses are counted."""
+"""Which addresses count as one client."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_two_callers(one: str, other: str) -> None:
 
 
 def test_no_user_is_taken_for_an_address() -> None:
-    """Ids are letters, digits and hyphens; those of issuers begin with the issuer's name and hold a bar."""
+    """Ids are letters, digits and hyphens; those of issuers begin with the issuer's name and contain a bar."""
     callers = Callers()
     assert {callers.by_address(address)[0] for address in ("", "10.0.0.1", "::1", "x")} == {"@"}
 

@@ -1,4 +1,4 @@
-"""How failed attempts are counted in one process, as values."""
+"""Counting failed attempts in one process, as values."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +50,7 @@ def test_a_success_begins_the_count_anew() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from([ANN, BOB]), st.floats(0, 30)), max_size=60))
 def test_no_more_are_let_in_than_are_allowed_in_a_window(attempts: list[tuple[Counter, float]]) -> None:
-    """Of attempts that all fail, between the end of one ban and the next never more than three."""
+    """If all attempts fail, at most three are allowed between the end of one ban and the next ban."""
     counts, now = failures(), 0.0
     let_in: dict[str, list[float]] = {ANN.key: [], BOB.key: []}
     for counter, pause in attempts:
@@ -76,7 +76,7 @@ def test_a_flood_of_made_up_names_is_bounded_and_pushes_out_the_oldest() -> None
     assert counts.wait(ANN, 1.0) == 0
 
 
-# ---- together with a store that all replicas share
+# ---- with a store that all replicas share
 
 
 def test_what_the_shared_store_knows_counts_here_and_what_it_was_not_told_comes_on_top() -> None:
@@ -119,7 +119,7 @@ def test_what_is_counted_after_a_pardon_was_not_pardoned() -> None:
     counts.failed(ANN, 0.0)
     counts.take_debt(ANN, 1.0)
     assert counts.take_debt(ANN, 1.0).pardon is None
-    counts.learn(ANN, Standing(1, 59.0, pardoned=True, pardon=77), 2.0)  # of somebody else's, since
+    counts.learn(ANN, Standing(1, 59.0, pardoned=True, pardon=77), 2.0)  # of another replica, since then
     counts.failed(ANN, 3.0)
     report = counts.take_debt(ANN, 4.0)
     assert (report.failures, report.pardon) == (1, 77)

@@ -1,4 +1,4 @@
-"""The limits of routes: who is counted together, what callers are told, and what a changed configuration keeps."""
+"""Rate limits of routes: which requests count together, the response fields, and counts kept across reloads."""
 
 import re
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ def test_what_has_leaked_may_be_sent_again() -> None:
 
 
 FIELDS = [
-    # limit, who is asked for, how many requests -> RateLimit-Policy, RateLimit
+    # limit, user, number of requests -> RateLimit-Policy, RateLimit
     ({"requests": 3, "per": "1m"}, "u1", 1, b'"user";q=3;w=60', b'"user";r=2;t=20'),
     ({"requests": 3, "per": "1m"}, "u1", 3, b'"user";q=3;w=60', b'"user";r=0;t=20'),
     ({"requests": 3, "per": "1m"}, "u1", 4, b'"user";q=3;w=60', b'"user";r=0;t=20'),
@@ -114,7 +114,7 @@ FIELDS = [
     ({"requests": 10, "per": "250ms"}, "u1", 1, b'"user";q=10', b'"user";r=9;t=1'),
     ({"requests": 1000000000, "per": "1500ms"}, "u1", 1, b'"user";q=1000000000', b'"user";r=999999999;t=1'),
 ]
-# Of draft-ietf-httpapi-ratelimit-headers and RFC 9651: a List of one String with Integers.
+# draft-ietf-httpapi-ratelimit-headers and RFC 9651: a List of one String with Integers.
 POLICY = re.compile(rb'"[a-z]+";q=[0-9]{1,15}(;w=[1-9][0-9]{0,14})?')
 STATE = re.compile(rb'"[a-z]+";r=[0-9]{1,15};t=[1-9][0-9]{0,14}')
 
@@ -154,7 +154,7 @@ def test_loading_a_changed_configuration_gives_nobody_a_fresh_start() -> None:
     assert not passes(limit_of(renewed, after, "same"), "u1")
     assert passes(limit_of(renewed, after, "changed"), "u1")
     assert passes(limit_of(renewed, after, "new"), "u1")
-    # Requests that were under way when it was loaded are counted in the same place.
+    # Requests in progress during the reload are counted in the same bucket.
     clock.now += 20
     assert passes(limit_of(limits, before, "same"), "u1")
     assert not passes(limit_of(renewed, after, "same"), "u1")

@@ -1,4 +1,4 @@
-"""The bucket itself: never more than it says, never less than it promises, whatever the clock does."""
+"""The bucket: never more requests than the limit, and never fewer than announced, for any clock."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.limits.quota import Quota
 
-# Requests, seconds: ordinary limits, and those at the edge of what floating point tells apart.
+# Requests and seconds: common limits, and limits at the resolution of floating point.
 QUOTAS = [(1, 1.0), (3, 1.0), (100, 60.0), (7, 0.25), (1, 86400.0), (10_000, 0.001), (1_000_000_000, 3600.0)]
 SOME_QUOTAS = st.builds(
     Quota,
@@ -16,7 +16,7 @@ SOME_QUOTAS = st.builds(
 
 
 def passed(quota: Quota, times: list[float]) -> list[float]:
-    """Those of the times at which a request passes, as `Buckets` counts them."""
+    """The times at which a request passes, as `Buckets` counts them."""
     level, at, through = 0.0, times[0], []
     for now in times:
         with_it = quota.with_one_more(level, at, now)
@@ -41,7 +41,7 @@ def test_a_full_bucket_lets_one_more_pass_after_its_share_of_the_time_and_not_be
     full = float(requests)
     assert quota.with_one_more(full, start, start) > quota.full
     assert quota.with_one_more(full, start, start + share * 1.1 + 1e-6) <= quota.full
-    if share > 1e-6:  # else the clock does not tell the moments apart
+    if share > 1e-6:  # otherwise the clock cannot distinguish the times
         assert quota.with_one_more(full, start, start + share * 0.9) > quota.full
 
 
@@ -62,7 +62,7 @@ def test_in_no_time_span_more_pass_than_the_limit_and_what_leaks_meanwhile(
     for first, begin in enumerate(through):
         for last in range(first, len(through)):
             allowed = quota.requests + (through[last] - begin) * quota.rate
-            # Where the clock's own grain is coarser than a request's share of the time, that much more.
+            # If the clock's resolution is coarser than the interval per request, add that error.
             grain = quota.rate * 3e-8 * (last - first + 1)
             assert last - first + 1 <= allowed + 1e-5 + grain
 
@@ -82,7 +82,7 @@ def test_a_bucket_only_ever_leaks_while_time_passes(quota: Quota, level: float, 
 @settings(max_examples=300, deadline=None)
 @given(quota=SOME_QUOTAS, level=st.floats(0, 1))
 def test_what_callers_are_told_is_true(quota: Quota, level: float) -> None:
-    """So many pass now, and after so many seconds at least one more than that."""
+    """The announced number passes now, and at least one more after the announced seconds."""
     filled = quota.with_one_more(level * quota.requests, 0.0, 0.0)
     told, wait = quota.remaining(filled), quota.wait(filled)
     held = filled if filled <= quota.full else filled - 1.0

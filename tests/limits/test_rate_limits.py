@@ -1,4 +1,4 @@
-"""Rate limits as callers meet them, over both faces."""
+"""Rate limits over sockets, with both servers."""
 
 import signal
 import time
@@ -47,13 +47,13 @@ def gateway(town: Town, face: Face) -> Gateway:
 
 @pytest.fixture
 def behind_proxy(town: Town, face: Face) -> Gateway:
-    """A gateway that trusts what comes from 127.0.0.1, and nobody else."""
+    """A gateway that trusts only 127.0.0.1."""
     return town.gateway("counted-behind-proxy", face, routes=routes(), server={"trusted_proxies": ["127.0.0.1/32"]})
 
 
 @pytest.fixture
 def source() -> str:
-    """An address of this machine from which nobody has called before."""
+    """An address of this machine that no test has used."""
     number = next(_sources)
     return f"127.9.{number >> 8}.{number & 255}"
 
@@ -67,7 +67,7 @@ def statuses(gateway: Gateway, path: str, user: Account, times: int) -> list[int
     return [gateway.get(path, user.line).status for _ in range(times)]
 
 
-# ---- who is counted
+# ---- identification of clients
 
 
 def test_as_many_requests_of_a_user_pass_as_the_limit_says_then_none_reaches_the_upstream(
@@ -137,22 +137,22 @@ def test_behind_a_trusted_proxy_its_callers_are_counted_and_not_what_they_say(
     def status(forwarded: str) -> int:
         return behind_proxy.get("/counted/address/x", f"X-Forwarded-For: {forwarded}").status
 
-    # The proxy appends the address it sees, and what stands left of that is the caller's own tale.
+    # The proxy appends the address it sees. The rest to the left is the client's own claim.
     assert [status(f"10.0.0.{number}, 198.51.100.1") for number in range(6)] == [200] * 4 + [429] * 2
     assert [status(f"198.51.100.{number}") for number in range(2, 5)] == [200] * 3
     addresses = [f"2001:db8:9:9::{number:x}" for number in range(1, 7)]
     assert [status(address) for address in addresses] == [200] * 4 + [429] * 2
     assert status("2001:db8:9:a::1") == 200
-    # From anybody else it is no proxy.
+    # Other peers are not trusted proxies.
     data = [request("/counted/address/x", fields=[f"X-Forwarded-For: 203.0.113.{number}"]) for number in range(6)]
     assert [ask_from(behind_proxy, source, each).status for each in data] == [200] * 4 + [429] * 2
 
 
-# ---- what is counted
+# ---- counted requests
 
 
 def test_only_what_would_reach_the_upstream_is_counted(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """Path, route, method, credential, user and roles are looked at first, so nobody can use up another's limit."""
+    """Path, route, method, credential, user and roles are checked first, so clients cannot use up another's limit."""
     user = gateway.newcomer()
     for data, status in [
         (request("/counted/user/%00", fields=[user.line]), 400),
@@ -199,7 +199,7 @@ def test_pipelined_requests_are_counted_one_by_one(gateway: Gateway, upstream: R
     assert [each.status for each in found] == [200] * 4 + [429] * 2
 
 
-# ---- what callers are told
+# ---- response fields
 
 
 def test_callers_are_told_how_they_stand_with_every_answer(gateway: Gateway, upstream: RecordingUpstream) -> None:
@@ -281,7 +281,7 @@ def test_loading_a_changed_configuration_gives_nobody_a_fresh_start(
 
 
 def test_a_flood_of_made_up_addresses_takes_bounded_memory(behind_proxy: Gateway, upstream: RecordingUpstream) -> None:
-    """Behind the trusted proxy somebody has a /32 of IPv6, which is four billion callers."""
+    """Behind the trusted proxy a client owns an IPv6 /32, which counts as four billion clients."""
     path = "/counted/many/x"
 
     def forwarded(number: int) -> str:
@@ -299,7 +299,7 @@ def test_a_flood_of_made_up_addresses_takes_bounded_memory(behind_proxy: Gateway
     flood(4000, 12_000)
     grown = behind_proxy.memory() - before
     assert grown < 12_000 * 1000, f"{grown / 12_000:.0f} bytes for each caller"
-    # The ten limits of this gateway have room for 10,000 callers each.
+    # Each of the ten limits of this gateway has room for 10,000 clients.
     assert [behind_proxy.get(path, forwarded(number)).status for number in (15_999, 12_000, 1)] == [429, 429, 200]
 
 
@@ -308,7 +308,7 @@ def test_a_flood_of_made_up_addresses_takes_bounded_memory(behind_proxy: Gateway
 
 @pytest.fixture(scope="module")
 def replicas(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Gateway], ValkeyServer]]:
-    """Two processes over one database and one Valkey, one of each face."""
+    """Two processes over one database and one Valkey, one for each kind of server."""
     folder = tmp_path_factory.mktemp("replicas")
     with running(folder) as valkey:
         configuration = changed(town.configuration(folder), storage={"redis": valkey.url})
@@ -377,7 +377,7 @@ def test_without_redis_nobody_is_kept_out_and_each_process_counts_for_itself(
 
 
 def count_together(gateways: list[Gateway]) -> bool:
-    """Whether somebody new gets from both together what one gives."""
+    """Whether a new user gets from both together as much as from one."""
     user = gateways[0].newcomer()
     found = [gateways[number % 2].get("/counted/user/1", user.line).status for number in range(6)]
     return found == [200] * 4 + [429] * 2

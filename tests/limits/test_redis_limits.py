@@ -1,4 +1,4 @@
-"""One count for all replicas, over a real Valkey; and what becomes of it when that is out of order."""
+"""One count for all replicas over a real Valkey, and its outages."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ from tests.support.valkey import ValkeyServer
 
 @asynccontextmanager
 async def linked(*urls: str) -> AsyncIterator[list[RedisBuckets]]:
-    """What each of several replicas has."""
+    """The shared buckets of several replicas."""
     async with AsyncExitStack() as stack:
         links = [RedisLink(url, "installation") for url in urls]
         for link in links:
@@ -45,7 +45,7 @@ class Replica:
         return cls(buckets, policy, Limits(policy.routes, shared=buckets))
 
     async def count(self, user_id: str | None = "u1") -> Count:
-        """As the gate does it."""
+        """Count like the gate."""
         limit = limit_of(self.limits, self.policy)
         return limit.count(user_id, Request()) or await limit.count_shared(user_id, Request())
 
@@ -54,7 +54,7 @@ class Replica:
 
 
 async def through(*replicas: Replica, each: int, user_id: str | None = "u1") -> int:
-    """How many of so many requests to each of the replicas pass, all sent at once."""
+    """How many of `each` concurrent requests to every replica pass."""
     answers = await asyncio.gather(*(replica.passes(user_id) for replica in replicas for _ in range(each)))
     return sum(answers)
 
@@ -86,7 +86,7 @@ async def test_the_script_counts_as_the_pure_function_does(shared_valkey: Valkey
             for number in range(200):
                 answered = await buckets.take("k", quota)
                 kept = client.get("gateway:2:installation:k")
-                if kept is None:  # it ended in the moment between
+                if kept is None:  # it ended in the meantime
                     level, at = 0.0, 0.0
                     continue
                 kept_level, kept_at = (float(word) for word in str(kept).split())
@@ -132,7 +132,7 @@ async def test_a_value_that_is_none_of_ours_is_no_value(shared_valkey: ValkeySer
 
 
 async def test_a_server_whose_clock_was_set_back_keeps_nobody_out(shared_valkey: ValkeyServer) -> None:
-    """As after a fail-over to a server that is behind: nothing leaks for once, and then time passes again."""
+    """As after a failover to a server with an earlier clock: nothing leaks until time has caught up."""
     async with linked(shared_valkey.url) as (buckets,):
         future = int((time.time() + 86400) * 1e6)
         with shared_valkey.client() as client:
@@ -145,7 +145,7 @@ async def test_a_server_whose_clock_was_set_back_keeps_nobody_out(shared_valkey:
 
 
 async def test_a_caller_who_must_wait_is_refused_without_asking(shared_valkey: ValkeyServer) -> None:
-    """A flood by one caller does not become a flood of the store."""
+    """A flood by one client must not become a flood of the store."""
     async with linked(shared_valkey.url) as (buckets,):
         replica = Replica.of(buckets, requests=3, per="1h")
         limit = limit_of(replica.limits, replica.policy)
@@ -163,7 +163,7 @@ async def test_both_sides_tell_the_caller_the_same(shared_valkey: ValkeyServer) 
         assert [text.split(b";")[1] for text in told] == [b"r=2", b"r=1", b"r=0", b"r=0", b"r=0"]
 
 
-# ---- out of order
+# ---- outages
 
 
 async def test_without_redis_each_process_counts_for_itself(valkey: ValkeyServer) -> None:

@@ -1,4 +1,4 @@
-"""Uploads that never pause for long and never get anywhere: `server.min_body_rate`.
+"""Uploads that never pause for long but make no progress: `server.min_body_rate`.
 
 The gateways here average over one second instead of fifteen.
 """
@@ -28,7 +28,7 @@ sys.argv = sys.argv[1:]
 import runpy
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
-LEAST = 2000  # bytes per second
+LEAST = 2000  # In bytes per second.
 CHUNKED = "Transfer-Encoding: chunked"
 Dripped = tuple[Answer, float]
 
@@ -53,12 +53,12 @@ def paced(face: Face, town: Town, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def drip(gateway: Gateway, head: bytes, piece: bytes, *, every: float, times: int, end: bytes = b"") -> Dripped:
-    """The answer to an upload that comes in pieces, and the seconds until it came."""
+    """The response to an upload in pieces, and the seconds until it arrived."""
 
     def send(caller: Caller) -> None:
         for _ in range(times):
             if not caller.send_until_refused([piece]):
-                return  # the gateway has ended the connection
+                return  # the gateway has closed the connection
             time.sleep(every)
         caller.send_until_refused([end])
 
@@ -108,7 +108,7 @@ def test_uploads_below_the_rate_are_refused_and_others_are_not(paced: Gateway, u
     for name, slow in slow_ones.items():
         answer, seconds = slow.result()
         assert (answer.refused(), answer.value("connection")) == ((408, "request_timeout"), b"close"), name
-        assert 1.4 < seconds < 4, name  # half a second of grace, one of the window
+        assert 1.4 < seconds < 4, name  # half a second of grace, one second of the window
     for name, fast_one in fast_ones.items():
         assert fast_one.result()[0].status == 200, name
     eventually(lambda: all(one.link.ended for one in upstream.requests if one.target != b"/public/fast"))

@@ -1,4 +1,4 @@
-"""The least average rate of an upload, against traffic of every shape."""
+"""The minimum average rate of an upload, against traffic of every shape."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Sent = Callable[[float], float]
 
 
 def ended_at(sent: Sent, *, least: int = 512, grace: float = GRACE, until: float = 300.0) -> float | None:
-    """The second in which an upload is too slow that has sent `sent(t)` bytes after t seconds; None: it never is."""
+    """The second at which an upload with `sent(t)` bytes after t seconds is too slow; None for never."""
     rate = UploadRate(least, grace, 0.0)
     for tick in range(1, int(until / TICK)):
         if rate.too_slow(tick * TICK, int(sent(tick * TICK))):
@@ -68,7 +68,7 @@ def test_time_in_which_the_upstream_does_not_read_does_not_count() -> None:
     for _ in range(4 * 600):
         now += TICK
         assert not rate.too_slow(now, 40_000, held_back=True)
-    # The client sends again, and the window goes on where it was.
+    # The client resumes, and the window continues.
     for second in range(40):
         now += 1
         assert not rate.too_slow(now, 40_000 + second * 1000)

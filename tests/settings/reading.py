@@ -1,4 +1,4 @@
-"""What the tests of the settings share: text -> draft, as if it stood in a file called gateway.yaml."""
+"""Helpers for tests of the settings: read text as if it were a file gateway.yaml."""
 
 from collections.abc import Mapping
 from textwrap import dedent
@@ -14,12 +14,12 @@ def draft_of(text: str, environment: Mapping[str, str] | None = None) -> Draft:
 
 
 def problems_of(text: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    """The problems as a person reads them, the name of the file left out."""
+    """The problems as shown to users, without the file name."""
     return [str(problem).removeprefix(f"{FILE}:") for problem in draft_of(text, environment).problems]
 
 
 def warnings_of(text: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    """The warnings in the same form; there must be no problem."""
+    """The warnings in the same form; fails if the file has problems."""
     draft = draft_of(text, environment)
     assert not draft.problems, "\n".join(map(str, draft.problems))
     return [str(warning).removeprefix(f"{FILE}:") for warning in draft.warnings]

@@ -1,4 +1,4 @@
-"""A file that writes every key is read as it stands, and a file that writes none has the documented defaults."""
+"""A file with every key is read unchanged, and a file without any has the documented defaults."""
 
 from ipaddress import ip_network
 from typing import Any

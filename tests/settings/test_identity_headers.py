@@ -1,4 +1,4 @@
-"""Which names an identity header can have."""
+"""Valid names of identity headers."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What `${NAME}`, `${NAME:-default}` and `${file:PATH}` stand for, and what is said where that is nothing."""
+"""The values of `${NAME}`, `${NAME:-default}` and `${file:PATH}`, and the errors for undefined ones."""
 
 import os
 from pathlib import Path

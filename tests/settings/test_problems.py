@@ -1,7 +1,7 @@
-"""Every kind of mistake, and the exact sentences it earns.
+"""Every kind of mistake, with the exact messages.
 
-problems/*.txt hold blocks: a file, then what is to be said of it. `> ` begins a problem, `? ` a warning, both without
-the name of the file. Nothing else may be said.
+problems/*.txt contain blocks: a file, then all expected messages. `> ` begins a problem, `? ` a warning, both without
+the file name.
 """
 
 from pathlib import Path

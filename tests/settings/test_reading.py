@@ -1,4 +1,4 @@
-"""From a file to a draft: what cannot be read at all, what is kept of a file with problems, and how long it takes."""
+"""Reading a file into a draft: unreadable files, the usable parts of files with problems, and the duration."""
 
 import gc
 import os
@@ -35,7 +35,7 @@ def test_a_file_without_end_cannot_start(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_pipe_is_read_like_a_file(tmp_path: Path) -> None:
-    # `--config <(generate)`: a shell makes it a pipe.
+    # `--config <(generate)`: a shell creates a pipe.
     reading_end, writing_end = os.pipe()
     os.write(writing_end, b"server: {port: 81}")
     os.close(writing_end)
@@ -203,12 +203,12 @@ def seconds_to_read(count: int) -> float:
 
 
 def test_ten_thousand_routes_are_read_quickly() -> None:
-    # Half a second where this was written. The bound leaves room for machines that are slow, busy or traced.
+    # Half a second on the original machine. The bound leaves room for slow, busy or traced machines.
     assert seconds_to_read(10_000) < 4
 
 
 def test_each_route_costs_the_same_however_many_there_are() -> None:
-    gc.disable()  # it goes through all that other tests have left, at moments that are nobody's choice
+    gc.disable()  # it would scan the objects of all other tests at arbitrary moments
     try:
         few = min(seconds_to_read(400) for _ in range(5))
         many = min(seconds_to_read(4_000) for _ in range(2))

@@ -1,4 +1,4 @@
-"""YAML 1.2 words: what is a number, a boolean or null without quotes, and what stays a string."""
+"""YAML 1.2 scalars: unquoted numbers, booleans and null, and strings."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""The JSON Schema says what the reader does, and the page in docs/ says what the model does."""
+"""The JSON Schema agrees with the reader, and the page in docs/ with the model."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Secrets hide in every text about them, and files that hold keys must be private."""
+"""No text about secrets reveals them, and files with keys must be private."""
 
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def test_a_secret_for_hmac_in_a_file_that_others_can_read_is_refused(tmp_path: P
 
 
 def test_a_file_where_containers_mount_secrets_may_be_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Tests cannot write to /run/secrets: the folder is another one here, the rule is the same.
+    # Tests cannot write to /run/secrets, so the rule applies to another folder here.
     mounted = tmp_path / "secrets"
     mounted.mkdir()
     monkeypatch.setattr(kinds_special, "MOUNTED_SECRETS", (mounted,))

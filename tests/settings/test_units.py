@@ -1,4 +1,4 @@
-"""Durations and sizes: what they mean, what is none, and that writing and reading are inverse."""
+"""Durations and sizes: values, errors, and parsing as the inverse of formatting."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What is no YAML, or more YAML than a configuration needs, is a problem with its place, never an exception."""
+"""Invalid YAML, and YAML features beyond the configuration format, are problems with positions, never exceptions."""
 
 import logging
 import random
@@ -194,7 +194,7 @@ def test_a_file_is_read_without_libyaml_too_and_that_is_said(
 
 
 def is_sound(draft: Draft) -> bool:
-    """Whether a draft is one of the two things it can be."""
+    """Whether a draft has either settings or problems."""
     return (draft.settings is not None) == (not draft.problems) and all(
         problem.line >= 1 and problem.column >= 1 and problem.key and "\n" not in str(problem)
         for problem in (*draft.problems, *draft.warnings)
