@@ -1,4 +1,4 @@
-"""F. Accounts: what registration and login take, and what they give away."""
+"""F. Accounts: the inputs of registration and login, and the information they reveal."""
 
 import ast
 import shutil
@@ -31,7 +31,7 @@ def register(gateway: Gateway, email: Any, password: Any = PASSWORD, **more: Any
 
 
 def fields_of(answer: Answer) -> set[str]:
-    """The fields that a 422 names."""
+    """The fields named by a 422."""
     assert answer.refused() == (422, "invalid_fields"), (answer.status, answer.body)
     return {error["field"] for error in answer.json()["errors"]}
 
@@ -63,7 +63,7 @@ def test_passwords_are_compared_in_one_normal_form(gateway: Gateway) -> None:
     email = fresh()
     assert register(gateway, email, "pa\u0308sswo\u0308rd").status == 201
     assert login(gateway, email, "p\u00e4ssw\u00f6rd").status == 200
-    assert register(gateway, fresh(), "a\u0308" * 36).status == 201  # 108 bytes as sent, 72 when composed
+    assert register(gateway, fresh(), "a\u0308" * 36).status == 201  # 108 bytes as sent, 72 after NFC
 
 
 @pytest.mark.parametrize("password", ["long enough\0", "\0" * 10, "abcdefgh\0ijkl"])
@@ -77,7 +77,7 @@ def test_a_password_that_is_none_is_refused(gateway: Gateway, password: Any) -> 
     assert fields_of(register(gateway, fresh(), password)) == {"password"}
 
 
-# ---- GHSA-6f65-4fv2-wwch: who exists is nobody's business
+# ---- GHSA-6f65-4fv2-wwch: user enumeration
 
 
 def test_GHSA_6f65_4fv2_wwch_unknown_and_known_users_get_the_same_bytes(gateway: Gateway) -> None:
@@ -107,8 +107,8 @@ def test_GHSA_6f65_4fv2_wwch_unknown_and_known_users_get_the_same_bytes(gateway:
 
 
 def test_GHSA_6f65_4fv2_wwch_and_take_the_same_time(town: Town, face: Face, tmp_path: Path) -> None:
-    """Coarsely, with a hash that costs something: without one, an unknown user would be answered ten times as fast. How
-    close the two are, bench/accounts measures. A busy machine may spoil a comparison, hardly five in a row."""
+    """A coarse comparison with an expensive hash: without one, the response for an unknown user would be ten times as
+    fast. bench/accounts measures the difference. A busy machine can spoil a comparison, but hardly five in a row."""
     configuration = changed(town.configuration(tmp_path), accounts={"password": {"bcrypt_rounds": 9}})
     gateway = Gateway(face, configuration, tmp_path).start()
     try:
@@ -163,7 +163,7 @@ def test_GHSA_6f65_4fv2_wwch_and_cost_the_same_whatever_the_stored_hash_cost(
 
 
 def _login_times(gateway: Gateway, *emails: str) -> list[float]:
-    """For each address the median time of a refused login, in seconds; the attempts are interleaved."""
+    """The median seconds of a refused login for each address, with interleaved attempts."""
     times: dict[str, list[float]] = {email: [] for email in emails}
     for number in range(16):
         for email in emails if number % 2 else reversed(emails):
@@ -181,7 +181,7 @@ def test_a_disabled_account_is_named_only_to_who_knows_its_password(gateway: Gat
 
 
 def test_a_disabled_accounts_good_token_is_of_no_use(gateway: Gateway, user: Account) -> None:
-    """The token was good when it was made; activity comes from the record."""
+    """The token was issued while the account was active; activity comes from the record."""
     account = gateway.newcomer()
     gateway.command("users", "disable", account.email)
     assert gateway.get("/api/x", account.line).refused() in ((401, "user_inactive"), (200, None))
@@ -203,7 +203,7 @@ def test_CVE_2026_47203_spellings_of_one_address_are_one_account(gateway: Gatewa
 
 
 def test_CVE_2026_47203_composed_and_decomposed_letters_are_one_address(gateway: Gateway) -> None:
-    """Either both are refused as no plain address, or they are the same one."""
+    """Both are refused, or both are the same address."""
     stem = str(time.time_ns())
     first = register(gateway, f"zo\u00eb{stem}@example.com")
     second = register(gateway, f"zoe\u0308{stem}@example.com")
@@ -255,7 +255,7 @@ def test_CVE_2026_40574_what_is_no_plain_single_address_is_refused(gateway: Gate
     assert fields_of(register(gateway, address)) == {"email"}
 
 
-# ---- mass assignment, and bodies of every wrong kind
+# ---- mass assignment, and invalid bodies
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_body_that_is_not_what_it_should_be_is_refused_plainly(gateway: Gatewa
 
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/xml", None])
 def test_a_body_of_another_media_type_is_refused(gateway: Gateway, kind: str | None) -> None:
-    """A page of another site can send these without a preflight, so none of them may sign anybody in."""
+    """Pages of other sites can send these without a preflight, so they must not sign in."""
     body = b'{"email": "user@example.com", "password": "correct horse battery"}'
     fields = [f"Content-Type: {kind}"] if kind else []
     for endpoint in ("/auth/register", "/auth/login"):
@@ -317,7 +317,7 @@ def test_a_form_signs_in_by_username_and_password(gateway: Gateway) -> None:
     assert gateway.ask(request("/auth/login", method="POST", fields=fields, body=wrong)).refused() == INVALID
 
 
-# ---- passwords change only by who knows the current one
+# ---- password changes require the current password
 
 
 def test_a_password_is_changed_only_with_the_current_one(gateway: Gateway) -> None:

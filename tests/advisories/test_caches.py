@@ -1,4 +1,4 @@
-"""E. What is kept to be fast never lets anybody in, and never tells one caller what belongs to another."""
+"""E. Caches never grant access, and never mix data of different clients."""
 
 import time
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def test_CVE_2021_32701_a_cached_token_is_judged_anew_on_every_route(
 def test_CVE_2021_32701_on_one_connection_too(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, admin: Account
 ) -> None:
-    """No identity stays with a connection: each request stands for itself."""
+    """Connections have no identity: each request is authenticated by itself."""
     turns = [(admin.line, 200), (user.line, 403), (None, 401), (admin.line, 200), (None, 401), (user.line, 403)]
     with gateway.caller() as caller:
         for line, status in turns * 3:
@@ -43,7 +43,7 @@ def test_CVE_2021_32701_on_one_connection_too(
 def test_CVE_2026_33729_keys_of_the_cache_do_not_collide(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge, pair: tuple[str, str]
 ) -> None:
-    """Sessions and subjects that read alike when put together are not alike."""
+    """Different sessions and subjects with equal concatenations stay distinct."""
     subject, session = pair
     passes(gateway, upstream, request("/api/x", fields=[user.line]))
     for sub, sid in ((f"{user.id}:{subject}", session), (user.id[:-1], user.id[-1] + session), (subject, session)):
@@ -90,7 +90,7 @@ def test_oauth2_proxy_662_nor_are_the_accounts_answers(gateway: Gateway, user: A
 
 @pytest.fixture
 def replaceable(town: Town, face: Face, tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway of this test's own, that may be restarted."""
+    """A gateway of this test that can be restarted."""
     configuration = changed(town.configuration(tmp_path), cache={"user_ttl": "500ms"})
     gateway = Gateway(face, configuration, tmp_path).start()
     yield gateway
@@ -98,7 +98,7 @@ def replaceable(town: Town, face: Face, tmp_path: Path) -> Iterator[Gateway]:
 
 
 def test_Kratos_4471_what_ended_stays_ended_after_a_restart(replaceable: Gateway, upstream: RecordingUpstream) -> None:
-    """Other sessions end with a password change; their tokens are refused at once, and by the next process too."""
+    """A password change ends other sessions: their tokens are refused at once, and by the next process too."""
     gateway = replaceable
     old = gateway.newcomer()
     current = gateway.login(old.email)
@@ -117,7 +117,7 @@ def test_Kratos_4471_what_ended_stays_ended_after_a_restart(replaceable: Gateway
 def test_a_disabled_user_of_a_lone_gateway_is_out_within_the_ttl(
     replaceable: Gateway, upstream: RecordingUpstream
 ) -> None:
-    """Without Redis a command cannot tell the process; the cache's own limit still holds."""
+    """Without Redis a command cannot notify the process, but the cache's TTL still applies."""
     gateway = replaceable
     account = gateway.newcomer()
     passes(gateway, upstream, request("/api/x", fields=[account.line]))
@@ -135,7 +135,7 @@ def test_a_disabled_user_of_a_lone_gateway_is_out_within_the_ttl(
 def test_nobody_is_cached_as_absent_for_longer_than_the_ttl_and_nothing_grows(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge
 ) -> None:
-    """A caller cannot fill the memory with users that do not exist, though their tokens are good."""
+    """Clients cannot fill the memory with nonexistent users, even with valid tokens."""
     before = gateway.memory()
     with gateway.caller() as caller:
         for number in range(300):

@@ -1,6 +1,6 @@
-"""Web servers that fold header names, behind the gateway: a CGI program sees the caller alone.
+"""Web servers that normalise header names, behind the gateway: a CGI program sees only the client's identity.
 
-lighttpd makes `_` of every byte of a name that is neither a letter nor a digit; Apache drops such names but for `-`.
+lighttpd replaces every byte of a name except letters and digits with `_`; Apache drops such names except for `-`.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.support.wording import request
 
 JOINTS = "!#$%&'*+-.^_`|~"
 PATH = "/cgi/show.cgi"
-# A caller sets these in this spelling.
+# Clients set these in this spelling.
 CALLERS_OWN = {"X-Request-Id", "Max-Forwards"}
 
 
@@ -50,12 +50,12 @@ def served(
 
 
 def spellings(name: str) -> list[str]:
-    """A name with each character in place of all its hyphens, and of one of them."""
+    """The name with a character in place of all its hyphens, and of one of them."""
     return [name.replace("-", joint, count) for joint in JOINTS for count in (-1, 1)]
 
 
 def test_without_a_gateway_the_server_folds_names(served: Served) -> None:
-    """The threat that the rest of this file is about; Apache has folded only `-` since 2.4."""
+    """The threat tested in this file. Apache has normalised only `-` since 2.4."""
     with Caller(served.server.address) as caller:
         answer = caller.send(request(PATH, fields=["X!User!Id: root", "X-User-Email: root"])).receive()
     seen = variables(answer.body)

@@ -1,6 +1,6 @@
-"""D, for tokens of other issuers: a token speaks for the issuer that signed it, for nobody else, and for no local user.
+"""D, for external issuers: a token makes statements only for its issuer, and never for a local user.
 
-The issuers are real HTTP servers on loopback. Both publish a key named `r1`, as real ones do.
+The issuers are real HTTP servers on loopback. Both publish a key named `r1`, as real issuers do.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ Present = Callable[..., Answer]
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A gateway that accepts two issuers: `idp` by discovery, `other` by the address of its keys."""
+    """A gateway that accepts two issuers: `idp` by discovery, `other` by the URL of its keys."""
 
     gateway: Gateway
     idp: Issuer
     other: Issuer
 
     def admits(self, upstream: RecordingUpstream, credential: str, path: str = "/api/x") -> dict[str, list[bytes]]:
-        """It is let through; the identity that the upstream is told."""
+        """Send a request that must be allowed, and return the identity received by the upstream."""
         received = passes(self.gateway, upstream, request(path, fields=[bearer(credential)]))
         return {name: received.values(f"x-user-{name}") for name in ("id", "email", "roles")}
 
@@ -66,11 +66,11 @@ def present(world: World, upstream: RecordingUpstream) -> Present:
     return check
 
 
-# ---- what is accepted
+# ---- accepted tokens
 
 
 def test_both_issuers_are_accepted_and_told_apart(world: World, upstream: RecordingUpstream) -> None:
-    """Else every refusal below would prove nothing."""
+    """The precondition of all refusals below."""
     identity = world.admits(upstream, world.idp.token(roles=["idp-editors"], email="bob@idp.example"))
     assert identity == {"id": [b"idp|bob"], "email": [b"bob@idp.example"], "roles": [b"editor,user"]}
     assert world.admits(upstream, world.other.token())["id"] == [b"other|bob"]
@@ -85,7 +85,8 @@ def test_roles_are_the_mapped_ones_and_what_they_imply(world: World, upstream: R
 
 
 def test_CVE_2021_32701_each_token_has_its_own_roles(world: World, upstream: RecordingUpstream) -> None:
-    """The same subject with more and with fewer roles, in turn: what is remembered of one is not the other's."""
+    """The same subject with more and with fewer roles, alternating: cached roles of one token never apply to the
+    other."""
     admin, plain = world.idp.token("dora", roles=["idp-admins"]), world.idp.token("dora")
     for _ in range(3):
         world.admits(upstream, admin, "/admin/x")
@@ -110,11 +111,11 @@ def test_on_an_optional_route_a_bad_one_is_anonymous(world: World, upstream: Rec
         assert world.admits(upstream, credential, "/optional/x")["id"] == []
 
 
-# ---- whose token it is
+# ---- the issuer of a token
 
 
 def test_two_issuers_with_the_same_kid_are_not_mixed_up(world: World, present: Present) -> None:
-    """The key is looked for at the issuer that the token names, and nowhere else."""
+    """The key is looked up only at the issuer named by the token."""
     idp, other = world.idp, world.other
     present(token(idp.header(), idp.claims(), other.sign))
     present(token(other.header(), other.claims(), idp.sign))
@@ -135,14 +136,14 @@ def test_CVE_2026_33496_what_one_vouched_for_is_not_anothers_word(
 def test_no_issuer_can_speak_for_the_gateway(
     world: World, present: Present, forge: Forge, upstream: RecordingUpstream
 ) -> None:
-    """Local claims need a local key, whatever kid a published key has; and no `sub` reaches a local user."""
+    """Local claims need a local key, independent of the kid of published keys. No `sub` equals a local user id."""
     user = signed_in(world.gateway, "admin@example.com")
     idp = world.idp
     local = forge.claims(user.token)
     for header in (idp.header(), idp.header(kid="k1"), idp.header(kid="k1", alg="ES256")):
         present(token(header, local, idp.sign))
     present(token(idp.header(alg="ES256", kid="k1"), local, with_curve(idp.curve)))
-    # ... and the gateway cannot speak for an issuer.
+    # The gateway cannot issue tokens for an issuer either.
     present(token(forge.header(), idp.claims(), with_curve(forge.curve)))
     present(token(forge.header(typ="at+jwt"), idp.claims(aud="api"), with_curve(forge.curve)))
     present(forge.good(user.token, sub="idp|bob"))
@@ -165,7 +166,7 @@ def test_CVE_2022_29217_a_published_key_is_no_secret(world: World, present: Pres
 
 
 def test_algorithms_that_are_not_the_keys_or_not_accepted(world: World, present: Present) -> None:
-    """CVE-2026-48523 and the family of `none`."""
+    """CVE-2026-48523, and variants of `none`."""
     idp = world.idp
     present(token(idp.header(alg="RS512"), idp.claims(), with_rsa(idp.rsa, hashes.SHA512())))
     present(token(idp.header(), idp.claims(), with_rsa(idp.rsa, hashes.SHA512())))
@@ -191,7 +192,7 @@ def test_CVE_2026_32597_extensions_that_must_be_understood(world: World, present
         present(world.idp.token(header=world.idp.header() | members))
 
 
-# ---- what kind of token it is
+# ---- the type of a token
 
 
 def test_other_tokens_of_the_same_issuer_are_no_access_tokens(world: World, present: Present) -> None:
@@ -236,7 +237,7 @@ def test_claims_that_are_missing_wrong_or_out_of_time(world: World, present: Pre
     present(idp.token(exp=now - 60), "token_expired")
 
 
-# ---- what an external principal can do with the gateway itself
+# ---- external principals at built-in endpoints
 
 
 def test_me_says_who_it_is_and_that_nobody_knows_since_when(world: World) -> None:
@@ -270,12 +271,12 @@ def test_what_only_an_account_has_is_forbidden(world: World, method: str, path: 
     assert answer.refused() == (403, "forbidden"), answer.body
 
 
-# ---- issuers that are out, or change their keys
+# ---- issuers that are down or change their keys
 
 
 @pytest.fixture
 def own_world(town: Town, face: Face) -> Iterator[World]:
-    """An issuer and a gateway of one's own."""
+    """A separate issuer and gateway."""
     idp = Issuer().start()
     gateway = town.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
     yield World(gateway, idp, idp)
@@ -283,7 +284,7 @@ def own_world(town: Town, face: Face) -> Iterator[World]:
 
 
 def test_CVE_2025_64527_an_issuer_that_is_out(own_world: World, upstream: RecordingUpstream) -> None:
-    """Known keys go on, unknown ones are 401 and never 500, the issuer is not stormed, and the gateway lives."""
+    """Known keys keep working, unknown ones give 401 and never 500, fetches are limited, and the gateway stays up."""
     gateway, idp = own_world.gateway, own_world.idp
     own_world.admits(upstream, idp.token())
     idp.stop()
@@ -312,7 +313,7 @@ def test_a_new_key_is_accepted_as_soon_as_it_signs(own_world: World, upstream: R
 
 
 def test_an_issuer_that_is_out_when_the_gateway_starts(town: Town, face: Face, upstream: RecordingUpstream) -> None:
-    """It does not stop `serve`; its tokens are 401 until it is there."""
+    """The gateway starts without it; its tokens give 401 until it is up."""
     idp = Issuer()
     gateway = town.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
     world = World(gateway, idp, idp)

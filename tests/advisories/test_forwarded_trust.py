@@ -1,4 +1,4 @@
-"""B. Who sent a request, over what, and for which host, is believed only from those who are trusted."""
+"""B. Client address, scheme and host are accepted only from trusted proxies."""
 
 import subprocess
 import sys
@@ -169,7 +169,7 @@ def test_hosts_of_every_good_form_are_served(gateway: Gateway, upstream: Recordi
 def test_CVE_2021_39155_a_rule_for_a_host_holds_in_every_spelling(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, admin: Account, host: str
 ) -> None:
-    """Case, one trailing dot and the port never lead to the routes that serve every other host."""
+    """Case, one trailing dot and the port never select the routes for other hosts."""
     refuses(gateway, upstream, request("/public/x", host=host), 401, "token_missing")
     refuses(gateway, upstream, request("/public/x", host=host, fields=[user.line]), 403, "forbidden")
     passes(gateway, upstream, request("/anything", host=host, fields=[admin.line]))
@@ -181,7 +181,7 @@ def test_CVE_2021_39155_a_rule_for_a_host_holds_in_every_spelling(
 def test_OpenShell_2201_odd_dots_never_lead_past_the_rule(
     gateway: Gateway, upstream: RecordingUpstream, host: str
 ) -> None:
-    """Refused as no host at all, or taken for another host, for which /anything is served by nobody."""
+    """Refused as an invalid host, or treated as another host, where /anything is not served."""
     upstream.requests.clear()
     answer = gateway.ask(request("/anything", host=host))
     assert answer.status in (400, 404), answer

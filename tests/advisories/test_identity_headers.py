@@ -1,4 +1,4 @@
-"""A. Nobody but the gateway says who the caller is."""
+"""A. Only the gateway sets the caller's identity."""
 
 import random
 from itertools import product
@@ -15,8 +15,8 @@ NAMES = ("X-User-Id", "X-User-Email", "X-User-Roles")
 
 
 def spellings(name: str) -> list[str]:
-    """Spellings that some application folds to this name: case, `_` or `.` for any of the hyphens, and every other
-    character that a name may hold (RFC 9110 5.6.2) for all of them."""
+    """Spellings that some application normalises to this name: case, `_` or `.` for any of the hyphens, and every other
+    allowed character (RFC 9110 5.6.2) for all of them."""
     words = name.split("-")
     joined = [words[0] + a + words[1] + b + words[2] for a, b in product("-_.", repeat=2)]
     odd = [name.replace("-", joint) for joint in "!#$%&'*+^`|~"]
@@ -27,7 +27,7 @@ FORGED = [f"{spelling}: root" for name in NAMES for spelling in spellings(name)]
 
 
 def says_only(received: Received, account: Account | None, roles: str = "user") -> None:
-    """The upstream, however it folds names, sees this account and nobody else; None: it sees nobody."""
+    """The upstream sees exactly this account after any normalisation; None: it sees no identity."""
     for name, value in zip(NAMES, (account and account.id, account and account.email, roles), strict=True):
         wanted = [str(value).encode()] if account else []
         assert received.seen_as(name) == wanted, name
@@ -76,7 +76,7 @@ def test_CVE_2026_31908_every_configured_header_is_cleared_on_every_kind_of_rout
 def test_oauth2_proxy_skip_routes_are_stripped_too(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
-    """On a route with `auth: none` no identity is looked up, even where a good token came along."""
+    """On a route with `auth: none` no user is looked up, even with a valid token."""
     says_only(passes(gateway, upstream, request("/public/x", fields=["X-User-Id: root", user.line])), None)
 
 
@@ -219,7 +219,7 @@ VALUE_PIECES = ["root", "admin", ",", ";", " ", "\t", "\xff", '"', "0", ":", "X-
 def test_no_mixture_of_names_and_values_makes_an_identity(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
-    """Whatever lines come along, in whatever number: the upstream sees this user, once, or the request is refused."""
+    """For any set of header lines the upstream sees this user once, or the request is refused."""
     chance = random.Random(20260102)
     served = 0
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""F. Accounts: how often a password may be guessed, and that nobody locks anybody else out."""
+"""F. Accounts: password guesses are limited, without locking out other clients."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ FULL_WIDTH = str.maketrans({"b": "\uff42", "o": "\uff4f"})
 
 @pytest.fixture
 def guarded(town: Town, face: Face) -> Gateway:
-    """The default lockout, behind a proxy that says where callers are."""
+    """The default lockout behind a proxy that forwards client addresses."""
     return town.gateway(
         "guarded",
         face,
@@ -34,7 +34,7 @@ _ADDRESSES = iter(f"198.51.{number // 200}.{number % 200 + 1}" for number in ran
 
 @pytest.fixture
 def here() -> str:
-    """An address that nobody has failed from yet."""
+    """An address without failures so far."""
     return next(_ADDRESSES)
 
 
@@ -114,7 +114,7 @@ def test_whoever_has_a_network_of_ipv6_is_one_caller(guarded: Gateway, hosts: li
 
 
 def test_an_address_that_no_trusted_proxy_vouches_for_is_not_counted_by(guarded: Gateway, here: str) -> None:
-    """What stands left of the address that the proxy saw is the caller's own invention."""
+    """Entries left of the address that the proxy saw are the client's own claims."""
     email = fresh("spoof")
     for number in range(5):
         assert login(guarded, email, at=f"203.0.113.{number}, {here}").refused() == INVALID
@@ -130,7 +130,7 @@ def test_a_success_clears_the_count_of_its_account_here(guarded: Gateway, here: 
 
 
 def test_the_current_password_of_a_change_is_counted_as_well(guarded: Gateway, here: str) -> None:
-    """Whoever has got hold of a token shall not find out the password with it."""
+    """A stolen token must not help to find the password."""
     account = guarded.newcomer()
     change = {"current_password": "a guess", "new_password": "another good password"}
     at = f"X-Forwarded-For: {here}"

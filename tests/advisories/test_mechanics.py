@@ -1,4 +1,4 @@
-"""G. Mechanics of proxying that peers got wrong."""
+"""G. Proxying mechanics that other proxies got wrong."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ H2C = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: A
 
 
 def test_h2c_is_never_tunnelled(gateway: Gateway, upstream: RecordingUpstream, user: Account) -> None:
-    """The request is an ordinary one: policy decides, nothing of the upgrade goes on."""
+    """The request is an ordinary one: the policy decides, and the upgrade is not forwarded."""
     refuses(gateway, upstream, request("/admin/x", fields=H2C), 401, "token_missing")
     received = passes(gateway, upstream, request("/api/x", fields=[*H2C, user.line]))
     for name in ("upgrade", "http2-settings", "connection"):
@@ -89,7 +89,7 @@ def test_h2c_neither_its_body_nor_the_next_request_is_lost(
     lines, body = FRAMED[framing]
     first = request("/public/one", method="POST", fields=[*fields, *lines]) + body
     if stock(gateway.face, "upgrade"):
-        # What cannot be had whole is never given for the whole.
+        # Incomplete data is never treated as a complete message.
         assert gateway.ask(first + request("/public/two")).refused() == (400, "bad_request")
         upstream.settle()
         eventually(lambda: all(one.link.ended for one in upstream.requests))
@@ -117,7 +117,7 @@ WEBSOCKET = [
 def test_a_websocket_handshake_meets_the_same_policy(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
-    """And the route must allow it, which none does unless it says so."""
+    """The route must also allow WebSocket, which is off by default."""
     for path, fields, status, codes in (
         ("/admin/ws", [], 403, {"websocket_not_allowed"}),
         ("/admin/ws", [user.line], 403, {"forbidden", "websocket_not_allowed"}),
@@ -144,7 +144,7 @@ def test_no_upgrade_is_ever_sent_on(gateway: Gateway, upstream: RecordingUpstrea
 
 @pytest.mark.parametrize("case", REFUSED, ids=named)
 def test_request_smuggling_one_reading_or_none(gateway: Gateway, upstream: RecordingUpstream, case: Refused) -> None:
-    """Refused, the connection ended, and nothing that came after on it was taken for a request."""
+    """The request is refused, the connection closed, and later bytes are not read as a request."""
     if case.unlike is not None and stock(gateway.face, case.unlike):
         return
     upstream.requests.clear()
@@ -165,7 +165,7 @@ def test_request_smuggling_one_reading_or_none(gateway: Gateway, upstream: Recor
 def test_a_bad_chunk_amid_a_body_breaks_the_upstream_request_and_never_ends_it(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
-    """An upstream that has half of a body must never take it for the whole."""
+    """An upstream with half of a body must never treat it as complete."""
     held = Held(after=response())
     upstream.on("/public/half", held)
     with gateway.caller() as caller:
@@ -211,7 +211,7 @@ def test_an_upstream_connection_is_not_reused_after_an_error(gateway: Gateway, u
 def test_heimdall_3424_a_refused_request_is_refused_before_its_body(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
-    """Of a body that nobody will take not a byte is waited for, and no 100 Continue invites it."""
+    """The gateway does not wait for a body that it will not use, and sends no 100 Continue."""
     for path, status in (("/admin/x", 401), ("/nowhere", 404), ("/small/x", 413)):
         data = request(path, method="POST", fields=["Content-Length: 1000000", "Expect: 100-continue"])
         with gateway.caller() as caller:
@@ -224,7 +224,7 @@ def test_heimdall_3424_a_refused_request_is_refused_before_its_body(
 def test_CVE_2025_62727_a_monstrous_range_costs_nothing(
     gateway: Gateway, upstream: RecordingUpstream, user: Account
 ) -> None:
-    """Own answers know no ranges; a proxied one is the upstream's affair, and its field goes on as it is."""
+    """Built-in endpoints ignore ranges; for proxied requests the field is forwarded unchanged."""
     ranges = "bytes=" + ",".join(f"{n}-" for n in range(2500))
     with within(1.0):
         assert gateway.get("/auth/me", user.line, f"Range: {ranges}").status == 200
@@ -234,7 +234,7 @@ def test_CVE_2025_62727_a_monstrous_range_costs_nothing(
         ]
 
 
-# ---- CVE-2022-24797, CVE-2020-11710, CVE-2020-13945, CVE-2022-24112: nothing inside is open to the outside
+# ---- CVE-2022-24797, CVE-2020-11710, CVE-2020-13945, CVE-2022-24112: internals are not exposed
 
 
 @pytest.mark.parametrize(

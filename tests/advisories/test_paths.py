@@ -1,4 +1,4 @@
-"""C. One canonical path is matched and sent on; what could be read in two ways is refused."""
+"""C. One canonical path is matched and forwarded; ambiguous paths are refused."""
 
 import random
 import re
@@ -313,7 +313,7 @@ def test_caddy_f45006846_an_unknown_method_is_not_implemented(
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 8, 9])
 def test_an_unknown_method_is_not_implemented_wherever_its_head_is_cut(town: Town, cut: int) -> None:
-    """The parser gives up at the first character that no method has, which is not the end of the method."""
+    """The parser gives up at the first character that no method contains, before the end of the method."""
     data = request("/public/x", method="PROPPINK")
     with town.gateway("standard", "serve").caller() as caller:
         caller.send(data[:cut])
@@ -352,7 +352,7 @@ def test_no_header_changes_the_method(gateway: Gateway, upstream: RecordingUpstr
 def test_the_path_picks_the_place_and_then_the_method(
     gateway: Gateway, upstream: RecordingUpstream, admin: Account
 ) -> None:
-    """A method that nobody serves there is 405, never a fall-through to the broader pattern beside it."""
+    """A method that is not served there gives 405, and never falls through to the broader pattern beside it."""
     for method in ("DELETE", "PATCH", "OPTIONS"):
         answer = refuses(gateway, upstream, request("/methods/x", method=method), 405, "method_not_allowed")
         allow = (answer.value("allow") or b"").replace(b" ", b"").split(b",")
@@ -379,7 +379,7 @@ def test_GHSA_9g5w_hqr3_w2ph_nor_in_the_credential(gateway: Gateway, upstream: R
         assert upstream.requests == []
 
 
-# ---- CVE-2021-32637 and everything not listed above: no spelling of a path reaches another route's place.
+# ---- CVE-2021-32637 and everything not listed above: no spelling of a path reaches another route.
 
 PIECES = [
     *("/", "//", "/", "\\", "..", ".", "...", "admin", "public", "x", ";", ";a=b", "?", "#", "*", "~", "%", "%2", "@"),
@@ -389,7 +389,7 @@ PIECES = [
 
 
 def lenient(target: bytes, decodings: int) -> set[bytes]:
-    """The first segments that careless applications would come to, which decode a path up to that many times."""
+    """The first segments seen by careless applications that decode a path up to that many times."""
     path = target.partition(b"?")[0]
     texts = [path]
     for _ in range(decodings):

@@ -1,4 +1,4 @@
-"""E. Sessions: what a login begins, what a refresh keeps, and what outlives nothing."""
+"""E. Sessions: creation by login, continuation by refresh, and their end."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ def session_of(tokens: dict[str, str]) -> str:
 
 
 def test_GHSA_f24x_5g9q_753f_every_login_begins_a_session_of_its_own(gateway: Gateway) -> None:
-    """Whatever the caller brought along: a token, or a cookie that somebody gave him."""
+    """Independent of tokens and cookies in the request."""
     account = gateway.newcomer()
     brought: list[str | bytes] = [
         account.line,
@@ -38,12 +38,12 @@ def test_GHSA_f24x_5g9q_753f_every_login_begins_a_session_of_its_own(gateway: Ga
 
 @pytest.fixture
 def hasty(town: Town, face: Face) -> Gateway:
-    """A replaced refresh token is answered for 300 ms."""
+    """A gateway with a refresh grace of 300 ms."""
     return town.gateway("hasty-refresh", face, tokens={"refresh_grace": "300ms"})
 
 
 def test_oauth2_proxy_1992_parallel_refreshes_are_one_and_log_nobody_out(hasty: Gateway) -> None:
-    """Twenty at once get the same successor; the old token after its grace ends the whole family."""
+    """Twenty concurrent refreshes get the same successor; the old token ends the whole family after its grace."""
     account = hasty.newcomer()
     first = login(hasty, account.email).json()
     with ThreadPoolExecutor(20) as threads:
@@ -52,7 +52,7 @@ def test_oauth2_proxy_1992_parallel_refreshes_are_one_and_log_nobody_out(hasty: 
     good = [answer for answer in answers if answer.status == 200]
     late = [answer for answer in answers if answer.status != 200]
     assert len({answer.json()["refresh_token"] for answer in good}) == 1
-    if late:  # the machine was so busy that some came after the grace
+    if late:  # on a busy machine some arrived after the grace
         assert {answer.refused() for answer in late} <= {(401, "refresh_reused"), (401, "refresh_invalid")}
         pytest.skip("the machine is too busy for a grace of 300 ms")
     line = bearer(good[0].json()["access_token"])
@@ -80,7 +80,7 @@ def test_Pomerium_1279_a_websocket_ends_with_the_session_it_was_opened_by(
 
 
 def test_CVE_2025_22228_a_token_is_remembered_by_all_of_its_bytes(gateway: Gateway) -> None:
-    """A cache whose key were cut off at some length would take any token that begins alike."""
+    """A cache with truncated keys would accept every token with the same prefix."""
     account = gateway.newcomer()
     assert gateway.get("/api/x", account.line).status == 200
     for length in (72, 100, 200, len(account.token) - 1):
@@ -93,7 +93,7 @@ def test_CVE_2025_22228_a_token_is_remembered_by_all_of_its_bytes(gateway: Gatew
     "wanted", ["/\\evil.com", "//evil.com", "/%09/evil.com", "https:evil.com", "https://good.com.evil.com"]
 )
 def test_GHSA_qqxw_m5fj_f7gv_a_login_leads_nowhere(gateway: Gateway, user: object, wanted: str) -> None:
-    """No answer of ours redirects, whatever the caller asks for: there is no page to come back to."""
+    """No response of the gateway redirects."""
     email = "user@example.com"
     for name in ("next", "rd", "redirect_uri", "return_to"):
         answer = gateway.post(

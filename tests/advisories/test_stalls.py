@@ -1,7 +1,7 @@
-"""Nothing that a stranger sends may hold up the event loop, on which all other clients wait.
+"""No request of an anonymous client blocks the event loop, which serves all other clients.
 
-The right figure is 5 ms for each request. CPU time of the thread is measured, which other processes do not add to, but
-a busy machine doubles it.
+The target is 5 ms per request. The tests measure CPU time of the thread, which excludes other processes, but a busy
+machine doubles it.
 """
 
 import base64
@@ -16,14 +16,14 @@ from tests.support.gateways import Town
 from tests.support.processes import Face, Gateway
 from tests.support.wording import request
 
-LIMIT = 3 * 0.005  # seconds
+LIMIT = 3 * 0.005  # In seconds.
 ATTEMPTS = 3
 SCHEDSTAT = Path("/proc/self/schedstat")
 
 pytestmark = pytest.mark.skipif(not SCHEDSTAT.exists(), reason=f"{SCHEDSTAT} is missing: it tells a thread's CPU time")
 
-HEAD = 30_000  # bytes, of the 32 KiB that a head may have
-BODY = 65_000  # bytes, of the 64 KiB that a body may have
+HEAD = 30_000  # In bytes: a head can have 32 KiB.
+BODY = 65_000  # In bytes: a body can have 64 KiB.
 MARKS = "\u0301" * 16_200 + "\u0327" * 16_200
 
 
@@ -102,7 +102,7 @@ REQUESTS = {
 
 @pytest.fixture(scope="module", params=["strict", "relaxed"])
 def attacked(town: Town, face: Face, request: pytest.FixtureRequest) -> Iterator[Gateway]:
-    """A gateway behind a proxy that passes on what strangers send."""
+    """A gateway behind a proxy that forwards requests of anonymous clients."""
     paged = {
         "path": "/paged/**",
         "auth": "none",

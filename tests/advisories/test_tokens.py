@@ -1,4 +1,4 @@
-"""D. A token is good if one of our keys signed it by the algorithm bound to that key, and all it says is in order."""
+"""D. A token is valid if one of the gateway's keys signed it with its own algorithm, and all its claims are valid."""
 
 import json
 import time
@@ -33,7 +33,7 @@ INVALID = "token_invalid"
 
 @pytest.fixture
 def present(gateway: Gateway, upstream: RecordingUpstream) -> Callable[..., Answer]:
-    """Presents a token on a guarded route: it is refused by one of these codes, and by a challenge that says so."""
+    """Presents a token on a protected route: it must be refused with one of these codes and a matching challenge."""
 
     def check(presented: str | bytes, *codes: str) -> Answer:
         data = request("/api/x", fields=[bearer(presented)])
@@ -50,7 +50,7 @@ Present = Callable[..., Answer]
 def test_what_these_tests_forge_would_be_accepted_if_it_were_right(
     gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge
 ) -> None:
-    """Else every refusal below would prove nothing. All three keys verify, each by its own algorithm."""
+    """The precondition of all refusals below. All three keys verify, each with its own algorithm."""
     claims = forge.claims(user.token)
     for good in (
         forge.good(user.token),
@@ -111,7 +111,7 @@ def test_a_key_of_an_algorithm_that_does_not_fit_is_refused_at_start(town: Town,
 
 
 def _refused_at_start(town: Town, folder: Path, keys: list[dict[str, str]]) -> str:
-    """Every one of these keys is named as a problem, and nothing is started."""
+    """Every one of these keys is reported, and the gateway does not start."""
     configuration: Configuration = town.configuration(folder)
     configuration["tokens"]["keys"] = keys
     done = command(write_configuration(folder, configuration), "serve", "--port", "1")
@@ -302,7 +302,7 @@ def test_CVE_2026_33729_a_subject_is_somebody_or_nobody(
     present(forge.good(user.token, sub=subject.format(id=user.id)), "user_inactive", INVALID)
 
 
-# ---- how a credential is presented
+# ---- transport of a credential
 
 GARBAGE = [
     "Bearer",
@@ -406,9 +406,9 @@ def test_characters_outside_base64url_are_refused(
         upstream.requests.clear()
         answer = gateway.ask(request("/api/x", fields=[line]))
         if (part, position, change) == (2, len(parts[2]), " ") or (part, position, change) == (2, len(parts[2]), "\t"):
-            continue  # white space around a field's value is no part of it (RFC 9110 5.5)
+            continue  # RFC 9110 5.5: white space around a field's value is not part of it
         if part == 0 and position == 0 and change in " \t":
-            continue  # more than one space after the scheme is allowed (RFC 9110 11.4: 1*SP)
+            continue  # RFC 9110 11.4: more than one space after the scheme is allowed (1*SP)
         assert answer.status == 401, (line, answer)
         assert upstream.requests == []
 
@@ -416,7 +416,7 @@ def test_characters_outside_base64url_are_refused(
 def test_a_changed_token_is_refused_though_the_good_one_is_cached(
     gateway: Gateway, upstream: RecordingUpstream, present: Present, user: Account
 ) -> None:
-    """Okta 2024, CVE-2025-22228: a cache must tell tokens apart by all of their bytes, not by the first 72."""
+    """Okta 2024, CVE-2025-22228: a cache must compare all bytes of tokens, not the first 72."""
     passes(gateway, upstream, request("/api/x", fields=[user.line]))
     passes(gateway, upstream, request("/api/x", fields=[user.line]))
     header, claims, signature = user.token.split(".")

@@ -1,4 +1,4 @@
-"""Runs the command line as a user does: as a process of its own, in a folder of its own."""
+"""Run the command line like a user: in its own process, in its own folder."""
 
 import io
 import os
@@ -24,8 +24,7 @@ class _Outcome(NamedTuple):
 
 
 class Outcome(_Outcome):
-    """The exit code and the output of a command. `database` is the database that it named on standard error, which
-    `err` holds without that line."""
+    """The exit code and output of a command. `database` is the database named on standard error; `err` is the rest."""
 
     database = ""
 
@@ -38,7 +37,7 @@ def outcome(code: int, out: str, err: str) -> Outcome:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without what would steer the gateway, and with `extra`."""
+    """The environment of this process without GATEWAY_ variables, and with `extra`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     kept.pop("NO_COLOR", None)
     return {**kept, "PYTHONPATH": str(ROOT), **(extra or {})}
@@ -69,7 +68,7 @@ def run(
 
 
 def run_here(*arguments: str, folder: Path, stdin: str = "") -> Outcome:
-    """The same in this process: what the interpreter's start costs a test suite is not what is tested."""
+    """Run a command in this process, which saves the startup of an interpreter."""
     out, err = io.StringIO(), io.StringIO()
     with ExitStack() as stack:
         stack.enter_context(chdir(folder))
@@ -82,7 +81,7 @@ def run_here(*arguments: str, folder: Path, stdin: str = "") -> Outcome:
 
 
 def one_plain_line(text: str) -> str:
-    """The only line of an error message, which must be one of ours and no traceback."""
+    """The only line of an error message. It must be a message of the gateway, not a traceback."""
     lines = text.splitlines()
     assert len(lines) == 1, text
     assert lines[0].startswith("gateway: "), text

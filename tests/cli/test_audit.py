@@ -1,4 +1,4 @@
-"""`gateway users audit` and `gateway db prune-audit`: the audit trail at the machine."""
+"""`gateway users audit` and `gateway db prune-audit`: the audit trail on the command line."""
 
 import json
 import re

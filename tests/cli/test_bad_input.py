@@ -1,4 +1,4 @@
-"""Whatever is wrong when the gateway is to start is told in one line that says what to do, and it exits with 2."""
+"""Startup errors: one line with the remedy, and exit code 2."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ routes:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A good configuration at the place where it is looked for, to be spoilt by a test."""
+    """A valid configuration at the default path, for tests to break."""
     path = tmp_path / "config" / "gateway.yaml"
     path.parent.mkdir()
     path.write_text(GOOD)
@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def serve(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Outcome:
-    """A `gateway serve` that is expected not to start."""
+    """A `gateway serve` that must not start."""
     outcome = run("serve", "--port", "0", *arguments, folder=folder, env=env, timeout=20)
     assert outcome.code == 2, outcome
     assert outcome.out == ""
@@ -186,7 +186,7 @@ def test_a_port_in_use_says_which_and_how_to_name_another(tmp_path: Path, config
 
 
 def test_an_address_that_is_not_ours_is_told(tmp_path: Path, config: Path) -> None:
-    # 192.0.2.0/24 is for documentation (RFC 5737): no machine has an address of it.
+    # 192.0.2.0/24 is reserved for documentation (RFC 5737), so no machine has such an address.
     line = one_plain_line(serve(tmp_path, "--host", "192.0.2.1").err)
     assert "192.0.2.1" in line
     assert "--host" in line
@@ -226,7 +226,7 @@ def test_an_sqlite_database_of_a_newer_gateway_is_refused_and_left_alone(tmp_pat
 def test_an_unreachable_database_is_one_line_without_the_password(tmp_path: Path, config: Path) -> None:
     run("keys", "generate", "--out", "key.pem", folder=tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]  # free again, and refusing, once this block is left
+        port = listener.getsockname()[1]  # free again after this block, so connections are refused
     url = f"postgresql://gateway:hunter2@127.0.0.1:{port}/gateway"
     config.write_text(with_key().replace("sqlite:///gateway.db", url))
     for command in (["serve", "--port", "0"], ["db", "upgrade"], ["users", "list"]):
@@ -257,7 +257,7 @@ def test_without_a_key_postgresql_says_how_to_make_one(tmp_path: Path, config: P
     assert "gateway keys generate" in problem
 
 
-# ---- Redis: the one store whose absence does not keep the gateway from starting
+# ---- Redis: the only store without which the gateway still starts
 
 
 def test_without_its_redis_it_starts_and_says_so_and_works(tmp_path: Path, config: Path, valkey: ValkeyServer) -> None:

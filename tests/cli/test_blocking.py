@@ -1,4 +1,4 @@
-"""`gateway users block`, `unblock` and `blocked`: subjects of other issuers, as they are typed."""
+"""`gateway users block`, `unblock` and `blocked`: subjects of external issuers."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`gateway check`, `gateway db` and `gateway schema`: what they answer to a person and to a program."""
+"""`gateway check`, `gateway db` and `gateway schema`: output for people and for programs."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`gateway demo`: every command it prints does what it says, and nothing of it is left afterwards."""
+"""`gateway demo`: all printed commands work, and nothing is left afterwards."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 
 class Demo(NamedTuple):
-    """A running demo: its process, where it answers, and the steps it printed."""
+    """A running demo: its process, its URL, and the printed steps."""
 
     process: subprocess.Popen[str]
     url: str
@@ -31,7 +31,7 @@ class Demo(NamedTuple):
 
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[Demo]:
-    """A demo whose temporary folder lies in `folder`; it is ended with SIGTERM unless a test has ended it."""
+    """A demo whose temporary folder is in `folder`. Ended with SIGTERM unless a test has ended it."""
     with (folder / "stderr").open("w") as errors:
         process = subprocess.Popen(
             command_line("demo", *arguments),
@@ -51,7 +51,7 @@ def running(folder: Path, *arguments: str) -> Iterator[Demo]:
 
 
 def guide(output: IO[str]) -> tuple[str, list[tuple[str, str]]]:
-    """What a demo prints, up to its last step."""
+    """The printed guide, up to its last step."""
     first = output.readline()
     found = re.search(r"answers on (http://127\.0\.0\.1:\d+),", first)
     assert found is not None, first + output.read()
@@ -74,7 +74,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 @pytest.fixture(scope="module")
 def answers(demo: Demo) -> dict[str, str]:
-    """What each step answers when all of them are pasted into one shell, one after the other."""
+    """The output of each step when all are pasted into one shell, one after another."""
     script = "".join(f"{command}\nprintf '\\036'\n" for _, command in demo.steps)
     done = subprocess.run(["bash", "-eu"], input=script, env=environment(), capture_output=True, text=True, timeout=60)
     assert (done.returncode, re.sub("gateway: database .*\n", "", done.stderr)) == (0, "")

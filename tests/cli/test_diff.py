@@ -1,4 +1,4 @@
-"""`gateway diff`: what it answers to a person, in a review, and to a program."""
+"""`gateway diff`: output for people, for reviews, and for programs."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The echo upstream: it shows what it received, as it received it."""
+"""The echo upstream returns the request as it received it."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""`gateway explain`: what it answers to a person and to a program, and whom it asks about."""
+"""`gateway explain`: output for people and for programs, and the choice of the caller."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The image, and what Compose makes of it: there is no engine here, so what can be read is checked."""
+"""The container image and the Compose file. No container engine is available, so the files themselves are checked."""
 
 import json
 import os
@@ -23,7 +23,7 @@ COMPOSED = ROOT / "config/compose.yaml"
 
 
 def dockerfile() -> list[tuple[str, str]]:
-    """The instructions of the Dockerfile, continued lines joined."""
+    """The instructions of the Dockerfile, with continued lines joined."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M)
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines) if word]
@@ -60,7 +60,7 @@ def test_the_image_runs_a_command_there_is() -> None:
 
 
 def assert_runs(arguments: list[str]) -> None:
-    """The command and its options exist; nothing is run."""
+    """The command and its options exist; the command does not run."""
     command: click.Command = program
     rest = [str(argument) for argument in arguments]
     while isinstance(command, click.Group):
@@ -122,7 +122,7 @@ def test_no_upstream_reaches_a_store() -> None:
     }
     assert on == {"stores": {"gateway", "migrate", "postgres", "valkey"}, "upstreams": {"gateway", "echo"}}
     assert document["networks"]["stores"] == {"internal": True}
-    # Compose puts a service that names no network on one that all such services share.
+    # Compose attaches services without `networks` to one shared default network.
     assert {name for name, service in services.items() if "networks" not in service} == {"keys"}
     assert services["keys"]["network_mode"] == "none"
 
@@ -151,7 +151,7 @@ def test_what_compose_mounts_and_names_is_there() -> None:
 def test_the_services_of_compose_work_together(
     tmp_path: Path, postgres_url: str, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every service of ours as Compose would run it, with the stores in the place of its containers."""
+    """Every gateway service as in Compose, with the stores of the tests instead of its containers."""
     services = compose()["services"]
     key = services["keys"]["command"][-1]
     monkeypatch.setenv("DATABASE_URL", postgres_url)
@@ -161,7 +161,7 @@ def test_the_services_of_compose_work_together(
         config = tmp_path / "compose.yaml"
         config.write_text(text)
         monkeypatch.setenv("GATEWAY_CONFIG", str(config))
-        for name in ("keys", "migrate", "keys", "migrate"):  # and again, as with each `docker compose up`
+        for name in ("keys", "migrate", "keys", "migrate"):  # twice, as with each `docker compose up`
             command = [str(tmp_path / "k1.pem") if word == key else word for word in services[name]["command"]]
             done = subprocess.run(
                 [sys.executable, "-m", "gateway", *command], cwd=ROOT, capture_output=True, timeout=60

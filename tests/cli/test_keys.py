@@ -1,4 +1,4 @@
-"""`gateway keys`: what it writes, what it shows, and what it never shows."""
+"""`gateway keys`: the files it writes, and the data it shows or hides."""
 
 import json
 import stat
@@ -73,7 +73,7 @@ def test_listed_keys_show_use_and_fingerprint_and_nothing_secret(tmp_path: Path)
 
 
 def test_the_fingerprint_is_the_key_id_of_a_key_that_the_gateway_made(tmp_path: Path) -> None:
-    """The gateway calls a key that it makes by its thumbprint, so both ways to compute it must agree."""
+    """The gateway names a generated key by its thumbprint, so both computations must agree."""
     (tmp_path / "g.yaml").write_text(ONE_ROUTE)
     run_here("keys", "generate", "--out", "gateway.db.key.pem", folder=tmp_path)
     (key,) = json.loads(run_here("keys", "list", "--config", "g.yaml", "--json", folder=tmp_path).out)

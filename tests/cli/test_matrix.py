@@ -1,4 +1,4 @@
-"""`gateway matrix`: the same table for a terminal, a review, a spreadsheet and a program."""
+"""`gateway matrix`: the same table for terminals, reviews, spreadsheets and programs."""
 
 import csv
 import io

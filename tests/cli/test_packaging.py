@@ -1,4 +1,4 @@
-"""What is built, locked and shipped: the lock files, the wheel, the Makefile."""
+"""Build, locks and distribution: the lock files, the wheel, the Makefile."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def test_what_is_tested_and_measured_are_the_versions_that_are_shipped(lock: str
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built wheel, unpacked: what a user's site-packages would hold."""
+    """The built wheel, unpacked as in a user's site-packages."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
@@ -90,7 +90,7 @@ def make(*arguments: str, folder: Path = ROOT, **env: str) -> subprocess.Complet
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder that has what the Makefile needs and no environment yet."""
+    """A folder with the files that the Makefile needs, without an environment."""
     (tmp_path / "tests/installation").mkdir(parents=True)
     for name in ["Makefile", "pyproject.toml", *LOCKS, *PIP_LOCKS]:
         shutil.copy(ROOT / name, tmp_path / name)
@@ -106,7 +106,7 @@ def test_make_alone_says_what_there_is() -> None:
 
 def test_too_old_a_python_is_told_plainly(checkout: Path) -> None:
     old = checkout / "old-python"
-    # A Python that fails every check, and answers what it is asked for its version with 3.9.
+    # A Python that fails every check, and reports version 3.9.
     old.write_text('#!/bin/sh\ncase "$2" in *platform*) echo 3.9.18;; *) exit 1;; esac\n')
     old.chmod(0o755)
     done = make("run", f"PYTHON={old}", folder=checkout)

@@ -1,4 +1,4 @@
-"""What `explain`, `test` and `matrix` have in common: they start at once, and nothing that is asked makes them fail."""
+"""Common properties of `explain`, `test` and `matrix`: they start quickly, and no input makes them crash."""
 
 import re
 import string
@@ -39,7 +39,7 @@ def test_a_command_about_the_policy_imports_nothing_that_is_heavy(words: tuple[s
     assert imported.isdisjoint(HEAVY)
 
 
-# ---- whatever is asked, the answer is one that does nothing to a terminal
+# ---- output for any input is safe for terminals
 
 ROUTES: Routes = [
     {"path": "/a/{id}/**", "owner": "id", "roles": {"any": ["x"], "all": ["y"]}, "rewrite": "/z/{id}/{**}"},

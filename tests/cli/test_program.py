@@ -1,4 +1,4 @@
-"""The frame of the command line: what it costs, what it lists, and what becomes of errors."""
+"""The command line as a whole: its startup cost, its list of commands, and its handling of errors."""
 
 import json
 import os
@@ -181,7 +181,7 @@ def fail_with(error: BaseException) -> int:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts a command into the place of `check`, because no real one fails in every way there is."""
+    """Replaces `check` by a command that fails in every way, because no real command does."""
     from types import ModuleType
 
     from gateway.cli.program import Entry
@@ -214,7 +214,7 @@ def test_errors_are_red_on_a_terminal_unless_colour_is_unwanted(
 
 
 def on_a_terminal(arguments: list[str], folder: Path, env: dict[str, str]) -> str:
-    """What the command shows on a terminal of its own."""
+    """The output of the command on its own terminal."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         command_line(*arguments), cwd=folder, env=environment(env), stdin=theirs, stdout=theirs, stderr=theirs
@@ -224,7 +224,7 @@ def on_a_terminal(arguments: list[str], folder: Path, env: dict[str, str]) -> st
         try:
             while chunk := os.read(ours, 65536):
                 shown += chunk
-        except OSError:  # Linux reports the other side's end of a terminal as an error
+        except OSError:  # Linux reports the closed other end of a terminal as an error
             pass
         process.wait(timeout=30)
     os.close(ours)

@@ -234,7 +234,7 @@ def test_few_groups_are_kept_whatever_a_log_holds(tmp_path: Path, monkeypatch: p
     assert len(replayed._remembered) <= 7
 
 
-# ---- files that are no access log
+# ---- files that are not access logs
 
 NGINX = '192.0.2.1 - - [10/Oct/2026:13:55:36 +0000] "GET /pages/1 HTTP/1.1" 200 612 "-" "curl/8"'
 CADDY = '{"level":"info","ts":1.5,"logger":"http.log.access","request":{"method":"GET","uri":"/"},"status":200}'

@@ -1,4 +1,4 @@
-"""`gateway routes from-openapi` and `gateway check --openapi`: drafts that can be served, and what is left out."""
+"""`gateway routes from-openapi` and `gateway check --openapi`: valid drafts, and operations that are left out."""
 
 import json
 import re
@@ -412,7 +412,7 @@ def test_the_upstream_must_be_a_name(tmp_path: Path) -> None:
     assert "--upstream: must be a name" in outcome.err
 
 
-# ---- whatever a document says
+# ---- arbitrary documents
 
 _texts = st.text(max_size=8)
 _PATHS = ("/", "/a", "/a/", "/a/{id}", "/a/{x}/{x}", "/auth/me", "/{a}.{b}", "/_gateway/health", "/a b", "/..", "/%zz")
@@ -438,7 +438,7 @@ _CALLERS = [frozenset[str](), *map(frozenset, (["a"], ["b"], ["a", "b"], ["null"
 
 
 def admits(security: list[dict[str, list[str]]], roles: frozenset[str] | None) -> bool:
-    """Read the security of an operation as the specification does. `roles` is None for a caller without a token."""
+    """Evaluate the security of an operation by the specification. `roles` is None for a caller without a token."""
     if not security or {} in security:
         return True
     return roles is not None and any(roles.issuperset(chain(*each.values())) for each in security)

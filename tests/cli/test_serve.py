@@ -1,4 +1,4 @@
-"""`gateway serve`: what it says when it starts, what its options change, and how it ends."""
+"""`gateway serve`: startup messages, options, and shutdown."""
 
 import http.client
 import re
@@ -28,7 +28,7 @@ routes: [{path: /**, upstream: web}]
 
 
 class Server(NamedTuple):
-    """A gateway that has said where it listens."""
+    """A gateway that has printed its address."""
 
     process: subprocess.Popen[str]
     url: str
@@ -145,7 +145,7 @@ def told(server: Server, what: str) -> int:
 
 
 def in_force(server: Server) -> bool:
-    """Whether the other configuration is."""
+    """Whether the other configuration is active."""
     return {server.status("/somewhere") for _ in range(8)} == {404}
 
 

@@ -1,4 +1,4 @@
-"""`gateway test`: what it answers to a person, to a program and to CI."""
+"""`gateway test`: output for people, for programs and for CI."""
 
 import json
 from pathlib import Path

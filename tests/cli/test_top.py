@@ -1,4 +1,4 @@
-"""`gateway top`, beside a gateway that runs."""
+"""`gateway top` beside a running gateway."""
 
 import contextlib
 import io
@@ -47,7 +47,7 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def busy(start: Start, fleet: Fleet) -> Iterator[Gateway]:
-    """A gateway that answers and refuses requests all the while."""
+    """A gateway that continuously answers and refuses requests."""
     gone = f"http://127.0.0.1:{free_port()}"
     upstreams = {"web": fleet.urls, "gone": gone, "half": [gone, *fleet.urls]}
     gateway = start(upstreams, routes=[{"path": "/users/**", "upstream": "web", "name": "users"}])
@@ -56,7 +56,7 @@ def busy(start: Start, fleet: Fleet) -> Iterator[Gateway]:
     def callers() -> None:
         while not ended.wait(0.01):
             for path in ("/web/x", "/users/x", "/gone/x", "/half/x"):
-                with contextlib.suppress(OSError, NoAnswer):  # a test may have ended it
+                with contextlib.suppress(OSError, NoAnswer):  # a test can have ended it
                     gateway.get(path)
 
     thread = threading.Thread(target=callers)
@@ -125,7 +125,7 @@ def test_the_live_view_shows_it_and_goes_on_when_the_gateway_is_gone(busy: Gatew
         until("Trying again")
         assert "Connection refused" in seen
         os.kill(pid, signal.SIGINT)
-        until("\x1b[?1049l")  # the terminal is given back as it was
+        until("\x1b[?1049l")  # the terminal is restored
     finally:
         os.close(terminal)
         os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""`gateway users`: accounts, straight in the database, as somebody at the machine manages them."""
+"""`gateway users`: accounts managed directly in the database."""
 
 import json
 import os
@@ -29,7 +29,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a configuration at its default place, and no database yet."""
+    """A folder with a configuration at the default path, without a database."""
     (tmp_path / "config").mkdir()
     (tmp_path / "config/gateway.yaml").write_text(CONFIGURATION)
     return tmp_path
@@ -40,7 +40,7 @@ def users(folder: Path, *arguments: str, stdin: str = PASSWORD + "\n") -> Outcom
 
 
 def made(folder: Path, email: str, *roles: str) -> dict[str, Any]:
-    """An account that was made; what the command told about it."""
+    """Create an account and return the output of the command."""
     wanted = [word for role in roles for word in ("--role", role)]
     outcome = users(folder, "create", email, *wanted, "--password-stdin", "--json")
     assert (outcome.code, outcome.err) == (0, ""), outcome
@@ -252,7 +252,7 @@ def test_at_a_terminal_deleting_need_not_ask(folder: Path) -> None:
 
 
 def typed(folder: Path, arguments: list[str], answers: list[str]) -> str:
-    """What a terminal shows when somebody answers each prompt of `gateway users ARGUMENTS`."""
+    """The terminal output when each prompt of `gateway users ARGUMENTS` is answered."""
     ours, theirs = pty.openpty()
     command = command_line("users", *arguments)
     with subprocess.Popen(
@@ -265,7 +265,7 @@ def typed(folder: Path, arguments: list[str], answers: list[str]) -> str:
                 continue
             try:
                 screen += os.read(ours, 4096).decode()
-            except OSError:  # Linux reports the other side's end of a terminal as an error
+            except OSError:  # Linux reports the closed other end of a terminal as an error
                 break
             if left and re.search(r"(: |\? )$", screen):
                 os.write(ours, left.pop(0).encode() + b"\n")
@@ -321,7 +321,7 @@ def test_a_change_that_cannot_be_told_is_made_and_said(folder: Path, valkey: Val
     assert shown(folder, "ada@example.com")["is_active"] is False
 
 
-# ---- what is refused
+# ---- refused commands
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_everything_wrong_with_a_new_account_is_told_at_once(administered: Path)
 
 @pytest.fixture(scope="module")
 def administered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose database has one account, an administrator; refused commands change nothing in it."""
+    """A folder whose database has one account, an administrator. Refused commands change nothing in it."""
     folder = tmp_path_factory.mktemp("administered")
     (folder / "config").mkdir()
     (folder / "config/gateway.yaml").write_text(CONFIGURATION)

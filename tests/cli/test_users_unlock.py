@@ -1,4 +1,4 @@
-"""`gateway users unlock`, beside a gateway that counts."""
+"""`gateway users unlock` beside a gateway with lockout."""
 
 import json
 import sqlite3
@@ -19,7 +19,7 @@ LOCKOUT = {"failures": 3, "window": "15m", "ban": "15m", "per_address_failures":
 
 @pytest.fixture
 def counting(town: Town, face: Face, tmp_path: Path, valkey: ValkeyServer) -> Iterator[Gateway]:
-    """A gateway over Redis that locks out."""
+    """A gateway over Redis with lockout."""
     storage = {"database": f"sqlite:///{tmp_path / 'gateway.db'}", "redis": valkey.url}
     configuration = changed(town.configuration(tmp_path), accounts={"lockout": LOCKOUT}, storage=storage)
     gateway = Gateway(face, configuration, tmp_path).start()
