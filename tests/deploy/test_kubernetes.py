@@ -1,4 +1,4 @@
-"""The manifests: the configuration in them serves, and what they ask of the gateway is there."""
+"""The Kubernetes manifests: their configuration works, and the gateway has everything they use."""
 
 import http.client
 import subprocess
@@ -41,7 +41,7 @@ def container() -> dict[str, Any]:
 
 
 def configuration_text(secrets: Path) -> str:
-    """What is mounted at /etc/gateway, with the secrets lying somewhere else."""
+    """The configuration mounted at /etc/gateway, with another path for the secrets."""
     text: str = of_kind("ConfigMap")["data"]["gateway.yaml"]
     return text.replace(SECRETS, str(secrets))
 
@@ -54,7 +54,7 @@ def configured(secrets: Path) -> Configuration:
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
-    """The files that the Secret is made of."""
+    """The files of the Secret."""
     made = run_here("keys", "generate", "--kid", "k1", "--out", str(tmp_path / "k1.pem"), folder=tmp_path)
     assert made.code == 0, made
     (tmp_path / "database").write_text("postgresql://gateway:secret@postgres/gateway\n")
@@ -141,7 +141,7 @@ def test_a_container_may_do_nothing_that_it_need_not(name: str) -> None:
 
 
 def test_the_pod_as_it_is_described_serves(secrets: Path, postgres_url: str, valkey: ValkeyServer) -> None:
-    """The job, then the container's own command, with the stores in the place of the cluster's."""
+    """The job, then the container's own command, with the stores of the tests instead of the cluster's."""
     (secrets / "database").write_text(postgres_url + "\n")
     (secrets / "redis").write_text(valkey.url + "\n")
     public, operations = free_port(), free_port()

@@ -1,4 +1,4 @@
-"""nginx in front as the TLS terminator, with the snippet of the deployment guide (its TLS left out)."""
+"""nginx as the TLS terminator, with the snippet of the deployment guide (without its TLS)."""
 
 import re
 import subprocess

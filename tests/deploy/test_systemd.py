@@ -1,4 +1,4 @@
-"""The unit: it starts, reloads and stops the gateway as the gateway is started, reloaded and stopped."""
+"""The systemd unit uses the gateway's own commands and signals to start, reload and stop it."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ PROGRAM = "/opt/gateway/bin/gateway"
 
 
 def settings() -> dict[str, str]:
-    """The keys of the unit; of one that stands several times the last."""
+    """The keys of the unit; the last value of repeated keys."""
     lines = (line.partition("=") for line in UNIT.read_text().splitlines() if line and line[0] not in "#[;")
     return {key: value for key, _, value in lines}
 

@@ -1,4 +1,4 @@
-"""What the engines of this folder's tests speak to."""
+"""Upstreams for the tests of the engines."""
 
 from collections.abc import Iterator
 

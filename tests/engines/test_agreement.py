@@ -1,7 +1,7 @@
 """Both engines read every response in the same way.
 
-They share the reader of heads and the decoder of chunks. httpcore and h11 stand behind those in one of them, so a
-difference shows a response that one library reads in another way.
+They share the head parser and the chunk decoder. In one of them httpcore and h11 follow, so a difference shows a
+response that a library reads in another way.
 """
 
 import asyncio
@@ -100,7 +100,7 @@ FIELDS = [
     b"Content-Type: text/event-stream",
     b"Content-Encoding: gzip",
 ]
-# On the final head alone: on an interim one it stops llhttp, which is the safe side.
+# Only on the final head: on an interim response it stops llhttp, which is the safe behaviour.
 CLOSING = [b"Connection: close", b"Connection: X-A, Close"]
 BODIES = [
     b"",
@@ -200,12 +200,12 @@ EXTENSIONS = [b"2;\r\nok\r\n0\r\n\r\n", b"2;a\x01\r\nok\r\n0\r\n\r\n", b'2;a="b\
 
 @pytest.mark.parametrize("body", EXTENSIONS)
 def test_they_break_off_at_a_malformed_chunk_extension(upstream: RecordingUpstream, body: bytes) -> None:
-    """h11 alone skips the rest of a chunk size line, whatever it is."""
+    """h11 alone skips the rest of a chunk size line."""
     assert agree(upstream, "GET", CHUNKED + body).end == "abort"
 
 
 async def test_an_engine_leaves_nothing_running(upstream: RecordingUpstream) -> None:
-    """What `uvloop.run` above would sweep away."""
+    """The tests above do not show it, because `uvloop.run` cancels remaining tasks."""
     upstream.on("/x", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
     for engine in ENGINES:
         assert [one.end for one in await tellings(engine, upstream.url, ["GET"] * 5)] == ["end"] * 5

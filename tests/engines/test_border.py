@@ -1,4 +1,4 @@
-"""The one border at which httpx's errors become ours, and when httpx is there at all."""
+"""The translation of httpx errors, and the deferred import of httpx."""
 
 import subprocess
 import sys

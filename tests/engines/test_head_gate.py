@@ -1,4 +1,4 @@
-"""The gate before h11: what it lets through, and that it does not matter in which pieces it came."""
+"""The head filter before h11: the accepted heads, independent of network reads."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,7 +17,7 @@ Outcome = tuple[bytes | str, list[Sequence[Field]]]
 
 
 def passed(*pieces: bytes, limit: int = 64 * KIB) -> Outcome:
-    """What h11 gets of these pieces, or why it gets nothing; and the hints."""
+    """The bytes passed to h11, or the reason for none; and the interim responses."""
     hints: list[Sequence[Field]] = []
     gate = HeadGate(limit, lambda _, fields: hints.append(fields))
     try:
@@ -77,7 +77,7 @@ def test_what_can_be_no_head_is_stopped_at_once(sent: bytes) -> None:
 
 @pytest.mark.parametrize("size", [4 * KIB, 200 * KIB])
 def test_a_head_may_be_as_large_as_the_limit_says(size: int) -> None:
-    """200 KiB are more than httpcore would let h11 take piece by piece."""
+    """200 KiB are more than httpcore would pass to h11 in pieces."""
     head = b"HTTP/1.1 200 OK\r\nX-Large: %b\r\n\r\n" % (b"x" * (size - 40))
     assert passed(head, limit=size) == (head, [])
     pieces = [head[at : at + KIB] for at in range(0, len(head), KIB)]

@@ -1,4 +1,4 @@
-"""The httpx engine as an upstream sees it, and what is left of a request when it is over."""
+"""The httpx engine from the upstream's view, and its cleanup after a request."""
 
 import asyncio
 import gc
@@ -58,7 +58,7 @@ async def eventually(look: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-# ---- what is sent
+# ---- the request
 
 
 FIELDS = (
@@ -91,7 +91,7 @@ async def test_a_request_is_what_the_native_engine_sends_to_the_byte(
 
 
 async def test_trailers_are_not_promised(upstream: RecordingUpstream) -> None:
-    """RFC 9110 10.1.4: `TE: trailers` says that they will not be thrown away."""
+    """RFC 9110 10.1.4: `TE: trailers` promises not to discard them."""
     promise = b"TE: trailers\r\nConnection: TE\r\n"
     assert await heads("httpx", upstream, FIELDS + promise) == await heads("native", upstream, FIELDS)
 
@@ -104,7 +104,7 @@ async def test_a_field_that_h11_does_not_send_is_no_fault_of_the_target(upstream
     assert [one.values("x-a") for one in upstream.requests] == [[]]
 
 
-# ---- nothing of a client
+# ---- no client state
 
 
 async def test_a_cookie_is_not_kept(upstream: RecordingUpstream) -> None:
@@ -196,7 +196,7 @@ async def test_a_body_over_the_limit_is_cut_off(upstream: RecordingUpstream) -> 
 
 
 async def test_what_is_sent_behind_an_answer_is_for_nobody(upstream: RecordingUpstream) -> None:
-    """The upstream has answered and closed; the caller has not noticed yet."""
+    """The upstream has answered and closed; the client has not noticed yet."""
 
     async def early(exchange: recording.Exchange) -> None:
         await exchange.send(response(200, [], b"early"))
@@ -215,7 +215,7 @@ async def test_what_is_sent_behind_an_answer_is_for_nobody(upstream: RecordingUp
 
 
 async def test_an_upload_that_is_refused_by_closing_does_not_hang(upstream: RecordingUpstream) -> None:
-    """All of the body has come from the caller, and waits for an upstream that takes no more of it."""
+    """The client has sent the whole body, and the upstream stops reading it."""
 
     async def refusing_it(exchange: recording.Exchange) -> None:
         await exchange.send(response(413, [], b"too much"))
@@ -266,7 +266,7 @@ async def test_a_slow_caller_holds_up_the_upstream(upstream: RecordingUpstream) 
         assert (await ended(outcome)).content == b"firstlater"
 
 
-# ---- failing, and trying again
+# ---- failures and retries
 
 
 async def test_a_body_that_has_not_left_may_go_to_another_target(fleet: Fleet, refusing: Refusing) -> None:
@@ -324,7 +324,7 @@ async def shaken(rig: Rig) -> bool:
 
 
 async def test_a_closed_engine_lets_everything_end(upstream: RecordingUpstream) -> None:
-    """After a reload: what runs, what waits, and who comes late."""
+    """After a reload: running, waiting and later requests."""
     held = Held(after=response(200, [], b"running"))
     upstream.on("/x", held)
     upstream.on("/socket", echoing())
@@ -340,7 +340,7 @@ async def test_a_closed_engine_lets_everything_end(upstream: RecordingUpstream) 
             assert (await ended(outcome)).content == b"running"
 
 
-# ---- nothing is left
+# ---- cleanup
 
 
 @pytest.mark.parametrize("moment", ["at once", "connecting", "amid the upload", "before the head", "amid the body"])
@@ -374,7 +374,7 @@ async def until(moment: str, outcome: Outcome, exchange: Exchange, upstream: Rec
 
 
 async def test_a_caller_may_leave_in_the_middle_of_being_told(upstream: RecordingUpstream) -> None:
-    """Whatever it is told, it may answer by leaving; then it is told nothing more."""
+    """A client can disconnect at every notification, and gets none afterwards."""
 
     class Leaving(Outcome):
         def __init__(self, at: str) -> None:

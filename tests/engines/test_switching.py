@@ -1,4 +1,4 @@
-"""Another engine for an upstream, in a gateway that runs: one word in the file, and SIGHUP."""
+"""Change the engine of an upstream in a running gateway: one word in the file, and SIGHUP."""
 
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an engine makes of a response, as a value: so that what two engines make of it can be compared."""
+"""A response as read by an engine, as a value for comparisons between engines."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,8 @@ ENGINES: tuple[Engine, ...] = ("native", "httpx")
 
 
 class Telling(NamedTuple):
-    """All of an answer that may reach a caller, but for trailers. `end` is `end`, `abort`, or the code of a refusal."""
+    """Every part of a response that can reach a client, except trailers. `end` is `end`, `abort`, or the code of a
+    refusal."""
 
     end: str
     status: int = 0
@@ -26,7 +27,7 @@ class Telling(NamedTuple):
 
 
 class Witness(Outcome):
-    """A Downstream that remembers everything it is told."""
+    """A Downstream that records all notifications."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ class Witness(Outcome):
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
         assert not self.done.done()
         super().head(status, reason, fields, length)
-        own = {b"Date"}  # the engine's, because no response in these tests has one
+        own = {b"Date"}  # The engine's own, because no response in these tests has one.
         self.reason, self.length = reason, length
         self.fields = tuple(field for field in fields if field[0] not in own)
 
@@ -59,7 +60,7 @@ class Witness(Outcome):
             self.reason,
             self.fields,
             self.length,
-            # How much of a broken body came before it broke is a matter of time.
+            # The length of a broken body depends on timing.
             self.content if self.aborted is None else b"",
             tuple(self.interims),
             self.lasting,
@@ -67,7 +68,7 @@ class Witness(Outcome):
 
 
 async def tellings(engine: Engine, url: str, methods: Iterable[str]) -> list[Telling]:
-    """What an engine makes of the answers to a request by each of these methods."""
+    """The responses of an engine to a request with each of these methods."""
     async with running(settings(url, engine=engine, eject=None, retries=0)) as rig:
         found = []
         for method in methods:

@@ -1,4 +1,4 @@
-"""Every journey runs over both deployments; those of the outages over replicas whose stores they may stop."""
+"""Every journey runs on both deployments; those with outages on replicas whose stores they can stop."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ from tests.support.gateways import Town
 from tests.support.issuers import Issuer
 from tests.support.processes import Face
 
-USER_TTL = 2.5  # seconds; `cache.user_ttl` of the replicas
-FAILURES = 8  # `accounts.lockout.failures` of the replicas
+USER_TTL = 2.5  # In seconds: `cache.user_ttl` of the replicas.
+FAILURES = 8  # `accounts.lockout.failures` of the replicas.
 
 
 @pytest.fixture(scope="session")
 def idp() -> Iterator[Issuer]:
-    """Another issuer, whose tokens the replicas accept."""
+    """An external issuer, whose tokens the replicas accept."""
     issuer = Issuer().start()
     yield issuer
     issuer.stop()
@@ -24,7 +24,7 @@ def idp() -> Iterator[Issuer]:
 
 @pytest.fixture(scope="session")
 def replicas(town: Town, idp: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
-    """Two replicas over PostgreSQL and Valkey, for all tests of a session; who stops a store mends it."""
+    """Two replicas over PostgreSQL and Valkey, for all tests of a session. A test that stops a store restores it."""
     folder: Path = tmp_path_factory.mktemp("replicas")
     tokens = {"external": [idp.settings()]}
     accounts = {"lockout": {"failures": FAILURES, "per_address_failures": 1_000_000}}
@@ -35,7 +35,7 @@ def replicas(town: Town, idp: Issuer, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session", params=["sqlite, serve", "sqlite, asgi", "replicas"])
 def deployment(request: pytest.FixtureRequest, town: Town) -> Deployment:
-    """One process over SQLite without Redis, on either face; or the two replicas."""
+    """One process over SQLite without Redis, with either server; or the two replicas."""
     if request.param == "replicas":
         running: Replicated = request.getfixturevalue("replicas")
         return running.deployment

@@ -1,4 +1,4 @@
-"""Two ways to run the gateway: one process over SQLite, and two replicas over PostgreSQL and Redis."""
+"""Two deployments of the gateway: one process over SQLite, and two replicas over PostgreSQL and Redis."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Gateways that are one to their callers. `told` is how soon, in seconds, all of them see a command's change."""
+    """Gateways that clients see as one. `told` is the maximum seconds until all of them see a command's change."""
 
     first: Gateway
     second: Gateway
@@ -28,14 +28,14 @@ class Deployment:
         return (self.first,) if self.first is self.second else (self.first, self.second)
 
     def command(self, *arguments: str, input: str | None = None) -> float:
-        """Run a command; the moment it ended, by the monotonic clock."""
+        """Run a command; returns the monotonic time of its end."""
         self.first.command(*arguments, input=input)
         return time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
 class Replicated:
-    """Two replicas, one of each face, and the stores behind them, which tests may stop."""
+    """Two replicas, one for each server, and their stores, which tests can stop."""
 
     deployment: Deployment
     postgres: PostgresServer
@@ -43,18 +43,18 @@ class Replicated:
 
     @property
     def redis_prefix(self) -> str:
-        """How the names of all keys and channels in Redis begin."""
+        """The common prefix of all keys and channels in Redis."""
         with self.valkey.client() as client:
             channel: str = next(iter(client.pubsub_channels("gateway:2:*:changes")))
             return channel.removesuffix("changes")
 
     def mend(self) -> None:
-        """Wait until both replicas say that nothing is out; they have 5 s from the return of a store."""
+        """Wait until both replicas report that all stores are up, at most 5 s after the return of a store."""
         eventually(lambda: all(degraded(gateway) == [] for gateway in self.deployment.all), timeout=5.0, every=0.02)
 
 
 def degraded(gateway: Gateway) -> list[str]:
-    """What a gateway says is out."""
+    """The stores that a gateway reports as down."""
     answer = gateway.get("/_gateway/ready")
     assert answer.status == 200, answer
     names: list[str] = answer.json().get("degraded", [])
@@ -63,7 +63,7 @@ def degraded(gateway: Gateway) -> list[str]:
 
 @contextmanager
 def replicated(town: Town, folder: Path, **sections: Mapping[str, object]) -> Iterator[Replicated]:
-    """Two replicas over a PostgreSQL and a Valkey of their own."""
+    """Two replicas over their own PostgreSQL and Valkey."""
     with ExitStack() as stack:
         postgres = stack.enter_context(running_postgres())
         valkey = stack.enter_context(running_valkey(folder))

@@ -1,4 +1,5 @@
-"""What an administrator changes over HTTP holds on every replica within 100 ms, at once on the one that was asked."""
+"""Changes by an administrator over HTTP are effective on every replica within 100 ms, and at once on the one that made
+them."""
 
 import json
 import time
@@ -16,14 +17,14 @@ Answered = tuple[int, str | None]
 
 
 def send(gateway: Gateway, method: str, path: str, body: object = None, *lines: str | bytes) -> Answered:
-    """Status and code of the answer to a request to the gateway itself."""
+    """Status and error code of the response to a request to a built-in endpoint."""
     fields = [*lines] if body is None else [*lines, "Content-Type: application/json"]
     content = b"" if body is None else json.dumps(body).encode()
     return gateway.ask(request(f"/auth{path}", method=method, fields=fields, body=content)).refused()
 
 
 def administrator(deployment: Deployment) -> Account:
-    """An administrator, made by a command as the first one is."""
+    """An administrator, created by a command like the first one."""
     email = f"admin-{time.time_ns()}@example.com"
     deployment.command("users", "create", email, "--role", "admin", "--password-stdin", input=PASSWORD + "\n")
     return deployment.first.login(email)
@@ -40,7 +41,7 @@ def asked(gateway: Gateway, account: Account, path: str = "/api/x") -> Answered:
 
 
 def soon(deployment: Deployment, acted: Gateway, seen: Callable[[Gateway], Answered], expected: Answered) -> None:
-    """Here it is so now; elsewhere within the promised time from now on, and it stays so."""
+    """The change is visible here now; elsewhere within the promised time from now on, and permanently."""
     since = time.monotonic()
     assert seen(acted) == expected
     for gateway in deployment.all:
@@ -51,7 +52,7 @@ def soon(deployment: Deployment, acted: Gateway, seen: Callable[[Gateway], Answe
 
 
 CHANGES: list[tuple[str, str, object, str, Answered, Answered]] = [
-    # method, what follows the id, body, then: what a path of the caller's answers before and after
+    # method, path after the id, body, then a path of the user with its responses before and after
     ("PATCH", "", {"is_active": False}, "/api/x", (200, None), (401, "user_inactive")),
     ("PATCH", "", {"is_active": True}, "/api/x", (401, "user_inactive"), (200, None)),
     ("PATCH", "", {"roles": ["editor"]}, "/editors/x", (403, "forbidden"), (200, None)),
@@ -84,7 +85,7 @@ def test_what_was_changed_is_in_the_trail_of_every_replica(deployment: Deploymen
 
 
 def test_of_administrators_who_are_taken_away_at_once_on_all_replicas_one_stays(replicas: Replicated) -> None:
-    """They take each other away, by transactions of two processes; the last one active cannot be taken away at all."""
+    """Two processes remove administrators in concurrent transactions; the last active one cannot be removed at all."""
     deployment = replicas.deployment
     first, second = deployment.all
     founder = administrator(deployment)
@@ -95,7 +96,7 @@ def test_of_administrators_who_are_taken_away_at_once_on_all_replicas_one_stays(
     take_each_other_away(deployment, rivals)
     left = [rival for rival in rivals if first.get("/auth/users", rival.line).status == 200]
     assert left
-    while len(left) > 1:  # they were slow to each other: then one after the other
+    while len(left) > 1:  # the attempts blocked each other: continue one after another
         assert send(first, "PATCH", f"/users/{left.pop().id}", {"is_active": False}, left[0].line)[0] == 200
     for method, body in [("DELETE", None), ("PATCH", {"is_active": False}), ("PATCH", {"roles": ["user"]})]:
         assert send(second, method, f"/users/{left[0].id}", body, left[0].line) == (409, "last_admin")
@@ -104,7 +105,7 @@ def test_of_administrators_who_are_taken_away_at_once_on_all_replicas_one_stays(
 
 
 def newly_made(gateway: Gateway, by: Account) -> Account:
-    """An administrator that another one has made."""
+    """An administrator created by another one."""
     email = f"rival-{time.time_ns()}@example.com"
     body = {"email": email, "password": PASSWORD, "roles": ["admin"]}
     assert send(gateway, "POST", "/users", body, by.line) == (201, None)
@@ -112,7 +113,7 @@ def newly_made(gateway: Gateway, by: Account) -> Account:
 
 
 def take_each_other_away(deployment: Deployment, rivals: list[Account]) -> None:
-    """Twelve attempts at the same time, each by somebody else, in another way, over another replica."""
+    """Twelve concurrent attempts, each by another administrator, in another way, on another replica."""
     bodies: list[tuple[str, object]] = [("PATCH", {"is_active": False}), ("PATCH", {"roles": []}), ("DELETE", None)]
 
     def act(number: int) -> Answered:

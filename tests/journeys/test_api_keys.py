@@ -1,4 +1,4 @@
-"""API keys of machines, from one replica to the other: used, limited, and taken away everywhere."""
+"""API keys of machines across replicas: used, limited, and deleted everywhere."""
 
 import time
 from typing import Any
@@ -30,7 +30,7 @@ def line(key: Key) -> bytes:
 
 
 def delete(gateway: Gateway, owner: Account, key: Key) -> float:
-    """Delete a key; the moment after the answer."""
+    """Delete a key; returns the time after the response."""
     answer = gateway.ask(request(f"/auth/api-keys/{key['id']}", method="DELETE", fields=[owner.line]))
     assert answer.status == 204
     return time.monotonic()
@@ -45,7 +45,7 @@ def get(gateway: Gateway, key: Key, path: str = "/api/x") -> Answer:
 
 
 def promoted(deployment: Deployment, role: str) -> Account:
-    """Somebody new with a role that implies others."""
+    """A new user with a role that implies others."""
     account = deployment.first.newcomer()
     deployment.command("users", "set-roles", account.email, role)
     for gateway in deployment.all:
@@ -69,7 +69,7 @@ def test_a_key_made_here_is_good_everywhere_and_stays_here(deployment: Deploymen
 
 
 def test_a_key_may_what_it_was_given_of_what_its_owner_may(deployment: Deployment, upstream: RecordingUpstream) -> None:
-    """Also what the owner's role only implies; and not what it would take the owner's own role for."""
+    """Including roles that the owner only has by implication, but no role beyond the key's own limit."""
     owner = promoted(deployment, "admin")
     full = make(deployment.first, owner)
     editor = make(deployment.first, owner, roles=["editor"])
@@ -112,7 +112,7 @@ def test_a_key_loses_what_its_owner_loses_and_gets_it_back(deployment: Deploymen
 def test_a_key_ends_with_its_owner(
     deployment: Deployment, upstream: RecordingUpstream, command: str, codes: set[str]
 ) -> None:
-    """Of a deleted account the keys are deleted too: which of both is seen first does not matter."""
+    """Deleting an account also deletes its keys. The order in which a replica sees both does not matter."""
     owner = deployment.first.newcomer()
     key = make(deployment.first, owner)
     for gateway in deployment.all:
@@ -124,7 +124,7 @@ def test_a_key_ends_with_its_owner(
 def test_a_deleted_key_is_refused_on_every_replica_within_100_ms(
     deployment: Deployment, upstream: RecordingUpstream
 ) -> None:
-    """Whichever replica is told, and though both have used the key a moment ago."""
+    """On whichever replica it is deleted, even if both have just used the key."""
     owner = deployment.first.newcomer()
     slowest = 0.0
     for number in range(10):

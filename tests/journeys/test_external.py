@@ -1,4 +1,5 @@
-"""Subjects of another issuer over two replicas: let in by its word, shut out by ours, whatever is out meanwhile."""
+"""Subjects of an external issuer on two replicas: accepted by its tokens, blocked by the gateway, also during
+outages."""
 
 import time
 from itertools import count
@@ -26,7 +27,7 @@ def deployment(replicas: Replicated) -> Deployment:
 
 
 def subject_of(idp: Issuer, **claims: Any) -> Account:
-    """Somebody new, with a token of the issuer's."""
+    """A new subject with a token of the issuer."""
     sub = f"subject-{next(_numbers)}"
     return Account(f"idp|{sub}", f"{sub}@idp.example", idp.token(sub, **claims))
 
@@ -49,7 +50,7 @@ def test_a_block_holds_on_every_replica_within_100_ms_and_ends_as_fast(deploymen
             eventually(
                 lambda gateway, after: outcome(gateway, account) == after, gateway, after, timeout=0.5, every=0.005
             )
-            assert time.monotonic() - since < deployment.told + 0.15  # and the time that asking takes
+            assert time.monotonic() - since < deployment.told + 0.15  # plus the time of the request
             assert outcome(gateway, bystander) == IN
 
 
@@ -98,7 +99,8 @@ def test_an_issuer_that_is_out_keeps_nobody_out_and_lets_nobody_in(deployment: D
 def test_stores_that_are_out_let_nobody_in_who_is_blocked(
     replicas: Replicated, deployment: Deployment, idp: Issuer
 ) -> None:
-    """Redis out: the database is asked. Both out: who is known goes on until `cache.user_ttl`, all others are 503."""
+    """Redis down: the database is read. Both down: cached subjects continue until `cache.user_ttl`, all others get
+    503."""
     blocked, known = subject_of(idp), subject_of(idp)
     deployment.command("users", "block", blocked.id)
     eventually(lambda: all(outcome(gateway, blocked) == OUT for gateway in deployment.all), timeout=1.0)

@@ -1,5 +1,4 @@
-"""Stores fail in the middle of journeys: nothing is granted that should not be, nobody and nothing is lost, nobody
-waits without end."""
+"""Stores fail during journeys: no access is granted wrongly, no data is lost, and no request waits without end."""
 
 import secrets
 import threading
@@ -58,7 +57,7 @@ def wrong(gateway: Gateway, email: str) -> tuple[int, str | None]:
 def test_without_redis_every_journey_goes_on_and_every_end_is_one(
     replicas: Replicated, both: tuple[Gateway, ...], how: str
 ) -> None:
-    """Refreshing, sessions, logging out and administration: the database has them all."""
+    """Refresh, sessions, logout and administration use only the database."""
     first, second = both
     admin = administrator(replicas)
     one, all_of_it, disabled, demoted = (first.newcomer() for _ in range(4))
@@ -74,7 +73,7 @@ def test_without_redis_every_journey_goes_on_and_every_end_is_one(
         for ending, account in (("logout", one), ("logout-all", all_of_it)):
             assert promptly(lambda e=ending, a=account: first.post(f"/auth/{e}", b"", a.line)) == (204, None)  # type: ignore[misc]
             for gateway in both:
-                # A Redis that stands still is noticed by the other replica within a second.
+                # The other replica detects a hanging Redis within a second.
                 eventually(lambda g=gateway, a=account: called(g, a) == REVOKED, timeout=1.5)  # type: ignore[misc]
         assert change(first, disabled.id, admin, b'{"is_active": false}').status == 200
         assert change(second, demoted.id, admin, b'{"roles": ["user"]}').status == 200
@@ -109,7 +108,7 @@ def test_without_redis_guessing_is_counted_by_each_replica_and_told_afterwards(
     finally:
         restore()
     replicas.mend()
-    time.sleep(0.5)  # until each has seen that Redis answers again
+    time.sleep(0.5)  # until each has noticed that Redis is back
     for _ in range(2):
         assert wrong(first, email) == LOCKED
     assert wrong(second, email) == LOCKED
@@ -125,7 +124,7 @@ def test_without_redis_guessing_is_counted_by_each_replica_and_told_afterwards(
 def test_without_the_database_nothing_is_granted_and_nothing_is_lost(
     replicas: Replicated, both: tuple[Gateway, ...], how: str
 ) -> None:
-    """What could not be written is answered 503, and can be asked for again afterwards."""
+    """Failed writes are answered 503, and can be repeated afterwards."""
     first, second = both
     admin, account = administrator(replicas), first.newcomer()
     session = tokens(second, account.email)
@@ -163,17 +162,17 @@ def test_without_the_database_nothing_is_granted_and_nothing_is_lost(
 
 @dataclass
 class Seen:
-    """What travellers were told, and what must hold for ever after."""
+    """The responses to the clients, and invariants afterwards."""
 
-    accounts: dict[str, set[str]] = field(default_factory=dict)  # address: passwords, one of which must be right
-    ended: list[str] = field(default_factory=list)  # tokens that were logged out
+    accounts: dict[str, set[str]] = field(default_factory=dict)  # address: passwords, one of which must be correct
+    ended: list[str] = field(default_factory=list)  # tokens of ended sessions
     odd: list[str] = field(default_factory=list)
     longest: float = 0.0
     journeys: int = 0
 
 
 def travel(both: tuple[Gateway, ...], seen: Seen, stop: threading.Event) -> None:
-    """Register, call, refresh, change the password, log out: again and again, on one replica and the other."""
+    """Register, call, refresh, change the password and log out, repeatedly and on alternating replicas."""
 
     def told(name: str, good: int, work: Callable[[], Answer]) -> Answer | None:
         begun = time.monotonic()

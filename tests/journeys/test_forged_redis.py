@@ -1,4 +1,5 @@
-"""An attacker who can write to Redis, against both replicas: no rights, no stay for a revoked user, no lost copies."""
+"""An attacker with write access to Redis, against both replicas: no rights, no access for revoked users, no lost
+copies."""
 
 import json
 import time
@@ -42,7 +43,7 @@ def test_a_forged_record_and_a_forged_message_make_no_administrator(
 ) -> None:
     plain = replicas.deployment.first.newcomer()
     before = [rejected(gateway, "message") for gateway in replicas.deployment.all]
-    until = time.monotonic() + USER_TTL + 0.5  # every copy has ended once by then
+    until = time.monotonic() + USER_TTL + 0.5  # every copy has expired once by then
     while time.monotonic() < until:
         attacker.set(user_key(replicas, plain.id), old_record(plain.id, roles=["admin", "user"], version=99), px=10**9)
         attacker.publish(

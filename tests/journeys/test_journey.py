@@ -1,4 +1,4 @@
-"""From registration to a call of an API, and how access ends again: on one process and over two replicas."""
+"""From registration to API calls, and the end of access: on one process and on two replicas."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def refused(gateway: Gateway, account: Account, path: str = "/api/x") -> tuple[i
 
 
 def soon(deployment: Deployment, since: float, seen: Callable[[Gateway], bool]) -> None:
-    """On every gateway this is seen within the promised time from that moment on, and stays so."""
+    """The condition holds on every gateway within the promised time from `since`, and permanently."""
     for gateway in deployment.all:
         while not (now := seen(gateway)) and time.monotonic() - since < deployment.told:
             time.sleep(0.005)
@@ -71,7 +71,7 @@ def test_tokens_are_understood_by_every_replica_and_outlive_nobody(
 
 
 def test_a_password_change_ends_every_other_session(deployment: Deployment, upstream: RecordingUpstream) -> None:
-    """At once where it was made, within 100 ms everywhere; the session that made it goes on."""
+    """At once on the same replica, within 100 ms on all; the session that made the change continues."""
     old = deployment.first.newcomer()
     current = deployment.second.login(old.email)
     for gateway in deployment.all:
@@ -110,7 +110,7 @@ def test_logout_ends_this_session_and_logout_all_every_one(deployment: Deploymen
 
 
 def test_a_disabled_user_is_refused_on_every_replica(deployment: Deployment, upstream: RecordingUpstream) -> None:
-    """Within 100 ms of the command's end while Redis is up; without Redis within the cache's limit."""
+    """Within 100 ms of the command's end with Redis; without Redis within the cache's TTL."""
     account = deployment.first.newcomer()
     for gateway in deployment.all:
         call(gateway, upstream, account)
@@ -129,7 +129,7 @@ def test_a_disabled_user_is_refused_on_every_replica(deployment: Deployment, ups
 
 
 def test_roles_change_at_once(deployment: Deployment, upstream: RecordingUpstream) -> None:
-    """They come from the record, not from the token: the same token passes, and then does not."""
+    """Roles come from the record, not from the token: the same token is accepted, and then refused."""
     account = deployment.second.newcomer()
     for gateway in deployment.all:
         assert refused(gateway, account, "/editors/x") == (403, "forbidden")
@@ -167,7 +167,7 @@ def test_an_account_made_by_command_signs_in(deployment: Deployment, upstream: R
     call(deployment.first, upstream, account, "/admin/x")
 
 
-# ---- gateways of their own
+# ---- separate gateways
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_registration_may_be_closed(own: Callable[..., Gateway], upstream: Recor
 def test_redis_absent_at_the_start_is_said_and_does_not_stop_it(
     own: Callable[..., Gateway], upstream: RecordingUpstream
 ) -> None:
-    """It works from the database, and a change is seen at once because nothing is remembered."""
+    """The gateway reads the database, and changes are visible at once because nothing is cached."""
     nowhere = Refusing()
     try:
         with within(15.0):

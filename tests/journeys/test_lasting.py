@@ -1,6 +1,6 @@
-"""What lasts longer than a request ends when its caller may not stay: WebSockets with 1008, event streams with an end.
+"""WebSockets and event streams end when their caller loses access: WebSockets with 1008, event streams with an end.
 
-Within a second, wherever the change was made; without Redis a command's change is seen when `cache.user_ttl` is over.
+Within a second, on every replica; without Redis a command's change is visible after `cache.user_ttl`.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from tests.support.waiting import eventually
 from tests.support.websockets import Socket, close, echoing, text
 from tests.support.wording import request
 
-WITHIN = 1.0  # seconds
+WITHIN = 1.0  # In seconds.
 
 Change = Callable[[Deployment, Account], float]
 
 
-# ---- the ways to lose access
+# ---- ways to lose access
 
 
 def _post(path: str) -> Change:
@@ -86,12 +86,12 @@ WAYS: dict[str, tuple[Change, str]] = {
 BY_COMMAND = ("a password set", "disabled", "deleted", "another role")
 
 
-# ---- what lasts
+# ---- streams
 
 
 @dataclass
 class Stream:
-    """An event stream that is being read: `events` grows, `ended` is when it ended, by the monotonic clock."""
+    """An event stream that is being read: `events` grows, `ended` is the monotonic time of its end."""
 
     caller: Caller
     events: bytes = b""
@@ -112,7 +112,7 @@ class Stream:
 
 
 def ticking(exchange_every: float = 0.05) -> Callable[[Exchange], object]:
-    """A script: an event stream without end."""
+    """A script for an endless event stream."""
 
     async def script(exchange: Exchange) -> None:
         await exchange.body()
@@ -159,7 +159,7 @@ class Lasting:
             eventually(lambda stream, before: len(stream.events) > before, stream, before)
 
     def over(self, since: float, within: float, code: int, reason: str) -> None:
-        """All of it ends within that time of that moment."""
+        """Everything ends within that time after `since`."""
         for socket in self.sockets:
             assert socket.closed(within=max(0.1, since + within - time.monotonic())) == (code, reason)
             assert socket.say(close(code)).ended(within=1.5)[1] == b""
@@ -199,7 +199,7 @@ def test_it_ends_when_access_is_taken_away(deployment: Deployment, scripted: Rec
 
 
 def test_it_ends_when_the_token_expires(town: Town, face: Face, scripted: RecordingUpstream, forge: Forge) -> None:
-    """The leeway for clocks that differ counts here as it does for requests; this gateway has none."""
+    """The leeway for clock differences applies as for requests; this gateway has none."""
     gateway = town.gateway("punctual", face, tokens={"leeway": "0s"})
     deployment = Deployment(gateway, gateway, told=0.0)
     account = gateway.newcomer()
@@ -214,7 +214,8 @@ def test_it_ends_when_the_token_expires(town: Town, face: Face, scripted: Record
 
 
 def test_anonymous_callers_have_nothing_to_lose(deployment: Deployment, upstream: RecordingUpstream) -> None:
-    """On an optional route a stranger stays; somebody who has become one does not: their identity went upstream."""
+    """On an optional route an anonymous caller stays. A caller that became anonymous does not, because the upstream
+    received an identity."""
     upstream.on("/sockets-of-some/x", echoing())
     account = deployment.first.newcomer()
     for gateway in deployment.all:
@@ -231,7 +232,7 @@ def test_anonymous_callers_have_nothing_to_lose(deployment: Deployment, upstream
 def test_stores_that_are_out_for_a_moment_end_nothing_and_for_long_everything(
     replicas: Replicated, scripted: RecordingUpstream
 ) -> None:
-    """Nobody can tell who may stay: a moment is forgiven, ten seconds are not (1013: try again later)."""
+    """Access cannot be checked: a short outage is tolerated, ten seconds are not (1013: try again later)."""
     replicas.mend()
     deployment = replicas.deployment
     account = deployment.first.newcomer()

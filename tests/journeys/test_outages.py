@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL fail, hang and return: nobody gets in by an outage, and nobody who should be served waits."""
+"""Redis and PostgreSQL fail, hang and return: outages grant no access, and delay no request that can be served."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def both(replicas: Replicated, upstream: RecordingUpstream) -> tuple[Gateway, ..
 
 
 def promptly(work: Callable[[], Answer]) -> tuple[int, str | None]:
-    """No answer waits a second for a store, whatever has become of it."""
+    """No response waits a second for a store, in any state."""
     with within(1.0):
         return work().refused()
 
@@ -43,7 +43,7 @@ def fails_with(gateway: Gateway, status: int) -> bool:
 
 
 def stop_redis(replicas: Replicated, how: str) -> Callable[[], None]:
-    """Take Redis away; what brings it back."""
+    """Stop Redis; returns a function that restores it."""
     if how == "killed":
         replicas.valkey.kill()
 
@@ -71,7 +71,7 @@ def test_without_redis_everybody_is_served_and_nobody_too_many(
         assert called(both[1], newcomer) == SERVED
         replicas.deployment.command("users", "disable", doomed.email)
         for gateway in both:
-            # Nobody can be told now. What is remembered must have been given up by itself.
+            # No replica can be notified now, so the copies must have been dropped.
             assert called(gateway, doomed) == INACTIVE
             assert called(gateway, known) == SERVED
             eventually(lambda gateway=gateway: degraded(gateway) == ["redis"])  # type: ignore[misc]
@@ -91,7 +91,7 @@ def test_without_redis_everybody_is_served_and_nobody_too_many(
 
 
 def test_a_restart_of_redis_loses_no_revocation(replicas: Replicated, both: tuple[Gateway, ...]) -> None:
-    """Redis comes back empty, as a cache may; what was ended stays ended."""
+    """Redis returns empty, as a cache can; ended sessions stay ended."""
     old = both[0].newcomer()
     current = both[1].login(old.email)
     change = {"current_password": PASSWORD, "new_password": "another good password"}
@@ -107,7 +107,7 @@ def test_a_restart_of_redis_loses_no_revocation(replicas: Replicated, both: tupl
 
 
 def test_a_message_lost_in_an_outage_keeps_nobody_in(replicas: Replicated, both: tuple[Gateway, ...]) -> None:
-    """The change is made while Redis hangs, so its announcement is lost; Redis returns with the old copy in it."""
+    """The change is made while Redis hangs, so its announcement is lost. Redis returns with the old copy."""
     account = both[0].newcomer()
     for gateway in both:
         assert called(gateway, account) == SERVED
@@ -173,7 +173,7 @@ def test_a_redis_that_refuses_writes_keeps_no_disabled_user_in(
 
 
 def stop_database(replicas: Replicated, how: str) -> Callable[[], None]:
-    """Take the database away; what brings it back."""
+    """Stop the database; returns a function that restores it."""
     if how == "paused":
         replicas.postgres.pause()
         return replicas.postgres.resume
@@ -229,7 +229,8 @@ def _while_it_is_down(both: tuple[Gateway, ...], account: Account, unknown: byte
 
 
 def test_without_both_stores_cached_users_are_not_believed(replicas: Replicated, both: tuple[Gateway, ...]) -> None:
-    """Redis is out, so changes would not be heard; the database is out, so nobody can be asked. Nobody gets in."""
+    """Redis is down, so changes would not arrive; the database is down, so no record can be read. All requests are
+    refused."""
     account = both[0].newcomer()
     for gateway in both:
         assert called(gateway, account) == SERVED

@@ -1,4 +1,4 @@
-"""What happens once, however many ask for it at the same time, in two processes over one database."""
+"""Operations that happen once for any number of concurrent requests, in two processes over one database."""
 
 import json
 import time
@@ -19,12 +19,12 @@ from tests.support.raw import Answer
 from tests.support.valkey import running as running_valkey
 
 Pair = tuple[Gateway, ...]
-OUT_OF_BREATH = 503  # a busy machine may have no time for somebody; nobody may be let in twice for it
+OUT_OF_BREATH = 503  # A busy machine can refuse a request, but must not perform an operation twice.
 
 
 @pytest.fixture(scope="module")
 def over_sqlite(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """One of each face over one SQLite file and one Valkey."""
+    """One of each server over one SQLite file and one Valkey."""
     folder: Path = tmp_path_factory.mktemp("pair")
     with ExitStack() as stack:
         storage = {"redis": stack.enter_context(running_valkey(folder)).url}
@@ -48,7 +48,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 
 def at_once(pair: Pair, times: int, work: Callable[[Gateway], Answer]) -> list[Answer]:
-    """Do it so many times in parallel, in turn in one process and the other."""
+    """Run the work this many times in parallel, alternating between the processes."""
     ready = Barrier(times)
 
     def one(number: int) -> Answer:
@@ -77,7 +77,7 @@ def test_fifty_registrations_of_one_address_make_one_account(pair: Pair) -> None
 
 
 def test_twenty_refreshes_with_one_token_make_one_rotation(pair: Pair) -> None:
-    """Parallel tabs of a browser: each gets the same successor, nobody is logged out, and the chain goes on."""
+    """Parallel tabs of a browser: each gets the same successor, no session ends, and the chain continues."""
     email = f"race-{time.time_ns()}@example.com"
     token = pair[0].post("/auth/register", {"email": email, "password": PASSWORD}).json()["refresh_token"]
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Giving a running gateway a new configuration."""
+"""Give a running gateway a new configuration."""
 
 import copy
 import signal
@@ -11,13 +11,13 @@ from tests.support.waiting import eventually
 
 
 def configuration_of(gateway: Gateway) -> Configuration:
-    """What its file says now."""
+    """The current contents of its file."""
     read: Any = yaml.safe_load(gateway.config.read_text(encoding="utf-8"))
     return dict(read)
 
 
 def reload(gateway: Gateway, configuration: Configuration | str | None = None, *, times: int = 1) -> str:
-    """Change the file and send SIGHUP; what the gateway says to that. `times`: how many processes say it."""
+    """Change the file and send SIGHUP; returns the gateway's log lines. `times` is the number of processes that log."""
     if configuration is not None:
         text = configuration if isinstance(configuration, str) else yaml.safe_dump(configuration, sort_keys=False)
         gateway.config.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Upstreams for the tests of how a gateway starts, changes and ends."""
+"""Upstreams for the tests of startup, reload and shutdown."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What containers give a process: a user id without a name, the home of another user, volumes of a group."""
+"""The environment of containers: a user id without a name, the home of another user, volumes of a group."""
 
 import stat
 import subprocess
@@ -28,7 +28,7 @@ Container = Callable[..., Gateway]
 
 @pytest.fixture(params=["of another user", "that does not exist", "unset"])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
-    """The arguments of `env` for a home that is of no use."""
+    """The arguments of `env` for an unusable home."""
     folder = tmp_path / "home"
     folder.mkdir(mode=0)
     chosen = {"of another user": [f"HOME={folder}"], "that does not exist": ["HOME=/nonexistent"], "unset": ["-uHOME"]}

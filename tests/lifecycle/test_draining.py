@@ -1,4 +1,4 @@
-"""SIGTERM under load: what was begun is finished, nothing new is begun, and the exit code tells."""
+"""SIGTERM under load: running requests finish, no new ones begin, and the exit code reports the result."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ GET = request("/web/x")
 
 
 def refuses(gateway: Gateway) -> bool:
-    """Whether nobody is let in any more."""
+    """Whether new connections are refused."""
     try:
         gateway.caller(timeout=1).close()
     except OSError:
@@ -92,7 +92,7 @@ def test_idle_connections_are_closed_in_a_moment(start: Start, fleet: Fleet) -> 
 
 
 def test_a_request_that_was_on_its_way_is_answered_and_then_the_connection_ends(start: Start, fleet: Fleet) -> None:
-    """It comes on a connection that was idle when the drain began."""
+    """It arrives on a connection that was idle when the drain began."""
     gateway = start({"web": fleet.urls})
     with gateway.caller() as caller:
         assert caller.send(GET).receive().status == 200
@@ -119,7 +119,7 @@ def test_a_head_that_was_begun_is_waited_for(start: Start, fleet: Fleet) -> None
 
 
 def test_readiness_goes_first(start: Start, fleet: Fleet) -> None:
-    """A balancer that keeps a connection open for its probes is told to send nobody any more."""
+    """A load balancer with a persistent probe connection learns to stop sending requests."""
     held: list[Served] = []
     fleet.behave(held.append)
     gateway = start({"web": fleet.urls})
@@ -137,7 +137,7 @@ def test_readiness_goes_first(start: Start, fleet: Fleet) -> None:
 
 
 def test_pipelined_requests_behind_the_one_that_runs_are_not_begun(start: Start, fleet: Fleet) -> None:
-    """Their caller is told: the answer before them says that the connection ends."""
+    """Their client learns it from the response before them, which announces the close."""
     held: list[Served] = []
     fleet.behave(held.append)
     gateway = start({"web": fleet.urls})
@@ -154,7 +154,7 @@ def test_pipelined_requests_behind_the_one_that_runs_are_not_begun(start: Start,
     assert fleet.requests == 1
 
 
-# ---- the end of patience
+# ---- the drain timeout
 
 
 def test_whoever_is_stuck_is_cut_off_after_the_drain(start: Start, fleet: Fleet) -> None:
@@ -206,7 +206,7 @@ def test_a_caller_who_takes_nothing_does_not_hold_up_the_end(start: Start, fleet
         assert gateway.wait() == 1
 
 
-# ---- the beginning
+# ---- startup
 
 
 def test_a_port_in_use_is_told_in_one_line(start: Start, fleet: Fleet) -> None:
@@ -234,7 +234,7 @@ def test_an_address_is_free_again_at_once(start: Start, fleet: Fleet) -> None:
 
 
 def test_as_many_files_are_allowed_as_the_system_has(start: Start, fleet: Fleet) -> None:
-    """Shells allow a thousand, of which each connection takes one."""
+    """Shells set a soft limit of a thousand, and each connection takes one descriptor."""
     script = (
         "import resource, subprocess, sys\n"
         "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"

@@ -1,4 +1,5 @@
-"""Signing keys that change while the gateway runs: nobody is refused for it, and a key that is taken away is away."""
+"""Signing keys change while the gateway runs: rotation refuses no request, and removing a key takes effect
+immediately."""
 
 import asyncio
 import copy
@@ -26,11 +27,11 @@ from tests.support.wording import bearer, request
 
 Key = dict[str, str]
 MINE = {"path": "/mine/**", "upstream": "web"}
-ACCESS = 3  # seconds that an access token lives where a rotation is gone through to its end
+ACCESS = 3  # The lifetime of access tokens in seconds, where a test completes a rotation.
 
 
 def made_key(folder: Path, kid: str, algorithm: str = "ES256") -> Key:
-    """A key as `gateway keys generate` makes it, written down as that command says."""
+    """A key created by `gateway keys generate`, configured as the command prints."""
     arguments = ("--kid", kid, "--algorithm", algorithm, "--out", str(folder / f"{kid}-{time.time_ns()}.pem"))
     outcome = run_here("keys", "generate", *arguments, folder=folder)
     assert outcome.code == 0, outcome.err
@@ -56,8 +57,8 @@ def signer_of(token: str) -> str:
 
 
 class Signed:
-    """Somebody who is signed in all the time: refreshes at one replica after the other, and keeps the tokens of the
-    last second for use anywhere."""
+    """A permanently signed-in user: refreshes on alternating replicas, and uses the tokens of the last second
+    anywhere."""
 
     def __init__(self, replicas: Sequence[Gateway]) -> None:
         self._callers = [AsyncCaller(replica.address) for replica in replicas]
@@ -101,7 +102,7 @@ class Signed:
 async def test_a_rotation_under_load_refuses_nobody_on_any_worker_of_two_replicas(
     start: Start, fleet: Fleet, lasting_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    """As the documentation has it: second, first, gone; all replicas are reloaded before the next step."""
+    """The documented steps: second, first, removed. All replicas are reloaded before the next step."""
     old, new = made_key(tmp_path, "k1"), made_key(tmp_path, "k2", "EdDSA")
     options: dict[str, Any] = {
         "storage": {"redis": lasting_valkey.url},
@@ -126,7 +127,7 @@ async def test_a_rotation_under_load_refuses_nobody_on_any_worker_of_two_replica
             await all_have(old, new)
             assert ann.signers == {"k1"}
             await all_have(new, old)
-            await asyncio.sleep(ACCESS + 1.1)  # what the old key has signed has expired, and is not used any more
+            await asyncio.sleep(ACCESS + 1.1)  # tokens of the old key have expired and are no longer in use
             assert ann.signers == {"k1", "k2"}
             await all_have(new)
     for load in loads:
@@ -145,11 +146,11 @@ def test_a_key_that_is_new_and_signs_at_once_is_warned_of(start: Start, fleet: F
     assert "k2" not in reload(gateway), "nothing has changed"
 
 
-# ---- a key that is taken away
+# ---- a removed key
 
 
 def test_what_a_key_has_signed_is_refused_at_once_when_it_is_gone(start: Start, fleet: Fleet, tmp_path: Path) -> None:
-    """Also what was verified before and is remembered; and it is good again if the key comes back."""
+    """Including tokens verified before and cached. They are valid again if the key returns."""
     old, new = made_key(tmp_path, "k1"), made_key(tmp_path, "k2")
     gateway = start({"web": fleet.urls}, routes=[MINE], tokens={"keys": [old, new]})
     ann = gateway.newcomer()
@@ -165,7 +166,7 @@ def test_what_a_key_has_signed_is_refused_at_once_when_it_is_gone(start: Start, 
 
 
 def test_another_key_of_the_same_name_is_another_key(start: Start, fleet: Fleet, tmp_path: Path) -> None:
-    """What an emergency looks like: the file of a key that got out is overwritten."""
+    """An emergency: the file of a leaked key is overwritten."""
     leaked, replaced = made_key(tmp_path, "k1"), made_key(tmp_path, "k1")
     gateway = start({"web": fleet.urls}, routes=[MINE], tokens={"keys": [leaked]})
     ann = gateway.newcomer()
@@ -197,7 +198,7 @@ def test_a_websocket_ends_with_the_key_of_its_token(
 def test_upstreams_are_shown_nothing_that_a_key_has_signed_which_is_gone(
     start: Start, upstream: RecordingUpstream, tmp_path: Path
 ) -> None:
-    """An assertion is kept with its principal for a while; it goes with its key all the same."""
+    """An assertion is cached with its principal, and dropped with its key."""
     old, new = made_key(tmp_path, "k1"), made_key(tmp_path, "k2")
     identity = {"assertion": {"ttl": "10m"}}
     gateway = start({"web": upstream.url}, routes=[MINE], tokens={"keys": [old]}, identity=identity)
@@ -216,7 +217,7 @@ def test_upstreams_are_shown_nothing_that_a_key_has_signed_which_is_gone(
     assert shown(again) == "k2"
 
 
-# ---- what else there is about keys
+# ---- other properties of keys
 
 
 def test_keys_that_cannot_be_used_change_nothing(start: Start, fleet: Fleet, tmp_path: Path) -> None:
@@ -250,7 +251,7 @@ def test_the_key_that_was_made_outlives_reloads_and_can_be_rotated_away(
 
 
 def test_what_tokens_say_of_roles_follows_the_file(start: Start, fleet: Fleet) -> None:
-    """Which roles there are, what they imply, and whether tokens tell."""
+    """The declared roles, their implications, and whether tokens contain them."""
     gateway = start(
         {"web": fleet.urls},
         roles={"boss": ["clerk"], "clerk": [], "user": []},

@@ -1,4 +1,4 @@
-"""SIGHUP: routes, upstreams, roles and limits change, nobody who is being served notices, and a bad file changes
+"""SIGHUP: routes, upstreams, roles and limits change without affecting running requests, and an invalid file changes
 nothing."""
 
 import asyncio
@@ -34,7 +34,7 @@ REFUSED = "refused, the old configuration stays: "
 
 
 async def test_20_reloads_under_load_lose_no_request(start: Start, fleet: Fleet) -> None:
-    """One upstream stays as it is and keeps its connections; the other changes each time and gets new ones."""
+    """One upstream is unchanged and keeps its connections; the other changes each time and gets new ones."""
     same, other = fleet["a"], fleet["b"]
     fleet.behave(lambda served: served.later(0.003, lambda: served.send(OK)))
     gateway = start({"same": same.url, "other": {"targets": [other.url], "idle_timeout": "30s"}})
@@ -73,17 +73,17 @@ async def test_signals_one_after_another_end_with_the_newest_file(start: Start, 
 
 
 def _change_softly(gateway: Gateway, configuration: object) -> None:
-    """Change the file in one step, as whoever sends signals all the time should."""
+    """Change the file atomically, because signals arrive all the time."""
     new = gateway.config.with_suffix(".new")
     new.write_text(yaml.safe_dump(configuration))
     new.replace(gateway.config)
 
 
-# ---- what runs goes on
+# ---- running requests continue
 
 
 def test_requests_that_run_and_wait_are_finished_though_their_upstream_is_gone(start: Start, fleet: Fleet) -> None:
-    """One is being answered, one waits for an answer, one waits for a connection."""
+    """One response is in progress, one request waits for a response, one waits for a connection."""
     target = fleet["a"]
     held: list[Served] = []
     target.behaviour = held.append
@@ -166,7 +166,7 @@ FOR_ALL, FOR_USERS = SOCKETS | {"auth": "none"}, SOCKETS | {"auth": "required"}
 FOR_CLERKS = SOCKETS | {"roles": ["clerk"]}
 ROLES: dict[str, list[str]] = {"clerk": [], "boss": [], "user": []}
 
-# By name: the route before, whether the caller is signed in as a clerk, what is changed, and the code of the Close.
+# By name: the route before, whether the caller is signed in as a clerk, the change, and the code of the Close.
 TAKEN: dict[str, tuple[dict[str, Any], bool, dict[str, Any], str]] = {
     "the route and its upstream": (FOR_ALL, False, {"upstreams": {}, "routes": []}, "no_route"),
     "the route of a user": (FOR_CLERKS, True, {"routes": []}, "no_route"),
@@ -230,7 +230,7 @@ def test_a_reload_leaves_a_websocket_that_the_new_policy_allows(
         reload(gateway, configuration_of(gateway) | {"routes": [after]})
         time.sleep(1.1)
         assert socket.say(text("after")).message() == b"after"
-        if signed_in:  # the caller stays somebody who can be signed out
+        if signed_in:  # the caller is still signed in and can be signed out
             assert gateway.ask(request("/auth/logout", method="POST", fields=[account.line])).status == 204
             assert socket.frame(within=1.2).opcode == CLOSE
 
@@ -273,7 +273,7 @@ def test_the_checks_of_removed_upstreams_end_and_those_of_new_ones_begin(start: 
 
 
 def test_what_is_known_of_a_target_stays_known(start: Start, fleet: Fleet) -> None:
-    """An ejected target is not tried by every reload."""
+    """A reload does not make an ejected target available."""
     fleet["a"].behaviour = lambda served: served.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
     eject = {"failures": 1, "for": "1m", "statuses": [503]}
     gateway = start({"web": {"targets": [fleet["a"].url, fleet["b"].url], "eject": eject}})
@@ -283,7 +283,7 @@ def test_what_is_known_of_a_target_stays_known(start: Start, fleet: Fleet) -> No
     assert fleet["a"].requests == 1
 
 
-# ---- files that are refused
+# ---- invalid files
 
 
 def test_a_broken_file_changes_nothing_and_every_problem_is_told(start: Start, fleet: Fleet) -> None:
@@ -295,7 +295,7 @@ def test_a_broken_file_changes_nothing_and_every_problem_is_told(start: Start, f
     broken["routes"].append({"path": "relative", "upstream": "web"})
     reload(gateway, broken)
     keys = ("server.prot", "upstreams.web.balance", "routes[1].upstream", "routes[2].path")
-    # Each problem is a line of its own, and the first may be read before the last is written.
+    # Each problem is a separate line, and the first can be read before the last is written.
     eventually(lambda: all(f": {key}: " in gateway.log() for key in keys) and gateway.log().endswith("\n"))
     said = gateway.log()
     file = gateway.config.name
@@ -330,7 +330,7 @@ def test_a_file_that_is_gone_changes_nothing(start: Start, fleet: Fleet) -> None
 
 
 def test_tls_files_that_cannot_be_used_change_nothing(start: Start, fleet: Fleet, tmp_path: Path) -> None:
-    """Also nothing of what stands beside them in the file."""
+    """Nothing else in the file is applied either."""
     gateway = start({"web": fleet["a"].url})
     bad = tmp_path / "bad.pem"
     bad.write_text("no certificate")
@@ -345,7 +345,7 @@ def test_tls_files_that_cannot_be_used_change_nothing(start: Start, fleet: Fleet
     assert fleet["b"].accepted == 0, "nothing of it has begun"
 
 
-# ---- what takes a restart
+# ---- settings that need a restart
 
 
 def test_keys_that_take_a_restart_are_named_and_the_others_take_effect(
@@ -371,7 +371,7 @@ def test_keys_that_take_a_restart_are_named_and_the_others_take_effect(
         line.split("gateway: reload: ")[1].split(" has changed")[0] for line in said.splitlines() if "restart" in line
     }
     sections = {"storage", "cache", "accounts", "observability", "identity"}
-    # Host and port are given on the command line of this gateway, which wins over the file both times.
+    # The command line of this gateway sets host and port, which override the file both times.
     assert named == sections | {"server.trusted_proxies", "tokens.access_ttl", "tokens.issuer"}
     assert IN_FORCE in said
     assert gateway.get("/new").status == 200
@@ -411,7 +411,7 @@ def test_a_changed_drain_is_the_one_that_holds(start: Start, fleet: Fleet) -> No
 
 
 def test_changed_roles_take_effect_at_once(start: Start, fleet: Fleet) -> None:
-    """What a role implies, and which a route asks for: for users whose record is cached as well."""
+    """The implications of roles and the requirements of routes, including for users with cached records."""
     gateway = start(
         {"web": fleet.urls},
         roles={"boss": ["clerk"], "clerk": [], "user": []},
@@ -459,7 +459,7 @@ def test_an_event_stream_ends_when_a_reload_takes_its_caller_s_role(start: Start
 
 
 def test_a_renewed_certificate_is_used(start: Start, tmp_path: Path) -> None:
-    """The names of the files are the same, what is in them is not."""
+    """The file names are the same, the contents differ."""
     old, new = trustme.CA(), trustme.CA()
 
     def context(authority: trustme.CA) -> ssl.SSLContext:
@@ -487,7 +487,7 @@ def test_a_renewed_certificate_is_used(start: Start, tmp_path: Path) -> None:
         fleet.stop()
 
 
-# ---- when it comes at an odd moment
+# ---- unusual times
 
 
 def test_a_reload_during_the_drain_is_not_obeyed_and_harms_nobody(start: Start, fleet: Fleet) -> None:
@@ -508,14 +508,14 @@ def test_a_reload_during_the_drain_is_not_obeyed_and_harms_nobody(start: Start, 
 
 
 def test_a_signal_while_it_starts_is_obeyed_then(start: Start, fleet: Fleet) -> None:
-    """It does not end the process, as it would by default, once the gateway has begun to start."""
+    """The default action would end the process, but the gateway has already begun to start."""
     gateway = start({"web": fleet.urls})
     gateway.stop()
     gateway.launch()
     stop = threading.Event()
 
     def again() -> None:
-        # From when the socket is there: until then Python itself is starting.
+        # As soon as the socket exists: before that, Python itself is starting.
         eventually(lambda: _listens(gateway), timeout=20, every=0.001)
         while not stop.wait(0.005):
             if gateway.running:

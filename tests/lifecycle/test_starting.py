@@ -1,4 +1,4 @@
-"""The first second of a process, its place as PID 1, and standard streams that are closed."""
+"""The first second of a process, running as PID 1, and closed standard streams."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ needs_namespaces = pytest.mark.skipif(not _has_namespaces(), reason="needs unsha
 
 @pytest.fixture
 def launch(fleet: Fleet, tmp_path: Path) -> Iterator[Launch]:
-    """Starts the process of a gateway, and does not wait until it answers."""
+    """Starts the process of a gateway without waiting until it answers."""
     started: list[Gateway] = []
 
     def start(*prefix: str, **sections: object) -> Gateway:
@@ -58,7 +58,7 @@ def _blocked(pid: int, number: signal.Signals) -> bool:
 
 
 def _first_process(gateway: Gateway) -> psutil.Process:
-    """PID 1 of the namespace, as soon as it holds signals back."""
+    """PID 1 of the namespace, as soon as it blocks signals."""
     assert gateway.process is not None
     child: psutil.Process = eventually(lambda: psutil.Process(gateway.process.pid).children(), timeout=10)[0]  # type: ignore[union-attr]
     eventually(lambda: _blocked(child.pid, signal.SIGTERM), timeout=10, every=0.001)
@@ -85,7 +85,7 @@ main()
 
 
 class _Interrupted(Gateway):
-    """A gateway that gets a signal as it begins to import its commands."""
+    """A gateway that gets a signal when it begins to import its commands."""
 
     number = signal.SIGTERM
 
@@ -206,7 +206,7 @@ def test_signals_during_a_reload_lead_to_one_more(start: Start, fleet: Fleet) ->
 
 
 class _SlowFile:
-    """A named pipe in place of the configuration file: it is read once a writer comes."""
+    """A named pipe instead of the configuration file: reading waits for a writer."""
 
     def __init__(self, path: Path) -> None:
         self.text = path.read_text()

@@ -13,14 +13,14 @@ TEXT = "upstreams: {web: http://127.0.0.1:9000}\nroutes: []\n"
 
 
 class Watcher:
-    """A watched file, and a clock that is set by hand."""
+    """A watched file with a manual clock."""
 
     def __init__(self, path: Path) -> None:
         self.now = 0.0
         self.file = WatchedFile(path, lambda: load_configuration(path, {}), clock=lambda: self.now)
 
     def looks(self, count: int = 1) -> list[bool]:
-        """What it says at so many looks."""
+        """The results of this many checks."""
         said = []
         for _ in range(count):
             self.now += EVERY

@@ -1,4 +1,4 @@
-"""Several workers behind one address: they are served, changed and stopped as one, and replaced when one dies."""
+"""Several workers behind one address: served, changed and stopped as one, and replaced when one dies."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ Crew = Callable[..., Gateway]
 
 @pytest.fixture
 def crew(start: Start, fleet: Fleet, lasting_valkey: ValkeyServer) -> Iterator[Crew]:
-    """Starts a gateway of two workers over a Redis that it shares with nobody's data."""
+    """Starts a gateway with two workers over its own Redis."""
     started: list[Gateway] = []
 
     def run(**options: Any) -> Gateway:
@@ -47,7 +47,7 @@ def crew(start: Start, fleet: Fleet, lasting_valkey: ValkeyServer) -> Iterator[C
         gateway.kill()
         for worker in everybody:
             with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()  # by itself it would notice and drain, which has a test of its own
+                worker.kill()  # by itself it would notice and drain, which another test covers
                 worker.wait(10)
 
 
@@ -58,13 +58,13 @@ def workers_of(gateway: Gateway) -> list[psutil.Process]:
 
 
 def connections(worker: psutil.Process, port: int) -> int:
-    """How many callers a worker has."""
+    """The number of client connections of a worker."""
     found = worker.net_connections("tcp")
     return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == port for one in found)
 
 
 def all_serve(gateway: Gateway) -> bool:
-    """Whether every worker takes callers."""
+    """Whether every worker accepts connections."""
     callers = [gateway.caller() for _ in range(40)]
     try:
         for caller in callers:
@@ -76,7 +76,7 @@ def all_serve(gateway: Gateway) -> bool:
 
 
 def statuses(gateway: Gateway, path: str, count: int = 40) -> set[int]:
-    """What so many new connections are told: more than enough to come to every worker."""
+    """The statuses of this many new connections, enough to reach every worker."""
     return {gateway.get(path).status for _ in range(count)}
 
 
@@ -165,7 +165,7 @@ def test_a_replaced_worker_has_the_newest_configuration(crew: Crew) -> None:
 
 
 def test_a_replaced_worker_is_like_the_others_in_what_takes_a_restart(crew: Crew, tmp_path: Path) -> None:
-    """Otherwise a death would split the gateway: two databases, two truths."""
+    """Otherwise a crash would leave two workers with different databases."""
     gateway = crew()
     changed = with_route(configuration_of(gateway), path="/new")
     changed["storage"]["database"] = f"sqlite:///{tmp_path / 'other.db'}"
@@ -179,7 +179,7 @@ def test_a_replaced_worker_is_like_the_others_in_what_takes_a_restart(crew: Crew
 
 
 def test_a_replacement_that_cannot_start_is_tried_again(crew: Crew, lasting_valkey: ValkeyServer) -> None:
-    """What keeps it from starting may pass, and the other worker serves all the while."""
+    """The cause can be temporary, and the other worker serves all the time."""
     gateway = crew()
     database = Path(str(configuration_of(gateway)["storage"]["database"]).removeprefix("sqlite:///"))
     aside = database.with_suffix(".aside")
@@ -205,7 +205,7 @@ def test_a_reload_reaches_all_workers(crew: Crew) -> None:
 
 
 def test_a_reload_while_a_worker_is_still_starting_is_obeyed_then(crew: Crew) -> None:
-    """The first that serves says so; the other must not stay behind with what it was started with."""
+    """The first worker to serve confirms the reload; the other must not keep its old configuration."""
     gateway = crew()
     for number in range(3):
         workers_of(gateway)[0].kill()
@@ -229,7 +229,7 @@ def test_a_broken_file_is_told_once_and_changes_nothing(crew: Crew) -> None:
     assert statuses(gateway, "/web/x") == {200}
 
 
-# ---- the end
+# ---- shutdown
 
 
 async def test_a_drain_of_all_workers_fails_no_request_that_was_begun(crew: Crew, fleet: Fleet) -> None:
@@ -251,7 +251,8 @@ async def test_a_drain_of_all_workers_fails_no_request_that_was_begun(crew: Crew
 
 @pytest.fixture
 def running(crew: Crew, fleet: Fleet):  # type: ignore[no-untyped-def]
-    """A gateway, and a request that runs in it: `running(...)` gives the gateway, the caller, and what answers him."""
+    """A gateway with a request in progress: `running(...)` returns the gateway, the client, and a function that answers
+    it."""
     callers = []
 
     def begin(**options: Any):  # type: ignore[no-untyped-def]
@@ -270,7 +271,7 @@ def running(crew: Crew, fleet: Fleet):  # type: ignore[no-untyped-def]
 
 
 def test_callers_who_come_during_the_drain_are_turned_away_at_once(running) -> None:  # type: ignore[no-untyped-def]
-    """They are not let in by anybody, to wait for the end."""
+    """Otherwise a worker could accept them and let them wait for the end."""
     gateway, caller, answer = running()
     gateway.signal()
     eventually(lambda: _refuses(gateway))
@@ -292,7 +293,7 @@ def _refuses(gateway: Gateway) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_of_them_at_once_is_a_drain_like_any_other(running, number: signal.Signals) -> None:  # type: ignore[no-untyped-def]
-    """Service managers stop whole groups, and so does Ctrl-C: each worker then hears of it twice."""
+    """Service managers stop whole process groups, as does Ctrl-C: each worker then gets the signal twice."""
     gateway, caller, answer = running()
     everybody = [gateway.process.pid, *(worker.pid for worker in workers_of(gateway))]
     for pid in everybody:
@@ -338,7 +339,7 @@ def test_a_worker_that_hears_nothing_any_more_is_killed_in_the_end(crew: Crew) -
 
 
 def test_workers_do_not_outlive_the_process_that_watches_over_them(crew: Crew) -> None:
-    """Nobody could stop them, and they would keep the address."""
+    """Otherwise nothing could stop them, and they would keep the address."""
     gateway = crew()
     everybody = workers_of(gateway)
     gateway.kill()
@@ -355,7 +356,7 @@ def test_a_worker_that_is_stopped_alone_is_replaced_and_the_other_takes_all_call
     replaced(gateway, stopped)
 
 
-# ---- the beginning
+# ---- startup
 
 
 def starting(configuration: dict[str, Any], folder: Path) -> "subprocess.CompletedProcess[str]":

@@ -1,4 +1,4 @@
-"""Keys and values for tests of what lies in Redis: authentic ones, and those that others would write."""
+"""Keys and values for Redis tests: authentic ones, and forged ones."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ def user_key(user_id: str, installation: str = INSTALLATION) -> str:
 
 
 def ring(*secrets: str) -> KeyRing:
-    """The signing keys of a gateway, the first of which signs."""
+    """The signing keys of a gateway; the first one signs."""
     return KeyRing([SigningKey.from_secret(secret, "HS256", secret) for secret in secrets or (SECRET,)])
 
 
@@ -49,7 +49,7 @@ def authentic_text(text: str) -> bytes:
 
 
 def old_record(user_id: str, *, roles: list[str], version: int = 9, lifetime: int = 60_000) -> bytes:
-    """A record as releases without a MAC wrote it, and as a client without the key forges it."""
+    """A record without a MAC, as written by old releases or forged by a client without the key."""
     members = {
         "id": user_id,
         "email": f"{user_id}@example.com",

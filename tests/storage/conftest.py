@@ -1,4 +1,4 @@
-"""Storage is tested on both databases."""
+"""Storage tests run on both databases."""
 
 import pytest
 

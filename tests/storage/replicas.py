@@ -1,4 +1,4 @@
-"""Replicas in one process: each with its own link to Redis, feed, cache and directory, over one store."""
+"""Replicas in one process: each with its own Redis link, feed, cache and directory, over one store."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from tests.storage import authentic
 
 
 class Replica:
-    """What one gateway process has of identity."""
+    """The identity components of one gateway process."""
 
     def __init__(self, store: MemoryStore, url: str, *, ttl: float = 60.0, values: RedisValues | None = None) -> None:
         self.store = store
@@ -38,7 +38,7 @@ class Replica:
         return principal
 
     async def change(self, user_id: str = "u1", **changes: object) -> UserRecord:
-        """Change a user as the account service does: in the store, then for everybody."""
+        """Change a user like the account service: in the store, then published to all replicas."""
         changed = self.store.change(user_id, **changes)
         await self.feed.announce(user_id, changed)
         return changed
@@ -72,7 +72,7 @@ Arguments = TypeVarTuple("Arguments")
 async def until(
     condition: Callable[[*Arguments], object], *arguments: *Arguments, within: float = 5.0, every: float = 0.002
 ) -> float:
-    """Wait for a condition; how many seconds it took."""
+    """Wait for a condition; returns the seconds until it held."""
     started = time.monotonic()
     while not condition(*arguments):
         assert time.monotonic() - started < within, f"not so within {within} s"

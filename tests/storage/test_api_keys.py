@@ -1,4 +1,4 @@
-"""API keys in the database, on SQLite and on PostgreSQL."""
+"""API keys in the database, on SQLite and PostgreSQL."""
 
 import asyncio
 import secrets
@@ -61,7 +61,7 @@ async def rows(database: Database) -> int:
     return await database.read(lambda connection: connection.execute(query).scalar_one())
 
 
-# ---- making
+# ---- creating
 
 
 async def test_a_key_is_listed_and_found_by_its_digest(
@@ -117,7 +117,7 @@ async def test_the_audit_trail_tells_of_a_key_and_nothing_that_opens_anything(
 async def test_nobody_makes_a_key_who_was_shut_out_meanwhile(
     keys: ApiKeys, users: Users, sessions: Sessions, ann: UserRecord, new: NewApiKey, database: Database, how: str
 ) -> None:
-    """The request was admitted, and then the session ended: a thief must not keep anything."""
+    """The request was admitted before the session ended: a thief must not gain a key."""
     match how:
         case "logout":
             await sessions.end(ann.id, new.session_id, reason="logout", by=by(ann))

@@ -1,4 +1,4 @@
-"""When a store that does not answer is asked again."""
+"""The circuit breaker: when an unresponsive store is tried again."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def breaker(clock: Clock) -> Breaker:
 
 
 def fail(breaker: Breaker, clock: Clock, times: int = 1) -> list[bool]:
-    """Attempts that begin, take a quarter of a second and fail; which of them opened the breaker."""
+    """Attempts that begin, take a quarter of a second and fail; returns which of them opened the breaker."""
     opened = []
     for _ in range(times):
         started = breaker.now()

@@ -1,4 +1,4 @@
-"""Connections for callers who give up before the connection is made."""
+"""Connections for callers that give up before the connection is established."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The border to the database: what goes wrong behind it, and how long anybody waits for that."""
+"""The database layer: error translation and time limits."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ def raising(error: BaseException) -> Callable[[Connection], None]:
 
 @pytest.fixture
 def database(serving_database: Database) -> Database:
-    """Here it is about limits."""
+    """The database with the limits of a serving gateway."""
     return serving_database
 
 
@@ -55,7 +55,7 @@ def every_subclass(root: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 def instance(kind: type[BaseException]) -> BaseException:
-    """One of this class, however its constructor is called."""
+    """An instance of this class, for any constructor signature."""
     statement = ("boom", "SELECT 1", {"p": 1}, ValueError("boom"))
     signatures: list[tuple[object, ...]] = [
         statement,
@@ -81,7 +81,7 @@ DRIVERS: dict[str, list[type[BaseException]]] = {
 
 
 class ClosedBreaker(Breaker):
-    """Never opens, so that every error can be tried on one database."""
+    """Never opens, so that one database can test every error."""
 
     def failed(self, started: float) -> bool:
         return False
@@ -137,7 +137,7 @@ async def test_neither_statements_nor_values_are_in_the_reason(database: Databas
 
 
 def sleeping(seconds: float) -> Callable[[Connection], None]:
-    """Work that the database itself takes that long for."""
+    """Work that takes the database this many seconds."""
 
     def work(connection: Connection) -> None:
         if connection.dialect.name == "sqlite":
@@ -168,7 +168,7 @@ async def test_a_write_is_given_up_on_after_800_ms_and_undone(database: Database
 
 
 async def test_waiting_for_ones_turn_is_limited_too(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """What is busy is waited for longer than what hangs, but not for ever."""
+    """Waiting for a busy database can take longer than for a hanging one, but is bounded."""
     await database.read(sleeping(0.0))
     slow = [asyncio.create_task(database.read(sleeping(0.1))) for _ in range(100)]
     with within(0.9):
@@ -281,7 +281,7 @@ async def outcome(database: Database) -> str:
 
 
 async def recovers(database: Database, timeout: float = 5.0) -> float:
-    """Ask like a caller every 50 ms until there is an answer; how long that took, in seconds."""
+    """Query every 50 ms until it succeeds; returns the seconds this took."""
     began = time.monotonic()
     while await outcome(database) != "1":
         assert time.monotonic() - began < timeout, "it did not recover"
@@ -352,7 +352,7 @@ async def test_a_server_that_hangs_is_given_up_on_and_found_again_within_5_s(
 async def test_connections_that_died_without_a_word_are_all_replaced_at_once(
     own_postgres: PostgresServer, own_database: Database
 ) -> None:
-    """A machine that is gone, a firewall that forgets: each connection of the pool alone would cost a time-out."""
+    """A dead machine or a firewall that drops state: each connection of the pool alone would cost a timeout."""
     await asyncio.gather(*(own_database.read(one) for _ in range(8)))
     dead = {int(pid) for pid in await asyncio.to_thread(connections_of, own_postgres)}
     own_postgres.pause()

@@ -1,4 +1,4 @@
-"""Two installations over one Redis: each has a database of its own, and nothing that they share crosses over."""
+"""Two installations over one Redis: each has its own database, and nothing in Redis crosses over."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ BY = Actor("a test")
 
 
 class Installation:
-    """A database and the stores of a gateway over it. The ids of its users are those of every other installation."""
+    """A database and the stores of a gateway over it. All installations use the same user ids."""
 
     def __init__(self, settings: Settings, stores: Stores) -> None:
         self.settings = settings

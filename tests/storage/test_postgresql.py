@@ -1,4 +1,4 @@
-"""PostgreSQL servers and networks that half work, and pgbouncer between."""
+"""PostgreSQL servers and networks that work partially, and pgbouncer in between."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ async def answers(database: Database) -> bool:
 
 
 async def until_it_answers(database: Database, within: float) -> float:
-    """Seconds until a read is answered, asking every 50 ms."""
+    """Seconds until a read succeeds, trying every 50 ms."""
     began = time.monotonic()
     while not await answers(database):
         assert time.monotonic() - began < within
@@ -62,14 +62,14 @@ def name(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 async def direct(postgres_server: PostgresServer, name: str) -> AsyncIterator[Database]:
-    """The database without a relay, prepared."""
+    """The database without a relay, migrated."""
     async with opened(postgres_server.url(name), COMMAND) as database:
         yield database
 
 
 @pytest.fixture
 async def relayed(relay: Relay, direct: Database, name: str) -> AsyncIterator[Database]:
-    """The same database through the relay, with the limits of a gateway that serves."""
+    """The same database through the relay, with the limits of a serving gateway."""
     database = Database.open(f"postgresql://postgres@127.0.0.1:{relay.port}/{name}")
     try:
         yield database
@@ -77,7 +77,7 @@ async def relayed(relay: Relay, direct: Database, name: str) -> AsyncIterator[Da
         await database.close()
 
 
-# ---- a slow way to a connection
+# ---- a slow connection setup
 
 
 @pytest.mark.parametrize("delay", [0.3, 0.9, 2.0])
@@ -102,7 +102,7 @@ async def test_a_slow_server_is_not_flooded_with_connections(relayed: Database, 
     assert relay.accepted - before <= 18
 
 
-# ---- a network that is gone in the midst of a transaction
+# ---- a network failure during a transaction
 
 
 async def test_a_client_that_vanishes_in_a_transaction_does_not_keep_its_locks(
@@ -140,7 +140,7 @@ async def test_sessions_end_idle_transactions_and_notice_dead_peers(direct: Data
     ] * len(every)
 
 
-# ---- a server that answers and takes no changes
+# ---- a server that answers but accepts no changes
 
 
 def read_only(server: PostgresServer, name: str, value: str) -> None:
@@ -150,7 +150,7 @@ def read_only(server: PostgresServer, name: str, value: str) -> None:
 async def test_a_primary_that_turns_read_only_is_down_and_said_once(
     postgres_server: PostgresServer, name: str, direct: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its connections stay, as after a failover that fences the old primary off."""
+    """Its connections stay open, as after a failover that fences off the old primary."""
     database = Database.open(postgres_server.url(name))
     caplog.set_level(logging.INFO, "gateway.storage.database")
     try:
@@ -194,7 +194,7 @@ WRITABLE = "postgres?options=-c%20default_transaction_read_only%3Doff"
 
 @pytest.fixture
 def fenced(own_postgres: PostgresServer, name: str) -> Iterator[PostgresServer]:
-    """A server that takes no changes, with a database of the same name."""
+    """A server that accepts no changes, with a database of the same name."""
     own_postgres.sql(f"CREATE DATABASE {name}")
     own_postgres.sql("ALTER SYSTEM SET default_transaction_read_only = on")
     own_postgres.sql("SELECT pg_reload_conf()")
@@ -228,7 +228,7 @@ async def test_serving_does_not_start_over_a_server_that_takes_no_changes(fenced
 
 @pytest.fixture
 def narrow(own_postgres: PostgresServer) -> Iterator[str]:
-    """The name of a database that takes two connections."""
+    """The name of a database that accepts two connections."""
     made = own_postgres.create_database()
     own_postgres.sql(f"CREATE ROLE gateway LOGIN; ALTER DATABASE {made} CONNECTION LIMIT 2")
     yield made
@@ -318,7 +318,7 @@ default_pool_size = {size}
 
 @pytest.fixture(params=["transaction", "session"])
 def pooled_url(request: pytest.FixtureRequest, postgres_server: PostgresServer, name: str) -> Iterator[str]:
-    """The address of the database through a real pgbouncer with two connections to the server."""
+    """The URL of the database through a real pgbouncer with two connections to the server."""
     if not Path(PGBOUNCER).exists():
         pytest.skip("pgbouncer is not installed")
     size = 2 if request.param == "transaction" else 20

@@ -1,4 +1,4 @@
-"""Processes that share no Redis do not serve from one database; the second one refuses and says why."""
+"""Processes without a shared Redis do not serve from one database; the second one refuses with the reason."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The link to Redis: its limits, its breaker, its errors, and what it says about them."""
+"""The Redis link: limits, circuit breaker, errors, and log messages."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ def ping(client: Client) -> Any:
 
 
 async def out(link: RedisLink, operation: Operation = ping) -> StorageUnavailable:
-    """What the link says when the operation cannot be done."""
+    """The error of the link for a failing operation."""
     with pytest.raises(StorageUnavailable) as refused:
         await link.run(operation)
     assert refused.value.store == "redis"
@@ -118,7 +118,7 @@ async def test_a_restarted_server_is_used_again(valkey: ValkeyServer) -> None:
             await asyncio.gather(*(link.run(ping) for _ in range(10)))  # several connections, all dead in a moment
             valkey.restart()
             await until(lambda: link.available)
-            with contextlib.suppress(StorageUnavailable):  # one may still have to find out
+            with contextlib.suppress(StorageUnavailable):  # one may not have noticed yet
                 await link.run(ping)
             await until(lambda: link.available)
             for _ in range(10):
@@ -137,7 +137,7 @@ async def test_waiting_in_the_queue_says_nothing_about_the_server(shared_valkey:
 
 
 def every(kind: type[BaseException]) -> list[type[BaseException]]:
-    """A class and all its subclasses that are loaded."""
+    """A class and all its loaded subclasses."""
     found = [kind]
     for each in kind.__subclasses__():
         found += every(each)
@@ -168,7 +168,7 @@ async def test_no_error_of_the_driver_gets_past_the_link(
 
     async with linked(shared_valkey.url) as link:
         assert kind.__name__ in (await out(link, fail)).reason
-        # A server that refuses one command works; every other error says that it does not.
+        # A server that refuses a command works; every other error means that it does not.
         is_refusal = issubclass(kind, ResponseError) and not issubclass(kind, NO_WORK)
         assert link.available is (is_refusal or kind is TimeoutError)
         await until(lambda: link.available)

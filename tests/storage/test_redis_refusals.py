@@ -1,4 +1,4 @@
-"""A Redis that answers and does not do its work counts as down: connections are made again, and no copy is used."""
+"""A Redis that answers but does not do its work counts as down: the link reconnects, and copies are not used."""
 
 import logging
 import re
@@ -27,7 +27,7 @@ from tests.support.valkey import ValkeyServer, running
 from tests.support.waiting import eventually
 
 Client = redis.Redis
-NOTICED = 1.0  # seconds; /ready has two
+NOTICED = 1.0  # In seconds; /ready has two.
 WHOLE = 5.0
 
 
@@ -52,7 +52,7 @@ def config(name: str, value: str) -> Callable[[Client, Path], object]:
 
 
 class Case(NamedTuple):
-    """How a server begins to refuse its work, how it works again, and the words in the log."""
+    """How a server begins and stops to refuse its work, and the words in the log."""
 
     begin: Callable[[Client, Path], object]
     end: Callable[[Client, Path], object]
@@ -82,7 +82,7 @@ async def known_to(*some: Replica) -> None:
 
 
 async def prompt(one: Replica, other: Replica) -> None:
-    """A change is seen on the other replica within 100 ms."""
+    """A change is visible on the other replica within 100 ms."""
     await known_to(one, other)
     changed = await one.change(roles=frozenset(["told"]))
     await until(lambda: other.directory.cached("u1") is None, within=0.1)
@@ -232,7 +232,7 @@ async def test_after_a_failover_behind_one_name_the_new_master_is_found(
             assert new.pubsub_numsub(one.records.channel) == [(one.records.channel, 2)]
 
 
-# ---- rights
+# ---- permissions
 
 
 FOR_CLUSTERS = ("+command", "+cluster|slots")

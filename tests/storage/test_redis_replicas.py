@@ -1,4 +1,4 @@
-"""Several replicas over one Redis: what one changes the others know, and an outage lets nobody in."""
+"""Several replicas over one Redis: changes reach all of them, and outages grant no access."""
 
 import asyncio
 import statistics
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 async def timed(awaitable: Awaitable[T], *, within: float) -> T:
-    """What it gives; it must not take longer."""
+    """The result of the awaitable, which must not take longer."""
     started = time.monotonic()
     result = await awaitable
     took = time.monotonic() - started
@@ -34,12 +34,12 @@ async def all_whole(*some: Replica, within: float = 5.0) -> None:
 
 
 def known_version(replica: Replica) -> int | None:
-    """The version of the copy that a replica has of u1."""
+    """The version of the replica's copy of u1."""
     known = replica.directory.cached("u1")
     return known.version if isinstance(known, Principal) else None
 
 
-# ---- while Redis is there
+# ---- with Redis
 
 
 async def test_a_change_is_seen_on_the_other_replica_within_100_ms(shared_valkey: ValkeyServer) -> None:
@@ -107,7 +107,7 @@ async def test_a_deleted_user_is_gone_everywhere(shared_valkey: ValkeyServer) ->
         await until(lambda: other.directory.cached("u1") is None)
         assert await other.user() is None
         assert other.directory.cached("u1") is ABSENT
-        await other.cache.put(stale, age=0.0)  # a reader that is late
+        await other.cache.put(stale, age=0.0)  # a late reader
         assert await one.cache.get("u1") is None
 
 
@@ -133,7 +133,7 @@ async def test_a_reader_that_began_before_a_change_cannot_bring_the_old_record_b
         store.answering.set()
         before = await early
         assert before is not None and before.is_active
-        await other.cache.put(before.record, age=0.01)  # even if its writing comes late
+        await other.cache.put(before.record, age=0.01)  # even if its write is late
         shared = await one.cache.get("u1")
         assert shared is not None and shared[0] == changed
         await until(lambda: other.directory.cached("u1") is None)
@@ -173,7 +173,7 @@ async def test_a_message_that_is_not_understood_makes_replicas_forget_everything
         assert one.feed.connected
 
 
-# ---- while it is not
+# ---- without Redis
 
 
 async def test_without_redis_at_the_start_everything_is_asked_of_the_database(valkey: ValkeyServer) -> None:
@@ -223,17 +223,17 @@ async def test_redis_that_hangs_is_given_up_on_within_250_ms_and_lets_nobody_in(
         await timed(one.found("u2"), within=0.6)
         await timed(one.change(is_active=False), within=0.6)
         assert not (await one.found()).is_active
-        # The other one learns that nothing arrives any more, and trusts no copy from then on.
+        # The other one detects the silence, and uses no copy from then on.
         await until(lambda: not other.feed.connected, within=1.2)
         assert not (await timed(other.found(), within=0.6)).is_active
-        for _ in range(5):  # by now nobody waits for Redis
+        for _ in range(5):  # by now no request waits for Redis
             await timed(one.found(), within=0.1)
             await timed(other.found(), within=0.1)
             await timed(one.change(roles=frozenset(["x"])), within=0.1)
 
 
 async def test_redis_that_comes_back_from_hanging_with_old_records_lets_nobody_in(valkey: ValkeyServer) -> None:
-    """What lies in its memory and in its buffers is older than a change it has not been told of."""
+    """Its memory and buffers are older than a change that it has not received."""
     store = MemoryStore(record(), record("u2"))
     async with replicas(store, valkey.url) as (one, other):
         await one.found()
@@ -241,7 +241,7 @@ async def test_redis_that_comes_back_from_hanging_with_old_records_lets_nobody_i
         valkey.pause()
         await other.found("u2")  # its record is written into the buffers of the hung server
         await until(lambda: not one.feed.connected and not other.feed.connected, within=2.0)
-        store.change("u1", is_active=False)  # by somebody who could not announce it at all
+        store.change("u1", is_active=False)  # by a process that could not announce it
         store.change("u2", is_active=False)
         valkey.resume()
         refused = 0
@@ -326,7 +326,7 @@ async def test_replicas_are_whole_again_within_5_s_however_often_redis_goes(valk
             assert (await other.found()).roles == {f"r{outage}"}
 
 
-# ---- on the loop that serves
+# ---- on the serving event loop
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How a database gets its tables, and what is said where it has the wrong ones."""
+"""Creating and migrating the tables, and the errors for an unsuitable schema."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from gateway.storage.users import Users
 from tests.support.databases import create
 
 ROOT = Path(__file__).parents[2]
-# Nobody can read an index of an expression back from SQLite but as its words, which are compared below.
+# SQLAlchemy cannot reflect expression indexes of SQLite, so the tests compare their SQL text below.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:autogenerate skipping metadata-specified expression-based index", "ignore:Skipped unsupported reflection"
 )
@@ -65,7 +65,7 @@ async def test_an_empty_database_gets_the_same_tables_at_once(empty_url: str) ->
 
 
 async def layout(database: Database) -> list[str]:
-    """The words in which PostgreSQL or SQLite itself describes the tables; their order has no meaning."""
+    """The description of the tables by PostgreSQL or SQLite itself, in no particular order."""
     sqlite = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite%' AND name <> 'gateway_schema'"
     postgres = """
         SELECT table_name, column_name, data_type, is_nullable, collation_name, column_default
@@ -112,7 +112,7 @@ async def test_a_database_in_memory_can_be_used(tmp_path: Path) -> None:
             await database.close()
 
 
-# ---- prepare: what serve does first
+# ---- prepare: the first step of serve
 
 
 async def test_serving_brings_an_sqlite_file_up_to_date(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_an_address_that_cannot_be_one_is_refused(url: str) -> None:
 
 
 def test_a_file_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
-    """It holds password hashes. One that exists keeps the rights that it has."""
+    """The file contains password hashes. An existing file keeps its permissions."""
     made, found = tmp_path / "made.db", tmp_path / "found.db"
     found.touch(0o640)
     before = os.umask(0)
@@ -313,7 +313,7 @@ assert "alembic" not in sys.modules and "sqlalchemy.orm" not in sys.modules
 
 
 def test_processes_that_start_at_the_same_time_make_the_tables_once(empty_url: str) -> None:
-    """And none of them imports Alembic or the ORM for it: that would be 20 MiB for as long as it runs."""
+    """None of them imports Alembic or the ORM, which would cost 20 MiB for the life of the process."""
     command = [sys.executable, "-c", PREPARING, empty_url]
     started = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(6)]
     for process in started:
@@ -338,7 +338,7 @@ async def test_another_process_at_the_same_file_is_waited_for(tmp_path: Path) ->
 
 async def test_a_worker_waits_for_the_one_that_makes_the_file_at_the_same_time(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")  # not in WAL yet: nobody else may even read
+        other.execute("BEGIN EXCLUSIVE")  # not in WAL mode yet: other connections cannot even read
         database = Database.open(f"sqlite:///{tmp_path}/gateway.db")
         try:
             preparing = asyncio.create_task(schema.prepare(database))

@@ -1,4 +1,4 @@
-"""Sessions and refresh tokens in the database, on SQLite and on PostgreSQL."""
+"""Sessions and refresh tokens in the database, on SQLite and PostgreSQL."""
 
 import asyncio
 from datetime import timedelta
@@ -27,7 +27,7 @@ async def opened(sessions: Sessions, ann: UserRecord, clock: Clock) -> NewSessio
 
 
 class Rotations:
-    """Presents refresh tokens; the session then lives on for as long as a new one would."""
+    """Presents refresh tokens; the session then lives as long as a new one."""
 
     def __init__(self, sessions: Sessions, clock: Clock) -> None:
         self._sessions = sessions
@@ -49,7 +49,7 @@ def rotate(sessions: Sessions, clock: Clock) -> Rotations:
 
 
 async def count(database: Database) -> tuple[int, int]:
-    """Rows of sessions and of refresh tokens."""
+    """The number of sessions and of refresh tokens."""
 
     def counts(connection: Connection) -> tuple[int, int]:
         first, second = (
@@ -262,7 +262,7 @@ async def test_where_a_session_was_last_used_from_is_kept(
 async def test_the_end_of_access_never_moves_back(
     sessions: Sessions, users: Users, ann: UserRecord, opened: NewSession, clock: Clock
 ) -> None:
-    """A shorter `access_ttl` after a restart does not shorten the tokens that are out already."""
+    """A shorter `access_ttl` after a restart does not shorten issued tokens."""
     shorter = Rotation(opened.token, GRACE, opened.expires_at, clock.instant + timedelta(seconds=1), Origin())
     assert isinstance(await sessions.rotate(shorter), Rotated)
     await sessions.end(ann.id, opened.id, reason="logout", by=Actor(ann.id))
@@ -304,7 +304,7 @@ async def test_a_session_whose_access_tokens_expired_can_still_be_ended(
     assert await rotate(opened.token) is None
 
 
-# ---- those that live
+# ---- active sessions
 
 
 async def test_the_living_sessions_are_listed_the_one_used_last_first(
@@ -330,7 +330,7 @@ async def test_the_living_sessions_are_listed_the_one_used_last_first(
 async def test_a_session_lives_for_as_long_as_anything_of_it_is_good(
     sessions: Sessions, ann: UserRecord, clock: Clock
 ) -> None:
-    """Of one that cannot be refreshed any more an access token may still be out, and it can still be ended."""
+    """A session that cannot be refreshed can still have a valid access token, and can still be ended."""
     short, long = new_session(clock, ttl=10, access=100), new_session(clock, ttl=200, access=100)
     for session in (short, long):
         await sessions.open(ann.id, session, verified="hash")

@@ -1,4 +1,4 @@
-"""Blocked subjects of other issuers, on SQLite and on PostgreSQL."""
+"""Blocked subjects of external issuers, on SQLite and PostgreSQL."""
 
 import asyncio
 from typing import Any

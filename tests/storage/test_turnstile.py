@@ -1,4 +1,4 @@
-"""Waiting for a place at the database."""
+"""Waiting for a database connection."""
 
 import asyncio
 

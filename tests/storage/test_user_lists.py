@@ -1,4 +1,4 @@
-"""Lists out of millions of users and records: each is read from an index in its order, never sorted, never scanned."""
+"""Lists of millions of users and records: each page is read from an index in order, without sorting or scanning."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ MOMENT = datetime(2026, 1, 31, tzinfo=UTC)
 
 @pytest.fixture
 async def database(tmp_path: Path) -> Iterator[Database]:  # type: ignore[misc]
-    """SQLite, which says beforehand what it will do, however few rows there are."""
+    """SQLite, whose query plan does not depend on the number of rows."""
     database = Database.open(f"sqlite:///{tmp_path / 'gateway.db'}", limits=COMMAND)
     try:
         await schema.upgrade(database)
@@ -32,7 +32,7 @@ async def database(tmp_path: Path) -> Iterator[Database]:  # type: ignore[misc]
 
 
 async def plans(database: Database, work: object) -> list[str]:
-    """What the database does for the last statement of some work."""
+    """The query plan of the last statement of some work."""
     statements: list[tuple[str, object]] = []
 
     def note(*arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""Users in the database, on SQLite and on PostgreSQL."""
+"""Users in the database, on SQLite and PostgreSQL."""
 
 import asyncio
 import dataclasses
@@ -98,7 +98,7 @@ async def test_a_user_is_read_in_one_statement(users: Users, database: Database)
     assert len(statements) == 1
 
 
-# ---- making
+# ---- creating
 
 
 async def test_of_fifty_accounts_with_one_address_at_once_one_is_made(users: Users, database: Database) -> None:
@@ -354,7 +354,7 @@ SELECTIONS = [
 async def test_lists_can_be_narrowed(
     users: Users, selection: Selection, expected: set[str], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also by a role that more have than are looked up one by one."""
+    """Including by a role with too many users for individual lookups."""
     monkeypatch.setattr("gateway.storage.user_lists._FEW", few)
     await create(users, "ann@example.com", "user")
     await create(users, "bob@example.com", "user", "admin")
@@ -390,7 +390,7 @@ async def test_ended_sessions_are_in_the_record_while_an_access_token_may_live(
 
 
 async def test_a_foreign_key_is_a_foreign_key(database: Database, clock: Clock) -> None:
-    """SQLite keeps them only where it is told to, on every connection."""
+    """SQLite enforces foreign keys only if enabled on every connection."""
 
     def orphan(connection: Connection) -> None:
         add_session(connection, "nobody", new_session(clock), clock.instant)
