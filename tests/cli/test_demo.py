@@ -116,7 +116,7 @@ def test_the_admin_rule_refuses_a_user_and_lets_the_administrator_pass(answers: 
 
 
 def test_the_accounts_are_listed_by_the_command_it_prints(answers: dict[str, str]) -> None:
-    emails = [line.split()[0] for line in answer(answers, "straight from the database").strip().splitlines()]
+    emails = [line.split()[0] for line in answer(answers, "The accounts in the database").strip().splitlines()]
     assert emails == ["EMAIL", "ada@example.com", "admin@example.com"]
 
 

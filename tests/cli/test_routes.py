@@ -231,7 +231,7 @@ def test_a_scheme_that_refers_nowhere_counts_as_one_of_tokens(tmp_path: Path) ->
     components = {"securitySchemes": {"far": {"$ref": "schemes.yaml#/far"}}}
     outcome = drafted(tmp_path, {"/a": {"get": {"security": [{"far": ["staff"]}]}}}, components=components)
     assert yaml.safe_load(outcome.out)["routes"][0]["roles"] == ["staff"]
-    assert "the security scheme far counts as one of tokens" in outcome.err
+    assert "the security scheme far is treated as a token scheme" in outcome.err
 
 
 @pytest.mark.parametrize("scheme", ["key", "basic"])
