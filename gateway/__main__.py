@@ -18,9 +18,8 @@ def main() -> None:
     if sys.argv[1:2] == ["serve"]:
         signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)  # the server unblocks them after installing its handlers
     open_standard_streams()
-    from gateway.cli.program import (
-        run,
-    )  # Imported after the signals are blocked: the import takes longer than starting Python.
+    # Imported after the signals are blocked: the import takes longer than starting Python.
+    from gateway.cli.program import run
 
     sys.exit(run(sys.argv[1:]))
 

@@ -26,9 +26,7 @@ _STEPS: Final = 4  # Steps after which the survivors are collected if no tick in
 _NEVER: Final = 1 << 30
 PAUSE: Final = 60.0  # Seconds between two full collections in quiet times.
 QUIET: Final = 1.0  # Seconds without a request before a full collection; short pauses between requests do not count.
-LITTLE: Final = (
-    4 * 1024 * 1024
-)  # Bytes of growth that trigger a collection of new objects, or in quiet times a full one.
+LITTLE: Final = 4 * 1024 * 1024  # Bytes of growth that trigger a collection: of new objects, in quiet times a full one.
 MUCH: Final = 16 * 1024 * 1024  # Bytes of growth that trigger a full collection under load.
 _SHARE: Final = 0.25  # Alternatively this share of the size, if larger.
 _REST: Final = 20  # The minimum interval between two full collections, as a multiple of their duration.

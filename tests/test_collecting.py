@@ -26,9 +26,8 @@ class Knot:
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(
-        time, "perf_counter", lambda: 0.0
-    )  # collections take no time, so none is delayed by the previous one
+    # Collections take no time, so none is delayed by the previous one.
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
     threshold = gc.get_threshold()
     yield
     gc.unfreeze()

@@ -22,11 +22,8 @@ from gateway.settings.model import Settings
 _CLAIMS: Final = "gateway"
 _REQUIRED, _OPTIONAL = "required", "optional"
 
-_SCHEMES: Final = (
-    "Bearer",
-    "bearer",
-    "BEARER",
-)  # RFC 9110 11.1: schemes are case-insensitive, but Envoy's prefixes are case-sensitive.
+# RFC 9110 11.1: schemes are case-insensitive, but Envoy's prefixes are case-sensitive.
+_SCHEMES: Final = ("Bearer", "bearer", "BEARER")
 _SEGMENT_OF: Final = "([^/?]*)"
 
 # Identity headers in the gateway's encoding: visible ASCII; other characters and `%` escaped, in roles the comma too.

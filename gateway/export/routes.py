@@ -87,9 +87,7 @@ def to_upstream(route: Route, match: Message, settings: Settings, path: Message)
     added = {"via": "1.1 gateway"}
     if isinstance(route.rewrite, PrefixStrip) and route.rewrite.count:
         prefix = "/".join(route.pattern.split("/")[: route.rewrite.count + 1])
-        added["x-forwarded-prefix"] = prefix.replace(
-            "%", "%%"
-        )  # Envoy's escape: a single percent sign begins a command
+        added["x-forwarded-prefix"] = prefix.replace("%", "%%")  # In Envoy, a single percent sign begins a command.
     served: Message = {
         "name": route.name,
         "match": match,

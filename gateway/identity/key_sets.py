@@ -74,9 +74,8 @@ class KeySet:
 def read_key_set(text: bytes, algorithms: Collection[str]) -> KeySet:
     """Parse a JWK set and select the keys for these algorithms. Raises UnusableKeySet."""
     try:
-        document = strict_json(
-            text.removeprefix(codecs.BOM_UTF8)
-        )  # RFC 8259 8.1: a parser can ignore the byte order mark
+        # RFC 8259 8.1: a parser can ignore the byte order mark.
+        document = strict_json(text.removeprefix(codecs.BOM_UTF8))
     except ValueError:
         raise UnusableKeySet("not JSON without repeated members") from None
     keys = document.get("keys") if isinstance(document, dict) else None

@@ -17,11 +17,8 @@ from gateway.issuers.fetching import FetchFailed
 from gateway.issuers.locating import Fetch
 
 COOLDOWN: Final = 30.0  # Seconds between fetches caused by unknown keys.
-LEAST_AGE, USUAL_AGE, MOST_AGE = (
-    60.0,
-    600.0,
-    3600.0,
-)  # Seconds that a key set is used, regardless of the max-age of its server.
+# Seconds that a key set is used, regardless of the max-age of its server.
+LEAST_AGE, USUAL_AGE, MOST_AGE = 60.0, 600.0, 3600.0
 _CHANCE: Final = secrets.SystemRandom()
 _EARLY: Final = (0.7, 0.8)  # Fractions of the age at which it is renewed, spread over replicas.
 _RETRIES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)  # Seconds after consecutive failures. The last value repeats.

@@ -34,10 +34,8 @@ def openapi_endpoints(
 
     @cache
     def as_page() -> tuple[str, Mapping[str, str]]:
-        from gateway.openapi.page import (
-            HEADERS,
-            page,
-        )  # Imports a megabyte of HTML entities that most processes never need.
+        # Imports a megabyte of HTML entities that most processes never need.
+        from gateway.openapi.page import HEADERS, page
 
         return page(described()), HEADERS
 

@@ -55,7 +55,7 @@ async def test_it_is_said_at_the_start(tmp_path: Path, capfd: pytest.CaptureFixt
         pass
     said = [line for line in capfd.readouterr().err.splitlines() if "accounts:" in line]
     assert len(said) == 1
-    assert f"at this machine run: {COMMAND} --config {tmp_path / 'gateway.yaml'}" in said[0]
+    assert f"run on this machine: {COMMAND} --config {tmp_path / 'gateway.yaml'}" in said[0]
 
 
 async def test_registration_makes_no_administrator_whatever_is_sent(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_warnings_are_said_at_the_start(tmp_path: Path) -> None:
 def test_how_to_make_the_first_administrator_is_said_at_the_start(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         eventually(lambda: "gateway: start: serving policy=" in server.errors.read_text())
-        said = "at this machine run: gateway users create EMAIL --role admin --config g.yaml"
+        said = "run on this machine: gateway users create EMAIL --role admin --config g.yaml"
         assert [said in line for line in server.errors.read_text().splitlines()].count(True) == 1
 
 

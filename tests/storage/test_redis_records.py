@@ -103,9 +103,8 @@ async def test_many_are_written_and_read_in_one_round_trip(kit: Kit) -> None:
     found = await kit.records.load([*(user.id for user in users), "nobody"])
     assert [each.record for each in found if each is not None] == users
     assert found[-1] is None
-    assert (
-        kit.server.client().info("stats")["total_commands_processed"] - before < 610
-    )  # commands inside the script count too
+    # Commands inside the script count too.
+    assert kit.server.client().info("stats")["total_commands_processed"] - before < 610
     assert await kit.records.load([]) == []
 
 
