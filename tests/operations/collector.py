@@ -1,4 +1,4 @@
-"""A collector of traces: speaks OTLP over HTTP on the loopback, and keeps what it is sent."""
+"""A trace collector: accepts OTLP over HTTP on loopback, and stores the received spans."""
 
 import gzip
 import threading
@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 
 class Span(NamedTuple):
-    """A span as it arrived; ids in hexadecimal, times in seconds."""
+    """A received span; ids in hexadecimal, times in seconds."""
 
     name: str
     trace: str
@@ -45,7 +45,7 @@ class Collector:
                 self._spans += [_span(one) for one in scope.spans]
 
     def spans(self, trace: str) -> dict[str, Span]:
-        """Those of one trace by their names."""
+        """The spans of one trace, by name."""
         return {span.name: span for span in list(self._spans) if span.trace == trace}
 
     def wait_for(self, trace: str, names: set[str]) -> dict[str, Span]:
@@ -86,7 +86,7 @@ def collecting() -> Iterator[Collector]:
             self._answer(200, {})
 
         def do_GET(self) -> None:
-            """A page to sign in at, where redirects lead to."""
+            """A sign-in page as the target of redirects."""
             self._answer(200, {})
 
         def _answer(self, status: int, fields: dict[str, str]) -> None:
@@ -97,7 +97,7 @@ def collecting() -> Iterator[Collector]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Disable logging."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     collector = Collector(server.server_address[1])

@@ -1,6 +1,6 @@
-"""What a PromQL query asks for: a tokenizer, and as much of a parser as it takes to find metrics and their labels.
+"""A minimal PromQL parser that finds the metrics and labels of a query.
 
-Not for evaluating anything. What it does not know is an error, so that nothing passes because it was not understood.
+It evaluates nothing. Unknown syntax is an error, so that no query passes unchecked.
 """
 
 import re
@@ -22,7 +22,7 @@ OPERATORS = frozenset(("and", "or", "unless"))
 
 
 class Selector(NamedTuple):
-    """A metric that is asked for: label -> (operator, value), and whether it is a range of time."""
+    """A selected metric: label -> (operator, value), and whether it is a range."""
 
     metric: str
     matchers: dict[str, tuple[str, str]]
@@ -30,7 +30,7 @@ class Selector(NamedTuple):
 
 
 class Query(NamedTuple):
-    """`grouped` are the labels that results are grouped by."""
+    """`grouped` are the labels in the grouping of results."""
 
     selectors: list[Selector]
     grouped: set[str]
@@ -84,7 +84,7 @@ def _check_brackets(found: list[tuple[str, str]]) -> None:
 
 
 def _names(rest: list[tuple[str, str]]) -> list[str]:
-    """The names in brackets: `(le, route)`."""
+    """The names in parentheses: `(le, route)`."""
     names = []
     if rest.pop(0)[1] != "(":
         raise ValueError("labels in brackets expected")

@@ -1,4 +1,4 @@
-"""Finished requests as the faces report them, for tests of what is made of them."""
+"""Completed requests in the form the servers report them, for tests of logs and metrics."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ USUAL: dict[str, Any] = {
 
 @dataclass
 class Request:
-    """A finished request, as far as an observer looks at it. `started` is counted back from the clock's 0."""
+    """A completed request for an observer. `started` is relative to the clock's 0."""
 
     request: Any
     admission: Any
@@ -42,8 +42,8 @@ class Request:
 
 
 def finished(*, admitted: bool = True, trace: str | None = None, **differing: Any) -> Any:
-    """A usual request, but for what differs. Without a route, or not `admitted`, it was refused, and `path` is its
-    target. It was sent on after `own` seconds and answered after another `upstream` seconds, where these are given."""
+    """A typical request with the given differences. Without a route, or not `admitted`, it was refused, and `path` is
+    its target. It was forwarded after `own` seconds and answered after another `upstream` seconds, if given."""
     times = {name: differing.pop(name, None) for name in ("own", "upstream")}
     unknown = differing.keys() - USUAL.keys()
     assert not unknown, unknown
@@ -72,17 +72,17 @@ def finished(*, admitted: bool = True, trace: str | None = None, **differing: An
 
 
 def complete(observer: Observer, **differing: Any) -> None:
-    """Tell the observer of a usual request, but for what differs; see `finished`."""
+    """Report a typical request with the given differences to the observer; see `finished`."""
     observer.completed(finished(**differing))
 
 
 def observing(settings: ObservabilitySettings, write: Any = None, routes: tuple[str, ...] = ("orders",)) -> Observer:
-    """An observer whose clock stands at 0, which is when the requests end."""
+    """An observer whose clock is 0, the end of the requests."""
     return Observer(settings, routes, write, clock=lambda: 0.0)
 
 
 class Collected:
-    """An observer whose blocks are collected."""
+    """An observer whose output is collected."""
 
     def __init__(self, routes: tuple[str, ...] = ("orders",), *, coloured: bool | None = None, **settings: Any) -> None:
         self.blocks: list[bytes] = []
@@ -92,12 +92,12 @@ class Collected:
 
     @property
     def text(self) -> bytes:
-        """What has been logged so far."""
+        """The log output so far."""
         self.observer.tick(0.0)
         return b"".join(self.blocks)
 
     @property
     def line(self) -> str:
-        """The one line that has been logged."""
+        """The only log line."""
         (line,) = self.text.decode("ascii").splitlines()
         return line

@@ -1,4 +1,4 @@
-"""One line for each request, whatever the request holds."""
+"""The access log: one line per request, for any content."""
 
 import json
 import os

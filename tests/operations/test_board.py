@@ -1,4 +1,4 @@
-"""What workers tell each other of what they have counted: sums that never go backwards."""
+"""The metrics shared by workers: sums never decrease."""
 
 import asyncio
 from collections.abc import Iterator
@@ -88,11 +88,11 @@ def test_durations_are_a_histogram(seconds: list[float]) -> None:
     assert sum(counts[: len(BOUNDS)]) == sum(one <= BOUNDS[-1] for one in seconds)
 
 
-# ---- several workers, here in one process
+# ---- several workers in this process
 
 
 class Crew:
-    """Workers over one board, as the supervisor makes them."""
+    """Workers with shared metrics, as the supervisor creates them."""
 
     def __init__(self, places: int) -> None:
         self.board = Board(places)
@@ -113,7 +113,7 @@ class Crew:
         return requests(await self.scrape(place), "orders", "GET", "2xx")
 
     def kill(self, place: int) -> None:
-        """As `kill -9` does: without a last word."""
+        """Like `kill -9`, without a final update."""
         self.workers[place][1]._place = None
         asyncio.get_running_loop().remove_reader(self.board.bell(place))
         self.board.vacate(place)
@@ -193,7 +193,7 @@ async def test_what_is_counted_is_put_down_now_and_then_without_being_asked(crew
 
 
 async def test_a_reader_never_sees_half_a_state(crew: Crew) -> None:
-    """Writing is done in a thread while others read."""
+    """A thread writes while others read."""
     stop, torn = False, 0
 
     def write() -> None:

@@ -1,4 +1,4 @@
-"""Each cause of an outage has a line of its own on standard error, once a minute, beside all other causes."""
+"""Each cause of an outage has its own line on standard error, once a minute, independent of other causes."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def can_mount() -> bool:
 
 
 class OnSmallDisk(Gateway):
-    """A gateway whose database and access log lie on a file system of 2 MiB, which only it and its children see."""
+    """A gateway whose database and access log are on a file system of 2 MiB, visible only to it and its children."""
 
     @property
     def prefix(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -70,7 +70,7 @@ class OnSmallDisk(Gateway):
         return Path(f"/proc/{self.process.pid}/root{self.folder}/disk")
 
     def fill(self) -> None:
-        """Use up all space."""
+        """Fill the disk."""
         with (self.disk / "filler").open("wb", buffering=0) as file:
             for size in (65536, 1):
                 while True:
@@ -108,7 +108,7 @@ def test_a_full_disk_is_named_once_for_the_database_and_once_for_the_access_log(
     for number in range(6):
         answer = gateway.post("/auth/register", {"email": f"{number}@example.com", "password": known.password})
         assert answer.refused() == (503, "storage_unavailable")
-    for _ in range(20):  # more than the last page of the file has room for
+    for _ in range(20):  # more than the last page of the file can hold
         gateway.get("/nowhere")
     eventually(lambda: "lines were dropped: No space left on device" in gateway.log())
     log = gateway.log()

@@ -1,4 +1,4 @@
-"""The decision log: each refusal with its reason and the rule, a share of what passes, and nothing secret."""
+"""The decision log: each refusal with its reason and rule, a sample of allowed requests, and no secrets."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ ROUTE = policy_of(
 
 
 def lines_of(settings: DecisionLogSettings, *happenings: Any, draw: float = 0.5) -> list[dict[str, Any]]:
-    """What is logged of refusals (with their route) and of admissions."""
+    """The log lines for refusals (with their route) and admissions."""
     written: list[bytes] = []
     observer = observing(ObservabilitySettings(access_log="off", decision_log=settings), written.append)
     log = DecisionLog(settings, observer.say, version=lambda: "4f1c", draw=lambda: draw)
@@ -94,7 +94,7 @@ def test_refusals_can_be_left_out() -> None:
     assert lines_of(DecisionLogSettings(refusals=False, allows=1.0), refusal("no_route"), passing())[0]["route"] == "x"
 
 
-# ---- a whole gateway
+# ---- a complete gateway
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def user(deciding: Gateway) -> Account:
 
 
 def told(gateway: Gateway, request_id: str, lines: int = 1) -> list[dict[str, Any]]:
-    """The lines of one request, once there are so many."""
+    """The log lines of one request, as soon as their number is complete."""
 
     def found() -> list[dict[str, Any]]:
         found = [line for line in gateway.log().splitlines() if line.startswith("{") and request_id in line]

@@ -1,4 +1,4 @@
-"""What lies in deploy/ asks for metrics that exist, by labels that they have."""
+"""The files in deploy/ use only existing metrics and labels."""
 
 import json
 import re
@@ -18,7 +18,7 @@ DASHBOARD = json.loads((DEPLOY / "grafana/gateway.json").read_text(encoding="utf
 ALERTS = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text(encoding="utf-8"))
 SCRAPING = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text(encoding="utf-8"))
 RULES: list[dict[str, Any]] = [rule for group in ALERTS["groups"] for rule in group["rules"]]
-# What Prometheus itself knows.
+# Metrics of Prometheus itself.
 ITS_METRICS = {"up"}
 ITS_LABELS = {"job", "instance"}
 VALUES = {
@@ -46,7 +46,7 @@ QUERIES = [
 
 
 def labels_of(selector: Selector) -> set[str]:
-    """The labels of a metric; an AssertionError where there is no such metric."""
+    """The labels of a metric. Raises AssertionError for an unknown metric."""
     if selector.metric in ITS_METRICS:
         return ITS_LABELS
     name, _, suffix = selector.metric.rpartition("_")
@@ -97,7 +97,7 @@ def test_every_alert_says_what_is_the_matter(rule: dict[str, Any]) -> None:
 
 
 def test_every_metric_of_the_gateway_is_shown_somewhere() -> None:
-    """Those that tell of the operator's own doing apart."""
+    """Except metrics about the operator's own actions."""
     asked = {selector.metric for _, query in QUERIES for selector in parse(query).selectors}
     shown = {name for name in FAMILIES if any(metric.startswith(name) for metric in asked)}
     assert FAMILIES.keys() - shown <= {"process_start_time_seconds", "gateway_policy_info"}
@@ -131,7 +131,7 @@ def test_prometheus_is_told_where_the_metrics_are() -> None:
     assert all((DEPLOY / "prometheus" / name).exists() for name in SCRAPING["rule_files"])
 
 
-# ---- what would be found
+# ---- the checks find errors
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A refusal by one of the gateway's own endpoints is logged, counted and explained like one by the gate."""
+"""Refusals by built-in endpoints are logged, counted and explained like those of the gate."""
 
 import json
 import sqlite3
@@ -29,7 +29,7 @@ _numbers = count(1)
 
 
 class Refusing:
-    """A gateway that writes both logs, and somebody who is signed in there."""
+    """A gateway that writes both logs, with a signed-in user."""
 
     def __init__(self, gateway: Gateway, account: Account, key: bytes) -> None:
         self.gateway = gateway
@@ -37,7 +37,7 @@ class Refusing:
         self.key = key
 
     def lines(self, request_id: str) -> list[dict[str, Any]]:
-        """What the logs say of a request."""
+        """The log lines of a request."""
         found = (line for line in self.gateway.log().splitlines() if request_id in line and line.endswith("}"))
         return [json.loads(line) for line in found]
 
@@ -45,14 +45,14 @@ class Refusing:
         return request(target, method=method, fields=fields, body=body)
 
     def locked(self, target: str, kind: str) -> bytes:
-        """Another attempt to sign in where one too many has failed."""
+        """A sign-in attempt after too many failures."""
         email = f"locked-{next(_numbers)}@example.com"
         self.gateway.post("/auth/login", {"email": email, "password": "wrong"})
         form = f"action=sign-in&username={email}&password=wrong".encode()
         return self.post(target, {"email": email, "password": "wrong"} if kind == JSON else form, kind)
 
     def beyond_the_limit(self) -> bytes:
-        """One more registration than are allowed."""
+        """A registration over the limit."""
         taken = {"email": "ann@example.com", "password": PASSWORD}
         eventually(lambda: self.gateway.post("/auth/register", taken).status == 429)
         return self.post("/auth/register", {"email": "bob@example.com", "password": PASSWORD})
@@ -64,7 +64,7 @@ class Refusing:
 
 @pytest.fixture(scope="module")
 def refusing(town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusing]:
-    """Not one of the town: its log may hold the traceback of the 500 that is provoked."""
+    """A separate gateway, because its log can contain the traceback of the provoked 500."""
     folder = tmp_path_factory.mktemp(f"refusing-{face}")
     configuration = changed(
         town.configuration(folder),
@@ -84,11 +84,11 @@ def refusing(town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory) -
 
 Make = Callable[[Refusing], bytes]
 REFUSED: dict[str, tuple[Make, int, str, str]] = {
-    # ---- by the gate, at a path of the gateway's own
+    # ---- by the gate, at a built-in path
     "no token": (lambda at: at.ask("/auth/me"), 401, "token_missing", "accounts.me"),
     "a method": (lambda at: at.ask("/auth/login"), 405, "method_not_allowed", ""),
     "a role": (lambda at: at.ask("/auth/users", at.account.line), 403, "forbidden", "admin.users.list"),
-    # ---- by an endpoint of accounts
+    # ---- by an account endpoint
     "a body of another kind": (
         lambda at: at.post("/auth/login", b"{}", "Content-Type: text/plain"),
         415,
@@ -143,7 +143,7 @@ REFUSED: dict[str, tuple[Make, int, str, str]] = {
         "forbidden",
         "accounts.sessions.list",
     ),
-    # ---- by the others
+    # ---- by other endpoints
     "metrics for somebody else": (
         lambda at: at.ask("/_gateway/metrics", "X-Forwarded-For: 203.0.113.9"),
         403,
@@ -224,7 +224,7 @@ def test_a_failure_is_logged_and_counted_as_one(refusing: Refusing) -> None:
 
 @pytest.mark.parametrize("handler", [refused, store_is_out, failed])
 def test_no_refusal_is_made_on_a_thread(handler: Callable[..., object]) -> None:
-    """Logs and answers belong to the event loop, and Starlette runs plain functions elsewhere."""
+    """Logs and responses belong to the event loop, and Starlette runs plain functions in threads."""
     assert iscoroutinefunction(handler)
 
 
@@ -236,7 +236,7 @@ def test_what_an_endpoint_grants_has_no_code(refusing: Refusing) -> None:
 
 
 def send(refusing: Refusing, sent: bytes) -> tuple[Answer, str]:
-    """The answer, and the id that the request was given."""
+    """The response, and the id of the request."""
     request_id = f"refused-{next(_numbers)}-of-many"
     head, _, rest = sent.partition(b"\r\n")
     with refusing.gateway.caller() as caller:
@@ -245,7 +245,7 @@ def send(refusing: Refusing, sent: bytes) -> tuple[Answer, str]:
 
 
 def logged(refusing: Refusing, request_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The one line of each log about a request."""
+    """The only line of each log about a request."""
     lines = eventually(lambda: found if len(found := refusing.lines(request_id)) > 1 else [])
     (access,) = (line for line in lines if "decision" not in line)
     (decision,) = (line for line in lines if "decision" in line)

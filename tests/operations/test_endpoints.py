@@ -1,4 +1,4 @@
-"""Health, readiness and metrics, asked over ASGI from all kinds of addresses."""
+"""Health, readiness and metrics over ASGI, for all kinds of client addresses."""
 
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
@@ -23,7 +23,7 @@ POLICY = "0123456789ab"
 
 
 class Served:
-    """The three endpoints in an application, as the gateway mounts them."""
+    """The three endpoints in an application, mounted like in the gateway."""
 
     def __init__(self, **observability: Any) -> None:
         settings = Settings(observability=ObservabilitySettings(access_log="off", **observability))

@@ -1,4 +1,4 @@
-"""What happens to the gateway itself is said on standard error: one line, no forgery, no secrets, no flood."""
+"""Events of the gateway itself on standard error: one line each, without forged content, secrets or floods."""
 
 import asyncio
 import io
@@ -24,7 +24,7 @@ JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2lnbmF0dXJl"
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that moves only on demand."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -42,7 +42,7 @@ def raised(message: str = "broken") -> ValueError:
 
 
 class Said:
-    """What was said on standard error since the test began."""
+    """The output on standard error since the test began."""
 
     def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
         self._capture = capture
@@ -82,7 +82,7 @@ def test_on_a_terminal_the_time_is_left_out() -> None:
 
 @given(st.text(), st.text())
 def test_an_event_is_one_line_whatever_it_tells(message: str, fact: str) -> None:
-    said = io.StringIO()  # a program that embeds the gateway may put one there
+    said = io.StringIO()  # a program that embeds the gateway can install such a stream
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stderr", said)
         event("failed", message, fact=fact)
@@ -290,12 +290,12 @@ def test_a_message_of_one_place_is_told_once_a_minute(log: logging.Logger, said:
     assert said.getvalue().count("another") == 1
 
 
-# ---- causes: a rate limit on one must not hide another
+# ---- causes: the rate limit of one must not hide another
 
 
 @pytest.fixture
 def own_log() -> Iterator[logging.Logger]:
-    """A log of the gateway itself."""
+    """A logger of the gateway itself."""
     logger = logging.getLogger("gateway.tests")
     handler = EventHandler(Failures())
     logger.addHandler(handler)
@@ -332,7 +332,7 @@ def test_a_message_that_cannot_be_formatted_is_told_as_it_was_written(said: Said
     assert said.getvalue().startswith("gateway: error: %d of %d logger=library")
 
 
-# ---- requests that came to a bad end
+# ---- failed requests
 
 
 def test_why_a_request_failed_is_said_with_its_id_and_not_again_for_a_while(said: Said) -> None:

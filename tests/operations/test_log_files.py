@@ -1,4 +1,4 @@
-"""Log files on a disk that is full for a while, and log files that another program truncates."""
+"""Log files on a temporarily full disk, and log files truncated by another program."""
 
 import json
 import os
@@ -20,7 +20,7 @@ UNLIMITED = (-1, -1)
 
 
 class _Logging(Gateway):
-    """A gateway whose standard output and standard error are files of their own, opened as a shell does for `>`."""
+    """A gateway whose standard output and standard error are separate files, opened like `>` in a shell."""
 
     def launch(self) -> "Gateway":
         self.address = ("127.0.0.1", 0)
@@ -57,8 +57,8 @@ def gateway(tmp_path: Path) -> Iterator[_Logging]:
 
 @contextmanager
 def _no_space_behind(gateway: Gateway, size: int) -> Iterator[None]:
-    """No file of the process can grow beyond `size` bytes, and a write that reaches it is short (setrlimit(2)). Its
-    database is in memory."""
+    """Limit the files of the process to `size` bytes; a write at the limit is short (setrlimit(2)). The database is in
+    memory."""
     assert gateway.process is not None
     process = psutil.Process(gateway.process.pid)
     process.rlimit(psutil.RLIMIT_FSIZE, (size, UNLIMITED[1]))

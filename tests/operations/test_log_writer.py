@@ -1,4 +1,4 @@
-"""Log lines leave through real pipes, sockets, files and terminals; whoever reads them slowly holds up nobody."""
+"""Log lines are written to real pipes, sockets, files and terminals; slow readers block nothing."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ import pytest
 
 from gateway.operations.log_writer import LogWriter
 
-SOON = 0.5  # seconds: a call that takes longer has waited for somebody
+SOON = 0.5  # In seconds: a longer call has blocked.
 
 
 def lines(count: int, size: int = 100, first: int = 0) -> bytes:
@@ -30,7 +30,7 @@ def read_all(descriptor: int) -> bytes:
 
 
 def read(descriptor: int, size: int, pause: float = 0.0) -> bytes:
-    """Read exactly so many bytes, a little at a time."""
+    """Read exactly this many bytes, in small pieces."""
     got = bytearray()
     while len(got) < size:
         got += os.read(descriptor, min(size - len(got), 65536))
@@ -84,7 +84,7 @@ def test_a_reader_that_is_slow_gets_everything_in_order_and_nobody_waits_for_it(
     writer = LogWriter(pipe.writing)
     started = time.monotonic()
     for block in range(100):
-        writer.write(lines(128, first=block * 128))  # 1.3 MB in all, where the pipe holds 64 KiB
+        writer.write(lines(128, first=block * 128))  # 1.3 MB in all, and the pipe holds 64 KiB
     assert time.monotonic() - started < SOON
     got = read(pipe.reading, 128 * 100 * 100, pause=0.0002)
     writer.close()
@@ -99,7 +99,7 @@ def test_after_the_reader_caught_up_lines_are_written_at_once_again(pipe: Pipe) 
     os.set_blocking(pipe.reading, False)
     deadline = time.monotonic() + 5
     at_once = 0
-    while at_once < 300:  # until the thread has noticed that it is done, order demands that lines go through it
+    while at_once < 300:  # until the thread has noticed that it is done, the lines go through it in order
         writer.write(lines(1))
         try:
             at_once = at_once + 1 if os.read(pipe.reading, 65536) == lines(1) else 0
@@ -142,10 +142,10 @@ def test_closing_waits_for_a_slow_reader_but_not_for_ever(pipe: Pipe) -> None:
 def test_what_was_given_up_never_reaches_the_next_owner_of_the_descriptor() -> None:
     first, second = Pipe(), Pipe()
     writer = LogWriter(first.writing)
-    for block in range(50):  # the thread waits with the first of what the pipe does not hold; the others come after it
+    for block in range(50):  # the thread blocks with the first bytes that the pipe does not hold; the others follow it
         writer.write(lines(100, first=block * 100))
     writer.close(timeout=0.05)
-    os.dup2(second.writing, first.writing)  # the number means another pipe now
+    os.dup2(second.writing, first.writing)  # the descriptor refers to another pipe now
     first.reader_leaves()  # the thread's own write ends
     assert select.select([second.reading], [], [], 0.3)[0] == []
     for end in (first.writing, second.writing, second.reading):
@@ -182,7 +182,7 @@ def test_a_reader_that_leaves_while_lines_wait_costs_the_waiting_ones(pipe: Pipe
 
 
 def test_a_pipe_that_had_no_reader_when_it_was_looked_at_is_written_all_the_same(tmp_path: Path) -> None:
-    """Such a pipe cannot be opened a second time without waiting, so the thread writes."""
+    """Opening such a pipe again would block, so the thread writes."""
     path = tmp_path / "log"
     os.mkfifo(path)
     reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -239,7 +239,7 @@ def test_a_block_without_an_end_of_line_is_written_too(pipe: Pipe) -> None:
 
 
 def test_a_socket_is_written_without_waiting_and_keeps_its_flags() -> None:
-    """systemd gives a service a socket of the journal as its standard output."""
+    """systemd connects the standard output of a service to a socket of the journal."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         writer = LogWriter(ours.fileno())
@@ -278,14 +278,14 @@ def test_a_terminal_that_is_held_holds_up_nobody() -> None:
     writer = LogWriter(terminal)
     started = time.monotonic()
     for _ in range(100):
-        writer.write(lines(128))  # nobody reads the other side: as with Ctrl-S
+        writer.write(lines(128))  # no process reads the other side, as after Ctrl-S
     assert time.monotonic() - started < SOON
     got = b""
     while got.count(b"\n") < 128:
         got += os.read(ours, 65536)
     assert got.replace(b"\r", b"").startswith(lines(100))
     writer.close(timeout=0.05)
-    os.close(ours)  # the terminal hangs up, which ends the thread's wait
+    os.close(ours)  # the terminal hangs up, which unblocks the thread
 
 
 def test_without_standard_output_lines_are_dropped() -> None:
@@ -296,7 +296,7 @@ def test_without_standard_output_lines_are_dropped() -> None:
 
 
 def test_a_closed_standard_output_is_never_written_to_even_if_its_number_is_taken_again(pipe: Pipe) -> None:
-    """The number that is free now may be a caller's connection a moment later."""
+    """A free descriptor can become a client connection a moment later."""
     number = os.dup(pipe.writing)
     os.close(number)
     writer = LogWriter(number)

@@ -1,4 +1,4 @@
-"""What is counted, as Prometheus reads it."""
+"""The metrics as read by Prometheus."""
 
 import asyncio
 import math
@@ -29,7 +29,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def page_for(observer: Observer) -> str:
-    """The page of a worker that is alone, without the loop in which the gateway makes it."""
+    """The page of a single worker, without the event loop of the gateway."""
     return page_of(state_of(observer.snapshot(), own_samples(observer))).decode()
 
 
@@ -39,7 +39,7 @@ def scrape(observer: Observer) -> Samples:
 
 
 def samples_of(page: str) -> Samples:
-    """Two samples for the same series would be an error, as they are for Prometheus."""
+    """Repeated samples of a series are an error, as in Prometheus."""
     samples: Samples = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:

@@ -1,4 +1,4 @@
-"""Nothing that could be presented as a credential is ever logged or traced, wherever a caller puts it."""
+"""Credentials are never logged or traced, wherever a client puts them."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def plant(gateway: Gateway, token: str) -> None:
-    """Send a credential in every place that there is for one, good or bad."""
+    """Send a credential in every possible place, valid or invalid."""
     for secret in (token, KEY, REFRESH):
         gateway.get(f"/web/{secret}")
         gateway.get(f"/web/reset/{secret}/now?x=1")
@@ -103,7 +103,7 @@ def test_what_looks_like_a_credential_is_taken_out_and_nothing_else(text: str, k
 
 
 def test_the_project_has_no_log_that_this_does_not_see() -> None:
-    """Whoever adds a log line with something of a request in it adds it to what is planted above."""
+    """A new log with request data must be added to the credentials above."""
     rooms = Path(__file__).parents[2] / "gateway/operations"
     writers = {file.name for file in rooms.glob("*.py") if "request_id.decode" in file.read_text()}
     assert writers == {"observer.py", "decision_log.py", "shadow_log.py", "tracing.py"}

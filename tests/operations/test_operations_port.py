@@ -1,4 +1,4 @@
-"""`server.operations_port`: what is for operators stands at a door of its own, and nothing else does."""
+"""`server.operations_port`: a separate listener for exactly the operational endpoints."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -80,7 +80,7 @@ def test_operations_answer_while_the_public_door_has_as_many_as_it_takes(start: 
 
 
 def test_readiness_goes_first_and_operations_go_last(gateway: Gateway, fleet: Fleet) -> None:
-    """Whoever balances must hear that no more requests are to come, while the last ones are finished."""
+    """Load balancers must learn that no more requests are accepted while the last ones finish."""
     held: list[Any] = []
     fleet.behave(held.append)
     idle = Caller(gateway.operations)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ async def test_an_asgi_server_serves_them_on_the_socket_of_that_port(
             async with httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{at}") as client:
                 statuses = {(await client.get(path)).status_code for path in OPERATIONS}
                 assert statuses == expected
-                # The Host is the caller's to choose: it must not open the door.
+                # The client chooses the Host, so it must not select the operations listener.
                 told = await client.get("/_gateway/health", headers={"host": "127.0.0.1:9000"})
                 assert told.status_code in expected
     await asyncio.sleep(0)

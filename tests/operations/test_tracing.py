@@ -1,4 +1,4 @@
-"""Traces as they arrive at a collector, of requests that went through both faces."""
+"""Traces as received by a collector, for requests through both servers."""
 
 import json
 import os
@@ -31,12 +31,12 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(autouse=True)
 def _sent_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default spans are sent every five seconds."""
+    """The default interval is five seconds."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
 
 
 class Echo:
-    """Upstreams that keep the heads they were sent."""
+    """Upstreams that store the received heads."""
 
     def __init__(self) -> None:
         self.fleet = Fleet("a")
@@ -49,7 +49,7 @@ class Echo:
         served.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n" if b"/fails" in served.target else OK)
 
     def lines(self, name: bytes) -> list[bytes]:
-        """The fields of the last request that are called so."""
+        """The fields of the last request with this name."""
         return [line for line in self.heads[-1][1:] if line.lower().startswith(name + b":")]
 
 
@@ -77,7 +77,7 @@ def logged(gateway: Gateway, path: str) -> dict[str, Any]:
 
 
 def stopped(gateway: Gateway) -> None:
-    """The last spans are sent when it ends."""
+    """The last spans are sent at shutdown."""
     gateway.stop()
 
 
@@ -196,7 +196,7 @@ def test_a_collector_that_is_gone_holds_nobody_up(start: Start, echo: Echo) -> N
         assert gateway.stop() == 0
 
 
-# ---- spans that are lost
+# ---- lost spans
 
 
 def test_each_answer_by_which_spans_are_lost_is_logged_once(start: Start, echo: Echo, collector: Collector) -> None:
@@ -242,7 +242,7 @@ _UVICORN = _WITHOUT + "from uvicorn.main import main; main()"
 
 
 def without(module: str, program: str, config: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a program where a module is not installed."""
+    """Run a program without an installed module."""
     return subprocess.run(
         [sys.executable, "-c", program, module, *arguments],
         capture_output=True,
@@ -266,7 +266,7 @@ def traced(tmp_path: Path) -> Path:
     return write_configuration(tmp_path, configuration)
 
 
-# Other packages depend on the API alone, so it can be there without the SDK and the exporter.
+# Other packages depend on the API alone, so it can be installed without the SDK and the exporter.
 @pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.exporter"])
 def test_without_the_extra_check_and_serve_name_the_key_and_the_remedy(traced: Path, missing: str) -> None:
     line = next(n for n, text in enumerate(traced.read_text().splitlines(), 1) if "otlp_endpoint:" in text)

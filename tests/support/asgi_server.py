@@ -1,4 +1,4 @@
-"""The ASGI application in this process, and a server's side of one WebSocket, message by message."""
+"""The ASGI application in this process, with a server's side of one WebSocket, message by message."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -22,7 +22,7 @@ async def serving(file: Path) -> AsyncIterator[Starlette]:
 
 
 class Server:
-    """A server's side of one connection. `sent` is what the application said."""
+    """A server's side of one connection. `sent` are the messages of the application."""
 
     def __init__(self, app: Starlette, path: str, /, **changes: Any) -> None:
         self.incoming: asyncio.Queue[Message] = asyncio.Queue()
@@ -57,7 +57,7 @@ class Server:
         self.incoming.put_nowait(message)
 
     async def told(self, kind: str) -> Message:
-        """Wait for a message of this kind."""
+        """Wait for a message of this type."""
         async with asyncio.timeout(5):
             while not any(message["type"] == kind for message in self.sent):
                 self.news.clear()

@@ -1,4 +1,4 @@
-"""Counting the work of a thread by its calls: a machine under load does not change the number."""
+"""Count the work of a thread by its calls, a number independent of the load of the machine."""
 
 import sys
 from collections.abc import Iterator

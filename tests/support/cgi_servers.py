@@ -1,4 +1,4 @@
-"""Real web servers that run a CGI program, which shows the variables that they make of header fields."""
+"""Real web servers with a CGI program that prints the variables made of header fields."""
 
 import shutil
 import subprocess
@@ -51,7 +51,7 @@ def installed(name: Name) -> bool:
 
 
 class CgiServer:
-    """A server on a port of its own. Every path below `/cgi/show.cgi` is answered with the variables."""
+    """A server on its own port. The response at every path below `/cgi/show.cgi` contains the variables."""
 
     def __init__(self, name: Name, folder: Path) -> None:
         self.address: Address = ("127.0.0.1", free_port())
@@ -93,6 +93,6 @@ _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def variables(body: bytes) -> dict[str, str]:
-    """The variables that the program showed."""
+    """The variables printed by the program."""
     pairs = (line.partition("=") for line in body.decode("latin-1").splitlines())
     return {name: value for name, _, value in pairs}

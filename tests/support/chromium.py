@@ -1,4 +1,4 @@
-"""A real browser, headless, spoken to by its DevTools protocol. Tests that need one are skipped where there is none."""
+"""A real headless browser, controlled by its DevTools protocol. Tests that need one are skipped without it."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ _OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-p
 
 
 class Browser:
-    """One tab. `complaints` are what the browser says against a page: broken policies, failed loads."""
+    """One tab. `complaints` are the browser's reports about a page: policy violations, failed loads."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -45,11 +45,11 @@ class Browser:
         return answer["result"].get("value")
 
     def text(self) -> str:
-        """What a person reads."""
-        return cast("str", self.run("document.body?.innerText ?? ''"))  # between two pages there is none
+        """The visible text."""
+        return cast("str", self.run("document.body?.innerText ?? ''"))  # between two pages the body is missing
 
     def submit(self, **fields: str) -> None:
-        """Fill in the fields of the last form on the page and send it."""
+        """Fill in the fields of the last form on the page and submit it."""
         for name, value in fields.items():
             self.run(f"[...document.querySelectorAll('[name={name}]')].pop().value = {json.dumps(value)}")
         self.run("window.before = true; [...document.querySelectorAll('button')].pop().click()")

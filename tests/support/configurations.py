@@ -1,4 +1,4 @@
-"""The configurations that the black-box tests run gateways with, as plain dictionaries."""
+"""The configurations of the black-box tests, as plain dictionaries."""
 
 import copy
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from tests.support.upstreams import Upstreams
 
 PAGES = {"origins": ["https://app.example.com", "http://localhost:5173"]}
 
-# The three rules of the advisory suite come first; everything that no route names is 404.
+# The three rules of the advisory suite come first; paths without a route are 404.
 ROUTES: list[dict[str, Any]] = [
     {"path": "/public/**", "auth": "none", "upstream": "web"},
     {"path": "/admin/**", "roles": ["admin"], "upstream": "web"},
@@ -62,14 +62,14 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/sockets-in-haste/**", "websocket": True, "auth": "none", "upstream": "impatient"},
 ]
 
-# All tests call from one address, and many of them with a wrong password, or to register.
+# All tests use one address, and many of them send wrong passwords or register accounts.
 NO_LOCKOUT = {"failures": 1_000_000, "per_address_failures": 1_000_000}
 
 ROLES = {"admin": ["editor"], "editor": ["user"], "user": [], "auditor": []}
 
 
 def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
-    """The fixture of the advisories and of the conformance suite: every kind of route over every kind of upstream."""
+    """The configuration of the advisory and conformance tests: every kind of route over every kind of upstream."""
     web = upstreams.web.url
     secure = {"targets": [upstreams.secure.url], "eject": None, "connect_timeout": "2s"}
     return {
@@ -101,7 +101,7 @@ def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
 
 
 def with_engine(configuration: Configuration, engine: Engine) -> Configuration:
-    """A copy in which that engine speaks to every upstream."""
+    """A copy with this engine for every upstream."""
     result = copy.deepcopy(configuration)
     for upstream in result["upstreams"].values():
         upstream["engine"] = engine
@@ -109,7 +109,7 @@ def with_engine(configuration: Configuration, engine: Engine) -> Configuration:
 
 
 def changed(configuration: Configuration, **sections: Mapping[str, Any]) -> Configuration:
-    """A copy in which the keys of some sections have other values."""
+    """A copy with other values for some keys of some sections."""
     result = copy.deepcopy(configuration)
     for name, values in sections.items():
         result.setdefault(name, {}).update(values)

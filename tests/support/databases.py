@@ -1,4 +1,4 @@
-"""Databases for tests that must hold on both kinds, and accounts to put into them."""
+"""Databases for tests that run on both kinds, and accounts for them."""
 
 import secrets
 import uuid
@@ -23,7 +23,7 @@ KINDS = ("sqlite", "postgresql")
 
 @pytest.fixture(params=KINDS)
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database of either kind that has no tables."""
+    """The URL of a database of either kind without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'gateway.db'}"
     url: str = request.getfixturevalue("postgres_url")
@@ -32,13 +32,13 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def shared_postgres_url(postgres_server: PostgresServer) -> str:
-    """A database that tests empty instead of making their own, which takes half a second."""
+    """A database that tests empty instead of creating their own, which takes half a second."""
     return postgres_server.url(postgres_server.create_database())
 
 
 @pytest.fixture(params=KINDS)
 def prepared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database of either kind that `opened` may empty and fill."""
+    """The URL of a database of either kind that `opened` can empty and migrate."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'gateway.db'}"
     url: str = request.getfixturevalue("shared_postgres_url")
@@ -47,7 +47,7 @@ def prepared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def opened(url: str, limits: Limits) -> AsyncIterator[Database]:
-    """A database with all tables and nothing in them."""
+    """A database with all tables, empty."""
     database = Database.open(url, limits=limits)
     try:
         if not await schema.upgrade(database):
@@ -59,14 +59,14 @@ async def opened(url: str, limits: Limits) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def database(prepared_url: str) -> AsyncIterator[Database]:
-    """An empty database, given the time it takes: what is tested with it is not how long that is."""
+    """An empty database with generous time limits, for tests that do not measure time."""
     async with opened(prepared_url, COMMAND) as made:
         yield made
 
 
 @pytest.fixture
 async def serving_database(prepared_url: str) -> AsyncIterator[Database]:
-    """An empty database with the limits of a gateway that serves."""
+    """An empty database with the limits of a serving gateway."""
     async with opened(prepared_url, SERVING) as made:
         yield made
 
@@ -76,7 +76,7 @@ def _empty(connection: Connection) -> None:
 
 
 class Clock:
-    """A clock that tests move."""
+    """A clock that moves only on demand."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -100,7 +100,7 @@ def new_user(email: str = "ann@example.com", *roles: str, password_hash: str = "
 
 
 def new_session(clock: Clock, *, ttl: float = 1000.0, access: float = 100.0) -> NewSession:
-    """A session that is not stored yet: `ttl` and `access` seconds from now its tokens end."""
+    """A session that is not stored yet: its tokens expire `ttl` and `access` seconds from now."""
     return NewSession(
         secrets.token_urlsafe(16),
         RefreshToken.new(),

@@ -1,7 +1,7 @@
-"""What the httpx engine cannot do, each with its reason; docs/engines.md says the same to users.
+"""The limitations of the httpx engine with their reasons; docs/engines.md has the same list for users.
 
-The native engine keeps every promise. A test that meets one of these differences names it here and asserts that what
-does happen is safe: a request is answered, once, by what was meant for it.
+The native engine has none of them. A test that depends on such a difference names it here and asserts that the actual
+behaviour is safe: a request is answered once, with its own response.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""The two things that can become of a request: it reaches the upstream, or it is refused and nothing does."""
+"""The two results of a request: it reaches the upstream, or it is refused and nothing reaches the upstream."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ Codes = str | Iterable[str]
 
 
 def passes(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> Received:
-    """The request reaches the upstream, once, and its answer comes back; what the upstream received."""
+    """The request reaches the upstream once, and its response is returned; returns the request as received."""
     upstream.requests.clear()
     answer = gateway.ask(data)
     assert answer.status == 200, (data[:300], answer.status, answer.body)
@@ -29,9 +29,10 @@ def refuses(gateway: Gateway, upstream: RecordingUpstream, data: bytes, status: 
 
 
 def refuses_unparsed(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> Answer:
-    """What the HTTP parser refuses: 400 and the end of the connection, and nothing reaches the upstream.
+    """The HTTP parser refuses: 400 and the end of the connection, and nothing reaches the upstream.
 
-    Under a stock ASGI server the parser's error is the server's own answer ("parser errors" in tests.support.faces).
+    Under a stock ASGI server the response to a parser error is the server's own ("parser errors" in
+    tests.support.faces).
     """
     upstream.requests.clear()
     with gateway.caller() as caller:

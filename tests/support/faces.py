@@ -1,8 +1,8 @@
-"""What the application cannot do under a stock ASGI server, each with its reason.
+"""The limitations of the application under a stock ASGI server, with their reasons.
 
-`gateway serve` brings a protocol class of its own and keeps every promise. Under uvicorn the application sees what
-uvicorn chooses to show and says what uvicorn lets through; a test that meets one of these differences names it here
-and asserts that what does happen is safe.
+`gateway serve` uses its own protocol class and has none of them. Under uvicorn the application depends on the ASGI
+interface and on uvicorn's behaviour; a test that depends on such a difference names it here and asserts that the actual
+behaviour is safe.
 """
 
 from typing import Final
@@ -36,6 +36,6 @@ STOCK_UVICORN: Final[dict[str, str]] = {
 
 
 def stock(face: Face, difference: str) -> bool:
-    """Whether this face has the named difference."""
+    """Whether this server has the named difference."""
     assert difference in STOCK_UVICORN, difference
     return face == "asgi"

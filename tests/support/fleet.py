@@ -1,8 +1,8 @@
-"""Upstreams for load: several targets in one thread, cheap enough for tens of thousands of requests, that answer as
-they are told, well or badly, or are gone.
+"""Upstreams for load tests: several targets in one thread, efficient enough for tens of thousands of requests, with
+scripted responses, faults and outages.
 
-A behaviour is a function of a `Served`, one request whose head and body have come whole. It says how many requests
-arrived, and which of them (by their `X-Id`) arrived more than once.
+A behaviour is a function of a `Served`, one completely received request. Targets count the requests, and detect
+requests (by their `X-Id`) that arrive more than once.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Served(asyncio.Protocol):
-    """One connection, and the request that is being answered on it: its `head`, `target` and `body`."""
+    """One connection, and the request in progress on it: its `head`, `target` and `body`."""
 
     def __init__(self, of: "Target") -> None:
         self.of = of
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.head = self.target = b""
         self.body = b""
-        self.number = 0  # which request of its connection this is
+        self.number = 0  # the number of the request on its connection
         self._buffer = b""
 
-    # ---- what behaviours use
+    # ---- for behaviours
 
     def send(self, data: bytes) -> None:
         if not self.transport.is_closing():
@@ -83,7 +83,7 @@ class Served(asyncio.Protocol):
 
 
 def _length(head: bytes, rest: bytes) -> int | None:
-    """How many bytes of body belong to a request; None while a chunked one is not whole."""
+    """The body length of a request; None for an incomplete chunked body."""
     lower = head.lower()
     if b"transfer-encoding: chunked" in lower:
         end = 0 if rest.startswith(b"0\r\n\r\n") else rest.find(b"\r\n0\r\n\r\n")
@@ -112,12 +112,12 @@ def status(number: int) -> Behaviour:
 
 
 def reset(served: Served) -> None:
-    """Take the request and reset the connection."""
+    """Accept the request and reset the connection."""
     served.reset()
 
 
 def hang(served: Served) -> None:
-    """Take the request and say nothing."""
+    """Accept the request and never answer."""
 
 
 class Target:
@@ -133,7 +133,7 @@ class Target:
         self.accepted = 0
         self.requests = 0
         self.seen: Counter[bytes] = Counter()
-        # Keeps the port while nothing listens: another process would take it for an outgoing connection.
+        # Reserves the port while the target is down: another process could take it for an outgoing connection.
         self._reservation = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -149,26 +149,26 @@ class Target:
         return f"{'https' if self._tls else 'http'}://{host}:{self.address[1]}"
 
     def up(self) -> None:
-        """Listen, at the same address as before."""
+        """Listen at the same address as before."""
         _run(self.loop, self._up())
 
     def down(self) -> None:
-        """Be gone like a process that was killed: connections are cut, new ones refused."""
+        """Stop like a killed process: connections are reset, new ones refused."""
         _run(self.loop, self._down())
 
     def stop(self) -> None:
-        """Be gone for good."""
+        """Stop permanently."""
         self.down()
         self._reservation.close()
 
     def forget(self) -> None:
-        """Answer well again, and count from nothing."""
+        """Restore the default behaviour and reset the counters."""
         self.behaviour = naming
         self.accepted = self.requests = 0
         self.seen.clear()
 
     def idle(self, connections: int = 0) -> None:
-        """Wait until there are only so many connections."""
+        """Wait until at most this many connections remain."""
         eventually(lambda: len(self.connections) <= connections)
 
     async def _up(self) -> None:
@@ -209,7 +209,7 @@ class Fleet:
 
     @property
     def seen(self) -> "Counter[bytes]":
-        """How often each request arrived, wherever."""
+        """How often each request arrived, over all targets."""
         return sum((target.seen for target in self.targets.values()), Counter())
 
     def behave(self, behaviour: Behaviour) -> None:

@@ -1,4 +1,4 @@
-"""Tokens made by hand, byte by byte, so that they can be wrong in every way that a library would not allow."""
+"""Tokens built by hand, byte by byte, with errors that no library would allow."""
 
 import base64
 import hashlib
@@ -27,13 +27,13 @@ def decoded(text: str | bytes) -> bytes:
 
 
 def token(header: Part, claims: Part, sign: Sign) -> str:
-    """A compact JWS of exactly this header and these claims; bytes are taken as the JSON text itself."""
+    """A compact JWS of exactly this header and these claims; bytes are used as the JSON text itself."""
     message = encoded(_json(header)) + b"." + encoded(_json(claims))
     return (message + b"." + encoded(sign(message))).decode()
 
 
 def claims_of(issued: str) -> dict[str, Any]:
-    """What a token says, unverified."""
+    """The claims of a token, unverified."""
     claims = json.loads(decoded(issued.split(".")[1]))
     assert isinstance(claims, dict)
     return claims
@@ -70,7 +70,7 @@ def with_rsa(key: rsa.RSAPrivateKey, digest: hashes.HashAlgorithm) -> Sign:
 
 
 class Forge:
-    """The signing keys of the gateways under test, and what an attacker would make of their public halves.
+    """The signing keys of the gateways under test, and an attacker's uses of their public halves.
 
     `k1` (ES256) signs; `k0` (HS256) and `k2` (RS512) only verify.
     """
@@ -90,7 +90,7 @@ class Forge:
         ]
 
     def public_texts(self, jwks: dict[str, Any]) -> list[bytes]:
-        """Every text of our public keys that somebody could take for an HMAC secret."""
+        """Every text of the public keys that could be mistaken for an HMAC secret."""
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         texts = [
             key.public_key().public_bytes(encoding, form)
@@ -103,7 +103,7 @@ class Forge:
         return texts
 
     def claims(self, issued: str, **changes: Any) -> dict[str, Any]:
-        """The claims of a real token with some changed; None takes one out."""
+        """The claims of a real token with changes; None removes a claim."""
         claims = claims_of(issued) | {"iat": int(time.time()), "exp": int(time.time()) + 600} | changes
         return {name: value for name, value in claims.items() if value is not None}
 
@@ -112,7 +112,7 @@ class Forge:
         return {name: value for name, value in header.items() if value is not None}
 
     def good(self, issued: str, **changes: Any) -> str:
-        """A token signed by the right key, with the claims of a real one but for the changes."""
+        """A token signed by the right key, with the claims of a real one and changes."""
         return token(self.header(), self.claims(issued, **changes), with_curve(self.curve))
 
 

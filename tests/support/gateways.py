@@ -1,4 +1,4 @@
-"""Running gateways as fixtures: one for each configuration and face, started at first use, ended with the session."""
+"""Running gateways as fixtures: one per configuration and server, started at first use, ended with the session."""
 
 import json
 import re
@@ -27,7 +27,7 @@ from tests.support.processes import (
 from tests.support.upstreams import Upstreams
 from tests.support.waiting import eventually
 
-# Who exists in every session-wide gateway: address, roles (none named: the default ones), active.
+# The accounts of every session-wide gateway: address, roles (empty: the default ones), active.
 PEOPLE: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("user@example.com", (), True),
     ("admin@example.com", ("admin",), True),
@@ -42,7 +42,7 @@ SignIn = Callable[[str], Account]
 
 
 class Town:
-    """The gateways of a session. All share one set of keys and start from copies of one database of people."""
+    """The gateways of a session. All share one set of keys and start from copies of one database of accounts."""
 
     def __init__(self, upstreams: Upstreams, folder: Path) -> None:
         self.upstreams = upstreams
@@ -63,8 +63,8 @@ class Town:
         routes: Sequence[Mapping[str, object]] = (),
         **sections: Mapping[str, object],
     ) -> Gateway:
-        """The gateway of that name, face and engine, running; `routes` are added to the standard configuration,
-        `sections` change it."""
+        """The running gateway of this name, server and engine. `routes` extend the standard configuration, `sections`
+        change it."""
         gateway = self._running.get((name, face, engine))
         if gateway is None:
             folder = self.folder / f"{name}-{face}-{engine}"
@@ -78,7 +78,7 @@ class Town:
         return gateway
 
     def seed(self) -> Path:
-        """A database with everybody of PEOPLE in it."""
+        """A database with all accounts of PEOPLE."""
         if self._seed is None:
             folder = self.folder / "seed"
             folder.mkdir(exist_ok=True)
@@ -93,14 +93,14 @@ class Town:
         return self._seed
 
     def end(self) -> None:
-        for gateway in self._running.values():  # all at once: ending takes each a moment
+        for gateway in self._running.values():  # all at once: each takes a moment to end
             gateway.signal()
         with ExitStack() as stack:
             for gateway in self._running.values():
                 stack.callback(_end, gateway)
 
 
-# Every command costs a start of Python; here they run one after another in one process.
+# Every command costs the startup of Python; this script runs several in one process.
 _SEVERAL = """
 import io, json, sys
 from gateway.cli.program import run
@@ -121,12 +121,12 @@ def _run_all(config: Path, commands: list[list[str]]) -> None:
 
 
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:(?:[ \t].*)?\n)*\S.*")
-# An ASGI application can abort an answer that it has begun only by raising, which uvicorn reports as an error.
+# An ASGI application can abort a response only by raising, which uvicorn logs as an error.
 _DELIBERATE = "\ngateway.asgi.answer.UpstreamAborted: "
 
 
 def unhandled(gateway: Gateway) -> list[str]:
-    """The tracebacks in the log: errors that nobody had thought of."""
+    """The tracebacks in the log: unexpected errors."""
     found = _TRACEBACK.findall(gateway.log())
     return [each for each in found if not (gateway.face == "asgi" and _DELIBERATE in each)]
 
@@ -145,14 +145,14 @@ def town(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="session", params=FACES)
 def face(request: pytest.FixtureRequest) -> Face:
-    """Both ways to run the gateway: its own protocol class, and the application under a stock ASGI server."""
+    """Both servers: the gateway's own protocol class, and the application under a stock ASGI server."""
     chosen: Face = request.param
     return chosen
 
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    """What speaks to the upstreams. The conformance suite runs over both (tests/proxy/conftest.py)."""
+    """The engine for the upstreams. The conformance suite runs over both (tests/proxy/conftest.py)."""
     return "native"
 
 
@@ -164,20 +164,20 @@ def gateway(town: Town, face: Face, engine: Engine) -> Gateway:
 
 @pytest.fixture
 def hurried(town: Town, face: Face, engine: Engine) -> Gateway:
-    """The standard configuration with time limits short enough to be tested."""
+    """The standard configuration with time limits short enough for tests."""
     limits = {"header_timeout": "400ms", "body_timeout": "400ms", "keep_alive": "600ms"}
     return town.gateway("hurried", face, engine, server=limits)
 
 
 @pytest.fixture
 def trusting(town: Town, face: Face, engine: Engine) -> Gateway:
-    """A gateway behind a proxy that it trusts: this machine."""
+    """A gateway behind a trusted proxy: this machine."""
     return town.gateway("trusting", face, engine, server={"trusted_proxies": ["127.0.0.0/8"]})
 
 
 @pytest.fixture
 def relaxed(town: Town, face: Face, engine: Engine) -> Gateway:
-    """`paths: relaxed`."""
+    """A gateway with `paths: relaxed`."""
     return town.gateway("relaxed", face, engine, server={"paths": "relaxed"})
 
 
@@ -188,7 +188,7 @@ def forge(town: Town) -> Forge:
 
 @pytest.fixture
 def sign_in(gateway: Gateway) -> SignIn:
-    """Signs in somebody of PEOPLE by the part of the address before the @, once for each gateway."""
+    """Signs in an account of PEOPLE by the local part of its address, once per gateway."""
     return lambda name: signed_in(gateway, f"{name}@example.com")
 
 
@@ -196,7 +196,7 @@ _ACCOUNTS: dict[tuple[int, str], Account] = {}
 
 
 def signed_in(gateway: Gateway, email: str) -> Account:
-    """Somebody's account; on a machine with much other work a first answer of the database may come too late."""
+    """The signed-in account. On a busy machine the first response of the database can be late."""
     key = (gateway.address[1], email)
     if key not in _ACCOUNTS:
         login = {"email": email, "password": PASSWORD}

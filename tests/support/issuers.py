@@ -1,4 +1,4 @@
-"""A real identity provider, as far as the gateway sees one: an HTTP server on loopback that publishes its keys."""
+"""An identity provider for the gateway: an HTTP server on loopback that publishes its keys."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ _RSA_KEYS = [rsa.generate_private_key(public_exponent=65537, key_size=2048) for 
 
 
 def number(value: int) -> str:
-    """A number as a JWK has it: base64url of its bytes."""
+    """A number in a JWK: base64url of its bytes."""
     return base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()
 
 
@@ -30,7 +30,7 @@ def coordinate(value: int) -> str:
 
 
 def jwk_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, kid: str | None, **members: Any) -> dict[str, Any]:
-    """The public half as a JWK; None takes a member out."""
+    """The public half as a JWK; None removes a member."""
     if isinstance(key, rsa.RSAPrivateKey):
         public = key.public_key().public_numbers()
         jwk: dict[str, Any] = {"kty": "RSA", "alg": "RS256", "n": number(public.n), "e": number(public.e)}
@@ -42,7 +42,7 @@ def jwk_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, kid: str | None,
 
 
 class Issuer:
-    """An issuer with an RSA key `r1` and a curve key `c1`, both published. `answers` replaces what a path gives: a
+    """An issuer with an RSA key `r1` and a curve key `c1`, both published. `answers` replaces the response of a path: a
     status, fields and a body. `asked` counts the requests for each path."""
 
     def __init__(self, *, audience: str = "api", rsa_key: int = 0) -> None:
@@ -82,7 +82,7 @@ class Issuer:
         return self
 
     def stop(self) -> None:
-        """It is out: its port refuses."""
+        """Stop: the port refuses connections."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
@@ -100,7 +100,7 @@ class Issuer:
     # ---- tokens
 
     def settings(self, name: str = "idp", **changes: Any) -> dict[str, Any]:
-        """Its entry in `tokens.external`."""
+        """The entry for `tokens.external`."""
         settings = {
             "issuer": self.url,
             "audience": self.audience,
@@ -112,7 +112,7 @@ class Issuer:
         return settings | changes
 
     def claims(self, sub: str = "bob", **changes: Any) -> dict[str, Any]:
-        """Good claims with some changed; None takes one out."""
+        """Valid claims with changes; None removes a claim."""
         now = int(time.time())
         claims = {"iss": self.url, "aud": self.audience, "sub": sub, "iat": now, "exp": now + 600} | changes
         return {name: value for name, value in claims.items() if value is not None}
@@ -126,7 +126,7 @@ class Issuer:
         return with_rsa(self.rsa, hashes.SHA256())
 
     def token(self, sub: str = "bob", *, header: Part | None = None, roles: Any = None, **changes: Any) -> str:
-        """A token signed by `r1`; `roles` are at the configured claim."""
+        """A token signed by `r1`; `roles` are in the configured claim."""
         claims = self.claims(sub, **changes)
         if roles is not None:
             claims["realm_access"] = {"roles": roles}

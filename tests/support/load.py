@@ -1,4 +1,4 @@
-"""Many callers at once: each asks one thing after another, and everything that happens to any of them is kept."""
+"""Many concurrent clients: each sends one request after another, and all results are recorded."""
 
 import asyncio
 import contextlib
@@ -17,8 +17,8 @@ Stage = Literal["connect", "answer", "body"]
 
 
 class Lost(Exception):
-    """A request that got no whole answer. `stage` says how far it came: there was no connection to send it on, no
-    answer began, or the answer broke off."""
+    """A request without a complete response. `stage` is the point of failure: no connection, no response, or a
+    truncated response."""
 
     def __init__(self, stage: Stage, error: BaseException) -> None:
         super().__init__(f"{stage}: {error!r}")
@@ -27,7 +27,7 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A whole answer, and how long it took in seconds."""
+    """A complete response, and its duration in seconds."""
 
     status: int
     head: bytes
@@ -43,7 +43,7 @@ class Answered:
 
 
 class AsyncCaller:
-    """One caller, which keeps its connection as long as it may."""
+    """A client that keeps its connection as long as possible."""
 
     def __init__(self, address: Address, *, keep: bool = True, timeout: float = 20.0) -> None:
         self._address = address
@@ -53,7 +53,7 @@ class AsyncCaller:
         self._writer: asyncio.StreamWriter | None = None
 
     async def ask(self, data: bytes) -> Answered:
-        """Send a request and read its answer. Raises Lost."""
+        """Send a request and read its response. Raises Lost."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
@@ -80,18 +80,18 @@ class AsyncCaller:
         return Answered(int(head[9:12]), head, body, time.monotonic() - started)
 
     async def connect(self) -> None:
-        """Be connected."""
+        """Connect unless connected."""
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(*self._address)
 
     async def send(self, data: bytes) -> None:
-        """Send bytes and wait for nothing. Raises OSError."""
+        """Send bytes without waiting for a response. Raises OSError."""
         await self.connect()
         assert self._writer is not None
         self._writer.write(data)
 
     async def next_piece(self) -> bytes:
-        """What comes next, b"" at the end."""
+        """The next bytes, b"" at the end."""
         assert self._reader is not None
         return await self._reader.read(65536)
 
@@ -118,7 +118,7 @@ class AsyncCaller:
         self._reader = self._writer = None
 
     def reset(self) -> None:
-        """Leave abruptly."""
+        """Reset the connection."""
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 sock: socket.socket = self._writer.get_extra_info("socket")
@@ -129,9 +129,9 @@ class AsyncCaller:
 
 @dataclass
 class Load:
-    """So many callers that ask what `make` makes, given the number of the request, until this is over.
+    """Concurrent clients that send the requests of `make`, given the number of the request, while the context lasts.
 
-    Those that find no connection try again a little later, so a gateway that starts anew loses nobody.
+    Clients without a connection retry a little later, so a restarting gateway loses no client.
     """
 
     address: Address
@@ -165,7 +165,7 @@ class Load:
         caller.close()
 
     async def more(self, count: int) -> None:
-        """Wait until so many more answers have come."""
+        """Wait for this many more responses."""
         until = len(self.answers) + count
         async with asyncio.timeout(60):
             while len(self.answers) < until:
@@ -177,11 +177,11 @@ class Load:
 
     @property
     def failures(self) -> list[object]:
-        """All that went wrong after a request was sent."""
+        """All failures after a request was sent."""
         failed: list[object] = [lost for lost in self.lost if lost.stage != "connect"]
         return failed + [answer for answer in self.answers if answer.status >= 500]
 
     def percentile(self, share: float) -> float:
-        """Seconds within which that share of the requests was answered."""
+        """The duration in seconds within which this share of the requests was answered."""
         seconds = sorted(answer.seconds for answer in self.answers)
         return seconds[min(len(seconds) - 1, int(len(seconds) * share))]

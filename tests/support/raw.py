@@ -1,8 +1,8 @@
-"""A caller of HTTP/1.1 that sends exactly the bytes it is given and tidies nothing.
+"""An HTTP/1.1 client that sends exactly the given bytes.
 
-Client libraries normalise: they resolve dot segments, fold duplicates, add fields, hide interim responses and take a
-reset for an end. This one reads by the framing rules of RFC 9112 section 6.3 and reports everything as it came,
-how the connection ended included (a FIN is not a reset: an HTTP/1.0 caller cannot tell a FIN from a clean end).
+Client libraries normalise: they resolve dot segments, merge duplicates, add fields, hide interim responses and treat a
+reset as an end. This one reads by the framing rules of RFC 9112 section 6.3 and reports everything unchanged, including
+the end of the connection (a FIN is not a reset: an HTTP/1.0 client cannot distinguish a FIN from a clean end).
 """
 
 import json
@@ -22,7 +22,7 @@ MiB = 1024 * 1024
 
 
 class NoAnswer(AssertionError):
-    """The connection ended before a whole response head had come; `ending` says how, `got` holds what had come."""
+    """The connection ended before a complete response head; `ending` is the way, `got` the bytes received."""
 
     def __init__(self, ending: Ending, got: bytes) -> None:
         super().__init__(f"connection ended by {ending} instead of an answer, after {got[:200]!r}")
@@ -31,7 +31,7 @@ class NoAnswer(AssertionError):
 
 
 class BadAnswer(AssertionError):
-    """What came is not a response of HTTP/1.1."""
+    """The bytes are not an HTTP/1.1 response."""
 
 
 class _Ended(Exception):
@@ -49,12 +49,12 @@ class Head:
     fields: tuple[Field, ...]
 
     def values(self, name: str) -> list[bytes]:
-        """All values of a field, one for each line, in the order they came."""
+        """All values of a field, one per line, in order."""
         wanted = name.lower().encode()
         return [value for key, value in self.fields if key.lower() == wanted]
 
     def value(self, name: str) -> bytes | None:
-        """The value of a field that stands at most once."""
+        """The value of a field that must not be repeated."""
         values = self.values(name)
         assert len(values) <= 1, f"{name} stands {len(values)} times: {values}"
         return values[0] if values else None
@@ -65,7 +65,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A final response with all that belonged to it. `whole` is False where its framing says that bytes are missing."""
+    """A final response with all its parts. `whole` is False if bytes are missing by its framing."""
 
     head: Head
     body: bytes
@@ -94,7 +94,7 @@ class Answer:
 
     @property
     def code(self) -> str | None:
-        """The gateway's error code, or None where the answer is not one of its refusals."""
+        """The gateway's error code, or None for other responses."""
         problem = (self.value("content-type") or b"").partition(b";")[0] == b"application/problem+json"
         if not (problem and self.body):
             return None
@@ -106,8 +106,7 @@ class Answer:
 
 
 class Caller:
-    """One connection, from the address `source`. Everything that waits gives up after `timeout` seconds with a
-    TimeoutError."""
+    """One connection from the address `source`. Every wait raises TimeoutError after `timeout` seconds."""
 
     def __init__(
         self,
@@ -143,7 +142,7 @@ class Caller:
         return self
 
     def send_until_refused(self, pieces: Iterable[bytes]) -> int:
-        """Send until all is sent or the other side has closed; the number of bytes taken."""
+        """Send until all is sent or the other side has closed; returns the number of bytes sent."""
         sent = 0
         try:
             for piece in pieces:
@@ -154,11 +153,11 @@ class Caller:
         return sent
 
     def finish_sending(self) -> None:
-        """Send a FIN and go on reading."""
+        """Send a FIN and continue reading."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Leave abruptly: the other side gets an RST."""
+        """Reset the connection with an RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -168,7 +167,7 @@ class Caller:
     # ---- receiving
 
     def receive(self, method: str = "GET") -> Answer:
-        """The next final response; `method` is the request's, which decides whether a body follows."""
+        """The next final response; `method` is the request's, which determines whether a body follows."""
         interim: list[Head] = []
         while True:
             head = self.receive_head()
@@ -180,7 +179,7 @@ class Caller:
         return Answer(head, b"".join(pieces), framing, whole, ending, trailers, tuple(interim))
 
     def receive_head(self) -> Head:
-        """The next response head, interim or final. Raises NoAnswer where the connection ends instead."""
+        """The next response head, interim or final. Raises NoAnswer if the connection ends instead."""
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             try:
                 self._more()
@@ -197,7 +196,8 @@ class Caller:
     def receive_body(
         self, head: Head, sink: Callable[[bytes], object], *, method: str = "GET"
     ) -> tuple[Framing, bool, Ending | None, tuple[Field, ...]]:
-        """Read what belongs to a head into `sink`: the framing, whether all came, how it ended, the trailers."""
+        """Read the body of a head into `sink`; returns the framing, whether it is complete, the end of the connection,
+        and the trailers."""
         framing = framing_of(head, method)
         trailers: tuple[Field, ...] = ()
         try:
@@ -213,7 +213,7 @@ class Caller:
         return framing, True, None, trailers
 
     def ended(self, within: float = 5.0) -> tuple[Ending, bytes]:
-        """How the connection ends, and what still came before. Raises TimeoutError while it stays open."""
+        """The way the connection ends, and the bytes before it. Raises TimeoutError while it stays open."""
         self.socket.settimeout(within)
         try:
             while True:
@@ -222,7 +222,7 @@ class Caller:
             return ended.ending, bytes(self._buffer)
 
     def is_open(self, after: float = 0.15) -> bool:
-        """Whether the connection is still open and silent that many seconds from now."""
+        """Whether the connection is still open and silent after this many seconds."""
         try:
             self.ended(within=after)
         except TimeoutError:
@@ -285,7 +285,7 @@ class Caller:
 
 
 def framing_of(head: Head, method: str) -> Framing:
-    """RFC 9112 6.3. A head with both framings is not an answer that a gateway may give."""
+    """RFC 9112 6.3. A gateway must not send a head with both framings."""
     lengths, codings = head.values("content-length"), head.values("transfer-encoding")
     if lengths and codings:
         raise BadAnswer("Content-Length together with Transfer-Encoding")
@@ -308,7 +308,7 @@ def _field(line: bytes) -> Field:
 
 
 def ask(address: Address, data: bytes, *, method: str | None = None, timeout: float = 5.0) -> Answer:
-    """Send these bytes on a new connection and read one answer."""
+    """Send these bytes on a new connection and read one response."""
     with Caller(address, timeout=timeout) as caller:
         caller.send(data)
         return caller.receive(method or data.partition(b" ")[0].decode("latin-1"))

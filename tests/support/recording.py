@@ -1,7 +1,7 @@
-"""An upstream that records what reached it, byte by byte, and answers by a script: real sockets, an own loop.
+"""An upstream that records requests byte by byte, and answers by a script: real sockets, its own event loop.
 
-It stands in for every kind of API behind the gateway, the broken ones included. A script is a coroutine that gets the
-`Exchange` as soon as the request head has come, so it may answer early, badly, slowly, or not at all.
+It replaces every kind of API behind the gateway, including broken ones. A script is a coroutine that receives the
+`Exchange` as soon as the request head is complete, so it can answer early, incorrectly, slowly, or not at all.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ READ_LIMIT = 64 * 1024
 
 
 def variable(name: str) -> str:
-    """The CGI variable of a header field, as lighttpd names it."""
+    """The CGI variable of a header field, as named by lighttpd."""
     return "HTTP_" + re.sub("[^A-Z0-9]", "_", name.upper())
 
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """One connection that the gateway opened. `ended` says how the gateway left it, None while it is open."""
+    """One connection of the gateway. `ended` is the way the gateway ended it, None while it is open."""
 
     number: int
     requests: int = 0
@@ -37,7 +37,7 @@ class Link:
 
 @dataclass(slots=True, eq=False)
 class Received:
-    """One request as it came. `whole` turns true when its body has been read to the end its framing names."""
+    """One received request. `whole` becomes true when its body is complete by its framing."""
 
     head: bytes
     link: Link
@@ -59,25 +59,25 @@ class Received:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """Every field line as name and value, names in their own spelling, order and duplicates kept."""
+        """Every field line as name and value, in the original spelling and order, with duplicates."""
         lines = self.head.split(b"\r\n")[1:]
         return tuple((name, value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines))
 
     def values(self, name: str) -> list[bytes]:
-        """The values of the lines with exactly this name, but for case."""
+        """The values of the lines with this name, ignoring case."""
         wanted = name.lower().encode()
         return [value for key, value in self.fields if key.lower() == wanted]
 
     @property
     def folded(self) -> dict[str, list[bytes]]:
-        """The variables of a CGI or PHP application: upper case, and `_` for all but letters and digits."""
+        """The variables of a CGI or PHP application: upper case, and `_` for everything except letters and digits."""
         view: dict[str, list[bytes]] = {}
         for name, value in (*self.fields, *self.trailers):
             view.setdefault(variable(name.decode("latin-1")), []).append(value)
         return view
 
     def seen_as(self, name: str) -> list[bytes]:
-        """All values that an application sees under this name in the folded view."""
+        """All values that an application sees under this name after normalisation."""
         return self.folded.get(variable(name), [])
 
     @property
@@ -88,7 +88,8 @@ class Received:
 
 
 class Exchange:
-    """One request at the upstream and the means to answer it. Unless `keep` is set false the connection stays open."""
+    """One request at the upstream, and the means to answer it. The connection stays open unless `keep` is set to
+    False."""
 
     def __init__(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.request = request
@@ -102,7 +103,7 @@ class Exchange:
             await self.writer.drain()
 
     async def body(self, sink: Callable[[bytes], object] | None = None) -> bytes:
-        """Read the rest of the request; it is kept in `request.body`, or given to `sink` piece by piece."""
+        """Read the rest of the request into `request.body`, or into `sink` in pieces."""
         take = sink or self.request.body.extend
         if not self.request.whole:
             if self.request.framing == "length":
@@ -119,11 +120,11 @@ class Exchange:
         raise asyncio.IncompleteReadError(b"", None)
 
     def hang_up(self) -> None:
-        """Close after what was sent (FIN)."""
+        """Close after the sent bytes (FIN)."""
         self.keep = False
 
     def reset(self) -> None:
-        """Close with an RST; what was sent but not yet delivered may be lost, so send and wait first."""
+        """Close with an RST. Sent but undelivered bytes can be lost, so wait after sending."""
         self.keep = False
         if self.writer.transport.is_closing():
             return
@@ -157,13 +158,13 @@ Script = Callable[[Exchange], Awaitable[None]]
 
 
 async def plain_answer(exchange: Exchange) -> None:
-    """What is answered where a test scripts nothing else."""
+    """The default response."""
     await exchange.body()
     await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 8\r\n\r\nupstream")
 
 
 class RecordingUpstream:
-    """The server. `requests` and `links` grow as things arrive; `on` scripts the answer for one path, and `default`
+    """The server. `requests` and `links` grow with arrivals; `on` scripts the response for one path, and `default`
     answers all others."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, default: Script = plain_answer) -> None:
@@ -184,14 +185,14 @@ class RecordingUpstream:
     def url(self) -> str:
         return f"{'https' if self._tls else 'http'}://{self.address[0]}:{self.address[1]}"
 
-    # ---- what a test says
+    # ---- control by tests
 
     def on(self, path: str, script: Script) -> None:
-        """Answer requests for this path (the query apart) by this script from now on."""
+        """Answer requests for this path (ignoring the query) with this script from now on."""
         self._scripts[path.encode()] = script
 
     def forget(self) -> None:
-        """No requests, no scripts; open connections stay."""
+        """Remove requests and scripts; open connections stay."""
         self.requests = []
         self._scripts = {}
 
@@ -209,21 +210,21 @@ class RecordingUpstream:
         self._thread.join(5)
         self._loop.close()
 
-    # ---- what a test asks
+    # ---- queries by tests
 
     @property
     def only(self) -> Received:
-        """The one request that arrived."""
+        """The only request that arrived."""
         assert len(self.requests) == 1, [request.line for request in self.requests]
         return self.requests[0]
 
     def arrived(self, count: int = 1) -> Received:
-        """Wait until that many requests have arrived; the last of them."""
+        """Wait until this many requests have arrived; returns the last of them."""
         eventually(lambda: len(self.requests) >= count)
         return self.requests[count - 1]
 
     def settle(self) -> None:
-        """Wait until whatever is on its way has arrived: it does before a request of our own is answered."""
+        """Wait until all requests in flight have arrived: the response to a new request comes after them."""
         with contextlib.suppress(ConnectionRefusedError):
             with socket.create_connection(self.address, timeout=5) as probe:
                 probe.sendall(b"GET /settled HTTP/1.1\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A TCP relay in front of a real server, which can be slow, cut its connections, fall silent, and change the server."""
+"""A TCP relay in front of a real server that can delay, cut, silence and redirect connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Relay:
-    """Forwards every connection at `port` to the server behind it. `connect_delay` is in seconds, for each connection.
-    While `silent`, no byte passes and no connection ends, as with a network that is gone. `accepted` counts.
+    """Forwards every connection at `port` to the server behind it. `connect_delay` is in seconds per connection. While
+    `silent`, no byte passes and no connection ends, as in a network failure. `accepted` counts connections.
 
-    `answer_delay` is how much later, in seconds, bytes of the server arrive; `subscription_delay` the same for
-    connections that have subscribed to a channel of Redis. A new `target_port` is that of connections from then on."""
+    `answer_delay` delays bytes of the server by that many seconds; `subscription_delay` does the same for connections
+    that have subscribed to a Redis channel. A new `target_port` applies to later connections.
+    """
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
@@ -74,7 +75,7 @@ class Relay:
             while self.silent:
                 await asyncio.sleep(0.01)
             delay = self.subscription_delay if sink in self._subscribed else self.answer_delay
-            due = max(due, loop.time() + delay)  # no byte overtakes another
+            due = max(due, loop.time() + delay)  # bytes never overtake each other
             if due > loop.time():
                 loop.call_at(due, sink.write, data)
             else:
@@ -87,7 +88,7 @@ class Relay:
 
 @asynccontextmanager
 async def relay_to(port: int) -> AsyncIterator[Relay]:
-    """A relay on a loopback port of its own."""
+    """A relay on its own loopback port."""
     relay = Relay(port)
     server = await asyncio.start_server(relay.accept, "127.0.0.1", 0)
     relay.port = server.sockets[0].getsockname()[1]

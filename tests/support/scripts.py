@@ -1,4 +1,4 @@
-"""Ways an upstream may answer, well and badly. Each function makes a script for `RecordingUpstream.on`."""
+"""Scripts for `RecordingUpstream.on`: correct and incorrect responses."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ def response(
 
 
 def answer(status: int = 200, fields: Iterable[str | bytes] = (), body: bytes = b"") -> Script:
-    """Read the whole request, then give an ordinary response."""
+    """Read the whole request, then send an ordinary response."""
     return raw(response(status, fields, body))
 
 
@@ -40,7 +40,7 @@ def raw(*pieces: bytes, then: Then = "keep", pause: float = 0.0) -> Script:
 
 
 def early(*pieces: bytes, then: Then = "fin") -> Script:
-    """Send these bytes as soon as the request head is there. With "keep" the rest of the body is read afterwards."""
+    """Send these bytes as soon as the request head is complete. With "keep" the rest of the body is read afterwards."""
 
     async def script(exchange: Exchange) -> None:
         await _send(exchange, pieces, 0.0)
@@ -52,7 +52,7 @@ def early(*pieces: bytes, then: Then = "fin") -> Script:
 
 
 def silent() -> Script:
-    """Read the whole request and never answer; the exchange ends when the gateway leaves."""
+    """Read the whole request and never answer; the exchange ends when the gateway closes the connection."""
 
     async def script(exchange: Exchange) -> None:
         await exchange.body()
@@ -62,7 +62,8 @@ def silent() -> Script:
 
 
 def stale(first: Script) -> Script:
-    """Answer the first request of a connection by `first`; close the connection at any further one, unanswered."""
+    """Answer the first request of a connection with `first`; close the connection at the next one without a
+    response."""
 
     async def script(exchange: Exchange) -> None:
         if exchange.request.link.requests == 1:
@@ -75,7 +76,7 @@ def stale(first: Script) -> Script:
 
 
 def in_turn(*scripts: Script) -> Script:
-    """The first request is answered by the first script and so on; the last goes on for ever."""
+    """Answer the first request with the first script and so on; the last one repeats."""
     left = list(scripts)
 
     async def script(exchange: Exchange) -> None:
@@ -85,9 +86,10 @@ def in_turn(*scripts: Script) -> Script:
 
 
 class Held:
-    """A script that waits, after the head or amid the body, until the test lets it go on.
+    """A script that waits, after the head or within the body, until the test releases it.
 
-    `before` is sent at once, `after` when `release` is called. If the gateway leaves first, that ends it.
+    `before` is sent at once, `after` when `release` is called. The script ends if the gateway closes the connection
+    first.
     """
 
     def __init__(self, before: bytes = b"", after: bytes = b"", *, then: Then = "keep") -> None:
@@ -102,7 +104,7 @@ class Held:
         self._released.set()
 
     def reached(self, count: int = 1) -> None:
-        """Wait until that many requests are held here."""
+        """Wait until this many requests are held here."""
         eventually(lambda: self.waiting >= count)
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -122,9 +124,9 @@ class Held:
 
 
 class Pouring:
-    """A script that sends a long body as fast as it is taken; `sent` counts the bytes that left so far.
+    """A script that sends a long body as fast as possible; `sent` counts the bytes sent so far.
 
-    It consists of blocks; each is a chunk where it is chunked, and that many of them leave `together`.
+    The body consists of blocks. With `chunked` each block is a chunk; each write sends `together` blocks.
     """
 
     def __init__(self, size: int, block: bytes, *, chunked: bool = False, together: int = 1) -> None:
@@ -147,7 +149,7 @@ class Pouring:
 
 
 class Swallowing:
-    """A script that takes a long body once `open` is called, and answers with its size; nothing is kept."""
+    """A script that reads a long body once `open` is called, and answers with its size, without storing it."""
 
     def __init__(self, *, is_open: bool = False) -> None:
         self.taken = 0
@@ -181,5 +183,5 @@ async def _finish(exchange: Exchange, then: Then, pause: float) -> None:
     if then == "fin":
         exchange.hang_up()
     elif then == "reset":
-        await asyncio.sleep(pause or 0.05)  # what was sent must be read before an RST throws it away
+        await asyncio.sleep(pause or 0.05)  # sent bytes must be read before an RST discards them
         exchange.reset()

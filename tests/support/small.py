@@ -1,4 +1,4 @@
-"""Gateways of a test's own, with nothing in their configuration that the test does not say."""
+"""Gateways for a single test, with a minimal configuration."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ def small(
     routes: Sequence[Mapping[str, Any]] = (),
     **sections: Mapping[str, Any],
 ) -> Configuration:
-    """A configuration in which `/NAME/**` leads to each upstream, for everybody; `routes` come in addition."""
+    """A configuration with an open route `/NAME/**` for each upstream, and additional `routes`."""
     told = {name: {"targets": one} if isinstance(one, list) else one for name, one in upstreams.items()}
     configuration: Configuration = {
         "server": {"drain": "5s"},
@@ -43,7 +43,8 @@ def small(
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts gateways: `start(upstreams, face, **sections)`. At the end of the test they must still be well."""
+    """Starts gateways: `start(upstreams, face, **sections)`. At the end of the test they must be running without
+    errors."""
     started: list[Gateway] = []
 
     def start(upstreams: Mapping[str, Upstream], face: Face = "serve", **sections: Any) -> Gateway:
@@ -83,13 +84,13 @@ main()
 
 
 class Patched(Gateway):
-    """A gateway in which some constants have other values, because some limits take a minute to be reached; and which
-    can be asked for what it holds."""
+    """A gateway with other values for some constants, because some limits take a minute to reach. It can report its
+    objects."""
 
     patches: Mapping[str, float]
 
     def census(self) -> "Counter[str]":
-        """How many objects of each type there are in it."""
+        """The number of objects of each type in the process."""
         before = len(self._told())
         self.signal(signal.SIGUSR1)
         eventually(lambda: len(self._told()) > before, timeout=20)
@@ -107,14 +108,14 @@ class Patched(Gateway):
 
 
 def descriptors(gateway: Gateway) -> int:
-    """How many files and sockets the gateway has open."""
+    """The number of open files and sockets of the gateway."""
     assert gateway.process is not None
     descriptors: int = psutil.Process(gateway.process.pid).num_fds()
     return descriptors
 
 
 def metric(gateway: Gateway, name: str, **labels: str) -> float:
-    """The sum of the values of a metric that have these labels."""
+    """The sum of the values of a metric with these labels."""
     page = gateway.get("/_gateway/metrics").body.decode()
     samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
     found = [one.value for one in samples if one.name == name and labels.items() <= one.labels.items()]

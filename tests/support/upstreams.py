@@ -1,4 +1,4 @@
-"""Every kind of upstream that the standard configuration names, good ones and dead ones, as fixtures."""
+"""Every kind of upstream in the standard configuration, working and broken, as fixtures."""
 
 import contextlib
 import socket
@@ -15,7 +15,7 @@ from tests.support.recording import RecordingUpstream
 
 
 class Deaf:
-    """An address that neither accepts nor refuses: its queue is full, so a connection attempt gets no answer at all."""
+    """An address that neither accepts nor refuses: its queue is full, so a connection attempt gets no answer."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -37,7 +37,7 @@ class Deaf:
 
 
 class Refusing:
-    """An address that refuses: the port is taken, so nobody else listens there, but it does not listen."""
+    """An address that refuses connections: the port is reserved, but does not listen."""
 
     def __init__(self) -> None:
         self._socket = socket.socket()
@@ -49,7 +49,7 @@ class Refusing:
 
 
 class Authority:
-    """A certificate authority of its own, for upstreams that speak TLS. `file` holds its certificate as PEM."""
+    """A certificate authority for upstreams with TLS. `file` contains its certificate as PEM."""
 
     def __init__(self, folder: Path) -> None:
         self._authority = trustme.CA()
@@ -57,7 +57,7 @@ class Authority:
         self._authority.cert_pem.write_to_path(str(self.file))
 
     def context(self, *names: str) -> ssl.SSLContext:
-        """What a server needs to prove that it is one of these names."""
+        """The TLS context of a server with these names."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert(*names).configure_cert(context)
         return context
@@ -65,7 +65,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """Every kind of upstream that the standard configuration names."""
+    """Every kind of upstream in the standard configuration."""
 
     web: RecordingUpstream
     secure: RecordingUpstream
@@ -88,7 +88,7 @@ class Upstreams:
 
 @pytest.fixture(scope="session")
 def upstreams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstreams]:
-    """The upstreams behind every session-wide gateway."""
+    """The upstreams of every session-wide gateway."""
     started = Upstreams.start(tmp_path_factory.mktemp("upstreams"))
     yield started
     started.stop()
@@ -96,8 +96,9 @@ def upstreams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstreams]:
 
 @pytest.fixture
 def upstream(upstreams: Upstreams) -> RecordingUpstream:
-    """The plain recording upstream, with nothing recorded or scripted yet."""
-    # What a stock server refuses amid the body has been begun: it may arrive when the test that sent it is over.
+    """The plain recording upstream, without recorded requests or scripts."""
+    # A request that a stock server refuses within its body has already been forwarded: it can arrive after the end of
+    # the test that sent it.
     upstreams.web.settle()
     upstreams.web.forget()
     upstreams.secure.forget()

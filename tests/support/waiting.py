@@ -1,4 +1,4 @@
-"""Conditions that are polled instead of slept for, and bounds on how long something may take."""
+"""Polling for conditions instead of sleeping, and time limits."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ Arguments = TypeVarTuple("Arguments")
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """The block must end in that many seconds."""
+    """The block must end within this many seconds."""
     started = time.monotonic()
     yield
     took = time.monotonic() - started
@@ -20,7 +20,7 @@ def within(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def cpu_within(seconds: float) -> Iterator[None]:
-    """The block takes at most that many seconds of this thread's CPU time, however busy the machine is."""
+    """The block uses at most this many seconds of this thread's CPU time, independent of the load of the machine."""
     started = time.thread_time()
     yield
     took = time.thread_time() - started
@@ -30,7 +30,7 @@ def cpu_within(seconds: float) -> Iterator[None]:
 def eventually(
     look: Callable[[*Arguments], T], *arguments: *Arguments, timeout: float = 5.0, every: float = 0.005
 ) -> T:
-    """Look until what is seen is true and give it back; after `timeout` seconds that is a failure."""
+    """Poll until the result is true and return it; fails after `timeout` seconds."""
     until = time.monotonic() + timeout
     while not (seen := look(*arguments)):
         if time.monotonic() > until:

@@ -1,6 +1,6 @@
-"""WebSocket in raw frames (RFC 6455): a caller that sends exactly the frames it is given, and the far end it talks to.
+"""WebSocket in raw frames (RFC 6455): a client that sends exactly the given frames, and the upstream end.
 
-Written apart from the gateway's own code, and as simple as can be: a frame is encoded and decoded byte by byte.
+Independent of the gateway's own code, and as simple as possible: frames are encoded and decoded byte by byte.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 from tests.support.wording import as_bytes, request
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 1.3, and what answers it
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 1.3, and its accept value
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
     @property
     def closing(self) -> tuple[int | None, str]:
-        """Code and reason of a Close; the code is None where it has none."""
+        """Code and reason of a Close; the code is None if missing."""
         assert self.opcode == CLOSE, self
         if not self.payload:
             return None, ""
@@ -56,14 +56,14 @@ def as_utf8(value: str | bytes) -> bytes:
 
 
 def encode(*frames: Frame, masked: bool = False) -> bytes:
-    """The frames as bytes; towards a server they are masked."""
+    """The frames as bytes; frames to a server are masked."""
     return b"".join(
         _masked(frame) if masked else head_of(len(frame.payload), frame) + frame.payload for frame in frames
     )
 
 
 def head_of(length: int, frame: Frame, *, masked: bool = False) -> bytes:
-    """The header of a frame with a payload of that length, whatever the frame itself holds; without the mask."""
+    """The header of a frame with a payload of that length, independent of the frame's own payload; without the mask."""
     first = frame.fin << 7 | frame.rsv << 4 | frame.opcode
     bit = masked << 7
     if length < 126:
@@ -79,7 +79,7 @@ def _masked(frame: Frame) -> bytes:
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:
-    """RFC 6455 5.3; masking twice is unmasking."""
+    """RFC 6455 5.3: masking twice restores the payload."""
     whole = int.from_bytes(payload, "big") ^ int.from_bytes((mask * (len(payload) // 4 + 1))[: len(payload)], "big")
     return whole.to_bytes(len(payload), "big")
 
@@ -101,11 +101,11 @@ class Decoder:
 
     @property
     def held(self) -> int:
-        """Bytes of a frame that has not come whole."""
+        """The number of bytes of an incomplete frame."""
         return len(self._data)
 
     def _one(self, at: int) -> tuple[Frame, int] | None:
-        """The frame that begins there, and where it ends."""
+        """The frame that begins at `at`, and its end."""
         data = self._data
         if len(data) < at + 2:
             return None
@@ -124,7 +124,7 @@ class Decoder:
         return Frame(first & 0x0F, payload, bool(first & 0x80), first >> 4 & 7, masked), at + length
 
 
-# ---- the caller
+# ---- the client
 
 
 def handshake(
@@ -136,7 +136,7 @@ def handshake(
     version: str | None = "13",
     **others: Any,
 ) -> bytes:
-    """A handshake as bytes; None leaves a field out. `others` are those of `request`."""
+    """A handshake as bytes; None omits a field. `others` are arguments of `request`."""
     named = {
         "Upgrade": upgrade,
         "Connection": connection,
@@ -148,7 +148,7 @@ def handshake(
 
 
 class Socket(Caller):
-    """A caller's WebSocket. `answer` is what its handshake was answered."""
+    """A client's WebSocket. `answer` is the response to its handshake."""
 
     def __init__(
         self, where: Gateway | Address, target: str, *fields: str | bytes, receive_buffer: int | None = None
@@ -164,7 +164,7 @@ class Socket(Caller):
         self._frames: list[Frame] = []
 
     def say(self, *frames: Frame) -> Self:
-        """Send frames, masked as a client must."""
+        """Send frames, masked as required for a client."""
         self.send(encode(*frames, masked=True))
         return self
 
@@ -178,7 +178,7 @@ class Socket(Caller):
         return self._frames.pop(0)
 
     def message(self, within: float = 5.0) -> bytes:
-        """The payload of the next message, put together from its frames; control frames are passed over."""
+        """The payload of the next message, assembled from its frames; control frames are skipped."""
         payload = b""
         while True:
             frame = self.frame(within)
@@ -188,29 +188,29 @@ class Socket(Caller):
                     return payload
 
     def closed(self, within: float = 5.0) -> tuple[int | None, str]:
-        """Code and reason of the Close that comes, after whatever else comes before it."""
+        """Code and reason of the next Close, after any other frames."""
         while (frame := self.frame(within)).opcode != CLOSE:
             pass
         return frame.closing
 
     def ended(self, within: float = 5.0) -> tuple[Ending, bytes]:
-        """How the connection ends, and the bytes that still came."""
+        """The way the connection ends, and the bytes before it."""
         ending, rest = super().ended(within)
         return ending, b"".join(encode(frame) for frame in self._frames) + rest
 
 
-# ---- the far end
+# ---- the upstream end
 
 
 def accept_of(received: Received) -> bytes:
-    """RFC 6455 4.2.2: what answers the key of this handshake."""
+    """RFC 6455 4.2.2: the accept value for the key of this handshake."""
     (key,) = received.values("sec-websocket-key")
     digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
     return base64.b64encode(digest)
 
 
 def switching(received: Received, *fields: str | bytes, accept: bytes | None = None) -> bytes:
-    """The 101 that answers this handshake."""
+    """The 101 response to this handshake."""
     lines = [
         b"HTTP/1.1 101 Switching Protocols",
         b"Upgrade: websocket",
@@ -222,9 +222,9 @@ def switching(received: Received, *fields: str | bytes, accept: bytes | None = N
 
 
 class FarEnd:
-    """A script: the upstream's end of one WebSocket, driven by the test. `fields` are added to its 101.
+    """A script for the upstream end of one WebSocket, controlled by the test. `fields` are added to its 101.
 
-    `ended` says how the gateway left it; None while it is there.
+    `ended` is the way the gateway ended the connection; None while it is open.
     """
 
     def __init__(self, *fields: str | bytes, reads: bool = True) -> None:
@@ -263,18 +263,18 @@ class FarEnd:
             self.ended = "reset"
 
     def read(self) -> None:
-        """Begin to read, where `reads` was False."""
+        """Begin to read, if `reads` was False."""
         self._reads = True
 
     @property
     def exchange(self) -> Exchange:
-        """The exchange, once the WebSocket is there."""
+        """The exchange, as soon as the WebSocket is open."""
         exchange = eventually(lambda: self._exchange)
         assert exchange is not None
         return exchange
 
     def say(self, *frames: Frame) -> None:
-        """Send frames, unmasked as a server must."""
+        """Send frames, unmasked as required for a server."""
         self.send(encode(*frames))
 
     def send(self, data: bytes) -> None:
@@ -283,21 +283,21 @@ class FarEnd:
         asyncio.run_coroutine_threadsafe(exchange.send(data), self._loop).result(30)
 
     def frame(self, within: float = 5.0) -> Frame:
-        """The next frame that came."""
+        """The next received frame."""
         try:
             return self._frames.get(timeout=within)
         except queue.Empty:
             raise AssertionError(f"no frame came within {within} s; the connection: {self.ended}") from None
 
     def heard(self) -> list[Frame]:
-        """The frames that have come, and were not looked at."""
+        """The received frames that were not read yet."""
         frames = []
         while not self._frames.empty():
             frames.append(self._frames.get_nowait())
         return frames
 
     def hang_up(self, *, reset: bool = False) -> None:
-        """End the connection: a FIN, or an RST."""
+        """End the connection with a FIN or an RST."""
         exchange = self.exchange
         assert self._loop is not None and self._leaving is not None
         if reset:
@@ -305,14 +305,14 @@ class FarEnd:
         self._loop.call_soon_threadsafe(self._leaving.set)
 
     def gone(self, within: float = 5.0) -> Ending:
-        """How the gateway left."""
+        """The way the gateway ended the connection."""
         ended = eventually(lambda: self.ended, timeout=within)
         assert ended is not None
         return ended
 
 
 def echoing(*fields: str | bytes) -> Script:
-    """A script that sends every frame back, answers a Ping, and answers a Close and hangs up."""
+    """A script that echoes every frame, answers a Ping, and answers a Close and hangs up."""
 
     async def script(exchange: Exchange) -> None:
         await exchange.send(switching(exchange.request, *fields))
@@ -328,21 +328,21 @@ def echoing(*fields: str | bytes) -> Script:
 
 
 async def flooding(exchange: Exchange) -> None:
-    """Frames of many sizes without end."""
+    """An endless sequence of frames of many sizes."""
     await exchange.send(switching(exchange.request))
     frames = [encode(Frame(BINARY, bytes((size % 251,)) * size)) for size in (1, 125, 126, 4000, 65535, 65536, 200_000)]
     while True:
         await exchange.send(b"".join(frames))
-        await asyncio.sleep(0.01)  # enough to be amid frames at any moment, and the test keeps up with it
+        await asyncio.sleep(0.01)  # frames are in progress at any moment, and the test keeps up
 
 
 def bearing(token: str, *others: str) -> str:
-    """The field line by which a browser presents a token."""
+    """The field line with which a browser presents a token."""
     return "Sec-WebSocket-Protocol: " + ", ".join(["bearer", token, *others])
 
 
 def frames_of(message: bytes, sizes: Iterable[int], *, opcode: int = BINARY) -> list[Frame]:
-    """A message in frames of these sizes; what is left is the last."""
+    """A message in frames of these sizes; the last frame contains the rest."""
     frames: list[Frame] = []
     for size in sizes:
         frames.append(Frame(opcode if not frames else CONT, message[:size], fin=False))

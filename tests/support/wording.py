@@ -1,4 +1,4 @@
-"""Requests as bytes, exactly as a test spells them."""
+"""Requests as bytes, exactly as spelled by a test."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ def request(
     version: str = "1.1",
     host: str | None = "gateway.test",
 ) -> bytes:
-    """A request as bytes: request line, Host, the given field lines as they are, Content-Length if there is a body."""
+    """A request as bytes: request line, Host, the given field lines unchanged, and Content-Length if it has a body."""
     lines = [method.encode() + b" " + as_bytes(target) + b" HTTP/" + version.encode()]
     if host is not None:
         lines.append(b"Host: " + host.encode())
@@ -23,16 +23,16 @@ def request(
 
 
 def chunked(*pieces: bytes, trailers: Iterable[str | bytes] = ()) -> bytes:
-    """The pieces as a whole chunked body."""
+    """The pieces as a complete chunked body."""
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
     return chunks + b"0\r\n" + b"".join(as_bytes(line) + b"\r\n" for line in trailers) + b"\r\n"
 
 
 def bearer(token: str | bytes) -> bytes:
-    """The field line that presents a token."""
+    """The field line with a token."""
     return b"Authorization: Bearer " + as_bytes(token)
 
 
 def as_bytes(text: str | bytes) -> bytes:
-    """A field line may hold any byte; as text it is Latin-1, one character for each byte."""
+    """A field line can contain any byte; as text it is Latin-1, one character per byte."""
     return text.encode("latin-1") if isinstance(text, str) else text
