@@ -79,7 +79,6 @@ class Faces:
             credentials=Credentials(tokens),
             directory=Directory(People(people), factory=factory, cache_settings=CacheSettings()),
             limits=Limits(self._policy.routes, shared=None),
-            relaxed=self._policy.relaxed,
         )
         names = settings.identity.headers
         self._rules = FieldRules([name for name in (names.id, names.email, names.roles) if name])

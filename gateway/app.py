@@ -24,9 +24,9 @@ from gateway.counting import Source
 from gateway.errors import CannotStart, ConfigurationError, Refusal, StorageUnavailable
 from gateway.foundation import Foundation, lay_foundation
 from gateway.gate import Gate
+from gateway.gate_factory import GateFactory
 from gateway.identity.assertions import Assertions
 from gateway.limits.limits import Limits
-from gateway.logged_gate import GateMaker, gate_maker, shadowing
 from gateway.operations.board import Place
 from gateway.operations.decision_log import DecisionLog
 from gateway.operations.endpoints import Readiness
@@ -128,14 +128,16 @@ def _runtime(ground: Foundation, app: Starlette) -> Runtime:
     """The runtime for the initial configuration."""
     settings, policy, ticker = ground.settings, ground.policy, ground.ticker
     decision_log = _decision_log(ground, lambda: runtime.policy)
-    make_gate = shadowing(gate_maker(decision_log), ground.shadow_log)
+    gates = GateFactory(
+        ground.credentials, ground.stores.directory, decisions=decision_log, shadow_decisions=ground.shadow_log
+    )
     own_names = _own_header_names(settings)
     rules = FieldRules(own_names)
     assertions = _assertions(ground)
     runtime = Runtime(
         server=settings.server,
-        gate=_gate(ground, make_gate),
-        make_gate=make_gate,
+        gate=gates.build(policy, ground.configuration.shadows, Limits(policy.routes, shared=ground.stores.buckets)),
+        gates=gates,
         policy=policy_version(settings),
         verifier=Verifier(own_names, assertions, decision_log),
         proxy=Proxy(
@@ -162,25 +164,13 @@ def _runtime(ground: Foundation, app: Starlette) -> Runtime:
     return runtime
 
 
-def _gate(ground: Foundation, make_gate: GateMaker) -> Gate:
-    """The gate of the public port."""
-    return make_gate(
-        policy=ground.policy,
-        credentials=ground.credentials,
-        directory=ground.stores.directory,
-        limits=Limits(ground.policy.routes, shared=ground.stores.buckets),
-        relaxed=ground.settings.server.paths == "relaxed",
-    )
-
-
 def _operations_gate(ground: Foundation) -> Gate:
-    """The gate of `server.operations_port`."""
+    """The gate of the listener on `server.operations_port`."""
     return Gate(
         policy=operations_policy(ground.settings),
         credentials=ground.credentials,
         directory=ground.stores.directory,
         limits=Limits(),
-        relaxed=False,
     )
 
 

@@ -11,7 +11,7 @@ The gate fails closed: any exception during a decision is a refusal.
 """
 
 import logging
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
@@ -20,9 +20,9 @@ from gateway.identity.directory import Absent, Directory
 from gateway.identity.principals import Principal
 from gateway.identity.records import Claims
 from gateway.limits.limits import Count, Limits
-from gateway.policy.cors import origin_of, preflight_of
-from gateway.policy.decide import authorize, check_handshake, preflight_answer
-from gateway.policy.matcher import Policy
+from gateway.policy.cors import Preflight, origin_of, preflight_of
+from gateway.policy.decide import Handshake, PreflightAnswer, RefusedAtRoute, authorize, locate
+from gateway.policy.matcher import Match, Policy
 from gateway.policy.route import Route
 from gateway.wire.bearer import bearer_credential
 from gateway.wire.fields import Field, RequestFields
@@ -41,18 +41,32 @@ class _Unasked(Exception):
     """The credential, the only argument, must be verified with I/O."""
 
 
-class Gate:
-    """Decides on requests. `limits` are the rate limits of the policy's routes, `relaxed` is `server.paths:
-    relaxed`."""
+class Decider(Protocol):
+    """Decides on requests: the gate, or a wrapper around it. The methods are described at `Gate`."""
 
-    def __init__(
-        self, *, policy: Policy, credentials: Credentials, directory: Directory, limits: Limits, relaxed: bool
-    ) -> None:
+    @property
+    def limits(self) -> Limits: ...
+
+    def admit(self, request: RequestHead) -> Decision | Waiting: ...
+
+    async def conclude(self, waiting: Waiting) -> Decision: ...
+
+    def readmit(self, admission: Admission) -> Admission | Refusal | Waiting: ...
+
+    def reconsider(self, admission: Admission) -> Refusal | Waiting | None: ...
+
+    async def reconclude(self, waiting: Waiting) -> Refusal | None: ...
+
+
+class Gate:
+    """Decides on requests. `limits` are those of the policy's routes."""
+
+    def __init__(self, *, policy: Policy, credentials: Credentials, directory: Directory, limits: Limits) -> None:
         self._policy = policy
         self._credentials = credentials
         self._directory = directory
         self.limits = limits
-        self._relaxed = relaxed
+        self._relaxed = policy.relaxed
         self._has_pages = any(route.cors is not None for route in policy.routes)
 
     def admit(self, request: RequestHead) -> Decision | Waiting:
@@ -61,13 +75,15 @@ class Gate:
         try:
             target = canonical_target(request.target, relaxed=self._relaxed)
             host = _host(request, target)
-            if self._has_pages and request.method == b"OPTIONS":
-                answered = self._preflight(host, target, request)
-                if answered is not None:
-                    return answered
-            route, captures = self._policy.match(host, target, request.method)
+            kind: Handshake | Preflight | None = None
             if request.websocket:
-                check_handshake(route, origin_of(request.fields.kept))
+                kind = Handshake(origin_of(request.fields.kept))
+            elif self._has_pages and request.method == b"OPTIONS":
+                kind = preflight_of(request.fields.kept)
+            located = locate(self._policy, host, target, request.method, kind)
+            if type(located) is not Match:
+                return _without_admission(located, request)
+            route, captures = located
             claims = None
             if route.authentication != "none":
                 claims = self._claims(request, optional=route.authentication == "optional")
@@ -117,14 +133,18 @@ class Gate:
         request = admission.request
         try:
             target = canonical_target(request.target, relaxed=self._relaxed)
-            route, captures = self._policy.match(request.fields.canonical_host, target, request.method)
-            if request.websocket:
-                check_handshake(route, origin_of(request.fields.kept))
+            kind = Handshake(origin_of(request.fields.kept)) if request.websocket else None
+            located = locate(self._policy, request.fields.canonical_host, target, request.method, kind)
         except Refusal as refusal:
             return without_traceback(refusal)
         except Exception:
             log.exception("decision failed: refused")
             return Refusal("internal_error")
+        assert not isinstance(located, PreflightAnswer)  # `locate` was given no preflight
+        if isinstance(located, RefusedAtRoute):
+            located.refusal.route = located.route.name
+            return located.refusal
+        route, captures = located
         admission = admission._replace(route=route, captures=captures, target=target)
         if admission.claims is None:
             is_refused = route.authentication == "required"
@@ -221,20 +241,6 @@ class Gate:
 
     # ---- routes that are not plain
 
-    def _preflight(self, host: bytes | None, target: Target, request: RequestHead) -> Answered | Refusal | None:
-        """The response to a preflight, by the route of the announced request. A preflight has no credential, so it is
-        neither authenticated nor counted."""
-        preflight = preflight_of(request.fields.kept)
-        if preflight is None:
-            return None
-        answer = preflight_answer(self._policy, host, target, preflight)
-        if answer is None:
-            return None
-        route, fields = answer
-        if fields is not None:
-            return Answered(route, 204, fields)
-        return _refused(Refusal("origin_not_allowed", "a preflight that cors does not allow"), route, request)
-
     def _finish(self, decision: Admission | Refusal, route: Route, request: RequestHead) -> Decision | Waiting:
         return _refused(decision, route, request) if isinstance(decision, Refusal) else self._count(decision)
 
@@ -267,6 +273,13 @@ def _counted(admission: Admission, count: Count) -> Decision:
     refusal = Refusal("rate_limited", retry_after=count.retry_after, route=route.name, headers=fields)
     refusal.caller = principal
     return refusal
+
+
+def _without_admission(located: PreflightAnswer | RefusedAtRoute, request: RequestHead) -> Answered | Refusal:
+    """A decision that needs no credential: browsers send none with a preflight. Rate limits do not count it."""
+    if isinstance(located, PreflightAnswer):
+        return Answered(located.route, 204, located.fields)
+    return _refused(located.refusal, located.route, request)
 
 
 def _refused(refusal: Refusal, route: Route, request: RequestHead) -> Refusal:

@@ -1,84 +1,63 @@
-"""Wraps the gate to record decisions. Not installed when the decision log is off."""
+"""Wrap the gate to record decisions. Not installed when the decision log is off."""
 
-from functools import partial
-from typing import Any, Protocol
+from typing import Final, Protocol
 
 from gateway.admission import Admission, RequestHead, Waiting
 from gateway.errors import Refusal
-from gateway.gate import Decision, Gate
-from gateway.identity.credentials import Credentials
-from gateway.identity.directory import Directory
+from gateway.gate import Decider, Decision
 from gateway.limits.limits import Limits
-from gateway.operations.decision_log import DecisionLog
-from gateway.operations.shadow_log import ShadowLog
 from gateway.policy.matcher import Policy
 from gateway.policy.route import Route
-from gateway.policy.shadows import shadows_of
-from gateway.shadowed_gate import ShadowedGate
 
 
-class GateMaker(Protocol):
-    """A factory for the gate of a policy."""
+class DecisionListener(Protocol):
+    """Receives final decisions. `route` is the route that refused, if any; `ended` marks the end of a request that was
+    admitted before."""
 
-    def __call__(
-        self, *, policy: Policy, credentials: Credentials, directory: Directory, limits: Limits, relaxed: bool
-    ) -> Gate: ...
+    def allowed(self, admission: Admission) -> None: ...
+
+    def refused(self, refusal: Refusal, request: RequestHead, route: Route | None, *, ended: bool = False) -> None: ...
 
 
-class LoggedGate(Gate):
-    """A gate that records every final decision."""
+class DecisionLogging:
+    """A Decider that reports each decision of `decider` once it is final."""
 
-    def __init__(self, log: DecisionLog, *, policy: Policy, **others: Any) -> None:
-        super().__init__(policy=policy, **others)
-        self._log = log
+    def __init__(self, decider: Decider, listener: DecisionListener, policy: Policy) -> None:
+        self.limits: Final[Limits] = decider.limits
+        self._decider = decider
+        self._listener = listener
         self._routes: dict[str, Route] = {route.name: route for route in (*policy.own, *policy.routes)}
 
     def admit(self, request: RequestHead) -> Decision | Waiting:
-        decision = super().admit(request)
-        self._note(decision, request)
+        decision = self._decider.admit(request)
+        self._report(decision, request)
         return decision
 
     async def conclude(self, waiting: Waiting) -> Decision:
-        decision = await super().conclude(waiting)
-        self._note(decision, waiting.request)
+        decision = await self._decider.conclude(waiting)
+        self._report(decision, waiting.request)
         return decision
 
     def readmit(self, admission: Admission) -> Admission | Refusal | Waiting:
-        decision = super().readmit(admission)
+        decision = self._decider.readmit(admission)
         if isinstance(decision, Refusal):
-            self._log.refused(decision, admission.request, self._routes.get(decision.route or ""), ended=True)
+            self._listener.refused(decision, admission.request, self._routes.get(decision.route or ""), ended=True)
         return decision
 
     def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
-        verdict = super().reconsider(admission)
+        verdict = self._decider.reconsider(admission)
         if isinstance(verdict, Refusal):
-            self._log.refused(verdict, admission.request, admission.route, ended=True)
+            self._listener.refused(verdict, admission.request, admission.route, ended=True)
         return verdict
 
     async def reconclude(self, waiting: Waiting) -> Refusal | None:
-        refusal = await super().reconclude(waiting)
+        refusal = await self._decider.reconclude(waiting)
         if refusal is not None:
-            self._log.refused(refusal, waiting.request, waiting.route, ended=True)
+            self._listener.refused(refusal, waiting.request, waiting.route, ended=True)
         return refusal
 
-    def _note(self, decision: Decision | Waiting, request: RequestHead) -> None:
+    def _report(self, decision: Decision | Waiting, request: RequestHead) -> None:
         if isinstance(decision, Admission):
-            self._log.allowed(decision)
+            self._listener.allowed(decision)
         elif isinstance(decision, Refusal):
-            self._log.refused(decision, request, self._routes.get(decision.route or ""))
-
-
-def gate_maker(log: DecisionLog | None) -> GateMaker:
-    """The gate factory of a process, with a decision log if configured."""
-    return Gate if log is None else partial(LoggedGate, log)
-
-
-def shadowing(make: GateMaker, shadow_log: ShadowLog) -> GateMaker:
-    """A gate factory that adds shadow evaluation for policies with shadow rules."""
-
-    def made(**parts: Any) -> Gate:
-        enforced = make(**parts)
-        shadows = shadows_of(parts["policy"])
-        return enforced if shadows is None else ShadowedGate(enforced, shadows, shadow_log, **parts)
-
-    return made
+            self._listener.refused(decision, request, self._routes.get(decision.route or ""))

@@ -21,6 +21,7 @@ from gateway.identity.principals import PrincipalFactory
 from gateway.operations.events import event
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.loading import Configuration, compile_policy
+from gateway.policy.shadows import shadows_of
 from gateway.policy.version import policy_version
 from gateway.proxy.engines import import_engines
 from gateway.proxy.proxy import Proxy
@@ -117,12 +118,8 @@ class Reloader:
         )
         runtime.observer.declare(route.name for route in (*policy.own, *policy.routes))
         runtime.proxy = after
-        runtime.gate = runtime.watch.gate = runtime.make_gate(
-            policy=policy,
-            credentials=self._credentials,
-            directory=self._directory,
-            limits=runtime.gate.limits.renewed(policy.routes),
-            relaxed=settings.server.paths == "relaxed",
+        runtime.gate = runtime.watch.gate = runtime.gates.build(
+            policy, configuration.shadows, runtime.gate.limits.renewed(policy.routes)
         )
         runtime.server, runtime.policy = settings.server, version
         # New roles invalidate all principals, and so does a removed key, because of the assertions cached in them.
@@ -155,7 +152,8 @@ def merged(old: Configuration, new: Configuration) -> tuple[Configuration, tuple
     settings, kept = _merged_settings(old.settings, new.settings)
     if not kept:
         return new, ()
-    return replace(new, settings=settings, policy=compile_policy(settings)), kept
+    policy = compile_policy(settings)
+    return replace(new, settings=settings, policy=policy, shadows=shadows_of(policy)), kept
 
 
 def _merged_settings(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:

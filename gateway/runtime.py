@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Receive
 from gateway.admission import Admission, Peer, RequestHead
 from gateway.counting import Sample
 from gateway.errors import GatewayError, Refusal
-from gateway.gate import Gate
-from gateway.logged_gate import GateMaker
+from gateway.gate import Decider
+from gateway.gate_factory import GateFactory
 from gateway.operations.decision_log import DecisionLog
 from gateway.operations.endpoints import Readiness
 from gateway.operations.observer import Observer
@@ -50,8 +50,8 @@ class Runtime:
     """
 
     server: ServerSettings
-    gate: Gate
-    make_gate: GateMaker
+    gate: Decider
+    gates: GateFactory
     policy: str
     verifier: Verifier
     proxy: Proxy
@@ -78,11 +78,11 @@ class Runtime:
         self.ticker.listen(self._watch_the_slow)
 
     @property
-    def judge(self) -> Gate:
+    def judge(self) -> Decider:
         """The gate for requests to upstreams, also for decisions requested on the operations port."""
         return self.gate if self.public is None else self.public.gate
 
-    def with_operations(self, gate: Gate) -> None:
+    def with_operations(self, gate: Decider) -> None:
         """Create the runtime of the operations listener, with a gate for operational endpoints only."""
         self.operations = replace(self, gate=gate, public=self, connections=set(), _unwatched={}, _watchers={})
 

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal, without_traceback
-from gateway.gate import Decision, Gate
+from gateway.gate import Decider, Decision
 from gateway.identity.assertions import Assertions
 from gateway.identity.principals import identity_value
 from gateway.operations.decision_log import DecisionLog
@@ -67,7 +67,7 @@ class Verifier:
         self._identities: dict[bytes, tuple[Field, ...]] = {}
         self._routes: dict[Route, Field] = {}
 
-    def ask(self, gate: Gate, admission: Admission) -> Verdict | Waiting:
+    def ask(self, gate: Decider, admission: Admission) -> Verdict | Waiting:
         """Decide on the original request; Waiting if the gate needs a store. `admission` is that of the verify
         request."""
         try:
@@ -79,7 +79,7 @@ class Verifier:
             decision = self._noted(Refusal("internal_error"), admission)
         return decision if isinstance(decision, Waiting) else self.verdict(admission, decision)
 
-    async def conclude(self, gate: Gate, admission: Admission, waiting: Waiting) -> Verdict:
+    async def conclude(self, gate: Decider, admission: Admission, waiting: Waiting) -> Verdict:
         """Complete a decision with I/O."""
         return self.verdict(admission, await gate.conclude(waiting))
 

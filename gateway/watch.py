@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from gateway.admission import Admission, Waiting
 from gateway.errors import Refusal
-from gateway.gate import Gate
+from gateway.gate import Decider
 
 _EVERY: Final = 2  # In ticks.
 _AT_ONCE: Final = 16  # Concurrent store lookups.
@@ -35,7 +35,7 @@ class _Watched:
     outage."""
 
     admission: Admission
-    gate: Gate | None = None
+    gate: Decider | None = None
     unknown_since: float | None = None
 
 
@@ -43,7 +43,7 @@ class Watch:
     """All running WebSockets and event streams of this process. `gate` is the active one. A reload replaces it, and the
     new gate rechecks the routes: a removed or stricter route ends its streams."""
 
-    def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, gate: Decider, loop: asyncio.AbstractEventLoop) -> None:
         self.gate = gate
         self._loop = loop
         self._lasting: dict[Lasting, _Watched] = {}

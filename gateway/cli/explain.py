@@ -52,7 +52,7 @@ def command(
     configuration = loaded_policy(config)
     settings = configuration.settings
     caller = person(settings, user, roles, anonymous=anonymous)
-    explanation = explain(configuration.policy, RoleHierarchy(settings.roles), request, caller)
+    explanation = explain(configuration.policy, RoleHierarchy(settings.roles), request, caller, configuration.shadows)
     if as_json:
         print_json(document(explanation, settings))
     else:

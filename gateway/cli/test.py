@@ -40,7 +40,9 @@ def command(tests: tuple[Path, ...], config: Path, junit: Path | None, min_cover
     problems = sorted([*problems, *unknown_names(configuration.settings, configuration.policy, found)])
     if problems:
         return _unusable(problems)
-    report = run_policy_tests(configuration.policy, RoleHierarchy(configuration.settings.roles), found)
+    report = run_policy_tests(
+        configuration.policy, RoleHierarchy(configuration.settings.roles), found, configuration.shadows
+    )
     fine = not report.failures and report.coverage >= min_coverage
     if junit is not None:
         _write_junit(junit, report, configuration.settings)

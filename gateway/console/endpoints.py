@@ -167,7 +167,8 @@ def explain_view(configuration: Configuration, asked: dict[str, str]) -> str:
         return pages.explain(asked, pages.problem(f"{error.message}{f' ({error.right})' if error.right else ''}"))
     roles = frozenset(role.strip() for role in asked.get("roles", "").split(",") if role.strip())
     person = None if asked.get("caller") == "anonymous" else Person(asked.get("id", ""), roles)
-    explanation = explain(configuration.policy, RoleHierarchy(configuration.settings.roles), request, person)
+    hierarchy = RoleHierarchy(configuration.settings.roles)
+    explanation = explain(configuration.policy, hierarchy, request, person, configuration.shadows)
     return pages.explain(asked, pages.explained(explanation))
 
 

@@ -15,7 +15,7 @@ from gateway.operations.events import Repeats, event
 from gateway.policy.route import Route
 
 ALLOWED: Final = "allowed"
-UNKNOWN: Final = "unknown"  # the store that would have had to be asked had enough to do
+UNKNOWN: Final = "unknown"  # too many lookups were running
 # What only the enforced policy says: limits are not tried.
 _NOT_TRIED: Final = "rate_limited"
 
@@ -31,16 +31,15 @@ class ShadowLog:
         """How often each rule has decided what: `allowed`, or the code of its refusal."""
         return self._tally.samples()
 
-    def tried(self, rule: Route, decision: str) -> None:
-        """Count a decision of a rule."""
-        self._tally.add(rule.name, decision)
+    def undecided(self, rule: Route) -> None:
+        self._tally.add(rule.name, UNKNOWN)
 
     def decided(
         self, rule: Route, request: RequestHead, enforced: Admission | Refusal, verdict: Admission | Refusal
     ) -> None:
         """Count what a rule would have decided, and tell it where it would have made a difference."""
         would = _code(verdict)
-        self.tried(rule, would)
+        self._tally.add(rule.name, would)
         is_ = _code(enforced)
         passes = is_ in (ALLOWED, _NOT_TRIED)
         if passes == (would == ALLOWED):

@@ -1,17 +1,20 @@
-"""Authorization: whether a principal can use a route. Pure. A refusal is a value with a private reason."""
+"""The policy's part of a decision, in two steps: `locate` finds the route, `authorize` judges the principal.
+
+Both are pure. The gate calls them for requests, the policy tools for questions. Refusals carry a private reason.
+"""
 
 from typing import NamedTuple, Protocol
 
 from gateway.errors import Refusal
 from gateway.policy.cors import Preflight, origin_allowed
 from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.matcher import Policy
+from gateway.policy.matcher import Match, Policy
 from gateway.policy.rewriting import Captures
 from gateway.policy.route import NOTHING_MORE, Requirement, Route
 from gateway.wire.fields import Field
 from gateway.wire.paths import Target, decoded_segment
 
-__all__ = ["PreflightAnswer", "PrincipalLike", "RoleHierarchy", "authorize", "check_handshake", "preflight_answer"]
+__all__ = ["Handshake", "PreflightAnswer", "PrincipalLike", "RefusedAtRoute", "RoleHierarchy", "authorize", "locate"]
 
 
 class PrincipalLike(Protocol):
@@ -24,32 +27,62 @@ class PrincipalLike(Protocol):
     def roles(self) -> frozenset[str]: ...
 
 
+class Handshake(NamedTuple):
+    """A WebSocket handshake. `origin` is that of the page; None from other clients."""
+
+    origin: bytes | None
+
+
 class PreflightAnswer(NamedTuple):
-    """The response to a preflight: the route of the announced request, and the fields, None if the route does not allow
-    it."""
+    """The response to an allowed preflight, and the route of the request it announces."""
 
     route: Route
-    fields: tuple[Field, ...] | None
+    fields: tuple[Field, ...]
 
 
-def preflight_answer(
+class RefusedAtRoute(NamedTuple):
+    """A preflight or a handshake that the matching route refuses to any caller."""
+
+    route: Route
+    captures: Captures
+    refusal: Refusal
+
+
+def locate(
+    policy: Policy, host: bytes | None, target: Target, method: bytes, kind: Preflight | Handshake | None
+) -> Match | PreflightAnswer | RefusedAtRoute:
+    """The route of a request. `kind` is None for plain requests. Raises Refusal if no route takes the request.
+
+    A preflight is answered for the route of the request it announces. If no route serves that request, or the route has
+    no `cors`, the preflight is an OPTIONS request like any other.
+    """
+    if kind is None:
+        return policy.match(host, target, method)
+    if isinstance(kind, Preflight):
+        return _preflight_answer(policy, host, target, kind) or policy.match(host, target, method)
+    match = policy.match(host, target, method)
+    route, captures = match
+    if not route.websocket:
+        return RefusedAtRoute(route, captures, Refusal("websocket_not_allowed"))
+    if not origin_allowed(route.cors, kind.origin):
+        refusal = Refusal("origin_not_allowed", "the handshake of a page that cors does not list")
+        return RefusedAtRoute(route, captures, refusal)
+    return match
+
+
+def _preflight_answer(
     policy: Policy, host: bytes | None, target: Target, preflight: Preflight
-) -> PreflightAnswer | None:
-    """The preflight response of the route that will receive the actual request. None if no route serves that method or
-    the route has no `cors`; the OPTIONS request is then treated like any other."""
+) -> PreflightAnswer | RefusedAtRoute | None:
     try:
         route = policy.match(host, target, preflight.method).route
     except Refusal:
         return None
-    return None if route.cors is None else PreflightAnswer(route, route.cors.answer(preflight))
-
-
-def check_handshake(route: Route, origin: bytes | None) -> None:
-    """Raises Refusal if the route accepts no WebSocket, or none from pages of this origin."""
-    if not route.websocket:
-        raise Refusal("websocket_not_allowed")
-    if not origin_allowed(route.cors, origin):
-        raise Refusal("origin_not_allowed", "the handshake of a page that cors does not list")
+    if route.cors is None:
+        return None
+    fields = route.cors.answer(preflight)
+    if fields is None:
+        return RefusedAtRoute(route, (), Refusal("origin_not_allowed", "a preflight that cors does not allow"))
+    return PreflightAnswer(route, fields)
 
 
 def authorize(route: Route, captures: Captures, principal: PrincipalLike | None) -> Refusal | None:

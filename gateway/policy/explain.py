@@ -12,7 +12,7 @@ from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.matcher import Policy
 from gateway.policy.rewriting import sent_path
 from gateway.policy.route import NOTHING_MORE, Requirement, Route
-from gateway.policy.shadows import shadows_of
+from gateway.policy.shadows import Shadows
 from gateway.policy.verdict import Asked, Caller, Verdict, decide
 from gateway.wire.paths import decoded_segment
 
@@ -61,14 +61,21 @@ SIGNED_IN: Final = Person()
 """A signed-in user without roles."""
 
 
-def explain(policy: Policy, roles: RoleHierarchy, asked: Asked, person: Person | None) -> Explanation:
-    """Decide a request of `person`, and explain the decision."""
+def explain(
+    policy: Policy, roles: RoleHierarchy, asked: Asked, person: Person | None, shadows: Shadows | None = None
+) -> Explanation:
+    """Decide a request of `person`, and explain the decision. `shadows` are the shadow rules of the policy."""
     verdict = decide(policy, asked, caller_of(roles, person))
-    return explained(policy, roles, asked, person, verdict)
+    return explained(policy, roles, asked, person, verdict, shadows)
 
 
 def explained(
-    policy: Policy, roles: RoleHierarchy, asked: Asked, person: Person | None, verdict: Verdict
+    policy: Policy,
+    roles: RoleHierarchy,
+    asked: Asked,
+    person: Person | None,
+    verdict: Verdict,
+    shadows: Shadows | None = None,
 ) -> Explanation:
     """Explain a decision already made."""
     held = () if person is None else tuple(Held(*each) for each in sorted(roles.chains(person.own_roles).items()))
@@ -80,14 +87,11 @@ def explained(
         person=person,
         held=held,
         sent=_sent(verdict),
-        tried=_tried(policy, asked, caller_of(roles, person)),
+        tried=None if shadows is None else _tried(shadows, asked, caller_of(roles, person)),
     )
 
 
-def _tried(policy: Policy, asked: Asked, caller: Caller | None) -> Tried | None:
-    shadows = shadows_of(policy)
-    if shadows is None:
-        return None
+def _tried(shadows: Shadows, asked: Asked, caller: Caller | None) -> Tried | None:
     verdict = decide(shadows.trial, asked, caller)
     rule = None
     if verdict.route is not None:

@@ -10,7 +10,7 @@ from gateway.errors import ConfigurationError, Problem
 from gateway.policy.building import RouteBuilder
 from gateway.policy.matcher import Policy
 from gateway.policy.own import operations_routes, own_routes
-from gateway.policy.shadows import shadows_of
+from gateway.policy.shadows import Shadows, shadows_of
 from gateway.settings.model import RouteSettings, Settings
 from gateway.settings.reading import read_settings
 from gateway.wire.served_hosts import ServedHosts
@@ -21,11 +21,12 @@ _MOST_VISITS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A valid configuration: settings, policy, and warnings."""
+    """A valid configuration: settings, policy, and warnings. `shadows` is None if no route is a shadow rule."""
 
     settings: Settings
     policy: Policy
     warnings: tuple[Problem, ...]
+    shadows: Shadows | None = None
 
 
 def load_configuration(path: Path, environment: Mapping[str, str] | None = None) -> Configuration:
@@ -34,15 +35,15 @@ def load_configuration(path: Path, environment: Mapping[str, str] | None = None)
     Raises ConfigurationError with every problem of settings and policy, and CannotStart if the file is unreadable.
     """
     draft = read_settings(path, os.environ if environment is None else environment)
-    policy, problems = _compile(draft.sketch, draft.routes)
+    policy, shadows, problems = _compile(draft.sketch, draft.routes)
     if draft.settings is None or problems:
         raise ConfigurationError((*draft.problems, *problems))
-    return Configuration(draft.settings, policy, draft.warnings)
+    return Configuration(draft.settings, policy, draft.warnings, shadows)
 
 
 def compile_policy(settings: Settings) -> Policy:
     """The policy of parsed settings. Raises ConfigurationError with the problems of their routes."""
-    policy, problems = _compile(settings, settings.routes)
+    policy, _, problems = _compile(settings, settings.routes)
     if problems:
         raise ConfigurationError(problems)
     return policy
@@ -53,7 +54,7 @@ def operations_policy(settings: Settings) -> Policy:
     return Policy((), operations_routes(settings))
 
 
-def _compile(settings: Settings, routes: tuple[RouteSettings, ...]) -> tuple[Policy, list[Problem]]:
+def _compile(settings: Settings, routes: tuple[RouteSettings, ...]) -> tuple[Policy, Shadows | None, list[Problem]]:
     own = own_routes(settings)
     builder = RouteBuilder(settings, own)
     policy = Policy(
@@ -71,4 +72,4 @@ def _compile(settings: Settings, routes: tuple[RouteSettings, ...]) -> tuple[Pol
             f"and others like it mix literals and captures so that one request could take {visits} steps "
             f"to match (at most {_MOST_VISITS}; begin such paths with different literals)",
         )
-    return policy, builder.problems
+    return policy, shadows, builder.problems

@@ -7,7 +7,7 @@ refused.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, final
 
 from gateway.errors import Refusal
 from gateway.policy.methods import TRACE
@@ -22,6 +22,7 @@ _PERCENT: Final = ord("%")
 _SEMICOLON: Final = ord(";")
 
 
+@final
 class Match(NamedTuple):
     """The matching route and its captures, as they appear in the canonical path, escapes included."""
 

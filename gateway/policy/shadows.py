@@ -7,7 +7,6 @@ first to name a host. Each result is attributed to one rule.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import Final
 
 from gateway.policy.matcher import Policy
@@ -53,13 +52,8 @@ class Shadows:
         return None if rule is None or _spot(rule) in self._enforced_too else rule
 
 
-@lru_cache(maxsize=1)
 def shadows_of(policy: Policy) -> Shadows | None:
-    """The shadow rules of a policy, None without any.
-
-    Caches the result for one policy: a configuration load computes it off the event loop, and the gate needs it when
-    the policy takes effect.
-    """
+    """The shadow rules of a policy; None if it has none."""
     return Shadows(policy) if any(route.shadow for route in policy.routes) else None
 
 

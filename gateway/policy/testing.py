@@ -9,6 +9,7 @@ from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.matcher import Policy
 from gateway.policy.policy_tests import Expectation, PolicyTest
 from gateway.policy.route import Route
+from gateway.policy.shadows import Shadows
 from gateway.policy.verdict import Verdict, decide
 from gateway.settings.model import Settings
 from gateway.settings.places import Position
@@ -42,9 +43,11 @@ class Report(NamedTuple):
         return (1000 * touched // self.routes) / 10 if self.routes else 100.0
 
 
-def run_policy_tests(policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest]) -> Report:
-    """Run tests against a policy."""
-    results = tuple(_results(policy, roles, tests))
+def run_policy_tests(
+    policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest], shadows: Shadows | None = None
+) -> Report:
+    """Run tests against a policy. Failures are explained with its shadow rules."""
+    results = tuple(_results(policy, roles, tests, shadows))
     enforced = [route for route in policy.routes if not route.shadow]
     touched = {result.verdict.route for result in results}
     return Report(results, tuple(route for route in enforced if route not in touched), len(enforced))
@@ -71,7 +74,9 @@ def _problem(position: Position, key: str, message: str) -> Problem:
     return Problem(position.file, position.line, position.column, key, message)
 
 
-def _results(policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest]) -> Iterator[Result]:
+def _results(
+    policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest], shadows: Shadows | None
+) -> Iterator[Result]:
     for test in tests:
         person = test.person
         caller = caller_of(roles, person)
@@ -79,7 +84,7 @@ def _results(policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest]) 
             verdict = decide(policy, expectation.asked, caller)
             failure = None
             if not _is_met(expectation, verdict):
-                failure = explained(policy, roles, expectation.asked, person, verdict)
+                failure = explained(policy, roles, expectation.asked, person, verdict, shadows)
             yield Result(test, expectation, verdict, failure)
 
 

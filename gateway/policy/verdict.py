@@ -3,15 +3,15 @@
     path ─▶ host ─▶ route ─▶ method ─▶ handshake ─▶ user ─▶ roles ─▶ Verdict
                       └─▶ a preflight is answered
 
-The steps are the gate's functions in the gate's order; a test compares the two. Runtime state is left out: tokens (the
-caller is given as the result of token and record), rate limit counts, and upstreams.
+`locate` and `authorize` are the functions that the gate calls. Runtime state is left out: tokens (the caller is given
+as the result of token and record), rate limit counts, and upstreams.
 """
 
 from typing import Final, NamedTuple
 
 from gateway.errors import Refusal, without_traceback
 from gateway.policy.cors import Preflight
-from gateway.policy.decide import authorize, check_handshake, preflight_answer
+from gateway.policy.decide import Handshake, PreflightAnswer, RefusedAtRoute, authorize, locate
 from gateway.policy.matcher import Policy
 from gateway.policy.rewriting import Captures
 from gateway.policy.route import Route
@@ -79,13 +79,13 @@ def decide(policy: Policy, asked: Asked, caller: Caller | None) -> Verdict:
     try:
         target = canonical_target(asked.target, relaxed=policy.relaxed)
         host = None if asked.host is None else canonical_host(asked.host)
-        if asked.preflight and asked.origin is not None:
-            verdict = _preflight(policy, asked, host, target)
-            if verdict is not None:
-                return verdict
-        route, captures = policy.match(host, target, b"OPTIONS" if asked.preflight else asked.method)
-        if asked.websocket:
-            check_handshake(route, asked.origin)
+        method = b"OPTIONS" if asked.preflight else asked.method
+        located = locate(policy, host, target, method, _kind(asked))
+        if isinstance(located, PreflightAnswer):
+            return Verdict(None, located.route, (), target, host, answered=True)
+        if isinstance(located, RefusedAtRoute):
+            return Verdict(located.refusal, located.route, located.captures, target, host)
+        route, captures = located
         caller = _looked_up(route, caller)
         refusal = authorize(route, captures, caller)
     except Refusal as error:
@@ -93,14 +93,10 @@ def decide(policy: Policy, asked: Asked, caller: Caller | None) -> Verdict:
     return Verdict(refusal, route, captures, target, host, caller)
 
 
-def _preflight(policy: Policy, asked: Asked, host: bytes | None, target: Target) -> Verdict | None:
-    answer = preflight_answer(policy, host, target, Preflight(asked.origin or b"", asked.method, b""))
-    if answer is None:
-        return None
-    if answer.fields is None:
-        refusal = Refusal("origin_not_allowed", "a preflight that cors does not allow")
-        return Verdict(refusal, answer.route, (), target, host)
-    return Verdict(None, answer.route, (), target, host, answered=True)
+def _kind(asked: Asked) -> Preflight | Handshake | None:
+    if asked.preflight and asked.origin is not None:
+        return Preflight(asked.origin, asked.method, b"")
+    return Handshake(asked.origin) if asked.websocket else None
 
 
 def _looked_up(route: Route, caller: Caller | None) -> Caller | None:

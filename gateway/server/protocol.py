@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 
 from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal
-from gateway.gate import Decision, Gate
+from gateway.gate import Decider, Decision
 from gateway.policy.own import VERIFY
 from gateway.proxy.proxy import Proxy
 from gateway.runtime import Runtime
@@ -156,7 +156,7 @@ class GatewayProtocol(CallerConnection):
         self._wants_continue = has_body and _wants_continue(request)
         return True
 
-    async def _conclude(self, waiting: Waiting, answer: Answer, gate: Gate, proxy: Proxy) -> None:
+    async def _conclude(self, waiting: Waiting, answer: Answer, gate: Decider, proxy: Proxy) -> None:
         """`gate` and `proxy` are those of the policy that matched: it may be another by now."""
         trace, concluding = waiting.request.trace, gate.conclude(waiting)
         decision = await (concluding if trace is None else trace.look_up(concluding))
@@ -202,7 +202,7 @@ class GatewayProtocol(CallerConnection):
         else:
             answer.tell(verdict)
 
-    async def _conclude_verdict(self, waiting: Waiting, question: Admission, answer: Answer, gate: Gate) -> None:
+    async def _conclude_verdict(self, waiting: Waiting, question: Admission, answer: Answer, gate: Decider) -> None:
         verdict = await self.runtime.verifier.conclude(gate, question, waiting)
         self._deciding = None
         if self._answer is answer:

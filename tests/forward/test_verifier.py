@@ -71,7 +71,6 @@ def test_CVE_2021_32637_whatever_is_asked_only_what_is_open_is_allowed(said: lis
         credentials=None,  # type: ignore[arg-type]
         directory=None,  # type: ignore[arg-type]
         limits=Limits(),
-        relaxed=False,
     )
     verdict = Verifier(IDENTITY).ask(gate, admission_of([(b"Host", b"a"), *((n.encode(), v) for n, v in said)]))
     assert isinstance(verdict, Verdict)

@@ -149,7 +149,6 @@ class Rig:
             credentials=Credentials(tokens, issuers={"https://idp/": self.idp}, api_keys=self.keys),
             directory=self.directory,
             limits=Limits(configuration.policy.routes, shared=None),
-            relaxed=False,
         )
 
     def head(self, path: str, credential: bytes) -> RequestHead:

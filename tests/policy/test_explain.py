@@ -8,6 +8,7 @@ from gateway.policy.explain import SIGNED_IN, Explanation, Person, explain
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.matcher import Policy
 from gateway.policy.route import Route
+from gateway.policy.shadows import shadows_of
 from gateway.policy.verdict import Asked, Caller, decide
 from tests.policy.policies import policy_of
 from tests.policy.test_matcher_properties import paths, policies
@@ -191,7 +192,7 @@ def test_what_a_shadow_rule_would_decide_is_told_beside_the_decision() -> None:
 
     def told(path: bytes, *roles: str, method: bytes = b"GET") -> tuple[str, str | None] | None:
         person = Person("u", frozenset(roles))
-        explanation = explain(policy, RoleHierarchy(None), Asked(method, path), person)
+        explanation = explain(policy, RoleHierarchy(None), Asked(method, path), person, shadows_of(policy))
         assert explanation.verdict.is_allowed
         tried = explanation.tried
         return None if tried is None else (tried.rule.name, getattr(tried.verdict.refusal, "code", None))

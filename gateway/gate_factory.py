@@ -1,0 +1,41 @@
+"""Build what decides under a policy: the gate, and around it the decision log and shadow rules where configured."""
+
+from gateway.gate import Decider, Gate
+from gateway.identity.credentials import Credentials
+from gateway.identity.directory import Directory
+from gateway.limits.limits import Limits
+from gateway.logged_gate import DecisionListener, DecisionLogging
+from gateway.policy.matcher import Policy
+from gateway.policy.shadows import Shadows
+from gateway.shadowed_gate import ShadowEvaluation, ShadowListener
+
+
+class GateFactory:
+    """Builds deciders over the credentials and the users of one process. `decisions` is None if no decision log is
+    configured."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        directory: Directory,
+        *,
+        decisions: DecisionListener | None,
+        shadow_decisions: ShadowListener,
+    ) -> None:
+        self._credentials = credentials
+        self._directory = directory
+        self._decisions = decisions
+        self._shadow_decisions = shadow_decisions
+
+    def build(self, policy: Policy, shadows: Shadows | None, limits: Limits) -> Decider:
+        decider: Decider = self._gate(policy, limits)
+        if self._decisions is not None:
+            decider = DecisionLogging(decider, self._decisions, policy)
+        if shadows is not None:
+            # The trial counts no rate limits: each request would use up its limit twice.
+            trial = self._gate(shadows.trial, Limits(()))
+            decider = ShadowEvaluation(decider, trial, shadows, self._shadow_decisions)
+        return decider
+
+    def _gate(self, policy: Policy, limits: Limits) -> Gate:
+        return Gate(policy=policy, credentials=self._credentials, directory=self._directory, limits=limits)
