@@ -1,4 +1,4 @@
-"""Runs cases made by chance until time is up, and reports each kind of failure with the smallest case that shows it.
+"""Runs generated cases for a fixed time, and reports each kind of failure with the smallest case that shows it.
 
 A case depends on the seed and its number alone, so `FUZZ_SEED=7 FUZZ_FIRST=1234` plays case 1234 of seed 7 again.
 """
@@ -12,12 +12,12 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 from tests.fuzz.settings import MOST_FAILURES
 
 _MINIMISE_SECONDS: Final = 20.0
-_REST: Final = 0.02  # seconds after a failure, so that its late bytes do not meet the next case
+_REST: Final = 0.02  # seconds after a failure, in which its late bytes arrive
 _BATCH: Final = 500
 
 
 class Wrong(AssertionError):
-    """The outcome of a case is not one of those allowed. `kind` groups failures with probably the same cause."""
+    """The outcome of a case is not an allowed one. Failures of the same `kind` probably have the same cause."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -29,7 +29,7 @@ class Case(Protocol):
     """The bytes of one connection of a client or of an upstream."""
 
     def smaller(self) -> Iterator[Self]:
-        """Cases with a little less in them, the smallest first."""
+        """Cases with fewer bytes or fewer properties, the smallest first."""
 
 
 C = TypeVar("C", bound=Case)
@@ -37,7 +37,10 @@ C = TypeVar("C", bound=Case)
 
 @dataclass
 class Failure:
-    """One kind of failure: the first case that showed it, by number, and the smallest."""
+    """One kind of failure: the number of the first case that shows it, and the smallest such case.
+
+    `alone` is false if the case passes on its own, so that it needs the cases before it.
+    """
 
     number: int
     kind: str
@@ -53,11 +56,14 @@ class Failure:
 
 @dataclass
 class Campaign(Generic[C]):
-    """Cases from `make`, played by `play`, which raises Wrong. `settle` is called after each batch, and raises too."""
+    """Generates cases with `make` and plays them with `play`, which raises Wrong.
+
+    `check` runs after each batch and raises AssertionError.
+    """
 
     make: Callable[[Random], C]
     play: Callable[[C], None]
-    settle: Callable[[], None]
+    check: Callable[[], None]
     seed: int
     seconds: float
     first: int = 0
@@ -65,17 +71,17 @@ class Campaign(Generic[C]):
     failures: dict[str, Failure] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Play cases until time is up. Raises AssertionError that lists the failures."""
-        number, left = self.first, self.seconds
-        while left > 0 and len(self.failures) < MOST_FAILURES:
+        """Play cases for the given time. Raises AssertionError with a list of the failures."""
+        number, remaining = self.first, self.seconds
+        while remaining > 0 and len(self.failures) < MOST_FAILURES:
             begun = time.monotonic()
             self._try(number)
-            left -= time.monotonic() - begun
+            remaining -= time.monotonic() - begun
             number += 1
             if number % _BATCH == 0:
-                self.settle()
+                self.check()
         self.played = number - self.first
-        self.settle()
+        self.check()
         print(f"\nseed {self.seed}: {self.played} cases in {self.seconds:.0f} s")
         assert not self.failures, self.report()
 
@@ -114,7 +120,7 @@ class Campaign(Generic[C]):
         return False
 
     def _smallest(self, case: C, kind: str) -> C:
-        """Leave bytes out of the case as long as it still fails."""
+        """Remove bytes from the case while it still fails."""
         until = time.monotonic() + _MINIMISE_SECONDS
         while time.monotonic() < until:
             for smaller in case.smaller():
@@ -129,7 +135,7 @@ class Campaign(Generic[C]):
 
 
 def without_ranges(data: bytes) -> Iterator[tuple[int, int]]:
-    """Ranges that can be left out of the data, the longest first."""
+    """Ranges of the data to remove, the longest first."""
     size = len(data)
     while (size := size // 2) >= 1:
         for start in range(0, len(data), size):

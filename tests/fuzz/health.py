@@ -1,4 +1,4 @@
-"""Checks that a gateway under attack stays well: no errors in its log, no growing memory, no open descriptors."""
+"""Checks a gateway under attack for unexpected errors, growing memory and leaked descriptors."""
 
 import re
 from typing import Final
@@ -11,33 +11,33 @@ from tests.support.waiting import eventually
 
 _GROWTH: Final = 32 * MiB
 _SPARE: Final = 24  # descriptors: idle connections to the upstream, and those that are about to close
-_ALARMS: Final = re.compile(r".*(?:never retrieved|never awaited|Unclosed |Exception ignored|Fatal error).*")
+_PYTHON_WARNINGS: Final = re.compile(r".*(?:never retrieved|never awaited|Unclosed |Exception ignored|Fatal error).*")
 
 
-def alarms(gateway: Gateway) -> list[str]:
-    """Errors in the log of a gateway that its code does not expect."""
-    return unhandled(gateway) + _ALARMS.findall(gateway.log())
+def unexpected_errors(gateway: Gateway) -> list[str]:
+    """The lines of the log about errors that no code handles."""
+    return unhandled(gateway) + _PYTHON_WARNINGS.findall(gateway.log())
 
 
-class Watch:
-    """Compares a gateway with itself. Memory counts from the second look: the first fills the caches."""
+class HealthCheck:
+    """Compares a gateway with its state at the start. Memory counts from the second check, after caches have filled."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._descriptors = descriptors(gateway)
         self._memory: int | None = None
-        self._looks = 0
+        self._checks = 0
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Raises AssertionError."""
         gateway = self._gateway
         assert gateway.running, f"the gateway ended:\n{gateway.log()[-4000:]}"
-        found = alarms(gateway)
-        assert not found, f"an unhandled error in the log:\n{found[0]}"
+        found = unexpected_errors(gateway)
+        assert not found, f"an unexpected error in the log:\n{found[0]}"
         eventually(lambda: descriptors(gateway) <= self._descriptors + _SPARE, timeout=10)
-        self._looks += 1
+        self._checks += 1
         memory = gateway.memory()
-        if self._looks == 2:
+        if self._checks == 2:
             self._memory = memory
         if self._memory is not None:
             grown = memory - self._memory

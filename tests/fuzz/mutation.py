@@ -1,4 +1,4 @@
-"""Faults in bytes that a grammar does not think of, and cuts of a stream into pieces."""
+"""Faults below the level of a grammar: mutated bytes, and streams cut into pieces."""
 
 from collections.abc import Iterator
 from random import Random
@@ -114,7 +114,7 @@ _MUTATIONS: Final = (
 
 
 def cuts_of(random: Random, data: bytes) -> tuple[int, ...]:
-    """Where the stream is cut: mostly nowhere or at few places, sometimes at ends of lines or at each of many bytes."""
+    """Positions of the cuts: mostly none or few, sometimes at ends of lines or between many bytes in a row."""
     size = len(data)
     kind = random.random()
     if size < 2 or kind < 0.45:
@@ -131,6 +131,6 @@ def cuts_of(random: Random, data: bytes) -> tuple[int, ...]:
 
 
 def pieces(data: bytes, cuts: tuple[int, ...]) -> Iterator[bytes]:
-    """The data as it is sent."""
+    """The data in pieces, one for each send."""
     for start, end in zip((0, *cuts), (*cuts, len(data)), strict=True):
         yield data[start:end]

@@ -15,7 +15,7 @@ _NEVER: Final = frozenset((b"%5C", b"%3B", b"%23", b"%3F")) | _ESCAPED_CONTROLS
 
 
 def canonical_path(raw: bytes) -> bytes:
-    """The path that is matched and sent on. Raises Malformed for a path that readers can take for another one.
+    """The path that the gateway matches and forwards. Raises Malformed for a path that readers understand differently.
 
     An escaped slash inside a segment passes: the route decides on it.
     """
@@ -66,7 +66,7 @@ def _refuse_double_escapes(symbols: list[bytes]) -> None:
 
 
 def _segments(symbols: list[bytes], separator: bytes) -> list[list[bytes]]:
-    """What stands between the separators; a path begins with one, so nothing stands before the first."""
+    """The symbols between separators. A path begins with a separator, so the part before the first is empty."""
     segments: list[list[bytes]] = [[]]
     for symbol in symbols:
         if symbol == separator:

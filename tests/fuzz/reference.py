@@ -33,7 +33,7 @@ MAX_FIELDS: Final = 1000
 
 
 class Route(NamedTuple):
-    """A route of the gateway under test. `status` is that of every request, None where requests go to the upstream."""
+    """A route of the gateway under test. `status` is the status of every request, None if the upstream answers."""
 
     status: int | None = None
     methods: frozenset[bytes] = frozenset()
@@ -101,7 +101,7 @@ class Message:
 
 
 class Reading(NamedTuple):
-    """The messages that are due a response, and the state of the connection behind them.
+    """The messages that get a response, and the state of the connection after them.
 
     "open": the gateway waits for the next request. "closed": it closes the connection. "incomplete": the bytes end
     inside a message; the gateway waits for more, or refuses the message early.
@@ -159,7 +159,7 @@ def read(data: bytes) -> Reading:
 
 
 def _message(block: bytes, rest: bytes) -> tuple[Message | None, bytes | None]:
-    """The message with this head, None where no response is due; the bytes behind it, None where it is incomplete."""
+    """The message with this head, None if it gets no response; the bytes after it, None if it is incomplete."""
     head, faults = _head(block)
     if head is None:
         method = "HEAD" if b"HEAD" in block else "GET"
@@ -200,7 +200,7 @@ def _head(block: bytes) -> tuple[_Head | None, set[int]]:
     if method in _RTSP_METHODS:
         faults |= {400, 501}
     elif method not in METHODS:
-        # Garbage that begins like a method can be taken for one until more of it arrives.
+        # Garbage that begins like a method looks like one until more bytes arrive.
         faults |= {501} if is_token(method) and rest else {400, 501} if is_token(method[:1]) else {400}
     if len(rest) != 2 or not rest[0] or rest[1] not in (b"HTTP/1.1", b"HTTP/1.0") or b"\r" in line or b"\n" in line:
         faults.add(400)
@@ -216,7 +216,7 @@ def _head(block: bytes) -> tuple[_Head | None, set[int]]:
 
 
 def _ends_in_tab(section: bytes) -> bool:
-    """llhttp refuses `chunked` with a tab behind it, which is no part of the value (RFC 9110 5.5)."""
+    """llhttp refuses `chunked` with a tab after it, although the tab is no part of the value (RFC 9110 5.5)."""
     lines = section.lower().split(b"\r\n")
     return any(line.startswith(b"transfer-encoding:") and line.endswith(b"\t") for line in lines)
 
@@ -306,7 +306,7 @@ def _host(head: _Head, authority: bytes | None) -> bytes | None:
 
 
 def _route(path: bytes) -> Route:
-    """The first segment picks the route. A slash at the end of a path is of no matter."""
+    """The first segment picks the route. A slash at the end of a path changes nothing."""
     match path.removesuffix(b"/").split(b"/")[1:]:
         case [b"public", *_]:
             return PUBLIC
@@ -330,7 +330,7 @@ def _asks_for_websocket(head: _Head) -> bool:
 
 
 def fold(name: bytes) -> bytes:
-    """The name as upstreams can read it that make a variable of it: every odd character is a dash."""
+    """The name as CGI upstreams read it, with a dash for every other character than letters and digits."""
     return bytes(octet if octet in DIGITS or octet in LETTERS else ord("-") for octet in name).lower()
 
 
@@ -348,7 +348,7 @@ def _end_to_end(fields: list[Field]) -> tuple[Field, ...]:
 
 
 def _body(head: _Head, rest: bytes) -> Chunked:
-    """The body behind the head. Raises Malformed and Incomplete."""
+    """The body after the head. Raises Malformed and Incomplete."""
     if head.length is None:
         return chunked_body(rest)
     if len(rest) < head.length:
@@ -357,7 +357,7 @@ def _body(head: _Head, rest: bytes) -> Chunked:
 
 
 def _with_body(decision: _Decision, body: Chunked) -> tuple[Forwarded | None, frozenset[int]]:
-    """The outcomes of a request whose body is whole: limits can refuse it now."""
+    """The outcomes of a request with a whole body, after the limits."""
     forwarded, statuses = decision.forwarded, decision.statuses
     over = {413} if len(body.body) > decision.max_body else set[int]()
     largest = max(body.extensions, body.trailer_size)

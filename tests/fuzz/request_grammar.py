@@ -1,4 +1,4 @@
-"""Makes the bytes of one client connection: several requests, most of them good, some with a fault."""
+"""Generates the bytes of one client connection: several requests, most of them valid, some with a fault."""
 
 from collections.abc import Callable
 from random import Random
@@ -303,14 +303,14 @@ Lines = list[bytes]
 
 
 class RequestGrammar:
-    """Makes streams. One in three requests has a fault; one in five streams has faults on the level of bytes too."""
+    """Generates streams. One in three requests has a fault; one in five streams also has mutated bytes."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
         self._lines: Lines = []  # the header lines of the request before
 
     def stream(self) -> bytes:
-        """All that a client sends on one connection."""
+        """All bytes that a client sends on one connection."""
         random = self.random
         data = b"".join(self.request() for _ in range(random.choice((1, 1, 2, 2, 3, 5))))
         if random.random() < 0.2:
@@ -381,7 +381,7 @@ class RequestGrammar:
     def _assembled(
         self, line: bytes | None = None, extra: Lines | None = None, framed: tuple[Lines, bytes] | None = None
     ) -> bytes:
-        """A request of these parts, good ones where they are not given."""
+        """A request of these parts. Missing parts get valid values."""
         random = self.random
         lines = self._header_lines()
         body = b""

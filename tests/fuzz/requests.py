@@ -30,7 +30,7 @@ _ADDED: Final = frozenset(
 
 @dataclass(frozen=True)
 class RequestCase:
-    """The bytes of one connection, and where they are cut into pieces."""
+    """The bytes of one connection, and the positions that cut them into pieces."""
 
     data: bytes
     cuts: tuple[int, ...] = ()
@@ -101,7 +101,7 @@ class RequestPlayer:
             raise Wrong(kind, f"{error}{_shown(reading, answers)}") from None
 
     def _check_end(self, caller: Caller, reading: Reading, answers: list[Answer]) -> None:
-        """Behind the responses the connection is in the state that was predicted."""
+        """After the responses, the connection is in the predicted state."""
         closed = bool(answers) and closes_connection(answers[-1])
         rest = b""
         if closed:
@@ -121,7 +121,7 @@ class RequestPlayer:
             raise Wrong(f"a response too many, {reading.end}", repr(rest[:200]))
 
     def _check_upstream(self, reading: Reading, answers: list[Answer]) -> None:
-        """Each request that was to be sent on arrived, and its response went to its client; nothing else arrived."""
+        """The upstream got the predicted requests and no other, and each response went to its client."""
         whole = dict(self._upstream.whole)
         for message, answer in zip(reading.messages, answers, strict=False):
             if answer.status in message.statuses:
@@ -174,7 +174,7 @@ class StockPlayer:
                 raise Wrong("fields of the client took the place of the gateway's", repr(arrived.head))
 
     def _check_next(self) -> None:
-        """Another client is served. Late requests of the case arrive at the upstream in the same time."""
+        """Another client gets its response. Late requests of the case reach the upstream in the same time."""
         try:
             status = self._gateway.ask(_LAST).status
         except (TimeoutError, NoAnswer, BadAnswer) as error:
@@ -184,7 +184,7 @@ class StockPlayer:
 
 
 def _judge(answer: Answer, message: Message) -> None:
-    """The status is one of those predicted, and the connection goes on or not, as predicted."""
+    """The status and the state of the connection are predicted ones. Raises Wrong."""
     if answer.status not in message.statuses and (message.forwarded is None or answer.status != 200):
         raise Wrong(f"{answer.status} instead of {sorted(message.statuses) or [200]}", "")
     if not answer.whole:
@@ -195,7 +195,7 @@ def _judge(answer: Answer, message: Message) -> None:
 
 
 def send(caller: Caller, case: RequestCase) -> None:
-    """Send the pieces, as far as the gateway takes them."""
+    """Send the pieces until the gateway closes the connection."""
     try:
         for number, piece in enumerate(pieces(case.data, case.cuts)):
             if number:
@@ -211,7 +211,7 @@ def closes_connection(answer: Answer) -> bool:
 
 
 def compare_request(received: Received, forwarded: Forwarded) -> None:
-    """Raises Wrong where the upstream got something else."""
+    """Raises Wrong if the upstream got a different request."""
     got = f"got {received.head!r} and a body of {len(received.body)} bytes, expected {forwarded}"
     fields = list(received.fields)
     if received.line != forwarded.line:

@@ -1,4 +1,4 @@
-"""Makes the bytes that an upstream sends for one request: most of them a good response, some with a fault."""
+"""Generates the bytes that an upstream sends for one request: mostly a valid response, sometimes one with a fault."""
 
 from collections.abc import Callable
 from random import Random
@@ -151,13 +151,13 @@ _EXTRA: Final = (b"\r\n", b"\r", b"\n", b"0\r\n\r\n", b"x", _POISON, b"\r\n" + _
 
 
 class ResponseGrammar:
-    """Makes responses. Two in five have a fault; one in seven has faults on the level of bytes too."""
+    """Generates responses. Two in five have a fault; one in seven also has mutated bytes."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
 
     def response(self) -> bytes:
-        """All that an upstream sends for one request."""
+        """All bytes that an upstream sends for one request."""
         random = self.random
         data = random.choice(_FAULTS)(self) if random.random() < 0.4 else self._assembled()
         while random.random() < 0.12:
@@ -169,7 +169,7 @@ class ResponseGrammar:
         return data or b"x"  # without a single byte the gateway can send the request again
 
     def late(self) -> bytes:
-        """Bytes that follow a moment later."""
+        """Bytes that follow after a short pause."""
         return self.random.choice(_EXTRA)
 
     def _pick(self, choices: tuple[bytes, ...]) -> bytes:
@@ -210,7 +210,7 @@ class ResponseGrammar:
     def _assembled(
         self, start: bytes | None = None, extra: bytes | None = None, framed: tuple[list[bytes], bytes] | None = None
     ) -> bytes:
-        """A response of these parts, good ones where they are not given."""
+        """A response of these parts. Missing parts get valid values."""
         random = self.random
         if start is None:
             version = random.choice((b"HTTP/1.1",) * 9 + (b"HTTP/1.0",))

@@ -52,11 +52,11 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All that can become of a response: the client gets it whole (`given`), gets a part of `begun` that does not look
-    whole, or gets a 502. At least one of them is allowed.
+    """The allowed outcomes of a response: the client gets it whole (`given`), gets a part of `begun` that does not look
+    whole, or gets a 502. At least one of them is set.
 
     `announced` marks a response that has no body and announces one: its connection must not serve a second request.
-    `extra` marks bytes behind a whole response. `ends` marks one that only the end of the connection completes.
+    `extra` marks bytes after a whole response. `ends` marks one that only the end of the connection completes.
     """
 
     given: Given | None
@@ -133,7 +133,7 @@ def _final(head: _Head, rest: bytes, then: Then, asked: Asked, interim: tuple[in
         stated = length if head.status not in (204, 205) else None
         announced = bool(length or chunked) and head.status in _BODILESS
         given = _given(head, b"", stated, interim)
-        # Not every reader accepts a 205 with a body; the rest of a connection's bytes is of no matter.
+        # Not every reader accepts a 205 with a body; the remaining bytes of the connection do not matter.
         refused = head.status == 205 and announced
         return Outcome(given, given if refused else None, refused, announced, extra=bool(rest))
     if chunked:

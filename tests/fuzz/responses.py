@@ -1,7 +1,7 @@
 """Lets an upstream send the bytes of a case and compares the client's response with the reference reader.
 
-A request of another client follows each time. It must get its own response, also where it shares a connection to the
-upstream with the case.
+The request of another client follows. It must get its own response, even if it shares a connection to the upstream
+with the case.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _NO_TRAILERS: Final = frozenset(b"content-length transfer-encoding set-cookie".s
 
 @dataclass(frozen=True)
 class ResponseCase:
-    """The bytes that an upstream sends for a request, and where they are cut into pieces.
+    """The bytes that an upstream sends for a request, and the positions that cut them into pieces.
 
     `then` it keeps the connection, closes it, or resets it; it sends the `late` bytes a moment later. `early`: the
     client uploads, and the upstream does not read the body first. That many `times` clients send the request in turn.
@@ -103,7 +103,7 @@ class AnsweringUpstream(RecordingUpstream):
         self.sent = threading.Event()
 
     def play(self, case: ResponseCase, then: Then) -> None:
-        """Answer by this case from now on."""
+        """Answer with this case from now on."""
         self.requests.clear()
         self.links.clear()
 
@@ -186,7 +186,7 @@ class ResponsePlayer:
                 raise Wrong("a connection is used again behind odd bytes", f"\n  got {answer}\n  expected {outcome}")
 
     def _check_next(self, caller: Caller | None) -> None:
-        """The next request gets its own response. A new client sends it where the connection has ended."""
+        """The next request gets its own response. A new client sends it if the connection has ended."""
         nonce = b"nonce-%d" % next(self._numbers)
         asked = request(b"/web/" + nonce)
         try:
@@ -213,7 +213,7 @@ def _await_end(link: Link) -> None:
 
 
 def _judge(answer: Answer, outcome: Outcome) -> None:
-    """Raises Wrong where the response is none of those allowed."""
+    """Raises Wrong if no allowed outcome explains the response."""
     # The upstream of the fuzzer never sends this type.
     ours = answer.values("content-type") == [b"application/problem+json"]
     if ours and outcome.refused and (answer.status, answer.code) in _REFUSALS:

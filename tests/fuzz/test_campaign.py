@@ -1,4 +1,4 @@
-"""The fuzzers find a fault that is there, say which case shows it, and make that case small."""
+"""The fuzzers find a fault, name the case that shows it, and reduce that case."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ class Bytes:
 
 
 def no_percent_sign_before_a_zero(case: Bytes) -> None:
-    """A rule that some cases break."""
+    """A rule that some generated cases break."""
     if b"%" in case.data and b"0" in case.data.partition(b"%")[2]:
         raise Wrong("a percent sign before a zero", case.data.decode())
 
 
-def campaign(play: object, *, seconds: float, first: int = 0, settle: object = lambda: None) -> Campaign[Bytes]:
+def campaign(play: object, *, seconds: float, first: int = 0, check: object = lambda: None) -> Campaign[Bytes]:
     def make(random: Random) -> Bytes:
         return Bytes(bytes(random.choices(b"abcdefghij0123456789%", k=30)))
 
-    return Campaign(make, play, settle, seed=7, seconds=seconds, first=first)  # type: ignore[arg-type]
+    return Campaign(make, play, check, seed=7, seconds=seconds, first=first)  # type: ignore[arg-type]
 
 
 def test_a_fault_is_reported_with_its_seed_its_number_and_the_smallest_case_that_shows_it() -> None:
@@ -41,7 +41,7 @@ def test_a_fault_is_reported_with_its_seed_its_number_and_the_smallest_case_that
         again.run()
 
 
-def test_a_fault_of_several_cases_together_is_said_to_be_one() -> None:
+def test_the_report_marks_a_fault_that_needs_several_cases() -> None:
     seen: list[Bytes] = []
 
     def only_once(case: Bytes) -> None:
@@ -54,18 +54,18 @@ def test_a_fault_of_several_cases_together_is_said_to_be_one() -> None:
         campaign(only_once, seconds=0.05).run()
 
 
-def test_without_a_fault_it_plays_until_the_time_is_up_and_looks_at_the_gateway_in_between() -> None:
+def test_a_run_without_a_fault_uses_its_time_and_checks_the_gateway_after_each_batch() -> None:
     played: list[Bytes] = []
-    looks: list[int] = []
-    campaign(played.append, seconds=0.2, settle=lambda: looks.append(len(played))).run()
+    checks: list[int] = []
+    campaign(played.append, seconds=0.5, check=lambda: checks.append(len(played))).run()
     assert len(set(played)) > 500
-    assert looks[0] == 500
-    assert looks[-1] == len(played)
+    assert checks[0] == 500
+    assert checks[-1] == len(played)
 
 
-def test_a_gateway_that_is_not_well_ends_it() -> None:
-    def ill() -> None:
+def test_a_failed_check_ends_the_run() -> None:
+    def fail() -> None:
         raise AssertionError("resident memory grew")
 
     with pytest.raises(AssertionError, match="resident memory grew"):
-        campaign(lambda _: None, seconds=60, settle=ill).run()
+        campaign(lambda _: None, seconds=60, check=fail).run()

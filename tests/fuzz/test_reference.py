@@ -1,4 +1,4 @@
-"""The reference readers agree with the tables of the conformance suite, whose cases were judged one by one."""
+"""The reference readers agree with the tables of the conformance suite, whose outcomes are written by hand."""
 
 import pytest
 
@@ -18,7 +18,7 @@ MORE = request("/public/more")
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=requests.named)
-def test_what_the_conformance_suite_refuses_ends_the_connection(case: Refused) -> None:
+def test_requests_that_the_conformance_suite_refuses_end_the_connection(case: Refused) -> None:
     reading = reference.read(case.sent)
     if reading.end == "incomplete":  # and the gateway refuses it before its end
         assert not any(message.forwarded for message in reading.messages)
@@ -29,7 +29,7 @@ def test_what_the_conformance_suite_refuses_ends_the_connection(case: Refused) -
 
 
 @pytest.mark.parametrize("case", PASSED, ids=requests.named)
-def test_what_the_conformance_suite_passes_is_forwarded_and_the_next_request_too(case: Passed) -> None:
+def test_requests_that_the_conformance_suite_passes_are_forwarded_and_the_next_one_too(case: Passed) -> None:
     passed, *more = reference.read(case.sent + MORE).messages
     forwarded, arrival = passed.forwarded, case.arrival
     assert forwarded is not None
@@ -42,13 +42,13 @@ def test_what_the_conformance_suite_passes_is_forwarded_and_the_next_request_too
 
 
 @pytest.mark.parametrize("case", INVALID, ids=responses.named)
-def test_what_the_conformance_suite_calls_invalid_is_refused(case: Invalid) -> None:
+def test_responses_that_the_conformance_suite_calls_invalid_are_refused(case: Invalid) -> None:
     outcome = response_reference.read(case.sent, "keep", Asked())
     assert (outcome.given, outcome.begun, outcome.refused) == (None, None, True)
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=responses.named)
-def test_what_the_conformance_suite_calls_broken_is_never_whole(case: Broken) -> None:
+def test_responses_that_the_conformance_suite_calls_broken_are_never_whole(case: Broken) -> None:
     outcome = response_reference.read(case.sent, case.then, Asked())
     # The reference can allow both readings. The gateway has to be the stricter one.
     assert outcome.given is None or outcome.refused
@@ -56,7 +56,7 @@ def test_what_the_conformance_suite_calls_broken_is_never_whole(case: Broken) ->
 
 
 @pytest.mark.parametrize("case", RETURNED, ids=responses.named)
-def test_what_the_conformance_suite_returns_is_given(case: Returned) -> None:
+def test_responses_that_the_conformance_suite_returns_are_passed_on(case: Returned) -> None:
     method, _, rest = case.asked.partition(b" ")
     asked = Asked(method.decode(), 0 if b" HTTP/1.0\r\n" in rest else 1)
     outcome = response_reference.read(case.sent, case.then, asked)
@@ -82,7 +82,7 @@ def test_an_interim_response_that_announces_a_body_is_refused(framing: bytes, go
 
 
 def statuses(data: bytes) -> list[list[int]]:
-    """Of each message the statuses that are allowed; 200 stands for the upstream's."""
+    """The allowed statuses of each message; 200 stands for the response of the upstream."""
 
     def of(message: Message) -> list[int]:
         return sorted({*message.statuses, *([200] if message.forwarded else [])})
@@ -154,7 +154,7 @@ def test_a_path_has_one_canonical_form_or_none(raw: bytes, canonical: bytes | No
         assert canonical is None
 
 
-def test_a_case_can_be_made_smaller_until_nothing_is_left() -> None:
+def test_a_case_has_smaller_cases_until_it_is_empty() -> None:
     smaller = next(RequestCase(b"GET / HTTP/1.1\r\n\r\n", (3, 5)).smaller())
     assert smaller == RequestCase(b"GET / HTTP/1.1\r\n\r\n")
     assert min(len(case.data) for case in smaller.smaller()) == 9

@@ -1,4 +1,4 @@
-"""Streams of requests made by chance: each is answered, refused and sent on as the strict reference reader says."""
+"""Generated streams of requests: the gateway forwards or refuses each as the strict reference reader predicts."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.fuzz.campaign import Campaign
+from tests.fuzz.health import HealthCheck
 from tests.fuzz.reference import MAX_BODY, MAX_HEADER, SMALL_BODY
 from tests.fuzz.requests import NumberingUpstream, RequestCase, RequestPlayer, StockPlayer
 from tests.fuzz.settings import FIRST, SECONDS, SEED
-from tests.fuzz.watch import Watch
 from tests.support.processes import Face, Gateway
 from tests.support.small import small
 
@@ -58,7 +58,7 @@ def test_requests_have_the_outcome_that_the_reference_reader_predicts(
 ) -> None:
     gateway = start("serve")
     player = RequestPlayer(gateway, numbering)
-    Campaign(RequestCase.make, player.play, Watch(gateway).look, SEED, SECONDS * 0.7, FIRST).run()
+    Campaign(RequestCase.make, player.play, HealthCheck(gateway).check, SEED, SECONDS * 0.7, FIRST).run()
 
 
 def test_under_a_stock_server_no_body_becomes_a_request_and_nothing_fails(
@@ -66,4 +66,4 @@ def test_under_a_stock_server_no_body_becomes_a_request_and_nothing_fails(
 ) -> None:
     gateway = start("asgi")
     player = StockPlayer(gateway, numbering)
-    Campaign(RequestCase.make, player.play, Watch(gateway).look, SEED, SECONDS * 0.3, FIRST).run()
+    Campaign(RequestCase.make, player.play, HealthCheck(gateway).check, SEED, SECONDS * 0.3, FIRST).run()

@@ -1,4 +1,4 @@
-"""Responses of an upstream made by chance: clients get the response that the reference reader predicts, and the next
+"""Generated responses of an upstream: the client gets the response that the reference reader predicts, and the next
 client gets its own."""
 
 from collections.abc import Iterator
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fuzz.campaign import Campaign
+from tests.fuzz.health import HealthCheck
 from tests.fuzz.response_reference import MAX_HEAD
 from tests.fuzz.responses import AnsweringUpstream, ResponseCase, ResponsePlayer
 from tests.fuzz.settings import FIRST, SECONDS, SEED
-from tests.fuzz.watch import Watch
 from tests.support.processes import Engine, Gateway
 from tests.support.small import small
 
@@ -29,7 +29,7 @@ def answering() -> Iterator[AnsweringUpstream]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_clients_get_what_the_reference_reader_predicts_and_the_next_client_its_own_response(
+def test_clients_get_the_predicted_response_and_the_next_client_gets_its_own(
     answering: AnsweringUpstream, engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzzed")
@@ -45,7 +45,7 @@ def test_clients_get_what_the_reference_reader_predicts_and_the_next_client_its_
     gateway = Gateway("serve", small(folder, {"web": web}), folder, engine).start()
     try:
         player = ResponsePlayer(gateway, answering, engine)
-        watch = Watch(gateway)
-        Campaign(ResponseCase.make, player.play, watch.look, SEED, SECONDS * ENGINES[engine], FIRST).run()
+        health = HealthCheck(gateway)
+        Campaign(ResponseCase.make, player.play, health.check, SEED, SECONDS * ENGINES[engine], FIRST).run()
     finally:
         gateway.kill()

@@ -1,4 +1,4 @@
-"""The figures of a soak test, and whether they are flat."""
+"""Figures of a soak test, and their growth."""
 
 import importlib.util
 import json
@@ -43,12 +43,12 @@ def percentile_99(seconds: Sequence[float]) -> float | None:
 
 
 def warm(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """The samples behind the time in which caches fill."""
+    """The samples after the time in which caches fill."""
     return samples[int(len(samples) * _WARM) :]
 
 
 def growth(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
-    """How much the value has grown over these samples, by the line that fits them best."""
+    """The growth of the value over these samples, by linear regression."""
     times = [sample.at for sample in samples]
     slope, _ = linear_regression(times, [value(sample) for sample in samples])
     return slope * (times[-1] - times[0])
@@ -66,13 +66,13 @@ def usual_p99(samples: Sequence[Sample]) -> float:
 
 
 def cost(samples: Sequence[Sample]) -> float:
-    """CPU milliseconds of the event loop for each good request, with its share of all other traffic."""
+    """CPU milliseconds of the event loop for each good request, including the cost of hostile traffic."""
     first, last = samples[0], samples[-1]
     return (last.cpu - first.cpu) * 1000 / (last.good - first.good)
 
 
 def write(samples: Sequence[Sample], summary: dict[str, Any], folder: Path) -> Path:
-    """Write the samples as JSON, and as a picture where matplotlib is installed. The file without its suffix."""
+    """Write the samples as JSON, and as a chart if matplotlib is installed. Returns the path without suffix."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
     data = {"summary": summary, "samples": [asdict(sample) for sample in samples]}

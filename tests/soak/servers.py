@@ -1,4 +1,4 @@
-"""The gateway of the soak test: one worker, upstreams of several kinds, and a configuration that changes."""
+"""The servers of the soak test: a gateway with one worker, which reloads, and upstreams of several kinds."""
 
 import asyncio
 import signal
@@ -24,7 +24,7 @@ _EVENT = b"d\r\ndata: event\n\n\r\n"
 
 
 def answer(served: Served) -> None:
-    """A large body for `/large`, and else the size of the request's body."""
+    """Send a large body for `/large`, and otherwise the size of the request body."""
     if served.target.endswith(b"/large"):
         served.send(LARGE)
         return
@@ -33,7 +33,7 @@ def answer(served: Served) -> None:
 
 
 async def events(exchange: Exchange) -> None:
-    """Ten events, one in a tenth of a second."""
+    """Send ten events, one every tenth of a second."""
     await exchange.body()
     await exchange.send(_EVENTS)
     for _ in range(10):
@@ -43,7 +43,7 @@ async def events(exchange: Exchange) -> None:
 
 
 async def odd(exchange: Exchange) -> None:
-    """A response of the fuzzer. Half of them end the connection."""
+    """Send a generated response. Half of them end the connection."""
     await exchange.body()
     number = next(_numbers)
     await exchange.send(ResponseGrammar(Random(number)).response())
@@ -54,8 +54,8 @@ async def odd(exchange: Exchange) -> None:
 _numbers = count(1)
 
 
-class Scene:
-    """The servers. `gateway` has accounts, two targets that can restart, and upstreams that behave badly."""
+class Servers:
+    """`gateway` has accounts, two targets that can restart, and upstreams that behave badly."""
 
     def __init__(self, folder: Path) -> None:
         self.fleet = Fleet("ab")
@@ -83,13 +83,13 @@ class Scene:
         return small(folder, upstreams, routes=routes, accounts={"lockout": NO_LOCKOUT})
 
     async def restart_target(self) -> None:
-        """One target goes away for a moment."""
+        """Stop one target for half a second."""
         await asyncio.to_thread(self.fleet["a"].down)
         await asyncio.sleep(0.5)
         await asyncio.to_thread(self.fleet["a"].up)
 
     def reload(self) -> None:
-        """The configuration changes: a route more, or one less."""
+        """Change the configuration: add a route, or remove it."""
         routes = list(self._configuration["routes"])
         if next(self._reloads) % 2:
             routes.append({"path": "/more/**", "auth": "none", "upstream": "web"})
@@ -98,7 +98,7 @@ class Scene:
         self.gateway.signal(signal.SIGHUP)
 
     def forget(self) -> None:
-        """The recording upstreams keep requests; they must not grow instead of the gateway."""
+        """Drop the requests that the recording upstreams keep for tests."""
         for upstream in (self.streams, self.odd):
             upstream.requests.clear()
             upstream.links.clear()

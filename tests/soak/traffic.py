@@ -1,4 +1,4 @@
-"""Clients of the soak test. Good ones are measured; hostile ones try to make the gateway grow or wait."""
+"""Clients of the soak test: the test measures the good ones, and hostile ones try to make the gateway grow or wait."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ _JSON: Final = "Content-Type: application/json"
 
 
 class Traffic:
-    """All clients together. `waits` are the seconds that good requests took since the last `take`."""
+    """State of all clients. `waits` holds the seconds that good requests took since the last `take_waits`."""
 
     def __init__(self, address: Address, account: Account) -> None:
         self.address = address
@@ -36,19 +36,19 @@ class Traffic:
         self._numbers += 1
         return self._numbers
 
-    def take(self) -> list[float]:
+    def take_waits(self) -> list[float]:
         waits, self.waits = self.waits, []
         return waits
 
-    async def run(self, deed: "Deed") -> None:
-        """Repeat a deed until the end. A hostile client expects no answer, so its losses are no failures."""
+    async def run(self, action: "Action") -> None:
+        """Repeat an action until the end. Hostile clients expect no response, so their losses are no failures."""
         while not self.stopping.is_set():
             with contextlib.suppress(Lost, OSError, asyncio.IncompleteReadError, TimeoutError):
-                await deed(self)
+                await action(self)
             await asyncio.sleep(PACE * self.random.uniform(0.5, 1.5))
 
-    async def ask(self, caller: AsyncCaller, data: bytes, expected: int = 200, *, timed: bool = False) -> Answered:
-        """A good request: it must be answered as expected. Raises Lost."""
+    async def expect(self, caller: AsyncCaller, data: bytes, expected: int = 200, *, timed: bool = False) -> Answered:
+        """Send a good request, which must get the expected status. Raises Lost."""
         self.good += 1
         name = data.split(b" ", 2)[1].decode("latin-1")
         name = "/".join(name.split("/")[:3])
@@ -58,7 +58,8 @@ class Traffic:
             self.failed[f"{name}: {lost.stage}"] += 1
             raise
         if answered.status != expected:
-            self.failed[f"{name}: {answered.status}"] += 1
+            code = answered.json()["code"] if b"application/problem+json" in answered.head else ""
+            self.failed[f"{name}: {answered.status} {code}"] += 1
         elif timed:
             self.waits.append(answered.seconds)
         return answered
@@ -72,54 +73,54 @@ class Traffic:
             caller.close()
 
 
-Deed = Callable[[Traffic], Awaitable[None]]
+Action = Callable[[Traffic], Awaitable[None]]
 
 # ---- good clients
 
 
 async def repeating(traffic: Traffic) -> None:
-    """The same head again and again on one connection."""
+    """Send the same head repeatedly on one connection."""
     async with traffic.caller() as caller:
         for _ in range(20):
-            await traffic.ask(caller, request("/web/x", fields=["Accept: */*", "X-A: 1"]), timed=True)
+            await traffic.expect(caller, request("/web/x", fields=["Accept: */*", "X-A: 1"]), timed=True)
             await asyncio.sleep(PACE / 4)
 
 
 async def varying(traffic: Traffic) -> None:
-    """Another head each time, on a new connection each time."""
+    """Send a different head on a new connection each time."""
     async with traffic.caller() as caller:
         number = traffic.number()
         fields = [f"X-{number}: {number}", "User-Agent: " + "u" * (number % 700), f"Cookie: id={number}"]
-        await traffic.ask(caller, request(f"/web/{number}?q={number}", fields=fields), timed=True)
+        await traffic.expect(caller, request(f"/web/{number}?q={number}", fields=fields), timed=True)
 
 
 async def signed(traffic: Traffic) -> None:
-    """With a token."""
+    """Send a token."""
     async with traffic.caller() as caller:
         for _ in range(5):
-            await traffic.ask(caller, request("/signed/x", fields=[traffic.account.line]), timed=True)
+            await traffic.expect(caller, request("/signed/x", fields=[traffic.account.line]), timed=True)
 
 
 async def uploading(traffic: Traffic) -> None:
     async with traffic.caller() as caller:
-        await traffic.ask(caller, request("/web/upload", method="POST", body=b"x" * 100_000))
+        await traffic.expect(caller, request("/web/upload", method="POST", body=b"x" * 100_000))
         head = request("/web/upload", method="POST", fields=["Transfer-Encoding: chunked"])
-        await traffic.ask(caller, head + chunked(*[b"y" * 999] * 50))
+        await traffic.expect(caller, head + chunked(*[b"y" * 999] * 50))
 
 
 async def downloading(traffic: Traffic) -> None:
     async with traffic.caller() as caller:
-        await traffic.ask(caller, request("/web/large"))
+        await traffic.expect(caller, request("/web/large"))
 
 
 async def streaming(traffic: Traffic) -> None:
-    """An event stream, to its end."""
+    """Read an event stream to its end."""
     async with traffic.caller() as caller:
-        await traffic.ask(caller, request("/streams/events"))
+        await traffic.expect(caller, request("/streams/events"))
 
 
 async def talking(traffic: Traffic) -> None:
-    """A WebSocket on which a few messages come back."""
+    """Send messages on a WebSocket and receive their echo."""
     async with traffic.caller() as caller:
         await caller.send(handshake("/live/x"))
         received = await caller.next_piece()
@@ -133,19 +134,19 @@ async def talking(traffic: Traffic) -> None:
 
 
 async def signing_in(traffic: Traffic) -> None:
-    """Log in, ask who one is, refresh, log out."""
+    """Log in, read the own account, refresh, log out."""
     login = b'{"email": "%b", "password": "%b"}' % (traffic.account.email.encode(), PASSWORD.encode())
     async with traffic.caller() as caller:
         tokens = await _tokens(traffic, caller, "/auth/login", login)
-        await traffic.ask(caller, request("/auth/me", fields=[bearer(tokens["access_token"])]))
+        await traffic.expect(caller, request("/auth/me", fields=[bearer(tokens["access_token"])]))
         refresh = b'{"refresh_token": "%b"}' % tokens["refresh_token"].encode()
         tokens = await _tokens(traffic, caller, "/auth/refresh", refresh)
         out = request("/auth/logout", method="POST", fields=[bearer(tokens["access_token"])], body=b"")
-        await traffic.ask(caller, out, 204)
+        await traffic.expect(caller, out, 204)
 
 
 async def _tokens(traffic: Traffic, caller: AsyncCaller, path: str, body: bytes) -> dict[str, str]:
-    answered = await traffic.ask(caller, request(path, method="POST", fields=[_JSON], body=body))
+    answered = await traffic.expect(caller, request(path, method="POST", fields=[_JSON], body=body))
     if answered.status != 200:
         raise Lost("body", ValueError(answered.status))
     tokens: dict[str, str] = answered.json()
@@ -156,21 +157,21 @@ async def _tokens(traffic: Traffic, caller: AsyncCaller, path: str, body: bytes)
 
 
 async def refused_with_long_heads(traffic: Traffic) -> None:
-    """31 KB each, refused for several reasons, on connections that close."""
+    """Send heads of 31 KB that are refused for several reasons, on connections that close."""
     for target in ("/nowhere", "/signed/x", "/admin/x", "/web/../x"):
         async with traffic.caller() as caller:
             await caller.ask(request(target, fields=[_LONG, f"X-{traffic.number()}: 1"]))
 
 
 async def long_heads(traffic: Traffic) -> None:
-    """31 KB each, allowed, on connections that close; also names that no other request has."""
+    """Send allowed heads of 31 KB with unique field names, on connections that close."""
     async with traffic.caller() as caller:
         name = f"X-{traffic.number()}-" + "n" * 30_000
         await caller.ask(request("/web/x", fields=[f"{name}: 1", "Connection: close"]))
 
 
 async def garbage(traffic: Traffic) -> None:
-    """A stream of the request fuzzer."""
+    """Send a stream of the request fuzzer."""
     async with traffic.caller() as caller:
         await caller.send(RequestGrammar(Random(traffic.number())).stream())
         async with asyncio.timeout(0.5):
@@ -179,7 +180,7 @@ async def garbage(traffic: Traffic) -> None:
 
 
 async def odd_responses(traffic: Traffic) -> None:
-    """An upstream that sends responses of the response fuzzer."""
+    """Request an upstream that sends responses of the response fuzzer."""
     async with traffic.caller() as caller:
         await caller.ask(request("/odd/x"))
 
@@ -206,7 +207,7 @@ async def _dripping(traffic: Traffic, begun: bytes) -> None:
 
 
 async def long_trailers(traffic: Traffic) -> None:
-    """A chunk extension, or trailers, beyond every limit."""
+    """Send a chunk extension, and trailers, beyond every limit."""
     head = request("/web/x", method="POST", fields=["Transfer-Encoding: chunked"])
     for flood in (b"5;" + b"a" * 100_000, b"0\r\n" + b"a:b\r\n" * 20_000):
         async with traffic.caller() as caller:
@@ -240,7 +241,7 @@ async def wrong_passwords(traffic: Traffic) -> None:
         await caller.ask(request("/auth/login", method="POST", fields=[_JSON], body=body))
 
 
-GOOD: Final[tuple[Deed, ...]] = (
+GOOD: Final[tuple[Action, ...]] = (
     repeating,
     repeating,
     varying,
@@ -252,7 +253,7 @@ GOOD: Final[tuple[Deed, ...]] = (
     talking,
     signing_in,
 )
-HOSTILE: Final[tuple[Deed, ...]] = (
+HOSTILE: Final[tuple[Action, ...]] = (
     refused_with_long_heads,
     refused_with_long_heads,
     long_heads,
