@@ -16,6 +16,7 @@ from gateway.policy.patterns import Pattern, PatternError, parse_pattern
 from gateway.settings.model import Settings
 
 _PART: Final = re.compile(r"\{([^{}]*)\}")
+_QUERY: Final = re.compile(r"(\{[^{}]*\})|[?#].*", re.DOTALL)
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _INVISIBLE: Final = re.compile(r"[^!-~]+")
 _LONGEST_NAME: Final = 120
@@ -60,11 +61,17 @@ def draft(spec: Spec) -> Draft:
 
 
 def pattern_of(path: str) -> tuple[Pattern, tuple[str, ...]]:
-    """The pattern of a path template, with remarks on differences. Raises PatternError."""
+    """The pattern of a path template, with remarks on differences. Raises PatternError.
+
+    Some documents tell operations apart by a query or a fragment in the template, which no pattern matches."""
     remarks: list[str] = []
     names: set[str] = set()
-    parts = [_segment(part, names, remarks) for part in path.split("/")]
+    parts = [_segment(part, names, remarks) for part in _without_query(path).split("/")]
     return parse_pattern("/".join(parts)), tuple(remarks)
+
+
+def _without_query(path: str) -> str:
+    return _QUERY.sub(lambda found: found[1] or "", path)
 
 
 def _segment(part: str, names: set[str], remarks: list[str]) -> str:
@@ -118,7 +125,9 @@ class _Drafting:
         """
         drafted: list[_Group] = []
         unknown: dict[object, _Place] = {(place.pattern.shape, None): place for place in self._unknown_places()}
-        for group in self._groups():
+        groups, told_by_query = self._groups()
+        unknown |= {(place.pattern.shape, place.method): place for place in told_by_query}
+        for group in groups:
             if (group.pattern.shape, None) in unknown:
                 self._leave_out_all(group)
             elif any(each.asks is None for each in group.operations):
@@ -129,8 +138,12 @@ class _Drafting:
         yield from map(self._route, drafted)
         yield from (self._closed_route(place) for place in unknown.values() if any(map(place.meets, drafted)))
 
-    def _groups(self) -> list[_Group]:
+    def _groups(self) -> tuple[list[_Group], list[_Place]]:
+        """The groups, and the places of operations that only a query or a fragment could tell from others.
+
+        Such an operation shares the rule of its path. It is left out where its path has no other operation."""
         groups: dict[object, _Group] = {}
+        by_query: list[tuple[_Place, SpecOperation]] = []
         for operation in self._spec.operations:
             try:
                 pattern, remarks = pattern_of(operation.path)
@@ -142,9 +155,20 @@ class _Drafting:
                 self._leave_out(operation, f"{own.pattern} is a built-in endpoint")
                 continue
             method = "GET" if operation.method == "HEAD" else operation.method
+            if _without_query(operation.path) != operation.path:
+                by_query.append((_Place(pattern, method), operation))
+                continue
             group = groups.setdefault((pattern.shape, method), _Group(pattern, remarks, method, []))
             group.operations.append(operation)
-        return list(groups.values())
+        alone: list[_Place] = []
+        for place, operation in by_query:
+            shared = groups.get((place.pattern.shape, place.method))
+            if shared is None:
+                self._leave_out(operation, "its path must not hold a query or a fragment")
+                alone.append(place)
+            else:
+                shared.operations.append(operation)
+        return list(groups.values()), alone
 
     def _unknown_places(self) -> Iterator[_Place]:
         for path, reason in self._spec.unreadable_paths:
@@ -250,9 +274,7 @@ def _lines(drafted: Draft, spec: Spec, upstream: str) -> Iterator[str]:
     yield "upstreams:"
     yield f"  {quoted(upstream)}: {spec.address or 'http://127.0.0.1:9000'}"
     roles = frozenset().union(*(route.roles for route in drafted.routes))
-    if roles.intersection(Settings().accounts.default_roles):
-        yield "# A scope has the name of a default role of new accounts."
-        yield "accounts: {default_roles: []}"
+    yield from _account_lines(drafted, roles)
     if roles:
         yield "roles:"
         yield from (f"  {quoted(role)}: []" for role in sorted(roles | {"admin", "user"}))
@@ -270,6 +292,21 @@ def _lines(drafted: Draft, spec: Spec, upstream: str) -> Iterator[str]:
         yield f"    upstream: {quoted(upstream)}"
         if route.name is not None:
             yield f"    name: {quoted(route.name)}"
+
+
+def _account_lines(drafted: Draft, roles: frozenset[str]) -> Iterator[str]:
+    """The settings that keep strangers with a new account out."""
+    lines = []
+    if any(route.openness == "any signed-in user" for route in drafted.routes):
+        lines += [
+            "  # Any account reaches some of these routes, and the document does not say who can get one.",
+            "  registration: closed",
+        ]
+    if roles.intersection(Settings().accounts.default_roles):
+        lines += ["  # A scope has the name of a default role of new accounts.", "  default_roles: []"]
+    if lines:
+        yield "accounts:"
+        yield from lines
 
 
 def _comment(text: str) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import yaml
 
@@ -183,7 +183,7 @@ class _Reader:
         if not isinstance(servers, list) or not all(isinstance(server, dict) for server in servers):
             raise _Unreadable(f"its servers are {_kind(servers)}, not a list of mappings with a url")
         urls = [_filled(str(server.get("url", "/")), _mapping(server.get("variables"))) for server in servers]
-        paths = list(dict.fromkeys(urlsplit(url).path.rstrip("/") for url in urls))
+        paths = list(dict.fromkeys(_split(url).path.rstrip("/") for url in urls))
         if paths[0] and not paths[0].startswith("/"):
             raise _Unreadable(f"its server {urls[0]} is relative to the address of the document")
         if len(paths) > 1:
@@ -192,8 +192,8 @@ class _Reader:
 
     def _origin(self, place: Mapping[str, Any], url: str) -> str | None:
         """The origin of a server in the format of an upstream; None for a server relative to the document."""
-        parts = urlsplit(url)
-        if not parts.netloc:
+        parts = _split(url)
+        if not parts.scheme and not parts.netloc:
             return None
         try:
             return origin(f"{parts.scheme}://{parts.netloc}")
@@ -293,6 +293,13 @@ def _kind(value: Any) -> str:
 
 def _filled(url: str, variables: Mapping[str, Any]) -> str:
     return _VARIABLE.sub(lambda found: str(_mapping(variables.get(found[1])).get("default", found[1])), url)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # such as half of an IPv6 address
+        raise _Unreadable(f"its server {url} is no URL") from None
 
 
 def _roles(scheme: str, scopes: Any) -> set[str]:

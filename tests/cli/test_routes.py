@@ -16,6 +16,7 @@ from gateway.drafts.drafting import as_yaml, draft
 from gateway.drafts.spec import Spec, read_spec
 from gateway.errors import Refusal
 from gateway.policy.access import AccessRules, Caller
+from gateway.policy.lint import lint
 from gateway.policy.loading import Configuration, load_configuration
 from gateway.wire.paths import canonical_target
 from tests.cli.running import Outcome, run_here
@@ -266,6 +267,11 @@ SHARED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"/a": {"post": {"security": [{"oauth": ["b"]}]}}, "/a/": {"post": ADMIN}},
         {"roles": {"all": ["admin", "b"]}},
     ),
+    "a query": ({"/a": {"post": {}}, "/a?beta=true": {"post": ADMIN}}, {"roles": ["admin"]}),
+    "a query of the first": ({"/a?beta=true": {"post": ADMIN}, "/a": {"post": {}}}, {"roles": ["admin"]}),
+    "a fragment": ({"/a": {"post": USER}, "/a#rename": {"post": ADMIN}}, {"roles": ["admin"]}),
+    "a fragment with a path": ({"/t/{id}": {"post": {}}, "/t/{id}#/purge": {"post": ADMIN}}, {"roles": ["admin"]}),
+    "a query behind a slash": ({"/a/": {"post": {}}, "/a/?{query}": {"post": USER}}, {}),
     "three": ({"/a": {"post": {}}, "/a/": {"post": USER}, "/%61": {"post": ADMIN}}, {"roles": ["admin"]}),
 }
 
@@ -314,6 +320,17 @@ def test_a_broader_rule_does_not_serve_an_operation_that_is_left_out(tmp_path: P
     )
 
 
+def test_a_broader_rule_does_not_serve_an_operation_that_only_a_query_tells_apart(tmp_path: Path) -> None:
+    paths = {"/users/{id}": {"get": {}, "put": {}}, "/users/me?full={full}": {"get": ADMIN}}
+    _, configuration = made(tmp_path, document(paths))
+    route, _ = configuration.policy.match(None, canonical_target(b"/users/me?full=1", relaxed=False), b"GET")
+    assert route.requirement.any == frozenset({"left-out"})
+
+
+def test_a_question_mark_in_the_name_of_a_parameter_begins_no_query(tmp_path: Path) -> None:
+    assert only_route(tmp_path, {}, "/a/{id?}/{#x}")["path"] == "/a/{id_}/{_x}"
+
+
 def test_no_closed_rule_is_drafted_where_no_rule_would_serve_the_operation(tmp_path: Path) -> None:
     outcome = drafted(tmp_path, {"/users/{id}": {"put": ADMIN}, "/users/me": {"get": {"$ref": "far.yaml"}}})
     assert [route["path"] for route in yaml.safe_load(outcome.out)["routes"]] == ["/users/{id}"]
@@ -352,6 +369,42 @@ def test_the_server_of_most_operations_is_the_upstream_where_the_document_names_
     configuration = yaml.safe_load(drafted(tmp_path, paths).out)
     assert configuration["upstreams"] == {"shop": API}
     assert [route["path"] for route in configuration["routes"]] == ["/0", "/2"]
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://", "its own server has no address"),
+        ("//api.example.com/v1", "its own server has no address"),
+        ("http://api.example.com:99999", "its own server has no address"),
+        ("mailto:x", "its server mailto:x is relative"),
+        ("http://[x", "its server http://[x is no URL"),
+    ],
+)
+def test_an_operation_with_a_server_that_is_none_is_left_out(tmp_path: Path, url: str, why: str) -> None:
+    outcome = drafted(tmp_path, {"/a": {"get": {}, "put": {"servers": [{"url": url}]}}})
+    assert warnings(outcome)[0].startswith(f"PUT /a is left out: {why}")
+    assert [route["methods"] for route in yaml.safe_load(outcome.out)["routes"]] == [["GET"]]
+
+
+# ---- accounts
+
+
+@pytest.mark.parametrize(
+    ("operation", "registration"),
+    [
+        ({"security": [{"tokens": []}]}, "closed"),
+        ({"security": [{"key": []}]}, "closed"),
+        ({"security": [{"oauth": ["a"]}]}, "open"),
+        ({}, "open"),
+    ],
+)
+def test_strangers_cannot_register_where_any_account_passes(
+    tmp_path: Path, operation: dict[str, Any], registration: str
+) -> None:
+    _, configuration = made(tmp_path, document({"/a": {"get": operation}}))
+    assert configuration.settings.accounts.registration == registration
+    assert [each.code for each in lint(configuration)] == []
 
 
 # ---- the summary
@@ -431,7 +484,19 @@ def made(folder: Path, content: dict[str, Any]) -> tuple[Spec, Configuration]:
     return spec, load_configuration(folder / "draft.yaml", {})
 
 
-_SHARING = ("/a", "/a/", "/t/{id}", "/t/{name}", "/t/{id}:purge", "/t/{id}.csv", "/t/fixed")
+_SHARING = (
+    "/a",
+    "/a/",
+    "/a?x",
+    "/a#x",
+    "/{any}?x",
+    "/t/{id}#/x",
+    "/t/{id}",
+    "/t/{name}",
+    "/t/{id}:purge",
+    "/t/{id}.csv",
+    "/t/fixed",
+)
 _shared_items = st.dictionaries(st.sampled_from(["get", "head", "post"]), _operation, min_size=1, max_size=3)
 _shared_documents = st.builds(document, st.dictionaries(st.sampled_from(_SHARING), _shared_items, max_size=5))
 _CALLERS = [frozenset[str](), *map(frozenset, (["a"], ["b"], ["a", "b"], ["null"], ["1"], ["a", "b", "null", "1"]))]
@@ -451,7 +516,7 @@ def test_no_caller_reaches_an_operation_that_the_document_closes_to_it(
     _, configuration = made(tmp_path_factory.mktemp("draft"), content)
     access = AccessRules(configuration.settings.roles)
     for template, item in content["paths"].items():
-        path = re.sub(r"\{.*?\}", "7", template)
+        path = re.sub(r"\{.*?\}", "7", template).partition("#")[0]
         for method, operation in item.items():
             try:
                 route, _ = configuration.policy.match(
