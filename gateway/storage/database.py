@@ -19,6 +19,7 @@ down: its connections are closed, and the breaker stays open until a server take
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, event, text
@@ -55,6 +56,11 @@ _IDLE: Final = 4.2  # seconds beyond the limit of a write, for a transaction wit
 # A limit is waited for in so many parts. While the machine does not run this process, none of them passes: the limit
 # measures the database, not the machine.
 _SLICES: Final = 5
+# Threads do the work of a local file, so each part also waits until a thread has had this many turns. A transaction
+# needs up to 25 of them. On a busy machine each can take 50 ms.
+_THREAD_TURNS: Final = 10
+_LONGEST_TURN: Final = 1.0  # seconds
+_LOCAL_PATIENCE: Final = 5.0  # seconds without a success after which callers of a local file wait no longer
 _REPEATS: Final = 2
 _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _NO_WORK: Final = frozenset({"25006", "53300"})  # read-only, too many connections
@@ -71,8 +77,12 @@ class Database:
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, TimeoutError, *opened.driver_errors)
         self._limits = limits
         self._volatile = opened.in_memory
-        self._reads = Turnstile(opened.readers)
-        self._writes = self._reads if opened.writers is None else Turnstile(opened.writers)
+        self._is_local = opened.is_local
+        self._reads = Turnstile(opened.readers, waits_for_progress=opened.is_local)
+        self._writes = self._reads
+        if opened.writers is not None:
+            self._writes = Turnstile(opened.writers, waits_for_progress=opened.is_local)
+        self._probe_thread: ThreadPoolExecutor | None = None
         self._breaker = Breaker() if breaker is None else breaker
         self._stale_before = 0.0
         self._has_answered = False
@@ -127,6 +137,8 @@ class Database:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_GOODBYE)
         self._opened.stop()
+        if self._probe_thread is not None:
+            self._probe_thread.shutdown(wait=False)
         await asyncio.wait((asyncio.ensure_future(greenlet_spawn(self._engine.dispose)),), timeout=_GOODBYE)
 
     # ---- limits, and the border for errors
@@ -135,7 +147,7 @@ class Database:
         if not self._breaker.admits():
             raise StorageUnavailable("database", _AWAY)
         try:
-            await turnstile.enter(patience)
+            await turnstile.enter(max(patience, _LOCAL_PATIENCE) if self._is_local else patience)
         except StorageUnavailable as error:
             if error.reason != _AWAY:
                 self._report(error.reason)
@@ -150,7 +162,7 @@ class Database:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         if turnstile is not None:
-            task.add_done_callback(lambda _: turnstile.leave())
+            task.add_done_callback(lambda task: turnstile.leave(succeeded=_has_answered(task)))
         return task
 
     async def _limited(self, task: "asyncio.Task[T]", limit: float) -> T:
@@ -158,6 +170,8 @@ class Database:
         try:
             for _ in range(_SLICES):
                 await asyncio.wait((task,), timeout=limit / _SLICES)
+                if self._is_local:
+                    await self._let_threads_run(task)
                 if task.done():
                     return self._outcome(task, started)
             self._abandon(task)
@@ -167,6 +181,17 @@ class Database:
             raise
         finally:
             del task  # it keeps its exception, whose traceback keeps this frame
+
+    async def _let_threads_run(self, task: "asyncio.Task[Any]") -> None:
+        """Wait until a thread of this process has run a few times, or the task is done."""
+        if self._probe_thread is None:
+            self._probe_thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-database-limit")
+        loop = asyncio.get_running_loop()
+        for _ in range(_THREAD_TURNS):
+            if task.done():
+                return
+            turn = loop.run_in_executor(self._probe_thread, _no_work)
+            await asyncio.wait((task, turn), timeout=_LONGEST_TURN, return_when=asyncio.FIRST_COMPLETED)
 
     def _outcome(self, task: "asyncio.Task[T]", started: float) -> T:
         try:
@@ -250,6 +275,16 @@ class Database:
         def refuse_stale(_dbapi_connection: object, record: Any, _proxy: object) -> None:
             if record.info["born"] < self._stale_before and not self._volatile:
                 raise DisconnectionError
+
+
+def _has_answered(task: "asyncio.Task[Any]") -> bool:
+    """Whether the database did the work. A refusal by the work itself is an answer."""
+    error = _error_of(task)
+    return error is None or isinstance(error, Refusal)
+
+
+def _no_work() -> None:
+    pass
 
 
 def _error_of(task: "asyncio.Task[Any]") -> BaseException | None:

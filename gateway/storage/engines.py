@@ -27,8 +27,8 @@ class Opened(NamedTuple):
     `reading` returns the engine for statements that need no transaction, `driver_errors` are those of the driver.
     `readers` and `writers` are the places for work at the same time; without `writers`, both share the places. The pool
     has one connection more, for `check`, which raises where the database takes no changes. `begin` opens a transaction
-    that writes. `stop` ends the connections that are not in the pool. `in_memory`: closing the one connection loses all
-    data.
+    that writes. `stop` ends the connections that are not in the pool. `is_local`: threads of this process do the work.
+    `in_memory`: closing the one connection loses all data.
     """
 
     engine: Engine
@@ -36,6 +36,7 @@ class Opened(NamedTuple):
     driver_errors: tuple[type[Exception], ...]
     readers: int
     writers: int | None = None
+    is_local: bool = False
     in_memory: bool = False
     begin: Callable[[Connection], None] = _nothing
     check: Callable[[Connection], None] = _nothing

@@ -34,9 +34,8 @@ def open_sqlite(url: str) -> Opened:
     engine = create_engine(parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True, **options)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "invalidate", _roll_back)
-    if in_memory:
-        return Opened(engine, lambda: engine, (sqlite3.Error,), readers=1, in_memory=True, begin=_begin)
-    return Opened(engine, lambda: engine, (sqlite3.Error,), readers=_READERS, writers=_WRITERS, begin=_begin)
+    opened = Opened(engine, lambda: engine, (sqlite3.Error,), readers=1, is_local=True, in_memory=True, begin=_begin)
+    return opened if in_memory else opened._replace(readers=_READERS, writers=_WRITERS, in_memory=False)
 
 
 def _begin(connection: Connection) -> None:

@@ -3,6 +3,9 @@
 Waiting for one's turn is not waiting for the database: what a busy database is given up on for is its own time, so a
 burst is served late rather than refused. A database that hangs lets nobody through; those who wait are turned away
 with the first who ran into the limit.
+
+Patience has a limit. It starts again with each success where `waits_for_progress` is set: a local file that answers
+slowly, because the machine is busy, serves every caller in the end.
 """
 
 import asyncio
@@ -16,8 +19,10 @@ _Turn = asyncio.Future[str | None]  # why there is no place, None: there is one
 class Turnstile:
     """Lets `places` callers through at a time."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, *, waits_for_progress: bool = False) -> None:
         self._free = places
+        self._waits_for_progress = waits_for_progress
+        self._successes = 0
         self._waiting: deque[_Turn] = deque()
 
     async def enter(self, patience: float) -> None:
@@ -28,7 +33,7 @@ class Turnstile:
         loop = asyncio.get_running_loop()
         turn: _Turn = loop.create_future()
         self._waiting.append(turn)
-        timer = loop.call_later(patience, _refuse, turn, "too many wait for it")
+        timer = loop.call_later(patience, self._end_patience, turn, patience, self._successes)
         try:
             refusal = await turn
         except asyncio.CancelledError:
@@ -40,8 +45,17 @@ class Turnstile:
         if refusal is not None:
             raise StorageUnavailable("database", refusal)
 
-    def leave(self) -> None:
-        """Give the place to whoever has waited longest."""
+    def _end_patience(self, turn: _Turn, patience: float, successes: int) -> None:
+        if turn.done():
+            return
+        if self._waits_for_progress and self._successes != successes:
+            turn.get_loop().call_later(patience, self._end_patience, turn, patience, self._successes)
+        else:
+            _refuse(turn, "too many wait for it")
+
+    def leave(self, *, succeeded: bool = False) -> None:
+        """Free a place for the caller that has waited longest. `succeeded`: the database has done the work."""
+        self._successes += succeeded
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

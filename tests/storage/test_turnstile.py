@@ -43,6 +43,25 @@ async def test_who_waits_too_long_is_refused_and_takes_no_place() -> None:
     await turnstile.enter(0.0)
 
 
+async def test_patience_starts_again_with_each_success_where_that_is_wanted() -> None:
+    turnstile = Turnstile(1, waits_for_progress=True)
+    tasks = await waiting(turnstile, 6, patience=0.2)
+    for _ in range(5):
+        await asyncio.sleep(0.1)
+        turnstile.leave(succeeded=True)
+    await asyncio.wait_for(asyncio.gather(*tasks), 1.0)
+
+
+async def test_a_place_that_a_failure_frees_is_no_progress() -> None:
+    turnstile = Turnstile(1, waits_for_progress=True)
+    tasks = await waiting(turnstile, 6, patience=0.2)
+    for _ in range(5):
+        await asyncio.sleep(0.1)
+        turnstile.leave()
+    outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 1.0)
+    assert any(isinstance(outcome, StorageUnavailable) for outcome in outcomes)
+
+
 async def test_who_leaves_takes_no_place() -> None:
     turnstile = Turnstile(1)
     first, second, third = await waiting(turnstile, 3)
