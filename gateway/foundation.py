@@ -5,6 +5,7 @@ import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from gateway.errors import ConfigurationError
 from gateway.identity.credentials import Credentials
 from gateway.identity.key_loading import key_ring, mac_keys
 from gateway.identity.presented_keys import PresentedKeys
@@ -16,6 +17,7 @@ from gateway.operations.shadow_log import ShadowLog
 from gateway.policy.loading import Configuration
 from gateway.policy.matcher import Policy
 from gateway.settings.model import Settings
+from gateway.settings.storage_folder import missing_folder
 from gateway.stores import Stores, open_stores
 from gateway.ticking import Ticker
 
@@ -52,6 +54,8 @@ async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) ->
     remembered = settings.cache.max_local_entries
     loop = asyncio.get_running_loop()
     _report_failures(loop, stack)
+    if problems := missing_folder(settings):
+        raise ConfigurationError(problems)
     tokens = Tokens(key_ring(settings), settings.tokens, remembered=remembered)
     ticker = Ticker(loop)
     stores = await open_stores(settings, mac_keys(settings, tokens.keys), stack)

@@ -11,6 +11,7 @@ from gateway.policy.loading import Configuration, load_configuration
 from gateway.settings.extras import missing_extras
 from gateway.settings.model import Settings
 from gateway.settings.reading import read_settings
+from gateway.settings.storage_folder import missing_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ def examined(path: Path, *, to_serve: bool = False) -> Findings:
 
 
 def _problems(settings: Settings, *, to_serve: bool) -> tuple[Problem, ...]:
-    """Problems outside of the file: its keys, and the dependencies that it needs."""
-    return (*key_problems(settings), *(missing_extras(settings) if to_serve else ()))
+    """Problems outside of the file: its keys, and to serve the dependencies and the folder that it needs."""
+    return (*key_problems(settings), *((*missing_extras(settings), *missing_folder(settings)) if to_serve else ()))
 
 
 def loaded(path: Path, *, to_serve: bool = False) -> Configuration:

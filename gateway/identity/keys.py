@@ -71,6 +71,7 @@ _IMPLEMENTATIONS: Final[Mapping[str, Algorithm]] = {
     name: algorithm for name, algorithm in get_default_algorithms().items() if name in _KINDS
 }
 ALGORITHMS: Final = tuple(_KINDS)
+_CURVE_NAMES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
 class VerifyingKey:
@@ -86,7 +87,8 @@ class VerifyingKey:
             raise UnusableKey(f"unknown algorithm '{algorithm}' ({', '.join(ALGORITHMS)})")
         kind = _KINDS[algorithm]
         if not kind.fits(public):
-            raise UnusableKey(f"must be {kind.words} for {algorithm}, found {_in_words(public)}")
+            right = _fitting(public) or "gateway keys generate makes one"
+            raise UnusableKey(f"must be {kind.words} for {algorithm}, found {_in_words(public)} ({right})")
         self.algorithm = algorithm
         self._implementation = _IMPLEMENTATIONS[algorithm]
         self._public = self._prepared(public)
@@ -218,13 +220,19 @@ def _unchanged(before: SigningKey | None, key: SigningKey) -> SigningKey:
     return before if before is not None and before.is_same_as(key) else key
 
 
+def _fitting(key: PublicKey | bytes) -> str:
+    """The algorithms of a key, as a remedy. A secret never gets one: its length alone is wrong."""
+    names = [] if isinstance(key, bytes) else [name for name, kind in _KINDS.items() if kind.fits(key)]
+    return f"algorithm: {' or '.join(names)}, or another key" if names else ""
+
+
 def _in_words(key: PublicKey | bytes) -> str:
     if isinstance(key, bytes):
         return f"a secret of {len(key)} bytes"
     if isinstance(key, rsa.RSAPublicKey):
         return f"an RSA key of {key.key_size} bits"
     if isinstance(key, ec.EllipticCurvePublicKey):
-        return f"an elliptic curve key on {key.curve.name}"
+        return f"an elliptic curve key on {_CURVE_NAMES.get(key.curve.name, key.curve.name)}"
     return "an Ed25519 key"
 
 

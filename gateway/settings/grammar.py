@@ -99,12 +99,24 @@ def listen_host(text: str) -> str:
 
 
 def route_host(text: str) -> str:
-    """A Host to match: lower-case, without port and trailing dot."""
+    """The Host of a route: one name or address."""
+    if text == "*":
+        raise Unacceptable("must be one host", "leave it out: a route without a host is for every host")
+    if "*" in text:
+        raise Unacceptable("must be one host, without a wildcard", "a route for each host, or a route without one")
+    return host_name(text)
+
+
+def host_name(text: str) -> str:
+    """A host: lower-case, without port and trailing dot."""
     without_port = _PLACE.fullmatch(text)
     if without_port is not None and without_port["port"] and _is_host(without_port["host"]):
         raise Unacceptable("must be a host without a port, which is never looked at", without_port["host"].lower())
     if not _is_host(text):
-        raise Unacceptable("must be a host name or a bracketed IPv6 address", "for example api.example.com")
+        url = _URL.fullmatch(text)
+        bare = _PLACE.fullmatch(text if url is None else url["place"])
+        right = bare["host"].lower() if url is not None and bare is not None and _is_host(bare["host"]) else ""
+        raise Unacceptable("must be a host name or a bracketed IPv6 address", right or "for example api.example.com")
     return text.lower().removesuffix(".")
 
 
@@ -112,9 +124,11 @@ def served_host(text: str) -> str:
     """A host of `server.hosts`: a host, or `*.` and a name, which stands for every name below it."""
     if text == "*":
         raise Unacceptable("must be a host name", "leave server.hosts out to serve every host")
+    if "*" in text.removeprefix("*."):
+        raise Unacceptable("must have its one wildcard as the first label", "for example *.example.com")
     if not text.startswith("*."):
-        return route_host(text)
-    name = route_host(text[2:])
+        return host_name(text)
+    name = host_name(text[2:])
     if name.startswith("[") or _is_address(name):
         raise Unacceptable("must be a wildcard before a name", "for example *.example.com")
     return f"*.{name}"
@@ -126,12 +140,22 @@ def request_host(text: str) -> str:
     return text.lower()
 
 
-def origin(text: str) -> str:
+def target(text: str) -> str:
+    """The address of a target: scheme, host and port."""
+    url = _URL.fullmatch(text)
+    if url is None or not url["path"].strip("/") or url["rest"]:
+        return origin(text)
+    bare = origin(f"{url['scheme']}://{url['place']}")
+    path = url["path"].rstrip("/")
+    raise Unacceptable("must end after the host and the port", f"{bare}, and on its routes rewrite: '{path}/{{**}}'")
+
+
+def origin(text: str, example: str = "http://127.0.0.1:9000", scheme: str = "http") -> str:
     """`http://host:port` and nothing beyond, in lower case."""
     url = _URL.fullmatch(text)
-    example = "for example http://127.0.0.1:9000"
+    example = f"for example {example}"
     if url is None or url["scheme"].lower() not in ("http", "https"):
-        raise Unacceptable("must be an http:// or https:// address", example)
+        raise Unacceptable("must be an http:// or https:// address", _with_scheme(text, scheme) or example)
     if "@" in url["place"]:
         raise Unacceptable("must not hold a user name or password", example, shows_value=False)
     place = f"{url['scheme']}://{url['place']}".lower()
@@ -139,6 +163,17 @@ def origin(text: str) -> str:
         raise Unacceptable("must end after the host and the port", place)
     _check_place(url["place"], example)
     return place
+
+
+def public_origin(text: str) -> str:
+    """The same, for an address on the Internet."""
+    return origin(text, "https://api.example.com", "https")
+
+
+def _with_scheme(text: str, scheme: str) -> str:
+    """A place without a scheme as the address that it means."""
+    place = _PLACE.fullmatch(text.removeprefix("//"))
+    return f"{scheme}://{place[0].lower()}" if place is not None and _is_host(place["host"]) else ""
 
 
 def web_address(text: str) -> str:
@@ -167,7 +202,10 @@ def browser_origin(text: str) -> str:
     """An origin as browsers send it, which is without the usual port of its scheme, or `*`."""
     if text == "*":
         return text
-    found = origin(text)
+    example = "https://app.example.com"
+    if "*" in text:
+        raise Unacceptable("must be one origin, without a wildcard", f"each one by itself, for example {example}")
+    found = origin(text, example, "https")
     return found.removesuffix(":443" if found.startswith("https:") else ":80")
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
+from gateway.settings.hints import duration_meant, unquoted_capture
 from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, kind_of
 from gateway.settings.units import format_duration, format_size, parse_duration, parse_size
@@ -92,6 +93,12 @@ class ScalarKind(Kind[T]):
             reader.wrong(node, path, error, self.found(scalar))
             return INVALID
 
+    def read_mapping(self, node: MappingNode, path: str, reader: Reader) -> T | Invalid:
+        meant = unquoted_capture(node)
+        right = f'in quotes: "{meant}"' if meant else ""
+        reader.wrong(node, path, self.unacceptable(right), f"{meant}, which is a mapping" if meant else kind_of(node))
+        return INVALID
+
     def found(self, scalar: Scalar) -> str:
         """What a message says was found."""
         return scalar.found
@@ -125,7 +132,16 @@ class Text(ScalarKind[str]):
         text = text_of(scalar, self.expected)
         if not text.strip() or not text.isprintable():
             raise self.unacceptable()
-        return self.check(text) if self.check is not None else text
+        return text if self.check is None else self._checked_text(text, self.check)
+
+    def _checked_text(self, text: str, check: Callable[[str], str]) -> str:
+        try:
+            return check(text)
+        except Unacceptable:
+            if text == text.strip():
+                raise
+            # The error of the bare text, if it has one, says more than that of the space.
+            raise Unacceptable("must have no space around it", check(text.strip())) from None
 
     def schema(self) -> JsonSchema:
         if self.pattern is None:
@@ -147,7 +163,7 @@ class Choice(ScalarKind[str]):
     def accept(self, scalar: Scalar) -> str:
         if scalar.value in self.choices:
             return scalar.text
-        alike = [choice for choice in self.choices if choice.lower() == scalar.text.lower()]
+        alike = [choice for choice in self.choices if choice.lower() == scalar.text.strip().lower()]
         raise self.unacceptable(alike[0] if alike else "")
 
     def schema(self) -> JsonSchema:
@@ -229,7 +245,9 @@ class Duration(ScalarKind[float]):
         if seconds is not None and (seconds > 0 or self.zero):
             return seconds
         number = re.fullmatch(r"[0-9]{1,9}", scalar.text)
-        raise self.unacceptable(f"with a unit: {scalar.text}s, {scalar.text}ms, {scalar.text}m" if number else "")
+        units = f"with a unit: {scalar.text}s, {scalar.text}ms, {scalar.text}m" if number else ""
+        meant = duration_meant(scalar.text)
+        raise self.unacceptable(units or (meant if meant != scalar.text else ""))
 
     def write(self, value: float) -> str:
         return format_duration(value)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from gateway.settings.declare import UNSET, Key, declared
+from gateway.settings.hints import foreign_letter
 from gateway.settings.kinds import JsonSchema, Kind, Text
 from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, joined, quoted
@@ -203,10 +204,18 @@ class Section(Kind[T], Generic[T]):
         return {}
 
     def _unknown(self, written: ScalarNode, path: str, reader: Reader) -> None:
-        advice = reader.nearest(written.text, self.keys)
+        advice = self._advice(written, reader)
         if written.text == "<<":
             advice = "merge keys are not part of YAML 1.2; write the keys out"
         reader.report(written, path, f"is not a key that is known here, found {quoted(written.text)} ({advice})")
+
+    def _advice(self, written: ScalarNode, reader: Reader) -> str:
+        sections = {name: key.kind for name, key in self.keys.items() if isinstance(key.kind, Section)}
+        owners = [name for name, kind in sections.items() if written.text in kind.keys]
+        if owners:
+            return f"a key of {' and of '.join(owners)}: indent it below"
+        foreign = foreign_letter(written.text)
+        return f"{reader.nearest(written.text, self.keys)}{'; ' if foreign else ''}{foreign}"
 
     def write(self, value: T) -> dict[str, Any]:
         attributes = {key.name: (key.kind, getattr(value, key.attribute)) for key in self.keys.values()}

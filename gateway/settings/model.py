@@ -132,7 +132,7 @@ class Settings:
         default={},
     )
     routes: tuple[RouteSettings, ...] = setting(
-        Sections(RouteKind(), "a list of routes"),
+        Sections(RouteKind(), "a list of routes", right="begin each with '- '"),
         "The paths that the gateway serves, and the access rules of each. Their order has no meaning.",
         default=(),
     )

@@ -7,7 +7,7 @@ from gateway.settings import grammar
 from gateway.settings.declare import UNSET, Unset, section, setting
 from gateway.settings.kinds import Choice, Duration, Flag, JsonSchema, Size, Text, Whole
 from gateway.settings.kinds_compound import ListOf, Section, SetOf
-from gateway.settings.model_service import ROLE, TIB
+from gateway.settings.model_service import ROLE, TIB, RateKind
 from gateway.settings.nodes import ListNode, MappingNode
 from gateway.settings.places import Position
 from gateway.settings.reader import INVALID, Invalid, Reader
@@ -165,7 +165,7 @@ class RouteSettings:
         default=UNSET,
     )
     rate_limit: RateLimitSettings | None = setting(
-        Section(RateLimitSettings).or_null(), "Request limit per caller; null: no limit.", default=None
+        RateKind(RateLimitSettings).or_null(), "Request limit per caller; null: no limit.", default=None
     )
     forward_credentials: bool | Unset = setting(
         Flag(),

@@ -1,15 +1,27 @@
 """The settings of the process itself: server, storage, cache, accounts, observability."""
 
 from ipaddress import ip_network
-from typing import Literal
+from typing import Literal, TypeVar
 
 from gateway.settings.declare import section, setting
-from gateway.settings.grammar import database_address, listen_host, origin, redis_address, served_host, shared_secret
+from gateway.settings.grammar import (
+    database_address,
+    listen_host,
+    origin,
+    public_origin,
+    redis_address,
+    served_host,
+    shared_secret,
+)
+from gateway.settings.hints import rate_meant
 from gateway.settings.kinds import Choice, Duration, Flag, Share, Size, Text, Whole
 from gateway.settings.kinds_compound import ListOf, Section
 from gateway.settings.kinds_special import Network, NetworkKind, Prefix, RoleName, SecretText, StoreAddress
+from gateway.settings.nodes import ScalarNode
+from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
 from gateway.settings.secret import Secret
 
+T = TypeVar("T")
 KIB, MIB, TIB = 1 << 10, 1 << 20, 1 << 40
 
 PORT = Whole(0, 65535)
@@ -33,7 +45,7 @@ class ServerSettings:
         default=1,
     )
     public_url: str | None = setting(
-        Text("an http:// or https:// address", check=origin, words="address").or_null(),
+        Text("an http:// or https:// address", check=public_origin, words="address").or_null(),
         "The public address of the gateway, for example `https://api.example.com`.",
         default=None,
     )
@@ -170,6 +182,17 @@ class RegistrationLimitSettings:
     per: float = setting(Duration(), "…per this period.", default=3600.0)
 
 
+class RateKind(Section[T]):
+    """Requests in a time. Nothing but the mapping is read; a rate in one word is answered with the mapping it means."""
+
+    right = "for example {requests: 100, per: 1m}"
+
+    def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> T | Invalid:
+        meant = "" if scalar.hidden else rate_meant(scalar.text)
+        reader.wrong(node, path, self.unacceptable(meant), scalar.found)
+        return INVALID
+
+
 @section
 class ApiKeysSettings:
     """Limits on API keys."""
@@ -201,7 +224,7 @@ class AccountsSettings:
         Section(PasswordSettings), "Requirements for passwords.", default=PasswordSettings()
     )
     registration_limit: RegistrationLimitSettings | None = setting(
-        Section(RegistrationLimitSettings).or_null(),
+        RateKind(RegistrationLimitSettings).or_null(),
         "Registrations per client address (a /64 for IPv6); 429 beyond; null: no limit.",
         default=RegistrationLimitSettings(),
     )

@@ -12,7 +12,7 @@ from gateway.settings.model_service import KIB, MIB
 from gateway.settings.nodes import MappingNode, ScalarNode
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
 
-TARGET = Text("an http:// or https:// address", check=grammar.origin, words="address")
+TARGET = Text("an http:// or https:// address", check=grammar.target, words="address")
 
 
 @section
@@ -117,7 +117,7 @@ class TlsSettings:
         default=None,
     )
     server_name: str | None = setting(
-        Text("a host name", check=grammar.route_host).or_null(),
+        Text("a host name", check=grammar.host_name).or_null(),
         "The name to send (SNI) and to verify; null: the host of the target.",
         default=None,
     )

@@ -10,6 +10,7 @@ and none may contain itself; a tag is a problem, `!!str` apart, because no key a
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -185,8 +186,13 @@ _ADVICE: Final = (
     ("expected ',' or", "close the bracket, and quote values that hold one of , [ ] { }"),
     ("expected <block end>", "indent keys of one mapping alike"),
     ("expected key", "indent keys of one mapping alike"),
+    ("expected '-' indicator", "indent the keys of a list item alike, as far as the text behind its '- '"),
     ("could not find expected ':'", "write 'key: value'"),
 )
+
+
+_FIRST_COLON: Final = re.compile(r" *(?:- +)*[^ :]+:\Z")  # the colon of the first key on a line
+_WORD_WITH_BRACES: Final = re.compile(r"[^\s,\[\]{}'\"]+(?:\{[^\s,{}]*\}[^\s,\[\]{}]*)+")
 
 
 def _explained(error: yaml.MarkedYAMLError, text: str) -> NotYaml:
@@ -197,9 +203,14 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> NotYaml:
     place = lines[line] if line < len(lines) else ""
     sentence = error.problem or error.context or "cannot be read"
     advice = next((advice for word, advice in _ADVICE if word in sentence), None)
+    if "mapping values are not allowed" in sentence and _FIRST_COLON.match(place[: column + 1]):
+        advice = "indent keys of one mapping alike; this one is indented further than the key before it"
     if "\t" in place[: column + 1]:
         advice = "indent with spaces, not with tabs"
     elif "${" in place[: column + 1] and "expected ',' or" in sentence:
         advice = 'inside of [ ] and { } write "${NAME}" in quotes'
+    elif place[column : column + 1] == "{" and "expected ',' or" in sentence:
+        word = _WORD_WITH_BRACES.search(place)
+        advice = f'inside of [ ] and {{ }} write "{word[0]}" in quotes' if word is not None else advice
     message = f"is not valid YAML: {sentence}" + (f" ({advice})" if advice else "")
     return NotYaml(line + 1, column + 1, message)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.errors import Problem
+from gateway.settings.hints import odd_character
 from gateway.settings.interpolation import CannotFill, fill
 from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
 from gateway.settings.places import Places
@@ -86,7 +87,11 @@ class Reader:
         self._guesses = 0
 
     def scalar(self, node: ScalarNode, path: str) -> Scalar | None:
-        """The value of a node, or None after reporting a placeholder that has no value."""
+        """The value of a node, or None after reporting an odd character, or a placeholder that has no value."""
+        odd = odd_character(node)
+        if odd:
+            self.report(node, path, odd)
+            return None
         if "${" not in node.text:
             return Scalar(node.text, node.plain)
         try:
@@ -126,6 +131,8 @@ class Reader:
         for key, value in node.entries():
             if not isinstance(key, ScalarNode):
                 self.report(key, path, f"has a key that is not a name, found {kind_of(key)}")
+            elif odd_character(key):
+                self.report(key, joined(path, key.text), odd_character(key))
             elif key.text in entries:
                 first = entries[key.text][0].line
                 self.report(

@@ -112,6 +112,10 @@ def text_of_file(content: bytes) -> str:
         line, column = _place(content[: error.start].decode())
         found = f"found the byte 0x{content[error.start]:02x}"
         raise NotYaml(line, column, f"is not UTF-8 text, {found} (save it as UTF-8)") from None
+    second_mark = text.find("\ufeff")
+    if second_mark >= 0:
+        line, column = _place(text[:second_mark])
+        raise NotYaml(line, column, "has a byte order mark inside of the file, found U+FEFF (remove it)")
     wrong = _NOT_PRINTABLE.search(text)
     if wrong is not None:
         line, column = _place(text[: wrong.start()])

@@ -54,6 +54,11 @@ def _create_private(path: Path) -> None:
     """The file holds password hashes: where it is made, it is made for its owner only."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileNotFoundError:
+        folder = path.absolute().parent
+        raise CannotStart(
+            f"storage.database: the folder of {path.absolute()} does not exist (mkdir -p {folder}, or another path)"
+        ) from None
     except OSError as error:
         raise CannotStart(f"the database file cannot be opened: {cannot_read(path, error)}") from None
 

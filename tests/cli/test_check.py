@@ -131,3 +131,39 @@ def test_the_schema_is_one_json_document(tmp_path: Path) -> None:
     schema = json.loads(outcome.out)
     assert (outcome.code, schema["type"]) == (0, "object")
     assert {"server", "routes", "upstreams"} <= schema["properties"].keys()
+
+
+MISPLACED = GOOD + 'storage:\n  database: "sqlite:///{}"\n'
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_the_missing_folder_of_a_database_is_named_with_its_place(tmp_path: Path, command: str) -> None:
+    (tmp_path / "g.yaml").write_text(MISPLACED.format("data/gateway.db"))
+    outcome = run_here(command, "--config", "g.yaml", folder=tmp_path)
+    folder = tmp_path / "data"
+    message = "g.yaml:10:13: storage.database: is in a folder that does not exist, found 'sqlite:///data/gateway.db' "
+    message += f"(mkdir -p {folder}, or another path)"
+    assert outcome.code == 2
+    assert message in outcome.out + outcome.err
+    folder.mkdir()
+    assert run_here("check", "--config", "g.yaml", folder=tmp_path).code == 0
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    assert (
+        "storage.database: is below a file, found 'sqlite:///data/g.db'"
+        in check(tmp_path, MISPLACED.format("data/g.db")).out
+    )
+
+
+@pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:", "sqlite:///g.db?timeout=5"])
+def test_a_database_without_a_folder_of_its_own_needs_none(tmp_path: Path, address: str) -> None:
+    assert check(tmp_path, GOOD + f'storage: {{database: "{address}"}}\n').code == 0
+
+
+def test_commands_on_accounts_name_the_missing_folder_too(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(MISPLACED.format("data/gateway.db"))
+    outcome = run_here("db", "upgrade", "--config", "g.yaml", folder=tmp_path)
+    assert outcome.code == 2
+    assert f"storage.database: the folder of {tmp_path / 'data/gateway.db'} does not exist (mkdir -p" in outcome.err

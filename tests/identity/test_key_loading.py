@@ -83,9 +83,9 @@ tokens:
     problems = key_problems(settings)
     assert [str(problem) for problem in problems] == [
         f"{file}:5:20: tokens.keys[0].private_key: must be an RSA key of at least 2048 bits for RS256, "
-        "found an RSA key of 1024 bits",
+        "found an RSA key of 1024 bits (gateway keys generate makes one)",
         f"{file}:11:20: tokens.keys[2].private_key: must be an elliptic curve key on P-256 for ES256, "
-        "found an elliptic curve key on secp384r1",
+        "found an elliptic curve key on P-384 (algorithm: ES384, or another key)",
         f"{file}:14:20: tokens.keys[3].private_key: must be a private key in PEM form, found something else",
         f"{file}:17:15: tokens.keys[4].secret: must be a random secret, "
         "found a key or certificate, which others know in part (openssl rand -hex 32)",
