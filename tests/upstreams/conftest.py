@@ -20,7 +20,7 @@ def lasting_fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def fleet(lasting_fleet: Fleet) -> Iterator[Fleet]:
-    """Three targets that answer with their names; they are up and well again after each test."""
+    """Three targets that answer with their names. They are running normally after each test."""
     for target in lasting_fleet.targets.values():
         target.forget()
     yield lasting_fleet
@@ -32,5 +32,5 @@ def fleet(lasting_fleet: Fleet) -> Iterator[Fleet]:
 
 @pytest.fixture(params=["native", "httpx"])
 def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What holds whatever engine speaks to the targets; the fixture of a module whose every test does."""
+    """Runs a test with both engines; a module whose tests all use it declares it once."""
     monkeypatch.setattr(rig, "ENGINE", request.param)

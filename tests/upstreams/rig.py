@@ -1,4 +1,4 @@
-"""An engine of an upstream in the loop of a test, without a gateway around it: requests go in, outcomes come out."""
+"""The engine of an upstream in the event loop of a test, without a gateway: requests go in, outcomes come out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +16,8 @@ from gateway.ticking import Ticker
 
 
 class Outcome:
-    """Implements Downstream: what became of one request. `done` is set once, with what closed the exchange."""
+    """Implements Downstream: the outcome of one request. `done` is set once, with the reason that closed the
+    exchange."""
 
     def __init__(self, client: str = "") -> None:
         self.forwarded_at = 0.0
@@ -72,7 +73,7 @@ class Outcome:
         self.upload_paused = False
 
 
-# What speaks to upstreams where a test does not name it; `either_engine` sets it.
+# The default engine of the tests; `either_engine` sets it.
 ENGINE = "native"
 
 
@@ -98,7 +99,7 @@ class Rig:
         name: str = "",
         client: str = "",
     ) -> tuple[Outcome, Exchange]:
-        """Send a request. With `body` it is whole; with a `length` other than 0 its body is up to the test, None for a
+        """Send a request. With `body` it is complete; with a `length` other than 0 the test sends the body, None for a
         chunked one."""
         outcome = Outcome(client)
         length = len(body) if body is not None else length
@@ -117,7 +118,7 @@ class Rig:
         return await ended(outcome)
 
     async def ask_many(self, count: int, method: str = "GET", *, at_once: int = 8, **options: Any) -> list[Outcome]:
-        """So many requests, a few at a time."""
+        """This many requests, `at_once` at a time."""
         outcomes: list[Outcome] = []
 
         async def some() -> None:

@@ -1,4 +1,4 @@
-"""Choosing among targets, as values: whose turn it is, who is busy, who is out, and who has just come back."""
+"""Choosing among targets, as values: turns, load, outages, and slow start."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def test_round_robin_goes_by_turns() -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("out", ["a", "b", "c"])
 def test_the_share_of_a_target_that_is_out_goes_to_all_others_alike(out: str, policy: str) -> None:
-    """And not to whoever comes after it."""
+    """Not only to the target after it."""
     targets = places(3)
     next(one for one in targets if one.name == out).health.failed(0.0)
     shares = chosen(Balancer(targets, policy), 300)  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ def test_a_passed_check_ends_the_panic_with_the_ejection() -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("count", [2, 3])
 def test_what_has_just_come_back_gets_little_at_first_and_then_its_full_share(count: int, policy: str) -> None:
-    """The least busy of all, which it is, must not be run over by what all others do not get."""
+    """It is the least busy target, and must not receive all requests at once."""
     targets = places(count)
     targets[1].health.failed(0.0)
     balancer = Balancer(targets, policy)  # type: ignore[arg-type]

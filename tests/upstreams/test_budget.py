@@ -1,4 +1,4 @@
-"""The budget of retries: what may be sent twice when everything fails."""
+"""The retry budget: the number of retries when every request fails."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ STORM = 5000
 
 
 def taken(budget: RetryBudget, requests: int) -> int:
-    """How many retries so many requests get of which every one fails."""
+    """The number of retries for this many requests that all fail."""
     retries = 0
     for _ in range(requests):
         budget.request()

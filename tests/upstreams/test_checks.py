@@ -1,4 +1,4 @@
-"""Active health checks over real sockets: when a target is taken out, and when it is back."""
+"""Active health checks over real sockets: when a target is removed, and when it returns."""
 
 import asyncio
 from collections import Counter
@@ -23,7 +23,7 @@ def checked(*targets: str, **values: object):  # type: ignore[no-untyped-def]
 
 
 def only_checks(behaviour: Behaviour) -> Behaviour:
-    """This for checks, and well for requests."""
+    """This behaviour for checks, and normal responses for requests."""
     return lambda served: (behaviour if served.target.startswith(b"/healthz") else naming)(served)
 
 
@@ -162,7 +162,7 @@ async def test_with_all_targets_out_callers_are_told_to_come_again(fleet: Fleet)
 
 
 async def test_checks_are_no_load(fleet: Fleet) -> None:
-    """Neither for the balance nor for the limit on connections, nor do they wait in line."""
+    """They count neither for load balancing nor for the connection limit, and do not queue."""
     fleet["a"].behaviour = only_checks(
         lambda served: served.later(0.1, lambda: served.send(b"HTTP/1.1 200 OK\r\n\r\n"))
     )
@@ -243,7 +243,7 @@ async def test_checks_and_ejection_go_together(fleet: Fleet) -> None:
 
 
 async def test_an_answer_that_comes_while_a_check_waits_is_nobody_elses(fleet: Fleet) -> None:
-    """The time-out of a check cuts its connection: what still comes on it answers nothing."""
+    """The timeout of a check closes its connection, so later bytes answer no other request."""
     fleet["a"].behaviour = only_checks(
         lambda served: served.later(0.15, lambda: served.send(b"HTTP/1.1 200 LATE\r\n\r\n"))
     )

@@ -1,4 +1,4 @@
-"""Which targets requests go to and when they go to another, over real sockets: balancing, retries, ejection."""
+"""Choosing targets over real sockets: load balancing, retries, ejection."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ OUT = EjectSettings(failures=5, for_=60.0)
 COUNTED = EjectSettings(failures=5, for_=60.0, statuses=frozenset({502, 503, 504}))
 
 
-# ---- balancing
+# ---- load balancing
 
 
 @pytest.mark.parametrize("balance", ["round_robin", "least_requests"])
@@ -41,7 +41,7 @@ async def test_least_requests_goes_around_a_target_that_is_slow(fleet: Fleet) ->
     assert fleet["a"].requests <= 6
 
 
-# ---- what is sent again
+# ---- retries
 
 
 @pytest.mark.parametrize("method", IDEMPOTENT)
@@ -83,7 +83,7 @@ async def test_any_request_goes_to_the_next_target_where_nothing_was_written(fle
 
 
 async def test_a_chunked_upload_goes_to_the_next_target_whole(fleet: Fleet) -> None:
-    """A part of its body has come before the connection fails."""
+    """A part of its body has arrived before the connection fails."""
     refusing, bodies = Refusing(), list[bytes]()
 
     def keep(served: Served) -> None:
@@ -173,7 +173,7 @@ async def test_once_a_byte_of_an_answer_has_come_it_is_sent_once(fleet: Fleet, s
 
 @pytest.mark.parametrize("number", [500, 502, 503, 504])
 async def test_an_answer_is_an_answer(fleet: Fleet, number: int) -> None:
-    """Whatever it says, it goes back: somebody may have worked for it."""
+    """Every response is forwarded, because the upstream can have processed the request."""
     fleet.behave(status(number))
     async with running(settings(*fleet.urls, eject=None)) as rig:
         outcomes = await rig.ask_many(9)
@@ -182,7 +182,7 @@ async def test_an_answer_is_an_answer(fleet: Fleet, number: int) -> None:
 
 
 async def test_a_response_that_does_not_come_in_time_is_asked_for_once(fleet: Fleet) -> None:
-    """It may be under way: whoever asks again makes a slow upstream slower."""
+    """The target can still be working on it: a retry would make a slow upstream slower."""
     fleet.behave(hang)
     async with running(settings(*fleet.urls, eject=None)) as rig:
         outcomes = await rig.ask_many(6, at_once=6, response_timeout=0.1)
@@ -192,7 +192,7 @@ async def test_a_response_that_does_not_come_in_time_is_asked_for_once(fleet: Fl
 
 @pytest.mark.parametrize(("retries", "answered"), [(0, False), (1, False), (2, True), (5, True)])
 async def test_it_is_sent_again_as_often_as_is_set(fleet: Fleet, retries: int, answered: bool) -> None:
-    """With two of three targets dead, and the first two tried first."""
+    """With two of three targets down, and these two tried first."""
     fleet["a"].behaviour = fleet["b"].behaviour = reset
     async with running(settings(*fleet.urls, eject=None, retries=retries, balance="round_robin")) as rig:
         outcome = await rig.ask()
@@ -236,7 +236,7 @@ async def test_under_total_failure_attempts_stay_within_the_budget(
 
 
 async def test_a_fleet_that_restarts_costs_idempotent_requests_nothing(fleet: Fleet) -> None:
-    """All connections that were kept are stale at once."""
+    """All pooled connections become stale at once."""
     async with running(settings(*fleet.urls)) as rig:
         for _ in range(4):
             outcomes = await rig.ask_many(60, at_once=20)
@@ -281,7 +281,7 @@ async def test_a_target_that_fails_five_times_in_a_row_is_ejected(
 
 
 async def test_a_target_that_sends_a_banner_at_once_is_ejected(fleet: Fleet) -> None:
-    """Half of the requests would fail for good beside it."""
+    """Half of the requests would fail permanently."""
     banner = await asyncio.start_server(lambda _, writer: writer.write(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "127.0.0.1", 0)
     port = banner.sockets[0].getsockname()[1]
     async with running(settings(f"http://127.0.0.1:{port}", fleet["b"].url, eject=OUT)) as rig:
@@ -294,7 +294,7 @@ async def test_a_target_that_sends_a_banner_at_once_is_ejected(fleet: Fleet) -> 
 
 @pytest.mark.parametrize("number", [200, 404, 429, 500, 501, 502, 503, 504, 505])
 async def test_a_status_does_not_eject_by_default(fleet: Fleet, number: int) -> None:
-    """It can be the answer of one endpoint, and the others would be gone with it."""
+    """It can be the response of one endpoint, and ejection would affect all others."""
     fleet["a"].behaviour = status(number)
     async with running(settings(*fleet.urls[:2], eject=EjectSettings(failures=1, for_=60.0))) as rig:
         await rig.ask_many(20, at_once=1)
@@ -319,7 +319,7 @@ MALFORMED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("sent", MALFORMED.values(), ids=MALFORMED)
 async def test_a_malformed_head_of_http_does_not_eject(fleet: Fleet, sent: bytes) -> None:
-    """It can be the answer of one endpoint."""
+    """It can be the response of one endpoint."""
     fleet["a"].behaviour = lambda served: served.send(sent)
     async with running(settings(*fleet.urls[:2], eject=EjectSettings(failures=1, for_=60.0))) as rig:
         outcomes = await rig.ask_many(20, at_once=1)
@@ -348,7 +348,7 @@ async def test_a_route_with_the_time_limit_of_its_upstream_or_a_longer_one_eject
 
 
 async def test_a_target_that_takes_no_upload_is_ejected_whatever_the_route_allows(fleet: Fleet) -> None:
-    """The time in which the target does not read is limited by the upstream's `idle_timeout`."""
+    """The upstream's `idle_timeout` limits the time in which the target does not read."""
     size = 32 << 20
     listener = socket.create_server(("127.0.0.1", 0))
     unread = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -462,7 +462,7 @@ async def test_a_deaf_target_is_a_connect_error_and_the_other_answers(fleet: Fle
 
 
 async def test_nothing_goes_to_a_dead_target_once_it_is_out(fleet: Fleet) -> None:
-    """The connections that were kept to it are gone as well."""
+    """The pooled connections to it are closed too."""
     async with running(settings(*fleet.urls[:2], eject=OUT)) as rig:
         assert {one.status for one in await rig.ask_many(60, at_once=20)} == {200}
         fleet["a"].behaviour = reset
@@ -473,7 +473,7 @@ async def test_nothing_goes_to_a_dead_target_once_it_is_out(fleet: Fleet) -> Non
 
 
 async def test_an_outcome_is_told_once_whoever_fails(fleet: Fleet) -> None:
-    """`Outcome.done` may be set once: a second end would be an error of the loop."""
+    """`Outcome.done` can be set only once: a second end would be an error of the event loop."""
     errors: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     behaviours = [reset, well, status(503), lambda served: served.send(OK[:20]), lambda served: served.close()]

@@ -1,4 +1,4 @@
-"""Names of targets: resolved for each connection by one query at a time, with a race among their addresses."""
+"""Host names of targets: one query per connection, and a race among the addresses."""
 
 import asyncio
 import contextlib
@@ -26,14 +26,14 @@ from tests.upstreams.rig import running, settings
 
 @pytest.fixture
 def everywhere() -> Iterator[Fleet]:
-    """A target that listens on every address of 127.0.0.0/8, so that each can stand for another machine."""
+    """A target that listens on every address of 127.0.0.0/8, so that each address can represent another machine."""
     fleet = Fleet("a", host="0.0.0.0")
     yield fleet
     fleet.stop()
 
 
 class Names:
-    """A name service: `answers` are the addresses that the next questions get; a question takes `pause` seconds."""
+    """A resolver: `answers` are the results of the next queries; each query takes `pause` seconds."""
 
     def __init__(self, *answers: list[str], pause: float = 0.0) -> None:
         self.answers = list(answers)
@@ -59,7 +59,7 @@ def named(port: int, tls: ssl.SSLContext | None = None) -> Target:
 
 
 class Reached(asyncio.Protocol):
-    """A connection; `peers` are the addresses that were connected to."""
+    """A connection; `peers` are the connected addresses."""
 
     peers: list[str]
 
@@ -69,7 +69,7 @@ class Reached(asyncio.Protocol):
 
 
 async def dialled(one: Dialler, times: int = 1, patience: float = 2.0) -> list[str]:
-    """The addresses that so many dials came to, one after another."""
+    """The connected addresses of this many dials, one after another."""
 
     class Here(Reached):
         peers: list[str] = []  # of this call
@@ -100,13 +100,13 @@ async def test_connections_are_spread_over_the_addresses_of_a_name(everywhere: F
 
 
 async def test_an_address_that_refuses_costs_nothing_but_the_next(fleet: Fleet) -> None:
-    """The fleet listens on 127.0.0.1 alone."""
+    """The fleet listens only on 127.0.0.1."""
     names = Names(["127.0.0.2", "127.0.0.1", "127.0.0.3"])
     assert await dialled(dialler(named(fleet["a"].address[1]), names), 9) == ["127.0.0.1"] * 9
 
 
 async def test_a_connection_is_given_to_its_protocol_with_the_bytes_that_came_first() -> None:
-    """A server can speak first, and does so here before the race is over."""
+    """A server can send first, and does so here before the race is over."""
     greeting = b"SSH-2.0-OpenSSH_9.2p1\r\n"
     server = await asyncio.start_server(lambda _, writer: writer.write(greeting), "127.0.0.1", 0)
 
@@ -130,11 +130,11 @@ async def test_a_connection_is_given_to_its_protocol_with_the_bytes_that_came_fi
     server.close()
 
 
-# ---- dead addresses
+# ---- unresponsive addresses
 
 
 class Dead:
-    """Addresses that accept no connection at a port, and do not refuse it."""
+    """Addresses that neither accept nor refuse connections at a port."""
 
     def __init__(self, *addresses: str, port: int = 0) -> None:
         self._deaf: list[Deaf] = []
@@ -149,7 +149,7 @@ class Dead:
 
 
 async def timed(one: Dialler, patience: float = 3.0) -> tuple[str, float]:
-    """The address that a dial came to, and the seconds that it took."""
+    """The address of a dial, and its duration in seconds."""
     started = asyncio.get_running_loop().time()
     (peer,) = await dialled(one, patience=patience)
     return peer, asyncio.get_running_loop().time() - started
@@ -157,7 +157,7 @@ async def timed(one: Dialler, patience: float = 3.0) -> tuple[str, float]:
 
 @pytest.fixture
 def dead_and_well() -> Iterator[tuple[int, Dead]]:
-    """A port at which 127.0.0.1 and 127.0.0.2 are dead and 127.0.0.3 accepts."""
+    """A port at which 127.0.0.1 and 127.0.0.2 are unresponsive and 127.0.0.3 accepts."""
     dead = Dead("127.0.0.1", "127.0.0.2")
     well = socket.create_server(("127.0.0.3", dead.port), backlog=512)
     yield dead.port, dead
@@ -215,7 +215,7 @@ async def test_an_address_that_was_dead_is_used_when_the_others_are(dead_and_wel
 
 
 async def test_the_families_of_addresses_alternate() -> None:
-    """All addresses of version 6 are often dead together: they must not be tried one after another."""
+    """Often all IPv6 addresses are unreachable: they must not be tried one after another."""
     dead = Dead("::1", "::ffff:127.0.0.8")
     well = socket.create_server(("127.0.0.3", dead.port), backlog=512)
     try:
@@ -243,7 +243,7 @@ async def test_every_address_is_tried_in_the_time_that_there_is(dead_and_well: t
 
 
 async def test_a_slow_address_that_accepts_first_wins_and_the_other_is_closed(tmp_path: Path) -> None:
-    """The slower one is under way when the race ends. Its handshake is what takes so long."""
+    """The slower one is in progress when the race ends, because of its handshake."""
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.file))
     server = await asyncio.start_server(
@@ -257,7 +257,7 @@ async def test_a_slow_address_that_accepts_first_wins_and_the_other_is_closed(tm
     connection, _ = await asyncio.to_thread(silent.accept)
     connection.settimeout(2)
     with contextlib.suppress(ConnectionResetError):
-        while connection.recv(4096):  # its side of a handshake that nothing answers, and then the end
+        while connection.recv(4096):  # its half of an unanswered handshake, and then the end
             pass
     peer, seconds = await timed(one)
     assert (peer, seconds < 0.2) == ("127.0.0.2", True)
@@ -380,7 +380,7 @@ async def test_a_target_may_have_an_address_of_version_6(tmp_path: Path) -> None
 
 
 class Hosts:
-    """Runs a gateway with a hosts file of its own (needs mount namespaces)."""
+    """Runs a gateway with its own hosts file (needs mount namespaces)."""
 
     def __init__(self, folder: Path, text: str) -> None:
         file = folder / "hosts"

@@ -1,4 +1,4 @@
-"""Health checks of a real Django, which answers 400 to every Host outside of its ALLOWED_HOSTS."""
+"""Health checks of a real Django, which answers 400 to every Host outside its ALLOWED_HOSTS."""
 
 import re
 import subprocess
@@ -42,7 +42,7 @@ EVERY = {"path": "/healthz", "interval": "50ms", "fall": 2, "rise": 1}
 
 @pytest.fixture(scope="module")
 def django(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the application, served by waitress."""
+    """The URL of the application, served by waitress."""
     folder, port = tmp_path_factory.mktemp("django"), free_port()
     (folder / "shop.py").write_text(APPLICATION)
     listen = f"--listen=127.0.0.1:{port}"
@@ -63,7 +63,7 @@ def django(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def is_up(gateway: Gateway) -> bool:
-    """Whether the metrics show the one target as up."""
+    """Whether the metrics report the only target as up."""
     text = gateway.get("/_gateway/metrics").body.decode()
     return re.search(r"^gateway_upstream_target_up{.*} 1$", text, re.MULTILINE) is not None
 

@@ -1,7 +1,7 @@
-"""Upstreams that answer before the request body has been read, and close: RFC 9112 9.5 has the answer passed on.
+"""Upstreams that respond before reading the request body, and close: RFC 9112 9.5 requires forwarding the response.
 
-Closing a socket with unread bytes sends a reset behind the answer. The gateway is writing at that moment, so its write
-fails before it has read the answer.
+Closing a socket with unread bytes sends a reset after the response. The gateway is writing at that moment, so its write
+fails before it has read the response.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ Act = Callable[[socket.socket], None]
 
 
 def closing(answer: bytes, *, taking: int = 0) -> Act:
-    """Read so much of the body, or all that comes within a moment, answer, and close."""
+    """Read `taking` bytes of the body, or all that arrives quickly, respond, and close."""
 
     def act(connection: socket.socket) -> None:
         left = taking
@@ -54,14 +54,14 @@ def closing(answer: bytes, *, taking: int = 0) -> Act:
 
 
 def in_parts(connection: socket.socket) -> None:
-    """Answer in several segments."""
+    """Respond in several segments."""
     for at in range(0, len(REFUSAL), 20):
         connection.sendall(REFUSAL[at : at + 20])
         time.sleep(0.0003)
 
 
 def lingering(connection: socket.socket) -> None:
-    """Answer, end the own side, and read until the other side ends too (RFC 9112 9.6)."""
+    """Respond, close the sending side, and read until the other side closes too (RFC 9112 9.6)."""
     connection.sendall(REFUSAL)
     connection.shutdown(socket.SHUT_WR)
     while connection.recv(65536):
@@ -103,7 +103,7 @@ class Refuser:
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             connection.settimeout(5)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a reset drops segments that wait
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a reset drops queued segments
             seen = b""
             while b"\r\n\r\n" not in seen:
                 seen += connection.recv(1)
@@ -113,7 +113,7 @@ class Refuser:
 
 @pytest.fixture
 def refusing() -> Iterator[Callable[[Act], str]]:
-    """Starts upstreams that act so; the URL of each."""
+    """Starts upstreams with this behaviour; returns the URL."""
     with contextlib.ExitStack() as stack:
 
         def refuser(act: Act) -> str:
@@ -161,7 +161,8 @@ Outcome = tuple[int, str | None, bool] | str
 
 
 def uploaded(gateway: Gateway, pieces: Iterator[bytes]) -> Outcome:
-    """The status, the gateway's own code, and whether the answer is complete; or how the connection ended instead."""
+    """The status, the gateway's own error code, and whether the response is complete; or the end of the connection
+    instead."""
     with gateway.caller(timeout=10) as caller:
         caller.send_until_refused(pieces)
         try:
@@ -172,12 +173,12 @@ def uploaded(gateway: Gateway, pieces: Iterator[bytes]) -> Outcome:
 
 
 def outcomes(gateway: Gateway, path: str, count: int, uploads: Sequence[Upload] = UPLOADS) -> "Counter[Outcome]":
-    """The outcomes of so many uploads of every kind, a few of them at the same time."""
+    """The outcomes of this many uploads of every kind, a few of them concurrent."""
     with ThreadPoolExecutor(4) as pool:
         return Counter(pool.map(lambda number: uploaded(gateway, uploads[number % len(uploads)](path)), range(count)))
 
 
-# ---- servers of plain sockets
+# ---- plain sockets
 
 
 @pytest.mark.parametrize("engine", ["native", "httpx"])
@@ -216,7 +217,7 @@ async def test_the_rest_of_a_refused_body_is_not_sent_and_not_held_back() -> Non
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal taken
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(0.1)  # the upload stops, because nothing reads it
+        await asyncio.sleep(0.1)  # the upload stops, because the server does not read it
         writer.write(REFUSAL[:-1])
         await release.wait()
         with contextlib.suppress(TimeoutError):
@@ -280,7 +281,7 @@ public class Refuser {
 }
 """
 PYTHON = [sys.executable, "-m"]
-# The module or program that a server needs, its source, and its command; PORT stands for the port.
+# The required module or program of a server, its source, and its command; PORT stands for the port.
 SERVERS: dict[str, tuple[str, str, list[str]]] = {
     "gunicorn": ("gunicorn", WSGI, [*PYTHON, "gunicorn", "-b", "127.0.0.1:PORT", "application"]),
     "waitress": (
@@ -310,7 +311,7 @@ def missing(name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def before_real_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with an upstream for each server that is installed."""
+    """A gateway with an upstream for each installed server."""
     folder = tmp_path_factory.mktemp("refusers")
     with contextlib.ExitStack() as stack:
         started: dict[str, tuple[Running, int]] = {}

@@ -1,4 +1,4 @@
-"""The queue for the connections of one target as a value: turns, shares, and requests that end for others."""
+"""The queue for the connections of one target as a value: turns, shares, and requests ended in favour of others."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from gateway.proxy.fair_queue import LONGEST, FairQueue
 
 @dataclass(eq=False)
 class Client:
-    """The downstream of a request. A letter stands for an address."""
+    """The downstream of a request. A letter represents an address."""
 
     letter: str
     forwarded_at: float = 0.0
@@ -25,7 +25,7 @@ class Client:
 
 @dataclass(eq=False)
 class Request:
-    """A request as the queue sees it."""
+    """A request for the queue."""
 
     name: str
     downstream: Client
@@ -40,12 +40,12 @@ def request(client: str, name: str = "", **values: Any) -> Request:
 
 
 def queue_of(connections: int, held: str = "") -> "FairQueue[Any, Any]":
-    """A queue before this many connections; `held` has a letter for each that a client holds."""
+    """A queue for this many connections; `held` has a letter for each connection in use by a client."""
     return FairQueue(connections, [(number, request(client)) for number, client in enumerate(held)])
 
 
 def add(queue: "FairQueue[Any, Any]", clients: str) -> None:
-    """Requests of these clients, in this order."""
+    """Add requests of these clients, in this order."""
     for number, client in enumerate(clients):
         assert queue.add(request(client, f"{client}{number}")) is None
 
@@ -222,7 +222,7 @@ def test_a_full_queue_refuses_the_last_request_of_the_client_that_has_most() -> 
     assert served(queue, 3) == "abc"
 
 
-# ---- requests that end for others
+# ---- requests ended in favour of others
 
 
 def holding(connections: int, *under_way: Request) -> "FairQueue[Any, Any]":
@@ -230,7 +230,7 @@ def holding(connections: int, *under_way: Request) -> "FairQueue[Any, Any]":
 
 
 def ended(queue: "FairQueue[Any, Any]", now: float = 10.0) -> list[str]:
-    """Requests that are ended for those that wait with a deadline of `now`, of those that began before `now` - 1."""
+    """The requests to end for waiting ones with a deadline of `now`, among those that began before `now` - 1."""
     return [one.name for one in queue.to_end(now, now - 1)]
 
 

@@ -1,4 +1,4 @@
-"""Clients that want more connections to a target than there are: each gets its part."""
+"""Clients that need more connections to a target than exist: each gets its share."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encodi
 
 
 class Stopped:
-    """A behaviour that answers when the test says so, in the order in which the requests have come."""
+    """A behaviour that responds on demand, in the order of the requests."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._target = fleet["a"]
@@ -42,7 +42,7 @@ class Stopped:
                 await asyncio.sleep(0.001)
 
     async def answer_one(self) -> None:
-        """Answer the request that waits for the longest time, and wait until another has taken its place."""
+        """Respond to the oldest request, and wait until another has taken its place."""
         served, count = self.stopped.pop(0), len(self.stopped)
         self._target.loop.call_soon_threadsafe(served.send, OK)
         await self.holds(count + 1)
@@ -59,7 +59,7 @@ Under = tuple[Outcome, Exchange]
 
 
 class Crowd:
-    """Requests of clients, which leave at the end of the test."""
+    """Requests of clients, which disconnect at the end of the test."""
 
     def __init__(self) -> None:
         self._begun: list[Under] = []
@@ -78,7 +78,7 @@ class Crowd:
                 exchange.cancel()
 
 
-# ---- who is next
+# ---- the next request
 
 
 @pytest.mark.usefixtures("either_engine")
@@ -137,7 +137,7 @@ async def test_requests_of_many_clients_are_all_answered(fleet: Fleet, crowd: Cr
         assert rig.engine.open_connections <= 3
 
 
-# ---- who holds more than half, and takes its time
+# ---- slow clients with more than half of the connections
 
 
 async def waits_at_most(rig: Rig, seconds: float) -> Outcome:
@@ -150,7 +150,7 @@ async def waits_at_most(rig: Rig, seconds: float) -> Outcome:
 
 
 def slow_uploads(crowd: Crowd, rig: Rig, count: int, client: str = A) -> list[Under]:
-    """Uploads of which the first byte has come; more of the first ones than of the last."""
+    """Uploads that have begun; the first ones have sent more than the last."""
     begun = [crowd.begin(rig, "POST", length=1000, client=client) for _ in range(count)]
     for number, (_, exchange) in enumerate(begun):
         exchange.write(b"x" * (count - number))
@@ -251,7 +251,7 @@ async def test_uploads_that_the_target_does_not_read_do_not_end(crowd: Crowd) ->
 
 @contextlib.contextmanager
 def uploading(gateway: Gateway, count: int, *fields: str, source: str = "127.0.0.1") -> Iterator[list[Caller]]:
-    """Clients that begin an upload each, and send nothing more."""
+    """Clients that begin one upload each, and then send nothing."""
     with ExitStack() as stack:
         callers = [stack.enter_context(Caller(gateway.address, source=source)) for _ in range(count)]
         for caller in callers:

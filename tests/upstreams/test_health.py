@@ -1,4 +1,4 @@
-"""The health of a target as a value: ejection, checks, and slow start, with a clock that tests move."""
+"""The health of a target as a value: ejection, checks, and slow start, with a manual clock."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ CHECKS = HealthSettings(path="/healthz", interval=5.0, timeout=1.0, fall=3, rise
 
 
 def one_of_two(checks: HealthSettings | None, eject: EjectSettings | None) -> TargetHealth:
-    """The health of a target beside a usable one."""
+    """The health of a target beside an available one."""
     return UpstreamHealth(2, checks, eject).targets[0]
 
 
@@ -21,7 +21,7 @@ def fail(health: TargetHealth, times: int, now: float = 0.0) -> list[bool]:
 
 
 def check(health: TargetHealth, outcomes: str, now: float = 0.0) -> list[bool]:
-    """Checks that come out well (+) or not (-): which of them changed the picture."""
+    """Record checks that pass (+) or fail (-); returns which of them changed the state."""
     return [health.checked(well=one == "+", now=now) for one in outcomes]
 
 
@@ -145,7 +145,7 @@ def test_it_changes_after_a_full_row_and_only_then(outcomes: str, fall: int, ris
         assert health.usable(0.0) == up
 
 
-# ---- how long
+# ---- duration
 
 
 @pytest.mark.parametrize(("now", "wait"), [(0.0, 10.0), (4.0, 6.0), (10.0, 0.0), (99.0, 0.0)])
@@ -164,7 +164,7 @@ def test_the_wait_for_one_whose_checks_fail_is_that_of_the_checks_to_come() -> N
     assert health.wait(0.0) == 5.0
 
 
-# ---- the slow return
+# ---- slow start
 
 
 def share_taken(health: TargetHealth, now: float, turns: int = 1000) -> float:

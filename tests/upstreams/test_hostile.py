@@ -1,4 +1,4 @@
-"""Callers who mean harm, against `gateway serve`: the others go on being served, and nothing grows without bound."""
+"""Hostile clients against `gateway serve`: other clients are still served, and memory stays bounded."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ GET = request("/web/x")
 
 @contextmanager
 def crowd(gateway: Gateway, count: int, sent: bytes = b"") -> Iterator[list[socket.socket]]:
-    """So many open connections on which the same bytes have been sent."""
+    """This many open connections on which the same bytes were sent."""
     sockets: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -38,7 +38,7 @@ def crowd(gateway: Gateway, count: int, sent: bytes = b"") -> Iterator[list[sock
 
 
 async def good_callers(gateway: Gateway, requests: int = 400) -> float:
-    """The p99 of a few good callers, of whom none fails; in seconds."""
+    """The p99 in seconds of a few well-behaved clients, none of which fails."""
     async with Load(gateway.address, lambda _: GET, callers=4) as load:
         await load.more(requests)
     assert load.lost == []
@@ -48,7 +48,7 @@ async def good_callers(gateway: Gateway, requests: int = 400) -> float:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway for all that does it no harm."""
+    """One gateway for all tests that leave it intact."""
     fleet = Fleet("a")
     folder = tmp_path_factory.mktemp("shared")
     gateway = Gateway("serve", small(folder, {"web": {"targets": fleet.urls, "max_connections": 4000}}), folder).start()
@@ -84,7 +84,7 @@ async def test_2000_slow_connections_leave_a_good_caller_alone(shared: Gateway, 
 
 
 async def test_2000_dripping_connections_are_cut_off_and_leave_a_good_caller_alone(start: Start, fleet: Fleet) -> None:
-    """Slowloris: a little of a head every now and then. The limit is on the whole head."""
+    """Slowloris: a few bytes of a head at a time. The limit applies to the whole head."""
     gateway = start({"web": fleet.urls}, server={"header_timeout": "1s"})
     with crowd(gateway, 2000, SLOW["a head without end"]) as sockets:
         started = time.monotonic()
@@ -111,7 +111,7 @@ async def test_2000_dripping_connections_are_cut_off_and_leave_a_good_caller_alo
 
 
 def test_empty_lines_do_not_keep_a_connection(start: Start, fleet: Fleet) -> None:
-    """They are to be passed over, so nothing begins with them, and the time for a head goes on."""
+    """Empty lines are skipped, so they begin no request, and the time for a head continues."""
     gateway = start({"web": fleet.urls}, server={"header_timeout": "500ms"})
     with gateway.caller() as caller, within(4.0), contextlib.suppress(OSError):
         while True:
@@ -143,7 +143,7 @@ def test_a_body_that_stops_is_a_408_and_costs_its_upstream_a_connection_at_most_
 
 
 def blocked(gateway: Gateway, attack: bytes, *, size: int = 0) -> float:
-    """The longest that a good caller waits for an answer while one caller sends this, in seconds."""
+    """The longest wait in seconds of a well-behaved client for a response while one client sends this."""
     waits: list[float] = []
     stop = threading.Event()
 
@@ -264,7 +264,7 @@ def test_beyond_the_limit_callers_are_told_and_below_it_they_are_served_again(st
 
 
 def test_far_beyond_the_limit_there_is_not_even_an_answer(start: Start, fleet: Fleet) -> None:
-    """Those who are told linger for a moment, so that they hear it; that must be bounded too."""
+    """Refused connections linger briefly, so that clients receive the response; their number must be bounded too."""
     gateway = start({"web": fleet.urls}, server={"max_connections": 50})
     before = descriptors(gateway)
     with crowd(gateway, 700):
@@ -272,13 +272,13 @@ def test_far_beyond_the_limit_there_is_not_even_an_answer(start: Start, fleet: F
     eventually(lambda: gateway.get("/web/x").status == 200, timeout=10)
 
 
-# ---- callers who do not read
+# ---- clients that do not read
 
 
 @pytest.mark.parametrize("size", [64 * 1024, 300 * 1024, 32 * MiB], ids=["little", "some", "much"])
 @pytest.mark.parametrize("closing", [False, True], ids=["who stay", "who would be closed"])
 def test_callers_who_take_nothing_are_cut_off(start: Start, fleet: Fleet, size: int, closing: bool) -> None:
-    """However little of their answer still waits for them, and whatever was to be done with their connection next."""
+    """Independent of the size of the unread response, and of the next step on the connection."""
 
     def large(served: Served) -> None:
         served.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
@@ -337,7 +337,7 @@ def test_callers_who_leave_leave_nothing(start: Start, fleet: Fleet, how: Ending
     before = descriptors(gateway)
     for _ in range(100):
         left(gateway, how)
-    # A connection that was dialled for somebody who left is kept for the next one.
+    # The connection dialled for a disconnected client is kept for the next one.
     eventually(lambda: descriptors(gateway) <= before + 6)
     for target in fleet.targets.values():
         target.idle(2)

@@ -1,4 +1,4 @@
-"""The time for which idle connections are kept, as a value with a clock that tests move."""
+"""The lifetime of idle connections, as a value with a manual clock."""
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_they_use_connections_in_half_of_the_time_that_others_have_survived() ->
 
 @pytest.mark.parametrize("closes_after", [0.1, 0.5, 1.0, 2.0, 3.9])
 def test_they_never_come_near_the_limit_of_the_target(closes_after: float) -> None:
-    """Neither before it was seen nor after it was forgotten."""
+    """Neither before it was detected nor after it was forgotten."""
     limit, now = IdleLimit(4.0), 0.0
     for _ in range(3):
         for tick in range(100):

@@ -1,4 +1,4 @@
-"""Idle connections that a target closes: by its announced limit, by one it does not announce, or at any moment."""
+"""Idle connections closed by the target: by an announced limit, by an unannounced one, or at any moment."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ UNREPEATABLE = ["POST", "PATCH", "PUT"]
 
 
 async def ask(rig: Rig, method: str, **options: object) -> Outcome:
-    """A request, with a body where its method has one."""
+    """A request, with a body if its method has one."""
     return await rig.ask(method, **({"body": b"x"} if method in UNREPEATABLE else {}), **options)
 
 
@@ -67,7 +67,7 @@ async def test_a_connection_is_closed_when_it_is_idle_for_longer_than_keep_alive
 
 
 async def test_a_connection_that_is_too_old_is_not_reused_before_it_is_closed(fleet: Fleet) -> None:
-    """The limit is checked four times a second, and exactly when a request comes."""
+    """The limit is checked four times a second, and exactly when a request arrives."""
     async with running(settings(fleet["a"].url, keep_alive=0.05)) as rig:
         for _ in range(4):
             assert (await rig.ask()).status == 200
@@ -127,7 +127,7 @@ async def test_an_upload_gets_a_new_connection_where_old_ones_take_all_places(fl
     assert accepted < fleet["a"].accepted <= accepted + 3
 
 
-# ---- what has come and was not read
+# ---- unread bytes
 
 
 def close(served: Served) -> None:
@@ -156,13 +156,13 @@ ENDS: dict[str, Callable[[Served], None]] = {
 async def test_a_connection_with_something_unread_is_not_used(
     fleet: Fleet, method: str, end: Callable[[Served], None]
 ) -> None:
-    """The kernel knows of it, and the loop has not looked at the socket since."""
+    """The kernel has received it, and the event loop has not polled the socket since."""
     async with running(settings(fleet["a"].url)) as rig:
         await rig.ask()
         await asyncio.sleep(0.06)
         (served,) = fleet["a"].connections
         fleet["a"].loop.call_soon_threadsafe(end, served)
-        time.sleep(0.05)  # the loop of the gateway must not run
+        time.sleep(0.05)  # the event loop of the gateway must not run
         outcome, _ = rig.begin(method, body=b"x" if method in UNREPEATABLE else None)
         await ended(outcome)
         assert (outcome.status, outcome.content) == (200, b"" if method == "HEAD" else b"a")
@@ -173,13 +173,13 @@ async def test_a_connection_with_something_unread_is_not_used(
 async def test_an_upload_is_never_sent_on_a_connection_with_something_unread(
     fleet: Fleet, end: Callable[[Served], None]
 ) -> None:
-    """However short the time for which it was idle."""
+    """For any idle time."""
     async with running(settings(fleet["a"].url)) as rig:
         for _ in range(5):
             await rig.ask()
             (served,) = fleet["a"].connections
             fleet["a"].loop.call_soon_threadsafe(end, served)
-            time.sleep(0.01)  # the loop of the gateway must not run
+            time.sleep(0.01)  # the event loop of the gateway must not run
             outcome, _ = rig.begin("POST", body=b"x")
             assert (await ended(outcome)).content == b"a"
     assert fleet["a"].accepted == 6
@@ -206,8 +206,8 @@ async def test_a_tls_connection_with_something_unread_is_not_used(tmp_path: Path
 
 
 class Impatient:
-    """A server of threads and plain sockets that closes connections after `idle` seconds without a request, and takes
-    a moment for it in which it reads no more."""
+    """A threaded server with plain sockets that closes connections after `idle` seconds without a request, and stops
+    reading a moment before."""
 
     def __init__(self, idle: float) -> None:
         self._idle = idle
@@ -242,7 +242,7 @@ class Impatient:
 
 
 async def posts(url: str, idle: float, spread: float, *, clients: int, seconds: float) -> Counter[str]:
-    """The outcomes of POSTs with pauses around `idle` seconds. Each client has a connection of its own."""
+    """The outcomes of POSTs with pauses around `idle` seconds. Each client has its own connection."""
     outcomes: Counter[str] = Counter()
 
     async def client(seed: int) -> None:

@@ -1,5 +1,5 @@
-"""Tens of thousands of requests to upstreams that fail in every way, from callers that leave at any time: afterwards
-everything is as it was before."""
+"""Tens of thousands of requests to upstreams with every kind of failure, from clients that disconnect at any time:
+afterwards all resources are released."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def _then(data: bytes, end: str) -> Behaviour:
-    """Send this, and a moment later end the connection so."""
+    """Send this, and a moment later end the connection in this way."""
 
     def behave(served: Served) -> None:
         served.send(data)
@@ -54,18 +54,18 @@ GOOD: dict[bytes, Behaviour] = {
     b"until-the-end": _then(b"HTTP/1.1 200 OK\r\n\r\nok", "close"),
     b"large": lambda served: served.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000),
 }
-PLACES = 24  # connections that the upstream may have
+PLACES = 24  # connections of the upstream
 HELD = ("Task", "UpstreamConnection", "NativeExchange", "Answer", "GatewayProtocol", "Tunnel", "TCPTransport")
 
 
 def by_name(served: Served) -> None:
-    """Behave as the last segment of the path says."""
+    """Behave as named by the last segment of the path."""
     name = served.target.rpartition(b"/")[2]
     (FAULTS.get(name) or GOOD[name])(served)
 
 
 class Storm:
-    """Callers that ask for good and bad things at random, and leave at random. The same every time."""
+    """Clients that send random requests, and disconnect at random times. Deterministic by seed."""
 
     def __init__(self, address: tuple[str, int], seed: int) -> None:
         self.address = address
@@ -102,7 +102,7 @@ class Storm:
         return request(f"/web/{kind}", method=method, body=body)
 
     async def _leave(self, caller: AsyncCaller, data: bytes) -> None:
-        """Leave somewhere between the first byte sent and the last byte received."""
+        """Disconnect between the first byte sent and the last byte received."""
         with contextlib.suppress(OSError):
             await caller.send(data[: self.random.randint(1, len(data))])
             await asyncio.sleep(self.random.choice((0.0, 0.001, 0.005)))
@@ -111,7 +111,7 @@ class Storm:
 
 
 def at_rest(gateway: Patched, fleet: Fleet) -> None:
-    """Wait until nothing runs any more."""
+    """Wait until no request is in progress."""
     eventually(lambda: gateway.census()["Answer"] <= 1, timeout=20, every=0.2)
     for target in fleet.targets.values():
         target.idle(PLACES)
@@ -152,7 +152,7 @@ def test_20000_requests_with_30_percent_faults_leave_nothing_behind(start: Start
         assert after[name] <= before[name] + 2 * PLACES, name
     assert after["Answer"] <= 1
     assert after["Task"] <= before["Task"]
-    # Whatever has become of a request, its place in the pool is free again.
+    # After any outcome of a request, its connection in the pool is available again.
     fleet.behave(lambda served: served.later(0.5, lambda: served.send(OK)))
     assert uvloop.run(all_at_once(gateway.address, 2 * PLACES)) == Counter({200: 2 * PLACES})
     assert [len(target.connections) for target in fleet.targets.values()] == [PLACES, PLACES, 0]

@@ -1,4 +1,4 @@
-"""Targets that die and come back while many callers ask."""
+"""Targets that fail and return under load."""
 
 import asyncio
 from collections import Counter
@@ -15,13 +15,13 @@ BOTH: tuple[Face, ...] = ("serve", "asgi")
 
 
 def ask(method: str, path: str = "/web/x"):  # type: ignore[no-untyped-def]
-    """Makes numbered requests."""
+    """Creates numbered requests."""
     body = b"body" if method in ("POST", "PUT") else None
     return lambda number: request(path, method=method, fields=[f"X-Id: {method}-{number}"], body=body)
 
 
 def busy(served: Served) -> None:
-    """Answer with the name of the target, a little later: so there is always something under way."""
+    """Respond with the name of the target after a delay, so that requests are always in progress."""
     name = served.of.name.encode()
     served.later(0.005, lambda: served.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + name))
 
@@ -62,7 +62,7 @@ async def test_no_other_request_is_sent_twice_and_none_fails_once_connecting_doe
 
 
 async def test_a_target_that_only_fails_slowly_costs_nobody_twice(start: Start, fleet: Fleet) -> None:
-    """Time-outs are not retried, and eject."""
+    """Timeouts are not retried, and eject."""
     fleet["a"].behaviour = lambda served: None
     upstream = {"targets": fleet.urls[:2], "response_timeout": "300ms"}
     gateway = start({"web": upstream})

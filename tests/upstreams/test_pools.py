@@ -1,4 +1,4 @@
-"""The connections to one target: kept, bounded, given up, and closed without harm to whoever still needs them."""
+"""The connections to one target: kept, bounded, discarded, and closed without affecting their users."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def pool_of(rig: Rig) -> Any:
     return rig.engine.pools[0]
 
 
-# ---- what is sent
+# ---- the request
 
 
 @pytest.mark.parametrize("used", [False, True], ids=["on a new connection", "on a used one"])
@@ -28,7 +28,7 @@ async def test_an_empty_chunked_body_ends(fleet: Fleet, used: bool) -> None:
 
 
 async def test_an_empty_chunked_body_ends_when_it_is_sent_again(fleet: Fleet) -> None:
-    """A stale connection has died under it; nothing of its body had been sent, for there is nothing."""
+    """A stale connection fails under it; no byte of its body was sent, because it is empty."""
     async with running(settings(fleet["a"].url)) as rig:
         await rig.ask()
         fleet["a"].behaviour = lambda served: well(served) if served.number == 1 else served.close()
@@ -39,7 +39,7 @@ async def test_an_empty_chunked_body_ends_when_it_is_sent_again(fleet: Fleet) ->
 
 
 async def test_the_answer_to_an_upload_that_was_taken_slowly_has_a_time_limit(fleet: Fleet) -> None:
-    """`response_timeout` starts when the request has been sent on whole, also where that is after a pause."""
+    """`response_timeout` starts when the request has been forwarded completely, including after a pause."""
     size = 32 << 20
 
     class Slow(Served):
@@ -77,11 +77,12 @@ def _stop(target: Target, server: asyncio.Server) -> None:
     target.up()
 
 
-# ---- what is kept
+# ---- pooled connections
 
 
 async def test_a_connection_that_says_goodbye_is_given_to_nobody(fleet: Fleet) -> None:
-    """Its end is known at once; the loop tells of it a moment later, and others may ask in between."""
+    """The pool knows the end at once; the event loop reports it a moment later, and other requests can arrive in
+    between."""
     async with running(settings(fleet["a"].url)) as rig:
         await rig.ask()
         (connection,) = pool_of(rig).connections
@@ -132,7 +133,7 @@ async def test_a_line_that_is_too_long_turns_away(fleet: Fleet) -> None:
             exchange.cancel()
 
 
-# ---- the end of an engine, which a reload brings
+# ---- the end of an engine after a reload
 
 
 async def test_what_runs_when_an_engine_is_closed_runs_to_its_end(fleet: Fleet) -> None:
@@ -158,10 +159,10 @@ async def test_who_waits_when_an_engine_is_closed_is_served(fleet: Fleet) -> Non
 
 
 async def test_who_comes_late_to_a_closed_engine_is_served(fleet: Fleet) -> None:
-    """A decision was made under the old configuration, and its caller had to wait for a store."""
+    """A decision was made under the old configuration, and the request had to wait for a store."""
     async with running(settings(fleet["a"].url)) as rig:
         rig.engine.close()
-        await asyncio.sleep(0.6)  # it has left the tick by now
+        await asyncio.sleep(0.6)  # it has unsubscribed from the ticker by now
         fleet["a"].behaviour = hang
         assert (await rig.ask(response_timeout=0.1)).code == "upstream_timeout"
         fleet["a"].behaviour = well

@@ -1,4 +1,4 @@
-"""Restarts of a real uvicorn behind the gateway: the failures end with the restart."""
+"""Restarts of a real uvicorn behind the gateway: failures end with the restart."""
 
 import asyncio
 import subprocess
@@ -30,7 +30,7 @@ uvicorn.run(app, port=int(sys.argv[1]), lifespan="off", log_level="error")
 
 
 class Uvicorn:
-    """A uvicorn process on a port of its own."""
+    """A uvicorn process on its own port."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -103,7 +103,7 @@ async def test_an_outage_ends_with_the_restart_that_caused_it(
 
 
 async def test_a_target_that_restarts_beside_another_costs_no_request(start: Start) -> None:
-    """Each request is an upload without a retry of its own: connecting is what fails."""
+    """Each request is an upload without a retry: only connecting can be retried."""
     with uvicorns(2) as servers:
         gateway = start({"web": [server.url for server in servers]})
         post = request("/web/x", method="POST", body=b"body")

@@ -1,4 +1,4 @@
-"""`balance: {hash: …}` through running gateways, with applications that keep their sessions in one process."""
+"""`balance: {hash: …}` through running gateways, with applications that keep sessions in one process."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ POLLING = "/socket.io/?EIO=4&transport=polling"
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The addresses of two processes of one Socket.IO application."""
+    """The URLs of two processes of one Socket.IO application."""
     folder, ports = tmp_path_factory.mktemp("chat"), [free_port(), free_port()]
     (folder / "chat.py").write_text(APPLICATION)
     with ExitStack() as stack:
@@ -67,7 +67,7 @@ CASES: list[tuple[Face, str, str, list[str]]] = [
 
 
 def converse(gateway: Gateway, fields: list[str]) -> list[Answer]:
-    """A conversation of Socket.IO by long polling, until an answer is not 200 (Engine.IO protocol 4)."""
+    """A conversation of Socket.IO by long polling, until a response is not 200 (Engine.IO protocol 4)."""
     answers = [gateway.ask(request(POLLING, fields=fields))]
     session = f"{POLLING}&sid={json.loads(answers[0].body[1:])['sid']}"
     for body in (b"40", None, b'42["shout","hello"]', None):
@@ -96,12 +96,12 @@ def test_long_polling_stays_with_one_process(
 
 
 def test_by_turns_long_polling_fails(start: Start, chat: list[str]) -> None:
-    """The reason for the hash: the process that did not open the session does not know it."""
+    """The reason for the hash: a process that did not open the session does not know it."""
     gateway = start({"chat": {"targets": chat, "eject": None}}, routes=[ROUTE])
     assert converse(gateway, [])[-1].status == 400
 
 
-# ---- which requests have which key
+# ---- the keys of requests
 
 APART = {"database": "sqlite://"}  # two gateways of a test do not share a database
 
@@ -115,7 +115,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def sticky(start: Start, fleet: Fleet, key: str, face: Face = "serve", **sections: object) -> Callable[..., str]:
-    """Starts a gateway; the result names the target of a request with some fields."""
+    """Starts a gateway; returns a function that names the target of a request with some fields."""
     gateway = start({"web": {"targets": fleet.urls, "balance": {"hash": key}}}, face, **sections)
     return lambda *fields: gateway.ask(request("/web/x", fields=fields)).body.decode()
 

@@ -1,4 +1,4 @@
-"""Server-sent events, uploads nobody wants, and callers who leave: nothing waits for what is not coming."""
+"""Server-sent events, refused uploads, and disconnecting clients: no component waits for bytes that will not arrive."""
 
 import asyncio
 import statistics
@@ -25,7 +25,7 @@ def event(text: str) -> bytes:
 
 
 def ticking(every: float, count: int = 1_000_000):  # type: ignore[no-untyped-def]
-    """Sends the time of day as an event, again and again."""
+    """Sends the time as an event, repeatedly."""
 
     def behave(served: Served) -> None:
         served.send(EVENTS)
@@ -44,7 +44,7 @@ def ticking(every: float, count: int = 1_000_000):  # type: ignore[no-untyped-de
 
 
 async def delays(address: tuple[str, int], count: int) -> list[float]:
-    """How long each event was on its way, in seconds."""
+    """The transit time of each event in seconds."""
     caller = AsyncCaller(address)
     await caller.send(GET)
     found: list[float] = []
@@ -77,7 +77,7 @@ async def test_1000_event_streams_cost_little(start: Start, fleet: Fleet, face: 
     async def open_some(some: list[AsyncCaller]) -> None:
         for caller in some:
             await caller.send(GET)
-        for caller in some:  # the head may come apart
+        for caller in some:  # the head can arrive in pieces
             while b"data: 0" not in await caller.next_piece():
                 pass
 
@@ -113,7 +113,7 @@ def test_a_stream_that_the_upstream_ends_ends(start: Start, fleet: Fleet, face: 
         assert caller.send(GET).receive().body == b"ok"
 
 
-# ---- callers who leave
+# ---- clients that disconnect
 
 
 WAITS = {
@@ -133,7 +133,7 @@ def test_a_caller_who_leaves_ends_the_upstream_request_at_once(
     body: bytes | None,
     behaviour: Behaviour,
 ) -> None:
-    """Also after a body that had to wait for a connection, for which the caller was not read from."""
+    """Including after a body that had to wait for a connection, during which the client was not read."""
     target = waiting_fleet["a"]
     target.idle()
     target.forget()
@@ -160,7 +160,7 @@ def waiting_fleet():  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def served_by(waiting_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    folders = {face: tmp_path_factory.mktemp(face) for face in FACES}  # each gateway has a database of its own
+    folders = {face: tmp_path_factory.mktemp(face) for face in FACES}  # each gateway has its own database
     gateways = {
         face: Gateway(face, small(folder, {"web": waiting_fleet.urls}), folder).start()
         for face, folder in folders.items()
@@ -193,14 +193,14 @@ def test_many_who_leave_at_once_leave_nothing(start: Start, fleet: Fleet, face: 
 
 @pytest.mark.parametrize("face", FACES)
 def test_a_caller_goes_on_after_a_body(served_by: "dict[Face, Gateway]", waiting_fleet: Fleet, face: Face) -> None:
-    """Whether or not there was a connection for it already."""
+    """With and without an existing connection for it."""
     target = waiting_fleet["a"]
     target.forget()
     with served_by[face].caller() as caller:
         for size in (4, 5000, 400_000, 1):
             target.down()
             target.up()
-            served_by[face].get("/_gateway/health")  # by then it knows of the connections that it has lost
+            served_by[face].get("/_gateway/health")  # by then it has noticed its lost connections
             for framing in (f"Content-Length: {size}", "Transfer-Encoding: chunked"):
                 data = b"x" * size if "Length" in framing else chunked(b"x" * size)
                 caller.send(request("/web/x", method="PUT", fields=[framing]) + data)
@@ -214,7 +214,7 @@ def test_a_caller_goes_on_after_a_body(served_by: "dict[Face, Gateway]", waiting
 def test_an_upload_that_is_refused_early_does_not_hang(
     served_by: "dict[Face, Gateway]", waiting_fleet: Fleet, face: Face, framing: str, path: str
 ) -> None:
-    """The caller hears it although he is still sending, and nothing of it goes upstream."""
+    """The client receives the response while it is still sending, and the upstream receives nothing."""
     target = waiting_fleet["a"]
     target.forget()
     piece = b"x" * MiB if "Length" in framing else b"%x\r\n%b\r\n" % (MiB, b"x" * MiB)

@@ -1,4 +1,4 @@
-"""TLS to upstreams: who is trusted, who we say we are, and what becomes of files that cannot be used."""
+"""TLS to upstreams: trust, client certificates, and unusable files."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("either_engine")
 
 
 class Papers:
-    """An authority and certificates of it, in files."""
+    """A certificate authority with certificates in files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ def papers(tmp_path: Path) -> Papers:
 
 @pytest.fixture
 def guarded(papers: Papers) -> Iterator[Fleet]:
-    """A target that proves to be orders.internal, and wants to know who asks."""
+    """A target with a certificate for orders.internal that requires client certificates."""
     fleet = Fleet("a", tls=papers.server("orders.internal", asks=True))
     yield fleet
     fleet.stop()
@@ -68,7 +68,7 @@ def secure(fleet: Fleet, **tls: Any) -> UpstreamSettings:
     return settings(fleet["a"].url, tls=TlsSettings(**tls), eject=None)
 
 
-# ---- who is spoken to
+# ---- server names
 
 
 async def test_a_target_that_asks_who_we_are_is_told(papers: Papers, guarded: Fleet) -> None:
@@ -147,8 +147,8 @@ def _end(served: Served) -> None:
 def test_an_answer_that_only_its_end_delimits_needs_a_goodbye(
     papers: Papers, behaviour: Behaviour, whole: bool
 ) -> None:
-    """RFC 9112 9.8: without close_notify nobody knows whether somebody cut the rest off. (On the loop that `serve`
-    uses; asyncio's own does not tell the two ends apart.)"""
+    """RFC 9112 9.8: without close_notify the response can be truncated by an attacker. (On the event loop of `serve`;
+    asyncio's own does not distinguish the two ends.)"""
     fleet = Fleet("a", tls=papers.server("orders.internal"))
     fleet["a"].behaviour = behaviour
 

@@ -1,4 +1,4 @@
-"""The ASGI application under servers that are not uvicorn: what the specification lets them leave out or do otherwise.
+"""The ASGI application under servers other than uvicorn: variations that the specification allows.
 
 The messages are those of the specification; the upstream is real.
 """
@@ -34,12 +34,12 @@ def configuration(town: Town, tmp_path: Path) -> Path:
 
 
 async def in_thread(look: Callable[[], Any]) -> Any:
-    """What a blocking look at the upstream sees."""
+    """The result of a blocking call about the upstream."""
     return await asyncio.to_thread(look)
 
 
 async def test_a_server_without_the_extension_closes_instead(configuration: Path, upstream: RecordingUpstream) -> None:
-    """The caller gets a 403 of the server's own making."""
+    """The client gets the server's own 403."""
     upstream.on(PATH, raw(response(404, [], b"nothing here")))
     async with serving(configuration) as app:
         for path in ("/sockets/x", "/nowhere", PATH):
@@ -53,7 +53,7 @@ async def test_a_server_without_the_extension_closes_instead(configuration: Path
 async def test_a_server_need_not_pass_on_the_handshakes_own_fields(
     configuration: Path, upstream: RecordingUpstream
 ) -> None:
-    """Over HTTP/2 there are none (RFC 8441); the upstream gets a handshake of ours all the same."""
+    """HTTP/2 has none (RFC 8441); the upstream still gets a handshake of the gateway."""
     upstream.on(PATH, echoing("Sec-WebSocket-Protocol: chat", "Set-Cookie: a=1"))
     async with serving(configuration) as app:
         offered = [(b"host", b"gateway.test"), (b"sec-websocket-protocol", b"chat")]
@@ -127,7 +127,7 @@ async def test_only_what_a_close_may_hold_is_passed_on(
 async def test_who_left_before_anything_was_answered_cancels_it(
     configuration: Path, upstream: RecordingUpstream
 ) -> None:
-    """At whatever moment: before the upstream has answered, and amid an answer that is not a switch."""
+    """At any moment: before the upstream has answered, and within a response that is not a switch."""
     held = Held(), Held(before=response(403, ["Content-Length: 100"], None) + b"half of it")
     async with serving(configuration) as app:
         for script in held:
@@ -145,7 +145,7 @@ async def test_who_left_before_anything_was_answered_cancels_it(
 async def test_a_server_that_fails_to_send_has_lost_its_caller(
     configuration: Path, upstream: RecordingUpstream
 ) -> None:
-    """The specification has it raise an OSError."""
+    """The specification requires OSError."""
     far = FarEnd()
     upstream.on(PATH, far)
     async with serving(configuration) as app:
@@ -291,7 +291,7 @@ async def test_a_large_message_waits_for_its_turn(configuration: Path, upstream:
 
 
 def _account_of(town: Town, configuration: Path) -> Account:
-    """Somebody who exists in the database of this configuration: it is a copy of the session's."""
+    """An account in the database of this configuration, a copy of the session's database."""
     shutil.copy(town.seed(), configuration.parent / "gateway.db")
     settings: Configuration = yaml.safe_load(configuration.read_text())
     gateway = Gateway("serve", settings, configuration.parent).start()

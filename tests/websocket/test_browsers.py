@@ -1,4 +1,4 @@
-"""What browsers need and what they make possible: a token among the subprotocols, and the origin of a page."""
+"""WebSocket from browsers: a token among the subprotocols, and the origin of a page."""
 
 from collections.abc import Callable
 
@@ -47,7 +47,8 @@ def test_a_browser_presents_its_token_as_a_subprotocol(
     seen: bytes | None,
     answered: bytes,
 ) -> None:
-    """Neither word goes on, and `bearer` is answered if the upstream chooses nothing: a browser would give up else."""
+    """Neither is forwarded, and `bearer` is chosen if the upstream chooses no protocol: browsers would fail
+    otherwise."""
     upstream.on("/sockets/x", echoing())
     answer = gateway.ask(handshake("/sockets/x", *offer(user.token)))
     assert answer.status == 101
@@ -181,7 +182,7 @@ def test_the_token_reaches_neither_the_upstream_nor_the_log(
 def test_a_page_needs_a_listed_origin_where_the_route_lists_origins(
     gateway: Gateway, upstream: RecordingUpstream, origins: tuple[str, ...], passes_: bool
 ) -> None:
-    """Browsers send cookies with a handshake to anywhere and ask nobody before: Origin is all there is."""
+    """Browsers send cookies with any handshake, without a preflight: Origin is the only protection."""
     upstream.on("/sockets-of-pages/x", echoing())
     data = handshake("/sockets-of-pages/x", *(f"Origin: {origin}" for origin in origins))
     if passes_:

@@ -1,4 +1,4 @@
-"""How a WebSocket ends: by a Close of either side, with its code and reason, or without one."""
+"""The end of a WebSocket: by a Close of either side, with its code and reason, or without one."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_an_upstreams_close_reaches_the_caller(gateway: Gateway, upstream: Recor
         assert socket.frame().payload == b"last words"
         expected = frame.closing
         if gateway.face == "asgi" and expected == (None, ""):
-            expected = (1000, "")  # ASGI has no word for a Close without a code
+            expected = (1000, "")  # ASGI cannot express a Close without a code
         assert socket.closed() == expected
         socket.say(frame)
         assert far.frame().closing == frame.closing
@@ -67,8 +67,8 @@ def test_an_upstreams_close_reaches_the_caller(gateway: Gateway, upstream: Recor
 def test_a_caller_who_vanishes_is_not_said_to_have_closed_well(
     gateway: Gateway, upstream: RecordingUpstream, reset: bool
 ) -> None:
-    """An upstream that heard 1000 would take half a conversation for the whole. uvicorn cannot tell this end from a
-    Close without a code, so that is what the upstream hears there."""
+    """An upstream that receives 1000 would treat an incomplete conversation as complete. uvicorn cannot distinguish
+    this end from a Close without a code, so the upstream receives that there."""
     far = FarEnd()
     upstream.on(PATH, far)
     socket = Socket(gateway, PATH)
@@ -100,7 +100,7 @@ def test_a_caller_who_vanishes_in_a_frame_takes_it_along(
 def test_an_upstream_that_vanishes_ends_the_callers_connection(
     gateway: Gateway, upstream: RecordingUpstream, reset: bool
 ) -> None:
-    """Without a Close: to the caller it is 1006."""
+    """Without a Close: the client sees 1006."""
     far = FarEnd()
     upstream.on(PATH, far)
     with Socket(gateway, PATH) as socket:

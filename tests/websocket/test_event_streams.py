@@ -1,4 +1,5 @@
-"""Event streams (text/event-stream): every event at once, a thousand at little cost. How they end: tests/journeys."""
+"""Event streams (text/event-stream): every event at once, and a thousand streams at low cost. Their end:
+tests/journeys."""
 
 import asyncio
 import statistics
@@ -20,7 +21,7 @@ STREAM = "Content-Type: text/event-stream"
 
 
 class Told:
-    """A script: a stream whose events the test sends, one by one."""
+    """A script for a stream whose events the test sends one by one."""
 
     def __init__(self, *, chunked: bool = True) -> None:
         self._chunked = chunked
@@ -35,7 +36,7 @@ class Told:
         await exchange.left()
 
     def tell(self, event: bytes) -> float:
-        """Send an event; when that was."""
+        """Send an event; returns the time."""
         exchange = eventually(lambda: self._exchange)
         assert self._loop is not None and exchange is not None
         data = b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event
@@ -46,7 +47,7 @@ class Told:
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_every_event_arrives_at_once(gateway: Gateway, upstream: RecordingUpstream, chunked: bool) -> None:
-    """Under 20 ms are added, and nothing waits for a second event, a full buffer or the end."""
+    """The gateway adds less than 20 ms, and does not wait for a second event, a full buffer or the end."""
     told = Told(chunked=chunked)
     upstream.on(PATH, told)
     with gateway.caller() as caller:
@@ -62,7 +63,7 @@ def test_every_event_arrives_at_once(gateway: Gateway, upstream: RecordingUpstre
 
 
 def test_a_stream_may_be_silent_for_longer_than_any_other_answer(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """The idle time-out of this upstream is 250 ms."""
+    """The idle timeout of this upstream is 250 ms."""
     told = Told()
     upstream.on("/impatient/events", told)
     with gateway.caller() as caller:
@@ -84,15 +85,15 @@ def test_a_reader_who_leaves_ends_it_upstream(gateway: Gateway, upstream: Record
     eventually(lambda: upstream.only.link.ended, timeout=2.0)
 
 
-# ---- a thousand
+# ---- a thousand streams
 
 MANY = 1000
-PRICE = {"serve": 20, "asgi": 28}  # KiB
+PRICE = {"serve": 20, "asgi": 28}  # In KiB.
 
 
 @pytest.fixture
 def own(town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway of this test's own: what others left in its memory is not to be counted."""
+    """A separate gateway, whose memory other tests have not used."""
     folder = tmp_path_factory.mktemp("streams")
     configuration = town.configuration(folder)
     configuration["upstreams"]["web"]["max_connections"] = 2 * MANY
@@ -137,7 +138,7 @@ def _streams(gateway: Gateway, count: int) -> list[Caller]:
 
 
 def _await(caller: Caller, event: bytes) -> None:
-    """The event comes next, whatever frames it."""
+    """The event arrives next, in any framing."""
     while event not in caller._buffer:
         caller._more()
     caller._buffer.clear()

@@ -1,4 +1,4 @@
-"""How the gateway itself ends a WebSocket whose caller may not stay: with a Close between two frames, never in one."""
+"""The gateway ends a WebSocket whose caller has lost access: with a Close between two frames, never within one."""
 
 import os
 import time
@@ -68,7 +68,7 @@ def test_a_frame_of_the_upstream_is_ended_before_the_close(
         if gateway.face == "serve":
             assert encode(frames[0]) == frame
             assert [each.closing for each in frames[1:]] == [REVOKED]
-        else:  # nothing of the message was on its way to the caller
+        else:  # no part of the message was sent to the client
             assert [each.closing for each in frames] == [REVOKED]
 
 
@@ -127,7 +127,8 @@ def test_amid_a_flood_the_close_stands_between_two_frames(
 def test_who_has_said_goodbye_already_is_not_told_twice(
     gateway: Gateway, upstream: RecordingUpstream, account: Account
 ) -> None:
-    """The caller has closed, and the upstream is slow to answer: our Close answers the one, the other has one."""
+    """The client has closed, and the upstream is slow to answer: the gateway's Close answers the client, and the
+    upstream already has one."""
     far = FarEnd()
     upstream.on(PATH, far)
     with Socket(gateway, PATH, account.line) as socket:
@@ -140,7 +141,7 @@ def test_who_has_said_goodbye_already_is_not_told_twice(
 
 
 def test_who_does_not_answer_is_not_waited_for(gateway: Gateway, upstream: RecordingUpstream, account: Account) -> None:
-    """Neither side answers our Close. How long a caller is given for it under ASGI is the server's."""
+    """Neither side answers the gateway's Close. Under ASGI the server limits the wait for the client."""
     far = FarEnd()
     upstream.on(PATH, far)
     with Socket(gateway, PATH, account.line) as socket:
@@ -152,7 +153,7 @@ def test_who_does_not_answer_is_not_waited_for(gateway: Gateway, upstream: Recor
 
 
 def test_who_reads_nothing_is_cut_off(gateway: Gateway, upstream: RecordingUpstream, account: Account) -> None:
-    """The upstream is released at once; what the caller has not read by then, and more, it does not get."""
+    """The upstream is released at once. The client does not get the bytes it has not read by then."""
     upstream.on(PATH, flooding)
     with Socket(gateway, PATH, account.line, receive_buffer=512 * 1024) as socket:
         time.sleep(0.5)
@@ -167,11 +168,11 @@ def test_who_reads_nothing_is_cut_off(gateway: Gateway, upstream: RecordingUpstr
         assert all(frame.opcode in (BINARY, CLOSE) for frame in decoder.feed(data))
 
 
-# ---- inside
+# ---- helpers
 
 
 def _read_until(socket: Socket, count: int) -> bytes:
-    """That many bytes, as they come from the connection, or all that there are."""
+    """This many bytes from the connection, or all that arrive."""
     got = bytearray()
     try:
         while len(got) < count:
@@ -185,7 +186,7 @@ def _read_until(socket: Socket, count: int) -> bytes:
 
 
 def _frames_to_the_end(socket: Socket) -> list[Frame]:
-    """All frames up to the Close, which must be the last bytes of all."""
+    """All frames up to the Close, which must be the last bytes."""
     frames: list[Frame] = []
     while not frames or frames[-1].opcode != CLOSE:
         frames.append(socket.frame())

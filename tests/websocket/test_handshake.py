@@ -1,4 +1,4 @@
-"""Handshakes in every form (RFC 6455 4): who gets a WebSocket, who is refused how, and what the upstream is sent."""
+"""Handshakes in every form (RFC 6455 4): accepted ones, refused ones, and the request to the upstream."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from tests.support.recording import RecordingUpstream
 from tests.support.waiting import eventually
 from tests.support.websockets import ACCEPT, Socket, echoing, handshake, text
 
-# ---- what is a handshake
+# ---- the definition of a handshake
 
 ANYBODY = "/sockets-of-anybody/x"
 
@@ -98,9 +98,10 @@ PLAIN = {
 def test_what_asks_for_no_websocket_is_a_plain_request(
     gateway: Gateway, upstream: RecordingUpstream, data: bytes
 ) -> None:
-    """RFC 6455 4.2.1: then it is an ordinary request, and no upgrade is asked of the upstream."""
+    """RFC 6455 4.2.1: it is an ordinary request, and the upstream gets no upgrade."""
     if stock(gateway.face, "handshakes") and b"HTTP/1.0" in data:
-        assert gateway.ask(data).status in (200, 403)  # it is served, or taken for a handshake on a route without
+        # It is served, or treated as a handshake on a route without WebSocket.
+        assert gateway.ask(data).status in (200, 403)
     else:
         passes(gateway, upstream, data)
     for received in upstream.requests:
@@ -176,7 +177,7 @@ def test_a_refusal_stands_before_the_upgrade_and_looks_like_any_other(gateway: G
     assert set(answer.json()) == {"type", "title", "status", "detail", "code", "request_id"}
 
 
-# ---- what the upstream is sent
+# ---- the request to the upstream
 
 
 def test_the_upstream_gets_the_handshake_and_the_identity(
@@ -211,8 +212,8 @@ def test_what_belongs_to_the_connection_stays_here(gateway: Gateway, upstream: R
 
 
 def test_extensions_are_negotiated_by_who_will_speak_them(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """`gateway serve` relays frames, so the ends agree with each other; under ASGI the server speaks with the caller,
-    and we with the upstream."""
+    """`gateway serve` relays frames, so both ends negotiate with each other; under ASGI the server negotiates with the
+    client, and the gateway with the upstream."""
     upstream.on(ANYBODY, echoing())
     offered = "permessage-deflate; client_max_window_bits"
     answer = gateway.ask(handshake(ANYBODY, f"Sec-WebSocket-Extensions: {offered}"))

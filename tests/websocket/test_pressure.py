@@ -1,4 +1,4 @@
-"""Slow readers, fast writers, and a thousand who say nothing: memory stays flat."""
+"""Slow readers, fast writers, and a thousand idle connections: memory stays flat."""
 
 import resource
 import threading
@@ -18,12 +18,12 @@ from tests.support.websockets import BINARY, FarEnd, Frame, Socket, echoing, enc
 PATH = "/sockets-of-anybody/pressure"
 TOTAL = 256 * MiB
 MESSAGE = MiB // 4
-# Kernel buffers of four sockets, ours, and a message that ASGI has whole on its way through several hands.
+# Kernel buffers of four sockets, the gateway's own, and a complete message in several places of the ASGI server.
 FLAT = 16 * MiB
 
 
 class Pouring:
-    """A script that sends frames as fast as they are taken; `sent` counts the bytes that left."""
+    """A script that sends frames as fast as possible; `sent` counts the bytes sent."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -103,14 +103,14 @@ def test_who_leaves_without_reading_leaves_nothing_behind(gateway: Gateway, upst
 # ---- a thousand idle ones
 
 MANY = 1000
-# What an idle WebSocket may cost, in KiB: two connections with all that is known of the request. Under stock uvicorn
-# there are a task, a queue and an asyncio stream of frames on top, and its compression where the caller asks for it.
+# The maximum cost of an idle WebSocket in KiB: two connections with the state of the request. Stock uvicorn adds a
+# task, a queue and an asyncio stream of frames, and its compression if the client offers it.
 PRICE = {"serve": 16, "asgi": 64}
 
 
 @pytest.fixture
 def own(town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway of this test's own: what others left in its memory is not to be counted."""
+    """A separate gateway, whose memory other tests have not used."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit[0], min(limit[1], 8192)), limit[1]))
     folder = tmp_path_factory.mktemp("many")
@@ -141,7 +141,7 @@ def test_a_thousand_idle_websockets_cost_little_and_all_work(own: Gateway, upstr
 
 
 def _stands_still(count: Callable[[], int]) -> None:
-    """Wait until something has begun to move and moves no more."""
+    """Wait until the count has begun to change and is stable."""
     eventually(count)
     last, since = count(), time.monotonic()
     while time.monotonic() - since < 0.4:
@@ -151,9 +151,9 @@ def _stands_still(count: Callable[[], int]) -> None:
 
 
 def _swallow(socket: Socket, total: int) -> None:
-    """Read frames of MESSAGE bytes until that many bytes of payload have come."""
+    """Read frames of MESSAGE bytes until this many bytes of payload have arrived."""
     frame = len(encode(Frame(BINARY, b"x" * MESSAGE)))
-    left = total // MESSAGE * frame - len(socket._take(len(socket._buffer)))  # some may have come with the answer
+    left = total // MESSAGE * frame - len(socket._take(len(socket._buffer)))  # some may have arrived with the response
     socket.socket.settimeout(30)
     view = bytearray(MiB)
     while left:

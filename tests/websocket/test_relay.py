@@ -49,7 +49,7 @@ def test_messages_of_every_size_arrive_whole_both_ways(
 
 
 def test_a_message_of_16_mib_arrives_both_ways(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """More than this stock uvicorn does not take from a caller (--ws-max-size); the gateway has no limit of its own."""
+    """The maximum for stock uvicorn (--ws-max-size); the gateway has no limit of its own."""
     upstream.on(PATH, echoing())
     message = os.urandom(1024) * 16 * 1024
     with Socket(gateway, PATH) as socket:
@@ -72,7 +72,7 @@ def test_a_message_of_64_mib_comes_from_the_upstream(gateway: Gateway, upstream:
 def test_a_message_in_fragments_is_the_same_message(
     gateway: Gateway, upstream: RecordingUpstream, sizes: tuple[int, ...]
 ) -> None:
-    """`gateway serve` passes the fragments on as they are; ASGI knows whole messages only."""
+    """`gateway serve` forwards fragments unchanged; ASGI has only complete messages."""
     far = FarEnd()
     upstream.on(PATH, far)
     message = os.urandom(sum(sizes) + 9)
@@ -164,7 +164,7 @@ def test_a_ping_of_the_upstream_is_answered(gateway: Gateway, upstream: Recordin
     upstream.on(PATH, far)
     with Socket(gateway, PATH) as socket:
         far.say(Frame(PING, b"and you?"))
-        if gateway.face == "serve":  # by the caller
+        if gateway.face == "serve":  # by the client
             assert socket.frame() == Frame(PING, b"and you?")
             socket.say(Frame(PONG, b"and you?"))
         assert far.frame()[:2] == (PONG, b"and you?")
@@ -185,7 +185,7 @@ def test_control_frames_may_stand_between_fragments(gateway: Gateway, upstream: 
         assert socket.message() == b"Hello"
 
 
-# ---- frames that are none
+# ---- invalid frames
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_control_frames_may_stand_between_fragments(gateway: Gateway, upstream: 
 def test_an_upstream_that_breaks_the_protocol_is_judged_by_who_reads_it(
     gateway: Gateway, upstream: RecordingUpstream, data: bytes, code: int
 ) -> None:
-    """`gateway serve` passes frames on as they are: the caller judges. Under ASGI we are who reads them: the upstream
-    is told what is wrong, and the caller that its upstream is no good (1014)."""
+    """`gateway serve` forwards frames unchanged: the client validates. Under ASGI the gateway reads them: the upstream
+    receives the reason, and the client 1014 for an invalid upstream."""
     far = FarEnd()
     upstream.on(PATH, far)
     with Socket(gateway, PATH) as socket:
@@ -223,7 +223,7 @@ def test_an_upstream_that_breaks_the_protocol_is_judged_by_who_reads_it(
 
 
 def test_a_frame_too_long_for_anybody_ends_nothing_but_itself(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """A header may announce 2^63 bytes. Nobody waits for them with memory in hand."""
+    """A header can announce 2^63 bytes. The gateway reserves no memory for them."""
     far = FarEnd()
     upstream.on(PATH, far)
     before = gateway.memory()

@@ -1,4 +1,4 @@
-"""What becomes of WebSockets when the gateway stops, or its configuration changes."""
+"""WebSockets when the gateway stops, or its configuration changes."""
 
 import asyncio
 import signal
@@ -17,7 +17,7 @@ from tests.support.recording import Exchange, RecordingUpstream
 from tests.support.waiting import eventually, within
 from tests.support.websockets import BINARY, FarEnd, Frame, Socket, close, echoing, encode, flooding, handshake, text
 
-# ---- when the gateway stops
+# ---- shutdown
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ ANYBODY = "/sockets-of-anybody/goodbye"
 def test_a_gateway_that_stops_says_goodbye_to_all_and_ends_well(
     own: Callable[[], Gateway], upstream: RecordingUpstream
 ) -> None:
-    """1001, going away; uvicorn says 1012, service restart."""
+    """1001, going away; uvicorn sends 1012, service restart."""
     gateway = own()
     upstream.on(ANYBODY, echoing())
     sockets = [Socket(gateway, ANYBODY) for _ in range(100)]
@@ -71,7 +71,7 @@ def test_the_upstream_is_told_as_well(own: Callable[[], Gateway], upstream: Reco
 def test_a_handshake_on_its_way_is_finished_and_then_told(
     own: Callable[[], Gateway], upstream: RecordingUpstream
 ) -> None:
-    """Else it would begin after everybody had been told, and last as long as the drain."""
+    """Otherwise it would begin after the Closes were sent, and last as long as the drain."""
     gateway = own()
     released = threading.Event()
 
@@ -98,7 +98,7 @@ def test_a_handshake_on_its_way_is_finished_and_then_told(
 
 
 def test_nobody_keeps_it_from_ending(own: Callable[[], Gateway], upstream: RecordingUpstream) -> None:
-    """Ends that do not answer, that are in the middle of a frame, and one that reads nothing at all."""
+    """Ends that do not answer, ends within a frame, and one that never reads."""
     gateway = own()
     upstream.on(ANYBODY, FarEnd())
     upstream.on(ANYBODY + "/flood", flooding)
@@ -110,7 +110,7 @@ def test_nobody_keeps_it_from_ending(own: Callable[[], Gateway], upstream: Recor
     if gateway.face == "serve":
         with within(4.0):
             assert gateway.wait() == 0
-    else:  # uvicorn waits for what has not been read for as long as it takes
+    else:  # uvicorn waits without limit for unread bytes
         time.sleep(0.5)
         standing.close()
         gateway.wait()
@@ -118,7 +118,7 @@ def test_nobody_keeps_it_from_ending(own: Callable[[], Gateway], upstream: Recor
         socket.close()
 
 
-# ---- when the configuration changes
+# ---- reloads
 
 PATH = "/sockets/reload"
 

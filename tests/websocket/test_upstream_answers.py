@@ -1,4 +1,4 @@
-"""What an upstream may answer to a handshake, and what becomes of it."""
+"""Responses of an upstream to a handshake, and their effects."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ PATH = "/sockets-of-anybody/x"
 
 
 def answering(*fields: str, accept: bytes | None = None, without: bytes = b"", behind: bytes = b"") -> Script:
-    """A 101 that is not quite right, and bytes behind it."""
+    """A 101 with an error, followed by bytes."""
 
     async def script(exchange: Exchange) -> None:
         head = switching(exchange.request, *fields, accept=accept)
@@ -41,7 +41,7 @@ def answering(*fields: str, accept: bytes | None = None, without: bytes = b"", b
     return script
 
 
-# ---- an answer that is no 101
+# ---- responses other than 101
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_connection_goes_on_after_a_refusal(gateway: Gateway, upstream: Reco
 def test_a_redirect_is_never_followed(
     gateway: Gateway, upstream: RecordingUpstream, upstreams: Upstreams, status: int
 ) -> None:
-    """It could name anything that the gateway can reach and the caller cannot."""
+    """It could name any host that the gateway can reach and the client cannot."""
     for location in ("/elsewhere", upstreams.web.url + "/elsewhere", upstreams.web.url.replace("http", "ws") + "/e"):
         upstream.requests.clear()
         upstream.on(PATH, raw(response(status, [f"Location: {location}"], b"")))
@@ -107,12 +107,12 @@ def test_a_refusal_that_breaks_off_is_none(gateway: Gateway, upstream: Recording
         answer = caller.send(handshake(PATH)).receive()
         if gateway.face == "serve":
             assert (answer.status, answer.whole) == (403, False)
-        else:  # it is collected before anything is said
+        else:  # the response is collected before it is sent
             assert answer.refused() == (502, "upstream_invalid")
 
 
 def test_a_refusal_without_end_is_not_collected_without_end(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """ASGI servers hold such an answer whole. `gateway serve` streams it."""
+    """ASGI servers buffer the whole response. `gateway serve` streams it."""
     before = gateway.memory()
     upstream.on(PATH, raw(response(200, [], b"x" * 8 * MiB)))
     answer = gateway.ask(handshake(PATH), timeout=15)
@@ -132,7 +132,7 @@ def test_an_event_stream_answers_no_handshake(gateway: Gateway, upstream: Record
     eventually(lambda: upstream.only.link.ended)
 
 
-# ---- a 101 that cannot be believed
+# ---- an invalid 101
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_an_event_stream_answers_no_handshake(gateway: Gateway, upstream: Record
     ],
 )
 def test_an_invalid_switch_is_502(gateway: Gateway, upstream: RecordingUpstream, script: Script) -> None:
-    """RFC 6455 4.1: a client must fail the connection, and towards the upstream that is us."""
+    """RFC 6455 4.1: a client must fail the connection, and the gateway is the upstream's client."""
     upstream.on(PATH, script)
     answer = gateway.ask(handshake(PATH))
     assert answer.refused() == (502, "upstream_invalid")
@@ -171,7 +171,7 @@ def test_an_invalid_switch_is_502(gateway: Gateway, upstream: RecordingUpstream,
 def test_a_switch_that_nobody_asked_for_is_502(
     gateway: Gateway, upstream: RecordingUpstream, target: str, fields: list[str]
 ) -> None:
-    """RFC 9110 7.8. The caller would take frames for answers, and the pool would take them for the next answer."""
+    """RFC 9110 7.8. The client would read frames as responses, and the pool would read them as the next response."""
     head = "\r\n".join(["HTTP/1.1 101 Switching Protocols", *fields]).encode() + b"\r\n\r\n"
     upstream.on(target, raw(head + response(200, [], b"smuggled")))
     with gateway.caller() as caller:
@@ -212,7 +212,7 @@ OFFERED = {
 def test_a_choice_that_was_not_offered_is_502(
     gateway: Gateway, upstream: RecordingUpstream, offered: list[str], chosen: str
 ) -> None:
-    """RFC 6455 4.1: the client must fail such a connection. Over ASGI no extension is offered to the upstream."""
+    """RFC 6455 4.1: the client must fail the connection. Over ASGI no extension is offered to the upstream."""
     upstream.on(PATH, answering(*chosen.split("\r\n")))
     assert gateway.ask(handshake(PATH, *offered)).refused() == (502, "upstream_invalid")
     eventually(lambda: upstream.only.link.ended)
@@ -253,7 +253,7 @@ def test_an_upstream_that_does_not_answer_is_504(gateway: Gateway, upstream: Rec
 
 
 def test_the_response_time_limit_ends_with_the_handshake(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """Nor is there an idle limit: a WebSocket may be silent for hours."""
+    """An idle limit does not apply either: a WebSocket can be silent for hours."""
     far = FarEnd()
     upstream.on("/sockets-in-haste/x", far)
     with Socket(gateway, "/sockets-in-haste/x") as socket:
@@ -286,7 +286,7 @@ def test_an_upstream_over_tls_is_spoken_to_over_tls(
         assert socket.ended() == ("fin", b"")
 
 
-# ---- what is sent before the other side is ready
+# ---- early bytes
 
 
 def test_frames_right_behind_the_switch_arrive(gateway: Gateway, upstream: RecordingUpstream) -> None:
@@ -296,14 +296,14 @@ def test_frames_right_behind_the_switch_arrive(gateway: Gateway, upstream: Recor
 
 
 def test_frames_right_behind_the_handshake_arrive(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """RFC 6455 4.1 asks a client to wait for the answer; who does not loses nothing."""
+    """RFC 6455 4.1 asks a client to wait for the response; bytes of a client that does not wait are not lost."""
     upstream.on(PATH, echoing())
     with gateway.caller() as caller:
         early = encode(Frame(BINARY, b"early"), Frame(BINARY, b"y" * 50_000), masked=True)
         caller.send(handshake(PATH) + early)
         assert caller.receive().status == 101
         if stock(gateway.face, "handshakes"):
-            return  # uvicorn loses what comes in the same packet
+            return  # uvicorn loses bytes in the same packet
         expected = encode(Frame(BINARY, b"early"), Frame(BINARY, b"y" * 50_000))
         got = bytearray()
         while len(got) < len(expected):

@@ -1,4 +1,4 @@
-"""Who looks after what lasts: thousands at once, and stores that are slow, out, or say no."""
+"""The watcher of running streams: thousands at once, and stores that are slow, down, or deny access."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,8 +14,7 @@ OUT = Refusal("storage_unavailable")
 
 
 class Judge:
-    """Stands where the gate does. `here` is what is known without asking, `there` what a store says, after `takes`
-    seconds."""
+    """Replaces the gate. `here` is the cached result, `there` the result of a store after `takes` seconds."""
 
     def __init__(self, here: object = None, there: Refusal | None = None, takes: float = 0.0) -> None:
         self.here = here
@@ -25,7 +24,7 @@ class Judge:
         self.at_once = self.most_at_once = 0
 
     def readmit(self, admission: Any) -> Any:
-        """The first decision, and the one after a reload."""
+        """The first decision, and the decision after a reload."""
         return admission if self.here is None else self.here
 
     def reconsider(self, admission: Any) -> Any:
@@ -41,7 +40,7 @@ class Judge:
 
 
 class Thing:
-    """Something that lasts."""
+    """A running stream."""
 
     def __init__(self, principal: object = "somebody") -> None:
         parts: Any = (None, (), None, principal, None, None)
@@ -62,7 +61,7 @@ def watching(judge: Judge, count: int) -> tuple[Watch, list[Thing]]:
 
 
 def look(watch: Watch) -> None:
-    """It looks every other time it is called."""
+    """The watcher checks on every other tick."""
     watch.tick(0.0)
     watch.tick(0.0)
 
@@ -91,7 +90,7 @@ async def test_what_is_not_known_is_asked() -> None:
 
 
 async def test_when_nothing_is_known_any_more_thousands_are_asked_about_in_a_moment() -> None:
-    """All copies are flushed when the news of changes break off. Nobody may hide in the line."""
+    """All copies are flushed when the change feed disconnects. No stream may stay unchecked in the queue."""
     judge = Judge(WAITING, GONE, takes=0.001)
     watch, things = watching(judge, 2000)
     look(watch)
@@ -141,7 +140,7 @@ async def test_a_new_gate_decides_again_on_all_anonymous_callers_included() -> N
 
 
 async def test_an_outage_is_forgiven_for_a_while() -> None:
-    """For ten seconds, which begin anew when a store has answered."""
+    """For ten seconds, which restart when a store has answered."""
     clock = Clock()
     judge = Judge(WAITING, OUT)
     watch: Any = Watch(judge, clock)  # type: ignore[arg-type]
@@ -159,7 +158,7 @@ async def test_an_outage_is_forgiven_for_a_while() -> None:
 
 
 class Clock:
-    """The part of a loop that the watch needs, with a time of its own."""
+    """The part of an event loop that the watcher needs, with manual time."""
 
     now = 0.0
 

@@ -1,9 +1,10 @@
-"""The cases of the Autobahn Testsuite, taken from its package on PyPI and made to run on Python 3.
+"""The cases of the Autobahn Testsuite, from its package on PyPI, adapted to Python 3.
 
-The package is for Python 2 and its runner needs a framework of that time, but its cases are descriptions: they say what
-is sent, what is expected, and judge what came. They are read from the installed package as they are and compiled with
-what has changed since: a `str` was a string of bytes, which a string of Latin-1 characters is as well; `/` of two
-integers was one; a class of the old style could stand behind `object`. What they ask of their runner is in `peer.py`.
+The package is for Python 2 and its runner needs an old framework, but its cases are descriptions: they define the bytes
+to send and to expect, and judge the result. They are read unchanged from the installed package and compiled with
+adaptations for changes of the language: a `str` was a string of bytes, which a string of Latin-1 characters represents;
+`/` of two integers was integer division; an old-style class could follow `object` as a base. `peer.py` implements their
+runner's interface.
 """
 
 import ast
@@ -24,23 +25,23 @@ CONNECTING, CLOSING, OPEN, CLOSED = range(4)
 
 
 def load() -> dict[str, type]:
-    """Every case that the suite lists, by its number (`6.4.1`), in the suite's order."""
+    """Every case listed by the suite, by its number (`6.4.1`), in the suite's order."""
     listed: list[type] = _Suite().module("__init__").Cases
     return {cls.__name__.removeprefix("Case").replace("_", "."): cls for cls in listed}
 
 
-# ---- what the cases import
+# ---- imports of the cases
 
 
 class Octets(str):
-    """A string of bytes, as Python 2 had it: each character is one of them."""
+    """A string of bytes as in Python 2: each character is one byte."""
 
     def decode(self, encoding: str) -> str:
         return self.encode("latin-1").decode(encoding)
 
 
 class Offer:
-    """Parameters by which a client offers permessage-deflate (RFC 7692 7.1)."""
+    """Parameters with which a client offers permessage-deflate (RFC 7692 7.1)."""
 
     def __init__(
         self,
@@ -67,14 +68,14 @@ class Offer:
 
 
 class Response:
-    """A server's answer to an offer."""
+    """A server's response to an offer."""
 
 
 class Utf8Validator:
-    """Judges a string of bytes; only whether the whole of it is UTF-8 is ever asked."""
+    """Validates a string of bytes; the cases only use it for whole strings."""
 
     def reset(self) -> None:
-        """Nothing is remembered."""
+        """Nothing to reset."""
 
     def validate(self, octets: str) -> tuple[bool, bool]:
         try:
@@ -112,18 +113,18 @@ _ELSEWHERE: dict[str, dict[str, Any]] = {
     "zope.interface": {"implements": lambda *_: None},
     "twisted.internet": {"reactor": None, "interfaces": SimpleNamespace(IPushProducer=object)},
     "pkg_resources": {"resource_filename": lambda _, path: str(ROOT / path)},
-    # Pickles were compared where the values are meant, and Python 3's tell equal strings apart.
+    # The cases compare values by their pickles, and Python 3 pickles equal strings differently.
     "pickle": {"dumps": lambda value: value},
     "hashlib": {"sha1": _Digest},
     "binascii": {"b2a_hex": _hexadecimal, "hexlify": _hexadecimal},
 }
 
 
-# ---- how they are imported
+# ---- the import of the cases
 
 
 class _Suite:
-    """The suite's modules, which import one another as if they lay side by side."""
+    """The suite's modules, which import one another as neighbours."""
 
     def __init__(self) -> None:
         self._modules = {name: _module(name, content) for name, content in _ELSEWHERE.items()}
@@ -161,7 +162,7 @@ def _compiled(file: Path) -> CodeType:
 
 
 class _Whole(ast.NodeTransformer):
-    """Makes every division that of integers."""
+    """Makes every division an integer division."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
@@ -171,7 +172,7 @@ class _Whole(ast.NodeTransformer):
 
 
 def _type(of: Any, bases: tuple[type, ...] | None = None, namespace: dict[str, Any] | None = None) -> type:
-    """`type`, for which `object` may stand before other bases."""
+    """`type`, accepting `object` before other bases."""
     if bases is None or namespace is None:
         return type(of)
     return type(of, tuple(base for base in bases if base is not object), namespace)

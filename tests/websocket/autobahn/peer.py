@@ -1,6 +1,6 @@
-"""What a case of the Autobahn Testsuite asks of its runner: one connection to an echo server, as a client.
+"""The runner interface for cases of the Autobahn Testsuite: one client connection to an echo server.
 
-The names are the suite's. It never cares whether what it is told to send makes sense; that is the point of it.
+The names are the suite's. It sends invalid frames without checks, as the cases require.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from tests.support.raw import Address
 from tests.support.websockets import CLOSE, CONT, PING, PONG, Decoder, Frame, encode, handshake, head_of, unmask
 from tests.websocket.autobahn.cases import CLOSED, CLOSING, CONNECTING, OPEN, Octets, Response
 
-# The suite's limits are for machines that do nothing else. They only end what would not end by itself.
+# The suite's limits are for idle machines. They only end cases that would not end by themselves.
 _PATIENCE: Final = 15
 _CLOSE_TIMEOUT: Final = 1.0
 
 
 class Verdict(NamedTuple):
-    """How a case went: what came, and how the connection ended."""
+    """The result of a case: its behaviour, and the end of the connection."""
 
     behavior: str
     close: str
@@ -40,7 +40,7 @@ async def run(case: type, address: Address, target: str, *fields: str) -> Verdic
 
 
 class Peer(asyncio.Protocol):
-    """Client of one connection, on which one case is run."""
+    """The client of one connection that runs one case."""
 
     CLOSE_STATUS_CODE_NORMAL = 1000
     CLOSE_STATUS_CODE_PROTOCOL_ERROR = 1002
@@ -101,7 +101,7 @@ class Peer(asyncio.Protocol):
         self.case.onConnectionLost(self.failedByMe)
         self.over.set_result(None)
 
-    # ---- what comes
+    # ---- received data
 
     def _open(self, head: bytes) -> None:
         self.state = OPEN
@@ -156,7 +156,7 @@ class Peer(asyncio.Protocol):
         self.wasClean = False
         self.dropConnection()
 
-    # ---- what a case has sent
+    # ---- sent data
 
     def sendFrame(
         self,
@@ -169,7 +169,7 @@ class Peer(asyncio.Protocol):
         chopsize: int | None = None,
         sync: bool = False,
     ) -> None:
-        """Any frame at any time; `payload` is repeated to `payload_len`, and written in pieces of `chopsize`."""
+        """Send any frame at any time; `payload` is repeated to `payload_len`, and written in pieces of `chopsize`."""
         octets = payload.encode("latin-1")
         if payload_len is not None:
             octets = (octets * (payload_len // len(octets) + 1))[:payload_len]
@@ -204,7 +204,7 @@ class Peer(asyncio.Protocol):
         self.sendFrame(CONT)
 
     def sendClose(self, code: int | None = None, reason: str | None = None) -> None:
-        """Begin the closing handshake, unless that was done."""
+        """Begin the closing handshake, unless it has begun."""
         if self.state == OPEN:
             self._close(code, reason or "", mine=True)
 
@@ -238,7 +238,7 @@ class Peer(asyncio.Protocol):
     # ---- time
 
     def continueLater(self, delay: float, continue_: Callable[[], None], tag: str | None = None) -> None:
-        """A pause that the case is about: it is not stretched."""
+        """A pause that belongs to the case: it is not extended."""
         self._later(delay, continue_)
 
     def closeAfter(self, delay: float) -> None:
@@ -262,11 +262,11 @@ class Peer(asyncio.Protocol):
         self._transport.abort()
 
     def enableWirelog(self, enable: bool) -> None:
-        """There is none."""
+        """Not implemented."""
 
 
 class _Deflate:
-    """permessage-deflate as the server has accepted it (RFC 7692 7.2)."""
+    """permessage-deflate as accepted by the server (RFC 7692 7.2)."""
 
     def __init__(self, accepted: str) -> None:
         words = dict(word.strip().partition("=")[::2] for word in accepted.split(";"))

@@ -1,7 +1,8 @@
-"""The public conformance suite of WebSocket, all 517 cases: nothing fails through the gateway that passes directly.
+"""The public conformance suite of WebSocket, all 517 cases: every case that passes directly also passes through the
+gateway.
 
-The far end is an echo server of the `websockets` library. Cases that only repeat a message a thousand times repeat it
-fewer times here.
+The upstream is an echo server of the `websockets` library. Cases that only repeat a message a thousand times use fewer
+repetitions here.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ async def _echo(connection: ServerConnection) -> None:
 
 @pytest.fixture(scope="module")
 def echo() -> Iterator[Address]:
-    """The echo server, in a thread of its own."""
+    """The echo server, in its own thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="echo", daemon=True)
     thread.start()
@@ -74,7 +75,7 @@ def echo() -> Iterator[Address]:
 
 @pytest.fixture(scope="module")
 def before_it(town: Town, face: Face, echo: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway before the echo server."""
+    """A gateway in front of the echo server."""
     folder = tmp_path_factory.mktemp("autobahn")
     configuration = town.configuration(folder)
     configuration["upstreams"]["echo"] = {"targets": [f"http://{echo[0]}:{echo[1]}"], "eject": None}
@@ -86,21 +87,21 @@ def before_it(town: Town, face: Face, echo: Address, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="module")
 def directly(echo: Address) -> Verdicts:
-    """How every case goes without a gateway."""
+    """The verdict of every case without a gateway."""
     return asyncio.run(_run_all(list(CASES), echo, "/"))
 
 
 def test_the_suite_is_whole(directly: Verdicts) -> None:
-    """Loading the cases on Python 3 lost none, and nearly all pass where there is no gateway."""
+    """All cases loaded on Python 3, and nearly all pass without a gateway."""
     assert len(directly) == 517
     failed = {number for number, verdict in directly.items() if not _is_good(verdict)}
-    # The library minds a Close amid a fragmented message, and a message of tens of thousands of fragments.
+    # The library rejects a Close within a fragmented message, and a message of tens of thousands of fragments.
     assert {number for number in failed if not number.startswith(("9.3.", "9.4."))} <= {"7.1.5"}
     assert len(failed) <= 8
 
 
 def test_the_cases_find_a_careless_server_out(upstream: RecordingUpstream) -> None:
-    """One that sends back whatever comes fails what is about saying no."""
+    """A server that echoes everything fails the cases about invalid input."""
     upstream.on("/careless", echoing())
     numbers = [number for number in CASES if number.partition(".")[0] in ("1", "3", "4")]
     verdicts = asyncio.run(_run_all(numbers, upstream.address, "/careless"))
