@@ -93,15 +93,34 @@ def test_they_never_come_near_the_limit_of_the_target(closes_after: float) -> No
         limit.tick(now)
 
 
-def test_they_use_the_whole_of_an_announced_limit() -> None:
+@pytest.mark.parametrize("field", [b"timeout=3", b"timeout=75", b"timeout=999999999"])
+@pytest.mark.parametrize("survived", [0.0, 0.2, 1.0])
+def test_an_announced_limit_gives_them_no_more_time(field: bytes, survived: float) -> None:
+    """One program of many behind a target can announce anything."""
     limit = IdleLimit(4.0)
-    limit.announced(b"timeout=3")
-    assert limit.careful == 2.0
+    limit.survived(survived)
+    before = limit.careful
+    limit.announced(field)
+    assert limit.careful == before
+    limit.announced(b"timeout=5")
+    limit.announced(field)
+    assert limit.careful == before
 
 
-def test_a_target_that_closes_before_its_announced_limit_is_not_believed_again() -> None:
+def test_an_announced_limit_shortens_their_time() -> None:
     limit = IdleLimit(4.0)
-    limit.announced(b"timeout=3")
+    limit.survived(4.0)
+    limit.announced(b"timeout=2")
+    assert limit.careful == 1.0
+
+
+def test_announcements_do_not_make_up_for_a_connection_that_the_target_closed() -> None:
+    limit = IdleLimit(4.0)
+    limit.survived(4.0)
     limit.closed(1.0, now=0.0)
-    limit.announced(b"timeout=3")
-    assert (limit.seconds, limit.careful) == (0.5, 0.25)
+    for field in (b"timeout=5", b"timeout=999999999") * 2:
+        limit.announced(field)
+        assert (limit.seconds, limit.careful) == (0.5, 0.25)
+    limit.tick(60.1)
+    limit.announced(b"timeout=6")
+    assert limit.careful == 0.25

@@ -5,7 +5,8 @@ to know the target's own limit. The configured one suits common servers. Some se
 it when they close an idle connection.
 
 A request that cannot be repeated uses a connection only in half of the time that idle connections to the target have
-survived, so it never comes near a limit that is still unknown.
+survived, so it never comes near a limit that is still unknown. An announced limit does not extend that time, because
+any program behind the target can announce one.
 """
 
 import re
@@ -42,11 +43,8 @@ class IdleLimit:
         if found is None:
             return
         timeout = int(found[1])
-        limit = timeout - min(_MARGIN, timeout / 2)
-        if limit != self._announced:
-            self._announced = limit
-            self._survived = 2 * limit
-            self._update()
+        self._announced = timeout - min(_MARGIN, timeout / 2)
+        self._update()
 
     def closed(self, idle: float, now: float) -> None:
         """Take note that the target has closed a connection which was idle for so long."""
