@@ -11,14 +11,14 @@ asyncio's own Happy Eyeballs do not exist in uvloop, and remember nothing.
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import ip_address
 from itertools import chain, zip_longest
-from typing import Final, TypeVar
+from typing import Final
 
+from gateway.proxy import unread
 from gateway.proxy.target import Target
-
-P = TypeVar("P", bound=asyncio.Protocol)
 
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 
@@ -28,7 +28,7 @@ _MOST_AVOIDED: Final = 256  # a name can have other addresses in each answer
 
 
 class _Early(asyncio.Protocol):
-    """Keeps the first bytes of a connection until the race that it takes part in is over."""
+    """Keeps the first bytes of a connection until its protocol is made: after the race, and after the handshake."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -69,22 +69,34 @@ class Dialler:
         async with asyncio.timeout(patience):
             addresses = self._fixed or await self._addresses()
             if len(addresses) == 1:
-                await self._connect(make, addresses[0])
-                return
-            transport, early = await self._race(addresses, min(DELAY, patience / len(addresses)))
-            if early.lost:
-                raise ConnectionResetError("the connection was closed as soon as it was made")
-            protocol = make()
-            transport.set_protocol(protocol)
-            protocol.connection_made(transport)
-            if early.data:
-                protocol.data_received(early.data)
+                transport, early = await self._connect(addresses[0])
+            else:
+                transport, early = await self._race(addresses, min(DELAY, patience / len(addresses)))
+        if early.lost:
+            raise ConnectionResetError("the connection was closed as soon as it was made")
+        protocol = make()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if early.data:
+            protocol.data_received(early.data)
 
-    async def _connect(self, make: Callable[[], P], address: str) -> tuple[asyncio.Transport, P]:
-        target = self._target
-        return await self._loop.create_connection(
-            make, address, target.port, ssl=target.tls, server_hostname=target.server_name
-        )
+    async def _connect(self, address: str) -> Connected:
+        transport, early = await self._loop.create_connection(_Early, address, self._target.port)
+        if self._target.tls is None:
+            return transport, early
+        try:
+            return await self._start_tls(transport, self._target.tls), early
+        except BaseException:
+            transport.abort()
+            raise
+
+    async def _start_tls(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> asyncio.Transport:
+        early = transport.get_protocol()
+        encrypted = await self._loop.start_tls(transport, early, tls, server_hostname=self._target.server_name)
+        if encrypted is None:
+            raise ConnectionResetError("the connection was closed during the handshake of TLS")
+        transport.set_protocol(unread.BelowTls(transport))
+        return encrypted
 
     # ---- addresses
 
@@ -136,7 +148,7 @@ class Dialler:
             while waiting or attempts:
                 if waiting:
                     address = waiting.pop(0)
-                    attempts[self._loop.create_task(self._connect(_Early, address))] = address
+                    attempts[self._loop.create_task(self._connect(address))] = address
                 done, _ = await asyncio.wait(
                     attempts, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
                 )

@@ -10,21 +10,27 @@ import itertools
 import random
 import shutil
 import socket
+import ssl
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
 
 import pytest
+import uvloop
 
 from bench.processes import Running, free_port, wait_for_port
 from bench.processes import start as start_process
+from gateway.settings.model import TlsSettings
 from tests.support.processes import Engine, Face, Gateway
 from tests.support.raw import NoAnswer
 from tests.support.small import Start, metric, small
+from tests.support.upstreams import Authority
 from tests.support.wording import request
 from tests.upstreams.rig import ended, running, settings
 
@@ -84,10 +90,11 @@ ACTS: dict[str, Act] = {
 class Refuser:
     """A server that reads the head of a request, acts, and closes the connection."""
 
-    def __init__(self, act: Act) -> None:
+    def __init__(self, act: Act, tls: ssl.SSLContext | None = None) -> None:
         self._act = act
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._delays = random.Random(20261122)
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -101,9 +108,13 @@ class Refuser:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(5)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a reset drops queued segments
+        connection.settimeout(5)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a reset drops queued segments
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(OSError))
+            stack.enter_context(connection)
+            if self._tls is not None:
+                connection = stack.enter_context(self._tls.wrap_socket(connection, server_side=True))
             seen = b""
             while b"\r\n\r\n" not in seen:
                 seen += connection.recv(1)
@@ -111,13 +122,18 @@ class Refuser:
             self._act(connection)
 
 
+class Starter(Protocol):
+    """Starts an upstream with this behaviour, over TLS if it has a context; returns its URL."""
+
+    def __call__(self, act: Act, tls: ssl.SSLContext | None = None) -> str: ...
+
+
 @pytest.fixture
-def refusing() -> Iterator[Callable[[Act], str]]:
-    """Starts upstreams with this behaviour; returns the URL."""
+def refusing() -> Iterator[Starter]:
     with contextlib.ExitStack() as stack:
 
-        def refuser(act: Act) -> str:
-            started = Refuser(act)
+        def refuser(act: Act, tls: ssl.SSLContext | None = None) -> str:
+            started = Refuser(act, tls)
             stack.callback(started.close)
             return started.url
 
@@ -184,7 +200,7 @@ def outcomes(gateway: Gateway, path: str, count: int, uploads: Sequence[Upload] 
 @pytest.mark.parametrize("engine", ["native", "httpx"])
 @pytest.mark.parametrize("face", ["serve", "asgi"])
 def test_an_answer_that_comes_before_the_upload_has_ended_is_passed_on(
-    start: Start, refusing: Callable[[Act], str], face: Face, engine: Engine
+    start: Start, refusing: Starter, face: Face, engine: Engine
 ) -> None:
     eject = {"failures": 1, "for": "60s"}
     upstreams = {
@@ -197,14 +213,65 @@ def test_an_answer_that_comes_before_the_upload_has_ended_is_passed_on(
     assert metric(gateway, "gateway_upstream_failures_total") == 0
 
 
+@pytest.mark.parametrize("face", ["serve", "asgi"])
+def test_an_answer_over_tls_that_comes_before_the_upload_has_ended_is_passed_on(
+    start: Start, refusing: Starter, tmp_path: Path, face: Face
+) -> None:
+    authority = Authority(tmp_path)
+    tls = authority.context("127.0.0.1")
+    upstreams = {
+        f"u{number}": {
+            "targets": [refusing(act, tls)],
+            "tls": {"ca": str(authority.file)},
+            "eject": {"failures": 1, "for": "60s"},
+        }
+        for number, act in enumerate(ACTS.values())
+    }
+    gateway = start(upstreams, face)
+    found = {name: outcomes(gateway, f"/u{number}/x", 8) for number, name in enumerate(ACTS)}
+    assert {name: set(each) for name, each in found.items()} == {name: {(413, None, True)} for name in ACTS}, found
+    assert metric(gateway, "gateway_upstream_failures_total") == 0
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize(
+    ("answer", "status", "content"), [(REFUSAL, 413, b"too much"), (REFUSAL[:-1], 413, b"too muc"), (b"", 502, b"")]
+)
+def test_a_failed_write_over_tls_leaves_what_has_arrived(
+    refusing: Starter,
+    tmp_path: Path,
+    run: Callable[[Coroutine[None, None, None]], None],
+    answer: bytes,
+    status: int,
+    content: bytes,
+) -> None:
+    authority = Authority(tmp_path)
+    url = refusing(closing(answer), authority.context("127.0.0.1"))
+
+    async def refused() -> None:
+        async with running(settings(url, tls=TlsSettings(ca=str(authority.file)), eject=None)) as rig:
+            for number in range(10):
+                outcome, exchange = rig.begin("POST", length=SIZE)
+                sent = 0
+                while sent < SIZE and not outcome.done.done():
+                    if not outcome.upload_paused:
+                        exchange.write(PIECE)
+                        sent += len(PIECE)
+                    await asyncio.sleep(0.0002 * (number % 2))
+                await ended(outcome)
+                assert (outcome.status, outcome.content) == (status, content)
+
+    run(refused())
+
+
 @pytest.mark.parametrize("answer", [b"", REFUSAL[:30], REFUSAL[:-9]])
-async def test_half_a_head_is_no_answer(refusing: Callable[[Act], str], answer: bytes) -> None:
+async def test_half_a_head_is_no_answer(refusing: Starter, answer: bytes) -> None:
     async with running(settings(refusing(closing(answer)))) as rig:
         for _ in range(3):
             assert (await rig.ask("POST", body=PIECE * 10)).code == "upstream_unreachable"
 
 
-async def test_half_a_body_is_an_aborted_answer(refusing: Callable[[Act], str]) -> None:
+async def test_half_a_body_is_an_aborted_answer(refusing: Starter) -> None:
     async with running(settings(refusing(closing(REFUSAL[:-1])))) as rig:
         outcome = await rig.ask("POST", body=PIECE * 10)
         assert (outcome.status, outcome.content) == (413, b"too muc")
