@@ -16,7 +16,7 @@ from gateway.policy.route import Route
 from gateway.proxy.hash_key import HashKey
 from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.wire import max_forwards
-from gateway.wire.fields import MAX_FORWARDS, Action, Field, FieldRules, RequestFields, list_members
+from gateway.wire.fields import MAX_FORWARDS, REMEMBERED_SIZE, Action, Field, FieldRules, RequestFields, list_members
 from gateway.wire.websocket import field_value, handshake_of, valid_key, without_credential
 
 # What Connection may name without meaning a field to take out.
@@ -159,8 +159,8 @@ def _their_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> 
     if request.trace is not None:
         return _lines(request.trace.sent_on(kept))
     lines = _lines(kept)
-    if request.fields.conditional:
-        return lines  # they differ by upstream and by method
+    if request.fields.conditional or len(lines) > REMEMBERED_SIZE:
+        return lines  # they differ by upstream and by method, or no request repeats them
     if plan.passes_credentials:
         request.fields.sent_with_credentials = lines
     else:
