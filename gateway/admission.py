@@ -16,6 +16,10 @@ from gateway.wire.request_ids import acceptable_request_id
 D = TypeVar("D")
 
 _LONGEST_ORIGIN: Final = 512  # In bytes.
+_HTTP_SCHEMES: Final = {"ws": "http", "wss": "https"}
+# Clients choose their addresses where an ASGI server believes their X-Forwarded-For.
+_MOST_PEERS: Final = 1024
+_LONGEST_PEER: Final = 64  # In characters.
 
 
 class Peer:
@@ -38,6 +42,26 @@ class Peer:
             address.encode("ascii", "replace"),
             scheme.encode("ascii"),
         )
+
+
+class Peers:
+    """The peers of the ASGI face, where each request names its peer again."""
+
+    def __init__(self, proxies: TrustedProxies) -> None:
+        self._proxies = proxies
+        self._known: dict[tuple[str, str], Peer] = {}
+
+    def of(self, address: str, scheme: str) -> Peer:
+        """The peer at an address. `scheme` is that of the ASGI scope."""
+        known = self._known.get((address, scheme))
+        if known is not None:
+            return known
+        peer = Peer(address, _HTTP_SCHEMES.get(scheme, scheme), self._proxies)
+        if len(address) + len(scheme) <= _LONGEST_PEER:
+            if len(self._known) >= _MOST_PEERS:
+                self._known.clear()
+            self._known[address, scheme] = peer
+        return peer
 
 
 class Trace(Protocol):

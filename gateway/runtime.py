@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
-from gateway.admission import Admission, Peer, RequestHead
+from gateway.admission import Admission, Peer, Peers, RequestHead
 from gateway.counting import Sample
 from gateway.errors import GatewayError, Refusal
 from gateway.gate import Decider
@@ -62,6 +62,7 @@ class Runtime:
     proxies: TrustedProxies
     ticker: Ticker
     loop: asyncio.AbstractEventLoop
+    peers: Peers = field(init=False)
     watch: Watch = field(init=False)
     tracer: "Tracer | None" = None
     decision_log: DecisionLog | None = None
@@ -73,6 +74,7 @@ class Runtime:
     _watchers: dict[Watched, asyncio.Task[None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.peers = Peers(self.proxies)
         self.watch = Watch(self.gate, self.loop)
         self.ticker.listen(self.watch.tick)
         self.ticker.listen(self._watch_the_slow)

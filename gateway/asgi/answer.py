@@ -24,20 +24,22 @@ class UpstreamAborted(ConnectionError):
 class AsgiAnswer(AsgiRequest):
     """Implements Downstream towards an ASGI server, and reads the request body from it."""
 
+    _exchange: Exchange | None = None
+    _news: asyncio.Future[None] | None = None
+    _start: Message | None = None
+    _held = 0
+    _paused = False
+    _ended = False
+    _refusal: Refusal | None = None
+    _aborted: str | None = None
+    _left = False
+    _watched = False
+    _upload: asyncio.Task[None] | None = None
+    _upload_free: asyncio.Event | None = None  # there once the upstream was slow
+
     def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
         super().__init__(runtime, request, scope)
-        self._exchange: Exchange | None = None
-        self._news: asyncio.Future[None] | None = None
-        self._start: Message | None = None
         self._pieces: list[bytes] = []
-        self._held = 0
-        self._paused = False
-        self._ended = False
-        self._refusal: Refusal | None = None
-        self._aborted: str | None = None
-        self._left = False
-        self._upload: asyncio.Task[None] | None = None
-        self._upload_free: asyncio.Event | None = None  # there once the upstream was slow
 
     # ---- Downstream
 
@@ -59,6 +61,7 @@ class AsgiAnswer(AsgiRequest):
         """An event stream: it ends when its caller may not stay."""
         assert self.admission is not None
         self.admission = self.admission.lasting()
+        self._watched = True
         self._runtime.watch.add(self)
 
     def revoke(self, refusal: Refusal) -> None:
@@ -226,7 +229,8 @@ class AsgiAnswer(AsgiRequest):
 
     def _over(self) -> None:
         self._runtime.look_away(self)
-        self._runtime.watch.remove(self)
+        if self._watched:
+            self._runtime.watch.remove(self)
         if self._upload is not None:
             # A cancelled task keeps its CancelledError, whose traceback leads to this object.
             upload, self._upload = self._upload, None

@@ -74,17 +74,16 @@ class GateMiddleware:
         if isinstance(decision, Waiting):
             concluding = gate.conclude(decision)
             decision = await (concluding if request.trace is None else request.trace.look_up(concluding))
-        assert not isinstance(decision, Waiting)
         if isinstance(decision, Refusal):
             await answer.send_refusal(decision, send)
         elif isinstance(decision, Answered):
             await answer.give(decision, send)
+        elif decision.route.upstream is not None:
+            await answer.proxy(decision, receive, send)
         elif decision.route.endpoint == VERIFY:
             await answer.tell(await _verdict(runtime, decision), send)
-        elif decision.route.upstream is None:
-            await self._own(decision, answer, scope, receive, send)
         else:
-            await answer.proxy(decision, receive, send)
+            await self._own(decision, answer, scope, receive, send)
 
     async def _own(self, admission: Admission, answer: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> None:
         answer.admission = admission

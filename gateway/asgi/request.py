@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.admission import Admission, Answered, Peer, RequestHead
+from gateway.admission import Admission, Answered, RequestHead
 from gateway.asgi.upload import Upload
 from gateway.asgi.uvicorn_protocol import merges_trailers
 from gateway.errors import Caller, Refusal
@@ -19,7 +19,6 @@ from gateway.wire.websocket import new_key
 
 # The versions ASGI servers speak, and what is left of them here.
 _MINORS: Final = {"1.0": 0, "1.1": 1, "2": 2, "3": 2}
-_SCHEMES: Final = {"ws": "http", "wss": "https"}
 # What of a handshake is between the caller and the server: it has been answered, or will be, by the server.
 _THE_SERVERS: Final = frozenset((b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"))
 
@@ -30,20 +29,22 @@ class AsgiRequest:
     `received` and `sent` are bytes of bodies or messages.
     """
 
+    admission: Admission | None = None
+    forwarded_at = 0.0
+    answered_at = 0.0
+    status = 0
+    code = ""
+    route = ""
+    refused: Caller | None = None
+    received = 0
+    sent = 0
+
     def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
         self._runtime = runtime
         self._proxy = runtime.proxy  # the one of the policy that decides: after a wait it may be another
         self.request = request
         self.started = monotonic()
-        self.forwarded_at = self.answered_at = 0.0
         self._answers_by = _answers_by(scope)
-        self.admission: Admission | None = None
-        self.status = 0
-        self.code = ""
-        self.route = ""
-        self.refused: Caller | None = None
-        self.received = 0
-        self.sent = 0
 
     @property
     def client(self) -> str:
@@ -108,8 +109,7 @@ def _answers_by(scope: Scope) -> str | None:
 def request_head(runtime: Runtime, scope: Scope) -> RequestHead:
     """The request head for the gate. Of a handshake, which the server has read, it is the head of one of our own."""
     client = scope.get("client")
-    scheme: str = scope.get("scheme") or "http"
-    peer = Peer(client[0] if client else "", _SCHEMES.get(scheme, scheme), runtime.proxies)
+    peer = runtime.peers.of(client[0] if client else "", scope.get("scheme") or "http")
     raw: bytes = scope.get("raw_path") or b""
     if scope.get("root_path"):
         raw = below_root(raw, scope["path"], scope["root_path"])

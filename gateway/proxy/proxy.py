@@ -59,9 +59,10 @@ class Proxy:
         """Send an admitted request on. `length` is that of its body in bytes, None for a chunked one; `now` is the
         loop's time. Raises Refusal where the request must not be sent at all."""
         plan, engine = self._plans[admission.route]
-        if admission.request.fields.conditional and _ends_here(admission.request):
+        request = admission.request
+        if request.fields.conditional and _ends_here(request):
             return FinalRecipient(admission, downstream, loop=self._loop, date=self._ticker.date)
-        if admission.request.websocket:
+        if request.websocket:
             return engine.open(websocket_request(admission, plan, self._rules), downstream, now)
         return engine.open(upstream_request(admission, plan, self._rules, length), downstream, now)
 

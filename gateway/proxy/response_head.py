@@ -87,11 +87,12 @@ class ResponseHead:
     `block` holds its bytes. `fields` are those that are passed on. `length` is the value of Content-Length, None where
     the field is missing or means nothing. `has_content` is false where the status alone rules content out,
     `announces_content` is true where the framing promises some. `keeps_alive` tells whether the connection persists
-    after this response (RFC 9112 9.3), `keep_alive` is the value of Keep-Alive. `is_plain` is true in the common case:
-    a body of known length on a persistent connection, with a Date, without Keep-Alive, and no event stream.
+    after this response (RFC 9112 9.3), `keep_alive` is the value of Keep-Alive. `plain_length` is the length of the
+    body in the common case, on a persistent connection, with a Date, without Keep-Alive, and no event stream; else 0.
     """
 
     length: int | None = None
+    plain_length = 0
     chunked = False
     has_content = True
     event_stream = False
@@ -119,7 +120,8 @@ class ResponseHead:
             self._read_options()
         if self.status == 413:
             self.keeps_alive = False  # RFC 9110 15.5.14: the server can close the connection, announced or not
-        self.is_plain = bool(self.length) and self.keeps_alive and self.has_date and not self._is_special
+        if self.keeps_alive and self.has_date and not self._is_special:
+            self.plain_length = self.length or 0
 
     @property
     def _is_special(self) -> bool:

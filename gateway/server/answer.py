@@ -46,13 +46,13 @@ class Answer:
     __slots__ = (
         "_chunks",
         "_framing",
-        "_left",
         "admission",
         "answered_at",
         "close_after",
         "code",
         "done",
         "forwarded_at",
+        "missing",
         "protocol",
         "received",
         "refused",
@@ -61,6 +61,7 @@ class Answer:
         "sent",
         "started",
         "status",
+        "watched",
     )
 
     def __init__(self, protocol: "CallerConnection", request: RequestHead, started: float, close_after: bool) -> None:
@@ -79,7 +80,8 @@ class Answer:
         self.done = False
         self._chunks: list[bytes] = []
         self._framing = LENGTH
-        self._left = -1  # bytes of the announced body that are still to come; -1: not announced
+        self.missing = 0  # bytes of the announced body that are still to come
+        self.watched = False
 
     # ---- Downstream
 
@@ -106,7 +108,7 @@ class Answer:
         if self.request.method == b"HEAD" or status == 304 or status == 204:
             self._framing = NOTHING
         elif length is not None:
-            self._left = length
+            self.missing = length
         elif self.request.minor:
             self._framing = CHUNKED
             head += b"Transfer-Encoding: chunked\r\n"
@@ -125,6 +127,11 @@ class Answer:
         assert self.admission is not None
         self.admission = self.admission.lasting()
         self.protocol.forget_head()
+        self.watch()
+
+    def watch(self) -> None:
+        """End this answer when its caller loses the right to it."""
+        self.watched = True
         self.protocol.runtime.watch.add(self)
 
     def revoke(self, refusal: Refusal) -> None:
@@ -152,7 +159,7 @@ class Answer:
         if framing == CHUNKED:
             self._chunks += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
-            self._left -= len(data)
+            self.missing -= len(data)
             self._chunks.append(data)
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
@@ -248,18 +255,14 @@ class Answer:
             self.status = self.status or _CLIENT_LEFT
             self._observe()
 
-    @property
-    def short(self) -> bool:
-        """Whether less of the body was given than the head announced."""
-        return self._left > 0 and self._framing == LENGTH
-
     def _over(self, *, aborted: bool = False) -> None:
         self._observe()
         self.protocol.answered(self, aborted=aborted)
 
     def _observe(self) -> None:
         self.done = True
-        self.protocol.runtime.watch.remove(self)
+        if self.watched:
+            self.protocol.runtime.watch.remove(self)
         self.protocol.observer.completed(self)
 
 

@@ -150,7 +150,7 @@ class CallerConnection(asyncio.Protocol, ABC):
         sent, self._buffer = self._buffer, b""
         self._tunnel = Tunnel(self.loop, self._tunnel_ended)
         self._tunnel.join(self.transport, upstream, (sent, early))
-        self.runtime.watch.add(answer)
+        answer.watch()
         if self.draining:  # the handshake was on its way when that began
             self._tunnel.close(GOING_AWAY, "the gateway is stopping")
 
@@ -221,7 +221,7 @@ class CallerConnection(asyncio.Protocol, ABC):
             self.transport.abort()
         elif self._phase == BODY:
             self._answered_early(answer, exchange)
-        elif answer.close_after or answer.short or self.draining:
+        elif answer.close_after or answer.missing > 0 or self.draining:
             self._phase = LINGER
             self.transport.close()
         else:

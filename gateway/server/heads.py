@@ -97,13 +97,13 @@ class HeadReader:
         Raises Refusal `bad_request`, `headers_too_large` or `method_not_implemented`; the connection cannot go on.
         """
         if not self.begun:
+            if self._is_repeated(data):
+                return True, b""
             empty = _EMPTY_LINES(data)  # RFC 9112 2.2: an empty line before a request line is to be ignored
             if empty is not None:
                 data = data[empty.end() :]
             if data in (b"", b"\r"):  # the CR can be the start of another empty line
                 return False, data
-            if self._is_repeated(data):
-                return True, b""
             self._clear()
             self.repeated = False
         head, rest = self._split(data)

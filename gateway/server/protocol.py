@@ -122,9 +122,9 @@ class GatewayProtocol(CallerConnection):
         request = runtime.head(heads.method, heads.target, self._fields, self._peer, heads.minor)
         answer = self._answer = Answer(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None
-        # A header block that is kept to be recognised announces neither a body nor a WebSocket.
+        # A header block that is kept to be recognised announces neither a body nor a WebSocket, as its first request.
         if heads.repeated:
-            self._phase, self._left, self._chunked = WAIT, 0, False
+            self._phase = WAIT
         elif not self._announces(request, answer):
             return
         tracer, admit = runtime.tracer, runtime.gate.admit

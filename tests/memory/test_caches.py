@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.admission import Peers
 from gateway.limits.buckets import Buckets
 from gateway.limits.callers import Callers
 from gateway.limits.failures import Allowance, Counter, Failures
@@ -52,6 +53,16 @@ def hosts() -> object:
     for number in range(8192):
         canonical_host(b"h%07d.%bexample:65535" % (number, b"a." * 116))
     return canonical_host
+
+
+def peers() -> object:
+    known = Peers(TrustedProxies([]))
+    for address in addresses(2048):
+        known.of(address, "https")
+    for number in range(200):
+        known.of(f"{number}{HUGE.decode()}", "https")
+        known.of("127.0.0.1", f"{number}{HUGE.decode()}")
+    return known
 
 
 def networks() -> object:
@@ -134,6 +145,7 @@ FILLED: dict[str, Callable[[], object]] = {
     "field names of requests": request_names,
     "lines of response heads": response_lines,
     "hosts": hosts,
+    "peers of the ASGI face": peers,
     "addresses, by network": networks,
     "clients behind trusted proxies": forwarded,
     "addresses, by who is counted": counted_addresses,

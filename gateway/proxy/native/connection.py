@@ -14,7 +14,7 @@ from gateway.errors import Refusal
 from gateway.proxy import unread
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.native.response import CLOSE, COMPLETE, HEAD, IDLE, ResponseReader
-from gateway.proxy.response_head import HeadReader, NotHttp, ResponseFault, ResponseHead, trailers_to_send
+from gateway.proxy.response_head import NotHttp, ResponseFault, ResponseHead, trailers_to_send
 from gateway.wire.websocket import handshake_fault
 
 if TYPE_CHECKING:
@@ -119,8 +119,6 @@ class UpstreamConnection(ResponseReader):
         exchange.connection = self
         self._exchange = exchange
         self._phase = HEAD
-        if self._heads.begun:
-            self._heads = HeadReader(self._max_head)
         self._streaming = self._upload_paused = self._upload_over = False
         host = self._pool.host_line
         if request.preserved_host is not None:
@@ -196,7 +194,6 @@ class UpstreamConnection(ResponseReader):
         self._served += 1
         self._phase = IDLE
         exchange.connection = None
-        exchange.deadline = None
         if exchange.paused:
             self.resume_response()
         if self._reusable and exchange.body_ended:

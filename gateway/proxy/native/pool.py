@@ -63,14 +63,14 @@ class TargetPool(TargetLine[NativeExchange]):
         if fresh:
             self._drop_idle()
         idle = self._idle
-        if (
-            idle
-            and self._queue is None
-            and now - idle[-1].idle_since < self.idle_limit.careful
-            and idle[-1].is_silent()
-        ):
-            idle.pop().begin(exchange, now)
-        elif (connection := self._checked_idle(exchange, now)) is not None:
+        if idle and self._queue is None:
+            newest = idle[-1]
+            if now - newest.idle_since < self.idle_limit.careful and newest.is_silent():
+                del idle[-1]
+                newest.begin(exchange, now)
+                return
+        connection = self._checked_idle(exchange, now)
+        if connection is not None:
             self._begin(connection, exchange, now)
         else:
             self._wait_for_connection(exchange, now)
@@ -84,7 +84,10 @@ class TargetPool(TargetLine[NativeExchange]):
             if queue and (connection.is_new or connection.is_silent()):
                 self._begin(connection, queue.next(), now)
                 return
-        if queue or self._closed:
+            if queue:
+                connection.close()
+                return
+        if self._closed:
             connection.close()
         else:
             self._idle.append(connection)

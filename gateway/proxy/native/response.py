@@ -11,10 +11,8 @@ client's.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from gateway.proxy.exchange import Field
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.response_head import HeadReader, ResponseFault, ResponseHead
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
@@ -112,6 +110,7 @@ class ResponseReader(asyncio.Protocol, ABC):
         while (head := heads.read(data)) is not None:
             data = heads.rest
             if head.status >= 200:
+                self._heads = HeadReader(self._max_head)
                 self._remember(head)
                 self._answer(exchange, head, data)
                 return
@@ -125,27 +124,30 @@ class ResponseReader(asyncio.Protocol, ABC):
 
     def _answer(self, exchange: NativeExchange, head: ResponseHead, behind: bytes) -> None:
         """Pass the final head on, and the bytes behind it."""
-        length = head.length
-        fields: Sequence[Field] = head.fields
-        if head.is_plain and length is not None and exchange.request.method != b"HEAD":
-            self._phase, self._left = LENGTH, length
-        else:
-            self._phase = self._framed_as(exchange, head)
-            self._reusable = self._reusable and head.keeps_alive
-            self._streaming = head.event_stream
-            if head.keep_alive is not None:
-                self._pool.idle_limit.announced(head.keep_alive)
-            fields = head.dated(self._pool.ticker.date)
         self._pool.answered(head.status)
-        downstream = exchange.downstream
-        downstream.head(head.status, head.reason, fields, length)
-        if self._streaming:
-            exchange.request.forget_head()
-            exchange.becomes_stream()
+        length = head.plain_length
+        if length and exchange.request.method != b"HEAD":
+            self._phase, self._left = LENGTH, length
+            exchange.downstream.head(head.status, head.reason, head.fields, length)
+        else:
+            self._answer_framed(exchange, head)
         if not exchange.body_ended:
             self._answered_early(exchange, head)
         if behind and self._exchange is exchange:
             self._read_body(exchange, behind)
+
+    def _answer_framed(self, exchange: NativeExchange, head: ResponseHead) -> None:
+        """Pass a final head on that is not plain."""
+        self._phase = self._framed_as(exchange, head)
+        self._reusable = self._reusable and head.keeps_alive
+        self._streaming = head.event_stream
+        if head.keep_alive is not None:
+            self._pool.idle_limit.announced(head.keep_alive)
+        fields = head.dated(self._pool.ticker.date)
+        exchange.downstream.head(head.status, head.reason, fields, head.length)
+        if self._streaming:
+            exchange.request.forget_head()
+            exchange.becomes_stream()
 
     def _remember(self, head: ResponseHead) -> None:
         small = len(head.block) <= REMEMBERED_SIZE and len(head.fields) <= REMEMBERED_FIELDS
@@ -173,9 +175,9 @@ class ResponseReader(asyncio.Protocol, ABC):
             self._left = left = self._left - len(data)
             if left <= 0:
                 self._phase = COMPLETE
-            if left < 0:
-                self._reusable = False
-                data = data[:left]
+                if left:
+                    self._reusable = False
+                    data = data[:left]
             exchange.downstream.body(data)
         elif self._phase == CHUNKS:
             self._read_chunks(exchange, data)
