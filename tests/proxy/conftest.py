@@ -1,8 +1,8 @@
-"""The conformance suite runs over both engines and both faces.
+"""The conformance suite runs over both engines and both servers.
 
-Every case runs by `gateway serve` with either engine, and over the ASGI face with the native one. What depends on the
-face and the engine together (how a response is handed on, broken off, held back) is marked `every_way` and runs with
-httpx over the ASGI face as well.
+Every case runs by `gateway serve` with either engine, and by the ASGI application with the native one. Tests of
+behaviour that depends on server and engine together (streaming, aborting or delaying a response) are marked `every_way`
+and also run with httpx by the ASGI application.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Large bodies pass through in flat memory: whoever is slow slows the other side down."""
+"""Large bodies pass through in flat memory: a slow side slows down the other one."""
 
 import threading
 import time
@@ -13,13 +13,13 @@ from tests.support.scripts import Pouring, Swallowing
 from tests.support.wording import request
 
 BLOCK = bytes(range(256)) * 256
-# What the sockets on loopback may hold in the kernel, which is up to 32 MiB each, and a little in the process.
+# The loopback sockets can hold up to 32 MiB each in the kernel, and the process a little more.
 IN_BETWEEN = 120 * MiB
 GROWTH = 32 * MiB
 
 
 class Tally:
-    """Counts what comes and knows whether it is what was sent."""
+    """Counts and compares received bytes with the sent ones."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -31,7 +31,7 @@ class Tally:
 
 
 def size_for(gateway: Gateway) -> int:
-    """A gigabyte by the way that operators use; the others take five times as long for it."""
+    """A gigabyte for the production setup; the others take five times as long for it."""
     return (1024 if (gateway.face, gateway.engine) == ("serve", "native") else 200) * MiB
 
 
@@ -43,7 +43,7 @@ def expected(size: int) -> int:
 
 
 def standing_still(look, *, still: float = 0.25, timeout: float = 10.0) -> int:  # type: ignore[no-untyped-def]
-    """Wait until a count that is above zero has not moved for a while; the count."""
+    """Wait until a count above zero has been stable for a while; returns the count."""
     until = time.monotonic() + timeout
     seen, since = look(), time.monotonic()
     while time.monotonic() - since < still or not seen:
@@ -95,7 +95,7 @@ def test_a_large_upload_to_a_slow_upstream_stays_flat(
 
 
 class Sender(threading.Thread):
-    """Sends a body as fast as it is taken."""
+    """Sends a body as fast as possible."""
 
     def __init__(self, caller: Caller, size: int, chunks: bool) -> None:
         super().__init__(daemon=True)
@@ -116,7 +116,7 @@ class Sender(threading.Thread):
 
 
 def _while_watching(gateway: Gateway, work) -> int:  # type: ignore[no-untyped-def]
-    """Do the work; the most memory that the gateway took meanwhile."""
+    """Do the work; returns the peak memory of the gateway during it."""
     done = threading.Event()
     peak = [gateway.memory()]
 
@@ -135,7 +135,7 @@ def _while_watching(gateway: Gateway, work) -> int:  # type: ignore[no-untyped-d
 
 
 def test_a_slow_reader_is_not_an_idle_upstream(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """While the gateway itself has stopped reading, the upstream's `idle_timeout` says nothing about the upstream."""
+    """While the gateway itself has stopped reading, the upstream's `idle_timeout` does not apply."""
     size = 24 * MiB
     upstream.on("/impatient/large", Pouring(size, BLOCK))
     with gateway.caller(timeout=30, receive_buffer=512 * 1024) as caller:
@@ -157,8 +157,8 @@ def test_one_slow_reader_does_not_stop_the_others(gateway: Gateway, upstream: Re
 
 
 def test_slow_readers_of_many_small_pieces_stay_flat(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """A chunk of one byte costs far more in a process than on the wire; it is bounded all the same."""
-    pouring = Pouring(4 * MiB, b"x", chunked=True, together=4096)  # 24 MiB on the wire for each caller
+    """A chunk of one byte costs far more memory than bytes on the wire, and is bounded too."""
+    pouring = Pouring(4 * MiB, b"x", chunked=True, together=4096)  # 24 MiB on the wire for each client
     upstream.on("/public/pieces", pouring)
     before = gateway.memory()
     callers = [gateway.caller(receive_buffer=8 * 1024) for _ in range(4)]

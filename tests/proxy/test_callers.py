@@ -1,4 +1,4 @@
-"""How callers of every kind are served: keep-alive, pipelining, HTTP/1.0, Expect, limits on heads, bodies and time."""
+"""Client connections: keep-alive, pipelining, HTTP/1.0, Expect, and limits on heads, bodies and time."""
 
 import contextlib
 import itertools
@@ -110,7 +110,7 @@ def test_what_the_parser_refuses_waits_for_its_turn(gateway: Gateway, upstream: 
 
 
 def test_many_pipelined_requests_are_not_all_read_at_once(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """Who sends without ever reading is stopped by TCP, not served from our memory."""
+    """TCP stops a client that never reads, instead of memory of the gateway."""
     upstream.on("/public/big", answer(200, [], b"x" * 100_000))
     before = gateway.memory()
     with gateway.caller() as caller:
@@ -145,7 +145,7 @@ def test_an_http_1_0_caller_without_host_sees_no_route_of_a_host(gateway: Gatewa
 
 
 def test_an_http_1_0_caller_may_stay(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """If the answer says so; otherwise its connection ends."""
+    """If the response announces it; otherwise the connection ends."""
     with gateway.caller() as caller:
         got = caller.send(request("/public/x", version="1.0", fields=["Connection: keep-alive"])).receive()
         if [value.lower() for value in got.values("connection")] == [b"keep-alive"]:
@@ -213,7 +213,7 @@ def test_an_own_endpoint_continues_too(gateway: Gateway) -> None:
 def test_an_own_endpoint_that_answers_before_the_body_ends_says_whether_the_connection_goes_on(
     town: Town, sent: list[str], rest: bytes, closes: bool
 ) -> None:
-    """RFC 9112 9.6: a client that is not told to close sends its next request, and loses it."""
+    """RFC 9112 9.6: a client without a close announcement sends its next request, and loses it."""
     gateway = town.gateway("standard", "serve")
     with gateway.caller() as caller:
         answer = caller.send(request("/_gateway/health", fields=sent) + rest).receive()
@@ -233,7 +233,7 @@ def test_an_http_1_0_caller_gets_no_continue(gateway: Gateway, upstream: Recordi
         assert got.interim == ()
 
 
-# ---- an answer while the body is still coming
+# ---- responses before the end of the body
 
 
 @pytest.mark.parametrize("status", [200, 401, 413, 503])
@@ -254,7 +254,7 @@ def test_an_early_answer_reaches_the_caller_before_his_body_ends(
 
 
 def test_an_early_answer_and_a_caller_that_goes_on_sending(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """The rest of his body is not taken for a request, whatever it looks like."""
+    """The rest of the body is never read as a request."""
     upstream.on("/public/x", early(response(403, [], b"early"), then="fin"))
     inside = request("/public/inside") * 200
     with gateway.caller() as caller:
@@ -270,7 +270,7 @@ def test_an_early_answer_and_a_caller_that_goes_on_sending(gateway: Gateway, ups
 
 
 def test_an_answer_may_stream_while_the_body_streams(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """Both directions at once, as gRPC-like and upload-progress APIs do."""
+    """Both directions at once, as in gRPC-like and upload-progress APIs."""
 
     async def echo(exchange) -> None:  # type: ignore[no-untyped-def]
         await exchange.send(response(200, ["Transfer-Encoding: chunked"], None))
@@ -323,7 +323,8 @@ def test_a_chunked_body_is_cut_where_it_passes_the_limit(gateway: Gateway, upstr
 def test_a_request_behind_a_chunked_body_over_the_limit_is_answered(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
-    """All three requests arrive in one packet, so the gateway refuses the second while it reads on after the first."""
+    """All three requests arrive in one packet, so the gateway refuses the second while it continues reading after the
+    first."""
     over = request("/small/x", method="POST", fields=["Transfer-Encoding: chunked"]) + chunked(b"x" * 1025)
     with gateway.caller() as caller:
         caller.send(request("/public/x") + over + request("/public/y"))
@@ -452,7 +453,7 @@ def test_a_long_body_without_long_pauses_is_not(hurried: Gateway, upstream: Reco
 
 
 def test_the_time_an_upstream_takes_is_not_the_callers(hurried: Gateway, upstream: RecordingUpstream) -> None:
-    """No limit on the caller runs while the answer is awaited, nor while the upstream is slow to read."""
+    """No limit on the client applies while the gateway waits for the response, or while the upstream reads slowly."""
     held = Held(after=response(200, [], b"late"))
     upstream.on("/public/x", held)
     slow = Swallowing()

@@ -1,4 +1,4 @@
-"""Chunked request bodies: where they end, the limits of their framing, and the request behind them."""
+"""Chunked request bodies: their end, the limits of their framing, and the next request."""
 
 import json
 
@@ -22,7 +22,7 @@ def upload(path: str = "/public/x", *fields: str | bytes) -> bytes:
     return request(path, method="POST", fields=[CHUNKED, *fields])
 
 
-# ---- the request behind the body
+# ---- the request after the body
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_request_behind_a_refused_chunked_body_is_answered(gateway: Gateway,
         first = caller.receive("POST")
         assert first.refused() == (404, "no_route")
         if first.values("connection"):
-            return  # the server closes, and says so
+            return  # the server closes, and announces it
         assert caller.receive("POST").refused() == (401, "token_missing")
         assert caller.receive().body == b"upstream"
         assert caller.is_open()
@@ -173,11 +173,11 @@ def test_a_malformed_chunk_after_the_answer_has_begun_aborts_it(gateway: Gateway
         assert not caller.receive_body(head, lambda _: None)[1]
 
 
-# ---- turns
+# ---- fairness
 
 
 def test_a_body_of_many_small_chunks_leaves_turns_to_others(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """Each read of it holds tens of thousands of chunks."""
+    """Each read of it contains tens of thousands of chunks."""
     small = b"1\r\nx\r\n" * 40_000
     with gateway.caller(timeout=20) as caller:
         caller.send(upload("/uploads/x"))

@@ -1,4 +1,4 @@
-"""Connections to upstreams: reused and retried where that is safe, bounded, and given up with the caller."""
+"""Connections to upstreams: reused and retried if safe, bounded, and released with the client."""
 
 import signal
 import time
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.every_way
 
 
 def hang_up(then: str) -> Script:
-    """Take the request and end the connection without a byte."""
+    """Accept the request and end the connection without a byte."""
     return raw(then=then)  # type: ignore[arg-type]
 
 
@@ -36,7 +36,7 @@ def test_connections_are_reused(gateway: Gateway, upstream: RecordingUpstream) -
 
 
 def test_a_connection_the_upstream_closed_is_not_used_again(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """Its FIN had come before the next request did, so even a POST is safe."""
+    """Its FIN arrived before the next request, so even a POST is safe."""
     upstream.on("/tight/x", raw(response(200, [], b"ok"), then="fin"))
     for _ in range(5):
         assert gateway.ask(request("/tight/x", method="POST", body=b"body")).body == b"ok"
@@ -86,7 +86,7 @@ def test_a_stale_connection_costs_an_idempotent_request_nothing(
 def test_a_request_that_may_have_been_done_is_not_done_twice(
     gateway: Gateway, upstream: RecordingUpstream, method: str, body: bytes | None, then: str
 ) -> None:
-    """Not idempotent, or some of its body has been sent on."""
+    """Its method is not idempotent, or part of its body was forwarded."""
     upstream.on("/tight/x", in_turn(answer(), hang_up(then), answer()))
     assert gateway.get("/tight/x").status == 200
     assert gateway.ask(request("/tight/x", method=method, body=body)).refused() == (502, "upstream_unreachable")
@@ -108,7 +108,7 @@ def test_a_stale_connection_is_retried_once_and_not_for_ever(gateway: Gateway, u
     assert 2 <= len(upstream.requests) <= 3
 
 
-# ---- the bound on connections
+# ---- the connection limit
 
 
 def test_a_full_pool_makes_requests_wait(gateway: Gateway, upstream: RecordingUpstream) -> None:
@@ -161,7 +161,7 @@ def test_who_waits_is_served_in_order_and_who_left_is_not(gateway: Gateway, upst
 
 
 def test_the_pool_is_whole_again_after_every_kind_of_end(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """A place that is not given back would starve this upstream after its first broken response."""
+    """A leaked connection slot would starve this upstream after its first broken response."""
     endings = [
         raw(response(200, ["Content-Length: 10"], None) + b"half", then="fin"),
         raw(b"garbage\r\n\r\n"),
@@ -183,7 +183,7 @@ def test_the_pool_is_whole_again_after_every_kind_of_end(gateway: Gateway, upstr
     assert gateway.get("/tight/fine").status == 200
 
 
-# ---- callers who leave
+# ---- clients that disconnect
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -262,7 +262,7 @@ def test_what_an_upstream_says_too_much_answers_nobody(
 
 
 def test_what_an_upstream_says_unasked_answers_nobody(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """It comes when the connection is idle; the next request must find another one."""
+    """It arrives while the connection is idle; the next request must use another one."""
 
     async def later(exchange: Exchange) -> None:
         import asyncio
@@ -280,7 +280,7 @@ def test_what_an_upstream_says_unasked_answers_nobody(gateway: Gateway, upstream
 
 
 ANNOUNCED = f"Content-Length: {len(EVIL)}"
-# The method of a request, the head that answers it, and the content that follows a moment later.
+# The method of a request, the head of its response, and the content that follows a moment later.
 LATE = {
     "204 with a length": ("GET", response(204, [ANNOUNCED], None), EVIL),
     "204 in chunks": ("GET", response(204, ["Transfer-Encoding: chunked"], None), chunked(EVIL)),
@@ -299,7 +299,7 @@ LATE = {
 def test_content_where_none_can_be_answers_nobody_however_late_it_comes(
     gateway: Gateway, upstream: RecordingUpstream, method: str, first: bytes, later: bytes
 ) -> None:
-    """The next request comes before the content does, so that only the announcement can warn."""
+    """The next request arrives before the content, so only the announcement can warn."""
     upstream.on("/tight/x", raw(first, later, pause=0.03))
     with gateway.caller() as one, gateway.caller() as other:
         got = one.send(request("/tight/x", method=method)).receive(method)
@@ -315,7 +315,7 @@ def test_content_where_none_can_be_answers_nobody_however_late_it_comes(
 def test_a_body_is_what_its_length_says(
     gateway: Gateway, upstream: RecordingUpstream, stray: bytes, late: bool
 ) -> None:
-    """The same head comes again and again, each time with too much behind its body."""
+    """The same head repeatedly, each time with too many bytes after its body."""
     sent = [response(200, ["X-A: 1"], b"hello"), stray]
     upstream.on("/tight/x", raw(*sent, pause=0.02) if late else raw(b"".join(sent)))
     with gateway.caller() as one, gateway.caller() as other:
@@ -345,7 +345,7 @@ def test_a_bare_response_keeps_its_connection_until_a_byte_follows(
 def test_bytes_that_wait_unread_when_a_connection_is_taken_answer_nobody(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
-    """They and the next request come while the gateway stands still, so it sees both at once."""
+    """They arrive with the next request while the gateway is suspended, so it reads both at once."""
     if lacks(gateway.engine, "reuse"):
         pytest.skip("no connection is taken a second time")
     for _ in range(8):
@@ -366,7 +366,7 @@ def test_bytes_that_wait_unread_when_a_connection_is_taken_answer_nobody(
 
 
 def test_callers_at_once_get_each_their_own(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """Answers that come in another order than the requests went out are not mixed up."""
+    """Responses in another order than the requests are not mixed up."""
     count = 24
     holds = [Held(after=response(200, [], b"%d" % number)) for number in range(count)]
     for number, held in enumerate(holds):

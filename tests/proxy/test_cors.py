@@ -1,4 +1,4 @@
-"""Pages of other origins, over both faces: preflights, answers, refusals, and the handshakes of WebSockets."""
+"""CORS with both servers: preflights, responses, refusals, and WebSocket handshakes."""
 
 import json
 
@@ -49,7 +49,7 @@ def preflight(path: str, method: str, *fields: str, origin: str = APP) -> bytes:
 
 
 def cors_of(found: Answer | Head) -> dict[str, str]:
-    """The Access-Control fields by the rest of their names; each must stand once, the names exposed apart."""
+    """The Access-Control fields by the rest of their names, without the exposed names. Each must be unique."""
     told: dict[str, str] = {}
     for name, value in found.fields:
         key = name.decode().lower()
@@ -66,7 +66,7 @@ def vary_of(found: Answer) -> list[str]:
 READABLE = {"allow-origin": APP}
 USUAL = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 ALLOWED = [
-    # path, method, what the answer says
+    # path, method, fields of the response
     ("/pages/open/x", "GET", {"allow-methods": USUAL, "allow-headers": "Content-Type"}),
     ("/pages/open/x", "PURGE", {"allow-methods": USUAL + ", PURGE", "allow-headers": "Content-Type"}),
     ("/pages/both", "GET", {"allow-methods": "GET, HEAD", "allow-headers": "Content-Type"}),
@@ -102,7 +102,7 @@ REFUSED = [
     (preflight("/pages/open/x", "GET", origin="null"), 403, "origin_not_allowed"),
     (preflight("/pages/admin", "GET", origin=f"{APP}.evil.example"), 403, "origin_not_allowed"),
     (preflight("/pages/open/x", "GET", f"Origin: {APP}"), 403, "origin_not_allowed"),
-    # by the method that is asked for, no route is found, or one that has nothing to do with pages
+    # the requested method has no route, or a route without cors
     (preflight("/pages/nowhere", "GET"), 404, "no_route"),
     (preflight("/pages/mine/7", "DELETE"), 405, "method_not_allowed"),
     (preflight("/pages/both", "PUT"), 405, "method_not_allowed"),
@@ -163,7 +163,7 @@ def test_a_preflight_is_logged_under_the_route_that_was_asked_about(gateway: Gat
     assert (line["method"], line["status"], line["route"]) == ("OPTIONS", 204, "GET,POST /pages/mine/{id}")
 
 
-# ---- answers
+# ---- responses
 
 UPSTREAMS_OWN = [
     "Access-Control-Allow-Origin: *",
@@ -191,7 +191,7 @@ def test_the_gateway_alone_says_who_may_read_an_answer(gateway: Gateway, upstrea
 def test_a_request_of_a_stranger_passes_but_no_page_may_read_the_answer(
     gateway: Gateway, upstream: RecordingUpstream, fields: list[str]
 ) -> None:
-    """Whoever is no browser needs no permission, and the browser asks for none before what is simple."""
+    """Clients other than browsers need no permission, and browsers send no preflight for simple requests."""
     upstream.on("/pages/open/x", answer(200, UPSTREAMS_OWN, b"body"))
     found = gateway.get("/pages/open/x", *fields)
     assert (found.status, found.body) == (200, b"body")
@@ -232,7 +232,7 @@ def test_on_other_routes_an_upstream_speaks_for_itself(gateway: Gateway, upstrea
     assert vary_of(found) == ["Accept"]
 
 
-# ---- refusals, which pages may read as well
+# ---- refusals, which allowed pages can read too
 
 
 def test_a_page_may_read_why_it_was_refused(gateway: Gateway, upstream: RecordingUpstream) -> None:
@@ -288,9 +288,9 @@ HANDSHAKE = [
 def test_a_handshake_of_a_page_that_is_not_listed_is_refused(
     gateway: Gateway, upstream: RecordingUpstream, origins: list[str]
 ) -> None:
-    """Browsers let any page open a WebSocket, with the cookies of its visitor, and ask nobody beforehand."""
+    """Browsers let any page open a WebSocket with its visitor's cookies, without a preflight."""
     found = gateway.get("/pages/socket", *HANDSHAKE, *(f"Origin: {origin}" for origin in origins))
-    # A stock server takes two fields for a fault of the handshake and answers itself ("parser errors").
+    # A stock server refuses two fields in a handshake itself ("parser errors").
     own_answer = len(origins) > 1 and stock(gateway.face, "parser errors")
     assert found.refused() == ((400, None) if own_answer else (403, "origin_not_allowed"))
     assert cors_of(found) == {}
@@ -313,7 +313,7 @@ def test_where_no_websocket_is_served_the_origin_makes_no_difference(
 
 
 async def switch(exchange: Exchange) -> None:
-    """Take the handshake, and say something of CORS."""
+    """Accept the handshake, with CORS fields of the upstream's own."""
     (key,) = exchange.request.values("sec-websocket-key")
     lines: list[str | bytes] = ["Connection: Upgrade", "Upgrade: websocket", b"Sec-WebSocket-Accept: " + accept_of(key)]
     await exchange.send(response(101, [*lines, "Access-Control-Allow-Origin: *"], None))

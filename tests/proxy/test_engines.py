@@ -1,4 +1,4 @@
-"""What is the same whatever engine speaks to the upstream, beside what every other case of this folder shows."""
+"""Behaviour that is the same for both engines, in addition to all other cases of this folder."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_a_websocket_goes_by_one_relay(gateway: Gateway, upstream: RecordingUpst
 
 
 def test_nothing_of_one_caller_is_in_the_request_of_the_next(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """GHSA-7vwr-g6pm-9hc8: a client that all share keeps cookies, and sends them for everybody."""
+    """GHSA-7vwr-g6pm-9hc8: a shared client stores cookies, and sends them with other clients' requests."""
     upstream.on("/public/x", answer(200, ["Set-Cookie: session=of-the-first; Path=/"]))
     assert gateway.get("/public/x", "Cookie: a=b", "X-Secret: 1").values("set-cookie")
     assert gateway.get("/public/x").status == 200
@@ -55,7 +55,7 @@ def test_an_interim_response_has_no_length(gateway: Gateway, upstream: Recording
 def test_chunk_extensions_of_the_upstream_end_here(
     gateway: Gateway, upstream: RecordingUpstream, extension: bytes, good: bool
 ) -> None:
-    """RFC 9112 7.1.1: they are of one connection; what is none is no chunk."""
+    """RFC 9112 7.1.1: extensions belong to one connection; a malformed one makes the chunk invalid."""
     body = b"2;%b\r\nok\r\n0\r\n\r\n" % extension
     upstream.on("/public/x", raw(response(200, ["Transfer-Encoding: chunked"], None) + body))
     with gateway.caller() as caller:

@@ -1,4 +1,4 @@
-"""Every refusal has one form, and every code that a caller can meet is met here or in a test that is named here."""
+"""All refusals have one format, and each code is caused here or in a test named here."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from tests.support.recording import RecordingUpstream
 from tests.support.scripts import Held, raw, response, silent
 from tests.support.wording import bearer, request
 
-# Codes whose cause needs a gateway or a world of its own.
+# Codes whose cause needs a separate gateway.
 ELSEWHERE = {
     "storage_unavailable": "tests/journeys/test_outages.py",
     "registration_closed": "tests/journeys/test_journey.py",
@@ -32,12 +32,12 @@ ELSEWHERE = {
     "last_admin": "tests/accounts/test_administration_endpoints.py",
     "too_many_api_keys": "tests/accounts/test_key_endpoints.py",
 }
-# What no request should ever meet.
+# No request should ever cause these.
 NEVER = {"internal_error"}
 
 
 class Causes:
-    """For each code a request that meets it."""
+    """A request for each code that causes it."""
 
     def __init__(self, gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge) -> None:
         self.gateway = gateway
@@ -202,7 +202,7 @@ CHALLENGES: dict[str, Callable[[bytes], bool]] = {
 
 @pytest.mark.parametrize("code", CHALLENGES)
 def test_a_challenge_names_an_error_only_where_a_credential_was_presented(causes: Causes, code: str) -> None:
-    """RFC 6750 3.1: a request without any credential is not told an error code."""
+    """RFC 6750 3.1: a request without any credential receives no error code."""
     got = getattr(causes, code)()
     challenge = got.value("www-authenticate")
     assert challenge is not None
@@ -217,7 +217,7 @@ def test_errors_of_fields_name_the_field(causes: Causes) -> None:
 
 
 def test_the_request_id_is_the_callers_own(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """The id under which the upstream would have seen the request is the one that the refusal tells."""
+    """The refusal contains the id under which the upstream would have received the request."""
     for path in ("/api/x", "/nowhere", "/auth/me", "/refusing/x"):
         assert gateway.get(path, "X-Request-Id: the-callers-own").json()["request_id"] == "the-callers-own"
     made = gateway.get("/nowhere", "X-Request-Id: not good").json()["request_id"]
@@ -240,7 +240,7 @@ def test_a_refused_head_has_no_body_and_keeps_its_connection(
 
 
 def test_a_refused_body_does_not_become_the_next_request(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """The rest of a refused request is read and thrown away, or the connection ends; it is never answered."""
+    """The rest of a refused request is read and discarded, or the connection ends; it is never answered."""
     body = request("/public/inside")
     for path, status in (("/api/x", 401), ("/nowhere", 404), ("/methods/x", 401), ("/auth/me", 405)):
         with gateway.caller() as caller:
@@ -266,11 +266,11 @@ def test_own_paths_answer_405_with_what_they_serve(gateway: Gateway) -> None:
 
 
 def test_own_paths_are_never_sent_upstream(gateway: Gateway, upstream: RecordingUpstream, admin: Account) -> None:
-    """Whatever the routes say: on the host whose every path is proxied, these are still the gateway's own."""
+    """On a host where every path is proxied, these paths still belong to the gateway."""
     below = ("me", "sessions", "users", "audit", "refresh", "logout", "logout-all", "api-keys", "users/1", "sessions/1")
     operations = ("health", "ready", "metrics", "verify", "openapi.json", "docs")
     own = [f"/auth/{name}" for name in below] + [f"/_gateway/{name}" for name in operations]
-    somebody = gateway.newcomer()  # who may well be logged out by this
+    somebody = gateway.newcomer()  # the test can log this account out
     for path in (*own, "/.well-known/jwks.json"):
         for method in ("GET", "POST", "DELETE"):
             gateway.ask(request(path, method=method, host="admin.example.com", fields=[somebody.line]))

@@ -1,4 +1,4 @@
-"""Who may pass: roles any and all, the hierarchy, owners, and the order of checks."""
+"""The policy over sockets: roles any and all, the hierarchy, owners, and the order of checks."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.support.processes import Account, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.wording import request
 
-# Who reaches what: route, then the status for each of the people (None: nobody signed in).
+# The access matrix: route, then the status for each account (None: anonymous).
 MATRIX = {
     "/public/x": {None: 200, "user": 200, "editor": 200, "both": 200, "admin": 200},
     "/optional/x": {None: 200, "user": 200, "editor": 200, "both": 200, "admin": 200},
@@ -50,7 +50,7 @@ def test_an_owner_passes_and_nobody_else(
 
 
 ORDER = [
-    # each line is wrong in all that follows it as well
+    # each line also has all errors of the lines below
     (request("/public/../x", method="FOO-", fields=["Authorization: Bearer x"]), {400, 501}),
     (request("/admin/%00", method="DELETE", fields=["Authorization: Bearer x"]), {400}),
     (request("/nowhere", method="DELETE", fields=["Authorization: Bearer x"]), {404}),
@@ -88,7 +88,7 @@ def test_a_slash_at_the_end_is_the_same_route(gateway: Gateway, upstream: Record
 
 
 def test_the_most_specific_route_wins(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """A literal before a name, a name before what is below; the order in the file does not matter."""
+    """A literal before a name, a name before `/**`; the order in the file makes no difference."""
     assert gateway.ask(request("/methods/x", method="PATCH")).status == 405
     assert gateway.ask(request("/methods/x/", method="PATCH")).status == 405
     assert gateway.ask(request("/methods/x/y", method="PATCH")).status == 200

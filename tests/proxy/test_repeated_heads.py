@@ -1,4 +1,4 @@
-"""A header block that comes again on a connection is not parsed again; what it means must not depend on that."""
+"""A repeated header block on a connection is not parsed again; its meaning must not depend on that."""
 
 import random
 
@@ -31,7 +31,7 @@ def test_the_same_fields_with_another_line_are_another_request(gateway: Gateway,
 
 
 def test_every_repetition_is_decided_anew(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """CVE-2021-32701: what was found out for one request must not open another."""
+    """CVE-2021-32701: results of one request must not allow another one."""
     account = gateway.newcomer()
     with gateway.caller() as caller:
         for path, status in (("/api/x", 200), ("/admin/x", 403), ("/api/y", 200), ("/public/x", 200)):
@@ -150,7 +150,7 @@ LINES = [
 def test_a_request_line_means_the_same_after_a_repeated_block(
     gateway: Gateway, upstream: RecordingUpstream, line: str, version: str
 ) -> None:
-    """Whatever is read in another way the second time would be a second reading of the same bytes."""
+    """A different result for the repeated block would be a second interpretation of the same bytes."""
     block = b"\r\nHost: gateway.test\r\nX-A: 1\r\n\r\n"
     odd = line.encode("latin-1") + b" HTTP/" + version.encode() + block
     method = line.split(" ")[0] if line.startswith("HEAD") else "GET"
@@ -187,7 +187,7 @@ FIELDS: list[list[str]] = [
 def test_what_is_sent_on_is_that_of_this_route_and_this_request(
     gateway: Gateway, trusting: Gateway, upstream: RecordingUpstream, fields: list[str], trusts: bool
 ) -> None:
-    """What is kept of a block that comes again was made for another route: nothing of that may be in this one."""
+    """The cached parts of a repeated block were made for another route and must not appear in this request."""
     asked = trusting if trusts else gateway
     account = asked.newcomer()
     chance = random.Random(20261122)

@@ -1,4 +1,4 @@
-"""What a gateway has logged, replayed: under its own policy nothing would change, under another what is different."""
+"""Replay the gateway's own log: under its own policy nothing changes, under another one the differences are found."""
 
 import itertools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What of a request head is sent on, what is taken off, and what the gateway says of its own."""
+"""Request fields: forwarded, removed, and added by the gateway."""
 
 import pytest
 
@@ -20,7 +20,7 @@ OURS |= {b"x-user-id", b"x-user-email", b"x-user-roles", b"connection"}
 
 
 def theirs(received: Received) -> list[tuple[bytes, bytes]]:
-    """What the caller sent, as the upstream got it: names in lower case, order and duplicates kept."""
+    """The client's fields as received by the upstream: names in lower case, order and duplicates kept."""
     fields = ((name.lower(), value) for name, value in received.fields)
     return [field for field in fields if field[0] not in OURS]
 
@@ -103,7 +103,7 @@ def test_hop_by_hop_fields_end_here(gateway: Gateway, upstream: RecordingUpstrea
     if name == "Connection":
         assert received.values(name) in ([], [b"keep-alive"])
     elif name == "TE":
-        assert received.values(name) in ([], [b"trailers"])  # the gateway's own willingness, not the caller's
+        assert received.values(name) in ([], [b"trailers"])  # the gateway's own field, not the client's
     else:
         assert received.values(name) == []
         assert value.encode() not in received.head
@@ -197,7 +197,7 @@ def test_even_a_trusted_proxy_does_not_say_who_the_caller_is(trusting: Gateway, 
 
 
 def test_even_a_trusted_proxy_does_not_spell_ours_otherwise(trusting: Gateway, upstream: RecordingUpstream) -> None:
-    """One name, one value: what folds to a field of ours would be a second answer to the same question."""
+    """One name, one value: other spellings of a gateway field would be a second, contradicting value."""
     fields = [
         "X_Forwarded_For: 10.0.0.1",
         "x.forwarded.proto: https",
@@ -216,7 +216,7 @@ def test_via_names_the_protocol_that_was_received(gateway: Gateway, upstream: Re
 
 
 def test_via_of_earlier_hops_is_continued(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """RFC 9110 7.6.3: each intermediary appends; a chain that is cut cannot show a loop."""
+    """RFC 9110 7.6.3: each intermediary appends; an incomplete chain cannot reveal a loop."""
     received = passes(gateway, upstream, request("/public/x", fields=["Via: 1.0 fred", "Via: 1.1 p.example.net"]))
     members = listed(received, "via")
     assert members[:2] == [b"1.0 fred", b"1.1 p.example.net"]

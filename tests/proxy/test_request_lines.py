@@ -1,4 +1,4 @@
-"""The first line of a request: exactly one form of it is read, and the bytes around it are no part of it."""
+"""The request line: exactly one form is accepted, and the bytes around it are not part of it."""
 
 import contextlib
 
@@ -80,7 +80,7 @@ def test_empty_lines_before_a_request_line_are_passed_over_however_they_are_cut(
         for byte in empty:
             caller.send(bytes((byte,)))
         assert caller.send(request("/public/x")).receive().status == 200
-        # Some clients send one behind the body of a POST.
+        # Some clients send one after the body of a POST.
         caller.send(request("/public/x", method="POST", body=b"abc") + b"\r")
         assert caller.receive("POST").status == 200
         assert caller.send(b"\n" + request("/public/x")).receive().status == 200

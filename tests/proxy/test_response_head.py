@@ -1,4 +1,4 @@
-"""The reader of response heads: accepted and refused heads, independence of the cuts, bounds, and cost."""
+"""The parser of response heads: accepted and refused heads, independence of network reads, bounds, and cost."""
 
 import tracemalloc
 from itertools import pairwise
@@ -13,7 +13,7 @@ from tests.support.waiting import cpu_within
 KIB = 1024
 FINAL = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 
-# The heads that were read as (status, reason, fields), the bytes behind the last, and the fault that ended reading.
+# The parsed heads as (status, reason, fields), the bytes after the last one, and the fault that ended parsing.
 Read = tuple[list[tuple[int, bytes, list[tuple[bytes, bytes]]]], bytes, str]
 
 

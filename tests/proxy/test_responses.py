@@ -1,4 +1,4 @@
-"""The response goes back as it came."""
+"""The response is returned unchanged."""
 
 import gzip
 import time
@@ -85,7 +85,7 @@ STATUSES += [451, 499, 500, 501, 502, 503, 504, 511, 599]
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_every_status_comes_back_untouched(gateway: Gateway, upstream: RecordingUpstream, status: int) -> None:
-    """An upstream's 401 or 502 is its own: no challenge, code or form of ours is put on it."""
+    """An upstream's 401 or 502 is its own: the gateway adds no challenge, code or format."""
     upstream.on("/public/x", answer(status, ["Location: /elsewhere", "Content-Type: text/x"], b"its own words"))
     got = gateway.get("/public/x")
     assert (got.status, got.body) == (status, b"its own words")
@@ -136,7 +136,7 @@ def test_a_chunked_response_comes_back_in_chunks(
 
 
 def test_chunks_are_passed_on_as_they_come(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """Nothing waits for more: an event stream would never be seen otherwise."""
+    """Without waiting for more: otherwise an event stream would never arrive."""
     from tests.support.scripts import Held
 
     head = response(200, ["Transfer-Encoding: chunked", "Content-Type: text/event-stream"], None)
@@ -177,7 +177,7 @@ def test_bytes_may_come_one_by_one(gateway: Gateway, upstream: RecordingUpstream
 
 
 def test_equal_lengths_on_several_lines_are_one_or_none(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """RFC 9112 6.3 lets a recipient take identical values for one; in no case may two go on."""
+    """RFC 9112 6.3 allows a recipient to merge identical values; two must never be forwarded."""
     upstream.on("/public/x", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok"))
     got = gateway.get("/public/x")
     assert (got.status, got.values("content-length")) in ((200, [b"2"]), (502, got.values("content-length")))
@@ -257,7 +257,7 @@ def test_a_trailer_never_becomes_a_field_of_the_head_or_frames_anything(
 
 
 def test_interim_responses_are_passed_on_in_order(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """RFC 9110 15.2. A 100 ends here: the wait for it was the client's, or the gateway's own."""
+    """RFC 9110 15.2. A 100 is not forwarded: the client or the gateway itself waited for it."""
     links = b"Link: </a.css>; rel=preload\r\nLink: </b.js>\r\n"
     hints = b"HTTP/1.1 103 Early Hints\r\n" + links + b"Connection: x-hop\r\nX-Hop: 1\r\n\r\n"
     others = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX-A: 1\r\n\r\nHTTP/1.1 199 What\r\n\r\n"
@@ -299,7 +299,7 @@ def test_an_http_1_0_caller_gets_no_interim_response(gateway: Gateway, upstream:
 
 
 def test_endless_interim_responses_are_given_up_on(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """`response_timeout` runs until the final head."""
+    """`response_timeout` applies until the final head."""
     upstream.on("/hasty/x", raw(*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 60, pause=0.01))
     assert gateway.get("/hasty/x").refused() == (504, "upstream_timeout")
 
@@ -349,7 +349,7 @@ def test_a_date_for_the_connection_only_is_replaced(gateway: Gateway, upstream: 
     assert date != LONG_AGO.encode()
 
 
-# ---- responses that have no content
+# ---- responses without content
 
 
 @pytest.mark.parametrize("status", [204, 205])

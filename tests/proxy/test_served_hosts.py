@@ -1,4 +1,4 @@
-"""`server.hosts`: the hosts that are served, on both faces, and what any other Host gets."""
+"""`server.hosts`: the served hosts, with both servers, and the response to any other Host."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def gateway(town: Town, request: pytest.FixtureRequest) -> Gateway:
 @pytest.mark.parametrize("host", SERVED)
 def test_a_host_that_is_listed_is_served(gateway: Gateway, upstream: RecordingUpstream, host: str) -> None:
     answer = gateway.ask(request("/public/x", host=host))
-    named = host.lower().startswith("api.")  # a route names this host, so requests for it see that host's routes only
+    named = host.lower().startswith("api.")  # a route names this host, so requests for it match only that host's routes
     assert answer.code == ("no_route" if named else None)
     assert gateway.ask(request("/only-here", host=host)).code == (None if named else "no_route")
 

@@ -1,4 +1,4 @@
-"""Shadow rules in a running gateway: requests are decided as if they were not there; what they would say is told."""
+"""Shadow rules in a running gateway: they do not affect decisions, and their own decisions are recorded."""
 
 import re
 
@@ -26,7 +26,7 @@ def gateway(town: Town, face: Face) -> Gateway:
 
 
 def counted(gateway: Gateway, rule: str) -> dict[str, float]:
-    """What a rule would have decided how often."""
+    """The number of each decision of a rule."""
     page = gateway.get("/_gateway/metrics").body.decode()
     found = re.findall(rf'^gateway_shadow_decisions_total{{route="{rule}",decision="(\w+)"}} (\S+)$', page, re.M)
     return {decision: float(number) for decision, number in found}

@@ -1,4 +1,4 @@
-"""SIGTERM: no new work, what runs is finished within the drain, and the exit code says whether it was."""
+"""SIGTERM: no new requests, running ones finish within the drain, and the exit code reports the result."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from tests.support.wording import request
 
 @pytest.fixture
 def brief(town: Town, tmp_path: Path, engine: Engine) -> Iterator[Callable[[Face], Gateway]]:
-    """Starts a gateway of this test's own, that drains for at most a second."""
+    """Starts a separate gateway that drains for at most a second."""
     started: list[Gateway] = []
 
     def start(face: Face, drain: str = "1s") -> Gateway:
@@ -48,7 +48,7 @@ def well_ended(gateway: Gateway, code: int) -> bool:
 def test_an_idle_gateway_ends_at_once(
     brief: Callable[[Face], Gateway], face: Face, upstream: RecordingUpstream
 ) -> None:
-    """Connections that are kept alive, on either side, hold nothing up."""
+    """Idle keep-alive connections on either side delay nothing."""
     gateway = brief(face)
     with gateway.caller() as caller:
         assert caller.send(request("/public/x")).receive().status == 200
@@ -61,7 +61,7 @@ def test_an_idle_gateway_ends_at_once(
 def test_what_runs_is_finished_before_the_end(
     brief: Callable[[Face], Gateway], face: Face, upstream: RecordingUpstream
 ) -> None:
-    """A response awaited, a response half sent, and an upload half received."""
+    """A response not begun, a response half sent, and an upload half received."""
     gateway = brief(face)
     head = response(200, ["Content-Length: 8"], None)
     awaited, begun = Held(after=head + b"in whole"), Held(before=head + b"in ", after=b"whole")
@@ -96,7 +96,7 @@ def test_what_runs_is_finished_before_the_end(
 def test_a_request_that_never_ends_is_cut_off_after_the_drain(
     brief: Callable[[Face], Gateway], upstream: RecordingUpstream
 ) -> None:
-    """Of `gateway serve` only: uvicorn waits without a bound unless it is told one on its own command line."""
+    """Only for `gateway serve`: uvicorn waits without a limit unless its own command line sets one."""
     gateway = brief("serve")
     upstream.on("/public/x", silent())
     with gateway.caller(timeout=8) as caller:
@@ -110,7 +110,7 @@ def test_a_request_that_never_ends_is_cut_off_after_the_drain(
 
 
 def test_a_second_signal_ends_the_patience(brief: Callable[..., Gateway], upstream: RecordingUpstream) -> None:
-    """Drain or not: whoever asks twice means it."""
+    """Even during the drain."""
     gateway = brief("serve", drain="30s")
     upstream.on("/public/x", silent())
     with gateway.caller() as caller:

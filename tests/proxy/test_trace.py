@@ -1,4 +1,4 @@
-"""TRACE and Max-Forwards: the requests that show their own head, and the place where their way ends.
+"""TRACE and Max-Forwards: requests that return their own head, and the end of their path.
 
 RFC 9110 7.6.2 and 9.3.8.
 """
@@ -20,7 +20,7 @@ def line(gateway: Gateway) -> bytes:
     return gateway.login("user@example.com").line
 
 
-# ---- TRACE is served where a route lists it
+# ---- TRACE is served if a route lists it
 
 
 @pytest.mark.parametrize("path", ["/public/x", "/api/x", "/admin/x", "/optional/x", "/stripped/x", "/methods/y"])
@@ -74,7 +74,7 @@ def test_a_trace_with_a_body_is_refused(gateway: Gateway, upstream: RecordingUps
 def test_forward_authorization_agrees(
     trusting: Gateway, target: str, method: str, expected: tuple[int, str | None]
 ) -> None:
-    """The method of the question changes nothing: ext_authz of Envoy asks by that of the request."""
+    """The method of the verify request makes no difference: Envoy's ext_authz uses that of the original request."""
     line = trusting.login("user@example.com").line
     for by in ("GET", method):
         asked: list[str | bytes] = [f"X-Forwarded-Method: {method}", f"X-Forwarded-Uri: {target}", line]
@@ -82,7 +82,7 @@ def test_forward_authorization_agrees(
 
 
 def test_forward_authorization_allows_a_trace_that_the_proxy_in_front_would_end(trusting: Gateway) -> None:
-    """Max-Forwards is between the caller and the proxy that forwards; a question is about the decision alone."""
+    """Max-Forwards concerns the client and the forwarding proxy; a verify request is only about the decision."""
     line = trusting.login("user@example.com").line
     asked: list[str | bytes] = ["X-Forwarded-Method: TRACE", "X-Forwarded-Uri: /traced/x", "Max-Forwards: 0", line]
     answer = trusting.ask(request(VERIFY, fields=asked))
@@ -201,7 +201,7 @@ def test_a_header_block_that_comes_again_is_counted_again(gateway: Gateway, upst
 
 
 def ended_here(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> Answer:
-    """The gateway's own answer, which reached no upstream."""
+    """The gateway's own response; the request reached no upstream."""
     upstream.requests.clear()
     answer = gateway.ask(data)
     assert answer.status == 200, (answer.status, answer.body)
@@ -216,7 +216,7 @@ def ended_here(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> An
 
 
 def test_a_trace_carries_no_proof_of_who_calls(town: Town, face: Face, upstream: RecordingUpstream) -> None:
-    """Its answer shows the request to the caller, who could present the proof to the upstream elsewhere."""
+    """Its response shows the request to the client, which could present the assertion to the upstream elsewhere."""
     gateway = town.gateway("proving", face, identity={"assertion": {"header": "X-Identity-Token", "ttl": "60s"}})
     line = gateway.login("user@example.com").line
     for method, present in (("GET", True), ("OPTIONS", True), ("TRACE", False)):

@@ -1,4 +1,4 @@
-"""The tunnel of a WebSocket over real sockets, where a minute must be over in less: time is told to it."""
+"""The tunnel of a WebSocket over real sockets, with manual time."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ Run = Callable[[Awaitable[None]], None]
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine on either loop: their transports differ in what they do at the end."""
+    """Run a coroutine on either event loop: their transports differ in their behaviour at the end."""
 
     def runner(work: Awaitable[None]) -> None:
         async def whole() -> None:
@@ -68,7 +68,7 @@ async def rig(*, early: tuple[bytes, bytes] = (b"", b"")) -> AsyncIterator[Rig]:
 
 
 async def _connected() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection."""
+    """The two ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
@@ -78,7 +78,7 @@ async def _connected() -> tuple[socket.socket, socket.socket]:
 
 
 async def _read(far: socket.socket) -> bytes:
-    """Everything up to the end of the connection."""
+    """All bytes up to the end of the connection."""
     loop, got = asyncio.get_running_loop(), b""
     with suppress(ConnectionResetError):
         while data := await loop.sock_recv(far, MiB):
@@ -131,7 +131,7 @@ def test_who_takes_a_little_has_another_minute(run: Run) -> None:
 
 
 async def _settled(each: Rig) -> None:
-    """Until nothing moves any more."""
+    """Wait until no bytes move."""
     last = None
     while last != (last := (each.tunnel.passed, each.tunnel.caller.transport.get_write_buffer_size())):
         await asyncio.sleep(0.05)
@@ -149,7 +149,7 @@ def test_who_has_nothing_to_take_may_be_silent_for_ever(run: Run) -> None:
 
 
 def test_the_last_words_of_an_upstream_are_not_kept_for_ever(run: Run) -> None:
-    """It has gone, and the caller does not take what it said."""
+    """It has disconnected, and the client does not read its last bytes."""
 
     async def scenario() -> None:
         async with rig() as each:
@@ -165,7 +165,7 @@ def test_the_last_words_of_an_upstream_are_not_kept_for_ever(run: Run) -> None:
 
 
 async def _flood_some(far: socket.socket) -> None:
-    """As much as goes, and then as much as the tunnel's own buffer takes."""
+    """Send as much as possible, and as much as the tunnel's own buffer holds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(0.5):
             await _flood(far, FLOOD)
@@ -216,7 +216,7 @@ def test_goodbye_is_said_once(run: Run) -> None:
 
 
 def test_goodbye_reaches_who_is_left(run: Run) -> None:
-    """One side is gone already, the other has not taken its last words."""
+    """One side has disconnected, the other has not read its last bytes."""
 
     async def scenario() -> None:
         async with rig() as each:
@@ -232,7 +232,7 @@ def test_goodbye_reaches_who_is_left(run: Run) -> None:
 
 
 def test_who_is_still_taking_the_last_words_gets_them_whole(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """The upstream has gone between two frames, and the caller's connection is closing behind what is unsent."""
+    """The upstream has disconnected between two frames, and the client's connection closes after its unsent bytes."""
 
     async def scenario() -> None:
         async with rig() as each:

@@ -1,4 +1,4 @@
-"""Upstreams that fail, lie or fall silent: a clear refusal before the head has gone out, an abort after it."""
+"""Upstreams that fail, send invalid data or hang: a refusal before the head was sent, an abort after it."""
 
 import time
 
@@ -21,7 +21,7 @@ UPSTREAM_INVALID = (502, "upstream_invalid")
 TIMEOUT = (504, "upstream_timeout")
 
 
-# ---- no upstream at all
+# ---- no upstream
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -71,12 +71,12 @@ def test_an_upstream_that_cannot_prove_its_name_gets_nothing(
     assert upstreams.secure.requests == []
 
 
-# ---- what is no response
+# ---- invalid responses
 
 
 @pytest.mark.parametrize("case", INVALID, ids=named)
 def test_what_is_no_response_is_a_clear_refusal(gateway: Gateway, upstream: RecordingUpstream, case: Invalid) -> None:
-    """And its connection is never used again."""
+    """The connection is not reused."""
     upstream.on("/public/x", raw(case.sent))
     assert gateway.get("/public/x").refused() == UPSTREAM_INVALID
     link = upstream.only.link
@@ -127,7 +127,7 @@ def test_a_head_without_end_is_cut_off(gateway: Gateway, upstream: RecordingUpst
 
 
 CHUNKED = response(200, ["Transfer-Encoding: chunked"], None)
-# The first bytes of a response, and what the upstream sends behind them for as long as it is read.
+# The first bytes of a response, and the bytes that the upstream sends after them while it is read.
 ENDLESS = {
     "a field": (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 65536),
     "fields": (b"HTTP/1.1 200 OK\r\n", b"a:b\r\n" * 12_000),
@@ -207,7 +207,7 @@ def test_half_a_head_is_none(gateway: Gateway, upstream: RecordingUpstream) -> N
 
 
 def test_the_time_of_the_upload_is_not_the_upstreams(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """`response_timeout` starts when the request has been sent on whole."""
+    """`response_timeout` starts when the request has been forwarded completely."""
     for path in ("/hasty/x", "/impatient/x"):
         with gateway.caller() as caller:
             caller.send(request(path, method="POST", fields=["Content-Length: 4"]))
@@ -217,11 +217,11 @@ def test_the_time_of_the_upload_is_not_the_upstreams(gateway: Gateway, upstream:
             assert caller.receive("POST").status == 200
 
 
-# ---- after the head has gone out
+# ---- after the head was sent
 
 
 def cut_off(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> tuple[Answer | None, str]:
-    """The answer as far as it came and how its connection ended."""
+    """The received part of the response, and the end of its connection."""
     with gateway.caller() as caller:
         caller.send(data)
         got, ending = cut_off_at(caller)
@@ -229,7 +229,7 @@ def cut_off(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> tuple
 
 
 def cut_off_at(caller: Caller) -> tuple[Answer | None, str | None]:
-    """The answer as far as it came, and how its connection ended if that cut it off."""
+    """The received part of the response, and the end of its connection if that truncated it."""
     try:
         got = caller.receive()
     except NoAnswer as none:
@@ -256,7 +256,7 @@ def test_a_broken_response_is_never_a_truncated_success(
 def test_where_the_caller_could_not_tell_otherwise_it_is_a_reset(
     gateway: Gateway, upstream: RecordingUpstream, case: Broken
 ) -> None:
-    """HTTP/1.0: without a length a FIN is a good end."""
+    """HTTP/1.0: without a length a FIN is a clean end."""
     if stock(gateway.face, "aborting"):
         pytest.skip("a stock ASGI server ends by FIN whatever happened")
     upstream.on("/public/x", raw(case.sent, then=case.then))
@@ -274,7 +274,7 @@ def test_a_body_that_stops_is_given_up_on(gateway: Gateway, upstream: RecordingU
 
 
 def test_a_slow_body_is_not(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    """`idle_timeout` is between bytes, not over all of them."""
+    """`idle_timeout` applies between bytes, not to the whole body."""
     upstream.on("/impatient/x", raw(response(200, ["Content-Length: 6"], None), *[b"x"] * 6, pause=0.15))
     assert gateway.get("/impatient/x").body == b"xxxxxx"
 
@@ -289,7 +289,7 @@ def test_an_event_stream_may_be_silent(gateway: Gateway, upstream: RecordingUpst
 def test_an_early_end_of_the_upload_side_does_not_hang_the_caller(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
-    """The upstream resets while the body is still coming and has said nothing: a refusal, not silence."""
+    """The upstream resets while the body is still arriving, without a response: the client gets a refusal."""
 
     async def slam(exchange) -> None:  # type: ignore[no-untyped-def]
         exchange.reset()

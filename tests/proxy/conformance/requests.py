@@ -1,7 +1,7 @@
-"""What callers send: a table of cases, each with the section that asks for what becomes of it.
+"""Requests of clients: a table of cases with the RFC sections that define their treatment.
 
-`REFUSED` is 400 and the end of the connection, and none of it reaches an upstream, nor anything behind it.
-`PASSED` reaches the upstream once, as `Arrival` says.
+`REFUSED` means 400 and the end of the connection; neither the request nor the bytes after it reach an upstream.
+`PASSED` reaches the upstream once, as defined by `Arrival`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SMUGGLED = b"GET /admin/smuggled HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
 
 
 class Refused(NamedTuple):
-    """`section` is that of the RFC; `sent` are the caller's bytes; `unlike` names a difference of stock ASGI servers
+    """`section` is that of the RFC; `sent` are the client's bytes; `unlike` names a difference of stock ASGI servers
     (tests/support/faces.py)."""
 
     section: str
@@ -25,7 +25,7 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request as the upstream must get it: its line, values by name (none: the field is not there), its body."""
+    """A request as the upstream must receive it: its line, values by name (empty: the field is missing), its body."""
 
     line: bytes = b"GET /public/x HTTP/1.1"
     fields: tuple[tuple[str, tuple[bytes, ...]], ...] = ()
@@ -34,7 +34,7 @@ class Arrival:
 
 
 class Passed(NamedTuple):
-    """`unlike` names what a stock ASGI server cannot do here (tests/support/faces.py)."""
+    """`unlike` names a limitation of stock ASGI servers (tests/support/faces.py)."""
 
     section: str
     what: str
@@ -44,12 +44,12 @@ class Passed(NamedTuple):
 
 
 def named(case: Refused | Passed) -> str:
-    """How a test is called that runs this case."""
+    """The name of the test for this case."""
     return f"{case.section}: {case.what}"
 
 
 def framed(*lines: str, body: bytes = b"") -> bytes:
-    """A POST with these framing fields, and no others."""
+    """A POST with exactly these framing fields."""
     return request("/public/x", method="POST", fields=lines) + body
 
 
@@ -359,7 +359,7 @@ PASSED: Final = (
         got('If-None-Match: W/"x", "y"'),
         has(("if-none-match", 'W/"x", "y"')),
     ),
-    # ---- hop by hop
+    # ---- hop-by-hop fields
     Passed("9110 7.6.1", "Keep-Alive is removed", got("Keep-Alive: timeout=5"), has(("keep-alive", None))),
     Passed(
         "9110 7.6.1",
@@ -409,7 +409,7 @@ PASSED: Final = (
         got("Proxy-Authorization: Basic eDp5"),
         has(("proxy-authorization", None)),
     ),
-    # ---- what an intermediary says
+    # ---- fields added by an intermediary
     Passed(
         "9110 7.6.3",
         "Via is extended",

@@ -1,7 +1,7 @@
-"""What upstreams answer: a table of cases, each with the section that asks for what becomes of it.
+"""Responses of upstreams: a table of cases with the RFC sections that define their treatment.
 
-`INVALID` is 502 to the caller, and the connection is never used again. `BROKEN` is an aborted response, or 502 where
-nothing has gone out yet: never a good end. `RETURNED` reaches the caller as `Outcome` says.
+`INVALID` means 502 for the client, and the connection is not reused. `BROKEN` means an aborted response, or 502 before
+the head was sent, never a clean end. `RETURNED` reaches the client as defined by `Outcome`.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Invalid(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """What the upstream sends of its response, and what it does then."""
+    """The bytes that the upstream sends of its response, and its next action."""
 
     section: str
     what: str
@@ -31,7 +31,8 @@ class Broken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A response as the caller must get it: values by name (none: the field is not there), trailers, interim ones."""
+    """A response as the client must receive it: values by name (empty: the field is missing), trailers, interim
+    responses."""
 
     status: int = 200
     body: bytes = b"ok"
@@ -42,7 +43,7 @@ class Outcome:
 
 
 class Returned(NamedTuple):
-    """`unlike` names what a stock ASGI server cannot do here (tests/support/faces.py)."""
+    """`unlike` names a limitation of stock ASGI servers (tests/support/faces.py)."""
 
     section: str
     what: str
@@ -54,7 +55,7 @@ class Returned(NamedTuple):
 
 
 def named(case: Invalid | Broken | Returned) -> str:
-    """How a test is called that runs this case."""
+    """The name of the test for this case."""
     return f"{case.section}: {case.what}"
 
 
@@ -388,7 +389,7 @@ RETURNED: Final = (
         ok("Cache-Control: private, max-age=5"),
         with_fields(("cache-control", "private, max-age=5")),
     ),
-    # ---- hop by hop
+    # ---- hop-by-hop fields
     Returned("9110 7.6.1", "Keep-Alive is removed", ok("Keep-Alive: timeout=77"), with_fields(("keep-alive", None))),
     Returned(
         "9110 7.6.1",

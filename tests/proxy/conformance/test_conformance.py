@@ -1,4 +1,4 @@
-"""Whether the gateway does what RFC 9110 and 9112 ask of an intermediary: the tables, case by case, on the wire."""
+"""Conformance with RFC 9110 and 9112 for intermediaries: the tables, case by case, over sockets."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_a_response_reaches_the_caller_as_it_should(
     method = case.asked.partition(b" ")[0].decode()
     with gateway.caller() as caller:
         answer = caller.send(case.asked).receive(method)
-        if b"HTTP/1.0" not in case.asked:  # the connection goes on, and with nothing left over in it
+        if b"HTTP/1.0" not in case.asked:  # the connection continues, without leftover bytes
             assert caller.send(request("/public/y")).receive().body == b"upstream"
     assert (answer.status, answer.body, answer.whole) == (case.outcome.status, case.outcome.body, True)
     if not (case.unlike is not None and stock(gateway.face, case.unlike)):
