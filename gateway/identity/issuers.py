@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.errors import Refusal
-from gateway.identity.external_claims import check_type, external_claims
+from gateway.identity.external_claims import TYPES, external_claims
 from gateway.identity.generations import Generations
-from gateway.identity.jws import Jws, invalid, json_object, parse_jws
+from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
 from gateway.identity.key_sets import canonical_algorithm
 from gateway.identity.keys import VerifyingKey
 from gateway.identity.records import Claims
@@ -105,17 +105,7 @@ class ExternalIssuer:
         return None if self._keys.holds(claims.signed_by) else invalid("its key is no longer published")
 
     def _keys_for(self, jws: Jws) -> tuple[VerifyingKey, ...]:
-        """The keys named by the header. `jku`, `x5u`, `jwk` and similar fields are ignored: the configuration decides
-        where keys come from."""
-        header = jws.header
-        # RFC 7515 4.1.11: a verifier must understand every extension in `crit`. This one supports none
-        # (CVE-2026-32597), not even RFC 7797.
-        if "crit" in header or "b64" in header:
-            raise invalid("crit: extensions are not supported")
-        check_type(header)
-        kid, algorithm = header.get("kid"), header.get("alg")
-        if not isinstance(kid, str) or not isinstance(algorithm, str):
-            raise invalid("kid or alg: missing, or not a string")
+        kid, algorithm = check_header(jws.header, TYPES)
         if canonical_algorithm(algorithm) not in self._settings.algorithms:
             raise invalid("alg: not one that is accepted of this issuer")
         return self._keys.get(kid, algorithm)

@@ -8,6 +8,7 @@ unique (RFC 7515 4, RFC 7519 4): two parsers could choose different ones.
 import base64
 import binascii
 import json
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
 from gateway.errors import Refusal
@@ -37,6 +38,26 @@ def parse_jws(credential: bytes) -> Jws:
         raise invalid("not three parts")
     header, payload, signature = map(_decoded, parts)
     return Jws(json_object(header, "header"), payload, credential.rpartition(b".")[0], signature)
+
+
+def check_header(header: Mapping[str, Any], types: Collection[str]) -> tuple[str, str]:
+    """Check the header of a token and return its `kid` and `alg`. Raises Refusal token_invalid.
+
+    `types` are the accepted values of `typ` in lower case; a missing `typ` means "jwt". The check keeps tokens of other
+    kinds out that the same key has signed (RFC 8725 3.11). `jku`, `x5u`, `jwk` and similar fields are ignored: the
+    configuration decides where keys come from.
+    """
+    # RFC 7515 4.1.11: a verifier must understand every extension in `crit`. This one supports none (CVE-2026-32597),
+    # not even RFC 7797.
+    if "crit" in header or "b64" in header:
+        raise invalid("crit: extensions are not supported")
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower() not in types:
+        raise invalid("typ: another kind of token")
+    kid, algorithm = header.get("kid"), header.get("alg")
+    if not isinstance(kid, str) or not isinstance(algorithm, str):
+        raise invalid("kid or alg: missing, or not a string")
+    return kid, algorithm
 
 
 def encode_jws(header: dict[str, Any], payload: dict[str, Any]) -> bytes:

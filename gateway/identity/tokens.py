@@ -9,13 +9,13 @@ Invalid tokens are not cached, so that a flood of them cannot evict valid ones.
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
 from gateway.errors import Refusal
 from gateway.identity.claims import local_claims
 from gateway.identity.generations import Generations
-from gateway.identity.jws import encode_jws, invalid, json_object, parse_jws, with_signature
+from gateway.identity.jws import check_header, encode_jws, invalid, json_object, parse_jws, with_signature
 from gateway.identity.keys import KeyRing
 from gateway.identity.records import Claims
 from gateway.settings.model import TokensSettings
@@ -178,8 +178,9 @@ class Tokens:
 
     def _read(self, credential: bytes, types: Collection[str], audience: str) -> Verified:
         jws = parse_jws(credential)
-        key = self.keys.get(_key_id(jws.header, types))
-        if key is None or jws.header.get("alg") != key.algorithm:
+        kid, algorithm = check_header(jws.header, types)
+        key = self.keys.get(kid)
+        if key is None or algorithm != key.algorithm:
             raise invalid("kid: no key of ours" if key is None else "alg: not the key's")
         if not key.verifies(jws.signed, jws.signature):
             raise invalid("the signature is not the key's")
@@ -191,17 +192,3 @@ class Tokens:
 
 def expired(claims: Claims) -> Refusal:
     return Refusal("token_expired", f"expired at {claims.expires_at:.0f}", presented=True)
-
-
-def _key_id(header: Mapping[str, Any], types: Collection[str]) -> str:
-    """The key id of a header. `jku`, `x5u`, `jwk` and similar fields are ignored: keys come only from the gateway."""
-    # RFC 7515 4.1.11: a verifier must understand every extension in `crit`. This one supports none (CVE-2026-32597),
-    # not even RFC 7797.
-    if "crit" in header or "b64" in header:
-        raise invalid("crit: extensions are not supported")
-    kind, kid = header.get("typ"), header.get("kid")
-    if not isinstance(kind, str) or kind.lower() not in types:
-        raise invalid("typ: not an access token" if types is _TYPES else "typ: another kind of token")
-    if not isinstance(kid, str):
-        raise invalid("kid: missing, or not a string")
-    return kid

@@ -8,7 +8,7 @@ from typing import Any, Final
 from gateway.errors import Refusal
 from gateway.identity.claims import id_text, meant_for, numeric_date
 from gateway.identity.generations import Generations
-from gateway.identity.jws import Jws, invalid, json_object, parse_jws
+from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
 from gateway.identity.keys import VerifyingKey
 from gateway.issuers.locating import keys_at
 from gateway.issuers.published_keys import PublishedKeySet
@@ -89,7 +89,7 @@ class AssertionVerifier:
         return verified
 
     async def _keys_for(self, jws: Jws) -> tuple[VerifyingKey, ...]:
-        kid, algorithm = _key_id(jws.header)
+        kid, algorithm = check_header(jws.header, _TYPES)
         keys = self._keys.get(kid, algorithm)
         if not keys and self._keys.may_be_asked:
             await self._keys.ask()
@@ -115,15 +115,3 @@ class AssertionVerifier:
         issued, expires = numeric_date(claims, "iat"), numeric_date(claims, "exp")
         identity = Identity(id_text(claims, "sub"), email, frozenset(roles))
         return issued - self._leeway, expires + self._leeway, identity
-
-
-def _key_id(header: Mapping[str, Any]) -> tuple[str, str]:
-    if "crit" in header or "b64" in header:
-        raise invalid("crit: extensions are not supported")
-    # RFC 8725 3.11: access tokens of the same gateway, signed by the same key, are not assertions.
-    kind, kid, algorithm = header.get("typ"), header.get("kid"), header.get("alg")
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:
-        raise invalid("typ: not an assertion")
-    if not isinstance(kid, str) or not isinstance(algorithm, str):
-        raise invalid("kid or alg: missing, or not a string")
-    return kid, algorithm
