@@ -73,6 +73,14 @@ def replicated(town: Town, folder: Path, **sections: Mapping[str, object]) -> It
         yield Replicated(Deployment(first, second, told=0.1), postgres, valkey)
 
 
+@contextmanager
+def replicas_over(town: Town, folder: Path, database: str, redis: str) -> Iterator[tuple[Gateway, Gateway]]:
+    """Two replicas over the stores at these addresses."""
+    with ExitStack() as stack:
+        storage = {"database": database, "redis": redis}
+        yield _started(changed(town.configuration(folder), storage=storage), folder, stack)
+
+
 def _started(configuration: Configuration, folder: Path, stack: ExitStack) -> tuple[Gateway, Gateway]:
     done = command(write_configuration(folder, configuration), "db", "upgrade")
     assert done.returncode == 0, done.stdout + done.stderr
