@@ -23,6 +23,8 @@ pytestmark = [
 GROWTH = 24.0  # MiB over the whole time after the warm-up, even in a run of hours
 SLOWER = 2.0  # times the first half: how much p99 and CPU time can grow in the second
 DELAY = 250.0  # milliseconds by which other processes of a busy machine can delay the p99 of the second half
+LOST = 0.005  # share of good requests that restarts of a target can abort
+SLOW_STORAGE = 0.02  # share that a busy disk can delay beyond the time limits of the database
 RESTARTS = 15.0  # seconds between two restarts of a target
 RELOADS = min(60.0, SECONDS / 5)
 
@@ -93,7 +95,9 @@ async def test_resources_stay_flat_and_good_clients_are_served_beside_hostile_on
         assert tasks <= 20
         assert p99[1] <= SLOWER * p99[0] + DELAY
         assert cpu[1] <= SLOWER * cpu[0]
-        assert traffic.failed.total() <= traffic.good * 0.005, traffic.failed
+        slow = sum(times for name, times in traffic.failed.items() if name.endswith(" storage_unavailable"))
+        assert traffic.failed.total() - slow <= traffic.good * LOST, traffic.failed
+        assert slow <= traffic.good * SLOW_STORAGE, traffic.failed
         await asyncio.to_thread(lambda: eventually(lambda: descriptors(gateway) <= before.descriptors + 16, timeout=20))
         await asyncio.to_thread(
             lambda: eventually(lambda: metric(gateway, "gateway_tasks") <= before.tasks + 2, timeout=20)
