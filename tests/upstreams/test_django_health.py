@@ -19,7 +19,7 @@ pytest.importorskip("django")
 APPLICATION = """
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseRedirect
 from django.urls import path, re_path
 
 settings.configure(ALLOWED_HOSTS=["shop.example.com"], ROOT_URLCONF=__name__, SECRET_KEY="x" * 50)
@@ -31,6 +31,7 @@ def healthy(request):
 
 urlpatterns = [
     path("healthz", healthy),
+    path("shop/login", lambda request: HttpResponseRedirect(request.build_absolute_uri("/shop/"))),
     path("passed", lambda request: HttpResponse(str(len(passed)))),
     re_path("", lambda request: HttpResponse(request.get_host())),
 ]
@@ -127,3 +128,13 @@ def test_a_reload_of_server_hosts_changes_the_host_of_the_checks(start: Start, d
     reload(gateway, configuration)
     eventually(lambda: gateway.ask(request("/shop/x", host=SHOP)).body == SHOP.encode())
     assert gateway.ask(request("/shop/x", host="other.example.com")).refused() == (421, "misdirected")
+
+
+@pytest.mark.parametrize("preserved", [True, False])
+def test_a_redirect_of_the_application_names_the_host_that_it_gets(start: Start, django: str, preserved: bool) -> None:
+    gateway = start({"shop": {"targets": [django], "preserve_host": preserved}})
+    answer = gateway.ask(request("/shop/login", host=SHOP))
+    if preserved:
+        assert (answer.status, answer.value("location")) == (302, b"http://shop.example.com/shop/")
+    else:
+        assert answer.status == 400, "it gets the target's address, which ALLOWED_HOSTS does not list"

@@ -1,0 +1,34 @@
+"""Clients that end their sending side before the response, as docs/deployment.md states for `gateway serve`."""
+
+import pytest
+
+from tests.support.gateways import Town
+from tests.support.recording import RecordingUpstream
+from tests.support.scripts import Held, response
+from tests.support.waiting import eventually
+from tests.support.wording import chunked, request
+
+UPLOAD = request("/public/x", method="POST", fields=["Transfer-Encoding: chunked"]) + chunked(b"hello")
+
+
+@pytest.mark.parametrize("data", [request("/public/x"), UPLOAD], ids=["a request", "an upload"])
+def test_a_half_closed_connection_cancels_the_upstream_request(
+    town: Town, upstream: RecordingUpstream, data: bytes
+) -> None:
+    gateway = town.gateway("standard", "serve")
+    held = Held(after=response())
+    upstream.on("/public/x", held)
+    with gateway.caller() as caller:
+        caller.send(data)
+        held.reached()
+        caller.finish_sending()
+        ending, received = caller.ended()
+    assert (ending, received) == ("fin", b"")
+    eventually(lambda: upstream.links[-1].ended is not None)
+    assert not held.done
+
+
+def test_a_connection_without_a_request_is_closed_after_a_half_close(town: Town) -> None:
+    with town.gateway("standard", "serve").caller() as caller:
+        caller.finish_sending()
+        assert caller.ended() == ("fin", b"")
