@@ -5,14 +5,15 @@ of an operation, or one rule matches requests of several operations, the rule is
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import count
 from typing import Final, Literal, NamedTuple
 
+from gateway.drafts.crossing import candidates, crossings, overlap, preferred
 from gateway.drafts.spec import Asks, Spec, SpecOperation
 from gateway.policy.own import own_routes, reserved_for
-from gateway.policy.patterns import Pattern, PatternError, parse_pattern
+from gateway.policy.patterns import Pattern, PatternError, Segments, parse_pattern
 from gateway.settings.model import Settings
 
 _PART: Final = re.compile(r"\{([^{}]*)\}")
@@ -98,6 +99,11 @@ class _Group(NamedTuple):
     method: str
     operations: list[SpecOperation]
 
+    @property
+    def asks(self) -> Asks:
+        """The security that satisfies every operation. Each of them has some."""
+        return reduce(_both, (each.asks for each in self.operations if each.asks))
+
 
 class _Place(NamedTuple):
     """The requests of an operation that is left out, with one method or all."""
@@ -107,7 +113,7 @@ class _Place(NamedTuple):
 
     def meets(self, group: _Group) -> bool:
         """Whether some request matches both this place and the group."""
-        return self.method in (None, group.method) and _overlap(self.pattern, group.pattern)
+        return self.method in (None, group.method) and overlap(self.pattern.segments, group.pattern.segments)
 
 
 class _Drafting:
@@ -135,8 +141,30 @@ class _Drafting:
                 unknown[group.pattern.shape, group.method] = _Place(group.pattern, group.method)
             else:
                 drafted.append(group)
+        closed = [place for place in unknown.values() if any(map(place.meets, drafted))]
         yield from map(self._route, drafted)
-        yield from (self._closed_route(place) for place in unknown.values() if any(map(place.meets, drafted)))
+        yield from map(self._closed_route, closed)
+        yield from self._crossing_routes(drafted, closed)
+
+    def _crossing_routes(self, drafted: list[_Group], closed: list[_Place]) -> Iterator[DraftRoute]:
+        """Routes for requests that two templates match, with the requirements of both, where these differ.
+
+        Such a route takes the place of another for its paths, so it has all methods of that one."""
+        rules: dict[Segments, dict[str | None, Asks | None]] = {}
+        for group in drafted:
+            rules.setdefault(group.pattern.segments, {})[group.method] = group.asks
+        for place in closed:
+            rules.setdefault(place.pattern.segments, {})[place.method] = None
+        templates = list(rules)
+        for pattern in crossings([*(group.pattern for group in drafted), *(place.pattern for place in closed)]):
+            winner = preferred(pattern.segments, templates)
+            own = rules[winner]
+            meant = [rules[each] for each in candidates(pattern.segments, templates) if each != winner]
+            shared = {method: _shared(method, asks, meant) for method, asks in own.items()}
+            if any(_kind(shared[method]) != _kind(asks) for method, asks in own.items()):
+                for method, asks in shared.items():
+                    place = _Place(pattern, method)
+                    yield self._closed_route(place) if asks is None else _crossing_route(place, asks)
 
     def _groups(self) -> tuple[list[_Group], list[_Place]]:
         """The groups, and the places of operations that only a query or a fragment could tell from others.
@@ -187,7 +215,7 @@ class _Drafting:
         method = "GET" if any(each.method == "GET" for each in group.operations) else first.method
         for other in others:
             self.remarks.append(f"{other} and {first} share a rule, which requires the security of both")
-        openness, keys, roles, more = _access(reduce(_both, (each.asks for each in group.operations if each.asks)))
+        openness, keys, roles, more = _access(group.asks)
         told = dict.fromkeys((*group.remarks, *(remark for each in group.operations for remark in each.remarks), *more))
         return DraftRoute(group.pattern.text, self._name(first.name), method, keys, roles, tuple(told), openness)
 
@@ -216,10 +244,24 @@ class _Drafting:
         return unique
 
 
-def _overlap(one: Pattern, other: Pattern) -> bool:
-    """Whether some path matches both. Patterns of a document have no `/**`."""
-    pairs = zip(one.segments, other.segments, strict=False)
-    return len(one.segments) == len(other.segments) and all(a is None or b is None or a == b for a, b in pairs)
+def _crossing_route(place: _Place, asks: Asks) -> DraftRoute:
+    openness, keys, roles, more = _access(asks)
+    remark = "several operations match these paths, and the rule requires what all of them require"
+    return DraftRoute(place.pattern.text, None, place.method, keys, roles, (remark, *more), openness)
+
+
+def _shared(method: str | None, asks: Asks | None, others: Iterable[Mapping[str | None, Asks | None]]) -> Asks | None:
+    """The security that satisfies an operation and those of the same method in `others`; None where one of these is
+    left out."""
+    for other in others:
+        for key in {method, None} & other.keys():
+            its = other[key]
+            asks = None if asks is None or its is None else _both(asks, its)
+    return asks
+
+
+def _kind(asks: Asks | None) -> tuple[Openness, str] | None:
+    return None if asks is None else _access(asks)[:2]
 
 
 def _both(one: Asks, other: Asks) -> Asks:
@@ -230,7 +272,8 @@ def _both(one: Asks, other: Asks) -> Asks:
         return other._replace(anonymous=False) if one.anonymous else one._replace(anonymous=False)
     any_user = (frozenset[str](),)
     pairs = [mine | its for mine in one.alternatives or any_user for its in other.alternatives or any_user]
-    return Asks(tuple(dict.fromkeys(pairs))[:_MOST_ALTERNATIVES], anonymous=False)
+    some = tuple(dict.fromkeys(pairs))[:_MOST_ALTERNATIVES]
+    return Asks(tuple(each for each in some if not any(fewer < each for fewer in some)), anonymous=False)
 
 
 def _access(asks: Asks) -> tuple[Openness, str, frozenset[str], tuple[str, ...]]:

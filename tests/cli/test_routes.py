@@ -2,7 +2,8 @@
 
 import json
 import re
-from itertools import chain
+from collections.abc import Iterable
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,13 @@ SHARED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a fragment": ({"/a": {"post": USER}, "/a#rename": {"post": ADMIN}}, {"roles": ["admin"]}),
     "a fragment with a path": ({"/t/{id}": {"post": {}}, "/t/{id}#/purge": {"post": ADMIN}}, {"roles": ["admin"]}),
     "a query behind a slash": ({"/a/": {"post": {}}, "/a/?{query}": {"post": USER}}, {}),
+    "alternatives": (
+        {
+            "/a": {"post": {"security": [{"oauth": ["b"]}, {"oauth": ["c"]}]}},
+            "/a/": {"post": {"security": [{"oauth": ["b"]}, {"oauth": ["c"]}]}},
+        },
+        {"roles": ["b", "c"]},
+    ),
     "three": ({"/a": {"post": {}}, "/a/": {"post": USER}, "/%61": {"post": ADMIN}}, {"roles": ["admin"]}),
 }
 
@@ -528,6 +536,66 @@ def test_no_caller_reaches_an_operation_that_the_document_closes_to_it(
             assert not rules.everybody or admits(operation.get("security", []), None)
             for roles in _CALLERS:
                 assert not rules.admits(Caller(roles=roles)) or admits(operation.get("security", []), roles)
+
+
+_CROSSING = ("/a/{x}", "/{y}/b", "/a/b", "/{x}/{y}", "/a/{x}/c", "/{y}/b/c", "/a/b/{z}", "/{x}/{y}/c")
+_crossing_items = st.dictionaries(st.sampled_from(["get", "post"]), _operation, min_size=1, max_size=2)
+_one_item = st.sampled_from([{"$ref": "far.yaml"}, {"get": {"$ref": "far.yaml"}}])
+_crossing_documents = st.builds(
+    document, st.dictionaries(st.sampled_from(_CROSSING), st.one_of(_crossing_items, _one_item), max_size=6)
+)
+_REQUESTS = ["/" + "/".join(parts) for parts in (*product("ab7", "ab7"), *product("ab7", "ab7", "c7"))]
+
+
+def matching(path: str, templates: Iterable[str]) -> list[str]:
+    """The templates of a path, without those that have a more concrete one among them."""
+    fits = [each for each in templates if re.fullmatch(re.sub(r"\{.*?\}", "[^/]+", each), path)]
+    parameters = {each: {n for n, part in enumerate(each.split("/")) if part.startswith("{")} for each in fits}
+    return [each for each in fits if not any(parameters[other] < parameters[each] for other in fits)]
+
+
+@given(content=_crossing_documents)
+def test_a_request_that_two_templates_match_meets_the_requirements_of_both(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]
+) -> None:
+    _, configuration = made(tmp_path_factory.mktemp("draft"), content)
+    access = AccessRules(configuration.settings.roles)
+    for path, method in product(_REQUESTS, ("get", "post")):
+        try:
+            route, _ = configuration.policy.match(
+                None, canonical_target(path.encode(), relaxed=False), method.upper().encode()
+            )
+        except Refusal:
+            continue
+        rules = access.of(route)
+        for item in (content["paths"][template] for template in matching(path, content["paths"])):
+            if method not in item and "$ref" not in item:
+                continue
+            operation = item.get(method, item)
+            is_known = "$ref" not in operation
+            assert not rules.everybody or (is_known and admits(operation.get("security", []), None))
+            for roles in _CALLERS:
+                assert not rules.admits(Caller(roles=roles)) or (
+                    is_known and admits(operation.get("security", []), roles)
+                )
+
+
+def test_the_rule_of_a_crossing_says_so_and_no_rule_is_drafted_where_both_ask_for_the_same(tmp_path: Path) -> None:
+    paths = {"/guilds/templates/{code}": {"get": {}}, "/guilds/{id}/audit": {"get": ADMIN, "put": {}}}
+    outcome = drafted(tmp_path, paths)
+    *_, crossing = yaml.safe_load(outcome.out)["routes"]
+    assert crossing == {
+        "path": "/guilds/templates/audit",
+        "methods": ["GET"],
+        "roles": ["admin"],
+        "upstream": "shop",
+    }
+    assert warnings(outcome) == [
+        "GET /guilds/templates/audit: several operations match these paths, and the rule requires what all of them "
+        "require"
+    ]
+    same = {template: {"get": ADMIN} for template in paths}
+    assert len(yaml.safe_load(drafted(tmp_path, same).out)["routes"]) == 2
 
 
 @given(content=_documents)
