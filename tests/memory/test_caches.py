@@ -148,7 +148,7 @@ FILLED: dict[str, Callable[[], object]] = {
     "peers of the ASGI face": peers,
     "addresses, by network": networks,
     "clients behind trusted proxies": forwarded,
-    "addresses, by who is counted": counted_addresses,
+    "addresses, by counted identity": counted_addresses,
     "rate limits": rate_limits,
     "failed attempts": failures,
     "texts of the access log": log_texts,
