@@ -284,7 +284,7 @@ async def test_a_start_that_fails_is_one_message(app: Starlette, tmp_path: Path,
     other = create_app(load_configuration(path))
     sent = await answered(other, {"type": "lifespan", "state": {}}, {"type": "lifespan.startup"})
     assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
-    assert "no/x.db" in sent[0]["message"]
+    assert "storage.database" in sent[0]["message"]
     assert "Traceback" not in sent[0]["message"]
     with pytest.raises(CannotStart):
         async with other.router.lifespan_context(other):

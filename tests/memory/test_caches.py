@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from gateway.admission import Peers
+from gateway.admission import Admission, Peers, RequestHead
 from gateway.limits.buckets import Buckets
 from gateway.limits.callers import Callers
 from gateway.limits.failures import Allowance, Counter, Failures
@@ -19,12 +19,15 @@ from gateway.limits.quota import Quota
 from gateway.operations.access_log import Texts, json_client
 from gateway.operations.events import Repeats
 from gateway.operations.observer import Observer
+from gateway.policy.route import Route
+from gateway.proxy.forward import ForwardPlan, upstream_request
 from gateway.proxy.response_head import FIELD_LINES, STATUS_LINES, ResponseHead
 from gateway.settings.model import ObservabilitySettings
 from gateway.wire.addresses import Networks, TrustedProxies
 from gateway.wire.fields import FieldRules
 from gateway.wire.forwarded import client_address
 from gateway.wire.hosts import canonical_host
+from gateway.wire.paths import canonical_target
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 MIB = 1024 * 1024
@@ -183,3 +186,20 @@ def test_a_cache_holds_no_more_than_the_documentation_says(cache: str) -> None:
     held = size_of(FILLED[cache]()) / MIB
     print(f"\n{cache}: {held:.2f} MiB")
     assert held <= documented(cache)
+
+
+@pytest.mark.parametrize("credentials", [False, True])
+@pytest.mark.parametrize("field", [(b"X-" + b"n" * MIB, b"v"), (b"X-A", b"v" * MIB)])
+def test_a_forwarded_request_keeps_its_large_head_once(field: tuple[bytes, bytes], credentials: bool) -> None:
+    """A second copy would serve the next request with the same head, and no head of this size is recognised again."""
+    rules, route = (
+        FieldRules(),
+        cast("Route", SimpleNamespace(passes_credentials=credentials, rewrite=None, pattern="/x")),
+    )
+    fields = rules.sort([(b"Host", b"gateway.test"), field])
+    peer = Peers(TrustedProxies([])).of("127.0.0.1", "http")
+    request = RequestHead(b"GET", b"/x", fields, peer, minor=1, made_id=b"1")
+    plan = ForwardPlan(route, max_body=0, response_timeout=None, preserve_host=False)
+    admission = Admission(route, (), canonical_target(b"/x", relaxed=False), None, None, request)
+    assert upstream_request(admission, plan, rules, 0).fields.startswith(b"%b: %b\r\n" % field)
+    assert size_of(request) < 1.1 * MIB
