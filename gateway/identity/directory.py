@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from gateway.counting import Sample, Tally
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
-from gateway.identity.generations import Generations
+from gateway.identity.generations import TwoGenerationCache
 from gateway.identity.principals import Principal, PrincipalFactory
 from gateway.identity.records import ChangeFeed, Claims, SharedCache, UserRecord, UserStore
 from gateway.settings.model import CacheSettings
@@ -69,8 +69,10 @@ class Directory:
         self._factory = factory
         self._ttl = cache_settings.user_ttl
         self._clock = clock
-        self._entries: Generations[str, _Entry] = Generations(cache_settings.max_local_entries, lifetime=self._ttl)
-        self._changes: Generations[str, float] = Generations(MAX_CHANGES, lifetime=self._ttl)
+        self._entries: TwoGenerationCache[str, _Entry] = TwoGenerationCache(
+            cache_settings.max_local_entries, lifetime=self._ttl
+        )
+        self._changes: TwoGenerationCache[str, float] = TwoGenerationCache(MAX_CHANGES, lifetime=self._ttl)
         self._void_before = float("-inf")
         self._hits = 0  # in the local cache
         self._lookups = Tally("gateway_cache_lookups_total")
@@ -81,7 +83,7 @@ class Directory:
         """The cached principal, ABSENT, or None if `principal` must be awaited."""
         entry = self._entries.young.get(user_id)
         if entry is None:
-            entry = self._entries.aged(user_id)
+            entry = self._entries.get(user_id)
             if entry is None:
                 return None
         if self._clock() >= entry[0]:
@@ -130,7 +132,7 @@ class Directory:
         # record.
         least = float("inf") if version is None else version
         self._changes.put(user_id, max(least, self._oldest_good(user_id)), self._clock())
-        entry = self._entries.young.get(user_id) or self._entries.aged(user_id)
+        entry = self._entries.get(user_id)
         if entry is not None and (version is None or entry[1] is ABSENT or entry[1].version < version):
             self._entries.drop(user_id)
 
@@ -224,7 +226,7 @@ class Directory:
 
     def _oldest_good(self, user_id: str) -> float:
         """The lowest version of a shared record that is not older than a change seen here."""
-        return self._changes.young.get(user_id) or self._changes.aged(user_id) or 0
+        return self._changes.get(user_id) or 0
 
     def _live(self) -> bool:
         """Whether changes made elsewhere reach this process, so that copies can be trusted."""

@@ -16,14 +16,14 @@ V = TypeVar("V")
 _AT_ONCE: Final = 64  # Entries freed per insertion: 30 µs.
 
 
-class Generations(Generic[K, V]):
+class TwoGenerationCache(Generic[K, V]):
     """A cache of at most `max_entries` entries with at most `max_key_length` bytes (or characters) of keys. Up to half
     as many dropped entries can still await deallocation.
 
     Below these limits an entry stays for at least `lifetime` seconds; an unused one is dropped by the first insertion
     after two lifetimes.
 
-    Read `young` first and call `aged` on a miss: this saves the hot path a call.
+    Code on the hot path reads `young` first and calls `get` on a miss, which saves a call for the common hit.
     """
 
     __slots__ = ("_going", "_half_entries", "_half_length", "_length", "_lifetime", "_old", "_turn_at", "young")
@@ -44,11 +44,13 @@ class Generations(Generic[K, V]):
     def __contains__(self, key: K) -> bool:
         return key in self.young or key in self._old
 
-    def aged(self, key: K) -> V | None:
-        """The entry of the old generation, moved to the young one; None without such an entry."""
-        value = self._old.get(key)
-        if value is not None:
-            self._insert(key, value)
+    def get(self, key: K) -> V | None:
+        """The entry; None without one. An entry of the old generation moves to the young one."""
+        value = self.young.get(key)
+        if value is None:
+            value = self._old.get(key)
+            if value is not None:
+                self._insert(key, value)
         return value
 
     def put(self, key: K, value: V, now: float) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from gateway.errors import Refusal
 from gateway.identity.external_claims import TYPES, external_claims
-from gateway.identity.generations import Generations
+from gateway.identity.generations import TwoGenerationCache
 from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
 from gateway.identity.key_sets import canonical_algorithm
 from gateway.identity.keys import VerifyingKey
@@ -60,14 +60,14 @@ class ExternalIssuer:
         self._keys = keys
         self._leeway = leeway
         self._clock = clock
-        self._verified: Generations[bytes, Verified] = Generations(
+        self._verified: TwoGenerationCache[bytes, Verified] = TwoGenerationCache(
             remembered, lifetime=_LIFETIME, max_key_length=remembered * REMEMBERED_LENGTH
         )
         # A removed key can have been stolen. Its tokens must be verified again, and fail.
         keys.on_loss(self._verified.clear)
 
     def remembered(self, credential: bytes) -> Claims | None:
-        verified = self._verified.young.get(credential) or self._verified.aged(credential)
+        verified = self._verified.get(credential)
         if verified is None:
             return None
         now = self._clock()

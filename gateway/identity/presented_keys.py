@@ -50,7 +50,7 @@ class PresentedKeys:
 
     def known(self, credential: bytes) -> Claims | None:
         """The cached claims of a key; None if `ask` must be awaited. Raises Refusal for a malformed key."""
-        remembered = self._remembered.young.get(credential) or self._remembered.aged(credential)
+        remembered = self._remembered.get(credential)
         if remembered is not None and self._clock() < remembered[1]:
             return remembered[2]
         if key_digest(credential) is None:

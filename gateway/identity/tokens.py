@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.errors import Refusal
 from gateway.identity.claims import local_claims
-from gateway.identity.generations import Generations
+from gateway.identity.generations import TwoGenerationCache
 from gateway.identity.jws import check_header, encode_jws, invalid, json_object, parse_jws, with_signature
 from gateway.identity.keys import KeyRing
 from gateway.identity.records import Claims
@@ -93,7 +93,7 @@ class Tokens:
         self.keys = keys
         self._settings = settings
         self.clock = clock
-        self.verified: Generations[bytes, Verified] = Generations(
+        self.verified: TwoGenerationCache[bytes, Verified] = TwoGenerationCache(
             remembered, lifetime=settings.access_ttl, max_key_length=remembered * REMEMBERED_LENGTH
         )
         self.hits = self.misses = 0
@@ -151,7 +151,7 @@ class Tokens:
 
     def verify(self, credential: bytes) -> Claims:
         """The claims of a token. Raises Refusal token_invalid or token_expired for any other input."""
-        verified = self.verified.young.get(credential) or self.verified.aged(credential)
+        verified = self.verified.get(credential)
         if verified is None:
             self.misses += 1
             verified = self._verify_anew(credential)

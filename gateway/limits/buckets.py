@@ -1,6 +1,6 @@
 """The local buckets of one limit, one per client."""
 
-from gateway.identity.generations import Generations
+from gateway.identity.generations import TwoGenerationCache
 from gateway.limits.quota import Quota
 
 
@@ -16,7 +16,7 @@ class Buckets:
 
     def __init__(self, quota: Quota, room: int) -> None:
         self.quota = quota
-        self._kept: Generations[str, tuple[float, float]] = Generations(room, lifetime=quota.per)
+        self._kept: TwoGenerationCache[str, tuple[float, float]] = TwoGenerationCache(room, lifetime=quota.per)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -25,7 +25,7 @@ class Buckets:
         """Count a request and return the new level of the client's bucket. A request over `quota.full` must be refused
         and is not counted. `now` is in seconds, always from the same clock."""
         kept = self._kept
-        bucket = kept.young.get(caller) or kept.aged(caller)
+        bucket = kept.get(caller)
         if bucket is None:
             kept.put(caller, (1.0, now), now)
             return 1.0
@@ -37,7 +37,7 @@ class Buckets:
 
     def look(self, caller: str, now: float) -> float:
         """The level of the bucket with one more request, without counting it."""
-        bucket = self._kept.young.get(caller) or self._kept.aged(caller)
+        bucket = self._kept.get(caller)
         return 1.0 if bucket is None else self.quota.with_one_more(bucket[0], bucket[1], now)
 
     def note(self, caller: str, level: float, now: float) -> None:

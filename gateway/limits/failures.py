@@ -7,7 +7,7 @@ expires `ban` seconds later. Attempts refused during a ban are not counted, so a
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from gateway.identity.generations import Generations
+from gateway.identity.generations import TwoGenerationCache
 
 ROOM: Final = 65536  # Counts kept per process. A flood of invented names evicts the oldest ones.
 
@@ -89,7 +89,7 @@ class Failures:
     """
 
     def __init__(self, *, lifetime: float, room: int = ROOM) -> None:
-        self._kept: Generations[str, _Tally] = Generations(room, lifetime=lifetime)
+        self._kept: TwoGenerationCache[str, _Tally] = TwoGenerationCache(room, lifetime=lifetime)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -150,5 +150,5 @@ class Failures:
         self._kept.drop(counter.key)
 
     def _living(self, key: str, now: float) -> _Tally | None:
-        tally = self._kept.young.get(key) or self._kept.aged(key)
+        tally = self._kept.get(key)
         return tally if tally is not None and now < tally.ends else None

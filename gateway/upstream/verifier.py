@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gateway.errors import Refusal
 from gateway.identity.claims import id_text, meant_for, numeric_date
-from gateway.identity.generations import Generations
+from gateway.identity.generations import TwoGenerationCache
 from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
 from gateway.identity.keys import VerifyingKey
 from gateway.issuers.locating import keys_at
@@ -60,14 +60,14 @@ class AssertionVerifier:
         self._leeway = leeway
         fetch = keys_at(jwks_url, insecure=insecure)
         self._keys = PublishedKeySet(issuer, fetch, algorithms=algorithms, clock=time.monotonic)
-        self._verified: Generations[bytes, _Verified] = Generations(MAX_REMEMBERED, lifetime=_LIFETIME)
+        self._verified: TwoGenerationCache[bytes, _Verified] = TwoGenerationCache(MAX_REMEMBERED, lifetime=_LIFETIME)
         self._keys.on_loss(self._verified.clear)
 
     async def verify(self, assertion: bytes) -> Identity:
         """Verify an assertion. Raises Refusal: `token_invalid` and `token_expired` (401), `upstream_unavailable` (503)
         until the first keys have been fetched."""
         self._keys.tick(time.monotonic())
-        verified = self._verified.young.get(assertion) or self._verified.aged(assertion)
+        verified = self._verified.get(assertion)
         if verified is None:
             verified = await self._verify_anew(assertion)
         good_from, good_until, identity = verified

@@ -3,42 +3,38 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.generations import Generations
+from gateway.identity.generations import TwoGenerationCache
 
 
-def kept(cache: Generations[str, int], key: str) -> int | None:
-    return cache.young[key] if key in cache.young else cache.aged(key)
-
-
-def age(cache: Generations[str, int]) -> None:
+def age(cache: TwoGenerationCache[str, int]) -> None:
     """Move all young entries to the old generation: a lifetime passes before the next insertion."""
     cache.put("another", 0, 60.0)
     cache.drop("another")
 
 
 def test_what_is_used_stays_and_what_is_not_goes() -> None:
-    cache: Generations[str, int] = Generations(10, lifetime=60.0)
+    cache: TwoGenerationCache[str, int] = TwoGenerationCache(10, lifetime=60.0)
     cache.put("used", 1, 0.0)
     cache.put("unused", 2, 0.0)
     for number in range(100):
         cache.put(f"k{number}", number, 0.0)
-        assert kept(cache, "used") == 1
-    assert kept(cache, "unused") is None
+        assert cache.get("used") == 1
+    assert cache.get("unused") is None
 
 
 def test_a_replaced_entry_is_the_new_one_in_either_generation() -> None:
-    cache: Generations[str, int] = Generations(10, lifetime=60.0)
+    cache: TwoGenerationCache[str, int] = TwoGenerationCache(10, lifetime=60.0)
     cache.put("a", 1, 0.0)
     cache.put("a", 2, 0.0)
-    assert kept(cache, "a") == 2
+    assert cache.get("a") == 2
     age(cache)
     cache.put("a", 3, 0.0)
-    assert kept(cache, "a") == 3
+    assert cache.get("a") == 3
     assert len(cache) == 1
 
 
 def test_a_dropped_entry_is_gone_from_either_generation() -> None:
-    cache: Generations[str, int] = Generations(10, lifetime=60.0)
+    cache: TwoGenerationCache[str, int] = TwoGenerationCache(10, lifetime=60.0)
     cache.put("old", 1, 0.0)
     age(cache)
     cache.put("young", 2, 0.0)
@@ -61,7 +57,7 @@ class Counted:
 
 def test_what_is_let_go_is_freed_little_by_little_and_never_piles_up() -> None:
     Counted.alive = 0
-    cache: Generations[str, Counted] = Generations(2000, lifetime=60.0)
+    cache: TwoGenerationCache[str, Counted] = TwoGenerationCache(2000, lifetime=60.0)
     most_at_once = most = 0
     for number in range(20_000):
         before = Counted.alive
@@ -75,13 +71,13 @@ def test_what_is_let_go_is_freed_little_by_little_and_never_piles_up() -> None:
 
 
 def test_two_turns_or_a_clearing_leave_nothing() -> None:
-    cache: Generations[str, int] = Generations(10, lifetime=60.0)
+    cache: TwoGenerationCache[str, int] = TwoGenerationCache(10, lifetime=60.0)
     cache.put("a", 1, 0.0)
     age(cache)
-    assert kept(cache, "a") == 1
+    assert cache.get("a") == 1
     cache.clear()
     assert len(cache) == 0
-    assert kept(cache, "a") is None
+    assert cache.get("a") is None
 
 
 @given(
@@ -90,16 +86,16 @@ def test_two_turns_or_a_clearing_leave_nothing() -> None:
     st.integers(1, 60),
 )
 def test_neither_bound_is_ever_passed(steps: list[tuple[str, str]], entries: int, length: int) -> None:
-    cache: Generations[str, int] = Generations(entries, lifetime=60.0, max_key_length=length)
+    cache: TwoGenerationCache[str, int] = TwoGenerationCache(entries, lifetime=60.0, max_key_length=length)
     for step, key in steps:
         if step == "p":
             cache.put(key, 1, 0.0)
-            assert kept(cache, key) == 1
+            assert cache.get(key) == 1
         elif step == "d":
             cache.drop(key)
-            assert kept(cache, key) is None
+            assert cache.get(key) is None
         else:
-            kept(cache, key)
+            cache.get(key)
         generation = max(1, entries // 2)
         assert len(cache) <= 2 * generation
         assert len(cache.young) == 1 or sum(map(len, cache.young)) <= max(1, length // 2)
