@@ -1,1 +1,1 @@
-"""The only room that talks to the database and to Redis."""
+"""The database and Redis: the only package that uses their drivers."""

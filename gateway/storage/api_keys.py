@@ -1,5 +1,8 @@
-"""API keys in the database. A key that was deleted stays for as long as it may be remembered somewhere: for that long
-its end is in its owner's record."""
+"""API keys in the database.
+
+The row of a deleted key stays until no replica can hold a copy of the key. Until then the record of the owner lists the
+key as ended.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -38,14 +41,14 @@ _KNOWN: Final = select(
 
 
 class ApiKeys:
-    """The ApiKeyStore and the KeyReader over a database. `clock` gives seconds since the epoch."""
+    """Implements ApiKeyStore and KeyReader. `clock` returns seconds since the epoch."""
 
     def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
         self._database = database
         self._clock = clock
 
     async def known(self, digests: Sequence[bytes]) -> Mapping[bytes, KnownKey]:
-        """The keys of these digests, in one round trip."""
+        """Return the keys of these digests, in one round trip."""
         found = await self._database.read(lambda c: c.execute(_KNOWN, {"digests": list(digests)}).all())
         return {
             digest: KnownKey(key_id, user_id, frozenset(roles), expires_at, bool(has_ended))
@@ -53,7 +56,7 @@ class ApiKeys:
         }
 
     async def note_uses(self, uses: Mapping[str, datetime]) -> None:
-        """Write down when keys were last used; those for which that was done within the last minute are left out."""
+        """Store the times of last use. Skip keys whose stored time is less than a minute old."""
 
         def work(connection: Connection) -> None:
             for key_id in connection.execute(_outdated(uses)).scalars().all():
@@ -63,14 +66,14 @@ class ApiKeys:
         await self._database.write(work)
 
     async def living(self, user_id: str) -> tuple[ApiKey, ...]:
-        """The keys of a user, the newest first."""
+        """Return the keys of a user, newest first."""
         which = and_(api_keys.c.user_id == user_id, _lives(instant(self._clock)))
         listing = select(*_SHOWN).where(which).order_by(api_keys.c.created_at.desc(), api_keys.c.id).limit(MAX_KEYS)
         rows = await self._database.read(lambda connection: connection.execute(listing).all())
         return tuple(_key_of(row) for row in rows)
 
     async def create(self, key: NewApiKey, *, by: Actor) -> ApiKey | None:
-        """Make a key, unless its owner or the session that asks for it is shut out by now."""
+        """Create a key. Return None where the owner is disabled or gone, or the session of the request has ended."""
         now = instant(self._clock)
 
         def work(connection: Connection) -> ApiKey | None:
@@ -85,7 +88,7 @@ class ApiKeys:
         return await self._database.write(work)
 
     async def end(self, user_id: str, key_id: str, *, known_until: datetime, by: Actor) -> UserRecord | None:
-        """Delete a key that lives."""
+        """Delete a key that has not ended."""
         now = instant(self._clock)
 
         def work(connection: Connection) -> UserRecord | None:
@@ -103,13 +106,16 @@ def _lives(now: datetime) -> ColumnElement[bool]:
 
 
 def _is_open(connection: Connection, key: NewApiKey) -> bool:
-    """Whether the session that asks has not been ended since the request was admitted."""
+    """Return whether the session of the request is still open."""
     which = and_(sessions.c.id == key.session_id, sessions.c.user_id == key.user_id, sessions.c.ended_at.is_(None))
     return connection.execute(select(sessions.c.id).where(which)).one_or_none() is not None
 
 
 def _make_room(connection: Connection, user_id: str, now: datetime) -> None:
-    """Forget what is over. What is left is bounded, and with it what the record of a user may have to tell."""
+    """Delete the rows of expired keys, and of deleted keys that no replica can hold any more.
+
+    Raises Refusal("too_many_api_keys") at the limit, which also bounds the record of the user.
+    """
     of_user = api_keys.c.user_id == user_id
     connection.execute(
         delete(api_keys).where(of_user, or_(api_keys.c.ended_until <= now, api_keys.c.expires_at <= now))
@@ -119,8 +125,8 @@ def _make_room(connection: Connection, user_id: str, now: datetime) -> None:
 
 
 def _outdated(uses: Mapping[str, datetime]) -> Any:
-    """The ids of the keys to be written. Those that another replica is just writing, or that are being deleted, are
-    left out: nobody waits for anybody (PostgreSQL; SQLite has one writer anyway)."""
+    """Select the ids of the keys to update. Rows that another replica updates or deletes at the same time are skipped,
+    so no transaction waits here (PostgreSQL; SQLite has one writer)."""
     before = min(uses.values()) - _NOTED_EVERY
     old = or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at < before)
     return select(api_keys.c.id).where(api_keys.c.id.in_(uses), old).with_for_update(skip_locked=True)

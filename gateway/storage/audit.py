@@ -1,5 +1,8 @@
-"""The audit trail: who changed what, when and from where. A row is written in the transaction of its change, and no
-service can change or delete one; `gateway db prune-audit` deletes what is old, and writes that down."""
+"""The audit trail: who changed what, when and from which address.
+
+Each row is written in the transaction of its change. The services neither change nor delete rows. `gateway db
+prune-audit` deletes old rows and records that it did.
+"""
 
 import time
 from collections.abc import Mapping
@@ -16,9 +19,9 @@ from gateway.storage.tables import Instant, audit
 
 State = Mapping[str, Any] | None
 
-# A list over millions of records may take longer than the look-up of a user; it holds nobody else up.
+# A page out of millions of records can take longer than the look-up of a user. It delays no other request.
 _LIST_LIMIT: Final = 2.0  # seconds
-_BATCH: Final = 5000  # records deleted in one transaction: others write in between
+_BATCH: Final = 5000  # records deleted in one transaction, so that other writes run in between
 _COLUMNS: Final = (
     audit.c.id,
     audit.c.at,
@@ -33,7 +36,7 @@ _COLUMNS: Final = (
 
 
 class Change(NamedTuple):
-    """What happened to one user. `before` and `after` hold only what changed, and no secrets."""
+    """One change of a user. `before` and `after` hold only the values that changed, and no secrets."""
 
     action: str
     subject: str
@@ -58,14 +61,14 @@ def write_audit(connection: Connection, change: Change, *, by: Actor, at: dateti
 
 
 class AuditTrail:
-    """The AuditReader over a database. `clock` gives seconds since the epoch."""
+    """Implements AuditReader. `clock` returns seconds since the epoch."""
 
     def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
         self._database = database
         self._clock = clock
 
     async def page(self, selection: AuditSelection) -> AuditPage:
-        """Records, newest first."""
+        """Return records, newest first."""
         query = _selected(selection)
 
         def work(connection: Connection) -> list[AuditRecord]:
@@ -77,12 +80,12 @@ class AuditTrail:
         return AuditPage(shown, following)
 
     async def count(self, before: datetime) -> int:
-        """How many records are older than that."""
+        """Return the number of records older than `before`."""
         query = select(func.count()).select_from(audit).where(audit.c.at < before)
         return await self._database.read(lambda connection: int(connection.execute(query).scalar_one()))
 
     async def prune(self, before: datetime, *, by: Actor) -> int:
-        """Delete the records that are older than that; how many those were. That it was done is recorded with it."""
+        """Delete the records older than `before`, record the deletion, and return their number."""
         total = 0
         while True:
             deleted = await self._database.write(lambda connection: self._delete_some(connection, before, by))
@@ -91,7 +94,8 @@ class AuditTrail:
                 return total
 
     def _delete_some(self, connection: Connection, before: datetime, by: Actor) -> int:
-        """Each transaction says how many it deleted: one that is broken off has told no untruth."""
+        """Delete one batch and record its size in the same transaction, so that an interrupted command leaves a true
+        record."""
         oldest = select(audit.c.id).where(audit.c.at < before).order_by(audit.c.at, audit.c.id).limit(_BATCH)
         deleted = connection.execute(delete(audit).where(audit.c.id.in_(oldest))).rowcount
         if deleted:
@@ -101,7 +105,8 @@ class AuditTrail:
 
 
 def _selected(selection: AuditSelection) -> Select[Any]:
-    """The statement for a page, with one row more than asked for: whether there is a next page."""
+    """Build the statement for a page. It selects one row more than the page, which shows whether another page
+    follows."""
     query = select(*_COLUMNS).order_by(audit.c.at.desc(), audit.c.id.desc()).limit(selection.limit + 1)
     for column, value in (
         (audit.c.subject, selection.subject),

@@ -1,6 +1,6 @@
-"""A breaker: while a store does not answer, callers are told so at once instead of each waiting for its time limit.
+"""A circuit breaker: while a store does not answer, calls fail at once and do not wait for their time limit.
 
-closed ── FAILURES in a row, nothing answered meanwhile ──▶ open ── after PAUSE one caller may try ──▶ closed or open
+closed ── FAILURES in a row, without an answer in between ──▶ open ── after PAUSE one call is tried ──▶ closed or open
 """
 
 import time
@@ -12,7 +12,7 @@ PAUSE: Final = 1.0  # seconds
 
 
 class Breaker:
-    """Counts failures of one store. Times are those of `clock`, in seconds."""
+    """Counts failures of one store. `clock` returns seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -23,11 +23,11 @@ class Breaker:
 
     @property
     def closed(self) -> bool:
-        """Whether the store is believed to answer."""
+        """Whether the store answered the last calls."""
         return self._retry_at is None
 
     def admits(self) -> bool:
-        """Whether to ask the store. While open, one caller in each pause is sent to see whether it is back."""
+        """Return whether to call the store. While the breaker is open, one call in each pause tests the store."""
         if self._retry_at is None:
             return True
         now = self._clock()
@@ -37,22 +37,22 @@ class Breaker:
         return True
 
     def now(self) -> float:
-        """When an attempt begins, as `failed` wants it."""
+        """Return the start time of a call, to be given to `succeeded` or `failed`."""
         return self._clock()
 
     def succeeded(self, started: float) -> None:
-        """The store answered an attempt that began at `started`."""
+        """Note that the store answered a call that began at `started`."""
         if started < self._down_at:
-            return  # the store has said since that it cannot do its work
+            return  # the store has reported since that it cannot work
         self._answered_at = self._clock()
         self._failures = 0
         self._retry_at = None
 
     def failed(self, started: float) -> bool:
-        """An attempt that began at `started` failed; True where that opens the breaker.
+        """Note that a call that began at `started` failed. Return whether this opens the breaker.
 
-        It does not count where another attempt was answered meanwhile: the store is slow or busy then, not away, and
-        a burst that all ran into the limit together must not shut everybody out.
+        The failure does not count if the store answered another call since `started`: it is slow or busy then, not
+        down. A burst of calls that time out together does not open the breaker.
         """
         if self._answered_at > started:
             return False
@@ -62,7 +62,7 @@ class Breaker:
         return self._open()
 
     def down(self) -> bool:
-        """The store itself said that it cannot do its work; True where that opens the breaker."""
+        """Note that the store itself reports that it cannot work. Return whether this opens the breaker."""
         self._down_at = self._clock()
         return self._open()
 

@@ -1,7 +1,7 @@
-"""What every change of a user is made of. Each function runs inside a write transaction.
+"""The steps that changes of users share. Each function runs inside a write transaction.
 
-A transaction that is about a user locks that user's row first: whatever happens to one user happens one after the
-other, and two transactions never wait for each other in a circle.
+A transaction that changes a user first locks the row of that user. Changes of one user therefore run one after the
+other, and two transactions never deadlock over a user.
 """
 
 from collections.abc import Collection
@@ -26,7 +26,7 @@ from gateway.identity.records import UserRecord
 from gateway.storage.records import record_by_id
 from gateway.storage.tables import api_keys, refresh_tokens, sessions, user_roles, users
 
-# PostgreSQL's own kind of lock, known by a number: any one that nothing else in this database uses.
+# The number of a PostgreSQL advisory lock. Any number works that nothing else in this database uses.
 _ADMINISTRATION: Final = 0x67617465_61646D69
 _LOCKED_USER: Final = (
     select(users.c.is_active, users.c.password_hash).where(users.c.id == bindparam("user_id")).with_for_update()
@@ -34,27 +34,30 @@ _LOCKED_USER: Final = (
 
 
 class LockedUser(NamedTuple):
-    """What is looked at before a user is changed."""
+    """The columns that are checked before a user is changed."""
 
     is_active: bool
     password_hash: str
 
 
 def lock_user(connection: Connection, user_id: str) -> LockedUser | None:
-    """Nobody else changes this user until the transaction ends; None: no such user. (SQLite has one writer anyway.)"""
+    """Lock a user until the transaction ends; None for an unknown user. (SQLite has one writer and needs no lock.)"""
     row = connection.execute(_LOCKED_USER, {"user_id": user_id}).one_or_none()
     return None if row is None else LockedUser(*row)
 
 
 def lock_administration(connection: Connection) -> None:
-    """Nobody else takes anything away from an administrator until the transaction ends: of two who demote each other
-    at the same time, the second must see what the first has done. Comes before any user's lock."""
+    """Lock the set of administrators until the transaction ends.
+
+    When two administrators demote each other at the same time, the second transaction must see the change of the first.
+    Take this lock before the lock of any user.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMINISTRATION})
 
 
 def changed(connection: Connection, user_id: str, now: datetime) -> UserRecord:
-    """Raise the version of a user who has been changed; the record as it is now."""
+    """Raise the version of a changed user and return the new record."""
     connection.execute(update(users).where(users.c.id == user_id).values(version=users.c.version + 1))
     record = record_by_id(connection, user_id, now)
     assert record is not None, "the user's row is locked by this transaction"
@@ -62,7 +65,7 @@ def changed(connection: Connection, user_id: str, now: datetime) -> UserRecord:
 
 
 def has_active(connection: Connection, roles: Collection[str]) -> bool:
-    """Whether any active user has one of these roles."""
+    """Return whether any active user has one of these roles."""
     found = exists().where(
         user_roles.c.role.in_(roles), user_roles.c.user_id == users.c.id, users.c.is_active == true()
     )
@@ -70,13 +73,13 @@ def has_active(connection: Connection, roles: Collection[str]) -> bool:
 
 
 def require_admin(connection: Connection, admin_roles: Collection[str]) -> None:
-    """Raise Refusal("last_admin") where no active user has any of these roles any more."""
+    """Raise Refusal("last_admin") if no active user has any of these roles."""
     if not has_active(connection, admin_roles):
         raise Refusal("last_admin")
 
 
 def grant(connection: Connection, user_id: str, roles: Collection[str]) -> None:
-    """Give these roles to a user who has none of them."""
+    """Grant roles to a user who has none of them."""
     if roles:
         connection.execute(insert(user_roles), [{"user_id": user_id, "role": role} for role in sorted(roles)])
 
@@ -84,7 +87,7 @@ def grant(connection: Connection, user_id: str, roles: Collection[str]) -> None:
 def end_sessions(
     connection: Connection, user_id: str, now: datetime, *, reason: str, condition: ColumnElement[bool] | None = None
 ) -> int:
-    """End the sessions of a user that have not ended and meet the condition (None: all); how many they were."""
+    """End the sessions of a user that are open and match the condition (None: all). Return their number."""
     ending = update(sessions).where(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None))
     if condition is not None:
         ending = ending.where(condition)
@@ -94,8 +97,8 @@ def end_sessions(
 def end_keys(
     connection: Connection, user_id: str, known_until: datetime, condition: ColumnElement[bool] | None = None
 ) -> int:
-    """End the API keys of a user that have not ended and meet the condition (None: all); how many they were. Until
-    `known_until` they are in the user's record."""
+    """End the API keys of a user that are valid and match the condition (None: all). Return their number. The record of
+    the user lists them as ended until `known_until`."""
     ending = update(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.ended_until.is_(None))
     if condition is not None:
         ending = ending.where(condition)
@@ -103,7 +106,7 @@ def end_keys(
 
 
 def add_session(connection: Connection, user_id: str, session: NewSession, now: datetime) -> None:
-    """Write a new session and its first refresh token."""
+    """Insert a session and its first refresh token."""
     values = {
         "id": session.id,
         "user_id": user_id,

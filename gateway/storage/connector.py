@@ -1,10 +1,10 @@
-"""Makes connections for callers who give up before the connection is made.
+"""Opens connections for callers that stop waiting before the connection is open.
 
-    connect() ──▶ waiter ◀── attempt succeeds or fails        a waiter that gives up leaves its attempt running
+    connect() ──▶ waiter ◀── attempt succeeds or fails        the attempt continues after its waiter is cancelled
                   no waiter left ──▶ spare ──▶ the next connect()
 
-A server that takes 300 ms to accept a connection is given up on after 250 ms. If each attempt were cancelled with its
-caller, no connection would ever be made again.
+Callers stop waiting after 250 ms. If each attempt were cancelled with its caller, a server that takes 300 ms to accept
+a connection would never be connected again.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from typing import Final, Generic, TypeVar
 
 C = TypeVar("C")
 
-_SLOW: Final = 1.0  # seconds after which an attempt counts as lost, and one more is made
-_SPARE_FOR: Final = 15.0  # seconds for which a connection without a caller is kept
+_SLOW: Final = 1.0  # seconds after which an attempt counts as lost and another one starts
+_SPARE_FOR: Final = 15.0  # seconds for which an unused connection is kept
 
 
 class Connector(Generic[C]):
-    """At most `limit` attempts run at a time. `close` ends a connection that no caller needs, `is_open` says whether a
-    spare one can still be used. Bound to the event loop that first uses it."""
+    """Runs at most `limit` attempts at a time. `close` closes an unused connection, and `is_open` returns whether a
+    spare one is still usable. Bound to the event loop that first uses it."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class Connector(Generic[C]):
         self._is_open = is_open
         self._limit = limit
         self._waiting: deque[asyncio.Future[C]] = deque()
-        self._attempts: dict[asyncio.Task[C], float] = {}  # with the time of the start
+        self._attempts: dict[asyncio.Task[C], float] = {}  # with the start time
         self._spare: list[C] = []
 
     async def connect(self) -> C:
-        """A new connection. Raises the error of the attempt."""
+        """Return a new connection. Raises the error of the attempt."""
         while self._spare:
             connection = self._spare.pop()
             if self._is_open(connection):
@@ -54,7 +54,7 @@ class Connector(Generic[C]):
                 self._keep(waiter.result())
             raise
         finally:
-            del waiter  # it keeps its error, whose traceback keeps this frame
+            del waiter  # the waiter holds its error, whose traceback holds this frame
 
     def stop(self) -> None:
         """Cancel the attempts and close the spare connections."""

@@ -1,19 +1,18 @@
-"""The one border to the database: time limits, the breaker, and the errors of SQLAlchemy, drivers and sockets.
+"""Access to the database: time limits, the circuit breaker, and the errors of SQLAlchemy, drivers and sockets.
 
-Work is a plain function that takes a SQLAlchemy connection; it runs in a greenlet, where the asynchronous drivers
-look synchronous. That is what SQLAlchemy's AsyncEngine does for each single call. Its package imports the whole ORM,
-8 MiB and a tenth of a second that nothing here needs, so the border uses the core's own `greenlet_spawn` instead, once
-for a whole transaction.
+Work is a plain function that takes a SQLAlchemy connection. It runs in a greenlet, in which the asynchronous drivers
+look synchronous. SQLAlchemy's AsyncEngine does the same for each call, but its package imports the whole ORM: 8 MiB and
+a tenth of a second. This module uses the `greenlet_spawn` of SQLAlchemy's core, once for a whole transaction.
 
     read(work)    statements that change nothing, 250 ms
     write(work)   one transaction, 800 ms, commit included
 
-The time runs from the moment there is a place to work at; waiting for a place has a limit of its own. Every failure is
-StorageUnavailable. Work that fails because its connection turns out to be dead (the server was restarted), or because
-it met another transaction (SQLSTATE 40001, 40P01), is done again, unless its commit may have arrived.
+The limit begins when the work gets a connection. Waiting for a connection has a limit of its own. Every failure is
+StorageUnavailable. Work is repeated if its connection turns out to be dead (the server was restarted), or if it
+conflicts with another transaction (SQLSTATE 40001, 40P01), unless its commit may have arrived.
 
-A server that answers and does not do its work, such as a primary that was fenced off and takes no changes, counts as
-down: its connections are closed, and the breaker stays open until a server takes changes.
+A server that answers but takes no changes, such as a primary that was fenced off, counts as down: its connections are
+closed, and the circuit breaker stays open until a server takes changes.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ Work = Callable[[Connection], T]
 
 
 class Limits(NamedTuple):
-    """How long one call may take, and wait for its turn before, in seconds."""
+    """Time limits in seconds: of one call, and of the wait for its turn."""
 
     read: float = 0.25
     read_turn: float = 0.5
@@ -47,20 +46,20 @@ class Limits(NamedTuple):
 
 
 SERVING: Final = Limits()
-# A person at a terminal would rather wait for a far database than read that it is unavailable.
+# Commands wait longer: a user at a terminal prefers a slow answer from a distant database to an error.
 COMMAND: Final = Limits(read=10.0, read_turn=10.0, write=20.0, write_turn=20.0)
 _GOODBYE: Final = 2.0  # seconds
-# The server ends work that the client has given up on: a client that vanishes must not keep its locks.
+# The server ends transactions that the client has abandoned, so that a client that disappears keeps no locks.
 _MARGIN: Final = 1.2  # seconds beyond the limit of a write, for waiting for a lock
 _IDLE: Final = 4.2  # seconds beyond the limit of a write, for a transaction without a statement
-# A limit is waited for in so many parts. While the machine does not run this process, none of them passes: the limit
-# measures the database, not the machine.
+# The number of parts of a limit. No part elapses while the machine does not run this process, so the limit measures the
+# database and not the machine.
 _SLICES: Final = 5
-# Threads do the work of a local file, so each part also waits until a thread has had this many turns. A transaction
-# needs up to 25 of them. On a busy machine each can take 50 ms.
+# Threads do the work of a local file, so each part also waits until a thread has run this many times. A transaction
+# needs up to 25 such turns. Each can take 50 ms on a busy machine.
 _THREAD_TURNS: Final = 10
 _LONGEST_TURN: Final = 1.0  # seconds
-_LOCAL_PATIENCE: Final = 5.0  # seconds without a success after which callers of a local file wait no longer
+_LOCAL_PATIENCE: Final = 5.0  # seconds without a success after which callers of a local file stop waiting
 _REPEATS: Final = 2
 _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _NO_WORK: Final = frozenset({"25006", "53300"})  # read-only, too many connections
@@ -91,10 +90,9 @@ class Database:
 
     @classmethod
     def open(cls, url: str, *, limits: Limits = SERVING, breaker: Breaker | None = None) -> "Database":
-        """The database at `sqlite:///PATH`, `sqlite://` (in memory) or `postgresql://…`.
+        """Return the database at `sqlite:///PATH`, `sqlite://` (in memory) or `postgresql://…`, without connecting.
 
-        Nothing is connected yet. Raises CannotStart where the address is of another kind, or the folder of an SQLite
-        file cannot be written.
+        Raises CannotStart if the address is of another kind, or if the folder of an SQLite file is not writable.
         """
         timeouts = Timeouts(lock=limits.write + _MARGIN, idle_in_transaction=limits.write + _IDLE)
         return cls(open_engine(url, timeouts), limits=limits, breaker=breaker)
@@ -106,11 +104,12 @@ class Database:
 
     @property
     def available(self) -> bool:
-        """Whether the database answered when it was last asked."""
+        """Whether the database answered its last calls."""
         return self._breaker.closed
 
     async def ping(self) -> bool:
-        """Whether the database answers and takes changes, within the limit of a read. Does not look at the breaker."""
+        """Return whether the database answers and takes changes, within the limit of a read. Ignores the circuit
+        breaker."""
         try:
             await self._limited(self._reading_task(self._check), self._limits.read)
         except StorageUnavailable:
@@ -123,16 +122,19 @@ class Database:
         return await self._limited(self._reading_task(work, self._reads), max(limit or 0.0, self._limits.read))
 
     async def write(self, work: Work[T], *, limit: float | None = None) -> T:
-        """Run one transaction: all of it happens or nothing. Raises StorageUnavailable within the limit, also where
-        it is not known whether the commit arrived; what the work itself raises rolls back and passes through."""
+        """Run one transaction, which takes effect completely or not at all.
+
+        Raises StorageUnavailable within the limit, also if the fate of the commit is unknown. An exception of the work
+        rolls the transaction back and propagates.
+        """
         await self._admit(self._writes, self._limits.write_turn)
         writing = greenlet_spawn(_with_repeats, lambda: self._write_once(work))
         return await self._limited(self._start(writing, self._writes), limit or self._limits.write)
 
     async def close(self) -> None:
-        """Abandon what runs and close every connection; waits at most a few seconds for a server that hangs."""
+        """Abandon running work and close every connection. Waits at most a few seconds for a server that hangs."""
         for task in self._tasks:
-            if not task.cancelling():  # what is being cleaned up already must not be torn out of that
+            if not task.cancelling():  # a second cancellation would interrupt the cleanup
                 task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_GOODBYE)
@@ -141,7 +143,7 @@ class Database:
             self._probe_thread.shutdown(wait=False)
         await asyncio.wait((asyncio.ensure_future(greenlet_spawn(self._engine.dispose)),), timeout=_GOODBYE)
 
-    # ---- limits, and the border for errors
+    # ---- limits and errors
 
     async def _admit(self, turnstile: Turnstile, patience: float) -> None:
         if not self._breaker.admits():
@@ -157,7 +159,7 @@ class Database:
         return self._start(greenlet_spawn(_with_repeats, lambda: self._read_once(work)), turnstile)
 
     def _start(self, running: Coroutine[Any, Any, T], turnstile: Turnstile | None) -> "asyncio.Task[T]":
-        """The work as a task, which leaves the turnstile at its end."""
+        """Start the work as a task that leaves the turnstile when it ends."""
         task = asyncio.get_running_loop().create_task(running)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -180,10 +182,10 @@ class Database:
             self._abandon(task)
             raise
         finally:
-            del task  # it keeps its exception, whose traceback keeps this frame
+            del task  # the task holds its exception, whose traceback holds this frame
 
     async def _let_threads_run(self, task: "asyncio.Task[Any]") -> None:
-        """Wait until a thread of this process has run a few times, or the task is done."""
+        """Wait until a thread of this process has run _THREAD_TURNS times, or the task is done."""
         if self._probe_thread is None:
             self._probe_thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-database-limit")
         loop = asyncio.get_running_loop()
@@ -216,10 +218,10 @@ class Database:
             del task  # as above
 
     def _failed(self, started: float, reason: str, *, is_down: bool = False) -> StorageUnavailable:
-        """Count a failure; the error to raise. `is_down`: the server itself said that it cannot do its work."""
+        """Count a failure and return the error to raise. `is_down`: the server itself reports that it cannot work."""
         opens = self._breaker.down() if is_down else self._breaker.failed(started)
         if opens:
-            # Connections of a server that went away without a word look alive: none from before is used again.
+            # Connections to a server that disappeared look open. Do not reuse any that was opened before now.
             self._stale_before = self._breaker.now()
             self._reads.turn_away(_AWAY)
             self._writes.turn_away(_AWAY)
@@ -227,19 +229,21 @@ class Database:
         return StorageUnavailable("database", reason)
 
     def _report(self, reason: str) -> None:
-        """Log each cause: a full disk does not open the breaker and is an outage all the same."""
-        if self._has_answered:  # else the caller reports that it cannot start
+        """Log each cause. A full disk does not open the circuit breaker but is an outage too."""
+        if self._has_answered:  # otherwise the caller reports that it cannot start
             log.warning("the database is unavailable (%s)", reason)
 
     def _abandon(self, task: "asyncio.Task[Any]") -> None:
-        """Let go of work without waiting for it: closing the connection of a server that hangs takes its time too.
-        The one connection of a database in memory must not be closed at all."""
+        """Cancel work without waiting for it, because closing a connection to a server that hangs takes time.
+
+        The only connection to a database in memory is never closed.
+        """
         if not self._volatile:
             task.cancel()
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        error = _error_of(task)  # of abandoned work, nobody else asks
+        error = _error_of(task)  # retrieve the error of abandoned work, or asyncio logs it
         if error is not None and isinstance(error, (*self._errors, asyncio.CancelledError)):
             release(error)
 
@@ -265,7 +269,7 @@ class Database:
             return result
 
     def _watch_age(self) -> None:
-        """Refuse pooled connections that are older than the last time the database went away."""
+        """Refuse pooled connections that are older than the last outage of the database."""
 
         @event.listens_for(self._engine, "connect")
         def note_birth(_dbapi_connection: object, record: Any) -> None:
@@ -278,7 +282,7 @@ class Database:
 
 
 def _has_answered(task: "asyncio.Task[Any]") -> bool:
-    """Whether the database did the work. A refusal by the work itself is an answer."""
+    """Return whether the database did the work. A Refusal raised by the work is an answer."""
     error = _error_of(task)
     return error is None or isinstance(error, Refusal)
 
@@ -298,8 +302,8 @@ def _error_of(task: "asyncio.Task[Any]") -> BaseException | None:
 
 
 def release(error: BaseException) -> None:
-    """Drop the tracebacks of an error of SQLAlchemy and of the driver's error in it: frames of both hold the errors,
-    which would keep the request until the next search for garbage."""
+    """Drop the tracebacks of an SQLAlchemy error and of the driver's error in it. Their frames hold the errors, so the
+    cycle would keep the request in memory until the next garbage collection."""
     without_traceback(error)
     if isinstance(error, DBAPIError) and isinstance(error.orig, BaseException):
         without_traceback(error.orig)
@@ -321,7 +325,7 @@ def _select_one(connection: Connection) -> None:
 
 
 def _state(error: BaseException) -> str:
-    """The SQLSTATE of an error, empty where it has none."""
+    """Return the SQLSTATE of an error, empty where it has none."""
     original = error.orig if isinstance(error, DBAPIError) else error
     return getattr(original, "sqlstate", None) or ""
 
@@ -331,7 +335,7 @@ def _does_not_work(error: BaseException) -> bool:
 
 
 def _described(error: BaseException) -> str:
-    """For the log: what the driver says, without the statement and its parameters."""
+    """Describe an error for the log: the driver's message without the statement and its parameters."""
     original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     lines = str(original).splitlines()
     return f"{type(original).__name__}: {lines[0]}" if lines else type(original).__name__

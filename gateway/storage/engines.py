@@ -1,5 +1,5 @@
-"""From an address to a SQLAlchemy engine. The details of each database live in a module of their own, imported only
-where that database is used: a driver costs memory."""
+"""Creates the SQLAlchemy engine for a URL. Each database has its own module, imported only when it is used, because a
+driver costs memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from gateway.settings.postgresql_address import SCHEMES
 
 
 class Timeouts(NamedTuple):
-    """Limits that the server itself enforces, in seconds: waiting for a lock, and a transaction without a statement."""
+    """Limits that the server enforces, in seconds: waiting for a lock, and a transaction without a statement."""
 
     lock: float
     idle_in_transaction: float
@@ -24,11 +24,11 @@ def _nothing(_connection: Connection) -> None:
 class Opened(NamedTuple):
     """An engine, and the differences between the databases.
 
-    `reading` returns the engine for statements that need no transaction, `driver_errors` are those of the driver.
-    `readers` and `writers` are the places for work at the same time; without `writers`, both share the places. The pool
-    has one connection more, for `check`, which raises where the database takes no changes. `begin` opens a transaction
-    that writes. `stop` ends the connections that are not in the pool. `is_local`: threads of this process do the work.
-    `in_memory`: closing the one connection loses all data.
+    `reading` returns the engine for statements that need no transaction. `driver_errors` are the exceptions of the
+    driver. `readers` and `writers` limit concurrent work; without `writers`, both share the limit of `readers`. The
+    pool has one connection more, for `check`, which raises if the database takes no changes. `begin` opens a write
+    transaction. `stop` closes the connections outside the pool. `is_local`: threads of this process do the work.
+    `in_memory`: closing the only connection loses all data.
     """
 
     engine: Engine
@@ -44,7 +44,7 @@ class Opened(NamedTuple):
 
 
 def open_engine(url: str, timeouts: Timeouts) -> Opened:
-    """The engine for an address; CannotStart for one that is neither SQLite nor PostgreSQL."""
+    """Return the engine for a URL. Raises CannotStart if it names neither SQLite nor PostgreSQL."""
     scheme = url.partition("://")[0]
     if scheme in ("sqlite", "sqlite+aiosqlite"):
         from gateway.storage.sqlite import open_sqlite

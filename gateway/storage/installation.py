@@ -1,4 +1,5 @@
-"""The id of an installation: random, made with the database, and part of every name that the gateway uses in Redis."""
+"""The id of an installation: random, created with the database, and part of every name that the gateway uses in
+Redis."""
 
 from typing import Final
 
@@ -8,11 +9,11 @@ from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage.database import Database
 from gateway.storage.tables import installation
 
-_LIMIT: Final = 10.0  # seconds; it is read once, at the start
+_LIMIT: Final = 10.0  # seconds; the id is read once, at the start
 
 
 async def installation_id(database: Database) -> str:
-    """The id in a database with current tables. Raises CannotStart where it cannot be read."""
+    """Return the id from a database with current tables. Raises CannotStart if it cannot be read."""
     try:
         found = await database.read(_id, limit=_LIMIT)
     except StorageUnavailable as error:

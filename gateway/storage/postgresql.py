@@ -1,8 +1,8 @@
 """PostgreSQL through asyncpg, directly or through a pooler such as pgbouncer.
 
-A pooler in transaction mode may carry each transaction over another connection of the server. Prepared statements,
-session parameters and statements outside of a transaction do not survive that, so behind a pooler none of them is used.
-The first connection shows whether a pooler is there: it makes up the process id that the server announces.
+A pooler in transaction mode can run each transaction on another server connection. Prepared statements, session
+parameters and statements outside a transaction do not survive that, so the gateway uses none of them behind a pooler.
+The first connection detects a pooler: a pooler invents the process id that the server announces.
 """
 
 import getpass
@@ -22,13 +22,13 @@ from gateway.settings.postgresql_address import PostgresqlAddress, postgresql_ad
 from gateway.storage.connector import Connector
 from gateway.storage.engines import Opened, Timeouts
 
-# A server allows 100 connections to all replicas together by default. Statements take well under a millisecond, so a
-# few connections carry thousands of them a second.
+# By default a server allows 100 connections, for all replicas together. A statement takes well under a millisecond, so
+# a few connections carry thousands of statements a second.
 _PLACES: Final = 8
-_RECYCLE: Final = 1800  # seconds: before firewalls and balancers forget an idle connection
+_RECYCLE: Final = 1800  # seconds: less than the time after which firewalls and balancers drop an idle connection
 _CLOSE_TIMEOUT: Final = 0.2  # seconds
 _CONNECT_TIMEOUT: Final = 10.0  # seconds
-# A dead peer is noticed after 5 + 3 * 2 seconds. libpq's names.
+# Detects a dead peer after 5 + 3 * 2 seconds. The names are libpq's.
 _KEEPALIVE: Final = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -49,11 +49,11 @@ _SERVER_KEEPALIVE: Final = {
     "tcp_user_timeout": "10000",
 }
 _NO_HOME: Final = "/nonexistent"
-_UNSUPPORTED: Final = "08P01"  # protocol violation: pgbouncer's answer to a session parameter that it does not carry
+_UNSUPPORTED: Final = "08P01"  # protocol violation: pgbouncer's answer to an unsupported session parameter
 
 
 def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
-    """The engine for `postgresql://…`."""
+    """Return the engine for `postgresql://…`."""
     address = postgresql_address(url)
     _check_account(address)
     server = _Server(address, timeouts)
@@ -67,13 +67,13 @@ def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
         "postgresql+asyncpg://",
         creator=lambda: _dbapi_connection(engine, connector, server),
         hide_parameters=True,
-        isolation_level="READ COMMITTED",  # not the default of the server
+        isolation_level="READ COMMITTED",  # set explicitly, because the server can have another default
         pool_size=_PLACES + 1,
         max_overflow=0,
         pool_recycle=_RECYCLE,
         pool_use_lifo=True,
     )
-    # A statement that changes nothing needs no BEGIN and COMMIT around it: one round trip instead of three.
+    # A statement that changes nothing needs no BEGIN and COMMIT: one round trip instead of three.
     autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
     return Opened(
         engine,
@@ -87,10 +87,10 @@ def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
 
 
 def _check_account(address: PostgresqlAddress) -> None:
-    """Containers run under user ids that have no name, and with the home of another user.
+    """Let asyncpg run in a container, whose user id can have no name and the home of another user.
 
-    asyncpg needs the name where the address has no user, and fails where it cannot look into the home (~/.pgpass,
-    ~/.postgresql). A home that cannot be read is treated like one that does not exist, as libpq does.
+    asyncpg needs the name if the URL has no user, and fails if it cannot search the home (~/.pgpass, ~/.postgresql).
+    Treat an unreadable home like a missing one, as libpq does.
     """
     try:
         Path("~/.postgresql").expanduser().stat()
@@ -123,7 +123,7 @@ def _dbapi_connection(engine: Engine, connector: Connector[asyncpg.Connection], 
 
 
 def _require_writable(connection: Connection) -> None:
-    """Raise for a server that answers and takes no changes: a standby, or a primary that was fenced off."""
+    """Raise for a server that answers but takes no changes: a standby, or a primary that was fenced off."""
     if connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one() == "on":
         raise _read_only()
 
@@ -134,7 +134,7 @@ def _read_only() -> Exception:
 
 
 class _Server:
-    """Connects to one address. `has_sessions`: it was seen that no pooler stands between."""
+    """Connects to one address. `has_sessions` is True once a connection has shown that it passes no pooler."""
 
     def __init__(self, address: PostgresqlAddress, timeouts: Timeouts) -> None:
         self.has_sessions = False
@@ -147,7 +147,7 @@ class _Server:
         self._class = _connection_class(_KEEPALIVE | address.socket_options)
 
     async def connect(self) -> asyncpg.Connection:
-        """A connection to a server that takes changes. Raises the driver's errors."""
+        """Return a connection to a server that takes changes. Raises the driver's errors."""
         parameters = {"application_name": "gateway"} | self._address.session_parameters
         limits = {name: value for name, value in self._limits.items() if name not in parameters}
         is_limited = self.has_sessions
@@ -172,12 +172,12 @@ class _Server:
             timeout=self._address.connect_timeout or _CONNECT_TIMEOUT,
             connection_class=self._class,
             server_settings=parameters,
-            statement_cache_size=0,  # SQLAlchemy has one of its own
+            statement_cache_size=0,  # SQLAlchemy has a cache of its own
             target_session_attrs=self._address.default_target,
         )
 
     async def _limit(self, connection: asyncpg.Connection, limits: dict[str, str]) -> None:
-        """Find out whether a pooler stands between, and limit the session where there is one."""
+        """Detect a pooler, and limit the session if the connection passes none."""
         async with connection.transaction():
             pid = await connection.fetchval("SELECT pg_backend_pid()")
         self.has_sessions = pid == connection.get_server_pid()
@@ -185,7 +185,7 @@ class _Server:
             await connection.execute(_set_config(limits, is_local=False))
 
     def begin(self, connection: Connection) -> None:
-        """Bound the transaction where the session cannot: a client that vanishes must not keep its locks."""
+        """Limit the transaction where the session has no limits, so that a client that disappears keeps no locks."""
         if not self.has_sessions:
             connection.execute(text(_set_config(self._timeouts, is_local=True)))
 
@@ -204,7 +204,7 @@ def _set_config(parameters: dict[str, str], *, is_local: bool) -> str:
 
 def _connection_class(socket_options: dict[str, int]) -> Callable[..., asyncpg.Connection]:
     class GatewayConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-        """Notices a dead peer, and does not wait for a server that hangs when it is closed."""
+        """Detects a dead peer, and closes without waiting for a server that hangs."""
 
         def __init__(self, protocol: Any, transport: Any, *others: Any) -> None:
             super().__init__(protocol, transport, *others)

@@ -1,12 +1,11 @@
-"""A lock by which a gateway without Redis finds other processes that serve from the same database.
+"""A lock by which a gateway without Redis detects other processes that serve from the same database.
 
-Processes that share no Redis do not hear of each other's logouts, and each counts failed logins for itself. So a
-process without Redis needs the database for itself: it takes the lock exclusively, and one with Redis shares it.
-Commands do not take it.
+Processes without a shared Redis do not learn of each other's logouts, and each counts failed logins alone. A process
+without Redis therefore takes the lock exclusively, and a process with Redis shares it. Commands do not take it.
 
-The lock is an `flock` on a file of its own. Closing any descriptor of the SQLite file would release SQLite's own locks
-(fcntl(2), "advisory record locking"). The file of SQLite is beside the database, that of PostgreSQL in the temporary
-folder, where it finds the processes of one machine, such as the workers of an ASGI server.
+The lock is an `flock` on a file of its own, because closing any descriptor of the SQLite file would release SQLite's
+own locks (fcntl(2), "advisory record locking"). For SQLite the file is beside the database. For PostgreSQL it is in the
+temporary folder, so it detects processes of the same machine, such as the workers of an ASGI server.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from typing import Final
 from gateway.errors import CannotStart, cannot_read
 from gateway.settings.checks import is_in_memory
 
-_PATIENCE: Final = 2.0  # seconds; a process that is being replaced ends meanwhile
+_PATIENCE: Final = 2.0  # seconds, within which a process that is being replaced ends
 _EVERY: Final = 0.05
 _UNSUPPORTED: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -32,8 +31,8 @@ _REMEDY: Final = "set storage.redis, or run one process (--workers 1, and one ga
 async def lock_database(address: str, *, has_redis: bool, stack: AsyncExitStack) -> None:
     """Lock the database at `address` until `stack` closes.
 
-    Raises CannotStart where another process holds it, and where the file beside an SQLite database cannot be made. File
-    systems without locks are not checked.
+    Raises CannotStart if another process holds the lock, or if the file beside an SQLite database cannot be created.
+    File systems without locks are not checked.
     """
     path = _lock_file(address)
     if path is None:
@@ -42,7 +41,7 @@ async def lock_database(address: str, *, has_redis: bool, stack: AsyncExitStack)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         if not address.startswith("sqlite"):
-            return  # of another user, who serves from an address of the same name
+            return  # the file belongs to another user, who uses the same database address
         raise CannotStart(f"the database cannot be locked: {cannot_read(path, error)}") from None
     stack.callback(os.close, descriptor)
     if not await _locked(descriptor, fcntl.LOCK_SH if has_redis else fcntl.LOCK_EX):
@@ -50,7 +49,7 @@ async def lock_database(address: str, *, has_redis: bool, stack: AsyncExitStack)
 
 
 def _lock_file(address: str) -> Path | None:
-    """None for a database in memory, which belongs to this process."""
+    """Return the path of the lock file; None for a database in memory, which belongs to this process."""
     if is_in_memory(address):
         return None
     if address.startswith("sqlite"):

@@ -1,4 +1,4 @@
-"""How a user record is read: all about one user in one statement, so that it is one round trip and one moment."""
+"""Reads user records. One statement reads everything about one user, in one round trip and as of one moment."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -11,12 +11,13 @@ from gateway.storage.tables import Instant, api_keys, sessions, user_roles, user
 
 Clock = Callable[[], float]
 
-# Role names and session ids have no line breaks: the service sees to the one, the alphabet to the other.
+# Neither role names nor session ids contain line breaks: the service checks role names, and the alphabet of session ids
+# has none.
 _SEPARATOR: Final = "\n"
 
 
 def instant(clock: Clock) -> datetime:
-    """The time of a clock that counts seconds since the epoch."""
+    """Return the time of a clock that counts seconds since the epoch."""
     return datetime.fromtimestamp(clock(), UTC)
 
 
@@ -39,7 +40,7 @@ def _ended_keys(now: BindParameter[datetime]) -> ScalarSelect[str]:
     return select(ids).where(api_keys.c.user_id == users.c.id, api_keys.c.ended_until > now).scalar_subquery()
 
 
-# One statement for every reading of records; `now` is a parameter.
+# The statement for all reads of records. `now` is a parameter.
 RECORDS: Final[Select[Any]] = select(
     users.c.id,
     users.c.email,
@@ -55,7 +56,7 @@ _BY_EMAIL: Final = RECORDS.where(users.c.canonical == bindparam("canonical"))
 
 
 def record_of(row: Sequence[Any]) -> UserRecord:
-    """The record in a row of RECORDS."""
+    """Build the record from a row of RECORDS."""
     user_id, email, is_active, created_at, version, roles, ended, ended_keys = row[:8]
     return UserRecord(user_id, email, is_active, _parts(roles), created_at, version, _parts(ended) | _parts(ended_keys))
 
@@ -65,12 +66,10 @@ def _parts(text: str | None) -> frozenset[str]:
 
 
 def record_by_id(connection: Connection, user_id: str, now: datetime) -> UserRecord | None:
-    """The record of this id, or None."""
     row = connection.execute(_BY_ID, {"user_id": user_id, "now": now}).one_or_none()
     return None if row is None else record_of(row)
 
 
 def record_by_email(connection: Connection, canonical: str, now: datetime) -> UserRecord | None:
-    """The record of this canonical address, or None."""
     row = connection.execute(_BY_EMAIL, {"canonical": canonical, "now": now}).one_or_none()
     return None if row is None else record_of(row)

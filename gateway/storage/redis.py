@@ -1,12 +1,12 @@
-"""The link to Redis: every use of it is limited in time, and no operation is tried while it is down.
+"""The link to Redis. Every operation has a time limit, and operations fail at once while Redis is down.
 
     down ── a client connects, and its probe succeeds ──▶ available ── an operation or a probe fails ──▶ down
-            (attempts go on beside each other)
+            (attempts overlap)
 
-An operation gets LIMIT seconds, waiting for a connection included. If the server fails an operation or a probe, the
-client is closed and all connections are made again: by then, the name in the address can lead to another server. Until
-one of them works, operations fail at once. An attempt to connect goes on when LIMIT is over, because a connection can
-take seconds. Errors of the driver end here, as StorageUnavailable.
+An operation gets LIMIT seconds, including the wait for a connection. If the server fails an operation or a probe, the
+client is closed and connects again, because the name in the URL can resolve to another server by then. Operations fail
+at once until a connection works. An attempt to connect continues after LIMIT, because a connection can take seconds.
+Errors of the driver are raised as StorageUnavailable.
 """
 
 import asyncio
@@ -26,27 +26,27 @@ from gateway.storage.redis_client import CONNECTING, ERRORS, OpenClient, Pulse, 
 T = TypeVar("T")
 
 LIMIT: Final = 0.25  # seconds for one operation
-HEARTBEAT: Final = 0.25  # seconds between probes while it is available
-RETRY: Final = 0.25  # seconds between attempts while it is not
-PATIENCE: Final = 1.0  # seconds for an attempt to connect, after which another one runs beside it
+HEARTBEAT: Final = 0.25  # seconds between probes while Redis is available
+RETRY: Final = 0.25  # seconds between attempts while Redis is down
+PATIENCE: Final = 1.0  # seconds for an attempt to connect, after which another one starts in parallel
 _ATTEMPTS: Final = 4
-_SLICES: Final = 5  # parts of the limit of a probe, none of which passes while the machine does not run this process
-_EARLY: Final = LIMIT * 0.9  # an operation that had less than this did not have its time
-_LATE: Final = LIMIT * 1.4  # a timer that fires later than this says that this process was busy
+_SLICES: Final = 5  # parts of the limit of a probe; none elapses while the machine does not run this process
+_EARLY: Final = LIMIT * 0.9  # an operation that ran for less did not have its full time
+_LATE: Final = LIMIT * 1.4  # a timer that fires later shows that this process was busy
 _QUIET: Final = 60.0  # seconds between two log lines about one cause
 _CAUSES: Final = 64
 _CAUSE_LENGTH: Final = 256  # characters
 
-_NAMESPACE: Final = "gateway:2:"  # of all keys and channels; the number is that of their format
+_NAMESPACE: Final = "gateway:2:"  # prefix of all keys and channels; the number is the version of their format
 
 log: Final = logging.getLogger("gateway.storage.redis")
 
 
 class RedisLink:
-    """One Redis, by its address. Raises CannotStart for an address that means nothing.
+    """The link to one Redis. Raises CannotStart for an invalid URL.
 
-    `prefix` begins the name of every key and channel. It holds the id of the installation, so installations that share
-    a Redis never meet. Belongs to the event loop in which it is opened. `available` is False until `open` has reached
+    `prefix` begins the name of every key and channel. It contains the id of the installation, so installations that
+    share a Redis do not collide. Bound to the event loop that opens it. `available` is False until `open` has reached
     the server.
     """
 
@@ -71,24 +71,24 @@ class RedisLink:
 
     @property
     def available(self) -> bool:
-        """Whether Redis did its work when it was last asked. While it did not, operations fail at once."""
+        """Whether the last operation or probe succeeded. While it is False, operations fail at once."""
         return self._current is not None
 
     @property
     def why(self) -> str:
-        """Why it was not available when it last was not."""
+        """The cause of the last outage."""
         return self._why
 
     async def open(self, *, patience: float = PATIENCE) -> None:
-        """Connect, and watch the server from then on. Returns after `patience` seconds at the latest.
+        """Connect and start probing the server. Returns after `patience` seconds at the latest.
 
-        A server that is down is reported in the log and is no error.
+        A server that is down is logged and raises no error.
         """
         await self._reconnect(patience)
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def close(self) -> None:
-        """Leave the server."""
+        """Stop probing and close all connections."""
         await end(self._keeper)
         self._connector.stop()
         current, self._current, self._why = self._current, None, "closed"
@@ -97,24 +97,25 @@ class RedisLink:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener` when Redis is available again, and at each heartbeat while it is."""
+        """Call `listener` when Redis becomes available, and at each heartbeat while it is."""
         self._heartbeat_listeners.append(listener)
 
     def listen_for_loss(self, listener: Callable[[], None]) -> None:
-        """Call `listener` at the moment in which Redis counts as down."""
+        """Call `listener` as soon as Redis counts as down."""
         self._loss_listeners.append(listener)
 
     def pulse_with(self, pulse: Callable[[], Pulse | None], note_round_trip: Callable[[float], None]) -> None:
-        """Publish what `pulse` gives with each heartbeat, and say how long that took."""
+        """Publish the result of `pulse` with each heartbeat, and pass the duration to `note_round_trip`."""
         self._pulse = pulse
         self._note_round_trip = note_round_trip
 
     def hurry(self) -> None:
-        """Do the next heartbeat at once."""
+        """Run the next heartbeat at once."""
         self._disturbed.set()
 
     async def run(self, operation: Callable[[Client], Awaitable[T]]) -> T:
-        """Do something with the client. Raises StorageUnavailable within LIMIT seconds, at once while it is down."""
+        """Run an operation with the client. Raises StorageUnavailable within LIMIT seconds, or at once while Redis is
+        down."""
         current = self._current
         if current is None:
             raise StorageUnavailable("redis", f"down ({self._why})")
@@ -129,15 +130,16 @@ class RedisLink:
             raise StorageUnavailable("redis", self._describe(error)) from None
 
     def server_time(self, at: float) -> int:
-        """A moment of this process's clock as the server's, in milliseconds since the epoch, and rather too early.
+        """Convert a time of this process's clock to the server's, in milliseconds since the epoch, erring on the early
+        side.
 
-        Redis gets the time at which a value ends, not how long it lasts: a command can lie in the buffers of a hung
-        server for any time before it is carried out, and the value must not live longer for it.
+        Redis gets the end of a value's lifetime, not its length: a command can wait in the buffers of a hung server for
+        any time, which must not extend the lifetime.
         """
         return int((at + self._ahead) * 1000)
 
     async def subscribe(self, *channels: str) -> Connection:
-        """A connection of its own that receives the messages there. Raises StorageUnavailable, after CONNECTING seconds
+        """Return a separate connection subscribed to these channels. Raises StorageUnavailable after CONNECTING seconds
         at the latest."""
         if self._current is None:
             raise StorageUnavailable("redis", f"down ({self._why})")
@@ -158,7 +160,7 @@ class RedisLink:
             self._report(error, f" (SUBSCRIBE {' '.join(channels)})")
             raise StorageUnavailable("redis", self._describe(error)) from None
 
-    # ---- watching
+    # ---- probing
 
     async def _keep(self) -> None:
         while True:
@@ -176,7 +178,7 @@ class RedisLink:
             async with asyncio.timeout(patience):
                 current = await self._connector.connect()
         except ERRORS as error:
-            # An error without a text is the end of the patience; the attempt goes on.
+            # An error without a text means that `patience` is over; the attempt continues.
             self._report(error if str(error) else TimeoutError(f"not connected within {patience:g} s"))
             return
         self._connector.stop()
@@ -185,7 +187,7 @@ class RedisLink:
         self._tell(self._heartbeat_listeners)
 
     async def _connected(self) -> OpenClient:
-        """A client whose server does its work. Raises one of ERRORS."""
+        """Return a client whose server passes the probe. Raises one of ERRORS."""
         client = OpenClient(self._address, self.prefix)
         try:
             await client.connect()
@@ -196,20 +198,20 @@ class RedisLink:
             self._discard(client)
             raise
         finally:
-            error = None  # its traceback keeps this frame
+            error = None  # its traceback holds this frame
         return client
 
     async def _beat(self, current: OpenClient) -> None:
         error = await self._probe(current, self._pulse(), LIMIT)
         if current is not self._current:
-            return  # an operation has found it to be down
+            return  # an operation has detected the outage
         if error is not None:
             self._lose(error)
         else:
             self._tell(self._heartbeat_listeners)
 
     async def _probe(self, client: OpenClient, pulse: Pulse | None, limit: float) -> BaseException | None:
-        """Run the probe of a client; the error, or None where it succeeded within the limit."""
+        """Run the probe of a client. Return its error, or None if it succeeded within the limit."""
         began_at = self._clock()
         task = asyncio.get_running_loop().create_task(client.probe(pulse))
         try:
@@ -225,16 +227,16 @@ class RedisLink:
             server_time = task.result()
         except ERRORS as error:
             return error
-        # The server's clock has gone on since the probe, so this is the least that it is ahead.
+        # The server's clock has advanced since the probe, so this is a lower bound of the difference.
         now = self._clock()
         self._ahead = server_time - now
         self._note_round_trip(now - began_at)
         return None
 
     def _judge(self, error: BaseException, took: float) -> None:
-        """Whether an operation that failed shows that Redis is down."""
+        """Mark Redis as down if the failure of an operation shows it."""
         if isinstance(error, TimeoutError):
-            # An operation that waited for its turn says nothing about the server, nor does a timer that fires late.
+            # Neither an operation that waited for its turn nor a timer that fires late says anything about the server.
             if _EARLY < took < _LATE:
                 self._lose(error)
         elif isinstance(error, ResponseError) and not does_not_work(error):
@@ -247,7 +249,7 @@ class RedisLink:
         if current is None:
             return
         self._report(error)
-        # Its other connections lead to the same server, and each would cost an operation its time to find out.
+        # Its other connections lead to the same server. Each would cost an operation its time limit.
         self._discard(current)
         self._tell(self._loss_listeners)
         self._disturbed.set()
@@ -257,10 +259,10 @@ class RedisLink:
         for listener in listeners:
             try:
                 listener()
-            except Exception:  # the watch over the server must not end by it
+            except Exception:  # a listener's error must not end the probing
                 log.exception("a listener of the link to Redis failed")
 
-    # ---- reporting
+    # ---- logging
 
     def _describe(self, error: BaseException) -> str:
         return self._address.hide(f"{type(error).__name__}: {error}").rstrip(": ")
@@ -271,7 +273,7 @@ class RedisLink:
         self._log(error, f"is down: {_kind(error)} ({self._why}); the database is asked instead. {self._advice(error)}")
 
     def _log(self, error: BaseException, message: str) -> None:
-        """Write a line to the log, one for each cause and minute. One class of errors has many causes."""
+        """Log a line, at most one per cause and minute. Errors of one class have many causes."""
         now, cause = self._clock(), f"{error_code(error)} {error}"[:_CAUSE_LENGTH]
         if now < self._reported_at.get(cause, float("-inf")) + _QUIET:
             return
@@ -285,7 +287,7 @@ class RedisLink:
             return "Check the user and the password in storage.redis"
         if not isinstance(error, (ResponseError, BusyLoadingError)):
             return "Check storage.redis, and that the server runs and can be reached from here"
-        # In a script, a missing right has no code of its own.
+        # A missing permission inside a script has no code of its own.
         if error_code(error) in ("NOPERM", "ERR"):
             return f"docs/deployment.md lists the rights that its user needs, for names that begin with {self.prefix}"
         return "It is used again when it takes writes"
@@ -317,14 +319,14 @@ async def _close(client: OpenClient) -> None:
 
 
 async def end(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task and wait until it has ended, however often it must be told: asyncio.wait_for, which the driver
-    uses, loses a cancellation now and then before Python 3.12."""
+    """Cancel a task until it has ended. Before Python 3.12, asyncio.wait_for, which the driver uses, can swallow a
+    cancellation."""
     while task is not None and not task.done():
         task.cancel()
         await asyncio.wait((task,), timeout=0.1)
 
 
 async def disconnect(connection: Connection) -> None:
-    """Close a connection without waiting for the other side."""
+    """Close a connection without waiting for the peer."""
     with contextlib.suppress(*ERRORS):
         await connection.disconnect(nowait=True)

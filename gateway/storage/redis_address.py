@@ -1,4 +1,4 @@
-"""Clients for the address of a Redis: one server, one behind Sentinels, or a cluster."""
+"""Clients for a Redis URL: a single server, a server behind Sentinels, or a cluster."""
 
 import asyncio
 import secrets
@@ -17,32 +17,32 @@ from gateway.settings.reader import Unacceptable
 from gateway.settings.redis_place import redis_place
 
 Client = Redis | RedisCluster
-_Sentinel: Final[Any] = Sentinel  # redis-py has left it untyped
+_Sentinel: Final[Any] = Sentinel  # redis-py does not type it
 
 _MASK: Final = "********"
-_SENTINEL_LIMIT: Final = 1.0  # seconds for one of several Sentinels; one that hangs leaves time for the next
+_SENTINEL_LIMIT: Final = 1.0  # seconds for one of several Sentinels, so that one that hangs leaves time for the next
 _CONNECT_LIMIT: Final = 5.0  # seconds for a connection to a node of a cluster
 
 
 class Connection(Protocol):
-    """One connection of the driver's, spoken to directly."""
+    """A connection of redis-py, used directly."""
 
     async def connect(self) -> None:
-        """Connect, sign in, and choose the database."""
+        """Connect, authenticate and select the database."""
 
     async def send_command(self, *command: str) -> None:
         """Send a command."""
 
     async def read_response(self, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the driver named it
-        """The next reply; None when there is none after `timeout` seconds. Nothing is lost by asking again."""
+        """Return the next reply, or None if none arrives within `timeout` seconds. No reply is lost after None."""
 
-    async def disconnect(self, nowait: bool = False) -> None:
-        """Close it."""
+    async def disconnect(self, nowait: bool = False) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where a Redis is. `service` is what Sentinels call it; `options` are those of redis-py's connections."""
+    """The parsed URL. `service` is the name of the master at the Sentinels. `options` are those of redis-py's
+    connections."""
 
     scheme: str
     nodes: tuple[tuple[str, int], ...]
@@ -51,16 +51,16 @@ class RedisAddress:
     sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def client(self) -> Client:
-        """A new client, not connected yet. Its user must limit every operation."""
+        """Return a new client, not connected yet. The caller limits the time of every operation."""
         settings = self._settings()
         if self.scheme == "redis+cluster":
-            # The first node that is asked can hang. Another client begins with another one.
+            # The first node can hang, so each client begins with another node.
             nodes = [
                 ClusterNode(host, port) for host, port in secrets.SystemRandom().sample(self.nodes, len(self.nodes))
             ]
             return RedisCluster(startup_nodes=nodes, **settings | {"socket_connect_timeout": _CONNECT_LIMIT})
         if self.scheme == "redis+sentinel":
-            # What is for the servers behind (user, password, database) is not for the Sentinels.
+            # User, password and database belong to the servers, not to the Sentinels.
             asking = {name: value for name, value in settings.items() if name not in ("username", "password", "db")}
             asking |= {
                 "socket_timeout": _SENTINEL_LIMIT,
@@ -71,7 +71,8 @@ class RedisAddress:
         return self._single(*self.nodes[0], settings)
 
     async def connection(self, client: Client) -> Connection:
-        """A connection apart from those of `client`, not connected yet. What is published reaches every node."""
+        """Return a connection separate from those of `client`, not connected yet. In a cluster any node will do,
+        because published messages reach every node."""
         if isinstance(client, RedisCluster):
             await client.initialize()
             node = client.get_random_node()
@@ -85,13 +86,13 @@ class RedisAddress:
         return Redis(host=host, port=port, **settings)
 
     def _settings(self) -> dict[str, Any]:
-        # Neither the driver's time limits, which are kept for each step apart and cost more than the steps themselves,
-        # nor its retries, which go on for seconds.
+        # Disable the driver's time limits, which it applies to each step and which cost more than the steps, and its
+        # retries, which take seconds.
         limits = {"socket_timeout": None, "socket_connect_timeout": None, "retry": Retry(NoBackoff(), 0)}
         return {"protocol": 2} | limits | dict(self.options)
 
     def hide(self, text: str) -> str:
-        """A message of the driver as it may be logged: without any password of this address."""
+        """Remove every password of this address from a driver's message, for the log."""
         for options in (self.options, self.sentinel_options):
             password = options.get("password")
             if password:
@@ -104,7 +105,7 @@ class RedisAddress:
 
 
 def parse_redis_address(url: str) -> RedisAddress:
-    """Parse an address. Raises CannotStart, with a message that holds no part of the user and password."""
+    """Parse a URL. Raises CannotStart, with a message that contains no part of the user and password."""
     try:
         place = redis_place(url)
     except Unacceptable as error:
@@ -113,7 +114,7 @@ def parse_redis_address(url: str) -> RedisAddress:
 
 
 async def connect_one(client: Client) -> None:
-    """Make one more connection, in a cluster to each node that takes writes. Raises errors of the driver."""
+    """Open one more connection, in a cluster one to each primary. Raises errors of the driver."""
     if isinstance(client, RedisCluster):
         await client.initialize()
         await asyncio.gather(*map(_connect_to_node, client.get_primaries()))
@@ -121,7 +122,7 @@ async def connect_one(client: Client) -> None:
     pool: Any = client.connection_pool
     connection = pool.make_connection()
     await _connect(connection)
-    # The pool has no method to take a connection that it did not hand out.
+    # The pool has no method to adopt a connection.
     pool._in_use_connections.add(connection)
     await pool.release(connection)
 
@@ -137,7 +138,7 @@ async def _connect_to_node(node: ClusterNode) -> None:
 
 
 async def _connect(connection: Any) -> None:
-    """Connect. A connection that fails does not go back to its pool: an operation would have to make it."""
+    """Connect. A connection that fails does not return to its pool, where an operation would have to connect it."""
     try:
         await connection.connect()
     except BaseException:
@@ -146,7 +147,7 @@ async def _connect(connection: Any) -> None:
 
 
 async def close_client(client: Client) -> None:
-    """Close a client with all its connections, those to Sentinels included."""
+    """Close a client with all its connections, including those to Sentinels."""
     pool = getattr(client, "connection_pool", None)
     await client.aclose()
     if isinstance(pool, SentinelConnectionPool):

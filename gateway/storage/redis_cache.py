@@ -1,4 +1,4 @@
-"""The cache of user records that replicas share."""
+"""The cache of user records that replicas share through Redis."""
 
 import asyncio
 from typing import Final
@@ -14,11 +14,10 @@ _Question = tuple[str, asyncio.Future[Shared | None]]
 
 
 class RedisCache:
-    """The shared cache over Redis. Redis down is no error here: nothing is found and nothing is kept.
+    """Implements the shared cache. While Redis is down, `get` returns None and `put` stores nothing.
 
-    Who asks while an answer is awaited is gathered and asks with the others in one round trip, and writing is done in
-    the background in the same way. So a crowd that comes at once, as after every outage, costs a fraction of what each
-    of them would cost alone.
+    Calls of `get` during a round trip wait for the next one and share it. Writes are batched in the same way, in the
+    background. A burst of calls, as after an outage, therefore costs a fraction of single calls.
     """
 
     def __init__(self, records: RedisRecords) -> None:
@@ -29,21 +28,21 @@ class RedisCache:
         self._writer: asyncio.Task[None] | None = None
 
     async def get(self, user_id: str) -> tuple[UserRecord, float] | None:
-        """The record and the seconds it may still be used; None: not there, or Redis is down."""
+        """Return the record and the seconds for which it can still be used; None if it is missing or Redis is down."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Shared | None] = loop.create_future()
         self._questions.append((user_id, answer))
         if self._reader is None:
             self._reader = loop.create_task(self._read())
         found = await answer
-        # The age is what counts: another replica may have been told another lifetime.
+        # Compare the age, because another replica can have another lifetime configured.
         if found is None or found.age >= self._records.ttl:
             return None
         return found.record, self._records.ttl - found.age
 
     async def put(self, record: UserRecord, *, age: float) -> None:
-        """Keep a record that was asked of the database `age` seconds ago, unless a newer version is there. It is
-        written soon, or never: nobody waits for it."""
+        """Store a record that was read from the database `age` seconds ago, unless a newer version is stored. Writes in
+        the background and drops the record if the write fails."""
         self._writes[record.id] = Write(record.id, record, self._records.clock() - age)
         if self._writer is None:
             self._writer = asyncio.get_running_loop().create_task(self._write())
@@ -55,7 +54,7 @@ class RedisCache:
                 batch, self._questions = self._questions[:_AT_A_TIME], self._questions[_AT_A_TIME:]
                 _answer(batch, await self._load([user_id for user_id, _ in batch]))
         finally:
-            # Whatever ended it, nobody is left waiting.
+            # Release all waiters, however the task ended.
             _answer([*batch, *self._questions], [])
             self._questions, self._reader = [], None
 

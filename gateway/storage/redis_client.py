@@ -1,11 +1,12 @@
-"""A connected client, whose connections are made beside the operations that use them, and the probe of its server.
+"""A connected client that opens further connections in the background, and the probe of its server.
 
-An operation gets 250 ms. A connection can take seconds, so no operation makes one: operations share the connections
-that are ready, and one that must wait for another has one more connection made in the background. One connection is
-kept for the probe.
+An operation gets 250 ms and a connection can take seconds, so no operation opens one. Operations share the open
+connections. An operation that has to wait for one starts another connection in the background. One connection is
+reserved for the probe.
 
-The probe does all that operations do: it writes, reads, deletes and publishes, in one script. A server that answers a
-PING and refuses writes (a replica, a full one, one that has lost its replicas or the rights of its user) is down.
+The probe does everything that operations do: it writes, reads, deletes and publishes, in one script. A server that
+answers PING but refuses writes counts as down: a replica, a server without memory, a primary without its replicas, or a
+server whose user lost its permissions.
 """
 
 import asyncio
@@ -25,20 +26,20 @@ from redis.exceptions import (
 
 from gateway.storage.redis_address import Client, RedisAddress, close_client, connect_one
 
-# All that the driver raises when Redis is down, and all that it lets through from below. TimeoutError is an OSError.
-# uvloop raises RuntimeError for writing to a connection that is being closed.
+# All errors that the driver raises or passes through while Redis is down. TimeoutError is an OSError. uvloop raises
+# RuntimeError for a write to a closing connection.
 ERRORS: Final = (RedisError, RedisClusterException, OSError, EOFError, RuntimeError)
 
 CONNECTING: Final = 10.0  # seconds for one attempt to connect
 _OPERATIONS: Final = 32  # at a time
-_GROWING: Final = 8  # connections that are made at a time
-_KEYS_TRIED: Final = 4096  # to find one for each node of a cluster
+_GROWING: Final = 8  # connections being opened at a time
+_KEYS_TRIED: Final = 4096  # to find one key for each node of a cluster
 
 _NO_WORK: Final = (ReadOnlyError, OutOfMemoryError, NoPermissionError, ClusterDownError)
-# Codes of errors for which the driver has no class.
+# Error codes without a class in the driver.
 _NO_WORK_CODES: Final = frozenset({"NOREPLICAS", "MISCONF", "BUSY", "NOMASTERLINK", "UNKILLABLE"})
 
-# Key: one of the probe's. Arguments: a channel, and the message for it. An error names the command that met it.
+# KEYS: a key of the probe. ARGV: a channel, and the message for it. An error names the command that failed.
 _PROBE: Final = """
 local key, channel, message = KEYS[1], ARGV[1], ARGV[2]
 local commands = {
@@ -56,14 +57,12 @@ return redis.call('TIME')
 
 
 class Pulse(NamedTuple):
-    """A message that the probe publishes."""
-
     channel: str
     message: bytes
 
 
 class OpenClient:
-    """A client with connections. `prefix` begins the names of the probe's keys and of its channel."""
+    """A client and its connections. `prefix` begins the names of the probe's keys and channel."""
 
     def __init__(self, address: RedisAddress, prefix: str) -> None:
         self.client: Final[Client] = address.client()
@@ -74,14 +73,15 @@ class OpenClient:
         self._probe_keys = [f"{prefix}probe:0"]
 
     async def connect(self) -> None:
-        """Connect, once for operations and once for the probe. Raises one of ERRORS."""
+        """Open one connection for operations and one for the probe. Raises one of ERRORS."""
         async with asyncio.timeout(CONNECTING):
             await asyncio.gather(connect_one(self.client), connect_one(self.client))
         if isinstance(self.client, RedisCluster):
             self._probe_keys = _keys_of_all_primaries(self.client, self._prefix)
 
     def slot(self) -> AbstractAsyncContextManager[None]:
-        """Wait for a connection that is ready, and have one more made where none is."""
+        """Return a context manager that waits for a free connection. Open another one in the background where none is
+        free."""
         if self._slots.locked() and self._ready + len(self._growing) < _OPERATIONS and len(self._growing) < _GROWING:
             task = asyncio.get_running_loop().create_task(self._grow())
             self._growing.add(task)
@@ -89,7 +89,7 @@ class OpenClient:
         return self._slots
 
     async def probe(self, pulse: Pulse | None) -> float:
-        """Have the server do all that operations need, and publish the pulse; the time of its clock.
+        """Run everything that operations need on the server, publish the pulse, and return the server's time.
 
         Raises one of ERRORS.
         """
@@ -114,28 +114,28 @@ class OpenClient:
             async with asyncio.timeout(CONNECTING):
                 await connect_one(self.client)
         except ERRORS:
-            return  # operations go on with the connections that are ready
+            return  # operations continue with the open connections
         self._ready += 1
         self._slots.release()
 
 
 def does_not_work(error: BaseException) -> bool:
-    """Whether this answer says that the server cannot do its work, and not that one command is wrong."""
+    """Return whether an error reply means that the server cannot work, and not that one command is wrong."""
     if not isinstance(error, ResponseError):
         return False
     return isinstance(error, _NO_WORK) or error_code(error) in _NO_WORK_CODES
 
 
 def error_code(error: BaseException) -> str:
-    """The code that begins an error of the server (`NOREPLICAS`); the name of the class for other errors."""
+    """Return the error code of a server's reply (`NOREPLICAS`), or the class name of another error."""
     if not isinstance(error, ResponseError):
         return type(error).__name__
-    # The driver takes the codes that it knows off the text.
+    # The driver removes the codes it knows from the text.
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
 def _keys_of_all_primaries(cluster: RedisCluster, prefix: str) -> list[str]:
-    """One key for each node that takes writes."""
+    """Return one key for each primary."""
     wanted = {node.name for node in cluster.get_primaries()}
     keys: dict[str, str] = {}
     for number in range(_KEYS_TRIED):

@@ -1,8 +1,9 @@
-"""Counts of failed attempts in Redis, which all replicas share.
+"""Counts of failed attempts in Redis, shared by all replicas.
 
-A count is `FAILURES BEGAN`: how many, and when the first was, in microseconds by the server's clock. It ends with its
-window or its ban, so Redis keeps those of callers who failed lately. A pardon is the time it was given at: what began
-before is void. The two of one owner have the same part in braces, so in a cluster they lie together.
+A count is `FAILURES BEGAN`: the number, and the time of the first failure in microseconds of the server's clock. It
+expires with its window or ban, so Redis keeps only recent failures. A pardon is the time at which it was given: it
+voids counts that began earlier. The count and the pardon of one owner have the same hash tag, so a cluster keeps them
+on the same node.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,10 @@ from gateway.limits.failures import Counter, Report, Standing
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_address import Client
 
-# Keys: a count and the pardon of its owner, in turn. Arguments for each: the failures to add, how long ago the first of
-# them was (microseconds), how many are allowed, the milliseconds of the window and of the ban, and the last pardon that
-# the asker knows (-1: it has not asked yet, and goes by when the first failure was). The answer for each: the failures,
-# the milliseconds until they are forgotten, 1 where those to add are pardoned, and the last pardon.
+# KEYS: a count and the pardon of its owner, in turn. ARGV for each: the failures to add, the age of the first of them
+# (microseconds), the allowed number, the milliseconds of the window and of the ban, and the last pardon known to the
+# caller (-1: unknown, the time of the first failure counts). Reply for each: the failures, the milliseconds until they
+# expire, 1 if the added failures are pardoned, and the last pardon.
 _REPORT: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -54,14 +55,12 @@ end
 
 
 class RedisFailures:
-    """Implements SharedFailures."""
-
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
     @property
     def available(self) -> bool:
-        """Whether Redis answered last time."""
+        """Whether the last operation on Redis succeeded."""
         return self._link.available
 
     async def report(self, reports: Sequence[Report]) -> list[Standing]:
@@ -70,14 +69,14 @@ class RedisFailures:
         return [Standing(failures, left / 1000, bool(pardoned), last) for failures, left, pardoned, last in standings]
 
     async def forget(self, counter: Counter) -> None:
-        """Begin a count anew. Raises StorageUnavailable."""
+        """Reset a count. Raises StorageUnavailable."""
         await self._link.run(lambda client: client.delete(_count_key(self._link.prefix, counter)))
 
     async def pardon(self, owners: Sequence[str], *, lifetime: float) -> None:
-        """Make void what began before now. Raises StorageUnavailable."""
+        """Void the counts that began before now. Raises StorageUnavailable."""
         for owner in owners:
             arguments = (_pardon_key(self._link.prefix, owner), _milliseconds(lifetime))
-            # A default binds what the loop holds now; mypy does not infer the type of such a lambda.
+            # A default binds the current value of the loop variable; mypy does not infer the type of this lambda.
             await self._link.run(lambda client, arguments=arguments: client.eval(_PARDON, 1, *arguments))  # type: ignore[misc]
 
 
@@ -88,7 +87,7 @@ async def _report(client: Client, prefix: str, reports: Sequence[Report]) -> lis
         all_keys = list(chain.from_iterable(keys))
         standings: list[Any] = await client.eval(_REPORT, len(all_keys), *all_keys, *chain.from_iterable(arguments))
         return standings
-    pipeline = client.pipeline()  # in a cluster the owners lie on different nodes
+    pipeline = client.pipeline()  # in a cluster the owners are on different nodes
     for of_one, said in zip(keys, arguments, strict=True):
         pipeline.eval(_REPORT, 2, *of_one, *said)
     return [reply[0] for reply in await pipeline.execute()]

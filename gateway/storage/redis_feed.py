@@ -1,19 +1,19 @@
-"""Changes of users, told to all replicas over Redis.
+"""Announces changes of users to all replicas through Redis.
 
-A replica that changes a user writes the new record to Redis and publishes its id, in one step. Every replica listens on
-a connection of its own. The feed is `connected`, and copies are used, while three things hold:
+A replica that changes a user writes the new record to Redis and publishes the id of the user, in one step. Every
+replica subscribes on a separate connection. The feed is `connected`, and copies are used, while three conditions hold:
 
 - The link is available: its probe writes to the server, four times a second.
-- The subscription was made through the link as it is now. When the link fails, so does the subscription: the server
-  behind the same name can be another one.
-- The pulse arrives in time. The probe publishes it, on a channel of this process, and it comes back behind all messages
-  that wait in the subscription. `redis_lag.py` measures it.
+- The subscription belongs to the current client of the link. When the link fails, the subscription ends too, because
+  the same name can lead to another server.
+- The pulse arrives in time. The probe publishes it on a channel of this process, and it returns behind all messages
+  that wait in the subscription. `redis_lag.py` measures the delay.
 
-Messages carry a MAC (`redis_values.py`). One that is not authentic is counted and ignored. An authentic one that is
-published again does no harm: it voids copies older than a version that has been reached.
+Messages carry a MAC (`redis_values.py`). A message that is not authentic is counted and ignored. Replaying an authentic
+message does no harm: it voids copies older than a version that exists already.
 
-What cannot be told because Redis is out is kept and told when it is back. Nothing has to be kept for longer than
-records live in caches: after that no copy from before the change is left anywhere.
+Changes that cannot be announced while Redis is down are kept and announced later. Each is kept no longer than records
+live in caches, because after that time no copy from before the change exists.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ from gateway.storage.redis_lag import BOUND, FeedLag
 from gateway.storage.redis_records import RedisRecords, Write
 from gateway.storage.redis_values import NotAuthentic
 
-SILENCE: Final = 1.0  # seconds without a pulse after which another connection is made
-RETRY: Final = 0.25  # seconds between attempts to listen
-_SLICES: Final = 5  # parts of the silence, none of which passes while the machine does not run this process
-_SETTLING: Final = 0.5  # seconds that the start waits for the first pulse
+SILENCE: Final = 1.0  # seconds without a pulse after which the subscription is made again
+RETRY: Final = 0.25  # seconds between attempts to subscribe
+_SLICES: Final = 5  # parts of the silence; none elapses while the machine does not run this process
+_SETTLING: Final = 0.5  # seconds for which the start waits for the first pulse
 _ATTEMPTS: Final = 3
 _QUIET: Final = 60.0  # seconds between two log lines about one cause
 MAX_UNDELIVERED: Final = 100_000
@@ -48,7 +48,8 @@ log: Final = logging.getLogger("gateway.storage.redis")
 
 
 class _Change(NamedTuple):
-    """What is to be told about one user, and who waits until it has been, or until it cannot be for now."""
+    """A change to announce. The futures in `waiting` are resolved when it is announced, or when Redis turns out to be
+    down."""
 
     write: Write
     waiting: tuple[asyncio.Future[None], ...]
@@ -83,23 +84,23 @@ class RedisFeed:
 
     @property
     def connected(self) -> bool:
-        """Whether changes made elsewhere reach this process now."""
+        """Whether changes made by other replicas reach this process in time."""
         return self._subscribed and self._lag.is_punctual
 
     @property
     def undelivered(self) -> int:
-        """How many users have changes that the other replicas have not been told of yet."""
+        """The number of users with changes not yet announced to the other replicas."""
         return len(self._undelivered)
 
     def samples(self) -> Iterator[Sample]:
-        """How long changes took to arrive here, and how many values in Redis were rejected."""
+        """Yield how long changes took to arrive here, and the number of rejected values in Redis."""
         yield from self._durations.samples()
         if self._subscribed:
             yield from self._lag.samples()
         yield from self._records.samples()
 
     async def open(self, listener: ChangeListener) -> None:
-        """Tell `listener` of changes from now on. Returns when the first attempt to hear of them is over."""
+        """Call `listener` for every change from now on. Returns after the first attempt to subscribe."""
         self._listener = listener
         self._link.pulse_with(self._pulse, self._lag.note_round_trip)
         connection = await self._attempt(listener) if self._link.available else None
@@ -111,7 +112,7 @@ class RedisFeed:
                     await self._settled.wait()
 
     async def close(self) -> None:
-        """Stop listening, and try a last time to deliver the changes that are still undelivered."""
+        """Unsubscribe, and try a last time to announce the remaining changes."""
         await end(self._follower)
         self._subscriptions.stop()
         self._send_courier()
@@ -119,12 +120,12 @@ class RedisFeed:
             await asyncio.wait((courier,), timeout=LIMIT)
             await end(courier)
 
-    # ---- telling
+    # ---- announcing
 
     async def announce(self, user_id: str, record: UserRecord | None) -> None:
-        """Let go of older copies here, at once, and have all replicas do it; None: the user is gone.
+        """Drop older copies here at once, and announce the change to all replicas. None: the user is deleted.
 
-        Returns when they have been told; after LIMIT seconds, or at once while Redis is out, without.
+        Returns once the change is announced, after LIMIT seconds, or at once while Redis is down.
         """
         if self._listener is not None:
             self._listener.forget(user_id, None if record is None else record.version)
@@ -140,7 +141,7 @@ class RedisFeed:
         if earlier is not None:
             waiting += earlier.waiting
             record = _later(earlier.write.record, record)
-        # The time tells how long it took. It is the server's, because the clocks of replicas may lie apart.
+        # Receivers measure the delay from this time. It is the server's, because the clocks of replicas can differ.
         at = self._link.server_time(self._records.clock())
         message = self._records.message(
             self._records.channel, ["forget", user_id, None if record is None else record.version, at]
@@ -150,7 +151,7 @@ class RedisFeed:
             _resolve(self._undelivered.pop(next(iter(self._undelivered))))
 
     def _send_courier(self) -> None:
-        """Deliver the undelivered changes, unless a task does so already."""
+        """Announce the remaining changes, unless a task is doing so already."""
         if self._courier is None and self._undelivered and self._link.available:
             self._courier = asyncio.get_running_loop().create_task(self._deliver())
 
@@ -159,9 +160,10 @@ class RedisFeed:
             while self._undelivered and self._link.available:
                 await self._deliver_some()
         except StorageUnavailable:
-            pass  # it is tried again when Redis is back, and once a second
+            pass  # retried when Redis is available again, and once a second
         finally:
-            # In the same step as the last look at what is undelivered: whoever adds to it now sends another courier.
+            # No await lies between this line and the last look at `_undelivered`, so a change added later starts a new
+            # task.
             self._courier = None
             for change in self._undelivered.values():
                 _resolve(change)
@@ -172,7 +174,7 @@ class RedisFeed:
         await self._records.store([change.write for change in batch.values() if change.write.asked_at > oldest])
         for user_id, change in batch.items():
             _resolve(change)
-            if self._undelivered.get(user_id) is change:  # and has not changed again meanwhile
+            if self._undelivered.get(user_id) is change:  # unless the user has changed again since
                 del self._undelivered[user_id]
 
     # ---- listening
@@ -201,7 +203,7 @@ class RedisFeed:
             return None
         self._subscriptions.stop()
         if self._missed:
-            # Before the first message that counts: a copy from before can be older than a change that was missed.
+            # Flush before the first message that counts: an existing copy can be older than a change that was missed.
             listener.flush()
         self._lag.restart()
         self._subscribed = True
@@ -209,12 +211,12 @@ class RedisFeed:
         return connection
 
     async def _listen(self, listener: ChangeListener, connection: Connection) -> None:
-        """Hand on messages while the link is the same. Raises errors of the driver, and TimeoutError where no pulse
-        arrives any more."""
+        """Pass on messages while the link keeps its client. Raises errors of the driver, and TimeoutError when no pulse
+        arrives."""
         silent = 0
         for count in itertools.count(1):
             if count % _AT_A_TIME == 0:
-                # A read does not wait while messages are buffered, so a flood of them would hold the loop.
+                # A read does not yield while messages are buffered, so a flood of messages would block the event loop.
                 await asyncio.sleep(0)
             if not self._subscribed:
                 return
@@ -230,7 +232,7 @@ class RedisFeed:
         try:
             content = self._records.read_message(channel, message)
         except NotAuthentic:
-            # A client that can publish could otherwise void every copy as often as it likes.
+            # Otherwise a client that can publish could void every copy at will.
             self._records.reject("message")
             return
         match content:
@@ -243,13 +245,14 @@ class RedisFeed:
             case ["forget", str(user_id), int() | None as version]:
                 listener.forget(user_id, version)
             case _:
-                # From a release of the gateway with other messages: the change is unknown, so every copy is void.
+                # Another release of the gateway sent it in another format: the change is unknown, so every copy is
+                # void.
                 listener.flush()
 
-    # ---- trust
+    # ---- connection state
 
     def _pulse(self) -> Pulse | None:
-        """The next pulse for this process's subscription."""
+        """Return the next pulse for this process's subscription."""
         if not self._subscribed:
             return None
         number = self._lag.send()
@@ -262,7 +265,7 @@ class RedisFeed:
             self._listener.suspend()
 
     def _end_subscription(self) -> None:
-        """Messages may be missed from now on."""
+        """End the subscription. Messages can be missed from now on."""
         self._subscriptions.stop()
         if self._subscribed and self._listener is not None:
             self._subscribed = False
@@ -275,7 +278,7 @@ class RedisFeed:
         task.add_done_callback(self._closing.discard)
 
     def _report(self, message: str) -> None:
-        """Write a line to the log, one a minute for each message. The messages differ by the class of an error only."""
+        """Log a line, at most one a minute for each message. The messages differ only in the class of an error."""
         now = self._records.clock()
         if now >= self._reported_at.get(message, float("-inf")) + _QUIET:
             self._reported_at[message] = now
@@ -283,7 +286,7 @@ class RedisFeed:
 
 
 def _later(one: UserRecord | None, other: UserRecord | None) -> UserRecord | None:
-    """The later state of two of the same user; being gone is the last one."""
+    """Return the later of two states of a user. A deleted user (None) is the latest."""
     if one is None or other is None:
         return None
     return one if one.version > other.version else other

@@ -1,11 +1,11 @@
-"""Measures how late messages arrive through Redis.
+"""Measures the delay of messages through Redis.
 
     pulse sent ── arrives in time, WANTED_AGAIN times after a late one ──▶ punctual
                ── does not arrive within BOUND ──────────────────────────▶ late
 
-The pulse goes to the server on a connection for commands and comes back on the subscription, behind all messages that
-wait there. The way to the server is no lag. It takes half of a round trip where both ways are alike. Two fifths of the
-shortest round trip do not count, because the ways can differ.
+The pulse goes to the server on a connection for commands and returns on the subscription, behind all messages that wait
+there. The way to the server is not part of the delay. It is half of a round trip if both directions take equally long.
+Because they can differ, only two fifths of the shortest round trip are subtracted.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from gateway.counting import Sample
 
 BOUND: Final = 0.1  # seconds
 _CHECK_EVERY: Final = 0.02  # seconds
-# A check that comes later than this was held up in this process. That time is no lag of Redis and the network.
+# A later check means that this process was delayed. That time is not a delay of Redis or the network.
 _HELD_UP: Final = 0.05  # seconds
-_WANTED_AGAIN: Final = 4  # pulses in time after a late one: copies must not come and go with each of them
-_WAY: Final = 0.4  # of a round trip
+_WANTED_AGAIN: Final = 4  # pulses in time after a late one, so that single pulses do not turn copies on and off
+_WAY: Final = 0.4  # the share of a round trip that is subtracted
 _OUTSTANDING: Final = 64
-_ROUND_TRIPS: Final = 240  # the last minute
+_ROUND_TRIPS: Final = 240  # those of the last minute
 
 
 class _Pulse:
-    """A pulse on its way. `age` leaves out the time in which this process did not run."""
+    """A pulse on its way. `age` excludes the time in which this process did not run."""
 
     def __init__(self, now: float) -> None:
         self.is_late = False
@@ -35,19 +35,19 @@ class _Pulse:
         self._held_up = 0.0
 
     def check(self, now: float) -> None:
-        """Note that time has passed."""
+        """Account for the time since the last check."""
         held_up = now - self._checked_at - _CHECK_EVERY
         if held_up > _HELD_UP:
             self._held_up += held_up
         self._checked_at = now
 
     def age(self, now: float) -> float:
-        """Seconds since it was sent."""
+        """Return the seconds since the pulse was sent."""
         return now - self._sent_at - self._held_up
 
 
 class FeedLag:
-    """`changed` is called when messages begin to be late, and when they are in time again. Bound to an event loop."""
+    """Calls `changed` when messages become late and when they are in time again. Bound to an event loop."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -64,18 +64,18 @@ class FeedLag:
         return self._wanted == 0
 
     def restart(self) -> None:
-        """Forget all: the subscription is another one."""
+        """Reset all measurements for a new subscription."""
         self._pulses.clear()
         self._wanted = 1
         self._is_late = False
         self._last = None
 
     def note_round_trip(self, seconds: float) -> None:
-        """How long a command took, from its start to its answer."""
+        """Note the time from the start of a command to its reply."""
         self._round_trips.append(seconds)
 
     def send(self) -> int:
-        """The number of a pulse that is sent now."""
+        """Return the number of a pulse that is sent now."""
         number = next(self._numbers)
         self._pulses[number] = _Pulse(_now())
         if len(self._pulses) > _OUTSTANDING:
@@ -84,7 +84,7 @@ class FeedLag:
         return number
 
     def arrived(self, number: int) -> None:
-        """A pulse came back. One that is not awaited says nothing: another client published it again."""
+        """Note the return of a pulse. Ignore an unexpected one: another client replayed it."""
         pulse = self._pulses.pop(number, None)
         if pulse is None:
             return
@@ -101,7 +101,7 @@ class FeedLag:
                 self._changed()
 
     def samples(self) -> Iterator[Sample]:
-        """The lag of the last pulse, or the age of the oldest that is late."""
+        """Yield the delay of the last pulse, or the age of the oldest late one."""
         late = (self._lag(pulse) for pulse in self._pulses.values() if pulse.is_late)
         seconds = max(late, default=self._last)
         if seconds is not None:

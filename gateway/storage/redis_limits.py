@@ -1,8 +1,8 @@
-"""Buckets in Redis, which all replicas share.
+"""Leaky buckets in Redis, shared by all replicas.
 
-A value is `LEVEL TIME`: how full the bucket was, and when, in microseconds by the server's clock, which is the only one
-that all replicas have in common. It ends when the bucket is empty, so Redis keeps those of callers who were here in the
-last `per` seconds.
+A value is `LEVEL TIME`: the level of the bucket and the time of that level, in microseconds of the server's clock, the
+only clock that all replicas share. The value expires when the bucket is empty, so Redis keeps only the buckets of
+callers of the last `per` seconds.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from gateway.storage.redis_address import Client
 
 _AT_A_TIME: Final = 128
 
-# `Quota.with_one_more`, where it is atomic. Keys: the buckets. Arguments: for each key the level up to which a request
-# passes, what leaks in a microsecond, and the milliseconds in which all of it does. The answer is a text for each: a
-# number of Lua's would become a whole one.
+# An atomic `Quota.with_one_more`. KEYS: the buckets. ARGV for each: the level up to which a request passes, the leak
+# per microsecond, and the milliseconds in which a full bucket empties. The reply is a text for each bucket, because
+# Redis truncates Lua numbers to integers.
 _TAKE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -49,8 +49,8 @@ class _Question(NamedTuple):
 
 
 class RedisBuckets:
-    """Implements SharedBuckets. Who asks while an answer is awaited is gathered and asks with the others in one round
-    trip: a crowd costs a fraction of what each of them would cost alone."""
+    """Implements SharedBuckets. Calls during a round trip wait for the next one and share it, so a burst costs a
+    fraction of single calls."""
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
@@ -59,11 +59,11 @@ class RedisBuckets:
 
     @property
     def available(self) -> bool:
-        """Whether Redis answered last time."""
+        """Whether the last operation on Redis succeeded."""
         return self._link.available
 
     async def take(self, key: str, quota: Quota) -> float:
-        """Count a request: how full the bucket of this key is with it. Raises StorageUnavailable."""
+        """Count a request and return the new level of the bucket. Raises StorageUnavailable."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[float | StorageUnavailable] = loop.create_future()
         self._questions.append(_Question(key, quota, answer))
@@ -81,7 +81,7 @@ class RedisBuckets:
                 batch, self._questions = self._questions[:_AT_A_TIME], self._questions[_AT_A_TIME:]
                 await self._ask_for(batch)
         finally:
-            # Whatever ended it, nobody is left waiting.
+            # Release all waiters, however the task ended.
             _answer([*batch, *self._questions], StorageUnavailable("redis", "not asked"))
             self._questions, self._asking = [], None
 
@@ -107,7 +107,7 @@ async def _take(client: Client, prefix: str, batch: Sequence[_Question]) -> list
     if not isinstance(client, RedisCluster):
         levels: list[Any] = await client.eval(_TAKE, len(keys), *keys, *chain.from_iterable(arguments))
         return levels
-    pipeline = client.pipeline()  # in a cluster the keys lie on different nodes
+    pipeline = client.pipeline()  # in a cluster the keys are on different nodes
     for key, of_key in zip(keys, arguments, strict=True):
         pipeline.eval(_TAKE, 1, key, *of_key)
     return [reply[0] for reply in await pipeline.execute()]

@@ -1,8 +1,8 @@
-"""How user records lie in Redis.
+"""Stores user records in Redis.
 
-`redis_values.py` has the form of a value. A script writes it and never replaces a newer version, so a replica that read
-the database before a change and writes after it does no harm. A value that is not authentic is a miss: it is counted,
-reported in the log, and deleted, because the version in it can be higher than that of any record.
+`redis_values.py` defines the format of a value. A script writes it and never replaces a newer version, so a replica
+that read the database before a change and writes after it does no harm. A value that is not authentic counts as
+missing. It is counted, logged and deleted, because its version can be higher than that of any record.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from gateway.storage.redis import RedisLink
 from gateway.storage.redis_address import Client
 from gateway.storage.redis_values import GONE, MAX_VALUE, NotAuthentic, RedisValues, Shared
 
-_ABSENT: Final = -2  # the answer of PTTL for a key that does not exist
+_ABSENT: Final = -2  # the reply of PTTL for a missing key
 _REPORT_EVERY: Final = 60.0  # seconds between two log lines about values of one kind that are not authentic
 
 log: Final = logging.getLogger("gateway.storage.redis")
 
-# Keys: the users'. Arguments: the channel; then for each key its value, version, end (milliseconds since the epoch) and
-# message ('': none). Where a value cannot be kept (no memory left) the old one must go all the same.
+# KEYS: those of the users. ARGV: the channel; then for each key its value, version, end (milliseconds since the epoch)
+# and message ('': none). If the new value cannot be stored (out of memory), the old one is deleted all the same.
 _STORE: Final = """
 for index, key in ipairs(KEYS) do
   local at = index * 4 - 2
@@ -41,7 +41,7 @@ for index, key in ipairs(KEYS) do
 end
 return #KEYS
 """
-# Keys: the users'. Argument: the last byte of a value that is read.
+# KEYS: those of the users. ARGV: the last byte of a value to read.
 _LOAD: Final = """
 local found = {}
 for index, key in ipairs(KEYS) do
@@ -52,7 +52,7 @@ return found
 
 
 class Write(NamedTuple):
-    """A record that was asked of the database at `asked_at`, or None for a user who is gone; `message` is published."""
+    """A record read from the database at `asked_at`, or None for a deleted user. `message` is published."""
 
     user_id: str
     record: UserRecord | None
@@ -61,8 +61,8 @@ class Write(NamedTuple):
 
 
 class RedisRecords:
-    """Reads and writes records. `ttl`: seconds that one may be used after the database was asked for it. `clock` is the
-    link's: it tells when that was. `channel` carries the messages."""
+    """Reads and writes records. `ttl` is the number of seconds for which a record can be used after its read from the
+    database. `clock` is the link's and measures that time. Messages go to `channel`."""
 
     def __init__(
         self, link: RedisLink, values: RedisValues, *, ttl: float, clock: Callable[[], float] = time.monotonic
@@ -76,11 +76,12 @@ class RedisRecords:
         self._reported_at: dict[str, float] = {}
 
     def key(self, user_id: str) -> str:
-        """The key of a user's record. The id comes last and whole, so no two users share one (CVE-2026-33729)."""
+        """Return the key of a user's record. The id comes last and in full, so two users never share a key
+        (CVE-2026-33729)."""
         return f"{self._link.prefix}user:{user_id}"
 
     async def load(self, user_ids: Sequence[str]) -> list[Shared | None]:
-        """What is there of these users, in one round trip. Raises StorageUnavailable."""
+        """Return the stored records of these users, in one round trip. Raises StorageUnavailable."""
         keys = [self.key(user_id) for user_id in user_ids]
         replies = await self._link.run(lambda client: _load(client, keys))
         found: list[Shared | None] = []
@@ -96,7 +97,7 @@ class RedisRecords:
         return found
 
     def _read(self, key: str, value: Any, left: int) -> Shared | None:
-        # An error of the script stands for a key of another type. No value of ours is without an end.
+        # The script returns an error for a key of another type. The gateway writes no value without an expiry.
         if not isinstance(value, bytes) or left < 0:
             raise NotAuthentic(key)
         return self._values.read_record(key, value, left)
@@ -108,7 +109,7 @@ class RedisRecords:
             await self._link.run(lambda client: _delete(client, keys))
 
     async def store(self, writes: Sequence[Write]) -> None:
-        """Keep records where nothing newer is there, and publish the messages, in one round trip.
+        """Store records unless newer ones are stored, and publish the messages, in one round trip.
 
         Raises StorageUnavailable.
         """
@@ -122,15 +123,15 @@ class RedisRecords:
         return value, version, self._link.server_time(write.asked_at + self.ttl), write.message
 
     def message(self, channel: str, members: list[Any]) -> bytes:
-        """A message for a channel."""
+        """Encode a message for a channel."""
         return self._values.message(channel, members)
 
     def read_message(self, channel: str, message: bytes) -> Any:
-        """The content of a message on a channel. Raises NotAuthentic."""
+        """Decode a message from a channel. Raises NotAuthentic."""
         return self._values.read_message(channel, message)
 
     def reject(self, kind: str) -> None:
-        """Count a record or a message that is not authentic, and report it once a minute."""
+        """Count a record or message that is not authentic, and log it at most once a minute."""
         self._rejected.add(kind)
         now = self.clock()
         if now >= self._reported_at.get(kind, float("-inf")) + _REPORT_EVERY:
@@ -142,7 +143,7 @@ class RedisRecords:
             )
 
     def samples(self) -> Iterator[Sample]:
-        """How many values were rejected."""
+        """Yield the number of rejected values."""
         yield from self._rejected.samples()
 
 
@@ -150,7 +151,7 @@ async def _load(client: Client, keys: Sequence[str]) -> list[Any]:
     if not isinstance(client, RedisCluster):
         replies: list[Any] = await client.eval(_LOAD, len(keys), *keys, MAX_VALUE - 1)
         return replies
-    pipeline = client.pipeline()  # in a cluster the keys lie on different nodes
+    pipeline = client.pipeline()  # in a cluster the keys are on different nodes
     for key in keys:
         pipeline.eval(_LOAD, 1, key, MAX_VALUE - 1)
     return [reply[0] for reply in await pipeline.execute()]

@@ -1,13 +1,13 @@
-"""The form of user records and messages in Redis, and their authentication.
+"""The format of user records and messages in Redis, and their authentication.
 
     record     VERSION MAC LIFETIME ASKED JSON
     message    MAC JSON
 
-VERSION is the record's, LIFETIME the milliseconds it lives after the database was asked, ASKED that moment in
-milliseconds since the epoch by the writer's clock, JSON the record or null for a user who is gone. The MAC covers the
-name of the key or channel and everything but itself. A client that can write to Redis therefore cannot make a record,
-nor move one to another user. It can put an old one back. LIFETIME and ASKED bound the time for which that works,
-also where the client gives the key another end.
+VERSION is the record's. LIFETIME is the milliseconds for which it is valid after its read from the database. ASKED is
+the time of that read, in milliseconds since the epoch by the writer's clock. JSON is the record, or null for a deleted
+user. The MAC covers the name of the key or channel and everything but itself. A client that can write to Redis
+therefore cannot forge a record or move one to another user. It can restore an old one. LIFETIME and ASKED limit the
+time for which an old record is accepted, also if the client changes the expiry of the key.
 """
 
 import json
@@ -20,8 +20,8 @@ from gateway.errors import GatewayError
 from gateway.identity.mac_keys import MacKeys
 from gateway.identity.records import UserRecord
 
-GONE: Final = (1 << 53) - 1  # newer than any record; the largest integer that Lua counts exactly
-# Bytes. The longest record of a user has a few thousand ended sessions; no more than this is read from Redis.
+GONE: Final = (1 << 53) - 1  # newer than any record; the largest integer that Lua represents exactly
+# Bytes. The longest record of a user lists a few thousand ended sessions. Longer values are not read from Redis.
 MAX_VALUE: Final = 1 << 20
 
 
@@ -30,21 +30,21 @@ class NotAuthentic(GatewayError):
 
 
 class Shared(NamedTuple):
-    """A record as it was found, and the seconds since the database was asked for it."""
+    """A stored record, and the seconds since its read from the database."""
 
     record: UserRecord
     age: float
 
 
 class RedisValues:
-    """Writes and reads values. `wall_clock` gives seconds since the epoch."""
+    """Encodes and decodes values. `wall_clock` returns seconds since the epoch."""
 
     def __init__(self, keys: MacKeys, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._keys = keys
         self._wall_clock = wall_clock
 
     def record(self, key: str, record: UserRecord | None, *, lifetime: float, age: float) -> bytes:
-        """The value for a record that was asked of the database `age` seconds ago; None: the user is gone."""
+        """Encode a record that was read from the database `age` seconds ago; None: the user is deleted."""
         version = b"%d" % (GONE if record is None else record.version)
         asked_at = (self._wall_clock() - age) * 1000
         rest = b"%d %d %b" % (lifetime * 1000, asked_at, _encoded(record))
@@ -52,28 +52,30 @@ class RedisValues:
         return b"%b %b %b" % (version, mac, rest)
 
     def read_record(self, key: str, value: bytes, left: int) -> Shared | None:
-        """The record in a value that Redis keeps for `left` more milliseconds. None: the user is gone, or a release of
-        the gateway wrote it that has another form. Raises NotAuthentic."""
+        """Decode a value that Redis keeps for `left` more milliseconds. Raises NotAuthentic.
+
+        None: the user is deleted, or another release of the gateway wrote the value in another format.
+        """
         version, mac, rest = _parts(value, 3)
         if not self._keys.verifies(key, b"%b %b" % (version, rest), mac):
             raise NotAuthentic(key)
         try:
             lifetime, asked_at, text = rest.split(b" ", 2)
             record = _decoded(json.loads(text), int(version))
-            # Redis's clock is the same for all replicas, but other clients can set the end of a key. ASKED is
-            # authentic, but the clocks of replicas differ. The larger age is the safe one.
+            # All replicas see Redis's clock, but other clients can change the expiry of a key. ASKED is authentic, but
+            # the clocks of replicas differ. The larger of the two ages is the safe one.
             by_redis, by_clock = (int(lifetime) - left) / 1000, self._wall_clock() - int(asked_at) / 1000
         except (ValueError, TypeError, KeyError):
             return None
         return Shared(record, max(by_redis, by_clock, 0.0))
 
     def message(self, channel: str, members: list[Any]) -> bytes:
-        """A message for a channel."""
+        """Encode a message for a channel."""
         text = json.dumps(members).encode("ascii")
         return b"%b %b" % (self._keys.sign(channel, text), text)
 
     def read_message(self, channel: str, message: bytes) -> Any:
-        """The content of a message. Raises NotAuthentic."""
+        """Decode a message. Raises NotAuthentic."""
         mac, text = _parts(message, 2)
         if not self._keys.verifies(channel, text, mac):
             raise NotAuthentic(channel)
@@ -102,7 +104,7 @@ def _encoded(record: UserRecord | None) -> bytes:
 
 
 def _decoded(members: dict[str, Any], version: int) -> UserRecord:
-    """The record. Raises ValueError, TypeError or KeyError where a member is missing or of another type."""
+    """Build the record. Raises ValueError, TypeError or KeyError if a member is missing or of another type."""
     created_at = datetime.fromisoformat(members["created"])
     if created_at.tzinfo is None:
         raise ValueError("a time without its zone")

@@ -1,9 +1,9 @@
-"""Whether the database has the tables this version needs, and how it gets them.
+"""Checks and migrates the tables of the database.
 
-The version of the schema is the row that Alembic keeps, in a table of the gateway's own name: an application in the
-same database can use Alembic too. It is read with plain SQL: Alembic, with its 11 MiB and fifth of a second, is
-imported only where there is something to migrate. An empty database gets the newest tables at once; a test holds that
-the migrations make the same tables.
+The schema version is the row that Alembic keeps, in a table named by the gateway, because an application in the same
+database can use Alembic too. The version is read with plain SQL: Alembic takes 11 MiB and a fifth of a second, so it is
+imported only to migrate. An empty database gets the newest tables directly. A test checks that the migrations make the
+same tables.
 """
 
 import asyncio
@@ -24,37 +24,37 @@ REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")  # oldest first
 HEAD: Final = REVISIONS[-1]
 COMMAND_TO_RUN: Final = "gateway db upgrade"
 
-_OLD_VERSION_TABLE: Final = "alembic_version"  # until revision 0004
-_OLD_TABLES: Final = ("users", "sessions", "refresh_tokens", "audit")  # of every revision until then
+_OLD_VERSION_TABLE: Final = "alembic_version"  # up to revision 0004
+_OLD_TABLES: Final = ("users", "sessions", "refresh_tokens", "audit")  # in every revision up to 0004
 
 _LIMIT: Final = 120.0  # seconds, for a migration of a large database
-_PATIENCE: Final = 10.0  # seconds: to connect for the first time, and for another process that migrates
-# Two commands, or the first start of several replicas, at the same time: any number nothing else locks by.
+_PATIENCE: Final = 10.0  # seconds: for the first connection, and for another process that migrates
+# The number of the advisory lock for migrations that start at the same time. Any number works that nothing else uses.
 _MIGRATING: Final = 0x67617465_6D696772
 
 
 async def revision(database: Database) -> str | None:
-    """The version of the schema, None for a database without one. Raises StorageUnavailable."""
+    """Return the schema version, None for a database without one. Raises StorageUnavailable."""
     return await _once_unlocked(lambda: database.read(_revision, limit=_PATIENCE))
 
 
 async def is_current(database: Database) -> bool:
-    """Whether the schema is exactly the one that this version of the gateway works with."""
+    """Return whether the schema is exactly the one that this version of the gateway needs."""
     return await revision(database) == HEAD
 
 
 async def upgrade(database: Database) -> bool:
-    """Bring the schema up to date, once, however many processes try at the same time; whether anything was done.
+    """Migrate the schema to the newest version. Concurrent processes migrate it once. Return whether it changed.
 
-    Raises StorageUnavailable, and CannotStart where the database was made by a newer gateway.
+    Raises StorageUnavailable, and CannotStart if a newer gateway created the database.
     """
     return await _once_unlocked(lambda: database.write(_upgrade, limit=_LIMIT))
 
 
 async def prepare(database: Database) -> None:
-    """What `serve` does before it serves: an SQLite file is brought up to date, a PostgreSQL database must be.
+    """Prepare the schema for `serve`: migrate an SQLite file, and require a current PostgreSQL database.
 
-    Raises CannotStart with what to do, also where the database cannot be reached.
+    Raises CannotStart with the remedy, also if the database cannot be reached.
     """
     try:
         found = await revision(database)
@@ -70,8 +70,8 @@ async def prepare(database: Database) -> None:
 
 
 async def _once_unlocked(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask again while another process has the file to itself: even to connect one must wait for the first worker, which
-    turns a new SQLite file to WAL."""
+    """Retry while another process holds the exclusive lock on the file. Connecting needs this too, because the first
+    worker turns a new SQLite file to WAL."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -91,7 +91,7 @@ def _revision(connection: Connection) -> str | None:
     tables = inspect(connection)
     if tables.has_table(VERSION_TABLE):
         return _version_in(connection, VERSION_TABLE)
-    # The table of an application that uses Alembic has the same name.
+    # An application that uses Alembic can have a table of the same name.
     if tables.has_table(_OLD_VERSION_TABLE) and all(map(tables.has_table, _OLD_TABLES)):
         found = _version_in(connection, _OLD_VERSION_TABLE)
         return found if found in REVISIONS else None
@@ -104,10 +104,10 @@ def _version_in(connection: Connection, table: str) -> str | None:
 
 
 def _upgrade(connection: Connection) -> bool:
-    """Inside one transaction; both databases undo changes of tables with it."""
+    """Migrate in one transaction. Both databases roll back changes of tables too."""
     if connection.dialect.name == "postgresql":
         for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
-            connection.execute(text(f"SET LOCAL {name} = 0"))  # a migration of a large table takes its time
+            connection.execute(text(f"SET LOCAL {name} = 0"))  # the migration of a large table takes long
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
     found = _revision(connection)
     if found == HEAD:

@@ -1,4 +1,4 @@
-"""Sessions and their refresh tokens in the database. How tokens are recognised is told in identity/refresh.py."""
+"""Sessions and their refresh tokens in the database. identity/refresh.py describes how tokens are recognised."""
 
 import secrets
 import time
@@ -16,8 +16,8 @@ from gateway.storage.database import Database
 from gateway.storage.records import Clock, instant, record_by_id
 from gateway.storage.tables import refresh_tokens, sessions, users
 
-# More sessions than a person has devices; beyond, the ones unused for longest end. Keeps what one account can fill
-# bounded.
+# The most sessions of one account, far more than a person has devices. Beyond it, those unused for the longest time
+# end.
 MAX_LIVING: Final = 1000
 LONGEST_CHAIN: Final = 100
 
@@ -53,7 +53,7 @@ _LISTED: Final = (
 
 
 class _Found(NamedTuple):
-    """A session, and of it the token that was presented: its `digest` is None where that one does not count."""
+    """A session and the presented token. `digest` is None if the token is unknown."""
 
     id: str
     user_id: str
@@ -66,8 +66,8 @@ class _Found(NamedTuple):
 
 
 class _Ending(NamedTuple):
-    """Which sessions to end (None: all), and with `keys_known_until` all API keys, whose end is to be known for that
-    long. `must_live`: where none ends, that is no success."""
+    """Selects the sessions to end (None: all). `keys_known_until` ends all API keys too, and is the time until which
+    replicas must know of that. `must_live`: fail if no session ends."""
 
     reason: str
     which: ColumnElement[bool] | None = None
@@ -76,7 +76,7 @@ class _Ending(NamedTuple):
 
 
 class Sessions:
-    """The SessionStore over a database. `clock` gives seconds since the epoch."""
+    """Implements SessionStore. `clock` returns seconds since the epoch."""
 
     def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
         self._database = database
@@ -85,7 +85,8 @@ class Sessions:
     async def open(
         self, user_id: str, session: NewSession, *, verified: str, rehashed: str | None = None
     ) -> UserRecord | None:
-        """Open a session, unless the user has been changed since the password was checked."""
+        """Open a session. Return None if the user is disabled, deleted or has another password than the `verified`
+        one."""
         now = instant(self._clock)
 
         def work(connection: Connection) -> UserRecord | None:
@@ -103,7 +104,7 @@ class Sessions:
         return await self._database.write(work)
 
     async def rotate(self, rotation: Rotation) -> Rotated | Reused | None:
-        """Put the successor in the place of a refresh token."""
+        """Replace a refresh token with its successor."""
         now = instant(self._clock)
         token = rotation.token
         presented = {"family": token.family_digest, "digest": token.digest}
@@ -134,7 +135,7 @@ class Sessions:
         return await self._end(user_id, _Ending(reason, keys_known_until=keys_known_until), by=by)
 
     async def living(self, user_id: str) -> tuple[LivingSession, ...]:
-        """The sessions of a user, the one used last first."""
+        """Return the sessions of a user, the last used first."""
         order = (sessions.c.used_at.desc(), sessions.c.created_at.desc(), sessions.c.id)
         which = and_(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None), _lives(instant(self._clock)))
         listing = select(*_LISTED).where(which).order_by(*order).limit(MAX_LIVING)
@@ -142,7 +143,7 @@ class Sessions:
         return tuple(LivingSession(*row) for row in rows)
 
     async def end_living(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
-        """End a session that `living` names."""
+        """End a session that `living` lists."""
         which = and_(sessions.c.id == session_id, _lives(instant(self._clock)))
         return await self._end(user_id, _Ending(reason, which, must_live=True), by=by)
 
@@ -163,7 +164,7 @@ class Sessions:
 
 
 def _ended(connection: Connection, user_id: str, ending: _Ending, now: datetime) -> dict[str, int]:
-    """End what is to be ended; how much that was, nothing where there was nothing."""
+    """End the sessions and keys, and return their numbers; empty if none ended."""
     count = end_sessions(connection, user_id, now, reason=ending.reason, condition=ending.which)
     if ending.keys_known_until is None:
         return {"sessions_ended": count} if count else {}
@@ -172,17 +173,17 @@ def _ended(connection: Connection, user_id: str, ending: _Ending, now: datetime)
 
 
 def _lives(now: datetime) -> ColumnElement[bool]:
-    """Something of the session is good for something: its refresh token, or an access token that is out."""
+    """Build the condition that a session still has a valid refresh token or access token."""
     return or_(sessions.c.expires_at > now, sessions.c.access_until > now)
 
 
 def _still_counts(found: _Found, grace: float, now: datetime) -> bool:
-    """Whether a token is the current one of its session, or was replaced only a moment ago."""
+    """Return whether a token is the current one of its session, or was replaced within the grace period."""
     return found.replaced_at is None or now < found.replaced_at + timedelta(seconds=grace)
 
 
 def _reused(connection: Connection, found: _Found, rotation: Rotation, now: datetime) -> Reused | None:
-    """A replay: thief and owner cannot be told apart, so the session ends for both (RFC 9700 4.14.2)."""
+    """End the session after a replay. Thief and owner cannot be told apart, so it ends for both (RFC 9700 4.14.2)."""
     if end_sessions(connection, found.user_id, now, reason="reuse", condition=sessions.c.id == found.id):
         change = Change("sessions.ended", found.user_id, after={"reason": "reuse", "sessions_ended": 1})
         write_audit(connection, change, by=Actor(found.user_id, rotation.origin), at=now)
@@ -192,8 +193,11 @@ def _reused(connection: Connection, found: _Found, rotation: Rotation, now: date
 
 
 def _rotated(connection: Connection, found: _Found, rotation: Rotation, now: datetime) -> Rotated:
-    """The successor of the current token, made now. For a token that was replaced within the grace, the current token
-    of the session: one that was replaced since would end the session when it is presented later."""
+    """Return the successor of the token.
+
+    A token that was replaced within the grace period gets the current token of the session, because an older successor
+    would end the session when it is presented later.
+    """
     if found.seed is None:
         seed = secrets.token_bytes(SEED_BYTES)
         successor = rotation.token.successor(seed)
@@ -218,7 +222,8 @@ def _rotated(connection: Connection, found: _Found, rotation: Rotation, now: dat
 
 
 def _current(connection: Connection, session_id: str, token: RefreshToken) -> RefreshToken:
-    """The last token of a chain of replacements, at most LONGEST_CHAIN steps on. Its rows are as old as the grace."""
+    """Return the last token of a chain of replacements, at most LONGEST_CHAIN steps away. The chain is no older than
+    the grace period."""
     for _ in range(LONGEST_CHAIN):
         row = refresh_tokens.c.digest == token.digest, refresh_tokens.c.session_id == session_id
         seed = connection.execute(select(refresh_tokens.c.seed).where(*row)).scalar_one_or_none()
@@ -235,19 +240,19 @@ def _replace(connection: Connection, found: _Found, successor: RefreshToken, see
 
 
 def _forget_replaced(connection: Connection, session_id: str, before: datetime) -> None:
-    """Tokens whose grace is over need no row: a known session and an unknown token is what a replay looks like."""
+    """Delete tokens whose grace period is over. A known session with an unknown token is recognised as a replay."""
     old = and_(refresh_tokens.c.session_id == session_id, refresh_tokens.c.replaced_at <= before)
     connection.execute(delete(refresh_tokens).where(old))
 
 
 def _forget_old(connection: Connection, user_id: str, now: datetime) -> None:
-    """Sessions that can neither be refreshed nor have an unexpired access token."""
+    """Delete sessions that can no longer be refreshed and have no valid access token."""
     over = or_(sessions.c.ended_at.is_not(None), sessions.c.expires_at <= now)
     connection.execute(delete(sessions).where(sessions.c.user_id == user_id, sessions.c.access_until <= now, over))
 
 
 def _end_surplus(connection: Connection, user_id: str, now: datetime) -> int:
-    """End what a user has beyond MAX_LIVING sessions; how many those were."""
+    """End the sessions of a user beyond MAX_LIVING, and return their number."""
     surplus = (
         select(sessions.c.id)
         .where(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None))

@@ -1,4 +1,4 @@
-"""SQLite through aiosqlite: one file in WAL mode, or one connection to a database in memory."""
+"""SQLite through aiosqlite: a file in WAL mode, or one connection to a database in memory."""
 
 import os
 import sqlite3
@@ -13,21 +13,21 @@ from gateway.errors import CannotStart, cannot_read
 from gateway.storage.engines import Opened
 
 _READERS: Final = 4  # each is a thread
-_WRITERS: Final = 1  # SQLite has one at a time; waiting here is fair and free, waiting in SQLite is polling
-_BUSY_TIMEOUT: Final = 0.6  # seconds to wait while another process writes; below the limit of a write transaction
-# WAL: readers and the writer do not wait for each other. NORMAL: a power cut may lose the last commits but damages
-# nothing, and a commit costs no fsync.
+_WRITERS: Final = 1  # SQLite allows one; waiting here is fair and cheap, SQLite would poll
+_BUSY_TIMEOUT: Final = 0.6  # seconds to wait while another process writes, less than the limit of a write transaction
+# WAL: readers and the writer do not block each other. NORMAL: a power failure can lose the last commits but corrupts
+# nothing, and a commit needs no fsync.
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 
 
 def open_sqlite(url: str) -> Opened:
-    """The engine for `sqlite:///PATH`, `sqlite://` or `sqlite:///:memory:`."""
+    """Return the engine for `sqlite:///PATH`, `sqlite://` or `sqlite:///:memory:`."""
     parsed = _parsed(url)
     in_memory = parsed.database in (None, "", ":memory:")
     if not in_memory:
         _create_private(Path(str(parsed.database)))
-    # isolation_level None: the driver begins no transactions by itself. Reads are single statements; writes begin
-    # theirs in words.
+    # With isolation_level None the driver begins no transactions. Reads are single statements, and writes begin theirs
+    # explicitly.
     options: dict[str, Any] = {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT}}
     pool_size = _READERS + _WRITERS + 1
     options |= {"poolclass": StaticPool} if in_memory else {"pool_size": pool_size, "max_overflow": 0}
@@ -39,7 +39,8 @@ def open_sqlite(url: str) -> Opened:
 
 
 def _begin(connection: Connection) -> None:
-    """A deferred transaction that turns from reading to writing fails at once where another one writes."""
+    """Begin a write transaction. A deferred transaction fails at once when it starts to write while another one
+    writes."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
@@ -51,7 +52,7 @@ def _parsed(url: str) -> URL:
 
 
 def _create_private(path: Path) -> None:
-    """The file holds password hashes: where it is made, it is made for its owner only."""
+    """Create the file with access for its owner only, because it holds password hashes."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileNotFoundError:
@@ -71,6 +72,6 @@ def _configure(connection: Any, _record: object) -> None:
 
 
 def _roll_back(connection: Any, _record: object, _error: BaseException | None) -> None:
-    """Before a connection is thrown away in the midst of a transaction: SQLite keeps a closed connection, and with it
-    the lock, for as long as a statement is still in somebody's hands."""
+    """Roll back before a connection is discarded during a transaction. SQLite keeps a closed connection, and with it
+    the lock, until every statement is finalized."""
     connection.rollback()

@@ -1,5 +1,8 @@
-"""Blocked subjects of other issuers in the database. A row stays when its subject is let in again: its version must go
-on growing, or a copy of the record from before could pass for a newer one."""
+"""Blocked subjects of external issuers in the database.
+
+The row stays when its subject is unblocked: its version must keep growing, or an older copy of the record could pass
+for a newer one.
+"""
 
 import time
 from datetime import UTC, datetime
@@ -16,25 +19,25 @@ from gateway.storage.database import Database
 from gateway.storage.records import Clock, instant
 from gateway.storage.tables import blocked_subjects as blocks
 
-_UNKNOWN: Final = datetime(1970, 1, 1, tzinfo=UTC)  # since when there is somebody of whom only the issuer knows
+_UNKNOWN: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the creation time of a user known only to an issuer
 _OF_SUBJECT: Final[Select[Any]] = select(blocks.c.is_blocked, blocks.c.version).where(
     blocks.c.subject == bindparam("subject")
 )
 
 
 class Subjects:
-    """The SubjectStore over a database. `clock` gives seconds since the epoch."""
+    """Implements SubjectStore. `clock` returns seconds since the epoch."""
 
     def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
         self._database = database
         self._clock = clock
 
     async def user(self, subject: str) -> UserRecord:
-        """The subject as a record, in one round trip."""
+        """Return the record of a subject, in one round trip."""
         return await self._database.read(lambda connection: _record(connection, subject))
 
     async def blocked(self) -> tuple[BlockedSubject, ...]:
-        """All that are blocked."""
+        """Return all blocked subjects."""
         query = select(blocks.c.subject, blocks.c.at, blocks.c.by, blocks.c.reason).where(blocks.c.is_blocked == true())
 
         def work(connection: Connection) -> tuple[BlockedSubject, ...]:
@@ -43,10 +46,10 @@ class Subjects:
         return await self._database.read(work)
 
     async def block(self, subject: str, reason: str, *, by: Actor) -> UserRecord:
-        """Shut a subject out."""
+        """Block a subject."""
 
         def work(connection: Connection) -> UserRecord:
-            lock_administration(connection)  # two who block a subject that has no row yet come one after the other
+            lock_administration(connection)  # serializes transactions that block a subject without a row
             row = _row(connection, subject)
             if row is None or not row.is_blocked:
                 values = {"is_blocked": True, "at": instant(self._clock), "by": by.id, "reason": reason}
@@ -59,7 +62,7 @@ class Subjects:
         return await self._database.write(work)
 
     async def unblock(self, subject: str, *, by: Actor) -> UserRecord | None:
-        """Let a subject in again."""
+        """Unblock a subject."""
 
         def work(connection: Connection) -> UserRecord | None:
             lock_administration(connection)
@@ -75,14 +78,14 @@ class Subjects:
 
 
 class Everybody:
-    """The UserStore of all: accounts of the gateway, and the subjects of other issuers."""
+    """The UserStore over accounts of the gateway and subjects of external issuers."""
 
     def __init__(self, users: UserStore, subjects: Subjects) -> None:
         self._users = users
         self._subjects = subjects
 
     async def user(self, user_id: str) -> UserRecord | None:
-        """The record. No account's id holds a `|`."""
+        """Return the record of a user. The id of an account contains no `|`."""
         return await (self._subjects.user(user_id) if "|" in user_id else self._users.user(user_id))
 
 

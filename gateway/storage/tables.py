@@ -1,6 +1,6 @@
-"""The tables. What a migration builds up step by step must come out as this; a test compares them.
+"""The tables of the newest schema. A test checks that the migrations make the same tables.
 
-Times are integers, microseconds since the epoch: the same on both databases, whatever time zone a server has.
+Times are integers, microseconds since the epoch: the same on both databases, independent of the server's time zone.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -24,13 +24,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-VERSION_TABLE: Final = "gateway_schema"  # Alembic's: one row with the version of the schema
+VERSION_TABLE: Final = "gateway_schema"  # Alembic's table: one row with the version of the schema
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Instant(TypeDecorator[datetime]):
-    """A point in time: an aware datetime here, microseconds since the epoch there."""
+    """A point in time: an aware datetime in Python, microseconds since the epoch in the database."""
 
     impl = BigInteger
     cache_ok = True
@@ -42,9 +42,9 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
-# Byte order, whatever locale the server has: pages follow each other without gaps, and a prefix can use the index.
+# Byte order, independent of the server's locale: pages have no gaps, and the search for a prefix can use the index.
 _BytewiseString = String().with_variant(String(collation="C"), "postgresql")
-_AutoInteger = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows in INTEGER columns only
+_AutoInteger = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in INTEGER columns
 
 metadata = MetaData(
     naming_convention={
@@ -55,34 +55,34 @@ metadata = MetaData(
     }
 )
 
-# One row: a random id, by which replicas that share a Redis know each other.
+# One row: a random id, by which replicas that share a Redis recognise each other.
 installation: Final = Table("installation", metadata, Column("id", String, primary_key=True))
 
 users: Final = Table(
     "users",
     metadata,
     Column("id", String, primary_key=True),
-    Column("email", String, nullable=False),  # as its owner wrote it
-    Column("canonical", _BytewiseString, nullable=False, unique=True),  # what no other account may have
+    Column("email", String, nullable=False),  # as the user wrote it
+    Column("canonical", _BytewiseString, nullable=False, unique=True),  # unique among all accounts
     Column("password_hash", String, nullable=False),
     Column("is_active", Boolean, nullable=False),
     Column("version", BigInteger, nullable=False),  # grows with every change of the record
     Column("created_at", Instant, nullable=False),
 )
-# The domain of an address with its @: what is left once all that the other characters can take off at the left is gone.
-# Both databases know these functions by these names, and an index can be made of them.
+# The domain of an address with its @: the result of trimming all other characters from the left. Both databases have
+# these functions under these names and can index them.
 at_domain: Final = func.ltrim(
     users.c.canonical, func.replace(users.c.canonical, literal_column("'@'"), literal_column("''")), type_=String
 )
-Index("ix_users_is_active_canonical", users.c.is_active, users.c.canonical)  # lists of those who are, or are not
-Index("ix_users_at_domain", at_domain, users.c.canonical)  # lists of those of one domain
+Index("ix_users_is_active_canonical", users.c.is_active, users.c.canonical)  # lists of active or disabled users
+Index("ix_users_at_domain", at_domain, users.c.canonical)  # lists of the users of one domain
 
 user_roles: Final = Table(
     "user_roles",
     metadata,
     Column("user_id", String, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("role", String, primary_key=True),
-    Index(None, "role", "user_id"),  # who has this role: the last administrator, lists
+    Index(None, "role", "user_id"),  # users of a role: the last administrator, lists
 )
 
 sessions: Final = Table(
@@ -90,16 +90,16 @@ sessions: Final = Table(
     metadata,
     Column("id", String, primary_key=True),  # the `sid` of its access tokens
     Column("user_id", String, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
-    Column("family", LargeBinary, nullable=False, unique=True),  # digest of what its refresh tokens have in common
+    Column("family", LargeBinary, nullable=False, unique=True),  # digest of the part that its refresh tokens share
     Column("created_at", Instant, nullable=False),
     Column("used_at", Instant, nullable=False),  # opened or refreshed
-    Column("expires_at", Instant, nullable=False),  # when its refresh token ends
-    Column("access_until", Instant, nullable=False),  # when the last of its access tokens is expired everywhere
+    Column("expires_at", Instant, nullable=False),  # the expiry of its refresh token
+    Column("access_until", Instant, nullable=False),  # the time at which its last access token has expired everywhere
     Column("ended_at", Instant),
     Column("end_reason", String),
     Column("address", String, nullable=False),
     Column("user_agent", String, nullable=False),
-    Index(None, "user_id", "access_until"),  # the ended ones that still matter; those of one user
+    Index(None, "user_id", "access_until"),  # ended sessions that tokens can still name; sessions of one user
 )
 
 refresh_tokens: Final = Table(
@@ -108,7 +108,7 @@ refresh_tokens: Final = Table(
     Column("digest", LargeBinary, primary_key=True),
     Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("replaced_at", Instant),
-    Column("seed", LargeBinary),  # its successor is made from this and the token itself, see identity/refresh.py
+    Column("seed", LargeBinary),  # the successor is derived from this and the token, see identity/refresh.py
 )
 
 api_keys: Final = Table(
@@ -118,12 +118,12 @@ api_keys: Final = Table(
     Column("user_id", String, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("digest", LargeBinary, nullable=False, unique=True),
     Column("name", String, nullable=False),
-    Column("roles", JSON, nullable=False),  # what it may at most: a list of names
+    Column("roles", JSON, nullable=False),  # the most roles that the key can have, a list of names
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Instant),
     Column("last_used_at", Instant),
-    Column("ended_until", Instant),  # set: it was deleted, and until then that must be known everywhere
-    Index(None, "user_id", "ended_until"),  # those of one user; the ended ones that still matter
+    Column("ended_until", Instant),  # set for a deleted key: the time until which replicas must know of the deletion
+    Index(None, "user_id", "ended_until"),  # keys of one user; deleted keys that replicas must know of
 )
 
 audit: Final = Table(
@@ -133,12 +133,12 @@ audit: Final = Table(
     Column("at", Instant, nullable=False),
     Column("action", String, nullable=False),
     Column("actor", String, nullable=False),
-    Column("subject", String, nullable=False),  # a user id; it outlives the user, so it refers to nothing
+    Column("subject", String, nullable=False),  # a user id; it outlives the user, so it is no foreign key
     Column("address", String, nullable=False),
     Column("request_id", String, nullable=False),
     Column("before", JSON(none_as_null=True)),
     Column("after", JSON(none_as_null=True)),
-    # The trail is read from the newest on, all of it or what is about one thing.
+    # The trail is read from the newest record, as a whole or by subject, actor or action.
     Index(None, "at", "id"),
     Index(None, "subject", "at", "id"),
     Index(None, "actor", "at", "id"),
@@ -150,7 +150,7 @@ blocked_subjects: Final = Table(
     metadata,
     Column("subject", _BytewiseString, primary_key=True),  # NAME|SUB
     Column("is_blocked", Boolean, nullable=False),
-    Column("version", BigInteger, nullable=False),  # grows with every change, also when it is let in again
+    Column("version", BigInteger, nullable=False),  # grows with every change, unblocking included
     Column("at", Instant, nullable=False),
     Column("by", String, nullable=False),
     Column("reason", String, nullable=False),

@@ -1,11 +1,11 @@
-"""A turnstile: as many at a time as there are connections, the others wait in their order.
+"""A fair semaphore that limits concurrent work on a database. Further callers wait in order.
 
-Waiting for one's turn is not waiting for the database: what a busy database is given up on for is its own time, so a
-burst is served late rather than refused. A database that hangs lets nobody through; those who wait are turned away
-with the first who ran into the limit.
+Waiting for a place has a limit of its own and does not count as waiting for the database, so a burst is served late and
+not refused. If the database hangs, no caller gets a place: when the first call reaches its limit, all waiting callers
+are refused.
 
-Patience has a limit. It starts again with each success where `waits_for_progress` is set: a local file that answers
-slowly, because the machine is busy, serves every caller in the end.
+`patience` limits the wait. With `waits_for_progress` it starts again with each success, because a local file that
+answers slowly on a busy machine serves every caller in the end.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from collections import deque
 
 from gateway.errors import StorageUnavailable
 
-_Turn = asyncio.Future[str | None]  # why there is no place, None: there is one
+_Turn = asyncio.Future[str | None]  # the reason for a refusal, None for a place
 
 
 class Turnstile:
-    """Lets `places` callers through at a time."""
+    """Admits `places` callers at a time."""
 
     def __init__(self, places: int, *, waits_for_progress: bool = False) -> None:
         self._free = places
@@ -26,7 +26,7 @@ class Turnstile:
         self._waiting: deque[_Turn] = deque()
 
     async def enter(self, patience: float) -> None:
-        """Wait for a place, at most `patience` seconds. Raises StorageUnavailable; only who does not may `leave`."""
+        """Wait for a place, at most `patience` seconds. Raises StorageUnavailable. After success, call `leave`."""
         if self._free:
             self._free -= 1
             return
@@ -38,7 +38,7 @@ class Turnstile:
             refusal = await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result() is None:
-                self.leave()  # the turn came in the moment the caller left
+                self.leave()  # the place arrived at the moment of the cancellation
             raise
         finally:
             timer.cancel()
@@ -54,7 +54,7 @@ class Turnstile:
             _refuse(turn, "too many wait for it")
 
     def leave(self, *, succeeded: bool = False) -> None:
-        """Free a place for the caller that has waited longest. `succeeded`: the database has done the work."""
+        """Free a place for the caller that has waited longest. `succeeded`: the database did the work."""
         self._successes += succeeded
         while self._waiting:
             turn = self._waiting.popleft()
@@ -64,7 +64,7 @@ class Turnstile:
         self._free += 1
 
     def turn_away(self, reason: str) -> None:
-        """Refuse all who wait."""
+        """Refuse all waiting callers."""
         while self._waiting:
             _refuse(self._waiting.popleft(), reason)
 

@@ -1,4 +1,5 @@
-"""Pages of users out of millions: each selection is the range of an index, whatever the number of users."""
+"""Pages of users out of millions. Each selection reads a range of an index, so its cost does not depend on their
+number."""
 
 from typing import Any, Final
 
@@ -9,12 +10,13 @@ from gateway.storage.records import RECORDS
 from gateway.storage.tables import at_domain, user_roles, users
 
 _FEW: Final = 1000  # holders of a role
-# Sorts behind whatever follows a beginning: no address holds it, it is no character (Unicode 23.7).
+# Sorts after every continuation of a prefix. Addresses do not contain it, because it is a noncharacter (Unicode 23.7).
 _LAST: Final = "\U0010ffff"
 
 
 def selected(connection: Connection, selection: Selection) -> Select[Any]:
-    """The statement for a page, with one row more than asked for: whether there is a next page."""
+    """Build the statement for a page. It selects one row more than the page, which shows whether another page
+    follows."""
     by_domain = selection.query.startswith("@")
     order = (at_domain, users.c.canonical) if by_domain else (users.c.canonical,)
     query = RECORDS.add_columns(users.c.canonical).order_by(*order).limit(selection.limit + 1)
@@ -37,8 +39,11 @@ def _behind(canonical: str, *, by_domain: bool) -> ColumnElement[bool]:
 
 
 def _has_role(connection: Connection, role: str) -> ColumnElement[bool]:
-    """Users with a role. For one that few have it is quick to look at those, for one that many have to go through all
-    in their order; no database knows beforehand which it is."""
+    """Build the condition that a user has a role.
+
+    For a rare role the quick way is to read its holders, for a common one to scan all users in order. The databases'
+    planners cannot tell the two cases apart.
+    """
     holders = select(user_roles.c.user_id).where(user_roles.c.role == role).limit(_FEW + 1)
     ids = connection.execute(holders).scalars().all()
     if len(ids) <= _FEW:

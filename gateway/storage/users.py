@@ -1,4 +1,4 @@
-"""Users in the database: what the directory asks on every miss, and what accounts are made and changed with."""
+"""Users in the database: the look-up of the directory on a cache miss, and the changes of accounts."""
 
 import re
 import time
@@ -27,16 +27,16 @@ from gateway.storage.records import Clock, instant, record_by_email, record_by_i
 from gateway.storage.tables import sessions, user_roles, users
 from gateway.storage.user_lists import selected
 
-# Whatever else a token may claim as its subject, the database need not be asked for it (and PostgreSQL takes no NUL).
+# A subject of another form cannot be a user id, so it needs no query (and PostgreSQL rejects NUL).
 _USER_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
 _DELETED: Final = "user.deleted"
-# A list may take longer than the look-up of one user; it holds nobody else up.
+# A page can take longer than the look-up of one user. It delays no other request.
 _LIST_LIMIT: Final = 2.0  # seconds
-_SCAN_LIMIT: Final = 5.0  # seconds; a million accounts take one
+_SCAN_LIMIT: Final = 5.0  # seconds; a scan of a million accounts takes one
 _CREDENTIALS: Final = select(users.c.id, users.c.password_hash, users.c.is_active, users.c.canonical)
 _CREDENTIALS_BY_EMAIL: Final = _CREDENTIALS.where(users.c.canonical == bindparam("canonical"))
 _CREDENTIALS_BY_ID: Final = _CREDENTIALS.where(users.c.id == bindparam("user_id"))
-# The cost stands in a bcrypt hash as two digits: $2b$12$…
+# A bcrypt hash contains the cost as two digits: $2b$12$…
 _ROUNDS: Final = func.substr(users.c.password_hash, 5, 2)
 _MOST_ROUNDS: Final = select(func.max(_ROUNDS)).where(
     users.c.password_hash.like("$2_$__$%"), func.length(users.c.password_hash) == 60, _ROUNDS.between("04", "16")
@@ -44,7 +44,7 @@ _MOST_ROUNDS: Final = select(func.max(_ROUNDS)).where(
 
 
 class Users:
-    """The AccountStore over a database. `clock` gives seconds since the epoch."""
+    """Implements AccountStore. `clock` returns seconds since the epoch."""
 
     def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
         self._database = database
@@ -53,27 +53,27 @@ class Users:
     # ---- reading
 
     async def user(self, user_id: str) -> UserRecord | None:
-        """The record of a user in one round trip; None when there is no such user."""
+        """Return the record of a user in one round trip; None for an unknown user."""
         if _USER_ID(user_id) is None:
             return None
         now = instant(self._clock)
         return await self._database.read(lambda connection: record_by_id(connection, user_id, now))
 
     async def by_email(self, canonical: str) -> UserRecord | None:
-        """The account of this canonical address."""
+        """Return the account of a canonical address."""
         now = instant(self._clock)
         return await self._database.read(lambda connection: record_by_email(connection, canonical, now))
 
     async def credentials(self, canonical: str) -> Credentials | None:
-        """What to check the password of this address against."""
+        """Return the credentials for a password check by address."""
         return await self._credentials(_CREDENTIALS_BY_EMAIL, {"canonical": canonical})
 
     async def credentials_of(self, user_id: str) -> Credentials | None:
-        """What to check the password of this user against."""
+        """Return the credentials for a password check by user id."""
         return await self._credentials(_CREDENTIALS_BY_ID, {"user_id": user_id})
 
     async def most_rounds(self) -> int:
-        """The rounds of the hash that has the most, among those that the gateway checks."""
+        """Return the highest cost among the bcrypt hashes that the gateway can verify."""
         most = await self._database.read(lambda c: c.execute(_MOST_ROUNDS).scalar_one(), limit=_SCAN_LIMIT)
         return int(most or 0)
 
@@ -85,7 +85,7 @@ class Users:
         return await self._database.read(work)
 
     async def page(self, selection: Selection) -> UserPage:
-        """Users in the order of their canonical addresses."""
+        """Return users in the order of their canonical addresses."""
         now = instant(self._clock)
 
         def work(connection: Connection) -> Sequence[Any]:
@@ -97,13 +97,13 @@ class Users:
         return UserPage(tuple(record_of(row) for row in shown), following)
 
     async def any_active(self, roles: Collection[str]) -> bool:
-        """Whether any active user has one of these roles."""
+        """Return whether any active user has one of these roles."""
         return await self._database.read(lambda connection: has_active(connection, roles))
 
     # ---- changing
 
     async def create(self, user: NewUser, *, by: Actor, session: NewSession | None = None) -> UserRecord:
-        """Make an account. Of any number of attempts for one address the database lets one through."""
+        """Create an account. Of concurrent attempts for one address, the database lets one succeed."""
         now = instant(self._clock)
 
         def work(connection: Connection) -> UserRecord:
@@ -126,7 +126,8 @@ class Users:
     async def set_password(
         self, user_id: str, password_hash: str, *, by: Actor, verified: str | None = None, keep: str | None = None
     ) -> UserRecord | None:
-        """Replace the password and end every session but `keep`; None where the old one is not `verified` any more."""
+        """Replace the password and end every session but `keep`. Return None if the stored hash is no longer `verified`
+        (None: not checked)."""
         now = instant(self._clock)
 
         def work(connection: Connection) -> UserRecord | None:
@@ -151,7 +152,8 @@ class Users:
         by: Actor,
         admin_roles: Collection[str],
     ) -> UserRecord | None:
-        """Disable or enable an account, replace its roles, or both at once; None leaves as it is."""
+        """Disable or enable an account, replace its roles, or both in one transaction. None leaves a value
+        unchanged."""
 
         def work(connection: Connection, record: UserRecord) -> list[Change]:
             made = []
@@ -164,7 +166,7 @@ class Users:
         return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
 
     async def delete(self, user_id: str, *, by: Actor, admin_roles: Collection[str]) -> UserRecord | None:
-        """Delete an account with its roles and sessions; the record as it was."""
+        """Delete an account with its roles and sessions, and return its last record."""
 
         def work(connection: Connection, record: UserRecord) -> list[Change]:
             connection.execute(delete(users).where(users.c.id == user_id))
@@ -174,7 +176,7 @@ class Users:
         return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
 
     async def note_unlocked(self, user_id: str, *, address: str | None, by: Actor) -> None:
-        """Record that somebody's failed logins were forgotten; nothing of that is stored here."""
+        """Record that the failed logins of a user or address were reset. Only the audit record is stored here."""
         now = instant(self._clock)
         change = Change("user.unlocked", user_id, after=None if address is None else {"address": address})
         await self._database.write(lambda connection: write_audit(connection, change, by=by, at=now))
@@ -187,7 +189,7 @@ class Users:
         by: Actor,
         admin_roles: Collection[str],
     ) -> UserRecord | None:
-        """Do work that may take away the last administrator: then all of it is undone."""
+        """Run work that can remove the last administrator; roll it back if it does."""
         now = instant(self._clock)
 
         def transaction(connection: Connection) -> UserRecord | None:

@@ -1,4 +1,4 @@
-"""What Alembic runs around the migrations: the transaction is the caller's, see running.py and schema.py."""
+"""The script that Alembic runs around the migrations. The caller owns the transaction, see running.py and schema.py."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Alembic without an alembic.ini, on a connection and in a transaction that are already there."""
+"""Runs Alembic without an alembic.ini, on the connection and in the transaction of the caller."""
 
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ FOLDER: Final = Path(__file__).parent
 
 
 def configuration(connection: Connection | None = None, version_table: str = VERSION_TABLE) -> Config:
-    """Alembic's configuration, with the connection and the version table for `env.py`."""
+    """Return Alembic's configuration, with the connection and the version table for `env.py`."""
     config = Config(attributes={"connection": connection, "version_table": version_table})
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -21,5 +21,5 @@ def configuration(connection: Connection | None = None, version_table: str = VER
 
 
 def migrate(connection: Connection, target: str) -> None:
-    """Apply what lies between the version of this database and `target`. The caller commits."""
+    """Migrate the database to `target`. The caller commits."""
     command.upgrade(configuration(connection), target)

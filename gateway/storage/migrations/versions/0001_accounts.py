@@ -1,6 +1,6 @@
-"""Users, their roles and sessions, refresh tokens, the audit trail.
+"""Create the tables of users, roles, sessions, refresh tokens and the audit trail.
 
-A migration says in its own words what it does and imports no tables: those go on changing, it does not.
+A migration defines its tables itself and does not import `tables.py`, which changes with later versions.
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """From an empty database."""
+    """Start from an empty database."""
     bytewise = sa.String().with_variant(sa.String(collation="C"), "postgresql")
     op.create_table(
         "users",

@@ -1,4 +1,5 @@
-"""Indexes for lists: users by activity and by domain, the audit trail by subject, actor and action, newest first."""
+"""Create indexes for lists: users by activity and by domain, the audit trail by subject, actor and action, newest
+first."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +9,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Only indexes change, so a gateway of the version before goes on working meanwhile."""
+    """Change only indexes, so a gateway of the previous version continues to work."""
     op.create_index("ix_users_is_active_canonical", "users", ["is_active", "canonical"])
     domain = sa.text("ltrim(canonical, replace(canonical, '@', ''))")
     op.create_index("ix_users_at_domain", "users", [domain, "canonical"])

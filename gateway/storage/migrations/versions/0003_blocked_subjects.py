@@ -1,4 +1,4 @@
-"""Subjects of other issuers that are shut out here."""
+"""Create the table of blocked subjects of external issuers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """A table of its own: these subjects have no account."""
+    """Add a separate table, because these subjects have no account."""
     bytewise = sa.String().with_variant(sa.String(collation="C"), "postgresql")
     op.create_table(
         "blocked_subjects",

@@ -1,4 +1,4 @@
-"""API keys."""
+"""Create the table of API keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """A new table, so a gateway of the version before goes on working meanwhile."""
+    """Add a table, so a gateway of the previous version continues to work."""
     op.create_table(
         "api_keys",
         sa.Column("id", sa.String, nullable=False),

@@ -1,4 +1,4 @@
-"""The random id of the installation, by which replicas that share a Redis know each other."""
+"""Create the random id of the installation, by which replicas that share a Redis recognise each other."""
 
 import secrets
 
@@ -10,7 +10,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add a table, so a gateway of the version before goes on working."""
+    """Add a table, so a gateway of the previous version continues to work."""
     table = op.create_table(
         "installation",
         sa.Column("id", sa.String, nullable=False),
