@@ -53,8 +53,15 @@ class Authority:
 
     def __init__(self, folder: Path) -> None:
         self._authority = trustme.CA()
+        self._folder = folder
         self.file = folder / "ca.pem"
         self._authority.cert_pem.write_to_path(str(self.file))
+
+    def server_file(self, *names: str) -> Path:
+        """A PEM file with the key and the certificate of a server with these names."""
+        path = self._folder / f"{names[0]}.pem"
+        self._authority.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(path))
+        return path
 
     def context(self, *names: str) -> ssl.SSLContext:
         """The TLS context of a server with these names."""

@@ -348,9 +348,12 @@ public class Refuser {
 }
 """
 PYTHON = [sys.executable, "-m"]
-# The required module or program of a server, its source, and its command; PORT stands for the port.
+TLS = ["--certfile", "PEM", "--keyfile", "PEM"]
+# The required module or program of a server, its source, and its command. PORT stands for the port, PEM for a file with
+# a key and its certificate, which makes the server speak TLS.
 SERVERS: dict[str, tuple[str, str, list[str]]] = {
     "gunicorn": ("gunicorn", WSGI, [*PYTHON, "gunicorn", "-b", "127.0.0.1:PORT", "application"]),
+    "gunicorn-tls": ("gunicorn", WSGI, [*PYTHON, "gunicorn", *TLS, "-b", "127.0.0.1:PORT", "application"]),
     "waitress": (
         "waitress",
         WSGI,
@@ -364,6 +367,11 @@ SERVERS: dict[str, tuple[str, str, list[str]]] = {
         ],
     ),
     "hypercorn": ("hypercorn", ASGI, [*PYTHON, "hypercorn", "-b", "127.0.0.1:PORT", "application:application"]),
+    "hypercorn-tls": (
+        "hypercorn",
+        ASGI,
+        [*PYTHON, "hypercorn", *TLS, "-b", "127.0.0.1:PORT", "application:application"],
+    ),
     "uvicorn": ("uvicorn", ASGI, [*PYTHON, "uvicorn", "--port", "PORT", "application:application"]),
     "node": ("node", NODE, ["node", "Refuser.js", "PORT"]),
     "java": ("java", JAVA, ["java", "Refuser.java", "PORT"]),
@@ -380,6 +388,8 @@ def missing(name: str) -> bool:
 def before_real_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with an upstream for each installed server."""
     folder = tmp_path_factory.mktemp("refusers")
+    authority = Authority(folder)
+    pem = authority.server_file("127.0.0.1")
     with contextlib.ExitStack() as stack:
         started: dict[str, tuple[Running, int]] = {}
         for name, (_, source, command) in SERVERS.items():
@@ -387,7 +397,7 @@ def before_real_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ga
                 own, port = folder / name, free_port()
                 own.mkdir()
                 (own / FILES[source]).write_text(source)
-                words = [word.replace("PORT", str(port)) for word in command]
+                words = [word.replace("PORT", str(port)).replace("PEM", str(pem)) for word in command]
                 process = start_process(
                     words, cpus=None, environment={"PYTHONPATH": str(own)}, directory=own, name=name
                 )
@@ -396,7 +406,11 @@ def before_real_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ga
         for process, port in started.values():
             wait_for_port(process, port)
         upstreams = {
-            name: {"targets": [f"http://127.0.0.1:{port}"], "eject": {"failures": 1, "for": "60s"}}
+            name: {
+                "targets": [f"{'https' if 'PEM' in SERVERS[name][2] else 'http'}://127.0.0.1:{port}"],
+                "tls": {"ca": str(authority.file)},
+                "eject": {"failures": 1, "for": "60s"},
+            }
             for name, (_, port) in started.items()
         }
         gateway = Gateway("serve", small(folder, upstreams), folder)
