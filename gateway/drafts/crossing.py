@@ -7,14 +7,18 @@ a request would have to meet the requirements of one template only.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
+from typing import Final
 
+from gateway.errors import CannotStart
 from gateway.policy.patterns import Pattern, Segments, parse_pattern
+
+_MOST: Final = 2000  # rules of crossings in one draft
 
 
 def crossings(patterns: Iterable[Pattern]) -> Iterator[Pattern]:
     """The patterns of the requests that two of these match without one being more concrete, each once.
 
-    Patterns of a document have no `/**`.
+    Patterns of a document have no `/**`. Raises CannotStart for more than _MOST crossings.
     """
     by_length: dict[int, dict[Segments, Pattern]] = {}
     for pattern in patterns:
@@ -26,6 +30,11 @@ def crossings(patterns: Iterable[Pattern]) -> Iterator[Pattern]:
                 common = tuple(b if a is None else a for a, b in zip(one.segments, other.segments, strict=True))
                 if common not in alike and common not in seen:
                     seen.add(common)
+                    if len(seen) > _MOST:
+                        raise CannotStart(
+                            f"more than {_MOST} pairs of path templates match the same paths, such as {one.text} and "
+                            f"{other.text} (one document for each part of the API)"
+                        )
                     yield _common(one, other)
 
 

@@ -598,6 +598,14 @@ def test_the_rule_of_a_crossing_says_so_and_no_rule_is_drafted_where_both_ask_fo
     assert len(yaml.safe_load(drafted(tmp_path, same).out)["routes"]) == 2
 
 
+def test_a_document_with_too_many_crossings_is_refused_in_one_line(tmp_path: Path) -> None:
+    paths: dict[str, Any] = {f"/{kind}": {"get": {}} for n in range(46) for kind in (f"a{n}/{{x}}", f"{{y}}/b{n}")}
+    outcome = drafted(tmp_path, paths)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "more than 2000 pairs of path templates match the same paths, such as /a" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
 @given(content=_documents)
 def test_a_draft_covers_its_document(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:
     spec, configuration = made(tmp_path_factory.mktemp("draft"), content)
