@@ -1,1 +1,1 @@
-"""The gateway as an ASGI application: what stands between a server's messages and the gate and the proxy."""
+"""The gateway as an ASGI application: the adapters between the messages of an ASGI server, the gate and the proxy."""

@@ -1,4 +1,4 @@
-"""A proxied request over ASGI: from what an engine says to messages, and from messages to what the upstream gets."""
+"""A proxied request over ASGI: converts the engine's calls to messages, and messages to the upload of the engine."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from gateway.errors import Refusal
 from gateway.proxy.exchange import Exchange, Field
 from gateway.runtime import Runtime
 
-_HELD: Final = 262144  # bytes of a response that wait for the server before the upstream is not read from any more
+_HELD: Final = 262144  # bytes of a response that wait for the server before reading from the upstream pauses
 
 
 class UpstreamAborted(ConnectionError):
-    """The upstream failed in the middle of its response: the server must close the connection, not finish it."""
+    """The upstream failed during its response. The server must close the connection without completing the response."""
 
 
 class AsgiAnswer(AsgiRequest):
-    """Implements Downstream towards an ASGI server, and reads the request body from it."""
+    """Implements Downstream for an ASGI server, and reads the request body from it."""
 
     _exchange: Exchange | None = None
     _news: asyncio.Future[None] | None = None
@@ -35,7 +35,7 @@ class AsgiAnswer(AsgiRequest):
     _left = False
     _watched = False
     _upload: asyncio.Task[None] | None = None
-    _upload_free: asyncio.Event | None = None  # there once the upstream was slow
+    _upload_free: asyncio.Event | None = None  # created once the upstream has been slow
 
     def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
         super().__init__(runtime, request, scope)
@@ -44,7 +44,7 @@ class AsgiAnswer(AsgiRequest):
     # ---- Downstream
 
     def interim(self, status: int, fields: Sequence[Field]) -> None:
-        """ASGI has no message for an interim response."""
+        """Drop interim responses, because ASGI has no message for them."""
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
         self.status = status
@@ -53,26 +53,26 @@ class AsgiAnswer(AsgiRequest):
         if self.admission.response_fields:
             fields = self.admission.response_head(fields)
         if status in (204, 304):
-            # ASGI servers count the body against the length, and would wait for one that does not come.
+            # ASGI servers count the body against the length and would wait for a body that never comes.
             fields = [field for field in fields if field[0].lower() != b"content-length"]
         self._start = {"type": "http.response.start", "status": status, "headers": list(fields)}
 
     def lasts(self) -> None:
-        """An event stream: it ends when its caller may not stay."""
+        """Keep the event stream open until the caller's access ends."""
         assert self.admission is not None
         self.admission = self.admission.lasting()
         self._watched = True
         self._runtime.watch.add(self)
 
     def revoke(self, refusal: Refusal) -> None:
-        """The caller may not stay."""
+        """Abort the response when the caller's access ends."""
         self.code = refusal.code
         if self._exchange is not None and not self._ended:
             self._exchange.cancel()
             self.end()
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
-        """Not over this face: its WebSockets go through a library on both sides."""
+        """Abort an upgraded connection. WebSockets pass through AsgiWebSocket on this face."""
         upstream.abort()
 
     def body(self, data: bytes) -> None:
@@ -113,7 +113,7 @@ class AsgiAnswer(AsgiRequest):
     # ---- the proxied request
 
     async def proxy(self, admission: Admission, receive: Receive, send: Send) -> None:
-        """Send the request on, and the response back."""
+        """Send the request to the upstream, and the response to the client."""
         self.admission = admission
         try:
             length, first = await self._framing(receive)
@@ -131,7 +131,7 @@ class AsgiAnswer(AsgiRequest):
             self._over()
 
     async def _framing(self, receive: Receive) -> tuple[int | None, Message | None]:
-        """The length of the request body (None: unknown), and its first message where that had to be looked at."""
+        """Return the length of the request body (None: unknown), and its first message if it was read to find out."""
         fields = self.request.fields
         if fields.content_length is not None:
             return int(fields.content_length), None
@@ -176,7 +176,7 @@ class AsgiAnswer(AsgiRequest):
             self._exchange.resume()
 
     async def _send_body(self, receive: Receive, message: Message | None, length: int | None) -> None:
-        """Hand the request body on as fast as the upstream takes it, then wait for the caller to leave."""
+        """Pass on the request body as fast as the upstream takes it, then wait for the client to disconnect."""
         assert self._exchange is not None
         upload = Upload(self._runtime.server, receive)
         while True:
@@ -196,7 +196,7 @@ class AsgiAnswer(AsgiRequest):
             if self._upload_free is not None:
                 await self._upload_free.wait()
         if length is not None and self.received < length:
-            # The server lost the rest, or the caller did: half a body must not look like the whole.
+            # The server or the client lost the rest. A partial body must not look complete.
             self._exchange.cancel()
             self.refuse(Refusal("bad_request", f"{self.received} bytes of a body of {length}"))
             return
@@ -204,7 +204,7 @@ class AsgiAnswer(AsgiRequest):
         await self.watch(receive)
 
     async def _next_message(self, upload: Upload) -> Message | None:
-        """The next piece of the body; None, and 408 to the client, where it comes too slowly."""
+        """Return the next piece of the body. Send 408 and return None if it comes too slowly."""
         try:
             return await upload.receive()
         except Refusal as refusal:
@@ -214,13 +214,13 @@ class AsgiAnswer(AsgiRequest):
             return None
 
     async def watch(self, receive: Receive) -> None:
-        """Wait for the caller to leave."""
+        """Wait for the client to disconnect."""
         while (await receive())["type"] != "http.disconnect":
             pass
         self.caller_left()
 
     def caller_left(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Cancel the exchange, because the client has disconnected."""
         if not self._ended and not self._left:
             self._left = True
             if self._exchange is not None:
@@ -232,10 +232,10 @@ class AsgiAnswer(AsgiRequest):
         if self._watched:
             self._runtime.watch.remove(self)
         if self._upload is not None:
-            # A cancelled task keeps its CancelledError, whose traceback leads to this object.
+            # A cancelled task holds its CancelledError, whose traceback refers to this object.
             upload, self._upload = self._upload, None
             upload.cancel()
-        exchange, self._exchange = self._exchange, None  # the two know each other, which only a search would find
+        exchange, self._exchange = self._exchange, None  # breaks a reference cycle
         if not self._ended and exchange is not None and not self._left:
             exchange.cancel()
         self.finished()

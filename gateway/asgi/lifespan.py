@@ -1,4 +1,5 @@
-"""The lifespan of the ASGI application: a failed start is one message, and requests without a start are refused."""
+"""The lifespan of the ASGI application. A failed start is reported in one message, and requests before a start are
+refused."""
 
 from typing import Final
 
@@ -17,7 +18,7 @@ _HOW: Final = (
 
 
 class Lifespan:
-    """Runs the lifespan of `app`, and answers requests that arrive though it has not run."""
+    """Runs the lifespan of `app`, and answers requests of a server that has not run it."""
 
     def __init__(self, app: ASGIApp, holder: RuntimeHolder) -> None:
         self._app = app
@@ -25,7 +26,8 @@ class Lifespan:
         self._has_reported = False
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Starlette sends a traceback where the start fails. A refusal of ours is sent as its own message instead."""
+        """Run the lifespan. Starlette sends a traceback when the start fails; send the message of a CannotStart
+        instead."""
 
         async def reporting(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed" and self._holder.refusal is not None:
@@ -39,7 +41,7 @@ class Lifespan:
                 raise
 
     async def refuse(self, scope: Scope, send: Send) -> None:
-        """Answer 500, and report the reason once."""
+        """Answer 500, and log the reason once."""
         if not self._has_reported:
             self._has_reported = True
             event("start", _HOW)

@@ -1,8 +1,8 @@
-"""The ASGI face: the gate as pure-ASGI middleware, and the proxy behind it.
+"""The ASGI face: the gate as pure-ASGI middleware, with the proxy behind it.
 
-It runs under any ASGI server and decides exactly what `gateway serve` decides. What ASGI cannot carry it cannot do: no
-trailers, no interim responses, and an upstream that fails in the middle of its body ends in an exception, which the
-server turns into a closed connection. docs/request-flow.md lists the differences.
+It runs under any ASGI server and makes the same decisions as `gateway serve`. ASGI carries no trailers and no interim
+responses. If an upstream fails during its body, the application raises an exception and the server closes the
+connection. docs/request-flow.md lists the differences.
 """
 
 import logging
@@ -34,7 +34,7 @@ _CALLER_LEFT: Final = "the handler is closed"
 
 
 class GateMiddleware:
-    """Decides on every request. Own endpoints go on to the application, all others to the proxy."""
+    """Decides on every request. Passes requests for own endpoints to the application, and all others to the proxy."""
 
     def __init__(self, app: ASGIApp, holder: RuntimeHolder) -> None:
         self._app = app
@@ -45,7 +45,7 @@ class GateMiddleware:
         if scope["type"] == "lifespan":
             drop_trailers(receive, self._holder)
             await self._lifespan.run(scope, receive, send)
-        elif "gateway.admission" in scope:  # admitted by the other face
+        elif "gateway.admission" in scope:  # admitted by `gateway serve`
             await self._app(scope, receive, _never_stored(send))
         elif not self._holder.has_started:
             await self._lifespan.refuse(scope, send)
@@ -53,7 +53,7 @@ class GateMiddleware:
             try:
                 await self._decide(scope, receive, send)
             except RuntimeError as error:
-                # uvicorn has not noticed yet that the caller left, and lets through what uvloop says to a write.
+                # uvicorn has not noticed yet that the client disconnected, and passes on uvloop's error for the write.
                 if not str(error).endswith(_CALLER_LEFT):
                     raise
 
@@ -110,7 +110,8 @@ class GateMiddleware:
 
 
 def _behind_the_door(runtime: Runtime, scope: Scope) -> Runtime:
-    """Where operations have a port of their own, what comes to that: the server must listen there as well."""
+    """Return the runtime for the port of the request. Operations with a port of their own need a server that listens
+    there too."""
     if runtime.operations is None:
         return runtime
     server = scope.get("server")
@@ -129,13 +130,13 @@ async def _verdict(runtime: Runtime, question: Admission) -> Verdict:
 def _answer_to(runtime: Runtime, request: RequestHead, scope: Scope) -> "AsgiAnswer | AsgiWebSocket":
     if not request.websocket:
         return AsgiAnswer(runtime, request, scope)
-    from gateway.asgi.websocket import AsgiWebSocket  # its library is for this face alone: `gateway serve` needs none
+    from gateway.asgi.websocket import AsgiWebSocket  # imports websockets, which `gateway serve` does not need
 
     return AsgiWebSocket(runtime, request, scope)
 
 
 def _observed(send: Send, answer: AsgiRequest, upload: Upload) -> Send:
-    """`send`, with the status and the size taken down for the log. A broken off upload ends the connection."""
+    """Wrap `send` to note status and size for the log. Close the connection after an upload that was aborted."""
 
     async def observing(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -150,7 +151,7 @@ def _observed(send: Send, answer: AsgiRequest, upload: Upload) -> Send:
 
 
 def _never_stored(send: Send) -> Send:
-    """`send`, with `Cache-Control: no-store` on what does not say otherwise itself."""
+    """Wrap `send` to add `Cache-Control: no-store` to responses without Cache-Control."""
 
     async def guarded(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""What a request and a WebSocket handshake have in common over ASGI: how they are read, refused, and observed."""
+"""The parts that requests and WebSocket handshakes share over ASGI: reading, refusing and observing them."""
 
 from collections.abc import Sequence
 from time import monotonic
@@ -17,16 +17,16 @@ from gateway.runtime import Runtime
 from gateway.verifying import Verdict
 from gateway.wire.websocket import new_key
 
-# The versions ASGI servers speak, and what is left of them here.
+# The HTTP versions of ASGI servers, and the minor version of HTTP/1 that the gate sees.
 _MINORS: Final = {"1.0": 0, "1.1": 1, "2": 2, "3": 2}
-# What of a handshake is between the caller and the server: it has been answered, or will be, by the server.
+# Fields of a handshake that concern the client and the server. The server answers them.
 _THE_SERVERS: Final = frozenset((b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"))
 
 
 class AsgiRequest:
-    """One request: its head, what became of it, and the way to answer it in one piece.
+    """One request: its head, its outcome, and a way to send a complete response.
 
-    `received` and `sent` are bytes of bodies or messages.
+    `received` and `sent` count the bytes of bodies or messages.
     """
 
     admission: Admission | None = None
@@ -41,7 +41,7 @@ class AsgiRequest:
 
     def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
         self._runtime = runtime
-        self._proxy = runtime.proxy  # the one of the policy that decides: after a wait it may be another
+        self._proxy = runtime.proxy  # the proxy of the deciding policy; a reload during a wait can replace it
         self.request = request
         self.started = monotonic()
         self._answers_by = _answers_by(scope)
@@ -61,13 +61,13 @@ class AsgiRequest:
             self.finished()
 
     async def give(self, answered: Answered, send: Send) -> None:
-        """What the gate has answered itself."""
+        """Send a response of the gate itself."""
         self.route = answered.route.name
         await self.send_answer(answered.status, answered.fields, b"", send)
         self.finished()
 
     async def tell(self, verdict: Verdict, send: Send) -> None:
-        """What became of a question of a proxy in front."""
+        """Answer a question of a proxy in front of the gateway."""
         self.admission, outcome = verdict.admission, verdict.outcome
         if isinstance(outcome, Refusal):
             await self.send_refusal(outcome, send)
@@ -76,7 +76,7 @@ class AsgiRequest:
             await self.give(outcome, send)
 
     async def send_answer(self, status: int, fields: Sequence[Field], body: bytes, send: Send) -> None:
-        """A whole answer. A handshake is answered like a request, where the server can; else the caller gets a 403."""
+        """Send a complete response. A server that cannot answer a handshake this way sends 403."""
         self.status, self.sent = status, len(body)
         self.answered_at = self.answered_at or monotonic()
         fields = [*fields, *self._framing_of(status, body)]
@@ -91,7 +91,7 @@ class AsgiRequest:
     def _framing_of(self, status: int, body: bytes) -> list[Field]:
         fields = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
         if self.request.fields.content_length or self.request.fields.transfer_encoding:
-            fields.append((b"connection", b"close"))  # there may be a body on its way that nobody reads
+            fields.append((b"connection", b"close"))  # part of a request body can be on its way, and nothing reads it
         return fields
 
     def finished(self) -> None:
@@ -107,7 +107,7 @@ def _answers_by(scope: Scope) -> str | None:
 
 
 def request_head(runtime: Runtime, scope: Scope) -> RequestHead:
-    """The request head for the gate. Of a handshake, which the server has read, it is the head of one of our own."""
+    """Build the request head for the gate. For a handshake, which the server has consumed, build an equivalent head."""
     client = scope.get("client")
     peer = runtime.peers.of(client[0] if client else "", scope.get("scheme") or "http")
     raw: bytes = scope.get("raw_path") or b""
@@ -127,11 +127,11 @@ def request_head(runtime: Runtime, scope: Scope) -> RequestHead:
 
 
 def below_root(raw: bytes, path: str, root: str) -> bytes:
-    """The raw path below `root_path`, where the application is mounted; b"" where the two contradict each other.
+    """Return the raw path below `root_path`, where the application is mounted; b"" if the two contradict each other.
 
-    `path` includes `root_path` (ASGI; uvicorn and Starlette join the two). Some servers pass the path without it, which
-    is used as it is. The mounting application decided on the decoded path: `/a%2Fb/x` is below `/a/b` there, and is not
-    below it in the raw path, which the gate reads. Such a path is refused.
+    `path` includes `root_path` (ASGI; uvicorn and Starlette join the two). Some servers pass the path without it, and
+    it is used unchanged. The mounting application routes by the decoded path: `/a%2Fb/x` is below `/a/b` there, but not
+    in the raw path, which the gate reads. Refuse such a path.
     """
     root = root.rstrip("/")
     if not root or not (path == root or path.startswith(f"{root}/")):
@@ -144,7 +144,8 @@ def below_root(raw: bytes, path: str, root: str) -> bytes:
 
 
 def unreadable(scope: Scope, request: RequestHead, receive: Receive) -> Refusal | None:
-    """The refusal of a head that `gateway serve` refuses while it reads it, and that other servers can let through."""
+    """Return the refusal of a head that `gateway serve` refuses while it reads and that other servers can let
+    through."""
     version = scope.get("http_version") or "1.1"
     if version not in _MINORS:
         return Refusal("bad_request", f"HTTP/{version}")
@@ -165,16 +166,16 @@ def unreadable(scope: Scope, request: RequestHead, receive: Receive) -> Refusal 
 
 
 def announces_body(request: RequestHead) -> bool:
-    """Whether the head announces a body that is not empty. Its framing is valid."""
+    """Return whether the head announces a body that is not empty. Its framing is valid."""
     fields = request.fields
     return fields.transfer_encoding is not None or int(fields.content_length or 0) > 0
 
 
 async def with_body(runtime: Runtime, receive: Receive) -> Receive:
-    """`receive` of a request that announces a body and names a protocol in Upgrade, once the server has the body.
+    """Wrap `receive` of a request with a body and Upgrade, after the server has delivered the body.
 
-    uvicorn with httptools hands out an empty body for it and reads the body as the next request. The refusal ends the
-    connection, so that no second answer goes out. Raises Refusal.
+    uvicorn with httptools delivers an empty body for such a request and reads the body as the next request. The refusal
+    closes the connection, so that no second response follows. Raises Refusal.
     """
     first = await Upload(runtime.server, receive).receive()
     if first["type"] == "http.request" and not first.get("body") and not first.get("more_body"):

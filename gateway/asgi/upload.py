@@ -1,4 +1,4 @@
-"""The body of a request over ASGI, within `server.body_timeout` and `server.min_body_rate`."""
+"""The request body over ASGI, limited by `server.body_timeout` and `server.min_body_rate`."""
 
 import asyncio
 from time import monotonic
@@ -11,9 +11,9 @@ from gateway.settings.model import ServerSettings
 
 
 class Upload:
-    """Reads the messages of one request. `broken_off` says that the client was too slow.
+    """Reads the messages of one request. `broken_off` is True if the client was too slow.
 
-    The time between two calls of `receive` does not count: then the reader is slow, and not the client.
+    The time between two calls of `receive` does not count, because the reader is slow then and not the client.
     """
 
     def __init__(self, server: ServerSettings, receive: Receive) -> None:
@@ -25,7 +25,7 @@ class Upload:
         self.broken_off = False
 
     async def receive(self) -> Message:
-        """The next message. Raises Refusal `request_timeout`."""
+        """Return the next message. Raises Refusal `request_timeout`."""
         if self._complete:
             return await self._receive()
         begun = monotonic()

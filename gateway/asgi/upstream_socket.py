@@ -1,4 +1,4 @@
-"""The upstream's side of a WebSocket over ASGI: a connection that has switched, read and written in messages."""
+"""The upstream's side of a WebSocket over ASGI: an upgraded connection, read and written in messages."""
 
 import asyncio
 import logging
@@ -13,21 +13,22 @@ from gateway.errors import without_traceback
 from gateway.proxy.tunnel import FAREWELL, STALL, keep_alive
 from gateway.wire.websocket import ABNORMAL, BAD_GATEWAY, INVALID_TEXT, NO_STATUS
 
-_HELD: Final = 262144  # bytes of messages that wait for the caller before the upstream is not read from any more
+_HELD: Final = 262144  # bytes of messages that wait for the client before reading from the upstream pauses
 
 log: Final = logging.getLogger("gateway.websocket")
 
 
 class Ended(NamedTuple):
-    """How one side has left: the code and reason of its Close. NO_STATUS and ABNORMAL stand for a Close without a
-    code, and for none at all."""
+    """The code and reason of a peer's Close. NO_STATUS stands for a Close without a code, ABNORMAL for a missing
+    Close."""
 
     code: int
     reason: str = ""
 
 
 class UpstreamSocket(asyncio.Protocol):
-    """`ended` says how the upstream has left, None while it is there. Messages that came before can still be taken."""
+    """The connection to the upstream. `ended` is None while it is open. Earlier messages can still be taken after it
+    has ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, early: bytes) -> None:
         self._loop = loop
@@ -52,7 +53,7 @@ class UpstreamSocket(asyncio.Protocol):
     # ---- for the relay
 
     def take(self) -> str | bytes | None:
-        """The next message, if one has come whole: text as str, binary as bytes."""
+        """Return the next complete message or None: text as str, binary as bytes."""
         if not self._inbox:
             return None
         data = self._inbox.popleft()
@@ -64,12 +65,12 @@ class UpstreamSocket(asyncio.Protocol):
         return data
 
     async def news(self) -> None:
-        """Wait until there is something to take, or the upstream has left, or this side leaves."""
+        """Wait for a message, for the end of the upstream's side, or for the end of this side."""
         self._news.clear()
         await self._news.wait()
 
     async def send(self, data: bytes, *, is_text: bool) -> None:
-        """Send a message, once the upstream has taken enough of those before. It gets none any more after its Close."""
+        """Send a message once the upstream has taken enough of the earlier ones. Drop it after the upstream's Close."""
         await self._until_writable()
         try:
             self._frames.send_text(data) if is_text else self._frames.send_binary(data)
@@ -78,7 +79,7 @@ class UpstreamSocket(asyncio.Protocol):
         self._write()
 
     def leave(self, ended: Ended) -> None:
-        """Say goodbye, unless that was done, and close the connection as soon as the upstream has answered."""
+        """Send a Close unless one was sent, and close the connection as soon as the upstream has answered."""
         if not self._frames.close_expected() and not self._transport.is_closing():
             code = ended.code if _may_be_sent(ended.code) else None
             self._frames.send_close(code, "" if code is None else _short(ended.reason))
@@ -92,7 +93,7 @@ class UpstreamSocket(asyncio.Protocol):
         frames = self._frames
         frames.receive_data(data)
         for event in frames.events_received():
-            assert isinstance(event, Frame)  # the handshake is behind us
+            assert isinstance(event, Frame)  # the handshake is complete
             self._take_in(event)
         self._write()
         if self.ended is None and frames.parser_exc is not None:
@@ -146,14 +147,14 @@ class UpstreamSocket(asyncio.Protocol):
         self._news.set()
 
     def _has_left(self, ended: Ended) -> None:
-        """The upstream is leaving. It closes the connection itself (RFC 6455 7.1.1), or that is done for it."""
+        """Note the upstream's Close. The upstream closes the connection (RFC 6455 7.1.1), or a timer does."""
         if self.ended is None:
             self.ended = ended
             self._news.set()
             self._part()
 
     def _part(self) -> None:
-        """One Close has been said: the other has a moment to follow, and what is unsent a minute to be taken."""
+        """Start the timers after the first Close: FAREWELL for the Close of the peer, STALL for unsent data."""
         if not self._parting and not self._transport.is_closing():
             self._parting = [
                 self._loop.call_later(FAREWELL, self._transport.close),
@@ -166,7 +167,7 @@ class UpstreamSocket(asyncio.Protocol):
                 self._transport.write(data)
 
     async def _until_writable(self) -> None:
-        """Wait for the upstream to take what is on its way to it. One that takes nothing for long is given up."""
+        """Wait for the upstream to take the unsent data. Abort the connection if it takes nothing for STALL seconds."""
         while not self._writable.is_set():
             waiting = self._transport.get_write_buffer_size()
             try:
@@ -179,7 +180,7 @@ class UpstreamSocket(asyncio.Protocol):
 
 
 def _may_be_sent(code: int) -> bool:
-    """RFC 6455 7.4: codes that may stand in a Close; the others only tell a program what it saw."""
+    """Return whether a Close can carry this code. The other codes only inform the local program (RFC 6455 7.4)."""
     return code in _SENDABLE or 3000 <= code < 5000
 
 

@@ -1,12 +1,13 @@
-"""Corrects the httptools protocol of uvicorn where it lets a client change a request behind its head.
+"""Corrects uvicorn's httptools protocol, which lets a client change a request after its head.
 
 uvicorn appends request trailers to the list that the application has as `scope["headers"]`. Trailers in the same packet
-as the head are in it before the application runs, so the application cannot tell them apart: a trailer `Authorization`
-signs in, and a trailer `X-Forwarded-For` behind a trusted proxy forges the client address (RFC 9110 6.5.1).
+as the head are in it before the application runs, so the application cannot tell them apart. A trailer `Authorization`
+would authenticate, and behind a trusted proxy a trailer `X-Forwarded-For` would forge the client address (RFC 9110
+6.5.1).
 
-The application replaces the class in uvicorn's configuration when its lifespan starts. Where the lifespan does not
-reach that configuration, the face refuses chunked requests: `merges_trailers`. The other ASGI servers, and uvicorn with
-h11, drop request trailers.
+The application replaces the class in uvicorn's configuration when its lifespan starts. If the lifespan does not reach
+that configuration, the face refuses chunked requests: `merges_trailers`. The other ASGI servers, and uvicorn with h11,
+drop request trailers.
 """
 
 from functools import partial
@@ -23,7 +24,7 @@ _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection
 
 
 class TrailerlessProtocol(HttpToolsProtocol):
-    """Drops trailers, and limits the reads that finish neither a head nor a piece of a body."""
+    """Drops trailers, and limits reads that complete neither a head nor a piece of a body."""
 
     def __init__(self, holder: RuntimeHolder, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,7 +57,7 @@ class TrailerlessProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
-        # uvicorn leaves this object without connection_lost, in a cycle with its parser.
+        # uvicorn drops this object without connection_lost, in a reference cycle with its parser.
         self.parser = None  # type: ignore[assignment]
 
     def _refuse(self) -> None:
@@ -74,14 +75,14 @@ def _announces_body(fields: list[tuple[bytes, bytes]]) -> bool:
 
 
 class _Complete(list[tuple[bytes, bytes]]):
-    """Header fields that are complete: a trailer is not one of them."""
+    """Complete header fields. Ignores the trailers that uvicorn appends."""
 
     def append(self, field: tuple[bytes, bytes]) -> None:
         pass
 
 
 def drop_trailers(receive: Receive, holder: RuntimeHolder) -> None:
-    """Correct the protocol of the server whose lifespan messages come from `receive`."""
+    """Correct the protocol of the server that sends the lifespan messages of `receive`."""
     config = getattr(getattr(receive, "__self__", None), "config", None)
     if isinstance(config, Config) and config.http_protocol_class is HttpToolsProtocol:
         corrected: Any = partial(TrailerlessProtocol, holder)
@@ -89,5 +90,5 @@ def drop_trailers(receive: Receive, holder: RuntimeHolder) -> None:
 
 
 def merges_trailers(scope: Scope, receive: Receive) -> bool:
-    """Whether trailers can stand among the header fields of this request."""
+    """Return whether the header fields of this request can contain trailers."""
     return isinstance(getattr(receive, "__self__", None), RequestResponseCycle) and _CORRECTED not in scope

@@ -1,9 +1,9 @@
-"""WebSockets over ASGI: the server speaks with the caller, this relay with the upstream, and messages pass between.
+"""WebSockets over ASGI: a relay between the ASGI server, which speaks with the client, and the upstream.
 
-The handshake goes upstream like any other request, through the same engine and with a key of our own; it follows no
-redirect and adds nothing. Once the upstream has switched, its connection is read and written by the `websockets`
-library, without its I/O. ASGI knows messages, not frames: a message passes when it is whole, pings are answered on
-either side, and compression is between the server and the caller; towards the upstream there is none.
+The handshake goes upstream like any other request, through the same engine and with a key of the gateway's. It follows
+no redirect and adds no fields. After the upgrade, the `websockets` library frames the upstream connection without doing
+I/O. ASGI carries messages, not frames: the relay passes complete messages, and each side answers its own pings.
+Compression is between the server and the client; the upstream connection is not compressed.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from gateway.proxy.exchange import Exchange, Field
 from gateway.runtime import Runtime
 from gateway.wire.websocket import ABNORMAL, NO_STATUS, POLICY_VIOLATION, TRY_AGAIN_LATER, field_value, handshake_answer
 
-_LARGEST_REFUSAL: Final = 1 << 20  # bytes of an upstream's own answer to a handshake: ASGI servers hold it whole
-_LAST_CALL: Final = 2.0  # seconds in which a caller who may not stay must take what is on its way, and our Close
-# What the server puts into the answer itself.
+_LARGEST_REFUSAL: Final = 1 << 20  # bytes of an upstream's response to a handshake: ASGI servers hold it in memory
+_LAST_CALL: Final = 2.0  # seconds for which a client without access can still take pending data and the Close
+# Fields that the server adds to the response.
 _THE_SERVERS: Final = frozenset((b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"))
 
 
 class AsgiWebSocket(AsgiRequest):
-    """One WebSocket. Implements Downstream for the handshake, and Lasting for what follows it."""
+    """One WebSocket. Implements Downstream for the handshake, and Lasting afterwards."""
 
     def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
         super().__init__(runtime, request, scope)
@@ -46,9 +46,9 @@ class AsgiWebSocket(AsgiRequest):
         self._limit = asyncio.Timeout(None)
 
     async def proxy(self, admission: Admission, receive: Receive, send: Send) -> None:
-        """Shake hands with the upstream, then relay until one of the three sides ends it."""
+        """Perform the handshake with the upstream, then relay until the client, the upstream or the gateway ends it."""
         self.admission = admission
-        await receive()  # websocket.connect: ASGI says nothing else first
+        await receive()  # ASGI sends websocket.connect first
         reading: asyncio.Task[None] | None = None
         try:
             self._exchange = self._proxy.open(admission, self, 0, self.started)
@@ -68,7 +68,7 @@ class AsgiWebSocket(AsgiRequest):
         await self._accept(send)
         self._runtime.watch.add(self)
         self._joined.set()
-        with contextlib.suppress(OSError, TimeoutError):  # the caller has left, or does not take our Close
+        with contextlib.suppress(OSError, TimeoutError):  # the client has disconnected, or does not take the Close
             async with self._limit:
                 await self._write_caller(send, self._upstream)
 
@@ -76,7 +76,7 @@ class AsgiWebSocket(AsgiRequest):
         self._runtime.watch.remove(self)
         if self._upstream is not None:
             self._upstream.leave(Ended(NO_STATUS))
-        exchange, self._exchange = self._exchange, None  # it refers back to this object
+        exchange, self._exchange = self._exchange, None  # breaks a reference cycle
         if exchange is not None and not self._concluded:
             exchange.cancel()
         self.finished()
@@ -86,10 +86,10 @@ class AsgiWebSocket(AsgiRequest):
             if not reading.cancelled() and (error := reading.exception()) is not None:
                 raise error
 
-    # ---- Downstream: how the upstream answers the handshake
+    # ---- Downstream: the response to the handshake
 
     def interim(self, status: int, fields: Sequence[Field]) -> None:
-        """ASGI has no message for an interim response."""
+        """Drop interim responses, because ASGI has no message for them."""
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
         self._answer = handshake_answer(fields, self.request.fields.kept)
@@ -97,13 +97,13 @@ class AsgiWebSocket(AsgiRequest):
         self._conclude()
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
-        """The upstream wants no WebSocket. Its answer is collected: ASGI servers send it in one piece."""
+        """Collect the response of an upstream that refuses the WebSocket. ASGI servers send it in one piece."""
         self.status = status
         self.answered_at = monotonic()
         self._answer = [field for field in fields if field[0].lower() != b"content-length"]
 
     def lasts(self) -> None:
-        """An event stream has no end to wait for."""
+        """Refuse an event stream, which would be collected without end."""
         self._give_up("an event stream in answer to a WebSocket handshake")
 
     def body(self, data: bytes) -> None:
@@ -122,16 +122,16 @@ class AsgiWebSocket(AsgiRequest):
         self._conclude()
 
     def flush(self) -> None:
-        """What comes is collected anyway."""
+        """Do nothing, because the response is collected."""
 
     def pause_upload(self) -> None:
-        """A handshake has no body."""
+        """Do nothing, because a handshake has no body."""
 
     def resume_upload(self) -> None:
-        """Likewise."""
+        """Do nothing, because a handshake has no body."""
 
     def _conclude(self) -> None:
-        """The upstream has answered, or will not."""
+        """Note that the upstream has answered or failed."""
         self._concluded = True
         self._answered.set()
 
@@ -165,7 +165,7 @@ class AsgiWebSocket(AsgiRequest):
     # ---- the two directions
 
     async def _read_caller(self, receive: Receive) -> None:
-        """From the caller to the upstream, until the caller leaves."""
+        """Relay from the client to the upstream until the client leaves."""
         gone = Ended(NO_STATUS)
         try:
             while (message := await receive())["type"] == "websocket.receive":
@@ -186,7 +186,7 @@ class AsgiWebSocket(AsgiRequest):
         await self._upstream.send(data, is_text=text is not None)
 
     async def _write_caller(self, send: Send, upstream: UpstreamSocket) -> None:
-        """From the upstream to the caller, until either of them leaves or the caller may not stay."""
+        """Relay from the upstream to the client until one of them leaves or the caller's access ends."""
         while self._farewell is None and not self._caller_left:
             data = upstream.take()
             if data is not None:
@@ -202,17 +202,17 @@ class AsgiWebSocket(AsgiRequest):
     # ---- Lasting
 
     def revoke(self, refusal: Refusal) -> None:
-        """The caller may not stay. What it does not take soon it does not get."""
+        """Close both sides because the caller's access ends. Drop data that the client does not take in time."""
         self.code = refusal.code
         self._farewell = Ended(TRY_AGAIN_LATER if refusal.status == 503 else POLICY_VIOLATION, refusal.code)
         if self._upstream is not None:
             self._upstream.leave(self._farewell)
-            with contextlib.suppress(RuntimeError):  # it has ended by itself
+            with contextlib.suppress(RuntimeError):  # the connection has ended already
                 self._limit.reschedule(self._runtime.loop.time() + _LAST_CALL)
 
 
 def _close_message(ended: Ended) -> dict[str, Any]:
-    """ASGI has no word for a Close without a code; 1000 is what it stands for most often, and what servers make of no
-    code at all."""
+    """Build the close message. ASGI requires a code: 1000 stands for a Close without a code, which servers treat
+    alike."""
     code = 1000 if ended.code == NO_STATUS else ended.code
     return {"type": "websocket.close", "code": code, "reason": ended.reason}
