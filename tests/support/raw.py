@@ -5,6 +5,7 @@ reset as an end. This one reads by the framing rules of RFC 9112 section 6.3 and
 the end of the connection (a FIN is not a reset: an HTTP/1.0 client cannot distinguish a FIN from a clean end).
 """
 
+import contextlib
 import json
 import socket
 import ssl
@@ -231,6 +232,23 @@ class Caller:
         finally:
             self.socket.settimeout(5.0)
         return False
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes, uninterpreted; fewer if the connection ends or stays silent before them."""
+        data = bytearray()
+        with contextlib.suppress(_Ended, TimeoutError):
+            self._exactly(count, data.extend)
+        return bytes(data)
+
+    def read_until(self, mark: bytes) -> bytes:
+        """The next bytes, uninterpreted, up to and including `mark`."""
+        while (at := self._buffer.find(mark)) < 0:
+            self._more()
+        return self._take(at + len(mark))
+
+    def read_pending(self) -> bytes:
+        """The bytes received from the socket and not yet read."""
+        return self._take(len(self._buffer))
 
     # ---- the buffer
 

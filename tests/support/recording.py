@@ -196,6 +196,10 @@ class RecordingUpstream:
         self.requests = []
         self._scripts = {}
 
+    def call_soon(self, act: Callable[[], object]) -> None:
+        """Call this in the thread of the scripts."""
+        self._loop.call_soon_threadsafe(act)
+
     def refuse(self) -> None:
         """Close all connections and refuse new ones, until `accept`."""
         self._run(self._close())

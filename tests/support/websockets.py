@@ -174,8 +174,19 @@ class Socket(Caller):
         while not self._frames:
             if not self._buffer:
                 self._more()
-            self._frames += self._decoder.feed(self._take(len(self._buffer)))
+            self._frames += self._decoder.feed(self.read_pending())
         return self._frames.pop(0)
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, as in `Caller`. `frame` continues with the frames in them."""
+        data = super().read(count)
+        self._frames += self._decoder.feed(data)
+        return data
+
+    @property
+    def incomplete(self) -> int:
+        """The number of received bytes of a frame whose end has not arrived."""
+        return self._decoder.held
 
     def message(self, within: float = 5.0) -> bytes:
         """The payload of the next message, assembled from its frames; control frames are skipped."""

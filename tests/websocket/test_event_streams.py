@@ -57,7 +57,7 @@ def test_every_event_arrives_at_once(gateway: Gateway, upstream: RecordingUpstre
         for number in range(50):
             event = b"id: %d\ndata: one of many\n\n" % number
             since = told.tell(event)
-            _await(caller, event)
+            caller.read_until(event)
             took.append(time.monotonic() - since)
         assert statistics.median(took) < 0.02, took
 
@@ -69,10 +69,10 @@ def test_a_stream_may_be_silent_for_longer_than_any_other_answer(gateway: Gatewa
     with gateway.caller() as caller:
         caller.send(request("/impatient/events")).receive_head()
         told.tell(b"data: 1\n\n")
-        _await(caller, b"data: 1\n\n")
+        caller.read_until(b"data: 1\n\n")
         time.sleep(0.9)
         told.tell(b"data: 2\n\n")
-        _await(caller, b"data: 2\n\n")
+        caller.read_until(b"data: 2\n\n")
 
 
 def test_a_reader_who_leaves_ends_it_upstream(gateway: Gateway, upstream: RecordingUpstream) -> None:
@@ -81,7 +81,7 @@ def test_a_reader_who_leaves_ends_it_upstream(gateway: Gateway, upstream: Record
     with gateway.caller() as caller:
         caller.send(request(PATH)).receive_head()
         told.tell(b"data: 1\n\n")
-        _await(caller, b"data: 1\n\n")
+        caller.read_until(b"data: 1\n\n")
     eventually(lambda: upstream.only.link.ended, timeout=2.0)
 
 
@@ -120,9 +120,9 @@ def test_a_thousand_streams_cost_little_and_all_go_on(own: Gateway, upstream: Re
     callers = _streams(own, MANY)
     price = (own.memory() - before) / MANY / 1024
     print(f"{own.face}: {price:.1f} KiB for each event stream")
-    upstream._loop.call_soon_threadsafe(go_on.set)
+    upstream.call_soon(go_on.set)
     for caller in callers:
-        _await(caller, b"data: 2\n\n")
+        caller.read_until(b"data: 2\n\n")
         caller.close()
     assert price < PRICE[own.face]
 
@@ -133,12 +133,5 @@ def _streams(gateway: Gateway, count: int) -> list[Caller]:
         caller.send(request(PATH))
     for caller in callers:
         assert caller.receive_head().status == 200
-        _await(caller, b"data: 1\n\n")
+        caller.read_until(b"data: 1\n\n")
     return callers
-
-
-def _await(caller: Caller, event: bytes) -> None:
-    """The event arrives next, in any framing."""
-    while event not in caller._buffer:
-        caller._more()
-    caller._buffer.clear()

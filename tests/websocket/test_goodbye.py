@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.support.processes import Account, Gateway
-from tests.support.raw import MiB, _Ended
+from tests.support.raw import MiB
 from tests.support.recording import RecordingUpstream
 from tests.support.waiting import eventually, within
 from tests.support.websockets import (
@@ -60,7 +60,7 @@ def test_a_frame_of_the_upstream_is_ended_before_the_close(
     frame = encode(Frame(BINARY, os.urandom(MiB)))
     with Socket(gateway, PATH, account.line) as socket:
         far.send(frame[: MiB // 2])
-        _read_until(socket, MiB // 2 - 4096 if gateway.face == "serve" else 0)
+        socket.read(MiB // 2 - 4096 if gateway.face == "serve" else 0)
         log_out(gateway, account)
         assert far.frame().closing == REVOKED  # this direction was free
         far.send(frame[MiB // 2 :] + encode(text("and one more")))
@@ -100,7 +100,7 @@ def test_a_frame_that_never_ends_is_not_waited_for_and_not_broken_into(
     half = encode(Frame(BINARY, b"h" * MiB))[: MiB // 2]
     with Socket(gateway, PATH, account.line) as socket:
         far.send(half)
-        got = _read_until(socket, len(half) if gateway.face == "serve" else 0)
+        got = socket.read(len(half) if gateway.face == "serve" else 0)
         started = time.monotonic()
         log_out(gateway, account)
         if gateway.face == "serve":
@@ -163,26 +163,12 @@ def test_who_reads_nothing_is_cut_off(gateway: Gateway, upstream: RecordingUpstr
             time.sleep(2.5)  # the last call is over, and nothing was read
         decoder = Decoder()
         socket.socket.settimeout(1.0)
-        data = _read_until(socket, 1 << 40)
+        data = socket.read(1 << 40)
         assert len(data) < 16 * MiB
         assert all(frame.opcode in (BINARY, CLOSE) for frame in decoder.feed(data))
 
 
 # ---- helpers
-
-
-def _read_until(socket: Socket, count: int) -> bytes:
-    """This many bytes from the connection, or all that arrive."""
-    got = bytearray()
-    try:
-        while len(got) < count:
-            if not socket._buffer:
-                socket._more()
-            got += socket._take(min(count - len(got), len(socket._buffer)))
-    except (_Ended, TimeoutError):
-        pass
-    socket._frames += socket._decoder.feed(bytes(got))
-    return bytes(got)
 
 
 def _frames_to_the_end(socket: Socket) -> list[Frame]:
@@ -192,5 +178,5 @@ def _frames_to_the_end(socket: Socket) -> list[Frame]:
         frames.append(socket.frame())
     socket.say(close(1008))
     assert socket.ended()[1] == b""
-    assert socket._decoder.held == 0
+    assert socket.incomplete == 0
     return frames

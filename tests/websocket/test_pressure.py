@@ -153,7 +153,7 @@ def _stands_still(count: Callable[[], int]) -> None:
 def _swallow(socket: Socket, total: int) -> None:
     """Read frames of MESSAGE bytes until this many bytes of payload have arrived."""
     frame = len(encode(Frame(BINARY, b"x" * MESSAGE)))
-    left = total // MESSAGE * frame - len(socket._take(len(socket._buffer)))  # some may have arrived with the response
+    left = total // MESSAGE * frame - len(socket.read_pending())  # some may have arrived with the response
     socket.socket.settimeout(30)
     view = bytearray(MiB)
     while left:
