@@ -1,1 +1,2 @@
-"""The console: a page for administrators that shows what happens, who may do what, and why. It changes nothing."""
+"""The console: a page for administrators that shows the traffic, the policy and explanations of decisions. It changes
+nothing."""

@@ -1,4 +1,5 @@
-"""The HTTP face of the console: one path, three views. Nothing here can change anything but one's own signing in."""
+"""The HTTP endpoints of the console: one path with three views. They change nothing except the session of the
+visitor."""
 
 import asyncio
 import time
@@ -27,7 +28,7 @@ from gateway.settings.reader import Unacceptable
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-# Seconds between the two readings that rates are made of: a look that comes sooner waits, and older ones are too old.
+# Seconds between the two readings of a rate: a view that comes sooner waits, and an older reading is not used.
 _LEAST: Final = 1.0
 _MOST: Final = 60.0
 _RENEWED: Final = 10.0
@@ -57,9 +58,10 @@ OPERATIONS: Final[Operations] = {
 
 
 class Console:
-    """`current` answers the configuration in force, `version` the version of its policy.
+    """`current` returns the configuration in force, `version` the version of its policy.
 
-    Views are built in threads. Each has a bounded number of rows, because a thread that runs Python delays the loop.
+    Views are built in threads. Each has a bounded number of rows, because a thread that runs Python delays the event
+    loop.
     """
 
     def __init__(
@@ -77,7 +79,6 @@ class Console:
         self._earlier: tuple[float, Reading] | None = None
 
     async def look(self, request: Request) -> Response:
-        """GET"""
         who = await self._signing_in.administrator(request)
         if who is None:
             return _page(pages.sign_in_page())
@@ -93,7 +94,6 @@ class Console:
         return _page(pages.view_page(view, who[0].email or who[0].id, content))
 
     async def sign(self, request: Request) -> Response:
-        """POST"""
         media_type(request, FORM)
         refuse_other_sites(request)
         form = form_fields(await read_body(request))
@@ -105,7 +105,7 @@ class Console:
                 cookie = await self._signing_in.sign_in(request, form)
         except Refusal as refusal:
             note_refusal(request, refusal)
-            # A person reads it: in words and with the form, not as a document for programs.
+            # A person reads the answer: send the form with a sentence, and no problem document.
             headers = {"retry-after": str(refusal.retry_after)} if refusal.retry_after is not None else {}
             if refusal.status == 401:
                 headers["www-authenticate"] = "Bearer"
@@ -120,7 +120,8 @@ class Console:
         return await asyncio.to_thread(now_view, before, after, after_at - before_at, version, number)
 
     async def _readings(self) -> tuple[tuple[float, Reading], tuple[float, Reading]]:
-        """The reading of the last view, unless it is too old, and one of now. Else two, a second apart."""
+        """Return the reading of the last view, if it is recent enough, and a new one. Otherwise return two new
+        readings, a second apart."""
         now = await self._read()
         earlier = self._earlier
         if earlier is None or not _LEAST <= now[0] - earlier[0] <= _MOST:
@@ -136,18 +137,18 @@ class Console:
         return time.monotonic(), await asyncio.to_thread(reading_of, state)
 
 
-# ---- the views: pure functions for a thread
+# ---- the views: pure functions, run in a thread
 
 
 def now_view(before: Reading, after: Reading, seconds: float, version: str, number: int) -> str:
-    """The rates between two readings, with one page of the routes."""
+    """Build the page of the rates between two readings, with one page of the routes."""
     routes = len({labels.route for labels in after.requests})
     part = pages.Part.of(number, routes)
     return pages.now(summary_of(before, after, seconds, part.rows), version, part)
 
 
 def policy_view(configuration: Configuration, number: int) -> str:
-    """One page of the routes, with the access of each role."""
+    """Build one page of the routes, with the access of each role."""
     routes = [route for route in configuration.policy.routes if not route.shadow]
     part = pages.Part.of(number, len(routes))
     shown = routes[part.rows]
@@ -158,7 +159,7 @@ def policy_view(configuration: Configuration, number: int) -> str:
 
 
 def explain_view(configuration: Configuration, asked: dict[str, str]) -> str:
-    """The form, and the decision about the request in it."""
+    """Build the form, and the decision about the request in it."""
     if not asked.get("url"):
         return pages.explain(asked, "")
     try:
@@ -173,7 +174,7 @@ def explain_view(configuration: Configuration, asked: dict[str, str]) -> str:
 
 
 def console_endpoints(console: Console) -> dict[str, Endpoint]:
-    """The handlers by the names of their endpoints."""
+    """Return the handlers by the names of their endpoints."""
     return {"operations.console": refusing(console.look), "operations.console.sign": refusing(console.sign)}
 
 

@@ -1,4 +1,4 @@
-"""The pages of the console as HTML. Whatever is not ours to write is escaped, without exception."""
+"""The pages of the console as HTML. All text from requests, the configuration or the database is escaped."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
     @staticmethod
     def of(number: int, total: int) -> "Part":
-        """The page with this number, or the last one."""
+        """Return the page with this number, or the last page."""
         last = max(-(-total // _ROWS), 1)
         return Part(min(number, last), last, total)
 
@@ -39,12 +39,12 @@ class Part(NamedTuple):
 
 
 def page_number(text: str) -> int:
-    """The number of a page as a query has it; 1 for any other text."""
+    """Return the page number in a query; 1 for any other text."""
     return max(int(text), 1) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
 
 
 def sign_in_page(message: str = "") -> str:
-    """The form of whoever is not signed in."""
+    """Build the form for visitors who are not signed in."""
     told = f'<p class="bad" role="alert">{escape(message)}</p>' if message else ""
     return _document(
         "Sign in",
@@ -58,7 +58,7 @@ def sign_in_page(message: str = "") -> str:
 
 
 def view_page(view: str, who: str, content: str) -> str:
-    """A page of somebody who is signed in."""
+    """Build a page for a signed-in administrator."""
     links = "".join(
         f'<a href="{PATH}?view={name}"{" aria-current=page" if name == view else ""}>{title}</a>'
         for name, title in VIEWS.items()
@@ -83,7 +83,7 @@ def _document(title: str, body: str, head: str = "") -> str:
 
 
 def now(summary: Summary, policy: str, part: Part) -> str:
-    """The rates of a summary that has the routes of `part`; `policy` is its version."""
+    """Build the rates of a summary that contains the routes of `part`. `policy` is its version."""
     facts = {
         "requests/s": f"{summary.requests:.1f}",
         "connections": str(summary.connections),
@@ -100,7 +100,7 @@ def now(summary: Summary, policy: str, part: Part) -> str:
 
 
 def no_numbers() -> str:
-    """In the place of numbers, where none are counted."""
+    """Build the replacement for the rates where metrics are switched off."""
     return "<p>Metrics are switched off: <code>observability.metrics</code>.</p>"
 
 
@@ -148,7 +148,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def policy(table: Matrix, part: Part, hidden_roles: int) -> str:
-    """The access of each kind of caller to the routes of `part`. `hidden_roles` have no column."""
+    """Build the table of the access of each kind of caller to the routes of `part`. `hidden_roles` have no column."""
     columns = ("route", "asks", "anonymous", "signed in", *map(escape, table.roles))
     rows = [
         [
@@ -164,7 +164,7 @@ def policy(table: Matrix, part: Part, hidden_roles: int) -> str:
 
 
 def label_of(route: Route) -> str:
-    """Methods, host and path of a route."""
+    """Return the methods, host and path of a route."""
     methods = sorted(method.decode() for method in route.methods or ())
     told = [method for method in methods if method != "HEAD" or "GET" not in methods]
     host = "" if route.host is None else route.host.decode()
@@ -181,7 +181,7 @@ def _cell(cell: Cell) -> str:
 
 
 def explain(asked: Mapping[str, str], result: str) -> str:
-    """The box, with what was asked, and what came of it."""
+    """Build the form with the explained request, and the result."""
 
     def field(name: str, title: str, hint: str) -> str:
         return (
@@ -202,7 +202,7 @@ def explain(asked: Mapping[str, str], result: str) -> str:
 
 
 def explained(explanation: Explanation) -> str:
-    """The decision, and what led to it."""
+    """Build the decision and its reasons."""
     verdict = explanation.verdict
     word, kind = ("allowed", "good") if verdict.is_allowed else ("refused", "bad")
     refusal = "" if verdict.refusal is None else f" {verdict.refusal.status} <code>{verdict.refusal.code}</code>"
@@ -225,7 +225,7 @@ def explained(explanation: Explanation) -> str:
 
 
 def problem(message: str) -> str:
-    """What was asked is no request."""
+    """Build the message about a request that cannot be explained."""
     return f'<p class="bad" role="alert">{escape(message)}</p>'
 
 
@@ -233,7 +233,7 @@ def problem(message: str) -> str:
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """Cells are HTML. The first `words` columns are words, the others numbers."""
+    """Build a table. Cells are HTML. The first `words` columns are text, the others numbers."""
     body = "".join(f"<tr>{''.join(_td(number, cell, words) for number, cell in enumerate(row))}</tr>" for row in rows)
     if not body:
         return ""
@@ -243,7 +243,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], wo
 
 
 def _turning(view: str, part: Part) -> str:
-    """Links to the other pages of a list, empty where it has one page."""
+    """Build the links to the other pages of a list; empty for a single page."""
     if part.pages == 1:
         return ""
     first = part.rows.start + 1

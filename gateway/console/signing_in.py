@@ -1,12 +1,13 @@
-"""Who looks at the console. Browsers send no bearer, so a sign-in here is kept in a cookie, which opens nothing else.
+"""Sign-in to the console. Browsers do not send bearer tokens, so a cookie carries the sign-in. It authenticates only to
+the console.
 
-- The cookie goes to this path only, is hidden from scripts, and no page of another site can have it sent
-  (RFC 6265bis: Path, HttpOnly, SameSite=Strict). What it holds ends as an access token would, and at once where the
-  account is disabled, loses its role, or the session is ended.
-- Browsers send it to whatever lies below this path as well, and to every port of the host: there may be upstreams. So
-  what it holds is no access token but one of a type and an audience of its own, which nothing but the console takes.
-  And the console takes nothing else: no access token, no API key.
-- A form that another site sends is refused, or somebody could be signed in as somebody else.
+- The cookie is sent to this path only, is hidden from scripts, and is not sent with requests that another site starts
+  (RFC 6265bis: Path, HttpOnly, SameSite=Strict). Its token expires like an access token. It is void at once when the
+  account is disabled, loses its role, or its session ends.
+- Browsers also send the cookie to all paths below this path and to every port of the host, where upstreams can listen.
+  So its token is no access token: it has a type and an audience that only the console accepts. The console accepts
+  nothing else, neither access tokens nor API keys.
+- A form sent by another site is refused. Otherwise that site could sign a visitor in to an account of its choice.
 """
 
 import re
@@ -35,7 +36,7 @@ _TYPE: Final = "console+jwt"
 
 
 class SigningIn:
-    """Tells administrators from others. `path` is that of the console, `settings` are those in force."""
+    """Recognises administrators. `path` is that of the console, `settings` returns those in force."""
 
     def __init__(
         self, path: str, accounts: Accounts, *, tokens: Tokens, directory: Directory, settings: Callable[[], Settings]
@@ -49,7 +50,7 @@ class SigningIn:
         self._rule = Route(name="console", shape=parse_pattern(path), methods=None, requirement=administrators)
 
     async def administrator(self, request: Request) -> tuple[Principal, Claims] | None:
-        """Who is signed in here; None: nobody, or nobody who may. Raises StorageUnavailable."""
+        """Return the signed-in administrator, or None. Raises StorageUnavailable."""
         token = _cookie(request)
         try:
             claims = self._tokens.verify_pass(_TYPE, (token or "").encode("ascii"), audience=self._path)
@@ -58,8 +59,8 @@ class SigningIn:
         return await self._of(claims)
 
     async def sign_in(self, request: Request, form: dict[str, str]) -> str:
-        """The cookie of whoever gives the right password. Raises Refusal as a login does, and `forbidden` for who is no
-        administrator."""
+        """Check the password and return the cookie. Raises Refusal as a login does, and `forbidden` for an account that
+        is no administrator."""
         login = accept(LoginForm, form, self._settings())
         working = self._accounts.login(login.username, login.password, origin_of(request))
         tokens = await unless_left(request, working)
@@ -70,7 +71,7 @@ class SigningIn:
         return self._cookie(request, self._tokens.sign_pass(_TYPE, claims, audience=self._path), tokens.expires_in)
 
     async def sign_out(self, request: Request) -> str:
-        """End the session; the cookie that takes the place of the one that was."""
+        """End the session, and return the cookie that replaces the old one."""
         who = await self.administrator(request)
         if who is not None:
             await self._accounts.logout(who[1], origin_of(request))
@@ -91,7 +92,7 @@ class SigningIn:
 
 
 def refuse_other_sites(request: Request) -> None:
-    """Raise Refusal for a form that another site's page sends: browsers say whose it is (Fetch Metadata, RFC 6454)."""
+    """Raise Refusal for a form that another site sends. Browsers state the origin (Fetch Metadata, RFC 6454)."""
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
     if site is not None and site not in ("same-origin", "none"):
@@ -101,16 +102,16 @@ def refuse_other_sites(request: Request) -> None:
 
 
 def _is_https(request: Request) -> bool:
-    """Whether the browser speaks TLS, with us or with the first of the trusted proxies in front."""
+    """Return whether the browser uses TLS, to the gateway or to the first of the trusted proxies in front."""
     head = admission_of(request).request
     said = head.fields.forwarded_proto if head.peer.trusted else None
     return request.url.scheme == "https" or (said or b"").partition(b",")[0].strip().lower() == b"https"
 
 
 def _cookie(request: Request) -> str | None:
-    """The value of the cookie (RFC 6265 5.4); None where there is none, or several.
+    """Return the value of the cookie (RFC 6265 5.4); None if it is missing or repeated.
 
-    Not by http.cookies: up to Python 3.11.9 that takes seconds for one header field of backslashes (CVE-2024-7592).
+    Do not use http.cookies: up to Python 3.11.9 it takes seconds for a header field of backslashes (CVE-2024-7592).
     """
     values = [value for line in request.headers.getlist("cookie") for value in _cookie_values(line)]
     return values[0].strip(" \t") if len(values) == 1 else None

@@ -1,4 +1,4 @@
-"""How the console looks, and the policy by which a browser runs nothing else than this (Content Security Policy 3)."""
+"""The style sheet of the console, and the Content Security Policy that allows browsers nothing else."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ HEADERS: Final = {
     "frame-ancestors 'none'; base-uri 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "same-origin",  # none at all would make the Origin of our own form null
+    "referrer-policy": "same-origin",  # without a referrer the Origin of the console's own form would be null
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
