@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from gateway.app import create_app
-from gateway.errors import CannotStart
+from gateway.errors import ConfigurationError
 from gateway.policy.loading import load_configuration
 from tests.support.processes import Gateway
 from tests.support.recording import RecordingUpstream
@@ -286,6 +286,6 @@ async def test_a_start_that_fails_is_one_message(app: Starlette, tmp_path: Path,
     assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
     assert "storage.database" in sent[0]["message"]
     assert "Traceback" not in sent[0]["message"]
-    with pytest.raises(CannotStart):
+    with pytest.raises(ConfigurationError):
         async with other.router.lifespan_context(other):
             pass
