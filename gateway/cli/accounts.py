@@ -1,4 +1,4 @@
-"""Accounts as commands reach them: straight in the database, whether or not a gateway runs over it."""
+"""Access of commands to the accounts. They use the database directly and need no running gateway."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_database(settings: Settings, *, creates: bool = False, is_named: bool = True) -> AsyncIterator[Database]:
-    """The configured database. Raises CannotStart where it cannot be used. `is_named`: standard error says which it is.
+    """Open the configured database. Raises CannotStart if it cannot be used. `is_named`: print its name to stderr.
 
-    Only with `creates` an SQLite file that does not exist is made: a command in the wrong folder would otherwise answer
-    from an empty database, and leave it there.
+    Without `creates`, a missing SQLite file is an error. A command run in the wrong directory would otherwise create
+    an empty database and answer from it.
     """
     address = settings.storage.database
     path = sqlite_file(address.reveal())
     if path is not None and not creates and not path.exists():
         raise CannotStart(
-            f"the database file {path.absolute()} does not exist (run this where the gateway runs, or make the file "
-            "with 'gateway users create' or 'gateway db upgrade')"
+            f"the database file {path.absolute()} does not exist (run this where the gateway runs, or create the "
+            "file with 'gateway users create' or 'gateway db upgrade')"
         )
     if is_named:
         say(f"gateway: database {address.shown if path is None else path.absolute()}", err=True)
@@ -56,7 +56,7 @@ async def open_database(settings: Settings, *, creates: bool = False, is_named: 
 
 
 def sqlite_file(address: str) -> Path | None:
-    """The file of an SQLite address; None for PostgreSQL and for a database in memory."""
+    """The file of an SQLite address; None for PostgreSQL and for in-memory databases."""
     if not address.startswith("sqlite") or is_in_memory(address):
         return None
     return Path(address.partition("://")[2].partition("?")[0].removeprefix("/"))
@@ -66,10 +66,10 @@ def sqlite_file(address: str) -> Path | None:
 async def opened(
     settings: Settings, *, creates: bool = False, is_named: bool = True
 ) -> AsyncIterator[tuple[Database, ChangeFeed]]:
-    """The configured database with its tables, and the feed that reaches the replicas. Raises CannotStart where the
-    database cannot be used.
+    """Open the configured database, with its tables, and the feed that announces changes to replicas. Raises
+    CannotStart if the database cannot be used.
 
-    If Redis is down, the change is made all the same, with a warning that the replicas do not know of it.
+    While Redis is down, changes are made, with a warning that replicas do not see them yet.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings, creates=creates, is_named=is_named))
@@ -84,7 +84,7 @@ async def opened(
 async def administration(
     settings: Settings, *, creates: bool = False, is_named: bool = True
 ) -> AsyncIterator[Administration]:
-    """The service over the configured database. Raises CannotStart where that cannot be used."""
+    """Open the account administration for the configured database. Raises CannotStart if that cannot be used."""
     async with opened(settings, creates=creates, is_named=is_named) as (database, feed):
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
         try:
@@ -101,11 +101,11 @@ async def administration(
 
 
 async def _feed(settings: Settings, address: Secret, database: Database, stack: AsyncExitStack) -> ChangeFeed:
-    """What tells the replicas. It only speaks: there is nothing here that would have to hear of changes.
+    """The feed for announcements to replicas. It does not subscribe, because a command has no copies to invalidate.
 
-    Raises ConfigurationError and CannotStart where no key authenticates the messages.
+    Raises ConfigurationError, and CannotStart if no key can authenticate messages.
     """
-    # Imported here: most commands, and every gateway of one process, need no driver.
+    # Imported here: most commands, and gateways without Redis, do not need the driver.
     from gateway.storage.redis_feed import RedisFeed
     from gateway.storage.redis_records import RedisRecords
     from gateway.storage.redis_values import RedisValues
@@ -120,8 +120,8 @@ async def _feed(settings: Settings, address: Secret, database: Database, stack: 
 
 
 async def quiet_link(address: Secret, database: Database, stack: AsyncExitStack) -> "RedisLink":
-    """The link to Redis, open if that answers. What it says while it is out is for the log of a gateway that goes on
-    without it."""
+    """Open a link to Redis, connected if Redis answers. Its log is muted: it is written for a running gateway, and
+    commands report errors themselves."""
     from gateway.storage.redis import RedisLink
 
     log = logging.getLogger("gateway.storage.redis")
@@ -136,6 +136,6 @@ async def quiet_link(address: Secret, database: Database, stack: AsyncExitStack)
 def _warn_of_untold(link: "RedisLink", feed: "RedisFeed", ttl: float) -> None:
     if feed.undelivered:
         warn(
-            "Redis did not answer, so running gateways could not be told; "
-            f"they may use what they remember for up to {format_duration(ttl)} (cache.user_ttl) ({link.why})"
+            "Redis did not answer, so running gateways were not notified; "
+            f"they can use cached records for up to {format_duration(ttl)} (cache.user_ttl) ({link.why})"
         )

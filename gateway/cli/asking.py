@@ -1,4 +1,4 @@
-"""The request that options and arguments describe."""
+"""Build a request from command-line arguments."""
 
 import os
 
@@ -19,5 +19,5 @@ def asked(
         right = f" ({error.right})" if error.right else ""
         raise click.UsageError(f"{method} {url}: {error.message}{right}.") from None
     if preflight and origin is None:
-        raise click.UsageError("--preflight needs --origin: only a page asks beforehand.")
+        raise click.UsageError("--preflight needs --origin: browsers send preflights for pages only.")
     return request._replace(origin=None if origin is None else os.fsencode(origin), preflight=preflight)

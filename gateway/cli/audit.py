@@ -1,4 +1,4 @@
-"""`gateway users audit` and `gateway db prune-audit`: the audit trail, read and kept from growing for ever."""
+"""`gateway users audit` and `gateway db prune-audit`: read and prune the audit trail."""
 
 import asyncio
 import json
@@ -25,17 +25,16 @@ from gateway.storage.schema import prepare
 
 _COLUMNS: Final = ("AT (UTC)", "ACTION", "SUBJECT", "ACTOR", "FROM", "CHANGE")
 _PAGE: Final = 500  # records read from the database at a time
-# What is younger than this somebody may still be looking for, and nobody should be able to hide by a slip.
+# Younger records can still be needed for an investigation, and a typing error must not delete them.
 _SHORTEST: Final = 30 * 86_400.0  # seconds
 
 
 class Period(click.ParamType[float]):
-    """A duration, as the configuration has them. Its value is in seconds."""
+    """A duration as in the configuration. The value is in seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of a text; a usage error for what is no duration."""
         seconds = value if isinstance(value, float) else parse_duration(str(value))
         if seconds is None:
             self.fail(f"{value!r} is not a duration (for example 15m, 24h or 400d)", param, ctx)
@@ -44,16 +43,16 @@ class Period(click.ParamType[float]):
 
 @click.command("audit")
 @click.argument("who", metavar="[EMAIL]", required=False)
-@click.option("--actor", metavar="WHO", help="Only what this account did; 'command-line': what commands did.")
+@click.option("--actor", metavar="WHO", help="Only changes by this account; 'command-line' selects commands.")
 @click.option("--action", help="Only this kind of change, for example user.disabled.")
 @click.option("--since", type=Period(), metavar="PERIOD", help="Only the last hours or days, for example 24h or 7d.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most this many.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="The maximum number of records.")
 @config_option
 @json_option
 def audit(config: Path, as_json: bool, limit: int, **filters: Any) -> None:
-    """Show who changed what, the newest first.
+    """Show changes of accounts and their authors, newest first.
 
-    An account that was deleted is named by its id.
+    A deleted account is shown by its id.
     """
     records = asyncio.run(_read(loaded(config).settings, limit=limit, **filters))
     if as_json:
@@ -82,7 +81,7 @@ async def _read(
 
 
 async def _id(accounts: Administration, who: str | None) -> str | None:
-    """The id of an account that is named by its address. Whatever else it is named by stands in the trail."""
+    """The id of an account given by address. Other names are used as they are in the trail."""
     return (await accounts.show(who)).id if who is not None and "@" in who else who
 
 
@@ -100,14 +99,14 @@ def _change(record: AuditRecord) -> str:
 
 @click.command("prune-audit")
 @click.option(
-    "--older-than", type=Period(), metavar="PERIOD", required=True, help="Delete what is older, for example 400d."
+    "--older-than", type=Period(), metavar="PERIOD", required=True, help="Delete older records, for example 400d."
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @config_option
 def prune_audit(older_than: float, yes: bool, config: Path) -> None:
-    """Delete old audit records for good; at least 30 days stay.
+    """Delete audit records that are at least 30 days old.
 
-    Nothing else ever deletes one. That it was done is recorded itself.
+    This is the only way to delete them. The deletion is recorded too.
     """
     if older_than < _SHORTEST:
         raise click.UsageError(f"--older-than must be {format_duration(_SHORTEST)} or more")

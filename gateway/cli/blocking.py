@@ -1,4 +1,4 @@
-"""`gateway users block`, `unblock` and `blocked`: subjects of other issuers, who have no account here."""
+"""`gateway users block`, `unblock` and `blocked`: subjects of external issuers, who have no account."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,14 +27,15 @@ subject_argument = click.argument("subject", metavar="'NAME|SUB'")
 
 @click.command("block")
 @subject_argument
-@click.option("--reason", default="", help="Why, for the audit records and for `blocked`.")
+@click.option("--reason", default="", help="The reason, for the audit trail and for `blocked`.")
 @config_option
 @json_option
 def block(subject: str, reason: str, config: Path, as_json: bool) -> None:
-    """Shut out a subject of an external issuer.
+    """Block a subject of an external issuer.
 
-    That works at once, whatever its tokens say. NAME is the issuer's name in tokens.external, SUB the subject's id
-    there; together they are what upstreams get as the user's id. Quote them: | means something to a shell.
+    The block takes effect at once and overrides valid tokens. NAME is the name of the issuer in tokens.external, SUB
+    the subject's id there; together they are the user id sent to upstreams. Quote them, because | is special in a
+    shell.
     """
     settings = loaded(config).settings
     record = _run(settings, lambda blocking: blocking.block(subject, reason), creates=True)
@@ -46,7 +47,7 @@ def block(subject: str, reason: str, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def unblock(subject: str, config: Path, as_json: bool) -> None:
-    """Let such a subject in again."""
+    """Unblock a subject of an external issuer."""
     settings = loaded(config).settings
     _show(settings, _run(settings, lambda blocking: blocking.unblock(subject)), "Unblocked", as_json=as_json)
 
@@ -55,7 +56,7 @@ def unblock(subject: str, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def blocked(config: Path, as_json: bool) -> None:
-    """Show the subjects of external issuers that are shut out."""
+    """Show the blocked subjects of external issuers."""
     found = _run(loaded(config).settings, lambda blocking: blocking.blocked())
     if as_json:
         print_json([_as_json(each) for each in found])
@@ -78,7 +79,7 @@ def _show(settings: Settings, record: UserRecord, said: str, *, as_json: bool) -
         say(f"{said} {record.id}.")
     if settings.storage.redis is None:
         ttl = format_duration(settings.cache.user_ttl)
-        say(f"Without storage.redis a running gateway sees it within {ttl} (cache.user_ttl).", err=True)
+        say(f"Without storage.redis, a running gateway applies this within {ttl} (cache.user_ttl).", err=True)
 
 
 def _as_json(found: BlockedSubject) -> dict[str, str]:

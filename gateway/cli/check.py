@@ -1,4 +1,4 @@
-"""`gateway check`: everything that is wrong with a configuration, and what is legal but deserves a look."""
+"""`gateway check`: report all problems and warnings of a configuration."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -23,17 +23,17 @@ Severity = Literal["error", "warning"]
 
 @click.command("check")
 @config_option
-@click.option("--strict", is_flag=True, help="Fail on warnings as well.")
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @click.option(
-    "--openapi", metavar="SPEC", type=click.Path(path_type=Path), help="Compare with an OpenAPI document as well."
+    "--openapi", metavar="SPEC", type=click.Path(path_type=Path), help="Compare the routes with an OpenAPI document."
 )
 @json_option
 def command(config: Path, strict: bool, openapi: Path | None, as_json: bool) -> int:
     """Find every problem of a configuration file.
 
-    Exit code 2 for a file that cannot be used, 1 for one with warnings under --strict, else 0. Nothing is started,
-    connected to or changed. A comment beside a line silences a warning: `# gateway: allow NAME`. With --openapi also 1
-    for operations without a rule, and rules without an operation.
+    Exit code 2 if the file cannot be used, 1 if it has warnings and --strict is given, else 0. Starts, connects to and
+    changes nothing. A comment on a line silences a warning: `# gateway: allow NAME`. With --openapi, also 1 for
+    operations without a rule and rules without an operation.
     """
     findings = examined(config, to_serve=True)
     covered = _covered(findings, openapi)
@@ -57,7 +57,7 @@ def _covered(findings: Findings, openapi: Path | None) -> Coverage | None:
 
 
 def _of_the_whole(findings: Findings) -> tuple[Problem, ...]:
-    """The dangers of its policy, which only a sound configuration shows."""
+    """Warnings about the policy as a whole, which need a valid configuration."""
     return () if findings.configuration is None else lint(findings.configuration)
 
 
@@ -98,5 +98,5 @@ def _report(config: Path, findings: Findings, warnings: tuple[Problem, ...], *, 
 def _entry(problem: Problem, severity: Severity) -> dict[str, Any]:
     entry = {**asdict(problem), "severity": severity}
     if severity == "error":
-        del entry["code"]  # only warnings have names: they can be silenced
+        del entry["code"]  # only warnings have names, for silencing
     return entry

@@ -1,4 +1,4 @@
-"""What `gateway check --openapi` says of a policy and a document."""
+"""The output of `gateway check --openapi`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from gateway.policy.route import Route
 
 
 def show_coverage(found: Coverage, spec: Path | None) -> None:
-    """For a person: one line each, those of routes with their place."""
+    """Print one line per finding, with the place of routes."""
     for operation in found.without_rule:
         say(printable(f"{spec}: {operation}: no rule serves it"), colour="red")
     for operation in found.own:
@@ -24,7 +24,7 @@ def show_coverage(found: Coverage, spec: Path | None) -> None:
 
 
 def coverage_document(found: Coverage) -> dict[str, Any]:
-    """For a program."""
+    """The findings as JSON values."""
     return {
         "operations_without_rule": _operations(found.without_rule),
         "operations_at_own_paths": _operations(found.own),

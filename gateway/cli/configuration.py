@@ -1,4 +1,4 @@
-"""How commands read the configuration: whole, and with everything that is wrong with it at once."""
+"""Load the configuration for commands, and collect all of its problems."""
 
 import os
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from gateway.settings.storage_folder import missing_folder
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What one file comes to. `configuration` is None where there is a problem."""
+    """The result for one file. `configuration` is None if it has problems."""
 
     configuration: Configuration | None
     problems: tuple[Problem, ...]
@@ -24,15 +24,15 @@ class Findings:
 
 
 def examined(path: Path, *, to_serve: bool = False) -> Findings:
-    """Everything that is to be said about a file. Raises CannotStart where it cannot be read at all.
+    """Examine a file. Raises CannotStart if it cannot be read.
 
-    `to_serve`: optional dependencies must be installed, too. Other commands do not need them.
+    `to_serve`: also require optional dependencies, which other commands do not need.
     """
     must_exist(path)
     try:
         configuration = load_configuration(path)
     except ConfigurationError as error:
-        # The file is read once more for its warnings: a person who mends it wants to see them as well.
+        # Read the file again for its warnings, so that they can be fixed together with the problems.
         draft = read_settings(path, os.environ)
         others = _problems(draft.settings, to_serve=to_serve) if draft.settings is not None else ()
         return Findings(None, (*error.problems, *others), draft.warnings)
@@ -41,12 +41,12 @@ def examined(path: Path, *, to_serve: bool = False) -> Findings:
 
 
 def _problems(settings: Settings, *, to_serve: bool) -> tuple[Problem, ...]:
-    """Problems outside of the file: its keys, and to serve the dependencies and the folder that it needs."""
+    """Problems outside of the file: the keys, and with `to_serve` optional dependencies and the database folder."""
     return (*key_problems(settings), *((*missing_extras(settings), *missing_folder(settings)) if to_serve else ()))
 
 
 def loaded(path: Path, *, to_serve: bool = False) -> Configuration:
-    """The configuration of a file. Raises ConfigurationError with every problem, CannotStart without a file."""
+    """Load a file. Raises ConfigurationError with every problem, and CannotStart for a missing file."""
     findings = examined(path, to_serve=to_serve)
     if findings.configuration is None:
         raise ConfigurationError(findings.problems)

@@ -1,4 +1,4 @@
-"""`gateway db`: the database itself."""
+"""`gateway db`: manage the database."""
 
 import asyncio
 from pathlib import Path
@@ -26,12 +26,12 @@ command.add_command(prune_audit)
 @command.command("upgrade")
 @config_option
 def upgrade(config: Path) -> None:
-    """Bring the tables of the database up to date.
+    """Upgrade the tables of the database.
 
-    It is one transaction: all of it happens or nothing, and doing it again does no harm.
+    The upgrade is one transaction. Running it again changes nothing.
     """
     changed = asyncio.run(_upgraded(loaded(config).settings))
-    say(f"The database {'has been brought to' if changed else 'was already at'} schema {HEAD}.")
+    say(f"The database {'was upgraded to' if changed else 'was already at'} schema {HEAD}.")
 
 
 async def _upgraded(settings: Settings) -> bool:

@@ -1,4 +1,4 @@
-"""`gateway demo`: the gateway to try, in a minute and without a file."""
+"""`gateway demo`: try the gateway without a configuration file."""
 
 import asyncio
 import os
@@ -33,10 +33,10 @@ _SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 def command(port: int | None) -> int:
     """Try the gateway: an echo upstream, accounts, commands to paste.
 
-    Everything listens on loopback only and lives in a temporary folder, which is removed at the end.
+    Everything listens on loopback and uses a temporary folder, which is removed at the end.
     """
-    # What is begun is finished: a signal waits until the gateway answers, a second or so, and the next one until
-    # everything is removed. An exception out of nowhere could meet a thread, or an import, in any state.
+    # Signals are blocked during start-up and cleanup, about a second each. An exception raised by a handler could
+    # otherwise interrupt a thread or an import in any state.
     with _blocked(_SIGNALS), TemporaryDirectory(prefix="gateway-demo-") as folder, echo_upstream() as upstream:
         chosen = port if port is not None else _free_port()
         path = write_configuration(Path(folder), port=chosen, upstream=upstream)
@@ -64,12 +64,12 @@ async def _make_admin(settings: Settings, password: str) -> None:
 
 
 def _answering(configuration: Path, password: str, address: str) -> None:
-    """The gateway answers: say what to try. Called inside of its event loop."""
-    # To `serve` SIGHUP is a wish to reload; a demo whose terminal was closed has to end.
+    """Print the commands to try. Runs in the event loop of the gateway."""
+    # `serve` reloads on SIGHUP, but the demo has to exit when its terminal is closed.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    say(f"The gateway answers on {address}, in front of an upstream that shows what it received.", colour="green")
-    say("Paste these commands into another terminal. Ctrl-C here ends the demo and leaves nothing behind.")
+    say(f"The gateway listens on {address}, in front of an upstream that echoes requests.", colour="green")
+    say("Paste these commands into another terminal. Ctrl-C here ends the demo and removes its files.")
     for number, step in enumerate(steps(url=address, password=password, configuration=configuration), 1):
         say(f"\n{number}. {step.shows}", colour="cyan")
         for line in step.command.splitlines():
@@ -83,4 +83,4 @@ def _free_port() -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
-    raise CannotStart(f"the ports {_PORTS[0]} to {_PORTS[-1]} are all taken; name a free one with --port")
+    raise CannotStart(f"the ports {_PORTS[0]} to {_PORTS[-1]} are in use; choose a free one with --port")

@@ -1,4 +1,4 @@
-"""`gateway diff`: what a change of the configuration opens and closes, for a person, a review comment, or a program."""
+"""`gateway diff`: compare two configurations and show which access the change opens and closes."""
 
 from pathlib import Path
 from typing import Literal
@@ -25,14 +25,14 @@ Format = Literal["text", "markdown", "json"]
     type=click.Choice(["text", "markdown", "json"]),
     default="text",
     show_default=True,
-    help="markdown is for a review comment.",
+    help="markdown suits a review comment.",
 )
 @json_option
 def command(old: Path, new: Path, form: Format, as_json: bool) -> int:
-    """Show what a change of the configuration opens, closes and moves.
+    """Show which access a change of the configuration opens or closes.
 
-    OLD and NEW are two configuration files. Every request and every kind of caller is compared, none is sampled. Exit
-    code 1 if the change opens anything: if somebody can do what nobody like him could before.
+    OLD and NEW are two configuration files. The comparison covers every request and every kind of caller, without
+    sampling. Exit code 1 if the change opens access for any kind of caller.
     """
     before, after = loaded_policy(old), loaded_policy(new)
     found = compare(before, after)

@@ -1,4 +1,4 @@
-"""The forms in which a difference of two policies is shown."""
+"""Output formats for the difference of two policies."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -21,13 +21,13 @@ _CLOSED_PATHS: Final = "server.paths: strict refuses paths that relaxed accepts:
 
 
 def show(found: PolicyDiff) -> None:
-    """For a person at a terminal, or in the log of a build."""
+    """Print the difference for a terminal or a build log."""
     for difference in found.differences:
         _show_one(difference)
     for kind, note in _notes(found):
         say(f"{kind:<8}{note}", colour=_COLOURS[kind])
     if found.also:
-        say(f"also differ, and are not judged here: {', '.join(found.also)}")
+        say(f"also different, but not compared: {', '.join(found.also)}")
     say(_summary(found), colour="red" if found.opens else "green")
 
 
@@ -45,14 +45,15 @@ def _show_one(difference: Difference) -> None:
 
 
 def as_markdown(found: PolicyDiff) -> str:
-    """For a review comment."""
+    """Render the difference for a review comment."""
     lines = [f"### Policy: {_summary(found)}", ""]
     if found.differences:
         lines += ["| | requests | for whom | was | now |", "|---|---|---|---|---|"]
         lines += [_markdown_row(difference) for difference in found.differences]
         lines.append("")
     lines += [f"- **{kind}** {_escaped(note)}" for kind, note in _notes(found)]
-    lines += [f"- also differ, not judged here: {', '.join(f'`{key}`' for key in found.also)}"] if found.also else []
+    if found.also:
+        lines.append(f"- also different, but not compared: {', '.join(f'`{key}`' for key in found.also)}")
     return "\n".join(lines).rstrip()
 
 
@@ -73,7 +74,7 @@ def _markdown_row(difference: Difference) -> str:
 
 
 def as_json(found: PolicyDiff, old: Configuration, new: Configuration) -> dict[str, Any]:
-    """For a program."""
+    """The difference as JSON values."""
     return {
         "old": old.settings.places.file,
         "new": new.settings.places.file,
@@ -184,10 +185,10 @@ def _summary(found: PolicyDiff) -> str:
     }
     told = [f"{kind} {count}" for kind, count in counts.items() if count]
     if not told:
-        return "nothing that requests notice" if found.upstreams or found.also else "no difference"
+        return "no difference for requests" if found.upstreams or found.also else "no difference"
     return ", ".join(told)
 
 
 def _escaped(text: str) -> str:
-    """Text of the file that Markdown takes for nothing else."""
+    """Escape Markdown's special characters."""
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>|" else letter for letter in text)

@@ -1,4 +1,4 @@
-"""`gateway explain`: which route a request comes to, what that asks, and why the caller may pass or not."""
+"""`gateway explain`: show the route of a request, its requirements, and the decision with its reason."""
 
 from pathlib import Path
 
@@ -20,12 +20,12 @@ from gateway.policy.hierarchy import RoleHierarchy
 @click.argument("method")
 @click.argument("url")
 @config_option
-@click.option("--role", "roles", metavar="ROLE", multiple=True, help="A role the caller has, repeatable.")
+@click.option("--role", "roles", metavar="ROLE", multiple=True, help="A role of the caller, repeatable.")
 @click.option("--user", metavar="ID", help="An account, by its id or e-mail address, read from the database.")
-@click.option("--anonymous", is_flag=True, help="A caller who is not signed in.")
-@click.option("--websocket", is_flag=True, help="The request is a WebSocket handshake; ws:// says so too.")
-@click.option("--origin", metavar="ORIGIN", help="The page that sends it, such as https://app.example.com.")
-@click.option("--preflight", is_flag=True, help="What the browser asks before it sends the request.")
+@click.option("--anonymous", is_flag=True, help="A caller without a credential.")
+@click.option("--websocket", is_flag=True, help="The request is a WebSocket handshake; ws:// implies it.")
+@click.option("--origin", metavar="ORIGIN", help="The origin of the page, such as https://app.example.com.")
+@click.option("--preflight", is_flag=True, help="Explain the CORS preflight of the request.")
 @json_option
 def command(
     method: str,
@@ -41,13 +41,13 @@ def command(
 ) -> int:
     """Explain how a request would be decided, and why.
 
-    METHOD and URL are as they would be sent: nothing is cleaned up first. Without --role, --user or --anonymous the
-    caller is somebody who is signed in and has no role; --user with --role is an id that is made up.
+    METHOD and URL are used exactly as a client would send them. Without --role, --user or --anonymous, the caller is
+    signed in and has no role; --user with --role is a made-up id.
 
-    Nothing is sent, started or changed. Exit code 0: allowed, 1: refused.
+    Sends, starts and changes nothing. Exit code 0: allowed, 1: refused.
     """
     if anonymous and (roles or user is not None):
-        raise click.UsageError("--anonymous is a caller without --role and --user.")
+        raise click.UsageError("--anonymous excludes --role and --user.")
     request = asked(method, url, origin=origin, websocket=websocket, preflight=preflight)
     configuration = loaded_policy(config)
     settings = configuration.settings

@@ -1,4 +1,4 @@
-"""An explanation as a program reads it. It is a promise (docs/policy.md): keys are added, never renamed."""
+"""Explanations as JSON. The format is stable (docs/policy.md): keys are added, never renamed."""
 
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ _ALLOW_ORIGIN: Final = frozenset((b"access-control-allow-origin",))
 
 
 def document(explanation: Explanation, settings: Settings) -> dict[str, Any]:
-    """The explanation for a program."""
+    """The explanation as JSON values."""
     asked, verdict = explanation.asked, explanation.verdict
     return {
         "request": {
@@ -50,7 +50,7 @@ def _shadow_document(tried: Tried | None) -> dict[str, Any] | None:
 
 
 def decision_document(explanation: Explanation) -> dict[str, Any]:
-    """The decision alone. `status` and `code` are null where an upstream or an own endpoint answers."""
+    """The decision. `status` and `code` are null if an upstream or a built-in endpoint answers."""
     refusal = explanation.verdict.refusal
     return {
         "allowed": explanation.verdict.is_allowed,
@@ -61,7 +61,7 @@ def decision_document(explanation: Explanation) -> dict[str, Any]:
 
 
 def caller_document(explanation: Explanation) -> dict[str, Any]:
-    """Who asks. `roles` are all, each with the chain of roles that implies it; empty for the caller's own."""
+    """The caller. `roles` lists all roles, each with the chain of roles that implies it; empty for its own roles."""
     person = explanation.person
     if person is None:
         return {"anonymous": True, "id": None, "email": None, "state": None, "roles": []}
@@ -76,7 +76,7 @@ def caller_document(explanation: Explanation) -> dict[str, Any]:
 
 
 def route_document(route: Route) -> dict[str, Any]:
-    """A route, what it asks and where it stands. The gateway's own stand in no file."""
+    """A route, its requirements and its position. Built-in routes have no position."""
     position, requirement = route.position, route.requirement
     return {
         "name": route.name,
@@ -95,7 +95,7 @@ def route_document(route: Route) -> dict[str, Any]:
 
 
 def identity(explanation: Explanation, settings: Settings) -> dict[str, str]:
-    """The identity headers that go with the request, as far as is known who asks."""
+    """The identity headers sent to the upstream, as far as the caller is known."""
     caller, person, names = explanation.verdict.caller, explanation.person, settings.identity.headers
     if caller is None or person is None:
         return {}
@@ -105,13 +105,13 @@ def identity(explanation: Explanation, settings: Settings) -> dict[str, str]:
 
 
 def limit_of(route: Route) -> dict[str, Any] | None:
-    """How many requests of one caller the route lets through; None for any number."""
+    """The rate limit of the route for one caller; None without a limit."""
     limit = route.settings.rate_limit if route.settings is not None else None
     return None if limit is None else {"requests": limit.requests, "per": format_duration(limit.per), "by": limit.by}
 
 
 def page_may_read(explanation: Explanation) -> bool | None:
-    """Whether the page that asks is shown the answer; None where no page asks, or the gateway itself decides on it."""
+    """Whether the page of the request can read the response. None without a page, and if no CORS field decides it."""
     asked, route = explanation.asked, explanation.verdict.route
     if asked.origin is None or asked.websocket or asked.preflight or route is None:
         return None
@@ -148,5 +148,5 @@ def _sorted(roles: frozenset[str] | None) -> list[str] | None:
 
 
 def text_of(raw: bytes) -> str:
-    """Bytes of a request as text: what is not visible ASCII is escaped, so that it does nothing to a terminal."""
+    """Decode bytes of a request. Bytes other than visible ASCII are escaped, so they cannot control a terminal."""
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in raw)

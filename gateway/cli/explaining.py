@@ -1,4 +1,4 @@
-"""An explanation as a person reads it, line by line."""
+"""Explanations as text, line by line."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -16,7 +16,7 @@ _WIDTH: Final = 12
 
 
 def lines(explanation: Explanation, settings: Settings) -> Iterator[str]:
-    """The explanation for a person. Styled: whoever prints it takes that out where it is not wanted."""
+    """The explanation as styled lines. The caller strips the style where necessary."""
     verdict = explanation.verdict
     yield _line("request", text_of(explanation.asked.method) + " " + _request(explanation))
     yield _line("caller", _caller(explanation.person))
@@ -43,13 +43,13 @@ def _shadow(tried: Tried) -> str:
 
 
 def place_of(route: Route) -> str:
-    """Where a route stands: `config/gateway.yaml:14:5`."""
+    """The position of a route: `config/gateway.yaml:14:5`."""
     position = route.position
     return f"{position.file}:{position.line}:{position.column}" if position else "the gateway's own endpoint"
 
 
 def asks_in_words(route: Route) -> str:
-    """What a route asks of a caller."""
+    """The requirements of a route, in words."""
     if route.refusal is not None:
         return f"nothing, because it refuses every caller ({route.refusal})"
     asked = _requirement(route.requirement) or route.condition
@@ -57,7 +57,7 @@ def asks_in_words(route: Route) -> str:
         return asked
     words = {
         "none": "nothing: it is open to everyone",
-        "optional": "nothing, but who is signed in is made known",
+        "optional": "nothing, but the identity of a signed-in user is passed on",
         "required": "a signed-in user",
     }
     return words[route.authentication]
@@ -88,7 +88,7 @@ def _request(explanation: Explanation) -> str:
     where = text_of(asked.target) if asked.host is None else f"{text_of(asked.target)} at {text_of(asked.host)}"
     how = ["a WebSocket handshake"] if asked.websocket else []
     if asked.preflight:
-        how.append("asked beforehand by a browser")
+        how.append("a CORS preflight")
     if asked.origin is not None:
         how.append(f"from a page of {text_of(asked.origin)}")
     return f"{where}  ({', '.join(how)})" if how else where
@@ -98,10 +98,10 @@ def _caller(person: Person | None) -> str:
     if person is None:
         return "anonymous"
     if person.state == "unknown":
-        return f"{printable(person.id)}: there is no such account, as if it had been deleted"
+        return f"{printable(person.id)}: unknown account, treated as deleted"
     name = printable(f"{person.email} ({person.id})" if person.email else person.id)
     disabled = ", whose account is disabled" if person.state == "disabled" else ""
-    return f"{name}{disabled}" if name else "somebody who is signed in"
+    return f"{name}{disabled}" if name else "a signed-in user"
 
 
 def _roles(explanation: Explanation, settings: Settings) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _considered(candidates: tuple[Candidate, ...]) -> Iterator[str]:
 
 
 def _besides(explanation: Explanation, route: Route) -> Iterator[str]:
-    """What only a running gateway counts, and what only a browser heeds."""
+    """The rate limit, which only a running gateway counts, and CORS, which only browsers enforce."""
     limit, readable = limit_of(route), page_may_read(explanation)
     if limit is not None:
         counted = f"{limit['requests']} requests per {limit['per']}, by {limit['by']}"

@@ -1,4 +1,4 @@
-"""The report of `gateway test` as JUnit XML, which CI systems read: a suite for each file, a case for each request."""
+"""The JUnit XML report of `gateway test` for CI systems: a suite per file, a case per request."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -13,7 +13,7 @@ from gateway.settings.model import Settings
 
 
 def junit_xml(report: Report, settings: Settings) -> bytes:
-    """The document, in UTF-8."""
+    """The report as UTF-8."""
     root = ElementTree.Element("testsuites", _counts("gateway test", report.results))
     for file, results in groupby(report.results, lambda result: result.expectation.position.file):
         group = list(results)

@@ -1,6 +1,6 @@
-"""Waits at a terminal for a time to pass or for the key that ends a command.
+"""Wait at a terminal for a time or for the key that ends a command.
 
-Apart from the live view because it changes the terminal, and has to put it back whatever happens.
+This module changes the mode of the terminal and restores it in every case.
 """
 
 import select
@@ -14,11 +14,11 @@ _QUIT: Final = frozenset("qQ\x1b")
 
 
 class Quit(Exception):
-    """The key that ends the command was pressed."""
+    """The user pressed a key that ends the command."""
 
 
 class Keyboard:
-    """Reads single keys without echo. Where the input is no terminal, only time passes."""
+    """Reads single keys without echo. If the input is not a terminal, `wait` only sleeps."""
 
     def __init__(self, source: TextIO) -> None:
         self._source = source
@@ -37,7 +37,7 @@ class Keyboard:
             termios.tcsetattr(self._source, termios.TCSADRAIN, self._before)
 
     def wait(self, seconds: float) -> None:
-        """Let some seconds pass. Raises Quit as soon as q or Escape is pressed."""
+        """Wait some seconds. Raises Quit when q or Escape is pressed."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if self._before is None:

@@ -1,4 +1,4 @@
-"""`gateway keys`: make signing keys, and see which ones a configuration has."""
+"""`gateway keys`: generate signing keys, and list those of a configuration."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ from gateway.settings.model import Settings
 _MAKERS: Final[Mapping[str, Callable[[], PrivateKeyTypes]]] = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
-    # NIST SP 800-57 part 1: RSA of 2048 bits is for use until 2030 only.
+    # NIST SP 800-57 part 1 allows RSA with 2048 bits until 2030 only.
     "RS256": lambda: rsa.generate_private_key(public_exponent=65537, key_size=3072),
 }
 _COLUMNS: Final = ("KID", "ALGORITHM", "USE", "FINGERPRINT", "FROM")
@@ -53,44 +53,42 @@ def _checked_kid(context: click.Context, parameter: click.Parameter, kid: str | 
     type=click.Choice(list(_MAKERS)),
     default="ES256",
     show_default=True,
-    help="What the key signs with.",
+    help="The signature algorithm.",
 )
-@click.option("--kid", callback=_checked_kid, help="The key's id in tokens.  [default: a random one]")
+@click.option("--kid", callback=_checked_kid, help="The key's id in tokens.  [default: random]")
 @click.option(
     "--out",
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="Where to write the private key; '-' prints it.  [default: KID.pem]",
+    help="The file for the private key; '-' prints it.  [default: KID.pem]",
 )
-@click.option("--if-absent", is_flag=True, help="Leave a file that is there already alone, and call it fine.")
+@click.option("--if-absent", is_flag=True, help="Succeed without changes if the file exists.")
 def generate(algorithm: str, kid: str, out: Path | None, if_absent: bool) -> None:
     """Make a private key, and show the configuration that uses it.
 
-    The private key goes to a file that only its owner can read, and is never shown unless --out - asks for
-    it; what to paste into the configuration goes to standard output.
+    The private key is written to a file that only its owner can read; --out - prints it instead. The configuration to
+    paste goes to standard output.
     """
     path = out or Path(f"{kid}.pem")
     if if_absent and path.exists():
-        say(f"{path} is there already and stays as it is.", err=True)
+        say(f"{path} exists and is unchanged.", err=True)
         return
     pem = _MAKERS[algorithm]().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     if path == Path("-"):
         say(pem.decode("ascii").rstrip())
         return
     _write_new(path, pem)
-    say(f"Wrote the {algorithm} key {kid} to {path}, readable by you alone.", err=True)
+    say(f"Wrote the {algorithm} key {kid} to {path}, readable only by its owner.", err=True)
     say(
-        "The first key signs and all verify. To rotate without refusing anybody, reload every replica (SIGHUP)",
+        "The first key signs and all verify. To rotate without invalidating tokens, reload every replica (SIGHUP)",
         err=True,
     )
-    say(
-        "after each step: add the new key second; put it first; take the old one out after tokens.access_ttl.", err=True
-    )
+    say("after each step: add the new key second; move it first; remove the old one after tokens.access_ttl.", err=True)
     say(_to_paste(kid, algorithm, path))
 
 
 def _write_new(path: Path, pem: bytes) -> None:
-    """Write a file that nobody else can ever read. Raises CannotStart where it exists or cannot be made."""
+    """Write a file that only its owner can read. Raises CannotStart if it exists or cannot be created."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -98,13 +96,13 @@ def _write_new(path: Path, pem: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError:
-        raise CannotStart(f"{path} exists already, and a key is never overwritten; name another --out") from None
+        raise CannotStart(f"{path} exists, and keys are never overwritten; choose another --out") from None
     except OSError as error:
-        raise CannotStart(f"{cannot_read(path, error)}; name a place that can be written with --out") from None
+        raise CannotStart(f"{cannot_read(path, error)}; choose a writable place with --out") from None
 
 
 def _to_paste(kid: str, algorithm: str, path: Path) -> str:
-    # JSON's quoting is YAML's as well, so that a kid such as 1e3 stays a string.
+    # JSON's quoting is valid YAML, and keeps a kid such as 1e3 a string.
     place = json.dumps(f"${{file:{path}}}", ensure_ascii=False)
     return f"tokens:\n  keys:\n    - {{kid: {json.dumps(kid)}, algorithm: {algorithm}, private_key: {place}}}"
 
@@ -121,11 +119,11 @@ def list_(config: Path, as_json: bool) -> None:
     elif keys:
         print_table(_COLUMNS, [_row(key) for key in keys])
     else:
-        say("There is no key yet: one is made beside the database when the gateway starts.")
+        say("The configuration has no key; the gateway creates one beside the database when it starts.")
 
 
 def _keys(settings: Settings) -> list[tuple[VerifyingKey, str]]:
-    """Each key and where it comes from. A key that would only be made by `serve` is not made here."""
+    """Each key and its source. This does not create the key that `serve` would create."""
     if settings.tokens.keys:
         ring = key_ring(settings)
         found = [(ring.get(key.kid), f"tokens.keys[{index}]") for index, key in enumerate(settings.tokens.keys)]
@@ -141,7 +139,7 @@ def _listed(key: VerifyingKey, place: str, *, signs: bool) -> dict[str, Any]:
 
 
 def _fingerprint(jwk: Mapping[str, str]) -> str:
-    """The thumbprint of a public key (RFC 7638). A secret has none: a short one could be guessed from it."""
+    """The thumbprint of a public key (RFC 7638). Secrets have none, because it would allow guessing a short one."""
     required = {name: jwk[name] for name in sorted(jwk.keys() - {"use", "alg", "kid"})}
     digest = hashlib.sha256(json.dumps(required, separators=(",", ":")).encode("ascii")).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")

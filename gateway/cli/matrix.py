@@ -1,4 +1,4 @@
-"""`gateway matrix`: who can reach what, as a table for a person, a review, a spreadsheet or a program."""
+"""`gateway matrix`: a table of routes and the roles that can use them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,14 +24,14 @@ _FORMATS: Final[dict[str, Callable[[Matrix], Iterator[str]]]] = {
 @click.command("matrix")
 @config_option
 @click.option(
-    "--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True, help="How it is written."
+    "--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True, help="The output format."
 )
-@click.option("--own", is_flag=True, help="The gateway's own endpoints as well.")
+@click.option("--own", is_flag=True, help="Include the gateway's own endpoints.")
 def command(config: Path, form: str, own: bool) -> None:
     """Show who can reach what: routes by roles.
 
-    A role's column is somebody who has that role, all that it implies, and no other. Shadow rules decide nothing and
-    are left out.
+    The column of a role stands for a caller with this role, the roles it implies, and no others. Shadow rules decide
+    nothing and are left out.
     """
     configuration = loaded_policy(config)
     settings, policy = configuration.settings, configuration.policy

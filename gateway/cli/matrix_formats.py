@@ -1,4 +1,4 @@
-"""The matrix as text that fits a terminal, as Markdown, as CSV and as JSON."""
+"""Output formats of the matrix: text, Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -24,14 +24,14 @@ _COLOURS: Final = {"yes": "green", "owner": "yellow", "together": "yellow", "no"
 
 
 def as_text(table: Matrix) -> Iterator[str]:
-    """A table that is no wider than the terminal, or 80 columns: roles that do not fit stand in another one below."""
+    """A table as wide as the terminal, or 80 columns. Roles that do not fit continue in further tables below."""
     notes = _Notes()
     columns = _columns(table)
     labels = [_label(row.route) for row in table.rows]
     widths = [_width(name, cells, notes) for name, cells in columns]
     room = shutil.get_terminal_size((80, 24)).columns
     longest = max((len(label) for label in labels), default=0)
-    # Rather fold a path than take the roles of one route apart.
+    # Folding a path is better than splitting the roles of a route.
     first = min(longest, max(_NARROWEST_ROUTE, min(_WIDEST_ROUTE, room - sum(widths) - _GAP * len(widths))))
     for block in _blocks(widths, room - first):
         yield from _block_of_text(table, labels, first, block, notes)
@@ -40,7 +40,6 @@ def as_text(table: Matrix) -> Iterator[str]:
 
 
 def as_markdown(table: Matrix) -> Iterator[str]:
-    """A table for a review."""
     columns = _columns(table)
     yield f"| route | {' | '.join(map(_escaped, (name for name, _ in columns)))} |"
     yield f"|---|{'---|' * len(columns)}"
@@ -50,7 +49,7 @@ def as_markdown(table: Matrix) -> Iterator[str]:
 
 
 def as_csv(table: Matrix) -> Iterator[str]:
-    """A sheet with a row for each route (RFC 4180, with bare line feeds)."""
+    """One row per route (RFC 4180, but with bare line feeds)."""
     columns = _columns(table)
     yield _csv_line(["route", "methods", "host", "path", "file", "line", *(name for name, _ in columns)])
     for number, row in enumerate(table.rows):
@@ -58,7 +57,6 @@ def as_csv(table: Matrix) -> Iterator[str]:
 
 
 def as_json(table: Matrix) -> Iterator[str]:
-    """The whole for a program."""
     rows = [_row_document(table, row) for row in table.rows]
     yield json.dumps({"roles": list(table.roles), "routes": rows}, indent=2, ensure_ascii=False)
 
@@ -75,7 +73,7 @@ def _label(route: Route) -> str:
 
 
 def _methods(route: Route) -> list[str]:
-    """The methods; HEAD goes with GET and need not be told."""
+    """The methods. HEAD is implied by GET."""
     methods = sorted(method.decode() for method in route.methods or ())
     return [method for method in methods if method != "HEAD" or "GET" not in methods]
 
@@ -91,7 +89,7 @@ def _in_words(cell: Cell) -> str:
 
 
 class _Notes:
-    """Footnotes: what else a role needs is too long for a cell."""
+    """Footnotes for required roles that are too long for a cell."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -102,9 +100,9 @@ class _Notes:
         return f"({self._numbers.setdefault(_in_words(cell), len(self._numbers) + 1)})"
 
     def lines(self, table: Matrix) -> Iterator[str]:
-        yield "yes: may pass   -: may not"
+        yield "yes: allowed   -: refused"
         if any(cell.owner for row in table.rows for cell in (row.signed_in, *row.roles)):
-            yield "own: only the user whose id stands in the path"
+            yield "own: only the user whose id is in the path"
         for words, number in self._numbers.items():
             yield f"({number}): {printable(words)}"
 
@@ -114,7 +112,7 @@ def _width(name: str, cells: Sequence[Cell], notes: _Notes) -> int:
 
 
 def _blocks(widths: Sequence[int], room: int) -> Iterator[list[int]]:
-    """The columns by number, in groups that fit beside the routes; one that fits nowhere stands alone."""
+    """Column numbers in groups that fit beside the routes. A column that is too wide has a group of its own."""
     block: list[int] = []
     used = 0
     for number, width in enumerate(widths):
@@ -127,7 +125,7 @@ def _blocks(widths: Sequence[int], room: int) -> Iterator[list[int]]:
 
 
 def _folded(label: str, width: int) -> Iterator[str]:
-    """A label in lines of some width, broken where a segment or a method ends."""
+    """Split a label into lines, after a segment or a method."""
     line = ""
     for piece in _PIECES(label):
         if line.strip() and len(line) + len(piece) > width:
@@ -159,7 +157,7 @@ def _shown(cell: Cell, width: int, notes: _Notes) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A text in a cell of a Markdown table, where only the bar ends it."""
+    """Escape a text for a cell of a Markdown table, where only the bar is special."""
     return printable(text).replace("|", "\\|")
 
 

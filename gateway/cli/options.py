@@ -1,4 +1,4 @@
-"""The options that several commands share, and what they stand for."""
+"""Options shared by several commands."""
 
 from pathlib import Path
 from typing import Final
@@ -19,4 +19,4 @@ config_option = click.option(
     help="The configuration file.",
 )
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

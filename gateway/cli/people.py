@@ -1,4 +1,4 @@
-"""Who asks: a caller made up of options, or a real account, read from the database and nothing changed in it."""
+"""The caller of a request to explain: described by options, or an account from the database."""
 
 from gateway.errors import CannotStart
 from gateway.identity.records import UserRecord
@@ -7,22 +7,22 @@ from gateway.settings.model import Settings
 
 
 def person(settings: Settings, user: str | None, roles: tuple[str, ...], *, anonymous: bool) -> Person | None:
-    """The caller that options describe: nobody, somebody with these roles, or the account of this id or address.
+    """The caller described by options: anonymous, a user with these roles, or an account by id or address.
 
-    A user together with roles is made up: the id, and these roles. Raises CannotStart and StorageUnavailable where the
-    account cannot be read.
+    A user with roles is made up of them, without the database. Raises CannotStart and StorageUnavailable if the account
+    cannot be read.
     """
     if anonymous:
         return None
     if roles:
         return Person(user or "", frozenset(roles))
     if user is not None and "|" in user:
-        raise CannotStart(f"{user} is of another issuer and has no account here; --role says which roles it brings")
+        raise CannotStart(f"{user} is of another issuer and has no account here; give its roles with --role")
     return SIGNED_IN if user is None else _account(settings, user)
 
 
 def _account(settings: Settings, user: str) -> Person:
-    import asyncio  # a fifth of what starting takes, and only a real account needs it
+    import asyncio  # a fifth of the start-up time, and only a real account needs it
 
     record = asyncio.run(_read(settings, user))
     if record is None:
@@ -31,7 +31,7 @@ def _account(settings: Settings, user: str) -> Person:
 
 
 async def _read(settings: Settings, user: str) -> UserRecord | None:
-    # Imported here: SQLAlchemy takes longer than all the rest, and only a real account needs it.
+    # Imported here: SQLAlchemy takes longer than everything else, and only a real account needs it.
     from gateway.accounts.emails import email_address
     from gateway.cli.accounts import open_database
     from gateway.storage.schema import COMMAND_TO_RUN, is_current
@@ -39,10 +39,10 @@ async def _read(settings: Settings, user: str) -> UserRecord | None:
 
     async with open_database(settings) as database:
         if not await is_current(database):
-            raise CannotStart(f"storage.database has not the tables of this version; run: {COMMAND_TO_RUN}")
+            raise CannotStart(f"storage.database does not have the tables of this version; run: {COMMAND_TO_RUN}")
         if "@" not in user:
             return await Users(database).user(user)
         try:
             return await Users(database).by_email(email_address(user).canonical)
-        except ValueError:  # no address: no account has it
+        except ValueError:  # not an address, so no account has it
             return None

@@ -1,5 +1,5 @@
-"""How commands read a configuration of which the policy is all that matters: no key is loaded, so they start quickly
-and run where the keys are not, in CI for one."""
+"""Load a configuration for its policy. No keys are loaded, so these commands start fast and run where the keys are
+not available, for example in CI."""
 
 from pathlib import Path
 
@@ -9,16 +9,15 @@ from gateway.policy.loading import Configuration, load_configuration
 
 
 def loaded_policy(path: Path) -> Configuration:
-    """The settings and the policy of a file. Raises ConfigurationError with every problem, CannotStart without a
-    file."""
+    """Load a file. Raises ConfigurationError with every problem, and CannotStart for a missing file."""
     must_exist(path)
     return load_configuration(path)
 
 
 def must_exist(path: Path) -> None:
-    """A newcomer who has no configuration yet deserves more than that there is no such file."""
+    """Raise CannotStart with a hint for new users if the default configuration file is missing."""
     if path == DEFAULT_CONFIGURATION and not path.exists():
         raise CannotStart(
-            f"there is no {path} here; write one (docs/configuration.md), name another with --config or "
-            "GATEWAY_CONFIG, or look around first with 'gateway demo'"
+            f"{path} does not exist; write it (docs/configuration.md), choose another file with --config or "
+            "GATEWAY_CONFIG, or try 'gateway demo' first"
         )

@@ -1,7 +1,7 @@
-"""The program: which commands there are, and what becomes of their errors.
+"""The program: its commands and the handling of their errors.
 
-Exit codes: 0 fine, 1 the answer is no, 2 the command was used wrongly or cannot run here. An error is one
-plain line on standard error that says what to do; GATEWAY_DEBUG=1 shows its traceback.
+Exit codes: 0 success, 1 a failed check, 2 wrong usage, or the command cannot run here. An error is one line on standard
+error with a hint; GATEWAY_DEBUG=1 adds the traceback.
 """
 
 import os
@@ -20,25 +20,25 @@ from gateway.errors import ConfigurationError, GatewayError, Refusal, StorageUna
 
 
 class Entry(NamedTuple):
-    """One command: the module that has it as `command`, and its line in `gateway --help`."""
+    """A command: the module that defines `command`, and its line in `gateway --help`."""
 
     module: str
     help: str
 
 
-# The help stands here so that `gateway --help` imports no command; a test keeps it equal to theirs.
+# The help texts are repeated here so that `gateway --help` imports no command. A test compares them.
 COMMANDS: Final = {
     "serve": Entry("gateway.cli.serve", "Run the gateway."),
     "demo": Entry("gateway.cli.demo", "Try the gateway: an echo upstream, accounts, commands to paste."),
     "check": Entry("gateway.cli.check", "Find every problem of a configuration file."),
-    "diff": Entry("gateway.cli.diff", "Show what a change of the configuration opens, closes and moves."),
+    "diff": Entry("gateway.cli.diff", "Show which access a change of the configuration opens or closes."),
     "explain": Entry("gateway.cli.explain", "Explain how a request would be decided, and why."),
-    "test": Entry("gateway.cli.test", "Test the policy: who may do what, and who may not."),
+    "test": Entry("gateway.cli.test", "Test the policy: which requests are allowed, and which are refused."),
     "matrix": Entry("gateway.cli.matrix", "Show who can reach what: routes by roles."),
     "top": Entry("gateway.cli.top", "Watch requests, decisions and upstreams, live."),
-    "replay": Entry("gateway.cli.replay", "Show what a policy would change for recorded requests."),
-    "routes": Entry("gateway.cli.routes", "Draft routes from what an API says of itself."),
-    "users": Entry("gateway.cli.users", "Manage accounts, straight in the database."),
+    "replay": Entry("gateway.cli.replay", "Show the effect of a policy on recorded requests."),
+    "routes": Entry("gateway.cli.routes", "Draft routes from the description of an API."),
+    "users": Entry("gateway.cli.users", "Manage accounts in the database."),
     "keys": Entry("gateway.cli.keys", "Make and list the keys that sign tokens."),
     "db": Entry("gateway.cli.db", "Manage the database: its tables, and old audit records."),
     "export": Entry("gateway.cli.export", "Write the policy down for another proxy to enforce."),
@@ -47,24 +47,23 @@ COMMANDS: Final = {
 
 
 class Program(click.Group):
-    """A group whose commands are imported only when they are run."""
+    """A group that imports a command when it runs."""
 
     def __init__(self) -> None:
         super().__init__(
             "gateway",
             help=gateway.__doc__,
-            epilog="'gateway COMMAND --help' says more about a command. Exit codes: 0 fine, "
+            epilog="'gateway COMMAND --help' describes a command. Exit codes: 0 fine, "
             "1 the answer is no, 2 wrong usage or configuration.",
             commands={name: click.Command(name, short_help=entry.help) for name, entry in COMMANDS.items()},
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order a newcomer meets them, not of the alphabet."""
+        """The order of first use instead of the alphabet."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command itself, which imports all that it needs."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
@@ -73,7 +72,7 @@ class Program(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, from the table alone."""
+        """List the commands from COMMANDS, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
@@ -82,12 +81,12 @@ program = click.version_option(gateway.__version__, prog_name="gateway")(Program
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code; nothing that goes wrong in it leaves this function."""
+    """Run one command and return its exit code. Handles every exception."""
     try:
         answer = program.main(list(arguments), prog_name="gateway", standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):
-        # click itself makes the second of the first, with an exit code of its own.
+        # click converts BrokenPipeError to SystemExit with an exit code of its own.
         return _reader_left()
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.format_message(), err=True)
@@ -102,14 +101,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _reader_left() -> int:
-    """`gateway schema | head`: whoever read our output has enough of it, which is no error."""
-    # Python flushes standard output once more at exit; that must not fail again.
+    """Handle a reader that stops early, as in `gateway schema | head`. This is no error."""
+    # Python flushes standard output again at exit, and that must not fail.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FINE
 
 
 def _report(error: Exception) -> int:
-    """Say in one line what went wrong; the exit code that belongs to it."""
+    """Print an error in one line; returns its exit code."""
     match error:
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "gateway"
@@ -129,14 +128,13 @@ def _report(error: Exception) -> int:
             complain(str(error))
         case _:
             complain(
-                f"this should not have happened: {type(error).__name__}; "
-                "set GATEWAY_DEBUG=1 to see where, and report it please"
+                f"unexpected error: {type(error).__name__}; set GATEWAY_DEBUG=1 to see where, and please report it"
             )
     return UNUSABLE
 
 
 def _report_problems(error: ConfigurationError) -> None:
-    """Every problem on a line of its own, so that an editor can jump to it, and then what this means."""
+    """Print each problem on its own line, so that editors can jump to it, then a summary."""
     for problem in error.problems:
         say(str(problem), err=True)
     count = len(error.problems)

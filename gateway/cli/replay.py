@@ -1,4 +1,4 @@
-"""`gateway replay`: recorded requests under a new policy, and what it would change for them."""
+"""`gateway replay`: apply a policy to recorded requests and show the changed decisions."""
 
 import gzip
 import os
@@ -18,7 +18,7 @@ from gateway.errors import CannotStart, cannot_read
 from gateway.operations.escaping import printable
 from gateway.policy.replaying import Change, Example, Group, Replay, Report
 
-_NOTED = 4096  # lines between two looks at how far it is
+_NOTED = 4096  # lines between two updates of the progress bar
 
 
 @click.command("replay")
@@ -26,10 +26,10 @@ _NOTED = 4096  # lines between two looks at how far it is
 @config_option
 @json_option
 def command(access_log: str, config: Path, as_json: bool) -> int:
-    """Show what a policy would change for recorded requests.
+    """Show the effect of a policy on recorded requests.
 
-    ACCESS_LOG has lines of the JSON access log; `-` reads standard input, a name that ends in .gz a compressed file.
-    Exit code 1 if anything would change, 2 if no line is one of the access log. Nothing is sent.
+    ACCESS_LOG is a JSON access log; `-` reads standard input, and a name that ends in .gz is decompressed. Sends
+    nothing. Exit code 1 if any decision would change, 2 if the file contains no access log.
     """
     replay = Replay(loaded_policy(config))
     with ExitStack() as stack:
@@ -46,7 +46,7 @@ def command(access_log: str, config: Path, as_json: bool) -> int:
 
 
 def _lines(name: str, stack: ExitStack) -> Iterable[bytes]:
-    """The lines of a log, with a bar on a terminal that says how far it is."""
+    """The lines of a log. On a terminal, a progress bar is shown."""
     if name == "-":
         return sys.stdin.buffer
     path = Path(name)
@@ -70,7 +70,7 @@ def _readable(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:
 
 
 def _watched(lines: Iterator[bytes], raw: IO[bytes], size: int, stack: ExitStack) -> Iterator[bytes]:
-    # Imported here: rich takes longer than most commands, and only a terminal has use for it.
+    # Imported here: rich takes longer to import than most commands run, and only terminals need it.
     from rich.console import Console
     from rich.progress import Progress
 
@@ -83,7 +83,7 @@ def _watched(lines: Iterator[bytes], raw: IO[bytes], size: int, stack: ExitStack
 
 
 def _nothing_in(report: Report) -> str:
-    """Why a log has nothing to replay."""
+    """The reason why a log has nothing to replay."""
     if report.unreadable:
         first = report.unreadable[0]
         return f"has no line of the gateway's JSON access log (line {first.line}: {first.reason})"
@@ -102,7 +102,7 @@ def _show(report: Report) -> None:
         say(f"line {line} was not replayed: {reason}", colour="yellow")
     said = [f"{report.changed} of {report.replayed} requests would change"]
     for count, what in (
-        (report.undecided, "came to no decision of the policy"),
+        (report.undecided, "have no decision of the policy"),
         (report.lost, "lines could not be read"),
     ):
         if count:
@@ -134,7 +134,7 @@ def _caller(example: Example) -> str:
 
 
 def _ordered(report: Report) -> list[tuple[Group, Change]]:
-    """What opens first, then the most frequent."""
+    """Changes that allow requests first, then by frequency."""
     return sorted(report.changes.items(), key=lambda item: (item[0].new != "allowed", -item[1].count, item[0]))
 
 

@@ -1,4 +1,4 @@
-"""`gateway routes`: drafts of routes."""
+"""`gateway routes`: draft routes."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,19 +16,19 @@ from gateway.settings.reader import Unacceptable
 
 @click.group("routes")
 def command() -> None:
-    """Draft routes from what an API says of itself."""
+    """Draft routes from the description of an API."""
 
 
 @command.command("from-openapi")
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--upstream", required=True, metavar="NAME", help="The upstream that serves the API.")
-@click.option("--require-security", is_flag=True, help="Fail if a route is open to callers without a credential.")
+@click.option("--require-security", is_flag=True, help="Fail if a route is open to requests without a credential.")
 def from_openapi(spec: Path, upstream: str, require_security: bool) -> int:
     """Draft routes from an OpenAPI 3.0 or 3.1 document, in YAML or JSON.
 
-    Scopes become roles. Standard output is a configuration that 'gateway check' accepts. Standard error names each
-    operation that is left out or asks for more than the document, and counts the routes that are open. With
-    --require-security the exit code is 1 if any route is open.
+    Scopes become roles. Standard output is a configuration that 'gateway check' accepts. Standard error lists the
+    operations that are left out or have stricter rules than the document, and counts open routes. With
+    --require-security, the exit code is 1 if any route is open.
     """
     try:
         name(upstream)
@@ -55,7 +55,7 @@ def _show_remarks(drafted: Draft) -> None:
 
 
 def _summary(drafted: Draft) -> str:
-    """One line, the most open kind of route first."""
+    """One line, most open kinds first."""
     counts = Counter(route.openness for route in drafted.routes)
     parts = [f"{counts[kind]} {kind}" for kind in get_args(Openness) if counts[kind]]
     left_out = f"; {drafted.left_out} left out" if drafted.left_out else ""

@@ -1,4 +1,4 @@
-"""`gateway schema`: what an editor needs to complete and check a configuration file, or a file of policy tests."""
+"""`gateway schema`: JSON Schemas with which editors complete and check configuration files and policy tests."""
 
 import click
 
@@ -8,7 +8,7 @@ from gateway.settings.schema import json_schema
 
 
 @click.command("schema")
-@click.option("--tests", is_flag=True, help="That of policy tests, for 'gateway test'.")
+@click.option("--tests", is_flag=True, help="Print the schema of policy tests, for 'gateway test'.")
 def command(tests: bool) -> None:
     """Print the JSON Schema of the configuration file, for editors."""
     print_json(policy_tests_schema() if tests else json_schema())

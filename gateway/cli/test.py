@@ -1,4 +1,4 @@
-"""`gateway test`: unit tests of the policy, for a person and for CI."""
+"""`gateway test`: run unit tests of the policy."""
 
 import os
 from pathlib import Path
@@ -20,19 +20,19 @@ from gateway.settings.model import Settings
 @click.command("test")
 @click.argument("tests", nargs=-1, required=True, type=click.Path(path_type=Path))
 @config_option
-@click.option("--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write a JUnit report too, for CI.")
+@click.option("--junit", metavar="FILE", type=click.Path(path_type=Path), help="Also write a JUnit report, for CI.")
 @click.option(
     "--min-coverage",
     metavar="PERCENT",
     type=click.FloatRange(0, 100),
     default=0,
-    help="Fail if fewer of the routes are touched by a test.",
+    help="Fail if tests cover fewer of the routes.",
 )
 @json_option
 def command(tests: tuple[Path, ...], config: Path, junit: Path | None, min_coverage: float, as_json: bool) -> int:
-    """Test the policy: who may do what, and who may not.
+    """Test the policy: which requests are allowed, and which are refused.
 
-    TESTS are files, or folders of which every .yaml and .yml file is one. Exit code 0: all as expected, 1: not, or too
+    TESTS are files, or folders with .yaml and .yml files. Exit code 0: all as expected, 1: not as expected, or too
     little coverage, 2: a file that cannot be read.
     """
     configuration = loaded_policy(config)
@@ -85,7 +85,7 @@ def _unusable(problems: list[Problem]) -> int:
 
 
 def _write_junit(file: Path, report: Report, settings: Settings) -> None:
-    from gateway.cli.junit import junit_xml  # imports a parser of XML, which only CI has use for
+    from gateway.cli.junit import junit_xml  # imports an XML parser, which only CI needs
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What `gateway test` found, as lines for a person and as a document for a program."""
+"""The report of `gateway test`, as text and as JSON."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from gateway.settings.model import Settings
 
 
 def as_lines(report: Report, settings: Settings, min_coverage: float) -> Iterator[str]:
-    """Each failure with its explanation, the routes that no test touched, and the sum."""
+    """The failures with their explanations, the routes without a test, and a summary."""
     for result in report.failures:
         yield from _failure(result, settings)
         yield ""
@@ -28,7 +28,7 @@ def as_lines(report: Report, settings: Settings, min_coverage: float) -> Iterato
 
 
 def expected(expectation: Expectation) -> str:
-    """What a test expects, in words."""
+    """The expected decision, in words."""
     route = f" by the route {expectation.route}" if expectation.route is not None else ""
     if expectation.allowed:
         return f"allowed{route}"
@@ -37,7 +37,7 @@ def expected(expectation: Expectation) -> str:
 
 
 def found(verdict: Verdict) -> str:
-    """What came of it, in the same words."""
+    """The decision, in the same words."""
     route = f" by the route {verdict.route.name}" if verdict.route is not None else ""
     if verdict.refusal is None:
         return f"allowed{route}"
@@ -45,7 +45,7 @@ def found(verdict: Verdict) -> str:
 
 
 def as_document(report: Report, settings: Settings, *, fine: bool) -> dict[str, Any]:
-    """The report for a program. Each failure has the explanation as `gateway explain --json` gives it."""
+    """The report as JSON values. Each failure includes the explanation in the format of `gateway explain --json`."""
     return {
         "fine": fine,
         "tests": len({result.test.position for result in report.results}),

@@ -1,4 +1,4 @@
-"""`gateway top`: what the gateway is doing just now, from its metrics page."""
+"""`gateway top`: live figures from the metrics page."""
 
 import sys
 import textwrap
@@ -38,15 +38,15 @@ _WIDE: Final = 100
 
 @click.command("top")
 @config_option
-@click.option("--url", metavar="URL", help="Where the gateway is, in the place of what the file says.")
-@click.option("--interval", type=click.FloatRange(0.2, 60), default=2.0, help="Seconds between two looks.")
-@click.option("--once", is_flag=True, help="Look for one interval, print it and end.")
+@click.option("--url", metavar="URL", help="The address of the gateway; overrides that of the configuration.")
+@click.option("--interval", type=click.FloatRange(0.2, 60), default=2.0, help="Seconds between two samples.")
+@click.option("--once", is_flag=True, help="Sample one interval, print it, and exit.")
 @json_option
 def command(config: Path, url: str | None, interval: float, once: bool, as_json: bool) -> int:
     """Watch requests, decisions and upstreams, live.
 
-    Everything is read from the gateway's metrics page, so this address must be in observability.operations_allow. On
-    anything but a terminal it looks once. q or Ctrl-C ends it.
+    The figures come from the metrics page of the gateway, so observability.operations_allow must include this
+    machine's address. If standard output is no terminal, it prints one sample. q or Ctrl-C exits.
     """
     address = page_address(url or address_of(loaded_policy(config).settings.server))
     summaries = _summaries(address, interval)
@@ -63,15 +63,15 @@ def command(config: Path, url: str | None, interval: float, once: bool, as_json:
 
 
 def address_of(server: ServerSettings) -> str:
-    """Where a gateway with these settings is reached from this machine."""
-    # Addresses to listen on, not to connect to: a linter takes them for the former.
+    """The address at which this machine reaches a gateway with these settings."""
+    # Wildcard addresses cannot be connected to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(server.host, server.host)  # noqa: S104
     port = server.operations_port or server.port
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def page_address(url: str) -> str:
-    """The metrics page of the gateway at a URL. Raises CannotStart where that is none."""
+    """The URL of the metrics page. Raises CannotStart for an invalid URL."""
     url = url if "://" in url else f"http://{url}"
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -80,10 +80,10 @@ def page_address(url: str) -> str:
 
 
 def read(address: str) -> Reading:
-    """The reading of the page. Raises CannotStart with what is the matter, and what to do about it."""
+    """Read the page. Raises CannotStart with the reason and a remedy."""
     try:
-        # Straight to the gateway: a proxy that the environment names is for the way out. And for CVE-2022-24797's sake
-        # the gateway does not believe one anyway.
+        # Without the proxy of the environment, which is meant for outgoing requests. Not believing one also avoids
+        # CVE-2022-24797.
         with build_opener(ProxyHandler({})).open(Request(address), timeout=_TIMEOUT) as answer:  # noqa: S310  # checked above
             return reading_of_page(answer.read().decode())
     except HTTPError as error:
@@ -91,9 +91,9 @@ def read(address: str) -> Reading:
     except (URLError, OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
         told = getattr(reason, "strerror", None) or reason
-        raise CannotStart(f"cannot read {address}: {told} (is the gateway running there? --url says where)") from None
+        raise CannotStart(f"cannot read {address}: {told} (is the gateway running? --url gives its address)") from None
     except ValueError:
-        raise CannotStart(f"cannot read {address}: what answers there is no metrics page of the gateway") from None
+        raise CannotStart(f"cannot read {address}: the response is not a metrics page of the gateway") from None
 
 
 def _why(status: int) -> str:
@@ -105,7 +105,7 @@ def _why(status: int) -> str:
 
 
 def _summaries(address: str, interval: float, wait: Callable[[float], object] = time.sleep) -> Iterator[Summary]:
-    """The summary of each interval. Raises CannotStart when the page cannot be read; a new iterator tries again."""
+    """The summary of each interval. Raises CannotStart if the page cannot be read; a new iterator retries."""
     before, read_at = read(address), time.monotonic()
     while True:
         wait(interval)
@@ -114,7 +114,7 @@ def _summaries(address: str, interval: float, wait: Callable[[float], object] = 
         before, read_at = after, now
 
 
-# ---- for eyes
+# ---- rendering
 
 
 def _print(summary: Summary) -> None:
@@ -136,7 +136,7 @@ def _headline(summary: Summary) -> str:
         f"{summary.memory / 2**20:.0f} MiB",
         f"loop lag {_milliseconds(summary.lag)}",
     ]
-    return "  ".join(said) + "".join(f"  {store.upper()} IS OUT" for store in summary.out)
+    return "  ".join(said) + "".join(f"  {store.upper()} IS DOWN" for store in summary.out)
 
 
 def _route_rows(summary: Summary) -> list[list[str]]:
@@ -168,13 +168,13 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def _watch(keyboard: Keyboard, address: str, interval: float) -> None:
-    from rich.console import Console  # imported here: rich takes longer than most commands
+    from rich.console import Console  # imported here: rich takes longer to import than most commands run
     from rich.live import Live
     from rich.text import Text
 
     console = Console()
     summaries = _summaries(address, interval, keyboard.wait)
-    # An error of the first look ends the command. Later ones are shown, and the next look tries again.
+    # An error in the first sample ends the command. Later errors are shown, and the next sample retries.
     first = next(summaries)
     with Live(screen=True, auto_refresh=False, console=console) as live:
         live.update(screen_of(first, address, *console.size), refresh=True)
@@ -182,14 +182,14 @@ def _watch(keyboard: Keyboard, address: str, interval: float) -> None:
             try:
                 shown = screen_of(next(summaries), address, *console.size)
             except CannotStart as error:
-                shown = Text(f"{error}\n\nTrying again. q or Ctrl-C ends.", style="red")
+                shown = Text(f"{error}\n\nRetrying. q or Ctrl-C exits.", style="red")
                 summaries = _summaries(address, interval, keyboard.wait)
                 keyboard.wait(interval)
             live.update(shown, refresh=True)
 
 
 def screen_of(summary: Summary, address: str, width: int, height: int) -> "RenderableType":
-    """One screen. Names are shortened and rows left out where there is no room; no figure is."""
+    """One screen. If space is short, names are truncated and rows left out, but never figures."""
     from rich.console import Group
     from rich.text import Text
 
@@ -203,7 +203,7 @@ def screen_of(summary: Summary, address: str, width: int, height: int) -> "Rende
         (_ROUTES_NARROW if is_narrow else _ROUTES, _route_rows(summary), 1),
         (_TARGETS_NARROW if is_narrow else _TARGETS, _target_rows(summary), 3),
     ]
-    # Each table has a blank line, a heading, and perhaps a line about the rows that are left out.
+    # Each table has a blank line, a heading, and a line about omitted rows if necessary.
     room = max(height - len(parts) - 3 * len(tables) - 1, 2 * len(tables))
     for number, (columns, rows, names) in enumerate(tables):
         share = max(room // (len(tables) - number), 1)
@@ -214,7 +214,7 @@ def screen_of(summary: Summary, address: str, width: int, height: int) -> "Rende
 
 
 def _table(columns: Sequence[str], rows: list[list[str]], names: int, width: int, most: int) -> "list[RenderableType]":
-    """A heading and at most `most` rows. The first `names` columns hold names, which share the room that is left."""
+    """A heading and at most `most` rows. The first `names` columns hold names and share the remaining width."""
     from rich.text import Text
 
     if not rows:
@@ -233,7 +233,7 @@ def _table(columns: Sequence[str], rows: list[list[str]], names: int, width: int
 
 
 def _shared(wanted: list[int], room: int) -> list[int]:
-    """The widths of columns that want more than there is: the widest give way first."""
+    """Reduce the widths of columns to the available room, the widest first."""
     widths = list(wanted)
     while sum(widths) > room and max(widths) > 1:
         widths[widths.index(max(widths))] -= 1
@@ -249,7 +249,7 @@ def _aligned(cells: Sequence[str], widths: list[int], names: int) -> str:
 
 
 def _shortened(text: str, width: int) -> str:
-    """A name with its middle left out: the end of a path tells routes apart as often as its beginning."""
+    """Shorten a name in the middle, because both ends of a path distinguish routes."""
     if len(text) <= width:
         return text
     end = (width - 1) // 2

@@ -1,4 +1,4 @@
-"""`gateway users`: accounts, straight in the database. Running gateways are told of every change."""
+"""`gateway users`: manage accounts in the database, and announce changes to running gateways."""
 
 import asyncio
 import sys
@@ -29,8 +29,8 @@ Work = Callable[[Administration], Awaitable[T]]
 
 _COLUMNS: Final = ("EMAIL", "ID", "STATE", "ROLES", "CREATED (UTC)")
 _TAKEN: Final = (
-    "Email already registered, perhaps by somebody else: before it gets a role, 'gateway users set-password' makes it "
-    "yours and ends its sessions"
+    "Email already registered, possibly by another person: before giving it a role, take it over with "
+    "'gateway users set-password', which ends its sessions"
 )
 _PAGE: Final = 500  # accounts read from the database at a time
 
@@ -42,11 +42,11 @@ password_option = click.option(
 
 @click.group("users")
 def command() -> None:
-    """Manage accounts, straight in the database.
+    """Manage accounts in the database.
 
-    An account is named by its e-mail address, or by its id.
+    Accounts are given by e-mail address or id.
 
-    Every change is told to running gateways over storage.redis; without one they see it after cache.user_ttl.
+    Running gateways see changes at once through storage.redis, otherwise after cache.user_ttl.
     """
 
 
@@ -61,7 +61,7 @@ command.add_command(audit)
 @config_option
 @json_option
 def create(email: str, roles: tuple[str, ...], password_stdin: bool, config: Path, as_json: bool) -> None:
-    """Make an account, whether or not registration is open."""
+    """Make an account, even if registration is closed."""
     configuration = loaded(config)
     password = _new_password(password_stdin)
 
@@ -71,20 +71,20 @@ def create(email: str, roles: tuple[str, ...], password_stdin: bool, config: Pat
         except Refusal as refusal:
             if refusal.code != "email_taken":
                 raise
-            # Giving roles to it would give them to whoever was here first and knows its password.
+            # Giving it the roles would give them to the person who registered it and knows its password.
             raise Refusal("email_taken", detail=_TAKEN) from None
 
     _change(configuration, work, "Created", as_json=as_json, is_new=True)
 
 
 @command.command("list")
-@click.option("--query", default="", help="Only addresses that begin with this; '@example.com': those of a domain.")
+@click.option("--query", default="", help="Only addresses with this prefix; '@example.com' selects a domain.")
 @click.option("--role", help="Only accounts that have this role themselves.")
-@click.option("--active/--disabled", default=None, help="Only those that are active, or that are disabled.")
+@click.option("--active/--disabled", default=None, help="Only active accounts, or only disabled ones.")
 @config_option
 @json_option
 def list_(query: str, role: str | None, active: bool | None, config: Path, as_json: bool) -> None:
-    """Show all accounts, in the order of their addresses."""
+    """Show all accounts, ordered by address."""
 
     async def work(accounts: Administration) -> list[UserRecord]:
         selection = Selection(query, role, active, _PAGE)
@@ -121,7 +121,7 @@ def show(email: str, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def disable(email: str, config: Path, as_json: bool) -> None:
-    """Shut an account out at once; nothing of it is lost."""
+    """Disable an account at once, without deleting anything."""
     _change(loaded(config), lambda accounts: accounts.disable(email), "Disabled", as_json=as_json)
 
 
@@ -130,7 +130,7 @@ def disable(email: str, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def enable(email: str, config: Path, as_json: bool) -> None:
-    """Let a disabled account in again."""
+    """Enable a disabled account."""
     _change(loaded(config), lambda accounts: accounts.enable(email), "Enabled", as_json=as_json)
 
 
@@ -140,7 +140,7 @@ def enable(email: str, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def set_roles(email: str, roles: tuple[str, ...], config: Path, as_json: bool) -> None:
-    """Give an account these roles and no others."""
+    """Replace the roles of an account."""
     _change(loaded(config), lambda accounts: accounts.set_roles(email, roles), "Changed", as_json=as_json)
 
 
@@ -162,18 +162,18 @@ def set_password(email: str, password_stdin: bool, config: Path, as_json: bool) 
 @config_option
 @json_option
 def revoke(email: str, config: Path, as_json: bool) -> None:
-    """End every session of an account, and all of its API keys; the password stays."""
+    """End every session and API key of an account; the password stays."""
     said = "Ended every session and API key of"
     _change(loaded(config), lambda accounts: accounts.revoke(email), said, as_json=as_json)
 
 
 @command.command("delete")
 @email_argument
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @config_option
 @json_option
 def delete(email: str, yes: bool, config: Path, as_json: bool) -> None:
-    """Delete an account for good; what it did stays in the audit records."""
+    """Delete an account; its changes stay in the audit trail."""
     if not yes and sys.stdin.isatty():
         click.confirm(f"Delete {email} for good?", abort=True, err=True)
     _change(loaded(config), lambda accounts: accounts.delete(email), "Deleted", as_json=as_json)
@@ -184,7 +184,7 @@ for each in (block, unblock, blocked):
 
 
 def _run(configuration: Configuration, work: Work[T], *, creates: bool = False) -> T:
-    """Do some work with the accounts of a configuration; `creates`: also where an SQLite file has to be made."""
+    """Run work with the accounts of a configuration. `creates`: create a missing SQLite file."""
 
     async def run() -> T:
         async with administration(configuration.settings, creates=creates) as accounts:
@@ -196,7 +196,7 @@ def _run(configuration: Configuration, work: Work[T], *, creates: bool = False) 
 def _change(
     configuration: Configuration, work: Work[UserRecord], said: str, *, as_json: bool, is_new: bool = False
 ) -> None:
-    """Change an account and show it as it is now. A gateway can have a copy of one that is not new."""
+    """Change an account and print the result. Running gateways can hold a copy of an existing account."""
     record = _run(configuration, work, creates=is_new)
     if as_json:
         print_json(account(record))
@@ -205,19 +205,19 @@ def _change(
     settings = configuration.settings
     if not is_new and settings.storage.redis is None:
         ttl = format_duration(settings.cache.user_ttl)
-        say(f"Without storage.redis a running gateway sees it within {ttl} (cache.user_ttl).", err=True)
+        say(f"Without storage.redis, a running gateway applies this within {ttl} (cache.user_ttl).", err=True)
 
 
 def _new_password(from_stdin: bool) -> str:
-    """The first line of standard input, or what a person types twice without seeing it. Raises CannotStart."""
+    """Read a password from standard input, or twice from the terminal without echo. Raises CannotStart."""
     if from_stdin:
         line = sys.stdin.readline()
         if not line:
-            raise CannotStart("--password-stdin: there was nothing on standard input")
+            raise CannotStart("--password-stdin: standard input is empty")
         return line.removesuffix("\n").removesuffix("\r")
     if not sys.stdin.isatty():
-        raise CannotStart("a password is typed at a terminal; without one, use --password-stdin")
-    password: str = click.prompt("Password", hide_input=True, confirmation_prompt="Once more", err=True)
+        raise CannotStart("a password is typed at a terminal; otherwise use --password-stdin")
+    password: str = click.prompt("Password", hide_input=True, confirmation_prompt="Repeat", err=True)
     return password
 
 

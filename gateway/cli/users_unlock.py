@@ -1,4 +1,4 @@
-"""`gateway users unlock`: let somebody try again who has failed too often."""
+"""`gateway users unlock`: reset the failed logins of an account."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -22,21 +22,20 @@ from gateway.storage.users import Users
 
 @click.command("unlock")
 @click.argument("email")
-@click.option("--address", metavar="ADDRESS", help="Also forget the failures of this address over all accounts.")
+@click.option("--address", metavar="ADDRESS", help="Also reset the failures of this address over all accounts.")
 @config_option
 def command(email: str, address: str | None, config: Path) -> None:
-    """Let an account be tried again (accounts.lockout).
+    """Unlock an account (accounts.lockout).
 
-    Its failed logins are forgotten, wherever they came from. They are counted in storage.redis. Without one a running
-    gateway counts in its own memory, which no command can reach: what it refuses ends by itself after
-    accounts.lockout.ban.
+    Resets its failed logins from all addresses. They are counted in storage.redis. Without it, a running gateway counts
+    in its own memory, which commands cannot reach; its refusals end after accounts.lockout.ban.
     """
     if address is not None and not _is_address(address):
-        raise click.BadParameter(f"{address!r} is no IP address", param_hint="--address")
+        raise click.BadParameter(f"{address!r} is not an IP address", param_hint="--address")
     settings = loaded(config).settings
     record = asyncio.run(_unlock(email, address, settings))
     also = f", and all failures of {address}" if address is not None else ""
-    say(f"Forgot the failed logins of {record.email}{also}.")
+    say(f"Reset the failed logins of {record.email}{also}.")
 
 
 def _is_address(text: str) -> bool:
@@ -51,11 +50,11 @@ async def _unlock(email: str, address: str | None, settings: Settings) -> UserRe
     if settings.storage.redis is None:
         ban = format_duration(settings.accounts.lockout.ban)
         raise CannotStart(
-            "without storage.redis a running gateway counts failed logins in its own memory, which this command cannot "
-            f"reach: whoever is locked out can try again {ban} after the last failure (accounts.lockout.ban), "
-            "or at once after the gateway was restarted"
+            "without storage.redis, a running gateway counts failed logins in its own memory, which commands cannot "
+            f"reach: a locked-out user can try again {ban} after the last failure (accounts.lockout.ban), "
+            "or at once after a restart of the gateway"
         )
-    # Imported here: only where there is a Redis is its driver needed.
+    # Imported here, because it imports the driver.
     from gateway.storage.redis_failures import RedisFailures
 
     async with AsyncExitStack() as stack:
@@ -64,7 +63,7 @@ async def _unlock(email: str, address: str | None, settings: Settings) -> UserRe
         link = await quiet_link(settings.storage.redis, database, stack)
         if not link.available:
             raise CannotStart(
-                "Redis did not answer, so nothing was unlocked: running gateways count by themselves until it is back "
+                "Redis did not answer, so nothing was unlocked: running gateways count separately until it is back "
                 f"({link.why})"
             )
         return await unlock(email, address, users=Users(database), failures=RedisFailures(link), settings=settings)

@@ -53,7 +53,7 @@ def running(folder: Path, *arguments: str) -> Iterator[Demo]:
 def guide(output: IO[str]) -> tuple[str, list[tuple[str, str]]]:
     """The printed guide, up to its last step."""
     first = output.readline()
-    found = re.search(r"answers on (http://127\.0\.0\.1:\d+),", first)
+    found = re.search(r"listens on (http://127\.0\.0\.1:\d+),", first)
     assert found is not None, first + output.read()
     steps: list[tuple[str, str]] = []
     for line in output:

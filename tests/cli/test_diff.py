@@ -139,8 +139,8 @@ def test_what_is_not_about_single_requests_is_named(tmp_path: Path) -> None:
     moved = PAGES + "accounts: {default_roles: []}\n"
     outcome = diff(tmp_path, PAGES, moved)
     assert outcome.out.splitlines() == [
-        "also differ, and are not judged here: accounts.default_roles",
-        "nothing that requests notice",
+        "also different, but not compared: accounts.default_roles",
+        "no difference for requests",
     ]
     report = json.loads(diff(tmp_path, PAGES, moved, "--json").out)
     assert (report["also"], report["opens"]) == (["accounts.default_roles"], False)
@@ -152,7 +152,7 @@ def test_an_upstream_that_leads_elsewhere_is_named_once(tmp_path: Path) -> None:
     outcome = run_here("diff", "old.yaml", "new.yaml", folder=tmp_path)
     assert outcome.out.splitlines() == [
         "moves   upstream web: http://127.0.0.1:9000 -> http://127.0.0.1:9009",
-        "nothing that requests notice",
+        "no difference for requests",
     ]
 
 

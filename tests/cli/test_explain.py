@@ -78,7 +78,7 @@ def test_the_exit_code_is_the_answer(folder: Path, words: str, code: int) -> Non
 def test_a_person_reads_the_whole_way_to_the_decision(folder: Path) -> None:
     assert explain(folder, "POST", "/articles/7", "--role", "admin").out.splitlines() == [
         "request     POST /articles/7",
-        "caller      somebody who is signed in",
+        "caller      a signed-in user",
         "roles       admin, editor (by admin), user (by admin > editor)",
         "path        /articles/7",
         "considered  won  /articles/{id}  g.yaml:12:5",
@@ -86,7 +86,7 @@ def test_a_person_reads_the_whole_way_to_the_decision(folder: Path) -> None:
         "                 segment 2: {id} goes before /**",
         "route       /articles/{id}  g.yaml:12:5",
         "capture     id = 7",
-        "asks        nothing, but who is signed in is made known",
+        "asks        nothing, but the identity of a signed-in user is passed on",
         "upstream    web: POST /articles/7",
         "            at http://127.0.0.1:9000",
         "            X-User-Roles: admin,editor,user",
@@ -242,14 +242,16 @@ def test_a_disabled_account_may_not_sign_in_but_pass_where_anybody_may(accounts:
 def test_an_account_that_is_not_there_is_said_plainly(accounts: Path, who: str) -> None:
     outcome = explain(accounts, "POST", "/articles", "--user", who)
     assert outcome.code == 1
-    assert f"caller      {who}: there is no such account, as if it had been deleted" in outcome.out
+    assert f"caller      {who}: unknown account, treated as deleted" in outcome.out
     assert "refused 401 user_inactive" in outcome.out
 
 
 def test_who_comes_from_another_issuer_is_made_up(folder: Path) -> None:
     outcome = explain(folder, "GET", "/users/idp%7Csub/orders/7", "--user", "idp|sub")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith("gateway: idp|sub is of another issuer and has no account here; --role")
+    assert outcome.err.startswith(
+        "gateway: idp|sub is of another issuer and has no account here; give its roles with --role"
+    )
     assert explain(folder, "GET", "/users/idp%7Csub/orders/7", "--user", "idp|sub", "--role", "user").code == 0
 
 

@@ -37,8 +37,8 @@ GET /articles/**        yes        yes        yes    yes     yes
 POST,PUT /articles/**   -          -          yes    yes     -
 api.example/users/{id}  -          own        (1)    (1)     (2)
 
-yes: may pass   -: may not
-own: only the user whose id stands in the path
+yes: allowed   -: refused
+own: only the user whose id is in the path
 (1): owner, or with a|b
 (2): owner, or with editor
 """
@@ -48,7 +48,7 @@ own: only the user whose id stands in the path
 @pytest.mark.parametrize("columns", [30, 40, 52, 60, 200])
 def test_no_line_is_wider_than_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    table, _ = show(tmp_path, "--own").out.split("\nyes: may pass")
+    table, _ = show(tmp_path, "--own").out.split("\nyes: allowed")
     assert max(map(len, table.splitlines())) <= max(columns, 24 + 2 + len("anonymous"))
     heads = [line.split("  ") for line in table.splitlines() if line.startswith("route ")]
     assert [name.strip() for head in heads for name in head[1:] if name.strip()] == [

@@ -69,7 +69,7 @@ def test_a_failure_comes_with_its_place_and_the_explanation(tmp_path: Path) -> N
         "  expected    allowed",
         "  found       refused with 403 forbidden by the route write",
         "  request     PUT /articles/7",
-        "  caller      somebody who is signed in",
+        "  caller      a signed-in user",
         "  roles       user",
         "  path        /articles/7",
         "  considered  won  write  g.yaml:4:5",

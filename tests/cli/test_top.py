@@ -194,7 +194,7 @@ def test_every_figure_is_readable_at_any_usual_size(width: int, height: int, rou
     assert len(lines) <= height
     assert all(len(line) <= width for line in lines)
     text = "\n".join(lines)
-    for figure in ("23456.7 requests/s", "2xx 23000.1/s", "1234 connections", "1.75 cores", "123 MiB", "REDIS IS OUT"):
+    for figure in ("23456.7 requests/s", "2xx 23000.1/s", "1234 connections", "1.75 cores", "123 MiB", "REDIS IS DOWN"):
         assert figure in text
     row = next(line for line in lines if line.startswith("GET"))
     assert row.split()[-9:] == ["1234.5", "0.5", "12.5", "12.3", "ms", "1234.5", "ms", "1200.1", "ms"]
@@ -236,7 +236,7 @@ def test_a_gateway_that_is_not_there_is_one_line(given: str, why: str) -> None:
 def test_something_else_that_answers_is_no_gateway(fleet: Fleet) -> None:
     done = top("--url", fleet.urls[0])
     assert done.returncode == 2
-    assert "what answers there is no metrics page of the gateway" in done.stderr
+    assert "the response is not a metrics page of the gateway" in done.stderr
 
 
 def test_the_address_is_that_of_the_file(tmp_path: Path) -> None:

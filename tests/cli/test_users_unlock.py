@@ -39,7 +39,7 @@ def unlock(gateway: Gateway, *arguments: str) -> tuple[int, str, str]:
 def test_an_account_is_unlocked_in_a_running_gateway(counting: Gateway) -> None:
     email = counting.register(f"ada-{time.time_ns()}@example.com").email
     assert [login(counting, email) for _ in range(4)] == [401, 401, 401, 429]
-    assert unlock(counting, email.upper()) == (0, f"Forgot the failed logins of {email}.\n", "")
+    assert unlock(counting, email.upper()) == (0, f"Reset the failed logins of {email}.\n", "")
     assert login(counting, email, PASSWORD) == 200
     for number in range(4):
         assert login(counting, f"nobody-{number}@example.com") == 401
@@ -47,7 +47,7 @@ def test_an_account_is_unlocked_in_a_running_gateway(counting: Gateway) -> None:
     assert unlock(counting, email)[0] == 0
     assert login(counting, email, PASSWORD) == 429
     code, said, _ = unlock(counting, email, "--address", "127.0.0.1")
-    assert (code, said) == (0, f"Forgot the failed logins of {email}, and all failures of 127.0.0.1.\n")
+    assert (code, said) == (0, f"Reset the failed logins of {email}, and all failures of 127.0.0.1.\n")
     assert login(counting, email, PASSWORD) == 200
     with sqlite3.connect(counting.folder / "gateway.db") as database:
         rows = database.execute("SELECT actor, after FROM audit WHERE action = 'user.unlocked' ORDER BY id").fetchall()
@@ -76,7 +76,7 @@ def written(folder: Path, redis: str) -> Path:
 @pytest.mark.parametrize(
     ("redis", "said"),
     [
-        ("", "which this command cannot reach: whoever is locked out can try again 15m after"),
+        ("", "which commands cannot reach: a locked-out user can try again 15m after"),
         (", redis: 'redis://127.0.0.1:1/0'", "Redis did not answer, so nothing was unlocked"),
     ],
 )
@@ -94,4 +94,4 @@ def test_nobody_is_unlocked_by_a_slip_of_the_pen(tmp_path: Path, shared_valkey: 
     assert "No account has this e-mail address" in one_plain_line(outcome.err)
     outcome = run_here("users", "unlock", "ada", "--address", "here", "--config", config, folder=tmp_path)
     assert outcome.code == 2
-    assert "'here' is no IP address" in one_plain_line(outcome.err)
+    assert "'here' is not an IP address" in one_plain_line(outcome.err)
