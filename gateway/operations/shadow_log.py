@@ -50,7 +50,7 @@ class ShadowLog:
         caller = verdict.caller if isinstance(verdict, Refusal) else verdict.principal
         event(
             "shadow",
-            "would refuse what is let through" if passes else "would let through what is refused",
+            "would refuse an allowed request" if passes else "would allow a refused request",
             route=rule.name,
             would=would,
             decided=is_,

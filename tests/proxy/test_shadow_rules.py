@@ -86,7 +86,7 @@ def test_a_difference_is_told_once_a_minute(gateway: Gateway, user: Account) -> 
         return [
             line
             for line in gateway.log().splitlines()
-            if line.startswith("gateway: shadow: would refuse what is let through route=close-it would=forbidden")
+            if line.startswith("gateway: shadow: would refuse an allowed request route=close-it would=forbidden")
         ]
 
     eventually(lambda: len(told()) >= 1)
