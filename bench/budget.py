@@ -37,25 +37,30 @@ SOURCE = Path(gateway.__file__).parent
 WARM = 50
 # The first that fits; paths within the package.
 CENTRES = (
-    ("server/", "face"),
     ("asgi/", "face"),
     ("runtime.py", "face"),
     ("responses.py", "face"),
-    ("errors.py", "face"),
     ("gate.py", "gate"),
     ("admission.py", "gate"),
+    ("limits/", "gate"),
+    ("proxy/upstream_request", "forward"),
+    ("operations/", "observe"),
+    ("counting.py", "observe"),
+    ("wire/problem.py", "face"),
+    ("server/", "face"),
+    ("errors.py", "face"),
+    ("gate/", "gate"),
     ("policy/", "gate"),
     ("identity/", "gate"),
-    ("limits/", "gate"),
+    ("cache.py", "gate"),
     ("wire/", "gate"),
     ("proxy/native/", "engine"),
     ("proxy/forward", "forward"),
-    ("proxy/upstream_request", "forward"),
     ("proxy/response_head", "engine"),
     ("proxy/proxy.py", "forward"),
     ("proxy/", "engine"),
-    ("operations/", "observe"),
-    ("counting.py", "observe"),
+    ("observability/", "observe"),
+    ("samples.py", "observe"),
 )
 CALLGRIND = 500  # requests
 COLLECTED = "takewhile_next"  # the interpreter's function of itertools.takewhile, which nothing else here uses

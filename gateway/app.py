@@ -20,7 +20,6 @@ from gateway.accounts.administration import Administration
 from gateway.accounts.first_admin import how_to_make_one
 from gateway.asgi.middleware import GateMiddleware
 from gateway.collecting import Collector
-from gateway.counting import Source
 from gateway.errors import CannotStart, ConfigurationError, Refusal, StorageUnavailable
 from gateway.foundation import Foundation, lay_foundation
 from gateway.gate import Gate
@@ -40,6 +39,7 @@ from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.reloading import Reloader
 from gateway.runtime import Runtime, RuntimeHolder
+from gateway.samples import Source
 from gateway.settings.extras import missing_extras
 from gateway.settings.model import Settings
 from gateway.verifying import Verifier

@@ -19,7 +19,7 @@ from gateway.policy.matcher import Policy
 from gateway.settings.model import Settings
 from gateway.settings.storage_folder import missing_folder
 from gateway.stores import Stores, open_stores
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 
 @dataclass(frozen=True, slots=True)

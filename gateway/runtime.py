@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.types import ASGIApp, Receive
 
 from gateway.admission import Admission, Peer, Peers, RequestHead
-from gateway.counting import Sample
 from gateway.errors import GatewayError, Refusal
 from gateway.gate import Decider
 from gateway.gate_factory import GateFactory
@@ -17,8 +16,9 @@ from gateway.operations.decision_log import DecisionLog
 from gateway.operations.endpoints import Readiness
 from gateway.operations.observer import Observer
 from gateway.proxy.proxy import Proxy
+from gateway.samples import Sample
 from gateway.settings.model import ServerSettings
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 from gateway.verifying import Verifier
 from gateway.watch import Watch
 from gateway.wire.addresses import TrustedProxies

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.counting import Sample
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.mac_keys import MacKeys
 from gateway.identity.principals import PrincipalFactory
@@ -14,6 +13,7 @@ from gateway.identity.records import ChangeFeed, UserStore
 from gateway.limits.failures import SharedFailures
 from gateway.limits.limits import SharedBuckets
 from gateway.policy.hierarchy import RoleHierarchy
+from gateway.samples import Sample
 from gateway.settings.model import Settings
 from gateway.storage.api_keys import ApiKeys
 from gateway.storage.audit import AuditTrail

@@ -16,10 +16,10 @@ from hashlib import sha256
 from math import ceil
 from typing import Final
 
-from gateway.counting import Sample, Tally
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.limits.callers import Callers
 from gateway.limits.failures import Allowance, Counter, Failures, SharedFailures
+from gateway.samples import Sample, Tally
 from gateway.settings.model import LockoutSettings
 
 _BY: Final = ("account", "address")  # Labels of the two counters of an attempt.

@@ -22,8 +22,8 @@ import bcrypt
 
 from gateway.accounts.composing import composed
 from gateway.accounts.fair_line import FairLine
-from gateway.counting import Durations, Sample
 from gateway.errors import Refusal, without_traceback
+from gateway.samples import Durations, Sample
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ issuer can only make statements about that issuer's subjects.
 from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
-from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.identity.jws import invalid, json_object, parse_jws
 from gateway.identity.records import Claims
 from gateway.identity.tokens import Tokens
+from gateway.samples import Sample
 
 KEY_PREFIX: Final = b"gwk_"
 MAX_SIZE: Final = 8192  # In bytes.

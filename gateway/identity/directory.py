@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Final, NamedTuple
 
-from gateway.counting import Sample, Tally
+from gateway.cache import TwoGenerationCache
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
-from gateway.identity.generations import TwoGenerationCache
 from gateway.identity.principals import Principal, PrincipalFactory
 from gateway.identity.records import ChangeFeed, Claims, SharedCache, UserRecord, UserStore
+from gateway.samples import Sample, Tally
 from gateway.settings.model import CacheSettings
 
 NEGATIVE_TTL: Final = 1.0  # Seconds for which the absence of a user is cached.

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from gateway.cache import TwoGenerationCache
 from gateway.errors import Refusal
 from gateway.identity.external_claims import TYPES, external_claims
-from gateway.identity.generations import TwoGenerationCache
 from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
 from gateway.identity.key_sets import canonical_algorithm
 from gateway.identity.keys import VerifyingKey

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from gateway.counting import Sample
+from gateway.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)

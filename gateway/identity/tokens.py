@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
+from gateway.cache import TwoGenerationCache
 from gateway.errors import Refusal
 from gateway.identity.claims import local_claims
-from gateway.identity.generations import TwoGenerationCache
 from gateway.identity.jws import check_header, encode_jws, invalid, json_object, parse_jws, with_signature
 from gateway.identity.keys import KeyRing
 from gateway.identity.records import Claims

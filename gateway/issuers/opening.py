@@ -7,7 +7,7 @@ from gateway.identity.issuers import ExternalIssuer
 from gateway.issuers.locating import discovered_keys, keys_at
 from gateway.issuers.published_keys import PublishedKeySet
 from gateway.settings.model import ExternalSettings, TokensSettings
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 
 def open_issuers(

@@ -1,6 +1,6 @@
 """The local buckets of one limit, one per client."""
 
-from gateway.identity.generations import TwoGenerationCache
+from gateway.cache import TwoGenerationCache
 from gateway.limits.quota import Quota
 
 

@@ -7,7 +7,7 @@ expires `ban` seconds later. Attempts refused during a ban are not counted, so a
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from gateway.identity.generations import TwoGenerationCache
+from gateway.cache import TwoGenerationCache
 
 ROOM: Final = 65536  # Counts kept per process. A flood of invented names evicts the oldest ones.
 

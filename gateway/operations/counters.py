@@ -8,8 +8,8 @@ and so are routes and codes that nobody declared.
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from gateway.counting import BUCKETS, OTHER
 from gateway.errors import CODES
+from gateway.samples import BUCKETS, OTHER
 
 # RFC 9110 9.1 and RFC 5789.
 METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"))

@@ -9,11 +9,11 @@ from typing import Final
 
 import gateway
 from gateway.collecting import resident_memory
-from gateway.counting import Sample, Source
 from gateway.operations.board import Place
 from gateway.operations.exposition import page_of
 from gateway.operations.observer import Observer
 from gateway.operations.state import State, counted, state_of, together
+from gateway.samples import Sample, Source
 
 _OFTEN: Final = 1.0  # seconds after which a worker puts down what it has counted, lest it be lost with it
 _SHARE: Final = 100  # but it takes no more than a hundredth of the time for that

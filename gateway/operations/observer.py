@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from gateway.counting import BOUNDS, BUCKETS
 from gateway.operations.access_log import (
     NO_ROLES,
     Texts,
@@ -33,6 +32,7 @@ from gateway.operations.escaping import quoted, without_tokens
 from gateway.operations.events import Repeats, event
 from gateway.operations.finished import Completed, Finished
 from gateway.operations.log_writer import LogWriter
+from gateway.samples import BOUNDS, BUCKETS
 from gateway.settings.model import ObservabilitySettings
 
 # Lines of one block: about 36 KiB, which fits into a pipe (64 KiB) that is being read.

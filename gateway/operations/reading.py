@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from gateway.counting import BOUNDS, BUCKETS, Histogram
 from gateway.operations.counters import Labels
 from gateway.operations.exposition import request_durations
 from gateway.operations.families import FAMILIES
 from gateway.operations.state import Series, State
+from gateway.samples import BOUNDS, BUCKETS, Histogram
 
 # The number of observations up to each bound, by the bound in seconds.
 Cumulated = Mapping[float, float]

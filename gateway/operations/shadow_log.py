@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.admission import Admission, RequestHead
-from gateway.counting import Sample, Tally
 from gateway.errors import Refusal
 from gateway.operations.access_log import loggable_path
 from gateway.operations.events import Repeats, event
 from gateway.policy.route import Route
+from gateway.samples import Sample, Tally
 
 ALLOWED: Final = "allowed"
 UNKNOWN: Final = "unknown"  # too many lookups were running

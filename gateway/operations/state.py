@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
-from gateway.counting import Histogram, Sample
 from gateway.operations.counters import Counts, Labels
 from gateway.operations.families import FAMILIES
+from gateway.samples import Histogram, Sample
 
 Series = tuple[str, tuple[str, ...]]  # a family, and the values of its labels
 

@@ -12,7 +12,7 @@ from gateway.proxy.line import TargetLine
 from gateway.proxy.native.engine import NativeEngine
 from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.settings.model import HealthSettings, UpstreamSettings
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 log: Final = logging.getLogger("gateway.proxy")
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any, Generic, Protocol, TypeVar
 
-from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.proxy.balance import Balancer, HashBalancer
 from gateway.proxy.budget import RetryBudget
@@ -22,8 +21,9 @@ from gateway.proxy.line import TargetLine
 from gateway.proxy.target import Target, UpstreamLimits, limits_of, target_of
 from gateway.proxy.upstream_exchange import UpstreamExchange
 from gateway.proxy.upstream_request import UpstreamRequest
+from gateway.samples import Sample
 from gateway.settings.model import BalanceSettings, UpstreamSettings
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 E = TypeVar("E", bound=UpstreamExchange)
 

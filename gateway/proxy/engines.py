@@ -11,7 +11,7 @@ from gateway.proxy.exchange import Engine
 from gateway.proxy.line import TargetLine
 from gateway.proxy.native.engine import NativeEngine
 from gateway.settings.model import UpstreamSettings
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 
 def import_engines(upstreams: Iterable[UpstreamSettings]) -> None:

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.proxy.upstream_request import UpstreamRequest
+from gateway.samples import Sample
 
 Field = tuple[bytes, bytes]
 

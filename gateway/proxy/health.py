@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import Final
 
-from gateway.counting import Sample
+from gateway.samples import Sample
 from gateway.settings.model import EjectSettings, HealthSettings
 
 SLOW_RETURN: Final = 10.0  # seconds over which a target that was unusable gets back its full share of the requests

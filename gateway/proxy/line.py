@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
-from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.proxy.fair_queue import LONGEST, FairQueue
 from gateway.proxy.health import TargetHealth
 from gateway.proxy.target import Target, UpstreamLimits
 from gateway.proxy.upstream_exchange import UpstreamExchange
-from gateway.ticking import PERIOD, Ticker
+from gateway.samples import Sample
+from gateway.ticker import PERIOD, Ticker
 
 PATIENCE: Final = 0.5  # seconds; a request that has waited for so long takes a connection from a client with too many
 log: Final = logging.getLogger("gateway.proxy")

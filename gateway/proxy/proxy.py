@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from gateway.admission import Admission, RequestHead
-from gateway.counting import Sample
 from gateway.identity.assertions import Assertions
 from gateway.policy.route import Route
 from gateway.proxy.engines import engine_of
@@ -14,8 +13,9 @@ from gateway.proxy.final_recipient import FinalRecipient
 from gateway.proxy.forward import ForwardPlan, upstream_request, websocket_request
 from gateway.proxy.hash_key import hash_key_of
 from gateway.proxy.tls import TlsContexts
+from gateway.samples import Sample
 from gateway.settings.model import UNSET, BalanceSettings, Settings, UpstreamSettings
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 from gateway.wire.fields import FieldRules
 from gateway.wire.max_forwards import forwards_left
 

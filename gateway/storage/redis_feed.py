@@ -24,9 +24,9 @@ import secrets
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from gateway.counting import Durations, Sample
 from gateway.errors import StorageUnavailable
 from gateway.identity.records import ChangeListener, UserRecord
+from gateway.samples import Durations, Sample
 from gateway.storage.connector import Connector
 from gateway.storage.redis import LIMIT, PATIENCE, RedisLink, disconnect, end
 from gateway.storage.redis_address import Connection

@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.counting import Sample
+from gateway.samples import Sample
 
 BOUND: Final = 0.1  # seconds
 _CHECK_EVERY: Final = 0.02  # seconds

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from redis.asyncio import RedisCluster
 
-from gateway.counting import Sample, Tally
 from gateway.errors import StorageUnavailable
 from gateway.identity.records import UserRecord
+from gateway.samples import Sample, Tally
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_address import Client
 from gateway.storage.redis_values import GONE, MAX_VALUE, NotAuthentic, RedisValues, Shared

@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.cache import TwoGenerationCache
 from gateway.errors import Refusal
 from gateway.identity.claims import id_text, meant_for, numeric_date
-from gateway.identity.generations import TwoGenerationCache
 from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
 from gateway.identity.keys import VerifyingKey
 from gateway.issuers.locating import keys_at

@@ -63,7 +63,7 @@ import asyncio, sys
 import gateway.server.run
 from gateway.proxy.engines import engine_of
 from gateway.settings.model import UpstreamSettings
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 async def made(engine):
     loop = asyncio.get_running_loop()

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.counting import BOUNDS, BUCKETS, OTHER, Durations, Sample, Tally
 from gateway.operations.board import Board, Place
 from gateway.operations.counters import SIZE, Labels
 from gateway.operations.metrics import Metrics
 from gateway.operations.state import State, counted, decoded, encoded, state_of, together
+from gateway.samples import BOUNDS, BUCKETS, OTHER, Durations, Sample, Tally
 from gateway.settings.model import ObservabilitySettings
 from tests.operations.requests import complete, observing
 from tests.operations.test_metrics import Samples, requests, samples_of, value

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.counting import BUCKETS
 from gateway.operations.finished import Completed
+from gateway.samples import BUCKETS
 from tests.operations.requests import Collected, finished
 
 ROUNDS = 60

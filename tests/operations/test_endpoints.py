@@ -11,11 +11,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.counting import Sample
 from gateway.errors import Refusal
 from gateway.operations.endpoints import Readiness, operation_endpoints
 from gateway.operations.metrics import Metrics
 from gateway.operations.observer import Observer
+from gateway.samples import Sample
 from gateway.settings.model import ObservabilitySettings, Settings
 from tests.operations.requests import complete
 

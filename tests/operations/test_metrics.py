@@ -15,13 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
 from gateway.collecting import resident_memory
-from gateway.counting import BOUNDS
 from gateway.errors import CODES
 from gateway.operations.exposition import page_of
 from gateway.operations.families import FAMILIES
 from gateway.operations.metrics import Metrics, own_samples
 from gateway.operations.observer import Observer
 from gateway.operations.state import state_of
+from gateway.samples import BOUNDS
 from gateway.settings.model import ObservabilitySettings
 from tests.operations.requests import Collected, complete, observing
 

@@ -12,7 +12,7 @@ from gateway.proxy.exchange import Exchange, Field
 from gateway.proxy.tls import TlsContexts
 from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.settings.model import UpstreamSettings
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 
 class Outcome:

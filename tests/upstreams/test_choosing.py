@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.counting import Sample
+from gateway.samples import Sample
 from gateway.settings.model import EjectSettings, TlsSettings
 from tests.support.fleet import OK, Behaviour, Fleet, Served, hang, reset, status, well
 from tests.support.upstreams import Authority, Deaf, Refusing

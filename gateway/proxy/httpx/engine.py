@@ -4,7 +4,6 @@ import asyncio
 import ssl
 from collections.abc import Iterator
 
-from gateway.counting import Sample
 from gateway.proxy.choosing import ChoosingEngine
 from gateway.proxy.exchange import Downstream, Exchange
 from gateway.proxy.health import TargetHealth
@@ -13,8 +12,9 @@ from gateway.proxy.httpx.line import HttpxLine
 from gateway.proxy.native.engine import NativeEngine
 from gateway.proxy.target import Target, UpstreamLimits
 from gateway.proxy.upstream_request import UpstreamRequest
+from gateway.samples import Sample
 from gateway.settings.model import UpstreamSettings
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 
 class HttpxEngine(ChoosingEngine[HttpxExchange]):

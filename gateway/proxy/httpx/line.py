@@ -9,7 +9,7 @@ from gateway.proxy.httpx.attempt import Attempt
 from gateway.proxy.httpx.exchange import HttpxExchange
 from gateway.proxy.line import TargetLine
 from gateway.proxy.target import Target, UpstreamLimits
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 
 class HttpxLine(TargetLine[HttpxExchange]):

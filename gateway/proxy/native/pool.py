@@ -19,7 +19,7 @@ from gateway.proxy.native.connection import UpstreamConnection
 from gateway.proxy.native.exchange import NativeExchange
 from gateway.proxy.native.idle_limit import IdleLimit
 from gateway.proxy.target import Target, UpstreamLimits
-from gateway.ticking import Ticker
+from gateway.ticker import Ticker
 
 
 class TargetPool(TargetLine[NativeExchange]):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
-from gateway.counting import Durations
+from gateway.samples import Durations
 
 PERIOD: Final = 0.25  # In seconds.
 

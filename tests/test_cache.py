@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.generations import TwoGenerationCache
+from gateway.cache import TwoGenerationCache
 
 
 def age(cache: TwoGenerationCache[str, int]) -> None:
