@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from gateway.accounts.requests import admission_of, note_refusal
 from gateway.errors import Refusal
-from gateway.responses import problem_body, problem_fields
+from gateway.wire.problem import problem_body, problem_fields
 
 
 def _problem(request: Request, refusal: Refusal) -> Response:

@@ -27,8 +27,8 @@ from gateway.operations.decision_log import DecisionLog
 from gateway.policy.methods import TRACE
 from gateway.policy.route import Route
 from gateway.proxy.forward import upstream_path
-from gateway.responses import NO_STORE
 from gateway.wire.fields import Field, RequestFields, list_members
+from gateway.wire.problem import NO_STORE
 
 _METHODS: Final = frozenset((b"x-forwarded-method", b"x-original-method"))
 _TARGETS: Final = frozenset((b"x-forwarded-uri", b"x-original-uri"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import CODES, FieldError, Refusal
-from gateway.responses import problem_body
+from gateway.wire.problem import problem_body
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 ids = st.binary(min_size=1, max_size=128).map(lambda some: bytes(33 + byte % 94 for byte in some))

@@ -8,7 +8,7 @@ from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.errors import Refusal
 from gateway.identity.accounts import AccountStore, Credentials
-from gateway.limits.callers import Callers
+from gateway.wire.addresses import Callers
 
 
 class Confirmation:

@@ -17,10 +17,10 @@ from math import ceil
 from typing import Final
 
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.limits.callers import Callers
 from gateway.limits.failures import Allowance, Counter, Failures, SharedFailures
 from gateway.samples import Sample, Tally
 from gateway.settings.model import LockoutSettings
+from gateway.wire.addresses import Callers
 
 _BY: Final = ("account", "address")  # Labels of the two counters of an attempt.
 _DIGEST: Final = 32  # In hexadecimal digits. Names chosen by clients cost the same memory, however long they are.

@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Refusal
 from gateway.limits.buckets import Buckets
-from gateway.limits.callers import Callers
 from gateway.limits.limits import RouteLimit, SharedBuckets
 from gateway.limits.quota import Quota
 from gateway.settings.model import RegistrationLimitSettings
+from gateway.wire.addresses import Callers
 
 _ADDRESSES: Final = 20_000  # Addresses remembered in this process; the least recently active are evicted first.
 

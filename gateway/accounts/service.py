@@ -36,9 +36,9 @@ from gateway.identity.accounts import (
 from gateway.identity.records import ChangeFeed, Claims, UserRecord
 from gateway.identity.refresh import RefreshToken
 from gateway.identity.tokens import Tokens
-from gateway.limits.callers import Callers
 from gateway.policy.hierarchy import RoleHierarchy
 from gateway.settings.model import Settings
+from gateway.wire.addresses import Callers
 
 # Tries of a login that conflicts with another change of the same account.
 _ATTEMPTS: Final = 2

@@ -8,9 +8,9 @@ from gateway.accounts.lockout import account_owner, address_owner
 from gateway.errors import Refusal
 from gateway.identity.accounts import COMMAND_LINE, Actor
 from gateway.identity.records import UserRecord
-from gateway.limits.callers import Callers
 from gateway.limits.failures import SharedFailures
 from gateway.settings.model import Settings
+from gateway.wire.addresses import Callers
 
 
 class UnlockedAccounts(Protocol):

@@ -7,8 +7,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError, Refusal
 from gateway.operations.events import event
-from gateway.responses import problem_body, problem_fields
 from gateway.runtime import RuntimeHolder
+from gateway.wire.problem import problem_body, problem_fields
 
 _HOW: Final = (
     "the lifespan of the application has not run, so no request is answered: "

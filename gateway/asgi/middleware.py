@@ -21,9 +21,9 @@ from gateway.errors import Refusal
 from gateway.gate import Decision
 from gateway.own_scope import own_scope
 from gateway.policy.own import VERIFY
-from gateway.responses import NO_STORE
 from gateway.runtime import Runtime, RuntimeHolder
 from gateway.verifying import Verdict
+from gateway.wire.problem import NO_STORE
 
 if TYPE_CHECKING:
     from gateway.asgi.websocket import AsgiWebSocket

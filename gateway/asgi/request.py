@@ -12,9 +12,9 @@ from gateway.asgi.upload import Upload
 from gateway.asgi.uvicorn_protocol import merges_trailers
 from gateway.errors import Caller, Refusal
 from gateway.proxy.exchange import Field
-from gateway.responses import problem_body, problem_fields
 from gateway.runtime import Runtime
 from gateway.verifying import Verdict
+from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import new_key
 
 # The HTTP versions of ASGI servers, and the minor version of HTTP/1 that the gate sees.

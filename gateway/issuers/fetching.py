@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.loopback import is_loopback, keeps_keys_safe
+from gateway.wire.urls import is_loopback, keeps_keys_safe
 
 if TYPE_CHECKING:
     import ssl

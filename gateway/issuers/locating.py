@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.identity.jws import strict_json
 from gateway.issuers.fetching import Document, FetchFailed, fetch
-from gateway.loopback import is_loopback, keeps_keys_safe
+from gateway.wire.urls import is_loopback, keeps_keys_safe
 
 Fetch = Callable[[], Awaitable[Document]]
 

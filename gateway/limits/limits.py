@@ -12,10 +12,10 @@ from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import StorageUnavailable
 from gateway.limits.buckets import Buckets
-from gateway.limits.callers import Callers
 from gateway.limits.quota import Quota
 from gateway.policy.route import Route
 from gateway.settings.model import RateLimitSettings
+from gateway.wire.addresses import Callers
 from gateway.wire.fields import Field
 
 _ROOM: Final = 100_000  # Clients remembered in this process, over all limits.

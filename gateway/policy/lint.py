@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from gateway.errors import Problem
-from gateway.loopback import is_loopback, is_loopback_host
 from gateway.policy.lint_places import open_beside_restricted, unreachable
 from gateway.policy.loading import Configuration
 from gateway.policy.route import NOTHING_MORE, Route
@@ -19,6 +18,7 @@ from gateway.settings.checks_roles import implied
 from gateway.settings.model import Settings
 from gateway.settings.reader import quoted
 from gateway.settings.units import format_duration
+from gateway.wire.urls import is_loopback, is_loopback_host
 
 Finding = tuple[str, str, str]  # key, name of the warning, message
 

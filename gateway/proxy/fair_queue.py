@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, Generic, TypeVar
 
-from gateway.limits.callers import Callers
 from gateway.proxy.upstream_exchange import UpstreamExchange
+from gateway.wire.addresses import Callers
 
 LONGEST: Final = 4096  # requests
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from gateway.admission import Admission, Answered, RequestHead
 from gateway.errors import Caller, Refusal
 from gateway.proxy.exchange import Field, HeadFields
-from gateway.responses import problem_body, problem_fields
 from gateway.verifying import Verdict
+from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import handshake_answer
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from gateway.errors import Refusal
-from gateway.responses import Field, problem_body, problem_fields
 from gateway.upstream.verifier import AssertionVerifier, Identity
+from gateway.wire.problem import Field, problem_body, problem_fields
 from gateway.wire.request_ids import acceptable_request_id
 
 # The types of any ASGI framework, without a dependency on one.

@@ -12,7 +12,7 @@ from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_
 from gateway.identity.keys import VerifyingKey
 from gateway.issuers.locating import keys_at
 from gateway.issuers.published_keys import PublishedKeySet
-from gateway.loopback import keeps_keys_safe
+from gateway.wire.urls import keeps_keys_safe
 
 ALGORITHMS: Final = ("ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 MAX_REMEMBERED: Final = 10_000  # The number of cached assertions.

@@ -10,10 +10,10 @@ import pytest
 from gateway.accounts.emails import email_address
 from gateway.accounts.lockout import Attempt, Lockout, account_owner, address_owner
 from gateway.errors import Refusal
-from gateway.limits.callers import Callers
 from gateway.settings.model import LockoutSettings
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_failures import RedisFailures
+from gateway.wire.addresses import Callers
 from tests.storage.replicas import until
 from tests.support.valkey import ValkeyServer, cluster
 

@@ -17,7 +17,7 @@ import respx
 from gateway.issuers import fetching
 from gateway.issuers.fetching import MAX_SIZE, FetchFailed, fetch
 from gateway.issuers.locating import discovered_keys, keys_at
-from gateway.loopback import is_loopback, keeps_keys_safe
+from gateway.wire.urls import is_loopback, keeps_keys_safe
 from tests.support.issuers import DISCOVERY, JWKS, Issuer
 
 ADDRESS = "https://idp.example/jwks"

@@ -13,7 +13,6 @@ import pytest
 
 from gateway.admission import Admission, Peers, RequestHead
 from gateway.limits.buckets import Buckets
-from gateway.limits.callers import Callers
 from gateway.limits.failures import Allowance, Counter, Failures
 from gateway.limits.quota import Quota
 from gateway.operations.access_log import Texts, json_client
@@ -23,7 +22,7 @@ from gateway.policy.route import Route
 from gateway.proxy.forward import ForwardPlan, upstream_request
 from gateway.proxy.response_head import FIELD_LINES, STATUS_LINES, ResponseHead
 from gateway.settings.model import ObservabilitySettings
-from gateway.wire.addresses import Networks, TrustedProxies
+from gateway.wire.addresses import Callers, Networks, TrustedProxies
 from gateway.wire.fields import FieldRules
 from gateway.wire.forwarded import client_address
 from gateway.wire.hosts import canonical_host

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.limits.callers import Callers
+from gateway.wire.addresses import Callers
 
 SAME = [
     ("192.0.2.1", "192.0.2.1"),
