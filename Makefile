@@ -36,7 +36,7 @@ test: $(VENV)/.installed-to-test
 
 docs: $(VENV)/.installed-to-test
 	$(BIN)/python -m gateway.settings.schema > config/schema.json
-	$(BIN)/python -m gateway.settings.reference > docs/configuration.md
+	$(BIN)/python -m gateway.settings.documentation > docs/configuration.md
 	$(BIN)/python -m tests.proxy.conformance.listing > docs/conformance.md
 
 fuzz: export FUZZ_SECONDS ?= 3600

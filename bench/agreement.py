@@ -20,7 +20,7 @@ from bench.agreement_live import Live
 from bench.parity import ROLES, UPSTREAMS, Chance, Route
 from gateway.errors import CODES
 from gateway.policy.explain import Person
-from gateway.settings.reading import read_content
+from gateway.settings.loader import read_content
 
 PEOPLE: Final[Mapping[str, Person | None]] = {
     "user": Person("OWN", frozenset({"user"})),

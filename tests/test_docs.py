@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from gateway.cli.program import program
 from gateway.errors import CODES, ConfigurationError
 from gateway.policy.loading import load_configuration
-from gateway.settings.kinds_compound import Section
 from gateway.settings.model import SettingsKind
 from gateway.settings.schema import section_of
+from gateway.settings.types_compound import Section
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if path.exists()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings.warnings import WARNINGS
+from gateway.settings.checks import WARNINGS
 from tests.cli.running import ROOT, run_here
 from tests.test_docs import Fence, fences
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from gateway.policy.hierarchy import RoleHierarchy
-from gateway.settings.grammar import role_name
 from gateway.settings.model import Settings
 from gateway.settings.reader import Unacceptable
+from gateway.settings.syntax import role_name
 
 
 def accepted_roles(names: Iterable[str], settings: Settings) -> frozenset[str]:

@@ -9,8 +9,8 @@ from gateway.errors import ConfigurationError, Problem
 from gateway.identity.key_loading import key_problems
 from gateway.policy.loading import Configuration, load_configuration
 from gateway.settings.extras import missing_extras
+from gateway.settings.loader import read_settings
 from gateway.settings.model import Settings
-from gateway.settings.reading import read_settings
 from gateway.settings.storage_folder import missing_folder
 
 

@@ -10,8 +10,8 @@ from gateway.cli.exit_codes import FINE, NO
 from gateway.cli.output import complain, say, warn
 from gateway.drafts.drafting import Draft, Openness, as_yaml, draft
 from gateway.drafts.spec import read_spec
-from gateway.settings.grammar import name
 from gateway.settings.reader import Unacceptable
+from gateway.settings.syntax import name
 
 
 @click.group("routes")

@@ -15,8 +15,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import yaml
 
 from gateway.errors import CannotStart, cannot_read
-from gateway.settings.grammar import origin, role_name
 from gateway.settings.reader import Unacceptable
+from gateway.settings.syntax import origin, role_name
 
 _LARGEST: Final = 64 << 20  # In bytes.
 _METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "trace")

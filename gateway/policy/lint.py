@@ -13,8 +13,7 @@ from gateway.policy.lint_places import open_beside_restricted, unreachable
 from gateway.policy.loading import Configuration
 from gateway.policy.route import NOTHING_MORE, Route
 from gateway.policy.wording import who_passes
-from gateway.settings.checks import is_in_memory
-from gateway.settings.checks_roles import implied
+from gateway.settings.checks import implied, is_in_memory
 from gateway.settings.model import Settings
 from gateway.settings.reader import quoted
 from gateway.settings.units import format_duration

@@ -11,8 +11,8 @@ from gateway.policy.building import RouteBuilder
 from gateway.policy.matcher import Policy
 from gateway.policy.own import operations_routes, own_routes
 from gateway.policy.shadows import Shadows, shadows_of
+from gateway.settings.loader import read_settings
 from gateway.settings.model import RouteSettings, Settings
-from gateway.settings.reading import read_settings
 from gateway.wire.served_hosts import ServedHosts
 
 # The most steps that matching one path can take: about 0.1 ms.

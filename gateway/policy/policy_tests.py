@@ -18,15 +18,15 @@ from gateway.policy.explain import Person
 from gateway.policy.verdict import Asked
 from gateway.policy.written import written_request
 from gateway.settings.declare import section, setting
-from gateway.settings.kinds import JsonSchema, ScalarKind, Text, text_of
-from gateway.settings.kinds_compound import ListOf, Section, Sections
+from gateway.settings.loader import text_of_file
 from gateway.settings.model_routes import NOWHERE
-from gateway.settings.model_service import ROLE
-from gateway.settings.nodes import MappingNode, Node, NotYaml, ScalarNode, compose
-from gateway.settings.places import Position
+from gateway.settings.model_server import ROLE
+from gateway.settings.positions import Position
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable
-from gateway.settings.reading import text_of_file
 from gateway.settings.schema import DIALECT, INTERPOLATED_DEFINITION
+from gateway.settings.types import JsonSchema, ScalarKind, Text, text_of
+from gateway.settings.types_compound import ListOf, Section, Sections
+from gateway.settings.yaml import MappingNode, Node, NotYaml, ScalarNode, compose
 
 _LINE: Final = re.compile(r"(\S+) +(\S+)(?: +-> *(?:([0-9]{3})(?: +|\Z))?(.*))?")
 _REFUSALS: Final = frozenset((400, 401, 403, 404, 405))

@@ -9,7 +9,7 @@ from gateway.policy.methods import TRACE, USUAL_METHODS
 from gateway.policy.patterns import Pattern
 from gateway.policy.rewriting import Rewrite
 from gateway.settings.model import UNSET, RouteSettings
-from gateway.settings.places import Position
+from gateway.settings.positions import Position
 
 Authentication = Literal["none", "optional", "required"]
 

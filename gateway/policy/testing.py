@@ -12,7 +12,7 @@ from gateway.policy.route import Route
 from gateway.policy.shadows import Shadows
 from gateway.policy.verdict import Verdict, decide
 from gateway.settings.model import Settings
-from gateway.settings.places import Position
+from gateway.settings.positions import Position
 from gateway.settings.reader import known
 
 

@@ -8,8 +8,8 @@ import re
 from typing import Final
 
 from gateway.policy.verdict import Asked
-from gateway.settings.grammar import method as method_name
 from gateway.settings.reader import Unacceptable
+from gateway.settings.syntax import method as method_name
 
 _URL: Final = re.compile(rb"(https?|wss?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 

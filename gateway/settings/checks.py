@@ -2,17 +2,129 @@
 
 Warnings are for what is legal, but dangerous. All of it runs on what could be read, so that these problems and those
 of single values are reported side by side; a value that could not be read has its default, which is never wrong.
+
+Which roles there are: names that are not declared, and hierarchies that go round in a circle.
+
+What routes say together, and with the upstreams and roles they name.
+
+Patterns and rewrites have a grammar of their own, which the matcher knows; only the names in them are looked at here.
+
+Every warning of `gateway check`, with its reason: legal settings that are dangerous, or likely mistakes.
+
+A comment beside the line silences a warning by its name: `# gateway: allow short-passwords`. docs/warnings.md has the
+same reasons.
 """
 
+import re
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Final
 
-from gateway.settings.checks_roles import check_roles, implied
-from gateway.settings.checks_routes import check_routes
 from gateway.settings.checks_tokens import check_tokens
-from gateway.settings.kinds_special import Network, folded
-from gateway.settings.model import Settings, UpstreamSettings
-from gateway.settings.reader import Reader
+from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
+from gateway.settings.reader import Reader, known, quoted
+from gateway.settings.types_network import Network, folded
+
+Hierarchy = Mapping[str, tuple[str, ...]]
+
+
+def check_roles(settings: Settings, reader: Reader) -> None:
+    """Report roles that are named somewhere and not declared, where roles are declared, and circles."""
+    roles, declared = settings.roles, reader.defined.get("roles")
+    if roles is None or declared is None:
+        return
+    for path, role in reader.roles_named:
+        if role not in declared:
+            reader.report_at(path, f"{quoted(role)} is not a declared role ({known(declared)})")
+    reported: set[str] = set()
+    for name in roles:
+        circle = _circle(name, roles) if name not in reported else []
+        if circle:
+            reported.update(circle)
+            message = f"implies itself: {' > '.join([*circle, name])} (break the circle)"
+            reader.report_at(f"roles.{name}", message)
+
+
+def implied(granted: Iterable[str], roles: Hierarchy) -> set[str]:
+    """The roles that some roles amount to, with all that they imply."""
+    found: set[str] = set()
+    waiting = list(granted)
+    while waiting:
+        role = waiting.pop()
+        if role not in found:
+            found.add(role)
+            waiting += roles.get(role, ())
+    return found
+
+
+def _circle(start: str, roles: Hierarchy) -> list[str]:
+    """The roles on the shortest way from a role back to itself; nothing if there is no such way."""
+    came_from: dict[str, str] = {}
+    waiting = [start]
+    for role in waiting:  # grows as it goes
+        for each in roles.get(role, ()):
+            if each == start:
+                way = [role]
+                while way[-1] != start:
+                    way.append(came_from[way[-1]])
+                return way[::-1]
+            if each not in came_from:
+                came_from[each] = role
+                waiting.append(each)
+    return []
+
+
+_CAPTURE: Final = re.compile(r"\{([^{}/]*)\}")
+
+
+def check_routes(settings: Settings, reader: Reader) -> None:
+    """Report routes that name what is not there, or contradict themselves."""
+    names: dict[str, str] = {}
+    upstreams = _defined_upstreams(reader)
+    for route in settings.routes:
+        if upstreams is not None and route.upstream not in upstreams:
+            message = f"{quoted(route.upstream)} is not defined ({known(upstreams)})"
+            reader.report_at(f"{route.key}.upstream", message)
+        if route.roles is not None or route.owner is not None:
+            _check_requirement(route, reader)
+        if route.strip_prefix is not None and route.rewrite is not None:
+            reader.report_at(f"{route.key}.strip_prefix", "does not go with rewrite (one of them)")
+        if route.cors is not None or route.rate_limit is not None:
+            _check_limits(route, reader)
+        if route.name is not None:
+            first = names.setdefault(route.name, route.key)
+            if first != route.key:
+                message = f"must be unique, found '{route.name}' in {first} too (another name)"
+                reader.report_at(f"{route.key}.name", message)
+
+
+def _defined_upstreams(reader: Reader) -> frozenset[str] | None:
+    """The names of all upstreams in the file; None if they could not be read, so that routes are not to blame."""
+    return None if "upstreams" in reader.rejected else reader.defined.get("upstreams", frozenset())
+
+
+def _check_requirement(route: RouteSettings, reader: Reader) -> None:
+    asks = "roles" if route.roles is not None else "owner"
+    if route.auth == "none":
+        message = f"contradicts {asks}: whoever needs no token has neither roles nor an id (required)"
+        reader.report_at(f"{route.key}.auth", message)
+    elif route.auth == "optional":
+        message = f"is as good as required: without a token, nobody meets {asks} (required)"
+        reader.warn_at(f"{route.key}.auth", "optional-with-requirement", message)
+    captures = _CAPTURE.findall(route.path)
+    if route.owner is not None and route.owner not in captures:
+        message = f"{quoted(route.owner)} is not a capture of {quoted(route.path)} ({known(captures)})"
+        reader.report_at(f"{route.key}.owner", message)
+
+
+def _check_limits(route: RouteSettings, reader: Reader) -> None:
+    if route.cors is not None and route.cors.credentials and "*" in route.cors.origins:
+        message = "must not be '*' with credentials: every page could act for its visitors (name the origins)"
+        reader.report_at(f"{route.key}.cors.origins", message)
+    if route.rate_limit is not None and route.rate_limit.by == "user" and route.auth == "none":
+        message = "cannot be user where auth is none: no user is known (address)"
+        reader.report_at(f"{route.key}.rate_limit.by", message)
+
 
 # Where every address that can be routed on the Internet lies; and IPv4 as a dual-stack socket shows it.
 _ALL_IPV4: Final = IPv4Network("0.0.0.0/0")
@@ -149,3 +261,63 @@ def _check_tls(path: str, upstream: UpstreamSettings, reader: Reader) -> None:
         reader.report_at(f"{path}.tls.client_key", "is of no use without tls.client_cert (the certificate for it)")
     if f"{path}.tls" in reader.places.written and not any(t.startswith("https:") for t in upstream.targets):
         reader.warn_at(f"{path}.tls", "tls-without-https", "has no effect: no target is https://")
+
+
+WARNINGS: Final[Mapping[str, str]] = {
+    # ---- single values and sections; `gateway serve` logs these too
+    "wide-trusted-proxies": "A trusted proxy can state any client address.",
+    "database-in-memory": "Accounts and sessions are lost when the process ends.",
+    "few-bcrypt-rounds": "An attacker with a stolen password table guesses passwords quickly.",
+    "short-passwords": "An attacker can guess short passwords at the login.",
+    "refresh-shorter-than-access": "The refresh token expires before the access token that it renews.",
+    "long-leeway": "Tokens stay valid after their expiry.",
+    "unmapped-roles": "The roles of an issuer have no effect unless `role_map` maps them to roles of the gateway.",
+    "id-tokens-accepted": (
+        "An ID token is meant for an application, not for an API. An application that receives one could use it here."
+    ),
+    "secret-in-file": "Everyone who can read the file can read the secret, and the secret stays in the file's history.",
+    "unverified-tls": "An attacker on the network path can impersonate the upstream.",
+    "tls-without-https": "The TLS settings have no effect.",
+    "optional-with-requirement": "`auth: optional` suggests that anonymous callers pass, but none does.",
+    "everyone-reads-metrics": "Metrics reveal the names of routes and their traffic.",
+    "unknown-allow": "A comment allows an unknown warning, so it silences nothing.",
+    # ---- the policy as a whole; `gateway check` only
+    "open-beside-restricted": (
+        "An upstream that ignores case, or dots and spaces at the end of a segment, serves a restricted path in "
+        "another spelling, through a broader route."
+    ),
+    "undeclared-role": "No user can receive this role, and without `roles:` a misspelt role goes unnoticed.",
+    "unused-role": "No rule requires the role, or a role that it implies.",
+    "unreachable-route": (
+        "More specific routes match all of its paths. The path alone selects the route: for a method that they do "
+        "not serve, the response is 405, never this route."
+    ),
+    "owner-not-an-id": "Only a user's id can match an owner; a segment with any other value matches no user.",
+    "websocket-on-public-route": (
+        "A page of any origin can open a WebSocket there with its visitor's network and cookies, without "
+        "authentication."
+    ),
+    "credentials-in-clear": "The client's token crosses the network unencrypted.",
+    "unused-upstream": "No route uses it.",
+    "limit-by-proxy-address": (
+        "A component in front of the gateway terminates TLS and is no trusted proxy: all callers have its address "
+        "and share one count."
+    ),
+    "session-outlives-key": "The generated key exists only in memory: all sessions end with the process.",
+    "open-registration": "With open registration, any stranger can use a route for any signed-in user.",
+    "own-paths-hide": (
+        "The gateway serves its own paths itself. A broad route never receives them, so an upstream with its own "
+        "login at /auth is unreachable there."
+    ),
+    "foreign-pattern": (
+        "Other routers write a parameter as `<id>`, `:id` or `[id]`. Here that is a literal, which matches no real "
+        "request, so the rule protects nothing."
+    ),
+    "empty-roles": "`roles:` without a declared role disables the check of role names.",
+    "host-hides-routes": "A request for a host that any route names matches only the routes of that host.",
+    "any-host": (
+        "An application that builds links from `Host` can be made to link to any site that a client names, and a "
+        "cache stores the links."
+    ),
+    "cors-without-content-type": "A browser sends JSON only if the allowed headers include `Content-Type`.",
+}

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final, TypeVar
 
-from gateway.settings.grammar import web_address
 from gateway.settings.model import ExternalSettings, KeySettings, Settings
 from gateway.settings.reader import Reader, Unacceptable, quoted
+from gateway.settings.syntax import web_address
 from gateway.wire.urls import keeps_keys_safe
 
 T = TypeVar("T")

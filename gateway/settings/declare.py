@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
-    from gateway.settings.kinds import Kind
+    from gateway.settings.types import Kind
 
 T = TypeVar("T")
 REQUIRED: Final[Any] = object()

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from typing import Final
 
-from gateway.settings.nodes import MappingNode, ScalarNode
+from gateway.settings.yaml import MappingNode, ScalarNode
 
 _UNITS: Final = {
     **dict.fromkeys(("ms", "msec", "msecs", "millisecond", "milliseconds"), "ms"),

@@ -9,8 +9,6 @@ from dataclasses import field
 from typing import Any
 
 from gateway.settings.declare import UNSET, Unset, section, setting
-from gateway.settings.grammar import name, role_name
-from gateway.settings.kinds_compound import ListOf, MapOf, Section, Sections
 from gateway.settings.model_identity import (
     Algorithm,
     AssertionSettings,
@@ -28,7 +26,7 @@ from gateway.settings.model_routes import (
     RouteKind,
     RouteSettings,
 )
-from gateway.settings.model_service import (
+from gateway.settings.model_server import (
     ROLE,
     AccountsSettings,
     ApiKeysSettings,
@@ -50,10 +48,12 @@ from gateway.settings.model_upstreams import (
     UpstreamKind,
     UpstreamSettings,
 )
-from gateway.settings.nodes import MappingNode
-from gateway.settings.places import Places, Position
+from gateway.settings.positions import Places, Position
 from gateway.settings.reader import Reader
 from gateway.settings.secret import Secret
+from gateway.settings.syntax import name, role_name
+from gateway.settings.types_compound import ListOf, MapOf, Section, Sections
+from gateway.settings.yaml import MappingNode
 
 __all__ = [
     "NOWHERE",

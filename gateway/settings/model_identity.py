@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 from gateway.settings.declare import section, setting
-from gateway.settings.grammar import issuer, key_id, name, role_name, shared_secret, web_address
-from gateway.settings.kinds import Choice, Duration, Flag, Size, Text
-from gateway.settings.kinds_compound import ListOf, MapOf, Section, Sections, TextOrList
-from gateway.settings.kinds_special import HeaderName, SecretText
-from gateway.settings.model_service import ROLE
+from gateway.settings.model_server import ROLE
 from gateway.settings.reader import Unacceptable
 from gateway.settings.secret import Secret
+from gateway.settings.syntax import issuer, key_id, name, role_name, shared_secret, web_address
+from gateway.settings.types import Choice, Duration, Flag, Size, Text
+from gateway.settings.types_compound import ListOf, MapOf, Section, Sections, TextOrList
+from gateway.settings.types_network import HeaderName, SecretText
 
 Algorithm: TypeAlias = Literal[
     "ES256",

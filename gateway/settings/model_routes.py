@@ -3,14 +3,14 @@
 from dataclasses import field
 from typing import Any, Final, Literal
 
-from gateway.settings import grammar
+from gateway.settings import syntax
 from gateway.settings.declare import UNSET, Unset, section, setting
-from gateway.settings.kinds import Choice, Duration, Flag, JsonSchema, Size, Text, Whole
-from gateway.settings.kinds_compound import ListOf, Section, SetOf
-from gateway.settings.model_service import ROLE, TIB, RateKind
-from gateway.settings.nodes import ListNode, MappingNode
-from gateway.settings.places import Position
+from gateway.settings.model_server import ROLE, TIB, RateKind
+from gateway.settings.positions import Position
 from gateway.settings.reader import INVALID, Invalid, Reader
+from gateway.settings.types import Choice, Duration, Flag, JsonSchema, Size, Text, Whole
+from gateway.settings.types_compound import ListOf, Section, SetOf
+from gateway.settings.yaml import ListNode, MappingNode
 
 NOWHERE: Final = Position("", 1, 1)  # of routes that come from no file
 
@@ -18,7 +18,7 @@ ROLES = SetOf(
     ListOf(ROLE, "a list of at least one role", least=1, right="for example [user]; none: any signed-in user")
 )
 METHODS = ListOf(
-    Text("an HTTP method", check=grammar.method, words="method"),
+    Text("an HTTP method", check=syntax.method, words="method"),
     "a list of at least one method",
     least=1,
     right="for example [GET, POST]",
@@ -79,7 +79,7 @@ class CorsSettings:
 
     origins: tuple[str, ...] = setting(
         ListOf(
-            Text("an origin", check=grammar.browser_origin, words="origin"),
+            Text("an origin", check=syntax.browser_origin, words="origin"),
             "a list of at least one origin",
             least=1,
             right="for example [https://app.example.com]",
@@ -93,7 +93,7 @@ class CorsSettings:
         default=None,
     )
     headers: tuple[str, ...] = setting(
-        ListOf(Text("a header name", check=grammar.header_name, words="header name"), "a list of header names"),
+        ListOf(Text("a header name", check=syntax.header_name, words="header name"), "a list of header names"),
         "The allowed request headers, in addition to those that CORS always allows, and to `Authorization` where "
         "the route reads it; `*` allows every header.",
         default=(),
@@ -109,7 +109,7 @@ class RouteSettings:
     position: Position = field(default=NOWHERE, compare=False)
     key: str = field(default="", compare=False)
     path: str = setting(
-        Text("a path pattern", check=grammar.pattern, words="path pattern"),
+        Text("a path pattern", check=syntax.pattern, words="path pattern"),
         "The path: `/a/b`, `{name}` for one segment, `/**` at the end for everything below.",
     )
     methods: tuple[str, ...] | None = setting(
@@ -134,22 +134,22 @@ class RouteSettings:
     )
     upstream: str = setting(Text("the name of an upstream", words="upstream"), "The upstream that serves the route.")
     name: str | None = setting(
-        Text("a name", check=grammar.route_name).or_null(),
+        Text("a name", check=syntax.route_name).or_null(),
         "A unique name for logs, metrics and policy tests; null: built from path and methods.",
         default=None,
     )
     host: str | None = setting(
-        Text("a host", check=grammar.route_host, words="host").or_null(),
+        Text("a host", check=syntax.route_host, words="host").or_null(),
         "Restricts the route to this host, in any case and with any port; null: every host that no other route names.",
         default=None,
     )
     strip_prefix: str | None = setting(
-        Text("a path prefix", check=grammar.pattern, words="path prefix").or_null(),
+        Text("a path prefix", check=syntax.pattern, words="path prefix").or_null(),
         "Leading segments that the gateway removes from the forwarded path; not with `rewrite`.",
         default=None,
     )
     rewrite: str | None = setting(
-        Text("a path", check=grammar.pattern, words="path").or_null(),
+        Text("a path", check=syntax.pattern, words="path").or_null(),
         "The forwarded path, for example `/v2/{user_id}/{**}`, where `{**}` stands for the match of `/**`.",
         default=None,
     )

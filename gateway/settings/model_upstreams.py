@@ -3,16 +3,16 @@
 from dataclasses import field
 from typing import Any, Literal
 
-from gateway.settings import grammar
+from gateway.settings import syntax
 from gateway.settings.declare import section, setting
-from gateway.settings.kinds import Choice, Duration, Flag, JsonSchema, Share, Size, Text, Whole
-from gateway.settings.kinds_compound import ListOf, Section, SetOf
-from gateway.settings.kinds_special import FilePath
-from gateway.settings.model_service import KIB, MIB
-from gateway.settings.nodes import MappingNode, ScalarNode
+from gateway.settings.model_server import KIB, MIB
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
+from gateway.settings.types import Choice, Duration, Flag, JsonSchema, Share, Size, Text, Whole
+from gateway.settings.types_compound import ListOf, Section, SetOf
+from gateway.settings.types_network import FilePath
+from gateway.settings.yaml import MappingNode, ScalarNode
 
-TARGET = Text("an http:// or https:// address", check=grammar.target, words="address")
+TARGET = Text("an http:// or https:// address", check=syntax.target, words="address")
 
 
 @section
@@ -22,9 +22,9 @@ class BalanceSettings:
     hash: str = setting(
         Text(
             "cookie NAME, header NAME or client_address",
-            check=grammar.hash_key,
+            check=syntax.hash_key,
             words="key",
-            pattern=f"^ *(client_address|(cookie|header) +{grammar.TCHARS}) *$",
+            pattern=f"^ *(client_address|(cookie|header) +{syntax.TCHARS}) *$",
         ),
         "The key: `cookie NAME`, `header NAME` as the upstream receives it, or `client_address`. Requests without the "
         "cookie or the header are balanced in turn.",
@@ -64,11 +64,11 @@ class HealthSettings:
     """Active health checks."""
 
     path: str = setting(
-        Text("a path", check=grammar.request_path, words="path"),
+        Text("a path", check=syntax.request_path, words="path"),
         "The path that each check requests, for example `/healthz`.",
     )
     host: str | None = setting(
-        Text("a host name", check=grammar.request_host, words="host").or_null(),
+        Text("a host name", check=syntax.request_host, words="host").or_null(),
         "The `Host` of the checks; null: with `preserve_host` the first name of `server.hosts`, else the target's.",
         default=None,
     )
@@ -117,7 +117,7 @@ class TlsSettings:
         default=None,
     )
     server_name: str | None = setting(
-        Text("a host name", check=grammar.host_name).or_null(),
+        Text("a host name", check=syntax.host_name).or_null(),
         "The name to send (SNI) and to verify; null: the host of the target.",
         default=None,
     )

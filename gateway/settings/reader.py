@@ -10,10 +10,9 @@ from typing import Final, NamedTuple
 from gateway.errors import Problem
 from gateway.settings.hints import odd_character
 from gateway.settings.interpolation import CannotFill, fill
-from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
-from gateway.settings.places import Places
-from gateway.settings.scalars import Plain, plain_value
+from gateway.settings.positions import Places
 from gateway.settings.secret import without_userinfo
+from gateway.settings.yaml import ListNode, MappingNode, Node, Plain, ScalarNode, plain_value
 
 WHOLE_FILE: Final = "(file)"  # the key of a problem that belongs to no key
 LONGEST_SHOWN: Final = 60  # characters of a value in a message

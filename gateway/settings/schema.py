@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from gateway.settings.kinds import JsonSchema, Kind
-from gateway.settings.kinds_compound import ListOf, MapOf, Section, SetOf
 from gateway.settings.model import SettingsKind
+from gateway.settings.types import JsonSchema, Kind
+from gateway.settings.types_compound import ListOf, MapOf, Section, SetOf
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 
 from gateway.errors import CannotStart
 from gateway.settings.reader import Unacceptable
-from gateway.settings.redis_place import redis_place
+from gateway.settings.redis_address import redis_place
 
 Client = Redis | RedisCluster
 _Sentinel: Final[Any] = Sentinel  # redis-py does not type it

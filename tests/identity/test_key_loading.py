@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.errors import ConfigurationError, Problem
 from gateway.identity.key_loading import key_problems, key_ring, made_key_path
+from gateway.settings.loader import read_settings
 from gateway.settings.model import Secret, Settings, StorageSettings
-from gateway.settings.reading import read_settings
 
 CURVE = ec.generate_private_key(ec.SECP256R1())
 POSTGRESQL = "postgresql://app:hidden@db/gateway"

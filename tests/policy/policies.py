@@ -7,8 +7,8 @@ import yaml
 from gateway.errors import ConfigurationError, Refusal
 from gateway.policy.loading import compile_policy
 from gateway.policy.matcher import Match, Policy
+from gateway.settings.loader import read_content
 from gateway.settings.model import Settings
-from gateway.settings.reading import read_content
 from gateway.wire.paths import canonical_target
 
 Routes = Sequence[Mapping[str, object]]

@@ -7,8 +7,8 @@ import pytest
 
 from gateway.policy.lint import lint
 from gateway.policy.loading import load_configuration
-from gateway.settings.reading import read_settings
-from gateway.settings.warnings import WARNINGS
+from gateway.settings.checks import WARNINGS
+from gateway.settings.loader import read_settings
 
 TOP = """\
 upstreams: # gateway: allow unused-upstream

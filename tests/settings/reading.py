@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from textwrap import dedent
 
+from gateway.settings.loader import Draft, read_content
 from gateway.settings.model import Settings
-from gateway.settings.reading import Draft, read_content
 
 FILE = "gateway.yaml"
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.settings.kinds_special import HeaderName, folded
 from gateway.settings.reader import Scalar, Unacceptable
+from gateway.settings.types_network import HeaderName, folded
 from gateway.wire.fields import FORWARDING_NAMES, SPECIAL_NAMES, fold
 
 

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from gateway.settings.declare import UNSET
-from gateway.settings.kinds_compound import Section
+from gateway.settings.documentation import reference, yaml_text
 from gateway.settings.model import SettingsKind
-from gateway.settings.nodes import compose
 from gateway.settings.reader import INVALID, Reader
-from gateway.settings.reference import reference, yaml_text
 from gateway.settings.schema import json_schema, sections
+from gateway.settings.types_compound import Section
+from gateway.settings.yaml import compose
 from tests.settings.reading import draft_of, problems_of
 from tests.settings.test_complete_file import EVERYTHING
 
@@ -47,7 +47,7 @@ def test_the_reference_is_current() -> None:
 
 @pytest.mark.parametrize(
     ("module", "file"),
-    [("gateway.settings.schema", "config/schema.json"), ("gateway.settings.reference", "docs/configuration.md")],
+    [("gateway.settings.schema", "config/schema.json"), ("gateway.settings.documentation", "docs/configuration.md")],
 )
 def test_the_command_to_write_it_again_writes_it(module: str, file: str) -> None:
     written = subprocess.run([sys.executable, "-m", module], capture_output=True, check=True, cwd=ROOT, text=True)

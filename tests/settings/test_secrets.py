@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.settings import kinds_special
-from gateway.settings.kinds_special import check_private
+from gateway.settings import types_network
 from gateway.settings.reader import Unacceptable
 from gateway.settings.secret import HIDDEN, Secret, is_secretish, without_password, without_userinfo
+from gateway.settings.types_network import check_private
 from tests.settings.reading import problems_of, settings_of
 
 PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"
@@ -114,7 +114,7 @@ def test_a_file_where_containers_mount_secrets_may_be_readable(tmp_path: Path, m
     # Tests cannot write to /run/secrets, so the rule applies to another folder here.
     mounted = tmp_path / "secrets"
     mounted.mkdir()
-    monkeypatch.setattr(kinds_special, "MOUNTED_SECRETS", (mounted,))
+    monkeypatch.setattr(types_network, "MOUNTED_SECRETS", (mounted,))
     file = key_file(mounted, 0o444)
     link = tmp_path / "link.pem"
     link.symlink_to(file)
@@ -126,7 +126,7 @@ def test_a_file_where_containers_mount_secrets_may_be_readable(tmp_path: Path, m
 
 
 def test_the_folders_of_mounted_secrets_are_the_usual_ones() -> None:
-    assert [str(folder) for folder in kinds_special.MOUNTED_SECRETS] == ["/run/secrets", "/var/run/secrets"]
+    assert [str(folder) for folder in types_network.MOUNTED_SECRETS] == ["/run/secrets", "/var/run/secrets"]
 
 
 def test_a_file_that_vanishes_while_it_is_looked_at_is_a_problem(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.settings.loader import Draft, read_content
 from gateway.settings.model import SettingsKind
-from gateway.settings.reading import Draft, read_content
 from tests.settings.reading import draft_of, problems_of, settings_of
 
 SYNTAX: list[tuple[str, str]] = [

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.settings.scalars import plain_value
+from gateway.settings.yaml import plain_value
 from tests.settings.reading import settings_of
 
 STRINGS = [

@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.settings.postgresql_address import SCHEMES, postgresql_address
 from gateway.settings.reader import Unacceptable
-from gateway.settings.redis_place import redis_place
+from gateway.settings.redis_address import redis_place
 
 TCHARS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 5.6.2
 

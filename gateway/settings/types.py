@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from gateway.settings.hints import duration_meant, unquoted_capture
-from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, kind_of
 from gateway.settings.units import format_duration, format_size, parse_duration, parse_size
+from gateway.settings.yaml import ListNode, MappingNode, Node, ScalarNode
 
 T = TypeVar("T")
 JsonSchema: TypeAlias = dict[str, Any]

@@ -8,11 +8,11 @@ from pathlib import Path
 from re import fullmatch, sub
 from typing import Final, TypeAlias
 
-from gateway.settings.grammar import TCHARS, own_prefix, role_name
-from gateway.settings.kinds import JsonSchema, ScalarKind, Text, text_of
-from gateway.settings.nodes import ScalarNode
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, quoted
 from gateway.settings.secret import Secret
+from gateway.settings.syntax import TCHARS, own_prefix, role_name
+from gateway.settings.types import JsonSchema, ScalarKind, Text, text_of
+from gateway.settings.yaml import ScalarNode
 
 Network: TypeAlias = IPv4Network | IPv6Network
 

@@ -5,9 +5,9 @@ from typing import Any, Generic, TypeVar
 
 from gateway.settings.declare import UNSET, Key, declared
 from gateway.settings.hints import foreign_letter
-from gateway.settings.kinds import JsonSchema, Kind, Text
-from gateway.settings.nodes import ListNode, MappingNode, Node, ScalarNode
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, joined, quoted
+from gateway.settings.types import JsonSchema, Kind, Text
+from gateway.settings.yaml import ListNode, MappingNode, Node, ScalarNode
 
 T = TypeVar("T")
 

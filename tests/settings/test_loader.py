@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import CannotStart
-from gateway.settings import reading
+from gateway.settings import loader
+from gateway.settings.loader import read_content, read_settings
 from gateway.settings.model import Position, Settings
-from gateway.settings.reading import read_content, read_settings
 from tests.settings.reading import draft_of, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def test_a_folder_cannot_start(tmp_path: Path) -> None:
 
 
 def test_a_file_without_end_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LARGEST_FILE", 1 << 20)
+    monkeypatch.setattr(loader, "LARGEST_FILE", 1 << 20)
     with pytest.raises(CannotStart, match="the configuration /dev/zero is larger than 1MiB"):
         read_settings(Path("/dev/zero"), {})
 
@@ -223,4 +223,4 @@ def test_the_parsed_yaml_is_dropped() -> None:
     gc.collect()
 
     assert draft.settings is not None
-    assert not any(type(each).__module__ == "gateway.settings.nodes" for each in gc.get_objects())
+    assert not any(type(each).__module__ == "gateway.settings.yaml" for each in gc.get_objects())

@@ -4,7 +4,10 @@ from ipaddress import ip_network
 from typing import Literal, TypeVar
 
 from gateway.settings.declare import section, setting
-from gateway.settings.grammar import (
+from gateway.settings.hints import rate_meant
+from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
+from gateway.settings.secret import Secret
+from gateway.settings.syntax import (
     database_address,
     listen_host,
     origin,
@@ -13,13 +16,10 @@ from gateway.settings.grammar import (
     served_host,
     shared_secret,
 )
-from gateway.settings.hints import rate_meant
-from gateway.settings.kinds import Choice, Duration, Flag, Share, Size, Text, Whole
-from gateway.settings.kinds_compound import ListOf, Section
-from gateway.settings.kinds_special import Network, NetworkKind, Prefix, RoleName, SecretText, StoreAddress
-from gateway.settings.nodes import ScalarNode
-from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
-from gateway.settings.secret import Secret
+from gateway.settings.types import Choice, Duration, Flag, Share, Size, Text, Whole
+from gateway.settings.types_compound import ListOf, Section
+from gateway.settings.types_network import Network, NetworkKind, Prefix, RoleName, SecretText, StoreAddress
+from gateway.settings.yaml import ScalarNode
 
 T = TypeVar("T")
 KIB, MIB, TIB = 1 << 10, 1 << 20, 1 << 40

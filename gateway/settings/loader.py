@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import CannotStart, Problem, cannot_read
-from gateway.settings.checks import check
-from gateway.settings.comments import Allowed, allowed, lines_of
+from gateway.settings.checks import WARNINGS, check
 from gateway.settings.model import RouteSettings, Settings, SettingsKind
-from gateway.settings.nodes import Node, NotYaml, ScalarNode, compose
 from gateway.settings.reader import INVALID, Reader, quoted
-from gateway.settings.scalars import plain_value
 from gateway.settings.units import format_size
-from gateway.settings.warnings import WARNINGS
+from gateway.settings.yaml import Allowed, Node, NotYaml, ScalarNode, allowed, compose, lines_of, plain_value
 
 COMMENT: Final = "(comment)"  # the key of a warning about one
 LARGEST_FILE: Final = 64 << 20  # bytes; a hundred thousand routes have 8 MiB

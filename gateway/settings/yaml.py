@@ -7,20 +7,33 @@ And because only events are taken, the YAML 1.1 resolvers of PyYAML never run.
 Rules of this file: one document; at most DEEPEST levels; an alias stands for the very node of its anchor, but
 all aliases together may not stand for more than MOST_REPEATED nodes (the "billion laughs" file has 3 * 10^9),
 and none may contain itself; a tag is a problem, `!!str` apart, because no key asks for a type of its own.
+
+What an unquoted word of YAML means: the core schema of YAML 1.2.2 (section 10.3.2), and less than it.
+
+YAML 1.1 turned `no` and `on` into booleans, `12:30` into 750 and `010` into 8; here they are the words they
+look like (`010` is ten). Numbers are decimal: `0o17` and `0x1F`, numbers for YAML 1.2, stay strings too,
+because nobody who writes them here means a number, and a string where a number is due is reported instead of
+being guessed at.
+
+Comments that silence warnings: `# gateway: allow NAME, NAME`, beside the line they are about or alone above it.
+
+YAML's events hold no comments, so they are found in the text: a `#` after white space, or at the beginning of a line,
+that stands inside of no scalar. What looks like a comment inside of quotes or of a block of text is data.
 """
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import yaml
 
 DEEPEST: Final = 40
 MOST_REPEATED: Final = 100_000
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("gateway.settings.nodes")
 _STRING_TAG: Final = "tag:yaml.org,2002:str"
 _USUAL_TAGS: Final = frozenset((None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
 
@@ -214,3 +227,97 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> NotYaml:
         advice = f'inside of [ ] and {{ }} write "{word[0]}" in quotes' if word is not None else advice
     message = f"is not valid YAML: {sentence}" + (f" ({advice})" if advice else "")
     return NotYaml(line + 1, column + 1, message)
+
+
+Plain: TypeAlias = str | int | float | bool | None
+
+_WORDS: Final[dict[str, bool | float | None]] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+_FIRST_OF_NUMBERS: Final = frozenset("+-.0123456789")
+# More digits than these are no number anyone means, and int() refuses thousands of them.
+_WHOLE: Final = re.compile(r"[-+]?[0-9]{1,300}")
+_FRACTION: Final = re.compile(r"[-+]?(?:\.[0-9]{1,300}|[0-9]{1,300}(?:\.[0-9]{0,300})?)(?:[eE][-+]?[0-9]{1,9})?")
+
+
+def plain_value(text: str) -> Plain:
+    """The value of an unquoted scalar: null, a boolean, a whole number, a fraction, or the text itself."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in _FIRST_OF_NUMBERS:
+        return text
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _FRACTION.fullmatch(text) else text
+
+
+_ALLOW: Final = re.compile(r"(?:(?<=[ \t])|^)#[ \t]*gateway:[ \t]*allow[ \t]+([^#\r\n]*)", re.MULTILINE)
+_NAMES: Final = re.compile(r"[^\s,]+")
+_NOTHING_ELSE: Final = re.compile(r"[ \t]*(?:#.*)?")
+
+
+class Allowed(NamedTuple):
+    """One name in one comment: where it stands, and the line that it is about. Both count from 1."""
+
+    name: str
+    line: int
+    column: int
+    about: int
+
+
+def allowed(text: str) -> tuple[Allowed, ...]:
+    """What comments in a text allow. The text must be YAML."""
+    found = list(_ALLOW.finditer(text))
+    if not found:
+        return ()  # which is nearly always, and spares reading the text once more
+    inside = _Scalars(text)
+    return tuple(each for comment in found if comment.start() not in inside for each in _of(comment, text))
+
+
+def lines_of(names: tuple[Allowed, ...]) -> Mapping[int, frozenset[str]]:
+    """The names that are allowed on each line."""
+    lines: dict[int, set[str]] = {}
+    for each in names:
+        lines.setdefault(each.about, set()).add(each.name)
+    return {line: frozenset(names) for line, names in lines.items()}
+
+
+def _of(comment: re.Match[str], text: str) -> Iterator[Allowed]:
+    begin = text.rfind("\n", 0, comment.start()) + 1
+    line = text.count("\n", 0, comment.start()) + 1
+    about = line if text[begin : comment.start()].strip() else _next_line(text, comment.end(), line)
+    for name in _NAMES.finditer(comment[1]):
+        yield Allowed(name[0], line, comment.start(1) + name.start() - begin + 1, about)
+
+
+def _next_line(text: str, end: int, line: int) -> int:
+    """The next line that says something."""
+    for following in text[end:].split("\n")[1:]:
+        line += 1
+        if not _NOTHING_ELSE.fullmatch(following.rstrip("\r")):
+            break
+    return line
+
+
+class _Scalars:
+    """Where scalars stand in a text."""
+
+    def __init__(self, text: str) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for event in yaml.parse(text, Loader=event_source()):
+            if isinstance(event, yaml.ScalarEvent):
+                start, end = event.start_mark, event.end_mark
+                assert start is not None, "a text that is read has marks"
+                assert end is not None, "a text that is read has marks"
+                self._starts.append(start.index)
+                self._ends.append(end.index)
+
+    def __contains__(self, index: int) -> bool:
+        number = bisect_right(self._starts, index) - 1
+        return number >= 0 and index < self._ends[number]
