@@ -23,10 +23,10 @@ from gateway.identity.records import UserRecord
 from gateway.identity.tokens import Tokens
 from gateway.limits.limits import Limits
 from gateway.policy.explain import Person, caller_of, capture_texts, explain
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.loading import compile_policy
+from gateway.policy.loader import compile_policy
 from gateway.policy.matrix import matrix
 from gateway.policy.policy_tests import read_policy_tests
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.testing import run_policy_tests
 from gateway.policy.verdict import Asked, Verdict, decide
 from gateway.settings.model import CacheSettings, Settings

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 
 from gateway.policy.diff import compare
 from gateway.policy.lint import lint
-from gateway.policy.loading import Configuration, load_configuration
-from gateway.policy.matcher import Policy
+from gateway.policy.loader import Configuration, load_configuration
+from gateway.policy.policy import Policy
 from gateway.policy.replaying import Replay
 from gateway.policy.version import policy_version
 from gateway.wire.paths import Target, canonical_target

@@ -26,7 +26,7 @@ from bench.processes import BenchError
 from bench.upstream import BODY
 from gateway.app import create_app, running
 from gateway.asgi.middleware import GateMiddleware
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.proxy.native.connection import UpstreamConnection
 from gateway.proxy.native.engine import NativeEngine
 from gateway.runtime import Runtime, RuntimeHolder

@@ -33,7 +33,7 @@ from gateway.operations.events import event
 from gateway.operations.metrics import Metrics
 from gateway.own_endpoints import Services, open_services, own_endpoints, serve_own
 from gateway.own_errors import failed, refused, store_is_out
-from gateway.policy.loading import Configuration, load_configuration, operations_policy
+from gateway.policy.loader import Configuration, load_configuration, operations_policy
 from gateway.policy.version import policy_version
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts

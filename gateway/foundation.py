@@ -14,8 +14,8 @@ from gateway.issuers.opening import open_issuers
 from gateway.operations.events import EventHandler, Failures
 from gateway.operations.observer import Observer
 from gateway.operations.shadow_log import ShadowLog
-from gateway.policy.loading import Configuration
-from gateway.policy.matcher import Policy
+from gateway.policy.loader import Configuration
+from gateway.policy.policy import Policy
 from gateway.settings.model import Settings
 from gateway.settings.storage_folder import missing_folder
 from gateway.stores import Stores, open_stores

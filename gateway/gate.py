@@ -22,7 +22,7 @@ from gateway.identity.records import Claims
 from gateway.limits.limits import Count, Limits
 from gateway.policy.cors import Preflight, origin_of, preflight_of
 from gateway.policy.decide import Handshake, PreflightAnswer, RefusedAtRoute, authorize, locate
-from gateway.policy.matcher import Match, Policy
+from gateway.policy.policy import Match, Policy
 from gateway.policy.route import Route
 from gateway.wire.bearer import bearer_credential
 from gateway.wire.fields import Field, RequestFields

@@ -5,8 +5,8 @@ from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Directory
 from gateway.limits.limits import Limits
 from gateway.logged_gate import DecisionListener, DecisionLogging
-from gateway.policy.matcher import Policy
-from gateway.policy.shadows import Shadows
+from gateway.policy.policy import Policy
+from gateway.policy.shadow import Shadows
 from gateway.shadowed_gate import ShadowEvaluation, ShadowListener
 
 

@@ -6,7 +6,7 @@ from gateway.admission import Admission, RequestHead, Waiting
 from gateway.errors import Refusal
 from gateway.gate import Decider, Decision
 from gateway.limits.limits import Limits
-from gateway.policy.matcher import Policy
+from gateway.policy.policy import Policy
 from gateway.policy.route import Route
 
 

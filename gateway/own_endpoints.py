@@ -32,8 +32,8 @@ from gateway.openapi.endpoints import openapi_endpoints
 from gateway.operations import described as operations_described
 from gateway.operations.endpoints import operation_endpoints
 from gateway.operations.metrics import Metrics
-from gateway.policy.loading import Configuration
-from gateway.policy.matcher import Policy
+from gateway.policy.loader import Configuration
+from gateway.policy.policy import Policy
 from gateway.runtime import Runtime
 
 Endpoint = Callable[[Request], Awaitable[Response]]

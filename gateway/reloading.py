@@ -19,9 +19,9 @@ from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
 from gateway.identity.principals import PrincipalFactory
 from gateway.operations.events import event
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.loading import Configuration, compile_policy
-from gateway.policy.shadows import shadows_of
+from gateway.policy.loader import Configuration, compile_policy
+from gateway.policy.roles import RoleHierarchy
+from gateway.policy.shadow import shadows_of
 from gateway.policy.version import policy_version
 from gateway.proxy.engines import import_engines
 from gateway.proxy.proxy import Proxy

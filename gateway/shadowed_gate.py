@@ -14,7 +14,7 @@ from gateway.errors import Refusal
 from gateway.gate import Decider, Decision
 from gateway.limits.limits import Limits
 from gateway.policy.route import Route
-from gateway.policy.shadows import Shadows
+from gateway.policy.shadow import Shadows
 from gateway.wire.paths import canonical_target
 
 # Concurrent lookups for shadow rules. They use the stores that requests need.

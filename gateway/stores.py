@@ -12,7 +12,7 @@ from gateway.identity.principals import PrincipalFactory
 from gateway.identity.records import ChangeFeed, UserStore
 from gateway.limits.failures import SharedFailures
 from gateway.limits.limits import SharedBuckets
-from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.roles import RoleHierarchy
 from gateway.samples import Sample
 from gateway.settings.model import Settings
 from gateway.storage.api_keys import ApiKeys

@@ -6,7 +6,7 @@ import pytest
 
 from bench.policy import Figure, best, configuration_text, log_lines
 from gateway.policy.diff import compare
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.policy.replaying import Replay
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.app import create_app
 from gateway.collecting import LITTLE, MUCH, PAUSE, QUIET, STEP, Collector, resident_or_peak, return_free_memory
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 
 MIB = 1024 * 1024
 SIZE = 40 * MIB  # Of a process in which `MUCH` exceeds the relative threshold.

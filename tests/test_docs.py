@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.cli.program import program
 from gateway.errors import CODES, ConfigurationError
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.settings.model import SettingsKind
 from gateway.settings.schema import section_of
 from gateway.settings.types_compound import Section

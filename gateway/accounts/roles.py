@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.roles import RoleHierarchy
 from gateway.settings.model import Settings
 from gateway.settings.reader import Unacceptable
 from gateway.settings.syntax import role_name

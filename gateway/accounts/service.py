@@ -36,7 +36,7 @@ from gateway.identity.accounts import (
 from gateway.identity.records import ChangeFeed, Claims, UserRecord
 from gateway.identity.refresh import RefreshToken
 from gateway.identity.tokens import Tokens
-from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.roles import RoleHierarchy
 from gateway.settings.model import Settings
 from gateway.wire.addresses import Callers
 

@@ -20,7 +20,7 @@ from gateway.asgi.uvicorn_protocol import drop_trailers
 from gateway.errors import Refusal
 from gateway.gate import Decision
 from gateway.own_scope import own_scope
-from gateway.policy.own import VERIFY
+from gateway.policy.builtin_routes import VERIFY
 from gateway.runtime import Runtime, RuntimeHolder
 from gateway.verifying import Verdict
 from gateway.wire.problem import NO_STORE

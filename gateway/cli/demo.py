@@ -20,7 +20,7 @@ from gateway.demo.echo import echo_upstream
 from gateway.demo.folder import write_configuration
 from gateway.demo.guide import ADMIN_EMAIL, steps
 from gateway.errors import CannotStart
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.server.run import serve
 from gateway.settings.model import Settings
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from gateway.cli.output import say
 from gateway.policy.access import Caller
 from gateway.policy.diff import Change, Difference, PolicyDiff, Reach
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 from gateway.policy.regions import Answer
 from gateway.policy.wording import caller, methods, who_passes
 

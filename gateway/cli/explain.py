@@ -13,7 +13,7 @@ from gateway.cli.output import print_json, say
 from gateway.cli.people import person
 from gateway.cli.policy_file import loaded_policy
 from gateway.policy.explain import explain
-from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.roles import RoleHierarchy
 
 
 @click.command("explain")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gateway.cli.options import DEFAULT_CONFIGURATION
 from gateway.errors import CannotStart
-from gateway.policy.loading import Configuration, load_configuration
+from gateway.policy.loader import Configuration, load_configuration
 
 
 def loaded_policy(path: Path) -> Configuration:

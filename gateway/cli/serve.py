@@ -10,7 +10,7 @@ from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option
 from gateway.cli.output import say, warn
 from gateway.errors import CannotStart
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 from gateway.server.run import serve
 from gateway.server.watched_file import WatchedFile
 

@@ -11,8 +11,8 @@ from gateway.cli.output import complain, print_json, say
 from gateway.cli.policy_file import loaded_policy
 from gateway.cli.test_report import as_document, as_lines
 from gateway.errors import CannotStart, Problem, cannot_read
-from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.policy_tests import PolicyTest, read_policy_tests
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.testing import Report, run_policy_tests, unknown_names
 from gateway.settings.model import Settings
 

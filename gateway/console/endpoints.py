@@ -20,9 +20,9 @@ from gateway.operations.metrics import Metrics
 from gateway.operations.reading import Reading, reading_of
 from gateway.operations.summary import summary_of
 from gateway.policy.explain import Person, explain
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 from gateway.policy.matrix import matrix, named_roles, roles_of
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.written import written_request
 from gateway.settings.reader import Unacceptable
 

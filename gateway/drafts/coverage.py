@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from gateway.drafts.drafting import pattern_of
 from gateway.drafts.spec import Spec, SpecOperation, UnreadablePath
-from gateway.policy.matcher import Policy
 from gateway.policy.patterns import Pattern, PatternError
+from gateway.policy.policy import Policy
 from gateway.policy.regions import front_of, place_of_path
 from gateway.policy.route import Route
 

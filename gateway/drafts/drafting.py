@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from gateway.drafts.crossing import candidates, crossings, overlap, preferred
 from gateway.drafts.spec import Asks, Spec, SpecOperation
-from gateway.policy.own import own_routes, reserved_for
+from gateway.policy.builtin_routes import own_routes, reserved_for
 from gateway.policy.patterns import Pattern, PatternError, Segments, parse_pattern
 from gateway.settings.model import Settings
 

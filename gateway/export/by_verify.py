@@ -10,7 +10,7 @@ from gateway.export.clusters import DECIDES
 from gateway.export.messages import EXT_AUTHZ, Message, http_filter
 from gateway.export.routes import answered, to_the_gateway, to_upstream
 from gateway.identity.principals import identity_value
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 from gateway.settings.model import Settings
 
 ROUTE: Final = "x-gateway-route"

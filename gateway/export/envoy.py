@@ -8,7 +8,7 @@ from gateway.export.clusters import DECIDES, GATEWAY, gateway_cluster, upstream_
 from gateway.export.header_rules import early_mutations
 from gateway.export.messages import ROUTER, Message, duration, extension, http_filter, socket_address
 from gateway.export.refusing import refuse_what_cannot_be_said
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 from gateway.settings.model import Settings
 
 Place = tuple[str, int]

@@ -10,11 +10,11 @@ from gateway.export.clusters import GATEWAY
 from gateway.export.messages import JWT_AUTHN, LUA, RBAC, Message, fitting, http_filter, per_route
 from gateway.export.paths import ACCEPTED, FORBIDDEN, HOST, after, matching
 from gateway.export.routes import answered, method_is, to_the_gateway, to_upstream
-from gateway.policy.loading import Configuration
-from gateway.policy.matcher import group_by_host
+from gateway.policy.loader import Configuration
 from gateway.policy.methods import TRACE
 from gateway.policy.patterns import Pattern
-from gateway.policy.rewriting import PrefixStrip, Template
+from gateway.policy.policy import group_by_host
+from gateway.policy.rewrite import PrefixStrip, Template
 from gateway.policy.route import Route
 from gateway.policy.trie import Place
 from gateway.settings.model import Settings

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import ConfigurationError, Problem
 from gateway.export.clusters import system_authorities
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 from gateway.policy.route import Route
 from gateway.settings.model import BalanceSettings, Settings, UpstreamSettings
 

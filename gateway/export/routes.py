@@ -10,8 +10,8 @@ from gateway.export.clusters import GATEWAY, cluster_name
 from gateway.export.header_rules import CHUNKED, METHOD_OVERRIDE_NAMES
 from gateway.export.messages import EXT_AUTHZ, JWT_AUTHN, RBAC, Message, duration, extension, fitting, per_route
 from gateway.export.paths import matching
-from gateway.policy.own import VERIFY
-from gateway.policy.rewriting import PrefixStrip
+from gateway.policy.builtin_routes import VERIFY
+from gateway.policy.rewrite import PrefixStrip
 from gateway.policy.route import Route
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
 

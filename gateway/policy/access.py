@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import Route
 
 Roles = frozenset[str]

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from gateway.policy.matcher import Policy, group_by_host
 from gateway.policy.nearest import nearest
-from gateway.policy.places import places_for
+from gateway.policy.policy import Policy, group_by_host
 from gateway.policy.route import Route, allowed_methods
 from gateway.policy.trie import Place, Tree
+from gateway.policy.trie_walk import places_for
 from gateway.policy.verdict import Asked, Verdict
 from gateway.wire.paths import CanonicalPath, decoded_segment
 

@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 
 from gateway.errors import Refusal
 from gateway.policy.cors import Preflight, origin_allowed
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.matcher import Match, Policy
-from gateway.policy.rewriting import Captures
+from gateway.policy.policy import Match, Policy
+from gateway.policy.rewrite import Captures
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import NOTHING_MORE, Requirement, Route
 from gateway.wire.fields import Field
 from gateway.wire.paths import Target, decoded_segment

@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields
 from typing import Final, Literal, NamedTuple
 
 from gateway.policy.access import NOBODY, Access, AccessRules, Caller
-from gateway.policy.loading import Configuration
-from gateway.policy.matcher import Policy
+from gateway.policy.loader import Configuration
 from gateway.policy.methods import TRACE
+from gateway.policy.policy import Policy
 from gateway.policy.regions import OTHER_METHODS, Answer, Region, Side, differing_regions
-from gateway.policy.rewriting import PrefixStrip
+from gateway.policy.rewrite import PrefixStrip
 from gateway.policy.route import Route
 from gateway.policy.wording import meeting, wording_of
 from gateway.settings.model import Settings

@@ -8,11 +8,11 @@ from typing import Final, Literal, NamedTuple
 
 from gateway.errors import Refusal
 from gateway.policy.candidates import Candidate, candidates
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.matcher import Policy
-from gateway.policy.rewriting import sent_path
+from gateway.policy.policy import Policy
+from gateway.policy.rewrite import sent_path
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import NOTHING_MORE, Requirement, Route
-from gateway.policy.shadows import Shadows
+from gateway.policy.shadow import Shadows
 from gateway.policy.verdict import Asked, Caller, Verdict, decide
 from gateway.wire.paths import decoded_segment
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.errors import Problem
 from gateway.policy.lint_places import open_beside_restricted, unreachable
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 from gateway.policy.route import NOTHING_MORE, Route
 from gateway.policy.wording import who_passes
 from gateway.settings.checks import implied, is_in_memory

@@ -5,8 +5,8 @@ from typing import Final
 from urllib.parse import quote
 
 from gateway.policy.access import AccessRules
-from gateway.policy.loading import Configuration
-from gateway.policy.matcher import Policy
+from gateway.policy.loader import Configuration
+from gateway.policy.policy import Policy
 from gateway.policy.regions import ends_of, front_of, place_of_path
 from gateway.policy.route import Route
 from gateway.policy.trie import Place

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 from gateway.policy.decide import authorize
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.rewriting import Captures
+from gateway.policy.rewrite import Captures
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import Requirement, Route
 from gateway.policy.verdict import Caller
 from gateway.settings.model import Settings

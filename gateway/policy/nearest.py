@@ -5,9 +5,9 @@ from itertools import chain, islice
 from typing import Final
 
 from gateway.policy.patterns import Segments
-from gateway.policy.places import Located, places_below
 from gateway.policy.route import Route
 from gateway.policy.trie import Node, Tree
+from gateway.policy.trie_walk import Located, places_below
 
 _MOST: Final = 3
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from gateway.policy.matcher import Policy
 from gateway.policy.methods import TRACE
+from gateway.policy.policy import Policy
 from gateway.policy.route import Route
 from gateway.policy.trie import Node, Place, Tree
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.verdict import Asked, Caller, decide
 
 ALLOWED: Final = "allowed"

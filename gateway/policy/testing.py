@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from gateway.errors import Problem
 from gateway.policy.explain import Explanation, caller_of, explained
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.matcher import Policy
+from gateway.policy.policy import Policy
 from gateway.policy.policy_tests import Expectation, PolicyTest
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import Route
-from gateway.policy.shadows import Shadows
+from gateway.policy.shadow import Shadows
 from gateway.policy.verdict import Verdict, decide
 from gateway.settings.model import Settings
 from gateway.settings.positions import Position

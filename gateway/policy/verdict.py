@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 from gateway.errors import Refusal, without_traceback
 from gateway.policy.cors import Preflight
 from gateway.policy.decide import Handshake, PreflightAnswer, RefusedAtRoute, authorize, locate
-from gateway.policy.matcher import Policy
-from gateway.policy.rewriting import Captures
+from gateway.policy.policy import Policy
+from gateway.policy.rewrite import Captures
 from gateway.policy.route import Route
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import Target, canonical_target

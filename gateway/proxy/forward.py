@@ -11,7 +11,7 @@ from typing import Final
 from gateway.admission import Admission, Peer, RequestHead
 from gateway.errors import Refusal
 from gateway.identity.principals import Principal
-from gateway.policy.rewriting import PrefixStrip, sent_path
+from gateway.policy.rewrite import PrefixStrip, sent_path
 from gateway.policy.route import Route
 from gateway.proxy.hash_key import HashKey
 from gateway.proxy.upstream_request import UpstreamRequest

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.operations.events import event
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 from gateway.reloading import merged
 
 Load = Callable[[], Configuration]

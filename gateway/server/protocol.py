@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal
 from gateway.gate import Decider, Decision
-from gateway.policy.own import VERIFY
+from gateway.policy.builtin_routes import VERIFY
 from gateway.proxy.proxy import Proxy
 from gateway.runtime import Runtime
 from gateway.server.answer import Answer

@@ -25,7 +25,7 @@ from gateway.errors import CannotStart, ConfigurationError
 from gateway.operations.board import Board, Place
 from gateway.operations.events import event
 from gateway.operations.log_files import append_only
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 from gateway.policy.version import policy_version
 from gateway.reloading import Reloader
 from gateway.runtime import Runtime, RuntimeHolder

@@ -20,7 +20,7 @@ from typing import Final
 
 from gateway.daemon_thread import in_daemon_thread
 from gateway.operations.events import event
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _WATCHED: Final = (*_STOP, signal.SIGCHLD, signal.SIGHUP)

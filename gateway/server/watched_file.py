@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.policy.loading import Configuration
+from gateway.policy.loader import Configuration
 
 EVERY: Final = 0.5  # seconds between two looks
 

@@ -9,7 +9,7 @@ import httpx
 import yaml
 
 from gateway.app import create_app
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 
 PASSWORD = "correct horse battery"
 ANN = {"email": "ann@example.com", "password": PASSWORD}

@@ -9,7 +9,7 @@ from gateway.accounts.emails import email_address
 from gateway.accounts.first_admin import how_to_make_one
 from gateway.accounts.passwords import chosen_password
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.storage.database import Database
 from tests.accounts.application import application, problem
 from tests.accounts.rig import ORIGIN, PASSWORD, Rig, make_rig, make_settings

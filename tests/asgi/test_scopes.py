@@ -17,7 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from gateway.app import create_app
 from gateway.errors import ConfigurationError
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from tests.support.processes import Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.small import small

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.cli.explain_document import document
 from gateway.cli.explaining import lines
 from gateway.policy.explain import Person, explain
-from gateway.policy.hierarchy import RoleHierarchy
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.verdict import Asked
 from tests.cli.running import ROOT, run
 from tests.policy.policies import Routes, policy_of, settings_of
@@ -35,7 +35,7 @@ HEAVY = {
 def test_a_command_about_the_policy_imports_nothing_that_is_heavy(words: tuple[str, ...]) -> None:
     outcome = run(*words, folder=ROOT, env={"PYTHONPROFILEIMPORTTIME": "1"})
     imported = set(re.findall(r"\| +([\w.]+)$", outcome.err, re.MULTILINE))
-    assert "gateway.policy.loading" in imported
+    assert "gateway.policy.loader" in imported
     assert imported.isdisjoint(HEAVY)
 
 

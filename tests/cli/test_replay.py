@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.policy.replaying import Replay
 from tests.cli.running import Outcome, one_plain_line, run_here
 

@@ -18,7 +18,7 @@ from gateway.drafts.spec import Spec, read_spec
 from gateway.errors import Refusal
 from gateway.policy.access import AccessRules, Caller
 from gateway.policy.lint import lint
-from gateway.policy.loading import Configuration, load_configuration
+from gateway.policy.loader import Configuration, load_configuration
 from gateway.wire.paths import canonical_target
 from tests.cli.running import Outcome, run_here
 

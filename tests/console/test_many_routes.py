@@ -14,7 +14,7 @@ from gateway.console.endpoints import Console
 from gateway.console.signing_in import SigningIn
 from gateway.operations.metrics import Metrics
 from gateway.operations.observer import Observer
-from gateway.policy.loading import Configuration, load_configuration
+from gateway.policy.loader import Configuration, load_configuration
 from gateway.settings.model import ObservabilitySettings
 from tests.operations.requests import finished
 from tests.support.calls import calls_here

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.policy.loading import Configuration, load_configuration
+from gateway.policy.loader import Configuration, load_configuration
 from tests.cli.running import ROOT, command_line, environment, run_here
 from tests.cli.test_image import assert_runs
 from tests.support.processes import free_port

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from gateway.errors import Refusal
 from gateway.export.header_rules import early_mutations
 from gateway.export.paths import ACCEPTED, FORBIDDEN, HOST, after, matching
-from gateway.policy.matcher import Policy
 from gateway.policy.patterns import parse_pattern
+from gateway.policy.policy import Policy
 from gateway.policy.route import Route
 from gateway.wire.fields import Action, FieldRules
 from gateway.wire.hosts import canonical_host

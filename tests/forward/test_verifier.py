@@ -9,10 +9,10 @@ from gateway.admission import Admission, Peer, RequestHead, Waiting
 from gateway.errors import Refusal
 from gateway.gate import Decision, Gate
 from gateway.limits.limits import Limits
-from gateway.policy.matcher import Policy
-from gateway.policy.own import VERIFY as VERIFY_ENDPOINT
-from gateway.policy.own import own_routes
+from gateway.policy.builtin_routes import VERIFY as VERIFY_ENDPOINT
+from gateway.policy.builtin_routes import own_routes
 from gateway.policy.patterns import parse_pattern
+from gateway.policy.policy import Policy
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 from gateway.verifying import Verdict, Verifier

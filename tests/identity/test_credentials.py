@@ -16,7 +16,7 @@ from gateway.identity.keys import KeyRing
 from gateway.identity.records import Claims
 from gateway.identity.tokens import Tokens
 from gateway.limits.limits import Limits
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.settings.model import TokensSettings
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.policy.loading import Configuration, load_configuration
+from gateway.policy.loader import Configuration, load_configuration
 from gateway.server.watched_file import EVERY, WatchedFile
 
 TEXT = "upstreams: {web: http://127.0.0.1:9000}\nroutes: []\n"

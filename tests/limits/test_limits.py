@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.limits.limits import Count, Limits, RouteLimit
-from gateway.policy.matcher import Policy
+from gateway.policy.policy import Policy
 from tests.policy.policies import policy_of
 
 MINUTE = {"requests": 3, "per": "1m"}

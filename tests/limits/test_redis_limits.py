@@ -11,7 +11,7 @@ import pytest
 from gateway.errors import StorageUnavailable
 from gateway.limits.limits import Count, Limits
 from gateway.limits.quota import Quota
-from gateway.policy.matcher import Policy
+from gateway.policy.policy import Policy
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_limits import RedisBuckets
 from tests.limits.test_limits import Request, limit_of

@@ -14,7 +14,7 @@ import uvloop
 from uvicorn.server import ServerState
 
 from gateway.app import create_app, running
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.server.protocol import GatewayProtocol
 from tests.memory.garbage import unsearched
 from tests.support.processes import PASSWORD, Face

@@ -18,7 +18,7 @@ from gateway.errors import CODES
 from gateway.openapi.document import document, refusals_of
 from gateway.openapi.page import HEADERS, page
 from gateway.own_endpoints import OPERATIONS, SCHEMAS
-from gateway.policy.own import own_routes
+from gateway.policy.builtin_routes import own_routes
 from gateway.settings.model import AccountsSettings, Settings
 from tests.accounts.application import application
 

@@ -12,7 +12,7 @@ import yaml
 
 from gateway.app import create_app
 from gateway.errors import CODES
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from tests.support.fleet import OK, Fleet
 from tests.support.processes import Gateway, command, free_port, write_configuration
 from tests.support.raw import Answer, Caller, ask

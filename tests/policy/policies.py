@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from gateway.errors import ConfigurationError, Refusal
-from gateway.policy.loading import compile_policy
-from gateway.policy.matcher import Match, Policy
+from gateway.policy.loader import compile_policy
+from gateway.policy.policy import Match, Policy
 from gateway.settings.loader import read_content
 from gateway.settings.model import Settings
 from gateway.wire.paths import canonical_target

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import Refusal
 from gateway.policy.decide import authorize
-from gateway.policy.matcher import Policy
+from gateway.policy.policy import Policy
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import canonical_target
 from tests.policy.policies import policy_of

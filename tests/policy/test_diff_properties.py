@@ -12,8 +12,8 @@ from gateway.errors import Refusal
 from gateway.policy.access import AccessRules, Caller
 from gateway.policy.decide import authorize
 from gateway.policy.diff import Difference, PolicyDiff, Reach, compare
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.loading import Configuration, compile_policy
+from gateway.policy.loader import Configuration, compile_policy
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import Route
 from tests.policy.policies import Routes, matched, settings_of
 

@@ -5,13 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.policy.explain import SIGNED_IN, Explanation, Person, explain
-from gateway.policy.hierarchy import RoleHierarchy
-from gateway.policy.matcher import Policy
+from gateway.policy.policy import Policy
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import Route
-from gateway.policy.shadows import shadows_of
+from gateway.policy.shadow import shadows_of
 from gateway.policy.verdict import Asked, Caller, decide
 from tests.policy.policies import policy_of
-from tests.policy.test_matcher_properties import paths, policies
+from tests.policy.test_policy_properties import paths, policies
 
 ROLES = RoleHierarchy({"admin": ["editor", "auditor"], "editor": ["user"], "auditor": ["user"], "user": []})
 POLICY = policy_of(

@@ -6,7 +6,7 @@ from textwrap import dedent
 import pytest
 
 from gateway.policy.lint import lint
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.settings.checks import WARNINGS
 from gateway.settings.loader import read_settings
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.policy.decide import authorize
-from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.matrix import Cell, Matrix, matrix, roles_of
 from gateway.policy.patterns import parse_pattern
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import NOTHING_MORE, Requirement, Route
 from gateway.policy.verdict import Caller
 from tests.policy.policies import Routes, policy_of, settings_of

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from gateway.policy.explain import Person
-from gateway.policy.hierarchy import RoleHierarchy
 from gateway.policy.policy_tests import Expectation, PolicyTest, policy_tests_schema, read_policy_tests
+from gateway.policy.roles import RoleHierarchy
 from gateway.policy.testing import Report, run_policy_tests, unknown_names
 from gateway.policy.verdict import Asked
 from tests.cli.running import ROOT

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.policy.matcher import Policy
+from gateway.policy.policy import Policy
 from gateway.policy.verdict import Asked, Caller, Verdict, decide
 from tests.policy.policies import policy_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.policy.version import policy_version
 
 BASE = """\

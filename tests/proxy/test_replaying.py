@@ -3,7 +3,7 @@
 import itertools
 from pathlib import Path
 
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 from gateway.policy.replaying import Group, Replay, Report
 from tests.support.gateways import Town
 from tests.support.processes import Account, Face, Gateway

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.applications import Starlette
 
 from gateway.app import create_app
-from gateway.policy.loading import load_configuration
+from gateway.policy.loader import load_configuration
 
 Message = MutableMapping[str, Any]
 

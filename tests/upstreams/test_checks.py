@@ -258,7 +258,7 @@ async def test_an_answer_that_comes_while_a_check_waits_is_nobody_elses(fleet: F
 def test_a_path_that_no_request_line_can_hold_is_an_error(tmp_path: Path, path: str) -> None:
     import json
 
-    from gateway.policy.loading import load_configuration
+    from gateway.policy.loader import load_configuration
 
     upstream = {"targets": ["http://127.0.0.1:1"], "health": {"path": path}}
     file = tmp_path / "g.yaml"

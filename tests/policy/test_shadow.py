@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.policy.matcher import Policy
-from gateway.policy.shadows import Shadows, shadows_of
+from gateway.policy.policy import Policy
+from gateway.policy.shadow import Shadows, shadows_of
 from gateway.wire.paths import canonical_target
 from tests.policy.policies import policy_of
 

@@ -7,9 +7,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.policy.matcher import Policy
 from gateway.policy.patterns import PatternError, parse_pattern
-from gateway.policy.rewriting import parse_strip, parse_template
+from gateway.policy.policy import Policy
+from gateway.policy.rewrite import parse_strip, parse_template
 from gateway.wire.paths import canonical_target
 from tests.policy.policies import matched, outcome, policy_of
 

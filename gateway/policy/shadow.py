@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from gateway.policy.matcher import Policy
 from gateway.policy.patterns import Segments
-from gateway.policy.places import places_for
+from gateway.policy.policy import Policy
 from gateway.policy.route import Route
+from gateway.policy.trie_walk import places_for
 from gateway.wire.paths import Target, decoded_segment
 
 _Spot = tuple[bytes | None, tuple[Segments, bool]]

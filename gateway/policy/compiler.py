@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from gateway.errors import Problem, Refusal
+from gateway.policy.builtin_routes import reserved_for
 from gateway.policy.cors import Cors
-from gateway.policy.own import reserved_for
 from gateway.policy.patterns import Pattern, PatternError, parse_pattern
-from gateway.policy.rewriting import Rewrite, parse_strip, parse_template
+from gateway.policy.rewrite import Rewrite, parse_strip, parse_template
 from gateway.policy.route import NOTHING_MORE, Authentication, Requirement, Route, with_head
 from gateway.policy.trie import Place
 from gateway.settings.model import RouteSettings, Settings

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import CannotStart, ConfigurationError
-from gateway.policy.loading import compile_policy, load_configuration
-from gateway.policy.matcher import Policy
+from gateway.policy.loader import compile_policy, load_configuration
+from gateway.policy.policy import Policy
 from gateway.policy.route import NOTHING_MORE
 from gateway.settings.model import RouteSettings, Settings
 from tests.policy.policies import outcome, policy_of, problems_of, settings_of

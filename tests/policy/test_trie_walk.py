@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.policy.matcher import Policy
-from gateway.policy.places import places, places_for
+from gateway.policy.policy import Policy
 from gateway.policy.route import Route
+from gateway.policy.trie_walk import places, places_for
 from gateway.wire.paths import canonical_target
 from tests.policy.policies import policy_of
-from tests.policy.test_matcher_properties import paths, policies, rank, split
+from tests.policy.test_policy_properties import paths, policies, rank, split
 
 
 def test_every_place_is_told_with_where_it_is() -> None:

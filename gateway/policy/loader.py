@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigurationError, Problem
-from gateway.policy.building import RouteBuilder
-from gateway.policy.matcher import Policy
-from gateway.policy.own import operations_routes, own_routes
-from gateway.policy.shadows import Shadows, shadows_of
+from gateway.policy.builtin_routes import operations_routes, own_routes
+from gateway.policy.compiler import RouteBuilder
+from gateway.policy.policy import Policy
+from gateway.policy.shadow import Shadows, shadows_of
 from gateway.settings.loader import read_settings
 from gateway.settings.model import RouteSettings, Settings
 from gateway.wire.served_hosts import ServedHosts

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import Refusal
-from gateway.policy.matcher import Policy
+from gateway.policy.policy import Policy
 from tests.policy.policies import matched, outcome, policy_of, problems_of
 
 # Only the gateway serves these: method, path, and required access.

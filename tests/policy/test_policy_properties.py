@@ -8,8 +8,8 @@ from hypothesis import assume, event, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.policy.matcher import Policy
 from gateway.policy.patterns import PatternError, parse_pattern
+from gateway.policy.policy import Policy
 from gateway.policy.route import Route, with_head
 from gateway.wire.paths import Target, canonical_target
 from tests.policy.policies import matched, outcome, patterns

@@ -6,8 +6,8 @@ Used for explanations, comparisons and warnings. Decisions do not use it.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gateway.policy.matcher import Policy
 from gateway.policy.patterns import Segments
+from gateway.policy.policy import Policy
 from gateway.policy.trie import Node, Place, Tree
 
 

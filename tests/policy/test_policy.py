@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.errors import Refusal
-from gateway.policy.matcher import Policy
 from gateway.policy.patterns import parse_pattern
+from gateway.policy.policy import Policy
 from gateway.policy.route import Route
 from gateway.wire.paths import canonical_target
 from tests.policy.policies import Routes, matched, outcome, patterns, policy_of
