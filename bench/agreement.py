@@ -18,8 +18,8 @@ from typing import Any, Final
 from bench.agreement_faces import Faces, Outcome
 from bench.agreement_live import Live
 from bench.parity import ROLES, UPSTREAMS, Chance, Route
+from gateway.analysis.explain import Person
 from gateway.errors import CODES
-from gateway.policy.explain import Person
 from gateway.settings.loader import read_content
 
 PEOPLE: Final[Mapping[str, Person | None]] = {

@@ -12,6 +12,11 @@ from bench.agreement_reference import Request, naive
 from bench.parity import Asked as Written
 from bench.parity import Route as RouteText
 from gateway.admission import Admission, Answered, Peer, RequestHead, Waiting
+from gateway.analysis.explain import Person, caller_of, capture_texts, explain
+from gateway.analysis.matrix import matrix
+from gateway.analysis.policy_tests import read_policy_tests
+from gateway.analysis.simulate import Asked, Verdict, decide
+from gateway.analysis.test_runner import run_policy_tests
 from gateway.cli.explain_document import document
 from gateway.errors import Refusal
 from gateway.gate import Decision, Gate
@@ -22,13 +27,8 @@ from gateway.identity.principals import PrincipalFactory
 from gateway.identity.records import UserRecord
 from gateway.identity.tokens import Tokens
 from gateway.limits.limits import Limits
-from gateway.policy.explain import Person, caller_of, capture_texts, explain
 from gateway.policy.loader import compile_policy
-from gateway.policy.matrix import matrix
-from gateway.policy.policy_tests import read_policy_tests
 from gateway.policy.roles import RoleHierarchy
-from gateway.policy.testing import run_policy_tests
-from gateway.policy.verdict import Asked, Verdict, decide
 from gateway.settings.model import CacheSettings, Settings
 from gateway.verifying import Verifier
 from gateway.wire.addresses import TrustedProxies

@@ -13,10 +13,10 @@ from bench.parity_envoy import outcome
 from bench.parity_ground import Echo
 from bench.peers.peer import ROOT
 from bench.processes import free_port, start, wait_for_port
+from gateway.analysis.explain import Person
 from gateway.identity.accounts import COMMAND_LINE, NewUser
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.tokens import Tokens
-from gateway.policy.explain import Person
 from gateway.settings.model import TokensSettings
 from gateway.storage.database import Database
 from gateway.storage.schema import prepare

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from gateway.policy.explain import Person
+from gateway.analysis.explain import Person
 from gateway.wire.paths import CanonicalPath
 
 Route = dict[str, Any]

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from gateway.policy.diff import compare
-from gateway.policy.lint import lint
+from gateway.analysis.diff import compare
+from gateway.analysis.lint import lint
+from gateway.analysis.replay import Replay
 from gateway.policy.loader import Configuration, load_configuration
 from gateway.policy.policy import Policy
-from gateway.policy.replaying import Replay
 from gateway.policy.version import policy_version
 from gateway.wire.paths import Target, canonical_target
 

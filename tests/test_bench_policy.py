@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from bench.policy import Figure, best, configuration_text, log_lines
-from gateway.policy.diff import compare
+from gateway.analysis.diff import compare
+from gateway.analysis.replay import Replay
 from gateway.policy.loader import load_configuration
-from gateway.policy.replaying import Replay
 
 
 def test_the_files_have_so_many_routes_and_differ_in_every_one(tmp_path: Path) -> None:

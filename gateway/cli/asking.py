@@ -4,8 +4,8 @@ import os
 
 import click
 
-from gateway.policy.verdict import Asked
-from gateway.policy.written import written_request
+from gateway.analysis.request_line import written_request
+from gateway.analysis.simulate import Asked
 from gateway.settings.reader import Unacceptable
 
 

@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 import click
 
+from gateway.analysis.lint import lint
+from gateway.analysis.openapi.coverage import Coverage, coverage
+from gateway.analysis.openapi.spec import read_spec
 from gateway.cli.check_coverage import coverage_document, show_coverage
 from gateway.cli.configuration import Findings, examined
 from gateway.cli.exit_codes import FINE, NO, UNUSABLE
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
-from gateway.drafts.coverage import Coverage, coverage
-from gateway.drafts.spec import read_spec
 from gateway.errors import Problem
-from gateway.policy.lint import lint
 from gateway.policy.version import policy_version
 
 Severity = Literal["error", "warning"]

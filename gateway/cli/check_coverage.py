@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gateway.analysis.openapi.coverage import Coverage
+from gateway.analysis.openapi.spec import SpecOperation
 from gateway.cli.output import say
-from gateway.drafts.coverage import Coverage
-from gateway.drafts.spec import SpecOperation
 from gateway.operations.escaping import printable
 from gateway.policy.route import Route
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from gateway.analysis.access import Caller
+from gateway.analysis.describe import caller, methods, who_passes
+from gateway.analysis.diff import Change, Difference, PolicyDiff, Reach
+from gateway.analysis.regions import Answer
 from gateway.cli.output import say
-from gateway.policy.access import Caller
-from gateway.policy.diff import Change, Difference, PolicyDiff, Reach
 from gateway.policy.loader import Configuration
-from gateway.policy.regions import Answer
-from gateway.policy.wording import caller, methods, who_passes
 
 _COLOURS: Final = {"opens": "red", "closes": "yellow", "moves": "blue", "changes": "cyan"}
 _NOTES: Final = {

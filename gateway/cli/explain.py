@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from gateway.analysis.explain import explain
 from gateway.cli.asking import asked
 from gateway.cli.exit_codes import FINE, NO
 from gateway.cli.explain_document import document
@@ -12,7 +13,6 @@ from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
 from gateway.cli.people import person
 from gateway.cli.policy_file import loaded_policy
-from gateway.policy.explain import explain
 from gateway.policy.roles import RoleHierarchy
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
+from gateway.analysis.candidates import Candidate
+from gateway.analysis.explain import Explanation, Tried, capture_texts
 from gateway.identity.principals import identity_roles, identity_value
-from gateway.policy.candidates import Candidate
-from gateway.policy.explain import Explanation, Tried, capture_texts
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration

@@ -52,7 +52,7 @@ def envoy(config: Path, native: bool, listen: Place, gateway: Place | None, as_j
     RBAC). A rule that Envoy cannot express is an error with exit code 1, never a laxer rule.
     """
     # Imported here, after the options were checked.
-    from gateway.export.envoy import envoy_export
+    from gateway.analysis.envoy.envoy import envoy_export
 
     configuration = loaded(config)
     place = gateway or _reached(configuration.settings)

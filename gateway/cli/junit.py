@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 import click
 
+from gateway.analysis.test_runner import Report, Result
 from gateway.cli.explaining import lines
 from gateway.cli.test_report import expected, found
-from gateway.policy.testing import Report, Result
 from gateway.settings.model import Settings
 
 

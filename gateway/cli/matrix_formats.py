@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import click
 
+from gateway.analysis.matrix import Cell, Matrix, Row
 from gateway.cli.explain_document import route_document
 from gateway.operations.escaping import printable
-from gateway.policy.matrix import Cell, Matrix, Row
 from gateway.policy.route import Route
 
 _WIDEST_ROUTE: Final = 40

@@ -1,8 +1,8 @@
 """The caller of a request to explain: described by options, or an account from the database."""
 
+from gateway.analysis.explain import SIGNED_IN, Person
 from gateway.errors import CannotStart
 from gateway.identity.records import UserRecord
-from gateway.policy.explain import SIGNED_IN, Person
 from gateway.settings.model import Settings
 
 

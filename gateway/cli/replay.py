@@ -10,13 +10,13 @@ from typing import IO, Any
 
 import click
 
+from gateway.analysis.replay import Change, Example, Group, Replay, Report
 from gateway.cli.exit_codes import FINE, NO
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
 from gateway.cli.policy_file import loaded_policy
 from gateway.errors import CannotStart, cannot_read
 from gateway.operations.escaping import printable
-from gateway.policy.replaying import Change, Example, Group, Replay, Report
 
 _NOTED = 4096  # lines between two updates of the progress bar
 

@@ -6,10 +6,10 @@ from typing import get_args
 
 import click
 
+from gateway.analysis.openapi.draft import Draft, Openness, as_yaml, draft
+from gateway.analysis.openapi.spec import read_spec
 from gateway.cli.exit_codes import FINE, NO
 from gateway.cli.output import complain, say, warn
-from gateway.drafts.drafting import Draft, Openness, as_yaml, draft
-from gateway.drafts.spec import read_spec
 from gateway.settings.reader import Unacceptable
 from gateway.settings.syntax import name
 

@@ -2,8 +2,8 @@
 
 import click
 
+from gateway.analysis.policy_tests import policy_tests_schema
 from gateway.cli.output import print_json
-from gateway.policy.policy_tests import policy_tests_schema
 from gateway.settings.schema import json_schema
 
 

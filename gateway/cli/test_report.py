@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
+from gateway.analysis.policy_tests import Expectation
+from gateway.analysis.simulate import Verdict
+from gateway.analysis.test_runner import Report, Result
 from gateway.cli.explain_document import document
 from gateway.cli.explaining import lines, place_of
-from gateway.policy.policy_tests import Expectation
 from gateway.policy.route import Route
-from gateway.policy.testing import Report, Result
-from gateway.policy.verdict import Verdict
 from gateway.settings.model import Settings
 
 

@@ -11,6 +11,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.accounts.reading import FORM, form_fields, media_type, query_fields, read_body
 from gateway.accounts.requests import note_refusal, refusing
+from gateway.analysis.explain import Person, explain
+from gateway.analysis.matrix import matrix, named_roles, roles_of
+from gateway.analysis.request_line import written_request
 from gateway.console import pages
 from gateway.console.signing_in import SigningIn, refuse_other_sites
 from gateway.console.style import HEADERS
@@ -19,11 +22,8 @@ from gateway.errors import Refusal
 from gateway.operations.metrics import Metrics
 from gateway.operations.reading import Reading, reading_of
 from gateway.operations.summary import summary_of
-from gateway.policy.explain import Person, explain
 from gateway.policy.loader import Configuration
-from gateway.policy.matrix import matrix, named_roles, roles_of
 from gateway.policy.roles import RoleHierarchy
-from gateway.policy.written import written_request
 from gateway.settings.reader import Unacceptable
 
 Endpoint = Callable[[Request], Awaitable[Response]]

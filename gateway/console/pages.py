@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Final, NamedTuple
 
+from gateway.analysis.describe import who_passes
+from gateway.analysis.explain import Explanation
+from gateway.analysis.matrix import Cell, Matrix
 from gateway.console.style import STYLE
 from gateway.operations.summary import Summary
-from gateway.policy.explain import Explanation
-from gateway.policy.matrix import Cell, Matrix
 from gateway.policy.route import Route
-from gateway.policy.wording import who_passes
 
 PATH: Final = "/_gateway/console"
 VIEWS: Final = {"now": "Now", "policy": "Policy", "explain": "Explain"}

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.analysis.explain import Person, explain
+from gateway.analysis.simulate import Asked
 from gateway.cli.explain_document import document
 from gateway.cli.explaining import lines
-from gateway.policy.explain import Person, explain
 from gateway.policy.roles import RoleHierarchy
-from gateway.policy.verdict import Asked
 from tests.cli.running import ROOT, run
 from tests.policy.policies import Routes, policy_of, settings_of
 

@@ -9,8 +9,8 @@ from unittest import mock
 
 import pytest
 
+from gateway.analysis.replay import Replay
 from gateway.policy.loader import load_configuration
-from gateway.policy.replaying import Replay
 from tests.cli.running import Outcome, one_plain_line, run_here
 
 CONFIGURATION = """\
@@ -223,8 +223,8 @@ def test_what_callers_sent_reaches_no_terminal_as_it_is(tmp_path: Path) -> None:
 
 
 def test_few_groups_are_kept_whatever_a_log_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.policy.replaying._MOST_GROUPS", 5)
-    monkeypatch.setattr("gateway.policy.replaying._MOST_REMEMBERED", 7)
+    monkeypatch.setattr("gateway.analysis.replay._MOST_GROUPS", 5)
+    monkeypatch.setattr("gateway.analysis.replay._MOST_REMEMBERED", 7)
     (tmp_path / "new.yaml").write_text(CONFIGURATION)
     replayed = Replay(load_configuration(tmp_path / "new.yaml", {}))
     for number in range(50):

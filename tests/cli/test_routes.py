@@ -12,12 +12,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.drafts.coverage import coverage
-from gateway.drafts.drafting import as_yaml, draft
-from gateway.drafts.spec import Spec, read_spec
+from gateway.analysis.access import AccessRules, Caller
+from gateway.analysis.lint import lint
+from gateway.analysis.openapi.coverage import coverage
+from gateway.analysis.openapi.draft import as_yaml, draft
+from gateway.analysis.openapi.spec import Spec, read_spec
 from gateway.errors import Refusal
-from gateway.policy.access import AccessRules, Caller
-from gateway.policy.lint import lint
 from gateway.policy.loader import Configuration, load_configuration
 from gateway.wire.paths import canonical_target
 from tests.cli.running import Outcome, run_here

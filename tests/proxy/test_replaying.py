@@ -3,8 +3,8 @@
 import itertools
 from pathlib import Path
 
+from gateway.analysis.replay import Group, Replay, Report
 from gateway.policy.loader import load_configuration
-from gateway.policy.replaying import Group, Replay, Report
 from tests.support.gateways import Town
 from tests.support.processes import Account, Face, Gateway
 from tests.support.waiting import eventually

@@ -1,0 +1,112 @@
+"""Descriptions of routes for reports. Decisions do not use them."""
+
+from gateway.analysis.access import Caller
+from gateway.policy.patterns import Pattern
+from gateway.policy.route import Route
+from gateway.settings.model import CorsSettings, RateLimitSettings, Unset
+from gateway.settings.units import format_duration, format_size
+
+
+def who_passes(route: Route | None, code: str = "") -> str:
+    """The callers that a route admits, for example `role admin or editor, or the user {id}`."""
+    if route is None or not route.is_served:
+        return "no caller (405)" if code == "method_not_allowed" else "no caller (404)"
+    if route.refusal is not None:
+        return f"no caller ({route.refusal})"
+    requirement = route.requirement
+    asked = []
+    if requirement.any is not None:
+        asked.append(_listed(requirement.any, "or"))
+    if requirement.all is not None:
+        asked.append(_listed(requirement.all, "and"))
+    owner = f"the user {{{requirement.owner}}}" if requirement.owner is not None else ""
+    roles = " and ".join(asked)
+    if roles or owner:
+        return ", or ".join(each for each in (roles, owner) if each)
+    return "any signed-in user" if route.authentication == "required" else "everyone"
+
+
+def caller(kind: Caller, *routes: Route | None) -> str:
+    """One kind of caller. `routes` provide the name of the capture for an owner."""
+    if kind.anonymous:
+        return "everyone, without signing in"
+    if kind.owner is not None:
+        name = next((name for name in _names(kind.owner, routes)), f"segment {kind.owner}")
+        return f"the user {name}"
+    return _listed(kind.roles, "and") if kind.roles else "any signed-in user"
+
+
+def methods(names: tuple[str, ...] | None, others: tuple[str, ...]) -> str:
+    """For example `GET, PUT`, without the HEAD implied by GET, or `all methods but DELETE`."""
+    if names is None:
+        return "all methods" + (f" but {methods(others, ())}" if others else "")
+    return ", ".join(name for name in names if name != "HEAD" or "GET" not in names)
+
+
+def meeting(one: Route | None, other: Route | None) -> str:
+    """The pattern of the paths that both routes match, with the capture names of `other`. If one route is None, the
+    pattern of the remaining one."""
+    shapes = [route.shape for route in (other, one) if route is not None]
+    if len(shapes) == 1:
+        return shapes[0].text
+    first, second = (_parts(shape) for shape in shapes)
+    longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
+    met = [_narrower(a, b) for a, b in zip(longer, shorter, strict=False)] + longer[len(shorter) :]
+    has_rest = all(shape.has_rest for shape in shapes if len(_parts(shape)) == len(longer))
+    return "/" + "/".join([*met, "**"] if has_rest else met)
+
+
+def wording_of(name: str, route: Route) -> str:
+    """A setting of a route as written in the file."""
+    settings = route.settings
+    if settings is None:
+        return "-"
+    if name == "rewrite":
+        if settings.strip_prefix is not None:
+            return f"strip_prefix: {settings.strip_prefix}"
+        return "unchanged" if settings.rewrite is None else f"rewrite: {settings.rewrite}"
+    if name == "forward_credentials":
+        return _value(name, route.passes_credentials)
+    return _value(name, getattr(settings, name))
+
+
+def _value(name: str, value: object) -> str:
+    match value:
+        case None:
+            return "none" if name != "max_body" else "that of the server"
+        case Unset():
+            return "that of the upstream"
+        case bool():
+            return str(value).lower()
+        case RateLimitSettings():
+            return f"{value.requests} per {format_duration(value.per)} by {value.by}"
+        case CorsSettings():
+            return f"origins {', '.join(value.origins)}"
+        case int() if name == "max_body":
+            return format_size(value)
+        case float():
+            return format_duration(value)
+    return str(value)
+
+
+def _parts(shape: Pattern) -> list[str]:
+    parts = [part for part in shape.text[1:].split("/") if part]
+    return parts[:-1] if shape.has_rest else parts
+
+
+def _narrower(one: str, other: str) -> str:
+    return other if one.startswith("{") and not other.startswith("{") else one
+
+
+def _names(number: int, routes: tuple[Route | None, ...]) -> list[str]:
+    return [
+        f"{{{name}}}"
+        for route in routes
+        if route is not None
+        for name, place in route.captures
+        if place == number and name == route.requirement.owner
+    ]
+
+
+def _listed(roles: frozenset[str], word: str) -> str:
+    return f"role{'s' if len(roles) > 1 and word == 'and' else ''} {f' {word} '.join(sorted(roles))}"

@@ -1,0 +1,96 @@
+"""The access matrix: every route against every kind of caller, decided by `authorize`.
+
+The callers are an anonymous one, a signed-in user without roles, and for each role a user with that role and the roles
+it implies. If a route needs several roles, the cell names the missing ones.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple
+
+from gateway.analysis.simulate import Caller
+from gateway.policy.decide import authorize
+from gateway.policy.rewrite import Captures
+from gateway.policy.roles import RoleHierarchy
+from gateway.policy.route import Requirement, Route
+from gateway.settings.model import Settings
+
+# yes: allowed. owner: only if the path contains the caller's own id. together: only in combination with other roles.
+Access = Literal["yes", "owner", "together", "no"]
+
+_SOMEBODY: Final = "user"
+
+
+class Cell(NamedTuple):
+    """Access of one caller to one route. `needs` are the missing roles for `together`: all of them, or one of them with
+    `any_will_do`. `owner`: the owner passes without them."""
+
+    access: Access
+    needs: tuple[str, ...] = ()
+    any_will_do: bool = False
+    owner: bool = False
+
+
+class Row(NamedTuple):
+    """One route. `roles` has one cell per role of the matrix, in the same order."""
+
+    route: Route
+    anonymous: Cell
+    signed_in: Cell
+    roles: tuple[Cell, ...]
+
+
+class Matrix(NamedTuple):
+    roles: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def matrix(routes: Iterable[Route], roles: tuple[str, ...], hierarchy: RoleHierarchy) -> Matrix:
+    """The matrix of the given routes, in their order."""
+    holders = [hierarchy.expand(frozenset({role})) for role in roles]
+    return Matrix(roles, tuple(_row(route, holders) for route in routes))
+
+
+def roles_of(settings: Settings, routes: Iterable[Route]) -> tuple[str, ...]:
+    """The declared roles in file order, or else the roles that routes name."""
+    return named_roles(routes) if settings.roles is None else tuple(settings.roles)
+
+
+def named_roles(routes: Iterable[Route]) -> tuple[str, ...]:
+    """The roles that routes name, in alphabetical order."""
+    named = [each for route in routes for each in (route.requirement.any, route.requirement.all) if each is not None]
+    return tuple(sorted(frozenset().union(*named)))
+
+
+def _row(route: Route, holders: Iterable[frozenset[str]]) -> Row:
+    anonymous: Access = "yes" if authorize(route, (), None) is None else "no"
+    return Row(route, Cell(anonymous), _cell(route, frozenset()), tuple(_cell(route, roles) for roles in holders))
+
+
+def _cell(route: Route, roles: frozenset[str]) -> Cell:
+    if _passes(route, roles, ()):
+        return Cell("yes")
+    owner = route.requirement.owner
+    is_for_owner = owner is not None and _passes(route, roles, ((owner, _SOMEBODY.encode()),))
+    needs, any_will_do = _missing(route.requirement, roles)
+    if needs:
+        return Cell("together", needs, any_will_do, is_for_owner)
+    return Cell("owner" if is_for_owner else "no", owner=is_for_owner)
+
+
+def _passes(route: Route, roles: frozenset[str], captures: Captures) -> bool:
+    # Routes without authentication decide as for an anonymous caller.
+    caller = None if route.authentication == "none" else Caller(_SOMEBODY, roles)
+    return authorize(route, captures, caller) is None
+
+
+def _missing(requirement: Requirement, roles: frozenset[str]) -> tuple[tuple[str, ...], bool]:
+    """The roles that a caller with part of the required roles still lacks. Empty for a caller with none of them.
+
+    If both `any` and `all` are unmet, only the roles missing from `all` are listed.
+    """
+    any_of, all_of = requirement.any or frozenset(), requirement.all or frozenset()
+    if not (any_of | all_of) & roles:
+        return (), False
+    if all_of - roles:
+        return tuple(sorted(all_of - roles)), False
+    return tuple(sorted(any_of)), True
