@@ -20,12 +20,12 @@ from gateway.analysis.test_runner import run_policy_tests
 from gateway.cli.explain_document import document
 from gateway.errors import Refusal
 from gateway.gate import Decision, Gate
+from gateway.identity.access_token import Tokens
 from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Directory
 from gateway.identity.keys import KeyRing, SigningKey
-from gateway.identity.principals import PrincipalFactory
-from gateway.identity.records import UserRecord
-from gateway.identity.tokens import Tokens
+from gateway.identity.principal import PrincipalFactory
+from gateway.identity.user import UserRecord
 from gateway.limits.limits import Limits
 from gateway.policy.loader import compile_policy
 from gateway.policy.roles import RoleHierarchy

@@ -18,8 +18,8 @@ from typing import Any
 from bench.peers.peer import ITEM
 from bench.stage import Stage, staged
 from gateway.collecting import Collector
-from gateway.identity.records import UserRecord
-from gateway.identity.tokens import Tokens
+from gateway.identity.access_token import Tokens
+from gateway.identity.user import UserRecord
 
 Points = dict[str, float]
 

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from gateway.identity.principals import Principal
-from gateway.identity.records import Claims
+from gateway.identity.principal import Principal
+from gateway.identity.user import Claims
 from gateway.policy.cors import without_cors
 from gateway.policy.route import Route
 from gateway.wire.addresses import TrustedProxies

@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gateway.errors import ConfigurationError
+from gateway.identity.access_token import Tokens
+from gateway.identity.api_key_verifier import PresentedKeys
 from gateway.identity.credentials import Credentials
-from gateway.identity.key_loading import key_ring, mac_keys
-from gateway.identity.presented_keys import PresentedKeys
-from gateway.identity.tokens import Tokens
-from gateway.issuers.opening import open_issuers
+from gateway.identity.discovery.open import open_issuers
+from gateway.identity.signing_keys import key_ring, mac_keys
 from gateway.operations.events import EventHandler, Failures
 from gateway.operations.observer import Observer
 from gateway.operations.shadow_log import ShadowLog

@@ -17,8 +17,8 @@ from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
 from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Absent, Directory
-from gateway.identity.principals import Principal
-from gateway.identity.records import Claims
+from gateway.identity.principal import Principal
+from gateway.identity.user import Claims
 from gateway.limits.limits import Count, Limits
 from gateway.policy.cors import Preflight, origin_of, preflight_of
 from gateway.policy.decide import Handshake, PreflightAnswer, RefusedAtRoute, authorize, locate

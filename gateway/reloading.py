@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple, Protocol
 from gateway.daemon_thread import in_daemon_thread
 from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Directory
-from gateway.identity.key_loading import key_ring
 from gateway.identity.keys import KeyRing
-from gateway.identity.principals import PrincipalFactory
+from gateway.identity.principal import PrincipalFactory
+from gateway.identity.signing_keys import key_ring
 from gateway.operations.events import event
 from gateway.policy.loader import Configuration, compile_policy
 from gateway.policy.roles import RoleHierarchy

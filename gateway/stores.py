@@ -8,8 +8,8 @@ from typing import Final
 
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.mac_keys import MacKeys
-from gateway.identity.principals import PrincipalFactory
-from gateway.identity.records import ChangeFeed, UserStore
+from gateway.identity.principal import PrincipalFactory
+from gateway.identity.user import ChangeFeed, UserStore
 from gateway.limits.failures import SharedFailures
 from gateway.limits.limits import SharedBuckets
 from gateway.policy.roles import RoleHierarchy

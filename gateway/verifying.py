@@ -22,7 +22,7 @@ from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal, without_traceback
 from gateway.gate import Decider, Decision
 from gateway.identity.assertions import Assertions
-from gateway.identity.principals import identity_value
+from gateway.identity.principal import identity_value
 from gateway.operations.decision_log import DecisionLog
 from gateway.policy.methods import TRACE
 from gateway.policy.route import Route

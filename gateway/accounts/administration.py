@@ -29,7 +29,7 @@ from gateway.identity.accounts import (
     UserPage,
 )
 from gateway.identity.audit import AuditPage, AuditReader, AuditSelection
-from gateway.identity.records import ChangeFeed, UserRecord
+from gateway.identity.user import ChangeFeed, UserRecord
 from gateway.settings.model import Settings
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from gateway.identity.records import ChangeFeed, UserRecord
+from gateway.identity.user import ChangeFeed, UserRecord
 
 T = TypeVar("T")
 

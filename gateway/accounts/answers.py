@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from gateway.identity.audit import AuditRecord
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 
 
 def rfc3339(moment: datetime) -> str:

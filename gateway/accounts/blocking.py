@@ -11,8 +11,8 @@ from gateway.accounts.announcing import Announcer
 from gateway.errors import FieldError, Refusal
 from gateway.identity.accounts import COMMAND_LINE, Actor
 from gateway.identity.claims import MAX_TEXT
-from gateway.identity.records import ChangeFeed, UserRecord
 from gateway.identity.subjects import BlockedSubject, SubjectStore
+from gateway.identity.user import ChangeFeed, UserRecord
 from gateway.settings.model import ExternalSettings
 
 MAX_REASON: Final = 500  # In characters.

@@ -9,7 +9,7 @@ from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.passwords import MAX_BYTES, Password, chosen_password, presented_password
 from gateway.accounts.roles import accepted_roles
 from gateway.described import Schema
-from gateway.identity.refresh import RefreshToken
+from gateway.identity.refresh_token import RefreshToken
 from gateway.settings.model import Settings
 
 _EMAIL: Final[Schema] = {"type": "string", "format": "email", "maxLength": 254}

@@ -2,7 +2,7 @@
 
 from gateway.errors import Refusal
 from gateway.identity.accounts import Actor, Origin
-from gateway.identity.records import Claims
+from gateway.identity.user import Claims
 
 
 def account_holder(claims: Claims, origin: Origin) -> Actor:

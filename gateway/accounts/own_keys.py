@@ -18,8 +18,8 @@ from gateway.accounts.holders import account_holder
 from gateway.errors import FieldError, Refusal
 from gateway.identity.accounts import Origin
 from gateway.identity.api_keys import ApiKey, ApiKeyStore, NewApiKey, key_digest, new_key
-from gateway.identity.principals import Principal
-from gateway.identity.records import ChangeFeed, Claims
+from gateway.identity.principal import Principal
+from gateway.identity.user import ChangeFeed, Claims
 from gateway.settings.model import Settings
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch

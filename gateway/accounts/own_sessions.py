@@ -10,7 +10,7 @@ from gateway.accounts.announcing import Announcer
 from gateway.accounts.holders import account_holder
 from gateway.errors import Refusal
 from gateway.identity.accounts import LivingSession, Origin, SessionStore
-from gateway.identity.records import ChangeFeed, Claims
+from gateway.identity.user import ChangeFeed, Claims
 
 # The format of secrets.token_urlsafe. Other text needs no query, and PostgreSQL rejects NUL.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch

@@ -11,8 +11,8 @@ from gateway.accounts.reading import JSON, json_object, media_type, read_body
 from gateway.admission import Admission
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.accounts import Actor, Origin
-from gateway.identity.principals import Principal
-from gateway.identity.records import Claims
+from gateway.identity.principal import Principal
+from gateway.identity.user import Claims
 
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]

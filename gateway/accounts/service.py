@@ -22,6 +22,7 @@ from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.registration_limit import RegistrationLimit
 from gateway.accounts.roles import admin_roles
 from gateway.errors import Refusal, StorageUnavailable
+from gateway.identity.access_token import Tokens
 from gateway.identity.accounts import (
     AccountStore,
     Actor,
@@ -33,9 +34,8 @@ from gateway.identity.accounts import (
     Rotation,
     SessionStore,
 )
-from gateway.identity.records import ChangeFeed, Claims, UserRecord
-from gateway.identity.refresh import RefreshToken
-from gateway.identity.tokens import Tokens
+from gateway.identity.refresh_token import RefreshToken
+from gateway.identity.user import ChangeFeed, Claims, UserRecord
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.model import Settings
 from gateway.wire.addresses import Callers

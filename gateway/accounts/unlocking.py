@@ -7,7 +7,7 @@ from gateway.accounts.declaring import accept
 from gateway.accounts.lockout import account_owner, address_owner
 from gateway.errors import Refusal
 from gateway.identity.accounts import COMMAND_LINE, Actor
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.limits.failures import SharedFailures
 from gateway.settings.model import Settings
 from gateway.wire.addresses import Callers

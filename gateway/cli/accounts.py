@@ -12,8 +12,8 @@ from gateway.accounts.passwords import PasswordPool
 from gateway.cli.output import say, warn
 from gateway.errors import CannotStart
 from gateway.identity.directory import LocalFeed
-from gateway.identity.key_loading import key_ring, mac_keys
-from gateway.identity.records import ChangeFeed
+from gateway.identity.signing_keys import key_ring, mac_keys
+from gateway.identity.user import ChangeFeed
 from gateway.settings.checks import is_in_memory
 from gateway.settings.model import Settings
 from gateway.settings.secret import Secret

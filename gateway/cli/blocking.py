@@ -12,8 +12,8 @@ from gateway.cli.accounts import opened
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
-from gateway.identity.records import UserRecord
 from gateway.identity.subjects import BlockedSubject
+from gateway.identity.user import UserRecord
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration
 from gateway.storage.subjects import Subjects

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.cli.policy_file import must_exist
 from gateway.errors import ConfigurationError, Problem
-from gateway.identity.key_loading import key_problems
+from gateway.identity.signing_keys import key_problems
 from gateway.policy.loader import Configuration, load_configuration
 from gateway.settings.extras import missing_extras
 from gateway.settings.loader import read_settings

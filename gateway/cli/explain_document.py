@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from gateway.analysis.candidates import Candidate
 from gateway.analysis.explain import Explanation, Tried, capture_texts
-from gateway.identity.principals import identity_roles, identity_value
+from gateway.identity.principal import identity_roles, identity_value
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration

@@ -19,9 +19,8 @@ from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
 from gateway.errors import CannotStart, cannot_read
-from gateway.identity.key_loading import key_ring, made_key_path
-from gateway.identity.keyfile import kept_key
 from gateway.identity.keys import VerifyingKey
+from gateway.identity.signing_keys import kept_key, key_ring, made_key_path
 from gateway.settings.model import Settings
 
 _MAKERS: Final[Mapping[str, Callable[[], PrivateKeyTypes]]] = {

@@ -2,7 +2,7 @@
 
 from gateway.analysis.explain import SIGNED_IN, Person
 from gateway.errors import CannotStart
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.settings.model import Settings
 
 

@@ -20,7 +20,7 @@ from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
 from gateway.errors import CannotStart, Refusal
 from gateway.identity.accounts import Selection
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.policy.loader import Configuration
 from gateway.settings.units import format_duration
 

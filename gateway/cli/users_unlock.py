@@ -13,7 +13,7 @@ from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option
 from gateway.cli.output import say
 from gateway.errors import CannotStart
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration
 from gateway.storage.schema import prepare

@@ -21,10 +21,10 @@ from gateway.accounts.declaring import accept
 from gateway.accounts.requests import admission_of, origin_of, unless_left
 from gateway.accounts.service import Accounts
 from gateway.errors import Refusal
+from gateway.identity.access_token import Tokens
 from gateway.identity.directory import Directory
-from gateway.identity.principals import Principal
-from gateway.identity.records import Claims
-from gateway.identity.tokens import Tokens
+from gateway.identity.principal import Principal
+from gateway.identity.user import Claims
 from gateway.policy.decide import authorize
 from gateway.policy.patterns import parse_pattern
 from gateway.policy.route import Requirement, Route

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from gateway.identity.records import UserRecord, UserStore
-from gateway.identity.refresh import RefreshToken
+from gateway.identity.refresh_token import RefreshToken
+from gateway.identity.user import UserRecord, UserStore
 
 
 @dataclass(frozen=True, slots=True)

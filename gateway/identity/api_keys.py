@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
 from gateway.identity.accounts import Actor
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 
 PREFIX: Final = "gwk_"
 MAX_KEYS: Final = 100  # Per account, including recently deleted keys.

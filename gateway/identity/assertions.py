@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from gateway.identity.principals import Principal
-from gateway.identity.tokens import Tokens
+from gateway.identity.access_token import Tokens
+from gateway.identity.principal import Principal
 from gateway.settings.model import AssertionSettings
 
 TYPE: Final = "identity+jwt"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.identity.jws import invalid
-from gateway.identity.records import Claims
+from gateway.identity.user import Claims
 
 MAX_TEXT: Final = 255  # Characters of an id: the limit of `sub` in OpenID Connect Core 2.
 _LAST_SECOND: Final = 253_402_300_799  # 9999-12-31. Larger values overflow in some libraries, or mean "never".

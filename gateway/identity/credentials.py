@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 from gateway.errors import Refusal
+from gateway.identity.access_token import Tokens
 from gateway.identity.jws import invalid, json_object, parse_jws
-from gateway.identity.records import Claims
-from gateway.identity.tokens import Tokens
+from gateway.identity.user import Claims
 from gateway.samples import Sample
 
 KEY_PREFIX: Final = b"gwk_"

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 
 from gateway.cache import TwoGenerationCache
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
-from gateway.identity.principals import Principal, PrincipalFactory
-from gateway.identity.records import ChangeFeed, Claims, SharedCache, UserRecord, UserStore
+from gateway.identity.principal import Principal, PrincipalFactory
+from gateway.identity.user import ChangeFeed, Claims, SharedCache, UserRecord, UserStore
 from gateway.samples import Sample, Tally
 from gateway.settings.model import CacheSettings
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gateway.identity.claims import id_text, meant_for, numeric_date
 from gateway.identity.jws import invalid
-from gateway.identity.records import Claims, claim_path
+from gateway.identity.user import Claims, claim_path
 from gateway.settings.model import ExternalSettings
 
 # RFC 9068 2.1, and the values of issuers that do not implement it.

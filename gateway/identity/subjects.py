@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from gateway.identity.accounts import Actor
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 
 
 @dataclass(frozen=True, slots=True)

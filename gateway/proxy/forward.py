@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.admission import Admission, Peer, RequestHead
 from gateway.errors import Refusal
-from gateway.identity.principals import Principal
+from gateway.identity.principal import Principal
 from gateway.policy.rewrite import PrefixStrip, sent_path
 from gateway.policy.route import Route
 from gateway.proxy.hash_key import HashKey

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 from gateway.errors import Refusal
 from gateway.identity.accounts import Actor
 from gateway.identity.api_keys import MAX_KEYS, ApiKey, KnownKey, NewApiKey
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.changing import changed, end_keys, lock_user
 from gateway.storage.database import Database

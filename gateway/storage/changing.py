@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from gateway.errors import Refusal
 from gateway.identity.accounts import NewSession
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.records import record_by_id
 from gateway.storage.tables import api_keys, refresh_tokens, sessions, user_roles, users
 

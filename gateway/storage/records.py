@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import BindParameter, Connection, ScalarSelect, Select, bindparam, func, select
 
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.tables import Instant, api_keys, sessions, user_roles, users
 
 Clock = Callable[[], float]

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from gateway.errors import StorageUnavailable
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.redis_records import RedisRecords, Write
 from gateway.storage.redis_values import Shared
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from gateway.errors import StorageUnavailable
-from gateway.identity.records import ChangeListener, UserRecord
+from gateway.identity.user import ChangeListener, UserRecord
 from gateway.samples import Durations, Sample
 from gateway.storage.connector import Connector
 from gateway.storage.redis import LIMIT, PATIENCE, RedisLink, disconnect, end

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import RedisCluster
 
 from gateway.errors import StorageUnavailable
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.samples import Sample, Tally
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_address import Client

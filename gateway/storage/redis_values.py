@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.errors import GatewayError
 from gateway.identity.mac_keys import MacKeys
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 
 GONE: Final = (1 << 53) - 1  # newer than any record; the largest integer that Lua represents exactly
 # Bytes. The longest record of a user lists a few thousand ended sessions. Longer values are not read from Redis.

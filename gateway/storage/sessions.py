@@ -1,4 +1,4 @@
-"""Sessions and their refresh tokens in the database. identity/refresh.py describes how tokens are recognised."""
+"""Sessions and their refresh tokens in the database. identity/refresh_token.py describes how tokens are recognised."""
 
 import secrets
 import time
@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
 from gateway.identity.accounts import Actor, LivingSession, NewSession, Reused, Rotated, Rotation
-from gateway.identity.records import UserRecord
-from gateway.identity.refresh import SEED_BYTES, RefreshToken
+from gateway.identity.refresh_token import SEED_BYTES, RefreshToken
+from gateway.identity.user import UserRecord
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.changing import add_session, changed, end_keys, end_sessions, lock_user
 from gateway.storage.database import Database

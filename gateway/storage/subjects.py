@@ -11,8 +11,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, true, update
 
 from gateway.identity.accounts import Actor
-from gateway.identity.records import UserRecord, UserStore
 from gateway.identity.subjects import BlockedSubject
+from gateway.identity.user import UserRecord, UserStore
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.changing import lock_administration
 from gateway.storage.database import Database

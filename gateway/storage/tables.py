@@ -108,7 +108,7 @@ refresh_tokens: Final = Table(
     Column("digest", LargeBinary, primary_key=True),
     Column("session_id", String, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("replaced_at", Instant),
-    Column("seed", LargeBinary),  # the successor is derived from this and the token, see identity/refresh.py
+    Column("seed", LargeBinary),  # the successor is derived from this and the token, see identity/refresh_token.py
 )
 
 api_keys: Final = Table(

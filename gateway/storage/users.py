@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from gateway.errors import Refusal
 from gateway.identity.accounts import Actor, Credentials, NewSession, NewUser, Selection, UserPage
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.changing import (
     add_session,

@@ -8,10 +8,9 @@ from typing import Any, Final
 from gateway.cache import TwoGenerationCache
 from gateway.errors import Refusal
 from gateway.identity.claims import id_text, meant_for, numeric_date
+from gateway.identity.discovery.jwks_client import PublishedKeySet, keys_at
 from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
 from gateway.identity.keys import VerifyingKey
-from gateway.issuers.locating import keys_at
-from gateway.issuers.published_keys import PublishedKeySet
 from gateway.wire.urls import keeps_keys_safe
 
 ALGORITHMS: Final = ("ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")

@@ -10,10 +10,10 @@ from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool, chosen_password
 from gateway.accounts.registration_limit import RegistrationLimit
 from gateway.accounts.service import Accounts, TokenPair
+from gateway.identity.access_token import Tokens
 from gateway.identity.accounts import Origin
 from gateway.identity.keys import KeyRing, SigningKey
-from gateway.identity.records import Claims, UserRecord
-from gateway.identity.tokens import Tokens
+from gateway.identity.user import Claims, UserRecord
 from gateway.settings.model import AccountsSettings, PasswordSettings, Settings, TokensSettings
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from gateway.errors import FieldError, Refusal
 from gateway.identity.accounts import Actor, Origin, Selection
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.database import Database
 from gateway.storage.tables import audit
 from tests.accounts.rig import PASSWORD, Rig, make_rig, make_settings

@@ -5,7 +5,7 @@ import pytest
 from gateway.accounts.holders import account_holder
 from gateway.errors import Refusal
 from gateway.identity.accounts import Actor
-from gateway.identity.records import Claims
+from gateway.identity.user import Claims
 from tests.accounts.rig import ORIGIN
 
 SIGNED_IN = Claims("ann", "s1", 2e9, 1e9, "t1", "gateway")

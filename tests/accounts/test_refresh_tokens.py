@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.refresh import PREFIX, RefreshToken
+from gateway.identity.refresh_token import PREFIX, RefreshToken
 
 
 def test_a_token_is_read_back_from_its_text() -> None:

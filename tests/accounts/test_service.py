@@ -10,8 +10,8 @@ from gateway.accounts.fair_line import FairLine
 from gateway.accounts.passwords import Password, PasswordPool, presented_password
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.accounts import COMMAND_LINE
-from gateway.identity.records import Claims
-from gateway.identity.refresh import RefreshToken
+from gateway.identity.refresh_token import RefreshToken
+from gateway.identity.user import Claims
 from gateway.storage.database import Database
 from tests.accounts.rig import ORIGIN, PASSWORD, Rig, make_rig, make_settings
 from tests.support.databases import Clock

@@ -7,8 +7,8 @@ from typing import Any
 
 from gateway.errors import StorageUnavailable
 from gateway.identity.directory import Directory
-from gateway.identity.principals import PrincipalFactory
-from gateway.identity.records import UserRecord
+from gateway.identity.principal import PrincipalFactory
+from gateway.identity.user import UserRecord
 from gateway.settings.model import CacheSettings, IdentitySettings
 
 CREATED = datetime(2026, 11, 22, 12, 30, 15, 123456, tzinfo=UTC)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.identity.api_keys import key_digest, new_key
-from gateway.identity.refresh import RefreshToken
+from gateway.identity.refresh_token import RefreshToken
 
 LETTERS = string.ascii_letters + string.digits
 # A key whose first two letters differ.

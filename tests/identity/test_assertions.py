@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from gateway.errors import Refusal
+from gateway.identity.access_token import Tokens
 from gateway.identity.assertions import Assertions
-from gateway.identity.keyfile import ephemeral_key
 from gateway.identity.keys import KeyRing
-from gateway.identity.principals import Principal, PrincipalFactory
-from gateway.identity.records import Claims
-from gateway.identity.tokens import Tokens
+from gateway.identity.principal import Principal, PrincipalFactory
+from gateway.identity.signing_keys import ephemeral_key
+from gateway.identity.user import Claims
 from gateway.settings.model import AssertionSettings, IdentitySettings, TokensSettings
 from tests.identity.stores import record
 from tests.support.forging import claims_of, header_of

@@ -9,12 +9,12 @@ import pytest
 from gateway.admission import Admission, Peer, RequestHead, Waiting
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.gate import Gate
+from gateway.identity.access_token import Tokens
 from gateway.identity.credentials import Credentials
 from gateway.identity.jws import invalid
-from gateway.identity.keyfile import ephemeral_key
 from gateway.identity.keys import KeyRing
-from gateway.identity.records import Claims
-from gateway.identity.tokens import Tokens
+from gateway.identity.signing_keys import ephemeral_key
+from gateway.identity.user import Claims
 from gateway.limits.limits import Limits
 from gateway.policy.loader import load_configuration
 from gateway.settings.model import TokensSettings

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.errors import StorageUnavailable
 from gateway.identity.directory import ABSENT, NEGATIVE_TTL, Directory, LocalFeed
-from gateway.identity.principals import Principal, PrincipalFactory
-from gateway.identity.records import Claims, UserRecord
+from gateway.identity.principal import Principal, PrincipalFactory
+from gateway.identity.user import Claims, UserRecord
 from gateway.settings.model import IdentitySettings
 from tests.identity.stores import Clock, MemoryStore, directory_of, record, settle
 

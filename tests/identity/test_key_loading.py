@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.errors import ConfigurationError, Problem
-from gateway.identity.key_loading import key_problems, key_ring, made_key_path
+from gateway.identity.signing_keys import key_problems, key_ring, made_key_path
 from gateway.settings.loader import read_settings
 from gateway.settings.model import Secret, Settings, StorageSettings
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.database import Database
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users

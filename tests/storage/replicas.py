@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TypeVarTuple
 
 from gateway.identity.directory import Directory
-from gateway.identity.principals import Principal
-from gateway.identity.records import UserRecord
+from gateway.identity.principal import Principal
+from gateway.identity.user import UserRecord
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_cache import RedisCache
 from gateway.storage.redis_feed import RedisFeed

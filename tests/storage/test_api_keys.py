@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from gateway.errors import Refusal
 from gateway.identity.accounts import COMMAND_LINE, Actor, NewSession
 from gateway.identity.api_keys import MAX_KEYS, ApiKey, KnownKey, NewApiKey, key_digest, new_key
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.api_keys import ApiKeys
 from gateway.storage.database import Database
 from gateway.storage.sessions import Sessions

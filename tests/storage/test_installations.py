@@ -11,8 +11,8 @@ from sqlalchemy import delete
 from gateway.cli.accounts import opened
 from gateway.errors import CannotStart
 from gateway.identity.accounts import Actor, NewUser
-from gateway.identity.key_loading import key_ring, mac_keys
-from gateway.identity.principals import Principal
+from gateway.identity.principal import Principal
+from gateway.identity.signing_keys import key_ring, mac_keys
 from gateway.limits.failures import Allowance, Counter, Report
 from gateway.limits.quota import Quota
 from gateway.settings.model import Settings

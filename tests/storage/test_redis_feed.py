@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage import redis_feed
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_feed import RedisFeed

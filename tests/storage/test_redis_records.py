@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_cache import RedisCache
 from gateway.storage.redis_records import RedisRecords, Write

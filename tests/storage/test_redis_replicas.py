@@ -11,7 +11,7 @@ import uvloop
 
 from gateway.errors import StorageUnavailable
 from gateway.identity.directory import ABSENT
-from gateway.identity.principals import Principal
+from gateway.identity.principal import Principal
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import CHANNEL, authentic_text, user_key
 from tests.storage.replicas import Replica, replicas, until

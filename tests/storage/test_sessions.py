@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from gateway.identity.accounts import COMMAND_LINE, Actor, NewSession, Origin, Reused, Rotated, Rotation
-from gateway.identity.records import UserRecord
-from gateway.identity.refresh import RefreshToken
+from gateway.identity.refresh_token import RefreshToken
+from gateway.identity.user import UserRecord
 from gateway.storage.database import Database
 from gateway.storage.sessions import MAX_LIVING, Sessions
 from gateway.storage.tables import audit, refresh_tokens

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from gateway.identity.accounts import COMMAND_LINE, Actor, Origin
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.database import Database
 from gateway.storage.subjects import Everybody, Subjects
 from gateway.storage.tables import audit

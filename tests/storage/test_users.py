@@ -9,7 +9,7 @@ from sqlalchemy import Connection, event, func, select
 
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.accounts import COMMAND_LINE, Actor, NewSession, Origin, Selection
-from gateway.identity.records import UserRecord
+from gateway.identity.user import UserRecord
 from gateway.storage.changing import add_session
 from gateway.storage.database import Database
 from gateway.storage.sessions import Sessions

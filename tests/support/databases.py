@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from gateway.identity.accounts import Actor, NewSession, NewUser, Origin
-from gateway.identity.records import UserRecord
-from gateway.identity.refresh import RefreshToken
+from gateway.identity.refresh_token import RefreshToken
+from gateway.identity.user import UserRecord
 from gateway.storage import schema
 from gateway.storage.database import COMMAND, SERVING, Database, Limits
 from gateway.storage.users import Users

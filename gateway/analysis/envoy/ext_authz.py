@@ -9,7 +9,7 @@ from typing import Any, Final
 from gateway.analysis.envoy.clusters import DECIDES
 from gateway.analysis.envoy.messages import EXT_AUTHZ, Message, http_filter
 from gateway.analysis.envoy.routes import answered, to_the_gateway, to_upstream
-from gateway.identity.principals import identity_value
+from gateway.identity.principal import identity_value
 from gateway.policy.loader import Configuration
 from gateway.settings.model import Settings
 

@@ -18,10 +18,10 @@ from itertools import islice
 from typing import Final
 
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
+from gateway.identity.access_token import Tokens
 from gateway.identity.api_keys import KeyReader, KnownKey, key_digest
 from gateway.identity.jws import invalid
-from gateway.identity.records import Claims
-from gateway.identity.tokens import Tokens
+from gateway.identity.user import Claims
 
 _AT_A_TIME: Final = 128
 MAX_ASKED: Final = 4096  # Concurrent lookups; beyond this number the store counts as unavailable.

@@ -14,9 +14,9 @@ import httpx
 import pytest
 import respx
 
-from gateway.issuers import fetching
-from gateway.issuers.fetching import MAX_SIZE, FetchFailed, fetch
-from gateway.issuers.locating import discovered_keys, keys_at
+from gateway.identity.discovery import fetch as fetching
+from gateway.identity.discovery.fetch import MAX_SIZE, FetchFailed, fetch
+from gateway.identity.discovery.jwks_client import discovered_keys, keys_at
 from gateway.wire.urls import is_loopback, keeps_keys_safe
 from tests.support.issuers import DISCOVERY, JWKS, Issuer
 
@@ -270,5 +270,5 @@ async def test_a_configuration_that_is_no_json_leads_nowhere() -> None:
 
 
 def test_httpx_is_imported_for_the_first_document_only() -> None:
-    program = "import sys, gateway.issuers.opening, gateway.app; sys.exit('httpx' in sys.modules)"
+    program = "import sys, gateway.identity.discovery.open, gateway.app; sys.exit('httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -3,18 +3,65 @@
 - Known keys are always usable: no request waits for a renewal, and an outage removes no keys.
 - An unknown key id causes at most one fetch per COOLDOWN seconds, over all clients, because clients choose the ids.
 - At most one fetch runs at a time; all waiters share it.
+
+Locate the keys of an issuer: a configured URL, or OpenID Connect Discovery.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
-from gateway.identity.key_sets import KeySet, UnusableKeySet, read_key_set
+from gateway.identity.discovery.fetch import Document, FetchFailed, fetch
+from gateway.identity.jwks import KeySet, UnusableKeySet, read_key_set
+from gateway.identity.jws import strict_json
 from gateway.identity.keys import VerifyingKey
-from gateway.issuers.fetching import FetchFailed
-from gateway.issuers.locating import Fetch
+from gateway.wire.urls import is_loopback, keeps_keys_safe
+
+Fetch = Callable[[], Awaitable[Document]]
+
+_WELL_KNOWN: Final = "/.well-known/openid-configuration"
+
+
+def keys_at(address: str, *, insecure: bool = False) -> Fetch:
+    """A fetch function for the key set at this address. `insecure` allows plain HTTP on any host."""
+    return lambda: fetch(address, insecure=insecure)
+
+
+def discovered_keys(issuer: str) -> Fetch:
+    """A fetch function for the key set of an issuer, by OpenID Connect Discovery 1.0.
+
+    It reads the OpenID configuration on every fetch, because the URL of the keys can change too.
+    """
+
+    async def fetch_keys() -> Document:
+        # Section 4.1: a trailing `/` of the issuer is removed first.
+        document = await fetch(issuer.removesuffix("/") + _WELL_KNOWN)
+        return await fetch(_key_address(document.text, issuer))
+
+    return fetch_keys
+
+
+def _key_address(text: bytes, issuer: str) -> str:
+    """The `jwks_uri` of an OpenID configuration. Raises FetchFailed if it is missing or unsafe."""
+    try:
+        configuration = strict_json(text)
+    except ValueError:
+        raise FetchFailed("the OpenID configuration is not JSON without repeated members") from None
+    if not isinstance(configuration, dict):
+        raise FetchFailed("the OpenID configuration is not a JSON object")
+    # Section 4.3: must be identical, otherwise keys of another issuer would be accepted for this one.
+    if configuration.get("issuer") != issuer:
+        raise FetchFailed("the OpenID configuration belongs to another issuer")
+    address = configuration.get("jwks_uri")
+    if not isinstance(address, str) or not keeps_keys_safe(address):
+        raise FetchFailed("the OpenID configuration has no https jwks_uri")
+    # SSRF: a remote issuer must not direct requests to services on this machine.
+    if is_loopback(address) and not is_loopback(issuer):
+        raise FetchFailed("the OpenID configuration has a jwks_uri on this machine")
+    return address
+
 
 COOLDOWN: Final = 30.0  # Seconds between fetches caused by unknown keys.
 # Seconds that a key set is used, regardless of the max-age of its server.

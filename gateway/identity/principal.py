@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from gateway.identity.records import Claims, UserRecord
+from gateway.identity.user import Claims, UserRecord
 from gateway.settings.model import IdentitySettings
 
 _Limits = tuple[frozenset[str] | None, str]  # roles and email address

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
+from gateway.identity.access_token import Tokens
 from gateway.identity.credentials import Credentials
 from gateway.identity.keys import KeyRing, SigningKey
-from gateway.identity.records import Claims
-from gateway.identity.tokens import Tokens
+from gateway.identity.user import Claims
 from gateway.settings.model import TokensSettings
 from tests.support.forging import (
     Forge,

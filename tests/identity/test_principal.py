@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.principals import Principal, PrincipalFactory, identity_roles, identity_value
-from gateway.identity.records import Claims, UserRecord
+from gateway.identity.principal import Principal, PrincipalFactory, identity_roles, identity_value
+from gateway.identity.user import Claims, UserRecord
 from gateway.settings.model import HeaderSettings, IdentitySettings
 
 CREATED = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)

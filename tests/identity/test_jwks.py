@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.key_sets import MAX_KEYS, MAX_SAME, KeySet, UnusableKeySet, read_key_set
+from gateway.identity.jwks import MAX_KEYS, MAX_SAME, KeySet, UnusableKeySet, read_key_set
 from tests.support.forging import encoded, with_curve
 from tests.support.issuers import jwk_of, number
 

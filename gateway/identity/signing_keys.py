@@ -2,6 +2,8 @@
 
 The file is written under a temporary name with mode 0600 and then linked, so it is never visible incomplete or to
 others. If several processes start at once, exactly one creates the key and all use it.
+
+Load the signing keys of the configuration, or create one if it names none.
 """
 
 import contextlib
@@ -15,8 +17,11 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway.errors import CannotStart, cannot_read
-from gateway.identity.keys import SigningKey, UnusableKey
+from gateway.errors import CannotStart, ConfigurationError, Problem, cannot_read
+from gateway.identity.keys import KeyRing, SigningKey, UnusableKey
+from gateway.identity.mac_keys import MacKeys
+from gateway.settings.checks import is_in_memory
+from gateway.settings.model import KeySettings, Settings
 
 ALGORITHM: Final = "ES256"
 _MAX_SIZE: Final = 65536  # In bytes; a key has about 250.
@@ -91,3 +96,60 @@ def _make(path: Path) -> None:
     finally:
         with contextlib.suppress(OSError):  # not created; the error above gives the reason
             draft.unlink()
+
+
+_NO_KEYS: Final = "must name a signing key, because replicas need a shared one (gateway keys generate)"
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    """The keys of this gateway. Without configured keys, an ES256 key is created once beside an SQLite database.
+
+    Raises ConfigurationError for unusable keys, and CannotStart if the created key cannot be stored.
+    """
+    problems = key_problems(settings)
+    if problems:
+        raise ConfigurationError(problems)
+    if settings.tokens.keys:
+        return KeyRing([_signing_key(key) for key in settings.tokens.keys])
+    path = made_key_path(settings)
+    return KeyRing([ephemeral_key() if path is None else kept_key(path)])
+
+
+def mac_keys(settings: Settings, ring: KeyRing) -> MacKeys:
+    """The keys that authenticate shared records: `cache.key`, else keys derived from the key ring."""
+    own_key = settings.cache.key
+    return MacKeys(ring, own_key=None if own_key is None else own_key.reveal())
+
+
+def key_problems(settings: Settings) -> tuple[Problem, ...]:
+    """The problems of `tokens.keys`. Creates and changes nothing."""
+    if not settings.tokens.keys:
+        made = settings.storage.database.reveal().startswith("sqlite")
+        return () if made else (_problem(settings, "tokens.keys", _NO_KEYS),)
+    problems = []
+    for index, key in enumerate(settings.tokens.keys):
+        try:
+            _signing_key(key)
+        except UnusableKey as error:
+            given = "secret" if key.secret is not None else "private_key"
+            problems.append(_problem(settings, f"tokens.keys[{index}].{given}", str(error)))
+    return tuple(problems)
+
+
+def made_key_path(settings: Settings) -> Path | None:
+    """The file of the created key, beside the SQLite database; None for a database in memory."""
+    address = settings.storage.database.reveal()
+    if is_in_memory(address):
+        return None
+    return Path(address.partition("://")[2].removeprefix("/").partition("?")[0] + ".key.pem")
+
+
+def _signing_key(key: KeySettings) -> SigningKey:
+    if key.secret is not None:
+        return SigningKey.from_secret(key.secret.reveal(), key.algorithm, key.kid)
+    pem = key.private_key.reveal() if key.private_key is not None else ""
+    return SigningKey.from_pem(pem, key.algorithm, key.kid)
+
+
+def _problem(settings: Settings, key: str, message: str) -> Problem:
+    return Problem(*settings.position_of(key), key, message)

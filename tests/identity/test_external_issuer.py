@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.errors import Refusal
-from gateway.identity.issuers import ExternalIssuer
-from gateway.identity.key_sets import KeySet, read_key_set
+from gateway.identity.external_issuer import ExternalIssuer
+from gateway.identity.jwks import KeySet, read_key_set
 from gateway.identity.keys import VerifyingKey
 from gateway.settings.model import ExternalSettings
 from tests.support.forging import Sign, decoded, encoded, token, unsigned, with_curve, with_rsa

@@ -10,12 +10,12 @@ from typing import Final, Protocol
 
 from gateway.cache import TwoGenerationCache
 from gateway.errors import Refusal
+from gateway.identity.access_token import REMEMBERED, Verified, expired, in_time, report_skew
 from gateway.identity.external_claims import TYPES, external_claims
+from gateway.identity.jwks import canonical_algorithm
 from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
-from gateway.identity.key_sets import canonical_algorithm
 from gateway.identity.keys import VerifyingKey
-from gateway.identity.records import Claims
-from gateway.identity.tokens import REMEMBERED, Verified, expired, in_time, report_skew
+from gateway.identity.user import Claims
 from gateway.settings.model import ExternalSettings
 
 REMEMBERED_LENGTH: Final = 1024  # The average limit in bytes per cached token.

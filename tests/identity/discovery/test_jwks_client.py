@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.issuers import published_keys
-from gateway.issuers.fetching import Document, FetchFailed
-from gateway.issuers.published_keys import COOLDOWN, LEAST_AGE, MOST_AGE, USUAL_AGE, PublishedKeySet
+from gateway.identity.discovery import jwks_client
+from gateway.identity.discovery.fetch import Document, FetchFailed
+from gateway.identity.discovery.jwks_client import COOLDOWN, LEAST_AGE, MOST_AGE, USUAL_AGE, PublishedKeySet
 from tests.identity.stores import Clock, settle
 from tests.support.issuers import jwk_of
 
@@ -230,7 +230,7 @@ async def test_replicas_do_not_ask_all_at_once(monkeypatch: pytest.MonkeyPatch) 
         drawn.append((low, high))
         return high
 
-    monkeypatch.setattr(published_keys._CHANCE, "uniform", uniform)
+    monkeypatch.setattr(jwks_client._CHANCE, "uniform", uniform)
     rig = Rig("k1")
     await rig.tick()
     assert drawn and drawn[0][0] < drawn[0][1] < 1

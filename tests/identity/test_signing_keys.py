@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gateway.errors import CannotStart
-from gateway.identity.keyfile import ephemeral_key, kept_key
+from gateway.identity.signing_keys import ephemeral_key, kept_key
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_an_ephemeral_key_is_another_one_each_time() -> None:
 def test_processes_that_start_at_once_agree_on_one_key(path: Path) -> None:
     script = (
         "import sys, pathlib\n"
-        "from gateway.identity.keyfile import kept_key\n"
+        "from gateway.identity.signing_keys import kept_key\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "print(kept_key(pathlib.Path(sys.argv[1])).kid)\n"
     )

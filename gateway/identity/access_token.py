@@ -17,7 +17,7 @@ from gateway.errors import Refusal
 from gateway.identity.claims import local_claims
 from gateway.identity.jws import check_header, encode_jws, invalid, json_object, parse_jws, with_signature
 from gateway.identity.keys import KeyRing
-from gateway.identity.records import Claims
+from gateway.identity.user import Claims
 from gateway.settings.model import TokensSettings
 
 REMEMBERED: Final = 100_000  # The default number of cached tokens, about 1 KiB each.
@@ -27,7 +27,7 @@ REMEMBERED_LENGTH: Final = 512  # The average limit in bytes per cached token.
 _TYPE: Final = "at+jwt"  # RFC 9068 2.1: distinguishes access tokens from other tokens signed with the same key.
 _TYPES: Final = frozenset((_TYPE, f"application/{_TYPE}"))
 
-log: Final = logging.getLogger("gateway.identity.tokens")
+log: Final = logging.getLogger("gateway.identity.access_token")
 
 Verified = tuple[float, float, Claims]  # valid from and until, leeway included, and the claims
 

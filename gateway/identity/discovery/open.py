@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from gateway.identity.issuers import ExternalIssuer
-from gateway.issuers.locating import discovered_keys, keys_at
-from gateway.issuers.published_keys import PublishedKeySet
+from gateway.identity.discovery.jwks_client import PublishedKeySet, discovered_keys, keys_at
+from gateway.identity.external_issuer import ExternalIssuer
 from gateway.settings.model import ExternalSettings, TokensSettings
 from gateway.ticker import Ticker
 
