@@ -11,7 +11,6 @@ import yaml
 from bench.agreement_reference import Request, naive
 from bench.parity import Asked as Written
 from bench.parity import Route as RouteText
-from gateway.admission import Admission, Answered, Peer, RequestHead, Waiting
 from gateway.analysis.explain import Person, caller_of, capture_texts, explain
 from gateway.analysis.matrix import matrix
 from gateway.analysis.policy_tests import read_policy_tests
@@ -19,18 +18,19 @@ from gateway.analysis.simulate import Asked, Verdict, decide
 from gateway.analysis.test_runner import run_policy_tests
 from gateway.cli.explain_document import document
 from gateway.errors import Refusal
-from gateway.gate import Decision, Gate
+from gateway.gate.admission import Admission, Answered, Peer, RequestHead, Waiting
+from gateway.gate.forward_auth import Verifier
+from gateway.gate.gate import Decision, Gate
+from gateway.gate.rate_limits import Limits
 from gateway.identity.access_token import Tokens
 from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Directory
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.principal import PrincipalFactory
 from gateway.identity.user import UserRecord
-from gateway.limits.limits import Limits
 from gateway.policy.loader import compile_policy
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.model import CacheSettings, Settings
-from gateway.verifying import Verifier
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import Field, FieldRules
 from gateway.wire.hosts import canonical_host

@@ -22,10 +22,11 @@ from gateway.asgi.middleware import GateMiddleware
 from gateway.collecting import Collector
 from gateway.errors import CannotStart, ConfigurationError, Refusal, StorageUnavailable
 from gateway.foundation import Foundation, lay_foundation
-from gateway.gate import Gate
-from gateway.gate_factory import GateFactory
+from gateway.gate.factory import GateFactory
+from gateway.gate.forward_auth import Verifier
+from gateway.gate.gate import Gate
+from gateway.gate.rate_limits import Limits
 from gateway.identity.assertions import Assertions
-from gateway.limits.limits import Limits
 from gateway.operations.board import Place
 from gateway.operations.decision_log import DecisionLog
 from gateway.operations.endpoints import Readiness
@@ -42,7 +43,6 @@ from gateway.runtime import Runtime, RuntimeHolder
 from gateway.samples import Source
 from gateway.settings.extras import missing_extras
 from gateway.settings.model import Settings
-from gateway.verifying import Verifier
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 

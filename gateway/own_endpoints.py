@@ -19,7 +19,6 @@ from gateway.accounts.lockout import Lockout
 from gateway.accounts.own_keys import OwnKeys
 from gateway.accounts.own_sessions import OwnSessions
 from gateway.accounts.passwords import PasswordPool
-from gateway.accounts.registration_limit import RegistrationLimit
 from gateway.accounts.service import Accounts
 from gateway.accounts.session_endpoints import session_endpoints
 from gateway.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
@@ -27,6 +26,7 @@ from gateway.console.endpoints import Console, console_endpoints
 from gateway.console.pages import PATH as CONSOLE
 from gateway.console.signing_in import SigningIn
 from gateway.foundation import Foundation
+from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.keys import KeyRing
 from gateway.openapi.endpoints import openapi_endpoints
 from gateway.operations import described as operations_described

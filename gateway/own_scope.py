@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from gateway.admission import Admission
 from gateway.errors import Refusal
+from gateway.gate.admission import Admission
 from gateway.wire.fields import Field
 from gateway.wire.paths import decoded_segment
 

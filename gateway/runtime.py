@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
-from gateway.admission import Admission, Peer, Peers, RequestHead
 from gateway.errors import GatewayError, Refusal
-from gateway.gate import Decider
-from gateway.gate_factory import GateFactory
+from gateway.gate.admission import Admission, Peer, Peers, RequestHead
+from gateway.gate.factory import GateFactory
+from gateway.gate.forward_auth import Verifier
+from gateway.gate.gate import Decider
+from gateway.gate.revalidation import Watch
 from gateway.operations.decision_log import DecisionLog
 from gateway.operations.endpoints import Readiness
 from gateway.operations.observer import Observer
@@ -19,8 +21,6 @@ from gateway.proxy.proxy import Proxy
 from gateway.samples import Sample
 from gateway.settings.model import ServerSettings
 from gateway.ticker import Ticker
-from gateway.verifying import Verifier
-from gateway.watch import Watch
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules, RequestFields
 from gateway.wire.request_ids import RequestIds

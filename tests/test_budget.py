@@ -7,7 +7,7 @@ import pytest
 
 from bench.budget import WARM, budget_of, centre_of, exceeded, instructions, measure, shown, version
 from bench.stage import staged
-from gateway import gate
+from gateway.gate import gate
 from tests.memory.garbage import unsearched
 
 PLAYED = 100

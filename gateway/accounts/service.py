@@ -19,9 +19,9 @@ from gateway.accounts.emails import EmailAddress
 from gateway.accounts.holders import account_holder
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
-from gateway.accounts.registration_limit import RegistrationLimit
 from gateway.accounts.roles import admin_roles
 from gateway.errors import Refusal, StorageUnavailable
+from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.access_token import Tokens
 from gateway.identity.accounts import (
     AccountStore,

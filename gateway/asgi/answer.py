@@ -7,10 +7,10 @@ from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.admission import Admission, RequestHead
 from gateway.asgi.request import AsgiRequest
 from gateway.asgi.upload import Upload
 from gateway.errors import Refusal
+from gateway.gate.admission import Admission, RequestHead
 from gateway.proxy.exchange import Exchange, Field
 from gateway.runtime import Runtime
 

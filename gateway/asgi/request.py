@@ -7,13 +7,13 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.admission import Admission, Answered, RequestHead
 from gateway.asgi.upload import Upload
 from gateway.asgi.uvicorn_protocol import merges_trailers
 from gateway.errors import Caller, Refusal
+from gateway.gate.admission import Admission, Answered, RequestHead
+from gateway.gate.forward_auth import Verdict
 from gateway.proxy.exchange import Field
 from gateway.runtime import Runtime
-from gateway.verifying import Verdict
 from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import new_key
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.admission import Admission, RequestHead
 from gateway.asgi.request import AsgiRequest
 from gateway.asgi.upstream_socket import Ended, UpstreamSocket
 from gateway.errors import Refusal
+from gateway.gate.admission import Admission, RequestHead
 from gateway.proxy.exchange import Exchange, Field
 from gateway.runtime import Runtime
 from gateway.wire.websocket import ABNORMAL, NO_STATUS, POLICY_VIOLATION, TRY_AGAIN_LATER, field_value, handshake_answer

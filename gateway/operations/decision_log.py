@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-from gateway.admission import Admission, RequestHead
 from gateway.errors import Caller, Refusal
+from gateway.gate.admission import Admission, RequestHead
 from gateway.operations.access_log import NO_ROLES, json_host, json_method, json_roles, loggable_path
 from gateway.operations.escaping import quoted, without_tokens
 from gateway.policy.route import Route

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.admission import Admission, RequestHead
 from gateway.errors import Caller
+from gateway.gate.admission import Admission, RequestHead
 
 
 class Finished(Protocol):

@@ -7,8 +7,8 @@ that would shut everybody out must not fill a disk to say so.
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.admission import Admission, RequestHead
 from gateway.errors import Refusal
+from gateway.gate.admission import Admission, RequestHead
 from gateway.operations.access_log import loggable_path
 from gateway.operations.events import Repeats, event
 from gateway.policy.route import Route

@@ -30,8 +30,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, format_span_id, form
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import gateway
-from gateway.admission import RequestHead, Waiting
 from gateway.errors import Refusal
+from gateway.gate.admission import RequestHead, Waiting
 from gateway.operations.access_log import loggable_path
 from gateway.operations.counters import METHODS
 from gateway.operations.escaping import without_tokens

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from gateway.admission import Admission
+from gateway.gate.admission import Admission
 from gateway.policy.route import allowed_methods
 from gateway.proxy.exchange import Downstream, Field
 

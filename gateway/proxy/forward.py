@@ -8,8 +8,8 @@ that no caller can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-328
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.admission import Admission, Peer, RequestHead
 from gateway.errors import Refusal
+from gateway.gate.admission import Admission, Peer, RequestHead
 from gateway.identity.principal import Principal
 from gateway.policy.rewrite import PrefixStrip, sent_path
 from gateway.policy.route import Route

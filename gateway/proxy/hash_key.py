@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gateway.admission import RequestHead
+from gateway.gate.admission import RequestHead
 from gateway.settings.model import BalanceSettings
 
 HashKey: TypeAlias = Callable[[RequestHead, bytes], bytes | None]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from gateway.admission import Admission, RequestHead
+from gateway.gate.admission import Admission, RequestHead
 from gateway.identity.assertions import Assertions
 from gateway.policy.route import Route
 from gateway.proxy.engines import engine_of

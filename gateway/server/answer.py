@@ -11,10 +11,10 @@ from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from gateway.admission import Admission, Answered, RequestHead
 from gateway.errors import Caller, Refusal
+from gateway.gate.admission import Admission, Answered, RequestHead
+from gateway.gate.forward_auth import Verdict
 from gateway.proxy.exchange import Field, HeadFields
-from gateway.verifying import Verdict
 from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import handshake_answer
 

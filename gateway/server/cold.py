@@ -11,8 +11,8 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Scope
 
-from gateway.admission import Admission
 from gateway.errors import Refusal
+from gateway.gate.admission import Admission
 from gateway.own_scope import own_scope
 from gateway.server.answer import Answer
 

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from time import monotonic
 from typing import Any, Final, cast
 
-from gateway.admission import Peer
 from gateway.errors import Refusal
+from gateway.gate.admission import Peer
 from gateway.limits.upload_rate import UploadRate
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.tunnel import Tunnel

@@ -10,8 +10,8 @@ from typing import Final
 
 import httptools
 
-from gateway.admission import RequestHead
 from gateway.errors import Refusal
+from gateway.gate.admission import RequestHead
 from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE, Field, list_members
 
 _END: Final = b"\r\n\r\n"

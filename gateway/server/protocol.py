@@ -18,9 +18,9 @@ from typing import Any, Final
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal
-from gateway.gate import Decider, Decision
+from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
+from gateway.gate.gate import Decider, Decision
 from gateway.policy.builtin_routes import VERIFY
 from gateway.proxy.proxy import Proxy
 from gateway.runtime import Runtime

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import RedisCluster
 
 from gateway.errors import StorageUnavailable, without_traceback
-from gateway.limits.quota import Quota
+from gateway.gate.leaky_buckets import Quota
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_address import Client
 

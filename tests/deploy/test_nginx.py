@@ -10,7 +10,7 @@ import pytest
 from bench.snippets import NGINX
 from bench.upstream import find_nginx
 from tests.cli.running import ROOT
-from tests.forward.test_front_proxies import NOT_FOR_CALLERS, UNLISTED
+from tests.gate.forward_auth.test_front_proxies import NOT_FOR_CALLERS, UNLISTED
 from tests.support.gateways import Town
 from tests.support.processes import Account, Gateway, free_port
 from tests.support.raw import Address, Caller

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from gateway.admission import Admission, Peer, RequestHead, Waiting
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.gate import Gate
+from gateway.gate.admission import Admission, Peer, RequestHead, Waiting
+from gateway.gate.gate import Gate
+from gateway.gate.rate_limits import Limits
 from gateway.identity.access_token import Tokens
 from gateway.identity.credentials import Credentials
 from gateway.identity.jws import invalid
 from gateway.identity.keys import KeyRing
 from gateway.identity.signing_keys import ephemeral_key
 from gateway.identity.user import Claims
-from gateway.limits.limits import Limits
 from gateway.policy.loader import load_configuration
 from gateway.settings.model import TokensSettings
 from gateway.wire.addresses import TrustedProxies

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.errors import StorageUnavailable
-from gateway.limits.limits import Count, Limits
-from gateway.limits.quota import Quota
+from gateway.gate.leaky_buckets import Quota
+from gateway.gate.rate_limits import Count, Limits
 from gateway.policy.policy import Policy
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_limits import RedisBuckets
-from tests.limits.test_limits import Request, limit_of
+from tests.gate.test_rate_limits import Request, limit_of
 from tests.policy.policies import policy_of
 from tests.storage.replicas import until
 from tests.support.valkey import ValkeyServer

@@ -6,7 +6,7 @@
 import runpy
 import sys
 
-from gateway.admission import RequestHead
+from gateway.gate.admission import RequestHead
 
 
 class Knot:

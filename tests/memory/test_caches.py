@@ -11,10 +11,9 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.admission import Admission, Peers, RequestHead
-from gateway.limits.buckets import Buckets
+from gateway.gate.admission import Admission, Peers, RequestHead
+from gateway.gate.leaky_buckets import Buckets, Quota
 from gateway.limits.failures import Allowance, Counter, Failures
-from gateway.limits.quota import Quota
 from gateway.operations.access_log import Texts, json_client
 from gateway.operations.events import Repeats
 from gateway.operations.observer import Observer

@@ -24,7 +24,7 @@ ELSEWHERE = {
     "refresh_invalid": "tests/advisories/test_sessions.py",
     "refresh_reused": "tests/advisories/test_sessions.py",
     "locked_out": "tests/advisories/test_lockout.py",
-    "rate_limited": "tests/limits/test_rate_limits.py",
+    "rate_limited": "tests/gate/test_rate_limits_of_routes.py",
     "origin_not_allowed": "tests/proxy/test_cors.py",
     "upstream_unavailable": "tests/upstreams/test_checks.py",
     "misdirected": "tests/proxy/test_served_hosts.py",

@@ -10,11 +10,11 @@ from sqlalchemy import delete
 
 from gateway.cli.accounts import opened
 from gateway.errors import CannotStart
+from gateway.gate.leaky_buckets import Quota
 from gateway.identity.accounts import Actor, NewUser
 from gateway.identity.principal import Principal
 from gateway.identity.signing_keys import key_ring, mac_keys
 from gateway.limits.failures import Allowance, Counter, Report
-from gateway.limits.quota import Quota
 from gateway.settings.model import Settings
 from gateway.storage import schema
 from gateway.storage.database import COMMAND, Database

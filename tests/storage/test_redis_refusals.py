@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from gateway.errors import StorageUnavailable
+from gateway.gate.leaky_buckets import Quota
 from gateway.limits.failures import Allowance, Counter, Report
-from gateway.limits.quota import Quota
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_failures import RedisFailures
 from gateway.storage.redis_limits import RedisBuckets

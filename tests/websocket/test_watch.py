@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from gateway.admission import Admission
 from gateway.errors import Refusal
-from gateway.watch import Watch
+from gateway.gate.admission import Admission
+from gateway.gate.revalidation import Watch
 
 WAITING = object()
 GONE = Refusal("token_revoked", presented=True)

@@ -9,10 +9,10 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
-from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal
-from gateway.gate import Decider, Decision
-from gateway.limits.limits import Limits
+from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
+from gateway.gate.gate import Decider, Decision
+from gateway.gate.rate_limits import Limits
 from gateway.policy.route import Route
 from gateway.policy.shadow import Shadows
 from gateway.wire.paths import canonical_target

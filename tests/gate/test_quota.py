@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.limits.quota import Quota
+from gateway.gate.leaky_buckets import Quota
 
 # Requests and seconds: common limits, and limits at the resolution of floating point.
 QUOTAS = [(1, 1.0), (3, 1.0), (100, 60.0), (7, 0.25), (1, 86400.0), (10_000, 0.001), (1_000_000_000, 3600.0)]

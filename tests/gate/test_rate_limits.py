@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.limits.limits import Count, Limits, RouteLimit
+from gateway.gate.rate_limits import Count, Limits, RouteLimit
 from gateway.policy.policy import Policy
 from tests.policy.policies import policy_of
 

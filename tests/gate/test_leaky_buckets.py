@@ -5,8 +5,7 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.limits.buckets import Buckets
-from gateway.limits.quota import Quota
+from gateway.gate.leaky_buckets import Buckets, Quota
 
 
 def passes(buckets: Buckets, caller: str, now: float) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.accounts.registration_limit import RegistrationLimit
 from gateway.errors import Refusal
+from gateway.gate.registration_limit import RegistrationLimit
 from gateway.settings.model import RegistrationLimitSettings
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_limits import RedisBuckets

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from gateway.errors import Refusal
-from gateway.limits.buckets import Buckets
-from gateway.limits.limits import RouteLimit, SharedBuckets
-from gateway.limits.quota import Quota
+from gateway.gate.leaky_buckets import Buckets, Quota
+from gateway.gate.rate_limits import RouteLimit, SharedBuckets
 from gateway.settings.model import RegistrationLimitSettings
 from gateway.wire.addresses import Callers
 

@@ -5,17 +5,17 @@ from ipaddress import ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admission import Admission, Peer, RequestHead, Waiting
 from gateway.errors import Refusal
-from gateway.gate import Decision, Gate
-from gateway.limits.limits import Limits
+from gateway.gate.admission import Admission, Peer, RequestHead, Waiting
+from gateway.gate.forward_auth import Verdict, Verifier
+from gateway.gate.gate import Decision, Gate
+from gateway.gate.rate_limits import Limits
 from gateway.policy.builtin_routes import VERIFY as VERIFY_ENDPOINT
 from gateway.policy.builtin_routes import own_routes
 from gateway.policy.patterns import parse_pattern
 from gateway.policy.policy import Policy
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
-from gateway.verifying import Verdict, Verifier
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 from gateway.wire.paths import canonical_target

@@ -1,13 +1,13 @@
 """Build what decides under a policy: the gate, and around it the decision log and shadow rules where configured."""
 
-from gateway.gate import Decider, Gate
+from gateway.gate.decision_log import DecisionListener, DecisionLogging
+from gateway.gate.gate import Decider, Gate
+from gateway.gate.rate_limits import Limits
+from gateway.gate.shadow import ShadowEvaluation, ShadowListener
 from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Directory
-from gateway.limits.limits import Limits
-from gateway.logged_gate import DecisionListener, DecisionLogging
 from gateway.policy.policy import Policy
 from gateway.policy.shadow import Shadows
-from gateway.shadowed_gate import ShadowEvaluation, ShadowListener
 
 
 class GateFactory:

@@ -18,9 +18,9 @@ CVE-2026-31908). The front proxy passes any other response to the client.
 import logging
 from typing import Final, NamedTuple
 
-from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal, without_traceback
-from gateway.gate import Decider, Decision
+from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
+from gateway.gate.gate import Decider, Decision
 from gateway.identity.assertions import Assertions
 from gateway.identity.principal import identity_value
 from gateway.operations.decision_log import DecisionLog

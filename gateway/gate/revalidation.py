@@ -9,9 +9,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.admission import Admission, Waiting
 from gateway.errors import Refusal
-from gateway.gate import Decider
+from gateway.gate.admission import Admission, Waiting
+from gateway.gate.gate import Decider
 
 _EVERY: Final = 2  # In ticks.
 _AT_ONCE: Final = 16  # Concurrent store lookups.

@@ -14,7 +14,7 @@ import pytest
 from tests.advisories.test_forwarded_trust import HEARSAY
 from tests.advisories.test_identity_headers import FORGED, NAMES
 from tests.advisories.test_paths import ALWAYS, STRICT
-from tests.forward.snippets import FrontProxy, binary_of, program
+from tests.gate.forward_auth.snippets import FrontProxy, binary_of, program
 from tests.support.gateways import Town
 from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.raw import Address, Answer, Caller, NoAnswer

@@ -14,7 +14,7 @@ import yaml
 from bench.snippets import DOCUMENT
 from tests.advisories.test_forwarded_trust import HEARSAY
 from tests.advisories.test_identity_headers import FORGED, NAMES
-from tests.forward.test_front_proxies import NOT_FOR_CALLERS, UNLISTED, VERIFY_SPELLINGS
+from tests.gate.forward_auth.test_front_proxies import NOT_FOR_CALLERS, UNLISTED, VERIFY_SPELLINGS
 
 # The headers managed by the entry point of Traefik 3 (pkg/middlewares/forwardedheaders).
 MANAGED: Final = {

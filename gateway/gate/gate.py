@@ -13,13 +13,13 @@ The gate fails closed: any exception during a decision is a refusal.
 import logging
 from typing import Final, Protocol
 
-from gateway.admission import Admission, Answered, RequestHead, Waiting
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
+from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
+from gateway.gate.rate_limits import Count, Limits
 from gateway.identity.credentials import Credentials
 from gateway.identity.directory import Absent, Directory
 from gateway.identity.principal import Principal
 from gateway.identity.user import Claims
-from gateway.limits.limits import Count, Limits
 from gateway.policy.cors import Preflight, origin_of, preflight_of
 from gateway.policy.decide import Handshake, PreflightAnswer, RefusedAtRoute, authorize, locate
 from gateway.policy.policy import Match, Policy

@@ -11,8 +11,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import StorageUnavailable
-from gateway.limits.buckets import Buckets
-from gateway.limits.quota import Quota
+from gateway.gate.leaky_buckets import Buckets, Quota
 from gateway.policy.route import Route
 from gateway.settings.model import RateLimitSettings
 from gateway.wire.addresses import Callers

@@ -2,10 +2,10 @@
 
 from typing import Final, Protocol
 
-from gateway.admission import Admission, RequestHead, Waiting
 from gateway.errors import Refusal
-from gateway.gate import Decider, Decision
-from gateway.limits.limits import Limits
+from gateway.gate.admission import Admission, RequestHead, Waiting
+from gateway.gate.gate import Decider, Decision
+from gateway.gate.rate_limits import Limits
 from gateway.policy.policy import Policy
 from gateway.policy.route import Route
 

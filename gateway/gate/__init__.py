@@ -1,0 +1,1 @@
+"""One request, one decision: credential, roles, rate limits; the decision log, shadow rules, forward auth."""
