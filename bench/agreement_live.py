@@ -13,9 +13,9 @@ from bench.parity_envoy import outcome
 from bench.parity_ground import Echo
 from bench.peers.peer import ROOT
 from bench.processes import free_port, start, wait_for_port
+from gateway.accounts.store import COMMAND_LINE, NewUser
 from gateway.analysis.explain import Person
 from gateway.identity.access_token import Tokens
-from gateway.identity.accounts import COMMAND_LINE, NewUser
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.settings.model import TokensSettings
 from gateway.storage.database import Database

@@ -16,8 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
-from gateway.accounts.administration import Administration
-from gateway.accounts.first_admin import how_to_make_one
+from gateway.accounts.administration import Administration, how_to_make_one
 from gateway.asgi.middleware import GateMiddleware
 from gateway.collecting import Collector
 from gateway.errors import CannotStart, ConfigurationError, Refusal, StorageUnavailable

@@ -12,15 +12,15 @@ from starlette.routing import Route as StarletteRoute
 from gateway.accounts import described as accounts_described
 from gateway.accounts.administration import Administration
 from gateway.accounts.administration_endpoints import administration_endpoints
-from gateway.accounts.confirming import Confirmation
+from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.endpoints import account_endpoints
 from gateway.accounts.key_endpoints import key_endpoints
 from gateway.accounts.lockout import Lockout
-from gateway.accounts.own_keys import OwnKeys
-from gateway.accounts.own_sessions import OwnSessions
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
 from gateway.accounts.session_endpoints import session_endpoints
+from gateway.accounts.sessions import OwnSessions
 from gateway.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
 from gateway.console.endpoints import Console, console_endpoints
 from gateway.console.pages import PATH as CONSOLE

@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.accounts.failed_attempts import SharedFailures
 from gateway.gate.rate_limits import SharedBuckets
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.mac_keys import MacKeys
 from gateway.identity.principal import PrincipalFactory
 from gateway.identity.user import ChangeFeed, UserStore
-from gateway.limits.failures import SharedFailures
 from gateway.policy.roles import RoleHierarchy
 from gateway.samples import Sample
 from gateway.settings.model import Settings

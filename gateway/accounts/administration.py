@@ -4,22 +4,27 @@ Addresses, passwords and roles are validated here. An account is identified by i
 Refusal: `invalid_fields` with every problem at once, `not_found`, `email_taken`, `last_admin` or `overloaded`.
 StorageUnavailable propagates. Every change writes an audit record in its transaction, and is published to all replicas
 before the method returns.
+
+Instructions for creating the first administrator, which only a command on the machine can do.
+
+No request to the gateway creates one: a one-time setup page would be open to the first visitor.
 """
 
+import shlex
 import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 
-from gateway.accounts.announcing import Announcer
-from gateway.accounts.bodies import AccountChange, EmailOnly, NewAccount, PasswordOnly, RolesOnly
-from gateway.accounts.clocks import key_known_until
-from gateway.accounts.declaring import accept
+from gateway.accounts.audit import AuditPage, AuditReader, AuditSelection
+from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.commands import AccountChange, EmailOnly, NewAccount, PasswordOnly, RolesOnly
 from gateway.accounts.emails import folded
+from gateway.accounts.expiry import key_known_until
+from gateway.accounts.inputs import accept
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.roles import admin_roles
-from gateway.errors import Refusal
-from gateway.identity.accounts import (
+from gateway.accounts.store import (
     COMMAND_LINE,
     AccountStore,
     Actor,
@@ -28,7 +33,7 @@ from gateway.identity.accounts import (
     SessionStore,
     UserPage,
 )
-from gateway.identity.audit import AuditPage, AuditReader, AuditSelection
+from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.user import ChangeFeed, UserRecord
 from gateway.settings.model import Settings
 
@@ -146,3 +151,17 @@ def _found(record: UserRecord | None, missing: str = "The account has just been 
     if record is None:
         raise Refusal("not_found", detail=missing)
     return record
+
+
+async def how_to_make_one(administration: Administration) -> str | None:
+    """The command to run if no administrator exists: no active account, and no role mapping of an external issuer."""
+    settings = administration.settings
+    mapped = {role for issuer in settings.tokens.external for role in issuer.role_map.values()}
+    try:
+        if not admin_roles(settings).isdisjoint(mapped) or await administration.has_admin():
+            return None
+    except StorageUnavailable:
+        return None
+    file = settings.position_of("accounts").file
+    words = ["gateway", "users", "create", "EMAIL", "--role", settings.accounts.admin_role]
+    return shlex.join([*words, "--config", file] if file else words)

@@ -6,16 +6,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.accounts.administration import Administration
-from gateway.accounts.answers import account, audit_record
-from gateway.accounts.bodies import AccountChange, NewAccount
+from gateway.accounts.audit import AuditSelection
+from gateway.accounts.commands import AccountChange, NewAccount
 from gateway.accounts.cursors import audit_cursor, user_cursor
-from gateway.accounts.declaring import accept
+from gateway.accounts.inputs import accept
 from gateway.accounts.queries import AuditQuery, UserQuery
 from gateway.accounts.reading import query_fields
 from gateway.accounts.requests import Endpoint, actor_of, admission_of, json_body, refusing
+from gateway.accounts.serialize import account, audit_record
+from gateway.accounts.store import Selection
 from gateway.errors import Refusal
-from gateway.identity.accounts import Selection
-from gateway.identity.audit import AuditSelection
 from gateway.wire.paths import decoded_segment
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.accounts.bodies import (
+from gateway.accounts.commands import (
     AccountChange,
     KeyRequest,
     Login,
@@ -12,7 +12,7 @@ from gateway.accounts.bodies import (
     Refresh,
     Registration,
 )
-from gateway.accounts.declaring import schema_of
+from gateway.accounts.inputs import schema_of
 from gateway.accounts.queries import AuditQuery, UserQuery
 from gateway.accounts.reading import FORM, JSON
 from gateway.described import DONE, MOMENT, TEXT, Answer, Operation, Operations, Schema, exactly, or_null, ref

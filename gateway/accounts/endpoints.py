@@ -5,11 +5,11 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.accounts.answers import rfc3339
-from gateway.accounts.bodies import Login, LoginForm, PasswordChange, Refresh, Registration
-from gateway.accounts.declaring import accept
+from gateway.accounts.commands import Login, LoginForm, PasswordChange, Refresh, Registration
+from gateway.accounts.inputs import accept
 from gateway.accounts.reading import FORM, JSON, form_fields, json_object, media_type, read_body
 from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, signed_in, unless_left
+from gateway.accounts.serialize import rfc3339
 from gateway.accounts.service import Accounts, TokenPair
 
 # OAuth 2 clients send these along with the password grant (RFC 6749 4.3.2, 2.3.1). They are ignored.

@@ -6,12 +6,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.accounts.answers import rfc3339
-from gateway.accounts.bodies import KeyRequest
-from gateway.accounts.declaring import accept
-from gateway.accounts.holders import account_holder
-from gateway.accounts.own_keys import OwnKeys
+from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.commands import KeyRequest
+from gateway.accounts.inputs import accept
 from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, signed_in, unless_left
+from gateway.accounts.serialize import rfc3339
+from gateway.accounts.service import account_holder
 from gateway.identity.api_keys import ApiKey
 
 

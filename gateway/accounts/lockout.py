@@ -8,18 +8,24 @@ address.
 With Redis all replicas share the counts. During an outage of Redis each process continues from its own knowledge and
 reports it afterwards: the outage neither allows more attempts nor locks users out. An attempt is checked on arrival and
 again when a thread is free for it, so only attempts that run at the same time can exceed the allowance.
+
+Reset failed login attempts: the service behind `gateway users unlock`.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from math import ceil
-from typing import Final
+from typing import Final, Protocol
 
+from gateway.accounts.commands import EmailOnly
+from gateway.accounts.failed_attempts import Allowance, Counter, Failures, SharedFailures
+from gateway.accounts.inputs import accept
+from gateway.accounts.store import COMMAND_LINE, Actor
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.limits.failures import Allowance, Counter, Failures, SharedFailures
+from gateway.identity.user import UserRecord
 from gateway.samples import Sample, Tally
-from gateway.settings.model import LockoutSettings
+from gateway.settings.model import LockoutSettings, Settings
 from gateway.wire.addresses import Callers
 
 _BY: Final = ("account", "address")  # Labels of the two counters of an attempt.
@@ -148,3 +154,40 @@ def _digest(kind: str, name: str) -> str:
     """A digest has a fixed length and hides the email address. A Redis cluster places keys with equal text in braces on
     the same node."""
     return f"{{{sha256(f'{kind} {name}'.encode()).hexdigest()[:_DIGEST]}}}"
+
+
+class UnlockedAccounts(Protocol):
+    """The part of the account store that unlocking needs."""
+
+    async def by_email(self, canonical: str) -> UserRecord | None:
+        """The account with this address."""
+
+    async def note_unlocked(self, user_id: str, *, address: str | None, by: Actor) -> None:
+        """Write an audit record."""
+
+
+async def unlock(
+    email: str,
+    address: str | None,
+    *,
+    users: UnlockedAccounts,
+    failures: SharedFailures,
+    settings: Settings,
+    by: Actor = COMMAND_LINE,
+) -> UserRecord:
+    """Reset the failures of an account from all addresses, and all failures of `address` if given.
+
+    Running gateways see the reset with the next attempt. Raises Refusal `invalid_fields` or `not_found`, and
+    StorageUnavailable if a store is down; repeating the reset is harmless.
+    """
+    canonical = accept(EmailOnly, {"email": email}, settings).email.canonical
+    record = await users.by_email(canonical)
+    if record is None:
+        raise Refusal("not_found", detail="No account has this e-mail address")
+    owners = [account_owner(canonical)]
+    if address is not None:
+        owners.append(address_owner(Callers().by_address(address)))
+    lockout = settings.accounts.lockout
+    await failures.pardon(owners, lifetime=lockout.window + lockout.ban)
+    await users.note_unlocked(record.id, address=address, by=by)
+    return record

@@ -20,8 +20,8 @@ from typing import Any, Final, NewType, TypeVar
 
 import bcrypt
 
-from gateway.accounts.composing import composed
-from gateway.accounts.fair_line import FairLine
+from gateway.accounts.fair_queue import FairLine
+from gateway.accounts.normalization import composed
 from gateway.errors import Refusal, without_traceback
 from gateway.samples import Durations, Sample
 

@@ -4,9 +4,9 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+from gateway.accounts.audit import AuditPlace
 from gateway.accounts.cursors import MAX_LENGTH, audit_place, user_place
-from gateway.accounts.declaring import Body, body, read_by, reader
-from gateway.identity.audit import AuditPlace
+from gateway.accounts.inputs import Body, body, read_by, reader
 from gateway.settings.model import Settings
 
 DEFAULT_LIMIT: Final = 50

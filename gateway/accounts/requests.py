@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.accounts.reading import JSON, json_object, media_type, read_body
+from gateway.accounts.store import Actor, Origin
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.gate.admission import Admission
-from gateway.identity.accounts import Actor, Origin
 from gateway.identity.principal import Principal
 from gateway.identity.user import Claims
 

@@ -2,6 +2,8 @@
 
 Methods raise Refusal for errors of the client. StorageUnavailable propagates. Every change is published to all replicas
 before the response is sent.
+
+Account changes require a session of the gateway's own.
 """
 
 import secrets
@@ -12,18 +14,14 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from gateway.accounts.announcing import Announcer
-from gateway.accounts.clocks import CLOCKS
-from gateway.accounts.confirming import Confirmation, wrong_password
+from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.confirmation import Confirmation, wrong_password
 from gateway.accounts.emails import EmailAddress
-from gateway.accounts.holders import account_holder
+from gateway.accounts.expiry import CLOCKS
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.roles import admin_roles
-from gateway.errors import Refusal, StorageUnavailable
-from gateway.gate.registration_limit import RegistrationLimit
-from gateway.identity.access_token import Tokens
-from gateway.identity.accounts import (
+from gateway.accounts.store import (
     AccountStore,
     Actor,
     NewSession,
@@ -34,11 +32,26 @@ from gateway.identity.accounts import (
     Rotation,
     SessionStore,
 )
+from gateway.errors import Refusal, StorageUnavailable
+from gateway.gate.registration_limit import RegistrationLimit
+from gateway.identity.access_token import Tokens
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import ChangeFeed, Claims, UserRecord
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.model import Settings
 from gateway.wire.addresses import Callers
+
+
+def account_holder(claims: Claims, origin: Origin) -> Actor:
+    """The caller as the holder of the account. Raises `forbidden` without a session of the gateway's own.
+
+    Subjects of external issuers manage passwords and sessions there. API keys are for machines: if a key could create
+    another key or set a password, a stolen key could outlive its deletion.
+    """
+    if claims.roles is not None:
+        raise Refusal("forbidden", "requires a session of the gateway's own")
+    return Actor(claims.subject, origin)
+
 
 # Tries of a login that conflicts with another change of the same account.
 _ATTEMPTS: Final = 2

@@ -5,10 +5,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.accounts.answers import rfc3339
-from gateway.accounts.own_sessions import OwnSessions
 from gateway.accounts.requests import Endpoint, origin_of, refusing, signed_in
-from gateway.identity.accounts import LivingSession
+from gateway.accounts.serialize import rfc3339
+from gateway.accounts.sessions import OwnSessions
+from gateway.accounts.store import LivingSession
 
 
 def session_endpoints(sessions: OwnSessions) -> dict[str, Endpoint]:

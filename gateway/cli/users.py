@@ -10,7 +10,8 @@ from typing import Final, TypeVar
 import click
 
 from gateway.accounts.administration import Administration
-from gateway.accounts.answers import account
+from gateway.accounts.serialize import account
+from gateway.accounts.store import Selection
 from gateway.cli import users_unlock
 from gateway.cli.accounts import administration
 from gateway.cli.audit import audit
@@ -19,7 +20,6 @@ from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
 from gateway.errors import CannotStart, Refusal
-from gateway.identity.accounts import Selection
 from gateway.identity.user import UserRecord
 from gateway.policy.loader import Configuration
 from gateway.settings.units import format_duration

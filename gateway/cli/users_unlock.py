@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.accounts.unlocking import unlock
+from gateway.accounts.lockout import unlock
 from gateway.cli.accounts import open_database, quiet_link
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option

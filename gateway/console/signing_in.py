@@ -16,8 +16,8 @@ from typing import Final
 
 from starlette.requests import Request
 
-from gateway.accounts.bodies import LoginForm
-from gateway.accounts.declaring import accept
+from gateway.accounts.commands import LoginForm
+from gateway.accounts.inputs import accept
 from gateway.accounts.requests import admission_of, origin_of, unless_left
 from gateway.accounts.service import Accounts
 from gateway.errors import Refusal

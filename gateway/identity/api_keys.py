@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
-from gateway.identity.accounts import Actor
+from gateway.accounts.store import Actor
 from gateway.identity.user import UserRecord
 
 PREFIX: Final = "gwk_"

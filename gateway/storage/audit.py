@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Select, delete, func, insert, literal, select, tuple_
 
-from gateway.identity.accounts import Actor
-from gateway.identity.audit import AuditPage, AuditPlace, AuditRecord, AuditSelection
+from gateway.accounts.audit import AuditPage, AuditPlace, AuditRecord, AuditSelection
+from gateway.accounts.store import Actor
 from gateway.storage.database import Database
 from gateway.storage.records import Clock, instant
 from gateway.storage.tables import Instant, audit

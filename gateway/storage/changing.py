@@ -20,8 +20,8 @@ from sqlalchemy import (
     update,
 )
 
+from gateway.accounts.store import NewSession
 from gateway.errors import Refusal
-from gateway.identity.accounts import NewSession
 from gateway.identity.user import UserRecord
 from gateway.storage.records import record_by_id
 from gateway.storage.tables import api_keys, refresh_tokens, sessions, user_roles, users

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from redis.asyncio import RedisCluster
 
-from gateway.limits.failures import Counter, Report, Standing
+from gateway.accounts.failed_attempts import Counter, Report, Standing
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_address import Client
 

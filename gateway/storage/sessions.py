@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from gateway.identity.accounts import Actor, LivingSession, NewSession, Reused, Rotated, Rotation
+from gateway.accounts.store import Actor, LivingSession, NewSession, Reused, Rotated, Rotation
 from gateway.identity.refresh_token import SEED_BYTES, RefreshToken
 from gateway.identity.user import UserRecord
 from gateway.storage.audit import Change, write_audit

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, true, update
 
-from gateway.identity.accounts import Actor
-from gateway.identity.subjects import BlockedSubject
+from gateway.accounts.store import Actor, BlockedSubject
 from gateway.identity.user import UserRecord, UserStore
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.changing import lock_administration

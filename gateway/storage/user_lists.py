@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, select, tuple_
 
-from gateway.identity.accounts import Selection
+from gateway.accounts.store import Selection
 from gateway.storage.records import RECORDS
 from gateway.storage.tables import at_domain, user_roles, users
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from gateway.accounts.store import Actor, Credentials, NewSession, NewUser, Selection, UserPage
 from gateway.errors import Refusal
-from gateway.identity.accounts import Actor, Credentials, NewSession, NewUser, Selection, UserPage
 from gateway.identity.user import UserRecord
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.changing import (

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from gateway.accounts.store import Actor, Origin, Selection
 from gateway.errors import FieldError, Refusal
-from gateway.identity.accounts import Actor, Origin, Selection
 from gateway.identity.user import UserRecord
 from gateway.storage.database import Database
 from gateway.storage.tables import audit

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.accounts.administration import how_to_make_one
 from gateway.accounts.emails import email_address
-from gateway.accounts.first_admin import how_to_make_one
 from gateway.accounts.passwords import chosen_password
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.policy.loader import load_configuration

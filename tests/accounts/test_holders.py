@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.accounts.holders import account_holder
+from gateway.accounts.service import account_holder
+from gateway.accounts.store import Actor
 from gateway.errors import Refusal
-from gateway.identity.accounts import Actor
 from gateway.identity.user import Claims
 from tests.accounts.rig import ORIGIN
 

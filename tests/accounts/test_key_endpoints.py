@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from gateway.identity.accounts import COMMAND_LINE
+from gateway.accounts.store import COMMAND_LINE
 from gateway.identity.api_keys import MAX_KEYS, new_key
 from gateway.storage.database import Database
 from gateway.storage.tables import api_keys, audit, metadata

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from gateway.accounts.emails import email_address
-from gateway.accounts.fair_line import FairLine
+from gateway.accounts.fair_queue import FairLine
 from gateway.accounts.passwords import Password, PasswordPool, presented_password
+from gateway.accounts.store import COMMAND_LINE
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.identity.accounts import COMMAND_LINE
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import Claims
 from gateway.storage.database import Database

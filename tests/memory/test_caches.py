@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.accounts.failed_attempts import Allowance, Counter, Failures
 from gateway.gate.admission import Admission, Peers, RequestHead
 from gateway.gate.leaky_buckets import Buckets, Quota
-from gateway.limits.failures import Allowance, Counter, Failures
 from gateway.operations.access_log import Texts, json_client
 from gateway.operations.events import Repeats
 from gateway.operations.observer import Observer

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select
 
+from gateway.accounts.store import COMMAND_LINE, Actor, NewSession
 from gateway.errors import Refusal
-from gateway.identity.accounts import COMMAND_LINE, Actor, NewSession
 from gateway.identity.api_keys import MAX_KEYS, ApiKey, KnownKey, NewApiKey, key_digest, new_key
 from gateway.identity.user import UserRecord
 from gateway.storage.api_keys import ApiKeys

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
+from gateway.accounts.failed_attempts import Allowance, Counter, Report
+from gateway.accounts.store import Actor, NewUser
 from gateway.cli.accounts import opened
 from gateway.errors import CannotStart
 from gateway.gate.leaky_buckets import Quota
-from gateway.identity.accounts import Actor, NewUser
 from gateway.identity.principal import Principal
 from gateway.identity.signing_keys import key_ring, mac_keys
-from gateway.limits.failures import Allowance, Counter, Report
 from gateway.settings.model import Settings
 from gateway.storage import schema
 from gateway.storage.database import COMMAND, Database

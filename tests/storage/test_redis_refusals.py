@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pytest
 import redis
 
+from gateway.accounts.failed_attempts import Allowance, Counter, Report
 from gateway.errors import StorageUnavailable
 from gateway.gate.leaky_buckets import Quota
-from gateway.limits.failures import Allowance, Counter, Report
 from gateway.storage.redis import RedisLink
 from gateway.storage.redis_failures import RedisFailures
 from gateway.storage.redis_limits import RedisBuckets

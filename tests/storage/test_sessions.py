@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, func, select
 
-from gateway.identity.accounts import COMMAND_LINE, Actor, NewSession, Origin, Reused, Rotated, Rotation
+from gateway.accounts.store import COMMAND_LINE, Actor, NewSession, Origin, Reused, Rotated, Rotation
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import UserRecord
 from gateway.storage.database import Database

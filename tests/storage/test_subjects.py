@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.identity.accounts import COMMAND_LINE, Actor, Origin
+from gateway.accounts.store import COMMAND_LINE, Actor, Origin
 from gateway.identity.user import UserRecord
 from gateway.storage.database import Database
 from gateway.storage.subjects import Everybody, Subjects

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, event
 
-from gateway.identity.accounts import Selection
-from gateway.identity.audit import AuditPlace, AuditSelection
+from gateway.accounts.audit import AuditPlace, AuditSelection
+from gateway.accounts.store import Selection
 from gateway.storage import schema
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import COMMAND, Database

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from sqlalchemy import Connection, event, func, select
 
+from gateway.accounts.store import COMMAND_LINE, Actor, NewSession, Origin, Selection
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.identity.accounts import COMMAND_LINE, Actor, NewSession, Origin, Selection
 from gateway.identity.user import UserRecord
 from gateway.storage.changing import add_session
 from gateway.storage.database import Database

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
-from gateway.identity.accounts import Actor, NewSession, NewUser, Origin
+from gateway.accounts.store import Actor, NewSession, NewUser, Origin
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import UserRecord
 from gateway.storage import schema

@@ -7,11 +7,10 @@ record in its transaction, and is published to all replicas before the method re
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.accounts.announcing import Announcer
+from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.store import COMMAND_LINE, Actor, BlockedSubject, SubjectStore
 from gateway.errors import FieldError, Refusal
-from gateway.identity.accounts import COMMAND_LINE, Actor
 from gateway.identity.claims import MAX_TEXT
-from gateway.identity.subjects import BlockedSubject, SubjectStore
 from gateway.identity.user import ChangeFeed, UserRecord
 from gateway.settings.model import ExternalSettings
 

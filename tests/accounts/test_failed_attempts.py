@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.failures import Allowance, Counter, Failures, Standing
+from gateway.accounts.failed_attempts import Allowance, Counter, Failures, Standing
 
 ALLOWANCE = Allowance(failures=3, window=60.0, ban=10.0)
 ANN = Counter("{ann}", "{ann}:here", ALLOWANCE)

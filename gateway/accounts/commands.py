@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-from gateway.accounts.commonest import is_common
-from gateway.accounts.composing import composed
-from gateway.accounts.declaring import Body, body, read_by, reader
+from gateway.accounts.common_passwords import is_common
 from gateway.accounts.emails import EmailAddress, email_address
+from gateway.accounts.inputs import Body, body, read_by, reader
+from gateway.accounts.normalization import composed
 from gateway.accounts.passwords import MAX_BYTES, Password, chosen_password, presented_password
 from gateway.accounts.roles import accepted_roles
 from gateway.described import Schema

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.bodies import Login, NewAccount, PasswordChange, PasswordOnly, Registration
-from gateway.accounts.commonest import is_common
-from gateway.accounts.declaring import accept
+from gateway.accounts.commands import Login, NewAccount, PasswordChange, PasswordOnly, Registration
+from gateway.accounts.common_passwords import is_common
+from gateway.accounts.inputs import accept
 from gateway.accounts.passwords import chosen_password
 from gateway.errors import Refusal
 from tests.accounts.rig import make_settings

@@ -6,10 +6,10 @@ Methods raise Refusal for errors of the client. StorageUnavailable propagates.
 import re
 from typing import Final
 
-from gateway.accounts.announcing import Announcer
-from gateway.accounts.holders import account_holder
+from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.service import account_holder
+from gateway.accounts.store import LivingSession, Origin, SessionStore
 from gateway.errors import Refusal
-from gateway.identity.accounts import LivingSession, Origin, SessionStore
 from gateway.identity.user import ChangeFeed, Claims
 
 # The format of secrets.token_urlsafe. Other text needs no query, and PostgreSQL rejects NUL.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.accounts.bodies import (
+from gateway.accounts.commands import (
     EmailOnly,
     KeyRequest,
     Login,
@@ -17,8 +17,8 @@ from gateway.accounts.bodies import (
     PasswordChange,
     Registration,
 )
-from gateway.accounts.composing import composed
-from gateway.accounts.declaring import Body, accept
+from gateway.accounts.inputs import Body, accept
+from gateway.accounts.normalization import composed
 from gateway.accounts.queries import UserQuery
 from gateway.errors import Refusal
 from gateway.settings.model import Settings

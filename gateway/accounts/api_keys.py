@@ -10,13 +10,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from gateway.accounts.announcing import Announcer
-from gateway.accounts.bodies import KeyRequest
-from gateway.accounts.clocks import key_known_until
-from gateway.accounts.confirming import Confirmation
-from gateway.accounts.holders import account_holder
+from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.commands import KeyRequest
+from gateway.accounts.confirmation import Confirmation
+from gateway.accounts.expiry import key_known_until
+from gateway.accounts.service import account_holder
+from gateway.accounts.store import Origin
 from gateway.errors import FieldError, Refusal
-from gateway.identity.accounts import Origin
 from gateway.identity.api_keys import ApiKey, ApiKeyStore, NewApiKey, key_digest, new_key
 from gateway.identity.principal import Principal
 from gateway.identity.user import ChangeFeed, Claims

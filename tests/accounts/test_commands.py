@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.bodies import (
+from gateway.accounts.commands import (
     AccountChange,
     KeyRequest,
     Login,
@@ -17,7 +17,7 @@ from gateway.accounts.bodies import (
     Refresh,
     Registration,
 )
-from gateway.accounts.declaring import Body, accept, schema_of
+from gateway.accounts.inputs import Body, accept, schema_of
 from gateway.accounts.queries import AuditQuery, UserQuery
 from gateway.errors import Refusal
 from tests.accounts.rig import make_settings

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.fair_line import FairLine
+from gateway.accounts.fair_queue import FairLine
 
 
 def filled(*work: str, room: int = 100) -> FairLine[str]:

@@ -6,8 +6,8 @@ access of the thief.
 
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
+from gateway.accounts.store import AccountStore, Credentials
 from gateway.errors import Refusal
-from gateway.identity.accounts import AccountStore, Credentials
 from gateway.wire.addresses import Callers
 
 
