@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 
+from gateway.client import AssertionVerifier, Identity, IdentityMiddleware
+from gateway.client.middleware import Message, Receive, Scope, Send
 from gateway.errors import Refusal
-from gateway.upstream import AssertionVerifier, Identity, IdentityMiddleware
-from gateway.upstream.middleware import Message, Receive, Scope, Send
 from tests.support.asgi_server import Server
 from tests.support.forging import token, unsigned, with_curve, with_rsa
 from tests.support.issuers import JWKS, Issuer, jwk_of
@@ -275,7 +275,7 @@ async def test_a_websocket_without_an_assertion_is_answered_401(keys: Issuer) ->
 
 def test_it_imports_nothing_of_the_gateway_that_serves() -> None:
     names = "httpx sqlalchemy redis uvicorn yaml click starlette alembic gateway.settings gateway.gate"
-    program = f"import sys, gateway.upstream; print([name for name in {names.split()} if name in sys.modules])"
+    program = f"import sys, gateway.client; print([name for name in {names.split()} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

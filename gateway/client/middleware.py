@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
+from gateway.client.verifier import AssertionVerifier, Identity
 from gateway.errors import Refusal
-from gateway.upstream.verifier import AssertionVerifier, Identity
 from gateway.wire.problem import Field, problem_body, problem_fields
 from gateway.wire.request_ids import acceptable_request_id
 

@@ -1,11 +1,11 @@
 """For upstreams in Python: the caller's identity, verified from the gateway's assertion.
 
-    from gateway.upstream import Identity, IdentityMiddleware
+    from gateway.client import Identity, IdentityMiddleware
 
 The import is light: it loads no part of the server, and httpx only for the first fetch of the keys.
 """
 
-from gateway.upstream.middleware import IdentityMiddleware
-from gateway.upstream.verifier import AssertionVerifier, Identity
+from gateway.client.middleware import IdentityMiddleware
+from gateway.client.verifier import AssertionVerifier, Identity
 
 __all__ = ["AssertionVerifier", "Identity", "IdentityMiddleware"]
