@@ -27,8 +27,8 @@ from bench.upstream import BODY
 from gateway.app import create_app, running
 from gateway.asgi.middleware import GateMiddleware
 from gateway.policy.loader import load_configuration
-from gateway.proxy.native.connection import UpstreamConnection
-from gateway.proxy.native.engine import NativeEngine
+from gateway.proxy.native.http11 import UpstreamConnection
+from gateway.proxy.native.pool import NativeEngine
 from gateway.runtime import Runtime, RuntimeHolder
 from gateway.server.protocol import GatewayProtocol
 

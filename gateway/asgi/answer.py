@@ -11,7 +11,7 @@ from gateway.asgi.request import AsgiRequest
 from gateway.asgi.upload import Upload
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, RequestHead
-from gateway.proxy.exchange import Exchange, Field
+from gateway.proxy.interfaces import Exchange, Field
 from gateway.runtime import Runtime
 
 _HELD: Final = 262144  # bytes of a response that wait for the server before reading from the upstream pauses

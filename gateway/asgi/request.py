@@ -12,7 +12,7 @@ from gateway.asgi.uvicorn_protocol import merges_trailers
 from gateway.errors import Caller, Refusal
 from gateway.gate.admission import Admission, Answered, RequestHead
 from gateway.gate.forward_auth import Verdict
-from gateway.proxy.exchange import Field
+from gateway.proxy.interfaces import Field
 from gateway.runtime import Runtime
 from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import new_key

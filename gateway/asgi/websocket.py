@@ -18,7 +18,7 @@ from gateway.asgi.request import AsgiRequest
 from gateway.asgi.upstream_socket import Ended, UpstreamSocket
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, RequestHead
-from gateway.proxy.exchange import Exchange, Field
+from gateway.proxy.interfaces import Exchange, Field
 from gateway.runtime import Runtime
 from gateway.wire.websocket import ABNORMAL, NO_STATUS, POLICY_VIOLATION, TRY_AGAIN_LATER, field_value, handshake_answer
 

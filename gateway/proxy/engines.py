@@ -5,11 +5,11 @@ import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gateway.proxy.checks import HealthChecks
-from gateway.proxy.choosing import ChoosingEngine
-from gateway.proxy.exchange import Engine
-from gateway.proxy.line import TargetLine
-from gateway.proxy.native.engine import NativeEngine
+from gateway.proxy.health_checks import HealthChecks
+from gateway.proxy.interfaces import Engine
+from gateway.proxy.native.pool import NativeEngine
+from gateway.proxy.target_queue import TargetLine
+from gateway.proxy.upstream import ChoosingEngine
 from gateway.settings.model import UpstreamSettings
 from gateway.ticker import Ticker
 
@@ -17,7 +17,7 @@ from gateway.ticker import Ticker
 def import_engines(upstreams: Iterable[UpstreamSettings]) -> None:
     """Have ready what the engines of these upstreams need: a running gateway imports nothing in its loop."""
     if any(upstream.engine == "httpx" for upstream in upstreams):
-        import gateway.proxy.httpx.engine  # noqa: F401
+        import gateway.proxy.httpx_engine.engine  # noqa: F401
 
 
 def engine_of(
@@ -26,7 +26,9 @@ def engine_of(
     """The engine that the settings of an upstream ask for; `tls` is how its https targets are spoken to."""
     engine: ChoosingEngine[Any]
     if upstream.engine == "httpx":
-        from gateway.proxy.httpx.engine import HttpxEngine  # its library takes 50 ms and 8 MiB, and few ask for it
+        from gateway.proxy.httpx_engine.engine import (
+            HttpxEngine,  # its library takes 50 ms and 8 MiB, and few ask for it
+        )
 
         engine = HttpxEngine(upstream, loop=loop, ticker=ticker, tls=tls)
     else:

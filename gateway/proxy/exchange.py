@@ -1,112 +1,76 @@
-"""The two ends of one proxied request, as the core of the proxy speaks to them.
+"""What the exchanges of every engine have in common: one request on its way to one target, and what of it was sent."""
 
-A face hands an engine an UpstreamRequest and a Downstream; it gets back an Exchange. Everything after that is calls in
-both directions, none of which waits: the engine calls the Downstream with what the upstream answers, the face calls the
-Exchange with what the caller still sends. Who cannot keep up says so (pause, resume) and the other side stops reading.
-
-Neither side ever sees the other's transport, and neither speaks ASGI: that is what lets one engine serve both faces.
-"""
-
-import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 from gateway.errors import Refusal
-from gateway.proxy.upstream_request import UpstreamRequest
-from gateway.samples import Sample
+from gateway.proxy.forward import IDEMPOTENT, UpstreamRequest
+from gateway.proxy.interfaces import Downstream, Exchange
 
-Field = tuple[bytes, bytes]
-
-
-class HeadFields(list[Field]):
-    """The fields of one response head. A face keeps in `block` the bytes that it made of them and of their status, so
-    that a head that comes again is not put together again."""
-
-    block: bytes | None = None
+if TYPE_CHECKING:
+    from gateway.proxy.target_queue import TargetLine
+    from gateway.proxy.upstream import ChoosingEngine
 
 
-class Downstream(Protocol):
-    """The caller's side: how an engine answers. Exactly one of `end`, `abort` and `refuse` closes an exchange.
+class UpstreamExchange(Exchange, ABC):
+    """The part of Exchange that does not depend on how HTTP is spoken.
 
-    `forwarded_at` is set by the engine when the request is on its way to a target, in seconds of `time.monotonic`; once
-    more when it is sent anew.
+    `pool` is that of the target it was given to last. `deadline` is the loop's time beyond which a place in its line is
+    given up; None: no limit. `tries` counts how often it was sent, `received` the bytes of its body that the caller has
+    sent so far. `paused`: the client does not keep up with the response. `lasts`: the response is an event stream.
     """
 
-    forwarded_at: float
+    pool: "TargetLine[Any] | None" = None
+    deadline: float | None = None
+    body_sent = False
+    received = 0
+    tries = 1
+    paused = False
+    lasts = False
+
+    def __init__(self, engine: "ChoosingEngine[Any]", request: UpstreamRequest, downstream: Downstream) -> None:
+        self.engine = engine
+        self.request = request
+        self.downstream = downstream
+        self.body_ended = request.length == 0
 
     @property
-    def client(self) -> str:
-        """The address of the client, behind trusted proxies the one that they name; "" where there is none."""
-
-    def interim(self, status: int, fields: Sequence[Field]) -> None:
-        """An interim response (103) to pass on, where the caller's protocol can carry one."""
-
-    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
-        """The final response head. `fields` are end-to-end, Content-Length among them; `length` is that of the body
-        in bytes as announced, None where only the end of the body tells it."""
-
-    def lasts(self) -> None:
-        """The response is an event stream: it may go on for hours, so whether the caller may still have it is looked at
-        from time to time."""
-
-    def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
-        """The upstream has switched protocols (101). Its transport is the downstream's now; `early` is what it has
-        sent already behind its head."""
-
-    def body(self, data: bytes) -> None:
-        """Bytes of the body. The downstream pauses the exchange when it holds more than it can send on."""
-
-    def end(self, trailers: Sequence[Field] = ()) -> None:
-        """The response is complete."""
-
-    def abort(self, reason: str) -> None:
-        """The upstream failed after its head was passed on: end it so that the caller cannot take it for complete."""
-
-    def refuse(self, refusal: Refusal) -> None:
-        """The upstream failed, or refused to be asked, before any head was passed on."""
-
-    def flush(self) -> None:
-        """All that one read of the upstream brought has been handed over: now is the time to write it."""
-
-    def pause_upload(self) -> None:
-        """The upstream cannot take more of the request body: stop reading it."""
-
-    def resume_upload(self) -> None:
-        """The upstream takes the request body again."""
-
-
-class Exchange(Protocol):
-    """The upstream's side: what a face may do with a request that is under way."""
+    def repeatable(self) -> bool:
+        """Whether it may be sent a second time: idempotent, and nothing of its body has left the gateway."""
+        return self.request.method in IDEMPOTENT and not self.body_sent
 
     @property
-    def waiting(self) -> bool:
-        """Whether it has no connection yet: it may take long, and its caller may leave before it has begun."""
+    def waits_for_client(self) -> bool:
+        """Whether the client alone decides how long this takes: it uploads, does not read, or listens to events."""
+        return (not self.body_ended and not self.upload_is_stuck) or self.paused or self.lasts
+
+    @property
+    @abstractmethod
+    def upload_is_stuck(self) -> bool:
+        """Whether the upload waits for the target."""
+
+    def becomes_stream(self) -> None:
+        """The response is an event stream."""
+        self.lasts = True
+        self.downstream.lasts()
+
+    def end_for_others(self, reason: str) -> None:
+        """End it because other clients wait for its connection."""
+        self.cancel()
+        if self.lasts:
+            self.downstream.end()
+        else:
+            self.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
 
     def write(self, data: bytes) -> None:
-        """Send on a piece of the request body."""
+        """Send on a piece of the body; over the limit the exchange ends with 413."""
+        self.received += len(data)
+        if self.received > self.request.limit > 0:
+            self.cancel()
+            self.downstream.refuse(Refusal("body_too_large", f"more than {self.request.limit} bytes"))
+        else:
+            self.send(data)
 
-    def end_body(self) -> None:
-        """The request body is complete."""
-
-    def cancel(self) -> None:
-        """The caller has left: end the upstream request at once. Nothing more is called on the downstream."""
-
-    def pause(self) -> None:
-        """The caller cannot keep up: stop reading the response."""
-
-    def resume(self) -> None:
-        """The caller takes the response again."""
-
-
-class Engine(Protocol):
-    """Something that speaks HTTP to the targets of one upstream."""
-
-    def samples(self, now: float) -> Iterable[Sample]:
-        """What there is to tell about the upstream; `now` is the loop's time."""
-
-    def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
-        """Send a request; `now` is the loop's time. What comes of it reaches the downstream, also the refusal to send
-        it at all, but never before `open` has returned."""
-
-    def close(self) -> None:
-        """Close what is idle now, and what is busy when it is done: no new requests are to come."""
+    @abstractmethod
+    def send(self, data: bytes) -> None:
+        """Send on a piece of the body that is within the limit."""

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, Generic, TypeVar
 
-from gateway.proxy.upstream_exchange import UpstreamExchange
+from gateway.proxy.exchange import UpstreamExchange
 from gateway.wire.addresses import Callers
 
 LONGEST: Final = 4096  # requests

@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.gate.admission import Admission
 from gateway.policy.route import allowed_methods
-from gateway.proxy.exchange import Downstream, Field
+from gateway.proxy.interfaces import Downstream, Field
 
 # 9.3.8: the answer excludes fields that can hold credentials, and a header name does not tell which those are.
 # These are the fields by which a caller follows the way of its request.

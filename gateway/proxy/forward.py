@@ -3,6 +3,8 @@
 The order matters and is the point: fields that belong to the connection, or that only the gateway may set, were taken
 out when the request was read; what `Connection` names goes next; and only then the gateway's own fields are added, so
 that no caller can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
+
+A request as it is sent upstream.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,10 +16,50 @@ from gateway.identity.principal import Principal
 from gateway.policy.rewrite import PrefixStrip, sent_path
 from gateway.policy.route import Route
 from gateway.proxy.hash_key import HashKey
-from gateway.proxy.upstream_request import UpstreamRequest
 from gateway.wire import max_forwards
 from gateway.wire.fields import MAX_FORWARDS, REMEMBERED_SIZE, Action, Field, FieldRules, RequestFields, list_members
-from gateway.wire.websocket import field_value, handshake_of, valid_key, without_credential
+from gateway.wire.websocket import Handshake, field_value, handshake_of, valid_key, without_credential
+
+# RFC 9110 9.2.2: a request of one of these may be sent twice with the effect of once.
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
+
+
+class UpstreamRequest:
+    """A request as it is sent upstream, all but the Host line that names the target.
+
+    `start` is the request line, `fields` the header block without Host, the framing included; `length` the body's
+    length in bytes, None for a chunked body, 0 for none. `limit` is the most bytes a body may have, 0 for no limit.
+    `response_timeout` is in seconds or None. `preserved_host` is the caller's Host where the upstream is to see it.
+    `hash_key` chooses the target where the upstream balances by a hash; None: the request has none. `handshake` is the
+    WebSocket handshake that a 101 must answer; None: no upgrade is asked for.
+    """
+
+    limit = 0
+    response_timeout: float | None = None
+    preserved_host: bytes | None = None
+    hash_key: bytes | None = None
+    handshake: Handshake | None = None
+
+    def __init__(self, method: bytes, start: bytes, fields: bytes, *, length: int | None) -> None:
+        self.method = method
+        self.start = start
+        self.fields = fields
+        self.length = length
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it can be sent a second time after it was sent whole (RFC 9110 9.2.2). A body is not kept."""
+        return self.length == 0 and self.method in IDEMPOTENT
+
+    def forget_head(self) -> None:
+        """Drop the head, which has been sent, where the response lasts."""
+        self.start = self.fields = b""
+
+    @property
+    def field_lines(self) -> list[Field]:
+        """The fields as names and values."""
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in self.fields.split(b"\r\n")[:-1])]
+
 
 # What Connection may name without meaning a field to take out.
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))

@@ -8,10 +8,10 @@ from gateway.gate.admission import Admission, RequestHead
 from gateway.identity.assertions import Assertions
 from gateway.policy.route import Route
 from gateway.proxy.engines import engine_of
-from gateway.proxy.exchange import Downstream, Engine, Exchange
 from gateway.proxy.final_recipient import FinalRecipient
 from gateway.proxy.forward import ForwardPlan, upstream_request, websocket_request
 from gateway.proxy.hash_key import hash_key_of
+from gateway.proxy.interfaces import Downstream, Engine, Exchange
 from gateway.proxy.tls import TlsContexts
 from gateway.samples import Sample
 from gateway.settings.model import UNSET, BalanceSettings, Settings, UpstreamSettings

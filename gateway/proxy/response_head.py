@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
-from gateway.proxy.exchange import Field, HeadFields
+from gateway.proxy.interfaces import Field, HeadFields
 from gateway.wire.fields import list_members
 
 T = TypeVar("T")

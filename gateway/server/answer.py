@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.errors import Caller, Refusal
 from gateway.gate.admission import Admission, Answered, RequestHead
 from gateway.gate.forward_auth import Verdict
-from gateway.proxy.exchange import Field, HeadFields
+from gateway.proxy.interfaces import Field, HeadFields
 from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import handshake_answer
 

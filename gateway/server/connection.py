@@ -13,8 +13,8 @@ from typing import Any, Final, cast
 from gateway.errors import Refusal
 from gateway.gate.admission import Peer
 from gateway.limits.upload_rate import UploadRate
-from gateway.proxy.exchange import Exchange
-from gateway.proxy.tunnel import Tunnel
+from gateway.proxy.interfaces import Exchange
+from gateway.proxy.websocket_tunnel import Tunnel
 from gateway.runtime import Runtime
 from gateway.server.answer import Answer
 from gateway.server.heads import HeadReader

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.identity.api_keys import new_key
-from gateway.proxy.dialling import Dialler
+from gateway.proxy.dialer import Dialler
 from gateway.proxy.target import Target
 from tests.memory.garbage import unsearched
 from tests.memory.serving import ServedHere

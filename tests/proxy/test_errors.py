@@ -26,7 +26,7 @@ ELSEWHERE = {
     "locked_out": "tests/advisories/test_lockout.py",
     "rate_limited": "tests/gate/test_rate_limits_of_routes.py",
     "origin_not_allowed": "tests/proxy/test_cors.py",
-    "upstream_unavailable": "tests/upstreams/test_checks.py",
+    "upstream_unavailable": "tests/proxy/upstreams/test_health_checks.py",
     "misdirected": "tests/proxy/test_served_hosts.py",
     "not_found": "tests/accounts/test_administration_endpoints.py",
     "last_admin": "tests/accounts/test_administration_endpoints.py",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import uvloop
 
-from gateway.proxy.tunnel import Tunnel
+from gateway.proxy.websocket_tunnel import Tunnel
 from tests.support.raw import MiB
 from tests.support.websockets import BINARY, Decoder, Frame, close, encode
 

@@ -5,6 +5,8 @@ becomes free, new or used, takes the first request in line.
 
 A target can close an idle connection at any time, and a request that is sent on it then is lost. So idle connections
 are closed after a time that is shorter than the target's own, and a socket is looked at before its reuse.
+
+The native engine: HTTP/1.1 over asyncio protocols and llhttp, with pooled connections.
 """
 
 import asyncio
@@ -12,13 +14,15 @@ import ssl
 from collections.abc import Iterable
 
 from gateway.errors import Refusal
-from gateway.proxy.dialling import Dialler
+from gateway.proxy.dialer import Dialler
+from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.health import TargetHealth
-from gateway.proxy.line import TargetLine
-from gateway.proxy.native.connection import UpstreamConnection
-from gateway.proxy.native.exchange import NativeExchange
+from gateway.proxy.interfaces import Downstream
+from gateway.proxy.native.http11 import NativeExchange, UpstreamConnection
 from gateway.proxy.native.idle_limit import IdleLimit
 from gateway.proxy.target import Target, UpstreamLimits
+from gateway.proxy.target_queue import TargetLine
+from gateway.proxy.upstream import ChoosingEngine
 from gateway.ticker import Ticker
 
 
@@ -201,3 +205,13 @@ class TargetPool(TargetLine[NativeExchange]):
             self._idle.pop(0).close()
         if self._idle:
             self.idle_limit.survived(now - self._idle[0].idle_since)
+
+
+class NativeEngine(ChoosingEngine[NativeExchange]):
+    """Implements Engine over one pool of connections for each target."""
+
+    def _pool(self, target: Target, limits: UpstreamLimits, health: TargetHealth) -> TargetPool:
+        return TargetPool(target, limits, health, loop=self._loop, ticker=self._ticker)
+
+    def _exchange(self, request: UpstreamRequest, downstream: Downstream) -> NativeExchange:
+        return NativeExchange(self, request, downstream)

@@ -1,0 +1,571 @@
+"""One HTTP/1.1 connection to a target: the beginning, the requests, the pace, and the end.
+
+`response.py` reads the responses, and draws the states of a connection.
+
+One request under way to one target: what the face holds, and where the request stands.
+
+Reads the responses that come over one HTTP/1.1 connection to a target.
+
+The framing of a response is decided once, when its head is complete (RFC 9112 6.3). A connection is used again only
+where the bytes end exactly with the response: bytes behind it would answer the next request, which can be another
+client's.
+
+    IDLE ── begin ──▶ HEAD ── final head ──▶ LENGTH · CHUNKS · CLOSE ── end of the body ──▶ COMPLETE ──▶ IDLE
+
+`connection.py` adds the sending side, and the end of the connection.
+"""
+
+import asyncio
+import contextlib
+import select
+from abc import ABC, abstractmethod
+from itertools import chain
+from time import monotonic
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway.errors import Refusal
+from gateway.proxy import unread
+from gateway.proxy.exchange import UpstreamExchange
+from gateway.proxy.response_head import HeadReader, NotHttp, ResponseFault, ResponseHead, trailers_to_send
+from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
+from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE
+from gateway.wire.websocket import handshake_fault
+
+if TYPE_CHECKING:
+    from gateway.proxy.native.pool import TargetPool
+
+
+class NativeExchange(UpstreamExchange):
+    """Implements Exchange. It waits in the pool of a target until it has a connection, and ends with it.
+
+    `early` is what came of the body before there was a connection: at most what one read of the caller brings, because
+    the upload is paused until then.
+    """
+
+    connection: "UpstreamConnection | None" = None
+    early: list[bytes] | None = None
+
+    @property
+    def upload_is_stuck(self) -> bool:
+        """Whether the upload waits for the target."""
+        return self.connection is not None and self.connection.upload_is_stuck
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has no connection yet."""
+        return self.connection is None
+
+    def send(self, data: bytes) -> None:
+        """Send on a piece of the body, or keep it until there is a connection."""
+        if self.connection is not None:
+            self.connection.send_body(data)
+        else:
+            self._keep(data)
+
+    def end_body(self) -> None:
+        """The body is complete: from now on the upstream owes an answer."""
+        self.body_ended = True
+        if self.connection is not None:
+            self.connection.finish_request()
+
+    def cancel(self) -> None:
+        """The caller has left. The connection has a request under way that nobody waits for: it cannot be reused."""
+        if self.connection is not None:
+            self.connection.drop()
+        elif self.pool is not None:
+            self.pool.withdraw(self)
+
+    def pause(self) -> None:
+        """The caller cannot keep up."""
+        self.paused = True
+        if self.connection is not None:
+            self.connection.pause_response()
+
+    def resume(self) -> None:
+        """The caller takes the response again."""
+        self.paused = False
+        if self.connection is not None:
+            self.connection.resume_response()
+
+    def _keep(self, data: bytes) -> None:
+        if self.early is None:
+            self.early = []
+            self.downstream.pause_upload()
+        self.early.append(data)
+
+
+# The state of a connection. Plain constants: looking up a member of an Enum costs as much as parsing a header field.
+IDLE: Final = 0
+HEAD: Final = 1
+LENGTH: Final = 2
+CHUNKS: Final = 3
+CLOSE: Final = 4
+COMPLETE: Final = 5
+
+
+class ResponseReader(asyncio.Protocol, ABC):
+    """The state of one connection, and everything about the responses on it."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, pool: "TargetPool") -> None:
+        self._pool = pool
+        self._exchange: NativeExchange | None = None
+        self._phase = IDLE
+        self._max_head = pool.limits.max_head_size
+        self._heads = HeadReader(self._max_head)
+        self._remembered: ResponseHead | None = None  # an API often answers with the same head
+        self._left = 0  # bytes of the body that are still to come, where its length is known
+        self._chunks: ChunkedDecoder | None = None
+        self._undecoded = b""  # chunks that wait for their turn
+        self._served = 0
+        self._reusable = True
+        self._deadline: float | None = None
+        self._streaming = False
+
+    @property
+    def _idle_timeout(self) -> float:
+        return self._pool.limits.idle_timeout
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close at once."""
+
+    @abstractmethod
+    def _finish(self, exchange: NativeExchange) -> None:
+        """End the exchange: its response is complete."""
+
+    @abstractmethod
+    def _switch(self, exchange: NativeExchange, head: ResponseHead, early: bytes) -> None:
+        """Hand the connection over to another protocol. `early` holds the bytes behind the head of the 101."""
+
+    @abstractmethod
+    def _answered_early(self, exchange: NativeExchange, head: ResponseHead) -> None:
+        """The final head came before the end of the request body."""
+
+    @abstractmethod
+    def _invalid(self, exchange: NativeExchange, fault: ResponseFault) -> None:
+        """End the exchange: its response must not be passed on."""
+
+    @abstractmethod
+    def _take_turn_soon(self) -> None:
+        """Decode on when other connections have had their turn."""
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self.close()  # these bytes belong to no request
+            return
+        try:
+            if self._phase == HEAD:
+                self._read_head(exchange, data)
+            else:
+                self._read_body(exchange, data)
+        except ResponseFault as fault:
+            self._invalid(exchange, fault)
+            return
+        if self._exchange is not exchange:
+            return
+        if self._phase == COMPLETE:
+            self._finish(exchange)
+            return
+        if self._phase != HEAD and not exchange.paused:
+            self._deadline = None if self._streaming else self._pool.ticker.after(self._idle_timeout)
+        exchange.downstream.flush()
+
+    # ---- heads
+
+    def _read_head(self, exchange: NativeExchange, data: bytes) -> None:
+        head, heads = self._remembered, self._heads
+        if head is not None and data.startswith(head.block) and not heads.begun:
+            self._answer(exchange, head, data[len(head.block) :])
+            return
+        while (head := heads.read(data)) is not None:
+            data = heads.rest
+            if head.status >= 200:
+                self._heads = HeadReader(self._max_head)
+                self._remember(head)
+                self._answer(exchange, head, data)
+                return
+            if head.status == 101:
+                self._switch(exchange, head, data)
+                return
+            if head.status != 100:  # RFC 9110 15.2: the client's wait for a 100 has ended here
+                exchange.downstream.interim(head.status, head.fields)
+            if not data:
+                return
+
+    def _answer(self, exchange: NativeExchange, head: ResponseHead, behind: bytes) -> None:
+        """Pass the final head on, and the bytes behind it."""
+        self._pool.answered(head.status)
+        length = head.plain_length
+        if length and exchange.request.method != b"HEAD":
+            self._phase, self._left = LENGTH, length
+            exchange.downstream.head(head.status, head.reason, head.fields, length)
+        else:
+            self._answer_framed(exchange, head)
+        if not exchange.body_ended:
+            self._answered_early(exchange, head)
+        if behind and self._exchange is exchange:
+            self._read_body(exchange, behind)
+
+    def _answer_framed(self, exchange: NativeExchange, head: ResponseHead) -> None:
+        """Pass a final head on that is not plain."""
+        self._phase = self._framed_as(exchange, head)
+        self._reusable = self._reusable and head.keeps_alive
+        self._streaming = head.event_stream
+        if head.keep_alive is not None:
+            self._pool.idle_limit.announced(head.keep_alive)
+        fields = head.dated(self._pool.ticker.date)
+        exchange.downstream.head(head.status, head.reason, fields, head.length)
+        if self._streaming:
+            exchange.request.forget_head()
+            exchange.becomes_stream()
+
+    def _remember(self, head: ResponseHead) -> None:
+        small = len(head.block) <= REMEMBERED_SIZE and len(head.fields) <= REMEMBERED_FIELDS
+        self._remembered = head if small and not head.event_stream else None
+
+    def _framed_as(self, exchange: NativeExchange, head: ResponseHead) -> int:
+        """RFC 9112 6.3, in its order."""
+        if exchange.request.method == b"HEAD" or not head.has_content:
+            # Some servers send the content nevertheless, and it can come late.
+            self._reusable = self._reusable and not head.announces_content
+            return COMPLETE
+        if head.chunked:
+            self._chunks = ChunkedDecoder(self._max_head, self._max_head)
+            return CHUNKS
+        if head.length is None:
+            self._reusable = False
+            return CLOSE
+        self._left = head.length
+        return LENGTH if head.length else COMPLETE
+
+    # ---- bodies
+
+    def _read_body(self, exchange: NativeExchange, data: bytes) -> None:
+        if self._phase == LENGTH:
+            self._left = left = self._left - len(data)
+            if left <= 0:
+                self._phase = COMPLETE
+                if left:
+                    self._reusable = False
+                    data = data[:left]
+            exchange.downstream.body(data)
+        elif self._phase == CHUNKS:
+            self._read_chunks(exchange, data)
+        elif self._phase == CLOSE:
+            exchange.downstream.body(data)
+        else:
+            self._reusable = False
+
+    def _read_chunks(self, exchange: NativeExchange, data: bytes) -> None:
+        if self._undecoded:
+            self._undecoded += data
+            return
+        assert self._chunks is not None
+        pieces: list[bytes] = []
+        try:
+            behind = self._chunks.feed(data, pieces)
+        except ChunkedFault as fault:
+            raise ResponseFault(str(fault)) from fault
+        finally:
+            if pieces:
+                exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._chunks.done:
+            self._phase = COMPLETE
+            self._reusable = self._reusable and not behind
+        elif behind:
+            self._undecoded = behind
+            self._take_turn_soon()
+
+
+class UpstreamConnection(ResponseReader):
+    """Serves one exchange at a time. `idle_since` is the loop's time when it last became free."""
+
+    _unread: select.poll
+
+    def __init__(self, pool: "TargetPool") -> None:
+        super().__init__(pool)
+        self.idle_since = 0.0
+        self._upload_paused = False
+        self._upload_over = False  # the upstream does not want the rest of the request body
+
+    @property
+    def exchange(self) -> NativeExchange | None:
+        """The request that is served now."""
+        return self._exchange
+
+    @property
+    def upload_is_stuck(self) -> bool:
+        """Whether the target takes no more of the request body for now."""
+        return self._upload_paused
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._unread = unread.watch(transport)
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
+        transport.set_write_buffer_limits(high=262144)
+        self._pool.connections.add(self)
+        self._pool.give_back(self)
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        self._reusable = False
+        self._pool.ended(self)
+        if exchange is not None and self._phase == CLOSE:
+            self._finish(exchange)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._reusable = False
+        if exc is not None:
+            self._read_what_arrived()
+        exchange, self._exchange = self._exchange, None
+        self._pool.lost(self)
+        if exchange is not None:
+            self._lost_under(exchange, f"closed: {exc or 'end of file'}")
+
+    def _read_what_arrived(self) -> None:
+        """RFC 9112 9.5: an upstream that refuses a request body answers and closes, and writing fails before its answer
+        has been read."""
+        if self._exchange is None:
+            return
+        for data in chain((b"",), unread.take(self._transport)):
+            self._undecoded += data
+            while self._undecoded and self._exchange is not None:
+                self._decode_further()
+
+    def pause_writing(self) -> None:
+        exchange = self._exchange
+        if exchange is None or self._upload_over:
+            return
+        self._upload_paused = True
+        self._deadline = self._pool.ticker.after(self._idle_timeout)
+        if not exchange.body_ended:
+            exchange.downstream.pause_upload()
+
+    def resume_writing(self) -> None:
+        exchange = self._exchange
+        if not self._upload_paused or exchange is None:
+            return
+        self._upload_paused = False
+        self._deadline = None
+        if self._phase > HEAD and not self._streaming:  # an answer that began before the upload ended
+            self._deadline = self._pool.ticker.after(self._idle_timeout)
+        if exchange.body_ended:
+            self._await_answer(exchange, self._pool.ticker.after(0))
+        else:
+            exchange.downstream.resume_upload()
+
+    # ---- the request
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has served no request."""
+        return self._served == 0
+
+    def is_silent(self) -> bool:
+        """Whether nothing waits that the loop has not read yet: its end, or bytes that would answer the next request.
+        The session tickets of a new TLS connection do not count."""
+        return not self._unread.poll(0) or (self.is_new and self._is_tls)
+
+    def begin(self, exchange: NativeExchange, now: float) -> None:
+        """Send the head of a request, and the part of its body that has come already."""
+        request = exchange.request
+        exchange.connection = self
+        self._exchange = exchange
+        self._phase = HEAD
+        self._streaming = self._upload_paused = self._upload_over = False
+        host = self._pool.host_line
+        if request.preserved_host is not None:
+            host = b"Host: %b\r\n" % request.preserved_host
+        self._transport.write(b"%b%b%b\r\n" % (request.start, host, request.fields))
+        exchange.downstream.forwarded_at = monotonic()
+        if exchange.paused:
+            self.pause_response()
+        if request.length == 0:
+            timeout = request.response_timeout
+            self._deadline = None if timeout is None else now + timeout
+            return
+        self._deadline = None
+        if exchange.early is not None:
+            self._send_early(exchange)
+        if exchange.body_ended:
+            self._end_body(exchange, now)
+
+    def send_body(self, data: bytes) -> None:
+        """Send a piece of the body, framed as the head announced."""
+        assert self._exchange is not None
+        self._exchange.body_sent = True
+        if self._upload_over:
+            return
+        if self._exchange.request.length is None:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self._transport.write(data)
+
+    def finish_request(self) -> None:
+        """The body is complete."""
+        assert self._exchange is not None
+        if not self._upload_over:
+            self._end_body(self._exchange, self._pool.ticker.after(0))
+
+    def _end_body(self, exchange: NativeExchange, now: float) -> None:
+        """The time-out of the response runs from here, or from when the last of the body has left."""
+        if exchange.request.length is None:
+            self._transport.write(b"0\r\n\r\n")
+        if not self._upload_paused:
+            self._await_answer(exchange, now)
+
+    def _await_answer(self, exchange: NativeExchange, now: float) -> None:
+        if self._phase == HEAD:
+            timeout = exchange.request.response_timeout
+            self._deadline = None if timeout is None else now + timeout
+
+    def _send_early(self, exchange: NativeExchange) -> None:
+        pieces, exchange.early = exchange.early or [], None
+        for piece in pieces:
+            self.send_body(piece)
+        if not exchange.body_ended and not self._upload_paused:
+            exchange.downstream.resume_upload()
+
+    def _answered_early(self, exchange: NativeExchange, head: ResponseHead) -> None:
+        """RFC 9112 9.5: stop sending a body that the upstream has refused. It can close the connection at any time
+        without having announced that, because the body would be in the way of the next request."""
+        self._reusable = False
+        if head.status < 400 and head.keeps_alive:
+            return
+        self._upload_over = True
+        if self._upload_paused:
+            self._upload_paused = False
+            exchange.downstream.resume_upload()
+
+    # ---- the end
+
+    def _finish(self, exchange: NativeExchange) -> None:
+        """The response is complete. The connection is free before the caller is told: its next request may follow."""
+        chunks = self._chunks
+        self._exchange = self._chunks = None
+        self._deadline = None
+        self._served += 1
+        self._phase = IDLE
+        exchange.connection = None
+        if exchange.paused:
+            self.resume_response()
+        if self._reusable and exchange.body_ended:
+            self._pool.give_back(self)
+        else:
+            self.close()
+        exchange.downstream.end(() if chunks is None else trailers_to_send(chunks.trailers))
+
+    def _switch(self, exchange: NativeExchange, head: ResponseHead, early: bytes) -> None:
+        """The connection is the caller's from here on; it counts no more as one of the pool's."""
+        handshake = exchange.request.handshake
+        if handshake is None:
+            raise ResponseFault("a switch of protocols without a request for one")
+        fault = handshake_fault(handshake, head.fields, options=head.options, upgrade=head.upgrade)
+        if fault is not None:
+            raise ResponseFault(fault)
+        self._exchange = exchange.connection = None
+        self._deadline = None
+        self._pool.health.succeeded()
+        self._pool.lost(self)
+        exchange.downstream.upgraded(head.fields, self._transport, early)
+
+    def _invalid(self, exchange: NativeExchange, fault: ResponseFault) -> None:
+        # A target that does not speak HTTP is unusable. A malformed head can be the fault of one resource.
+        refusal = Refusal("upstream_invalid", f"{self._pool.target}: {fault}")
+        self._fail(exchange, refusal, counts=isinstance(fault, NotHttp))
+
+    def _lost_under(self, exchange: NativeExchange, reason: str) -> None:
+        """The connection died. One that gave no byte of an answer may have been stale: the request never arrived."""
+        silent = self._phase == HEAD and not self._heads.begun
+        self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"), may_repeat=silent)
+
+    def _fail(
+        self, exchange: NativeExchange, refusal: Refusal, *, may_repeat: bool = False, counts: bool = True
+    ) -> None:
+        begun = HEAD < self._phase <= COMPLETE
+        stale = may_repeat and self._served > 0
+        self._exchange = None
+        exchange.connection = None
+        self.close()
+        if begun:
+            exchange.downstream.abort(refusal.reason)
+        elif stale:  # an idle connection that was closed says nothing about the target's health
+            self._pool.closed_early(self)
+            exchange.engine.failed(exchange, refusal, may_repeat=True)
+        else:
+            self._pool.failed(exchange, refusal, may_repeat=may_repeat, counts=counts)
+
+    def drop(self) -> None:
+        """The caller left: what still comes is for nobody."""
+        if self._exchange is not None:
+            self._exchange.connection = None
+            self._exchange = None
+        self.close()
+
+    def close(self) -> None:
+        """Close at once; a request body half sent must not look complete, so nothing buffered is flushed."""
+        self._reusable = False
+        self._pool.retire(self)
+        self._transport.abort()
+
+    def close_when_done(self) -> None:
+        """Close now when idle, else after the running exchange."""
+        self._reusable = False
+        if self._exchange is None:
+            self.close()
+
+    # ---- pace
+
+    def pause_response(self) -> None:
+        """The caller is slow: stop reading, and do not blame the upstream for the silence."""
+        self._pause_reading()
+        if self._phase > HEAD:
+            self._deadline = None
+
+    def resume_response(self) -> None:
+        """Read on."""
+        if self._undecoded:
+            self._take_turn_soon()
+        else:
+            self._resume_reading()
+        if self._phase > HEAD and not self._streaming:
+            self._deadline = self._pool.ticker.after(self._idle_timeout)
+
+    def _take_turn_soon(self) -> None:
+        """Decode the next chunks after other connections had their turn. Reading waits for that."""
+        self._pause_reading()
+        asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and self._undecoded and not exchange.paused:
+            self._decode_further()
+            if not self._undecoded and not exchange.paused:
+                self._resume_reading()
+
+    def _decode_further(self) -> None:
+        data, self._undecoded = self._undecoded, b""
+        self.data_received(data)
+
+    def _pause_reading(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the transport is closing
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def tick(self, now: float) -> None:
+        """Give up on an upstream that lets its deadline pass."""
+        exchange = self._exchange
+        if exchange is None or self._deadline is None or now < self._deadline:
+            return
+        # The body that the target does not read has the upstream's own limit.
+        counts = self._upload_paused or self._pool.counts_timeout(exchange)
+        self._fail(exchange, Refusal("upstream_timeout", f"{self._pool.target}: no answer in time"), counts=counts)

@@ -1,0 +1,183 @@
+"""The requests for one target: those that wait for a connection, and those that have failed.
+
+The queue is bounded, and no request waits for longer than `connect_timeout`. The engine makes connections.
+
+A line that is closed, because the configuration has changed, still serves the requests that wait and those that come
+late.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Any, Final, Generic, TypeVar
+
+from gateway.errors import Refusal
+from gateway.proxy.exchange import UpstreamExchange
+from gateway.proxy.fair_queue import LONGEST, FairQueue
+from gateway.proxy.health import TargetHealth
+from gateway.proxy.target import Target, UpstreamLimits
+from gateway.samples import Sample
+from gateway.ticker import PERIOD, Ticker
+
+PATIENCE: Final = 0.5  # seconds; a request that has waited for so long takes a connection from a client with too many
+log: Final = logging.getLogger("gateway.proxy")
+
+E = TypeVar("E", bound=UpstreamExchange)
+
+
+class TargetLine(ABC, Generic[E]):
+    """Everything under way to one target, whatever engine speaks to it."""
+
+    def __init__(
+        self,
+        target: Target,
+        limits: UpstreamLimits,
+        health: TargetHealth,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        ticker: Ticker,
+    ) -> None:
+        self.target = target
+        self.host_line = target.host_line
+        self.limits = limits
+        self.health = health
+        self.ticker = ticker
+        self._loop = loop
+        self._queue: FairQueue[E, Any] | None = None  # only while requests wait
+        self._closed = False
+        self._ticking = False
+        self._tick_on()
+
+    @property
+    @abstractmethod
+    def load(self) -> int:
+        """Requests that are under way, or wait for a connection."""
+
+    @property
+    @abstractmethod
+    def open_connections(self) -> int:
+        """How many connections there are now, busy and idle."""
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait for a connection."""
+        return 0 if self._queue is None else len(self._queue)
+
+    @property
+    def idle_connections(self) -> int:
+        """How many of them nobody uses just now."""
+        return 0
+
+    def samples(self, upstream: str) -> Iterator[Sample]:
+        """What there is to tell about its connections."""
+        labels, idle = (upstream, str(self.target)), self.idle_connections
+        yield Sample("gateway_upstream_connections", (*labels, "idle"), idle)
+        yield Sample("gateway_upstream_connections", (*labels, "busy"), self.open_connections - idle)
+        yield Sample("gateway_upstream_waiting", labels, self.waiting)
+
+    @abstractmethod
+    def submit(self, exchange: E, now: float, *, fresh: bool = False) -> None:
+        """Send a request, or let it wait in line. `fresh`: a connection to this target has just died under it."""
+
+    def withdraw(self, exchange: E) -> None:
+        """Forget a request that waits, because its client has left."""
+        if self._queue is not None:
+            self._queue.remove(exchange)
+
+    def failed(
+        self, exchange: E, refusal: Refusal, *, may_repeat: bool, unsent: bool = False, counts: bool = True
+    ) -> None:
+        """Record that the target failed a request before any byte of a response, and send it again or refuse it.
+
+        `may_repeat` and `unsent` say when it can be sent again, as in `ChoosingEngine.failed`. `counts`: the failure
+        counts against the target.
+        """
+        if counts:
+            self.note_failure(refusal.reason)
+        exchange.engine.failed(exchange, refusal, may_repeat=may_repeat, unsent=unsent)
+
+    def counts_timeout(self, exchange: E) -> bool:
+        """Whether a response time-out counts against the target. A route's own shorter one does not: the requests of
+        one impatient route would take the target away from all others."""
+        own, general = exchange.request.response_timeout, self.limits.response_timeout
+        return own is None or (general is not None and own >= general)
+
+    def answered(self, status: int) -> None:
+        """Record a response. Only the statuses of `eject.statuses` are failures of the target."""
+        if status in self.limits.failure_statuses:
+            self.note_failure(f"it answered {status}")
+        else:
+            self.health.succeeded()
+
+    def note_failure(self, reason: str) -> None:
+        """Record a failure of the target, which can eject it."""
+        if self.health.failed(self._loop.time()):
+            log.warning("target %s is ejected: %s", self.target, reason)
+            self._left_out()
+
+    def close(self) -> None:
+        """Keep nothing for later. What runs, and what waits, goes on to its end."""
+        self._closed = True
+
+    # ---- for the engines
+
+    @abstractmethod
+    def _waits_for_a_place(self) -> bool:
+        """Whether it is our limit that somebody waits for, not the target."""
+
+    @abstractmethod
+    def _left_out(self) -> None:
+        """The target gets no requests for a while."""
+
+    @abstractmethod
+    def _busy(self) -> Iterable[tuple[Any, E]]:
+        """The objects that hold connections, and the requests that they hold them for."""
+
+    def _stand_in_line(self, exchange: E, now: float) -> bool:
+        """Let a request wait for a connection. Returns whether it waits, False where it is refused."""
+        if self._queue is None:
+            self._queue = FairQueue(self.limits.max_connections, self._busy())
+        exchange.deadline = now + self.limits.connect_timeout
+        self._tick_on()
+        refused = self._queue.add(exchange)
+        if refused is not None:
+            self._loop.call_soon(self._turn_away, refused)
+        return refused is not exchange
+
+    def _tick_on(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self.ticker.listen(self._tick)
+
+    def _turn_away(self, exchange: E) -> None:
+        reason = f"{self.target}: {LONGEST} requests are waiting"
+        exchange.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
+
+    def _tick(self, now: float) -> None:
+        if self._queue is not None:
+            self._tick_queue(self._queue, now)
+        if self._closed and not self.load:  # until then, what runs has its time limits
+            self._ticking = False
+            self.ticker.ignore(self._tick)
+
+    def _tick_queue(self, queue: FairQueue[E, Any], now: float) -> None:
+        """Time-outs of those that wait, never early and at most one period late; and room for those that wait long."""
+        for exchange in queue.expired(now - PERIOD / 2):
+            self._waited_too_long(exchange)
+        if self._waits_for_a_place():
+            patience = min(PATIENCE, self.limits.connect_timeout / 4)
+            deadline = now + self.limits.connect_timeout - patience
+            for exchange in queue.to_end(deadline, monotonic() - patience):
+                exchange.end_for_others(f"{self.target}: its client holds more than half of the connections")
+        if not queue:
+            self._queue = None
+
+    def _waited_too_long(self, exchange: E) -> None:
+        if self._waits_for_a_place():  # that is our limit, not the target's failure
+            reason = f"{self.target}: all {self.limits.max_connections} connections are busy"
+            exchange.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
+        else:
+            reason = f"{self.target} did not accept a connection in time"
+            self.failed(exchange, Refusal("upstream_timeout", reason), may_repeat=True, unsent=True)
