@@ -26,11 +26,11 @@ from gateway.gate.forward_auth import Verifier
 from gateway.gate.gate import Gate
 from gateway.gate.rate_limits import Limits
 from gateway.identity.assertions import Assertions
-from gateway.operations.board import Place
-from gateway.operations.decision_log import DecisionLog
+from gateway.observability.decision_log import DecisionLog
+from gateway.observability.events import event
+from gateway.observability.metrics.metrics import Metrics
+from gateway.observability.metrics.shared_memory import Place
 from gateway.operations.endpoints import Readiness
-from gateway.operations.events import event
-from gateway.operations.metrics import Metrics
 from gateway.own_endpoints import Services, open_services, own_endpoints, serve_own
 from gateway.own_errors import failed, refused, store_is_out
 from gateway.policy.loader import Configuration, load_configuration, operations_policy
@@ -46,7 +46,7 @@ from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 
 if TYPE_CHECKING:
-    from gateway.operations.tracing import Tracer
+    from gateway.observability.tracing import Tracer
 
 
 def create_app_from_environment() -> Starlette:
@@ -191,7 +191,7 @@ def _tracer(ground: Foundation) -> "Tracer | None":
     problems = missing_extras(ground.settings)
     if problems:
         raise ConfigurationError(problems)
-    from gateway.operations.tracing import Tracer  # Its libraries take half a second and 20 MiB.
+    from gateway.observability.tracing import Tracer  # Its libraries take half a second and 20 MiB.
 
     tracer = Tracer(asked)
     ground.stack.callback(tracer.close)

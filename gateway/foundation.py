@@ -11,9 +11,9 @@ from gateway.identity.api_key_verifier import PresentedKeys
 from gateway.identity.credentials import Credentials
 from gateway.identity.discovery.open import open_issuers
 from gateway.identity.signing_keys import key_ring, mac_keys
-from gateway.operations.events import EventHandler, Failures
-from gateway.operations.observer import Observer
-from gateway.operations.shadow_log import ShadowLog
+from gateway.observability.events import EventHandler, Failures
+from gateway.observability.observer import Observer
+from gateway.observability.shadow_log import ShadowLog
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.settings.model import Settings

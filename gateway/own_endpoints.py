@@ -28,10 +28,10 @@ from gateway.console.signing_in import SigningIn
 from gateway.foundation import Foundation
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.keys import KeyRing
+from gateway.observability.metrics.metrics import Metrics
 from gateway.openapi.endpoints import openapi_endpoints
 from gateway.operations import described as operations_described
 from gateway.operations.endpoints import operation_endpoints
-from gateway.operations.metrics import Metrics
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.runtime import Runtime

@@ -18,7 +18,7 @@ from gateway.identity.directory import Directory
 from gateway.identity.keys import KeyRing
 from gateway.identity.principal import PrincipalFactory
 from gateway.identity.signing_keys import key_ring
-from gateway.operations.events import event
+from gateway.observability.events import event
 from gateway.policy.loader import Configuration, compile_policy
 from gateway.policy.roles import RoleHierarchy
 from gateway.policy.shadow import shadows_of

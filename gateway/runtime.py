@@ -14,9 +14,9 @@ from gateway.gate.factory import GateFactory
 from gateway.gate.forward_auth import Verifier
 from gateway.gate.gate import Decider
 from gateway.gate.revalidation import Watch
-from gateway.operations.decision_log import DecisionLog
+from gateway.observability.decision_log import DecisionLog
+from gateway.observability.observer import Observer
 from gateway.operations.endpoints import Readiness
-from gateway.operations.observer import Observer
 from gateway.proxy.proxy import Proxy
 from gateway.samples import Sample
 from gateway.settings.model import ServerSettings
@@ -26,7 +26,7 @@ from gateway.wire.fields import FieldRules, RequestFields
 from gateway.wire.request_ids import RequestIds
 
 if TYPE_CHECKING:
-    from gateway.operations.tracing import Tracer
+    from gateway.observability.tracing import Tracer
 
 
 class Watched(Protocol):

@@ -2,7 +2,7 @@
 
 Components own plain numbers and do not depend on the metrics endpoint, which reads them on each scrape. A sample is the
 name of a metric family, the values of its labels in the family's order, and a number, or a list for a histogram.
-`operations/families.py` defines the families.
+`observability/metrics/families.py` defines the families.
 """
 
 from bisect import bisect_left

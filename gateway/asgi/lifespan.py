@@ -6,7 +6,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError, Refusal
-from gateway.operations.events import event
+from gateway.observability.events import event
 from gateway.runtime import RuntimeHolder
 from gateway.wire.problem import problem_body, problem_fields
 

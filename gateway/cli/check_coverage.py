@@ -7,7 +7,7 @@ from typing import Any
 from gateway.analysis.openapi.coverage import Coverage
 from gateway.analysis.openapi.spec import SpecOperation
 from gateway.cli.output import say
-from gateway.operations.escaping import printable
+from gateway.observability.escaping import printable
 from gateway.policy.route import Route
 
 

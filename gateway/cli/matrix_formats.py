@@ -12,7 +12,7 @@ import click
 
 from gateway.analysis.matrix import Cell, Matrix, Row
 from gateway.cli.explain_document import route_document
-from gateway.operations.escaping import printable
+from gateway.observability.escaping import printable
 from gateway.policy.route import Route
 
 _WIDEST_ROUTE: Final = 40

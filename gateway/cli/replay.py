@@ -16,7 +16,7 @@ from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
 from gateway.cli.policy_file import loaded_policy
 from gateway.errors import CannotStart, cannot_read
-from gateway.operations.escaping import printable
+from gateway.observability.escaping import printable
 
 _NOTED = 4096  # lines between two updates of the progress bar
 

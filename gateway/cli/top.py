@@ -19,8 +19,8 @@ from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
 from gateway.cli.policy_file import loaded_policy
 from gateway.errors import CannotStart
-from gateway.operations.reading import Reading, reading_of_page
-from gateway.operations.summary import Summary, summary_of
+from gateway.observability.metrics.parser import Reading, reading_of_page
+from gateway.observability.metrics.summary import Summary, summary_of
 from gateway.settings.model import ServerSettings
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from gateway.console.signing_in import SigningIn, refuse_other_sites
 from gateway.console.style import HEADERS
 from gateway.described import Answer, Operation, Operations, exactly
 from gateway.errors import Refusal
-from gateway.operations.metrics import Metrics
-from gateway.operations.reading import Reading, reading_of
-from gateway.operations.summary import summary_of
+from gateway.observability.metrics.metrics import Metrics
+from gateway.observability.metrics.parser import Reading, reading_of
+from gateway.observability.metrics.summary import summary_of
 from gateway.policy.loader import Configuration
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.reader import Unacceptable

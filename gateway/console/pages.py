@@ -8,7 +8,7 @@ from gateway.analysis.describe import who_passes
 from gateway.analysis.explain import Explanation
 from gateway.analysis.matrix import Cell, Matrix
 from gateway.console.style import STYLE
-from gateway.operations.summary import Summary
+from gateway.observability.metrics.summary import Summary
 from gateway.policy.route import Route
 
 PATH: Final = "/_gateway/console"

@@ -23,7 +23,7 @@ from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
 from gateway.gate.gate import Decider, Decision
 from gateway.identity.assertions import Assertions
 from gateway.identity.principal import identity_value
-from gateway.operations.decision_log import DecisionLog
+from gateway.observability.decision_log import DecisionLog
 from gateway.policy.methods import TRACE
 from gateway.policy.route import Route
 from gateway.proxy.forward import upstream_path

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import Refusal
-from gateway.operations.exposition import CONTENT_TYPE
-from gateway.operations.metrics import Metrics
+from gateway.observability.metrics.exposition import CONTENT_TYPE
+from gateway.observability.metrics.metrics import Metrics
 from gateway.settings.model import ObservabilitySettings
 from gateway.wire.fields import is_forwarding
 

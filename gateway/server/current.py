@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from gateway.errors import CannotStart, ConfigurationError
-from gateway.operations.events import event
+from gateway.observability.events import event
 from gateway.policy.loader import Configuration
 from gateway.reloading import merged
 

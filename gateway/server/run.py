@@ -22,9 +22,9 @@ import uvicorn
 from gateway.app import application, running
 from gateway.collecting import Collector
 from gateway.errors import CannotStart, ConfigurationError
-from gateway.operations.board import Board, Place
-from gateway.operations.events import event
-from gateway.operations.log_files import append_only
+from gateway.observability.events import event
+from gateway.observability.log_files import append_only
+from gateway.observability.metrics.shared_memory import Board, Place
 from gateway.policy.loader import Configuration
 from gateway.policy.version import policy_version
 from gateway.reloading import Reloader

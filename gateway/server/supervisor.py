@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.daemon_thread import in_daemon_thread
-from gateway.operations.events import event
+from gateway.observability.events import event
 from gateway.policy.loader import Configuration
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)

@@ -21,8 +21,8 @@ from rich.console import Console
 
 from gateway.cli.top import address_of, page_address, screen_of
 from gateway.errors import CannotStart
-from gateway.operations.reading import reading_of_page
-from gateway.operations.summary import RouteRow, Summary, TargetRow, summary_of
+from gateway.observability.metrics.parser import reading_of_page
+from gateway.observability.metrics.summary import RouteRow, Summary, TargetRow, summary_of
 from gateway.settings.model import ServerSettings
 from tests.support.calls import calls_here
 from tests.support.fleet import Fleet

@@ -12,11 +12,11 @@ from starlette.requests import Request
 
 from gateway.console.endpoints import Console
 from gateway.console.signing_in import SigningIn
-from gateway.operations.metrics import Metrics
-from gateway.operations.observer import Observer
+from gateway.observability.metrics.metrics import Metrics
+from gateway.observability.observer import Observer
 from gateway.policy.loader import Configuration, load_configuration
 from gateway.settings.model import ObservabilitySettings
-from tests.operations.requests import finished
+from tests.observability.requests import finished
 from tests.support.calls import calls_here
 
 FEW, MANY = 150, 1500

@@ -14,9 +14,9 @@ import pytest
 from gateway.accounts.failed_attempts import Allowance, Counter, Failures
 from gateway.gate.admission import Admission, Peers, RequestHead
 from gateway.gate.leaky_buckets import Buckets, Quota
-from gateway.operations.access_log import Texts, json_client
-from gateway.operations.events import Repeats
-from gateway.operations.observer import Observer
+from gateway.observability.access_log import Texts, json_client
+from gateway.observability.events import Repeats
+from gateway.observability.observer import Observer
 from gateway.policy.route import Route
 from gateway.proxy.forward import ForwardPlan, upstream_request
 from gateway.proxy.response_head import FIELD_LINES, STATUS_LINES, ResponseHead

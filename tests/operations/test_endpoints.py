@@ -12,12 +12,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import Refusal
+from gateway.observability.metrics.metrics import Metrics
+from gateway.observability.observer import Observer
 from gateway.operations.endpoints import Readiness, operation_endpoints
-from gateway.operations.metrics import Metrics
-from gateway.operations.observer import Observer
 from gateway.samples import Sample
 from gateway.settings.model import ObservabilitySettings, Settings
-from tests.operations.requests import complete
+from tests.observability.requests import complete
 
 POLICY = "0123456789ab"
 

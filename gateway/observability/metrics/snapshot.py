@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
-from gateway.operations.counters import Counts, Labels
-from gateway.operations.families import FAMILIES
+from gateway.observability.metrics.families import FAMILIES
+from gateway.observability.metrics.request_counters import Counts, Labels
 from gateway.samples import Histogram, Sample
 
 Series = tuple[str, tuple[str, ...]]  # a family, and the values of its labels

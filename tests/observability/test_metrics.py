@@ -16,14 +16,14 @@ from prometheus_client.parser import text_string_to_metric_families
 import gateway
 from gateway.collecting import resident_memory
 from gateway.errors import CODES
-from gateway.operations.exposition import page_of
-from gateway.operations.families import FAMILIES
-from gateway.operations.metrics import Metrics, own_samples
-from gateway.operations.observer import Observer
-from gateway.operations.state import state_of
+from gateway.observability.metrics.exposition import page_of
+from gateway.observability.metrics.families import FAMILIES
+from gateway.observability.metrics.metrics import Metrics, own_samples
+from gateway.observability.metrics.snapshot import state_of
+from gateway.observability.observer import Observer
 from gateway.samples import BOUNDS
 from gateway.settings.model import ObservabilitySettings
-from tests.operations.requests import Collected, complete, observing
+from tests.observability.requests import Collected, complete, observing
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -225,7 +225,7 @@ def test_where_the_system_does_not_tell_the_memory_it_is_left_out(
     if content is not None:
         statm.write_text(content)
     assert resident_memory(statm) is None
-    monkeypatch.setattr("gateway.operations.metrics.resident_memory", lambda: None)
+    monkeypatch.setattr("gateway.observability.metrics.metrics.resident_memory", lambda: None)
     assert ("process_resident_memory_bytes", frozenset()) not in scrape(Collected().observer)
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.operations.access_log import MAX_UNROUTED_PATH, REMEMBERED, loggable_path, timestamp
-from gateway.operations.observer import BLOCK
+from gateway.observability.access_log import MAX_UNROUTED_PATH, REMEMBERED, loggable_path, timestamp
+from gateway.observability.observer import BLOCK
 from gateway.settings.model import ObservabilitySettings
-from tests.operations.requests import Collected, complete, observing
+from tests.observability.requests import Collected, complete, observing
 
 NASTY_BYTES = st.one_of(
     st.binary(max_size=60), st.sampled_from([b'"', b"\\", b"\n{", b"\r\n", b"\x1b[2J", b"\x7f", b"\xff", b"%s%d"])

@@ -32,10 +32,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import gateway
 from gateway.errors import Refusal
 from gateway.gate.admission import RequestHead, Waiting
-from gateway.operations.access_log import loggable_path
-from gateway.operations.counters import METHODS
-from gateway.operations.escaping import without_tokens
-from gateway.operations.finished import Completed, Finished
+from gateway.observability.access_log import loggable_path
+from gateway.observability.escaping import without_tokens
+from gateway.observability.metrics.request_counters import METHODS
+from gateway.observability.observer import Completed, Finished
 from gateway.settings.model import TracingSettings
 from gateway.wire.fields import Field
 
@@ -45,7 +45,7 @@ _TIMEOUT: Final = 5.0  # seconds for one block of spans
 _FAREWELL: Final = 2.0  # seconds for the last ones
 _OTHER: Final = "_OTHER"  # what the semantic conventions call a method that is not known
 
-log: Final = logging.getLogger("gateway.operations.tracing")
+log: Final = logging.getLogger("gateway.observability.tracing")
 
 _propagator: Final = TraceContextTextMapPropagator()
 

@@ -3,6 +3,8 @@
 `completed` is on the way of every request, so it does the least: one look-up, a few additions, one string put into a
 list. Whatever can be made before (text of method, route and status) or after (writing, sums) is. Lines leave in
 blocks, with each tick or when enough have come together.
+
+A finished request, as those who take note of it see it.
 """
 
 import os
@@ -11,9 +13,11 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from gateway.operations.access_log import (
+from gateway.errors import Caller
+from gateway.gate.admission import Admission, RequestHead
+from gateway.observability.access_log import (
     NO_ROLES,
     Texts,
     json_client,
@@ -27,13 +31,51 @@ from gateway.operations.access_log import (
     text_line,
     timestamp,
 )
-from gateway.operations.counters import CALLER_LEFT, OWN, SIZE, UPSTREAM, Counters, Counts, Labels
-from gateway.operations.escaping import quoted, without_tokens
-from gateway.operations.events import Repeats, event
-from gateway.operations.finished import Completed, Finished
-from gateway.operations.log_writer import LogWriter
+from gateway.observability.escaping import quoted, without_tokens
+from gateway.observability.events import Repeats, event
+from gateway.observability.log_writer import LogWriter
+from gateway.observability.metrics.request_counters import CALLER_LEFT, OWN, SIZE, UPSTREAM, Counters, Counts, Labels
 from gateway.samples import BOUNDS, BUCKETS
 from gateway.settings.model import ObservabilitySettings
+
+
+class Finished(Protocol):
+    """A finished request, as the face that answered it knows it.
+
+    `admission` is None where it was refused before it had one; `route` then names the route that refused, "" where
+    none matched. `status` 0: the caller left before any answer was made, logged and counted as 499. `code` is the
+    refusal's, or "". Times are those of `time.monotonic`: `started` when the head had been read, `forwarded_at` when
+    it was sent to an upstream the last time and `answered_at` when the head of the answer was there, 0.0 where that
+    did not happen. `received` and `sent` are bytes of body. `refused` is who was refused, as far as that is known.
+    """
+
+    @property
+    def request(self) -> RequestHead: ...
+    @property
+    def admission(self) -> Admission | None: ...
+    @property
+    def refused(self) -> Caller | None: ...
+    @property
+    def route(self) -> str: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def forwarded_at(self) -> float: ...
+    @property
+    def answered_at(self) -> float: ...
+    @property
+    def received(self) -> int: ...
+    @property
+    def sent(self) -> int: ...
+
+
+Completed = Callable[[Finished], None]
+"""Takes note of a finished request; called on the hot path. It never raises and never waits."""
+
 
 # Lines of one block: about 36 KiB, which fits into a pipe (64 KiB) that is being read.
 BLOCK: Final = 128

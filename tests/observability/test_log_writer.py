@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.operations.log_writer import LogWriter
+from gateway.observability.log_writer import LogWriter
 
 SOON = 0.5  # In seconds: a longer call has blocked.
 
@@ -209,7 +209,7 @@ def test_a_pipe_that_somebody_made_non_blocking_loses_nothing(pipe: Pipe) -> Non
 
 def test_processes_that_share_a_pipe_never_mingle_their_lines(pipe: Pipe) -> None:
     program = (
-        "import sys; from gateway.operations.log_writer import LogWriter\n"
+        "import sys; from gateway.observability.log_writer import LogWriter\n"
         "writer = LogWriter(1)\n"
         "for n in range(150): writer.write((sys.argv[1] * 299 + '\\n').encode() * 128)\n"
         "writer.close(30); sys.exit(min(1, writer.dropped))"

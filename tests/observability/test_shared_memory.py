@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.operations.board import Board, Place
-from gateway.operations.counters import SIZE, Labels
-from gateway.operations.metrics import Metrics
-from gateway.operations.state import State, counted, decoded, encoded, state_of, together
+from gateway.observability.metrics.metrics import Metrics
+from gateway.observability.metrics.request_counters import SIZE, Labels
+from gateway.observability.metrics.shared_memory import Board, Place
+from gateway.observability.metrics.snapshot import State, counted, decoded, encoded, state_of, together
 from gateway.samples import BOUNDS, BUCKETS, OTHER, Durations, Sample, Tally
 from gateway.settings.model import ObservabilitySettings
-from tests.operations.requests import complete, observing
-from tests.operations.test_metrics import Samples, requests, samples_of, value
+from tests.observability.requests import complete, observing
+from tests.observability.test_metrics import Samples, requests, samples_of, value
 
 LABELS = st.builds(Labels, st.sampled_from(["a", "b", ""]), st.just("GET"), st.just("2xx"), st.sampled_from(["", "x"]))
 COUNTS = st.lists(st.integers(0, 1 << 40), min_size=SIZE, max_size=SIZE)

@@ -9,8 +9,8 @@ from typing import Final
 
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, RequestHead
-from gateway.operations.access_log import loggable_path
-from gateway.operations.events import Repeats, event
+from gateway.observability.access_log import loggable_path
+from gateway.observability.events import Repeats, event
 from gateway.policy.route import Route
 from gateway.samples import Sample, Tally
 

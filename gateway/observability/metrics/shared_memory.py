@@ -13,7 +13,7 @@ import tempfile
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from gateway.operations.state import State, counted, decoded, encoded
+from gateway.observability.metrics.snapshot import State, counted, decoded, encoded
 
 _PATIENCE: Final = 0.3  # seconds that the others have to put down what is new; then what they did last is taken
 _GLANCE: Final = 0.004  # seconds between two looks at whether they have

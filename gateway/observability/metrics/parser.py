@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from gateway.operations.counters import Labels
-from gateway.operations.exposition import request_durations
-from gateway.operations.families import FAMILIES
-from gateway.operations.state import Series, State
+from gateway.observability.metrics.exposition import request_durations
+from gateway.observability.metrics.families import FAMILIES
+from gateway.observability.metrics.request_counters import Labels
+from gateway.observability.metrics.snapshot import Series, State
 from gateway.samples import BOUNDS, BUCKETS, Histogram
 
 # The number of observations up to each bound, by the bound in seconds.

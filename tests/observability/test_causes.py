@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 __all__ = ["start"]
 
-INTERVAL = "gateway.operations.events.INTERVAL"
+INTERVAL = "gateway.observability.events.INTERVAL"
 
 
 def test_each_of_three_broken_issuers_is_named(start: Start) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from gateway.errors import Refusal
-from gateway.operations.decision_log import DecisionLog
+from gateway.observability.decision_log import DecisionLog
 from gateway.policy.route import Route
 from gateway.settings.model import DecisionLogSettings, ObservabilitySettings
-from tests.operations.requests import finished, observing
+from tests.observability.requests import finished, observing
 from tests.policy.policies import policy_of
 from tests.support.gateways import Town
 from tests.support.processes import PASSWORD, Account, Face, Gateway

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Final
 
-from gateway.operations.log_files import appending
+from gateway.observability.log_files import appending
 
 LIMIT: Final = 8 * 1024 * 1024  # bytes that may wait to be written
 FAREWELL: Final = 2.0  # seconds that `close` waits for the rest to be written

@@ -23,9 +23,9 @@ from traceback import TracebackException, walk_tb
 from types import TracebackType
 from typing import Any, Final
 
-from gateway.operations.access_log import timestamp
-from gateway.operations.escaping import CREDENTIAL, printable, visible
-from gateway.operations.log_files import is_torn
+from gateway.observability.access_log import timestamp
+from gateway.observability.escaping import CREDENTIAL, printable, visible
+from gateway.observability.log_files import is_torn
 
 INTERVAL: Final = 60.0  # seconds between two reports of the same failure
 REMEMBERED: Final = 256  # different failures told apart within that time

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.operations import events
-from gateway.operations.events import INTERVAL, REMEMBERED, EventHandler, Failures, Repeats, event
-from gateway.operations.observer import Observer
+from gateway.observability import events
+from gateway.observability.events import INTERVAL, REMEMBERED, EventHandler, Failures, Repeats, event
+from gateway.observability.observer import Observer
 from gateway.settings.model import ObservabilitySettings
 
 AT = r" at=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -72,7 +72,7 @@ def test_facts_that_are_none_are_left_out_and_strange_ones_are_quoted(said: Said
 
 def test_on_a_terminal_the_time_is_left_out() -> None:
     ours, terminal = os.openpty()
-    program = "from gateway.operations.events import event; event('start', 'größe', port=1)"
+    program = "from gateway.observability.events import event; event('start', 'größe', port=1)"
     process = subprocess.run([sys.executable, "-c", program], stderr=terminal, timeout=30, check=True)
     os.close(terminal)
     assert process.returncode == 0

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.operations.finished import Completed
+from gateway.observability.observer import Completed
 from gateway.samples import BUCKETS
-from tests.operations.requests import Collected, finished
+from tests.observability.requests import Collected, finished
 
 ROUNDS = 60
 REQUESTS = 500

@@ -7,9 +7,9 @@ from collections.abc import Container, Iterator, Mapping
 from itertools import accumulate, chain, islice
 from typing import Final
 
-from gateway.operations.counters import OWN, TOTAL, UPSTREAM, Counts, Labels
-from gateway.operations.families import FAMILIES, Family
-from gateway.operations.state import Series, State, added
+from gateway.observability.metrics.families import FAMILIES, Family
+from gateway.observability.metrics.request_counters import OWN, TOTAL, UPSTREAM, Counts, Labels
+from gateway.observability.metrics.snapshot import Series, State, added
 from gateway.samples import BOUNDS, BUCKETS, Histogram
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.operations.escaping import without_tokens
-from tests.operations.collector import collecting
+from gateway.observability.escaping import without_tokens
+from tests.observability.collector import collecting
 from tests.support.fleet import Fleet
 from tests.support.processes import PASSWORD, Gateway, free_port
 from tests.support.small import Start, start
@@ -104,6 +104,6 @@ def test_what_looks_like_a_credential_is_taken_out_and_nothing_else(text: str, k
 
 def test_the_project_has_no_log_that_this_does_not_see() -> None:
     """A new log with request data must be added to the credentials above."""
-    rooms = Path(__file__).parents[2] / "gateway/operations"
-    writers = {file.name for file in rooms.glob("*.py") if "request_id.decode" in file.read_text()}
+    rooms = Path(__file__).parents[2] / "gateway/observability"
+    writers = {file.name for file in rooms.rglob("*.py") if "request_id.decode" in file.read_text()}
     assert writers == {"observer.py", "decision_log.py", "shadow_log.py", "tracing.py"}

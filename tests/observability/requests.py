@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.operations.observer import Observer
+from gateway.observability.observer import Observer
 from gateway.settings.model import ObservabilitySettings
 
 USUAL: dict[str, Any] = {

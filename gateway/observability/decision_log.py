@@ -11,8 +11,8 @@ from typing import Final
 
 from gateway.errors import Caller, Refusal
 from gateway.gate.admission import Admission, RequestHead
-from gateway.operations.access_log import NO_ROLES, json_host, json_method, json_roles, loggable_path
-from gateway.operations.escaping import quoted, without_tokens
+from gateway.observability.access_log import NO_ROLES, json_host, json_method, json_roles, loggable_path
+from gateway.observability.escaping import quoted, without_tokens
 from gateway.policy.route import Route
 from gateway.settings.model import DecisionLogSettings
 

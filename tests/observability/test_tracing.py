@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.operations.collector import Collector, collecting
+from tests.observability.collector import Collector, collecting
 from tests.support.fleet import OK, Fleet, Served
 from tests.support.processes import FACES, PROJECT, Face, Gateway, free_port, write_configuration
 from tests.support.small import Start, small, start

@@ -9,10 +9,10 @@ from typing import Final
 
 import gateway
 from gateway.collecting import resident_memory
-from gateway.operations.board import Place
-from gateway.operations.exposition import page_of
-from gateway.operations.observer import Observer
-from gateway.operations.state import State, counted, state_of, together
+from gateway.observability.metrics.exposition import page_of
+from gateway.observability.metrics.shared_memory import Place
+from gateway.observability.metrics.snapshot import State, counted, state_of, together
+from gateway.observability.observer import Observer
 from gateway.samples import Sample, Source
 
 _OFTEN: Final = 1.0  # seconds after which a worker puts down what it has counted, lest it be lost with it

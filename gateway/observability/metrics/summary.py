@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from gateway.operations.counters import Labels
-from gateway.operations.reading import Cumulated, Reading
-from gateway.operations.state import Series
+from gateway.observability.metrics.parser import Cumulated, Reading
+from gateway.observability.metrics.request_counters import Labels
+from gateway.observability.metrics.snapshot import Series
 
 ALL: Final = slice(None)
 _ERROR: Final = "5xx"

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from gateway.errors import CODES
-from gateway.operations.families import FAMILIES
-from tests.operations.promql import Query, Selector, parse, tokens
+from gateway.observability.metrics.families import FAMILIES
+from tests.observability.promql import Query, Selector, parse, tokens
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/gateway.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from gateway.operations.escaping import quoted, visible
+from gateway.observability.escaping import quoted, visible
 
 V = TypeVar("V")
 
