@@ -98,13 +98,13 @@ async def _directory(
         alone = Directory(users, factory=factory, cache_settings=settings.cache)
         return alone, LocalFeed(alone), None, None
     # Imported here: a single process needs neither the driver nor its 4 MiB.
-    from gateway.storage.redis import RedisLink
-    from gateway.storage.redis_cache import RedisCache
-    from gateway.storage.redis_failures import RedisFailures
-    from gateway.storage.redis_feed import RedisFeed
-    from gateway.storage.redis_limits import RedisBuckets
-    from gateway.storage.redis_records import RedisRecords
-    from gateway.storage.redis_values import RedisValues
+    from gateway.storage.redis.buckets import RedisBuckets
+    from gateway.storage.redis.change_feed import RedisFeed
+    from gateway.storage.redis.client import RedisLink
+    from gateway.storage.redis.encoding import RedisValues
+    from gateway.storage.redis.failed_attempts import RedisFailures
+    from gateway.storage.redis.user_cache import RedisCache
+    from gateway.storage.redis.user_records import RedisRecords
 
     link = RedisLink(settings.storage.redis.reveal(), await installation_id(database))
     stack.push_async_callback(link.close)

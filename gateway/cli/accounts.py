@@ -28,8 +28,8 @@ from gateway.storage.users import Users
 _PATIENCE = 3.0  # seconds for a connection to Redis
 
 if TYPE_CHECKING:
-    from gateway.storage.redis import RedisLink
-    from gateway.storage.redis_feed import RedisFeed
+    from gateway.storage.redis.change_feed import RedisFeed
+    from gateway.storage.redis.client import RedisLink
 
 
 @asynccontextmanager
@@ -106,9 +106,9 @@ async def _feed(settings: Settings, address: Secret, database: Database, stack: 
     Raises ConfigurationError, and CannotStart if no key can authenticate messages.
     """
     # Imported here: most commands, and gateways without Redis, do not need the driver.
-    from gateway.storage.redis_feed import RedisFeed
-    from gateway.storage.redis_records import RedisRecords
-    from gateway.storage.redis_values import RedisValues
+    from gateway.storage.redis.change_feed import RedisFeed
+    from gateway.storage.redis.encoding import RedisValues
+    from gateway.storage.redis.user_records import RedisRecords
 
     ttl = settings.cache.user_ttl
     values = RedisValues(mac_keys(settings, key_ring(settings)))
@@ -122,7 +122,7 @@ async def _feed(settings: Settings, address: Secret, database: Database, stack: 
 async def quiet_link(address: Secret, database: Database, stack: AsyncExitStack) -> "RedisLink":
     """Open a link to Redis, connected if Redis answers. Its log is muted: it is written for a running gateway, and
     commands report errors themselves."""
-    from gateway.storage.redis import RedisLink
+    from gateway.storage.redis.client import RedisLink
 
     log = logging.getLogger("gateway.storage.redis")
     stack.callback(log.setLevel, log.level)

@@ -55,7 +55,7 @@ async def _unlock(email: str, address: str | None, settings: Settings) -> UserRe
             "or at once after a restart of the gateway"
         )
     # Imported here, because it imports the driver.
-    from gateway.storage.redis_failures import RedisFailures
+    from gateway.storage.redis.failed_attempts import RedisFailures
 
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))

@@ -16,10 +16,10 @@ from gateway.errors import Refusal
 from gateway.identity.api_keys import MAX_KEYS, ApiKey, KnownKey, NewApiKey
 from gateway.identity.user import UserRecord
 from gateway.storage.audit import Change, write_audit
-from gateway.storage.changing import changed, end_keys, lock_user
 from gateway.storage.database import Database
-from gateway.storage.records import Clock, instant
 from gateway.storage.tables import api_keys, sessions
+from gateway.storage.transactions import changed, end_keys, lock_user
+from gateway.storage.user_queries import Clock, instant
 
 _NOTED_EVERY: Final = timedelta(minutes=1)
 _SHOWN: Final = (

@@ -14,8 +14,8 @@ from sqlalchemy import BigInteger, Connection, Select, delete, func, insert, lit
 from gateway.accounts.audit import AuditPage, AuditPlace, AuditRecord, AuditSelection
 from gateway.accounts.store import Actor
 from gateway.storage.database import Database
-from gateway.storage.records import Clock, instant
 from gateway.storage.tables import Instant, audit
+from gateway.storage.user_queries import Clock, instant
 
 State = Mapping[str, Any] | None
 

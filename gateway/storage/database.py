@@ -26,9 +26,9 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
-from gateway.storage.breaker import Breaker
-from gateway.storage.engines import Opened, Timeouts, open_engine
-from gateway.storage.turnstile import Turnstile
+from gateway.storage.circuit_breaker import Breaker
+from gateway.storage.engine import Opened, Timeouts, open_engine
+from gateway.storage.fair_semaphore import Turnstile
 
 log: Final = logging.getLogger("gateway.storage.database")
 

@@ -20,7 +20,7 @@ from sqlalchemy.util.concurrency import await_only
 from gateway.errors import CannotStart
 from gateway.settings.postgresql_address import PostgresqlAddress, postgresql_address
 from gateway.storage.connector import Connector
-from gateway.storage.engines import Opened, Timeouts
+from gateway.storage.engine import Opened, Timeouts
 
 # By default a server allows 100 connections, for all replicas together. A statement takes well under a millisecond, so
 # a few connections carry thousands of statements a second.

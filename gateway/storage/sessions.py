@@ -11,10 +11,10 @@ from gateway.accounts.store import Actor, LivingSession, NewSession, Reused, Rot
 from gateway.identity.refresh_token import SEED_BYTES, RefreshToken
 from gateway.identity.user import UserRecord
 from gateway.storage.audit import Change, write_audit
-from gateway.storage.changing import add_session, changed, end_keys, end_sessions, lock_user
 from gateway.storage.database import Database
-from gateway.storage.records import Clock, instant, record_by_id
 from gateway.storage.tables import refresh_tokens, sessions, users
+from gateway.storage.transactions import add_session, changed, end_keys, end_sessions, lock_user
+from gateway.storage.user_queries import Clock, instant, record_by_id
 
 # The most sessions of one account, far more than a person has devices. Beyond it, those unused for the longest time
 # end.

@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from gateway.errors import CannotStart, cannot_read
-from gateway.storage.engines import Opened
+from gateway.storage.engine import Opened
 
 _READERS: Final = 4  # each is a thread
 _WRITERS: Final = 1  # SQLite allows one; waiting here is fair and cheap, SQLite would poll

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Row, Select, bindparam, insert, select, true,
 from gateway.accounts.store import Actor, BlockedSubject
 from gateway.identity.user import UserRecord, UserStore
 from gateway.storage.audit import Change, write_audit
-from gateway.storage.changing import lock_administration
 from gateway.storage.database import Database
-from gateway.storage.records import Clock, instant
 from gateway.storage.tables import blocked_subjects as blocks
+from gateway.storage.transactions import lock_administration
+from gateway.storage.user_queries import Clock, instant
 
 _UNKNOWN: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the creation time of a user known only to an issuer
 _OF_SUBJECT: Final[Select[Any]] = select(blocks.c.is_blocked, blocks.c.version).where(

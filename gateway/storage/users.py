@@ -12,7 +12,9 @@ from gateway.accounts.store import Actor, Credentials, NewSession, NewUser, Sele
 from gateway.errors import Refusal
 from gateway.identity.user import UserRecord
 from gateway.storage.audit import Change, write_audit
-from gateway.storage.changing import (
+from gateway.storage.database import Database, release
+from gateway.storage.tables import sessions, user_roles, users
+from gateway.storage.transactions import (
     add_session,
     changed,
     end_sessions,
@@ -22,10 +24,7 @@ from gateway.storage.changing import (
     lock_user,
     require_admin,
 )
-from gateway.storage.database import Database, release
-from gateway.storage.records import Clock, instant, record_by_email, record_by_id, record_of
-from gateway.storage.tables import sessions, user_roles, users
-from gateway.storage.user_lists import selected
+from gateway.storage.user_queries import Clock, instant, record_by_email, record_by_id, record_of, selected
 
 # A subject of another form cannot be a user id, so it needs no query (and PostgreSQL rejects NUL).
 _USER_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch

@@ -11,8 +11,8 @@ from gateway.accounts.emails import email_address
 from gateway.accounts.lockout import Attempt, Lockout, account_owner, address_owner
 from gateway.errors import Refusal
 from gateway.settings.model import LockoutSettings
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_failures import RedisFailures
+from gateway.storage.redis.client import RedisLink
+from gateway.storage.redis.failed_attempts import RedisFailures
 from gateway.wire.addresses import Callers
 from tests.storage.replicas import until
 from tests.support.valkey import ValkeyServer, cluster
@@ -267,7 +267,7 @@ async def test_a_redis_that_hangs_costs_a_quarter_of_a_second_once(valkey: Valke
 async def test_in_a_cluster_the_counts_of_one_owner_lie_together(
     cluster: list[ValkeyServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.storage.redis.LIMIT", 5.0)  # three more servers make a busy machine
+    monkeypatch.setattr("gateway.storage.redis.client.LIMIT", 5.0)  # three more servers make a busy machine
     async with replicas(f"redis+cluster://127.0.0.1:{cluster[0].port}") as (one, other):
         assert [await fails(one), await fails(other), await fails(one)] == [None] * 3
         assert not await is_open(other)

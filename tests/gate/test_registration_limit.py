@@ -11,8 +11,8 @@ import pytest
 from gateway.errors import Refusal
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.settings.model import RegistrationLimitSettings
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_limits import RedisBuckets
+from gateway.storage.redis.buckets import RedisBuckets
+from gateway.storage.redis.client import RedisLink
 from tests.accounts.application import ANN, PASSWORD, application, bearer, fields, problem, register
 from tests.accounts.test_key_endpoints import register_admin
 from tests.support.databases import Clock

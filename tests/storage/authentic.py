@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.mac_keys import MacKeys
-from gateway.storage.redis_values import RedisValues
+from gateway.storage.redis.encoding import RedisValues
 
 SECRET = "the signing key of the gateway under test"
 INSTALLATION = "0123456789abcdef"

@@ -9,11 +9,11 @@ from typing import TypeVarTuple
 from gateway.identity.directory import Directory
 from gateway.identity.principal import Principal
 from gateway.identity.user import UserRecord
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_cache import RedisCache
-from gateway.storage.redis_feed import RedisFeed
-from gateway.storage.redis_records import RedisRecords
-from gateway.storage.redis_values import RedisValues
+from gateway.storage.redis.change_feed import RedisFeed
+from gateway.storage.redis.client import RedisLink
+from gateway.storage.redis.encoding import RedisValues
+from gateway.storage.redis.user_cache import RedisCache
+from gateway.storage.redis.user_records import RedisRecords
 from tests.identity.stores import MemoryStore, directory_of
 from tests.storage import authentic
 

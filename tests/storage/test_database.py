@@ -15,7 +15,7 @@ from sqlalchemy import Connection, exc, text
 
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.storage import schema
-from gateway.storage.breaker import FAILURES, Breaker
+from gateway.storage.circuit_breaker import FAILURES, Breaker
 from gateway.storage.database import _AWAY, COMMAND, Database
 from gateway.storage.users import Users
 from tests.support.databases import create

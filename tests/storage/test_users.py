@@ -10,11 +10,11 @@ from sqlalchemy import Connection, event, func, select
 from gateway.accounts.store import COMMAND_LINE, Actor, NewSession, Origin, Selection
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.user import UserRecord
-from gateway.storage.changing import add_session
 from gateway.storage.database import Database
 from gateway.storage.sessions import Sessions
 from gateway.storage.tables import audit, refresh_tokens, sessions, user_roles
 from gateway.storage.tables import users as users_table
+from gateway.storage.transactions import add_session
 from gateway.storage.users import Users
 from tests.support.databases import Clock, create, new_session, new_user
 
@@ -355,7 +355,7 @@ async def test_lists_can_be_narrowed(
     users: Users, selection: Selection, expected: set[str], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Including by a role with too many users for individual lookups."""
-    monkeypatch.setattr("gateway.storage.user_lists._FEW", few)
+    monkeypatch.setattr("gateway.storage.user_queries._FEW", few)
     await create(users, "ann@example.com", "user")
     await create(users, "bob@example.com", "user", "admin")
     clement = await create(users, "cle%@example.com", "user")

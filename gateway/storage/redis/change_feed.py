@@ -28,12 +28,12 @@ from gateway.errors import StorageUnavailable
 from gateway.identity.user import ChangeListener, UserRecord
 from gateway.samples import Durations, Sample
 from gateway.storage.connector import Connector
-from gateway.storage.redis import LIMIT, PATIENCE, RedisLink, disconnect, end
-from gateway.storage.redis_address import Connection
-from gateway.storage.redis_client import ERRORS, Pulse
-from gateway.storage.redis_lag import BOUND, FeedLag
-from gateway.storage.redis_records import RedisRecords, Write
-from gateway.storage.redis_values import NotAuthentic
+from gateway.storage.redis.client import LIMIT, PATIENCE, RedisLink, disconnect, end
+from gateway.storage.redis.encoding import NotAuthentic
+from gateway.storage.redis.feed_lag import BOUND, FeedLag
+from gateway.storage.redis.open_client import ERRORS, Pulse
+from gateway.storage.redis.url import Connection
+from gateway.storage.redis.user_records import RedisRecords, Write
 
 SILENCE: Final = 1.0  # seconds without a pulse after which the subscription is made again
 RETRY: Final = 0.25  # seconds between attempts to subscribe

@@ -17,9 +17,9 @@ from redis.asyncio import RedisCluster
 from gateway.errors import StorageUnavailable
 from gateway.identity.user import UserRecord
 from gateway.samples import Sample, Tally
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_address import Client
-from gateway.storage.redis_values import GONE, MAX_VALUE, NotAuthentic, RedisValues, Shared
+from gateway.storage.redis.client import RedisLink
+from gateway.storage.redis.encoding import GONE, MAX_VALUE, NotAuthentic, RedisValues, Shared
+from gateway.storage.redis.url import Client
 
 _ABSENT: Final = -2  # the reply of PTTL for a missing key
 _REPORT_EVERY: Final = 60.0  # seconds between two log lines about values of one kind that are not authentic

@@ -12,8 +12,8 @@ from gateway.errors import StorageUnavailable
 from gateway.gate.leaky_buckets import Quota
 from gateway.gate.rate_limits import Count, Limits
 from gateway.policy.policy import Policy
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_limits import RedisBuckets
+from gateway.storage.redis.buckets import RedisBuckets
+from gateway.storage.redis.client import RedisLink
 from tests.gate.test_rate_limits import Request, limit_of
 from tests.policy.policies import policy_of
 from tests.storage.replicas import until

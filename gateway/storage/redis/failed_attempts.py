@@ -13,8 +13,8 @@ from typing import Any, Final
 from redis.asyncio import RedisCluster
 
 from gateway.accounts.failed_attempts import Counter, Report, Standing
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_address import Client
+from gateway.storage.redis.client import RedisLink
+from gateway.storage.redis.url import Client
 
 # KEYS: a count and the pardon of its owner, in turn. ARGV for each: the failures to add, the age of the first of them
 # (microseconds), the allowed number, the milliseconds of the window and of the ban, and the last pardon known to the

@@ -14,8 +14,8 @@ from redis.asyncio import RedisCluster
 
 from gateway.errors import StorageUnavailable, without_traceback
 from gateway.gate.leaky_buckets import Quota
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_address import Client
+from gateway.storage.redis.client import RedisLink
+from gateway.storage.redis.url import Client
 
 _AT_A_TIME: Final = 128
 

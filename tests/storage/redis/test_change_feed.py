@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.identity.user import UserRecord
-from gateway.storage import redis_feed
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_feed import RedisFeed
-from gateway.storage.redis_records import RedisRecords
+from gateway.storage.redis import change_feed
+from gateway.storage.redis.change_feed import RedisFeed
+from gateway.storage.redis.client import RedisLink
+from gateway.storage.redis.user_records import RedisRecords
 from tests.identity.stores import record
 from tests.storage.authentic import CHANNEL, INSTALLATION, authentic_text, message, user_key, values
 from tests.storage.replicas import until
@@ -190,7 +190,7 @@ async def test_what_could_not_be_told_is_dropped_when_no_copy_can_be_left(valkey
 async def test_no_more_is_kept_to_be_told_than_there_is_room_for(
     valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_feed, "MAX_UNDELIVERED", 10)
+    monkeypatch.setattr(change_feed, "MAX_UNDELIVERED", 10)
     async with post(valkey.url) as at:
         valkey.kill()
         await until(lambda: not at.feed.connected)

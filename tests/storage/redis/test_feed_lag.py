@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.storage.redis_lag import BOUND
+from gateway.storage.redis.feed_lag import BOUND
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import CHANNEL, message
 from tests.storage.replicas import Replica, replicas, until

@@ -21,8 +21,8 @@ from redis.exceptions import (
 )
 
 from gateway.errors import CannotStart, StorageUnavailable
-from gateway.storage.redis import HEARTBEAT, LIMIT, RedisLink, disconnect
-from gateway.storage.redis_address import Client
+from gateway.storage.redis.client import HEARTBEAT, LIMIT, RedisLink, disconnect
+from gateway.storage.redis.url import Client
 from tests.storage.authentic import INSTALLATION
 from tests.storage.replicas import until
 from tests.support.valkey import ValkeyServer, running

@@ -24,7 +24,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway.storage.redis_address import Client, RedisAddress, close_client, connect_one
+from gateway.storage.redis.url import Client, RedisAddress, close_client, connect_one
 
 # All errors that the driver raises or passes through while Redis is down. TimeoutError is an OSError. uvloop raises
 # RuntimeError for a write to a closing connection.

@@ -15,9 +15,9 @@ import redis
 from gateway.accounts.failed_attempts import Allowance, Counter, Report
 from gateway.errors import StorageUnavailable
 from gateway.gate.leaky_buckets import Quota
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_failures import RedisFailures
-from gateway.storage.redis_limits import RedisBuckets
+from gateway.storage.redis.buckets import RedisBuckets
+from gateway.storage.redis.client import RedisLink
+from gateway.storage.redis.failed_attempts import RedisFailures
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import INSTALLATION
 from tests.storage.replicas import Replica, replicas, until

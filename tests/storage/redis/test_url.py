@@ -5,7 +5,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from gateway.errors import CannotStart
-from gateway.storage.redis_address import RedisAddress, close_client, parse_redis_address
+from gateway.storage.redis.url import RedisAddress, close_client, parse_redis_address
 
 
 @pytest.mark.parametrize(

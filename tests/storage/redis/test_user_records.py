@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.identity.user import UserRecord
-from gateway.storage.redis import RedisLink
-from gateway.storage.redis_cache import RedisCache
-from gateway.storage.redis_records import RedisRecords, Write
-from gateway.storage.redis_values import NotAuthentic
+from gateway.storage.redis.client import RedisLink
+from gateway.storage.redis.encoding import NotAuthentic
+from gateway.storage.redis.user_cache import RedisCache
+from gateway.storage.redis.user_records import RedisRecords, Write
 from tests.identity.stores import CREATED, record
 from tests.storage.authentic import CHANNEL, INSTALLATION, signed, user_key, values
 from tests.storage.replicas import until

@@ -23,8 +23,8 @@ from sqlalchemy import (
 from gateway.accounts.store import NewSession
 from gateway.errors import Refusal
 from gateway.identity.user import UserRecord
-from gateway.storage.records import record_by_id
 from gateway.storage.tables import api_keys, refresh_tokens, sessions, user_roles, users
+from gateway.storage.user_queries import record_by_id
 
 # The number of a PostgreSQL advisory lock. Any number works that nothing else in this database uses.
 _ADMINISTRATION: Final = 0x67617465_61646D69

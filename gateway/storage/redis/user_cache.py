@@ -5,8 +5,8 @@ from typing import Final
 
 from gateway.errors import StorageUnavailable
 from gateway.identity.user import UserRecord
-from gateway.storage.redis_records import RedisRecords, Write
-from gateway.storage.redis_values import Shared
+from gateway.storage.redis.encoding import Shared
+from gateway.storage.redis.user_records import RedisRecords, Write
 
 _AT_A_TIME: Final = 128
 

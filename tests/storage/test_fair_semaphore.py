@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.errors import StorageUnavailable
-from gateway.storage.turnstile import Turnstile
+from gateway.storage.fair_semaphore import Turnstile
 from tests.support.waiting import within
 
 

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from gateway.identity.mac_keys import MacKeys
-from gateway.storage.redis_values import MAX_VALUE, RedisValues
+from gateway.storage.redis.encoding import MAX_VALUE, RedisValues
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import (
     CHANNEL,

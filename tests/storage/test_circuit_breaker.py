@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.storage.breaker import FAILURES, PAUSE, Breaker
+from gateway.storage.circuit_breaker import FAILURES, PAUSE, Breaker
 from tests.support.databases import Clock
 
 

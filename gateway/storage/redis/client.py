@@ -20,8 +20,8 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseErro
 
 from gateway.errors import StorageUnavailable
 from gateway.storage.connector import Connector
-from gateway.storage.redis_address import Client, Connection, parse_redis_address
-from gateway.storage.redis_client import CONNECTING, ERRORS, OpenClient, Pulse, does_not_work, error_code
+from gateway.storage.redis.open_client import CONNECTING, ERRORS, OpenClient, Pulse, does_not_work, error_code
+from gateway.storage.redis.url import Client, Connection, parse_redis_address
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Redis: the client, and the shared state that replicas keep in it."""
