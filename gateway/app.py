@@ -17,6 +17,8 @@ from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from gateway.accounts.administration import Administration, how_to_make_one
+from gateway.api.errors import failed, refused, store_is_out
+from gateway.api.operations import Readiness
 from gateway.asgi.middleware import GateMiddleware
 from gateway.collecting import Collector
 from gateway.errors import CannotStart, ConfigurationError, Refusal, StorageUnavailable
@@ -30,9 +32,7 @@ from gateway.observability.decision_log import DecisionLog
 from gateway.observability.events import event
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.metrics.shared_memory import Place
-from gateway.operations.endpoints import Readiness
 from gateway.own_endpoints import Services, open_services, own_endpoints, serve_own
-from gateway.own_errors import failed, refused, store_is_out
 from gateway.policy.loader import Configuration, load_configuration, operations_policy
 from gateway.policy.version import policy_version
 from gateway.proxy.proxy import Proxy

@@ -9,29 +9,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
-from gateway.accounts import described as accounts_described
 from gateway.accounts.administration import Administration
-from gateway.accounts.administration_endpoints import administration_endpoints
 from gateway.accounts.api_keys import OwnKeys
 from gateway.accounts.confirmation import Confirmation
-from gateway.accounts.endpoints import account_endpoints
-from gateway.accounts.key_endpoints import key_endpoints
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
-from gateway.accounts.session_endpoints import session_endpoints
 from gateway.accounts.sessions import OwnSessions
-from gateway.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
-from gateway.console.endpoints import Console, console_endpoints
-from gateway.console.pages import PATH as CONSOLE
-from gateway.console.signing_in import SigningIn
+from gateway.api.accounts import account_endpoints, key_endpoints, session_endpoints
+from gateway.api.administration import administration_endpoints
+from gateway.api.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
+from gateway.api.console.endpoints import Console, console_endpoints
+from gateway.api.console.pages import PATH as CONSOLE
+from gateway.api.console.session import SigningIn
+from gateway.api.openapi import accounts as accounts_described
+from gateway.api.openapi import operations as operations_described
+from gateway.api.openapi.endpoints import openapi_endpoints
+from gateway.api.operations import operation_endpoints
 from gateway.foundation import Foundation
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.keys import KeyRing
 from gateway.observability.metrics.metrics import Metrics
-from gateway.openapi.endpoints import openapi_endpoints
-from gateway.operations import described as operations_described
-from gateway.operations.endpoints import operation_endpoints
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.runtime import Runtime

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
+from gateway.api.operations import Readiness
 from gateway.errors import GatewayError, Refusal
 from gateway.gate.admission import Admission, Peer, Peers, RequestHead
 from gateway.gate.factory import GateFactory
@@ -16,7 +17,6 @@ from gateway.gate.gate import Decider
 from gateway.gate.revalidation import Watch
 from gateway.observability.decision_log import DecisionLog
 from gateway.observability.observer import Observer
-from gateway.operations.endpoints import Readiness
 from gateway.proxy.proxy import Proxy
 from gateway.samples import Sample
 from gateway.settings.model import ServerSettings

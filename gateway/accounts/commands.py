@@ -8,7 +8,7 @@ from gateway.accounts.inputs import Body, body, read_by, reader
 from gateway.accounts.normalization import composed
 from gateway.accounts.passwords import MAX_BYTES, Password, chosen_password, presented_password
 from gateway.accounts.roles import accepted_roles
-from gateway.described import Schema
+from gateway.api.openapi.operation import Schema
 from gateway.identity.refresh_token import RefreshToken
 from gateway.settings.model import Settings
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, TypeVar, dataclass_transform
 
-from gateway.described import Schema, Shape
+from gateway.api.openapi.operation import Schema, Shape
 from gateway.errors import FieldError, Refusal
 from gateway.settings.model import Settings
 

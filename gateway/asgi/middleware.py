@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.api.scope import own_scope
 from gateway.asgi.answer import AsgiAnswer
 from gateway.asgi.lifespan import Lifespan
 from gateway.asgi.request import AsgiRequest, announces_body, request_head, unreadable, with_body
@@ -20,7 +21,6 @@ from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
 from gateway.gate.forward_auth import Verdict
 from gateway.gate.gate import Decision
-from gateway.own_scope import own_scope
 from gateway.policy.builtin_routes import VERIFY
 from gateway.runtime import Runtime, RuntimeHolder
 from gateway.wire.problem import NO_STORE

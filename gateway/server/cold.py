@@ -11,9 +11,9 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Scope
 
+from gateway.api.scope import own_scope
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission
-from gateway.own_scope import own_scope
 from gateway.server.answer import Answer
 
 _HELD: Final = 65536  # bytes of body that wait for the application before the caller is not read from any more

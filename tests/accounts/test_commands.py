@@ -18,7 +18,7 @@ from gateway.accounts.commands import (
     Registration,
 )
 from gateway.accounts.inputs import Body, accept, schema_of
-from gateway.accounts.queries import AuditQuery, UserQuery
+from gateway.api.queries import AuditQuery, UserQuery
 from gateway.errors import Refusal
 from tests.accounts.rig import make_settings
 

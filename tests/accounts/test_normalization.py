@@ -19,7 +19,7 @@ from gateway.accounts.commands import (
 )
 from gateway.accounts.inputs import Body, accept
 from gateway.accounts.normalization import composed
-from gateway.accounts.queries import UserQuery
+from gateway.api.queries import UserQuery
 from gateway.errors import Refusal
 from gateway.settings.model import Settings
 from tests.support.waiting import cpu_within

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.accounts.reading import FORM
+from gateway.api.body import FORM
 from tests.support.gateways import Town
 from tests.support.processes import Face, Gateway
 from tests.support.wording import request

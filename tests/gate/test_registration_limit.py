@@ -14,7 +14,7 @@ from gateway.settings.model import RegistrationLimitSettings
 from gateway.storage.redis.buckets import RedisBuckets
 from gateway.storage.redis.client import RedisLink
 from tests.accounts.application import ANN, PASSWORD, application, bearer, fields, problem, register
-from tests.accounts.test_key_endpoints import register_admin
+from tests.api.test_api_keys import register_admin
 from tests.support.databases import Clock
 from tests.support.gateways import Town
 from tests.support.processes import Face, Gateway

@@ -28,9 +28,9 @@ ELSEWHERE = {
     "origin_not_allowed": "tests/proxy/test_cors.py",
     "upstream_unavailable": "tests/proxy/upstreams/test_health_checks.py",
     "misdirected": "tests/proxy/test_served_hosts.py",
-    "not_found": "tests/accounts/test_administration_endpoints.py",
-    "last_admin": "tests/accounts/test_administration_endpoints.py",
-    "too_many_api_keys": "tests/accounts/test_key_endpoints.py",
+    "not_found": "tests/api/test_administration.py",
+    "last_admin": "tests/api/test_administration.py",
+    "too_many_api_keys": "tests/api/test_api_keys.py",
 }
 # No request should ever cause these.
 NEVER = {"internal_error"}

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from gateway.accounts.reading import (
+from gateway.api.body import (
     FORM,
     JSON,
     MAX_BODY,

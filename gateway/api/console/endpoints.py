@@ -9,15 +9,14 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from gateway.accounts.reading import FORM, form_fields, media_type, query_fields, read_body
-from gateway.accounts.requests import note_refusal, refusing
 from gateway.analysis.explain import Person, explain
 from gateway.analysis.matrix import matrix, named_roles, roles_of
 from gateway.analysis.request_line import written_request
-from gateway.console import pages
-from gateway.console.signing_in import SigningIn, refuse_other_sites
-from gateway.console.style import HEADERS
-from gateway.described import Answer, Operation, Operations, exactly
+from gateway.api.body import FORM, form_fields, media_type, note_refusal, query_fields, read_body, refusing
+from gateway.api.console import pages
+from gateway.api.console.session import SigningIn, refuse_other_sites
+from gateway.api.console.style import HEADERS
+from gateway.api.openapi.operation import Answer, Operation, Operations, exactly
 from gateway.errors import Refusal
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.metrics.parser import Reading, reading_of

@@ -13,9 +13,20 @@ from gateway.accounts.commands import (
     Registration,
 )
 from gateway.accounts.inputs import schema_of
-from gateway.accounts.queries import AuditQuery, UserQuery
-from gateway.accounts.reading import FORM, JSON
-from gateway.described import DONE, MOMENT, TEXT, Answer, Operation, Operations, Schema, exactly, or_null, ref
+from gateway.api.body import FORM, JSON
+from gateway.api.openapi.operation import (
+    DONE,
+    MOMENT,
+    TEXT,
+    Answer,
+    Operation,
+    Operations,
+    Schema,
+    exactly,
+    or_null,
+    ref,
+)
+from gateway.api.queries import AuditQuery, UserQuery
 
 _ROLES: Final[Schema] = {"type": "array", "items": TEXT, "uniqueItems": True}
 _CHANGES: Final = or_null({"type": "object", "additionalProperties": True})

@@ -18,8 +18,8 @@ from starlette.requests import Request
 
 from gateway.accounts.commands import LoginForm
 from gateway.accounts.inputs import accept
-from gateway.accounts.requests import admission_of, origin_of, unless_left
 from gateway.accounts.service import Accounts
+from gateway.api.body import admission_of, origin_of, unless_left
 from gateway.errors import Refusal
 from gateway.identity.access_token import Tokens
 from gateway.identity.directory import Directory

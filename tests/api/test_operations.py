@@ -11,10 +11,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from gateway.api.operations import Readiness, operation_endpoints
 from gateway.errors import Refusal
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.observer import Observer
-from gateway.operations.endpoints import Readiness, operation_endpoints
 from gateway.samples import Sample
 from gateway.settings.model import ObservabilitySettings, Settings
 from tests.observability.requests import complete

@@ -29,7 +29,7 @@ def schemathesis(gateway: Gateway, email: str, *options: str) -> subprocess.Comp
     arguments = [f"{url}/_gateway/openapi.json", "--url", url, "--seed", "1", "--no-color", *options]
     return subprocess.run(
         [*command, *arguments],
-        env=os.environ | settings | {"SCHEMATHESIS_HOOKS": "tests.openapi.signing_in"},
+        env=os.environ | settings | {"SCHEMATHESIS_HOOKS": "tests.api.openapi.signing_in"},
         cwd=PROJECT,
         capture_output=True,
         text=True,

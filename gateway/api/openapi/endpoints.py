@@ -8,8 +8,8 @@ from functools import cache
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from gateway.described import Operations, Schema
-from gateway.openapi.document import document
+from gateway.api.openapi.document import document
+from gateway.api.openapi.operation import Operations, Schema
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 
@@ -35,7 +35,7 @@ def openapi_endpoints(
     @cache
     def as_page() -> tuple[str, Mapping[str, str]]:
         # Imports a megabyte of HTML entities that most processes never need.
-        from gateway.openapi.page import HEADERS, page
+        from gateway.api.openapi.page import HEADERS, page
 
         return page(described()), HEADERS
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from gateway.analysis.describe import who_passes
 from gateway.analysis.explain import Explanation
 from gateway.analysis.matrix import Cell, Matrix
-from gateway.console.style import STYLE
+from gateway.api.console.style import STYLE
 from gateway.observability.metrics.summary import Summary
 from gateway.policy.route import Route
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.accounts.reading import FORM, MAX_BODY
-from gateway.own_errors import failed, refused, store_is_out
+from gateway.api.body import FORM, MAX_BODY
+from gateway.api.errors import failed, refused, store_is_out
 from tests.support.configurations import changed
 from tests.support.gateways import Town
 from tests.support.processes import PASSWORD, Account, Face, Gateway

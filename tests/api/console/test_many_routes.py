@@ -10,8 +10,8 @@ import pytest
 import yaml
 from starlette.requests import Request
 
-from gateway.console.endpoints import Console
-from gateway.console.signing_in import SigningIn
+from gateway.api.console.endpoints import Console
+from gateway.api.console.session import SigningIn
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.observer import Observer
 from gateway.policy.loader import Configuration, load_configuration
@@ -30,7 +30,7 @@ VIEWS = {
 
 
 class Administrator(SigningIn):
-    """The sign-in of an administrator. tests/console/test_console.py has the sign-ins of others."""
+    """The sign-in of an administrator. tests/api/console/test_console.py has the sign-ins of others."""
 
     def __init__(self) -> None:
         pass

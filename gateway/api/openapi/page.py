@@ -12,9 +12,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
-from gateway.described import Schema
+from gateway.api.openapi.operation import Schema
 
-_STYLE: Final = files("gateway.openapi").joinpath("page.css").read_text(encoding="utf-8")
+_STYLE: Final = files("gateway.api.openapi").joinpath("page.css").read_text(encoding="utf-8")
 _DIGEST: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "

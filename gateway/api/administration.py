@@ -8,13 +8,12 @@ from starlette.responses import JSONResponse, Response
 from gateway.accounts.administration import Administration
 from gateway.accounts.audit import AuditSelection
 from gateway.accounts.commands import AccountChange, NewAccount
-from gateway.accounts.cursors import audit_cursor, user_cursor
 from gateway.accounts.inputs import accept
-from gateway.accounts.queries import AuditQuery, UserQuery
-from gateway.accounts.reading import query_fields
-from gateway.accounts.requests import Endpoint, actor_of, admission_of, json_body, refusing
 from gateway.accounts.serialize import account, audit_record
 from gateway.accounts.store import Selection
+from gateway.api.body import Endpoint, actor_of, admission_of, json_body, query_fields, refusing
+from gateway.api.cursors import audit_cursor, user_cursor
+from gateway.api.queries import AuditQuery, UserQuery
 from gateway.errors import Refusal
 from gateway.wire.paths import decoded_segment
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.accounts.administration import Administration
 from gateway.accounts.audit import AuditPlace
-from gateway.accounts.cursors import audit_cursor, user_cursor
+from gateway.api.cursors import audit_cursor, user_cursor
 from gateway.storage.database import Database
 from tests.accounts.application import PASSWORD, application, bearer, fields, problem
 from tests.accounts.rig import make_rig, make_settings

@@ -7,7 +7,7 @@ used.
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.accounts.requests import admission_of, note_refusal
+from gateway.api.body import admission_of, note_refusal
 from gateway.errors import Refusal
 from gateway.wire.problem import problem_body, problem_fields
 

@@ -1,16 +1,38 @@
-"""HTTP endpoints of the account service."""
+"""HTTP endpoints of the account service.
 
-from typing import Final
+HTTP endpoints for the caller's API keys.
+
+HTTP endpoints for the caller's sessions.
+"""
+
+from datetime import datetime
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.accounts.commands import Login, LoginForm, PasswordChange, Refresh, Registration
+from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.commands import KeyRequest, Login, LoginForm, PasswordChange, Refresh, Registration
 from gateway.accounts.inputs import accept
-from gateway.accounts.reading import FORM, JSON, form_fields, json_object, media_type, read_body
-from gateway.accounts.requests import Endpoint, json_body, origin_of, refusing, signed_in, unless_left
 from gateway.accounts.serialize import rfc3339
-from gateway.accounts.service import Accounts, TokenPair
+from gateway.accounts.service import Accounts, TokenPair, account_holder
+from gateway.accounts.sessions import OwnSessions
+from gateway.accounts.store import LivingSession
+from gateway.api.body import (
+    FORM,
+    JSON,
+    Endpoint,
+    form_fields,
+    json_body,
+    json_object,
+    media_type,
+    origin_of,
+    read_body,
+    refusing,
+    signed_in,
+    unless_left,
+)
+from gateway.identity.api_keys import ApiKey
 
 # OAuth 2 clients send these along with the password grant (RFC 6749 4.3.2, 2.3.1). They are ignored.
 _OAUTH_FIELDS: Final = ("grant_type", "scope", "client_id", "client_secret")
@@ -105,3 +127,76 @@ def _tokens(pair: TokenPair, status: int) -> Response:
         },
         status_code=status,
     )
+
+
+def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
+    """The handlers by endpoint name."""
+
+    async def list_(request: Request) -> Response:
+        """GET /api-keys: not paginated, because the number per account is bounded"""
+        listed = await keys.list(signed_in(request)[1], origin_of(request))
+        return JSONResponse({"api_keys": [_shown_key(key) for key in listed]})
+
+    async def create(request: Request) -> Response:
+        """POST /api-keys"""
+        principal, claims = signed_in(request)
+        origin = origin_of(request)
+        account_holder(claims, origin)  # Refused before the body is validated.
+        asked = accept(KeyRequest, await json_body(request), keys.settings)
+        made = await unless_left(request, keys.create(principal, claims, asked, origin))
+        return JSONResponse({**_shown_key(made.key), "key": made.text}, 201)
+
+    async def delete(request: Request) -> Response:
+        """DELETE /api-keys/{id}"""
+        await keys.delete(signed_in(request)[1], request.path_params["id"], origin_of(request))
+        return Response(status_code=204)
+
+    return {
+        "accounts.api_keys.list": refusing(list_),
+        "accounts.api_keys.create": refusing(create),
+        "accounts.api_keys.delete": refusing(delete),
+    }
+
+
+def _shown_key(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "roles": sorted(key.roles),
+        "created_at": rfc3339(key.created_at),
+        "expires_at": _or_none(key.expires_at),
+        "last_used_at": _or_none(key.last_used_at),
+    }
+
+
+def _or_none(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339(moment)
+
+
+def session_endpoints(sessions: OwnSessions) -> dict[str, Endpoint]:
+    """The handlers by endpoint name."""
+
+    async def list_(request: Request) -> Response:
+        """GET /sessions: not paginated, because the number per account is bounded"""
+        _, claims = signed_in(request)
+        listed = await sessions.list(claims, origin_of(request))
+        return JSONResponse({"sessions": [_shown_session(session, current=claims.session) for session in listed]})
+
+    async def end(request: Request) -> Response:
+        """DELETE /sessions/{id}"""
+        await sessions.end(signed_in(request)[1], request.path_params["id"], origin_of(request))
+        return Response(status_code=204)
+
+    return {"accounts.sessions.list": refusing(list_), "accounts.sessions.end": refusing(end)}
+
+
+def _shown_session(session: LivingSession, *, current: str) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "created_at": rfc3339(session.created_at),
+        "last_used_at": rfc3339(session.used_at),
+        "expires_at": rfc3339(session.expires_at),
+        "address": session.address,
+        "user_agent": session.user_agent,
+        "is_current": session.id == current,
+    }

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway.accounts.audit import AuditPlace
-from gateway.accounts.cursors import MAX_LENGTH, audit_place, user_place
 from gateway.accounts.inputs import Body, body, read_by, reader
+from gateway.api.cursors import MAX_LENGTH, audit_place, user_place
 from gateway.settings.model import Settings
 
 DEFAULT_LIMIT: Final = 50

@@ -14,9 +14,9 @@ import httpx
 import jsonschema_rs
 import pytest
 
+from gateway.api.openapi.document import document, refusals_of
+from gateway.api.openapi.page import HEADERS, page
 from gateway.errors import CODES
-from gateway.openapi.document import document, refusals_of
-from gateway.openapi.page import HEADERS, page
 from gateway.own_endpoints import OPERATIONS, SCHEMAS
 from gateway.policy.builtin_routes import own_routes
 from gateway.settings.model import AccountsSettings, Settings

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.described import Answer, Operation, Operations, Schema, exactly, ref
+from gateway.api.openapi.operation import Answer, Operation, Operations, Schema, exactly, ref
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Health": exactly({"status": {"const": "ok"}}),

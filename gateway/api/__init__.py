@@ -1,0 +1,1 @@
+"""The endpoints of the gateway itself: accounts, administration, operations, console, OpenAPI."""

@@ -1,0 +1,15 @@
+"""Endpoints are tested on both databases."""
+
+from tests.accounts.conftest import client, rig
+from tests.support.databases import clock, database, empty_url, prepared_url, serving_database, shared_postgres_url
+
+__all__ = [
+    "client",
+    "clock",
+    "database",
+    "empty_url",
+    "prepared_url",
+    "rig",
+    "serving_database",
+    "shared_postgres_url",
+]
