@@ -17,9 +17,9 @@ from typing import Any
 
 from bench.peers.peer import ITEM
 from bench.stage import Stage, staged
-from gateway.collecting import Collector
 from gateway.identity.access_token import Tokens
 from gateway.identity.user import UserRecord
+from gateway.server.garbage import Collector
 
 Points = dict[str, float]
 

@@ -24,13 +24,14 @@ from bench.peers.peer import FORBIDDEN, ITEM, Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError
 from bench.upstream import BODY
-from gateway.app import create_app, running
-from gateway.asgi.middleware import GateMiddleware
+from gateway.app import create_app
 from gateway.policy.loader import load_configuration
 from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.native.pool import NativeEngine
-from gateway.runtime import Runtime, RuntimeHolder
-from gateway.server.protocol import GatewayProtocol
+from gateway.server.asgi.app import GateMiddleware
+from gateway.server.composition import running
+from gateway.server.protocol.protocol import GatewayProtocol
+from gateway.server.runtime import Runtime, RuntimeHolder
 
 PORT = 8123
 RESPONSE = (

@@ -74,7 +74,7 @@ class GatewayServe(Peer):
     access_log: ClassVar[str] = '"off"'
 
     def missing(self) -> str | None:
-        return None if importlib.util.find_spec("gateway.server.run") else "gateway.server is not built yet"
+        return None if importlib.util.find_spec("gateway.server.serve") else "gateway.server is not built yet"
 
     def version(self) -> str:
         return gateway.__version__

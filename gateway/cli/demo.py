@@ -21,7 +21,7 @@ from gateway.demo.folder import write_configuration
 from gateway.demo.guide import ADMIN_EMAIL, steps
 from gateway.errors import CannotStart
 from gateway.policy.loader import load_configuration
-from gateway.server.run import serve
+from gateway.server.serve import serve
 from gateway.settings.model import Settings
 
 _PORTS: Final = range(8000, 8100)

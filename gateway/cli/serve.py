@@ -11,8 +11,8 @@ from gateway.cli.options import config_option
 from gateway.cli.output import say, warn
 from gateway.errors import CannotStart
 from gateway.policy.loader import Configuration
-from gateway.server.run import serve
-from gateway.server.watched_file import WatchedFile
+from gateway.server.config_watcher import WatchedFile
+from gateway.server.serve import serve
 
 
 @click.command("serve")

@@ -122,7 +122,7 @@ def test_the_workers_option_starts_so_many_processes(tmp_path: Path, shared_valk
 def test_it_starts_without_what_only_some_need(tmp_path: Path) -> None:
     with serving(tmp_path, extra={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
         imported = set(re.findall(r"\| +([\w.]+)$", server.errors.read_text(), re.MULTILINE))
-    assert "gateway.server.run" in imported
+    assert "gateway.server.serve" in imported
     heavy = (
         "alembic",
         "asyncpg",

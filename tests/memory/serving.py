@@ -13,9 +13,10 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from gateway.app import create_app, running
+from gateway.app import create_app
 from gateway.policy.loader import load_configuration
-from gateway.server.protocol import GatewayProtocol
+from gateway.server.composition import running
+from gateway.server.protocol.protocol import GatewayProtocol
 from tests.memory.garbage import unsearched
 from tests.support.processes import PASSWORD, Face
 from tests.support.raw import Address, Answer, Caller, ask

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
-from gateway.collecting import resident_memory
 from gateway.errors import CODES
 from gateway.observability.metrics.exposition import page_of
 from gateway.observability.metrics.families import FAMILIES
@@ -22,6 +21,7 @@ from gateway.observability.metrics.metrics import Metrics, own_samples
 from gateway.observability.metrics.snapshot import state_of
 from gateway.observability.observer import Observer
 from gateway.samples import BOUNDS
+from gateway.server.garbage import resident_memory
 from gateway.settings.model import ObservabilitySettings
 from tests.observability.requests import Collected, complete, observing
 

@@ -15,13 +15,13 @@ from gateway.errors import CannotStart
 from gateway.gate.leaky_buckets import Quota
 from gateway.identity.principal import Principal
 from gateway.identity.signing_keys import key_ring, mac_keys
+from gateway.server.resources import Stores, open_stores
 from gateway.settings.model import Settings
 from gateway.storage import schema
 from gateway.storage.database import COMMAND, Database
 from gateway.storage.installation import installation_id
 from gateway.storage.subjects import Subjects
 from gateway.storage.tables import installation
-from gateway.stores import Stores, open_stores
 from tests.policy.policies import settings_of
 from tests.storage.replicas import until
 from tests.support.valkey import ValkeyServer

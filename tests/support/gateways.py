@@ -122,7 +122,7 @@ def _run_all(config: Path, commands: list[list[str]]) -> None:
 
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:(?:[ \t].*)?\n)*\S.*")
 # An ASGI application can abort a response only by raising, which uvicorn logs as an error.
-_DELIBERATE = "\ngateway.asgi.answer.UpstreamAborted: "
+_DELIBERATE = "\ngateway.server.asgi.response.UpstreamAborted: "
 
 
 def unhandled(gateway: Gateway) -> list[str]:

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from starlette.applications import Starlette
 
-import gateway.asgi.upstream_socket
-import gateway.asgi.websocket
+import gateway.server.asgi.upstream_websocket
+import gateway.server.asgi.websocket
 from tests.support.asgi_server import Message, Server, serving
 from tests.support.gateways import Town
 from tests.support.processes import Account, Configuration, Gateway
@@ -215,7 +215,7 @@ async def test_what_is_said_after_the_upstream_has_closed_goes_nowhere(
 async def test_an_upstream_that_takes_nothing_for_long_is_given_up(
     configuration: Path, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.asgi.upstream_socket, "STALL", 0.3)
+    monkeypatch.setattr(gateway.server.asgi.upstream_websocket, "STALL", 0.3)
     far = FarEnd(reads=False)
     upstream.on(PATH, far)
     async with serving(configuration) as app:
@@ -231,7 +231,7 @@ async def test_an_upstream_that_takes_nothing_for_long_is_given_up(
 async def test_a_caller_who_may_not_stay_and_takes_nothing_is_left_to_the_server(
     configuration: Path, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, town: Town
 ) -> None:
-    monkeypatch.setattr(gateway.asgi.websocket, "_LAST_CALL", 0.3)
+    monkeypatch.setattr(gateway.server.asgi.websocket, "_LAST_CALL", 0.3)
     account = _account_of(town, configuration)
     far = FarEnd()
     upstream.on("/sockets/x", far)

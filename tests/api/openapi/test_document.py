@@ -17,8 +17,8 @@ import pytest
 from gateway.api.openapi.document import document, refusals_of
 from gateway.api.openapi.page import HEADERS, page
 from gateway.errors import CODES
-from gateway.own_endpoints import OPERATIONS, SCHEMAS
 from gateway.policy.builtin_routes import own_routes
+from gateway.server.endpoints import OPERATIONS, SCHEMAS
 from gateway.settings.model import AccountsSettings, Settings
 from tests.accounts.application import application
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lifecycle.changing import configuration_of, reload
+from tests.server.changing import configuration_of, reload
 from tests.support.processes import FACES, Face, Gateway, free_port
 from tests.support.raw import ask
 from tests.support.small import Start

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.lifecycle.changing import configuration_of, reload
+from tests.server.changing import configuration_of, reload
 from tests.support.fleet import Fleet, naming
 from tests.support.gateways import Town
 from tests.support.processes import Account, Face, Gateway, free_port

@@ -1,1 +1,0 @@
-"""Rate limits per client and route, and limits on failed attempts."""

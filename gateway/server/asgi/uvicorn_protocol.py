@@ -1,0 +1,94 @@
+"""Corrects uvicorn's httptools protocol, which lets a client change a request after its head.
+
+uvicorn appends request trailers to the list that the application has as `scope["headers"]`. Trailers in the same packet
+as the head are in it before the application runs, so the application cannot tell them apart. A trailer `Authorization`
+would authenticate, and behind a trusted proxy a trailer `X-Forwarded-For` would forge the client address (RFC 9110
+6.5.1).
+
+The application replaces the class in uvicorn's configuration when its lifespan starts. If the lifespan does not reach
+that configuration, the face refuses chunked requests: `merges_trailers`. The other ASGI servers, and uvicorn with h11,
+drop request trailers.
+"""
+
+from functools import partial
+from typing import Any, Final
+
+from starlette.types import Receive, Scope
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.server.runtime import RuntimeHolder
+
+_CORRECTED: Final = "gateway.without_trailers"
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class TrailerlessProtocol(HttpToolsProtocol):
+    """Drops trailers, and limits reads that complete neither a head nor a piece of a body."""
+
+    def __init__(self, holder: RuntimeHolder, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limit = holder.runtime.server.max_header_size
+        self._unfinished = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._unfinished += len(data)
+        super().data_received(data)
+        if self._unfinished > self._limit and not self.transport.is_closing():
+            self._refuse()
+
+    def on_headers_complete(self) -> None:
+        self._unfinished = 0
+        self.scope[_CORRECTED] = True  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()
+        self.headers = _Complete(self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        self._unfinished = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unfinished = 0
+        super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        # The WebSocket library never answers a handshake with a body (RFC 6455 4.1: it is a GET without one).
+        return not _announces_body(self.headers) and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        # uvicorn drops this object without connection_lost, in a reference cycle with its parser.
+        self.parser = None  # type: ignore[assignment]
+
+    def _refuse(self) -> None:
+        if self.cycle is None or not self.cycle.response_started:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+
+def _announces_body(fields: list[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in fields
+    )
+
+
+class _Complete(list[tuple[bytes, bytes]]):
+    """Complete header fields. Ignores the trailers that uvicorn appends."""
+
+    def append(self, field: tuple[bytes, bytes]) -> None:
+        pass
+
+
+def drop_trailers(receive: Receive, holder: RuntimeHolder) -> None:
+    """Correct the protocol of the server that sends the lifespan messages of `receive`."""
+    config = getattr(getattr(receive, "__self__", None), "config", None)
+    if isinstance(config, Config) and config.http_protocol_class is HttpToolsProtocol:
+        corrected: Any = partial(TrailerlessProtocol, holder)
+        config.http_protocol_class = corrected
+
+
+def merges_trailers(scope: Scope, receive: Receive) -> bool:
+    """Return whether the header fields of this request can contain trailers."""
+    return isinstance(getattr(receive, "__self__", None), RequestResponseCycle) and _CORRECTED not in scope

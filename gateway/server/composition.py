@@ -1,0 +1,241 @@
+"""The composition root: all wiring of the application happens here.
+
+`create_app` returns a Starlette application, the ASGI interface. `running` builds the runtime behind it; `gateway
+serve` uses both and adds its own protocol class. Long-lived resources are in `server/resources.py`, built-in endpoints
+in `server/endpoints.py`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import Lifespan
+
+from gateway.accounts.administration import Administration, how_to_make_one
+from gateway.api.errors import failed, refused, store_is_out
+from gateway.api.operations import Readiness
+from gateway.errors import CannotStart, ConfigurationError, Refusal, StorageUnavailable
+from gateway.gate.factory import GateFactory
+from gateway.gate.forward_auth import Verifier
+from gateway.gate.gate import Gate
+from gateway.gate.rate_limits import Limits
+from gateway.identity.assertions import Assertions
+from gateway.observability.decision_log import DecisionLog
+from gateway.observability.events import event
+from gateway.observability.metrics.metrics import Metrics
+from gateway.observability.metrics.shared_memory import Place
+from gateway.policy.loader import Configuration, operations_policy
+from gateway.policy.version import policy_version
+from gateway.proxy.proxy import Proxy
+from gateway.proxy.tls import TlsContexts
+from gateway.samples import Source
+from gateway.server.asgi.app import GateMiddleware
+from gateway.server.endpoints import Services, open_services, own_endpoints, serve_own
+from gateway.server.garbage import Collector
+from gateway.server.reload import Reloader
+from gateway.server.resources import Foundation, lay_foundation
+from gateway.server.runtime import Runtime, RuntimeHolder
+from gateway.settings.extras import missing_extras
+from gateway.settings.model import Settings
+from gateway.wire.addresses import TrustedProxies
+from gateway.wire.fields import FieldRules
+
+if TYPE_CHECKING:
+    from gateway.observability.tracing import Tracer
+
+
+def create_app(configuration: Configuration, *, owns_process: bool = False) -> Starlette:
+    """The gateway as an ASGI application. Its lifespan opens and closes the stores.
+
+    `owns_process` means that nothing else runs in this process, so the gateway can control garbage collection.
+    """
+    holder = RuntimeHolder()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            with holder.starting():
+                _require_asyncio()
+                runtime, _ = await stack.enter_async_context(running(configuration, app))
+            holder.runtime = runtime
+            if owns_process:
+                collector = Collector(lambda: runtime.is_proxying, runtime.request_ids.count)
+                collector.settle(runtime.loop.time())
+                runtime.ticker.listen(collector.tick)
+            runtime.readiness.phase = "serving"
+            yield
+            runtime.readiness.phase = "draining"
+
+    return application(holder, lifespan)
+
+
+def application(holder: RuntimeHolder, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+    """The ASGI application around a runtime. Its own endpoints come with the runtime."""
+    return Starlette(
+        lifespan=lifespan,
+        middleware=[Middleware(GateMiddleware, holder=holder)],
+        exception_handlers={Refusal: refused, StorageUnavailable: store_is_out, Exception: failed},
+    )
+
+
+def _require_asyncio() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise CannotStart("the gateway runs on asyncio, not on trio (hypercorn --worker-class asyncio)") from None
+
+
+@asynccontextmanager
+async def running(
+    configuration: Configuration, app: Starlette, place: Place | None = None
+) -> AsyncIterator[tuple[Runtime, Reloader]]:
+    """A running gateway and its reloader. The built-in endpoints are added to `app`.
+
+    `place` is the worker's slot in the shared metrics. Raises CannotStart and ConfigurationError.
+    """
+    async with AsyncExitStack() as stack:
+        ground = await lay_foundation(configuration, stack)
+        runtime = _runtime(ground, app)
+        services = open_services(ground)
+        await services.accounts.prepare()
+        if place is None or place.number == 0:  # Once, independent of the number of workers.
+            await _say_without_admin(services.administration)
+        metrics = _metrics(ground, runtime, services=services, place=place)
+        reloader = _reloader(ground, runtime, services=services)
+        endpoints = own_endpoints(
+            ground, services, runtime=runtime, metrics=metrics, current=lambda: reloader.configuration
+        )
+        serve_own(app, ground.policy, endpoints)
+        _start_ticking(ground, runtime, metrics=metrics)
+        # This frame lives as long as the gateway. A reload must free the first configuration, which both refer to.
+        del configuration, ground
+        yield runtime, reloader
+
+
+def _runtime(ground: Foundation, app: Starlette) -> Runtime:
+    """The runtime for the initial configuration."""
+    settings, policy, ticker = ground.settings, ground.policy, ground.ticker
+    decision_log = _decision_log(ground, lambda: runtime.policy)
+    gates = GateFactory(
+        ground.credentials, ground.stores.directory, decisions=decision_log, shadow_decisions=ground.shadow_log
+    )
+    own_names = _own_header_names(settings)
+    rules = FieldRules(own_names)
+    assertions = _assertions(ground)
+    runtime = Runtime(
+        server=settings.server,
+        gate=gates.build(policy, ground.configuration.shadows, Limits(policy.routes, shared=ground.stores.buckets)),
+        gates=gates,
+        policy=policy_version(settings),
+        verifier=Verifier(own_names, assertions, decision_log),
+        proxy=Proxy(
+            settings,
+            policy.routes,
+            rules=rules,
+            ticker=ticker,
+            loop=ground.loop,
+            tls=TlsContexts(settings.upstreams),
+            assertions=assertions,
+        ),
+        own=app,
+        observer=ground.observer,
+        readiness=Readiness(ground.stores.degraded),
+        rules=rules,
+        proxies=TrustedProxies(settings.server.trusted_proxies),
+        ticker=ticker,
+        loop=ground.loop,
+        decision_log=decision_log,
+    )
+    runtime.tracer = _tracer(ground)
+    if settings.server.operations_port is not None:
+        runtime.with_operations(_operations_gate(ground))
+    return runtime
+
+
+def _operations_gate(ground: Foundation) -> Gate:
+    """The gate of the listener on `server.operations_port`."""
+    return Gate(
+        policy=operations_policy(ground.settings),
+        credentials=ground.credentials,
+        directory=ground.stores.directory,
+        limits=Limits(),
+    )
+
+
+def _decision_log(ground: Foundation, version: Callable[[], str]) -> DecisionLog | None:
+    wanted = ground.settings.observability.decision_log
+    return None if wanted is None else DecisionLog(wanted, ground.observer.say, version=version)
+
+
+def _assertions(ground: Foundation) -> Assertions | None:
+    wanted = ground.settings.identity.assertion
+    return None if wanted is None else Assertions(ground.tokens, wanted, ground.ticker)
+
+
+def _tracer(ground: Foundation) -> "Tracer | None":
+    """The tracer, None without `observability.tracing`. Raises ConfigurationError if its libraries are missing."""
+    asked = ground.settings.observability.tracing
+    if asked is None:
+        return None
+    problems = missing_extras(ground.settings)
+    if problems:
+        raise ConfigurationError(problems)
+    from gateway.observability.tracing import Tracer  # Its libraries take half a second and 20 MiB.
+
+    tracer = Tracer(asked)
+    ground.stack.callback(tracer.close)
+    ground.observer.completed = tracer.observing(ground.observer.completed)
+    return tracer
+
+
+def _metrics(ground: Foundation, runtime: Runtime, *, services: Services, place: Place | None) -> Metrics:
+    metrics = Metrics(ground.observer, place)
+    sources: tuple[Source, ...] = (
+        runtime.samples,
+        ground.stores.samples,
+        ground.credentials.samples,
+        services.passwords.samples,
+        services.lockout.samples,
+        ground.ticker.lag.samples,
+        ground.shadow_log.samples,
+    )
+    for source in sources:
+        metrics.add(source)
+    ground.stack.callback(metrics.close)
+    return metrics
+
+
+def _reloader(ground: Foundation, runtime: Runtime, *, services: Services) -> Reloader:
+    return Reloader(
+        ground.configuration,
+        runtime,
+        credentials=ground.credentials,
+        directory=ground.stores.directory,
+        followers=(services.accounts, services.administration, services.own_keys),
+    )
+
+
+def _start_ticking(ground: Foundation, runtime: Runtime, *, metrics: Metrics) -> None:
+    """Start the ticker. It stops first, so that it calls no closed component."""
+    ground.ticker.listen(ground.observer.tick)
+    ground.ticker.listen(metrics.tick)
+    ground.ticker.start()
+    ground.stack.callback(lambda: runtime.proxy.close())
+    ground.stack.callback(runtime.watch.close)
+    ground.stack.callback(ground.ticker.stop)
+
+
+async def _say_without_admin(administration: Administration) -> None:
+    command = await how_to_make_one(administration)
+    if command is not None:
+        event("accounts", f"no administrator exists yet; run on this machine: {command}")
+
+
+def _own_header_names(settings: Settings) -> tuple[str, ...]:
+    """The headers that only the gateway sets: identity headers and the assertion."""
+    headers, assertion = settings.identity.headers, settings.identity.assertion
+    names = [headers.id, headers.email, headers.roles, assertion.header if assertion is not None else None]
+    return tuple(name for name in names if name is not None)

@@ -1,0 +1,130 @@
+"""Built-in endpoints: the services behind them, and their registration."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as StarletteRoute
+
+from gateway.accounts.administration import Administration
+from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.confirmation import Confirmation
+from gateway.accounts.lockout import Lockout
+from gateway.accounts.passwords import PasswordPool
+from gateway.accounts.service import Accounts
+from gateway.accounts.sessions import OwnSessions
+from gateway.api.accounts import account_endpoints, key_endpoints, session_endpoints
+from gateway.api.administration import administration_endpoints
+from gateway.api.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
+from gateway.api.console.endpoints import Console, console_endpoints
+from gateway.api.console.pages import PATH as CONSOLE
+from gateway.api.console.session import SigningIn
+from gateway.api.openapi import accounts as accounts_described
+from gateway.api.openapi import operations as operations_described
+from gateway.api.openapi.endpoints import openapi_endpoints
+from gateway.api.operations import operation_endpoints
+from gateway.gate.registration_limit import RegistrationLimit
+from gateway.identity.keys import KeyRing
+from gateway.observability.metrics.metrics import Metrics
+from gateway.policy.loader import Configuration
+from gateway.policy.policy import Policy
+from gateway.server.resources import Foundation
+from gateway.server.runtime import Runtime
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+# OpenAPI descriptions of the built-in endpoints.
+OPERATIONS: Final = {**accounts_described.OPERATIONS, **operations_described.OPERATIONS, **CONSOLE_OPERATIONS}
+SCHEMAS: Final = {**accounts_described.SCHEMAS, **operations_described.SCHEMAS}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The services used by the account endpoints."""
+
+    passwords: PasswordPool
+    lockout: Lockout
+    accounts: Accounts
+    administration: Administration
+    own_sessions: OwnSessions
+    own_keys: OwnKeys
+
+
+def open_services(ground: Foundation) -> Services:
+    """Create the services of a process. Their threads end with the foundation."""
+    settings, stores = ground.settings, ground.stores
+    passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
+    ground.stack.callback(passwords.close)
+    lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
+    registrations = RegistrationLimit(settings.accounts.registration_limit, shared=stores.buckets)
+    shared: dict[str, Any] = {
+        "users": stores.users,
+        "sessions": stores.sessions,
+        "passwords": passwords,
+        "feed": stores.feed,
+        "settings": settings,
+    }
+    return Services(
+        passwords,
+        lockout,
+        Accounts(**shared, tokens=ground.tokens, lockout=lockout, registrations=registrations),
+        Administration(**shared, trail=stores.trail),
+        OwnSessions(stores.sessions, stores.feed),
+        OwnKeys(stores.api_keys, stores.feed, settings, confirmation=Confirmation(stores.users, passwords, lockout)),
+    )
+
+
+def own_endpoints(
+    ground: Foundation,
+    services: Services,
+    *,
+    runtime: Runtime,
+    metrics: Metrics,
+    current: Callable[[], Configuration],
+) -> Mapping[str, Endpoint]:
+    """Every endpoint by its route name. `current` returns the active configuration."""
+    observability = ground.settings.observability
+    signing_in = SigningIn(
+        CONSOLE,
+        services.accounts,
+        tokens=ground.tokens,
+        directory=ground.stores.directory,
+        settings=lambda: current().settings,
+    )
+    return {
+        **account_endpoints(services.accounts),
+        **session_endpoints(services.own_sessions),
+        **key_endpoints(services.own_keys),
+        **administration_endpoints(services.administration),
+        **operation_endpoints(
+            state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=observability
+        ),
+        **openapi_endpoints(lambda: current().settings, ground.policy.own, OPERATIONS, SCHEMAS),
+        **console_endpoints(Console(signing_in, metrics, current=current, version=lambda: runtime.policy)),
+        "tokens.jwks": _jwks(ground.tokens.keys),
+    }
+
+
+def serve_own(app: Starlette, policy: Policy, endpoints: Mapping[str, Endpoint]) -> None:
+    """Register the endpoints at the paths that the policy reserves for them."""
+    app.router.routes.clear()
+    app.router.routes.extend(_served(policy, endpoints))
+
+
+def _served(policy: Policy, endpoints: Mapping[str, Endpoint]) -> Iterator[StarletteRoute]:
+    for route in policy.own:
+        endpoint = endpoints.get(route.endpoint or "")
+        if endpoint is not None and route.methods is not None:
+            methods = sorted(method.decode("ascii") for method in route.methods)
+            yield StarletteRoute(route.pattern, endpoint, methods=methods, name=route.name)
+
+
+def _jwks(keys: KeyRing) -> Endpoint:
+    async def jwks(request: Request) -> Response:
+        """The public keys. Identical for all clients: the only built-in response that can be cached."""
+        return JSONResponse(keys.jwks(), headers={"cache-control": "max-age=300"})
+
+    return jwks

@@ -1,0 +1,131 @@
+"""A request to one of the gateway's own endpoints, run through the ASGI application behind the gate.
+
+It stands where an upstream would: the protocol hands it the body, and it answers through the same Answer.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Final
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Scope
+
+from gateway.api.scope import own_scope
+from gateway.errors import Refusal
+from gateway.gate.admission import Admission
+from gateway.server.protocol.response_writer import Answer
+
+_HELD: Final = 65536  # bytes of body that wait for the application before the caller is not read from any more
+
+log: Final = logging.getLogger("gateway.server")
+
+
+class ColdExchange:
+    """Implements Exchange over an ASGI application."""
+
+    def __init__(self, app: ASGIApp, admission: Admission, answer: Answer, fields: list[tuple[bytes, bytes]]) -> None:
+        self._answer = answer
+        self._loop = answer.protocol.loop
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._ended = False
+        self._told_end = False
+        self._left = False
+        self._news: asyncio.Future[None] | None = None
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._start: Message | None = None
+        self._admission = admission
+        scope = own_scope(admission, fields, self._note_refusal)
+        self._task = self._loop.create_task(self._run(app, scope))
+
+    # ---- Exchange
+
+    waiting = False
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > _HELD:
+            self._answer.pause_upload()
+        self._tell()
+
+    def end_body(self) -> None:
+        self._ended = True
+        self._tell()
+
+    def cancel(self) -> None:
+        """The caller left. What the endpoint has begun it finishes: a registration half done helps nobody."""
+        self._left = True
+        self._drained.set()
+        self._tell()
+
+    def pause(self) -> None:
+        self._drained.clear()
+
+    def resume(self) -> None:
+        self._drained.set()
+
+    # ---- ASGI
+
+    async def _run(self, app: ASGIApp, scope: Scope) -> None:
+        try:
+            await app(scope, self._receive, self._send)
+        except ClientDisconnect:
+            pass  # it left while its body was being read: there is nobody to answer
+        except Exception:
+            log.exception("an own endpoint failed")
+        if not self._answer.done and not self._left:
+            refusal = Refusal("internal_error")
+            self._note_refusal(refusal)
+            self._answer.refuse(refusal)
+
+    def _note_refusal(self, refusal: Refusal) -> None:
+        self._answer.code = refusal.code
+        self._answer.protocol.runtime.refused_by_endpoint(refusal, self._admission)
+
+    async def _receive(self) -> Message:
+        while not self._left and not self._answer.done:
+            if self._pieces or (self._ended and not self._told_end):
+                return self._next_piece()
+            self._news = self._loop.create_future()
+            await self._news
+        return {"type": "http.disconnect"}
+
+    def _next_piece(self) -> Message:
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        if self._held > _HELD:
+            self._answer.resume_upload()
+        self._held = 0
+        self._told_end = self._ended
+        return {"type": "http.request", "body": body, "more_body": not self._ended}
+
+    async def _send(self, message: Message) -> None:
+        if self._left:
+            return
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif message["type"] == "http.response.body":
+            self._send_body(message.get("body", b""), more=message.get("more_body", False))
+            await self._drained.wait()
+
+    def _send_body(self, body: bytes, *, more: bool) -> None:
+        if self._start is not None:
+            fields = list(self._start["headers"])
+            fields.append((b"date", self._answer.protocol.date))
+            length = next((int(value) for name, value in fields if name == b"content-length"), None)
+            if self._answer.protocol.must_close_after_refusal():
+                self._answer.close_after = True
+            self._answer.head(self._start["status"], b"", fields, length)
+            self._start = None
+        self._answer.body(body)
+        if more:
+            self._answer.flush()
+        else:
+            self._answer.end()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)

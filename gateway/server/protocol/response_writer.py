@@ -1,0 +1,290 @@
+"""The answer to one request on one connection: from what an engine or an own endpoint says to bytes on the wire.
+
+Everything that one read of the upstream brings is written at once: uvloop does not merge two writes, and the second
+costs as much as parsing the whole response.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from http import HTTPStatus
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from gateway.errors import Caller, Refusal
+from gateway.gate.admission import Admission, Answered, RequestHead
+from gateway.gate.forward_auth import Verdict
+from gateway.proxy.interfaces import Field, HeadFields
+from gateway.wire.problem import problem_body, problem_fields
+from gateway.wire.websocket import handshake_answer
+
+if TYPE_CHECKING:
+    from gateway.server.protocol.connection import CallerConnection
+
+_CLIENT_LEFT: Final = 499  # for the log only: no answer was made
+_ONE_WRITE: Final = 65536  # above this many bytes pieces are handed to the transport as they are, not joined
+_FEW: Final = 8  # above this many pieces they are small ones, and cheaper joined than handed over one by one
+_EMPTY: Final[Field] = (b"content-length", b"0")
+
+# Upstreams choose the reasons, so the table is bounded in count and in bytes.
+_KNOWN_LINES: Final = 1024
+_LONGEST_KNOWN_REASON: Final = 64  # bytes
+_status_lines: dict[tuple[int, bytes], bytes] = {}
+
+
+# How the end of the body is told to the caller.
+# Plain module constants: looking up a member of an Enum costs as much as parsing a header field.
+NOTHING: Final = 0  # the response has no body: HEAD, 204, 304
+LENGTH: Final = 1
+CHUNKED: Final = 2
+CLOSE: Final = 3
+
+
+class Answer:
+    """Implements Downstream. It ends by `end`, `abort` or `refuse`, or by the caller leaving; once."""
+
+    __slots__ = (
+        "_chunks",
+        "_framing",
+        "admission",
+        "answered_at",
+        "close_after",
+        "code",
+        "done",
+        "forwarded_at",
+        "missing",
+        "protocol",
+        "received",
+        "refused",
+        "request",
+        "route",
+        "sent",
+        "started",
+        "status",
+        "watched",
+    )
+
+    def __init__(self, protocol: "CallerConnection", request: RequestHead, started: float, close_after: bool) -> None:
+        self.protocol = protocol
+        self.request = request
+        self.started = started
+        self.forwarded_at = self.answered_at = 0.0
+        self.close_after = close_after
+        self.admission: Admission | None = None
+        self.status = 0
+        self.code = ""
+        self.route = ""
+        self.refused: Caller | None = None
+        self.sent = 0
+        self.received = 0
+        self.done = False
+        self._chunks: list[bytes] = []
+        self._framing = LENGTH
+        self.missing = 0  # bytes of the announced body that are still to come
+        self.watched = False
+
+    # ---- Downstream
+
+    @property
+    def client(self) -> str:
+        return self.request.client
+
+    def interim(self, status: int, fields: Sequence[Field]) -> None:
+        """RFC 9110 15.2: never to an HTTP/1.0 caller."""
+        if self.request.minor and not self.done:
+            self._chunks.append(_head_bytes(status, b"", fields) + b"\r\n")
+
+    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+        if self.done:
+            return
+        self.status = status
+        self.answered_at = monotonic()
+        admission = self.admission
+        if admission is not None and admission.response_fields:
+            fields = admission.response_head(fields)
+        head = fields.block if type(fields) is HeadFields else None
+        if head is None:
+            head = _head_bytes(status, reason, fields)
+        if self.request.method == b"HEAD" or status == 304 or status == 204:
+            self._framing = NOTHING
+        elif length is not None:
+            self.missing = length
+        elif self.request.minor:
+            self._framing = CHUNKED
+            head += b"Transfer-Encoding: chunked\r\n"
+        else:
+            self._framing = CLOSE
+            self.close_after = True
+        if self.close_after or self.protocol.draining:
+            self.close_after = True
+            head += b"Connection: close\r\n\r\n"
+        else:
+            head += b"\r\n" if self.request.minor else b"Connection: keep-alive\r\n\r\n"
+        self._chunks.append(head)
+
+    def lasts(self) -> None:
+        """An event stream: it ends when its caller may not stay."""
+        assert self.admission is not None
+        self.admission = self.admission.lasting()
+        self.protocol.forget_head()
+        self.watch()
+
+    def watch(self) -> None:
+        """End this answer when its caller loses the right to it."""
+        self.watched = True
+        self.protocol.runtime.watch.add(self)
+
+    def revoke(self, refusal: Refusal) -> None:
+        """The caller may not stay: say goodbye on a WebSocket, end an event stream."""
+        self.code = refusal.code
+        self.protocol.revoked(self, refusal)
+
+    def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
+        """RFC 6455 4.2.2: the upstream's answer goes on, with the fields of this connection put back."""
+        self.status = 101
+        self.answered_at = monotonic()
+        assert self.admission is not None
+        fields = self.admission.response_head(handshake_answer(fields, self.request.fields.kept))
+        self.admission = self.admission.lasting()
+        lines = _head_bytes(101, b"", fields)
+        self._chunks.append(lines + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        self.flush()
+        self.protocol.tunnel(self, upstream, early)
+
+    def body(self, data: bytes) -> None:
+        framing = self._framing
+        if framing == NOTHING or self.done or not data:
+            return
+        self.sent += len(data)
+        if framing == CHUNKED:
+            self._chunks += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self.missing -= len(data)
+            self._chunks.append(data)
+
+    def end(self, trailers: Sequence[Field] = ()) -> None:
+        if self.done:
+            return
+        if self._framing == CHUNKED:
+            lines = b"".join([b"%b: %b\r\n" % field for field in trailers])
+            self._chunks.append(b"0\r\n%b\r\n" % lines)
+        self.flush()
+        self._over()
+
+    def abort(self, reason: str) -> None:
+        """End so that nobody takes it for complete: a reset where a close would look like the end (RFC 9112 8)."""
+        if self.done:
+            return
+        self.flush()
+        self.code = "upstream_aborted"
+        if self._framing in (CLOSE, NOTHING):
+            self.protocol.reset_on_close()
+        self.protocol.log_failure(self, reason)
+        self._over(aborted=True)
+
+    def refuse(self, refusal: Refusal) -> None:
+        if self.done:
+            return
+        if self.status:
+            self.abort(refusal.reason)
+            return
+        self.code = refusal.code
+        self.route = refusal.route or ""
+        self.refused = refusal.caller
+        body = problem_body(refusal, self.request.request_id)
+        fields = problem_fields(refusal, self.request.request_id)
+        fields.append((b"date", self.protocol.date))
+        fields.append((b"content-length", b"%d" % len(body)))
+        if self.protocol.must_close_after_refusal():
+            self.close_after = True
+        self.head(refusal.status, b"", fields, len(body))
+        self.body(body)
+        self.end()
+
+    def give(self, answered: Answered) -> None:
+        """What the gate has answered itself."""
+        self.route = answered.route.name
+        if self.protocol.must_close_after_refusal():
+            self.close_after = True
+        fields = (*answered.fields, (b"date", self.protocol.date))
+        self.head(answered.status, b"", fields if answered.status == 204 else (*fields, _EMPTY), 0)
+        self.end()
+
+    def tell(self, verdict: Verdict) -> None:
+        """What became of a question of a proxy in front."""
+        self.admission = verdict.admission
+        if isinstance(verdict.outcome, Refusal):
+            self.refuse(verdict.outcome)
+        else:
+            self.give(verdict.outcome)
+
+    def flush(self) -> None:
+        chunks = self._chunks
+        if not chunks:
+            return
+        self._chunks = []
+        transport = self.protocol.transport
+        if len(chunks) == 1:
+            transport.write(chunks[0])
+        elif self.sent <= _ONE_WRITE or len(chunks) > _FEW:
+            transport.write(b"".join(chunks))
+        else:
+            transport.writelines(chunks)
+
+    def pause_upload(self) -> None:
+        self.protocol.pause_upload()
+
+    def resume_upload(self) -> None:
+        self.protocol.resume_upload()
+
+    # ---- the protocol's side
+
+    def proceed(self) -> None:
+        """RFC 9110 10.1.1: the caller waits to be told that its body is wanted."""
+        if not self.done and not self.status:
+            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def tunnel_ended(self, received: int, sent: int) -> None:
+        """The WebSocket is over."""
+        self.received, self.sent = received, sent
+        self._observe()
+
+    def caller_left(self) -> None:
+        """The connection is gone before the answer was complete."""
+        if not self.done:
+            self.status = self.status or _CLIENT_LEFT
+            self._observe()
+
+    def _over(self, *, aborted: bool = False) -> None:
+        self._observe()
+        self.protocol.answered(self, aborted=aborted)
+
+    def _observe(self) -> None:
+        self.done = True
+        if self.watched:
+            self.protocol.runtime.watch.remove(self)
+        self.protocol.observer.completed(self)
+
+
+def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:
+    """Status line and fields, without the empty line."""
+    line = _status_lines.get((status, reason))
+    if line is None:
+        line = _status_line(status, reason)
+    block = line + b"".join([b"%b: %b\r\n" % field for field in fields])
+    if type(fields) is HeadFields:
+        fields.block = block
+    return block
+
+
+def _status_line(status: int, reason: bytes) -> bytes:
+    text = reason
+    if not text:
+        with contextlib.suppress(ValueError):
+            text = HTTPStatus(status).phrase.encode()
+    line = b"HTTP/1.1 %d %b\r\n" % (status, text)
+    if len(reason) <= _LONGEST_KNOWN_REASON:
+        if len(_status_lines) >= _KNOWN_LINES:
+            _status_lines.clear()
+        _status_lines[status, reason] = line
+    return line

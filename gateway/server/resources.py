@@ -1,0 +1,201 @@
+"""What a running gateway stands on: clock, keys, stores, credentials, metrics.
+
+The stores are the database, Redis where there is one, and the directory over both.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.accounts.failed_attempts import SharedFailures
+from gateway.errors import ConfigurationError
+from gateway.gate.rate_limits import SharedBuckets
+from gateway.identity.access_token import Tokens
+from gateway.identity.api_key_verifier import PresentedKeys
+from gateway.identity.credentials import Credentials
+from gateway.identity.directory import Directory, LocalFeed
+from gateway.identity.discovery.open import open_issuers
+from gateway.identity.mac_keys import MacKeys
+from gateway.identity.principal import PrincipalFactory
+from gateway.identity.signing_keys import key_ring, mac_keys
+from gateway.identity.user import ChangeFeed, UserStore
+from gateway.observability.events import EventHandler, Failures
+from gateway.observability.observer import Observer
+from gateway.observability.shadow_log import ShadowLog
+from gateway.policy.loader import Configuration
+from gateway.policy.policy import Policy
+from gateway.policy.roles import RoleHierarchy
+from gateway.samples import Sample
+from gateway.settings.model import Settings
+from gateway.settings.storage_folder import missing_folder
+from gateway.storage.api_keys import ApiKeys
+from gateway.storage.audit import AuditTrail
+from gateway.storage.database import Database
+from gateway.storage.installation import installation_id
+from gateway.storage.process_lock import lock_database
+from gateway.storage.schema import prepare
+from gateway.storage.sessions import Sessions
+from gateway.storage.subjects import Everybody, Subjects
+from gateway.storage.users import Users
+from gateway.ticker import Ticker
+
+_PROBE_EVERY: Final = 1.0  # In seconds.
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    database: Database
+    users: Users
+    sessions: Sessions
+    api_keys: ApiKeys
+    trail: AuditTrail
+    directory: Directory
+    feed: ChangeFeed
+    buckets: SharedBuckets | None
+    failures: SharedFailures | None
+
+    def degraded(self) -> tuple[str, ...]:
+        """The names of the stores that are down. Without Redis, the local feed is always connected."""
+        out = {"database": not self.database.available, "redis": not self.feed.connected}
+        return tuple(name for name, is_out in out.items() if is_out)
+
+    def samples(self) -> Iterator[Sample]:
+        """Samples of stores and caches."""
+        degraded = self.degraded()
+        for name in ("database",) if self.buckets is None else ("database", "redis"):
+            yield Sample("gateway_store_up", (name,), int(name not in degraded))
+        yield from self.directory.samples()
+        yield from self.feed.samples()
+
+
+async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) -> Stores:
+    """Open all stores; `stack` closes them. `keys` authenticate shared records.
+
+    Raises CannotStart if the database is unusable. If Redis is down, the gateway starts without it and reads the
+    database; the outage grants no access.
+    """
+    database = Database.open(settings.storage.database.reveal())
+    stack.push_async_callback(database.close)
+    has_redis = settings.storage.redis is not None
+    await lock_database(settings.storage.database.reveal(), has_redis=has_redis, stack=stack)
+    await prepare(database)
+    probe = asyncio.get_running_loop().create_task(_probe(database))
+    stack.callback(probe.cancel)
+    users = Users(database)
+    factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
+    everybody = Everybody(users, Subjects(database))
+    directory, feed, buckets, failures = await _directory(settings, keys, database, everybody, factory, stack)
+    stack.push_async_callback(directory.close)
+    return Stores(
+        database, users, Sessions(database), ApiKeys(database), AuditTrail(database), directory, feed, buckets, failures
+    )
+
+
+async def _probe(database: Database) -> None:
+    """Probe the database regularly, so that readiness reflects an outage and its end even without requests."""
+    while True:
+        await asyncio.sleep(_PROBE_EVERY)
+        await database.ping()
+
+
+async def _directory(
+    settings: Settings,
+    keys: MacKeys,
+    database: Database,
+    users: UserStore,
+    factory: PrincipalFactory,
+    stack: AsyncExitStack,
+) -> tuple[Directory, ChangeFeed, SharedBuckets | None, SharedFailures | None]:
+    """The state that replicas share: cached records, the change feed, rate limit counts and failure counts. Local
+    without Redis."""
+    if settings.storage.redis is None:
+        alone = Directory(users, factory=factory, cache_settings=settings.cache)
+        return alone, LocalFeed(alone), None, None
+    # Imported here: a single process needs neither the driver nor its 4 MiB.
+    from gateway.storage.redis.buckets import RedisBuckets
+    from gateway.storage.redis.change_feed import RedisFeed
+    from gateway.storage.redis.client import RedisLink
+    from gateway.storage.redis.encoding import RedisValues
+    from gateway.storage.redis.failed_attempts import RedisFailures
+    from gateway.storage.redis.user_cache import RedisCache
+    from gateway.storage.redis.user_records import RedisRecords
+
+    link = RedisLink(settings.storage.redis.reveal(), await installation_id(database))
+    stack.push_async_callback(link.close)
+    await link.open()
+    records = RedisRecords(link, RedisValues(keys), ttl=settings.cache.user_ttl)
+    feed = RedisFeed(link, records)
+    directory = Directory(users, factory=factory, cache_settings=settings.cache, shared=RedisCache(records), feed=feed)
+    stack.push_async_callback(feed.close)
+    await feed.open(directory)
+    return directory, feed, RedisBuckets(link), RedisFailures(link)
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """The resources of a process. A reload changes their contents but keeps the objects. `configuration` is the initial
+    one; `stack` closes all resources in reverse order."""
+
+    configuration: Configuration
+    stack: AsyncExitStack
+    loop: asyncio.AbstractEventLoop
+    ticker: Ticker
+    tokens: Tokens
+    stores: Stores
+    credentials: Credentials
+    observer: Observer
+    shadow_log: ShadowLog
+
+    @property
+    def settings(self) -> Settings:
+        """The initial settings."""
+        return self.configuration.settings
+
+    @property
+    def policy(self) -> Policy:
+        """The initial policy."""
+        return self.configuration.policy
+
+
+async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) -> Foundation:
+    """Open the resources; `stack` closes them. Raises CannotStart and ConfigurationError."""
+    settings, policy = configuration.settings, configuration.policy
+    remembered = settings.cache.max_local_entries
+    loop = asyncio.get_running_loop()
+    _report_failures(loop, stack)
+    if problems := missing_folder(settings):
+        raise ConfigurationError(problems)
+    tokens = Tokens(key_ring(settings), settings.tokens, remembered=remembered)
+    ticker = Ticker(loop)
+    stores = await open_stores(settings, mac_keys(settings, tokens.keys), stack)
+    presented_keys = PresentedKeys(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
+    stack.push_async_callback(presented_keys.close)
+    issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack, remembered=remembered)
+    observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
+    stack.callback(observer.close)
+    return Foundation(
+        configuration,
+        stack,
+        loop,
+        ticker,
+        tokens,
+        stores,
+        Credentials(tokens, issuers=issuers, api_keys=presented_keys, max_size=settings.tokens.max_size),
+        observer,
+        ShadowLog(),
+    )
+
+
+def _report_failures(loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> None:
+    """Log unexpected errors with their traceback on standard error, once a minute per source line."""
+    failures = Failures()
+    handler = EventHandler(failures)
+    for name in ("gateway", "opentelemetry"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        stack.callback(logger.removeHandler, handler)
+    loop.set_exception_handler(failures.on_loop_error)
+    stack.callback(loop.set_exception_handler, None)

@@ -1,0 +1,161 @@
+"""Everything that the native server and the ASGI app share at run time. Built in `server/composition.py`."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from starlette.types import ASGIApp, Receive
+
+from gateway.api.operations import Readiness
+from gateway.errors import GatewayError, Refusal
+from gateway.gate.admission import Admission, Peer, Peers, RequestHead
+from gateway.gate.factory import GateFactory
+from gateway.gate.forward_auth import Verifier
+from gateway.gate.gate import Decider
+from gateway.gate.revalidation import Watch
+from gateway.observability.decision_log import DecisionLog
+from gateway.observability.observer import Observer
+from gateway.proxy.proxy import Proxy
+from gateway.samples import Sample
+from gateway.settings.model import ServerSettings
+from gateway.ticker import Ticker
+from gateway.wire.addresses import TrustedProxies
+from gateway.wire.fields import FieldRules, RequestFields
+from gateway.wire.request_ids import RequestIds
+
+if TYPE_CHECKING:
+    from gateway.observability.tracing import Tracer
+
+
+class Watched(Protocol):
+    """A request that must react to a disconnect of its client."""
+
+    async def watch(self, receive: Receive) -> None:
+        """Wait for the client's disconnect and act on it."""
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The state of one listener.
+
+    own: the ASGI application of the built-in endpoints, called for admitted requests.
+    connections: the client connections, if the server tracks them.
+    policy: the version of the active policy.
+    operations: the runtime of `server.operations_port`, None without it.
+    public: in that runtime, the public runtime.
+    tracer: None without tracing.
+    decision_log: None without a decision log.
+    """
+
+    server: ServerSettings
+    gate: Decider
+    gates: GateFactory
+    policy: str
+    verifier: Verifier
+    proxy: Proxy
+    own: ASGIApp
+    observer: Observer
+    readiness: Readiness
+    rules: FieldRules
+    proxies: TrustedProxies
+    ticker: Ticker
+    loop: asyncio.AbstractEventLoop
+    peers: Peers = field(init=False)
+    watch: Watch = field(init=False)
+    tracer: "Tracer | None" = None
+    decision_log: DecisionLog | None = None
+    operations: "Runtime | None" = None
+    public: "Runtime | None" = None
+    connections: set[Any] = field(default_factory=set)
+    request_ids: RequestIds = field(default_factory=RequestIds)
+    _unwatched: dict[Watched, Receive] = field(default_factory=dict)
+    _watchers: dict[Watched, asyncio.Task[None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.peers = Peers(self.proxies)
+        self.watch = Watch(self.gate, self.loop)
+        self.ticker.listen(self.watch.tick)
+        self.ticker.listen(self._watch_the_slow)
+
+    @property
+    def judge(self) -> Decider:
+        """The gate for requests to upstreams, also for decisions requested on the operations port."""
+        return self.gate if self.public is None else self.public.gate
+
+    def with_operations(self, gate: Decider) -> None:
+        """Create the runtime of the operations listener, with a gate for operational endpoints only."""
+        self.operations = replace(self, gate=gate, public=self, connections=set(), _unwatched={}, _watchers={})
+
+    def head(self, method: bytes, target: bytes, fields: RequestFields, peer: Peer, minor: int) -> RequestHead:
+        """A request head for the gate."""
+        return RequestHead(method, target, fields, peer, minor=minor, made_id=self.request_ids.next())
+
+    def samples(self) -> Iterator[Sample]:
+        """Samples of connections, policy and upstreams."""
+        yield Sample("gateway_connections", (), len(self.connections))
+        yield Sample("gateway_policy_info", (self.policy,), 1)
+        yield from self.proxy.samples()
+
+    def refused_by_endpoint(self, refusal: Refusal, admission: Admission) -> None:
+        """Record a refusal by an endpoint in the decision log."""
+        if self.decision_log is not None:
+            self.decision_log.endpoint_refused(refusal, admission)
+
+    def look_after(self, answer: Watched, receive: Receive, *, at_once: bool) -> None:
+        """Watch for the disconnect of an ASGI client. A task costs a tenth of a quick request, so requests that can be
+        quick get one at the next tick, if they still run."""
+        if at_once:
+            self._watchers[answer] = self.loop.create_task(answer.watch(receive))
+        else:
+            self._unwatched[answer] = receive
+
+    @property
+    def is_proxying(self) -> bool:
+        """Whether an ASGI request is being proxied, as far as its client is watched."""
+        return bool(self._unwatched or self._watchers)
+
+    def look_away(self, answer: Watched) -> None:
+        """Stop watching a finished request."""
+        self._unwatched.pop(answer, None)
+        watcher = self._watchers.pop(answer, None)
+        if watcher is not None:
+            watcher.cancel()
+
+    def _watch_the_slow(self, now: float) -> None:
+        for answer, receive in self._unwatched.items():
+            self._watchers[answer] = self.loop.create_task(answer.watch(receive))
+        self._unwatched.clear()
+
+
+class RuntimeHolder:
+    """The runtime of an application, available after startup. `refusal` is the reason of a failed startup."""
+
+    def __init__(self) -> None:
+        self._runtime: Runtime | None = None
+        self.refusal: GatewayError | None = None
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Store the error of a failed startup."""
+        try:
+            yield
+        except GatewayError as error:
+            self.refusal = error
+            raise
+
+    @property
+    def has_started(self) -> bool:
+        return self._runtime is not None
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime. Raises RuntimeError before the application's lifespan has begun."""
+        if self._runtime is None:
+            raise RuntimeError("the gateway has not started")
+        return self._runtime
+
+    @runtime.setter
+    def runtime(self, runtime: Runtime) -> None:
+        self._runtime = runtime

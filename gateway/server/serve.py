@@ -1,0 +1,363 @@
+"""`gateway serve`: uvicorn's server around our protocol class, started and stopped as a service should be.
+
+uvicorn gives the loop, the listening and the drain. Its lifespan is not used: what cannot start must say so in one line
+instead of a traceback, and a drained process ends with an exit code, not with the signal that asked for it.
+
+The configuration that is in force, as the process that supervises the workers knows it.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from functools import partial
+from types import FrameType
+from typing import Any, Final, NamedTuple
+
+import uvicorn
+
+from gateway.errors import CannotStart, ConfigurationError
+from gateway.observability.events import event
+from gateway.observability.log_files import append_only
+from gateway.observability.metrics.shared_memory import Board, Place
+from gateway.policy.loader import Configuration
+from gateway.policy.version import policy_version
+from gateway.server.composition import application, running
+from gateway.server.config_watcher import WatchedFile
+from gateway.server.garbage import Collector
+from gateway.server.listener import BACKLOG, Doors, last_in, shut_out
+from gateway.server.operations_listener import OperationsDoor
+from gateway.server.protocol.protocol import GatewayProtocol
+from gateway.server.reload import Reloader, merged
+from gateway.server.runtime import Runtime, RuntimeHolder
+from gateway.server.workers import Calls, supervise
+
+Load = Callable[[], Configuration]
+
+log: Final = logging.getLogger("gateway.server")
+
+
+class Current:
+    """The configuration that the next worker starts with: what the others are running by now, so that no worker differs
+    in what takes a restart."""
+
+    def __init__(self, configuration: Configuration, load: Load | None) -> None:
+        self.configuration = configuration
+        self._load = load
+
+    def load(self) -> Configuration:
+        """Load the file; meant for a thread. Raises ConfigurationError and CannotStart."""
+        if self._load is None:
+            return self.configuration
+        return merged(self.configuration, self._load())[0]
+
+    def accept(self, loaded: "Future[Configuration]") -> bool:
+        """Put the result of `load` in force; False where it failed. The reason is reported here, once, and not by every
+        worker."""
+        try:
+            configuration = loaded.result()
+        except (ConfigurationError, CannotStart) as error:
+            say_refused(error)
+            return False
+        except Exception:
+            log.exception("loading the new configuration failed: the old one stays")
+            return False
+        is_new = configuration is not self.configuration
+        self.configuration = configuration
+        return is_new
+
+
+def say_refused(error: ConfigurationError | CannotStart) -> None:
+    """Say on standard error why a new configuration is not taken."""
+    for line in str(error).splitlines():
+        event("reload", f"refused, the old configuration stays: {line}")
+
+
+_STOP: Final = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (*_STOP, signal.SIGHUP)
+_STANDARD_ERROR: Final = 2
+# Seconds after which a thread that runs Python lets the loop continue. The loop waits so long at each step while a
+# thread compiles a policy or builds a page. With the default, 5 ms, a gateway under load nearly stands.
+_SWITCH_INTERVAL: Final = 0.0005
+_FILES: Final = 256  # descriptors beside those of connections: stores, logs, the loop
+
+Announce = Callable[[str], None]
+
+
+def serve(configuration: Configuration, *, announce: Announce, load: Load | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; `announce` is told the address once it answers. `load` reads the configuration
+    anew on SIGHUP, and a WatchedFile when it has changed; None: there is no file that could have.
+
+    The exit code: 0 when everything that ran was finished, 1 when `server.drain` was too short for it, 2 when a worker
+    could not start. Raises CannotStart and ConfigurationError.
+    """
+    server = configuration.settings.server
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    with ExitStack() as stack:
+        doors = Doors.listening(server, stack)
+        _allow_files(server.max_connections)
+        append_only(_STANDARD_ERROR)  # the access log does so for standard output
+        stack.enter_context(_signals_held_back())
+        if _stop_is_pending():
+            return 0
+        if os.getpid() == 1 and server.workers == 1:
+            # The kernel then reaps the orphans of a container. With workers, the supervisor waits for all children.
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        ready = partial(announce, doors.address(server.host))
+        if load is not None:  # else it is a demo's, and nobody compares it with another
+            ready = partial(_say_policy, policy_version(configuration.settings), ready)
+        current = Current(configuration, load)
+        del configuration  # this frame lives as long as the gateway, and a reload must free the first configuration
+        if server.workers == 1:
+            return _serve_here(current, doors, load, ready)
+        board = Board(server.workers)
+        parent = os.getpid()
+
+        def stopping() -> float:
+            shut_out(doors.public)
+            doors.close()  # as long as one process has it open callers would be let in, to wait for nobody
+            return current.configuration.settings.server.drain
+
+        return supervise(
+            lambda ready, number: _serve_here(
+                current, doors, load, ready, supervised=Supervised(parent, Place(board, number))
+            ),
+            workers=server.workers,
+            calls=Calls(
+                ready=ready,
+                load=current.load,
+                loaded=current.accept,
+                stopping=stopping,
+                ended=board.vacate,
+                watch=load.changed if isinstance(load, WatchedFile) else None,
+            ),
+        )
+
+
+class Supervised(NamedTuple):
+    """What a worker knows of the others: the process that supervises them, and its own place among them."""
+
+    parent: int
+    place: Place
+
+
+def _say_policy(version: str, announce: Callable[[], None]) -> None:
+    """Not before it answers: one that cannot start has nothing in force."""
+    event("start", "serving", policy=version)
+    announce()
+
+
+def _serve_here(
+    current: Current,
+    doors: Doors,
+    load: Load | None,
+    ready: Callable[[], None],
+    *,
+    supervised: "Supervised | None" = None,
+) -> int:
+    server = GatewayServer(current, load, ready, supervised=supervised)
+    server.operations_listener = doors.operations
+    server.run(sockets=[doors.public])
+    return 0 if server.finished else 1
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A signal that comes before there is somebody to obey it is obeyed then. By default it would end the process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stop_is_pending() -> bool:
+    """Whether a stop was requested while the file was loaded. Takes the signal, so that it does not end the process."""
+    is_pending = False
+    while signal.sigtimedwait(_STOP, 0) is not None:
+        is_pending = True
+    return is_pending
+
+
+def _allow_files(connections: int) -> None:
+    """Let this process have as many open files as the system allows: shells give few, and each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft != resource.RLIM_INFINITY and soft < connections + _FILES:
+        event(
+            "limits", f"this process may open {soft} files; server.max_connections is {connections}: raise `ulimit -n`"
+        )
+
+
+class GatewayServer(uvicorn.Server):
+    """One process that serves. `finished`: whether everything that ran was finished when it stopped.
+
+    `current` has the configuration to start with, and after each reload the one in force.
+    `supervised` is None where no process supervises this one.
+    """
+
+    operations_listener: socket.socket | None = None
+
+    def __init__(
+        self,
+        current: Current,
+        load: Load | None,
+        ready: Callable[[], None],
+        *,
+        supervised: Supervised | None = None,
+    ) -> None:
+        self._app = application(RuntimeHolder())
+        self._current = current
+        self._load = load
+        self._ready = ready
+        self._parent = None if supervised is None else supervised.parent
+        self._place = None if supervised is None else supervised.place
+        self._reloader: Reloader | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._is_behind = False  # a reload is due, and has not begun
+        self._stack = AsyncExitStack()
+        self._operations: OperationsDoor | None = None
+        self._runtime: Runtime | None = None
+        self.finished = True
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what is to be said, we say
+        super().__init__(
+            uvicorn.Config(
+                self._app,
+                loop="uvloop",
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                backlog=BACKLOG,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the stores, then the doors."""
+        running_ = running(self._current.configuration, self._app, self._place)
+        self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
+        self._collector = Collector(self._is_serving, runtime.request_ids.count)
+        protocol: Any = partial(GatewayProtocol, runtime)
+        self.config.http_protocol_class = protocol
+        runtime.connections = self.server_state.connections
+        runtime.ticker.listen(self._tick)
+        await super().startup(sockets)
+        if self.operations_listener is not None and runtime.operations is not None:
+            self._operations = OperationsDoor(runtime.operations, self.config, self.operations_listener)
+            await self._operations.open()
+        self._collector.settle(runtime.loop.time())
+        runtime.ticker.listen(self._collector.tick)
+        runtime.readiness.phase = "serving"
+        self._ready()
+        if self._is_behind:
+            self._reload_soon()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what runs, for as long as `server.drain` allows."""
+        assert self._runtime is not None
+        self._runtime.readiness.phase = "draining"
+        if self._reloading is not None:
+            self._reloading.cancel()
+        drain: Any = self._runtime.server.drain  # uvicorn says whole seconds, and takes others
+        self.config.timeout_graceful_shutdown = drain
+        await self._close_doors(sockets or [])
+        await super().shutdown()
+        for connection in self._open_connections():
+            self.finished = False
+            connection.transport.abort()
+        if self._operations is not None:
+            await self._operations.close()
+        await self._stack.aclose()
+
+    async def _close_doors(self, sockets: list[socket.socket]) -> None:
+        """Stop listening, but let in whoever stands before the door."""
+        doors = [door.dup() for door in sockets]
+        if self._parent is None:  # else the others may go on, and the parent does this when all of them end
+            for door in doors:
+                shut_out(door)
+        for server in self.servers:
+            server.close()
+        assert self._runtime is not None
+        make = partial(GatewayProtocol, self._runtime, self.config, self.server_state, {})
+        for door in doors:
+            for one in last_in(door):
+                await self._runtime.loop.connect_accepted_socket(make, one)
+
+    def _tick(self, now: float) -> None:
+        for connection in self._open_connections():
+            connection.tick(now)
+        if self._parent is not None and os.getppid() != self._parent:
+            self.should_exit = True  # nobody supervises it any more, and nobody would ever stop it
+        if self._parent is None and isinstance(self._load, WatchedFile) and self._load.changed():
+            self._reload_soon()
+
+    def _is_serving(self) -> bool:
+        return any(connection.serves for connection in self._open_connections())
+
+    def _open_connections(self) -> list[GatewayProtocol]:
+        connections: set[Any] = self.server_state.connections
+        return list(connections)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C ask to stop. uvicorn would raise them again at the end, and 0 would become 143."""
+        loop = asyncio.get_running_loop()
+        stop: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+        if self._parent is not None:
+            stop = (signal.SIGTERM, signal.SIGQUIT)
+        for number in stop:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what still comes must not change how this ends
+            for number in (*stop, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    def _reload_soon(self) -> None:
+        """SIGHUP. All that arrive during one reload lead to one more, which reads the newest file."""
+        if self._load is None:
+            return
+        self._is_behind = True
+        is_reloading = self._reloading is not None and not self._reloading.done()
+        if self._reloader is not None and not is_reloading and not self.should_exit:
+            self._reloading = asyncio.get_running_loop().create_task(self._reload(self._reloader, self._load))
+
+    async def _reload(self, reloader: Reloader, load: Load) -> None:
+        while self._is_behind and not self.should_exit:
+            self._is_behind = False
+            await self._reload_once(reloader, load)
+
+    async def _reload_once(self, reloader: Reloader, load: Load) -> None:
+        try:
+            kept = await reloader.reload(load)
+        except (ConfigurationError, CannotStart) as error:
+            say_refused(error)
+        except Exception:
+            log.exception("loading the new configuration failed: the old one stays")
+        else:
+            self._current.configuration = reloader.configuration
+            event("reload", "the new configuration is in force", policy=reloader.policy)
+            for key in kept:
+                event("reload", f"{key} has changed, which takes a restart")
+        self._collector.much_is_old()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The second time nothing is waited for any more. A worker is told so in another way, because a SIGTERM may
+        come to it both from whoever supervises it and from whoever stops them all."""
+        self.force_exit = sig == signal.SIGQUIT or (self.should_exit and self._parent is None)
+        self.should_exit = True

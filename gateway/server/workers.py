@@ -1,0 +1,256 @@
+"""Several processes behind one listening socket: starts them, replaces one that dies, stops them together.
+
+They are forked before anything runs in this process, so they share the configuration that was read once. Each tells
+through a pipe when it serves. What this process is asked to do by a signal it asks of each of them. They themselves
+take no notice of Ctrl-C, which a terminal sends to all, nor of a SIGTERM that comes twice, as it does where a service
+manager stops the whole group. In their place SIGQUIT says that nothing is to be waited for any more.
+"""
+
+import os
+import select
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.observability.events import event
+from gateway.policy.loader import Configuration
+from gateway.server.daemon_thread import in_daemon_thread
+
+_STOP: Final = (signal.SIGTERM, signal.SIGINT)
+_WATCHED: Final = (*_STOP, signal.SIGCHLD, signal.SIGHUP)
+UNUSABLE: Final = 2  # the exit code of a worker that cannot run here
+_LOOK: Final = 0.25  # seconds after which `watch` is asked again
+_PAUSE: Final = 1.0  # seconds between the death of a worker and its replacement, so that a crash is no busy loop
+_LAST_CALL: Final = 5.0  # seconds beyond the drain after which a worker that should have ended is made to
+_PID: Final = struct.Struct("i")
+
+Worker = Callable[[Callable[[], None], int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What the supervising process does itself. `ready` is called once a worker serves for the first time. `load` runs
+    in a thread on SIGHUP; `loaded` then gets its result, and returns whether the workers need a SIGHUP. `stopping` is
+    called when they are told to stop, and gives the seconds that they may take. `ended` is called with the place of a
+    worker that has ended. `watch` is asked again and again: whether to do as on SIGHUP."""
+
+    ready: Callable[[], None]
+    ended: Callable[[int], None]
+    load: Callable[[], Configuration]
+    loaded: Callable[[Future[Configuration]], bool]
+    stopping: Callable[[], float]
+    watch: Callable[[], bool] | None = None
+
+
+def supervise(worker: Worker, *, workers: int, calls: Calls) -> int:
+    """Keep `workers` processes running `worker` until SIGTERM or SIGINT. `worker` is given what it is to call once it
+    serves, and its place: a number from 0 that no other has at the time.
+
+    The exit code: 0 when all ended by themselves and well, 2 when one of the first could not even start, else 1.
+    """
+    with _signals() as (inbox, wake):
+        return _Supervisor(worker, calls, inbox, wake).run(workers)
+
+
+class _Supervisor:
+    def __init__(self, worker: Worker, calls: Calls, inbox: int, wake: int) -> None:
+        self._worker = worker
+        self._calls = calls
+        self._inbox = inbox
+        self._wake = wake
+        self._news, self._tell_news = os.pipe()
+        os.set_blocking(self._news, False)
+        self._running: dict[int, int] = {}  # and their places
+        self._unproven: set[int] = set()  # of the first ones, those that have never served
+        self._due: list[tuple[float, int]] = []  # when those that died are to be replaced, and where
+        self._is_behind = False  # a reload is due, and has not begun
+        self._loading: Future[Configuration] | None = None
+        self._served = False
+        self._patience: float | None = None  # until when those that were told to stop may take; None: nobody was
+        self._code = 0
+
+    def run(self, workers: int) -> int:
+        for place in range(workers):
+            self._fork(place)
+        self._unproven |= self._running.keys()
+        while self._running or self._due:
+            self._obey(self._await_signals())
+            if self._calls.watch is not None and self._calls.watch():
+                self._is_behind = True
+            self._reload()
+            self._hear_news()
+            for pid, status in _ended():
+                self._bury(pid, status)
+            self._replace()
+            self._lose_patience()
+        return self._code
+
+    # ---- what happens
+
+    def _await_signals(self) -> bytes:
+        until = [] if self._loading is not None else [due for due, _ in self._due]
+        if self._patience is not None:
+            until.append(self._patience)
+        if self._calls.watch is not None:
+            until.append(time.monotonic() + _LOOK)
+        timeout = max(0.0, min(until) - time.monotonic()) if until else None
+        select.select([self._inbox, self._news], [], [], timeout)
+        with suppress(BlockingIOError):
+            return os.read(self._inbox, 4096)
+        return b""
+
+    def _obey(self, numbers: bytes) -> None:
+        """Stopping goes first. Any number of SIGHUPs is one reload."""
+        for _ in [number for number in numbers if number in _STOP]:
+            if self._patience is None:
+                self._stop()
+            else:  # the second time nothing is waited for any more
+                self._tell(signal.SIGQUIT)
+        self._is_behind = self._is_behind or signal.SIGHUP in numbers
+
+    def _hear_news(self) -> None:
+        with suppress(BlockingIOError):
+            while told := os.read(self._news, _PID.size):
+                self._unproven.discard(_PID.unpack(told)[0])
+                if not self._served:
+                    self._served = True
+                    self._calls.ready()
+
+    def _bury(self, pid: int, status: int) -> None:
+        place = self._running.pop(pid, None)
+        if place is None:
+            return  # a process of somebody else's
+        self._calls.ended(place)
+        if self._patience is not None:
+            self._code = max(self._code, min(status, 1))
+        elif status == UNUSABLE and pid in self._unproven:
+            self._code = UNUSABLE
+            self._stop()
+        else:
+            event("worker", "a worker ended; another takes its place", pid=pid, status=status)
+            self._due.append((time.monotonic() + _PAUSE, place))
+
+    # ---- what is done
+
+    def _replace(self) -> None:
+        if self._loading is not None:
+            return  # a process forked now would inherit the locks that the thread holds
+        now = time.monotonic()
+        for due, place in [each for each in self._due if each[0] <= now]:
+            self._due.remove((due, place))
+            self._fork(place)
+
+    def _reload(self) -> None:
+        if self._patience is not None:
+            return
+        if self._loading is not None and self._loading.done():
+            loaded, self._loading = self._loading, None
+            if self._calls.loaded(loaded):
+                self._tell(signal.SIGHUP)
+        if self._is_behind and self._loading is None:
+            self._is_behind = False
+            self._loading = in_daemon_thread(self._calls.load)
+            self._loading.add_done_callback(lambda _: _write(self._wake, b"\0"))
+
+    def _stop(self) -> None:
+        self._due.clear()
+        self._patience = time.monotonic() + self._calls.stopping() + _LAST_CALL
+        self._tell(signal.SIGTERM)
+
+    def _lose_patience(self) -> None:
+        if self._patience is not None and time.monotonic() >= self._patience and self._running:
+            event("worker", "workers did not end in time and were killed", count=len(self._running))
+            self._code = max(self._code, 1)
+            self._patience += _LAST_CALL
+            self._tell(signal.SIGKILL)
+
+    def _tell(self, number: signal.Signals) -> None:
+        for pid in self._running:
+            with suppress(ProcessLookupError):  # it has ended by itself; waitpid will say so
+                os.kill(pid, number)
+
+    def _fork(self, place: int) -> None:
+        """A new process that runs the worker and nothing else of this program.
+
+        Signals are held back in it until it says itself what is to become of them: one that comes at once must neither
+        end it nor be lost.
+        """
+        sys.stdout.flush()
+        sys.stderr.flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        pid = os.fork()
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self._running[pid] = place
+            return
+        code = 1
+        try:
+            code = self._work(place)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _work(self, place: int) -> int:
+        """In the new process: the exit code of the worker."""
+        signal.set_wakeup_fd(-1)
+        for number in _WATCHED:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.close(self._news)
+        try:
+            return self._worker(lambda: _write(self._tell_news, _PID.pack(os.getpid())), place)
+        except Exception as error:
+            # The frame of the command line is not in this process any more: say it in one line, as it would.
+            event("worker", str(error) or type(error).__name__)
+            return UNUSABLE
+
+
+@contextmanager
+def _signals() -> Iterator[tuple[int, int]]:
+    """While this lasts every signal that is watched for can be read as one byte from the first descriptor. Bytes that
+    are written to the second one come there too."""
+    reading, writing = os.pipe()
+    for end in (reading, writing):
+        os.set_blocking(end, False)
+    handlers = {number: signal.signal(number, _noted) for number in _WATCHED}
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+    try:
+        yield reading, writing
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
+
+
+def _noted(*_: object) -> None:
+    """The byte has been written: there is nothing more to do here."""
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with suppress(OSError):  # nobody supervises any more; the worker sees that by itself
+        os.write(descriptor, data)
+
+
+def _ended() -> list[tuple[int, int]]:
+    """The processes that have ended since the last call, with their exit codes (128 + signal where one ended them)."""
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        code = os.waitstatus_to_exitcode(status)
+        ended.append((pid, code if code >= 0 else 128 - code))

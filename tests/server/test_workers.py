@@ -1,0 +1,394 @@
+"""Several workers behind one address: served, changed and stopped as one, and replaced when one dies."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.server.changing import configuration_of, reload, with_route
+from tests.support.fleet import OK, Fleet, Served
+from tests.support.load import Load
+from tests.support.processes import PROJECT, Gateway, write_configuration
+from tests.support.raw import NoAnswer
+from tests.support.small import Patched, Start, metric, small
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually, within
+from tests.support.wording import request
+
+GET = request("/web/x")
+WEB = "/web/**"
+Crew = Callable[..., Gateway]
+
+
+@pytest.fixture
+def crew(start: Start, fleet: Fleet, lasting_valkey: ValkeyServer) -> Iterator[Crew]:
+    """Starts a gateway with two workers over its own Redis."""
+    started: list[Gateway] = []
+
+    def run(**options: Any) -> Gateway:
+        server = {"workers": 2, **options.pop("server", {})}
+        gateway = start({"web": fleet.urls}, server=server, storage={"redis": lasting_valkey.url}, **options)
+        started.append(gateway)
+        eventually(lambda: len(workers_of(gateway)) == 2)
+        return gateway
+
+    yield run
+    for gateway in started:
+        everybody = workers_of(gateway) if gateway.running else []
+        gateway.kill()
+        for worker in everybody:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()  # by itself it would notice and drain, which another test covers
+                worker.wait(10)
+
+
+def workers_of(gateway: Gateway) -> list[psutil.Process]:
+    assert gateway.process is not None
+    children: list[psutil.Process] = psutil.Process(gateway.process.pid).children()
+    return children
+
+
+def connections(worker: psutil.Process, port: int) -> int:
+    """The number of client connections of a worker."""
+    found = worker.net_connections("tcp")
+    return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == port for one in found)
+
+
+def all_serve(gateway: Gateway) -> bool:
+    """Whether every worker accepts connections."""
+    callers = [gateway.caller() for _ in range(40)]
+    try:
+        for caller in callers:
+            assert caller.send(GET).receive().status == 200
+        return all(connections(worker, gateway.address[1]) > 0 for worker in workers_of(gateway))
+    finally:
+        for caller in callers:
+            caller.close()
+
+
+def statuses(gateway: Gateway, path: str, count: int = 40) -> set[int]:
+    """The statuses of this many new connections, enough to reach every worker."""
+    return {gateway.get(path).status for _ in range(count)}
+
+
+def one_worker_kills(gateway: Gateway) -> psutil.Process:
+    worker = workers_of(gateway)[0]
+    worker.kill()
+    return worker
+
+
+def replaced(gateway: Gateway, dead: psutil.Process) -> None:
+    eventually(lambda: len(workers_of(gateway)) == 2 and dead.pid not in {one.pid for one in workers_of(gateway)})
+    eventually(lambda: all_serve(gateway), timeout=20, every=0.05)
+
+
+# ---- as one
+
+
+def test_all_workers_serve_and_tell_of_themselves(crew: Crew) -> None:
+    gateway = crew()
+    eventually(lambda: all_serve(gateway))
+    assert gateway.log().count("listening on http://") == 1
+    for path in ("/_gateway/health", "/_gateway/ready", "/_gateway/metrics", "/web/x"):
+        assert statuses(gateway, path) == {200}
+
+
+def test_a_change_at_one_worker_is_seen_by_the_other(crew: Crew) -> None:
+    gateway = crew(routes=[{"path": "/users/**", "upstream": "web"}])
+    account = gateway.newcomer()
+    for _ in range(20):
+        assert gateway.get("/users/x", account.line).status == 200
+    assert gateway.ask(request("/auth/logout", method="POST", fields=[account.line])).status == 204
+    time.sleep(0.1)
+    for _ in range(20):
+        assert gateway.get("/users/x", account.line).refused() == (401, "token_revoked")
+
+
+def test_every_worker_tells_the_metrics_of_all_and_a_death_takes_nothing_back(crew: Crew) -> None:
+    gateway = crew()
+    eventually(lambda: all_serve(gateway))
+    before = metric(gateway, "gateway_requests_total", route=WEB)
+    for _ in range(40):  # new connections: each worker gets some of them
+        gateway.get("/web/x")
+    told = [metric(gateway, "gateway_requests_total", route=WEB) for _ in range(10)]
+    assert set(told) == {before + 40}
+    assert metric(gateway, "gateway_workers") == 2
+    dead = one_worker_kills(gateway)
+    eventually(lambda: dead.pid not in {one.pid for one in workers_of(gateway)})
+    assert metric(gateway, "gateway_requests_total", route=WEB) == before + 40
+    replaced(gateway, dead)
+    counts = [metric(gateway, "gateway_requests_total", route=WEB) for _ in range(10)]
+    assert min(counts) >= before + 40
+    assert len(set(counts)) == 1
+    assert metric(gateway, "gateway_workers") == 2
+
+
+# ---- replacement
+
+
+async def test_a_worker_that_dies_is_replaced_and_the_others_go_on(crew: Crew) -> None:
+    gateway = crew()
+    async with Load(gateway.address, lambda _: GET, callers=8, keep=False) as load:
+        await load.more(200)
+        dead = one_worker_kills(gateway)
+        await asyncio.to_thread(replaced, gateway, dead)
+        await load.more(200)
+    assert load.statuses == {200: len(load.answers)}
+    assert len(load.lost) <= 8, "those that the dead one had"
+    assert f"a worker ended; another takes its place pid={dead.pid} status=137" in gateway.log()
+
+
+def test_both_may_die(crew: Crew) -> None:
+    gateway = crew()
+    dead = workers_of(gateway)
+    for worker in dead:
+        worker.kill()
+    eventually(lambda: len({one.pid for one in workers_of(gateway)} - {one.pid for one in dead}) == 2)
+    eventually(lambda: all_serve(gateway), timeout=20, every=0.05)
+    assert gateway.log().count("listening on http://") == 1
+
+
+def test_a_replaced_worker_has_the_newest_configuration(crew: Crew) -> None:
+    gateway = crew()
+    reload(gateway, with_route(configuration_of(gateway), path="/new"), times=2)
+    replaced(gateway, one_worker_kills(gateway))
+    assert statuses(gateway, "/new") == {200}
+
+
+def test_a_replaced_worker_is_like_the_others_in_what_takes_a_restart(crew: Crew, tmp_path: Path) -> None:
+    """Otherwise a crash would leave two workers with different databases."""
+    gateway = crew()
+    changed = with_route(configuration_of(gateway), path="/new")
+    changed["storage"]["database"] = f"sqlite:///{tmp_path / 'other.db'}"
+    changed["accounts"]["prefix"] = "/elsewhere"
+    said = reload(gateway, changed, times=2)
+    assert said.count("storage has changed, which takes a restart") == 2
+    replaced(gateway, one_worker_kills(gateway))
+    assert statuses(gateway, "/new") == {200}
+    assert statuses(gateway, "/auth/me") == {401}
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_a_replacement_that_cannot_start_is_tried_again(crew: Crew, lasting_valkey: ValkeyServer) -> None:
+    """The cause can be temporary, and the other worker serves all the time."""
+    gateway = crew()
+    database = Path(str(configuration_of(gateway)["storage"]["database"]).removeprefix("sqlite:///"))
+    aside = database.with_suffix(".aside")
+    database.rename(aside)
+    database.mkdir()
+    dead = one_worker_kills(gateway)
+    eventually(lambda: gateway.log().count("a worker ended; another takes its place") >= 3, timeout=20)
+    assert gateway.get("/web/x").status == 200
+    assert gateway.running
+    database.rmdir()
+    aside.rename(database)
+    replaced(gateway, dead)
+
+
+# ---- changes
+
+
+def test_a_reload_reaches_all_workers(crew: Crew) -> None:
+    gateway = crew()
+    for number in range(3):
+        reload(gateway, with_route(configuration_of(gateway), path=f"/new-{number}"), times=2)
+        assert statuses(gateway, f"/new-{number}") == {200}
+
+
+def test_a_reload_while_a_worker_is_still_starting_is_obeyed_then(crew: Crew) -> None:
+    """The first worker to serve confirms the reload; the other must not keep its old configuration."""
+    gateway = crew()
+    for number in range(3):
+        workers_of(gateway)[0].kill()
+        eventually(lambda: len(workers_of(gateway)) == 2)  # a new one has begun to start
+        changed = with_route(configuration_of(gateway), path=f"/new-{number}")
+        before = gateway.log().count("the new configuration is in force")
+        reload(gateway, changed)
+        eventually(lambda: all_serve(gateway), timeout=20, every=0.05)
+        eventually(lambda path: statuses(gateway, path) == {200}, f"/new-{number}", timeout=20, every=0.05)
+        assert gateway.log().count("the new configuration is in force") - before in (1, 2)
+
+
+def test_a_broken_file_is_told_once_and_changes_nothing(crew: Crew) -> None:
+    gateway = crew()
+    broken = configuration_of(gateway)
+    broken["routes"][0]["upstream"] = "nowhere"
+    said = reload(gateway, broken)
+    time.sleep(0.3)
+    assert said.count("routes[0].upstream") == 1
+    assert "in force" not in gateway.log()
+    assert statuses(gateway, "/web/x") == {200}
+
+
+# ---- shutdown
+
+
+async def test_a_drain_of_all_workers_fails_no_request_that_was_begun(crew: Crew, fleet: Fleet) -> None:
+    fleet.behave(lambda served: served.later(0.02, lambda: served.send(OK)))
+    for keep in (True, False):
+        gateway = crew()
+        everybody = workers_of(gateway)
+        async with Load(gateway.address, lambda _: GET, callers=24, keep=keep) as load:
+            await load.more(200)
+            gateway.signal()
+            code = await asyncio.to_thread(gateway.wait)
+        begun = [lost for lost in load.lost if lost.stage != "connect"]
+        print(f"\n{len(load.answers)} answered by two workers, {len(begun)} of those begun lost, exit code {code}")
+        assert code == 0
+        assert begun == []
+        assert load.statuses == {200: len(load.answers)}
+        assert not any(worker.is_running() for worker in everybody)
+
+
+@pytest.fixture
+def running(crew: Crew, fleet: Fleet):  # type: ignore[no-untyped-def]
+    """A gateway with a request in progress: `running(...)` returns the gateway, the client, and a function that answers
+    it."""
+    callers = []
+
+    def begin(**options: Any):  # type: ignore[no-untyped-def]
+        held: list[Served] = []
+        fleet.behave(held.append)
+        gateway = crew(**options)
+        caller = gateway.caller(timeout=15)
+        callers.append(caller)
+        caller.send(GET)
+        eventually(lambda: held)
+        return gateway, caller, lambda: fleet.loop.call_soon_threadsafe(held[0].send, OK)
+
+    yield begin
+    for caller in callers:
+        caller.close()
+
+
+def test_callers_who_come_during_the_drain_are_turned_away_at_once(running) -> None:  # type: ignore[no-untyped-def]
+    """Otherwise a worker could accept them and let them wait for the end."""
+    gateway, caller, answer = running()
+    gateway.signal()
+    eventually(lambda: _refuses(gateway))
+    for _ in range(5):
+        with within(1.0), pytest.raises(OSError):
+            gateway.caller(timeout=1)
+    answer()
+    assert caller.receive().body == b"ok"
+    assert gateway.wait() == 0
+
+
+def _refuses(gateway: Gateway) -> bool:
+    try:
+        gateway.caller(timeout=1.5).close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_of_them_at_once_is_a_drain_like_any_other(running, number: signal.Signals) -> None:  # type: ignore[no-untyped-def]
+    """Service managers stop whole process groups, as does Ctrl-C: each worker then gets the signal twice."""
+    gateway, caller, answer = running()
+    everybody = [gateway.process.pid, *(worker.pid for worker in workers_of(gateway))]
+    for pid in everybody:
+        os.kill(pid, number)
+    time.sleep(0.7)
+    assert gateway.running
+    answer()
+    assert caller.receive().body == b"ok"
+    assert gateway.wait() == 0
+
+
+def test_whoever_is_stuck_is_cut_off_after_the_drain(running) -> None:  # type: ignore[no-untyped-def]
+    gateway, caller, _ = running(server={"drain": "1s"})
+    started = time.monotonic()
+    gateway.signal()
+    assert gateway.wait() == 1
+    assert 0.9 < time.monotonic() - started < 5.0
+    with pytest.raises(NoAnswer):
+        caller.receive()
+
+
+def test_a_second_signal_ends_all_at_once(running) -> None:  # type: ignore[no-untyped-def]
+    gateway, _, _ = running(server={"drain": "60s"})
+    everybody = workers_of(gateway)
+    gateway.signal()
+    eventually(lambda: _refuses(gateway))
+    with within(4.0):
+        gateway.signal()
+        assert gateway.wait() == 1
+    assert not any(worker.is_running() for worker in everybody)
+
+
+def test_a_worker_that_hears_nothing_any_more_is_killed_in_the_end(crew: Crew) -> None:
+    gateway = crew(server={"drain": "500ms"}, patches={"gateway.server.workers._LAST_CALL": 1.0})
+    assert isinstance(gateway, Patched)
+    deaf = workers_of(gateway)[0]
+    deaf.suspend()
+    with within(6.0):
+        gateway.signal()
+        assert gateway.wait() == 1
+    assert not deaf.is_running()
+    assert "workers did not end in time and were killed" in gateway.log()
+
+
+def test_workers_do_not_outlive_the_process_that_watches_over_them(crew: Crew) -> None:
+    """Otherwise nothing could stop them, and they would keep the address."""
+    gateway = crew()
+    everybody = workers_of(gateway)
+    gateway.kill()
+    _, alive = psutil.wait_procs(everybody, timeout=5)
+    assert alive == []
+
+
+def test_a_worker_that_is_stopped_alone_is_replaced_and_the_other_takes_all_callers_meanwhile(crew: Crew) -> None:
+    gateway = crew()
+    stopped = workers_of(gateway)[0]
+    stopped.terminate()
+    for _ in range(100):
+        assert gateway.get("/web/x").status == 200
+    replaced(gateway, stopped)
+
+
+# ---- startup
+
+
+def starting(configuration: dict[str, Any], folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "gateway", "serve", "--config", str(write_configuration(folder, configuration))]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=PROJECT, check=False)
+
+
+def test_workers_that_cannot_start_end_all_with_one_line_each(
+    fleet: Fleet, tmp_path: Path, shared_valkey: ValkeyServer
+) -> None:
+    configuration = small(tmp_path, {"web": fleet.urls}, server={"workers": 2, "port": 0})
+    configuration["storage"] = {"database": f"sqlite:///{tmp_path}/nowhere/x.db", "redis": shared_valkey.url}
+    done = starting(configuration, tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    told = [line for line in done.stderr.splitlines() if "nowhere/x.db" in line]
+    assert 1 <= len(told) <= 2
+    assert all(line.startswith("gateway: worker: ") for line in told)
+    assert "listening on" not in done.stdout
+
+
+def test_several_workers_need_redis(fleet: Fleet, tmp_path: Path) -> None:
+    configuration = small(tmp_path, {"web": fleet.urls}, server={"workers": 2, "port": 0})
+    done = starting(configuration, tmp_path)
+    assert done.returncode == 2
+    assert "storage.redis" in done.stderr
+
+
+def test_a_port_in_use_is_told_once(crew: Crew, tmp_path: Path) -> None:
+    gateway = crew()
+    configuration = configuration_of(gateway)
+    configuration["server"]["port"] = gateway.address[1]
+    done = starting(configuration, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count(f"cannot listen on 127.0.0.1 port {gateway.address[1]}") == 1
