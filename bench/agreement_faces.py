@@ -16,7 +16,7 @@ from gateway.analysis.matrix import matrix
 from gateway.analysis.policy_tests import read_policy_tests
 from gateway.analysis.simulate import Asked, Verdict, decide
 from gateway.analysis.test_runner import run_policy_tests
-from gateway.cli.explain_document import document
+from gateway.cli.explain_json import document
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Answered, Peer, RequestHead, Waiting
 from gateway.gate.forward_auth import Verifier

@@ -1,4 +1,7 @@
-"""`gateway check`: report all problems and warnings of a configuration."""
+"""`gateway check`: report all problems and warnings of a configuration.
+
+The output of `gateway check --openapi`.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -9,14 +12,50 @@ import click
 
 from gateway.analysis.lint import lint
 from gateway.analysis.openapi.coverage import Coverage, coverage
-from gateway.analysis.openapi.spec import read_spec
-from gateway.cli.check_coverage import coverage_document, show_coverage
+from gateway.analysis.openapi.spec import SpecOperation, read_spec
 from gateway.cli.configuration import Findings, examined
-from gateway.cli.exit_codes import FINE, NO, UNUSABLE
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
+from gateway.cli.program import FINE, NO, UNUSABLE
 from gateway.errors import Problem
+from gateway.observability.escaping import printable
+from gateway.policy.route import Route
 from gateway.policy.version import policy_version
+
+
+def show_coverage(found: Coverage, spec: Path | None) -> None:
+    """Print one line per finding, with the place of routes."""
+    for operation in found.without_rule:
+        say(printable(f"{spec}: {operation}: no rule serves it"), colour="red")
+    for operation in found.own:
+        say(printable(f"{spec}: {operation}: the gateway answers this path itself"), colour="red")
+    for unread in found.unreadable:
+        say(printable(f"{spec}: {unread.path}: cannot be compared: {unread.reason}"), colour="red")
+    for route in found.without_operation:
+        say(printable(f"{_place(route)}: route '{route.name}' serves no operation of {spec}"), colour="red")
+
+
+def coverage_document(found: Coverage) -> dict[str, Any]:
+    """The findings as JSON values."""
+    return {
+        "operations_without_rule": _operations(found.without_rule),
+        "operations_at_own_paths": _operations(found.own),
+        "unreadable_paths": [each._asdict() for each in found.unreadable],
+        "rules_without_operation": [
+            {"route": each.name, "line": None if each.position is None else each.position.line}
+            for each in found.without_operation
+        ],
+    }
+
+
+def _operations(operations: Iterable[SpecOperation]) -> list[dict[str, Any]]:
+    return [{"method": each.method, "path": each.path, "operation_id": each.name} for each in operations]
+
+
+def _place(route: Route) -> str:
+    position = route.position
+    return "-" if position is None else f"{position.file}:{position.line}:{position.column}"
+
 
 Severity = Literal["error", "warning"]
 

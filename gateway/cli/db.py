@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.accounts import open_database
-from gateway.cli.audit import prune_audit
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option
 from gateway.cli.output import say
+from gateway.cli.stores import open_database
+from gateway.cli.users.audit import prune_audit
 from gateway.settings.model import Settings
 from gateway.storage.schema import HEAD
 from gateway.storage.schema import upgrade as upgrade_schema

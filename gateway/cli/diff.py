@@ -6,12 +6,12 @@ from typing import Literal
 import click
 
 from gateway.analysis.diff import compare
-from gateway.cli.diff_forms import as_json as json_of
-from gateway.cli.diff_forms import as_markdown, show
-from gateway.cli.exit_codes import FINE, NO
+from gateway.cli.configuration import loaded_policy
+from gateway.cli.diff_output import as_json as json_of
+from gateway.cli.diff_output import as_markdown, show
 from gateway.cli.options import json_option
 from gateway.cli.output import print_json
-from gateway.cli.policy_file import loaded_policy
+from gateway.cli.program import FINE, NO
 
 Format = Literal["text", "markdown", "json"]
 

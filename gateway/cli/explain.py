@@ -1,19 +1,39 @@
-"""`gateway explain`: show the route of a request, its requirements, and the decision with its reason."""
+"""`gateway explain`: show the route of a request, its requirements, and the decision with its reason.
 
+Build a request from command-line arguments.
+"""
+
+import os
 from pathlib import Path
 
 import click
 
 from gateway.analysis.explain import explain
-from gateway.cli.asking import asked
-from gateway.cli.exit_codes import FINE, NO
-from gateway.cli.explain_document import document
-from gateway.cli.explaining import lines
+from gateway.analysis.request_line import written_request
+from gateway.analysis.simulate import Asked
+from gateway.cli.caller import person
+from gateway.cli.configuration import loaded_policy
+from gateway.cli.explain_json import document
+from gateway.cli.explain_text import lines
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
-from gateway.cli.people import person
-from gateway.cli.policy_file import loaded_policy
+from gateway.cli.program import FINE, NO
 from gateway.policy.roles import RoleHierarchy
+from gateway.settings.reader import Unacceptable
+
+
+def asked(
+    method: str, url: str, *, origin: str | None = None, websocket: bool = False, preflight: bool = False
+) -> Asked:
+    """The request for METHOD and URL. Raises click.UsageError."""
+    try:
+        request = written_request(method, url, websocket=websocket)
+    except Unacceptable as error:
+        right = f" ({error.right})" if error.right else ""
+        raise click.UsageError(f"{method} {url}: {error.message}{right}.") from None
+    if preflight and origin is None:
+        raise click.UsageError("--preflight needs --origin: browsers send preflights for pages only.")
+    return request._replace(origin=None if origin is None else os.fsencode(origin), preflight=preflight)
 
 
 @click.command("explain")

@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from gateway.cli.configuration import loaded
-from gateway.cli.exit_codes import FINE, NO
 from gateway.cli.options import config_option
 from gateway.cli.output import print_json, say, warn
+from gateway.cli.program import FINE, NO
 from gateway.errors import ConfigurationError
 from gateway.settings.model import Settings
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import click
 
 from gateway.analysis.test_runner import Report, Result
-from gateway.cli.explaining import lines
+from gateway.cli.explain_text import lines
 from gateway.cli.test_report import expected, found
 from gateway.settings.model import Settings
 

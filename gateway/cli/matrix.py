@@ -7,10 +7,10 @@ from typing import Final
 import click
 
 from gateway.analysis.matrix import Matrix, matrix, roles_of
-from gateway.cli.matrix_formats import as_csv, as_json, as_markdown, as_text
+from gateway.cli.configuration import loaded_policy
+from gateway.cli.matrix_output import as_csv, as_json, as_markdown, as_text
 from gateway.cli.options import config_option
 from gateway.cli.output import say
-from gateway.cli.policy_file import loaded_policy
 from gateway.policy.roles import RoleHierarchy
 
 _FORMATS: Final[dict[str, Callable[[Matrix], Iterator[str]]]] = {

@@ -2,6 +2,8 @@
 
 Exit codes: 0 success, 1 a failed check, 2 wrong usage, or the command cannot run here. An error is one line on standard
 error with a hint; GATEWAY_DEBUG=1 adds the traceback.
+
+Exit codes of the commands.
 """
 
 import os
@@ -14,9 +16,13 @@ from typing import Final, NamedTuple
 import click
 
 import gateway
-from gateway.cli.exit_codes import FINE, INTERRUPTED, NO, UNUSABLE
 from gateway.cli.output import complain, say
 from gateway.errors import ConfigurationError, GatewayError, Refusal, StorageUnavailable
+
+FINE: Final = 0
+NO: Final = 1  # the check ran and failed
+UNUSABLE: Final = 2  # wrong usage or configuration, or the command cannot run here
+INTERRUPTED: Final = 130  # as shells report for Ctrl-C (128 + SIGINT), so that scripts stop
 
 
 class Entry(NamedTuple):
@@ -29,7 +35,7 @@ class Entry(NamedTuple):
 # The help texts are repeated here so that `gateway --help` imports no command. A test compares them.
 COMMANDS: Final = {
     "serve": Entry("gateway.cli.serve", "Run the gateway."),
-    "demo": Entry("gateway.cli.demo", "Try the gateway: an echo upstream, accounts, commands to paste."),
+    "demo": Entry("gateway.cli.demo.command", "Try the gateway: an echo upstream, accounts, commands to paste."),
     "check": Entry("gateway.cli.check", "Find every problem of a configuration file."),
     "diff": Entry("gateway.cli.diff", "Show which access a change of the configuration opens or closes."),
     "explain": Entry("gateway.cli.explain", "Explain how a request would be decided, and why."),
@@ -38,7 +44,7 @@ COMMANDS: Final = {
     "top": Entry("gateway.cli.top", "Watch requests, decisions and upstreams, live."),
     "replay": Entry("gateway.cli.replay", "Show the effect of a policy on recorded requests."),
     "routes": Entry("gateway.cli.routes", "Draft routes from the description of an API."),
-    "users": Entry("gateway.cli.users", "Manage accounts in the database."),
+    "users": Entry("gateway.cli.users.command", "Manage accounts in the database."),
     "keys": Entry("gateway.cli.keys", "Make and list the keys that sign tokens."),
     "db": Entry("gateway.cli.db", "Manage the database: its tables, and old audit records."),
     "export": Entry("gateway.cli.export", "Write the policy down for another proxy to enforce."),

@@ -11,10 +11,10 @@ from typing import IO, Any
 import click
 
 from gateway.analysis.replay import Change, Example, Group, Replay, Report
-from gateway.cli.exit_codes import FINE, NO
+from gateway.cli.configuration import loaded_policy
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
-from gateway.cli.policy_file import loaded_policy
+from gateway.cli.program import FINE, NO
 from gateway.errors import CannotStart, cannot_read
 from gateway.observability.escaping import printable
 

@@ -8,8 +8,8 @@ import click
 
 from gateway.analysis.openapi.draft import Draft, Openness, as_yaml, draft
 from gateway.analysis.openapi.spec import read_spec
-from gateway.cli.exit_codes import FINE, NO
 from gateway.cli.output import complain, say, warn
+from gateway.cli.program import FINE, NO
 from gateway.settings.reader import Unacceptable
 from gateway.settings.syntax import name
 

@@ -7,10 +7,10 @@ import click
 
 from gateway.analysis.policy_tests import PolicyTest, read_policy_tests
 from gateway.analysis.test_runner import Report, run_policy_tests, unknown_names
-from gateway.cli.exit_codes import FINE, NO, UNUSABLE
+from gateway.cli.configuration import loaded_policy
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import complain, print_json, say
-from gateway.cli.policy_file import loaded_policy
+from gateway.cli.program import FINE, NO, UNUSABLE
 from gateway.cli.test_report import as_document, as_lines
 from gateway.errors import CannotStart, Problem, cannot_read
 from gateway.policy.roles import RoleHierarchy

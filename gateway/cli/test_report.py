@@ -8,8 +8,8 @@ import click
 from gateway.analysis.policy_tests import Expectation
 from gateway.analysis.simulate import Verdict
 from gateway.analysis.test_runner import Report, Result
-from gateway.cli.explain_document import document
-from gateway.cli.explaining import lines, place_of
+from gateway.cli.explain_json import document
+from gateway.cli.explain_text import lines, place_of
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 

@@ -14,10 +14,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import click
 
+from gateway.cli.configuration import loaded_policy
 from gateway.cli.keyboard import Keyboard, Quit
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
-from gateway.cli.policy_file import loaded_policy
 from gateway.errors import CannotStart
 from gateway.observability.metrics.parser import Reading, reading_of_page
 from gateway.observability.metrics.summary import Summary, summary_of

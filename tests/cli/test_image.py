@@ -12,9 +12,9 @@ import click
 import pytest
 import yaml
 
-import gateway.demo.echo
+import gateway.cli.demo.echo
+from gateway.cli.demo.echo import echo_upstream
 from gateway.cli.program import program
-from gateway.demo.echo import echo_upstream
 from tests.cli.running import ROOT, environment, run_here
 from tests.support.processes import Gateway, free_port
 from tests.support.valkey import ValkeyServer
@@ -89,8 +89,8 @@ def test_every_service_of_ours_runs_a_command_there_is() -> None:
     assert set(ours) == {"gateway", "keys", "migrate", "echo"}
     for name, service in ours.items():
         if name == "echo":
-            assert service["entrypoint"] == ["python", "-m", gateway.demo.echo.__name__]
-            gateway.demo.echo.main.make_context("echo", list(service["command"])).close()
+            assert service["entrypoint"] == ["python", "-m", gateway.cli.demo.echo.__name__]
+            gateway.cli.demo.echo.main.make_context("echo", list(service["command"])).close()
         else:
             assert_runs(service["command"])
 

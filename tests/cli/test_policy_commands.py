@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gateway.analysis.explain import Person, explain
 from gateway.analysis.simulate import Asked
-from gateway.cli.explain_document import document
-from gateway.cli.explaining import lines
+from gateway.cli.explain_json import document
+from gateway.cli.explain_text import lines
 from gateway.policy.roles import RoleHierarchy
 from tests.cli.running import ROOT, run
 from tests.policy.policies import Routes, policy_of, settings_of

@@ -10,7 +10,7 @@ from sqlalchemy import delete
 
 from gateway.accounts.failed_attempts import Allowance, Counter, Report
 from gateway.accounts.store import Actor, NewUser
-from gateway.cli.accounts import opened
+from gateway.cli.stores import opened
 from gateway.errors import CannotStart
 from gateway.gate.leaky_buckets import Quota
 from gateway.identity.principal import Principal

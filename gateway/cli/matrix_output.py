@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from gateway.analysis.matrix import Cell, Matrix, Row
-from gateway.cli.explain_document import route_document
+from gateway.cli.explain_json import route_document
 from gateway.observability.escaping import printable
 from gateway.policy.route import Route
 

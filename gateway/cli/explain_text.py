@@ -7,7 +7,7 @@ import click
 
 from gateway.analysis.candidates import Candidate
 from gateway.analysis.explain import Explanation, Person, Tried, capture_texts
-from gateway.cli.explain_document import identity, limit_of, page_may_read, text_of
+from gateway.cli.explain_json import identity, limit_of, page_may_read, text_of
 from gateway.observability.escaping import printable
 from gateway.policy.route import Requirement, Route
 from gateway.settings.model import Settings

@@ -14,11 +14,11 @@ from typing import Final
 
 import click
 
-from gateway.cli.accounts import administration
+from gateway.cli.demo.echo import echo_upstream
+from gateway.cli.demo.folder import write_configuration
+from gateway.cli.demo.guide import ADMIN_EMAIL, steps
 from gateway.cli.output import say
-from gateway.demo.echo import echo_upstream
-from gateway.demo.folder import write_configuration
-from gateway.demo.guide import ADMIN_EMAIL, steps
+from gateway.cli.stores import administration
 from gateway.errors import CannotStart
 from gateway.policy.loader import load_configuration
 from gateway.server.serve import serve

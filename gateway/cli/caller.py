@@ -33,7 +33,7 @@ def _account(settings: Settings, user: str) -> Person:
 async def _read(settings: Settings, user: str) -> UserRecord | None:
     # Imported here: SQLAlchemy takes longer than everything else, and only a real account needs it.
     from gateway.accounts.emails import email_address
-    from gateway.cli.accounts import open_database
+    from gateway.cli.stores import open_database
     from gateway.storage.schema import COMMAND_TO_RUN, is_current
     from gateway.storage.users import Users
 

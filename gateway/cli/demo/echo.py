@@ -1,6 +1,6 @@
 """An echo upstream: its response contains the request, which shows the headers set by the gateway.
 
-`python -m gateway.demo.echo --port 9000` runs it alone. It answers 200 to every method and path.
+`python -m gateway.cli.demo.echo --port 9000` runs it alone. It answers 200 to every method and path.
 """
 
 import json

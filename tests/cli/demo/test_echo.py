@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.demo.echo import SHOWN_BODY, echo_upstream
+from gateway.cli.demo.echo import SHOWN_BODY, echo_upstream
 from tests.cli.running import environment
 
 
@@ -82,7 +82,7 @@ def test_an_answer_to_head_has_no_body_and_the_connection_goes_on(
 
 
 def test_it_runs_alone_and_ends_on_sigterm() -> None:
-    command = [sys.executable, "-m", "gateway.demo.echo", "--port", "0"]
+    command = [sys.executable, "-m", "gateway.cli.demo.echo", "--port", "0"]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         found = re.fullmatch(r"echo upstream on (http://127\.0\.0\.1:\d+)\n", process.stdout.readline())
@@ -96,7 +96,7 @@ def test_it_runs_alone_and_ends_on_sigterm() -> None:
 
 
 def test_a_port_in_use_is_one_line(url: str) -> None:
-    command = [sys.executable, "-m", "gateway.demo.echo", "--port", str(urlsplit(url).port)]
+    command = [sys.executable, "-m", "gateway.cli.demo.echo", "--port", str(urlsplit(url).port)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=20)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: cannot listen on {urlsplit(url).netloc}: Address already in use")

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from gateway.accounts.lockout import unlock
-from gateway.cli.accounts import open_database, quiet_link
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option
 from gateway.cli.output import say
+from gateway.cli.stores import open_database, quiet_link
 from gateway.errors import CannotStart
 from gateway.identity.user import UserRecord
 from gateway.settings.model import Settings

@@ -12,13 +12,13 @@ import click
 from gateway.accounts.administration import Administration
 from gateway.accounts.serialize import account
 from gateway.accounts.store import Selection
-from gateway.cli import users_unlock
-from gateway.cli.accounts import administration
-from gateway.cli.audit import audit
-from gateway.cli.blocking import block, blocked, unblock
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
+from gateway.cli.stores import administration
+from gateway.cli.users import unlock
+from gateway.cli.users.audit import audit
+from gateway.cli.users.block import block, blocked, unblock
 from gateway.errors import CannotStart, Refusal
 from gateway.identity.user import UserRecord
 from gateway.policy.loader import Configuration
@@ -50,7 +50,7 @@ def command() -> None:
     """
 
 
-command.add_command(users_unlock.command)
+command.add_command(unlock.command)
 command.add_command(audit)
 
 

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import psutil
 import pytest
 
-from gateway.cli import demo as command
+from gateway.cli.demo import command
 from gateway.errors import CannotStart
 from tests.cli.running import command_line, environment, one_plain_line, run
 from tests.support.waiting import eventually

@@ -9,10 +9,10 @@ import click
 
 from gateway.accounts.blocked_subjects import Blocking
 from gateway.accounts.store import BlockedSubject
-from gateway.cli.accounts import opened
 from gateway.cli.configuration import loaded
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_table, say
+from gateway.cli.stores import opened
 from gateway.identity.user import UserRecord
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration

@@ -12,7 +12,7 @@ UPSTREAM: Final = "http://127.0.0.1:9000"
 
 def demo_text() -> str:
     """The demo configuration shipped with the package."""
-    return resources.files("gateway.demo").joinpath("demo.yaml").read_text(encoding="utf-8")
+    return resources.files("gateway.cli.demo").joinpath("demo.yaml").read_text(encoding="utf-8")
 
 
 def write_configuration(folder: Path, *, port: int, upstream: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.running import Outcome, run_here
-from tests.cli.test_users import folder, made, users
+from tests.cli.users.test_command import folder, made, users
 
 __all__ = ["folder"]
 
@@ -75,7 +75,7 @@ def test_more_records_than_are_read_at_a_time_come_whole(folder: Path, monkeypat
     for number in range(5):
         made(folder, f"user{number}@example.com")
     assert len(trail(folder, "--limit", "4")) == 4
-    monkeypatch.setattr("gateway.cli.audit._PAGE", 2)
+    monkeypatch.setattr("gateway.cli.users.audit._PAGE", 2)
     assert [record["id"] for record in trail(folder)] == [5, 4, 3, 2, 1]
     assert [record["id"] for record in trail(folder, "--limit", "3")] == [5, 4, 3]
 
