@@ -37,15 +37,6 @@ SOURCE = Path(gateway.__file__).parent
 WARM = 50
 # The first that fits; paths within the package.
 CENTRES = (
-    ("asgi/", "face"),
-    ("runtime.py", "face"),
-    ("responses.py", "face"),
-    ("gate.py", "gate"),
-    ("admission.py", "gate"),
-    ("limits/", "gate"),
-    ("proxy/upstream_request", "forward"),
-    ("operations/", "observe"),
-    ("counting.py", "observe"),
     ("wire/problem.py", "face"),
     ("server/", "face"),
     ("errors.py", "face"),
