@@ -1,4 +1,4 @@
-"""Runs a module with a defect in the gateway, which leaves each request head in a cycle.
+"""Runs a module with a defect in the gateway: it keeps each request head in a reference cycle.
 
 `python -m tests.memory.defective MODULE ARGUMENTS`
 """
@@ -10,7 +10,7 @@ from gateway.gate.admission import RequestHead
 
 
 class Knot:
-    """Something that only a search finds: it refers to itself."""
+    """Refers to itself, so that only the garbage collector frees it."""
 
     def __init__(self, held: object) -> None:
         self.itself = self

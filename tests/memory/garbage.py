@@ -1,4 +1,4 @@
-"""Finds the garbage that the gateway leaves."""
+"""Finds the objects of the gateway that only the garbage collector frees."""
 
 import gc
 from collections import Counter
@@ -13,7 +13,7 @@ SOURCE = str(Path(gateway.__file__).parent)
 
 
 class Found:
-    """The objects that only a search has found, described: `2 x Answer`."""
+    """Descriptions of the objects that the garbage collector has found: `2 x Answer`."""
 
     def __init__(self) -> None:
         self.objects: list[str] = []
@@ -21,7 +21,7 @@ class Found:
 
 @contextmanager
 def unsearched() -> Iterator[Found]:
-    """Keep garbage from being freed during the block, then search for it."""
+    """Disable the garbage collector during the block, then run it."""
     found = Found()
     gc.collect()
     was_enabled = gc.isenabled()
@@ -40,7 +40,8 @@ def unsearched() -> Iterator[Found]:
 
 
 def is_ours(thing: object) -> bool:
-    """Whether the gateway has made it: an instance of one of its classes, or a frame or function of its source."""
+    """Return whether an object belongs to the gateway: an instance of its classes, or a frame or function of its
+    source."""
     code = _code_of(thing)
     if code is not None:
         return code.co_filename.startswith(SOURCE)

@@ -1,4 +1,5 @@
-"""A gateway in this process, on real sockets and a loop of its own in a thread: its garbage can be looked at."""
+"""A gateway in this process, so that tests can inspect its garbage. It uses real sockets and an event loop in a
+thread."""
 
 import asyncio
 import json
@@ -24,7 +25,7 @@ from tests.support.waiting import eventually
 from tests.support.wording import bearer, request
 
 READY_SECONDS = 20
-TURNS = 3  # of the loop, in which callbacks and the tasks that they wake run to their end
+TURNS = 3  # of the event loop, in which callbacks and the tasks that they wake complete
 
 
 class ServedHere:
@@ -56,7 +57,7 @@ class ServedHere:
 
     @asynccontextmanager
     async def _protocol(self) -> AsyncIterator[None]:
-        """As `gateway serve` does it, but for signals and the drain."""
+        """Serve like `gateway serve`, without signals and without draining."""
         app = create_app(self._configuration)
         state, config = ServerState(), uvicorn.Config(app)
         self._connections = state.connections
@@ -87,7 +88,7 @@ class ServedHere:
         server.should_exit = True
         await serving
 
-    # ---- talking to it
+    # ---- requests
 
     def caller(self) -> Caller:
         return Caller(self.address)
@@ -100,16 +101,16 @@ class ServedHere:
         return self.ask(request(target, method="POST", fields=lines, body=json.dumps(body).encode()))
 
     def register(self, email: str) -> bytes:
-        """Make an account; the field line that presents its token."""
+        """Create an account and return the field line with its token."""
         answer = self.post("/auth/register", {"email": email, "password": PASSWORD})
         assert answer.status == 201, answer.body
         return bearer(answer.json()["access_token"])
 
-    # ---- looking at its garbage
+    # ---- garbage
 
     def garbage(self, play: Any) -> list[str]:
-        """What only a search finds of the gateway's after `play`."""
-        play()  # once for what stays: caches, imports
+        """Return the objects of the gateway that only the garbage collector frees after `play`."""
+        play()  # once for objects that stay: caches, imports
         self._settle()
         with unsearched() as found:
             play()
@@ -117,7 +118,7 @@ class ServedHere:
         return found.objects
 
     def _settle(self) -> None:
-        """Wait until all connections are closed, and their callbacks have run."""
+        """Wait until all connections are closed and their callbacks have run."""
         eventually(lambda: not self._connections)
         for _ in range(TURNS):
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(5)

@@ -1,4 +1,4 @@
-"""Hostile traffic leaves the resident memory of a running gateway as it was: short attacks with real sockets.
+"""Hostile traffic does not raise the resident memory of a running gateway. The attacks are short and use real sockets.
 
 `python -m bench.memory` runs each of them for a minute at full rate.
 """
@@ -17,10 +17,11 @@ from tests.support.processes import FACES, Face, Gateway, free_port
 T = TypeVar("T")
 
 MIB = 1024 * 1024
-SECONDS = 20  # for an attack that is measured by its requests: on a machine with much other work it takes as long
+SECONDS = 20  # the limit of an attack that is measured by its requests, which can take long on a busy machine
 IDLE = 400
 
-# How many requests, and how many MiB they may leave: a third of the least that they come to where a mend is missing.
+# The number of requests, and the MiB by which they can grow the memory: a third of the least growth of a gateway
+# without a fix.
 FLAT: tuple[tuple[Face, str, int, int], ...] = (
     ("serve", "refused-token-missing", 6000, 12),
     ("serve", "closed-fields", 600, 12),
@@ -53,7 +54,7 @@ class Attacked:
         self.gateway.stop()
 
     def _run(self, attack: Attack | None, work: Callable[[], Awaitable[T]]) -> T:
-        """Do work while the upstream of the attack listens."""
+        """Run `work` while the upstream of the attack listens."""
 
         async def working() -> T:
             async with await upstream_of(attack, self._port):
@@ -62,7 +63,7 @@ class Attacked:
         return uvloop.run(working())
 
     def drive(self, attack: Attack, requests: int) -> float:
-        """MiB by which the memory grows during an attack."""
+        """Return the MiB by which the memory grows during an attack."""
 
         async def driving() -> float:
             await Driver(attack, self.gateway.address, self.token).drive(seconds=SECONDS, requests=100)
@@ -73,7 +74,7 @@ class Attacked:
         return self._run(attack, driving)
 
     def idle(self, head: bytes, connections: int) -> float:
-        """KiB of each connection that idles after a request with this head."""
+        """Return the KiB of each connection that idles after a request with this head."""
 
         async def idling() -> float:
             idle = Idle()
@@ -98,7 +99,7 @@ def test_an_attack_leaves_the_memory_as_it_was(
 
 
 class Defective(Gateway):
-    """A gateway that leaves each request head in a cycle."""
+    """A gateway that keeps each request head in a reference cycle."""
 
     @property
     def arguments(self) -> list[str]:

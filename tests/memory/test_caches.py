@@ -1,4 +1,4 @@
-"""A cache that strangers can fill holds no more than docs/security.md says, however large and many its keys are."""
+"""A cache that strangers can fill stays within its limit in docs/security.md, for any size and number of keys."""
 
 import gc
 import re
@@ -138,7 +138,7 @@ def finished(route: str, method: bytes, status: int) -> Any:
 
 
 def addresses(count: int) -> Iterable[str]:
-    """Long ones, each of a network of its own."""
+    """Return long addresses, each in a different network."""
     return (f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}:ffff:ffff:ffff:ffff" for number in range(count))
 
 
@@ -159,7 +159,7 @@ FILLED: dict[str, Callable[[], object]] = {
 
 
 def size_of(thing: object) -> int:
-    """Bytes of an object and of all that it refers to, code excepted."""
+    """Return the bytes of an object and of everything that it refers to, except code."""
     seen: set[int] = set()
     waiting, size = [thing], 0
     while waiting:
@@ -173,7 +173,7 @@ def size_of(thing: object) -> int:
 
 
 def documented(cache: str) -> int:
-    """The most MiB of a cache, by the last column of its row."""
+    """Return the limit of a cache in MiB, from the last column of its row."""
     row = re.search(rf"^\| {re.escape(cache)} \|.*\| (\d+) MiB \|$", DOCUMENT.read_text(), re.MULTILINE)
     assert row is not None, f"docs/security.md has no row for {cache!r}"
     return int(row[1])
@@ -189,7 +189,7 @@ def test_a_cache_holds_no_more_than_the_documentation_says(cache: str) -> None:
 @pytest.mark.parametrize("credentials", [False, True])
 @pytest.mark.parametrize("field", [(b"X-" + b"n" * MIB, b"v"), (b"X-A", b"v" * MIB)])
 def test_a_forwarded_request_keeps_its_large_head_once(field: tuple[bytes, bytes], credentials: bool) -> None:
-    """A second copy would serve the next request with the same head, and no head of this size is recognised again."""
+    """A second copy would only serve a repeated head, and heads of this size are not cached."""
     rules, route = (
         FieldRules(),
         cast("Route", SimpleNamespace(passes_credentials=credentials, rewrite=None, pattern="/x")),

@@ -1,7 +1,7 @@
-"""A request leaves nothing that only the garbage collector frees, however it ends.
+"""A request leaves no object that only the garbage collector frees, however it ends.
 
-Objects in a cycle keep the request head and its frames until the next search, and an object that the collector has put
-aside is out of its reach for longer. 31 KB for each request are gigabytes within a minute.
+Objects in a cycle keep the request head and its frames until the next collection, and objects of an old generation stay
+even longer. 31 KB for each request add up to gigabytes within a minute.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ LIMITED = {
     "upstream": "web",
     "rate_limit": {"requests": 1, "per": "1h", "by": "address"},
 }
-NAMED = {"named": "localhost", "unknown": "no-such-host.invalid"}  # upstreams that no connection can be made to
+NAMED = {"named": "localhost", "unknown": "no-such-host.invalid"}  # upstreams that cannot be connected
 SHADOW = {"path": "/public/shadow", "roles": ["admin"], "upstream": "web", "shadow": True}
 
 
@@ -52,21 +52,21 @@ class World:
         self.database = database
         self.user = gateway.register("user@example.com")
 
-    # ---- one request
+    # ---- requests
 
     def asks(self, target: str, *fields: str | bytes, method: str = "GET", **others: object) -> None:
-        """Ask, read the answer, and close."""
+        """Send a request, read the response and close."""
         self.sends(request(target, method=method, fields=fields, **others), method)  # type: ignore[arg-type]
 
     def sends(self, data: bytes, method: str = "GET") -> None:
-        """The same with these bytes."""
+        """Send these bytes, read the response and close."""
         with self.gateway.caller() as caller:
             caller.send(data)
             with contextlib.suppress(NoAnswer):
                 caller.receive(method)
 
     def leaves(self, data: bytes, *, arrives: bool = False) -> None:
-        """Send these bytes and close, once the request has arrived upstream where it does."""
+        """Send these bytes and close. With `arrives`, wait until the request has reached the upstream."""
         before = len(self.upstream.requests)
         with self.gateway.caller() as caller:
             caller.send(data)
@@ -74,12 +74,12 @@ class World:
                 self.upstream.arrived(before + 1)
 
     def reads_a_head(self, data: bytes) -> None:
-        """Close behind the head of the answer."""
+        """Close after the head of the response."""
         with self.gateway.caller() as caller:
             caller.send(data).receive_head()
 
     def asks_twice(self, target: str, *fields: str | bytes) -> None:
-        """The same head again on one connection, then another."""
+        """Send the same head twice on one connection, then a different one."""
         with self.gateway.caller() as caller:
             for more in ((), (), (LARGE,)):
                 caller.send(request(target, fields=[*fields, *more])).receive()
@@ -87,20 +87,20 @@ class World:
     # ---- WebSockets
 
     def speaks(self, target: str, *fields: bytes) -> None:
-        """Say something on a WebSocket, and take leave."""
+        """Send a message on a WebSocket, and close it."""
         with Socket(self.gateway.address, target, *fields) as socket:
             socket.say(text("hello")).message()
             socket.say(close_frame(1000)).closed()
             socket.ended()
 
     def vanishes(self, target: str) -> None:
-        """Say something on a WebSocket, and reset the connection."""
+        """Send a message on a WebSocket, and reset the connection."""
         socket = Socket(self.gateway.address, target)
         socket.say(text("hello")).message()
         socket.reset()
 
     def is_left(self, *, reset: bool) -> None:
-        """The upstream leaves."""
+        """Let the upstream close the WebSocket."""
         far = FarEnd()
         self.upstream.on("/sockets-of-anybody/far", far)
         with Socket(self.gateway.address, "/sockets-of-anybody/far") as socket:
@@ -292,7 +292,7 @@ EVERY = {
     "left": LEFT,
     "sockets": SOCKETS,
 }
-OF_ENGINES = ("answered", "failed", "left")  # the others do not depend on what speaks to upstreams
+OF_ENGINES = ("answered", "failed", "left")  # the others do not depend on the engine
 
 
 @pytest.fixture(scope="module")

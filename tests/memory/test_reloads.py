@@ -1,4 +1,4 @@
-"""Reloads: the configuration that was in force before is freed, the first one included."""
+"""A reload frees the previous configuration, including the first one."""
 
 import signal
 from pathlib import Path
@@ -12,8 +12,8 @@ from tests.support.waiting import eventually
 
 ROUTES = 10_000
 RELOADS = 2
-# Two configurations exist for a moment during each reload. CPython keeps part of that memory for the next one.
-MOST = 1.4  # times the memory at the start; a configuration that is kept makes it 1.55
+# Two configurations exist for a moment during each reload. CPython keeps part of that memory for the next reload.
+MOST = 1.4  # times the memory at the start; a leaked configuration makes it 1.55
 
 
 def configuration(folder: Path, version: int) -> Configuration:
@@ -25,7 +25,7 @@ def configuration(folder: Path, version: int) -> Configuration:
 
 
 def settled(gateway: Gateway) -> int:
-    """The memory of the gateway once it has stopped shrinking."""
+    """Return the memory of the gateway once it has stopped shrinking."""
     assert gateway.process is not None
     statm = Path(f"/proc/{gateway.process.pid}/statm")
     sizes = [resident_memory(statm) or 0]

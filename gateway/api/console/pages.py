@@ -191,7 +191,7 @@ def explain(asked: Mapping[str, str], result: str) -> str:
 
     kinds = "".join(
         f'<option value="{kind}"{" selected" if asked.get("caller") == kind else ""}>{title}</option>'
-        for kind, title in (("signed-in", "somebody who is signed in"), ("anonymous", "somebody who is not"))
+        for kind, title in (("signed-in", "a signed-in user"), ("anonymous", "an anonymous caller"))
     )
     return f"""<h2>Why is a request allowed, or refused?</h2><form method="get" action="{PATH}">
 <input type="hidden" name="view" value="explain">{field("method", "Method", "GET")}

@@ -1,4 +1,4 @@
-"""The ASGI application under real servers, those of them that are installed."""
+"""The ASGI application under those real servers that are installed."""
 
 import importlib.util
 from collections.abc import AsyncIterator

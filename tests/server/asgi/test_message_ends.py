@@ -144,7 +144,7 @@ def test_a_request_for_an_upgrade_without_a_body_is_served(
 ) -> None:
     upgrade = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"]
     for fields in (upgrade, [*upgrade, "Content-Length: 0"]):
-        assert server.get("/public/x", *fields).status in (200, 101)  # hypercorn speaks HTTP/2 itself
+        assert server.get("/public/x", *fields).status in (200, 101)  # hypercorn handles the upgrade to HTTP/2
 
 
 def test_a_body_that_does_not_come_behind_an_upgrade_is_not_waited_for_without_end(server: ServedApplication) -> None:

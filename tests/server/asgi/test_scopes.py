@@ -44,7 +44,7 @@ def app(tmp_path: Path, upstream: RecordingUpstream) -> Starlette:
 
 
 async def answered(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> list[dict[str, Any]]:
-    """All that the application sends to this scope."""
+    """Return all messages that the application sends for this scope."""
     sent: list[dict[str, Any]] = []
     waiting = [*messages]
 
@@ -63,7 +63,7 @@ async def answered(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
 HOST = [(b"host", b"shop.example")]
-# Keys that the ASGI specification lets a server leave out, by the value that stands for the same.
+# Keys that the ASGI specification lets a server omit, with the equivalent value.
 OPTIONAL: dict[str, Any] = {
     "scheme": "http",
     "query_string": b"",
@@ -116,7 +116,7 @@ def test_the_test_client_sees_why_a_handshake_is_refused(app: Starlette) -> None
         pass
 
 
-# ---- below another application
+# ---- mounted applications
 
 
 def mounting(app: Starlette, prefix: str, *, inner: str = "") -> Starlette:
@@ -163,7 +163,7 @@ def test_mounted_it_relays_websockets(below: tuple[TestClient, str], upstream: R
         assert socket.receive_text() == "hello"
 
 
-# By name: raw path, decoded path, root_path, and the status; the upstream is asked for the path below, or not at all.
+# By name: raw path, decoded path, root_path and status. The upstream gets the path below the root, or no request.
 ROOTS: dict[str, tuple[bytes, str, str, int]] = {
     "joined": (b"/gw/open/x", "/gw/open/x", "/gw", 200),
     "not joined, as servers of before": (b"/open/x", "/open/x", "/gw", 200),
@@ -226,7 +226,7 @@ def test_a_server_with_a_root_path_serves_the_paths_below(
         pytest.skip(f"{SERVERS[server][0]} is not installed")
     gateway = _Rooted("asgi", small(tmp_path, {"web": upstream.url}, routes=ROUTES), tmp_path)
     gateway.server = server
-    prefix = "/api" if server == "granian" else ""  # the others expect a proxy that takes it off
+    prefix = "/api" if server == "granian" else ""  # the others expect a proxy that removes it
     gateway.launch()
     try:
         eventually(lambda: _status(gateway, f"{prefix}/_gateway/ready") == 200, timeout=20, every=0.05)
@@ -261,7 +261,7 @@ async def test_without_a_lifespan_requests_are_refused_and_the_reason_is_reporte
 
 
 def test_on_another_loop_than_asyncio_it_does_not_start(app: Starlette) -> None:
-    """trio runs coroutines without a loop of asyncio, as this does."""
+    """Run the coroutine without an asyncio loop, as trio does."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
