@@ -10,8 +10,8 @@ from functools import reduce
 from itertools import count
 from typing import Final, Literal, NamedTuple
 
+from gateway.analysis.openapi.crossing import candidates, crossings, overlap, preferred
 from gateway.analysis.openapi.spec import Asks, Spec, SpecOperation
-from gateway.drafts.crossing import candidates, crossings, overlap, preferred
 from gateway.policy.builtin_routes import own_routes, reserved_for
 from gateway.policy.patterns import Pattern, PatternError, Segments, parse_pattern
 from gateway.settings.model import Settings
