@@ -5,9 +5,8 @@ Refusal: `invalid_fields` with every problem at once, `not_found`, `email_taken`
 StorageUnavailable propagates. Every change writes an audit record in its transaction, and is published to all replicas
 before the method returns.
 
-Instructions for creating the first administrator, which only a command on the machine can do.
-
-No request to the gateway creates one: a one-time setup page would be open to the first visitor.
+Only a command on the machine creates the first administrator. No request to the gateway can, because a one-time setup
+page would be open to the first visitor.
 """
 
 import shlex

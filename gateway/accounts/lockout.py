@@ -1,4 +1,4 @@
-"""Lockout after failed password attempts.
+"""Lockout after failed password attempts, and the service behind `gateway users unlock`.
 
 Failures are counted per account and client address together, so that an attacker elsewhere cannot lock a victim out;
 and per address over all accounts, which stops trying one password on many accounts. Accounts are identified by the
@@ -8,8 +8,6 @@ address.
 With Redis all replicas share the counts. During an outage of Redis each process continues from its own knowledge and
 reports it afterwards: the outage neither allows more attempts nor locks users out. An attempt is checked on arrival and
 again when a thread is free for it, so only attempts that run at the same time can exceed the allowance.
-
-Reset failed login attempts: the service behind `gateway users unlock`.
 """
 
 import time

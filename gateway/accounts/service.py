@@ -1,9 +1,7 @@
 """The account service: register, log in, refresh, log out, change the password.
 
 Methods raise Refusal for errors of the client. StorageUnavailable propagates. Every change is published to all replicas
-before the response is sent.
-
-Account changes require a session of the gateway's own.
+before the response is sent. Account changes require a session of the gateway's own.
 """
 
 import secrets

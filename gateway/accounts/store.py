@@ -4,7 +4,7 @@ Every method that changes data does so in one transaction with its audit record,
 record changed, and returns the new record, which the service then publishes. All methods raise StorageUnavailable if
 the database does not answer in time.
 
-Subjects of external issuers. They have no account here, but administrators can block them.
+Subjects of external issuers have no account here, but administrators can block them.
 """
 
 from collections.abc import Collection

@@ -1,9 +1,7 @@
 """All routes that could match a request, and why each of them lost.
 
 The matcher only finds the winner. This module walks the same trees in the matcher's order of preference and collects
-every match. If no route matches the path, it lists the nearest routes instead.
-
-Find the routes nearest to a path that matches none, to explain a 404.
+every match. If no route matches the path, it lists the nearest routes instead, which explains a 404.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

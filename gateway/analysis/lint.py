@@ -1,9 +1,8 @@
 """Warnings about a policy as a whole: legal, but dangerous or probably unintended.
 
-They need compiled routes, so `gateway check` computes them and a normal start does not. `settings.warnings` lists their
-names. A comment beside the line silences a warning.
-
-Warnings that need the trees: unreachable routes, and unrestricted aliases of restricted paths.
+They need compiled routes, so `gateway check` computes them and a normal start does not. Some walk the trees:
+unreachable routes, and unrestricted aliases of restricted paths. `settings.checks` lists their names. A comment beside
+the line silences a warning.
 """
 
 import re

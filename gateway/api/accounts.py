@@ -1,9 +1,4 @@
-"""HTTP endpoints of the account service.
-
-HTTP endpoints for the caller's API keys.
-
-HTTP endpoints for the caller's sessions.
-"""
+"""HTTP endpoints for the caller's own account, API keys and sessions."""
 
 from datetime import datetime
 from typing import Any, Final

@@ -1,7 +1,4 @@
-"""Parse request bodies and queries. All errors are Refusals.
-
-Helpers for endpoints: the admission, the caller and the body of a request.
-"""
+"""Helpers for endpoints: the admission and the caller of a request, its query and its body. All errors are Refusals."""
 
 import asyncio
 import json

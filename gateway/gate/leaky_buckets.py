@@ -1,10 +1,9 @@
-"""A leaky bucket as a pure function, equivalent to a token bucket.
+"""Leaky buckets, equivalent to token buckets. `Quota` is a pure function, `Buckets` keeps the local levels of one
+limit.
 
 Requests fill the bucket. It holds as many requests as the limit names and leaks that many in the limit's period. An
 idle client can send all of them at once, and then one whenever one has leaked out. In T seconds at most `requests + T *
 requests / per` pass.
-
-The local buckets of one limit, one per client.
 """
 
 from math import ceil

@@ -35,7 +35,7 @@ class ShadowListener(Protocol):
 
 
 class ShadowEvaluation:
-    """A Decider that decides as `decider` does and reports what the shadow rules would decide.
+    """A Decider that returns the decisions of `decider` and reports those of the shadow rules.
 
     `trial` decides under `shadows.trial`. It counts no rate limits: the enforced gate has counted the request already.
     """

@@ -1,9 +1,8 @@
-"""The generated signing key: created once, beside the SQLite database, if the configuration names none.
+"""The signing keys: those of the configuration, or one that the gateway generates.
 
-The file is written under a temporary name with mode 0600 and then linked, so it is never visible incomplete or to
-others. If several processes start at once, exactly one creates the key and all use it.
-
-Load the signing keys of the configuration, or create one if it names none.
+The generated key is created once, in a file beside the SQLite database. The file is written under a temporary name with
+mode 0600 and then linked, so it is never visible incomplete or to others. If several processes start at once, exactly
+one creates the key and all use it.
 """
 
 import contextlib

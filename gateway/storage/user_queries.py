@@ -1,7 +1,7 @@
-"""Reads user records. One statement reads everything about one user, in one round trip and as of one moment.
+"""Queries for user records.
 
-Pages of users out of millions. Each selection reads a range of an index, so its cost does not depend on their
-number.
+One statement reads everything about one user, in one round trip and as of one moment. A page of users reads a range of
+an index, so its cost does not depend on the number of users.
 """
 
 from collections.abc import Callable, Sequence

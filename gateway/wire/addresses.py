@@ -1,4 +1,4 @@
-"""Addresses of peers: the networks that a list names, and clients as limits count them."""
+"""Peer addresses: membership in lists of networks, and the client keys of limits."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -7,6 +7,7 @@ from typing import Final
 # No user id begins with it: local ids are hexadecimal, external ones begin with a letter or digit.
 _MARK: Final = "@"
 _PREFIX: Final = 64  # The network part of an IPv6 address, in bits. Hosts choose and change the remaining bits.
+# A full cache is cleared, because the number of IPv6 peers is unbounded.
 _MOST_REMEMBERED: Final = 4096
 
 
@@ -43,8 +44,6 @@ def _network(text: str) -> str:
 
 
 _Network = IPv4Network | IPv6Network
-
-# The cache is cleared when it is full, because the number of IPv6 peers is unbounded.
 
 
 class Networks:

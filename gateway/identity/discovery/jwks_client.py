@@ -4,7 +4,7 @@
 - An unknown key id causes at most one fetch per COOLDOWN seconds, over all clients, because clients choose the ids.
 - At most one fetch runs at a time; all waiters share it.
 
-Locate the keys of an issuer: a configured URL, or OpenID Connect Discovery.
+The URL of the keys is configured, or found by OpenID Connect Discovery.
 """
 
 import asyncio

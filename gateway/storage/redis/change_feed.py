@@ -7,9 +7,9 @@ replica subscribes on a separate connection. The feed is `connected`, and copies
 - The subscription belongs to the current client of the link. When the link fails, the subscription ends too, because
   the same name can lead to another server.
 - The pulse arrives in time. The probe publishes it on a channel of this process, and it returns behind all messages
-  that wait in the subscription. `redis_lag.py` measures the delay.
+  that wait in the subscription. `feed_lag.py` measures the delay.
 
-Messages carry a MAC (`redis_values.py`). A message that is not authentic is counted and ignored. Replaying an authentic
+Messages carry a MAC (`encoding.py`). A message that is not authentic is counted and ignored. Replaying an authentic
 message does no harm: it voids copies older than a version that exists already.
 
 Changes that cannot be announced while Redis is down are kept and announced later. Each is kept no longer than records

@@ -1,6 +1,6 @@
 """Stores user records in Redis.
 
-`redis_values.py` defines the format of a value. A script writes it and never replaces a newer version, so a replica
+`encoding.py` defines the format of a value. A script writes it and never replaces a newer version, so a replica
 that read the database before a change and writes after it does no harm. A value that is not authentic counts as
 missing. It is counted, logged and deleted, because its version can be higher than that of any record.
 """
