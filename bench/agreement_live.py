@@ -13,10 +13,11 @@ from bench.parity_envoy import outcome
 from bench.parity_ground import Echo
 from bench.peers.peer import ROOT
 from bench.processes import free_port, start, wait_for_port
-from gateway.accounts.store import COMMAND_LINE, NewUser
+from gateway.accounts.store import NewUser
 from gateway.analysis.explain import Person
 from gateway.identity.access_token import Tokens
 from gateway.identity.keys import KeyRing, SigningKey
+from gateway.identity.user import COMMAND_LINE
 from gateway.settings.model import TokensSettings
 from gateway.storage.database import Database
 from gateway.storage.schema import prepare

@@ -23,17 +23,9 @@ from gateway.accounts.expiry import key_known_until
 from gateway.accounts.inputs import accept
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.roles import admin_roles
-from gateway.accounts.store import (
-    COMMAND_LINE,
-    AccountStore,
-    Actor,
-    NewUser,
-    Selection,
-    SessionStore,
-    UserPage,
-)
+from gateway.accounts.store import AccountStore, NewUser, Selection, SessionStore, UserPage
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.identity.user import ChangeFeed, UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, ChangeFeed, UserRecord
 from gateway.settings.model import Settings
 
 

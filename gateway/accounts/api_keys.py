@@ -15,11 +15,10 @@ from gateway.accounts.commands import KeyRequest
 from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.expiry import key_known_until
 from gateway.accounts.service import account_holder
-from gateway.accounts.store import Origin
 from gateway.errors import FieldError, Refusal
 from gateway.identity.api_keys import ApiKey, ApiKeyStore, NewApiKey, key_digest, new_key
 from gateway.identity.principal import Principal
-from gateway.identity.user import ChangeFeed, Claims
+from gateway.identity.user import ChangeFeed, Claims, Origin
 from gateway.settings.model import Settings
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch

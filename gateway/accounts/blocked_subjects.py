@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from gateway.accounts.change_publisher import Announcer
-from gateway.accounts.store import COMMAND_LINE, Actor, BlockedSubject, SubjectStore
+from gateway.accounts.store import BlockedSubject, SubjectStore
 from gateway.errors import FieldError, Refusal
 from gateway.identity.claims import MAX_TEXT
-from gateway.identity.user import ChangeFeed, UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, ChangeFeed, UserRecord
 from gateway.settings.model import ExternalSettings
 
 MAX_REASON: Final = 500  # In characters.

@@ -19,9 +19,8 @@ from typing import Final, Protocol
 from gateway.accounts.commands import EmailOnly
 from gateway.accounts.failed_attempts import Allowance, Counter, Failures, SharedFailures
 from gateway.accounts.inputs import accept
-from gateway.accounts.store import COMMAND_LINE, Actor
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.identity.user import UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, UserRecord
 from gateway.samples import Sample, Tally
 from gateway.settings.model import LockoutSettings, Settings
 from gateway.wire.addresses import Callers

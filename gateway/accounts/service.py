@@ -19,22 +19,12 @@ from gateway.accounts.expiry import CLOCKS
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.roles import admin_roles
-from gateway.accounts.store import (
-    AccountStore,
-    Actor,
-    NewSession,
-    NewUser,
-    Origin,
-    Reused,
-    Rotated,
-    Rotation,
-    SessionStore,
-)
+from gateway.accounts.store import AccountStore, NewSession, NewUser, Reused, Rotated, Rotation, SessionStore
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.access_token import Tokens
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import ChangeFeed, Claims, UserRecord
+from gateway.identity.user import Actor, ChangeFeed, Claims, Origin, UserRecord
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.model import Settings
 from gateway.wire.addresses import Callers

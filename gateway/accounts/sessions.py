@@ -8,9 +8,9 @@ from typing import Final
 
 from gateway.accounts.change_publisher import Announcer
 from gateway.accounts.service import account_holder
-from gateway.accounts.store import LivingSession, Origin, SessionStore
+from gateway.accounts.store import LivingSession, SessionStore
 from gateway.errors import Refusal
-from gateway.identity.user import ChangeFeed, Claims
+from gateway.identity.user import ChangeFeed, Claims, Origin
 
 # The format of secrets.token_urlsafe. Other text needs no query, and PostgreSQL rejects NUL.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch

@@ -13,27 +13,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import UserRecord, UserStore
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The source of a request: client address, User-Agent, and the request id in the logs."""
-
-    address: str = ""
-    user_agent: str = ""
-    request_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """The author of a change: a user id, or `command-line` for an operator on the machine."""
-
-    id: str
-    origin: Origin = Origin()
-
-
-COMMAND_LINE = Actor("command-line")
+from gateway.identity.user import Actor, Origin, UserRecord, UserStore
 
 
 class Credentials(NamedTuple):

@@ -9,11 +9,10 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway.accounts.store import Actor, Origin
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.gate.admission import Admission
 from gateway.identity.principal import Principal
-from gateway.identity.user import Claims
+from gateway.identity.user import Actor, Claims, Origin
 
 MAX_BODY: Final = 64 * 1024  # In bytes.
 MAX_FORM: Final = 8 * 1024  # In bytes. Decoding percent signs takes 0.4 ms per KiB.

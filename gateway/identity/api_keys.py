@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
-from gateway.accounts.store import Actor
-from gateway.identity.user import UserRecord
+from gateway.identity.user import Actor, UserRecord
 
 PREFIX: Final = "gwk_"
 MAX_KEYS: Final = 100  # Per account, including recently deleted keys.

@@ -1,4 +1,4 @@
-"""User records and verified claims, the two inputs of a principal, and the interfaces of their stores."""
+"""User records, verified claims, authors of changes, and the interfaces of the stores of users."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +23,26 @@ class UserRecord:
     created_at: datetime
     version: int
     ended_sessions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The source of a request: client address, User-Agent, and the request id in the logs."""
+
+    address: str = ""
+    user_agent: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The author of a change: a user id, or `command-line` for an operator on the machine."""
+
+    id: str
+    origin: Origin = Origin()
+
+
+COMMAND_LINE = Actor("command-line")
 
 
 class Claims(NamedTuple):

@@ -11,10 +11,9 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, or_, select, update
 
-from gateway.accounts.store import Actor
 from gateway.errors import Refusal
 from gateway.identity.api_keys import MAX_KEYS, ApiKey, KnownKey, NewApiKey
-from gateway.identity.user import UserRecord
+from gateway.identity.user import Actor, UserRecord
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.database import Database
 from gateway.storage.tables import api_keys, sessions

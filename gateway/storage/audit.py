@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, Connection, Select, delete, func, insert, literal, select, tuple_
 
 from gateway.accounts.audit import AuditPage, AuditPlace, AuditRecord, AuditSelection
-from gateway.accounts.store import Actor
+from gateway.identity.user import Actor
 from gateway.storage.database import Database
 from gateway.storage.tables import Instant, audit
 from gateway.storage.user_queries import Clock, instant

@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from gateway.accounts.store import Actor, LivingSession, NewSession, Reused, Rotated, Rotation
+from gateway.accounts.store import LivingSession, NewSession, Reused, Rotated, Rotation
 from gateway.identity.refresh_token import SEED_BYTES, RefreshToken
-from gateway.identity.user import UserRecord
+from gateway.identity.user import Actor, UserRecord
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.database import Database
 from gateway.storage.tables import refresh_tokens, sessions, users

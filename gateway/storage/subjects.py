@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, true, update
 
-from gateway.accounts.store import Actor, BlockedSubject
-from gateway.identity.user import UserRecord, UserStore
+from gateway.accounts.store import BlockedSubject
+from gateway.identity.user import Actor, UserRecord, UserStore
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.database import Database
 from gateway.storage.tables import blocked_subjects as blocks

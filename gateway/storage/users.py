@@ -8,9 +8,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.accounts.store import Actor, Credentials, NewSession, NewUser, Selection, UserPage
+from gateway.accounts.store import Credentials, NewSession, NewUser, Selection, UserPage
 from gateway.errors import Refusal
-from gateway.identity.user import UserRecord
+from gateway.identity.user import Actor, UserRecord
 from gateway.storage.audit import Change, write_audit
 from gateway.storage.database import Database, release
 from gateway.storage.tables import sessions, user_roles, users

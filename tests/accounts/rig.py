@@ -9,11 +9,10 @@ from gateway.accounts.emails import email_address
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool, chosen_password
 from gateway.accounts.service import Accounts, TokenPair
-from gateway.accounts.store import Origin
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.access_token import Tokens
 from gateway.identity.keys import KeyRing, SigningKey
-from gateway.identity.user import Claims, UserRecord
+from gateway.identity.user import Claims, Origin, UserRecord
 from gateway.settings.model import AccountsSettings, PasswordSettings, Settings, TokensSettings
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.accounts.store import Actor, Origin, Selection
+from gateway.accounts.store import Selection
 from gateway.errors import FieldError, Refusal
-from gateway.identity.user import UserRecord
+from gateway.identity.user import Actor, Origin, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.tables import audit
 from tests.accounts.rig import PASSWORD, Rig, make_rig, make_settings

@@ -3,9 +3,8 @@
 import pytest
 
 from gateway.accounts.service import account_holder
-from gateway.accounts.store import Actor
 from gateway.errors import Refusal
-from gateway.identity.user import Claims
+from gateway.identity.user import Actor, Claims
 from tests.accounts.rig import ORIGIN
 
 SIGNED_IN = Claims("ann", "s1", 2e9, 1e9, "t1", "gateway")

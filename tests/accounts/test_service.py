@@ -8,10 +8,9 @@ import pytest
 from gateway.accounts.emails import email_address
 from gateway.accounts.fair_queue import FairLine
 from gateway.accounts.passwords import Password, PasswordPool, presented_password
-from gateway.accounts.store import COMMAND_LINE
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import Claims
+from gateway.identity.user import COMMAND_LINE, Claims
 from gateway.storage.database import Database
 from tests.accounts.rig import ORIGIN, PASSWORD, Rig, make_rig, make_settings
 from tests.support.databases import Clock

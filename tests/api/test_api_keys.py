@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from gateway.accounts.store import COMMAND_LINE
 from gateway.identity.api_keys import MAX_KEYS, new_key
+from gateway.identity.user import COMMAND_LINE
 from gateway.storage.database import Database
 from gateway.storage.tables import api_keys, audit, metadata
 from gateway.storage.users import Users

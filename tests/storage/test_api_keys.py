@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select
 
-from gateway.accounts.store import COMMAND_LINE, Actor, NewSession
+from gateway.accounts.store import NewSession
 from gateway.errors import Refusal
 from gateway.identity.api_keys import MAX_KEYS, ApiKey, KnownKey, NewApiKey, key_digest, new_key
-from gateway.identity.user import UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, UserRecord
 from gateway.storage.api_keys import ApiKeys
 from gateway.storage.database import Database
 from gateway.storage.sessions import Sessions

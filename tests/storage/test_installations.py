@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import delete
 
 from gateway.accounts.failed_attempts import Allowance, Counter, Report
-from gateway.accounts.store import Actor, NewUser
+from gateway.accounts.store import NewUser
 from gateway.cli.stores import opened
 from gateway.errors import CannotStart
 from gateway.gate.leaky_buckets import Quota
 from gateway.identity.principal import Principal
 from gateway.identity.signing_keys import key_ring, mac_keys
+from gateway.identity.user import Actor
 from gateway.server.resources import Stores, open_stores
 from gateway.settings.model import Settings
 from gateway.storage import schema

@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, func, select
 
-from gateway.accounts.store import COMMAND_LINE, Actor, NewSession, Origin, Reused, Rotated, Rotation
+from gateway.accounts.store import NewSession, Reused, Rotated, Rotation
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, Origin, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.sessions import MAX_LIVING, Sessions
 from gateway.storage.tables import audit, refresh_tokens

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.accounts.store import COMMAND_LINE, Actor, Origin
-from gateway.identity.user import UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, Origin, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.subjects import Everybody, Subjects
 from gateway.storage.tables import audit

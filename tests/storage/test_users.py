@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from sqlalchemy import Connection, event, func, select
 
-from gateway.accounts.store import COMMAND_LINE, Actor, NewSession, Origin, Selection
+from gateway.accounts.store import NewSession, Selection
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.identity.user import UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, Origin, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.sessions import Sessions
 from gateway.storage.tables import audit, refresh_tokens, sessions, user_roles

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
-from gateway.accounts.store import Actor, NewSession, NewUser, Origin
+from gateway.accounts.store import NewSession, NewUser
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import UserRecord
+from gateway.identity.user import Actor, Origin, UserRecord
 from gateway.storage import schema
 from gateway.storage.database import COMMAND, SERVING, Database, Limits
 from gateway.storage.users import Users
