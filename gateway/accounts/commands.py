@@ -4,11 +4,10 @@ from typing import Any, Final
 
 from gateway.accounts.common_passwords import is_common
 from gateway.accounts.emails import EmailAddress, email_address
-from gateway.accounts.inputs import Body, body, read_by, reader
+from gateway.accounts.inputs import Body, Schema, body, read_by, reader
 from gateway.accounts.normalization import composed
 from gateway.accounts.passwords import MAX_BYTES, Password, chosen_password, presented_password
 from gateway.accounts.roles import accepted_roles
-from gateway.api.openapi.operation import Schema
 from gateway.identity.refresh_token import RefreshToken
 from gateway.settings.model import Settings
 

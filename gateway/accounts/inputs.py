@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, TypeVar, dataclass_transform
 
-from gateway.api.openapi.operation import Schema, Shape
 from gateway.errors import FieldError, Refusal
 from gateway.settings.model import Settings
+
+Schema = dict[str, Any]
+Shape = Callable[[Settings], Schema]  # A schema that depends on the configuration.
 
 M = TypeVar("M", bound="Body")
 R = TypeVar("R", bound="Read")

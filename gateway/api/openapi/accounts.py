@@ -12,20 +12,9 @@ from gateway.accounts.commands import (
     Refresh,
     Registration,
 )
-from gateway.accounts.inputs import schema_of
+from gateway.accounts.inputs import Schema, schema_of
 from gateway.api.body import FORM, JSON
-from gateway.api.openapi.operation import (
-    DONE,
-    MOMENT,
-    TEXT,
-    Answer,
-    Operation,
-    Operations,
-    Schema,
-    exactly,
-    or_null,
-    ref,
-)
+from gateway.api.openapi.operation import DONE, MOMENT, TEXT, Answer, Operation, Operations, exactly, or_null, ref
 from gateway.api.queries import AuditQuery, UserQuery
 
 _ROLES: Final[Schema] = {"type": "array", "items": TEXT, "uniqueItems": True}

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import gateway
-from gateway.api.openapi.operation import Answer, Operation, Operations, Schema, ref
+from gateway.accounts.inputs import Schema
+from gateway.api.openapi.operation import Answer, Operation, Operations, ref
 from gateway.errors import CODES
 from gateway.policy.route import Route
 from gateway.settings.model import Settings

@@ -8,8 +8,9 @@ from functools import cache
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from gateway.accounts.inputs import Schema
 from gateway.api.openapi.document import document
-from gateway.api.openapi.operation import Operations, Schema
+from gateway.api.openapi.operation import Operations
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 

@@ -3,14 +3,11 @@
 Path, method and access come from the endpoint's route.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gateway.settings.model import Settings
-
-Schema = dict[str, Any]
-Shape = Callable[[Settings], Schema]  # A schema that depends on the configuration.
+from gateway.accounts.inputs import Schema, Shape
 
 
 class Answer(NamedTuple):

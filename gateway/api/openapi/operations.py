@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from gateway.api.openapi.operation import Answer, Operation, Operations, Schema, exactly, ref
+from gateway.accounts.inputs import Schema
+from gateway.api.openapi.operation import Answer, Operation, Operations, exactly, ref
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Health": exactly({"status": {"const": "ok"}}),

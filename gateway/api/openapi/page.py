@@ -12,7 +12,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
-from gateway.api.openapi.operation import Schema
+from gateway.accounts.inputs import Schema
 
 _STYLE: Final = files("gateway.api.openapi").joinpath("page.css").read_text(encoding="utf-8")
 _DIGEST: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
