@@ -6,6 +6,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 from gateway.identity.principal import Principal
 from gateway.identity.user import Claims
 from gateway.policy.cors import without_cors
+from gateway.policy.rewrite import sent_path
 from gateway.policy.route import Route
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import Field, RequestFields
@@ -135,6 +136,10 @@ class Admission(NamedTuple):
     claims: Claims | None
     request: RequestHead
     response_fields: tuple[Field, ...] = ()
+
+    def upstream_path(self) -> bytes:
+        """The path for the upstream: the canonical path, rewritten if the route has a rewrite."""
+        return sent_path(self.route.rewrite, self.captures, self.target.path)
 
     def response_head(self, fields: Sequence[Field]) -> list[Field]:
         """The response fields, made of those of the upstream or of a refusal."""

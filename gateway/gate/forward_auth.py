@@ -16,17 +16,15 @@ CVE-2026-31908). The front proxy passes any other response to the client.
 """
 
 import logging
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import Refusal, without_traceback
 from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
 from gateway.gate.gate import Decider, Decision
 from gateway.identity.assertions import Assertions
 from gateway.identity.principal import identity_value
-from gateway.observability.decision_log import DecisionLog
 from gateway.policy.methods import TRACE
 from gateway.policy.route import Route
-from gateway.proxy.forward import upstream_path
 from gateway.wire.fields import Field, RequestFields, list_members
 from gateway.wire.problem import NO_STORE
 
@@ -53,12 +51,18 @@ class Verdict(NamedTuple):
     outcome: Answered | Refusal
 
 
+class RefusalListener(Protocol):
+    """Receives the refusals of requests that the gate has admitted to a built-in endpoint."""
+
+    def endpoint_refused(self, refusal: Refusal, admission: Admission) -> None: ...
+
+
 class Verifier:
     """Handles verify requests. `names` are the headers that only the gateway sets; `assertions` signs identity
     assertions if configured. `decision_log` records refusals that do not come from the gate."""
 
     def __init__(
-        self, names: tuple[str, ...], assertions: Assertions | None = None, decision_log: DecisionLog | None = None
+        self, names: tuple[str, ...], assertions: Assertions | None = None, decision_log: RefusalListener | None = None
     ) -> None:
         self._assertions = assertions
         self._decision_log = decision_log
@@ -107,7 +111,7 @@ class Verifier:
             # upstream, passwords included.
             return Refusal("no_route", f"{route.name} is a built-in endpoint: send the request to the gateway itself")
         name = self._routes.get(route) or self._learn_route(route)
-        path = (b"x-gateway-path", upstream_path(admission))
+        path = (b"x-gateway-path", admission.upstream_path())
         identity = self._identity(admission, route.upstream)
         request_id = (b"x-request-id", admission.request.request_id)
         fields = (NO_STORE, request_id, name, path, *identity, *admission.response_fields)

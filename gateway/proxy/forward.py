@@ -13,7 +13,7 @@ from typing import Final
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Peer, RequestHead
 from gateway.identity.principal import Principal
-from gateway.policy.rewrite import PrefixStrip, sent_path
+from gateway.policy.rewrite import PrefixStrip
 from gateway.policy.route import Route
 from gateway.proxy.hash_key import HashKey
 from gateway.wire import max_forwards
@@ -154,15 +154,10 @@ def websocket_request(admission: Admission, plan: ForwardPlan, rules: FieldRules
     return request
 
 
-def upstream_path(admission: Admission) -> bytes:
-    """The canonical path, rewritten where the route says so."""
-    return sent_path(admission.route.rewrite, admission.captures, admission.target.path)
-
-
 def _target(admission: Admission) -> bytes:
     """The path to send on, and the query untouched."""
     target = admission.target
-    path: bytes = target.path if admission.route.rewrite is None else upstream_path(admission)
+    path: bytes = target.path if admission.route.rewrite is None else admission.upstream_path()
     return path if target.query is None else b"%b?%b" % (path, target.query)
 
 
