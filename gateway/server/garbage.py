@@ -13,13 +13,11 @@ full collection takes 40 ms or more with 100,000 cached users. Therefore:
 
 import ctypes
 import gc
-import os
-import resource
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
+
+from gateway.observability.metrics.process import resident_or_peak
 
 STEP: Final = 2_000  # New objects per step: half a millisecond.
 _STEPS: Final = 4  # Steps after which the survivors are collected if no tick intervenes.
@@ -98,24 +96,6 @@ class Collector:
         if now - self._quiet_since >= QUIET and not self._is_serving():
             return grown > LITTLE or (self._has_old and now >= self._due)
         return grown > max(MUCH, _SHARE * self._size_settled)
-
-
-def resident_memory(statm: Path = Path("/proc/self/statm")) -> int | None:
-    """The resident memory in bytes; None if the system does not report it."""
-    try:
-        pages = int(statm.read_text("ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def resident_or_peak() -> int:
-    """The resident memory in bytes, or its peak if the system does not report it."""
-    now = resident_memory()
-    if now is not None:
-        return now
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def return_free_memory() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from gateway.app import create_app
+from gateway.observability.metrics.process import resident_or_peak
 from gateway.policy.loader import load_configuration
-from gateway.server.garbage import LITTLE, MUCH, PAUSE, QUIET, STEP, Collector, resident_or_peak, return_free_memory
+from gateway.server.garbage import LITTLE, MUCH, PAUSE, QUIET, STEP, Collector, return_free_memory
 
 MIB = 1024 * 1024
 SIZE = 40 * MIB  # Of a process in which `MUCH` exceeds the relative threshold.

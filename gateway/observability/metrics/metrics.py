@@ -9,11 +9,11 @@ from typing import Final
 
 import gateway
 from gateway.observability.metrics.exposition import page_of
+from gateway.observability.metrics.process import resident_memory
 from gateway.observability.metrics.shared_memory import Place
 from gateway.observability.metrics.snapshot import State, counted, state_of, together
 from gateway.observability.observer import Observer
 from gateway.samples import Sample, Source
-from gateway.server.garbage import resident_memory
 
 _OFTEN: Final = 1.0  # seconds after which a worker puts down what it has counted, lest it be lost with it
 _SHARE: Final = 100  # but it takes no more than a hundredth of the time for that
