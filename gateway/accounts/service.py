@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from gateway.accounts.change_publisher import Announcer
 from gateway.accounts.confirmation import Confirmation, wrong_password
@@ -21,7 +21,6 @@ from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.roles import admin_roles
 from gateway.accounts.store import AccountStore, NewSession, NewUser, Reused, Rotated, Rotation, SessionStore
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.access_token import Tokens
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import Actor, ChangeFeed, Claims, Origin, UserRecord
@@ -53,6 +52,13 @@ class TokenPair(NamedTuple):
     refresh_token: RefreshToken
 
 
+class RegistrationLimiter(Protocol):
+    """Bounds the attempts to register from one address."""
+
+    async def count(self, address: str) -> None:
+        """Count an attempt of a client at this address. Raises `rate_limited`, and then it is not counted."""
+
+
 class Accounts:
     """The service. `clock` returns seconds since the epoch and must equal the clock of stores and tokens."""
 
@@ -63,7 +69,7 @@ class Accounts:
         sessions: SessionStore,
         passwords: PasswordPool,
         lockout: Lockout,
-        registrations: RegistrationLimit,
+        registrations: RegistrationLimiter,
         tokens: Tokens,
         feed: ChangeFeed,
         settings: Settings,
