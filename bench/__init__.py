@@ -1,1 +1,1 @@
-"""The benchmark, `python -m bench`: the gateway and its peers over one upstream, in interleaved rounds."""
+"""The benchmark, `python -m bench`: the gateway and its peers in front of one upstream, in interleaved rounds."""

@@ -1,4 +1,4 @@
-"""`python -m bench`: run the comparison, print it, and keep it under bench/results."""
+"""`python -m bench`: run the comparison, print it, and write it to bench/results."""
 
 import argparse
 import datetime
@@ -23,7 +23,7 @@ from bench.targets import further_verdicts, verdicts
 from bench.upstream import start_upstream
 
 RESULTS = Path(__file__).with_name("results")
-# Many short windows find more quiet moments of a shared machine than few long ones.
+# Many short windows hit more quiet moments of a shared machine than few long ones.
 FULL = Plan(rounds=15, seconds=1, warm_up=2)
 QUICK = Plan(rounds=3, seconds=1, warm_up=1)
 BULK_BYTES = 200_000_000
@@ -41,28 +41,27 @@ FOOTPRINT_PEERS = (
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
     names = [peer.name for peer in ALL]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the main peers and three rounds: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="main peers, three rounds: under two minutes")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=f"of: {' '.join(names)}")
-    parser.add_argument("--rounds", type=int, help="how often each peer is measured")
-    parser.add_argument("--seconds", type=float, help="how long each time (wrk knows whole seconds only)")
+    parser.add_argument("--rounds", type=int, help="number of measurements of each peer")
+    parser.add_argument("--seconds", type=float, help="length of one measurement (whole seconds with wrk)")
     parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--no-wrk", action="store_true", help="use the load generator of this project")
-    parser.add_argument("--no-bulk", action="store_true", help="leave out the large bodies")
+    parser.add_argument("--no-wrk", action="store_true", help="use bench.load instead of wrk")
+    parser.add_argument("--no-bulk", action="store_true", help="leave out large bodies")
     parser.add_argument("--no-websocket", action="store_true", help="leave out WebSockets and event streams")
-    parser.add_argument("--no-latency", action="store_true", help="leave out latencies at a fixed rate")
-    parser.add_argument("--no-scale", action="store_true", help="leave out growing routes, users, connections, …")
-    parser.add_argument("--no-footprint", action="store_true", help="leave out start-up and idling")
+    parser.add_argument("--no-latency", action="store_true", help="leave out latency at a fixed rate")
+    parser.add_argument("--no-scale", action="store_true", help="leave out growth of routes, users, connections, …")
+    parser.add_argument("--no-footprint", action="store_true", help="leave out start-up and idle figures")
     parser.add_argument("--no-requests", action="store_true", help="leave out the comparison of requests")
-    parser.add_argument("--check", action="store_true", help="exit code 1 when a target is missed or a peer fails")
-    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="where the results go")
+    parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed or a peer fails")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="folder for the results")
     return parser.parse_args(arguments)
 
 
 def chosen(options: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
-    """The peers to run, and why others do not."""
+    """The peers to run, and the reasons why others cannot run."""
     wanted = [peer for peer in ALL if not options.only or peer.name in options.only]
     if options.quick and not options.only:
         wanted = [peer for peer in wanted if peer.quick]
@@ -71,7 +70,7 @@ def chosen(options: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
 
 
 def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """Everything that was asked for, as the value that is written to JSON."""
+    """Run the selected measurements; returns the value for the JSON file."""
     peers, left_out = chosen(options)
     plan = QUICK if options.quick else FULL
     plan = Plan(options.rounds or plan.rounds, options.seconds or plan.seconds, plan.warm_up)
@@ -108,7 +107,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 
 def _footprint(arena: Arena, peers: Sequence[Peer], *, quick: bool) -> dict[str, float]:
-    tell("start-up and idling")
+    tell("start-up and idle")
     standing = [peer for peer in peers if peer.name in FOOTPRINT_PEERS]
     patience = footprint.Patience(times=1, idle=3.0) if quick else footprint.Patience()
     return footprint.measure(arena, standing, patience=patience, tell=tell)
@@ -122,12 +121,12 @@ def _latency(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None) -
 
 
 def _scale() -> scale.Result:
-    tell("what a request costs as everything around it grows")
+    tell("cost of a request by size of its surroundings")
     return scale.in_memory() | scale.with_processes()
 
 
 def _over_ours(directory: Path, peers: Sequence[Peer], options: argparse.Namespace) -> dict[str, object]:
-    """What needs an upstream that counts bodies, echoes messages and begins event streams."""
+    """Measurements that need bench.upstream, which counts bodies, echoes messages and sends event streams."""
     proxy_cpus, load_cpus = machine.split_cpus()
     upstream = start_upstream(directory, load_cpus, ours=True)
     try:
@@ -154,7 +153,7 @@ def _bulk(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None, *, q
 
 
 def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:
-    """Keep the result as JSON, Markdown and picture; the files written."""
+    """Write the result as JSON, Markdown and pictures; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H%M%SZ")
     stem = folder / f"{'quick-' if quick else ''}{stamp}"
@@ -174,7 +173,7 @@ def write(result: dict[str, Any], folder: Path, *, quick: bool) -> list[Path]:
 
 
 def tell(message: str) -> None:
-    """Progress, beside the result."""
+    """Print progress to standard error."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -183,9 +182,9 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 with --check when something was missed; 2 when nothing could be measured."""
+    """Exit code 0; 1 with --check if a target is missed; 2 if nothing could be measured."""
     options = options_of(arguments)
-    # A terminated benchmark must stop its servers too.
+    # Turns SIGTERM into an exception, so that the servers are stopped too.
     signal.signal(signal.SIGTERM, _end)
     try:
         with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory:

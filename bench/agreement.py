@@ -1,8 +1,8 @@
-"""`python -m bench.agreement`: do all that decide on a request decide alike?
+"""`python -m bench.agreement`: compare all components that decide on requests.
 
-Policies and requests are made by chance, 100,000 pairs of them unless told otherwise. Each request is put to a naive
-reference, to `decide`, `gateway explain`, `gateway test` and `gateway matrix`, to the gate, to `/_gateway/verify`, and
-with --live to a running proxy. Every difference is printed, and the exit code is 1 if there is one.
+Generates random policies and requests, 100,000 pairs by default. A naive reference, `decide`, `gateway explain`,
+`gateway test`, `gateway matrix`, the gate and `/_gateway/verify` decide each pair, and with --live a running proxy too.
+Prints every difference; the exit code is 1 if there is one.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _REQUESTS: Final = 100
 
 @dataclass(slots=True)
 class Agreement:
-    """What was asked of how many, and where they differed."""
+    """The number of comparisons, and the differences."""
 
     pairs: int = 0
     allowed: int = 0
@@ -45,7 +45,7 @@ class Agreement:
     differences: list[str] = field(default_factory=list)
 
     def compare(self, what: str, outcomes: Mapping[str, Outcome]) -> None:
-        """Take note of one request; the first outcome is what the others are held to."""
+        """Record one request. The first outcome is the expected one."""
         first = next(iter(outcomes.values()))
         self.pairs += 1
         self.allowed += first.startswith(("allowed", "answered"))
@@ -56,13 +56,13 @@ class Agreement:
 
 
 def _alike(one: Outcome, other: Outcome) -> bool:
-    """A face may name no route, and an answer to HEAD has a status and nothing more."""
+    """Compare loosely: an outcome can lack the route, and an answer to HEAD has only a status."""
     code = one.split(" ")[0]
     return other in (one, code) or (code in CODES and other == str(CODES[code][0]))
 
 
 def compare(seed: int, requests: int, agreement: Agreement, live: Live | None = None) -> None:
-    """One policy, relaxed for every third seed, and some requests."""
+    """Compare decisions for one policy, relaxed for every third seed."""
     chance = Chance(seed)
     routes = list(_extended(chance.routes(12), seed))
     document = configuration(routes, relaxed=seed % 3 == 0)
@@ -75,7 +75,7 @@ def compare(seed: int, requests: int, agreement: Agreement, live: Live | None = 
             stack.enter_context(live.serving(document))
         for number in range(requests):
             asked = chance.asked(routes)
-            if asked.person not in PEOPLE:  # how else a credential can be spelled is no matter of a policy
+            if asked.person not in PEOPLE:  # spellings of credentials are not part of a policy
                 asked.person = "basic"
             if live is None and number % 13 == 0:
                 asked.person = "disabled"
@@ -87,7 +87,7 @@ def compare(seed: int, requests: int, agreement: Agreement, live: Live | None = 
 
 
 def _extended(routes: list[Route], seed: int) -> Iterator[Route]:
-    """Handshakes on some routes, and shadow rules beside some, which must change nothing."""
+    """Add handshakes to some routes, and shadow rules, which must change nothing."""
     for number, route in enumerate(routes):
         yield {**route, "websocket": (seed + number) % 4 == 0}
         if (seed + number) % 7 == 0:
@@ -96,7 +96,7 @@ def _extended(routes: list[Route], seed: int) -> Iterator[Route]:
 
 
 def configuration(routes: list[Route], *, relaxed: bool) -> dict[str, Any]:
-    """The file of one policy; a running gateway adds what it needs to run."""
+    """The configuration file of one policy, without the sections that only a running gateway needs."""
     return {
         "server": {"paths": "relaxed" if relaxed else "strict"},
         "roles": ROLES,
@@ -111,7 +111,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--requests", type=int, default=_REQUESTS, help="for each policy")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--live", action="store_true", help="ask a running proxy as well")
+    parser.add_argument("--live", action="store_true", help="compare with a running proxy too")
     options = parser.parse_args()
     agreement = Agreement()
     with tempfile.TemporaryDirectory(prefix="gateway-agreement-") as folder, ExitStack() as stack:

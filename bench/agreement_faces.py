@@ -1,4 +1,4 @@
-"""Everything inside of one process that decides on a request, asked about the same one."""
+"""All components of one process that decide on a request, applied to the same request."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ from gateway.wire.fields import Field, FieldRules
 from gateway.wire.hosts import canonical_host
 
 Outcome = str
-"""`allowed ROUTE`, `answered`, `CODE ROUTE`, or `CODE` where no route was found."""
+"""`allowed ROUTE`, `answered`, `CODE ROUTE`, or `CODE` without a route."""
 
 _ANSWERED: Final = 204
 _CREATED: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,13 +46,12 @@ _ABOUT_PAGES: Final = ("origin", "access-control-request-method")
 
 
 class People:
-    """The user records of everybody there is."""
+    """The user records of all people."""
 
     def __init__(self, people: Mapping[str, Person | None]) -> None:
         self._by_id = {person.id: person for person in people.values() if person is not None}
 
     async def user(self, user_id: str) -> UserRecord | None:
-        """The record, None where there is no such person."""
         person = self._by_id.get(user_id)
         if person is None:
             return None
@@ -61,7 +60,7 @@ class People:
 
 
 class Faces:
-    """All faces of one policy, over people by name. Close it."""
+    """All deciding components for one policy and people by name. Use as a context manager."""
 
     def __init__(self, settings: Settings, routes: Sequence[RouteText], people: Mapping[str, Person | None]) -> None:
         self._settings = settings
@@ -98,7 +97,7 @@ class Faces:
         self._loop.close()
 
     def outcomes(self, written: Written, *, handshake: bool) -> dict[str, Outcome]:
-        """What each face says; those that cannot be asked this are left out. The first one is `decide`."""
+        """The outcome of each component that supports the request. The first one is `decide`."""
         person = self._people[written.person]
         asked = _asked(written, handshake=handshake)
         verdict = decide(self._policy, asked, caller_of(self._roles, person))
@@ -125,7 +124,7 @@ class Faces:
         )
 
     def _tested(self, written: Written, asked: Asked, verdict: Verdict, person: Person | None) -> Outcome | None:
-        """Written down as a policy test, and as its opposite, which must fail."""
+        """Run the request as a policy test, together with its opposite, which must fail."""
         is_disabled = person is not None and person.state != "active"
         if asked.preflight or is_disabled or (asked.websocket and asked.origin is not None):
             return None
@@ -147,7 +146,7 @@ class Faces:
         return _of_verdict(report.results[0].verdict)
 
     def _tabled(self, verdict: Verdict, person: Person | None) -> Outcome | None:
-        """The cell of the matrix for somebody with one role; nothing where something else refused, or answered."""
+        """The cell of the matrix for a person with one role; None if another check refused, or an endpoint answered."""
         code = "allowed" if verdict.refusal is None else verdict.refusal.code
         row = self._rows.get(verdict.route) if verdict.route is not None else None
         is_disabled = person is not None and person.state != "active"
@@ -162,7 +161,7 @@ class Faces:
         return _outcome("allowed" if passes else "forbidden", row.route.name)
 
     def _reference(self, written: Written, asked: Asked, verdict: Verdict, person: Person | None) -> Outcome | None:
-        """What the reference says, of all but what only the canonical path, CORS and handshakes decide."""
+        """The outcome of the reference; None for what it does not model: CORS, handshakes and relaxed paths."""
         if verdict.target is None:
             return "bad_path"
         path = verdict.target.path
@@ -185,7 +184,7 @@ class Faces:
         return self._of_decision(decision, written)
 
     def _verified(self, written: Written, *, handshake: bool) -> Outcome:
-        """Asked by a proxy in front, which speaks of the request in fields of its own."""
+        """The request as described by a proxy in front, in its own fields."""
         about_pages = [each for each in _fields(written.fields) if each[0].lower().decode() in _ABOUT_PAGES]
         told = {"Method": written.method, "Uri": written.target, "Host": written.host}
         fields = [(f"X-Forwarded-{name}".encode(), value.encode()) for name, value in told.items()]
@@ -216,7 +215,7 @@ class Faces:
 
     def _of_decision(self, decision: Decision, written: Written) -> Outcome:
         if isinstance(decision, Refusal):
-            # A bad credential is, for a policy, none.
+            # For a policy, an invalid credential is the same as none.
             is_bad = decision.code == "token_invalid" and written.person in ("garbage", "basic")
             return _outcome("token_missing" if is_bad else decision.code, decision.route)
         return "answered" if isinstance(decision, Answered) else _outcome("allowed", decision.route.name)

@@ -1,4 +1,4 @@
-"""A running proxy, asked the same: `gateway serve` as a process, over people whose ids are known beforehand."""
+"""A running `gateway serve` for the comparison, with people whose ids are fixed."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from gateway.storage.schema import prepare
 from gateway.storage.users import Users
 
 _SECRET: Final = "for the comparison of decisions only"
-# What comes after the policy has let a request pass.
+# Refusals that follow the decision of the policy.
 _LATER: Final = frozenset(("body_too_large",))
 
 
@@ -64,7 +64,7 @@ class Live:
 
     @contextmanager
     def serving(self, document: dict[str, Any]) -> Iterator[None]:
-        """A gateway with this configuration. Raises BenchError where it does not start."""
+        """Run a gateway with this configuration. Raises BenchError if it does not start."""
         self._port = free_port()
         file = self._folder / "gateway.yaml"
         file.write_text(json.dumps(self._completed(document)))
@@ -88,7 +88,7 @@ class Live:
         }
 
     def outcome(self, asked: Asked) -> str:
-        """What became of the request: `allowed`, `answered`, a code, or a status where that is all there is."""
+        """The outcome of the request: `allowed`, `answered`, a code, or a status without a code."""
         found = outcome(self._port, asked.as_bytes(self._tokens))
         if found.upstream or found.code in _LATER:
             return "allowed"

@@ -1,5 +1,6 @@
-"""What becomes of a request, found in the most naive way: from the text of the configuration, every route tried,
-without a trie, a compiled route or a cache. Only the canonical path is the gateway's own.
+"""A naive reference for decisions, computed from the text of the configuration by trying every route.
+
+It uses no trie, no compiled routes and no caches. Only the canonical path is the gateway's own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ Rank = tuple[int, ...]
 
 
 class Request(NamedTuple):
-    """A request, its path and host in their canonical form."""
+    """A request with its path and host in canonical form."""
 
     path: CanonicalPath
     host: str
@@ -22,7 +23,7 @@ class Request(NamedTuple):
 
 
 def naive(routes: Sequence[Route], roles: Mapping[str, Sequence[str]], request: Request, person: Person | None) -> str:
-    """`allowed ROUTE`, or `CODE ROUTE`, or `CODE` where no route was found."""
+    """`allowed ROUTE`, `CODE ROUTE`, or `CODE` without a route."""
     path, host, method = request
     enforced = [route for route in routes if not route.get("shadow")]
     named = {route["host"].lower() for route in enforced if "host" in route}
@@ -42,7 +43,7 @@ def naive(routes: Sequence[Route], roles: Mapping[str, Sequence[str]], request: 
 
 
 def _rank(pattern: str, segments: list[bytes]) -> Rank | None:
-    """How specifically a pattern matches: 0 for a literal, 1 for a capture, 2 for the rest; smaller is better."""
+    """The specificity of a match: 0 for a literal, 1 for a capture, 2 for the rest. Smaller is more specific."""
     parts = pattern.strip("/").split("/") if pattern.strip("/") else []
     rank: list[int] = []
     for number, part in enumerate(parts):

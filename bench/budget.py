@@ -1,9 +1,9 @@
-"""What one proxied request costs, counted and not timed: `python -m bench.budget [--write] [--callgrind]`.
+"""The cost of one proxied request in instructions: `python -m bench.budget [--write] [--callgrind]`.
 
-Bytecode instructions by cost centre, as Python itself tells of them: the same number on every machine and in every
-run of one version of Python. `bench/budget.json` holds what each may be; the test suite holds them to it within five
-percent, so that whoever makes the hot path dearer says so by changing a number. `--callgrind` adds the instructions of
-the processor, C code included (needs valgrind, and four minutes).
+Counts Python bytecode instructions by cost centre. The counts are the same on every machine and in every run of one
+version of Python. `bench/budget.json` holds the budget, which the test suite enforces within five percent, so a more
+expensive hot path requires a change of the file. `--callgrind` adds processor instructions, including C code (requires
+valgrind and four minutes).
 """
 
 import argparse
@@ -35,7 +35,7 @@ SLACK = 1.05
 HANDFUL = 10
 SOURCE = Path(gateway.__file__).parent
 WARM = 50
-# The first that fits; paths within the package.
+# The first match decides. Paths are relative to the package.
 CENTRES = (
     ("wire/problem.py", "face"),
     ("server/", "face"),
@@ -54,24 +54,23 @@ CENTRES = (
     ("samples.py", "observe"),
 )
 CALLGRIND = 500  # requests
-COLLECTED = "takewhile_next"  # the interpreter's function of itertools.takewhile, which nothing else here uses
+COLLECTED = "takewhile_next"  # the C function of itertools.takewhile, which nothing else here uses
 
 Costs = dict[str, dict[str, int]]
 
 
 def version() -> str:
-    """Bytecode is another in every minor version of Python."""
+    """Bytecode differs between minor versions of Python."""
     return ".".join(platform.python_version_tuple()[:2])
 
 
 def centre_of(path: str) -> str:
-    """The cost centre of a file of the package."""
     inside = str(Path(path).relative_to(SOURCE))
     return next((centre for prefix, centre in CENTRES if inside.startswith(prefix)), "other")
 
 
 def instructions(play: Callable[[], object]) -> Counter[str]:
-    """Bytecode instructions of one call by cost centre, those of the package only."""
+    """Bytecode instructions of the package in one call, by cost centre."""
     counted: Counter[str] = Counter()
     with _monitored(counted) if sys.version_info >= (3, 12) else _traced(counted):
         play()
@@ -80,7 +79,7 @@ def instructions(play: Callable[[], object]) -> Counter[str]:
 
 @contextmanager
 def _traced(counted: Counter[str]) -> Iterator[None]:
-    """Count by the trace function, which every frame may have for itself."""
+    """Count with a trace function, set for each frame."""
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         path = frame.f_code.co_filename
@@ -106,7 +105,7 @@ def _traced(counted: Counter[str]) -> Iterator[None]:
 
 @contextmanager
 def _monitored(counted: Counter[str]) -> Iterator[None]:
-    """Count by `sys.monitoring` (PEP 669): from Python 3.12 on the trace function misses what it has seen."""
+    """Count with `sys.monitoring` (PEP 669). Since Python 3.12, a trace function misses instructions."""
     if sys.version_info < (3, 12):
         raise NotImplementedError
     monitoring = sys.monitoring
@@ -133,7 +132,7 @@ def _monitored(counted: Counter[str]) -> Iterator[None]:
 
 
 async def measure() -> Costs:
-    """Bytecode instructions by scenario and centre, with the total."""
+    """Bytecode instructions by scenario and cost centre, with the total."""
     found: Costs = {}
     async with staged() as stage:
         for name, play in stage.scenarios().items():
@@ -146,7 +145,7 @@ async def measure() -> Costs:
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """Standard output goes nowhere: that is where access logs are written."""
+    """Redirect standard output, which carries the access log, to /dev/null."""
     sys.stdout.flush()
     kept = os.dup(1)
     with open(os.devnull, "wb") as nowhere:
@@ -159,7 +158,7 @@ def _unheard() -> Iterator[None]:
 
 
 def _counted(play: Callable[[], None]) -> dict[str, int]:
-    """The least of several: now and then a request has more to do, as when a batch of log lines leaves."""
+    """The minimum of several calls. Some requests do extra work, such as flushing a batch of log lines."""
     for _ in range(WARM):
         play()
     costs = min((instructions(play) for _ in range(5)), key=lambda counted: counted.total())
@@ -167,7 +166,7 @@ def _counted(play: Callable[[], None]) -> dict[str, int]:
 
 
 def exceeded(costs: Costs, budget: Costs) -> list[str]:
-    """Sentences about what costs more than it may: five percent more, and more than a handful."""
+    """Describe costs that exceed the budget by more than five percent and more than HANDFUL."""
     return [
         f"{name}, {centre}: {cost} bytecode instructions, where the budget has {allowed}"
         for name, centres in costs.items()
@@ -177,20 +176,20 @@ def exceeded(costs: Costs, budget: Costs) -> list[str]:
 
 
 def budget_of(version: str) -> Costs | None:
-    """The budget for this version of Python; None where there is none."""
+    """The budget for a version of Python, or None."""
     known: dict[str, Costs] = json.loads(BUDGET.read_text()) if BUDGET.exists() else {}
     return known.get(version)
 
 
 def write(costs: Costs) -> None:
-    """Make what was measured the budget of this version of Python."""
+    """Store the measured costs as the budget of this version of Python."""
     known = json.loads(BUDGET.read_text()) if BUDGET.exists() else {}
     known[version()] = costs
     BUDGET.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
 
 
 def shown(costs: Costs, budget: Costs | None) -> str:
-    """A table, beside the budget."""
+    """A table of the costs beside the budget."""
     centres = sorted({centre for row in costs.values() for centre in row} - {"total"})
     rows = []
     for name, row in costs.items():
@@ -199,11 +198,11 @@ def shown(costs: Costs, budget: Costs | None) -> str:
     return table(["bytecode instructions", *centres, "total", "budget"], rows)
 
 
-# ---- instructions of the processor
+# ---- processor instructions
 
 
 async def play_for_callgrind(name: str) -> None:
-    """What runs under valgrind. The requests are played from within COLLECTED, and nothing else is."""
+    """Runs under valgrind, which counts only while COLLECTED is active. The requests run inside it."""
     async with staged() as stage:
         play = stage.scenarios()[name]
         for _ in range(WARM):
@@ -213,7 +212,7 @@ async def play_for_callgrind(name: str) -> None:
 
 
 def callgrind(name: str) -> float:
-    """Instructions of the processor for one request, C code included. Raises BenchError."""
+    """Processor instructions for one request, including C code. Raises BenchError."""
     with tempfile.TemporaryDirectory() as folder:
         how = ["--collect-atstart=no", f"--toggle-collect={COLLECTED}", f"--callgrind-out-file={folder}/out"]
         done = subprocess.run(
@@ -228,15 +227,15 @@ def callgrind(name: str) -> float:
     if done.returncode or found is None:
         raise BenchError(f"callgrind failed: {done.stderr[-500:]}")
     if found[1] == "0":
-        raise BenchError(f"this Python has no symbol {COLLECTED}: it was stripped")
+        raise BenchError(f"this Python has no symbol {COLLECTED} because it was stripped")
     return int(found[1]) / CALLGRIND
 
 
 def main() -> int:
-    """Exit code 1 where the budget is exceeded."""
+    """Exit code 1 if the budget is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m bench.budget", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="make what is measured the budget")
-    parser.add_argument("--callgrind", action="store_true", help="instructions of the processor as well: four minutes")
+    parser.add_argument("--write", action="store_true", help="store the measured costs as the budget")
+    parser.add_argument("--callgrind", action="store_true", help="count processor instructions too: four minutes")
     parser.add_argument("--play", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.play:
@@ -256,10 +255,10 @@ def main() -> int:
 
 def _show_callgrind() -> None:
     if shutil.which("valgrind") is None:
-        print("valgrind is not installed: no instructions of the processor")
+        print("valgrind is not installed: no processor instructions")
         return
     for name in ("repeated", "fresh", "refused", "asgi"):
-        print(f"{name}: {callgrind(name):,.0f} instructions of the processor for each request", flush=True)
+        print(f"{name}: {callgrind(name):,.0f} processor instructions for each request", flush=True)
 
 
 if __name__ == "__main__":

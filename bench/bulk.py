@@ -1,4 +1,4 @@
-"""Large bodies: 200 MB down and up through a proxy; MB/s, CPU, and how far its memory grew meanwhile."""
+"""Large bodies: 200 MB down and up through a proxy. Measures MB/s, CPU, and the growth of memory."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ HEAD_LIMIT = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One body moved: how fast, at what cost, and how much more memory was held at the peak."""
+    """One transferred body: speed, CPU time, and growth of peak memory."""
 
     megabytes_per_second: float
     cpu_ms: float
@@ -34,7 +34,7 @@ Move = Callable[[int, str, int], None]
 
 
 def download(port: int, credential: str, size: int) -> None:
-    """Fetch `size` bytes and see that all of them come. Raises BenchError."""
+    """Download `size` bytes. Raises BenchError if the body is incomplete."""
     with socket.create_connection(("127.0.0.1", port), timeout=SOCKET_SECONDS) as link:
         link.sendall(_head("GET", port, size, credential))
         head, rest = _read_head(link)
@@ -44,7 +44,7 @@ def download(port: int, credential: str, size: int) -> None:
 
 
 def upload(port: int, credential: str, size: int) -> None:
-    """Send `size` bytes and hear from the upstream that all of them came. Raises BenchError."""
+    """Upload `size` bytes. Raises BenchError unless the upstream confirms all of them."""
     chunk, deadline = bytes(CHUNK), time.monotonic() + TRANSFER_SECONDS
     with socket.create_connection(("127.0.0.1", port), timeout=SOCKET_SECONDS) as link:
         link.sendall(_head("POST", port, size, credential))
@@ -60,7 +60,7 @@ def upload(port: int, credential: str, size: int) -> None:
 
 
 def measure(arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell) -> dict[str, Any]:
-    """Medians by peer and direction; peers that fail are told and left out."""
+    """Medians by peer and direction. Peers that fail are reported and left out."""
     found: dict[str, Any] = {}
     with arena.contestants(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as contestants:
         taken: dict[str, dict[str, list[Transfer]]] = {each.peer.name: {"down": [], "up": []} for each in contestants}
@@ -81,7 +81,7 @@ def measure(arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell
 def measure_pinned(
     arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell, cpus: frozenset[int] | None
 ) -> dict[str, object]:
-    """The same with this process, the caller, on `cpus`."""
+    """Like `measure`, with this process, the client, on `cpus`."""
     with pinned(cpus):
         return measure(arena, peers, size=size, rounds=rounds, tell=tell)
 
@@ -119,7 +119,7 @@ def _read_head(link: socket.socket) -> tuple[bytes, bytes]:
     while b"\r\n\r\n" not in data:
         data += _receive(link)
         if len(data) > HEAD_LIMIT + CHUNK:
-            raise BenchError("the answer has no end of its head")
+            raise BenchError("the head of the response does not end")
     head, _, rest = data.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         raise BenchError(f"answered {head.splitlines()[0]!r}")
@@ -143,7 +143,7 @@ def _drain(link: socket.socket, remaining: int) -> None:
 
 
 def _reset_peak(pids: Sequence[int]) -> int:
-    """Let the kernel forget the peak (Linux), and say what is resident now, in bytes."""
+    """Reset the peak in the kernel (Linux); returns the resident bytes."""
     for pid in pids:
         with suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -151,7 +151,7 @@ def _reset_peak(pids: Sequence[int]) -> int:
 
 
 def _peak(pids: Sequence[int]) -> int:
-    """Peak resident bytes of the processes since the last reset; 0 where the kernel does not say."""
+    """Peak resident bytes of the processes since the last reset, 0 if unavailable."""
     total = 0
     for pid in pids:
         with suppress(OSError):

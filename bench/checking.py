@@ -1,4 +1,4 @@
-"""Before a peer is measured it must prove that it does the work: right answers, and the right refusals."""
+"""Checks of each peer before its measurement: correct responses and correct refusals."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 def caller_headers(credential: str) -> list[tuple[str, str]]:
-    """What an ordinary caller sends; with Host six fields."""
+    """The fields of a typical client; six with Host."""
     return [
         ("User-Agent", "bench/1.0"),
         ("Accept", "application/json"),
@@ -24,7 +24,7 @@ def caller_headers(credential: str) -> list[tuple[str, str]]:
 
 
 def ask(port: int, path: str, headers: Headers) -> tuple[int, bytes]:
-    """Status and body of one GET. Raises BenchError when there is no answer."""
+    """Status and body of one GET. Raises BenchError without an answer."""
     try:
         with connection(port) as link:
             link.request("GET", path, headers=dict(headers))
@@ -35,7 +35,7 @@ def ask(port: int, path: str, headers: Headers) -> tuple[int, bytes]:
 
 
 def check(peer: Peer, port: int, credential: str) -> None:
-    """Raise BenchError unless the peer answers, and refuses, as its description says."""
+    """Raise BenchError unless the peer answers and refuses as its description says."""
     status, body = ask(port, ITEM, caller_headers(credential))
     if (status, body) != (200, BODY):
         raise BenchError(f"GET {ITEM} answered {status} {body[:200]!r}")
@@ -49,7 +49,7 @@ def _check_refusals(port: int, credential: str) -> None:
     cases = [
         ("without a token", ITEM, good[:-1], 401),
         ("with a forged signature", ITEM, caller_headers(forged(credential)), 401),
-        ("with a token that is none", ITEM, caller_headers("nonsense"), 401),
+        ("with a malformed token", ITEM, caller_headers("nonsense"), 401),
         ("without the role", FORBIDDEN, good, 403),
     ]
     for what, path, headers, expected in cases:
@@ -59,7 +59,7 @@ def _check_refusals(port: int, credential: str) -> None:
 
 
 def _check_identity(port: int, credential: str) -> None:
-    """The upstream learns who it is, from the proxy and not from the caller."""
+    """The identity at the upstream comes from the proxy and cannot be set by the client."""
     status, body = ask(port, INSPECT, [*caller_headers(credential), ("X-User-Id", "somebody-else")])
     if status != 200:
         raise BenchError(f"GET {INSPECT} answered {status} {body[:200]!r}")

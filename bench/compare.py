@@ -1,7 +1,7 @@
-"""Two results side by side: `python -m bench.compare OLD.json NEW.json`.
+"""Compare two results: `python -m bench.compare OLD.json NEW.json`.
 
-Results of two days, or machines, differ by the machine's mood as well. The column to look at is the ratio to
-Envoy, which was measured in the same rounds; plain microseconds are shown for completeness.
+Absolute figures depend on the machine and its load. The relevant column is the ratio to Envoy, which was measured in
+the same rounds.
 """
 
 import argparse
@@ -17,7 +17,6 @@ NOTABLE = 0.05
 
 
 def windows(result: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """The measured windows by peer."""
     return {peer["name"]: peer["windows"] for peer in result["peers"] if peer["windows"]}
 
 
@@ -27,7 +26,7 @@ def cpu(measured: list[dict[str, float]]) -> float:
 
 
 def relative(name: str, result: Mapping[str, Any]) -> float | None:
-    """CPU as a multiple of the reference peer's, round by round; None without a reference."""
+    """CPU as a multiple of the reference peer's, by round; None without the reference."""
     all_windows = windows(result)
     if REFERENCE not in all_windows:
         return None
@@ -36,7 +35,7 @@ def relative(name: str, result: Mapping[str, Any]) -> float | None:
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The lines of the comparison, of the peers that both results have."""
+    """The lines of the comparison, for peers in both results."""
     before, after = windows(old), windows(new)
     lines = [f"{'':24}{'µs CPU per request':>26}{'× Envoy (JWT)':>24}{'change':>10}"]
     for name in (name for name in after if name in before):
@@ -55,7 +54,7 @@ def _change(then: float | None, now: float | None) -> str:
 
 
 def main() -> int:
-    """Exit code 0; 2 for files that are not results."""
+    """Exit code 0; 2 if a file is not a result."""
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)

@@ -1,4 +1,4 @@
-"""Runs the load generator in a process of its own: wrk where it is installed, else ours."""
+"""Run the load generator in a separate process: wrk if installed, else bench.load."""
 
 import json
 import math
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Driver:
-    """One way of making load, pinned to `cpus`."""
+    """A load generator pinned to `cpus`."""
 
     def __init__(self, cpus: frozenset[int] | None, connections: int, *, use_wrk: bool = True) -> None:
         self.cpus = cpus
@@ -32,7 +32,7 @@ class Driver:
         return done.stdout.partition(" [")[0].strip() or first_line([self.wrk, "-v"])
 
     def drive(self, url: str, headers: Sequence[tuple[str, str]], seconds: float) -> Load:
-        """Load `url` for about `seconds`. Raises BenchError when the generator itself fails."""
+        """Load `url` for about `seconds`. Raises BenchError if the generator fails."""
         command = self._wrk(url, headers, seconds) if self.wrk else self._own(url, headers, seconds)
         with pinned(self.cpus):
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=seconds + 30, check=False)
@@ -44,7 +44,7 @@ class Driver:
     def _wrk(self, url: str, headers: Sequence[tuple[str, str]], seconds: float) -> list[str]:
         assert self.wrk is not None
         fields = [part for name, value in headers for part in ("-H", f"{name}: {value}")]
-        # wrk counts in whole seconds only.
+        # wrk accepts whole seconds only.
         size = ["-t1", f"-c{self.connections}", f"-d{max(1, math.ceil(seconds))}s", "--timeout", "10s"]
         return [self.wrk, *size, *fields, "-s", str(REPORT), url]
 

@@ -1,7 +1,7 @@
-"""From windows to figures: medians with their spread, and ratios within the same round.
+"""Compute figures from windows: medians with their spread, and ratios within a round.
 
-A shared machine is slower in one minute than in the next, for all peers alike. A ratio is therefore taken
-within each round, where both were measured seconds apart, and the median of these ratios is reported.
+The speed of a shared machine varies over minutes, for all peers alike. Ratios are therefore computed within each round,
+where both peers were measured seconds apart, and reported as the median over rounds.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One peer in one round: what was answered, what it cost, how long callers waited (ms)."""
+    """One peer in one round: requests answered, CPU time, and latencies in milliseconds."""
 
     requests: int
     seconds: float
@@ -30,7 +30,7 @@ class Window:
 
     @property
     def rps(self) -> float:
-        """Requests answered in a second."""
+        """Requests answered per second."""
         return self.requests / self.seconds
 
     def as_json(self) -> dict[str, float]:
@@ -39,7 +39,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median and the range it was taken from."""
+    """A median and its range."""
 
     median: float
     low: float
@@ -48,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is known about one peer after the rounds."""
+    """The figures of one peer over all rounds."""
 
     name: str
     title: str
@@ -83,18 +83,18 @@ def p99(window: Window) -> float:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """The median and the range. Raises ValueError for no values."""
+    """The median and the range. Raises ValueError without values."""
     if not values:
         raise ValueError("a spread of no values")
     return Spread(median(values), min(values), max(values))
 
 
 def ratio(ours: Outcome, theirs: Outcome, of: Callable[[Window], float]) -> Spread:
-    """`ours` as a multiple of `theirs`, round by round. Raises ValueError when they share no round."""
+    """`ours` as a multiple of `theirs`, by round. Raises ValueError without a common round."""
     return spread([of(mine) / of(other) for mine, other in zip(ours.windows, theirs.windows, strict=False)])
 
 
 def outcome_from_json(data: dict[str, Any]) -> Outcome:
-    """Read back what as_json wrote."""
+    """The inverse of as_json."""
     windows = [Window(**{name: values[name] for name in Window.__dataclass_fields__}) for values in data["windows"]]
     return Outcome(**{**data, "windows": tuple(windows)})

@@ -1,4 +1,4 @@
-"""What it costs to start and to stand by: seconds until the first answer, memory and CPU when idle."""
+"""The cost of starting and idling: time until the first answer, memory and CPU when idle."""
 
 import contextlib
 import http.client
@@ -22,7 +22,7 @@ ANSWER_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a start is timed; seconds to settle before memory is read, and to watch an idle process."""
+    """The number of timed starts, seconds before memory is read, and seconds of watching an idle process."""
 
     times: int = 5
     settle: float = 5.0
@@ -30,7 +30,7 @@ class Patience:
 
 
 def help_ms(cpus: frozenset[int] | None, directory: Path, times: int = 7) -> float:
-    """Milliseconds of `gateway --help`, the median, after one run that fills the caches."""
+    """The median milliseconds of `gateway --help`, after one run that warms the caches."""
     took = []
     for _ in range(times + 1):
         begun = time.perf_counter()
@@ -50,8 +50,8 @@ def help_ms(cpus: frozenset[int] | None, directory: Path, times: int = 7) -> flo
 
 
 def first_answer(arena: Arena, peer: Peer, times: int) -> tuple[float, float]:
-    """Milliseconds, and CPU milliseconds, from start until a request on a proxied path is answered, whatever the
-    answer; medians. The first start, which also makes a database and keys, is not counted."""
+    """Median milliseconds, and CPU milliseconds, from the start to the first answer on a proxied path, with any status.
+    The first start is not counted, because it creates the database and keys."""
     place = arena.place(peer)
     took, used = [], []
     for _ in range(times + 1):
@@ -68,7 +68,7 @@ def first_answer(arena: Arena, peer: Peer, times: int) -> tuple[float, float]:
 
 
 def idle(arena: Arena, peers: Sequence[Peer], patience: Patience) -> dict[str, float]:
-    """Memory and CPU of all peers side by side when nothing happens, after one answer each."""
+    """Memory and CPU of all peers when idle, running side by side, after one answer each."""
     figures: dict[str, float] = {}
     with ExitStack() as stack:
         running = {peer.name: _begin(arena, peer, stack) for peer in peers}
@@ -86,7 +86,7 @@ def idle(arena: Arena, peers: Sequence[Peer], patience: Patience) -> dict[str, f
 
 
 def measure(arena: Arena, peers: Sequence[Peer], *, patience: Patience, tell: Tell) -> dict[str, float]:
-    """All figures of this file by `peer.figure`; what fails is told and left out."""
+    """All figures of this module by `peer.figure`. Failures are reported and left out."""
     figures: dict[str, float] = {}
     answering = []
     for peer in peers:

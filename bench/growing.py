@@ -1,8 +1,8 @@
-"""What a request costs in memory (bench/stage.py) as routes, targets, header fields, cached tokens and users grow; and
-the longest that anybody waits meanwhile.
+"""The cost of a request in memory (bench/stage.py) as routes, targets, header fields, cached tokens and users grow, and
+the longest pause.
 
-There a request can be timed to a tenth of a microsecond. Flat is good, except for header fields: each of them is
-looked at.
+In memory, a request can be timed to a tenth of a microsecond. The cost should stay flat, except for header fields, each
+of which is processed.
 """
 
 import gc
@@ -27,15 +27,15 @@ ROUTES = (10, 100, 1000, 10_000)
 TARGETS = (1, 10, 100)
 HEADERS = (5, 10, 20, 50)
 CACHED = (10, 1000, 10_000, 100_000)
-PLAYED = 50  # requests of one timing; the best of many
+PLAYED = 50  # requests per timing; the best timing counts
 TIMINGS = 400
-BETWEEN_TICKS = 7_500  # requests: thirty thousand a second
+BETWEEN_TICKS = 7_500  # requests; 30,000 per second
 TICKS = 40
 ROLES = frozenset({"user"})
 
 
 def best(play: Callable[[], None]) -> float:
-    """Microseconds of one call in an undisturbed moment, garbage collection left out."""
+    """Microseconds of one call, the minimum of many timings, without garbage collection."""
     for _ in range(PLAYED):
         play()
     gc.collect()
@@ -43,12 +43,12 @@ def best(play: Callable[[], None]) -> float:
 
 
 async def by_routes() -> Points:
-    """With so many routes."""
+    """By number of routes."""
     return {str(count): await _repeated(routes=count) for count in ROUTES}
 
 
 async def by_targets() -> Points:
-    """With so many targets, in turn."""
+    """By number of targets, used in turn."""
     return {str(count): await _repeated(targets=count) for count in TARGETS}
 
 
@@ -58,7 +58,7 @@ async def _repeated(**grown: Any) -> float:
 
 
 async def by_headers() -> Points:
-    """With so many header fields, another value in each request, so that all of them are read."""
+    """By number of header fields, one of them different in each request, so that all are parsed."""
     found = {}
     async with staged() as stage:
         for count in HEADERS:
@@ -69,8 +69,8 @@ async def by_headers() -> Points:
 
 
 async def by_tokens() -> tuple[Points, Points]:
-    """With so many cached tokens of as many cached users, all in use: microseconds for each request, and the longest
-    pause in milliseconds."""
+    """By number of cached tokens and users, all in use: microseconds per request, and the longest pause in
+    milliseconds."""
     cost, pause = {}, {}
     async with staged(cached=2 * max(CACHED)) as stage:
         requests: list[bytes] = []
@@ -79,7 +79,7 @@ async def by_tokens() -> tuple[Points, Points]:
                 requests.append(stage.request(ITEM, token=_token(stage, len(requests))))
                 if len(requests) % 50 == 0:
                     _renew(stage)
-            for number, request in enumerate(requests):  # each is verified once
+            for number, request in enumerate(requests):  # verifies each token once
                 _know(stage, number)
                 stage.serve(request)
             cost[str(count)] = best(_served(stage, requests))
@@ -88,8 +88,8 @@ async def by_tokens() -> tuple[Points, Points]:
 
 
 def longest_pause(stage: Stage, requests: Sequence[bytes]) -> float:
-    """Milliseconds of CPU of the longest thing that others wait for: a request, whatever the collector of garbage does
-    in its midst, a tick, and that all users are forgotten at once, as when Redis has come back."""
+    """CPU milliseconds of the longest uninterrupted step: a request with any garbage collection inside it, a tick, or
+    the flush of all users, as after an outage of Redis."""
     collector = Collector(lambda: True, stage.runtime.request_ids.count)
     play, longest = _served(stage, requests), 0.0
     with _collecting_as_before():
@@ -104,7 +104,7 @@ def longest_pause(stage: Stage, requests: Sequence[bytes]) -> float:
 
 
 def _seconds(play: Callable[[], object]) -> float:
-    """Of this thread: what others do on the machine does not count."""
+    """CPU time of this thread, which excludes other work on the machine."""
     begun = time.thread_time()
     play()
     return time.thread_time() - begun
@@ -121,7 +121,7 @@ def _collecting_as_before() -> Iterator[None]:
 
 
 def _know(stage: Stage, number: int) -> None:
-    """Have one more user in the cache."""
+    """Add a user to the cache."""
     gate: Any = stage.runtime.gate
     directory = gate._directory
     record = UserRecord(_id(number), f"user{number}@example.com", True, ROLES, datetime.now(UTC), 1)
@@ -139,7 +139,7 @@ def _id(number: int) -> str:
 
 
 def _renew(stage: Stage) -> None:
-    """The stage stands still meanwhile: its clock of seconds goes on."""
+    """Advance the gateway's clock, which does not run while the stage is busy."""
     stage.runtime.ticker.now = stage.runtime.loop.time()
 
 
@@ -149,7 +149,7 @@ def _served(stage: Stage, requests: Sequence[bytes]) -> Callable[[], None]:
 
 
 async def grow() -> dict[str, Points]:
-    """All of it."""
+    """All measurements."""
     routes, targets, headers = await by_routes(), await by_targets(), await by_headers()
     tokens, pauses = await by_tokens()
     return {

@@ -1,8 +1,8 @@
-"""Latency at a fixed, moderate rate: what callers wait when the proxy is not full. `python -m bench.latency`.
+"""Latency at a fixed, moderate rate: the delay of requests when the proxy is not saturated. `python -m bench.latency`.
 
-Requests leave by the clock, whether or not earlier ones have been answered, and each one's time runs from when it was
-due: a proxy that stops for 50 ms delays all that were due meanwhile, and is charged for them all (the coordinated
-omission of closed loops). The same rate goes to the upstream directly; what is more is added by the proxy.
+Requests are sent on schedule, whether or not earlier ones have been answered, and each is timed from its scheduled
+start. A proxy that stops for 50 ms is charged with the delay of all requests due in that time, which closed loops hide
+(coordinated omission). The same rate is sent directly to the upstream; the difference is the proxy's.
 """
 
 import argparse
@@ -36,12 +36,12 @@ Result = dict[str, dict[str, dict[str, float]]]
 PEERS = ("gateway", "gateway-log", "envoy-jwt", "nginx", "haproxy-es256", "caddy")
 DIRECT = "direct"
 CONNECTIONS = 32
-LATE = 5.0  # seconds after which what is still on its way counts as failed
+LATE = 5.0  # seconds after which unanswered requests count as failed
 
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Milliseconds from when a request was due until its answer was whole."""
+    """Milliseconds from the scheduled start of a request to the end of its response."""
 
     requests: int
     p50: float
@@ -51,7 +51,7 @@ class Delays:
 
 
 class Link(asyncio.Protocol):
-    """One connection. `waiting` are the times at which its requests were due; they are sent one after the other."""
+    """One connection. `waiting` holds the scheduled times of its requests, which are sent one at a time."""
 
     def __init__(self, request: bytes, delays: "array[float]") -> None:
         self.request = request
@@ -65,13 +65,13 @@ class Link(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def due(self, when: float) -> None:
-        """Send a request, now or when the answers before it have come."""
+        """Send a request now, or after the responses to earlier ones."""
         self.waiting.append(when)
         if len(self.waiting) == 1:
             self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
-        if not self._size:  # the answers are all of one size, but for a length that the first one tells
+        if not self._size:  # all responses have the same size, which the first one reveals
             end = data.find(b"\r\n\r\n")
             if not data.startswith(b"HTTP/1.1 200") or end < 0:
                 self.failed = f"answered {data[:100]!r}"
@@ -90,7 +90,7 @@ class Link(asyncio.Protocol):
 
 
 async def drive(url: str, headers: Sequence[tuple[str, str]], *, rate: float, seconds: float) -> Delays:
-    """`rate` requests a second for so many seconds. Raises BenchError when one is not answered as it should."""
+    """Send `rate` requests per second for `seconds`. Raises BenchError if one fails."""
     loop, delays = asyncio.get_running_loop(), array("d")
     port = int(url.split(":")[2].partition("/")[0])
     request = request_bytes(url, headers)
@@ -121,7 +121,7 @@ async def drive(url: str, headers: Sequence[tuple[str, str]], *, rate: float, se
 def measure(
     arena: Arena, peers: Sequence[Peer], *, rates: Sequence[int], rounds: int, seconds: float, tell: Tell
 ) -> Result:
-    """Medians of the rounds by rate and peer, `direct` among them; callers run on the load's CPUs."""
+    """Medians over the rounds by rate and peer, including `direct`. Clients run on the CPUs of the load."""
     taken: dict[tuple[int, str], list[Delays]] = {}
     with ExitStack() as stack, asyncio.Runner(loop_factory=_loop) as runner:
         ways = {DIRECT: (f"http://127.0.0.1:{arena.upstream_port}{ITEM}", "none")}
@@ -161,13 +161,13 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def main() -> int:
-    """Exit code 2 when nothing could be measured."""
+    """Exit code 2 if nothing could be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=[peer.name for peer in ALL])
     parser.add_argument("--rates", nargs="+", type=int, default=[500, 2000])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--output", type=Path, help="a JSON file to write as well")
+    parser.add_argument("--output", type=Path, help="also write a JSON file")
     options = parser.parse_args()
     names = options.only or PEERS
     peers = [peer for peer in ALL if peer.name in names and not peer.missing()]

@@ -1,7 +1,7 @@
-"""A closed-loop HTTP/1.1 load generator, for machines without wrk: `python -m bench.load URL --seconds 3`.
+"""A closed-loop HTTP/1.1 load generator for machines without wrk: `python -m bench.load URL --seconds 3`.
 
-Each connection sends its next request when the answer to the last has come whole. It counts everything
-that is not a 200 with a complete body as an error, and never lasts longer than it was asked to.
+Each connection sends its next request after the complete response to the last one. Everything except a 200 with a
+complete body counts as an error. The run never exceeds its time.
 """
 
 import argparse
@@ -22,7 +22,7 @@ GRACE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One measured window: requests answered, seconds it took, latencies in milliseconds, errors by kind."""
+    """One measured window: requests answered, seconds, latencies in milliseconds, errors by kind."""
 
     requests: int
     seconds: float
@@ -38,7 +38,7 @@ class Load:
 
 
 class Tally:
-    """What all connections of a run have seen."""
+    """The results of all connections of a run."""
 
     def __init__(self) -> None:
         self.latencies = array("d")
@@ -46,21 +46,21 @@ class Tally:
         self.until = 0.0
 
     def load(self, seconds: float) -> Load:
-        """The result; latencies of an empty run are 0."""
+        """The result. Latencies of an empty run are 0."""
         ordered = sorted(self.latencies)
         p50, p90, p99, p999 = (percentile(ordered, share) * 1e3 for share in (0.5, 0.9, 0.99, 0.999))
         return Load(len(ordered), seconds, p50, p90, p99, p999, self.errors)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` (0 to 1) of the sorted values do not exceed; 0 of none."""
+    """The smallest value that at least `share` (0 to 1) of the sorted values do not exceed; 0 without values."""
     if not ordered:
         return 0.0
     return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection; httptools calls the on_* methods."""
+    """One keep-alive connection. httptools calls the on_* methods."""
 
     def __init__(self, request: bytes, tally: Tally) -> None:
         self.request = request
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
 
 
 def request_bytes(url: str, headers: Sequence[tuple[str, str]]) -> bytes:
-    """The request as it goes on the wire, Host first."""
+    """The serialized request, Host first."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [
@@ -124,7 +124,7 @@ def request_bytes(url: str, headers: Sequence[tuple[str, str]]) -> bytes:
 
 
 async def run(url: str, headers: Sequence[tuple[str, str]], *, connections: int, seconds: float) -> Load:
-    """Drive `connections` callers for `seconds`; a caller that ends with an error is not replaced."""
+    """Run `connections` clients for `seconds`. A client that fails is not replaced."""
     parts = urlsplit(url)
     loop, tally, request = asyncio.get_running_loop(), Tally(), request_bytes(url, headers)
     begun = time.perf_counter()
@@ -145,7 +145,7 @@ async def run(url: str, headers: Sequence[tuple[str, str]], *, connections: int,
 
 
 def main() -> None:
-    """Print one JSON object with the result."""
+    """Print the result as one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--header", action="append", default=[], metavar="NAME: VALUE")

@@ -1,4 +1,4 @@
-"""What the figures were measured on: a result without its machine, versions and load is a rumour."""
+"""The circumstances of a measurement: machine, versions and load. Without them, figures cannot be compared."""
 
 import datetime
 import os
@@ -15,7 +15,7 @@ PACKAGES = ("gateway", "uvicorn", "uvloop", "httptools", "starlette", "httpx", "
 
 
 def facts() -> dict[str, object]:
-    """The machine and the interpreter; no host name, user or path."""
+    """The machine and the interpreter, without host name, user or paths."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -24,13 +24,13 @@ def facts() -> dict[str, object]:
         "virtual": _is_virtual(),
         "memory_mib": psutil.virtual_memory().total // (1024 * 1024),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        # Only a yes means something: distributions optimise by rules of their own that leave no trace here.
+        # Only True is meaningful: distributions can optimise without leaving a trace in CONFIG_ARGS.
         "python_optimised": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "") or None,
     }
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the Python packages that stand on the measured path."""
+    """Versions of the Python packages on the measured path."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -41,7 +41,7 @@ def package_versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit that is measured, with `+changes` when the work tree differs; None outside a checkout."""
+    """The measured commit, with `+changes` for a modified work tree; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     described = _output(["git", "-C", str(root), "rev-parse", "--short", "HEAD"])
     if not described:
@@ -51,12 +51,12 @@ def commit() -> str | None:
 
 
 def load_average() -> float:
-    """Runnable processes over the last minute: above the number of CPUs, somebody else was measured too."""
+    """The load average of the last minute. Above the number of CPUs, other work disturbed the measurement."""
     return round(os.getloadavg()[0], 2)
 
 
 def split_cpus() -> tuple[frozenset[int] | None, frozenset[int] | None]:
-    """CPUs for the proxy and for load and upstream; (None, None) where pinning is impossible."""
+    """CPUs for the proxy, and for load and upstream; (None, None) if pinning is impossible."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     cpus = sorted(os.sched_getaffinity(0))
@@ -64,7 +64,7 @@ def split_cpus() -> tuple[frozenset[int] | None, frozenset[int] | None]:
 
 
 def first_line(command: list[str]) -> str:
-    """The first line that a program prints about its version, on either stream."""
+    """The first line of a program's version output, on either stream."""
     return (_output(command) or "unknown").splitlines()[0]
 
 

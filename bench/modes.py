@@ -1,7 +1,7 @@
-"""`python -m bench.modes`: what a request costs by each way of using the gateway, in CPU of all its processes.
+"""`python -m bench.modes`: the cost of a request in each mode of operation, in CPU time of all processes.
 
-The gateway alone, the gateway behind a proxy that asks it, and Envoy with the exported policy. Rounds are interleaved,
-and each way proves that it does its work, as in `python -m bench`.
+Compares the gateway alone, the gateway behind a proxy that asks it for decisions, and Envoy with the exported policy.
+Rounds are interleaved, and each mode is checked first, as in `python -m bench`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from bench.upstream import start_upstream
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """The figures as Markdown; the first one is what the others are compared with."""
+    """The figures as Markdown. The first outcome is the reference."""
     lines = ["| way | what it does | µs CPU / request | × gateway alone | requests/s |", "|---|---|---|---|---|"]
     for each in outcomes:
         cost, times, pace = each.spread(cpu_us), ratio(each, outcomes[0], cpu_us), each.spread(rps)
@@ -35,7 +35,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def main() -> int:
-    """Exit code 1 when a way could not be measured."""
+    """Exit code 1 if a mode could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.modes", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--output", type=Path, help="a file for the table")

@@ -1,6 +1,6 @@
-"""Policies and requests made by chance, to compare how two proxies decide on them.
+"""Random policies and requests, for comparing the decisions of two proxies.
 
-Everything comes from a seed, so that a difference can be looked at again.
+A seed determines everything, so that differences can be reproduced.
 """
 
 import random
@@ -39,7 +39,7 @@ Route = dict[str, Any]
 
 @dataclass(slots=True)
 class Asked:
-    """One request as bytes, and how it reads in a report."""
+    """A request, and its description in reports."""
 
     method: str
     target: str
@@ -50,7 +50,7 @@ class Asked:
     chunked: bool = False
 
     def as_bytes(self, tokens: dict[str, str]) -> bytes:
-        """The request on the wire, with the credential of its person."""
+        """The serialized request with the credential of its person."""
         lines = [f"{self.method} {self.target} HTTP/1.1", f"Host: {self.host}", "Connection: close", *self.fields]
         if self.person == "two at once":
             lines += [f"Authorization: {tokens['user']}", f"Authorization: {tokens['admin']}"]
@@ -68,7 +68,7 @@ class Asked:
 
 
 class Chance:
-    """Makes policies and requests. `native`: only of what Envoy can decide by itself."""
+    """Generates policies and requests. `native`: only what Envoy can decide without the gateway."""
 
     def __init__(self, seed: int, *, native: bool = False) -> None:
         self._random = random.Random(seed)
@@ -77,7 +77,7 @@ class Chance:
     # ---- policies
 
     def routes(self, count: int) -> list[Route]:
-        """Some routes, of which no two match the same requests."""
+        """Some routes, no two of which match the same requests."""
         taken: set[tuple[str, str]] = set()
         routes: list[Route] = [{"path": "/public/**", "auth": "none", "upstream": "alpha", "name": "open"}]
         for number in range(count):
@@ -157,7 +157,7 @@ class Chance:
     # ---- requests
 
     def asked(self, routes: Sequence[Route]) -> Asked:
-        """One request, mostly for one of the routes, spelled in some way."""
+        """One request, mostly for one of the routes, in a random spelling."""
         pick = self._random
         route = pick.choice(routes)
         host = route.get("host", "gateway.test") if pick.random() < 0.8 else pick.choice((*HOSTS, "gateway.test"))
@@ -197,7 +197,7 @@ class Chance:
         return part
 
     def _respelled(self, part: str) -> str:
-        """Some characters escaped that need not be, and the digits of escapes in either case."""
+        """Escape some characters unnecessarily, and vary the case of escapes."""
         pick = self._random
         if "%" in part:
             return part.lower() if pick.random() < 0.5 else part

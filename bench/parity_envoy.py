@@ -1,7 +1,7 @@
-"""`python -m bench.parity_envoy`: do the gateway and an Envoy with its exported configuration decide alike?
+"""`python -m bench.parity_envoy`: compare the decisions of the gateway and of Envoy with its exported configuration.
 
-Policies and requests are made by chance. Each request goes to the gateway itself and to the Envoy; both must refuse it
-alike, or send the same thing to the same upstream. Every difference is printed, and the exit code is 1 if there is one.
+Policies and requests are random. Each request is sent to both, which must refuse it alike or send the same request to
+the same upstream. Prints every difference; the exit code is 1 if there is one.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from gateway.errors import Refusal
 from gateway.wire.fields import fold
 from gateway.wire.paths import canonical_path
 
-CALLER: Final = "127.0.0.9"  # no trusted proxy, unlike the Envoy, which comes from 127.0.0.1
+CALLER: Final = "127.0.0.9"  # not a trusted proxy, unlike Envoy at 127.0.0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a request: refused with a status and a code, or passed on as the upstream saw it."""
+    """The outcome of a request: a refusal with status and code, or the request received by the upstream."""
 
     status: int
     code: str = ""
@@ -35,7 +35,7 @@ class Outcome:
     seen: tuple[tuple[str, ...], ...] = ()
 
     def like(self, other: "Outcome", *, native: bool) -> bool:
-        """Whether the other one came to the same. Refusals of Envoy's own have no code."""
+        """Whether two outcomes are equivalent. Refusals by Envoy itself have no code."""
         if self.upstream or other.upstream:
             if not native:
                 return self == other
@@ -58,7 +58,7 @@ def _canonical(line: str) -> tuple[str, bytes, str]:
 
 
 def outcome(port: int, data: bytes) -> Outcome:
-    """Send a request and see what becomes of it."""
+    """Send a request and return its outcome."""
     with socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(CALLER, 0)) as link:
         link.sendall(data)
         received = _answer(link, has_body=not data.startswith(b"HEAD "))
@@ -76,7 +76,7 @@ def outcome(port: int, data: bytes) -> Outcome:
 
 
 def _answer(link: socket.socket, *, has_body: bool) -> bytes:
-    """One answer. Not read to the end of the connection: Envoy gives its callers a second before it closes."""
+    """Read one response. Envoy delays closing by a second, so this does not read to the end of the connection."""
     received = b""
     while piece := link.recv(65536):
         received += piece
@@ -95,14 +95,14 @@ _SEEN: Final = (
 
 
 def _seen(fields: list[str], name: str) -> tuple[str, ...]:
-    """What an upstream that folds names sees under this one. An empty value is none."""
+    """The values of a field for an upstream that folds names. Empty values do not count."""
     wanted = name.lower()
     pairs = (field.partition(":") for field in fields)
     folded = ((fold(key.encode("latin-1")).decode(), value.strip()) for key, _, value in pairs)
     found = tuple(value for key, value in folded if key == wanted and value)
-    # Envoy makes one line of several (RFC 9110 5.3).
+    # Envoy joins repeated lines (RFC 9110, section 5.3).
     found = (",".join(found),) if found and wanted == "authorization" else found
-    # What went through the gateway as well has another hop; who the caller is stands first.
+    # A request through the gateway and Envoy has one more hop. The client comes first.
     return tuple(value.partition(",")[0] for value in found) if wanted == "x-forwarded-for" else found
 
 
@@ -111,7 +111,7 @@ def _seen(fields: list[str], name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A request on which the two disagreed."""
+    """A request with different outcomes."""
 
     seed: int
     asked: Asked
@@ -121,7 +121,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Tally:
-    """How much was compared, and what came of it."""
+    """Counts of compared requests by outcome."""
 
     requests: int = 0
     passed: int = 0
@@ -129,7 +129,7 @@ class Tally:
 
 
 def compare(ground: Ground, seed: int, count: int, *, native: bool, tally: Tally) -> Iterator[Difference]:
-    """One policy and `count` requests."""
+    """Compare `count` requests for one policy."""
     chance = Chance(seed, native=native)
     routes = chance.routes(12)
     with ground.pair(routes, native=native) as pair:

@@ -1,4 +1,4 @@
-"""A gateway and the Envoy of its export, running over the same upstreams, for `bench.parity_envoy` to compare."""
+"""A gateway and an Envoy with its exported policy, in front of the same upstreams, for `bench.parity_envoy`."""
 
 import io
 import json
@@ -24,7 +24,7 @@ PASSWORD: Final = "correct horse battery"
 
 
 class Echo:
-    """An upstream that answers with its name and the request as it came."""
+    """An upstream that answers with its name and the received request."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -44,7 +44,7 @@ class Echo:
             threading.Thread(target=self._serve, args=(link,), daemon=True).start()
 
     def _serve(self, link: socket.socket) -> None:
-        with suppress(OSError, ValueError), link, link.makefile("rb") as reader:  # an aborted body ends it as well
+        with suppress(OSError, ValueError), link, link.makefile("rb") as reader:  # ValueError: an aborted body
             while line := reader.readline():
                 fields = []
                 while (field := reader.readline()) not in (b"\r\n", b""):
@@ -68,7 +68,7 @@ def _read_body(reader: Any, fields: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A gateway and the Envoy of its export, running over the same upstreams."""
+    """The ports of a gateway and of Envoy, and the Authorization values by person."""
 
     gateway: int
     envoy: int
@@ -76,7 +76,7 @@ class Pair:
 
 
 class Ground:
-    """Where pairs are started: upstreams, people and keys are the same for all of them."""
+    """Starts pairs with the same upstreams, people and keys."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -89,7 +89,7 @@ class Ground:
 
     @contextmanager
     def pair(self, routes: list[Route], *, native: bool) -> Iterator[Pair]:
-        """Start both. Raises BenchError where one of them does not."""
+        """Start both. Raises BenchError if one does not start."""
         self._number += 1
         folder = self.directory / f"pair-{self._number}"
         folder.mkdir()
@@ -140,7 +140,7 @@ class Ground:
 
 
 def _make_people(config: Path) -> None:
-    """Every command in one process: most of what one costs is the start of Python."""
+    """Run all commands in this process, because most of their cost is the start of Python."""
     commands = [["db", "upgrade"]]
     commands += [["users", "create", f"{each}@example.com", "--role", each, "--password-stdin"] for each in PEOPLE]
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
@@ -163,7 +163,7 @@ def _gateway(*words: str, config: Path) -> str:
 
 
 def _tokens(port: int) -> dict[str, str]:
-    """The Authorization of everybody, and some that are no good."""
+    """Authorization values of all people, and some invalid ones."""
     tokens = {"garbage": "Bearer a.b.c", "basic": "Basic dXNlcjpwYXNz"}
     for person in PEOPLE:
         with connection(port) as link:

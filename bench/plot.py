@@ -1,4 +1,4 @@
-"""Pictures of one result: CPU per request, latency, growth. They need matplotlib, which is optional."""
+"""Pictures of a result: CPU per request, latency, growth. Requires matplotlib, an optional dependency."""
 
 import importlib.util
 import re
@@ -20,7 +20,7 @@ def available() -> bool:
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Draw the result into `path`; the suffix decides the format (svg, png)."""
+    """Draw the result into `path`. The suffix selects the format (svg, png)."""
     outcomes = sorted(
         (outcome_from_json(data) for data in result["peers"]),
         key=lambda outcome: -outcome.spread(cpu_us).median,
@@ -33,7 +33,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _points(axes: Any, outcomes: Sequence[Outcome]) -> None:
-    """Points with their range, not bars: on a logarithmic scale the length of a bar means nothing."""
+    """Draw points with their range. Bars would be misleading, because their length has no meaning on a log scale."""
     for index, outcome in enumerate(outcomes):
         cost, rate = outcome.spread(cpu_us), outcome.spread(rps).median
         axes.plot([cost.low, cost.high], [index, index], color=_colour(outcome), linewidth=5, alpha=0.3)
@@ -52,7 +52,7 @@ def _points(axes: Any, outcomes: Sequence[Outcome]) -> None:
 
 
 def plot_latency(latency: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path) -> None:
-    """What callers wait at each rate: p50, p99 and p99.9 of each way, on a logarithmic scale."""
+    """The latency at each rate: p50, p99 and p99.9 on a logarithmic scale."""
     figure, _ = _pyplot().subplots(1, len(latency), figsize=(9, 0.3 * len(next(iter(latency.values()))) + 1.4))
     for axis, (rate, ways) in zip(figure.axes, latency.items(), strict=True):
         for place, (name, delays) in enumerate(reversed(list(ways.items()))):
@@ -75,7 +75,7 @@ def plot_latency(latency: Mapping[str, Mapping[str, Mapping[str, float]]], path:
 
 
 def plot_growth(scale: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """A small picture for each thing that grows, from nothing up, so that flat looks flat."""
+    """A small picture for each growing quantity, with the axis from zero."""
     figure, axes = _pyplot().subplots(2, (len(scale) + 1) // 2, figsize=(13, 5))
     for axis, (what, points) in zip(axes.flat, scale.items(), strict=False):
         axis.plot([_short(point) for point in points], list(points.values()), "o-", color=OURS)

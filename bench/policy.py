@@ -1,11 +1,11 @@
 """The figures of a policy with ten thousand routes: `python -m bench.policy`, a minute on one core.
 
-    load     the file read, checked and compiled; against 2 s
-    match    one request, as many times what it costs with ten routes; against 1.1
-    diff     two such files that differ in everything, beside reading them; against 5 s
-    replay   lines of the access log for each second, every path another one; against 50,000
+    load     read, check and compile the file; at most 2 s
+    match    cost of one request relative to ten routes; at most 1.1
+    diff     compare two files that differ in everything, without reading them; at most 5 s
+    replay   access log lines per second, each with another path; at least 50,000
 
-CPU time of this process, the best of several rounds: other work on the machine only ever adds to it.
+CPU time of this process, the best of several rounds, because other work on the machine can only add to it.
 """
 
 import json
@@ -30,7 +30,7 @@ _SERVICES: Final = 100
 
 
 class Figure(NamedTuple):
-    """One measured value, and what it must not be on the wrong side of; None: told only."""
+    """One measured value and its limit. None: no limit."""
 
     name: str
     value: float
@@ -40,7 +40,7 @@ class Figure(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the limit is kept."""
+        """Whether the value is within the limit."""
         if self.limit is None:
             return True
         return self.value >= self.limit if self.at_least else self.value <= self.limit
@@ -54,7 +54,7 @@ class Figure(NamedTuple):
 
 
 def configuration_text(routes: int, *, upstream: str = "web", role: str = "editor") -> str:
-    """A file with so many routes of one shape, a hundred services with as many kinds of things each."""
+    """A file with `routes` routes of one shape, spread over a hundred services."""
     lines = ["upstreams: {web: http://127.0.0.1:9000, api: http://127.0.0.1:9001}"]
     lines += ["roles: {admin: [editor], editor: [user], user: []}", "routes:"]
     for number in range(routes):
@@ -68,7 +68,7 @@ def configuration_text(routes: int, *, upstream: str = "web", role: str = "edito
 
 
 def log_lines(count: int, routes: int = ROUTES) -> Iterator[bytes]:
-    """Lines of the access log, each of another path, spread over the routes."""
+    """Access log lines with different paths, spread over the routes."""
     for number in range(count):
         service, things = number % _SERVICES, number // _SERVICES % (routes // _SERVICES)
         told = {
@@ -91,7 +91,7 @@ def log_lines(count: int, routes: int = ROUTES) -> Iterator[bytes]:
 
 
 def best(work: Callable[[], object], rounds: int = 3) -> float:
-    """CPU seconds of the quickest round."""
+    """CPU seconds of the fastest round."""
     times = []
     for _ in range(rounds):
         started = time.process_time()
@@ -101,7 +101,7 @@ def best(work: Callable[[], object], rounds: int = 3) -> float:
 
 
 def figures(folder: Path) -> Iterator[Figure]:
-    """All figures, one after another."""
+    """Compute all figures in order."""
     files = {name: folder / f"{name}.yaml" for name in ("ten", "old", "new")}
     files["ten"].write_text(configuration_text(10))
     files["old"].write_text(configuration_text(ROUTES))
@@ -118,8 +118,8 @@ def figures(folder: Path) -> Iterator[Figure]:
 
 
 def _matching(policy: Policy, routes: Sequence[int]) -> float:
-    """CPU seconds for one match, the mean over some routes. They are in the caches of the processor either way: what is
-    compared is the search, not the memory that ten thousand routes take."""
+    """CPU seconds for one match, the mean over some routes. Few routes are used, so that both policies stay in the
+    processor's caches: this compares the search and not the memory."""
     wanted = [f"/service{number % _SERVICES}/things{number // _SERVICES}/7" for number in routes]
     targets: list[Target] = [canonical_target(path.encode(), relaxed=False) for path in wanted]
     calls = 2000
@@ -139,13 +139,13 @@ def _replaying(configuration: Configuration) -> float:
         replay = Replay(configuration)
         for line in lines:
             replay.line(line)
-        assert replay.report.replayed == LINES, "a line of the benchmark's own was not understood"
+        assert replay.report.replayed == LINES, "a line of this benchmark was not replayed"
 
     return best(work)
 
 
 def main() -> int:
-    """Print the figures; 1 if a limit is missed."""
+    """Print the figures. Exit code 1 if a limit is missed."""
     held = True
     with tempfile.TemporaryDirectory() as folder:
         for figure in figures(Path(folder)):

@@ -1,8 +1,7 @@
-"""Server processes under measurement: started pinned to a CPU, accounted to the nanosecond, always stopped.
+"""Server processes under measurement: pinned to a CPU, with exact CPU accounting, and always stopped.
 
-CPU time is read from the kernel's clock of each process (`clock_getcpuclockid`), which counts all of its
-threads, those that have ended included, in nanoseconds. The 10 ms ticks of /proc/PID/stat would be too
-coarse for windows of a second.
+CPU time is read from the kernel's clock of each process (`clock_getcpuclockid`), which counts all threads, including
+finished ones, in nanoseconds. The 10 ms ticks of /proc/PID/stat are too coarse for windows of a second.
 """
 
 import contextlib
@@ -22,12 +21,12 @@ MIB = 1024 * 1024
 
 
 class BenchError(Exception):
-    """A peer or a tool did not do what the comparison needs; the message is for the person who runs it."""
+    """A peer or tool does not work as the comparison requires. The message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident bytes of a process tree; `pss` counts shared pages once, 0 where the kernel does not say."""
+    """Resident bytes of a process tree. `pss` counts shared pages once; 0 if unavailable."""
 
     rss: int
     pss: int
@@ -35,7 +34,7 @@ class Memory:
 
 @contextlib.contextmanager
 def pinned(cpus: frozenset[int] | None) -> Iterator[None]:
-    """Run the body on these CPUs; what it starts inherits them. None leaves the choice to the kernel."""
+    """Run the block on these CPUs. Child processes inherit them. None leaves the choice to the kernel."""
     if cpus is None or not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -48,7 +47,7 @@ def pinned(cpus: frozenset[int] | None) -> Iterator[None]:
 
 
 class Running:
-    """A started server in a process group of its own; its descendants count as part of it."""
+    """A started server in its own process group, including its descendants."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", output: Path) -> None:
         self.process = process
@@ -67,7 +66,7 @@ class Running:
         return {pid: _cpu_clock(pid) for pid in self.tree()}
 
     def memory(self) -> Memory:
-        """What the tree holds in memory now."""
+        """The memory of the process tree now."""
         infos = [psutil.Process(pid).memory_full_info() for pid in self.tree()]
         return Memory(sum(info.rss for info in infos), sum(getattr(info, "pss", 0) for info in infos))
 
@@ -75,12 +74,12 @@ class Running:
         return self.process.poll() is None
 
     def last_words(self, lines: int = 15) -> str:
-        """The end of what it printed."""
+        """The end of its output."""
         text = self.output.read_text(errors="replace") if self.output.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
     def stop(self) -> None:
-        """End the whole group: politely, then not."""
+        """Stop the process group with SIGTERM, then SIGKILL."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
@@ -99,7 +98,7 @@ def start(
     directory: Path,
     name: str,
 ) -> Running:
-    """Start a server in `directory`, its output in a file there."""
+    """Start a server in `directory`, with its output in a file there."""
     output = directory / f"{name}.out"
     with pinned(cpus), output.open("ab") as sink:
         process = subprocess.Popen(
@@ -115,7 +114,7 @@ def start(
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on at this moment."""
+    """A loopback port on which nothing listens at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -123,7 +122,8 @@ def free_port() -> int:
 
 
 def wait_for_port(running: Running, port: int, *, seconds: float = 20.0) -> float:
-    """Wait until something accepts on the port; seconds waited. Raises BenchError if it ends or is late."""
+    """Wait until the port accepts connections; returns the seconds. Raises BenchError if the process ends or is
+    late."""
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds:
         if not running.alive():
@@ -135,14 +135,14 @@ def wait_for_port(running: Running, port: int, *, seconds: float = 20.0) -> floa
 
 
 def _clean_environment() -> dict[str, str]:
-    """The environment without what would configure the gateway behind the benchmark's back."""
+    """The environment without variables that would configure the gateway."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "GOMAXPROCS"))}
 
 
 def _cpu_clock(pid: int) -> float:
     """CPU seconds of one process with all its threads."""
     if os.uname().sysname == "Linux":
-        # The id that clock_getcpuclockid(3) makes on Linux: all threads of the process, scheduler time.
+        # The clock id as computed by clock_getcpuclockid(3) on Linux: all threads, scheduler time.
         return time.clock_gettime((~pid << 3) | 2)
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)

@@ -1,8 +1,7 @@
-"""Where one peer's CPU goes: `python -m bench.profiling [NAME] [--seconds 8]`.
+"""Profile one peer: `python -m bench.profiling [NAME] [--seconds 8]`.
 
-py-spy samples the Python frames (what C code is doing for them counts as theirs), and where perf is installed and
-allowed, its cpu-clock says how much of the time is the kernel's, the interpreter's, uvloop's, the parser's. Both
-while the same load runs as in the comparison.
+py-spy samples Python frames, which include the C code they call. If perf is installed and permitted, its cpu-clock
+shows the shares of the kernel, the interpreter, uvloop and the parser. Both run under the load of the comparison.
 """
 
 import argparse
@@ -54,7 +53,7 @@ def shares(counted: Counter[str], title: str, most: int) -> str:
 
 
 def under_load(contestant: Contestant, driver: Driver, profiler: list[str], seconds: float) -> str:
-    """Run the profiler beside the load; the cost of a request while it ran."""
+    """Run the profiler during the load; returns the cost of a request."""
     with pinned(driver.cpus):
         process = subprocess.Popen(profiler, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -67,7 +66,7 @@ def under_load(contestant: Contestant, driver: Driver, profiler: list[str], seco
 
 
 def python_profile(contestant: Contestant, driver: Driver, seconds: float, most: int) -> None:
-    """Print what py-spy sees."""
+    """Print py-spy's samples."""
     spy = find_program("py-spy")
     if spy is None:
         raise BenchError("py-spy is not installed")
@@ -82,7 +81,7 @@ def python_profile(contestant: Contestant, driver: Driver, seconds: float, most:
 
 
 def system_profile(contestant: Contestant, driver: Driver, seconds: float, most: int) -> None:
-    """Print what perf sees, by shared object and by symbol."""
+    """Print perf's samples, by shared object and by symbol."""
     perf = shutil.which("perf")
     if perf is None:
         print("perf is not installed: no shares of kernel and libraries")
@@ -108,11 +107,11 @@ def _short(stack: str) -> str:
 
 
 def main() -> int:
-    """Exit code 2 when the peer cannot be profiled."""
+    """Exit code 2 if the peer cannot be profiled."""
     parser = argparse.ArgumentParser(prog="python -m bench.profiling", description=__doc__)
     parser.add_argument("name", nargs="?", default="gateway", choices=[peer.name for peer in ALL])
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--most", type=int, default=30, help="how many lines of each table")
+    parser.add_argument("--most", type=int, default=30, help="number of lines of each table")
     options = parser.parse_args()
     peer = next(peer for peer in ALL if peer.name == options.name)
     proxy_cpus, load_cpus = split_cpus()

@@ -1,4 +1,4 @@
-"""The result for people: tables in Markdown, which read well in a terminal too."""
+"""The report: tables in Markdown that are also readable in a terminal."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ REFERENCES = (("envoy-jwt", "× Envoy (JWT)"), ("uvicorn-hello", "× hello"))
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The whole report of one result as it was written to JSON."""
+    """The whole report of one result, given as in the JSON file."""
     outcomes = [outcome_from_json(data) for data in result["peers"]]
     parts = [
         f"# Benchmark of {result['machine']['date'][:10]}\n",
@@ -30,7 +30,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def requests_table(outcomes: Sequence[Outcome]) -> str:
-    """CPU per request first; medians, in brackets the range over the rounds."""
+    """CPU per request and other figures: medians, with the range over the rounds in brackets."""
     if not outcomes:
         return ""
     named = {outcome.name: outcome for outcome in outcomes}
@@ -62,7 +62,7 @@ def _row(outcome: Outcome, references: Iterable[tuple[Outcome, str]]) -> list[st
 
 
 def targets_table(outcomes: Sequence[Outcome], result: Mapping[str, Any]) -> str:
-    """What was promised and what was measured; empty when nothing of it was."""
+    """Targets and measured values; empty without any of them."""
     named = {outcome.name: outcome for outcome in outcomes}
     found = [*verdicts(named, result.get("footprint", {})), *further_verdicts(result)]
     rows = [
@@ -73,7 +73,7 @@ def targets_table(outcomes: Sequence[Outcome], result: Mapping[str, Any]) -> str
 
 
 def footprint_table(footprint: Mapping[str, float]) -> str:
-    """Start-up and idling, by peer."""
+    """Start-up and idle figures, by peer."""
     names = list(dict.fromkeys(key.rpartition(".")[0] for key in footprint if "." in key))
     columns = ("answer_ms", "answer_cpu_ms", "idle_pss_mib", "idle_rss_mib", "idle_cpu_ms_per_s")
     rows = [[name, *(_number(footprint.get(f"{name}.{column}")) for column in columns)] for name in names]
@@ -83,7 +83,7 @@ def footprint_table(footprint: Mapping[str, float]) -> str:
 
 
 def bulk_table(bulk: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Large bodies, both ways."""
+    """Large bodies in both directions."""
     rows = [
         [name, *(_number(ways[way][key]) for way in ("down", "up") for key in ways[way])] for name, ways in bulk.items()
     ]
@@ -95,7 +95,7 @@ def bulk_table(bulk: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 
 
 def latency_tables(latency: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """A table for each rate; what a proxy adds to the direct way stands in brackets."""
+    """A table for each rate. Brackets show the difference to the direct connection."""
     parts = []
     for rate, ways in latency.items():
         direct = ways.get("direct", {})
@@ -110,7 +110,7 @@ def _delay(delays: Mapping[str, float], key: str, direct: Mapping[str, float]) -
 
 
 def scale_tables(scale: Mapping[str, Mapping[str, float]]) -> str:
-    """One table for each thing that grows."""
+    """One table for each growing quantity."""
     parts = [
         table([what, *points], [[_unit(what), *(f"{value:g}" for value in points.values())]])
         for what, points in scale.items()
@@ -123,7 +123,7 @@ def _unit(what: str) -> str:
 
 
 def websocket_table(websocket: Mapping[str, Mapping[str, float]]) -> str:
-    """What lasts: echoes, and what an idle connection holds."""
+    """Echoes, and the memory of idle connections."""
     columns = ("messages_per_second", "cpu_us", "websocket_kib", "event_stream_kib")
     header = ["", "echoes/s", "µs CPU per echo", "KiB per idle WebSocket", "KiB per event stream"]
     rows = [[name, *(_number(figures[column]) for column in columns)] for name, figures in websocket.items()]
@@ -131,7 +131,7 @@ def websocket_table(websocket: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns aligned; the first column to the left, the others to the right."""
+    """An aligned Markdown table, with the first column to the left and the others to the right."""
     widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

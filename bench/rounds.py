@@ -1,6 +1,6 @@
-"""The comparison itself: every peer runs all the time, and is measured in turn, round after round.
+"""The comparison: all peers run throughout, and are measured in turn, round after round.
 
-A B C … A B C … instead of A A A B B B: what the rest of the machine does then falls on all of them.
+The order A B C … A B C … instead of A A A B B B spreads disturbances by other work on the machine over all peers.
 """
 
 import time
@@ -19,14 +19,14 @@ from bench.processes import BenchError, Running, free_port, start, wait_for_port
 
 READY_SECONDS = 20.0
 SETTLE_SECONDS = 2.0
-AT_REST = 0.05  # seconds of which a process at rest uses less than a tenth
+AT_REST = 0.05  # seconds; a process at rest uses less than a tenth of them
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how often; seconds."""
+    """The number of rounds, and the lengths of windows in seconds."""
 
     rounds: int
     seconds: float
@@ -38,7 +38,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Contestant:
-    """A peer that runs and has proved itself."""
+    """A running peer that passed its checks."""
 
     peer: Peer
     place: Place
@@ -51,7 +51,7 @@ class Contestant:
         return f"http://127.0.0.1:{self.place.port}{ITEM}"
 
     def outcome(self) -> Outcome:
-        """The figures so far, with the memory it holds now."""
+        """The figures so far, with the current memory."""
         peer, memory = self.peer, self.running.memory()
         windows = tuple(self.windows)
         return Outcome(peer.name, peer.title, peer.does, peer.version(), peer.identity, windows, memory.rss, memory.pss)
@@ -59,7 +59,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """Where peers are started."""
+    """The environment in which peers are started."""
 
     directory: Path
     cpus: frozenset[int] | None
@@ -67,14 +67,14 @@ class Arena:
     signer: Signer
 
     def place(self, peer: Peer) -> Place:
-        """A fresh folder and port."""
+        """A new folder and port."""
         port = free_port()
         directory = self.directory / f"{peer.name}-{port}"
         directory.mkdir()
         return Place(directory, port, self.upstream_port, self.signer)
 
     def begin(self, peer: Peer, place: Place) -> Running:
-        """Start the peer there, without waiting for it."""
+        """Start the peer without waiting for it."""
         launch = peer.launch(place)
         return start(
             launch.command,
@@ -86,7 +86,7 @@ class Arena:
 
     @contextmanager
     def contestant(self, peer: Peer) -> Iterator[Contestant]:
-        """Start the peer and prove it; stopped at the end. Raises BenchError if it does not do its work."""
+        """Start and check the peer, and stop it at the end. Raises BenchError if a check fails."""
         place = self.place(peer)
         running = self.begin(peer, place)
         try:
@@ -102,7 +102,7 @@ class Arena:
     def contestants(
         self, peers: Sequence[Peer], failed: Callable[[Peer, BenchError], object]
     ) -> Iterator[list[Contestant]]:
-        """Those of the peers that do their work, in their order; `failed` is told of the others."""
+        """The peers that pass their checks, in order. `failed` is called for the others."""
         with ExitStack() as stack:
             started = []
             for peer in peers:
@@ -122,7 +122,7 @@ def _wait_until_ready(peer: Peer, place: Place) -> None:
 
 
 def measure(contestant: Contestant, driver: Driver, seconds: float) -> Window:
-    """Drive one window. Raises BenchError for any error: a proxy that drops requests is not fast."""
+    """Measure one window. Raises BenchError for any failed request, because a proxy that drops requests is not fast."""
     before = contestant.running.cpu_seconds()
     load = driver.drive(contestant.url, caller_headers(contestant.credential), seconds)
     after = contestant.running.cpu_seconds()
@@ -136,8 +136,8 @@ def measure(contestant: Contestant, driver: Driver, seconds: float) -> Window:
 
 
 def settle(contestant: Contestant) -> None:
-    """Wait until it has done what was on its way when the load ended. A slow peer works off its 32 requests for a tenth
-    of a second, and would take the CPU from whoever is measured next."""
+    """Wait until the peer has processed its remaining requests. A slow peer needs a tenth of a second for 32 of them,
+    and would take the CPU from the next one."""
     until = time.monotonic() + SETTLE_SECONDS
     before = sum(contestant.running.cpu_seconds().values())
     while time.monotonic() < until:
@@ -149,7 +149,7 @@ def settle(contestant: Contestant) -> None:
 
 
 class Comparison:
-    """Runs the rounds; a peer that fails is left out from then on, with the reason kept."""
+    """Runs the rounds. A peer that fails is left out from then on, and the reason is kept."""
 
     def __init__(self, arena: Arena, driver: Driver, tell: Tell) -> None:
         self.arena = arena
@@ -158,7 +158,7 @@ class Comparison:
         self.failed: dict[str, str] = {}
 
     def run(self, peers: Sequence[Peer], plan: Plan) -> list[Outcome]:
-        """All rounds; outcomes in the order of `peers`."""
+        """Run all rounds; returns the outcomes in the order of `peers`."""
         with self.arena.contestants(peers, self._fail) as started:
             contestants = [each for each in started if self._warm_up(each, plan)]
             for number in range(1, plan.rounds + 1):
@@ -177,7 +177,7 @@ class Comparison:
         return True
 
     def _round(self, contestants: Sequence[Contestant], number: int, plan: Plan) -> None:
-        """One round, begun with another peer each time: nobody always follows the same neighbour."""
+        """One round. It starts with another peer each time, so that no peer always follows the same neighbour."""
         begin = (number - 1) * 5 % max(1, len(contestants))
         for contestant in [*contestants[begin:], *contestants[:begin]]:
             self._measure(contestant, plan)

@@ -1,7 +1,7 @@
-"""What a request costs as everything around it grows: `python -m bench.scale [--output FILE.json]`.
+"""The cost of a request as its surroundings grow: `python -m bench.scale [--output FILE.json]`.
 
-Routes, targets, header fields, cached tokens and cached users are grown in memory (bench/growing.py); users in the
-database, idle connections and workers with real processes. Flat is good.
+Routes, targets, header fields, cached tokens and cached users grow in memory (bench/growing.py); users in the database,
+idle connections and workers with real processes. The cost should stay flat.
 """
 
 import argparse
@@ -41,7 +41,7 @@ FIRST = 1000  # requests
 
 
 class Workers(GatewayServe):
-    """The gateway with several workers, which share a Valkey."""
+    """The gateway with several workers that share a Valkey."""
 
     name = "gateway-workers"
     count: ClassVar[int] = 1
@@ -56,7 +56,7 @@ class Workers(GatewayServe):
 
 
 def by_idle(arena: Arena, driver: Driver) -> tuple[Points, Points]:
-    """CPU microseconds for each request beside so many idle keep-alive connections, and KiB for each of those."""
+    """CPU microseconds per request beside idle keep-alive connections, and KiB for each of those."""
     cost, held = {}, {}
     with arena.contestant(GatewayServe()) as contestant, asyncio.Runner() as runner:
         measure(contestant, driver, 1)
@@ -86,7 +86,7 @@ async def _left(callers: Sequence[websocket.Caller]) -> None:
 
 
 def by_workers(arena: Arena, driver: Driver) -> Points:
-    """CPU microseconds for each request with one and two workers."""
+    """CPU microseconds per request with one and two workers."""
     found = {}
     with valkey(arena.directory) as server:
         for count in (1, 2):
@@ -99,8 +99,8 @@ def by_workers(arena: Arena, driver: Driver) -> Points:
 
 
 def by_users() -> tuple[Points, Points]:
-    """CPU microseconds for each request with so many users in the database (SQLite): of users that nobody has asked for
-    yet, and of one that is known."""
+    """CPU microseconds per request by number of users in the database (SQLite): for users that are not cached yet, and
+    for a cached one."""
     first, later = {}, {}
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory, ExitStack() as stack:
         town = Town(Path(directory), stack)
@@ -124,13 +124,13 @@ def _cpu_of(gateway: Gateway, caller: Caller, tokens: Sequence[str]) -> float:
 
 
 def in_memory() -> Result:
-    """What can be grown in memory, on one CPU."""
+    """The measurements that run in memory, on one CPU."""
     with pinned(frozenset({min(os.sched_getaffinity(0))})):
         return asyncio.run(growing.grow())
 
 
 def with_processes() -> Result:
-    """What takes real connections and processes."""
+    """The measurements with real connections and processes."""
     proxy_cpus, load_cpus = split_cpus()
     driver = Driver(load_cpus, 32)
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory:
@@ -151,10 +151,10 @@ def with_processes() -> Result:
 
 
 def main() -> int:
-    """Exit code 2 when something could not be measured."""
+    """Exit code 2 if a measurement fails."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
-    parser.add_argument("--memory-only", action="store_true", help="leave out what takes processes")
-    parser.add_argument("--output", type=Path, help="a JSON file to write as well; a picture beside it")
+    parser.add_argument("--memory-only", action="store_true", help="leave out measurements with processes")
+    parser.add_argument("--output", type=Path, help="also write a JSON file, with a picture beside it")
     options = parser.parse_args()
     try:
         result = in_memory() | ({} if options.memory_only else with_processes())

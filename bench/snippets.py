@@ -1,4 +1,4 @@
-"""The snippets of docs/forward-auth.md, with other addresses than they are shown with."""
+"""The snippets of docs/forward-auth.md with other addresses."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "forward-auth.md"
-# The ports of the snippets: the proxy's own, the gateway's, the upstream's.
+# The ports in the snippets: those of the proxy, the gateway and the upstream.
 LISTENS, GATEWAY, UPSTREAM = 8080, 8000, 9000
 
 NGINX: Final = """\
@@ -30,7 +30,7 @@ CADDY: Final = "{\n\tadmin off\n\tauto_https off\n}\n"
 
 
 def snippet(language: str, ports: Mapping[int, int]) -> str:
-    """The first block of a language, with the ports replaced."""
+    """The first block of a language, with its ports replaced."""
     text = DOCUMENT.read_text(encoding="utf-8")
     found = re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     if found is None:
@@ -41,12 +41,12 @@ def snippet(language: str, ports: Mapping[int, int]) -> str:
 
 
 def nginx_file(folder: Path, ports: Mapping[int, int]) -> str:
-    """A whole nginx.conf around the snippet."""
+    """A complete nginx.conf around the snippet."""
     return NGINX.format(folder=folder, snippet=snippet("nginx", ports))
 
 
 def envoy_file(ports: Mapping[int, int]) -> str:
-    """A whole envoy.yaml: the snippet is complete. Ports stand alone there."""
+    """A complete envoy.yaml: the snippet with its ports replaced, which stand on lines of their own."""
     text = snippet("envoy", {})
     return re.sub(
         rf"port_value: ({'|'.join(map(str, ports))})\b", lambda port: f"port_value: {ports[int(port[1])]}", text
@@ -54,5 +54,5 @@ def envoy_file(ports: Mapping[int, int]) -> str:
 
 
 def caddy_file(ports: Mapping[int, int]) -> str:
-    """A whole Caddyfile."""
+    """A complete Caddyfile."""
     return CADDY + snippet("caddyfile", ports)

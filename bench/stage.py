@@ -1,7 +1,7 @@
-"""The path of one proxied request without sockets: a caller's connection and an upstream's, their transports in memory.
+"""The path of one proxied request without sockets: client and upstream connections with transports in memory.
 
-Everything between is the gateway as it runs: protocol, gate, forwarding, engine, metrics. So what it costs can be
-counted exactly, and the same again tomorrow: bytecode instructions, calls, instructions of the processor.
+Everything in between is the real gateway: protocol, gate, forwarding, engine, metrics. The costs can therefore be
+counted exactly and reproducibly: bytecode instructions, calls, processor instructions.
 """
 
 import asyncio
@@ -39,11 +39,11 @@ RESPONSE = (
     b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n" % len(BODY)
 ) + BODY
 PEER = ("127.0.0.1", 50_000)
-PATIENCE = 100.0  # seconds; valgrind is fifty times as slow
+PATIENCE = 100.0  # seconds; valgrind is fifty times slower
 
 
 class Wire:
-    """A transport that keeps what was written to it last."""
+    """A transport that keeps the last written data."""
 
     def __init__(self) -> None:
         self.last: bytes | None = None
@@ -80,7 +80,7 @@ class Wire:
 
 
 class Upstreams:
-    """The connections to all targets; `asked` is the one that a request was sent to last."""
+    """The connections to all targets. `asked` received the last request."""
 
     asked: UpstreamConnection
     last: bytes | None = None
@@ -99,7 +99,7 @@ class UpstreamWire(Wire):
 
 
 class Stage:
-    """One caller, and one connection to each target, all kept alive."""
+    """One client, and one connection to each target, all kept alive."""
 
     def __init__(self, runtime: Runtime, token: str) -> None:
         self.runtime = runtime
@@ -114,12 +114,12 @@ class Stage:
         self._turn = 0
 
     def request(self, path: str, *further: tuple[str, str], token: str | None = None) -> bytes:
-        """A GET of the caller's."""
+        """A GET request of the client."""
         headers = caller_headers(token or self._token)
         return request_bytes(f"http://127.0.0.1:{PORT}{path}", [*headers, *further])
 
     def serve(self, request: bytes, response: bytes = RESPONSE) -> None:
-        """One request there and its answer back. Raises BenchError where it does not go to an upstream at once."""
+        """Play one request and its response. Raises BenchError unless the request is sent to an upstream at once."""
         upstreams = self.to_upstream
         upstreams.last = None
         self.caller.data_received(request)
@@ -128,7 +128,7 @@ class Stage:
         upstreams.asked.data_received(response)
 
     def scenarios(self) -> dict[str, Callable[[], None]]:
-        """What can be played, by name; each call is one request with its answer."""
+        """The scenarios by name. Each call plays one request and its response."""
         repeated, refused = self.request(ITEM), self.request(FORBIDDEN)
 
         def same() -> None:
@@ -145,8 +145,8 @@ class Stage:
         return {"repeated": same, "fresh": fresh, "refused": forbidden, "asgi": self._over_asgi()}
 
     def _over_asgi(self) -> Callable[[], None]:
-        """The same request as an ASGI server gives it, without the server and its loop: the application waits once, for
-        the upstream."""
+        """The same request as passed by an ASGI server, without the server and its loop. The application suspends once,
+        for the upstream."""
         holder = RuntimeHolder()
         holder.runtime = self.runtime
         app, scope = Starlette(middleware=[Middleware(GateMiddleware, holder=holder)]), self._scope()
@@ -184,7 +184,7 @@ class Stage:
         }
 
     def prove(self) -> None:
-        """See that a request is answered as it should. Raises BenchError."""
+        """Check that a request is answered correctly. Raises BenchError."""
         self.to_caller.last = None
         self.serve(self.request(ITEM))
         if self.to_caller.last is None or not self.to_caller.last.startswith(b"HTTP/1.1 200"):
@@ -195,7 +195,7 @@ class Stage:
 async def staged(
     access_log: str = '"off"', *, routes: int = 10, targets: int = 1, cached: int = 100_000
 ) -> AsyncIterator[Stage]:
-    """A stage that is ready: somebody is signed in and known, and each connection has served a request. At most
+    """A stage that is ready: the client is signed in and cached, and each connection has served a request. At most
     `cached` users are cached."""
     with tempfile.TemporaryDirectory(prefix="gateway-stage-") as folder:
         peer = GatewayServe()
@@ -214,7 +214,7 @@ async def staged(
 
 
 async def _introduce(stage: Stage) -> None:
-    """The first request looks the caller up, and so comes to the upstream a moment later."""
+    """Play the first request, which looks the user up and therefore reaches the upstream later."""
     stage.caller.data_received(stage.request(ITEM))
     async with asyncio.timeout(PATIENCE):
         while stage.to_upstream.last is None:

@@ -1,4 +1,4 @@
-"""The figures the project promises, each with the limit it has to keep."""
+"""The targets of the project, with their limits."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Result = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Comparative:
-    """A ratio of two peers that may be at most, or must be at least, `limit`."""
+    """A ratio of two peers that must be at most, or with `at_least` at least, `limit`."""
 
     what: str
     ours: str
@@ -22,7 +22,7 @@ class Comparative:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """A figure of one process that may be at most `limit`."""
+    """A figure of one process that must be at most `limit`."""
 
     what: str
     key: str
@@ -32,8 +32,8 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Further:
-    """A figure at `place` in the result, by itself or as a multiple of the one that `theirs` has where `gateway` has
-    this."""
+    """A figure at `place` in the result, or its ratio to the figure of `theirs`, whose place has that name instead of
+    `gateway`."""
 
     what: str
     place: str
@@ -44,8 +44,8 @@ class Further:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target and what was measured. `quiet` is the same of the best window of each: other work on the machine can
-    only make a window worse, so where the two differ the machine was busy."""
+    """A target and its measurement. `quiet` is the ratio of the best windows. Other work on the machine can only worsen
+    a window, so a difference between the two shows that the machine was busy."""
 
     what: str
     measured: float
@@ -68,7 +68,7 @@ COMPARATIVE = (
     Comparative("p99 at full load, gateway serve to Envoy with JWT", "gateway", "envoy-jwt", p99, 1.0),
 )
 
-# What is not measured in windows: the places of two figures in the result, or of one and nothing to compare it with.
+# Figures without windows: the places of one figure, or of two to compare.
 FURTHER = (
     Further("MB/s down, to Envoy", "bulk/gateway/down/megabytes_per_second", 0.9, "envoy-jwt", at_least=True),
     Further("MB/s up, to Envoy", "bulk/gateway/up/megabytes_per_second", 0.9, "envoy-jwt", at_least=True),
@@ -89,7 +89,7 @@ FOOTPRINT = (
 
 
 def verdicts(outcomes: Mapping[str, Outcome], footprint: Mapping[str, float]) -> Iterator[Verdict]:
-    """A verdict on each target that could be measured in this run."""
+    """The verdicts on the targets measured in this run."""
     for target in COMPARATIVE:
         ours, theirs = outcomes.get(target.ours), outcomes.get(target.theirs)
         if ours and theirs and ours.windows and theirs.windows:
@@ -102,7 +102,7 @@ def verdicts(outcomes: Mapping[str, Outcome], footprint: Mapping[str, float]) ->
 
 
 def further_verdicts(result: Result) -> Iterator[Verdict]:
-    """The same on what is not measured in windows."""
+    """The verdicts on figures without windows."""
     for target in FURTHER:
         ours = _at(result, target.place)
         theirs = 1.0 if target.theirs is None else _at(result, target.place.replace("gateway", target.theirs))

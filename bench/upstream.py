@@ -1,10 +1,10 @@
-"""The upstream that every peer proxies to: nginx where it is installed, else a small asyncio server of ours.
+"""The upstream of all peers: nginx if installed, else a small asyncio server.
 
     python -m bench.upstream PORT
 
-answers GET /api/items/… with 68 bytes of JSON, GET /api/inspect/… with what arrived, GET /api/bulk/N with N
-bytes, and counts the body of a POST to /api/bulk/…. The server of ours also echoes the messages of a WebSocket at
-/api/echo/…, and begins an event stream at /api/events/….
+serves GET /api/items/… with 68 bytes of JSON, GET /api/inspect/… with the received request, GET /api/bulk/N with N
+bytes, and counts the body of a POST to /api/bulk/…. The asyncio server also echoes WebSocket messages at /api/echo/…
+and starts an event stream at /api/events/….
 """
 
 import argparse
@@ -31,7 +31,7 @@ INSPECTED = {
 }
 HEAD_LIMIT = 64 * 1024
 CHUNK = bytes(256 * 1024)
-WEBSOCKET_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
+WEBSOCKET_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"7\r\ndata:1\n\r\n"
 
@@ -58,7 +58,7 @@ http {
 
 
 class Upstream:
-    """A running upstream and what it is."""
+    """A running upstream with its description."""
 
     def __init__(self, running: Running, port: int, description: str) -> None:
         self.running = running
@@ -67,7 +67,7 @@ class Upstream:
 
 
 def start_upstream(directory: Path, cpus: frozenset[int] | None, *, ours: bool = False) -> Upstream:
-    """Start the fastest upstream there is; `ours` insists on the one that knows bulk bodies."""
+    """Start the fastest available upstream. `ours` selects the asyncio server."""
     port = free_port()
     nginx = None if ours else find_nginx()
     command = [sys.executable, "-m", "bench.upstream", str(port)]
@@ -94,7 +94,7 @@ def start_upstream(directory: Path, cpus: frozenset[int] | None, *, ours: bool =
 
 
 def find_nginx() -> str | None:
-    """The nginx program; Debian keeps it where ordinary users' PATH does not look."""
+    """The nginx program. Debian installs it in a folder outside of ordinary users' PATH."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
@@ -112,7 +112,7 @@ ANSWER = _head(len(BODY)) + BODY
 
 
 class Answers(asyncio.BufferedProtocol):
-    """One keep-alive connection. Bodies are counted as they pass through one buffer, never kept."""
+    """One keep-alive connection. Bodies pass through one buffer and are counted, not kept."""
 
     def __init__(self) -> None:
         self.buffer = bytearray(256 * 1024)
@@ -146,7 +146,7 @@ class Answers(asyncio.BufferedProtocol):
         self._answer_heads()
 
     def _count(self, size: int) -> int:
-        """Take body bytes; more than was announced, which no caller of the benchmark sends, ends it."""
+        """Count body bytes. More than announced, which no client of the benchmark sends, closes the connection."""
         self.received += size
         if self.received >= self.expected:
             body = json.dumps({"received": self.received}).encode()
@@ -191,7 +191,7 @@ class Answers(asyncio.BufferedProtocol):
             self.transport.write(ANSWER)
 
     def _echo(self) -> None:
-        """Send back each whole frame unmasked; the benchmark's are short and masked."""
+        """Send back each complete frame unmasked. The frames of the benchmark are short and masked."""
         answers = []
         while len(self.head) >= 6 and len(self.head) >= (size := 6 + (self.head[1] & 0x7F)):
             mask, payload = self.head[2:6], self.head[6:size]
@@ -224,7 +224,7 @@ def _upgraded(key: bytes) -> bytes:
 
 
 def fields(head: bytes) -> dict[str, str]:
-    """Header fields of a request head by lower-case name; repeated ones joined, so that a check sees them."""
+    """Header fields of a request head by lower-case name. Repeated ones are joined, so that checks see them."""
     found: dict[str, str] = {}
     for line in head.decode("latin-1").split("\r\n")[1:]:
         name, _, value = line.partition(":")
@@ -234,7 +234,7 @@ def fields(head: bytes) -> dict[str, str]:
 
 
 def inspection(head: bytes) -> dict[str, str]:
-    """What the checks want to know about a request as the upstream saw it."""
+    """The fields of a received request that the checks need."""
     found = fields(head)
     return {key: found.get(name.lower(), "") for key, name in INSPECTED.items()}
 

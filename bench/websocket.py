@@ -1,7 +1,8 @@
-"""What lasts: echoes over WebSockets (messages/s, CPU per message), and the memory of idle ones and of event streams.
+"""Long-lived connections: WebSocket echoes (messages/s, CPU per message), and the memory of idle WebSockets and event
+streams.
 
-Every caller has one message on its way at a time, so the rate is that of whole round trips. Messages are masked as
-RFC 6455 5.3 asks of callers, and the upstream unmasks them: a proxy that damaged a message would be found out.
+Each client has one message in flight, so the rate counts complete round trips. Messages are masked as RFC 6455, section
+5.3 requires, and the upstream unmasks them, so a damaged message is detected.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ from bench.rounds import Arena, Contestant, Tell
 MESSAGE = b"A message as long as those of a chat are, more or less: 64 bytes"
 MASK = b"\x9c\x1b\x44\xe7"
 IDLE = 1000
-SETTLE = 1.0  # seconds after which what was opened is at rest
+SETTLE = 1.0  # seconds until new connections are at rest
 OPENING_SECONDS = 30.0
-AT_ONCE = 50  # connections that are opened side by side
+AT_ONCE = 50  # connections opened concurrently
 
 Head = Callable[[int, str], bytes]
 
@@ -35,7 +36,7 @@ class Echoes:
 
 
 def frame(payload: bytes, mask: bytes | None) -> bytes:
-    """A whole text message of fewer than 126 bytes in one frame."""
+    """A text message of fewer than 126 bytes in one frame."""
     if mask is None:
         return bytes((0x81, len(payload))) + payload
     masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
@@ -46,7 +47,7 @@ ASKED, ECHOED = frame(MESSAGE, MASK), frame(MESSAGE, None)
 
 
 class Caller(asyncio.Protocol):
-    """One connection: sends the head, and after the answer's head one message after the other until told to stop."""
+    """One connection. It sends the head, and after the response head one message after another."""
 
     def __init__(self, head: bytes, status: bytes) -> None:
         self.head = head
@@ -113,7 +114,7 @@ def handshake(port: int, credential: str) -> bytes:
 
 
 def event_stream(port: int, credential: str) -> bytes:
-    """The head that asks for an event stream."""
+    """The head that requests an event stream."""
     return head_of("/api/events/42", port, caller_headers(credential))
 
 
@@ -123,7 +124,7 @@ def head_of(path: str, port: int, headers: Sequence[tuple[str, str]]) -> bytes:
 
 
 async def opened(contestant: Contestant, head: Head, status: bytes, count: int) -> list[Caller]:
-    """So many open connections. Raises BenchError when one is refused."""
+    """Open `count` connections. Raises BenchError if one is refused."""
     loop, port = asyncio.get_running_loop(), contestant.place.port
     callers: list[Caller] = []
     said = head(port, contestant.credential)
@@ -151,7 +152,7 @@ def _check(callers: Sequence[Caller]) -> None:
 
 
 async def echoes(contestant: Contestant, *, connections: int, seconds: float) -> Echoes:
-    """Drive one window. Raises BenchError for any message that does not come back as it was."""
+    """Measure one window. Raises BenchError if a message returns changed."""
     callers = await opened(contestant, handshake, b"HTTP/1.1 101", connections)
     try:
         for caller in callers:
@@ -169,7 +170,7 @@ async def echoes(contestant: Contestant, *, connections: int, seconds: float) ->
 
 
 async def held(contestant: Contestant, head: Head, status: bytes) -> float:
-    """KiB of resident memory for each of IDLE connections that are open and at rest."""
+    """KiB of resident memory for each of IDLE open connections at rest."""
     before = contestant.running.memory().rss
     callers = await opened(contestant, head, status, IDLE)
     try:
@@ -183,7 +184,7 @@ async def held(contestant: Contestant, head: Head, status: bytes) -> float:
 def measure(
     arena: Arena, peers: Sequence[Peer], *, rounds: int, seconds: float, tell: Tell, cpus: frozenset[int] | None
 ) -> dict[str, Any]:
-    """Medians by peer, with the callers on `cpus`; peers that fail are told and left out."""
+    """Medians by peer, with the clients on `cpus`. Peers that fail are reported and left out."""
     found: dict[str, Any] = {}
     with pinned(cpus), asyncio.Runner(loop_factory=_loop) as runner:
         taken = _rounds(arena, peers, runner, rounds=rounds, seconds=seconds, tell=tell)
@@ -199,7 +200,7 @@ def measure(
 def _rounds(
     arena: Arena, peers: Sequence[Peer], runner: asyncio.Runner, *, rounds: int, seconds: float, tell: Tell
 ) -> dict[str, list[Echoes]]:
-    """The windows of each peer; all run all the time, and are measured in turn."""
+    """The windows of each peer. All peers run throughout and are measured in turn."""
     taken: dict[str, list[Echoes]] = {}
     with arena.contestants(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as contestants:
         for contestant in contestants * rounds:
@@ -212,7 +213,7 @@ def _rounds(
 
 
 def _memory(arena: Arena, peer: Peer, runner: asyncio.Runner) -> dict[str, float]:
-    """Each in a process of its own: memory that was given back by others would serve it for nothing."""
+    """Each kind in a new process, because memory freed by other connections would be reused."""
     kinds = {"websocket_kib": (handshake, b"HTTP/1.1 101"), "event_stream_kib": (event_stream, b"HTTP/1.1 200")}
     found = {}
     for name, (head, status) in kinds.items():

@@ -1,1 +1,1 @@
-"""What accounts cost and how soon they end: `python -m bench.accounts`."""
+"""The cost of accounts and the delay of revocations: `python -m bench.accounts`."""

@@ -1,4 +1,4 @@
-"""`python -m bench.accounts`: measure what is promised about accounts, print it, and keep it under bench/results."""
+"""`python -m bench.accounts`: measure the targets for accounts, print them, and write them to bench/results."""
 
 import argparse
 import datetime
@@ -20,19 +20,18 @@ PARTS = ("revocation", "races", "store_size", "flood", "timing")
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.accounts", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of everything: whether it works, not how well")
+    parser.add_argument("--quick", action="store_true", help="a tenth of all trials, as a functional check")
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of: {' '.join(PARTS)}"
     )
-    parser.add_argument("--check", action="store_true", help="exit code 1 when a promise is not kept")
-    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="where the results go")
+    parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="folder for the results")
     return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace, folder: Path, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Everything that was asked for, as the value that is written to JSON; `keep` is told after each part."""
+    """Run the selected parts; returns the value for the JSON file. Calls `keep` after each part."""
     result: dict[str, Any] = {
         "format": 1,
         "machine": machine.facts(),
@@ -63,12 +62,12 @@ def _parts(town: Town, *, quick: bool) -> dict[str, Callable[[], Any]]:
 
 
 def tell(message: str) -> None:
-    """Progress, beside the result."""
+    """Print progress to standard error."""
     print(message, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 with --check when a promise is not kept; 2 when nothing could be measured."""
+    """Exit code 0; 1 with --check if a target is missed; 2 if nothing could be measured."""
     options = options_of(arguments)
     partial = options.quick or set(options.only) != set(PARTS)
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H%M%SZ")

@@ -1,4 +1,4 @@
-"""What 64 clients who log in without pause do to everybody else, and how much of bcrypt's speed they get."""
+"""The effect of 64 clients that log in without pause on other requests, and their share of bcrypt's throughput."""
 
 import asyncio
 import json
@@ -16,9 +16,9 @@ CLIENTS = 64
 P99_LIMIT = 5.0
 LOGINS_LIMIT = 0.8
 _PROBES = 8  # connections
-_RATE = 25.0  # requests a second on each of them
+_RATE = 25.0  # requests per second on each connection
 
-# As many threads as the gateway has for it, and as far behind the event loop as they are there.
+# Uses as many threads as the gateway, with the same lower priority.
 _BCRYPT_ALONE = """
 import os, sys, threading, time, bcrypt
 rounds, seconds = int(sys.argv[1]), float(sys.argv[2])
@@ -38,8 +38,8 @@ print(len(done) / (max(done) - begun))
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Proxied p50 and p99 in milliseconds, quiet and during the flood; what bcrypt alone did beside the same proxied
-    load, and the logins, a second."""
+    """Proxied p50 and p99 in milliseconds, quiet and during the flood; bcrypt calls per second beside the same proxied
+    load, and logins per second."""
 
     quiet_p50: float
     quiet_p99: float
@@ -53,7 +53,7 @@ class Round:
 def measure(
     town: Town, *, times: int, seconds: float, rounds: int, tell: Callable[[str], None]
 ) -> list[dict[str, float]]:
-    """Some rounds of: a quiet window, one with bcrypt alone, one with the flood."""
+    """Rounds of a quiet window, a window with bcrypt alone, and a window with the flood."""
     with town.gateway(town.sqlite("flood"), rounds=rounds) as gateway:
         tell(f"{CLIENTS} accounts")
         with gateway.caller() as caller:
@@ -75,7 +75,7 @@ async def _round(gateway: Gateway, emails: list[str], token: str, rounds: int, s
     output, _ = await alone.communicate()
     done: list[tuple[float, int]] = []
     clients = [asyncio.create_task(_log_in(gateway.port, email, done)) for email in emails]
-    await asyncio.sleep(2 * seconds / 5)  # until the line is as long as it gets
+    await asyncio.sleep(2 * seconds / 5)  # until the queue has reached its full length
     begun, before = time.perf_counter(), len(done)
     flood = await _probe(gateway.port, token, 2 * seconds)
     took, since = time.perf_counter() - begun, done[before:]
@@ -95,7 +95,7 @@ async def _round(gateway: Gateway, emails: list[str], token: str, rounds: int, s
 
 
 async def _probe(port: int, token: str, seconds: float) -> list[float]:
-    """Sorted milliseconds of proxied requests at a steady rate, counted from when each should have been sent."""
+    """Sorted milliseconds of proxied requests at a steady rate, counted from the scheduled start of each."""
     found: list[float] = []
 
     async def caller(offset: float) -> None:
@@ -121,7 +121,7 @@ async def _log_in(port: int, email: str, done: list[tuple[float, int]]) -> None:
 
 
 class _Wire:
-    """A connection that is kept; answers must have a Content-Length."""
+    """A persistent connection. Responses must have a Content-Length."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

@@ -1,4 +1,4 @@
-"""What happens once, however many ask for it at the same time, on two replicas."""
+"""Concurrent requests of which exactly one must succeed, over two replicas."""
 
 import secrets
 from collections import Counter
@@ -13,7 +13,7 @@ REFRESHES = 20
 
 
 def measure(town: Town, *, trials: int, tell: Callable[[str], None]) -> dict[str, dict[str, int]]:
-    """How often each race ended as it must: one account, one rotation."""
+    """The number of correct outcomes of each race: one account, one rotation."""
     tell("races")
     database, redis = town.postgres(), town.valkey()
     with town.gateway(database, redis=redis) as one, town.gateway(database, redis=redis) as other:
@@ -46,7 +46,7 @@ def _refreshes(both: tuple[Gateway, ...]) -> bool:
 
 
 def _at_once(both: tuple[Gateway, ...], times: int, work: Callable[[Caller], object]) -> list[object]:
-    """Do it so many times in parallel, each on a connection of its own, in turn to one replica and the other."""
+    """Run `work` concurrently, each time on a new connection, alternating between the replicas."""
     ready = Barrier(times)
 
     def one(number: int) -> object:

@@ -1,4 +1,4 @@
-"""The figures of accounts for people, each with what it was to be."""
+"""The report on accounts: measured values and their targets."""
 
 import statistics
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from bench.load import percentile
 
 
 class Verdict(NamedTuple):
-    """One promise: what was measured, what it had to be, and whether it is."""
+    """A target: the measured value, and whether it is met."""
 
     promise: str
     measured: str
@@ -17,15 +17,15 @@ class Verdict(NamedTuple):
 
 
 def verdicts(result: Mapping[str, Any]) -> list[Verdict]:
-    """Every promise that was measured."""
+    """All measured targets."""
     return [*_revocations(result), *_races(result), *_timing(result), *_sizes(result), *_flood(result)]
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The report of one result as it was written to JSON."""
+    """The report of one result, given as in the JSON file."""
     machine = result["machine"]
     where = f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, {machine['python']}"
-    load = f"{result['load_before']} before, {result['load_after']} after, when it is also the benchmark's"
+    load = f"{result['load_before']} before, {result['load_after']} after (includes the benchmark)"
     parts = [
         f"# Accounts, {machine['date'][:10]}\n",
         f"{where}; commit {result['commit']}. Load average: {load}.\n",

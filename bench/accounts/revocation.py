@@ -1,4 +1,4 @@
-"""How soon a revocation is seen on the other replica: from its answer (or the command's exit) to the first refusal."""
+"""The delay of a revocation on another replica: from its response (or the command's exit) to the first refusal."""
 
 import time
 from collections.abc import Callable
@@ -15,8 +15,7 @@ Revoke = Callable[[Account], None]
 
 
 class Way(NamedTuple):
-    """One way to revoke: the path that is served before and refused afterwards, what is done, and the credential that
-    is presented."""
+    """A kind of revocation: a path that is served before and refused afterwards, the action, and the credential."""
 
     path: str
     revoke: Revoke
@@ -24,7 +23,7 @@ class Way(NamedTuple):
 
 
 def measure(town: Town, *, trials: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
-    """Milliseconds by each way, for each trial; over PostgreSQL and Valkey, changed on one replica, seen on another."""
+    """Milliseconds by kind and trial, over PostgreSQL and Valkey, changed on one replica and observed on another."""
     database, redis = town.postgres(), town.valkey()
     with ExitStack() as stack:
         here, there = (stack.enter_context(town.gateway(database, redis=redis)) for _ in range(2))
@@ -37,7 +36,7 @@ def measure(town: Town, *, trials: int, tell: Callable[[str], None]) -> dict[str
             found[name] = []
             for _ in range(trials):
                 account = here.newcomer(caller)
-                if way.path != "/api/x":  # the role that is taken away must have been given
+                if way.path != "/api/x":  # a role can only be removed after it was given
                     roles = {"roles": ["auditor", "user"]}
                     caller.must("PATCH", f"/auth/users/{account.id}", roles, admin.token)
                 found[name].append(_trial(watcher, account, way))
@@ -48,7 +47,7 @@ def _trial(watcher: Caller, account: Account, way: Way) -> float:
     begun, presented = time.perf_counter(), way.presented(account)
     while watcher.ask("GET", way.path, token=presented).status != 200:
         if time.perf_counter() - begun > _PATIENCE:
-            raise BenchError("the other replica does not serve what was just given")
+            raise BenchError("the other replica refuses a new credential")
     way.revoke(account)
     revoked = time.perf_counter()
     while watcher.ask("GET", way.path, token=presented).status == 200:
@@ -58,7 +57,7 @@ def _trial(watcher: Caller, account: Account, way: Way) -> float:
 
 
 class _Administrator(NamedTuple):
-    """Who changes the accounts of others over HTTP."""
+    """Changes the accounts of others over HTTP."""
 
     caller: Caller
     account: Account
@@ -71,7 +70,7 @@ class _Administrator(NamedTuple):
 
 
 def _ways(here: Gateway, caller: Caller, admin: Account) -> dict[str, Way]:
-    """Every way, by name."""
+    """All kinds of revocation by name."""
     administrator = _Administrator(caller, admin)
 
     def command(account: Account) -> None:

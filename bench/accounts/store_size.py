@@ -1,4 +1,4 @@
-"""What a million users in the store cost a login and a first lookup, against a thousand."""
+"""The cost of a login and of a first lookup with a million users in the store, relative to a thousand."""
 
 import asyncio
 import hashlib
@@ -28,8 +28,8 @@ _POSTGRES = {"id": "md5(n::text)::uuid::text", "true": "true", "numbers": "gener
 
 
 def measure(town: Town, *, large: int, trials: int, tell: Callable[[str], None]) -> dict[str, dict[str, list[float]]]:
-    """For each store and size the milliseconds of logins and of first lookups; bcrypt at its cheapest, so that the
-    store is what one sees."""
+    """Milliseconds of logins and first lookups by store and size. bcrypt runs at its lowest cost, so that the store
+    dominates."""
     found: dict[str, dict[str, list[float]]] = {}
     for kind, make in (("sqlite", town.sqlite), ("postgresql", lambda _: town.postgres())):
         with ExitStack() as stack:
@@ -38,7 +38,7 @@ def measure(town: Town, *, large: int, trials: int, tell: Callable[[str], None])
                 tell(f"{size:,} users in {kind}")
                 run_command(town.configuration(database)[0], "db", "upgrade")
                 fill(database, size)
-            for size, database in databases.items():  # once both are filled: nothing idles meanwhile
+            for size, database in databases.items():  # after filling both, so that no gateway idles
                 gateway = stack.enter_context(town.gateway(database))
                 callers[size] = stack.enter_context(gateway.caller())
                 _warm_up(gateway, callers[size])
@@ -48,12 +48,12 @@ def measure(town: Town, *, large: int, trials: int, tell: Callable[[str], None])
 
 
 def _compare(kind: str, callers: dict[int, Caller], trials: int) -> dict[str, dict[str, list[float]]]:
-    """Both sizes in turn, so that whatever drifts in the machine meets both alike."""
+    """Measure both sizes in turn, so that drifts of the machine affect both alike."""
     random = Random(7)
     found: dict[str, dict[str, list[float]]] = {
         f"{kind}: {what}": {str(size): [] for size in callers} for what in ("login", "first lookup")
     }
-    chosen = {size: random.sample(range(1, size + 1), 2 * trials) for size in callers}  # nobody is looked up twice
+    chosen = {size: random.sample(range(1, size + 1), 2 * trials) for size in callers}  # each user at most once
     for _ in range(trials):
         for size, caller in callers.items():
             login = {"email": f"user{chosen[size].pop()}@example.com", "password": PASSWORD}

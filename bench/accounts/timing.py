@@ -1,4 +1,4 @@
-"""Whether the time of a refused login tells who has an account."""
+"""Whether the time of a refused login reveals that the account exists."""
 
 import time
 from collections.abc import Callable
@@ -9,13 +9,13 @@ LIMIT = 0.10  # of the slower median
 
 
 def measure(town: Town, *, trials: int, rounds: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
-    """Milliseconds of refused logins, unknown and known users in turn, as many of each."""
+    """Milliseconds of refused logins, for as many known as unknown users, alternating."""
     tell(f"timing of {trials} refused logins each")
     found: dict[str, list[float]] = {"known": [], "unknown": []}
     with town.gateway(town.sqlite("timing"), rounds=rounds) as gateway, gateway.caller() as caller:
         known = gateway.newcomer(caller).email
         for number in range(2 * trials):
-            # known unknown unknown known …: whatever drifts in the machine meets both alike
+            # known unknown unknown known …: drifts of the machine affect both alike
             kind = "known" if number % 4 in (0, 3) else "unknown"
             email = known if kind == "known" else f"nobody-{number}@example.com"
             begun = time.perf_counter()

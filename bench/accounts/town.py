@@ -1,4 +1,4 @@
-"""Gateways over real stores, and callers that talk to them over connections they keep."""
+"""Gateways over real stores, and clients with persistent connections."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ from tests.support.valkey import running as running_valkey
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery"
-SECRET = "0123456789abcdef" * 2  # of a key that lives as long as one run, on loopback
+SECRET = "0123456789abcdef" * 2  # used for one run on loopback only
 
 CONFIGURATION = """\
 server: {host: 127.0.0.1, port: %(port)d}
@@ -37,7 +37,7 @@ routes:
 
 
 class Answer:
-    """A status, and the members of a JSON body."""
+    """A status and a JSON body."""
 
     def __init__(self, status: int, body: bytes) -> None:
         self.status = status
@@ -54,7 +54,7 @@ class Caller:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def ask(self, method: str, path: str, body: object = None, token: str = "") -> Answer:
-        """Send a request and read its answer whole."""
+        """Send a request and read its complete response."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -63,7 +63,7 @@ class Caller:
         return Answer(answer.status, answer.read())
 
     def must(self, method: str, path: str, body: object = None, token: str = "") -> Answer:
-        """The same, where anything but success ends the benchmark."""
+        """Like `ask`, but raises BenchError unless the request succeeds."""
         answer = self.ask(method, path, body, token)
         if not 200 <= answer.status < 300:
             raise BenchError(f"{method} {path} was answered {answer.status}")
@@ -75,7 +75,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who is signed in."""
+    """A signed-in account."""
 
     id: str
     email: str
@@ -84,8 +84,6 @@ class Account:
 
 
 class Gateway:
-    """One running gateway."""
-
     def __init__(self, config: Path, port: int, running: Running) -> None:
         self.config = config
         self.port = port
@@ -93,24 +91,24 @@ class Gateway:
 
     @contextmanager
     def caller(self) -> Iterator[Caller]:
-        """A connection for as long as the block runs."""
+        """A connection that is closed after the block."""
         with closing(Caller(self.port)) as caller:
             yield caller
 
     def newcomer(self, caller: Caller) -> Account:
-        """Somebody who has just registered."""
+        """Register a new account."""
         email = f"{secrets.token_hex(8)}@example.com"
         tokens = caller.must("POST", "/auth/register", {"email": email, "password": PASSWORD}).json()
         me = caller.must("GET", "/auth/me", token=tokens["access_token"]).json()
         return Account(me["id"], email, tokens["access_token"], tokens["refresh_token"])
 
     def command(self, *arguments: str, told: str = "") -> None:
-        """Run a command over this gateway's configuration."""
+        """Run a command with the configuration of this gateway."""
         run_command(self.config, *arguments, told=told)
 
 
 def run_command(config: Path, *arguments: str, told: str = "") -> None:
-    """Run `gateway ARGUMENTS` to its end. Raises BenchError where that is no success."""
+    """Run `gateway ARGUMENTS` to its end. Raises BenchError if it fails."""
     command = [sys.executable, "-m", "gateway", *arguments, "--config", str(config)]
     done = subprocess.run(command, input=told, capture_output=True, text=True, cwd=ROOT, timeout=120)
     if done.returncode:
@@ -118,7 +116,7 @@ def run_command(config: Path, *arguments: str, told: str = "") -> None:
 
 
 class Town:
-    """Starts gateways in one folder, over one upstream."""
+    """Starts gateways in one folder, in front of one upstream."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
@@ -135,7 +133,7 @@ class Town:
         return self._postgres.url(self._postgres.create_database())
 
     def valkey(self) -> str:
-        """The address of a Valkey of its own."""
+        """The address of a new Valkey."""
         return self._stack.enter_context(running_valkey(self.folder)).url
 
     def sqlite(self, name: str) -> str:
@@ -143,7 +141,7 @@ class Town:
         return f"sqlite:///{self.folder / name}.db"
 
     def configuration(self, database: str, *, redis: str = "null", rounds: int = 4) -> tuple[Path, int]:
-        """A configuration file, and the port that it names."""
+        """Write a configuration file; returns it with its port."""
         port = free_port()
         path = self.folder / f"gateway-{port}.yaml"
         values = {"port": port, "database": database, "redis": redis, "rounds": rounds}
@@ -152,7 +150,7 @@ class Town:
 
     @contextmanager
     def gateway(self, database: str, *, redis: str = "null", rounds: int = 4) -> Iterator[Gateway]:
-        """A gateway that runs while the block does."""
+        """Run a gateway during the block."""
         config, port = self.configuration(database, redis=redis, rounds=rounds)
         run_command(config, "db", "upgrade")
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(config)]

@@ -1,8 +1,7 @@
-"""`python -m bench.keep_alive`: POST through the gateway when a server is about to close its idle connections.
+"""`python -m bench.keep_alive`: POST through the gateway while a server is about to close its idle connections.
 
-Each client has an upstream of its own, so its connection to the server is idle from one of its requests to the next.
-The pauses between them lie around the idle time-out of the server. A POST is never retried once it was written, so each
-one that meets a connection which the server is just closing fails.
+Each client has its own upstream, so its server connection idles between its requests. The pauses are close to the idle
+timeout of the server. A POST is never retried once it was written, so each one that meets a closing connection fails.
 """
 
 import argparse
@@ -21,23 +20,22 @@ import yaml
 from bench.keep_alive.servers import SERVERS, Server
 from bench.processes import BenchError, Running, free_port, start, wait_for_port
 
-SPREAD = 0.3  # seconds before and after the idle time-out
-WARM_UP = 1.0  # seconds over which the clients begin
+SPREAD = 0.3  # seconds before and after the idle timeout
+WARM_UP = 1.0  # seconds over which the clients start
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.keep_alive", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=SERVERS, default=list(SERVERS))
-    parser.add_argument("--requests", type=int, default=10_000, help="for each server")
-    parser.add_argument("--clients", type=int, default=500, help="as many connections to the server")
-    parser.add_argument("--idle", type=float, help="the idle time-out in seconds; each server's own default without it")
-    parser.add_argument("--keep-alive", help="`keep_alive` of the upstreams, for example 60s; the default without it")
+    parser.add_argument("--requests", type=int, default=10_000, help="requests for each server")
+    parser.add_argument("--clients", type=int, default=500, help="clients, each with its own connection to the server")
+    parser.add_argument("--idle", type=float, help="the idle timeout in seconds; by default that of each server")
+    parser.add_argument("--keep-alive", help="`keep_alive` of the upstreams, for example 60s; by default unset")
     return parser.parse_args(arguments)
 
 
 def configuration(port: int, clients: int, keep_alive: str | None, folder: Path) -> str:
-    """A file with as many upstreams as clients, all of them the same server."""
+    """A file with one upstream per client, all with the same server as target."""
     upstream: dict[str, object] = {"targets": [f"http://127.0.0.1:{port}"], "eject": None}
     if keep_alive is not None:
         upstream["keep_alive"] = keep_alive
@@ -53,7 +51,7 @@ def configuration(port: int, clients: int, keep_alive: str | None, folder: Path)
 
 
 def start_gateway(text: str, folder: Path) -> tuple[Running, int]:
-    """The gateway before the server. Raises BenchError."""
+    """Start the gateway in front of the server. Raises BenchError."""
     file, port = folder / "gateway.yaml", free_port()
     file.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(file), "--port", str(port)]
@@ -63,7 +61,7 @@ def start_gateway(text: str, folder: Path) -> tuple[Running, int]:
 
 
 class Client:
-    """One client: POSTs over one kept connection, with pauses around `idle` seconds."""
+    """One client: POSTs over one persistent connection, with pauses of about `idle` seconds."""
 
     def __init__(self, port: int, number: int, idle: float) -> None:
         self._port = port
@@ -73,7 +71,7 @@ class Client:
         self.outcomes: Counter[str] = Counter()
 
     async def run(self, requests: int) -> None:
-        """So many requests."""
+        """Send `requests` requests."""
         await asyncio.sleep(self._random.uniform(0, WARM_UP))
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         for _ in range(requests):
@@ -86,7 +84,7 @@ class Client:
 
 
 async def load(port: int, clients: int, requests: int, idle: float) -> Counter[str]:
-    """The statuses that all clients got."""
+    """The statuses received by all clients."""
     crowd = [Client(port, number, idle) for number in range(clients)]
     async with asyncio.TaskGroup() as group:
         for client in crowd:
@@ -119,7 +117,7 @@ def measure(server: Server, options: argparse.Namespace, folder: Path) -> dict[s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure each server that is installed. The exit code is 1 where a request has failed."""
+    """Measure each installed server. Exit code 1 if a request failed."""
     options, failed = options_of(arguments), 0
     for name in options.only:
         server = SERVERS[name]

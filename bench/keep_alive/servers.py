@@ -1,4 +1,4 @@
-"""The servers that close idle connections: how each is started, with an idle time-out in seconds."""
+"""Servers that close idle connections, with the commands that start them."""
 
 import os
 import shutil
@@ -16,12 +16,12 @@ HERE: Final = Path(__file__).parent
 _PROJECT: Final = HERE.parent.parent
 
 Command = Callable[[int, float, Path], list[str]]
-"""The command of a server on a port, with an idle time-out, and with a folder for what it builds."""
+"""The command of a server, by port, idle timeout in seconds, and folder for build output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server. `idle` is its usual idle time-out, `needs` the module or program that must be installed."""
+    """One server. `idle` is its usual idle timeout; `needs` is the module or program that must be installed."""
 
     name: str
     idle: float
@@ -29,11 +29,10 @@ class Server:
     command: Command
 
     def missing(self) -> bool:
-        """Whether the module or program is not installed."""
         return find_spec(self.needs) is None and shutil.which(self.needs) is None
 
     def start(self, idle: float, folder: Path) -> tuple[Running, int]:
-        """The running server and its port. Raises BenchError."""
+        """Start the server; returns it with its port. Raises BenchError."""
         port = free_port()
         environment = {"PYTHONPATH": os.pathsep.join([str(_PROJECT), os.environ.get("PYTHONPATH", "")])}
         command = self.command(port, idle, folder)

@@ -1,7 +1,7 @@
 """`python -m bench.memory`: the resident memory of a gateway before, during and after each attack.
 
-Each attack runs at full rate against a gateway of its own. Good is a growth of at most 32 MiB after a minute, of which
-at most 16 MiB are left half a minute later; and at most 16 KiB for each idle connection.
+Each attack runs at full rate against a new gateway. Limits: a growth of 32 MiB after a minute, 16 MiB half a minute
+later, and 16 KiB for each idle connection.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from bench.report import table
 FACES = {"serve": GatewayServe, "asgi": GatewayAsgi}
 MOST_GROWTH, MOST_LEFT = 32.0, 16.0  # MiB
 MOST_IDLE = 16.0  # KiB for each connection
-TOO_MUCH = 4096.0  # MiB at which an attack is ended
+TOO_MUCH = 4096.0  # MiB of growth at which an attack is stopped
 WARM_UP = Attack("warm-up", 0, same("/open/x"), closes=True)
 WARM_UP_REQUESTS = 500
 LOOK = 0.5  # seconds
 
-# The head after which a connection idles, by the token of a user.
+# The last request head before a connection idles. Each function takes the token of a user.
 IDLE: dict[str, Callable[[str], bytes]] = {
     "idle-bare": lambda token: request("/open/x"),
     "idle-one-field": lambda token: request("/open/x", size=LARGE),
@@ -60,7 +60,7 @@ IDLE: dict[str, Callable[[str], bytes]] = {
 
 
 class Growth(NamedTuple):
-    """The growth in an attack: MiB above `start`."""
+    """The growth of memory during an attack, in MiB above `start`."""
 
     requests: int
     start: float
@@ -74,7 +74,7 @@ class Growth(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The gateway that is attacked."""
+    """The attacked gateway."""
 
     running: Running
     address: tuple[str, int]
@@ -82,13 +82,13 @@ class Target(NamedTuple):
 
     @property
     def resident(self) -> float:
-        """MiB."""
+        """Resident memory in MiB."""
         return self.running.memory().rss / MIB
 
 
 @contextmanager
 def gateway(face: str, attack: Attack | None, upstream_port: int) -> Iterator["Target"]:
-    """A gateway in a folder of its own."""
+    """Run a gateway in a new folder."""
     with tempfile.TemporaryDirectory(prefix="gateway-memory-") as name:
         port, folder = free_port(), Path(name)
         settings = configuration(attack, f"http://127.0.0.1:{upstream_port}", folder)
@@ -105,7 +105,7 @@ def gateway(face: str, attack: Attack | None, upstream_port: int) -> Iterator["T
 
 
 def token_of(address: tuple[str, int]) -> str:
-    """The token of a new account."""
+    """Register an account; returns its access token."""
     link = http.client.HTTPConnection(*address, timeout=10)
     body = json.dumps({"email": EMAIL, "password": PASSWORD})
     link.request("POST", "/auth/register", body, {"Content-Type": "application/json"})
@@ -115,7 +115,7 @@ def token_of(address: tuple[str, int]) -> str:
 
 
 async def attacked(face: str, attack: Attack | None, measure: Callable[[Target], Awaitable[object]]) -> object:
-    """Measure a warm gateway."""
+    """Run `measure` on a warm gateway."""
     async with await upstream_of(attack) as upstream:
         with gateway(face, attack, upstream.sockets[0].getsockname()[1]) as target:
             target = target._replace(token=await asyncio.to_thread(token_of, target.address))
@@ -142,7 +142,7 @@ async def growth(target: Target, attack: Attack, seconds: float, rest: float) ->
 
 
 async def idle(target: Target, head: bytes, connections: int) -> float:
-    """KiB of each idle connection."""
+    """KiB of resident memory per idle connection."""
     waiting = Idle()
     await waiting.add(target.address, head, 50)
     await asyncio.sleep(1)
@@ -158,15 +158,15 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
     parser.add_argument("attack", nargs="*", help=f"of: {' '.join((*ATTACKS, *IDLE))}")
     parser.add_argument("--face", choices=FACES, default="serve")
-    parser.add_argument("--row", type=int, help="the attacks of one row of the report")
-    parser.add_argument("--seconds", type=float, default=60, help="of each attack")
-    parser.add_argument("--rest", type=float, default=30, help="seconds after it")
-    parser.add_argument("--connections", type=int, default=10_000, help="that idle")
+    parser.add_argument("--row", type=int, help="run only the attacks with this row number")
+    parser.add_argument("--seconds", type=float, default=60, help="duration of each attack")
+    parser.add_argument("--rest", type=float, default=30, help="seconds of rest after each attack")
+    parser.add_argument("--connections", type=int, default=10_000, help="number of idle connections")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 1 where memory grows."""
+    """Exit code 1 if a limit is exceeded."""
     options = options_of(arguments)
     wanted = [name for name, attack in ATTACKS.items() if options.row in (None, attack.row)]
     wanted += [name for name in IDLE if options.row in (None, 4)]

@@ -1,7 +1,6 @@
 """Traffic that tries to fill the memory of a gateway, as data. `driving.py` sends it.
 
-The numbers are those of the rows of the report that found the holes: 1 refusals, 2 closed connections, 3 garbage of any
-kind, 4 idle connections, 5 caches.
+Row numbers group the attacks: 1 refusals, 2 closed connections, 3 any kind of garbage, 4 idle connections, 5 caches.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Final, Literal
 
 KIB: Final = 1024
 LARGE: Final = 31 * KIB  # bytes of a head just below the default `server.max_header_size`
-MOST_FIELDS: Final = 990  # just below the most that the gateway takes
+MOST_FIELDS: Final = 990  # just below the gateway's limit
 
 Requests = Callable[[str], Iterator[bytes]]
 Answers = Callable[[], Iterator[bytes]]
@@ -20,11 +19,11 @@ Answers = Callable[[], Iterator[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """`requests` takes the token of a user and gives the requests of one connection. `answers` gives the responses of
-    the upstream; None stands for plain ones. `statuses` are those that the gateway must answer with.
+    """`requests` takes the token of a user and yields the requests of one connection. `answers` yields the responses of
+    the upstream; None stands for plain ones. `statuses` are the expected statuses of the gateway.
 
-    `closes`: each request comes on a connection of its own. `leaves`: the client closes as soon as the request is sent,
-    or at the first byte of an answer. `sections` change the configuration.
+    `closes`: each request uses a new connection. `leaves`: the client closes after sending the request, or at the first
+    byte of the response. `sections` override the configuration.
     """
 
     name: str
@@ -38,7 +37,7 @@ class Attack:
 
 
 def configuration(attack: Attack | None, upstream: str, folder: Path) -> dict[str, Any]:
-    """The configuration of the gateway that is attacked."""
+    """The configuration of the attacked gateway."""
     sections: dict[str, Any] = {
         "server": {"max_connections": 20_000, "max_body": "10MiB"},
         "storage": {"database": f"sqlite:///{folder}/gateway.db"},
@@ -68,7 +67,7 @@ def configuration(attack: Attack | None, upstream: str, folder: Path) -> dict[st
 def request(
     target: str, *lines: bytes, method: str = "GET", host: str = "gateway.test", size: int = 0, body: bytes = b""
 ) -> bytes:
-    """A request whose head is filled up to `size` bytes."""
+    """A request whose head is padded to `size` bytes."""
     head = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method.encode(), target.encode(), host.encode())
     head += b"".join([line + b"\r\n" for line in lines])
     missing = size - len(head) - len(b"X-Filler: \r\n\r\n")
@@ -78,18 +77,18 @@ def request(
 
 
 def of_short_fields(target: str, *lines: bytes) -> bytes:
-    """A large head of as many fields as there can be."""
+    """A large head with the maximum number of fields."""
     fields = [b"A%03d: %b" % (number, b"v" * 23) for number in range(MOST_FIELDS)]
     return request(target, *lines, *fields)
 
 
 def bearer(token: str) -> bytes:
-    """The field line that presents a token."""
+    """The Authorization field line for a token."""
     return b"Authorization: Bearer " + token.encode()
 
 
 def same(target: str, *lines: bytes, signed_in: bool = False, **options: Any) -> Requests:
-    """One request again and again."""
+    """The same request repeatedly."""
 
     def requests(token: str) -> Iterator[bytes]:
         wanted = request(target, *lines, *([bearer(token)] if signed_in else []), **options)
@@ -100,7 +99,7 @@ def same(target: str, *lines: bytes, signed_in: bool = False, **options: Any) ->
 
 
 def numbered(make: Callable[[int], bytes]) -> Requests:
-    """A different request each time, over all connections."""
+    """A different request each time, across all connections."""
     numbers = count()
     return lambda token: (make(number) for number in numbers)
 
@@ -156,7 +155,7 @@ def _closings() -> Iterator[Attack]:
 
 
 def _caches() -> Iterator[Attack]:
-    """Names and values that are different each time."""
+    """Names and values that never repeat."""
     mebibyte = {"server": {"max_header_size": "1MiB"}}
     trusting = {"server": {"trusted_proxies": ["127.0.0.0/8"]}}
     for name, make, sections in (

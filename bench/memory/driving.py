@@ -1,4 +1,4 @@
-"""Runs an attack: its clients and its upstream, in this process and on one loop."""
+"""Run an attack: its clients and its upstream, in this process and on one event loop."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ _RETRY = 0.05
 
 
 class Driver:
-    """Drives one attack. `statuses` counts the answers, `sent` the requests."""
+    """Drives one attack. `statuses` counts the responses, `sent` the requests."""
 
     def __init__(self, attack: Attack, address: tuple[str, int], token: str, *, connections: int = 16) -> None:
         self.attack = attack
@@ -38,8 +38,8 @@ class Driver:
         self._ended = asyncio.Event()
 
     async def drive(self, *, seconds: float, requests: int = 1 << 60) -> None:
-        """Attack for `seconds`, or until so many requests are sent. Raises AssertionError where the gateway answers
-        otherwise than the attack expects."""
+        """Attack for `seconds`, or until `requests` were sent. Raises AssertionError if the gateway answers with an
+        unexpected status."""
         self._most = requests
         for _ in range(self._connections):
             self._connect(self.attack.requests(self._token))
@@ -54,10 +54,10 @@ class Driver:
         assert self.attack.leaves or not odd, f"{self.attack.name}: answered with {odd}"
         assert self.sent, f"{self.attack.name}: nothing was sent"
 
-    # ---- for the clients
+    # ---- called by clients
 
     def next(self, requests: Iterator[bytes]) -> bytes:
-        """The request to send now."""
+        """The next request to send."""
         self.sent += 1
         if self.sent >= self._most:
             self.is_over = True
@@ -65,7 +65,7 @@ class Driver:
         return next(requests)
 
     def lost(self, requests: Iterator[bytes]) -> None:
-        """A connection has ended: another takes its place."""
+        """Replace a closed connection."""
         self._open -= 1
         if not self.is_over:
             self._connect(requests)
@@ -87,7 +87,7 @@ class Driver:
 
 
 class _Client(asyncio.Protocol):
-    """One connection of an attack; httptools calls the on_* methods."""
+    """One connection of an attack. httptools calls the on_* methods."""
 
     def __init__(self, driver: Driver, requests: Iterator[bytes]) -> None:
         self._driver = driver
@@ -125,7 +125,7 @@ class _Client(asyncio.Protocol):
 
 
 class _Answering(asyncio.Protocol):
-    """One connection of the gateway to the upstream: a head is answered when it has come."""
+    """One connection of the gateway to the upstream. Answers each complete head."""
 
     def __init__(self, answers: Iterator[bytes] | None) -> None:
         self._answers = answers
@@ -153,20 +153,20 @@ def _answer_to(request: bytes) -> bytes:
 
 
 async def upstream_of(attack: Attack | None, port: int = 0) -> asyncio.Server:
-    """The upstream of an attack, listening."""
+    """Start the upstream of an attack."""
     answers = None if attack is None or attack.answers is None else attack.answers()
     loop = asyncio.get_running_loop()
     return await loop.create_server(lambda: _Answering(answers), "127.0.0.1", port, backlog=4096)
 
 
 class Idle:
-    """Connections that have each had an answer, and stay."""
+    """Connections that stay open after one response."""
 
     def __init__(self) -> None:
         self._transports: list[asyncio.Transport] = []
 
     async def add(self, address: tuple[str, int], request: bytes, count: int, *, at_once: int = 5) -> None:
-        """Open `count` more. Raises AssertionError where one of them is not answered with 101 or 200."""
+        """Open `count` more. Raises AssertionError unless each is answered with 101 or 200."""
         for begin in range(0, count, at_once):
             size = min(at_once, count - begin)
             self._transports += await asyncio.gather(*[self._one(address, request) for _ in range(size)])

@@ -1,4 +1,4 @@
-"""All peers, in the order of the report. Each runs at its best: keep-alive pools, no logging, one worker."""
+"""All peers, in the order of the report. Each runs with its best settings: keep-alive pools, no log, one worker."""
 
 from bench.peers.caddy import Caddy
 from bench.peers.envoy import Envoy, EnvoyJwt, EnvoyJwtLog

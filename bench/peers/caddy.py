@@ -1,4 +1,4 @@
-"""Caddy as a plain reverse proxy: administration and access log off, one thread."""
+"""Caddy as a plain reverse proxy: no administration, no access log, one thread."""
 
 import json
 import shutil
@@ -53,5 +53,5 @@ def _configuration(place: Place) -> dict[str, object]:
 
 
 def find_program(name: str) -> str | None:
-    """A program that a wheel put beside the interpreter, else one on the PATH."""
+    """A program installed beside the interpreter by a wheel, or else on the PATH."""
     return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)

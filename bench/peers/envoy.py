@@ -1,4 +1,4 @@
-"""Envoy: plain, and doing the gateway's work (jwt_authn with token cache, RBAC by role, identity headers)."""
+"""Envoy: plain, and with the gateway's features (jwt_authn with token cache, RBAC by role, identity headers)."""
 
 import json
 from typing import Any, ClassVar
@@ -55,7 +55,7 @@ class Envoy(Peer):
         return Launch([find_program("envoy") or "envoy", "-c", str(configuration), *options])
 
     def configuration(self, place: Place) -> dict[str, Any]:
-        """The bootstrap; statistics are on, as the gateway's metrics are."""
+        """The bootstrap. Statistics are on, like the gateway's metrics."""
         cluster = {
             "name": "api",
             "type": "STATIC",
@@ -98,7 +98,7 @@ class Envoy(Peer):
         }
 
     def filters(self, place: Place) -> list[dict[str, Any]]:
-        """What stands before the router."""
+        """The HTTP filters before the router."""
         return []
 
 

@@ -1,6 +1,6 @@
-"""Fastify with @fastify/http-proxy and @fastify/jwt: what a Node team would put there.
+"""Fastify with @fastify/http-proxy and @fastify/jwt, a typical choice of Node teams.
 
-Runs where `npm ci --prefix bench/peers/fastify_app` was run before; the benchmark installs nothing.
+Requires `npm ci --prefix bench/peers/fastify_app`; the benchmark installs nothing.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The gateway behind a proxy that asks it, or that its policy was exported to. Both are counted."""
+"""The gateway behind a proxy that asks it for decisions or runs its exported policy. Both processes are counted."""
 
 import shlex
 import sys
@@ -20,7 +20,7 @@ TRUSTING = "  trusted_proxies: [127.0.0.1/32]\nstorage:"
 
 
 class Front(GatewayServe):
-    """A proxy in front of `gateway serve`, both below one shell, so that both are measured and ended."""
+    """A proxy in front of `gateway serve`. One shell starts both, so that both are measured and stopped."""
 
     does = "the gateway decides, asked for each request"
     program: ClassVar[str]
@@ -48,7 +48,7 @@ class Front(GatewayServe):
 
     @abstractmethod
     def front(self, place: Place, configuration: Path, ports: dict[int, int]) -> str:
-        """The command that starts the proxy in front."""
+        """The shell command that starts the proxy in front."""
 
     def command(self, *words: str | Path) -> str:
         return shlex.join([self.binary() or self.program, *map(str, words)])

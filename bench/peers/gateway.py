@@ -1,4 +1,4 @@
-"""The gateway itself, by its two faces, with and without access log, with ten and ten thousand routes."""
+"""The gateway: native server and ASGI app, with and without access log, with ten and ten thousand routes."""
 
 import contextlib
 import http.client
@@ -80,7 +80,7 @@ class GatewayServe(Peer):
         return gateway.__version__
 
     def configuration(self, place: Place) -> str:
-        """The YAML file; all of its routes ask for a role."""
+        """The configuration file. All routes require a role."""
         values = {
             "port": place.port,
             "directory": place.directory,
@@ -96,13 +96,12 @@ class GatewayServe(Peer):
         return Launch(command, {"PYTHONPATH": str(ROOT)})
 
     def ready(self, place: Place) -> bool:
-        """Whether the gateway says that it is."""
         with connection(place.port) as link:
             link.request("GET", "/_gateway/ready")
             return link.getresponse().status == 200
 
     def credential(self, place: Place) -> str:
-        """Register, or sign in where the account is there already, as any caller would."""
+        """Register, or sign in if the account exists."""
         for path in ("/auth/register", "/auth/login"):
             with connection(place.port) as link:
                 body = json.dumps({"email": EMAIL, "password": PASSWORD})
@@ -152,7 +151,7 @@ class GatewayAsgi(GatewayServe):
 
 @contextlib.contextmanager
 def connection(port: int, *, timeout: float = 10.0) -> Iterator[http.client.HTTPConnection]:
-    """One loopback connection, closed afterwards."""
+    """A loopback connection that is closed after the block."""
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         yield link

@@ -1,4 +1,4 @@
-"""HAProxy: plain, and verifying a JWT by itself (it keeps no cache of verified tokens)."""
+"""HAProxy: plain, and verifying JWTs without a cache of verified tokens."""
 
 import shutil
 from typing import ClassVar
@@ -98,5 +98,4 @@ class HaproxyEs256(Haproxy):
 
 
 def find_haproxy() -> str | None:
-    """The haproxy program."""
     return shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")

@@ -1,4 +1,4 @@
-"""uvicorn's hello world: what answering at all costs under uvicorn, without any proxying."""
+"""uvicorn's hello world: the cost of any response under uvicorn, without proxying."""
 
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -38,7 +38,7 @@ async def app(
 
 
 def uvicorn(application: str, place: Place, *options: str) -> list[str]:
-    """The command that serves an ASGI application at uvicorn's best."""
+    """The command that serves an ASGI application with uvicorn's fastest settings."""
     return [sys.executable, "-m", "uvicorn", application, "--port", str(place.port), *UVICORN, *options]
 
 

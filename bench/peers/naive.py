@@ -1,4 +1,4 @@
-"""The proxy that one writes in an afternoon: Starlette, BaseHTTPMiddleware, PyJWT, one httpx client."""
+"""A proxy as written in an afternoon: Starlette, BaseHTTPMiddleware, PyJWT, one httpx client."""
 
 import os
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ ROLES = {"/api/items/": "user", "/api/inspect/": "user", "/api/audit/": "auditor
 
 
 class Authentication(BaseHTTPMiddleware):
-    """Verifies the token and puts the claims where the handler finds them."""
+    """Verifies the token and stores its claims for the handler."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -41,7 +41,7 @@ class Authentication(BaseHTTPMiddleware):
 
 
 class Authorization(BaseHTTPMiddleware):
-    """Asks for the role of the path's prefix."""
+    """Requires the role for the path's prefix."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         needed = next((role for prefix, role in ROLES.items() if request.url.path.startswith(prefix)), None)
@@ -51,7 +51,7 @@ class Authorization(BaseHTTPMiddleware):
 
 
 async def proxy(request: Request) -> Response:
-    """Send the request on and the answer back, both read whole."""
+    """Forward the request and return the response, both buffered."""
     claims = request.state.claims
     headers = {name: value for name, value in request.headers.items() if name not in NOT_SENT_ON}
     headers |= {"x-user-id": claims["sub"], "x-user-email": claims["email"], "x-user-roles": claims["role"]}
@@ -76,7 +76,6 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 def create_app() -> Starlette:
-    """The whole application."""
     return Starlette(
         routes=[Route("/{path:path}", proxy, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])],
         middleware=[Middleware(Authentication), Middleware(Authorization)],

@@ -1,4 +1,4 @@
-"""What the harness asks of a peer, and what it gives it."""
+"""The interface between the harness and a peer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ INSPECT = "/api/inspect/42"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one peer runs: its own folder and port, the upstream's port, and the tokens it shall accept."""
+    """The environment of one peer: its folder and port, the upstream's port, and the signer of accepted tokens."""
 
     directory: Path
     port: int
@@ -29,7 +29,7 @@ class Place:
         return f"http://127.0.0.1:{self.upstream_port}"
 
     def write(self, name: str, text: str) -> Path:
-        """A file in the peer's folder."""
+        """Write a file in the peer's folder."""
         path = self.directory / name
         path.write_text(text)
         return path
@@ -37,42 +37,42 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start a peer."""
+    """The command that starts a peer, with its environment."""
 
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Peer(ABC):
-    """One thing to measure. Plain peers pass requests on; identity peers decide who may and say who it is."""
+    """A measured server. Plain peers proxy requests; identity peers also authorize them and identify the caller."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     does: ClassVar[str]
-    """What it does for each request, in the words of the report."""
+    """A description of its work per request, for the report."""
     identity: ClassVar[bool] = False
     proxies: ClassVar[bool] = True
     slow: ClassVar[bool] = False
-    """Under a thousand requests a second: gets a longer window, so that enough of them are counted."""
+    """Under a thousand requests per second. Gets a longer window, so that enough requests are counted."""
     quick: ClassVar[bool] = False
     """Part of the quick comparison."""
 
     def missing(self) -> str | None:
-        """What is not installed, or None when the peer can run."""
+        """The missing program or package, or None if the peer can run."""
         return None
 
     @abstractmethod
     def version(self) -> str:
-        """The version as the program tells it."""
+        """The version reported by the program."""
 
     @abstractmethod
     def launch(self, place: Place) -> Launch:
-        """Write the configuration into the place and say how to start."""
+        """Write the configuration into the place; returns the start command."""
 
     def ready(self, place: Place) -> bool:
-        """Whether the peer, whose port accepts, is ready to be asked; most are."""
+        """Whether the peer is ready for requests once its port accepts connections. Most are."""
         return True
 
     def credential(self, place: Place) -> str:
-        """The bearer token of a caller with the role `user` and without `auditor`."""
+        """A bearer token with the role `user` and without `auditor`."""
         return place.signer.token(roles=["user"])

@@ -1,4 +1,4 @@
-"""fastapi-proxy-lib, as its documentation shows it, with the client's pool large enough."""
+"""fastapi-proxy-lib as in its documentation, with a sufficiently large client pool."""
 
 import importlib.util
 import os
@@ -10,7 +10,6 @@ from bench.peers.peer import ROOT, Launch, Peer, Place
 
 
 def create_app() -> Any:
-    """The application that the library makes."""
     import httpx
     from fastapi_proxy_lib.fastapi.app import reverse_http_app
 

@@ -1,4 +1,4 @@
-"""The tokens that peers without accounts of their own accept: ES256 and HS256, keys made for one run."""
+"""Tokens for peers without accounts: ES256 and HS256, with keys generated for one run."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ EMAIL = "caller@example.com"
 
 
 class Signer:
-    """Signs what an identity provider would have signed."""
+    """Signs tokens like an identity provider."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -26,7 +26,7 @@ class Signer:
         self.secret = secrets.token_hex(32)
 
     def token(self, *, roles: list[str], algorithm: str = "ES256") -> str:
-        """An access token of about the gateway's own size, with the claims that peers make headers of."""
+        """An access token as large as the gateway's, with the claims for identity headers."""
         now = int(time.time())
         claims = {
             "iss": ISSUER,
@@ -44,12 +44,10 @@ class Signer:
         return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": self.kid, "typ": "at+jwt"})
 
     def public_pem(self) -> str:
-        """The public key as PEM."""
         public = self._key.public_key()
         return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
     def jwks(self) -> str:
-        """The public key as a JSON Web Key Set."""
         numbers = self._key.public_key().public_numbers()
         key = {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.kid}
         return json.dumps({"keys": [{**key, "x": _coordinate(numbers.x), "y": _coordinate(numbers.y)}]})
