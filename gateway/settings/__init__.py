@@ -1,1 +1,1 @@
-"""The configuration file: YAML text becomes one frozen, complete Settings, or every problem with its place."""
+"""The configuration file: YAML text becomes a frozen, complete Settings, or a list of problems with their places."""

@@ -1,18 +1,11 @@
-"""What the keys of a configuration say together: contradictions and insecure settings are refused here.
+"""Checks across several keys. Contradictory and insecure settings are refused.
 
-Warnings are for what is legal, but dangerous. All of it runs on what could be read, so that these problems and those
-of single values are reported side by side; a value that could not be read has its default, which is never wrong.
+Warnings mark legal but dangerous settings. The checks run even if some values could not be read, so that all problems
+are reported together. An unreadable value has its default, which always passes. Only the names in patterns and rewrites
+are checked here; the matcher checks their grammar.
 
-Which roles there are: names that are not declared, and hierarchies that go round in a circle.
-
-What routes say together, and with the upstreams and roles they name.
-
-Patterns and rewrites have a grammar of their own, which the matcher knows; only the names in them are looked at here.
-
-Every warning of `gateway check`, with its reason: legal settings that are dangerous, or likely mistakes.
-
-A comment beside the line silences a warning by its name: `# gateway: allow short-passwords`. docs/warnings.md has the
-same reasons.
+A comment on the line silences a warning by its name: `# gateway: allow short-passwords`. docs/warnings.md lists the
+same reasons as WARNINGS.
 """
 
 import re
@@ -29,7 +22,7 @@ Hierarchy = Mapping[str, tuple[str, ...]]
 
 
 def check_roles(settings: Settings, reader: Reader) -> None:
-    """Report roles that are named somewhere and not declared, where roles are declared, and circles."""
+    """Report undeclared roles if roles are declared, and cycles."""
     roles, declared = settings.roles, reader.defined.get("roles")
     if roles is None or declared is None:
         return
@@ -46,7 +39,7 @@ def check_roles(settings: Settings, reader: Reader) -> None:
 
 
 def implied(granted: Iterable[str], roles: Hierarchy) -> set[str]:
-    """The roles that some roles amount to, with all that they imply."""
+    """The given roles with all roles that they imply."""
     found: set[str] = set()
     waiting = list(granted)
     while waiting:
@@ -58,10 +51,10 @@ def implied(granted: Iterable[str], roles: Hierarchy) -> set[str]:
 
 
 def _circle(start: str, roles: Hierarchy) -> list[str]:
-    """The roles on the shortest way from a role back to itself; nothing if there is no such way."""
+    """The shortest cycle from a role back to itself; empty without one."""
     came_from: dict[str, str] = {}
     waiting = [start]
-    for role in waiting:  # grows as it goes
+    for role in waiting:  # the loop appends to the list
         for each in roles.get(role, ()):
             if each == start:
                 way = [role]
@@ -78,7 +71,7 @@ _CAPTURE: Final = re.compile(r"\{([^{}/]*)\}")
 
 
 def check_routes(settings: Settings, reader: Reader) -> None:
-    """Report routes that name what is not there, or contradict themselves."""
+    """Report undefined names and contradictions."""
     names: dict[str, str] = {}
     upstreams = _defined_upstreams(reader)
     for route in settings.routes:
@@ -88,7 +81,7 @@ def check_routes(settings: Settings, reader: Reader) -> None:
         if route.roles is not None or route.owner is not None:
             _check_requirement(route, reader)
         if route.strip_prefix is not None and route.rewrite is not None:
-            reader.report_at(f"{route.key}.strip_prefix", "does not go with rewrite (one of them)")
+            reader.report_at(f"{route.key}.strip_prefix", "excludes rewrite (one of them)")
         if route.cors is not None or route.rate_limit is not None:
             _check_limits(route, reader)
         if route.name is not None:
@@ -99,17 +92,17 @@ def check_routes(settings: Settings, reader: Reader) -> None:
 
 
 def _defined_upstreams(reader: Reader) -> frozenset[str] | None:
-    """The names of all upstreams in the file; None if they could not be read, so that routes are not to blame."""
+    """The names of all upstreams in the file; None if they could not be read, to avoid consequential errors."""
     return None if "upstreams" in reader.rejected else reader.defined.get("upstreams", frozenset())
 
 
 def _check_requirement(route: RouteSettings, reader: Reader) -> None:
     asks = "roles" if route.roles is not None else "owner"
     if route.auth == "none":
-        message = f"contradicts {asks}: whoever needs no token has neither roles nor an id (required)"
+        message = f"contradicts {asks}: a request without a token has neither roles nor an id (required)"
         reader.report_at(f"{route.key}.auth", message)
     elif route.auth == "optional":
-        message = f"is as good as required: without a token, nobody meets {asks} (required)"
+        message = f"acts like required: a request without a token cannot meet {asks} (required)"
         reader.warn_at(f"{route.key}.auth", "optional-with-requirement", message)
     captures = _CAPTURE.findall(route.path)
     if route.owner is not None and route.owner not in captures:
@@ -126,17 +119,17 @@ def _check_limits(route: RouteSettings, reader: Reader) -> None:
         reader.report_at(f"{route.key}.rate_limit.by", message)
 
 
-# Where every address that can be routed on the Internet lies; and IPv4 as a dual-stack socket shows it.
+# Networks that hold every routable address; and the IPv4 addresses of a dual-stack socket.
 _ALL_IPV4: Final = IPv4Network("0.0.0.0/0")
 _ALL_IPV6: Final = IPv6Network("2000::/3")
 _MAPPED_IPV4: Final = IPv6Network("::ffff:0:0/96")
 _PRIVATE: Final = tuple(map(ip_network, ("10.0.0.0/8", "fc00::/7", "fe80::/10")))
-_LEAST_CACHE_KEY: Final = 32  # RFC 2104 3: an HMAC key of at least the size of the hash
-_WIDEST: Final = {4: 8, 6: 16}  # prefix length below which a network is hardly one's own
+_LEAST_CACHE_KEY: Final = 32  # RFC 2104, section 3: an HMAC key is at least as long as the hash
+_WIDEST: Final = {4: 8, 6: 16}  # shortest plausible prefix of the network of one's own proxies
 
 
 def check(settings: Settings, reader: Reader) -> None:
-    """Report everything that does not fit together."""
+    """Report all contradictions."""
     _check_server(settings, reader)
     _check_storage(settings, reader)
     _check_cache(settings, reader)
@@ -154,7 +147,7 @@ def check(settings: Settings, reader: Reader) -> None:
 
 
 def is_everyone(networks: tuple[Network, ...]) -> bool:
-    """Whether networks together hold every IPv4 or every global IPv6 address, in however many parts."""
+    """Whether the networks together cover every IPv4 address or every global IPv6 address."""
     ipv4 = [network for network in networks if isinstance(network, IPv4Network)]
     ipv6 = [network for network in networks if isinstance(network, IPv6Network)]
     for network in ipv6:
@@ -170,9 +163,9 @@ def is_everyone(networks: tuple[Network, ...]) -> bool:
 def _check_server(settings: Settings, reader: Reader) -> None:
     server = settings.server
     if is_everyone(server.trusted_proxies):
-        # CVE-2026-40575, CVE-2026-76835: whoever may say where he comes from is whoever he says.
+        # CVE-2026-40575, CVE-2026-76835: a trusted proxy can state any client address.
         found = ", ".join(map(str, server.trusted_proxies))
-        message = f"must not be everyone, found {found} (the addresses of your own proxies)"
+        message = f"must not cover every address, found {found} (the addresses of your own proxies)"
         reader.report_at("server.trusted_proxies", message)
     else:
         _warn_of_wide_networks(server.trusted_proxies, reader)
@@ -183,10 +176,10 @@ def _check_server(settings: Settings, reader: Reader) -> None:
 
 def _warn_of_wide_networks(networks: tuple[Network, ...], reader: Reader) -> None:
     for index, network in enumerate(networks):
-        # Both are of one version here, which the types of `subnet_of` cannot see.
+        # The versions are equal here, which the types cannot express.
         own = any(each.version == network.version and network.subnet_of(each) for each in _PRIVATE)  # type: ignore[arg-type]
         if network.prefixlen < _WIDEST[network.version] and not own:
-            message = f"believes {network.num_addresses} addresses, found {network} (your own proxies)"
+            message = f"trusts {network.num_addresses} addresses, found {network} (your own proxies)"
             reader.warn_at(f"server.trusted_proxies[{index}]", "wide-trusted-proxies", message)
 
 
@@ -200,7 +193,7 @@ def _check_storage(settings: Settings, reader: Reader) -> None:
         reader.report_at("storage.database", f"is in memory, which {workers} workers cannot share (a file)")
     elif in_memory:
         reader.warn_at(
-            "storage.database", "database-in-memory", "is in memory: all accounts are gone when the gateway stops"
+            "storage.database", "database-in-memory", "is in memory: all accounts are lost when the gateway stops"
         )
 
 
@@ -213,7 +206,7 @@ def _check_cache(settings: Settings, reader: Reader) -> None:
 
 
 def is_in_memory(address: str) -> bool:
-    """Whether a database address means a database that is gone with the process."""
+    """Whether an address is that of an in-memory database."""
     scheme, _, rest = address.partition("://")
     in_file = rest.removeprefix("/").partition("?")[0] not in ("", ":memory:") and "mode=memory" not in rest
     return scheme.startswith("sqlite") and not in_file
@@ -225,14 +218,12 @@ def _check_accounts(settings: Settings, reader: Reader) -> None:
         message = f"makes guessing cheap, found {accounts.password.bcrypt_rounds} rounds (10 or more)"
         reader.warn_at("accounts.password.bcrypt_rounds", "few-bcrypt-rounds", message)
     if accounts.password.min_length < 8:
-        message = f"lets short passwords in, found {accounts.password.min_length} (8 or more)"
+        message = f"allows short passwords, found {accounts.password.min_length} (8 or more)"
         reader.warn_at("accounts.password.min_length", "short-passwords", message)
     granted = implied(accounts.default_roles, settings.roles or {})
     if accounts.registration == "open" and accounts.admin_role in granted:
         found = f"found '{accounts.admin_role}' among them"
-        message = (
-            f"must not make everyone who registers an administrator, {found} (without it, or registration: closed)"
-        )
+        message = f"must not make every registered user an administrator, {found} (without it, or registration: closed)"
         reader.report_at("accounts.default_roles", message)
 
 
@@ -245,7 +236,7 @@ def _check_identity_headers(settings: Settings, reader: Reader) -> None:
     for path, name in names.items():
         first = seen.setdefault(folded(name), path)
         if first != path:
-            # Upstreams that fold names could not tell them apart.
+            # Upstreams that fold names cannot distinguish them.
             reader.report_at(path, f"must differ from {first}, found '{name}' (another name)")
 
 
@@ -255,10 +246,10 @@ def _check_tls(path: str, upstream: UpstreamSettings, reader: Reader) -> None:
         reader.warn_at(
             f"{path}.tls.verify",
             "unverified-tls",
-            "lets anyone on the way pretend to be the upstream (true, and tls.ca)",
+            "lets an attacker on the network path impersonate the upstream (true, and tls.ca)",
         )
     if tls.client_key is not None and tls.client_cert is None:
-        reader.report_at(f"{path}.tls.client_key", "is of no use without tls.client_cert (the certificate for it)")
+        reader.report_at(f"{path}.tls.client_key", "has no effect without tls.client_cert (the certificate for it)")
     if f"{path}.tls" in reader.places.written and not any(t.startswith("https:") for t in upstream.targets):
         reader.warn_at(f"{path}.tls", "tls-without-https", "has no effect: no target is https://")
 

@@ -1,4 +1,4 @@
-"""What the settings of tokens say together: keys that fit their algorithms, issuers that can be told apart."""
+"""Checks of token settings: keys that fit their algorithms, and distinct issuers."""
 
 from collections.abc import Iterator
 from typing import Final, TypeVar
@@ -10,12 +10,12 @@ from gateway.wire.urls import keeps_keys_safe
 
 T = TypeVar("T")
 
-# RFC 7518 3.2: a secret at least as long as the hash.
+# RFC 7518, section 3.2: a secret is at least as long as the hash.
 _LEAST_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 
 
 def check_tokens(settings: Settings, reader: Reader) -> None:
-    """Report keys and issuers that contradict each other, and times that make little sense."""
+    """Report contradictory keys and issuers, and implausible times."""
     tokens = settings.tokens
     kids: dict[str, str] = {}
     for path, key in _numbered("tokens.keys", tokens.keys, reader):
@@ -27,7 +27,7 @@ def check_tokens(settings: Settings, reader: Reader) -> None:
         reader.warn_at(
             "tokens.refresh_ttl",
             "refresh-shorter-than-access",
-            "is shorter than tokens.access_ttl: nothing is left to refresh",
+            "is shorter than tokens.access_ttl, so refresh tokens expire first",
         )
     if tokens.leeway > 60:
         reader.warn_at("tokens.leeway", "long-leeway", "keeps tokens alive for more than a minute after their end (5s)")
@@ -41,7 +41,7 @@ def check_tokens(settings: Settings, reader: Reader) -> None:
 
 
 def _numbered(path: str, values: tuple[T, ...], reader: Reader) -> Iterator[tuple[str, T]]:
-    """Each value with its path in the file, where those that could not be read are counted too."""
+    """Each value with its path in the file. The indexes include values that could not be read."""
     index = 0
     for value in values:
         while f"{path}[{index}]" in reader.rejected:
@@ -70,7 +70,7 @@ def _check_assertion(settings: Settings, reader: Reader) -> None:
     keys = settings.tokens.keys
     if settings.identity.assertion is not None and keys and keys[0].algorithm in _LEAST_BYTES:
         message = (
-            f"needs a first key that upstreams can check with, found {keys[0].algorithm}, which has no public half"
+            f"needs a first key that upstreams can verify with, found {keys[0].algorithm}, which has no public key"
         )
         reader.report_at("identity.assertion", f"{message} (for example an ES256 key, first in tokens.keys)")
 
@@ -86,7 +86,7 @@ def _check_external(path: str, external: ExternalSettings, reader: Reader) -> No
         message = "maps nothing without roles_claim (for example roles_claim: realm_access.roles)"
         reader.report_at(f"{path}.role_map", message)
     if external.roles_claim is not None and not external.role_map and f"{path}.role_map" not in reader.rejected:
-        message = "gives nobody a role: no role_map says what its roles are called here"
+        message = "has no effect without role_map, which maps its roles to roles of the gateway"
         reader.warn_at(f"{path}.roles_claim", "unmapped-roles", message)
     if external.id_tokens:
         message = "accepts ID tokens of this issuer as access tokens, if their audience fits (false, unless it is Dex)"
@@ -97,12 +97,12 @@ def _check_external(path: str, external: ExternalSettings, reader: Reader) -> No
 
 
 def _check_address(path: str, address: str, reader: Reader) -> None:
-    """Where the keys of an issuer come from."""
+    """Check the address from which the keys of an issuer are fetched."""
     try:
         web_address(address)
-    except Unacceptable as error:  # an issuer whose keys are to be found by discovery
+    except Unacceptable as error:  # without jwks_url, discovery needs the issuer to be an address
         reader.report_at(path, f"{error.message} without jwks_url, found {quoted(address)} ({error.right})")
         return
     if not keeps_keys_safe(address):
-        message = f"is not https, found {quoted(address)}: whoever is on the way could put keys of his own there"
+        message = f"is not https, found {quoted(address)}: an attacker on the network path could replace the keys"
         reader.report_at(path, f"{message} (https://{address.partition('://')[2]})")

@@ -1,8 +1,7 @@
-"""How a key of the configuration is declared: its kind, what it means, and its default, in one place.
+"""Declarations of configuration keys: kind, description and default, in one place.
 
-One declaration serves the reader, the JSON Schema and the reference in docs/. It is not a pydantic model:
-pydantic takes 55 ms and 20 MiB before the first line is read, cannot say where in the file a value stands,
-and words its errors for programmers.
+The reader, the JSON Schema and the reference in docs/ use the same declaration. Pydantic is not used because it takes
+55 ms and 20 MiB at start-up, does not know positions in the file, and words its errors for programmers.
 """
 
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ REQUIRED: Final[Any] = object()
 
 
 class Unset(Enum):
-    """For a key where null has a meaning of its own: it is not written, and something else decides."""
+    """Marks a key that is not written, where null has a meaning of its own."""
 
     UNSET = "unset"
 
@@ -28,7 +27,7 @@ _KEY: Final = "gateway.settings.key"
 
 
 class Key(NamedTuple):
-    """One key of a mapping: its name in the file and in Python, its kind and what it means."""
+    """One key of a mapping. `name` is that in the file, `attribute` that in Python."""
 
     name: str
     attribute: str
@@ -42,7 +41,7 @@ class Key(NamedTuple):
 
 
 def setting(kind: "Kind[Any]", about: str, *, default: Any = REQUIRED) -> Any:
-    """Declare a key. Without a default it must be written."""
+    """Declare a key. Without a default, it is required."""
     metadata = {_KEY: (kind, about, default)}
     if default is REQUIRED:
         return field(metadata=metadata)
@@ -53,12 +52,12 @@ def setting(kind: "Kind[Any]", about: str, *, default: Any = REQUIRED) -> Any:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting, field))
 def section(cls: type[T]) -> type[T]:
-    """A frozen mapping of declared keys; fields that are no keys are filled in by the reader."""
+    """A frozen dataclass of declared keys. The reader fills fields that are not keys."""
     return dataclass(frozen=True, slots=True, kw_only=True)(cls)
 
 
 def declared(cls: Any) -> Mapping[str, Key]:
-    """The keys of a section by their name in the file. A trailing underscore belongs to Python (`for_`)."""
+    """The keys of a section by their name in the file, without Python's trailing underscore (`for_`)."""
     found = {}
     for each in fields(cls):
         if _KEY in each.metadata:

@@ -1,8 +1,6 @@
 """Generate docs/configuration.md from the model: every key with its type, default and meaning.
 
 After a change of the model, run `python -m gateway.settings.documentation > docs/configuration.md`.
-
-The introduction of docs/configuration.md.
 """
 
 import json
@@ -37,7 +35,7 @@ prints:
 `gateway check` reports all problems at once, each with the line and column of its value:
 
 ```text
-config/gateway.yaml:2:3: server.prot: is not a key that is known here, found 'prot' (did you mean port?)
+config/gateway.yaml:2:3: server.prot: is not a known key, found 'prot' (did you mean port?)
 config/gateway.yaml:3:13: server.max_body: must be a size from 1B to 1TiB, or 0 for no limit, found '10MB' (10MiB)
 config/gateway.yaml:14:15: routes[2].upstream: 'billing' is not defined (known: api, web)
 ```
@@ -116,7 +114,7 @@ def reference() -> str:
 
 
 def yaml_text(value: Any) -> str:
-    """A value as one writes it in YAML, on one line."""
+    """A value as YAML on one line."""
     if isinstance(value, list):
         return f"[{', '.join(map(yaml_text, value))}]"
     if isinstance(value, dict):
@@ -127,7 +125,7 @@ def yaml_text(value: Any) -> str:
 
 
 def _below(level: int, path: str, section: Section[Any]) -> Iterator[tuple[int, str, Section[Any]]]:
-    """The sections below one, with the levels of their headings."""
+    """The subsections of a section, with their heading levels."""
     for key in section.keys.values():
         below = section_of(key.kind)
         if below is not None:
@@ -137,7 +135,7 @@ def _below(level: int, path: str, section: Section[Any]) -> Iterator[tuple[int, 
 
 
 def _path(path: str, key: Key) -> str:
-    """The path of a key's section: `upstreams.NAME` for those of free names, `routes[]` for the items of a list."""
+    """The path of a key's section: `upstreams.NAME` for free names, `routes[]` for list items."""
     path = f"{path}.{key.name}" if path else key.name
     if isinstance(key.kind, MapOf):
         return f"{path}.NAME"

@@ -1,4 +1,4 @@
-"""Optional dependencies of the gateway that a configuration needs. All others are installed with it."""
+"""Optional dependencies that a configuration requires."""
 
 from importlib import import_module
 from typing import Final
@@ -11,16 +11,16 @@ _MODULES: Final = ("opentelemetry.sdk.trace.export", "opentelemetry.exporter.otl
 
 
 def missing_extras(settings: Settings) -> tuple[Problem, ...]:
-    """The keys whose optional dependencies cannot be imported, each with its place.
+    """Problems for keys whose optional dependencies cannot be imported.
 
-    The modules are imported, because a package can be there in part, or in a version that does not work.
+    The modules are imported, because a package can be incomplete or of an incompatible version.
     """
     if settings.observability.tracing is None:
         return ()
     for module in _MODULES:
         try:
             import_module(module)
-        except Exception as error:  # any: generated code of another protobuf raises errors of its own
+        except Exception as error:  # any, because generated protobuf code raises its own types
             name = getattr(error, "name", None) or module
             message = f"needs {name}, which cannot be imported (pip install 'gateway[tracing]')"
             return (Problem(*settings.position_of(_KEY), _KEY, message),)

@@ -1,4 +1,4 @@
-"""Common mistakes in values, and the value that is meant. Each function returns "" where it recognises none."""
+"""Common mistakes in values, and the probable intention. Each function returns "" if it recognises no mistake."""
 
 import re
 import unicodedata
@@ -25,14 +25,14 @@ _INVISIBLE: Final = frozenset(("Cf", "Zs", "Zl", "Zp"))  # format characters; wh
 
 
 def duration_meant(text: str) -> str:
-    """`10 sec` is `10s`, `minute` is `1m`."""
+    """`10 sec` means `10s`, `minute` means `1m`."""
     found = _DURATION.fullmatch(text)
     unit = None if found is None else _UNITS.get(found[2].lower())
     return "" if found is None or unit is None else f"{found[1] or 1}{unit}"
 
 
 def rate_meant(text: str) -> str:
-    """`100/m` is `{requests: 100, per: 1m}`."""
+    """`100/m` means `{requests: 100, per: 1m}`."""
     found = _RATE.fullmatch(text)
     if found is not None:
         per = duration_meant(found[2] + found[3])
@@ -45,7 +45,7 @@ def rate_meant(text: str) -> str:
 
 
 def unquoted_capture(node: MappingNode) -> str:
-    """`{id}` without quotes is a mapping for YAML, with a key and no value; the text that is meant."""
+    """The text intended by an unquoted `{id}`, which YAML reads as a mapping with an empty value."""
     entries = list(node.entries())
     if not entries or not all(_is_empty(key, value) for key, value in entries):
         return ""
@@ -57,7 +57,7 @@ def _is_empty(key: object, value: object) -> bool:
 
 
 def odd_character(node: ScalarNode) -> str:
-    """The problem with a text as it stands in the file: an invisible character, or typographic quotes."""
+    """A message about an invisible character or typographic quotes in a text."""
     if node.text.isascii():
         return ""
     for character in node.text:
@@ -70,6 +70,6 @@ def odd_character(node: ScalarNode) -> str:
 
 
 def foreign_letter(text: str) -> str:
-    """The first character outside of ASCII, by its name: some look like Latin letters."""
+    """Name the first character outside of ASCII, because some look like Latin letters."""
     found = next((character for character in text if not character.isascii()), None)
     return "" if found is None else f"it has U+{ord(found):04X} {unicodedata.name(found, 'without a name')}"

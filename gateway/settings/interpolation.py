@@ -1,10 +1,10 @@
-"""`${NAME}`, `${NAME:-default}` and `${file:PATH}` in the values of the file.
+"""Expansion of `${NAME}`, `${NAME:-default}` and `${file:PATH}` in values of the file.
 
-`$${` stands for a literal `${`. A variable that is set but empty counts as not set for `:-`, as in a shell.
-A value is never searched for another `${…}`, so that no variable can read another one.
+`$${` is a literal `${`. For `:-`, an empty variable counts as unset, as in a shell. Expanded values are not searched
+for placeholders again, so a variable cannot read another one.
 
-A placeholder in the user info of an address (`postgresql://gateway:${PASSWORD}@db/gateway`) is percent-encoded, because
-a `/`, `?`, `#` or `@` in a password would otherwise end the user info.
+In the user info of an address (`postgresql://gateway:${PASSWORD}@db/gateway`), expanded values are percent-encoded,
+because a `/`, `?`, `#` or `@` in a password would otherwise end the user info.
 """
 
 import re
@@ -25,7 +25,7 @@ _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
 class Filled(NamedTuple):
-    """A value with everything put in. `hidden`: a part may be secret. `files` are those it was taken from."""
+    """An expanded value. `hidden`: it can contain a secret. `files` are the files it was read from."""
 
     text: str
     hidden: bool = False
@@ -33,11 +33,11 @@ class Filled(NamedTuple):
 
 
 class CannotFill(Exception):
-    """A placeholder that has no value; the sentence says which and why."""
+    """A placeholder without a value. The message states which, and why."""
 
 
 def fill(text: str, environment: Mapping[str, str]) -> Filled:
-    """Put the values of all placeholders in. Raises CannotFill for the first that has none."""
+    """Expand all placeholders. Raises CannotFill for the first one without a value."""
     parts: list[str] = []
     files: list[Path] = []
     hidden, end = False, 0
@@ -57,26 +57,26 @@ def fill(text: str, environment: Mapping[str, str]) -> Filled:
 
 
 def _user_info(text: str) -> range:
-    """Where the user info of an address stands in a text, empty where it has none. A `/` or `@` inside of a placeholder
-    does not count, as in `${file:/run/secrets/password}`."""
+    """The range of the user info of an address in a text; empty without one. A `/` or `@` inside a placeholder, as in
+    `${file:/run/secrets/password}`, does not count."""
     masked = _PLACEHOLDER.sub(lambda found: "$" * len(found[0]), text)
     found = _USER_INFO.match(masked)
     return range(*found.span(1)) if found is not None else range(0)
 
 
 def _value(found: re.Match[str], environment: Mapping[str, str]) -> tuple[str, Path | None, bool]:
-    """The value of one placeholder, the file it was taken from, and whether it is probably secret."""
+    """The value of a placeholder, the file it was read from, and whether it is probably secret."""
     inside: str | None = found[1]
     if inside is None:
-        raise CannotFill(f"has a '${{' that is not closed, or another one inside of it ({FORMS})")
+        raise CannotFill(f"has a '${{' that is not closed, or another one inside it ({FORMS})")
     variable = _VARIABLE.fullmatch(inside)
     if variable is not None:
         return _of_variable(variable, environment), None, is_secretish(variable[1])
     if inside.startswith("file:") and inside != "file:":
         path = Path(inside.removeprefix("file:"))
         return _content(path), path, True
-    shown = inside.partition(":-")[0]  # what follows may be a password
-    raise CannotFill(f"has a placeholder that is not understood, found '${{{shown}}}' ({FORMS})")
+    shown = inside.partition(":-")[0]  # a default can be a password
+    raise CannotFill(f"has an unknown placeholder, found '${{{shown}}}' ({FORMS})")
 
 
 def _of_variable(variable: re.Match[str], environment: Mapping[str, str]) -> str:
@@ -94,7 +94,7 @@ def _of_variable(variable: re.Match[str], environment: Mapping[str, str]) -> str
 
 
 def _content(path: Path) -> str:
-    """The stripped text of a regular file: a pipe or a device could keep the reader waiting for ever."""
+    """The stripped text of a regular file. A pipe or a device could block the reader indefinitely."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise CannotFill(f"the file '{path}' is not a regular file")

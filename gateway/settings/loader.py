@@ -1,7 +1,7 @@
-"""A configuration file -> a Draft: the settings, or everything that is wrong with them.
+"""Read a configuration file into a Draft: the settings, or all problems.
 
-In this order: the bytes must be UTF-8 text; the text must be YAML; each value must be of its key's kind; and what the
-keys say together must make sense. The first two end the reading, the last two report side by side.
+The content must be UTF-8 text and valid YAML, each value must be of its key's kind, and the values must be consistent.
+The first two errors end the reading; the others are reported together.
 """
 
 import re
@@ -18,13 +18,13 @@ from gateway.settings.reader import INVALID, Reader, quoted
 from gateway.settings.units import format_size
 from gateway.settings.yaml import Allowed, Node, NotYaml, ScalarNode, allowed, compose, lines_of, plain_value
 
-COMMENT: Final = "(comment)"  # the key of a warning about one
-LARGEST_FILE: Final = 64 << 20  # bytes; a hundred thousand routes have 8 MiB
+COMMENT: Final = "(comment)"  # the key in warnings about comments
+LARGEST_FILE: Final = 64 << 20  # bytes; a hundred thousand routes take 8 MiB
 _EMPTY: Final = (
     "is empty; it needs upstreams and routes (for example "
     "{upstreams: {web: 'http://127.0.0.1:9000'}, routes: [{path: /**, upstream: web}]})"
 )
-# What YAML 1.2 does not allow in a text (production 1).
+# Characters that YAML 1.2 does not allow (production 1).
 _NOT_PRINTABLE: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LINE_BREAK: Final = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
 _DECIDES_WHICH_REQUESTS: Final = ("path", "methods", "host")
@@ -32,10 +32,10 @@ _DECIDES_WHICH_REQUESTS: Final = ("path", "methods", "host")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What one file says. `settings` is None as soon as there is a problem.
+    """The result of reading a file. `settings` is None if there is a problem.
 
-    `sketch` is there even then, with defaults in the place of what could not be read: for finding more problems,
-    never for serving. `routes` are those whose path, methods and host are sound, in the order of the file.
+    `sketch` always exists, with defaults for unreadable values. It serves for finding more problems, never for serving
+    requests. `routes` are those with a valid path, methods and host, in file order.
     """
 
     settings: Settings | None
@@ -46,7 +46,7 @@ class Draft:
 
 
 def read_settings(path: Path, environment: Mapping[str, str]) -> Draft:
-    """Read a file. Bad content ends up in the Draft; raises CannotStart for a file that cannot be read at all."""
+    """Read a file. Problems of its content are in the Draft. Raises CannotStart if it cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
@@ -58,7 +58,7 @@ def read_settings(path: Path, environment: Mapping[str, str]) -> Draft:
 
 
 def read_content(content: bytes, file: str, environment: Mapping[str, str]) -> Draft:
-    """Read what a file holds. `file` is its name in problems."""
+    """Read the content of a file. `file` is its name in problems."""
     reader = Reader(file, environment)
     settings = Settings(places=reader.places)
     try:
@@ -78,11 +78,11 @@ def read_content(content: bytes, file: str, environment: Mapping[str, str]) -> D
 
 
 def _hear(names: tuple[Allowed, ...], reader: Reader) -> None:
-    """Take note of the warnings that comments silence, and warn of those that there are not."""
+    """Record the warnings silenced by comments, and warn of unknown names."""
     reader.places.allowed = lines_of(names)
     for each in names:
         if each.name not in WARNINGS:
-            message = f"{quoted(each.name)} is no warning ({reader.nearest(each.name, WARNINGS)})"
+            message = f"{quoted(each.name)} is not a warning ({reader.nearest(each.name, WARNINGS)})"
             reader.warnings.append(Problem(reader.file, each.line, each.column, COMMENT, message, "unknown-allow"))
 
 
@@ -101,7 +101,7 @@ def _is_sound(route: RouteSettings, reader: Reader) -> bool:
 
 
 def text_of_file(content: bytes) -> str:
-    """The text of a file. Raises NotYaml for anything but UTF-8 with printable characters."""
+    """Decode a file. Raises NotYaml unless it is UTF-8 with printable characters."""
     content = content.removeprefix(BOM_UTF8)
     try:
         text = content.decode()
@@ -112,7 +112,7 @@ def text_of_file(content: bytes) -> str:
     second_mark = text.find("\ufeff")
     if second_mark >= 0:
         line, column = _place(text[:second_mark])
-        raise NotYaml(line, column, "has a byte order mark inside of the file, found U+FEFF (remove it)")
+        raise NotYaml(line, column, "has a byte order mark inside the file, found U+FEFF (remove it)")
     wrong = _NOT_PRINTABLE.search(text)
     if wrong is not None:
         line, column = _place(text[: wrong.start()])

@@ -1,7 +1,7 @@
-"""The whole configuration as one frozen value: every key with its default and its meaning.
+"""The complete configuration as a frozen value: every key with its default and description.
 
-Attributes are called as the keys of the file (`eject.for_` has an underscore, because `for` is Python's).
-Durations are seconds, sizes bytes, networks `ipaddress` networks; secrets hide themselves, see `secret`.
+Attributes have the names of the keys (`eject.for_` has an underscore, because `for` is a Python keyword). Durations are
+in seconds, sizes in bytes, networks are `ipaddress` networks, and `Secret` values are masked in output.
 """
 
 from collections.abc import Mapping
@@ -143,7 +143,7 @@ class Settings:
     )
 
     def position_of(self, key: str) -> Position:
-        """Where a key's value stands; for one that is not written, the nearest enclosing one that is."""
+        """The position of a key's value, or of the nearest enclosing key that is written."""
         return self.places.position_of(key)
 
     def health_host(self, upstream: UpstreamSettings) -> str | None:
@@ -158,7 +158,7 @@ class Settings:
 
     @property
     def written(self) -> frozenset[str]:
-        """The key paths that stand in the file, those inside of routes left out."""
+        """The paths of written keys, except those inside routes."""
         return self.places.written
 
 

@@ -1,4 +1,4 @@
-"""The settings of identity: the gateway's own tokens, other issuers, the headers for upstreams."""
+"""Settings of identity: the gateway's own tokens, external issuers, and headers for upstreams."""
 
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
@@ -32,7 +32,7 @@ SYMMETRIC: Final = ("HS256", "HS384", "HS512")
 
 
 def private_pem(text: str) -> str:
-    """A private key in PEM form. What it holds is looked at where the key is made."""
+    """A private key in PEM form. Its content is checked when the key is loaded."""
     if text.lstrip().startswith("-----BEGIN ") and "PRIVATE KEY-----" in text:
         return text
     raise Unacceptable("must be a private key in PEM form", 'for example "${file:/run/secrets/k1.pem}"')

@@ -1,4 +1,4 @@
-"""The settings of routes: what is served at a path, to whom, and by which upstream."""
+"""Settings of routes: paths, access rules, and upstreams."""
 
 from dataclasses import field
 from typing import Any, Final, Literal
@@ -12,7 +12,7 @@ from gateway.settings.types import Choice, Duration, Flag, JsonSchema, Size, Tex
 from gateway.settings.types_compound import ListOf, Section, SetOf
 from gateway.settings.yaml import ListNode, MappingNode
 
-NOWHERE: Final = Position("", 1, 1)  # of routes that come from no file
+NOWHERE: Final = Position("", 1, 1)  # the position of routes without a file
 
 ROLES = SetOf(
     ListOf(ROLE, "a list of at least one role", least=1, right="for example [user]; none: any signed-in user")
@@ -48,7 +48,7 @@ class RolesKind(Section[RolesSettings]):
 
     def read_mapping(self, node: MappingNode, path: str, reader: Reader) -> RolesSettings | Invalid:
         found = super().read_mapping(node, path, reader)
-        # A half that could not be read must not leave a requirement that asks for less.
+        # An unreadable half must not weaken the requirement.
         if found is INVALID or {f"{path}.any", f"{path}.all"} & reader.rejected:
             return INVALID
         if found.any is None and found.all is None:
@@ -189,7 +189,7 @@ class RouteSettings:
 
 
 class RouteKind(Section[RouteSettings]):
-    """A route, which knows its place."""
+    """A route with its position in the file."""
 
     def __init__(self) -> None:
         super().__init__(RouteSettings, "a route")

@@ -1,4 +1,4 @@
-"""The settings of the process itself: server, storage, cache, accounts, observability."""
+"""Settings of the process: server, storage, cache, accounts, observability."""
 
 from ipaddress import ip_network
 from typing import Literal, TypeVar
@@ -183,7 +183,7 @@ class RegistrationLimitSettings:
 
 
 class RateKind(Section[T]):
-    """Requests in a time. Nothing but the mapping is read; a rate in one word is answered with the mapping it means."""
+    """A number of requests per period. A rate in one word is an error that suggests the equivalent mapping."""
 
     right = "for example {requests: 100, per: 1m}"
 

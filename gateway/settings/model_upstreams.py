@@ -1,4 +1,4 @@
-"""The settings of upstreams: where requests may go."""
+"""Settings of upstreams."""
 
 from dataclasses import field
 from typing import Any, Literal
@@ -35,7 +35,7 @@ class BalanceSettings:
 
 
 class BalanceKind(Section[BalanceSettings | str]):
-    """The name of an algorithm, or a mapping with the key of a hash."""
+    """The name of an algorithm, or a mapping with a hash key."""
 
     def __init__(self) -> None:
         self.choice = Choice("round_robin", "least_requests")
@@ -197,7 +197,7 @@ class UpstreamSettings:
 
 
 class UpstreamKind(Section[UpstreamSettings]):
-    """An upstream: its address alone, or a mapping."""
+    """An upstream: an address, or a mapping."""
 
     words = "address or mapping"
 

@@ -1,4 +1,4 @@
-"""Where each key of the file stands, kept small: the parsed YAML itself is dropped once it has been read."""
+"""The positions of keys in the file, stored compactly: the parsed YAML is dropped after reading."""
 
 import re
 from array import array
@@ -17,7 +17,7 @@ _MOST_SUFFIXES: Final = 1 << (64 - _LINE_BITS - _COLUMN_BITS)
 
 
 class Position(NamedTuple):
-    """A place in a file; `line` and `column` count from 1."""
+    """A position in a file. `line` and `column` count from 1."""
 
     file: str
     line: int
@@ -25,30 +25,30 @@ class Position(NamedTuple):
 
 
 class Places:
-    """The places of all keys that are written in one file, by key path (`routes[2].upstream`).
+    """The positions of all keys in one file, by key path (`routes[2].upstream`).
 
-    Ten thousand routes have some fifty thousand keys. A dict of their paths costs 10 MiB; eight bytes for
-    each key, in the order of the file, cost half of one, and are only ever searched to say what is wrong.
+    Ten thousand routes have about fifty thousand keys. A dict of their paths takes 10 MiB; eight bytes per key, in file
+    order, take half a MiB. The slower search is used only for messages.
     """
 
     __slots__ = ("_outside", "_packed", "_route", "_route_starts", "_suffix_numbers", "allowed", "file")
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.allowed: Mapping[int, frozenset[str]] = {}  # line -> the warnings that are silenced there
+        self.allowed: Mapping[int, frozenset[str]] = {}  # line -> warnings silenced there
         self._outside: dict[str, tuple[int, int]] = {"": (1, 1)}
-        self._route = "\0"  # the one being read: no path begins with it yet
+        self._route = "\0"  # prefix of the current route; initially no path has it
         self._packed = array("Q")
         self._route_starts = array("I")
         self._suffix_numbers: dict[str, int] = {}
 
     @property
     def written(self) -> frozenset[str]:
-        """The key paths that stand in the file, those inside of routes left out."""
+        """The paths of written keys, except those inside routes."""
         return frozenset(path for path in self._outside if path)
 
     def note(self, path: str, line: int, column: int) -> None:
-        """Keep a place. The keys of a route must be noted before the next route begins."""
+        """Record a position. All keys of a route must be recorded before the next route."""
         if not path.startswith(self._route):
             inside = _IN_A_ROUTE.fullmatch(path)
             if inside is None:
@@ -58,12 +58,12 @@ class Places:
             self._route_starts.extend([len(self._packed)] * (int(inside[1]) + 1 - len(self._route_starts)))
         suffix = path[len(self._route) :]
         number = self._suffix_numbers.setdefault(suffix, len(self._suffix_numbers))
-        if number < _MOST_SUFFIXES:  # beyond it, a list of 65,536 methods: the place of the list will do
+        if number < _MOST_SUFFIXES:  # exceeded by a list of 65,536 methods, whose own position is precise enough
             line, column = min(line, _LAST_LINE), min(column, _LAST_COLUMN)
             self._packed.append((number << _LINE_BITS | line) << _COLUMN_BITS | column)
 
     def position_of(self, path: str) -> Position:
-        """Where a key's value stands; for a key that is not written, the nearest enclosing one that is."""
+        """The position of a key's value, or of the nearest enclosing key that is written."""
         while True:
             found = self._find(path)
             if found is not None:
@@ -71,7 +71,7 @@ class Places:
             path = _parent(path)
 
     def allows(self, warning: Problem) -> bool:
-        """Whether a comment beside its line silences a warning."""
+        """Whether a comment on its line silences a warning."""
         return warning.code in self.allowed.get(warning.line, ())
 
     def _find(self, path: str) -> tuple[int, int] | None:

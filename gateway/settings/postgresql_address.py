@@ -1,9 +1,9 @@
-"""The address of a PostgreSQL database, as libpq reads it.
+"""The address of a PostgreSQL database, in libpq's format.
 
     postgresql://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]…]/DATABASE[?OPTION=VALUE&…]
 
-`postgres://` and `postgresql+asyncpg://` mean the same. The driver knows a part of libpq's options and sends the others
-to the server, which refuses them. The tables below hold each option that is obeyed; any other option is a problem.
+`postgres://` and `postgresql+asyncpg://` are synonyms. The driver knows some of libpq's options and sends the others to
+the server, which refuses them. The tables below list the supported options; any other option is a problem.
 """
 
 import re
@@ -16,22 +16,22 @@ from gateway.settings.reader import Unacceptable
 SCHEMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")
 EXAMPLE: Final = "for example postgresql://user:password@host/gateway"
 
-# Options that the driver reads from the address itself.
+# Options parsed by the driver.
 _DRIVER_OPTIONS: Final = frozenset(
     {"host", "port", "user", "password", "passfile", "dbname", "database", "service", "target_session_attrs"}
     | {"sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation"}
     | {"ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"}
 )
-# Parameters of a session, which the server takes when the connection begins.
+# Session parameters, sent to the server at the start of a connection.
 _SESSION_PARAMETERS: Final = frozenset(
     {"application_name", "options", "search_path", "statement_timeout", "lock_timeout", "timezone"}
     | {"idle_in_transaction_session_timeout"}
 )
-# Options of the socket: whole numbers from 0.
+# Socket options: non-negative integers.
 _SOCKET_OPTIONS: Final = frozenset(
     {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
 )
-# Options with values that change nothing here. The driver has neither GSSAPI encryption nor channel binding.
+# Options whose listed values have no effect. The driver supports neither GSSAPI encryption nor channel binding.
 _WITHOUT_EFFECT: Final = {
     "channel_binding": ("disable", "prefer"),
     "gssencmode": ("disable", "prefer"),
@@ -51,9 +51,8 @@ _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@]*)(?::(?P<port>[0-9]{
 
 @dataclass(frozen=True, slots=True)
 class PostgresqlAddress:
-    """A parsed address. `dsn` is the part for the driver. `default_target` is the kind of server to connect to, None
-    where the address says so itself or names one host. `connect_timeout` is in seconds, None where the address names
-    none. `socket_options` are libpq's, by name."""
+    """A parsed address. `dsn` is the part for the driver. `default_target` is the kind of server to connect to; None if
+    the address specifies it or has one host. `connect_timeout` is in seconds. `socket_options` have libpq's names."""
 
     dsn: str = field(repr=False)
     default_target: str | None
@@ -63,7 +62,7 @@ class PostgresqlAddress:
 
 
 def postgresql_address(text: str) -> PostgresqlAddress:
-    """Parse an address. Raises Unacceptable, with a message that holds no part of the user and password."""
+    """Parse an address. Raises Unacceptable with a message that contains no credentials."""
     authority, database, query = _split(text)
     if not database and not any(option in query for option in ("dbname", "database", "service")):
         raise Unacceptable("must name a database", EXAMPLE)
@@ -84,14 +83,14 @@ def postgresql_address(text: str) -> PostgresqlAddress:
         elif name in _DRIVER_OPTIONS:
             driver.append(f"{name}={raw}")
     dsn = f"postgresql://{authority}/{database}" + (f"?{'&'.join(driver)}" if driver else "")
-    # Among several hosts the one that takes changes is looked for. libpq's default is the first that answers.
+    # Of several hosts, connect to a writable one. libpq's default is the first that answers.
     has_several = "," in authority or "," in query.get("host", ("", ""))[1]
     target = "read-write" if has_several and "target_session_attrs" not in query else None
     return PostgresqlAddress(dsn, target, timeout, session, socket)
 
 
 def _split(text: str) -> tuple[str, str, dict[str, tuple[str, str]]]:
-    """User info and hosts, the database, and the options with their raw and their decoded values."""
+    """User info and hosts, the database, and the options with their raw and decoded values."""
     _, _, rest = text.partition("://")
     if "#" in rest or not _ESCAPES.fullmatch(rest):
         raise Unacceptable(
@@ -99,7 +98,7 @@ def _split(text: str) -> tuple[str, str, dict[str, tuple[str, str]]]:
         )
     rest, _, options = rest.partition("?")
     authority, _, database = rest.partition("/")
-    # A message must hold no part of a password: nothing is read as an option or a host before this.
+    # Before this check, nothing is parsed as an option or a host: a message must not contain a part of a password.
     if "/" in database or "@" in database + options + authority.rpartition("@")[0]:
         raise Unacceptable(
             "has a '/', a '?' or an '@' in the user or password that is not percent-encoded",
@@ -116,7 +115,7 @@ def _split(text: str) -> tuple[str, str, dict[str, tuple[str, str]]]:
 
 
 def _check_host(host: str) -> None:
-    if host.startswith("/"):  # the folder of a Unix socket
+    if host.startswith("/"):  # the directory of a Unix socket
         return
     found = _HOST.fullmatch(host)
     if found is None or (found["port"] is not None and not 1 <= int(found["port"]) <= 65535):
@@ -126,13 +125,13 @@ def _check_host(host: str) -> None:
 def _check_value(name: str, value: str) -> None:
     if name != "connect_timeout" and name not in _KNOWN:
         known = ", ".join(sorted({*_KNOWN, "connect_timeout"}))
-        raise Unacceptable(f"has the option '{name}', which is not obeyed", known)
+        raise Unacceptable(f"has the option '{name}', which is not supported", known)
     allowed = _WITHOUT_EFFECT.get(name) or _VALUES.get(name)
     if allowed is not None and value not in allowed:
-        raise Unacceptable(f"has a value of '{name}' that cannot be obeyed", f"{name}={'|'.join(allowed)}")
+        raise Unacceptable(f"has a value of '{name}' that is not supported", f"{name}={'|'.join(allowed)}")
 
 
 def _whole(name: str, value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", value):
-        raise Unacceptable(f"has a value of '{name}' that is no whole number", f"{name}=10")
+        raise Unacceptable(f"has a value of '{name}' that is not a whole number", f"{name}=10")
     return int(value)

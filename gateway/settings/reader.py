@@ -1,4 +1,4 @@
-"""The state of one reading: the problems found so far, the places of keys, and the values of scalars."""
+"""The state of reading one file: problems so far, positions of keys, and values of scalars."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,15 +14,15 @@ from gateway.settings.positions import Places
 from gateway.settings.secret import without_userinfo
 from gateway.settings.yaml import ListNode, MappingNode, Node, Plain, ScalarNode, plain_value
 
-WHOLE_FILE: Final = "(file)"  # the key of a problem that belongs to no key
+WHOLE_FILE: Final = "(file)"  # the key in problems of the file as a whole
 LONGEST_SHOWN: Final = 60  # characters of a value in a message
 MOST_LISTED: Final = 20  # names in a message
 _NAMES: Final = re.compile(r"(?<!\$)\$\{(.*?)(?::-[^}]*)?\}", re.DOTALL)
-_MOST_GUESSES: Final = 200  # comparing ten thousand misspelt names with as many known ones would take minutes
+_MOST_GUESSES: Final = 200  # comparing 10,000 misspelt names with as many known ones would take minutes
 
 
 class Invalid(Enum):
-    """What reading answers for a value that is not acceptable; the problem has been reported by then."""
+    """The result for an unacceptable value, whose problem has been reported."""
 
     INVALID = "invalid"
 
@@ -31,7 +31,7 @@ INVALID: Final = Invalid.INVALID
 
 
 class Unacceptable(Exception):
-    """A value is not what its key asks for. `right`: what would be; `shows_value`: whether to quote it."""
+    """A value that its key does not accept. `right` is a suggestion; `shows_value`: quote the value in the message."""
 
     def __init__(self, message: str, right: str = "", *, shows_value: bool = True) -> None:
         super().__init__(message)
@@ -41,9 +41,9 @@ class Unacceptable(Exception):
 
 
 class Scalar(NamedTuple):
-    """A scalar with its placeholders filled in. `plain`: it may mean a number, a boolean or null.
+    """A scalar with its placeholders expanded. `plain`: it can be a number, a boolean or null.
 
-    `hidden`: its text must not be shown. `source` names the placeholders it was made from.
+    `hidden`: its text must not be shown. `source` names its placeholders.
     """
 
     text: str
@@ -54,17 +54,17 @@ class Scalar(NamedTuple):
 
     @property
     def value(self) -> Plain:
-        """What the scalar means: quoted ones are strings, plain ones follow YAML 1.2."""
+        """The value: quoted scalars are strings, plain ones follow YAML 1.2."""
         return plain_value(self.text) if self.plain else self.text
 
     @property
     def is_null(self) -> bool:
-        """Whether this is `null`, `~` or nothing at all."""
+        """Whether the value is `null`, `~` or empty."""
         return self.plain and self.value is None
 
     @property
     def found(self) -> str:
-        """The value as a message quotes it."""
+        """The value as quoted in messages."""
         if self.hidden:
             return f"the value of {self.source}" if self.source else "a value that is not shown"
         shown = _shown(self.text, self.value)
@@ -72,7 +72,7 @@ class Scalar(NamedTuple):
 
 
 class Reader:
-    """Collects what one file says and what is wrong with it. One for each reading."""
+    """Collects the values and problems of one file. Used for one reading."""
 
     def __init__(self, file: str, environment: Mapping[str, str]) -> None:
         self.file = file
@@ -80,13 +80,13 @@ class Reader:
         self.places = Places(file)
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
-        self.rejected: set[str] = set()  # paths of values that could not be read
-        self.defined: dict[str, frozenset[str]] = {}  # path of a mapping -> the names in it, sound or not
+        self.rejected: set[str] = set()  # paths of unreadable values
+        self.defined: dict[str, frozenset[str]] = {}  # path of a mapping -> all its names, including invalid ones
         self.roles_named: list[tuple[str, str]] = []  # path, role
         self._guesses = 0
 
     def scalar(self, node: ScalarNode, path: str) -> Scalar | None:
-        """The value of a node, or None after reporting an odd character, or a placeholder that has no value."""
+        """The value of a node. Returns None after reporting an odd character or a placeholder without a value."""
         odd = odd_character(node)
         if odd:
             self.report(node, path, odd)
@@ -105,27 +105,27 @@ class Reader:
         self.report_in(node.line, node.column, path, message)
 
     def report_in(self, line: int, column: int, path: str, message: str) -> None:
-        """Add a problem at a place; without a path, it is the file's."""
+        """Add a problem at a position. Without a path, it concerns the whole file."""
         self.problems.append(Problem(self.file, line, column, path or WHOLE_FILE, _printable(message)))
 
     def wrong(self, node: Node, path: str, error: Unacceptable, found: str) -> None:
-        """Add a problem in the usual form: what is wrong, what was found, what would be right."""
+        """Add a problem in the usual form: the error, the found value, a suggestion."""
         found = f", found {found}" if error.shows_value else ""
         right = f" ({error.right})" if error.right else ""
         self.report(node, path, f"{error.message}{found}{right}")
 
     def report_at(self, path: str, message: str) -> None:
-        """Add a problem at the place of a key that has been read."""
+        """Add a problem at the position of a key."""
         place = self.places.position_of(path)
         self.report_in(place.line, place.column, path, message)
 
     def warn_at(self, path: str, code: str, message: str) -> None:
-        """Add a warning at the place of a key that has been read: what is legal, but dangerous. `code` is its name."""
+        """Add a warning about a legal but dangerous setting, at the position of a key. `code` is its name."""
         place = self.places.position_of(path)
         self.warnings.append(Problem(self.file, place.line, place.column, path, _printable(message), code))
 
     def entries(self, node: MappingNode, path: str) -> dict[str, tuple[ScalarNode, Node]]:
-        """The entries of a mapping by key; a key that is no text, or that stands there twice, is reported."""
+        """The entries of a mapping by key. Reports repeated keys and keys that are not text."""
         entries: dict[str, tuple[ScalarNode, Node]] = {}
         for key, value in node.entries():
             if not isinstance(key, ScalarNode):
@@ -137,14 +137,14 @@ class Reader:
                 self.report(
                     key,
                     joined(path, key.text),
-                    f"stands here twice, first in line {first} (keep one of them)",
+                    f"is repeated, first in line {first} (keep one of them)",
                 )
             else:
                 entries[key.text] = (key, value)
         return entries
 
     def nearest(self, name: str, names: Iterable[str]) -> str:
-        """`did you mean port?`, or the known names if none is near."""
+        """`did you mean port?`, or the known names if none is similar."""
         everything = sorted(names)
         self._guesses += 1
         near = get_close_matches(name, everything, n=1, cutoff=0.6) if self._guesses <= _MOST_GUESSES else []
@@ -152,33 +152,33 @@ class Reader:
 
 
 def joined(path: str, name: str) -> str:
-    """The path of a key of the mapping at `path`."""
+    """The path of a key in the mapping at `path`."""
     name = _printable(name)
     return f"{path}.{name}" if path else name
 
 
 def kind_of(node: ListNode | MappingNode) -> str:
-    """What a message calls a node that should have been something else."""
+    """The word for a list or mapping in messages."""
     return "a list" if isinstance(node, ListNode) else "a mapping"
 
 
 def known(names: Iterable[str]) -> str:
-    """`known: api, web`, for a name that is not there; long lists are cut."""
+    """`known: api, web`. Long lists are truncated."""
     everything = sorted(names)
     if not everything:
-        return "there is none"
+        return "none is defined"
     more = f" and {len(everything) - MOST_LISTED} more" if len(everything) > MOST_LISTED else ""
     return f"known: {', '.join(everything[:MOST_LISTED])}{more}"
 
 
 def quoted(text: str) -> str:
-    """A text of the file as a message quotes it: on one line, not too long, without passwords."""
-    # Blotted out before it is cut: without its `@`, a password could not be told from a host.
+    """Quote a text of the file for a message: on one line, truncated, without passwords."""
+    # Masked before it is truncated: without its `@`, a password could not be distinguished from a host.
     return f"'{_shortened(without_userinfo(text))}'"
 
 
 def _source(text: str) -> str:
-    """The placeholders of a value, without the default of one, which may be a password."""
+    """The placeholders of a value, without defaults, which can be passwords."""
     return " ".join(dict.fromkeys(f"${{{name}}}" for name in _NAMES.findall(text)))
 
 
@@ -193,7 +193,7 @@ def _shortened(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """A text that can do nothing to a terminal. Not by repr(), which doubles backslashes."""
+    """Escape characters that could control a terminal. repr() would also double backslashes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

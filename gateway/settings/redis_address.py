@@ -1,12 +1,12 @@
-"""The address of a Redis: one server, one behind Sentinels, or a cluster.
+"""The address of a Redis: a single server, a server behind Sentinels, or a cluster.
 
     redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]        rediss:// the same with TLS
     redis+sentinel://[…@]HOST[:PORT],HOST…/SERVICE[/DATABASE]
     redis+cluster://[…@]HOST[:PORT],HOST…
 
 Options follow after `?`: `db` (the number of the database), `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (paths),
-`ssl=true` for Sentinels and clusters, `sentinel_username` and `sentinel_password`. Those of the driver that set time
-limits and retries are not among them: here every limit is the gateway's.
+`ssl=true` for Sentinels and clusters, `sentinel_username` and `sentinel_password`. The driver's options for timeouts
+and retries are not supported, because the gateway sets its own limits.
 """
 
 import re
@@ -24,8 +24,7 @@ _EXAMPLE: Final = "for example redis://host:6379/0"
 
 @dataclass(frozen=True, slots=True)
 class RedisPlace:
-    """A parsed address. `service` is the name that Sentinels have for it; `options` are those of redis-py's
-    connections."""
+    """A parsed address. `service` is its name at the Sentinels; `options` are redis-py's."""
 
     scheme: str
     nodes: tuple[tuple[str, int], ...]
@@ -35,7 +34,7 @@ class RedisPlace:
 
 
 def redis_place(text: str) -> RedisPlace:
-    """Parse an address. Raises Unacceptable, with a message that holds no part of the user and password."""
+    """Parse an address. Raises Unacceptable with a message that contains no credentials."""
     scheme, _, rest = text.partition("://")
     if scheme not in _PORTS:
         raise Unacceptable("must begin with redis://, rediss://, redis+sentinel:// or redis+cluster://", _EXAMPLE)
@@ -59,7 +58,7 @@ def redis_place(text: str) -> RedisPlace:
 
 
 def _path(scheme: str, path: str, option: str | None) -> tuple[str, int]:
-    """The Sentinels' name of the service, and the number of the database."""
+    """The name of the service at the Sentinels, and the number of the database."""
     service = ""
     if scheme == "redis+sentinel":
         service, _, path = path.partition("/")
@@ -86,7 +85,7 @@ def _is_number(text: str) -> bool:
 def _query(query: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(set(options) - set(_OPTIONS))
-    if unknown and "@" in query:  # a part of a password: the message must not hold it
+    if unknown and "@" in query:  # part of a password, which the message must not contain
         raise Unacceptable(
             "has a '?' in the user or password that is not percent-encoded",
             "%3F; ${NAME} in the user and password is encoded",
@@ -109,7 +108,7 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
         parts: SplitResult = urlsplit(f"//{text}")
         port = parts.port
     except ValueError:
-        raise Unacceptable("has a host or port that is none", _EXAMPLE) from None
+        raise Unacceptable("has an invalid host or port", _EXAMPLE) from None
     if not parts.hostname:
         raise Unacceptable("must name a host", _EXAMPLE)
     return parts.hostname, default_port if port is None else port

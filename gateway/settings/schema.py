@@ -1,6 +1,6 @@
-"""The JSON Schema of the configuration file, for editors. Made from the model, so that it cannot say anything else.
+"""The JSON Schema of the configuration file, for editors. Generated from the model.
 
-`python -m gateway.settings.schema > config/schema.json` writes it again after a change of the model.
+After a change of the model, run `python -m gateway.settings.schema > config/schema.json`.
 """
 
 import json
@@ -21,7 +21,7 @@ INTERPOLATED_DEFINITION: Final = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12). What depends on more than one key is `gateway check`'s to say."""
+    """The schema (draft 2020-12). It excludes checks across several keys, which `gateway check` performs."""
     root = SettingsKind()
     definitions: JsonSchema = {"interpolated": INTERPOLATED_DEFINITION}
     for section in sections(root):
@@ -37,7 +37,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def sections(root: Section[Any]) -> Iterator[Section[Any]]:
-    """A section and all those below it. Each class is declared in one place."""
+    """A section and all its subsections. Each class is declared in one place."""
     yield root
     for key in root.keys.values():
         below = section_of(key.kind)
@@ -46,7 +46,7 @@ def sections(root: Section[Any]) -> Iterator[Section[Any]]:
 
 
 def section_of(kind: Kind[Any]) -> Section[Any] | None:
-    """The section that a value of this kind consists of, or its items."""
+    """The section of a value of this kind, or of its items."""
     while isinstance(kind, ListOf | MapOf | SetOf):
         kind = kind.kind
     return kind if isinstance(kind, Section) else None

@@ -1,4 +1,4 @@
-"""Values that must not be seen: a key, a password, an address that holds one."""
+"""Values that must not be shown: keys, passwords, and addresses that contain them."""
 
 import re
 from typing import Final
@@ -11,10 +11,9 @@ _END_OF_USER: Final = re.compile(r"[:/?#]")
 
 
 class Secret:
-    """A text that `repr`, `str` and messages never show; `reveal()` is the only way to it.
+    """A text that `repr`, `str` and messages never show. Only `reveal()` returns it.
 
-    `shown` is what may stand in a message or a log line: of an address everything but its password and its
-    query, of anything else nothing.
+    `shown` is the form for messages and logs: an address without its password and query, otherwise only a mask.
     """
 
     __slots__ = ("_text",)
@@ -23,12 +22,11 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself."""
         return self._text
 
     @property
     def shown(self) -> str:
-        """The text without what is secret in it: `postgresql://app:********@db/gateway`."""
+        """The text with its secret parts masked: `postgresql://app:********@db/gateway`."""
         return without_password(self._text) if "://" in self._text else HIDDEN
 
     def __repr__(self) -> str:
@@ -45,9 +43,9 @@ class Secret:
 
 
 def without_password(address: str) -> str:
-    """An address as it may be shown. Drivers take passwords from the query as well, so that goes altogether.
+    """Mask the password of an address. The whole query is masked, because drivers accept passwords in it.
 
-    Cut by hand: a password with an unescaped `/`, `?` or `#` makes urlsplit end the host inside of it.
+    Parsed by hand, because urlsplit ends the host at an unescaped `/`, `?` or `#` in a password.
     """
     scheme, _, rest = address.partition("://")
     userinfo, at, tail = rest.rpartition("@")
@@ -61,10 +59,10 @@ def without_password(address: str) -> str:
 
 
 def without_userinfo(text: str) -> str:
-    """A text as it may be quoted in a message: what looks like `user:password@` after `//` is blotted out."""
+    """Mask everything that looks like `user:password@` after `//`."""
     return _USERINFO.sub(f"//{HIDDEN}@", text) if "@" in text else text
 
 
 def is_secretish(name: str) -> bool:
-    """Whether a variable of this name probably holds a secret: `DB_PASSWORD`, `api_token`, `SigningKey`."""
+    """Whether the name of a variable suggests a secret: `DB_PASSWORD`, `api_token`, `SigningKey`."""
     return _SECRETISH.search(name) is not None

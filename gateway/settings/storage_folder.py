@@ -1,4 +1,4 @@
-"""The folder of an SQLite database, which must exist before the gateway starts."""
+"""The directory of an SQLite database, which must exist before start-up."""
 
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ _KEY: Final = "storage.database"
 
 
 def missing_folder(settings: Settings) -> tuple[Problem, ...]:
-    """The problem of a database file that cannot be made because its folder does not exist, with its place."""
+    """The problem of a database file in a missing directory."""
     address = settings.storage.database.reveal()
     if not address.startswith("sqlite") or is_in_memory(address):
         return ()

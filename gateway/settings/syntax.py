@@ -1,6 +1,6 @@
-"""What names, hosts, addresses and paths of the configuration look like. Each check returns the text to keep.
+"""The grammar of names, hosts, addresses and paths. Each check returns the text to store.
 
-They all raise Unacceptable, with what would be right instead.
+All checks raise Unacceptable, with a suggestion.
 """
 
 import re
@@ -11,7 +11,7 @@ from gateway.settings.postgresql_address import SCHEMES, postgresql_address
 from gateway.settings.reader import Unacceptable
 from gateway.settings.redis_address import redis_place
 
-TCHARS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 5.6.2
+TCHARS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, section 5.6.2
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ROUTE_NAME: Final = re.compile(r"[!-~]{1,128}")
@@ -24,7 +24,7 @@ _BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\]")
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)")
 _PLACE: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _ORIGIN_FORM: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
-# Headers that cannot be the key of a hash, each with the alternative. The gateway sets those of the connection itself.
+# Headers that cannot be a hash key, each with an alternative. The gateway itself sets those of the connection.
 _NO_HASH_KEYS: Final = {
     "cookie": "cookie NAME, the name of one cookie",
     "authorization": "X-User-Id, or the identity header of your own name",
@@ -45,14 +45,14 @@ def name(text: str) -> str:
 
 
 def role_name(text: str) -> str:
-    """A role: any printable text; it is percent-encoded where it goes into a header."""
+    """A role: any printable text. Headers carry it percent-encoded."""
     if text == text.strip() and len(text) <= 128:
         return text
     raise Unacceptable("must be a role name", "up to 128 characters, no space around it")
 
 
 def route_name(text: str) -> str:
-    """The name of a route: it stands in logs, metrics and policy tests, so it has no space."""
+    """The name of a route. It appears in logs, metrics and policy tests, so it has no spaces."""
     if _ROUTE_NAME.fullmatch(text):
         return text
     raise Unacceptable("must be a name of visible ASCII characters", "for example user-space")
@@ -66,14 +66,14 @@ def key_id(text: str) -> str:
 
 
 def shared_secret(text: str) -> str:
-    """A secret for HMAC. A public key or a key set in its place could be known to anyone (CVE-2026-48526)."""
+    """A secret for HMAC. A public key or key set is refused, because others can know it (CVE-2026-48526)."""
     if "-----BEGIN " in text or text.lstrip().startswith(("{", "[")):
         raise Unacceptable("must be a random secret, not a key of another kind", "for example `openssl rand -hex 32`")
     return text
 
 
 def method(text: str) -> str:
-    """An HTTP method. They are case-sensitive (RFC 9110 9.1), and all that exist are upper-case."""
+    """An HTTP method. Methods are case-sensitive (RFC 9110, section 9.1), and all registered ones are upper-case."""
     if not _METHOD.fullmatch(text):
         raise Unacceptable("must be an HTTP method", "for example GET")
     if text != text.upper():
@@ -84,14 +84,12 @@ def method(text: str) -> str:
 
 
 def header_name(text: str) -> str:
-    """The name of a header."""
     if re.fullmatch(TCHARS, text):
         return text
     raise Unacceptable("must be a header name", "for example Content-Type")
 
 
 def listen_host(text: str) -> str:
-    """An address or a name to listen on."""
     bare = text[1:-1] if _BRACKETED.fullmatch(text) else text
     if _is_address(bare) or _is_host_name(text):
         return bare
@@ -99,7 +97,7 @@ def listen_host(text: str) -> str:
 
 
 def route_host(text: str) -> str:
-    """The Host of a route: one name or address."""
+    """The host of a route: one name or address."""
     if text == "*":
         raise Unacceptable("must be one host", "leave it out: a route without a host is for every host")
     if "*" in text:
@@ -108,10 +106,10 @@ def route_host(text: str) -> str:
 
 
 def host_name(text: str) -> str:
-    """A host: lower-case, without port and trailing dot."""
+    """A host in lower case, without port and trailing dot."""
     without_port = _PLACE.fullmatch(text)
     if without_port is not None and without_port["port"] and _is_host(without_port["host"]):
-        raise Unacceptable("must be a host without a port, which is never looked at", without_port["host"].lower())
+        raise Unacceptable("must be a host without a port, which has no effect", without_port["host"].lower())
     if not _is_host(text):
         url = _URL.fullmatch(text)
         bare = _PLACE.fullmatch(text if url is None else url["place"])
@@ -121,7 +119,7 @@ def host_name(text: str) -> str:
 
 
 def served_host(text: str) -> str:
-    """A host of `server.hosts`: a host, or `*.` and a name, which stands for every name below it."""
+    """A host of `server.hosts`, or `*.` and a name for all names below it."""
     if text == "*":
         raise Unacceptable("must be a host name", "leave server.hosts out to serve every host")
     if "*" in text.removeprefix("*."):
@@ -135,7 +133,7 @@ def served_host(text: str) -> str:
 
 
 def request_host(text: str) -> str:
-    """The value of a Host field: a host, and perhaps a port."""
+    """The value of a Host field: a host with an optional port."""
     _check_place(text, "for example app.example.com")
     return text.lower()
 
@@ -151,7 +149,7 @@ def target(text: str) -> str:
 
 
 def origin(text: str, example: str = "http://127.0.0.1:9000", scheme: str = "http") -> str:
-    """`http://host:port` and nothing beyond, in lower case."""
+    """`http://host:port` in lower case, without a path."""
     url = _URL.fullmatch(text)
     example = f"for example {example}"
     if url is None or url["scheme"].lower() not in ("http", "https"):
@@ -166,18 +164,18 @@ def origin(text: str, example: str = "http://127.0.0.1:9000", scheme: str = "htt
 
 
 def public_origin(text: str) -> str:
-    """The same, for an address on the Internet."""
+    """An origin on the Internet."""
     return origin(text, "https://api.example.com", "https")
 
 
 def _with_scheme(text: str, scheme: str) -> str:
-    """A place without a scheme as the address that it means."""
+    """A host with a scheme added, for a suggestion."""
     place = _PLACE.fullmatch(text.removeprefix("//"))
     return f"{scheme}://{place[0].lower()}" if place is not None and _is_host(place["host"]) else ""
 
 
 def web_address(text: str) -> str:
-    """An http or https address with a path and perhaps a query: of an issuer, a key set, a collector."""
+    """An http or https address with a path and an optional query."""
     url = _URL.fullmatch(text)
     example = "for example https://idp.example.com/"
     if url is None or url["scheme"].lower() not in ("http", "https") or " " in text:
@@ -191,7 +189,7 @@ def web_address(text: str) -> str:
 
 
 def issuer(text: str) -> str:
-    """The name of an issuer: mostly an address, but any text that its tokens hold will do."""
+    """The name of an issuer: usually an address, but any text is allowed."""
     url = _URL.fullmatch(text)
     if url is not None and "@" in url["place"]:
         raise Unacceptable("must not hold a user name or password", "https://idp.example.com/", shows_value=False)
@@ -199,7 +197,7 @@ def issuer(text: str) -> str:
 
 
 def browser_origin(text: str) -> str:
-    """An origin as browsers send it, which is without the usual port of its scheme, or `*`."""
+    """An origin as sent by browsers, without the default port of its scheme, or `*`."""
     if text == "*":
         return text
     example = "https://app.example.com"
@@ -222,23 +220,23 @@ def hash_key(text: str) -> str:
 
 
 def pattern(text: str) -> str:
-    """The beginning of a path pattern. The rest of its grammar is the matcher's."""
+    """A path pattern. Only its first character is checked here; the matcher checks its grammar."""
     if text.startswith("/"):
         return text
     raise Unacceptable("must begin with '/'", f"/{text.split('://')[-1]}")
 
 
 def request_path(text: str) -> str:
-    """What a request may ask for, as it is sent (RFC 9112 3.2.1): a path, and a query where there is one."""
+    """A request target in origin form (RFC 9112, section 3.2.1): a path and an optional query."""
     if not text.startswith("/"):
         raise Unacceptable("must begin with '/'", f"/{text.split('://')[-1]}")
     if not _ORIGIN_FORM.fullmatch(text):
-        raise Unacceptable("must be what a request line can hold", "for example /healthz?full=1, with escapes as %20")
+        raise Unacceptable("must be a valid request target", "for example /healthz?full=1, with escapes as %20")
     return text
 
 
 def own_prefix(text: str) -> str:
-    """Where the gateway's own accounts live, if not at the root: literal segments."""
+    """The path prefix of the gateway's own endpoints: literal segments."""
     if not text.startswith("/") or text.endswith("/"):
         raise Unacceptable(
             "must begin with '/' and not end with it", f"/{text.strip('/')}" if text.strip("/") else '""'
@@ -264,7 +262,7 @@ def database_address(text: str) -> str:
 
 
 def redis_address(text: str) -> str:
-    """The address of a Redis: one server, with TLS, behind Sentinels, or a cluster."""
+    """The address of a Redis: a single server, with TLS, behind Sentinels, or a cluster."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in ("redis", "rediss", "redis+sentinel", "redis+cluster"):
         raise Unacceptable(
@@ -291,7 +289,7 @@ def _is_host(text: str) -> bool:
 
 
 def _is_host_name(text: str) -> bool:
-    """A name, or an IPv4 address: what is made of digits and dots alone must be one."""
+    """Whether a text is a host name or an IPv4 address. Digits and dots alone must be an address."""
     if not _LABELS.fullmatch(text):
         return False
     return _is_address(text.removesuffix(".")) if text.replace(".", "").isdigit() else True

@@ -1,4 +1,4 @@
-"""The kinds of single values: how each is read, written back, described in JSON Schema, and documented."""
+"""The kinds of single values: reading, writing, JSON Schema and documentation of each."""
 
 import copy
 import re
@@ -17,22 +17,22 @@ INTERPOLATED: Final = {"$ref": "#/$defs/interpolated"}
 
 
 class Kind(ABC, Generic[T]):
-    """What a value may be. The shape in the YAML picks one of three readings; a kind supports one or two."""
+    """The type of a value. The shape of the YAML node selects one of three read methods; a kind supports one or two."""
 
     words: str  # in the reference: "duration"
-    expected: str  # in a message: "must be {expected}"
-    right: str = ""  # in a message, in parentheses: what would be right
+    expected: str  # in messages: "must be {expected}"
+    right: str = ""  # in messages, in parentheses: a suggestion
     nullable: bool = False
 
     def or_null(self) -> "Kind[T | None]":
-        """The same kind, with null for "none"."""
+        """The same kind, with null allowed."""
         twin: Any = copy.copy(self)
         twin.nullable = True
         optional: Kind[T | None] = twin
         return optional
 
     def read(self, node: Node, path: str, reader: Reader) -> T | Invalid:
-        """The value at a node; INVALID after every problem with it has been reported."""
+        """Read a node. Returns INVALID after reporting every problem."""
         if isinstance(node, ScalarNode):
             scalar = reader.scalar(node, path)
             if scalar is None:
@@ -57,34 +57,34 @@ class Kind(ABC, Generic[T]):
         return INVALID
 
     def several(self) -> str:
-        """What the reference calls more than one of them."""
+        """The plural of `words`."""
         return f"{self.words}es" if self.words.endswith("s") else f"{self.words}s"
 
     def unacceptable(self, right: str = "") -> Unacceptable:
-        """The usual complaint: it must be what this kind expects."""
+        """The error for a value that is not of this kind."""
         return Unacceptable(f"must be {self.expected}", right or self.right)
 
     def written(self, value: T | None) -> Any:
-        """A value as it stands in YAML or JSON: the inverse of reading."""
+        """Convert a value to its form in YAML or JSON, the inverse of reading."""
         return None if value is None else self.write(value)
 
     def write(self, value: T) -> Any:
-        """The same, for what is not null."""
+        """Like `written`, for values that are not null."""
         return value
 
     @abstractmethod
     def schema(self) -> JsonSchema:
-        """The JSON Schema (2020-12) of what may be written."""
+        """The JSON Schema (2020-12) of permitted values, without null."""
 
     def complete_schema(self) -> JsonSchema:
-        """The same with null, where that is allowed."""
+        """The JSON Schema, with null if allowed."""
         if not self.nullable:
             return self.schema()
         return {"anyOf": [self.schema(), {"type": "null"}]}
 
 
 class ScalarKind(Kind[T]):
-    """A kind that is written as a single value."""
+    """A kind written as a single value."""
 
     def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> T | Invalid:
         try:
@@ -100,20 +100,20 @@ class ScalarKind(Kind[T]):
         return INVALID
 
     def found(self, scalar: Scalar) -> str:
-        """What a message says was found."""
+        """The found value as shown in messages."""
         return scalar.found
 
     @abstractmethod
     def accept(self, scalar: Scalar) -> T:
-        """The value of a scalar. Raises Unacceptable."""
+        """Convert a scalar. Raises Unacceptable."""
 
     def either(self, schema: JsonSchema) -> JsonSchema:
-        """A schema for what is no plain string: a placeholder may stand in its place."""
+        """Extend the schema of a value that is not a plain string by placeholders."""
         return {"anyOf": [schema, INTERPOLATED]}
 
 
 class Text(ScalarKind[str]):
-    """A string of one line that is not empty. `check` narrows it: it returns the text to keep, or raises."""
+    """A non-empty string of one line. `check` restricts it: it returns the text to store, or raises."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Text(ScalarKind[str]):
         except Unacceptable:
             if text == text.strip():
                 raise
-            # The error of the bare text, if it has one, says more than that of the space.
+            # The error of the stripped text, if it has one, is more specific than that about spaces.
             raise Unacceptable("must have no space around it", check(text.strip())) from None
 
     def schema(self) -> JsonSchema:
@@ -150,7 +150,7 @@ class Text(ScalarKind[str]):
 
 
 class Choice(ScalarKind[str]):
-    """One of a few words."""
+    """One of several words."""
 
     def __init__(self, *choices: str) -> None:
         self.choices = choices
@@ -171,7 +171,7 @@ class Choice(ScalarKind[str]):
 
 
 class Flag(ScalarKind[bool]):
-    """true or false, and none of the other words that YAML 1.1 took for them."""
+    """true or false, without YAML 1.1's other words for them."""
 
     words = "boolean"
     expected = "true or false"
@@ -192,7 +192,7 @@ class Flag(ScalarKind[bool]):
 
 
 class Whole(ScalarKind[int]):
-    """A whole number within bounds, both included."""
+    """A whole number within inclusive bounds."""
 
     def __init__(self, low: int, high: int) -> None:
         self.low, self.high = low, high
@@ -283,7 +283,7 @@ class Size(ScalarKind[int]):
 
 
 def text_of(scalar: Scalar, expected: str) -> str:
-    """The text of a scalar where a string is due. What was put in is a string, whatever it looks like."""
+    """The scalar as text. Expanded values are always strings."""
     if scalar.source or isinstance(scalar.value, str):
         return scalar.text
     right = "" if scalar.is_null else f'in quotes: "{scalar.text}"'

@@ -1,4 +1,4 @@
-"""Kinds that are made of others: lists, mappings of free names, and sections with declared keys."""
+"""Compound kinds: lists, mappings with free names, and sections with declared keys."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class ListOf(Kind[tuple[T, ...]]):
-    """A list of values of one kind, each once. `least`: how many there must be."""
+    """A list of distinct values of one kind. `least` is the minimum length."""
 
     def __init__(self, kind: Kind[T], expected: str, *, least: int = 0, right: str = "") -> None:
         self.kind = kind
@@ -38,7 +38,7 @@ class ListOf(Kind[tuple[T, ...]]):
             if value is INVALID:
                 complete = False
             elif value in values:
-                reader.report(item, here, f"stands here twice, first in line {values[value].line} (keep one of them)")
+                reader.report(item, here, f"is repeated, first in line {values[value].line} (keep one of them)")
             else:
                 values[value] = item
         return tuple(values) if complete else INVALID
@@ -56,7 +56,7 @@ class ListOf(Kind[tuple[T, ...]]):
 
 
 class TextOrList(Kind[str | tuple[str, ...]]):
-    """A text, or a list of at least one text. The value keeps the form in which it is written."""
+    """A text, or a non-empty list of texts. The value keeps the written form."""
 
     def __init__(self, text: Text, expected: str, *, right: str = "") -> None:
         self.text = text
@@ -78,7 +78,7 @@ class TextOrList(Kind[str | tuple[str, ...]]):
 
 
 class SetOf(Kind[frozenset[T]]):
-    """A list whose order means nothing."""
+    """A list without an order."""
 
     def __init__(self, kind: ListOf[T]) -> None:
         self.kind = kind
@@ -100,7 +100,7 @@ class SetOf(Kind[frozenset[T]]):
 
 
 class Sections(ListOf[T]):
-    """A list of mappings. Those that cannot be read are left out, so that the others can be compared."""
+    """A list of mappings. Unreadable ones are left out, so that the others can be compared."""
 
     def read_list(self, node: ListNode, path: str, reader: Reader) -> tuple[T, ...] | Invalid:
         values = []
@@ -123,7 +123,7 @@ def _items(kind: Kind[T], node: ListNode, path: str, reader: Reader) -> Iterator
 
 
 class MapOf(Kind[dict[str, T]]):
-    """A mapping from names of the user's own choice to values of one kind."""
+    """A mapping from free names to values of one kind."""
 
     def __init__(self, kind: Kind[T], expected: str, *, name: Callable[[str], str], words: str) -> None:
         self.kind = kind
@@ -166,7 +166,7 @@ class MapOf(Kind[dict[str, T]]):
 
 
 class Section(Kind[T], Generic[T]):
-    """A mapping of the keys that a class declares. What is wrong is reported, the rest is read all the same."""
+    """A mapping with the keys declared by a class. Problems are reported, and the rest is read."""
 
     words = "mapping"
 
@@ -200,14 +200,14 @@ class Section(Kind[T], Generic[T]):
         return self.cls(**values) if complete else INVALID
 
     def extras(self, node: MappingNode, path: str, reader: Reader) -> dict[str, Any]:
-        """Values of fields that are no keys."""
+        """Values of fields that are not keys."""
         return {}
 
     def _unknown(self, written: ScalarNode, path: str, reader: Reader) -> None:
         advice = self._advice(written, reader)
         if written.text == "<<":
             advice = "merge keys are not part of YAML 1.2; write the keys out"
-        reader.report(written, path, f"is not a key that is known here, found {quoted(written.text)} ({advice})")
+        reader.report(written, path, f"is not a known key, found {quoted(written.text)} ({advice})")
 
     def _advice(self, written: ScalarNode, reader: Reader) -> str:
         sections = {name: key.kind for name, key in self.keys.items() if isinstance(key.kind, Section)}
@@ -225,7 +225,7 @@ class Section(Kind[T], Generic[T]):
         return {"$ref": f"#/$defs/{self.cls.__name__}"}
 
     def definition(self) -> JsonSchema:
-        """The schema that the reference of `schema` points to."""
+        """The definition to which `schema` refers."""
         return {
             "type": "object",
             "additionalProperties": False,

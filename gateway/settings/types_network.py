@@ -1,4 +1,4 @@
-"""Kinds of values with rules of their own: networks, header names, secrets, files, addresses of stores."""
+"""Kinds with special rules: networks, header names, secrets, files, addresses of stores."""
 
 import os
 import stat
@@ -16,11 +16,11 @@ from gateway.settings.yaml import ScalarNode
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
-# Container runtimes mount secrets there, readable by everyone in a container that holds one service.
+# Container runtimes mount secrets there, readable by everyone in the container, which holds a single service.
 MOUNTED_SECRETS: Final = (Path("/run/secrets"), Path("/var/run/secrets"))
 
-# What a request means to HTTP itself, to the caller's credentials, or to the gateway (RFC 9110, 9112, 6265,
-# 6750): an identity header of such a name would destroy requests or be destroyed with them.
+# Headers with a meaning in HTTP, for the client's credentials, or for the gateway (RFC 9110, 9112, 6265, 6750). An
+# identity header of the same name would break requests or be overwritten.
 _TAKEN_HEADERS: Final = frozenset((
     "host", "te", "trailer", "transfer-encoding", "connection", "keep-alive", "upgrade", "expect", "range", "date",
     "from", "origin", "referer", "user-agent", "authorization", "cookie", "set-cookie", "cookie2", "via",
@@ -34,13 +34,13 @@ _TAKEN_PREFIXES: Final = ("content-", "accept-", "if-", "sec-", "proxy-", "acces
 
 
 def folded(header: str) -> str:
-    """A header name as the laxest upstream sees it: CGI has one character for all but letters and digits
+    """A header name as seen by the laxest upstream: CGI maps all characters except letters and digits to one
     (CVE-2025-64484)."""
     return sub("[^a-z0-9]", "-", header.lower())
 
 
 class NetworkKind(ScalarKind[Network]):
-    """A network in CIDR notation; a single address is the network of itself."""
+    """A network in CIDR notation. A single address is a network of one."""
 
     words = "network"
     expected = "a network in CIDR notation"
@@ -68,7 +68,7 @@ class NetworkKind(ScalarKind[Network]):
 
 
 class HeaderName(Text):
-    """The name of a header that the gateway sets, and that nothing else means anything by."""
+    """The name of a header set by the gateway, without another meaning."""
 
     def __init__(self) -> None:
         super().__init__("a header name", check=self._checked, words="header name", pattern=f"^{TCHARS}$")
@@ -84,7 +84,7 @@ class HeaderName(Text):
 
 
 class RoleName(Text):
-    """A role. Each is remembered, because what is declared is known only at the end of the file."""
+    """A role. Its path is recorded, because the declared roles are known only at the end of the file."""
 
     def __init__(self) -> None:
         super().__init__("a role name", check=role_name, words="role")
@@ -110,7 +110,7 @@ class Prefix(Text):
 
 
 class StoreAddress(ScalarKind[Secret]):
-    """The address of a database or a Redis: a secret, because it may hold a password."""
+    """The address of a database or a Redis, which can contain a password."""
 
     words = "address"
 
@@ -129,7 +129,7 @@ class StoreAddress(ScalarKind[Secret]):
             return scalar.found
         if "://" in scalar.text:
             return quoted(Secret(scalar.text).shown)
-        # `host=db password=…` and `user:password@db` are no addresses here, but hold passwords all the same.
+        # `host=db password=…` and `user:password@db` are not addresses but contain passwords.
         return "a value that is not shown" if set("=@") & set(scalar.text) else scalar.found
 
     def write(self, value: Secret) -> str:
@@ -140,9 +140,9 @@ class StoreAddress(ScalarKind[Secret]):
 
 
 class SecretText(ScalarKind[Secret]):
-    """A text that is never shown again. `check` raises Unacceptable for one that will not do.
+    """A secret text. `check` raises Unacceptable for unsuitable ones.
 
-    A file it is taken from must not be readable by others, unless it lies where containers mount secrets.
+    A file it is read from must not be readable by others, except below MOUNTED_SECRETS.
     """
 
     words = "secret"
@@ -156,7 +156,7 @@ class SecretText(ScalarKind[Secret]):
         secret = super().read_scalar(scalar, node, path, reader)
         if secret is not INVALID and not scalar.source:
             reader.warn_at(
-                path, "secret-in-file", "stands in the file for all its readers (take it from ${NAME} or ${file:PATH})"
+                path, "secret-in-file", "is visible to every reader of the file (take it from ${NAME} or ${file:PATH})"
             )
         return secret
 
@@ -178,7 +178,7 @@ class SecretText(ScalarKind[Secret]):
 
 
 class FilePath(Text):
-    """A file that must be there and readable now. `private`: by no one else."""
+    """An existing, readable file. `private`: not readable by others."""
 
     def __init__(self, *, private: bool = False) -> None:
         super().__init__("the path of a file", check=self._checked, words="path")
@@ -187,7 +187,7 @@ class FilePath(Text):
     def _checked(self, text: str) -> str:
         path = Path(text)
         try:
-            # Opening a pipe that nobody writes to would wait for ever.
+            # Opening a pipe without a writer would block.
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
         except OSError as error:
             raise Unacceptable(_unreadable(error)) from None
@@ -197,10 +197,10 @@ class FilePath(Text):
 
 
 def check_private(file: Path) -> None:
-    """Raise Unacceptable for a key that other users of this machine can read."""
+    """Raise Unacceptable for a key file that other users can read."""
     try:
         mode = stat.S_IMODE(file.stat().st_mode)
-    except OSError as error:  # it was there a moment ago
+    except OSError as error:  # removed since it was read
         raise Unacceptable(f"the file '{file}' {_unreadable(error)}", shows_value=False) from None
     mounted = any(file.resolve().is_relative_to(folder) for folder in MOUNTED_SECRETS)
     if mode & 0o077 and not mounted:

@@ -1,24 +1,21 @@
-"""YAML text -> a tree of nodes that know their line and column. No value is interpreted here.
+"""Parse YAML text into a tree of nodes with their lines and columns.
 
-libyaml makes the events; the tree is built from them by hand, because `yaml.compose` recurses in C: fifty
-thousand opening brackets end the process with a segmentation fault instead of an error. It costs the same.
-And because only events are taken, the YAML 1.1 resolvers of PyYAML never run.
+libyaml produces the events, and this module builds the tree, because `yaml.compose` recurses in C: fifty thousand
+opening brackets cause a segmentation fault. The cost is the same. Using only events also avoids PyYAML's YAML 1.1
+resolvers.
 
-Rules of this file: one document; at most DEEPEST levels; an alias stands for the very node of its anchor, but
-all aliases together may not stand for more than MOST_REPEATED nodes (the "billion laughs" file has 3 * 10^9),
-and none may contain itself; a tag is a problem, `!!str` apart, because no key asks for a type of its own.
+Rules: one document; at most DEEPEST levels; an alias is the node of its anchor, but all aliases together must not
+expand to more than MOST_REPEATED nodes (the "billion laughs" file has 3 * 10^9), and none can contain itself; tags
+other than `!!str` are problems, because no key requires a type of its own.
 
-What an unquoted word of YAML means: the core schema of YAML 1.2.2 (section 10.3.2), and less than it.
+`plain_value` reads unquoted scalars by a subset of the core schema of YAML 1.2.2 (section 10.3.2). YAML 1.1 converts
+`no` and `on` to booleans, `12:30` to 750 and `010` to 8. Here they stay strings, and `010` is ten. Numbers are decimal.
+`0o17` and `0x1F`, numbers in YAML 1.2, stay strings too, because they are never meant as numbers here; a string where a
+number is required is reported instead of guessed at.
 
-YAML 1.1 turned `no` and `on` into booleans, `12:30` into 750 and `010` into 8; here they are the words they
-look like (`010` is ten). Numbers are decimal: `0o17` and `0x1F`, numbers for YAML 1.2, stay strings too,
-because nobody who writes them here means a number, and a string where a number is due is reported instead of
-being guessed at.
-
-Comments that silence warnings: `# gateway: allow NAME, NAME`, beside the line they are about or alone above it.
-
-YAML's events hold no comments, so they are found in the text: a `#` after white space, or at the beginning of a line,
-that stands inside of no scalar. What looks like a comment inside of quotes or of a block of text is data.
+Comments silence warnings: `# gateway: allow NAME, NAME`, at the end of the line, or alone above it. YAML events contain
+no comments, so they are found in the text: a `#` after white space or at the start of a line, outside of scalars. In
+quotes or a block of text, it is data.
 """
 
 import logging
@@ -39,7 +36,7 @@ _USUAL_TAGS: Final = frozenset((None, "!", "tag:yaml.org,2002:map", "tag:yaml.or
 
 
 class ScalarNode:
-    """A word, a quoted text or a block of text. `plain`: without quotes, so it may mean a number or null."""
+    """A word, a quoted text or a block of text. `plain`: unquoted, so it can be a number or null."""
 
     __slots__ = ("column", "line", "plain", "text")
 
@@ -51,7 +48,7 @@ class ScalarNode:
 
 
 class ListNode:
-    """The items of a list, in order."""
+    """A list with its items in order."""
 
     __slots__ = ("column", "items", "line", "weight")
 
@@ -63,7 +60,7 @@ class ListNode:
 
 
 class MappingNode:
-    """The entries of a mapping, in order, repeated keys included: key, value, key, value…"""
+    """A mapping with its entries in order, including repeated keys: key, value, key, value…"""
 
     __slots__ = ("column", "items", "line", "weight")
 
@@ -83,7 +80,7 @@ Node: TypeAlias = ScalarNode | ListNode | MappingNode
 
 
 class NotYaml(Exception):
-    """The text has no tree. Carries the one problem that ended the reading."""
+    """The text has no tree. Carries the problem that ended the parsing."""
 
     def __init__(self, line: int, column: int, message: str) -> None:
         super().__init__(message)
@@ -93,7 +90,7 @@ class NotYaml(Exception):
 
 @dataclass(slots=True)
 class _Tree:
-    """The tree as it grows: the open collections, and the anchors seen so far."""
+    """The tree under construction: the open collections and the anchors so far."""
 
     report: Report
     root: Node | None = None
@@ -102,7 +99,7 @@ class _Tree:
     repeated: int = 0
 
     def add(self, node: Node, event: Any) -> None:
-        """Hang a node under the innermost open collection, or make it the root."""
+        """Append a node to the innermost open collection, or make it the root."""
         if event.anchor is not None:
             self.anchors[event.anchor] = node
         if self.open:
@@ -131,20 +128,20 @@ class _Tree:
             self.open[-1].weight += done.weight
 
     def alias(self, event: Any) -> None:
-        """Hang the anchor's own node here once more, if that ends."""
+        """Append the node of an anchor again, within the limits."""
         mark, name = event.start_mark, event.anchor
         node = self.anchors.get(name)
         if node is None:
             known = f" (known: {', '.join(sorted(self.anchors))})" if self.anchors else ""
             raise NotYaml(mark.line + 1, mark.column + 1, f"the alias *{name} has no anchor &{name} before it{known}")
         if any(node is collection for collection in self.open):
-            raise NotYaml(mark.line + 1, mark.column + 1, f"the alias *{name} stands inside of its own anchor")
+            raise NotYaml(mark.line + 1, mark.column + 1, f"the alias *{name} is inside its own anchor")
         weight = 1 if isinstance(node, ScalarNode) else node.weight
         self.repeated += weight
         if self.repeated > MOST_REPEATED:
             message = f"the aliases repeat more than {MOST_REPEATED} values (write fewer of them)"
             raise NotYaml(mark.line + 1, mark.column + 1, message)
-        # Its anchor stands before it in the same document, so some collection is open around both.
+        # The anchor precedes the alias in the same document, so a collection is open around both.
         self.open[-1].items.append(node)
         self.open[-1].weight += weight
 
@@ -156,7 +153,7 @@ class _Tree:
 
 
 def compose(text: str, report: Report) -> Node | None:
-    """The tree of a text, or None for one without content. Tags are reported; raises NotYaml for the rest."""
+    """The tree of a text, or None for a text without content. Reports tags; raises NotYaml for other errors."""
     tree = _Tree(report)
     try:
         for event in yaml.parse(text, Loader=event_source()):
@@ -167,7 +164,7 @@ def compose(text: str, report: Report) -> Node | None:
 
 
 def event_source() -> Any:
-    """libyaml's parser where PyYAML was built with it, as its wheels are; else Python's, said plainly."""
+    """libyaml's parser if available, as in PyYAML's wheels, otherwise PyYAML's own, with a warning."""
     if yaml.__with_libyaml__:
         return yaml.CSafeLoader
     _log.warning("PyYAML was built without libyaml: reading a large configuration takes ten times as long")
@@ -191,7 +188,7 @@ def _take(event: Any, tree: _Tree) -> None:
         raise NotYaml(mark.line + 1, mark.column + 1, "a second document begins, found '---' (one document per file)")
 
 
-# What libyaml says -> what helps. The first word found in its sentence counts.
+# libyaml's messages with advice. The first match counts.
 _ADVICE: Final = (
     ("cannot start any token", "a value that begins with one of @ ` % needs quotes"),
     ("mapping values are not allowed", "quote a value that holds ': ', or check the indentation"),
@@ -209,7 +206,7 @@ _WORD_WITH_BRACES: Final = re.compile(r"[^\s,\[\]{}'\"]+(?:\{[^\s,{}]*\}[^\s,\[\
 
 
 def _explained(error: yaml.MarkedYAMLError, text: str) -> NotYaml:
-    """libyaml's sentence with its place, and advice where the cause is a common one."""
+    """libyaml's message with its place, and advice on common causes."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     lines = text.splitlines()
@@ -221,10 +218,10 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> NotYaml:
     if "\t" in place[: column + 1]:
         advice = "indent with spaces, not with tabs"
     elif "${" in place[: column + 1] and "expected ',' or" in sentence:
-        advice = 'inside of [ ] and { } write "${NAME}" in quotes'
+        advice = 'inside [ ] and { } write "${NAME}" in quotes'
     elif place[column : column + 1] == "{" and "expected ',' or" in sentence:
         word = _WORD_WITH_BRACES.search(place)
-        advice = f'inside of [ ] and {{ }} write "{word[0]}" in quotes' if word is not None else advice
+        advice = f'inside [ ] and {{ }} write "{word[0]}" in quotes' if word is not None else advice
     message = f"is not valid YAML: {sentence}" + (f" ({advice})" if advice else "")
     return NotYaml(line + 1, column + 1, message)
 
@@ -240,7 +237,7 @@ _WORDS: Final[dict[str, bool | float | None]] = {
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
 }
 _FIRST_OF_NUMBERS: Final = frozenset("+-.0123456789")
-# More digits than these are no number anyone means, and int() refuses thousands of them.
+# Longer numbers are mistakes, and int() refuses thousands of digits.
 _WHOLE: Final = re.compile(r"[-+]?[0-9]{1,300}")
 _FRACTION: Final = re.compile(r"[-+]?(?:\.[0-9]{1,300}|[0-9]{1,300}(?:\.[0-9]{0,300})?)(?:[eE][-+]?[0-9]{1,9})?")
 
@@ -262,7 +259,7 @@ _NOTHING_ELSE: Final = re.compile(r"[ \t]*(?:#.*)?")
 
 
 class Allowed(NamedTuple):
-    """One name in one comment: where it stands, and the line that it is about. Both count from 1."""
+    """One name in a comment: its place, and the line to which it applies. Both count from 1."""
 
     name: str
     line: int
@@ -271,16 +268,16 @@ class Allowed(NamedTuple):
 
 
 def allowed(text: str) -> tuple[Allowed, ...]:
-    """What comments in a text allow. The text must be YAML."""
+    """The names in the comments of a text. The text must be valid YAML."""
     found = list(_ALLOW.finditer(text))
     if not found:
-        return ()  # which is nearly always, and spares reading the text once more
+        return ()  # common case: no comments, so the text is not parsed again
     inside = _Scalars(text)
     return tuple(each for comment in found if comment.start() not in inside for each in _of(comment, text))
 
 
 def lines_of(names: tuple[Allowed, ...]) -> Mapping[int, frozenset[str]]:
-    """The names that are allowed on each line."""
+    """The allowed names by line."""
     lines: dict[int, set[str]] = {}
     for each in names:
         lines.setdefault(each.about, set()).add(each.name)
@@ -296,7 +293,7 @@ def _of(comment: re.Match[str], text: str) -> Iterator[Allowed]:
 
 
 def _next_line(text: str, end: int, line: int) -> int:
-    """The next line that says something."""
+    """The next line that is neither empty nor a comment."""
     for following in text[end:].split("\n")[1:]:
         line += 1
         if not _NOTHING_ELSE.fullmatch(following.rstrip("\r")):
@@ -305,7 +302,7 @@ def _next_line(text: str, end: int, line: int) -> int:
 
 
 class _Scalars:
-    """Where scalars stand in a text."""
+    """The ranges of scalars in a text."""
 
     def __init__(self, text: str) -> None:
         self._starts: list[int] = []

@@ -411,7 +411,7 @@ def test_a_comment_that_names_no_warning_is_one(tmp_path: Path) -> None:
     path.write_text("routes: [] # gateway: allow short-pasword\n")
     (warning,) = read_settings(path, {}).warnings
     assert (warning.line, warning.column, warning.code) == (1, 29, "unknown-allow")
-    assert warning.message == "'short-pasword' is no warning (did you mean short-passwords?)"
+    assert warning.message == "'short-pasword' is not a warning (did you mean short-passwords?)"
 
 
 def test_an_upstream_is_named_once_for_open_routes_beside_restricted_ones(tmp_path: Path) -> None:

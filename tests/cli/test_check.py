@@ -122,7 +122,7 @@ def test_upgrading_a_database_twice_does_no_harm(tmp_path: Path) -> None:
     first = run_here("db", "upgrade", "--config", "g.yaml", folder=tmp_path)
     second = run_here("db", "upgrade", "--config", "g.yaml", folder=tmp_path)
     assert (first.code, second.code) == (0, 0)
-    assert first.out.startswith("The database has been brought to schema ")
+    assert first.out.startswith("The database was upgraded to schema ")
     assert second.out.startswith("The database was already at schema ")
 
 

@@ -122,7 +122,7 @@ def test_the_live_view_shows_it_and_goes_on_when_the_gateway_is_gone(busy: Gatew
         until("failing")
         until("ejected")
         busy.kill()
-        until("Trying again")
+        until("Retrying")
         assert "Connection refused" in seen
         os.kill(pid, signal.SIGINT)
         until("\x1b[?1049l")  # the terminal is restored
@@ -221,7 +221,7 @@ def test_why_metrics_cannot_be_read_is_said_plainly(
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ("127.0.0.1:1", "Connection refused (is the gateway running there? --url says where)"),
+        ("127.0.0.1:1", "Connection refused (is the gateway running? --url gives its address)"),
         ("ftp://example.com", "not the http:// or https:// address of a gateway"),
         ("http://", "not the http:// or https:// address of a gateway"),
     ],

@@ -51,27 +51,26 @@ UNFILLED = [
     ("${MISSING}", "the environment variable MISSING is not set (set it, or write ${MISSING:-default})"),
     (
         "${NAME",
-        "has a '${' that is not closed, or another one inside of it "
+        "has a '${' that is not closed, or another one inside it "
         "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
     ),
     (
         "${A:-${NAME}}",
-        "has a '${' that is not closed, or another one inside of it "
+        "has a '${' that is not closed, or another one inside it "
         "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
     ),
     (
         "${}",
-        "has a placeholder that is not understood, found '${}' "
-        "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
+        "has an unknown placeholder, found '${}' (${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
     ),
     (
         "${MY-NAME:-hunter2}",
-        "has a placeholder that is not understood, found '${MY-NAME}' "
+        "has an unknown placeholder, found '${MY-NAME}' "
         "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
     ),
     (
         "${file:}",
-        "has a placeholder that is not understood, found '${file:}' "
+        "has an unknown placeholder, found '${file:}' "
         "(${NAME}, ${NAME:-default}, ${file:PATH}, or $${ for a literal ${)",
     ),
     ("${file:/nowhere/at-all}", "the file '/nowhere/at-all' cannot be read: No such file or directory"),
@@ -228,7 +227,7 @@ def test_a_literal_secret_is_warned_of_even_if_it_holds_an_escaped_placeholder()
 
     (warning,) = warnings_of(f"tokens: {{keys: [{{kid: a, algorithm: HS256, secret: '{secret}'}}]}}")
 
-    assert warning.startswith("1:52: tokens.keys[0].secret: stands in the file")
+    assert warning.startswith("1:52: tokens.keys[0].secret: is visible to")
 
 
 def test_the_draft_hides_what_was_put_in() -> None:

@@ -155,4 +155,4 @@ def test_a_client_key_without_its_certificate_is_of_no_use(tmp_path: Path) -> No
 
     (problem,) = problems_of(tls_with(f"client_key: {file}"))
 
-    assert problem.endswith("tls.client_key: is of no use without tls.client_cert (the certificate for it)")
+    assert problem.endswith("tls.client_key: has no effect without tls.client_cert (the certificate for it)")

@@ -38,7 +38,7 @@ SYNTAX: list[tuple[str, str]] = [
     (
         "server: {port: ${PORT}}\n",
         "1:17: (file): is not valid YAML: did not find expected ',' or '}' "
-        '(inside of [ ] and { } write "${NAME}" in quotes)',
+        '(inside [ ] and { } write "${NAME}" in quotes)',
     ),
     (
         "server: {a: b\nroutes: []\n",
@@ -59,7 +59,7 @@ SYNTAX: list[tuple[str, str]] = [
     ),
     (
         "roles: &r {a: *r}\n",
-        "1:15: (file): the alias *r stands inside of its own anchor",
+        "1:15: (file): the alias *r is inside its own anchor",
     ),
     (
         "server: {}\n---\nserver: {}\n",

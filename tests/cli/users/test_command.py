@@ -112,7 +112,7 @@ def test_an_account_may_be_named_by_its_id_and_revoked(folder: Path) -> None:
 def test_an_address_that_somebody_else_has_registered_is_no_first_administrator(folder: Path) -> None:
     made(folder, "ada@example.com")
     outcome = users(folder, "create", "Ada@example.com", "--role", "admin", "--password-stdin")
-    assert outcome.code == 1 and "before it gets a role, 'gateway users set-password' makes it yours" in outcome.err
+    assert outcome.code == 1 and "take it over with 'gateway users set-password'" in outcome.err
     assert shown(folder, "ada@example.com")["roles"] == ["user"]
 
 
