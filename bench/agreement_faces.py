@@ -161,7 +161,7 @@ class Faces:
         return _outcome("allowed" if passes else "forbidden", row.route.name)
 
     def _reference(self, written: Written, asked: Asked, verdict: Verdict, person: Person | None) -> Outcome | None:
-        """The outcome of the reference; None for what it does not model: CORS, handshakes and relaxed paths."""
+        """The outcome of the reference, or None: it does not model CORS, handshakes and relaxed paths."""
         if verdict.target is None:
             return "bad_path"
         path = verdict.target.path
