@@ -25,9 +25,10 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from gateway.errors import Refusal, StorageUnavailable, without_traceback
+from gateway.errors import CannotStart, Refusal, StorageUnavailable, without_traceback
+from gateway.settings.postgresql_address import SCHEMES
 from gateway.storage.circuit_breaker import Breaker
-from gateway.storage.engine import Opened, Timeouts, open_engine
+from gateway.storage.engine import Opened, Timeouts
 from gateway.storage.fair_semaphore import Turnstile
 
 log: Final = logging.getLogger("gateway.storage.database")
@@ -339,3 +340,20 @@ def _described(error: BaseException) -> str:
     original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     lines = str(original).splitlines()
     return f"{type(original).__name__}: {lines[0]}" if lines else type(original).__name__
+
+
+def open_engine(url: str, timeouts: Timeouts) -> Opened:
+    """Return the engine for a URL. Raises CannotStart if it names neither SQLite nor PostgreSQL.
+
+    The module of a database is imported only when it is used, because a driver costs memory.
+    """
+    scheme = url.partition("://")[0]
+    if scheme in ("sqlite", "sqlite+aiosqlite"):
+        from gateway.storage.sqlite import open_sqlite
+
+        return open_sqlite(url)
+    if scheme in SCHEMES:
+        from gateway.storage.postgresql import open_postgresql
+
+        return open_postgresql(url, timeouts)
+    raise CannotStart("storage.database: the address must begin with sqlite:// or postgresql://")

@@ -1,13 +1,9 @@
-"""Creates the SQLAlchemy engine for a URL. Each database has its own module, imported only when it is used, because a
-driver costs memory."""
+"""An SQLAlchemy engine, and the differences between the databases."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
-
-from gateway.errors import CannotStart
-from gateway.settings.postgresql_address import SCHEMES
 
 
 class Timeouts(NamedTuple):
@@ -41,17 +37,3 @@ class Opened(NamedTuple):
     begin: Callable[[Connection], None] = _nothing
     check: Callable[[Connection], None] = _nothing
     stop: Callable[[], None] = lambda: None
-
-
-def open_engine(url: str, timeouts: Timeouts) -> Opened:
-    """Return the engine for a URL. Raises CannotStart if it names neither SQLite nor PostgreSQL."""
-    scheme = url.partition("://")[0]
-    if scheme in ("sqlite", "sqlite+aiosqlite"):
-        from gateway.storage.sqlite import open_sqlite
-
-        return open_sqlite(url)
-    if scheme in SCHEMES:
-        from gateway.storage.postgresql import open_postgresql
-
-        return open_postgresql(url, timeouts)
-    raise CannotStart("storage.database: the address must begin with sqlite:// or postgresql://")
