@@ -14,6 +14,7 @@ V = TypeVar("V")
 
 NO_ROLES: Final[frozenset[str]] = frozenset()
 REMEMBERED: Final = 1024  # hosts, and sets of roles, whose texts are kept
+LONGEST_REMEMBERED: Final = 512  # In characters.
 MAX_UNROUTED_PATH: Final = 1024  # bytes; what matched no route may be anything, and need not be kept whole
 
 _RESET: Final = "\x1b[0m"
@@ -72,16 +73,19 @@ def json_outcome(route: str, status: int, code: str) -> str:
 
 
 class Texts(dict[V, str]):
-    """The texts of values, made where they are missing. Callers choose the values, so only REMEMBERED are kept."""
+    """The texts of values, made where they are missing. Clients choose the values, so it keeps at most REMEMBERED texts,
+    and none that is longer than LONGEST_REMEMBERED."""
 
     def __init__(self, make: Callable[[V], str]) -> None:
         super().__init__()
         self._make = make
 
     def __missing__(self, value: V) -> str:
-        if len(self) >= REMEMBERED:
-            self.clear()
-        text = self[value] = self._make(value)
+        text = self._make(value)
+        if len(text) <= LONGEST_REMEMBERED:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[value] = text
         return text
 
 

@@ -7,8 +7,10 @@ from typing import Final
 # No user id begins with it: local ids are hexadecimal, external ones begin with a letter or digit.
 _MARK: Final = "@"
 _PREFIX: Final = 64  # The network part of an IPv6 address, in bits. Hosts choose and change the remaining bits.
-# A full cache is cleared, because the number of IPv6 peers is unbounded.
+# A full cache is cleared, because the number of IPv6 peers is unbounded. An ASGI server can pass any text of
+# X-Forwarded-For as the address of a peer, so long texts are not kept.
 _MOST_REMEMBERED: Final = 4096
+_LONGEST_REMEMBERED: Final = 64  # In characters.
 
 
 class Callers:
@@ -24,9 +26,11 @@ class Callers:
         All clients without an address (behind a Unix socket) share one key."""
         known = self._known.get(address)
         if known is None:
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
-            known = self._known[address] = _MARK + _network(address)
+            known = _MARK + _network(address)
+            if len(address) <= _LONGEST_REMEMBERED:
+                if len(self._known) >= _MOST_REMEMBERED:
+                    self._known.clear()
+                self._known[address] = known
         return known
 
 
@@ -58,9 +62,10 @@ class Networks:
         known = self._remembered.get(address)
         if known is None:
             known = self._look_up(address)
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[address] = known
+            if len(address) <= _LONGEST_REMEMBERED:
+                if len(self._remembered) >= _MOST_REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[address] = known
         return known
 
     def _look_up(self, text: str) -> bool:

@@ -1,12 +1,10 @@
 """A cache that strangers can fill stays within its limit in docs/security.md, for any size and number of keys."""
 
-import gc
 import re
-import sys
 from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -26,6 +24,7 @@ from gateway.wire.fields import FieldRules
 from gateway.wire.forwarded import client_address
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import canonical_target
+from tests.support.memory import size_of
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 MIB = 1024 * 1024
@@ -70,6 +69,8 @@ def networks() -> object:
     known = Networks([ip_network("10.0.0.0/8")])
     for address in addresses(12_288):
         known.contains(address)
+    for number in range(50):
+        known.contains(f"{number}{HUGE.decode()}")
     return known
 
 
@@ -86,6 +87,8 @@ def counted_addresses() -> object:
     callers = Callers()
     for address in addresses(12_288):
         callers.by_address(address)
+    for number in range(50):
+        callers.by_address(f"{number}{HUGE.decode()}")
     return callers
 
 
@@ -108,6 +111,8 @@ def log_texts() -> object:
     texts = Texts(json_client)
     for address in addresses(2048):
         texts[address]
+    for number in range(50):
+        texts[f"{number}{HUGE.decode()}"]
     return texts
 
 
@@ -156,20 +161,6 @@ FILLED: dict[str, Callable[[], object]] = {
     "reported failures": failure_reports,
     "series of the metrics": series,
 }
-
-
-def size_of(thing: object) -> int:
-    """Return the bytes of an object and of everything that it refers to, except code."""
-    seen: set[int] = set()
-    waiting, size = [thing], 0
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen or isinstance(each, (type, ModuleType, FunctionType, BuiltinFunctionType)):
-            continue
-        seen.add(id(each))
-        size += sys.getsizeof(each)
-        waiting += gc.get_referents(each)
-    return size
 
 
 def documented(cache: str) -> int:
