@@ -10,15 +10,25 @@ import time
 import timeit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from bench.peers.peer import ITEM
 from bench.stage import Stage, staged
+from gateway.gate.gate import Gate
+from gateway.gate.rate_limits import Limits
 from gateway.identity.access_token import Tokens
+from gateway.identity.credentials import Credentials
+from gateway.identity.directory import Directory
+from gateway.identity.keys import KeyRing, SigningKey
+from gateway.identity.principal import PrincipalFactory
 from gateway.identity.user import UserRecord
+from gateway.policy.roles import RoleHierarchy
 from gateway.server.garbage import Collector
 
 Points = dict[str, float]
@@ -32,6 +42,7 @@ TIMINGS = 400
 BETWEEN_TICKS = 7_500  # requests; 30,000 per second
 TICKS = 40
 ROLES = frozenset({"user"})
+LIFETIME = 3600.0  # seconds that a cached user stays
 
 
 def best(play: Callable[[], None]) -> float:
@@ -73,21 +84,22 @@ async def by_tokens() -> tuple[Points, Points]:
     milliseconds."""
     cost, pause = {}, {}
     async with staged(cached=2 * max(CACHED)) as stage:
+        users = Users(stage, cached=2 * max(CACHED))
         requests: list[bytes] = []
         for count in CACHED:
             while len(requests) < count:
-                requests.append(stage.request(ITEM, token=_token(stage, len(requests))))
+                requests.append(stage.request(ITEM, token=users.token(len(requests))))
                 if len(requests) % 50 == 0:
                     _renew(stage)
             for number, request in enumerate(requests):  # verifies each token once
-                _know(stage, number)
+                await users.look_up(number)
                 stage.serve(request)
             cost[str(count)] = best(_served(stage, requests))
-            pause[str(count)] = longest_pause(stage, requests)
+            pause[str(count)] = longest_pause(stage, requests, users)
     return cost, pause
 
 
-def longest_pause(stage: Stage, requests: Sequence[bytes]) -> float:
+def longest_pause(stage: Stage, requests: Sequence[bytes], users: "Users") -> float:
     """CPU milliseconds of the longest uninterrupted step: a request with any garbage collection inside it, a tick, or
     the flush of all users, as after an outage of Redis."""
     collector = Collector(lambda: True, stage.runtime.request_ids.count)
@@ -98,8 +110,7 @@ def longest_pause(stage: Stage, requests: Sequence[bytes]) -> float:
             longest = max(longest, *(_seconds(play) for _ in range(BETWEEN_TICKS)))
             _renew(stage)
             longest = max(longest, _seconds(partial(collector.tick, tick / 4)))
-        gate: Any = stage.runtime.gate
-        longest = max(longest, _seconds(gate._directory.flush))
+        longest = max(longest, _seconds(users.directory.flush))
     return round(longest * 1e3, 2)
 
 
@@ -120,18 +131,39 @@ def _collecting_as_before() -> Iterator[None]:
         gc.set_threshold(*thresholds)
 
 
-def _know(stage: Stage, number: int) -> None:
-    """Add a user to the cache."""
-    gate: Any = stage.runtime.gate
-    directory = gate._directory
-    record = UserRecord(_id(number), f"user{number}@example.com", True, ROLES, datetime.now(UTC), 1)
-    directory._entries.put(record.id, (directory._clock() + 3600, directory._factory.make(record)), 0.0)
+class Users:
+    """Any number of users, whose records cost no database, behind a gate of their own in the stage."""
 
+    def __init__(self, stage: Stage, *, cached: int) -> None:
+        settings = stage.configuration.settings
+        self._tokens = Tokens(
+            KeyRing([SigningKey(ec.generate_private_key(ec.SECP256R1()), "ES256", "bench")]),
+            settings.tokens,
+            remembered=cached,
+        )
+        self.directory = Directory(
+            self,
+            factory=PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand),
+            cache_settings=replace(settings.cache, user_ttl=LIFETIME),
+        )
+        stage.runtime.gate = Gate(
+            policy=stage.configuration.policy,
+            credentials=Credentials(self._tokens),
+            directory=self.directory,
+            limits=Limits(),
+        )
 
-def _token(stage: Stage, number: int) -> str:
-    gate: Any = stage.runtime.gate
-    tokens: Tokens = gate._credentials.tokens
-    return tokens.issue(user_id=_id(number), session_id=f"session-{number:08}", roles=ROLES).token
+    async def user(self, user_id: str) -> UserRecord:
+        """The record of a user, as from the database."""
+        return UserRecord(user_id, f"{user_id}@example.com", True, ROLES, datetime.now(UTC), 1)
+
+    async def look_up(self, number: int) -> None:
+        """Put a user into the cache."""
+        await self.directory.principal(_id(number))
+
+    def token(self, number: int) -> str:
+        """An access token of a user."""
+        return self._tokens.issue(user_id=_id(number), session_id=f"session-{number:08}", roles=ROLES).token
 
 
 def _id(number: int) -> str:

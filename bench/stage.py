@@ -25,7 +25,7 @@ from bench.peers.signer import Signer
 from bench.processes import BenchError
 from bench.upstream import BODY
 from gateway.app import create_app
-from gateway.policy.loader import load_configuration
+from gateway.policy.loader import Configuration, load_configuration
 from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.native.pool import NativeEngine
 from gateway.server.asgi.app import GateMiddleware
@@ -101,7 +101,8 @@ class UpstreamWire(Wire):
 class Stage:
     """One client, and one connection to each target, all kept alive."""
 
-    def __init__(self, runtime: Runtime, token: str) -> None:
+    def __init__(self, configuration: Configuration, runtime: Runtime, token: str) -> None:
+        self.configuration = configuration
         self.runtime = runtime
         self.caller, self.to_caller = _connection(runtime)
         (engine,) = runtime.proxy.engines.values()
@@ -208,7 +209,7 @@ async def staged(
         configuration = load_configuration(place.write("gateway.yaml", text), {})
         app = create_app(configuration)
         async with running(configuration, app) as (runtime, _):
-            stage = Stage(runtime, await _signed_in(runtime))
+            stage = Stage(configuration, runtime, await _signed_in(runtime))
             await _introduce(stage)
             yield stage
 

@@ -14,7 +14,7 @@ V = TypeVar("V")
 
 NO_ROLES: Final[frozenset[str]] = frozenset()
 REMEMBERED: Final = 1024  # hosts, and sets of roles, whose texts are kept
-LONGEST_REMEMBERED: Final = 512  # In characters.
+LONGEST_REMEMBERED: Final = 256  # In characters.
 MAX_UNROUTED_PATH: Final = 1024  # bytes; what matched no route may be anything, and need not be kept whole
 
 _RESET: Final = "\x1b[0m"
@@ -73,8 +73,10 @@ def json_outcome(route: str, status: int, code: str) -> str:
 
 
 class Texts(dict[V, str]):
-    """The texts of values, made where they are missing. Clients choose the values, so it keeps at most REMEMBERED texts,
-    and none that is longer than LONGEST_REMEMBERED."""
+    """A cache of the texts of values.
+
+    Clients choose the values, so it keeps at most REMEMBERED texts of at most LONGEST_REMEMBERED characters.
+    """
 
     def __init__(self, make: Callable[[V], str]) -> None:
         super().__init__()

@@ -7,12 +7,14 @@ from typing import Any
 from gateway.accounts.administration import Administration
 from gateway.accounts.emails import email_address
 from gateway.accounts.lockout import Lockout
+from gateway.accounts.password_threads import PasswordThreads
 from gateway.accounts.passwords import PasswordPool, chosen_password
 from gateway.accounts.service import Accounts, TokenPair
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.access_token import Tokens
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.user import Claims, Origin, UserRecord
+from gateway.samples import Sample
 from gateway.settings.model import AccountsSettings, PasswordSettings, Settings, TokensSettings
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database
@@ -36,6 +38,9 @@ class Feed:
     async def announce(self, user_id: str, record: UserRecord | None) -> None:
         assert await self._users.user(user_id) == record, "announced before it was committed"
         self.told.append((user_id, record))
+
+    def samples(self) -> tuple[Sample, ...]:
+        return ()
 
 
 @dataclass
@@ -79,12 +84,15 @@ def make_settings(**changes: Any) -> Settings:
     return dataclasses.replace(Settings(), accounts=accounts, roles=roles, tokens=TokensSettings())
 
 
-def make_rig(database: Database, clock: Clock, settings: Settings | None = None) -> Rig:
+def make_rig(
+    database: Database, clock: Clock, settings: Settings | None = None, *, passwords: PasswordPool | None = None
+) -> Rig:
     settings = settings or make_settings()
     users, sessions = Users(database, clock=clock), Sessions(database, clock=clock)
     keys = KeyRing([SigningKey.from_secret("0123456789abcdef" * 2, "HS256", "k1")])
     tokens = Tokens(keys, settings.tokens, clock=clock)
-    passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds, threads=2)
+    if passwords is None:
+        passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds, threads=PasswordThreads(2))
     feed = Feed(users)
     common = {"users": users, "sessions": sessions, "passwords": passwords, "feed": feed, "settings": settings}
     limits = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.accounts.passwords import Password, PasswordPool
+from gateway.accounts.password_threads import PasswordThreads
 from gateway.errors import Refusal
 from tests.accounts.test_passwords import Work
 from tests.support.configurations import changed
@@ -37,51 +37,51 @@ def _note(order: list[str], caller: str) -> int:
 
 
 async def test_callers_take_turns_for_the_threads() -> None:
-    pool, first = PasswordPool(rounds=4, threads=1), Work()
+    threads, first = PasswordThreads(1), Work()
     order: list[str] = []
-    running = [asyncio.create_task(pool._run(first, "flood"))]
+    running = [asyncio.create_task(threads.run(first, caller="flood"))]
     await settled()
     for caller in ("flood",) * 5 + ("ann", "bob", "ann"):
-        running.append(asyncio.create_task(pool._run(partial(_note, order, caller), caller)))
+        running.append(asyncio.create_task(threads.run(partial(_note, order, caller), caller=caller)))
         await settled()
     first.release.set()
     await asyncio.gather(*running)
     assert order == ["flood", "ann", "bob", "flood", "ann", "flood", "flood", "flood"]
-    pool.close()
+    threads.close()
 
 
 async def test_a_full_line_refuses_who_has_most_in_it() -> None:
-    pool, work = PasswordPool(rounds=4, threads=1, queue=4), Work()
-    flood = [asyncio.create_task(pool._run(work, "flood")) for _ in range(5)]
+    threads, work = PasswordThreads(1, queue=4), Work()
+    flood = [asyncio.create_task(threads.run(work, caller="flood")) for _ in range(5)]
     await settled()
-    ann = asyncio.create_task(pool.hash(Password(b"x"), caller="ann"))
+    ann = asyncio.create_task(threads.run(int, caller="ann"))
     await settled()
     with pytest.raises(Refusal) as raised:
-        await pool.hash(Password(b"x"), caller="flood")
+        await threads.run(int, caller="flood")
     assert (raised.value.code, raised.value.retry_after) == ("overloaded", 1)
     work.release.set()
     outcomes = await asyncio.gather(*flood, return_exceptions=True)
     assert [getattr(outcome, "code", None) for outcome in outcomes] == [None] * 4 + ["overloaded"]
-    assert await ann
-    pool.close()
+    assert await ann == 0
+    threads.close()
 
 
 async def test_what_must_not_be_done_any_more_when_its_turn_comes_is_not_done() -> None:
-    pool, work, allowed = PasswordPool(rounds=4, threads=1), Work(), [True]
+    threads, work, allowed = PasswordThreads(1), Work(), [True]
 
     def check() -> None:
         if not allowed[0]:
             raise Refusal("locked_out")
 
-    running = [asyncio.create_task(pool._run(work, "a", check)) for _ in range(3)]
+    running = [asyncio.create_task(threads.run(work, caller="a", check=check)) for _ in range(3)]
     await settled()
     allowed[0] = False
     work.release.set()
     outcomes = await asyncio.gather(*running, return_exceptions=True)
     assert work.done == 1
     assert [getattr(outcome, "code", None) for outcome in outcomes] == [None, "locked_out", "locked_out"]
-    assert await pool.hash(Password(b"x"))
-    pool.close()
+    assert await threads.run(int) == 0
+    threads.close()
 
 
 # ---- over sockets

@@ -143,8 +143,16 @@ async def test_memory_is_bounded_under_a_flood_of_made_up_names() -> None:
 # ---- replicas
 
 
+class Replica(Lockout):
+    """The lockout of one of several processes. `failures` are the counts in Redis."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self.failures = RedisFailures(link)
+        super().__init__(SETTINGS, shared=self.failures)
+
+
 @asynccontextmanager
-async def replicas(url: str, count: int = 2) -> AsyncIterator[list[Lockout]]:
+async def replicas(url: str, count: int = 2) -> AsyncIterator[list[Replica]]:
     """The lockouts of several processes over one Redis."""
     async with AsyncExitStack() as stack:
         made = []
@@ -152,13 +160,8 @@ async def replicas(url: str, count: int = 2) -> AsyncIterator[list[Lockout]]:
             link = RedisLink(url, "installation")
             stack.push_async_callback(link.close)
             await link.open()
-            made.append(Lockout(SETTINGS, shared=RedisFailures(link)))
+            made.append(Replica(link))
         yield made
-
-
-def shared(lockout: Lockout) -> RedisFailures:
-    assert isinstance(lockout._shared, RedisFailures)
-    return lockout._shared
 
 
 async def test_replicas_count_together(shared_valkey: ValkeyServer) -> None:
@@ -191,7 +194,7 @@ async def test_parallel_failures_on_many_replicas_are_all_counted(shared_valkey:
 async def test_what_is_kept_in_redis_ends_by_itself_and_names_nobody(shared_valkey: ValkeyServer) -> None:
     async with replicas(shared_valkey.url, 1) as (one,):
         await fails(one)
-        await shared(one).pardon([account_owner(BOB)], lifetime=90.0)
+        await one.failures.pardon([account_owner(BOB)], lifetime=90.0)
         with shared_valkey.client() as client:
             keys = client.keys("*failures*")
             assert len(keys) == 3
@@ -205,11 +208,11 @@ async def test_a_pardon_reaches_every_replica_and_leaves_the_address_alone(share
         for _ in range(3):
             await fails(one)
         assert not await is_open(other)
-        await shared(other).pardon([account_owner(ANN)], lifetime=90.0)
+        await other.failures.pardon([account_owner(ANN)], lifetime=90.0)
         assert await is_open(one) and await is_open(other)
         assert [await fails(one), await fails(other)] == [None, None]
         assert not await is_open(one, BOB), "five from this address by now"
-        await shared(one).pardon([address_owner(Callers().by_address(HERE))], lifetime=90.0)
+        await one.failures.pardon([address_owner(Callers().by_address(HERE))], lifetime=90.0)
         assert await is_open(other, BOB)
 
 
@@ -222,7 +225,7 @@ async def test_without_redis_counting_goes_on_from_where_it_was_and_is_told_afte
         assert not await is_open(one), "closed with the third, whoever counts"
         assert await fails(other, BOB) is None
         valkey.resume()
-        await until(lambda: shared(one).available and shared(other).available)
+        await until(lambda: one.failures.available and other.failures.available)
         assert not await is_open(one), "which tells Redis"
         assert not await is_open(other)
 
@@ -237,7 +240,7 @@ async def test_a_ban_outlives_a_restart_of_redis(valkey: ValkeyServer) -> None:
             assert not await is_open(one)
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.02)
-        await shared(other).pardon([account_owner(ANN)], lifetime=90.0)
+        await other.failures.pardon([account_owner(ANN)], lifetime=90.0)
         assert await is_open(one) and await is_open(other)
 
 
@@ -245,10 +248,10 @@ async def test_a_redis_that_comes_back_empty_gives_nobody_a_fresh_start(valkey: 
     """The processes report their counts of the outage."""
     async with replicas(valkey.url) as (one, other):
         valkey.kill()
-        await until(lambda: not shared(one).available and not shared(other).available)
+        await until(lambda: not one.failures.available and not other.failures.available)
         assert [await fails(one) for _ in range(4)][:3] == [None, None, None]
         valkey.start()
-        await until(lambda: shared(one).available and shared(other).available)
+        await until(lambda: one.failures.available and other.failures.available)
         assert not await is_open(one)
         assert not await is_open(other)
 
@@ -271,7 +274,7 @@ async def test_in_a_cluster_the_counts_of_one_owner_lie_together(
     async with replicas(f"redis+cluster://127.0.0.1:{cluster[0].port}") as (one, other):
         assert [await fails(one), await fails(other), await fails(one)] == [None] * 3
         assert not await is_open(other)
-        await shared(one).pardon([account_owner(ANN)], lifetime=90.0)
+        await one.failures.pardon([account_owner(ANN)], lifetime=90.0)
         assert await is_open(other)
 
 

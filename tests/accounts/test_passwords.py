@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.accounts.password_threads import PasswordThreads
 from gateway.accounts.passwords import MAX_BYTES, Password, PasswordPool, chosen_password, presented_password
 from gateway.errors import Refusal
 from tests.support.waiting import within
@@ -76,7 +77,7 @@ def test_a_password_matches_its_hash_and_no_other(data: bytes, more: bytes) -> N
     other = Password((data + more.replace(b"\0", b""))[:MAX_BYTES])
 
     async def check() -> tuple[bool, bool]:
-        pool = PasswordPool(rounds=4, threads=1)
+        pool = PasswordPool(rounds=4, threads=PasswordThreads(1))
         try:
             stored = await pool.hash(Password(data))
             return await pool.matches(Password(data), stored), await pool.matches(other, stored)
@@ -118,7 +119,7 @@ async def test_hashes_of_other_systems_are_understood(pool: PasswordPool) -> Non
 
 async def test_an_unknown_user_costs_the_same_as_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts the work. The benchmark bench/accounts measures times on a quiet machine."""
-    pool = PasswordPool(rounds=8, threads=1)
+    pool = PasswordPool(rounds=8, threads=PasswordThreads(1))
     stored = await pool.hash(Password(b"secret"))
     costs = []
     check = bcrypt.checkpw
@@ -161,7 +162,7 @@ async def test_every_check_is_the_same_work_whatever_is_stored(
     monkeypatch: pytest.MonkeyPatch, expected: int, stored: str, work: int, password: Password | None
 ) -> None:
     """For a pool with six rounds that expects hashes of more or fewer. Each call counts 2^rounds."""
-    pool, calls = PasswordPool(rounds=6, threads=1), []
+    pool, calls = PasswordPool(rounds=6, threads=PasswordThreads(1)), []
     pool.expect(expected)
     check = bcrypt.checkpw
 
@@ -178,7 +179,7 @@ async def test_every_check_is_the_same_work_whatever_is_stored(
 
 async def test_a_costlier_hash_makes_later_checks_as_costly(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the store was unavailable at startup."""
-    pool, calls = PasswordPool(rounds=4, threads=1), []
+    pool, calls = PasswordPool(rounds=4, threads=PasswordThreads(1)), []
     check = bcrypt.checkpw
 
     def checkpw(password: bytes, hashed: bytes) -> bool:
@@ -215,49 +216,50 @@ class Work:
 
 
 async def test_a_full_queue_refuses_at_once_and_the_event_loop_goes_on() -> None:
-    pool, work = PasswordPool(rounds=4, threads=2, queue=3), Work()
-    waiting = [asyncio.create_task(pool._run(work)) for _ in range(5)]
+    threads, work = PasswordThreads(2, queue=3), Work()
+    waiting = [asyncio.create_task(threads.run(work)) for _ in range(5)]
     await asyncio.sleep(0.01)
     with within(0.1), pytest.raises(Refusal) as raised:
-        await pool.hash(Password(b"x"))
+        await threads.run(int)
     assert (raised.value.code, raised.value.status) == ("overloaded", 503)
     work.release.set()
     await asyncio.gather(*waiting)
-    assert await pool.hash(Password(b"x"))
-    pool.close()
+    assert await threads.run(int) == 0
+    threads.close()
 
 
 async def test_work_whose_caller_has_left_is_not_done_and_makes_room() -> None:
-    pool, work = PasswordPool(rounds=4, threads=1, queue=2), Work()
-    waiting = [asyncio.create_task(pool._run(work)) for _ in range(3)]
+    threads, work = PasswordThreads(1, queue=2), Work()
+    waiting = [asyncio.create_task(threads.run(work)) for _ in range(3)]
     await asyncio.sleep(0.01)
     for task in waiting[1:]:
         task.cancel()
     await asyncio.gather(*waiting[1:], return_exceptions=True)
-    hashing = asyncio.create_task(pool.hash(Password(b"x")))
+    hashing = asyncio.create_task(threads.run(int))
     await asyncio.sleep(0.01)
     work.release.set()
-    assert await hashing
+    assert await hashing == 0
     assert work.done == 1
-    pool.close()
+    threads.close()
 
 
 async def test_the_threads_stand_back_behind_the_event_loop() -> None:
-    pool, work = PasswordPool(rounds=4, threads=1), Work()
+    threads, work = PasswordThreads(1), Work()
     work.release.set()
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    assert await pool._run(work) == before + 5
+    assert await threads.run(work) == before + 5
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
-    pool.close()
+    threads.close()
 
 
 async def test_a_process_that_stands_back_already_still_hashes() -> None:
     """Priorities cannot be raised without privileges: the pool's priority is relative to the process."""
     code = (
         "import asyncio, os, encodings.idna, concurrent.futures.thread\n"
+        "from gateway.accounts.password_threads import PasswordThreads\n"
         "from gateway.accounts.passwords import Password, PasswordPool\n"
         "os.nice(12); os.geteuid() or os.setuid(65534)\n"  # root can raise priorities, so run as another user
-        "pool = PasswordPool(rounds=4, threads=1)\n"
+        "pool = PasswordPool(rounds=4, threads=PasswordThreads(1))\n"
         "print(asyncio.run(pool.hash(Password(b'x')))[:7])\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=-1, stderr=-1)
@@ -268,17 +270,17 @@ async def test_a_process_that_stands_back_already_still_hashes() -> None:
 async def test_elsewhere_than_on_linux_no_priority_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thread ids are not process ids there, so the call could affect another process."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    pool, work = PasswordPool(rounds=4, threads=1), Work()
+    threads, work = PasswordThreads(1), Work()
     work.release.set()
-    assert await pool._run(work) == os.getpriority(os.PRIO_PROCESS, 0)
-    pool.close()
+    assert await threads.run(work) == os.getpriority(os.PRIO_PROCESS, 0)
+    threads.close()
 
 
 async def test_closing_drops_what_waits() -> None:
-    pool, work = PasswordPool(rounds=4, threads=1), Work()
-    waiting = [asyncio.create_task(pool._run(work)) for _ in range(3)]
+    threads, work = PasswordThreads(1), Work()
+    waiting = [asyncio.create_task(threads.run(work)) for _ in range(3)]
     await asyncio.sleep(0.01)
-    pool.close()
+    threads.close()
     work.release.set()
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert work.done == 1 and sum(isinstance(outcome, BaseException) for outcome in outcomes) == 2

@@ -1,19 +1,23 @@
 """The account service, on both databases."""
 
 import asyncio
+import threading
+from functools import partial
 from typing import Any
 
 import pytest
 
+from gateway.accounts.change_publisher import Announcer
 from gateway.accounts.emails import email_address
-from gateway.accounts.fair_queue import FairLine
+from gateway.accounts.password_threads import PasswordThreads
 from gateway.accounts.passwords import Password, PasswordPool, presented_password
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import COMMAND_LINE, Claims
-from gateway.storage.database import Database
+from gateway.storage.circuit_breaker import Breaker
+from gateway.storage.database import COMMAND, Database
 from tests.accounts.rig import ORIGIN, PASSWORD, Rig, make_rig, make_settings
-from tests.support.databases import Clock
+from tests.support.databases import Clock, opened
 
 ANN = email_address("ann@example.com")
 WRONG = Password(b"not the password")
@@ -61,10 +65,16 @@ async def test_nobody_registers_where_it_is_closed(database: Database, clock: Cl
     rig.close()
 
 
-async def test_a_full_password_queue_is_overload(rig: Rig) -> None:
-    rig.passwords._free, rig.passwords._line = 0, FairLine(0)
+async def test_a_full_password_queue_is_overload(database: Database, clock: Clock) -> None:
+    threads, release = PasswordThreads(1, queue=0), threading.Event()
+    rig = make_rig(database, clock, passwords=PasswordPool(rounds=4, threads=threads))
+    running = asyncio.ensure_future(threads.run(partial(release.wait, 10)))
+    await asyncio.sleep(0)
     assert await refused(rig.register()) == "overloaded"
     assert await refused(rig.login()) == "overloaded"
+    release.set()
+    assert await running
+    rig.close()
 
 
 # ---- logging in
@@ -106,8 +116,7 @@ async def test_a_disabled_account_is_told_so_only_after_the_right_password(rig: 
 
 async def test_a_hash_of_another_cost_is_replaced_at_login(rig: Rig, database: Database, clock: Clock) -> None:
     await rig.register()
-    stronger = make_rig(database, clock)
-    stronger.accounts._passwords = PasswordPool(rounds=5)
+    stronger = make_rig(database, clock, passwords=PasswordPool(rounds=5))
     pairs = await asyncio.gather(*(stronger.login() for _ in range(4)))
     credentials = await rig.users.credentials("ann@example.com")
     assert credentials is not None and credentials.password_hash.startswith("$2b$05$")
@@ -116,7 +125,9 @@ async def test_a_hash_of_another_cost_is_replaced_at_login(rig: Rig, database: D
     stronger.close()
 
 
-async def test_a_login_that_a_password_change_overtakes_does_not_survive_it(rig: Rig) -> None:
+async def test_a_login_that_a_password_change_overtakes_does_not_survive_it(
+    rig: Rig, database: Database, clock: Clock
+) -> None:
     """The old password was correct when it was checked, but not when the session would begin."""
     pair = await rig.register()
     user_id = rig.claims(pair).subject
@@ -127,13 +138,15 @@ async def test_a_login_that_a_password_change_overtakes_does_not_survive_it(rig:
             await rig.users.set_password(user_id, await self.hash(Password(b"a new password")), by=COMMAND_LINE)
             return right
 
-    rig.accounts._passwords = Overtaken(rounds=4, threads=1)
-    assert await refused(rig.login()) == "invalid_credentials"
+    overtaken = make_rig(database, clock, passwords=Overtaken(rounds=4, threads=PasswordThreads(1)))
+    assert await refused(overtaken.login()) == "invalid_credentials"
     assert (await rig.record(pair)).ended_sessions == {rig.claims(pair).session}
-    rig.accounts._passwords.close()
+    overtaken.close()
 
 
-async def test_an_account_that_changes_all_the_time_is_not_signed_in(rig: Rig) -> None:
+async def test_an_account_that_changes_all_the_time_is_not_signed_in(
+    rig: Rig, database: Database, clock: Clock
+) -> None:
     pair = await rig.register()
     user_id = rig.claims(pair).subject
 
@@ -143,9 +156,9 @@ async def test_an_account_that_changes_all_the_time_is_not_signed_in(rig: Rig) -
             await rig.users.set_password(user_id, await self.hash(Password(PASSWORD.encode())), by=COMMAND_LINE)
             return right
 
-    rig.accounts._passwords = Restless(rounds=4, threads=1)
-    assert await refused(rig.login()) == "invalid_credentials"
-    rig.accounts._passwords.close()
+    restless = make_rig(database, clock, passwords=Restless(rounds=4, threads=PasswordThreads(1)))
+    assert await refused(restless.login()) == "invalid_credentials"
+    restless.close()
 
 
 # ---- refreshing
@@ -153,9 +166,10 @@ async def test_an_account_that_changes_all_the_time_is_not_signed_in(rig: Rig) -
 
 async def test_a_refresh_gives_new_tokens_of_the_same_session(rig: Rig, clock: Clock) -> None:
     pair = await rig.register()
+    before = rig.claims(pair)
     clock.now += 1000
     later = await rig.accounts.refresh(pair.refresh_token, ORIGIN)
-    before, after = (rig.tokens._verify_anew(one.access_token.encode())[2] for one in (pair, later))
+    after = rig.claims(later)
     assert (before.subject, before.session) == (after.subject, after.session)
     assert later.refresh_token.text != pair.refresh_token.text and before.token_id != after.token_id
     assert len(rig.feed.told) == 1, "a refresh changes no record"
@@ -287,19 +301,23 @@ async def test_who_comes_from_another_issuer_has_neither_password_nor_sessions_h
 # ---- outages and disconnected clients
 
 
-async def test_a_database_that_is_out_is_said_so(rig: Rig, clock: Clock) -> None:
-    pair = await rig.register()
-    claims = rig.claims(pair)
-    rig.database._breaker.admits = lambda: False  # type: ignore[method-assign]
-    for work in (
-        rig.register("bob@example.com"),
-        rig.login(),
-        rig.accounts.refresh(pair.refresh_token, ORIGIN),
-        rig.accounts.logout(claims, ORIGIN),
-        rig.accounts.change_password(claims, WRONG, WRONG, origin=ORIGIN),
-    ):
-        with pytest.raises(StorageUnavailable):
-            await work
+async def test_a_database_that_is_out_is_said_so(prepared_url: str, clock: Clock) -> None:
+    breaker = Breaker(clock=lambda: 0.0)
+    async with opened(prepared_url, COMMAND, breaker=breaker) as database:
+        rig = make_rig(database, clock)
+        pair = await rig.register()
+        claims = rig.claims(pair)
+        breaker.down()
+        for work in (
+            rig.register("bob@example.com"),
+            rig.login(),
+            rig.accounts.refresh(pair.refresh_token, ORIGIN),
+            rig.accounts.logout(claims, ORIGIN),
+            rig.accounts.change_password(claims, WRONG, WRONG, origin=ORIGIN),
+        ):
+            with pytest.raises(StorageUnavailable):
+                await work
+        rig.close()
 
 
 async def test_a_caller_who_leaves_cannot_part_a_change_from_its_announcement(rig: Rig) -> None:
@@ -325,7 +343,7 @@ async def test_a_change_that_fails_after_its_caller_has_left_disturbs_nobody(
         await asyncio.sleep(0.01)
         raise StorageUnavailable("database", "gone")
 
-    leaving = asyncio.create_task(rig.accounts._announcer.finish(failing()))
+    leaving = asyncio.create_task(Announcer(rig.feed).finish(failing()))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
@@ -338,4 +356,4 @@ async def test_a_change_that_is_cancelled_itself_is_cancelled(rig: Rig) -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await rig.accounts._announcer.finish(cancelled())
+        await Announcer(rig.feed).finish(cancelled())

@@ -15,6 +15,7 @@ from gateway.observability.access_log import MAX_UNROUTED_PATH, REMEMBERED, logg
 from gateway.observability.observer import BLOCK
 from gateway.settings.model import ObservabilitySettings
 from tests.observability.requests import Collected, complete, observing
+from tests.support.memory import strings_in
 
 NASTY_BYTES = st.one_of(
     st.binary(max_size=60), st.sampled_from([b'"', b"\\", b"\n{", b"\r\n", b"\x1b[2J", b"\x7f", b"\xff", b"%s%d"])
@@ -73,11 +74,13 @@ def test_roles_are_sorted_and_a_request_without_a_host_has_an_empty_one() -> Non
 
 def test_hosts_and_roles_that_nobody_will_name_again_are_not_kept() -> None:
     log = Collected(access_log="json")
+    held = strings_in(log.observer)
     for number in range(3 * REMEMBERED):
         complete(log.observer, host=b"h%d" % number, roles=frozenset({str(number)}))
     assert log.text.count(b"\n") == 3 * REMEMBERED
     assert json.loads(log.text.splitlines()[-1])["host"] == f"h{3 * REMEMBERED - 1}"
-    assert max(len(log.observer._hosts), len(log.observer._roles)) <= REMEMBERED
+    # The hosts, the roles, and the texts of both.
+    assert strings_in(log.observer) <= held + 4 * REMEMBERED + 100
 
 
 def test_a_refusal_is_logged_with_its_code() -> None:

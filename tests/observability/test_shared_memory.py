@@ -114,7 +114,6 @@ class Crew:
 
     def kill(self, place: int) -> None:
         """Like `kill -9`, without a final update."""
-        self.workers[place][1]._place = None
         asyncio.get_running_loop().remove_reader(self.board.bell(place))
         self.board.vacate(place)
 

@@ -477,7 +477,7 @@ def test_a_renewed_certificate_is_used(start: Start, tmp_path: Path) -> None:
         assert gateway.get("/web/x").status == 200
         assert fleet["a"].accepted == 1, "the same files, the same connection"
         fleet["a"].down()
-        fleet["a"]._tls = context(new)
+        fleet["a"].tls = context(new)
         fleet["a"].up()
         assert gateway.get("/web/x").refused() == (502, "upstream_unreachable")
         new.cert_pem.write_to_path(str(trusted))

@@ -1,13 +1,14 @@
 """Sessions and refresh tokens in the database, on SQLite and PostgreSQL."""
 
 import asyncio
+import base64
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection, func, select
 
 from gateway.accounts.store import NewSession, Reused, Rotated, Rotation
-from gateway.identity.refresh_token import RefreshToken
+from gateway.identity.refresh_token import PREFIX, RefreshToken
 from gateway.identity.user import COMMAND_LINE, Actor, Origin, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.sessions import MAX_LIVING, Sessions
@@ -98,7 +99,8 @@ async def test_nothing_of_a_token_but_its_digest_is_in_the_database(
         )
     )
     for token in (opened.token, successor):
-        for secret in (token._family, token._secret, token._family + token._secret, token.text.encode()):
+        raw = base64.urlsafe_b64decode(token.text.removeprefix(PREFIX))
+        for secret in (raw[:16], raw[16:], raw, token.text.encode()):
             assert repr(secret)[2:-1] not in found
 
 

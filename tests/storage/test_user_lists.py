@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, event
 
 from gateway.accounts.audit import AuditPlace, AuditSelection
 from gateway.accounts.store import Selection
@@ -38,9 +38,9 @@ async def plans(database: Database, work: object) -> list[str]:
     def note(*arguments: object) -> None:
         statements.append((str(arguments[2]), arguments[3]))
 
-    event.listen(database._engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     await work  # type: ignore[misc]
-    event.remove(database._engine, "before_cursor_execute", note)
+    event.remove(Engine, "before_cursor_execute", note)
     text, parameters = statements[-1]
 
     def explained(connection: Connection) -> list[str]:

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 import pytest
-from sqlalchemy import Connection, event, func, select
+from sqlalchemy import Connection, Engine, event, func, select
 
 from gateway.accounts.store import NewSession, Selection
 from gateway.errors import Refusal, StorageUnavailable
@@ -93,8 +93,9 @@ async def test_a_user_is_read_in_one_statement(users: Users, database: Database)
     def note(*arguments: object) -> None:
         statements.append(str(arguments[2]))
 
-    event.listen(database._engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     assert await users.user(record.id) == record
+    event.remove(Engine, "before_cursor_execute", note)
     assert len(statements) == 1
 
 
@@ -190,9 +191,9 @@ async def test_the_audit_trail_tells_who_what_when_from_where_and_both_states(
     by = Actor("root", ANN_AT_HER_DESK)
     await users.change(record.id, roles=frozenset({"editor"}), by=by, admin_roles=ADMINS)
     found = await database.read(
-        lambda connection: connection.execute(select(audit).order_by(audit.c.id.desc()).limit(1)).one()
+        lambda connection: connection.execute(select(audit).order_by(audit.c.id.desc()).limit(1)).mappings().one()
     )
-    assert found._mapping == {
+    assert found == {
         "id": 2,
         "at": clock.instant,
         "action": "user.roles_set",

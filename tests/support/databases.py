@@ -14,6 +14,7 @@ from gateway.accounts.store import NewSession, NewUser
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import Actor, Origin, UserRecord
 from gateway.storage import schema
+from gateway.storage.circuit_breaker import Breaker
 from gateway.storage.database import COMMAND, SERVING, Database, Limits
 from gateway.storage.users import Users
 from tests.support.postgres import PostgresServer
@@ -46,9 +47,9 @@ def prepared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def opened(url: str, limits: Limits) -> AsyncIterator[Database]:
+async def opened(url: str, limits: Limits, *, breaker: Breaker | None = None) -> AsyncIterator[Database]:
     """A database with all tables, empty."""
-    database = Database.open(url, limits=limits)
+    database = Database.open(url, limits=limits, breaker=breaker)
     try:
         if not await schema.upgrade(database):
             await database.write(_empty, limit=30)

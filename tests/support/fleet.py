@@ -121,7 +121,7 @@ def hang(served: Served) -> None:
 
 
 class Target:
-    """One of a fleet."""
+    """One of a fleet. A change of `tls` takes effect at the next `up`."""
 
     def __init__(
         self, name: str, loop: asyncio.AbstractEventLoop, host: str, tls: ssl.SSLContext | None, port: int = 0
@@ -139,14 +139,14 @@ class Target:
         self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._reservation.bind((host, port))
         self.address: Address = self._reservation.getsockname()[:2]
-        self._tls = tls
+        self.tls = tls
         self._server: asyncio.AbstractServer | None = None
         self.up()
 
     @property
     def url(self) -> str:
         host = f"[{self.address[0]}]" if ":" in self.address[0] else self.address[0]
-        return f"{'https' if self._tls else 'http'}://{host}:{self.address[1]}"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.address[1]}"
 
     def up(self) -> None:
         """Listen at the same address as before."""
@@ -174,7 +174,7 @@ class Target:
     async def _up(self) -> None:
         host, port = self.address
         self._server = await self.loop.create_server(
-            lambda: Served(self), host, port, ssl=self._tls, backlog=4096, reuse_port=True
+            lambda: Served(self), host, port, ssl=self.tls, backlog=4096, reuse_port=True
         )
 
     async def _down(self) -> None:

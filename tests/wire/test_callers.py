@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.wire.addresses import Callers
+from tests.support.memory import strings_in
 
 SAME = [
     ("192.0.2.1", "192.0.2.1"),
@@ -43,7 +44,8 @@ def test_no_user_is_taken_for_an_address() -> None:
 
 def test_what_is_remembered_is_bounded_and_stays_right() -> None:
     callers = Callers()
+    held = strings_in(callers)
     for number in range(20_000):
         address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
         assert callers.by_address(address) == f"@{address}"
-    assert len(callers._known) <= 4096
+    assert strings_in(callers) <= held + 2 * 4096  # addresses and their keys

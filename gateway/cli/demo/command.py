@@ -24,7 +24,7 @@ from gateway.policy.loader import load_configuration
 from gateway.server.serve import serve
 from gateway.settings.model import Settings
 
-_PORTS: Final = range(8000, 8100)
+PORTS: Final = range(8000, 8100)
 _SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -38,7 +38,7 @@ def command(port: int | None) -> int:
     # Signals are blocked during start-up and cleanup, about a second each. An exception raised by a handler could
     # otherwise interrupt a thread or an import in any state.
     with _blocked(_SIGNALS), TemporaryDirectory(prefix="gateway-demo-") as folder, echo_upstream() as upstream:
-        chosen = port if port is not None else _free_port()
+        chosen = port if port is not None else free_port()
         path = write_configuration(Path(folder), port=chosen, upstream=upstream)
         configuration = load_configuration(path, os.environ)
         password = secrets.token_urlsafe(12)
@@ -77,10 +77,11 @@ def _answering(configuration: Path, password: str, address: str) -> None:
     say()
 
 
-def _free_port() -> int:
-    for port in _PORTS:
+def free_port(ports: range = PORTS) -> int:
+    """Return the first free one of these ports on loopback. Raises CannotStart if all are taken."""
+    for port in ports:
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
-    raise CannotStart(f"the ports {_PORTS[0]} to {_PORTS[-1]} are in use; choose a free one with --port")
+    raise CannotStart(f"the ports {ports[0]} to {ports[-1]} are in use; choose a free one with --port")

@@ -132,7 +132,7 @@ def test_another_demo_takes_another_port(tmp_path_factory: pytest.TempPathFactor
     with running(tmp_path_factory.mktemp("one")) as one, running(tmp_path_factory.mktemp("other")) as other:
         ports = [int(demo.url.rpartition(":")[2]) for demo in (one, other)]
         assert ports[0] < ports[1]
-        assert all(port in command._PORTS for port in ports)
+        assert all(port in command.PORTS for port in ports)
 
 
 def test_a_port_that_was_asked_for_is_not_replaced_by_another(demo: Demo, tmp_path: Path) -> None:
@@ -143,11 +143,10 @@ def test_a_port_that_was_asked_for_is_not_replaced_by_another(demo: Demo, tmp_pa
     assert os.listdir(tmp_path) == []
 
 
-def test_where_every_port_is_taken_it_says_so(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_every_port_is_taken_it_says_so(demo: Demo) -> None:
     port = int(demo.url.rpartition(":")[2])
-    monkeypatch.setattr(command, "_PORTS", range(port, port + 1))
     with pytest.raises(CannotStart, match="--port"):
-        command._free_port()
+        command.free_port(range(port, port + 1))
 
 
 def test_a_signal_before_it_answers_leaves_nothing_either(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.identity.discovery import jwks_client
 from gateway.identity.discovery.fetch import Document, FetchFailed
 from gateway.identity.discovery.jwks_client import COOLDOWN, LEAST_AGE, MOST_AGE, USUAL_AGE, PublishedKeySet
 from tests.identity.stores import Clock, settle
@@ -41,10 +41,10 @@ class Server:
 
 
 class Rig:
-    def __init__(self, *kids: str) -> None:
+    def __init__(self, *kids: str, chance: Random | None = None) -> None:
         self.clock = Clock()
         self.server = Server(*kids)
-        self.keys = PublishedKeySet("idp", self.server.fetch, algorithms=("ES256",), clock=self.clock)
+        self.keys = PublishedKeySet("idp", self.server.fetch, algorithms=("ES256",), clock=self.clock, chance=chance)
         self.losses = 0
         self.keys.on_loss(self._lost)
 
@@ -223,14 +223,9 @@ async def test_who_waits_is_let_go_when_all_is_closed() -> None:
     assert rig.server.asked == 1
 
 
-async def test_replicas_do_not_ask_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[tuple[float, float]] = []
-
-    def uniform(low: float, high: float) -> float:
-        drawn.append((low, high))
-        return high
-
-    monkeypatch.setattr(jwks_client._CHANCE, "uniform", uniform)
-    rig = Rig("k1")
-    await rig.tick()
-    assert drawn and drawn[0][0] < drawn[0][1] < 1
+async def test_replicas_do_not_ask_all_at_once() -> None:
+    rigs = [Rig("k1", chance=Random(seed)) for seed in range(20)]
+    for rig in rigs:
+        await rig.tick()
+        await rig.tick(USUAL_AGE * 0.75)
+    assert {rig.server.asked for rig in rigs} == {1, 2}

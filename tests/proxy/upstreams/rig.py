@@ -12,7 +12,7 @@ from gateway.proxy.interfaces import Exchange, Field
 from gateway.proxy.tls import TlsContexts
 from gateway.proxy.upstream import ChoosingEngine
 from gateway.settings.model import UpstreamSettings
-from gateway.ticker import Ticker
+from gateway.ticker import Listener, Ticker
 
 
 class Outcome:
@@ -81,10 +81,24 @@ def settings(*targets: str, **values: Any) -> UpstreamSettings:
     return UpstreamSettings(name="web", targets=targets, **{"engine": ENGINE} | values)
 
 
+class CountedTicker(Ticker):
+    """A ticker that counts its listeners."""
+
+    listeners = 0
+
+    def listen(self, listener: Listener) -> None:
+        self.listeners += 1
+        super().listen(listener)
+
+    def ignore(self, listener: Listener) -> None:
+        self.listeners -= 1
+        super().ignore(listener)
+
+
 class Rig:
     """One engine. `ask` sends a request and waits for its outcome."""
 
-    def __init__(self, engine: ChoosingEngine[Any], ticker: Ticker) -> None:
+    def __init__(self, engine: ChoosingEngine[Any], ticker: CountedTicker) -> None:
         self.engine = engine
         self.ticker = ticker
         self._loop = asyncio.get_running_loop()
@@ -141,7 +155,7 @@ async def ended(outcome: Outcome, within: float = 10.0) -> Outcome:
 async def running(upstream: UpstreamSettings) -> AsyncIterator[Rig]:
     """An engine that runs while the block does."""
     loop = asyncio.get_running_loop()
-    ticker = Ticker(loop)
+    ticker = CountedTicker(loop)
     ticker.start()
     tls = TlsContexts({upstream.name: upstream}).of(upstream)
     engine = engine_of(upstream, loop=loop, ticker=ticker, tls=tls)

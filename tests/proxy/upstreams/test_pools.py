@@ -192,8 +192,8 @@ async def test_idle_connections_are_closed_with_their_engine(fleet: Fleet) -> No
 
 async def test_a_closed_engine_leaves_nothing_behind(fleet: Fleet) -> None:
     async with running(settings(*fleet.urls)) as rig:
-        listeners = len(rig.ticker._listeners)
+        listeners = rig.ticker.listeners
         await rig.ask_many(30)
         rig.engine.close()
         await asyncio.sleep(0.6)
-        assert len(rig.ticker._listeners) == listeners - 3
+        assert rig.ticker.listeners == listeners - 3
