@@ -1,4 +1,4 @@
-"""What is asked about the gateway itself: does it live, may it get requests, what has it counted."""
+"""Built-in endpoints for operations: health, readiness and metrics."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ from gateway.wire.fields import is_forwarding
 Phase = Literal["starting", "serving", "draining"]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-# Not `query_params`, which decodes all of a query: 11 ms for 30,000 percent signs.
+# `query_params` would decode the whole query: 11 ms for 30,000 percent signs.
 _asks_strictly: Final = re.compile(rb"(?:^|&)strict(?:[=&]|$)").search
 
 
@@ -28,7 +28,7 @@ def _none() -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Readiness:
-    """Whether this process may get requests. `degraded` answers the names of the stores that are out just now."""
+    """The readiness of this process. `degraded` returns the names of the unavailable stores."""
 
     degraded: Callable[[], tuple[str, ...]] = _none
     phase: Phase = "starting"
@@ -37,7 +37,7 @@ class Readiness:
 def operation_endpoints(
     *, state: Readiness, policy: Callable[[], str], metrics: Metrics, settings: ObservabilitySettings
 ) -> dict[str, Endpoint]:
-    """The handlers by the names of their endpoints. `policy` answers the version of the one in force."""
+    """The handlers by endpoint name. `policy` returns the version of the policy in force."""
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -55,8 +55,8 @@ def operation_endpoints(
 
 
 def _ready(state: Readiness, policy: str, *, strict: bool) -> Response:
-    """503 takes this replica out of rotation. A store that is out does not: it is shared, so it would take all of
-    them out, cached users would be refused, and public routes with them. `?strict` is for those who want that."""
+    """503 removes this replica from load balancing. An unavailable store does not, because replicas share it: all would
+    be removed, and cached users and public routes would fail too. `?strict` makes it count."""
     degraded = state.degraded()
     status: str = state.phase
     if state.phase == "serving":
@@ -66,13 +66,13 @@ def _ready(state: Readiness, policy: str, *, strict: bool) -> Response:
 
 
 def _admit_operator(request: Request, settings: ObservabilitySettings) -> None:
-    """Raise Refusal unless the caller's address is one of `observability.operations_allow`."""
+    """Raise Refusal unless the caller's address is in `observability.operations_allow`."""
     peer = request.client.host if request.client is not None else ""
     client = str(request.scope.get("gateway.client", peer))
     if client == peer and any(name == b"via" or is_forwarding(name) for name, _ in request.scope["headers"]):
-        # A proxy that nobody told us to trust stands on an allowed address, mostly this very machine, and speaks for
-        # somebody else. Its address must not open to the whole world what is meant for it alone (CVE-2022-24797).
-        raise Refusal("forbidden", f"{peer} forwards for somebody else and is no trusted proxy")
+        # The request comes through an untrusted proxy on an allowed address, usually this machine. Its address must not
+        # grant access to its clients (CVE-2022-24797).
+        raise Refusal("forbidden", f"{peer} forwards for another client and is no trusted proxy")
     if not _is_allowed(client, settings):
         raise Refusal("forbidden", f"{client or 'a caller without an address'} is not in operations_allow")
 
@@ -81,7 +81,7 @@ def _is_allowed(client: str, settings: ObservabilitySettings) -> bool:
     try:
         address = ip_address(client)
     except ValueError:
-        return False  # no address (a Unix socket), or none that can be judged
+        return False  # no address (a Unix socket), or an invalid one
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped  # a socket for both families reports IPv4 peers so
+        address = address.ipv4_mapped  # how a dual-stack socket reports IPv4 peers
     return any(address in network for network in settings.operations_allow)

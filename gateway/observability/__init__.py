@@ -1,1 +1,1 @@
-"""Health, readiness, metrics and the access log."""
+"""Access log, decision log, events, metrics and traces."""

@@ -1,7 +1,7 @@
-"""One line for each finished request: JSON for machines, aligned text for a person.
+"""The access log: one line per finished request, as JSON for machines or as aligned text.
 
-A line never holds a token, and never the query, where callers put tokens. What callers choose (path, request id,
-method, user id of an external issuer) is escaped, so that one request is one line whatever it sends.
+A line never contains a token, nor the query, where clients can put tokens. Values chosen by clients (path, request id,
+method, user id of an external issuer) are escaped, so that each request is exactly one line.
 """
 
 import time
@@ -13,9 +13,9 @@ from gateway.observability.escaping import quoted, visible
 V = TypeVar("V")
 
 NO_ROLES: Final[frozenset[str]] = frozenset()
-REMEMBERED: Final = 1024  # hosts, and sets of roles, whose texts are kept
-LONGEST_REMEMBERED: Final = 256  # In characters.
-MAX_UNROUTED_PATH: Final = 1024  # bytes; what matched no route may be anything, and need not be kept whole
+REMEMBERED: Final = 1024  # cached texts of hosts, and of sets of roles
+LONGEST_REMEMBERED: Final = 256  # characters of a cached text
+MAX_UNROUTED_PATH: Final = 1024  # bytes; a path that matched no route is arbitrary and is truncated
 
 _RESET: Final = "\x1b[0m"
 _DIM: Final = "\x1b[2m"
@@ -29,8 +29,8 @@ def timestamp(now: float) -> str:
 
 
 def loggable_path(target: bytes) -> bytes:
-    """The path of a request target that is not known to be canonical: without scheme, authority (it may hold a
-    password), query and fragment, and cut at MAX_UNROUTED_PATH. Empty where there is no path."""
+    """The path of a request target that is possibly not canonical: without scheme, authority (which can contain a
+    password), query and fragment, truncated to MAX_UNROUTED_PATH. Empty without a path."""
     path = target.partition(b"?")[0].partition(b"#")[0]
     if not path.startswith(b"/") and path != b"*":
         slash = path.find(b"/", path.find(b"://") + 3) if b"://" in path else -1
@@ -39,11 +39,11 @@ def loggable_path(target: bytes) -> bytes:
 
 
 # ---- JSON, in the order of a line: opening, request id, client, host, method, path, outcome, user, roles, …
-# What depends on the time, the host, the method, the route or the roles alone is made once and reused.
+# Parts that depend only on the time, the host, the method, the route or the roles are cached.
 
 
 def json_opening(time_text: str) -> str:
-    """A line's beginning, up to the value of `request_id`."""
+    """The start of a line, up to the value of `request_id`."""
     return f'{{"time":"{time_text}","request_id":'
 
 
@@ -58,12 +58,12 @@ def json_client(client: str) -> str:
 
 
 def json_host(host: bytes | None) -> str:
-    """From after the value of `client` to the value of `host`, which is "" where none was named or none could be."""
+    """From after the value of `client` to the value of `host`, which is "" for a missing or invalid host."""
     return f',"host":{quoted((host or b"").decode("latin-1"))}'
 
 
 def json_roles(roles: frozenset[str]) -> str:
-    """From after the value of `user` to the value of `roles`: the caller's own, without what they imply."""
+    """From after the value of `user` to the value of `roles`: the caller's own, without implied ones."""
     return f',"roles":[{",".join(map(quoted, sorted(roles)))}]'
 
 
@@ -92,7 +92,7 @@ class Texts(dict[V, str]):
 
 
 def json_trace(trace_id: str) -> str:
-    """What follows the last member where the request is traced: an id of 32 hexadecimal digits."""
+    """The last member of a traced request: an id of 32 hexadecimal digits."""
     return f',"trace_id":"{trace_id}"'
 
 
@@ -100,9 +100,9 @@ def json_trace(trace_id: str) -> str:
 
 
 def text_line(*, time_text: str, coloured: bool, seconds: float, **said: str | int) -> str:
-    """Columns of fixed width first, then the path, then what there is to say by name.
+    """Columns of fixed width, then the path, then other values by name.
 
-    `said` are status, method, client, path and, from there on in this order, anything else; empty ones are left out.
+    `said` holds status, method, client and path, followed by other values in output order. Empty ones are left out.
     """
     status = int(said.pop("status"))
     method, client, path = (visible(str(said.pop(name))) for name in ("method", "client", "path"))

@@ -1,8 +1,8 @@
-"""One line for each decision that somebody has to be able to ask about later: refusals, and a share of what passed.
+"""The decision log: one line per refusal, and for a share of the allowed requests.
 
-A line is JSON on standard output, among those of the access log; only it has the key `decision`. It says what
-`gateway explain` would: the route and what it asks, who the caller is and with which roles, the code, and the reason,
-which a caller is never told. What a line holds of a caller is escaped; never a query, a token or a header.
+A line is JSON on standard output among those of the access log; only decisions have the key `decision`. It contains the
+same facts as `gateway explain`: the route and its requirements, the caller with its roles, the code, and the reason,
+which clients never see. Values of clients are escaped. Lines contain no query, token or header.
 """
 
 import secrets
@@ -20,13 +20,13 @@ _FINE: Final = 1 << 30
 
 
 def _by_chance() -> float:
-    """From 0 to 1. Nothing here is drawn from a source that could be foreseen (CVE-2024-21495)."""
+    """A number from 0 to 1, from an unpredictable source (CVE-2024-21495)."""
     return secrets.randbelow(_FINE) / _FINE
 
 
 class DecisionLog:
-    """Makes the lines of decisions and hands them to `say`, which is given all but the time. `version` answers that of
-    the policy in force, `draw` numbers from 0 to 1."""
+    """Formats the lines of decisions and passes them to `say`, without the time. `version` returns the version of the
+    policy in force, `draw` numbers from 0 to 1."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class DecisionLog:
         self._draw = draw
 
     def refused(self, refusal: Refusal, request: RequestHead, route: Route | None, *, ended: bool = False) -> None:
-        """Take note of a refusal; `ended`: of what had been admitted and may not go on."""
+        """Log a refusal. `ended`: an admitted request or connection was ended."""
         if self._refusals:
             self._say(
                 f'"decision":"{"ended" if ended else "refused"}"{_of(request, loggable_path(request.target))}'
@@ -52,13 +52,12 @@ class DecisionLog:
             )
 
     def endpoint_refused(self, refusal: Refusal, admission: Admission) -> None:
-        """Take note of a refusal by one of the gateway's own endpoints, which the gate had let the request through
-        to."""
+        """Log a refusal by a built-in endpoint, after the gate admitted the request."""
         refusal.route, refusal.caller = admission.route.name, admission.principal
         self.refused(refusal, admission.request, admission.route)
 
     def allowed(self, admission: Admission) -> None:
-        """Take note of what was let through, if it is one of those that are."""
+        """Log an allowed request if it is sampled."""
         if self._share and self._draw() < self._share:
             self._say(
                 f'"decision":"allowed"{_of(admission.request, admission.target.path)}'
@@ -91,7 +90,7 @@ def _caller(caller: Caller | None) -> str:
 
 
 def _asks(route: Route | None) -> str:
-    """What the route asks, in the words of the configuration."""
+    """The requirements of the route, in the words of the configuration."""
     if route is None:
         return ',"asks":null'
     asked = route.requirement

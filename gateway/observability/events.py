@@ -1,12 +1,12 @@
-"""What happens to the gateway itself, on standard error: it started, a store is out, a reload was refused, it failed.
+"""Events of the gateway itself, on standard error: start, degraded stores, rejected reloads, failures.
 
-One event is one line for a person, on a terminal and in a log alike:
+An event is one line, on a terminal and in a log:
 
     gateway: degraded: Redis does not answer; the database is asked instead store=redis at=2026-01-31T08:15:00.250Z
 
-The time is left out on a terminal. Only a traceback takes more lines, and they are indented: a line that begins with
-`gateway:` is always ours. Values of strangers are escaped, and what looks like a credential is taken out, because the
-messages of other libraries' exceptions are not ours to vouch for.
+On a terminal, the time is left out. Tracebacks take more lines, which are indented, so a line that starts with
+`gateway:` is always an event. Untrusted values are escaped. Text that looks like a credential is masked, because
+exceptions of other libraries can contain some.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from gateway.observability.escaping import CREDENTIAL, printable, visible
 from gateway.observability.log_files import is_torn
 
 INTERVAL: Final = 60.0  # seconds between two reports of the same failure
-REMEMBERED: Final = 256  # different failures told apart within that time
-FRAMES: Final = 32  # of a traceback, by which exceptions are told apart
+REMEMBERED: Final = 256  # distinct failures within that time
+FRAMES: Final = 32  # of a traceback, for distinguishing exceptions
 TRACEBACK_LINES: Final = 80
-KEY_LENGTH: Final = 256  # characters: an upstream has a say in some reasons
+KEY_LENGTH: Final = 256  # characters; upstreams control parts of some reasons
 MAX_TEXT: Final = 4096  # characters of one message or fact
 MAX_TRACEBACK_LINE: Final = 1000
-_FURTHER: Final = object()  # the key of all that cannot be told apart
-PATIENCE: Final = 20  # milliseconds that one write to standard error may wait for its reader
+_FURTHER: Final = object()  # the common key of all further failures
+PATIENCE: Final = 20  # milliseconds that one write to standard error waits for its reader
 
 _SECRET: Final = re.compile(
     CREDENTIAL + r"|(?<=://)[^\s/]*(?=@)"  # user and password of a URL
@@ -46,9 +46,9 @@ _SECRET: Final = re.compile(
 
 
 def event(kind: str, message: str, /, **facts: object) -> bool:
-    """Say on standard error that something of this kind happened. Facts follow as `name=value`; None ones do not.
+    """Write an event to standard error. Facts follow as `name=value`, except those that are None.
 
-    Never raises, and waits at most PATIENCE for a reader that does not read. False: the event is lost.
+    Never raises, and waits at most PATIENCE for a slow reader. Returns False if the event is lost.
     """
     return _say(_line(kind, message, facts))
 
@@ -66,18 +66,18 @@ def _scrubbed(text: str) -> str:
 
 
 class Repeats:
-    """Limits how often the same thing is said: once in INTERVAL for each key.
+    """Limits repeated messages to one per INTERVAL for each key.
 
-    At most REMEMBERED keys are told apart; all further ones count as one key, so that they are limited and not hidden.
-    Texts with the same KEY_LENGTH characters at their beginning are one key. `clock` returns seconds.
+    At most REMEMBERED keys are distinguished. Further keys share one, so they are limited but not hidden. Texts are
+    distinguished by their first KEY_LENGTH characters. `clock` returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said: dict[Hashable, tuple[float, int]] = {}  # key -> when it was said, how often it happened since
+        self._said: dict[Hashable, tuple[float, int]] = {}  # key -> time of the last message, suppressed ones since
 
     def admit(self, key: Hashable) -> int | None:
-        """None: it was said a moment ago. Else it is time to say it; the answer is how often it was kept back."""
+        """None if the message is suppressed. Otherwise the number of messages suppressed since the last one."""
         now = self._clock()
         if isinstance(key, str):
             key = key[:KEY_LENGTH]
@@ -97,16 +97,16 @@ class Repeats:
 
 
 class Failures:
-    """Reports unexpected exceptions with their traceback, each one at most once a minute.
+    """Reports unexpected exceptions with their traceback, each at most once a minute.
 
-    Two exceptions are the same if they have the same type and come through the same lines of the source.
+    Two exceptions are equal if they have the same type and pass through the same source lines.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._repeats = Repeats(clock)
 
     def report(self, error: BaseException, doing: str, **facts: object) -> None:
-        """`doing` says what the gateway was at: `deciding on a request`."""
+        """`doing` describes the failed activity: `deciding on a request`."""
         before = self._repeats.admit((type(error), _lines(error.__traceback__)))
         if before is None:
             return
@@ -114,7 +114,7 @@ class Failures:
         _say(_line("failure", doing, facts) + _traceback(error))
 
     def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """An exception handler for `loop.set_exception_handler`: what no callback and no task has caught."""
+        """A handler for `loop.set_exception_handler`, for exceptions that no callback or task has caught."""
         message, error = str(context.get("message", "the event loop failed")), context.get("exception")
         if isinstance(error, BaseException):
             self.report(error, message)
@@ -125,9 +125,9 @@ class Failures:
 class EventHandler(logging.Handler):
     """Turns log records of libraries, and of packages of the gateway that cannot import this one, into events.
 
-    Exceptions are reported like any other failure. Each message of the gateway is limited by its text, which names the
-    cause: the issuer, the target, the error of the database. A text with changing figures gives its cause beside it, as
-    `extra={"cause": …}`. Each place of the source has its own limit, so that no place can use up the one of another.
+    Exceptions are reported like other failures. Messages of the gateway are limited by their text, which names the
+    cause: the issuer, the target, the database error. A text with changing figures passes its cause as `extra={"cause":
+    …}`. Each place in the source has its own limit, so that no place can exhaust that of another.
     """
 
     def __init__(self, failures: Failures, level: int = logging.WARNING) -> None:
@@ -136,7 +136,7 @@ class EventHandler(logging.Handler):
         self._repeats: dict[tuple[str, int], Repeats] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Never raises: a message that cannot be formatted is said as it was written."""
+        """Never raises. A message that cannot be formatted is written without its arguments."""
         try:
             message = record.getMessage()
         except Exception:
@@ -152,14 +152,14 @@ class EventHandler(logging.Handler):
 
 
 def _cause(record: logging.LogRecord, message: str) -> str:
-    """The key of a message. Libraries write figures and addresses of objects, so theirs is the text before both."""
+    """The key of a message. Messages of libraries contain figures and addresses, so their format string is used."""
     if record.name.partition(".")[0] != "gateway":
         return str(record.msg)
     return str(getattr(record, "cause", message))
 
 
 def _lines(traceback: TracebackType | None) -> tuple[tuple[str, int], ...]:
-    """The last lines of the source through which an exception came."""
+    """The last source lines through which an exception passed."""
     last = deque(((frame.f_code.co_filename, line) for frame, line in walk_tb(traceback)), maxlen=FRAMES)
     return tuple(last)
 
@@ -168,7 +168,7 @@ def _traceback(error: BaseException) -> str:
     text = "".join(TracebackException.from_exception(error).format())
     lines = _SECRET.sub("[secret]", text).splitlines()
     if len(lines) > TRACEBACK_LINES:
-        # The first lines say where it came from, the last ones what it was.
+        # The first lines show the origin, the last ones the error.
         lines[TRACEBACK_LINES // 2 : -TRACEBACK_LINES // 2] = ["…"]
     return "".join(f"    {printable(line[:MAX_TRACEBACK_LINE])}\n" for line in lines)
 
@@ -181,10 +181,10 @@ def _on_terminal() -> bool:
 
 
 def _say(text: str) -> bool:
-    """Whether all of the text was written."""
+    """Write a text to standard error; returns whether all of it was written."""
     try:
         descriptor = sys.stderr.fileno()
-    except (AttributeError, ValueError, OSError):  # None, closed, or no file but something that collects what is said
+    except (AttributeError, ValueError, OSError):  # None, closed, or an object that captures the output
         with contextlib.suppress(Exception):
             sys.stderr.write(text)
         return True
@@ -193,7 +193,7 @@ def _say(text: str) -> bool:
 
 
 def _write_patiently(descriptor: int, data: bytes) -> bool:
-    """Write as long as the reader reads. A pipe that polls writable takes PIPE_BUF bytes without blocking."""
+    """Write while the reader reads. A pipe that polls as writable accepts PIPE_BUF bytes without blocking."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     try:

@@ -1,8 +1,8 @@
-"""Log files: standard output or standard error where that is a regular file.
+"""Log files: standard output or standard error redirected to a regular file.
 
-Append mode lets another program truncate the file (logrotate's `copytruncate`): without it, the next record goes to the
-old offset, and the gap reads as NUL bytes. A record that a full disk has torn is ended before the next one, so that one
-record is lost instead of two.
+Append mode allows another program to truncate the file (logrotate's `copytruncate`). Without it, the next record would
+go to the old offset after a gap of NUL bytes. A record truncated by a full disk is terminated before the next one, so
+that one record is lost instead of two.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from contextlib import suppress
 
 
 def append_only(descriptor: int) -> None:
-    """Set append mode where the descriptor is a regular file. Other workers share the open file and its flags."""
+    """Set append mode for a regular file. Other workers share the open file and its flags."""
     with suppress(OSError):
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
@@ -21,12 +21,12 @@ def append_only(descriptor: int) -> None:
 
 
 def is_torn(descriptor: int, *, unknown: bool) -> bool:
-    """Whether a regular file ends in the middle of a line; `unknown` where the file cannot be read."""
+    """Whether a regular file ends in the middle of a line; `unknown` if the file cannot be read."""
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or not found.st_size:
             return False
-        # The descriptor is for writing. Opening it again needs Linux, and the right to read.
+        # The descriptor is write-only. Opening the file again requires Linux and read permission.
         reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return unknown
@@ -37,7 +37,7 @@ def is_torn(descriptor: int, *, unknown: bool) -> bool:
 
 
 def appending(descriptor: int) -> Callable[[bytes], int]:
-    """A function that writes the beginning of its argument to a regular file, and returns the number of bytes."""
+    """A function that writes a prefix of its argument to a regular file, and returns the number of bytes."""
     append_only(descriptor)
     has_failed = False
 

@@ -1,11 +1,10 @@
-"""Gets log lines out of the process without ever holding it up.
+"""Writes log lines without blocking the process.
 
-Standard output is mostly a pipe or a socket, and one whose reader is slow blocks whoever writes to it. Setting it
-non-blocking is no way out: that flag belongs to the open file, which the shell and the other worker processes share.
-So what can be written at once is written at once, by a way that cannot block; the rest is left to a thread, and only
-that thread waits. (A thread for all of it would cost a hand-over of the interpreter for each block: 1 to 3 µs for
-each request.) What waits is bounded: beyond the limit lines are dropped and counted, because a request that waits for
-its log line is worse than a line that is missing.
+Standard output is usually a pipe or a socket, and a slow reader blocks the writer. Non-blocking mode is not an option,
+because the flag belongs to the open file, which the shell and other workers share. Therefore as much as possible is
+written at once in a way that cannot block, and a thread waits with the rest. (A thread for all writes would cost a
+switch of the interpreter for each block, 1 to 3 µs per request.) The queue is bounded. Beyond the limit, lines are
+dropped and counted, because a request that waits for its log line is worse than a missing line.
 """
 
 import os
@@ -22,20 +21,20 @@ from typing import Final
 
 from gateway.observability.log_files import appending
 
-LIMIT: Final = 8 * 1024 * 1024  # bytes that may wait to be written
-FAREWELL: Final = 2.0  # seconds that `close` waits for the rest to be written
+LIMIT: Final = 8 * 1024 * 1024  # bytes in the queue
+FAREWELL: Final = 2.0  # seconds that `close` waits for the queue
 _CLOSED: Final = "standard output is closed"
 _SLOW: Final = "the reader is too slow"
 
 Write = Callable[[bytes], int]
-"""Writes the beginning of what it is given and answers how many bytes that was; raises OSError if it cannot."""
+"""Writes a prefix of its argument and returns the number of bytes. Raises OSError."""
 
 
 class LogWriter:
-    """Writes blocks of whole lines to a file descriptor; None or a closed one (there is no standard output) drops all.
+    """Writes blocks of whole lines to a descriptor. Without a valid descriptor (no standard output), drops all.
 
-    `losses` counts the lines that were lost by the reason: a full queue, or a descriptor that takes no more (closed
-    pipe, full disk). Nothing here raises, and `write` returns at once.
+    `losses` counts lost lines by reason: a full queue, or a failing descriptor (closed pipe, full disk). No method
+    raises, and `write` returns at once.
     """
 
     def __init__(self, descriptor: int | None, *, limit: int = LIMIT) -> None:
@@ -49,8 +48,8 @@ class LogWriter:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._closed = False
-        self._given_up = False  # by now the descriptor may be somebody else's: its number is free to be used again
-        # Each of these is written by one thread only; their sums and differences need no lock.
+        self._given_up = False  # the descriptor's number can be reused from then on
+        # Each counter is written by one thread only, so sums and differences need no lock.
         self._accepted_bytes = 0
         self._done_bytes = 0
         self._refused_lines: Counter[str] = Counter()
@@ -60,24 +59,24 @@ class LogWriter:
         try:
             mode = os.fstat(descriptor).st_mode
         except OSError:
-            self._descriptor = None  # a connection may get this number next, and log lines are not for callers
+            self._descriptor = None  # a connection could get this number next, and would receive log lines
         else:
             self._piece = _atomic_size(mode)
             self._try = _unblockable(descriptor, mode, self._opened)
 
     @property
     def dropped(self) -> int:
-        """Lines that were lost so far."""
+        """The number of lost lines."""
         return self.losses.total()
 
     @property
     def losses(self) -> Counter[str]:
-        """Lines that were lost so far, by the reason."""
-        # A copy is atomic, while an iteration fails if the thread adds a reason meanwhile.
+        """The number of lost lines by reason."""
+        # Copying is atomic, while an iteration would fail if the thread added a reason.
         return self._refused_lines + self._lost_lines.copy()
 
     def write(self, block: bytes) -> None:
-        """Write a block of lines, or leave it to the thread, or drop it. No block is dropped for its own size."""
+        """Write a block of lines, or queue it, or drop it. A block is never dropped for its size alone."""
         if self._descriptor is None or self._closed:
             self._refused_lines[_CLOSED] += block.count(b"\n")
             return
@@ -91,14 +90,14 @@ class LogWriter:
 
     def _hand_over(self, block: bytes, descriptor: int) -> None:
         if self._thread is None:
-            # Only now: a process that is forked after this object was made would not inherit the thread.
+            # Started on demand, because a process forked after __init__ would not inherit the thread.
             self._thread = Thread(target=self._work, args=(descriptor,), name="access-log", daemon=True)
             self._thread.start()
         self._accepted_bytes += len(block)
         self._queue.put(block)
 
     def close(self, timeout: float = FAREWELL) -> None:
-        """Wait at most `timeout` seconds until everything is written. A reader that stands still loses the rest."""
+        """Wait at most `timeout` seconds until everything is written. The rest is lost."""
         self._closed = True
         if self._thread is not None:
             self._queue.put(None)
@@ -119,9 +118,9 @@ class LogWriter:
 
 
 def _write(write: Write, block: bytes, piece: int, lost: Counter[str]) -> int:
-    """Write a block in pieces of whole lines, until `write` would have to wait.
+    """Write a block in pieces of whole lines until `write` would block.
 
-    Returns how many bytes are done. Lines of them that are lost are counted in `lost`, by the reason.
+    Returns the number of processed bytes. Lost lines among them are counted in `lost` by reason.
     """
     start = 0
     try:
@@ -138,17 +137,17 @@ def _write(write: Write, block: bytes, piece: int, lost: Counter[str]) -> int:
 
 
 def _end_of_piece(block: bytes, start: int, piece: int) -> int:
-    """Where the piece that begins at `start` ends: after as many whole lines as fit, or after one that does not."""
+    """The end of the piece that starts at `start`: as many whole lines as fit, or one that does not fit."""
     if len(block) - start <= piece:
         return len(block)
     return (block.rfind(b"\n", start, start + piece) + 1) or (block.find(b"\n", start + piece) + 1) or len(block)
 
 
 def _atomic_size(mode: int) -> int:
-    """The most bytes of one write that no other process can come in between.
+    """The maximum size of a write that other processes cannot interleave with.
 
-    Worker processes share standard output. Writes to a pipe are whole up to PIPE_BUF (POSIX write(2)) and may be
-    mingled beyond; a file is locked by the kernel for each write.
+    Workers share standard output. Writes to a pipe are atomic up to PIPE_BUF (POSIX write(2)); the kernel locks a file
+    for each write.
     """
     return select.PIPE_BUF if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else sys.maxsize
 
@@ -157,7 +156,7 @@ def _patient_write(descriptor: int, data: bytes) -> int:
     try:
         return os.write(descriptor, data)
     except BlockingIOError:
-        # Somebody who shares the open file has made it non-blocking: wait here for what the kernel would wait for.
+        # Another process that shares the open file has made it non-blocking, so wait here as the kernel would.
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
         poll.poll()
@@ -165,11 +164,11 @@ def _patient_write(descriptor: int, data: bytes) -> int:
 
 
 def _unblockable(descriptor: int, mode: int, opened: ExitStack) -> Write | None:
-    """A way to write to the descriptor that never waits for a reader, and leaves its flags alone; None: there is none.
+    """A way to write to the descriptor that never blocks and does not change its flags; None if impossible.
 
-    A socket is told so with each call. A pipe is opened a second time: the new open file is ours alone, so its flag
-    is too (Linux; a pipe that belongs to another user cannot be opened). Files and /dev/null have no reader. A
-    terminal is held by whoever presses Ctrl-S, so it is left to the thread.
+    For a socket, each call has a flag. A pipe is opened again: the new open file has its own flag (Linux; fails for a
+    pipe of another user). Files and /dev/null have no reader. A terminal can be paused with Ctrl-S, so the thread
+    writes to it.
     """
     if stat.S_ISSOCK(mode):
         connection = opened.enter_context(socket.socket(fileno=os.dup(descriptor)))

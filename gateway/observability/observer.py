@@ -1,10 +1,8 @@
-"""What is known of each request once it is over: a line in the access log, and numbers for /_gateway/metrics.
+"""Records each finished request: a line in the access log, and counts for /_gateway/metrics.
 
-`completed` is on the way of every request, so it does the least: one look-up, a few additions, one string put into a
-list. Whatever can be made before (text of method, route and status) or after (writing, sums) is. Lines leave in
-blocks, with each tick or when enough have come together.
-
-A finished request, as those who take note of it see it.
+`completed` is on the hot path and does the minimum: one lookup, a few additions, and one string appended to a list.
+Texts of method, route and status are cached; writing and sums happen later. Lines are written in blocks, at each tick
+or when a block is full.
 """
 
 import os
@@ -40,13 +38,13 @@ from gateway.settings.model import ObservabilitySettings
 
 
 class Finished(Protocol):
-    """A finished request, as the face that answered it knows it.
+    """A finished request, as reported by the native server or the ASGI app.
 
-    `admission` is None where it was refused before it had one; `route` then names the route that refused, "" where
-    none matched. `status` 0: the caller left before any answer was made, logged and counted as 499. `code` is the
-    refusal's, or "". Times are those of `time.monotonic`: `started` when the head had been read, `forwarded_at` when
-    it was sent to an upstream the last time and `answered_at` when the head of the answer was there, 0.0 where that
-    did not happen. `received` and `sent` are bytes of body. `refused` is who was refused, as far as that is known.
+    `admission` is None if the request was refused before admission; `route` is then the route that refused it, or "".
+    `status` 0: the client disconnected before a response; logged and counted as 499. `code` is that of the refusal, or
+    "". Times are those of `time.monotonic`: `started` when the head was read, `forwarded_at` when the request was last
+    sent to an upstream, and `answered_at` when the response head arrived; the last two are 0.0 if that did not happen.
+    `received` and `sent` are body bytes. `refused` is the refused caller, if known.
     """
 
     @property
@@ -74,26 +72,26 @@ class Finished(Protocol):
 
 
 Completed = Callable[[Finished], None]
-"""Takes note of a finished request; called on the hot path. It never raises and never waits."""
+"""Records a finished request. Called on the hot path; never raises and never blocks."""
 
 
-# Lines of one block: about 36 KiB, which fits into a pipe (64 KiB) that is being read.
+# Lines in a block: about 36 KiB, which fits into a pipe (64 KiB) with an active reader.
 BLOCK: Final = 128
 
-# Cheaper on the hot path: `%.3f` of a float takes 0.3 µs.
+# Precomputed for the hot path, because formatting a float with `%.3f` takes 0.3 µs.
 FRACTIONS: Final = tuple(f".{thousandths:03d}" for thousandths in range(1000))
 
-_MOST_SERIES: Final = 16_384  # some 400 bytes each
+_MOST_SERIES: Final = 16_384  # about 400 bytes each
 
-# Where the sums of the three histograms lie.
+# The offsets of the sums of the three histograms.
 _SUM: Final = BUCKETS
 _OWN_SUM: Final = OWN + BUCKETS
 _UPSTREAM_SUM: Final = SIZE - 1
 
 
 class _Series(NamedTuple):
-    """What requests of one route, method, status and code share: their texts in the log, and where they are counted
-    (None: metrics are off)."""
+    """The cached log texts and counts of requests with the same route, method, status and code. `counts` is None
+    without metrics."""
 
     method: str
     outcome: str
@@ -101,15 +99,15 @@ class _Series(NamedTuple):
 
 
 class Observer:
-    """Access log and counters of one process. Made before the first request, told of every finished one.
+    """The access log and counters of one process.
 
-    `routes` are the names of all routes, the gateway's own included. `write` takes blocks of log lines; without it
-    they go to standard output. `coloured` is for `access_log: text`; None: on a terminal, unless NO_COLOR is set.
-    `clock` is that of the requests' times.
+    `routes` are the names of all routes, including built-in ones. `write` receives blocks of log lines; by default they
+    go to standard output. `coloured` applies to `access_log: text`; None: on a terminal, unless NO_COLOR is set.
+    `clock` is the clock of the requests' times.
     """
 
     completed: Completed
-    """What to call for each finished request: the cheapest way that does what the settings ask."""
+    """The function to call for each finished request: the cheapest one for the settings."""
 
     def __init__(
         self,
@@ -176,7 +174,7 @@ class Observer:
             path, caller = admission.target.path, admission.principal
         user, roles = ("", NO_ROLES) if caller is None else (caller.id, caller.own_roles)
         trace = "" if request.trace is None else json_trace(request.trace.trace_id)
-        # An id that was made here needs no care, one that the caller sent does.
+        # Generated ids are safe. Those of clients are escaped.
         request_id = request.request_id.decode("latin-1")
         request_id = f'"{request_id}"' if request.fields.request_id is None else quoted(without_tokens(request_id))
         lines = self._lines
@@ -206,7 +204,7 @@ class Observer:
         else:
             _add(counts, now - started, now - started, None)
 
-    # ---- the other ways
+    # ---- other formats
 
     def _log_text(self, finished: Finished) -> None:
         self._count(finished)
@@ -234,41 +232,41 @@ class Observer:
             self._flush()
 
     def _find(self, route: str, method: bytes, status: int, code: str) -> _Series:
-        """The series of a request that is not at hand yet. Kept only where it cannot be one of endlessly many."""
+        """Create the series of a request. It is cached only if its labels are finitely many."""
         counts = self._counters.counts(route, method, status, code) if self.has_metrics else None
         series = _Series(json_method(method), json_outcome(route, status or CALLER_LEFT, code), counts)
         if self._counters.is_declared(route, method, code):
             if len(self._series) >= _MOST_SERIES:
-                self._series.clear()  # upstreams choose the statuses
+                self._series.clear()  # upstreams choose the statuses, so the number must be bounded
             self._series[route, method, status, code] = series
         return series
 
-    # ---- around it
+    # ---- lifecycle
 
     def declare(self, routes: Iterable[str]) -> None:
-        """Make the names of newly loaded routes known; others are counted together as `other`."""
+        """Register the names of newly loaded routes. Other routes are counted as `other`."""
         self._counters.declare(routes)
 
     def say(self, members: str) -> None:
-        """Write a JSON line of another log among those of the access log: its members, without the time."""
+        """Write a JSON line of another log among those of the access log. `members` excludes the time."""
         self._lines.append(f'{{"time":"{self._time}",{members}}}\n')
         if len(self._lines) >= BLOCK:
             self._flush()
 
     def failed(self, request_id: bytes, reason: str) -> None:
-        """Say on standard error why a request came to a bad end. The same reason is said once a minute."""
+        """Report on standard error why a request failed, at most once a minute for each reason."""
         before = self._repeats.admit(reason)
         if before is not None:
             event("failed", reason, request_id=request_id.decode("latin-1"), repeated=before or None)
 
     def tick(self, now: float) -> None:
-        """Write what has come together, and renew the time of the lines to come. `now` is the loop's time."""
+        """Write the buffered lines, and update the time for the next ones. `now` is the loop's time."""
         self._flush()
         self._renew_time()
         self._report_losses()
 
     def close(self) -> None:
-        """Write the rest, at most for two seconds."""
+        """Write the remaining lines within two seconds."""
         self._flush()
         if self._writer is not None:
             self._writer.close()
@@ -276,15 +274,15 @@ class Observer:
 
     @property
     def dropped(self) -> int:
-        """Log lines that were lost."""
+        """The number of lost log lines."""
         return self._losses().total()
 
     def _losses(self) -> Counter[str]:
-        """Log lines that were lost, by the reason."""
+        """The number of lost log lines by reason."""
         return self._lost if self._writer is None else self._lost + self._writer.losses
 
     def snapshot(self) -> Iterator[tuple[Labels, Counts]]:
-        """What was counted until now, as copies; may be used on another thread."""
+        """Copies of all counts. Can be called from another thread."""
         return self._counters.snapshot()
 
     def _renew_time(self) -> None:
@@ -298,7 +296,7 @@ class Observer:
         self._lines.clear()
         try:
             self._write(block.encode("ascii"))
-        except Exception as error:  # any: a request must not fail for its log line
+        except Exception as error:  # any, because a request must not fail for its log line
             self._lost[type(error).__name__] += count
 
     def _report_losses(self) -> None:
@@ -306,7 +304,7 @@ class Observer:
             new = lines - self._reported_losses[reason]
             if new and self._repeats.admit(("dropped", reason)) is not None:
                 said = event("access-log", f"lines were dropped: {reason}", lines=new)
-                # Events can go to the same full disk. One that is lost is repeated a minute later.
+                # Events can go to the same full disk. A lost one is repeated a minute later.
                 self._reported_losses[reason] = lines if said else lines - new
 
 
@@ -321,12 +319,12 @@ def _add(counts: Counts, total: float, own: float, waited: float | None) -> None
 
 
 def _ignore(_: Finished) -> None:
-    """Neither log nor metrics."""
+    """Used without log and metrics."""
 
 
 def _standard_output() -> int | None:
-    """The descriptor of standard output, or None if the process was started without one. `sys.stdout` may be
-    something else by now (a test's, an embedder's); the log goes to the process's own."""
+    """The descriptor of the process's standard output, or None without one. `sys.stdout` can be replaced by tests or
+    embedding applications, so `sys.__stdout__` is used."""
     return sys.__stdout__.fileno() if sys.__stdout__ is not None else None
 
 
@@ -336,4 +334,4 @@ def _has_colours() -> bool:
 
 
 def _discard(_: bytes) -> None:
-    """There is no access log."""
+    """Used without an access log."""

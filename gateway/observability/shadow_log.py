@@ -1,7 +1,7 @@
-"""What shadow rules would have decided: counted for each rule, and told where it differs from what was decided.
+"""Decisions of shadow rules: counted by rule, and logged where they differ from the enforced decision.
 
-One event on standard error for each rule and decision, at most once a minute, with how often it happened since: a rule
-that would shut everybody out must not fill a disk to say so.
+Events are limited to one per rule and decision in a minute, with the number of repetitions, because a rule that would
+refuse all requests must not fill the disk.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from gateway.policy.route import Route
 from gateway.samples import Sample, Tally
 
 ALLOWED: Final = "allowed"
-UNKNOWN: Final = "unknown"  # too many lookups were running
-# What only the enforced policy says: limits are not tried.
+UNKNOWN: Final = "unknown"  # too many lookups were in progress
+# Refusals that shadow rules do not model: limits are not evaluated for them.
 _NOT_TRIED: Final = "rate_limited"
 
 
@@ -28,7 +28,7 @@ class ShadowLog:
         self._repeats = Repeats()
 
     def samples(self) -> Iterator[Sample]:
-        """How often each rule has decided what: `allowed`, or the code of its refusal."""
+        """The number of decisions by rule and outcome: `allowed`, or the code of the refusal."""
         return self._tally.samples()
 
     def undecided(self, rule: Route) -> None:
@@ -37,7 +37,7 @@ class ShadowLog:
     def decided(
         self, rule: Route, request: RequestHead, enforced: Admission | Refusal, verdict: Admission | Refusal
     ) -> None:
-        """Count what a rule would have decided, and tell it where it would have made a difference."""
+        """Count the decision of a rule, and log it if it would make a difference."""
         would = _code(verdict)
         self._tally.add(rule.name, would)
         is_ = _code(enforced)

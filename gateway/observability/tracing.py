@@ -1,15 +1,15 @@
-"""Traces for an OpenTelemetry collector, where `observability.tracing` asks for them. Needs the extra `tracing`; this
-room is imported only then.
+"""Traces for an OpenTelemetry collector, if `observability.tracing` is set. Requires the extra `tracing`; this module
+is imported only then.
 
-A trace that a caller brings by `traceparent` (W3C Trace Context) is continued and sampled as its flag says; else one is
-begun. One request is up to four spans:
+A trace from a client's `traceparent` (W3C Trace Context) is continued and sampled according to its flag; otherwise a
+new one starts. A request has up to four spans:
 
-    GET orders            from the request head to the end of the answer
-      decide              until it was decided on
-        lookup            as far as a store had to be asked
-      upstream            from there to the head of the upstream's answer, which gets this one's `traceparent`
+    GET orders            from the request head to the end of the response
+      decide              until the decision
+        lookup            while stores are queried
+      upstream            until the head of the upstream's response; the upstream receives its `traceparent`
 
-Spans leave in the background. Nothing in them is a credential: of a target only the canonical path, no query.
+Spans are sent in the background. They contain no credentials: of the target only the canonical path, without the query.
 """
 
 import logging
@@ -41,9 +41,9 @@ from gateway.wire.fields import Field
 
 D = TypeVar("D")
 
-_TIMEOUT: Final = 5.0  # seconds for one block of spans
-_FAREWELL: Final = 2.0  # seconds for the last ones
-_OTHER: Final = "_OTHER"  # what the semantic conventions call a method that is not known
+_TIMEOUT: Final = 5.0  # seconds for one batch of spans
+_FAREWELL: Final = 2.0  # seconds for the last batch
+_OTHER: Final = "_OTHER"  # the name of unknown methods in the semantic conventions
 
 log: Final = logging.getLogger("gateway.observability.tracing")
 
@@ -51,7 +51,7 @@ _propagator: Final = TraceContextTextMapPropagator()
 
 
 class Tracer:
-    """Begins traces and sends them to the collector."""
+    """Creates traces and sends them to the collector."""
 
     def __init__(self, settings: TracingSettings) -> None:
         resource = Resource.create(
@@ -62,7 +62,7 @@ class Tracer:
         self._tracer = self._provider.get_tracer("gateway", gateway.__version__)
 
     def decide(self, admit: Callable[[RequestHead], D], request: RequestHead) -> D:
-        """What the gate says to a request, which is traced from here on."""
+        """Trace a request and return the gate's decision."""
         trace = request.trace = RequestTrace(self, request)
         decision = admit(request)
         if not isinstance(decision, Waiting):
@@ -70,7 +70,7 @@ class Tracer:
         return decision
 
     def observing(self, completed: Completed) -> Completed:
-        """What to call for each finished request so that its trace is finished too."""
+        """Wrap `completed` so that the trace of each finished request ends too."""
 
         def observed(finished: Finished) -> None:
             completed(finished)
@@ -80,21 +80,20 @@ class Tracer:
         return observed
 
     def begin(self, name: str, context: Context | None, kind: SpanKind, at: int) -> Span:
-        """A span that began `at` nanoseconds since the epoch."""
+        """Start a span. `at` is in nanoseconds since the epoch."""
         return self._tracer.start_span(name, context, kind, start_time=at)
 
     def close(self) -> None:
-        """Send what is left, but wait for a collector that does not answer no longer than two seconds."""
+        """Send the remaining spans. Waits at most two seconds for the collector."""
         farewell = Thread(target=self._provider.shutdown, daemon=True)
         farewell.start()
         farewell.join(_FAREWELL)
 
 
 class Collector(SpanExporter):
-    """Sends spans to the collector at `endpoint`, and logs why spans are lost.
+    """Sends spans to the collector at `endpoint`, and logs the reason if spans are lost.
 
-    The exporter of the library takes an answer of 3xx for success, or follows it with a GET, and so loses spans without
-    a word.
+    The library's exporter treats a 3xx response as success or follows it with a GET, and so loses spans silently.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -103,11 +102,11 @@ class Collector(SpanExporter):
         self._exporter = OTLPSpanExporter(endpoint=self._address, timeout=_TIMEOUT, session=self._session)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans; on the thread of the processor."""
+        """Send spans. Runs in the thread of the processor."""
         self._session.outcome = "was not asked"
         try:
             result = self._exporter.export(spans)
-        except requests.RequestException:  # of releases before 1.45
+        except requests.RequestException:  # raised by releases before 1.45
             result = SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
             log.warning("spans are lost: the collector at %s %s", self._address, self._session.outcome)
@@ -121,12 +120,12 @@ class Collector(SpanExporter):
 
 
 class _Session(requests.Session):
-    """A session that follows no redirect. `outcome` describes the last request, for the log."""
+    """A session that follows no redirects. `outcome` describes the last request for the log."""
 
     outcome = ""
 
     def request(self, *arguments: Any, **options: Any) -> requests.Response:
-        """Send a request. Raises RequestException: TooManyRedirects for an answer of 3xx."""
+        """Send a request. Raises RequestException: TooManyRedirects for a 3xx response."""
         try:
             response = super().request(*arguments, **{**options, "allow_redirects": False})
         except requests.RequestException as error:
@@ -139,14 +138,14 @@ class _Session(requests.Session):
 
 
 def _innermost(error: BaseException) -> str:
-    """The first cause of an error of `requests`: the texts of the others hold addresses of objects."""
+    """The root cause of an error of `requests`. The texts of other causes contain addresses of objects."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return f"{type(error).__name__}: {error}"
 
 
 class RequestTrace:
-    """One request as it is traced. `trace_id` is that of the log."""
+    """The trace of one request. `trace_id` appears in the access log."""
 
     def __init__(self, tracer: Tracer, request: RequestHead) -> None:
         self._tracer = tracer
@@ -160,7 +159,7 @@ class RequestTrace:
         self.trace_id = format_trace_id(self._span.get_span_context().trace_id)
 
     async def look_up(self, concluding: Awaitable[D]) -> D:
-        """What the gate says once the stores have been asked."""
+        """The decision after the query of stores."""
         assert self._deciding is not None
         within = set_span_in_context(self._deciding)
         lookup = self._tracer.begin("lookup", within, SpanKind.INTERNAL, self._at(time.monotonic()))
@@ -172,7 +171,7 @@ class RequestTrace:
         return decision
 
     def decided(self, decision: object) -> None:
-        """The gate has decided."""
+        """End the span of the decision."""
         if self._deciding is not None:
             if isinstance(decision, Refusal):
                 self._deciding.set_attribute("gateway.code", decision.code)
@@ -180,17 +179,17 @@ class RequestTrace:
             self._deciding = None
 
     def sent_on(self, fields: list[Field]) -> list[Field]:
-        """The fields of the request to the upstream, whose span begins with this."""
+        """Start the upstream span; returns the request fields with its `traceparent`."""
         self._upstream = self._tracer.begin("upstream", self._within, SpanKind.CLIENT, self._at(time.monotonic()))
         context = self._upstream.get_span_context()
         ours = f"00-{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}-{context.trace_flags:02x}"
-        # Trace Context 3.3: a tracestate whose traceparent is not continued means nothing any more.
+        # Trace Context, section 3.3: a tracestate is meaningless without its traceparent.
         gone = (b"traceparent",) if self._is_continued else (b"traceparent", b"tracestate")
         kept = [field for field in fields if field[0].lower() not in gone]
         return [*kept, (b"traceparent", ours.encode("ascii"))]
 
     def finish(self, finished: Finished) -> None:
-        """The request is over."""
+        """End the trace of a finished request."""
         end = time.monotonic()
         self.decided(None)
         if self._upstream is not None:
@@ -222,7 +221,7 @@ class RequestTrace:
         span.set_attributes(
             {"http.request.method": self._method, "gateway.upstream": finished.admission.route.upstream or ""}
         )
-        if finished.code:  # no answer, or none that could be used
+        if finished.code:  # no response, or an unusable one
             span.set_attribute("gateway.code", finished.code)
             span.set_status(StatusCode.ERROR)
         else:
@@ -234,7 +233,7 @@ class RequestTrace:
 
 
 def _parent(fields: Iterable[Field]) -> tuple[Context | None, bool]:
-    """What a caller's trace says; None, and False, where there is none that holds. One that stands twice is none."""
+    """The trace context of the client; None and False without a valid one. A repeated traceparent is invalid."""
     carrier: dict[str, str] = {}
     for name, value in fields:
         folded = name.lower()

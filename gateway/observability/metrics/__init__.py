@@ -1,1 +1,1 @@
-"""Counters of this process and of all workers, and the page that Prometheus reads."""
+"""Counters of this process and of all workers, and the page for Prometheus."""

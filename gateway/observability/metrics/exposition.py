@@ -1,6 +1,6 @@
-"""A state as a page in Prometheus' text format 0.0.4.
+"""Render a state in Prometheus' text format 0.0.4.
 
-Written by hand: the client library's counters cost 4 µs for each request, and its text output needs them.
+The client library is not used: its counters cost 4 µs per request, and its text output requires them.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -17,18 +17,18 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _BLOCK: Final = 256  # lines
 _LABEL_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 _LE: Final = (*map(str, BOUNDS), "+Inf")
-# Which part of a request's counts is which family.
+# The offsets of the families in the counts of a request.
 _HISTOGRAMS: Final = (
     ("gateway_request_duration_seconds", TOTAL),
     ("gateway_own_duration_seconds", OWN),
     ("gateway_upstream_duration_seconds", UPSTREAM),
 )
-_SWITCHED: Final = "1xx"  # WebSockets last as long as their callers like
+_SWITCHED: Final = "1xx"  # excluded, because WebSockets stay open indefinitely
 _LOGIN: Final = "accounts.login"
 
 
 def page_of(state: State) -> bytes:
-    """Everything there is to scrape."""
+    """The page with all metrics."""
     by_family: dict[str, dict[tuple[str, ...], float | Histogram]] = {}
     for (name, labels), value in [*state.samples.items(), *_of_requests(state.requests)]:
         by_family.setdefault(name, {})[labels] = value
@@ -37,13 +37,13 @@ def page_of(state: State) -> bytes:
 
 
 def _blocks(lines: Iterator[str]) -> Iterator[bytes]:
-    """The page in pieces. No other thread can run while a string is joined, and a page can have a million lines."""
+    """The page in pieces. Joining a string blocks all other threads, and a page can have a million lines."""
     while block := list(islice(lines, _BLOCK)):
         yield ("\n".join(block) + "\n").encode()
 
 
 def _of_requests(requests: Mapping[Labels, Counts]) -> Iterator[tuple[Series, float | Histogram]]:
-    """The families that are made of what was counted of requests."""
+    """The families derived from the counts of requests."""
     logins: dict[str, float] = {}
     for labels, counts in requests.items():
         number = sum(counts[:BUCKETS])
@@ -59,7 +59,7 @@ def _of_requests(requests: Mapping[Labels, Counts]) -> Iterator[tuple[Series, fl
 def request_durations(
     requests: Mapping[Labels, Counts], routes: Container[str] | None = None
 ) -> dict[Series, Histogram]:
-    """The durations of requests, of some routes or of all."""
+    """The durations of requests, for some routes or all."""
     durations: dict[Series, Histogram] = {}
     for labels, counts in requests.items():
         if labels.status == _SWITCHED or (routes is not None and labels.route not in routes):

@@ -1,7 +1,7 @@
-"""Every metric there is: its name, kind and text, its labels, and what the values of several workers are together.
+"""All metrics: name, kind, description, labels, and the aggregation over workers.
 
-This table is what the page is made by, what docs/operations.md lists, and what the queries of the dashboard and the
-alert rules in deploy/ are checked against.
+The metrics page and the list in docs/operations.md are generated from this table. Tests check the queries in deploy/
+(dashboard and alert rules) against it.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 
 class Family(NamedTuple):
-    """`together` makes one gauge of those of several workers; counters and histograms are always added."""
+    """A metric. `together` aggregates a gauge over workers; counters and histograms are added."""
 
     name: str
     kind: Kind

@@ -1,4 +1,4 @@
-"""What there is to scrape: of this worker, and of all together where there are several."""
+"""The metrics of this worker, and of all workers together."""
 
 import asyncio
 import platform
@@ -15,12 +15,12 @@ from gateway.observability.metrics.snapshot import State, counted, state_of, tog
 from gateway.observability.observer import Observer
 from gateway.samples import Sample, Source
 
-_OFTEN: Final = 1.0  # seconds after which a worker puts down what it has counted, lest it be lost with it
-_SHARE: Final = 100  # but it takes no more than a hundredth of the time for that
+_OFTEN: Final = 1.0  # seconds between two writes of the counts, which are lost if the worker is killed
+_SHARE: Final = 100  # writing takes at most a hundredth of the time
 
 
 class Metrics:
-    """The metrics of one worker; `place` is None where there is no other. Belongs to the loop it is made in."""
+    """The metrics of one worker. `place` is None without other workers. Bound to the event loop that creates it."""
 
     def __init__(self, observer: Observer, place: Place | None = None) -> None:
         self._observer = observer
@@ -37,11 +37,11 @@ class Metrics:
             asyncio.get_running_loop().add_reader(place.board.bell(place.number), self._asked)
 
     def add(self, source: Source) -> None:
-        """Ask this one too whenever somebody scrapes."""
+        """Add a source that is read for each page."""
         self._sources.append(source)
 
     async def page(self) -> bytes:
-        """The page, with the sums of all workers."""
+        """The page with the sums over all workers."""
         state = await self.state()
         return await asyncio.to_thread(page_of, state)
 
@@ -50,24 +50,24 @@ class Metrics:
         place = self._place
         if place is None:
             return await self._state()
-        # The page can include only the counts on the board: no later page shows less if this worker is killed now.
+        # The page includes only counts on the board, so that no later page shows less if this worker is killed.
         own, others = await asyncio.gather(asyncio.shield(self._put_soon()), place.board.others(place.number))
         return await asyncio.to_thread(together, [own, *others])
 
     def tick(self, now: float) -> None:
-        """Put down what was counted, now and then. `now` is the loop's time."""
+        """Write the counts at intervals. `now` is the loop's time."""
         if self._place is not None and now >= self._due:
             self._put_soon()
 
     def close(self) -> None:
-        """Put down the last."""
+        """Write the final counts."""
         if self._place is not None:
             board, number = self._place.board, self._place.number
             asyncio.get_running_loop().remove_reader(board.bell(number))
             if self._putting is None:
                 board.write(number, self._whole(self._samples()))
 
-    # ---- one's own
+    # ---- this worker
 
     def _samples(self) -> list[Sample]:
         tasks = Sample("gateway_tasks", (), len(asyncio.all_tasks()))
@@ -78,7 +78,7 @@ class Metrics:
         return state if self._inherited is None else together([state, self._inherited])
 
     async def _state(self) -> State:
-        """Sources are asked here, on the loop; the rest may take long where routes are many."""
+        """Sources are read on the loop. The rest runs in a thread, because it takes long for many routes."""
         return await asyncio.to_thread(self._whole, self._samples())
 
     # ---- the board
@@ -93,7 +93,7 @@ class Metrics:
             self._put_soon()
 
     def _put_soon(self) -> "asyncio.Task[State]":
-        """Put down what is counted from now on: whoever asks while that waits for its turn asks for the same."""
+        """Write the counts, including those of the near future: requests that wait for the same write share it."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._put(self._putting))
         return self._next
@@ -115,7 +115,7 @@ class Metrics:
 
 
 def own_samples(observer: Observer) -> Iterator[Sample]:
-    """What there is to tell about the process itself."""
+    """Samples about the process itself."""
     yield Sample("gateway_build_info", (gateway.__version__, platform.python_version()), 1)
     yield Sample("gateway_workers", (), 1)
     yield Sample("gateway_access_log_dropped_total", (), observer.dropped)

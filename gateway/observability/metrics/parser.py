@@ -1,4 +1,4 @@
-"""A reading of the metrics: of a metrics page, or of the state that such a page shows."""
+"""Readings of the metrics, from a metrics page or from a state."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ from gateway.observability.metrics.request_counters import Labels
 from gateway.observability.metrics.snapshot import Series, State
 from gateway.samples import BOUNDS, BUCKETS, Histogram
 
-# The number of observations up to each bound, by the bound in seconds.
+# The cumulative number of observations by upper bound in seconds.
 Cumulated = Mapping[float, float]
 
 _LINE: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)(?: \d+)?")
@@ -23,8 +23,8 @@ _REQUESTS: Final = "gateway_requests_total"
 
 
 class Reading(NamedTuple):
-    """`requests` counts finished requests, `values` has the series of the other families. `histograms` computes the
-    histograms without labels and those of the routes it gets: those of all routes take long."""
+    """`requests` counts finished requests; `values` has the series of other families. `histograms` computes the
+    histograms without labels and those of the given routes, because computing all routes takes long."""
 
     requests: Mapping[Labels, float]
     values: Mapping[Series, float]
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
 
 
 def reading_of(state: State) -> Reading:
-    """The reading of a state. Its cost grows with the number of series; a thread can compute it."""
+    """The reading of a state. Its cost grows with the number of series, so run it in a thread."""
     numbers = {series: value for series, value in state.samples.items() if not isinstance(value, list)}
     plain = {series: _cumulated(value) for series, value in state.samples.items() if isinstance(value, list)}
 
@@ -54,7 +54,7 @@ def reading_of_page(page: str) -> Reading:
     histograms: dict[Series, dict[float, float]] = {}
     for name, labels, value in _lines(page):
         family = FAMILIES.get(name.removesuffix(_BUCKET))
-        if family is None:  # sums and numbers of histograms, and the families of other versions
+        if family is None:  # sums and counts of histograms, and families of other versions
             continue
         own = tuple(labels.get(label, "") for label in family.labels)
         if "le" in labels:

@@ -1,8 +1,8 @@
-"""Where the workers of one gateway put what they have counted, so that each of them can tell the sum.
+"""Shared memory through which each worker can report the metrics of all workers.
 
-Made before the workers are forked: for each place two files in memory, which are written in turn, so that one of them
-is always whole, and a bell, by which the others ask for what is new. A worker that is killed leaves what it has put
-there. Whoever takes its place begins with that, and so no count ever goes backwards.
+Created before the workers are forked. Each place has two files in memory that are written alternately, so that one of
+them is always complete, and a bell, a socket through which others request an update. A killed worker's counts remain
+and its successor starts from them, so counters never decrease.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from typing import Final, NamedTuple
 
 from gateway.observability.metrics.snapshot import State, counted, decoded, encoded
 
-_PATIENCE: Final = 0.3  # seconds that the others have to put down what is new; then what they did last is taken
-_GLANCE: Final = 0.004  # seconds between two looks at whether they have
-_FIELDS: Final = 4  # of each place, 8 bytes each
-# Which field is which: how often was written here, the lengths of the two files, whether somebody is there.
+_PATIENCE: Final = 0.3  # seconds to wait for updates of other workers; then their last state is used
+_GLANCE: Final = 0.004  # seconds between two checks for updates
+_FIELDS: Final = 4  # per place, 8 bytes each
+# The fields: number of writes, lengths of the two files, whether a worker holds the place.
 _TURN: Final = 0
 _LENGTHS: Final = 1
 _TAKEN: Final = 3
 
 
 class Board:
-    """`places` is how many workers there are at a time."""
+    """`places` is the maximum number of concurrent workers."""
 
     def __init__(self, places: int) -> None:
         self._fields = memoryview(mmap.mmap(-1, places * _FIELDS * 8)).cast("Q")
@@ -37,41 +37,41 @@ class Board:
         self.places = range(places)
 
     def vacate(self, place: int) -> None:
-        """Whoever was there has ended."""
+        """Release a place after its worker ended."""
         self._fields[place * _FIELDS + _TAKEN] = 0
 
     def take(self, place: int) -> None:
-        """Somebody is there."""
+        """Mark a place as held by a worker."""
         self._fields[place * _FIELDS + _TAKEN] = 1
 
     def is_taken(self, place: int) -> bool:
-        """Whether somebody is there."""
+        """True if a worker holds this place."""
         return bool(self._fields[place * _FIELDS + _TAKEN])
 
     def turn(self, place: int) -> int:
-        """How often was written there."""
+        """The number of writes to a place."""
         return self._fields[place * _FIELDS + _TURN]
 
     def bell(self, place: int) -> socket.socket:
-        """What can be read from when somebody asks."""
+        """The socket that becomes readable when another worker requests an update."""
         return self._bells[place][0]
 
     def ring(self, place: int) -> None:
-        """Ask for what is new. Who has been asked and has not looked yet need not be asked again."""
+        """Request an update. A pending request is not repeated."""
         with suppress(OSError):
             self._bells[place][1].send(b"!")
 
     def write(self, place: int, state: State) -> None:
-        """Put down a state. Only whoever is there may, and one at a time."""
+        """Store a state. Only the worker that holds the place calls this, one call at a time."""
         fields, turn = place * _FIELDS, self.turn(place) + 1
         file, length = self._files[place][turn % 2], 0
         for piece in encoded(state):
             length += os.pwrite(file, piece, length)
         self._fields[fields + _LENGTHS + turn % 2] = length
-        self._fields[fields + _TURN] = turn  # from here on it is there
+        self._fields[fields + _TURN] = turn  # publishes the state
 
     def read(self, place: int) -> State | None:
-        """What was put down there last: of somebody who has ended, what it has counted. None: nothing yet."""
+        """The last stored state, or only the counts if the worker has ended. None if nothing was stored."""
         fields = place * _FIELDS
         while turn := self.turn(place):
             length = self._fields[fields + _LENGTHS + turn % 2]
@@ -82,20 +82,20 @@ class Board:
         return None
 
     async def others(self, place: int) -> list[State]:
-        """What all others have counted. One that does not answer in time is taken with what it has put down last."""
+        """The states of all other workers. A worker that does not update in time contributes its last state."""
         others = [other for other in self.places if other != place]
         asked = {other: self.turn(other) for other in others if self.is_taken(other)}
         for other in asked:
             self.ring(other)
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                while any(self.turn(other) == turn for other, turn in asked.items() if self.is_taken(other)):  # noqa: ASYNC110  # the news come by memory
+                while any(self.turn(other) == turn for other, turn in asked.items() if self.is_taken(other)):  # noqa: ASYNC110  # other processes cannot set an event
                     await asyncio.sleep(_GLANCE)
         return await asyncio.to_thread(lambda: [state for other in others if (state := self.read(other)) is not None])
 
 
 class Place(NamedTuple):
-    """One of the places, for the worker that takes it."""
+    """A place for one worker."""
 
     board: Board
     number: int

@@ -1,4 +1,4 @@
-"""What one worker has counted, as a value: it can be sent to another worker, and added to what that has counted."""
+"""The counts of one worker as a value that can be sent to another worker and added to its own."""
 
 import marshal
 import struct
@@ -12,19 +12,19 @@ from gateway.samples import Histogram, Sample
 
 Series = tuple[str, tuple[str, ...]]  # a family, and the values of its labels
 
-_AT_A_TIME: Final = 256  # entries that are encoded in one piece, because nothing else runs meanwhile
+_AT_A_TIME: Final = 256  # entries encoded in one piece, which blocks other threads
 _LENGTH: Final = struct.Struct("I")
 
 
 class State(NamedTuple):
-    """Requests as the hot path counts them, and the samples of everybody else."""
+    """The counts of requests, and the samples of other sources."""
 
     requests: dict[Labels, Counts]
     samples: dict[Series, float | Histogram]
 
 
 def state_of(requests: Iterable[tuple[Labels, Counts]], samples: Iterable[Sample]) -> State:
-    """The state of a worker. Of a series that several sources have counted it is the sum."""
+    """The state of a worker. Series from several sources are added."""
     state = State(dict(requests), {})
     for family, labels, value in samples:
         _put(state.samples, (family, labels), value)
@@ -32,7 +32,7 @@ def state_of(requests: Iterable[tuple[Labels, Counts]], samples: Iterable[Sample
 
 
 def together(states: Iterable[State]) -> State:
-    """The state of several workers."""
+    """The combined state of several workers."""
     whole = State({}, {})
     for state in states:
         for labels, counts in state.requests.items():
@@ -44,13 +44,13 @@ def together(states: Iterable[State]) -> State:
 
 
 def counted(state: State) -> State:
-    """What stays of a worker that has ended: what it has counted, not how things were with it."""
+    """The part of an ended worker's state that persists: counts, but not gauges."""
     kept = {series: value for series, value in state.samples.items() if FAMILIES[series[0]].kind != "gauge"}
     return State(state.requests, kept)
 
 
 def encoded(state: State) -> Iterator[bytes]:
-    """The state in pieces, for `decoded` of the same Python."""
+    """The state in pieces, for `decoded` in the same version of Python."""
     for entries in (iter(state.requests.items()), iter(state.samples.items())):
         while batch := [(tuple(key), value) for key, value in islice(entries, _AT_A_TIME)]:
             piece = marshal.dumps(batch)
@@ -59,7 +59,7 @@ def encoded(state: State) -> Iterator[bytes]:
 
 
 def decoded(data: bytes) -> State:
-    """What `encoded` has made, by a worker of the same gateway: nobody else can write there."""
+    """The inverse of `encoded`. The data is trusted, because only workers of this gateway can write it."""
     state, at = State({}, {}), 0
     for part in range(2):
         while length := _LENGTH.unpack_from(data, at)[0]:
@@ -87,5 +87,5 @@ def _put(samples: dict[Series, float | Histogram], series: Series, value: float 
 
 
 def added(one: list[float], other: list[float]) -> list[float]:
-    """The sums of what stands at the same places."""
+    """The element-wise sums."""
     return [mine + others for mine, others in zip(one, other, strict=True)]

@@ -1,4 +1,4 @@
-"""A summary of two readings of the metrics: rates between them, and the values of the later one."""
+"""A summary of two readings of the metrics: rates between them, and current values."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -12,8 +12,8 @@ _ERROR: Final = "5xx"
 
 
 class RouteRow(NamedTuple):
-    """One route. `requests`, `errors` (5xx) and `refused` (by the gateway) are by the second; the others are seconds,
-    None where there was no request: the median and the slowest of a hundred, and of those the upstream's part."""
+    """One route. `requests`, `errors` (5xx) and `refused` (by the gateway) are per second. The others are in seconds,
+    or None without requests: median, 99th percentile, and 99th percentile of the upstream's part."""
 
     route: str
     requests: float
@@ -26,7 +26,7 @@ class RouteRow(NamedTuple):
 
 class TargetRow(NamedTuple):
     """One target of an upstream. `state` is `up`, `down` (by health checks), `ejected`, or `failing` (not ejected
-    because it is the last usable one); `failures` by the second."""
+    because it is the last usable one). `failures` is per second."""
 
     upstream: str
     target: str
@@ -38,8 +38,8 @@ class TargetRow(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """`seconds` lie between the two readings. `statuses` and `codes` (of refusals) are by the second, `cpu` in cores,
-    `memory` in bytes, `lag` the event loop's in seconds; `out` are the stores that cannot be used."""
+    """`seconds` is the time between the readings. `statuses` and `codes` (of refusals) are per second, `cpu` is in
+    cores, `memory` in bytes, `lag` (of the event loop) in seconds; `out` lists the unavailable stores."""
 
     seconds: float
     version: str
@@ -57,18 +57,18 @@ class Summary(NamedTuple):
     out: list[str]
 
     def document(self) -> dict[str, Any]:
-        """For a program."""
+        """The summary as JSON values."""
         rows = {"routes": [row._asdict() for row in self.routes], "targets": [row._asdict() for row in self.targets]}
         return {**self._asdict(), **rows}
 
 
 def summary_of(before: Reading, after: Reading, seconds: float, part: slice = ALL) -> Summary:
-    """The difference of two readings. `part` selects the routes, the busiest first; `route_count` counts them all."""
+    """The difference of two readings. `part` selects routes, busiest first; `route_count` counts them all."""
     return _Comparison(before, after, seconds).summary(part)
 
 
 class _Comparison:
-    """Two readings. Each pass over all series is one loop: a gateway can have tens of thousands."""
+    """Compares two readings in one pass over all series, because there can be tens of thousands."""
 
     def __init__(self, before: Reading, after: Reading, seconds: float) -> None:
         self._before = before
@@ -136,7 +136,7 @@ class _Comparison:
 
 
 class _RouteRates:
-    """The rates of one route by the second."""
+    """The rates of one route per second."""
 
     __slots__ = ("errors", "refused", "requests")
 
@@ -168,7 +168,8 @@ class _Quantiles(NamedTuple):
     after: Mapping[Series, Cumulated]
 
     def of(self, series: Series, share: float) -> float | None:
-        """As Prometheus' histogram_quantile, which assumes an even distribution within a bucket."""
+        """The quantile as computed by Prometheus' histogram_quantile, which assumes an even distribution in a
+        bucket."""
         before = self.before.get(series, {})
         buckets = {bound: _growth(before.get(bound, 0.0), value) for bound, value in self.after.get(series, {}).items()}
         bounds = sorted(buckets)
@@ -183,5 +184,5 @@ class _Quantiles(NamedTuple):
 
 
 def _growth(before: float, now: float) -> float:
-    """The growth of a counter. A counter that is less than before started at 0 again: the gateway was restarted."""
+    """The growth of a counter. A smaller value means that the counter restarted at 0 with the gateway."""
     return now - before if now >= before else now
