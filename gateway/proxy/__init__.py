@@ -1,1 +1,1 @@
-"""From an admission to the upstream and back: the forwarding rules, the pools, the engines."""
+"""The way from an admission to the upstream and back: forwarding rules, connection pools and engines."""

@@ -1,6 +1,6 @@
-"""Which target gets the next request.
+"""The choice of the target for a request, and the budget for retries.
 
-How much may be sent a second time: when everything fails, retries must not double the load on what is failing.
+The budget keeps retries from doubling the load when everything fails.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,15 +12,15 @@ from gateway.proxy.health import TargetHealth
 
 
 class Candidate(Protocol):
-    """What a target must show to be chosen."""
+    """The properties of a target that the balancer needs."""
 
     @property
     def health(self) -> TargetHealth:
-        """Whether it may be sent requests."""
+        """The health of the target."""
 
     @property
     def load(self) -> int:
-        """Requests that are under way there, or wait for a connection."""
+        """The number of requests in progress on the target or waiting for a connection."""
 
 
 C = TypeVar("C", bound=Candidate)
@@ -31,14 +31,15 @@ class Balancer(Generic[C]):
 
     def __init__(self, candidates: Sequence[C], policy: Literal["round_robin", "least_requests"]) -> None:
         self._candidates = tuple(candidates)
-        self._next = 0  # whose turn it is
+        self._next = 0  # the index of the target whose turn it is
         self._by_load = policy == "least_requests"
 
     def choose(self, now: float, avoid: C | None = None, key: bytes | None = None) -> C | None:
-        """A target; None when none is well. `avoid` is where the request has failed before: only if there is no other.
+        """Return a usable target, or None. `avoid` is a target on which the request has failed: it is chosen only if no
+        other is usable.
 
-        With one target, which is the common case, nothing is weighed. A target that has just come back is weighed when
-        it would be chosen, and only then: its share is one of its own turns, not of everybody's.
+        With one target, the common case, no choice is computed. Slow start applies when a returned target would be
+        chosen: it can pass on its own turn only.
         """
         candidates = self._candidates
         if len(candidates) == 1:
@@ -55,31 +56,32 @@ class Balancer(Generic[C]):
                 break
         if chosen is None:
             return avoid if avoid is not None and avoid.health.usable(now) else None
-        # The turn goes on behind whoever was chosen. If it went on by one, the target behind one that is out would get
-        # its share as well as its own.
+        # The next turn starts after the chosen target. If it advanced by one, the target after an unusable one would
+        # get two shares.
         self._next = (chosen + 1) % len(candidates)
         return candidates[chosen]
 
     def _in_order(self) -> Iterable[int]:
-        """The places of all targets, the one to be chosen first; by turns that costs the same for any number."""
+        """Return the indexes of all targets by preference. Round robin costs the same for any number of targets."""
         candidates = self._candidates
         turns = chain(range(self._next, len(candidates)), range(self._next))
         if not self._by_load:
             return turns
-        return sorted(turns, key=lambda place: candidates[place].load)  # stable: among equals it goes by turns
+        return sorted(turns, key=lambda place: candidates[place].load)  # stable: equal loads keep the turns
 
     def wait(self, now: float) -> float:
-        """Seconds until a target may be well again, as far as can be said, when none is."""
+        """Return the least number of seconds until a target can be usable again."""
         return min(one.health.wait(now) for one in self._candidates)
 
 
 class HashBalancer(Balancer[C]):
-    """Requests with one key go to one target (rendezvous hashing). Requests without a key go by turns, as in HAProxy.
+    """Sends requests with the same key to the same target (rendezvous hashing). Requests without a key take turns, as
+    in HAProxy.
 
-    Each target has a weight for a key, and the usable target with the largest weight is chosen. A target that is down
-    leaves all other keys where they are, and gets its own back when it is up. The weights depend on the key and on the
-    `names` of the targets alone, so all workers and replicas choose alike. Slow start does not apply: it would move a
-    key to and fro.
+    Each target has a weight for a key, and the usable target with the largest weight is chosen. When a target goes
+    down, only its own keys move, and they return when it is up. The weights depend only on the key and on the `names`
+    of the targets, so all workers and replicas choose alike. Slow start does not apply, because it would move a key
+    back and forth.
     """
 
     def __init__(self, candidates: Sequence[C], names: Sequence[str]) -> None:
@@ -103,13 +105,15 @@ class HashBalancer(Balancer[C]):
         return chosen
 
 
-_FLOOR: Final = 20.0  # retries that are always there, so that a quiet gateway can retry at all
-_CEILING: Final = 100.0  # what can be saved up: enough for what is under way to a target when it dies, and no storm
+_FLOOR: Final = 20.0  # retries that are always available, so that a quiet gateway can retry at all
+_CEILING: Final = (
+    100.0  # the most retries that are saved: enough for the requests on a target that dies, and not enough for a storm
+)
 
 
 class RetryBudget:
-    """`share` of the requests, plus 20, over the life of the process. Counted as tokens, of which at most 100 are saved
-    up: however good the last hour was, once everything fails no more than those are added to the share."""
+    """Allows retries for `share` of the requests, plus 20 over the life of the process. Counted in tokens, of which at
+    most 100 are saved: when everything fails, a long quiet time adds no more than those."""
 
     __slots__ = ("_share", "_tokens")
 
@@ -118,12 +122,12 @@ class RetryBudget:
         self._tokens = _FLOOR
 
     def request(self) -> None:
-        """A request came."""
+        """Count a request."""
         if self._tokens < _CEILING:
             self._tokens += self._share
 
     def take(self) -> bool:
-        """Whether one more retry is in the budget; if so it is taken from it."""
+        """Return whether the budget allows another retry, and count it."""
         if self._tokens < 1:
             return False
         self._tokens -= 1

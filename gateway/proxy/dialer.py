@@ -1,12 +1,13 @@
-"""Makes connections to a target, over any of its addresses (Happy Eyeballs, RFC 8305).
+"""Opens connections to a target, over any of its addresses (Happy Eyeballs, RFC 8305).
 
-The name of the target is resolved for each connection: only the resolver of the machine knows how long an answer holds.
-Simultaneous dials share one query, because a resolver that hangs must not block hundreds of threads.
+The name of the target is resolved for each connection, because only the resolver of the machine knows how long an
+answer is valid. Simultaneous dials share one query, because a resolver that hangs must not block hundreds of threads.
 
-The addresses are tried in turn, the next one when the last has failed or after DELAY, and the first to accept wins. An
-address that has failed or was overtaken comes last for some time, so that the next connections do not wait for it.
+The addresses are tried in turn. The next attempt starts when the last has failed or after DELAY, and the first accepted
+connection wins. An address that failed or was overtaken is tried last for some time, so that the next connections do
+not wait for it.
 
-asyncio's own Happy Eyeballs do not exist in uvloop, and remember nothing.
+asyncio's own Happy Eyeballs are missing in uvloop and remember no failures.
 """
 
 import asyncio
@@ -24,11 +25,11 @@ Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 DELAY: Final = 0.25  # seconds; the Connection Attempt Delay of RFC 8305 5
 AVOIDED: Final = 30.0  # seconds
-_MOST_AVOIDED: Final = 256  # a name can have other addresses in each answer
+_MOST_AVOIDED: Final = 256  # a name can have different addresses in each answer
 
 
 class _Early(asyncio.Protocol):
-    """Keeps the first bytes of a connection until its protocol is made: after the race, and after the handshake."""
+    """Keeps the first bytes of a connection until its protocol exists, after the race and the TLS handshake."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -45,9 +46,8 @@ Connected = tuple[asyncio.Transport, _Early]
 
 
 class Dialler:
-    """Dials one target. `lookup` gives the addresses of a name, the system's by default. An address that has failed
-    comes last for `avoid` seconds.
-    """
+    """Dials one target. `lookup` returns the addresses of a name; the default is the system's resolver. An address that
+    has failed is tried last for `avoid` seconds."""
 
     def __init__(
         self, target: Target, loop: asyncio.AbstractEventLoop, lookup: Lookup | None = None, *, avoid: float = AVOIDED
@@ -59,12 +59,12 @@ class Dialler:
         self._query: asyncio.Task[list[str]] | None = None
         self._turn = 0
         self._avoid_for = avoid
-        self._avoided: dict[str, float] = {}  # by address, until when; the oldest first
+        self._avoided: dict[str, float] = {}  # the end of the time by address, oldest first
 
     async def dial(self, make: Callable[[], asyncio.Protocol], patience: float) -> None:
-        """Make one connection within `patience` seconds, with the protocol that `make` returns.
+        """Open one connection within `patience` seconds, with the protocol that `make` returns.
 
-        Raises TimeoutError, ssl.SSLError, other OSErrors, and UnicodeError for a name that cannot exist.
+        Raises TimeoutError, ssl.SSLError, other OSErrors, and UnicodeError for an invalid name.
         """
         async with asyncio.timeout(patience):
             addresses = self._fixed or await self._addresses()
@@ -101,9 +101,9 @@ class Dialler:
     # ---- addresses
 
     async def _addresses(self) -> list[str]:
-        """The addresses of the name in the order in which they are tried.
+        """Return the addresses of the name in the order of the attempts.
 
-        Each dial begins with another one, which spreads connections over all of them even if the resolver sorts its
+        Each dial begins with another address, which spreads connections over all of them even if the resolver sorts its
         answers. The families alternate (RFC 8305 4), because often one of them fails as a whole.
         """
         if self._query is None:
@@ -140,9 +140,9 @@ class Dialler:
     # ---- the race
 
     async def _race(self, addresses: Sequence[str], delay: float) -> Connected:
-        """The connection to the first address that accepts, TLS included. Raises OSError where all addresses fail."""
+        """Connect to the first address that accepts, TLS included. Raises OSError if all addresses fail."""
         waiting = list(addresses)
-        attempts: dict[asyncio.Task[Connected], str] = {}  # under way, the earliest first
+        attempts: dict[asyncio.Task[Connected], str] = {}  # in progress, the earliest first
         failures: list[OSError] = []
         try:
             while waiting or attempts:
@@ -163,7 +163,7 @@ class Dialler:
                         raise error
                     failures.append(error)
                     self._avoid([attempts.pop(attempt)])
-            del done, attempt, error  # they keep the failure, whose traceback keeps this frame
+            del done, attempt, error  # they hold the exception, whose traceback holds this frame
             raise failures.pop()
         finally:
             for attempt in attempts:

@@ -1,4 +1,4 @@
-"""Which engine speaks to an upstream, and who looks after its targets."""
+"""Creates the engine of an upstream, and the health checks of its targets."""
 
 import asyncio
 import ssl
@@ -15,7 +15,7 @@ from gateway.ticker import Ticker
 
 
 def import_engines(upstreams: Iterable[UpstreamSettings]) -> None:
-    """Have ready what the engines of these upstreams need: a running gateway imports nothing in its loop."""
+    """Import the engines of these upstreams before requests arrive, because imports block the event loop."""
     if any(upstream.engine == "httpx" for upstream in upstreams):
         import gateway.proxy.httpx_engine.engine  # noqa: F401
 
@@ -23,11 +23,11 @@ def import_engines(upstreams: Iterable[UpstreamSettings]) -> None:
 def engine_of(
     upstream: UpstreamSettings, *, loop: asyncio.AbstractEventLoop, ticker: Ticker, tls: ssl.SSLContext | None
 ) -> Engine:
-    """The engine that the settings of an upstream ask for; `tls` is how its https targets are spoken to."""
+    """Return the engine that the settings of an upstream select. `tls` is the context for its https targets."""
     engine: ChoosingEngine[Any]
     if upstream.engine == "httpx":
         from gateway.proxy.httpx_engine.engine import (
-            HttpxEngine,  # its library takes 50 ms and 8 MiB, and few ask for it
+            HttpxEngine,  # its library takes 50 ms and 8 MiB, and few upstreams use it
         )
 
         engine = HttpxEngine(upstream, loop=loop, ticker=ticker, tls=tls)

@@ -1,4 +1,4 @@
-"""What the exchanges of every engine have in common: one request on its way to one target, and what of it was sent."""
+"""The part of an exchange that all engines share: one request to one target, and its progress."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class UpstreamExchange(Exchange, ABC):
-    """The part of Exchange that does not depend on how HTTP is spoken.
+    """The part of Exchange that does not depend on the HTTP implementation.
 
-    `pool` is that of the target it was given to last. `deadline` is the loop's time beyond which a place in its line is
-    given up; None: no limit. `tries` counts how often it was sent, `received` the bytes of its body that the caller has
-    sent so far. `paused`: the client does not keep up with the response. `lasts`: the response is an event stream.
+    `pool` belongs to the last target. `deadline` is the loop's time at which the request gives up its place in the
+    queue; None: no limit. `tries` counts the attempts, `received` the bytes of the request body so far. `paused`: the
+    client is slower than the response. `lasts`: the response is an event stream.
     """
 
     pool: "TargetLine[Any] | None" = None
@@ -36,12 +36,12 @@ class UpstreamExchange(Exchange, ABC):
 
     @property
     def repeatable(self) -> bool:
-        """Whether it may be sent a second time: idempotent, and nothing of its body has left the gateway."""
+        """Whether the request can be sent again: it is idempotent, and nothing of its body was sent."""
         return self.request.method in IDEMPOTENT and not self.body_sent
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether the client alone decides how long this takes: it uploads, does not read, or listens to events."""
+        """Whether the client alone determines the duration: it uploads, does not read, or listens to events."""
         return (not self.body_ended and not self.upload_is_stuck) or self.paused or self.lasts
 
     @property
@@ -50,12 +50,12 @@ class UpstreamExchange(Exchange, ABC):
         """Whether the upload waits for the target."""
 
     def becomes_stream(self) -> None:
-        """The response is an event stream."""
+        """Note that the response is an event stream."""
         self.lasts = True
         self.downstream.lasts()
 
     def end_for_others(self, reason: str) -> None:
-        """End it because other clients wait for its connection."""
+        """End the exchange, because other clients wait for its connection."""
         self.cancel()
         if self.lasts:
             self.downstream.end()
@@ -63,7 +63,7 @@ class UpstreamExchange(Exchange, ABC):
             self.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
 
     def write(self, data: bytes) -> None:
-        """Send on a piece of the body; over the limit the exchange ends with 413."""
+        """Pass on a piece of the body. Over the limit, end the exchange with 413."""
         self.received += len(data)
         if self.received > self.request.limit > 0:
             self.cancel()
@@ -73,4 +73,4 @@ class UpstreamExchange(Exchange, ABC):
 
     @abstractmethod
     def send(self, data: bytes) -> None:
-        """Send on a piece of the body that is within the limit."""
+        """Pass on a piece of the body within the limit."""

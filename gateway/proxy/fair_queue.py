@@ -1,9 +1,9 @@
-"""The requests that wait for a connection to one target, and the connections that each client holds in the meantime.
+"""The queue for connections to one target, and the connections that each client holds.
 
-Clients take turns, each in the order of its own requests. A client that holds half of the connections is passed over
-while others wait. Clients are told apart by address; a /64 network of IPv6 is one client.
+Clients take turns, and each keeps the order of its own requests. A client that holds half of the connections is passed
+over while others wait. Clients are distinguished by address; an IPv6 /64 is one client.
 
-A queue exists only while requests wait, so that the counts cost nothing otherwise.
+A queue exists only while requests wait, so counting costs nothing otherwise.
 """
 
 from collections import OrderedDict
@@ -20,12 +20,12 @@ H = TypeVar("H")
 
 
 class FairQueue(Generic[E, H]):
-    """`connections` is their limit. A holder is the object that holds one of them for a request."""
+    """`connections` is the limit of connections. A holder is the object that holds a connection for a request."""
 
     def __init__(self, connections: int, holders: Iterable[tuple[H, E]]) -> None:
         self._share = max(1, connections // 2)
         self._clients = Callers()
-        # The requests of each client, in the order of the clients' turns. Dictionaries, because thousands of requests
+        # The requests of each client, in the order of the clients' turns. OrderedDict, because thousands of requests
         # can leave the queue at the same time.
         self._lines: dict[str, OrderedDict[E, None]] = {}
         self._length = 0
@@ -40,13 +40,13 @@ class FairQueue(Generic[E, H]):
     # ---- connections
 
     def hold(self, holder: H, exchange: E) -> None:
-        """Count a connection that a request has got."""
+        """Count a connection of a request."""
         client = self._client(exchange)
         self._holders[holder] = exchange
         self._held[client] = self._held.get(client, 0) + 1
 
     def release(self, holder: H) -> None:
-        """Count it no longer, if it was counted."""
+        """Stop counting a connection, if it was counted."""
         exchange = self._holders.pop(holder, None)
         if exchange is None:
             return
@@ -58,8 +58,8 @@ class FairQueue(Generic[E, H]):
     # ---- requests
 
     def add(self, exchange: E) -> E | None:
-        """Put a request at the end of its client's line. Returns the request that must go where the queue is full: the
-        last one of the client that has most."""
+        """Append a request to its client's requests. If the queue is full, return the request to refuse: the last one
+        of the client with the most requests."""
         client = self._client(exchange)
         own = self._lines.setdefault(client, OrderedDict())
         own[exchange] = None
@@ -72,7 +72,7 @@ class FairQueue(Generic[E, H]):
         return last
 
     def remove(self, exchange: E) -> None:
-        """Take a request out, if it is here."""
+        """Remove a request, if it is in the queue."""
         client = self._client(exchange)
         line = self._lines.get(client)
         if line is not None and exchange in line:
@@ -82,7 +82,7 @@ class FairQueue(Generic[E, H]):
                 del self._lines[client]
 
     def next(self) -> E:
-        """Take the next request out. The queue must not be empty."""
+        """Remove and return the next request. The queue must not be empty."""
         for client in self._lines:
             if self._held.get(client, 0) < self._share:
                 break
@@ -96,7 +96,7 @@ class FairQueue(Generic[E, H]):
         return exchange
 
     def expired(self, now: float) -> list[E]:
-        """Take out the requests whose deadline has passed."""
+        """Remove and return the requests whose deadline has passed."""
         found = []
         for line in self._lines.values():
             for exchange in line:
@@ -107,14 +107,15 @@ class FairQueue(Generic[E, H]):
             self.remove(exchange)
         return found
 
-    # ---- more than a share
+    # ---- clients over their share
 
     def to_end(self, deadline: float, begun: float) -> list[E]:
-        """Requests under way that hold connections beyond the share of their client. For each request of another client
-        with this `deadline` or an earlier one it is one. It was sent at the time `begun` of `time.monotonic` or before.
+        """Return requests in progress to end, which hold connections beyond the share of their client.
 
-        Only requests in which the client itself takes its time are ended: slow uploads, the slowest first, then
-        responses that the client does not read, and event streams. A target never loses a request that it works on.
+        There is one for each request of another client with this `deadline` or an earlier one. It began at the time
+        `begun` of `time.monotonic` or before. Only requests delayed by the client itself are ended: slow uploads, the
+        slowest first, then responses that the client does not read, and event streams. A target never loses a request
+        that it is working on.
         """
         client = max(self._held, key=self._held.__getitem__, default="")
         excess = self._held.get(client, 0) - self._share

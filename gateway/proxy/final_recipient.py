@@ -1,4 +1,4 @@
-"""The answer to an OPTIONS or a TRACE whose Max-Forwards is 0: the gateway is its final recipient (RFC 9110 7.6.2)."""
+"""The response to OPTIONS and TRACE with Max-Forwards: 0, whose final recipient is the gateway (RFC 9110 7.6.2)."""
 
 import asyncio
 from typing import Final
@@ -7,14 +7,15 @@ from gateway.gate.admission import Admission
 from gateway.policy.route import allowed_methods
 from gateway.proxy.interfaces import Downstream, Field
 
-# 9.3.8: the answer excludes fields that can hold credentials, and a header name does not tell which those are.
-# These are the fields by which a caller follows the way of its request.
+# RFC 9110 9.3.8: the response excludes fields that can contain credentials. Names do not tell which do, so it contains
+# only the fields that trace the way of a request.
 _SHOWN: Final = frozenset((b"max-forwards", b"via"))
 _VERSIONS: Final = (b"1.0", b"1.1", b"2")
 
 
 class FinalRecipient:
-    """Implements Exchange without an upstream. A body that follows is not read: the answer does not depend on it."""
+    """Implements Exchange without an upstream. The request body is ignored, because the response does not depend on
+    it."""
 
     waiting = False
 
@@ -25,22 +26,22 @@ class FinalRecipient:
         self._downstream = downstream
         self._date = date
         self._cancelled = False
-        loop.call_soon(self._answer)  # its handle refers to this object, so keeping it would make a cycle
+        loop.call_soon(self._answer)  # the handle refers to this object, so keeping it would create a reference cycle
 
     def write(self, data: bytes) -> None:
-        """Throw away a piece of the body."""
+        """Discard a piece of the body."""
 
     def end_body(self) -> None:
-        """The answer does not wait for the end of the body."""
+        """Do nothing, because the response does not wait for the body."""
 
     def cancel(self) -> None:
         self._cancelled = True
 
     def pause(self) -> None:
-        """The answer is one piece."""
+        """Do nothing, because the response is one piece."""
 
     def resume(self) -> None:
-        """The answer is one piece."""
+        """Do nothing, because the response is one piece."""
 
     def _answer(self) -> None:
         if self._cancelled:
@@ -59,7 +60,7 @@ def _options(admission: Admission) -> tuple[tuple[Field, ...], bytes]:
 
 
 def _trace(admission: Admission) -> tuple[tuple[Field, ...], bytes]:
-    """9.3.8: the request as it was received, without fields that can be secret."""
+    """Build the message/http form of the request as received, without fields that can be secret (RFC 9110 9.3.8)."""
     request = admission.request
     fields = request.fields
     shown = [field for field in fields.kept if field[0].lower() in _SHOWN]

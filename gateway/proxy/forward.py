@@ -1,10 +1,8 @@
-"""What an upstream is sent: a pure function from an admission to the bytes of a request.
+"""Builds the upstream request from an admission, as a pure function.
 
-The order matters and is the point: fields that belong to the connection, or that only the gateway may set, were taken
-out when the request was read; what `Connection` names goes next; and only then the gateway's own fields are added, so
-that no caller can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
-
-A request as it is sent upstream.
+The order of the steps is essential. When the request is read, fields of the connection and fields reserved for the
+gateway are dropped. Then the fields that `Connection` names are dropped. The gateway's own fields are added last, so
+that no client can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
 """
 
 from collections.abc import Callable, Iterable
@@ -20,18 +18,18 @@ from gateway.wire import max_forwards
 from gateway.wire.fields import MAX_FORWARDS, REMEMBERED_SIZE, Action, Field, FieldRules, RequestFields, list_members
 from gateway.wire.websocket import Handshake, field_value, handshake_of, valid_key, without_credential
 
-# RFC 9110 9.2.2: a request of one of these may be sent twice with the effect of once.
+# RFC 9110 9.2.2: sending one of these twice has the effect of sending it once.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 
 
 class UpstreamRequest:
-    """A request as it is sent upstream, all but the Host line that names the target.
+    """A request for the upstream, without the Host line, which depends on the target.
 
-    `start` is the request line, `fields` the header block without Host, the framing included; `length` the body's
-    length in bytes, None for a chunked body, 0 for none. `limit` is the most bytes a body may have, 0 for no limit.
-    `response_timeout` is in seconds or None. `preserved_host` is the caller's Host where the upstream is to see it.
-    `hash_key` chooses the target where the upstream balances by a hash; None: the request has none. `handshake` is the
-    WebSocket handshake that a 101 must answer; None: no upgrade is asked for.
+    `start` is the request line. `fields` is the header block without Host, including the framing. `length` is the
+    length of the body in bytes, None for a chunked body, 0 for none. `limit` is the largest body in bytes, 0 for no
+    limit. `response_timeout` is in seconds or None. `preserved_host` is the client's Host, if the upstream gets it.
+    `hash_key` chooses the target of an upstream that balances by a hash; None without a key. `handshake` is the
+    WebSocket handshake that a 101 must answer; None for other requests.
     """
 
     limit = 0
@@ -48,33 +46,35 @@ class UpstreamRequest:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether it can be sent a second time after it was sent whole (RFC 9110 9.2.2). A body is not kept."""
+        """Whether the request can be sent again after it was sent completely (RFC 9110 9.2.2). Bodies are not kept."""
         return self.length == 0 and self.method in IDEMPOTENT
 
     def forget_head(self) -> None:
-        """Drop the head, which has been sent, where the response lasts."""
+        """Drop the sent head during a long response."""
         self.start = self.fields = b""
 
     @property
     def field_lines(self) -> list[Field]:
-        """The fields as names and values."""
+        """Return the fields as names and values."""
         return [(name, value) for name, _, value in (line.partition(b": ") for line in self.fields.split(b"\r\n")[:-1])]
 
 
-# What Connection may name without meaning a field to take out.
+# Options of Connection that name no field to drop.
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 _NAMEABLE: Final = (Action.KEEP, Action.AUTHORIZATION, Action.FORWARDING, Action.CONDITIONAL)
 _CONNECTION_OPTIONS: Final = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
-# RFC 9110 7.6.3: the protocol by which the request came to us. 2 stands for whatever an ASGI server speaks beyond.
+# RFC 9110 7.6.3: the protocol version of the client's request. 2 stands for newer versions of an ASGI server too.
 _VERSIONS: Final = (b"1.0", b"1.1", b"2")
 _HOST_LINES: Final = b"X-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n"
 
 
 class ForwardPlan:
-    """What depends on the route alone: worked out when the policy is loaded. `max_body` is in bytes, 0 for no limit.
-    `assertion` gives the line by which its upstream can check who calls; None: it is sent none. `hash_key`
-    finds the key that chooses the target; None: the upstream balances without one. `prefix` is the part of the path
-    that `strip_prefix` takes off."""
+    """The parts of forwarding that depend only on the route, computed when the policy is loaded.
+
+    `max_body` is in bytes, 0 for no limit. `assertion` makes the field line with which the upstream verifies the
+    caller; None: the upstream gets none. `hash_key` finds the key that chooses the target; None: the upstream balances
+    without a key. `prefix` is the part of the path that `strip_prefix` removes.
+    """
 
     __slots__ = (
         "assertion",
@@ -110,9 +110,9 @@ class ForwardPlan:
 
 
 def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> UpstreamRequest:
-    """The request to send on. `length` is that of the body in bytes, None for a chunked one.
+    """Build the upstream request. `length` is that of the body in bytes, None for a chunked body.
 
-    Raises Refusal `body_too_large` when the announced length is over the route's limit, `bad_request` for a TRACE
+    Raises Refusal `body_too_large` if the announced length is over the route's limit, and `bad_request` for a TRACE
     with a body.
     """
     if length != 0:
@@ -140,12 +140,12 @@ def _check_body(admission: Admission, plan: ForwardPlan, length: int | None) -> 
 
 
 def websocket_request(admission: Admission, plan: ForwardPlan, rules: FieldRules) -> UpstreamRequest:
-    """The handshake to send on (RFC 6455 4.1), with the caller's own key: both sides then agree with each other, and
-    the gateway relays. Raises Refusal `bad_request` for a handshake that is none."""
+    """Build the WebSocket handshake (RFC 6455 4.1) with the client's own key, so that client and upstream complete it
+    together and the gateway relays. Raises Refusal `bad_request` for an invalid handshake."""
     fields, route = admission.request.fields.kept, admission.route.name
     key = field_value(fields, b"sec-websocket-key")
     if field_value(fields, b"sec-websocket-version") != b"13":
-        version = (b"sec-websocket-version", b"13")  # RFC 6455 4.2.2: the caller may try again with this one
+        version = (b"sec-websocket-version", b"13")  # RFC 6455 4.2.2: the client can try again with this version
         raise Refusal("bad_request", "a WebSocket of another version than 13", route=route, headers=(version,))
     if key is None or not valid_key(key):
         raise Refusal("bad_request", "no good Sec-WebSocket-Key", route=route)
@@ -155,14 +155,14 @@ def websocket_request(admission: Admission, plan: ForwardPlan, rules: FieldRules
 
 
 def _target(admission: Admission) -> bytes:
-    """The path to send on, and the query untouched."""
+    """Return the path and the unchanged query."""
     target = admission.target
     path: bytes = target.path if admission.route.rewrite is None else admission.upstream_path()
     return path if target.query is None else b"%b?%b" % (path, target.query)
 
 
 def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> bytes:
-    """The header block: the caller's end-to-end fields in their order, then ours."""
+    """Build the header block: the client's end-to-end fields in their order, then the gateway's."""
     request, principal = admission.request, admission.principal
     fields = request.fields
     theirs = fields.sent_with_credentials if plan.passes_credentials else fields.sent
@@ -178,8 +178,8 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
 
 
 def _proven(admission: Admission, plan: ForwardPlan) -> bytes:
-    """The identity headers, and the proof of them for this upstream. RFC 9110 9.3.8: a TRACE carries no credential,
-    because its answer shows the request to the caller."""
+    """Return the identity headers, and their assertion for this upstream. A TRACE carries no credential, because its
+    response shows the request to the client (RFC 9110 9.3.8)."""
     principal = admission.principal
     assert principal is not None and plan.assertion is not None
     if admission.request.method == b"TRACE":
@@ -188,8 +188,8 @@ def _proven(admission: Admission, plan: ForwardPlan) -> bytes:
 
 
 def _their_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> bytes:
-    """The caller's end-to-end fields. They are kept beside the fields: a caller that sends the same header block again
-    has the same lines sent on. Not where each request has a trace of its own."""
+    """Return the lines of the client's end-to-end fields. They are cached with the fields, so a repeated header block
+    costs nothing. Requests with a trace of their own are not cached."""
     kept = _end_to_end(request, plan, rules)
     if request.websocket:
         kept = without_credential(kept)
@@ -197,7 +197,7 @@ def _their_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> 
         return _lines(request.trace.sent_on(kept))
     lines = _lines(kept)
     if request.fields.conditional or len(lines) > REMEMBERED_SIZE:
-        return lines  # they differ by upstream and by method, or no request repeats them
+        return lines  # the lines differ by upstream and method, or no other request repeats them
     if plan.passes_credentials:
         request.fields.sent_with_credentials = lines
     else:
@@ -210,7 +210,7 @@ def _lines(fields: Iterable[Field]) -> bytes:
 
 
 def _framing_lines(request: RequestHead, length: int | None) -> bytes:
-    """What there is to say of the body, and of the connection to the upstream."""
+    """Return the lines for the framing of the body and the connection to the upstream."""
     fields, line = request.fields, b""
     if length is None:
         line = b"Transfer-Encoding: chunked\r\n"
@@ -219,13 +219,13 @@ def _framing_lines(request: RequestHead, length: int | None) -> bytes:
     if request.websocket:
         return line + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     if fields.te is not None and b"trailers" in list_members(fields.te):
-        # RFC 9110 10.1.4: TE is about this connection, so we say ourselves that trailers can be passed back.
+        # RFC 9110 10.1.4: TE concerns one connection, so the gateway states itself that it passes trailers back.
         return line + b"TE: trailers\r\nConnection: TE\r\n"
     return line
 
 
 def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> list[Field]:
-    """The caller's fields that go on. The common request needs none of the exceptions and no copy."""
+    """Return the client's fields to forward. The common request needs no exceptions and no copy."""
     fields = request.fields
     kept = fields.kept
     if plan.passes_credentials or fields.conditional or request.peer.trusted:
@@ -237,8 +237,8 @@ def _end_to_end(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> l
 
 
 def _with_those_apart(request: RequestHead, plan: ForwardPlan) -> list[Field]:
-    """The kept fields, and of those set apart the ones that this route and this peer send on, put back where they
-    stood: end-to-end fields keep their order."""
+    """Return the kept fields together with the separated fields that this route and this peer forward, in their
+    original order."""
     fields, kept = request.fields, request.fields.kept
     apart = [*fields.credentials] if plan.passes_credentials else []
     if request.peer.trusted:
@@ -249,7 +249,7 @@ def _with_those_apart(request: RequestHead, plan: ForwardPlan) -> list[Field]:
             apart += [placed for placed in fields.conditional if placed[1][0].lower() != MAX_FORWARDS]
     whole: list[Field] = []
     copied = 0
-    for index, field in sorted(apart, key=lambda placed: placed[0]):  # stable: equal indexes keep their order
+    for index, field in sorted(apart, key=lambda placed: placed[0]):  # a stable sort keeps the order of equal indexes
         whole += kept[copied:index]
         whole.append(field)
         copied = index
@@ -257,22 +257,23 @@ def _with_those_apart(request: RequestHead, plan: ForwardPlan) -> list[Field]:
 
 
 def _without_named(kept: list[Field], connection: bytes, rules: FieldRules) -> list[Field]:
-    """RFC 9110 7.6.1: what Connection names is for this connection only. Framing and what is ours stay ours: they are
-    not in `kept` at all, so naming them changes nothing. Max-Forwards stays: without it a loop has no end."""
+    """Drop the fields that Connection names (RFC 9110 7.6.1). Framing and the gateway's own fields are not in `kept`,
+    so naming them has no effect. Max-Forwards stays, because a loop would never end without it."""
     named = set(list_members(connection)) - _CONNECTION_OPTIONS - {MAX_FORWARDS}
     named = {name for name in named if rules.action(name) in _NAMEABLE}
     return [field for field in kept if field[0].lower() not in named] if named else kept
 
 
 def _forwarding_lines(request: RequestHead, plan: ForwardPlan) -> bytes:
-    """X-Request-Id, X-Forwarded-*, Via. The caller's own fields of these names were dropped when its head was read."""
+    """Return X-Request-Id, X-Forwarded-* and Via. The client's fields of these names were dropped when its head was
+    read."""
     fields = request.fields
     forwarded = fields.forwarded_lines
     if forwarded is None or plan.prefix:
         host, peer = fields.host, request.peer
         if host is None or peer.trusted or plan.prefix:
             return _appended_lines(request, plan)
-        port = host.rpartition(b":")[2]  # as _port, without a call
+        port = host.rpartition(b":")[2]  # inlined `_port`, to save a call
         if not port.isdigit():
             port = _default_port(peer.scheme)
         forwarded = fields.forwarded_lines = peer.forwarded + _HOST_LINES % (host, port)
@@ -280,8 +281,8 @@ def _forwarding_lines(request: RequestHead, plan: ForwardPlan) -> bytes:
 
 
 def _appended_lines(request: RequestHead, plan: ForwardPlan) -> bytes:
-    """The same behind a trusted proxy, whose statements are appended to, with a prefix that was taken off the path,
-    and for a caller of HTTP/1.0 without Host."""
+    """Return the same lines for a trusted proxy, whose values are extended, for a stripped prefix, and for a client of
+    HTTP/1.0 without Host."""
     fields, peer, prefix = request.fields, request.peer, plan.prefix
     address, scheme, host = peer.address.encode("ascii", "replace"), peer.scheme.encode(), fields.host
     port = _port(host, peer.scheme)
@@ -302,7 +303,7 @@ def _appended_lines(request: RequestHead, plan: ForwardPlan) -> bytes:
 
 
 def _stated_port(fields: RequestFields, peer: Peer) -> bytes:
-    """The port that callers of a trusted proxy use, by the host and the scheme that it states."""
+    """Return the port that clients of a trusted proxy use, from the host and the scheme that it states."""
     host = fields.forwarded_host or fields.host
     scheme = peer.scheme if fields.forwarded_proto is None else _first(fields.forwarded_proto).decode("latin-1")
     return _port(None if host is None else _first(host), scheme)
@@ -313,7 +314,7 @@ def _first(members: bytes) -> bytes:
 
 
 def _port(host: bytes | None, scheme: str) -> bytes:
-    """The port that a Host names, else that of the scheme. An address without a port ends in a bracket."""
+    """Return the port of a Host, or the default of the scheme. An IPv6 address without a port ends in a bracket."""
     port = b"" if host is None else host.rpartition(b":")[2]
     return port if port.isdigit() else _default_port(scheme)
 

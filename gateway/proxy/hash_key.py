@@ -1,4 +1,4 @@
-"""The key by which an upstream with `balance: {hash: …}` chooses a target."""
+"""The key with which an upstream with `balance: {hash: …}` chooses a target."""
 
 import re
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from gateway.gate.admission import RequestHead
 from gateway.settings.model import BalanceSettings
 
 HashKey: TypeAlias = Callable[[RequestHead, bytes], bytes | None]
-"""From a request and the field block that the upstream gets to the key; None where the request has none."""
+"""Returns the key for a request and its upstream field block, or None if the request has no key."""
 
 
 def hash_key_of(balance: BalanceSettings) -> HashKey:
-    """How the settings find the key of a request."""
+    """Return the function that finds the key of a request."""
     kind, _, name = balance.hash.partition(" ")
     if kind == "cookie":
         return _cookie(name.encode("ascii"))
@@ -26,7 +26,7 @@ def _client_address(request: RequestHead, block: bytes) -> bytes | None:
 
 
 def _cookie(name: bytes) -> HashKey:
-    """The first cookie of that name with a value (RFC 6265 5.4). Names are case-sensitive."""
+    """Use the first cookie of this name with a value (RFC 6265 5.4). Names are case-sensitive."""
     pair = re.compile(rb"(?:^|;)[ \t]*" + re.escape(name) + rb"[ \t]*=[ \t]*([^;]*[^; \t])")
 
     def find(request: RequestHead, block: bytes) -> bytes | None:
@@ -41,8 +41,8 @@ def _cookie(name: bytes) -> HashKey:
 
 
 def _header(name: bytes) -> HashKey:
-    """The first field of that name as the upstream gets it, so the identity headers of the gateway count, and those
-    that a client forges do not."""
+    """Use the first field of this name in the upstream request. It includes the identity headers of the gateway and
+    excludes those that a client forges."""
     line = re.compile(rb"^" + re.escape(name) + rb":[ \t]*([^\r\n]*[^\r\n \t])", re.IGNORECASE | re.MULTILINE)
 
     def find(request: RequestHead, block: bytes) -> bytes | None:

@@ -1,6 +1,6 @@
-"""The health of targets: the results of active checks, and outlier ejection by the outcomes of requests.
+"""The health of targets: results of active checks, and outlier ejection by the outcomes of requests.
 
-Nothing here does I/O. Times are the loop's time in seconds.
+The module does no I/O. Times are the loop's time in seconds.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class UpstreamHealth:
         self.panic_until = usable_from[half - 1] if len(usable_from) >= half else inf
 
     def samples(self, upstream: str, now: float) -> Iterator[Sample]:
-        """Whether the panic threshold is passed."""
+        """Yield whether the panic threshold is crossed."""
         yield Sample("gateway_upstream_panic", (upstream,), int(now < self.panic_until))
 
 
@@ -70,14 +70,14 @@ class TargetHealth:
         self.ejected_until = 0.0
         self._returned_at: float | None = None
         self._credit = 0.0
-        self._failed = self._ejections = 0  # in all
+        self._failed = self._ejections = 0  # totals
 
     def usable(self, now: float) -> bool:
-        """Whether requests can be sent to it."""
+        """Return whether requests can be sent to the target."""
         return self.is_up and (now >= self.ejected_until or now < self._upstream.panic_until)
 
     def wait(self, now: float) -> float:
-        """The least number of seconds until it can be usable; 0 when it is."""
+        """Return the least number of seconds until the target can be usable; 0 if it is."""
         if self.usable(now):
             return 0.0
         ejected = max(0.0, self.ejected_until - now)
@@ -86,7 +86,7 @@ class TargetHealth:
         return max(ejected, (self._health.rise - self._row) * self._health.interval)
 
     def takes_turn(self, now: float) -> bool:
-        """Whether it takes the turn it is offered. After its return it passes on most of them at first (slow start),
+        """Return whether the target takes its turn. After its return it passes on most turns at first (slow start),
         because a target that has just started cannot serve its full share."""
         if self._returned_at is None or now < self._upstream.panic_until:
             return True
@@ -137,7 +137,7 @@ class TargetHealth:
         return True
 
     def samples(self, labels: tuple[str, ...], now: float) -> Iterator[Sample]:
-        """The state and the counters of the target."""
+        """Yield the state and the counters of the target."""
         failing = self._eject is not None and self._failures >= self._eject.failures
         yield Sample("gateway_upstream_target_up", labels, int(self.is_up))
         yield Sample("gateway_upstream_target_ejected", labels, int(now < self.ejected_until))

@@ -1,4 +1,4 @@
-"""Active health checks: each target is asked for a path now and then, whether or not there are requests for it."""
+"""Active health checks: requests to each target at intervals, independent of the traffic."""
 
 import asyncio
 import logging
@@ -18,11 +18,11 @@ log: Final = logging.getLogger("gateway.proxy")
 
 
 class HealthChecks:
-    """The checks of one target, from now on until `stop`.
+    """The checks of one target, from now until `stop`.
 
-    They go by connections of their own, so that a full pool does not look like a sick target and a check is no load;
-    and by a new one each time: whether one more can be made is what is to be known, and one that is kept may just be
-    closed by the target for being idle.
+    They use separate connections, so a full pool does not look like an unhealthy target and a check is not load. Each
+    check opens a new connection, because it tests whether the target accepts one, and the target could be closing an
+    idle one.
     """
 
     def __init__(self, url: str, upstream: UpstreamSettings, line: TargetLine[Any], *, ticker: Ticker) -> None:
@@ -34,11 +34,11 @@ class HealthChecks:
             upstream, targets=(url,), health=None, eject=None, retries=0, connect_timeout=self._settings.timeout
         )
         self._engine = NativeEngine(own, loop=self._loop, ticker=ticker, tls=line.target.tls)
-        self._engine.close()  # so it keeps no connection
+        self._engine.close()  # so it keeps no idle connection
         self._task = self._loop.create_task(self._run())
 
     def stop(self) -> None:
-        """Check no more."""
+        """Stop the checks."""
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -56,7 +56,7 @@ class HealthChecks:
         return f"out: its checks fail, with status {status} for Host {host} (health.path, health.host)"
 
     async def _check(self) -> int:
-        """The status of the answer; 0 where none came in time."""
+        """Return the status of the response; 0 if none arrives in time."""
         start = b"GET %b HTTP/1.1\r\n" % self._settings.path.encode("ascii")
         fields = b"User-Agent: gateway-health-check\r\nConnection: close\r\n"
         answer = _Answer(self._loop)
@@ -70,11 +70,11 @@ class HealthChecks:
         except TimeoutError:
             return 0
         finally:
-            exchange.cancel()  # of the body nobody wants anything
+            exchange.cancel()  # the body is not needed
 
 
 class _Answer:
-    """Implements Downstream: the status of an answer, 0 where none came."""
+    """Implements Downstream: keeps the status of a response, 0 for none."""
 
     forwarded_at = 0.0
     client = ""
@@ -92,7 +92,7 @@ class _Answer:
         self._told(0)
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
-        upstream.abort()  # nobody asked for it; it is refused before it comes here
+        upstream.abort()  # checks request no upgrade, and the engine refuses an unrequested one
 
     def end(self, trailers: Sequence[Field] = ()) -> None: ...
 

@@ -1,10 +1,10 @@
-"""The two ends of one proxied request, as the core of the proxy speaks to them.
+"""The interfaces between a face and an engine for one proxied request.
 
-A face hands an engine an UpstreamRequest and a Downstream; it gets back an Exchange. Everything after that is calls in
-both directions, none of which waits: the engine calls the Downstream with what the upstream answers, the face calls the
-Exchange with what the caller still sends. Who cannot keep up says so (pause, resume) and the other side stops reading.
+A face gives an engine an UpstreamRequest and a Downstream, and gets an Exchange. All further communication is calls in
+both directions that never wait: the engine calls the Downstream with the response, and the face calls the Exchange with
+the rest of the request. A slow side calls pause and resume, and the other side stops reading in between.
 
-Neither side ever sees the other's transport, and neither speaks ASGI: that is what lets one engine serve both faces.
+Neither side sees the transport of the other, and neither uses ASGI. Therefore one engine serves both faces.
 """
 
 import asyncio
@@ -19,94 +19,97 @@ Field = tuple[bytes, bytes]
 
 
 class HeadFields(list[Field]):
-    """The fields of one response head. A face keeps in `block` the bytes that it made of them and of their status, so
-    that a head that comes again is not put together again."""
+    """The fields of one response head. `block` caches the bytes into which a face serialized them and the status, so
+    that a repeated head is serialized once."""
 
     block: bytes | None = None
 
 
 class Downstream(Protocol):
-    """The caller's side: how an engine answers. Exactly one of `end`, `abort` and `refuse` closes an exchange.
+    """The client's side, which receives the response. Exactly one of `end`, `abort` and `refuse` ends an exchange.
 
-    `forwarded_at` is set by the engine when the request is on its way to a target, in seconds of `time.monotonic`; once
-    more when it is sent anew.
+    The engine sets `forwarded_at` when it sends the request to a target, in seconds of `time.monotonic`, and again for
+    each retry.
     """
 
     forwarded_at: float
 
     @property
     def client(self) -> str:
-        """The address of the client, behind trusted proxies the one that they name; "" where there is none."""
+        """The address of the client, as trusted proxies state it; "" where there is none."""
 
     def interim(self, status: int, fields: Sequence[Field]) -> None:
-        """An interim response (103) to pass on, where the caller's protocol can carry one."""
+        """Pass on an interim response (103), if the client's protocol has them."""
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
-        """The final response head. `fields` are end-to-end, Content-Length among them; `length` is that of the body
-        in bytes as announced, None where only the end of the body tells it."""
+        """Pass on the final response head.
+
+        `fields` are end-to-end fields, including Content-Length. `length` is the announced length of the body in bytes,
+        None if only the end of the body determines it.
+        """
 
     def lasts(self) -> None:
-        """The response is an event stream: it may go on for hours, so whether the caller may still have it is looked at
-        from time to time."""
+        """Note that the response is an event stream. It can last for hours, so the caller's access is checked from time
+        to time."""
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
-        """The upstream has switched protocols (101). Its transport is the downstream's now; `early` is what it has
-        sent already behind its head."""
+        """Take over the connection after a 101. `early` contains the bytes after the head."""
 
     def body(self, data: bytes) -> None:
-        """Bytes of the body. The downstream pauses the exchange when it holds more than it can send on."""
+        """Pass on bytes of the body. The downstream pauses the exchange when it holds more than it can send."""
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
-        """The response is complete."""
+        """Complete the response."""
 
     def abort(self, reason: str) -> None:
-        """The upstream failed after its head was passed on: end it so that the caller cannot take it for complete."""
+        """End an incomplete response, so that the client cannot take it for complete. The upstream failed after its
+        head was passed on."""
 
     def refuse(self, refusal: Refusal) -> None:
-        """The upstream failed, or refused to be asked, before any head was passed on."""
+        """Refuse the request, because the upstream failed or was not asked. No head was passed on."""
 
     def flush(self) -> None:
-        """All that one read of the upstream brought has been handed over: now is the time to write it."""
+        """Write the data of one read from the upstream, all of which has been passed on."""
 
     def pause_upload(self) -> None:
-        """The upstream cannot take more of the request body: stop reading it."""
+        """Stop reading the request body, because the upstream cannot take more."""
 
     def resume_upload(self) -> None:
-        """The upstream takes the request body again."""
+        """Continue to read the request body."""
 
 
 class Exchange(Protocol):
-    """The upstream's side: what a face may do with a request that is under way."""
+    """The upstream's side, with which a face controls a request in progress."""
 
     @property
     def waiting(self) -> bool:
-        """Whether it has no connection yet: it may take long, and its caller may leave before it has begun."""
+        """Whether the request has no connection yet. The wait can be long, and the client can leave during it."""
 
     def write(self, data: bytes) -> None:
-        """Send on a piece of the request body."""
+        """Pass on a piece of the request body."""
 
     def end_body(self) -> None:
-        """The request body is complete."""
+        """Complete the request body."""
 
     def cancel(self) -> None:
-        """The caller has left: end the upstream request at once. Nothing more is called on the downstream."""
+        """End the upstream request at once, because the client has left. The engine makes no further calls."""
 
     def pause(self) -> None:
-        """The caller cannot keep up: stop reading the response."""
+        """Stop reading the response, because the client is slower."""
 
     def resume(self) -> None:
-        """The caller takes the response again."""
+        """Continue to read the response."""
 
 
 class Engine(Protocol):
-    """Something that speaks HTTP to the targets of one upstream."""
+    """An HTTP client for the targets of one upstream."""
 
     def samples(self, now: float) -> Iterable[Sample]:
-        """What there is to tell about the upstream; `now` is the loop's time."""
+        """Yield the metrics of the upstream. `now` is the loop's time."""
 
     def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
-        """Send a request; `now` is the loop's time. What comes of it reaches the downstream, also the refusal to send
-        it at all, but never before `open` has returned."""
+        """Send a request. `now` is the loop's time. All results reach the downstream, including a refusal to send, and
+        never before `open` has returned."""
 
     def close(self) -> None:
-        """Close what is idle now, and what is busy when it is done: no new requests are to come."""
+        """Close idle connections now, and busy ones when their requests end. No requests follow."""

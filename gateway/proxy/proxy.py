@@ -1,4 +1,4 @@
-"""Sends admitted requests on: for each route a plan, for each upstream an engine."""
+"""Sends admitted requests to upstreams, with a forwarding plan for each route and an engine for each upstream."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ from gateway.wire.max_forwards import forwards_left
 
 
 class Proxy:
-    """The way from an admission to the upstream. `open` is all a face needs."""
+    """The way from an admission to the upstream. Faces only call `open`."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class Proxy:
         assertions: Assertions | None = None,
         before: "Proxy | None" = None,
     ) -> None:
-        """`before` is the proxy whose place this one takes: upstreams with the same settings, and the same TLS files,
-        keep their engines, and assertions are made as before."""
+        """`before` is the replaced proxy. Upstreams with the same settings and TLS files keep their engines, and the
+        assertions stay valid."""
         self._rules = rules
         self._upstreams = {name: _with_health_host(each, settings) for name, each in settings.upstreams.items()}
         self._tls = tls
@@ -56,8 +56,8 @@ class Proxy:
         }
 
     def open(self, admission: Admission, downstream: Downstream, length: int | None, now: float) -> Exchange:
-        """Send an admitted request on. `length` is that of its body in bytes, None for a chunked one; `now` is the
-        loop's time. Raises Refusal where the request must not be sent at all."""
+        """Send an admitted request. `length` is that of its body in bytes, None for a chunked body; `now` is the loop's
+        time. Raises Refusal if the request must not be sent."""
         plan, engine = self._plans[admission.route]
         request = admission.request
         if request.fields.conditional and _ends_here(request):
@@ -67,7 +67,7 @@ class Proxy:
         return engine.open(upstream_request(admission, plan, self._rules, length), downstream, now)
 
     def samples(self) -> Iterator[Sample]:
-        """What there is to tell about all upstreams. What those that are gone have counted stays."""
+        """Yield the metrics of all upstreams. The counts of removed upstreams stay."""
         now = self._loop.time()
         for engine in self.engines.values():
             yield from engine.samples(now)
@@ -75,12 +75,12 @@ class Proxy:
             yield Sample(family, labels, count)
 
     def engine_for(self, upstream: UpstreamSettings, tls: TlsContexts) -> Engine | None:
-        """The engine of an upstream with exactly these settings and TLS files, if there is one."""
+        """Return the engine of an upstream with exactly these settings and TLS files, or None."""
         same = self._upstreams.get(upstream.name) == upstream and self._tls.agree(tls, upstream)
         return self.engines[upstream.name] if same else None
 
     def close_unless_used_by(self, after: "Proxy") -> None:
-        """Close the engines that the proxy which took this one's place does not use."""
+        """Close the engines that the new proxy does not use."""
         used = set(after.engines.values())
         for engine in self.engines.values():
             if engine not in used:
@@ -93,7 +93,7 @@ class Proxy:
                 self._departed[family, labels] = self._departed.get((family, labels), 0) + value
 
     def close(self) -> None:
-        """Close the connections to every upstream."""
+        """Close the connections to all upstreams."""
         for engine in self.engines.values():
             engine.close()
 
@@ -110,7 +110,7 @@ def _ends_here(request: RequestHead) -> bool:
 
 
 def _plan(route: Route, settings: Settings, assertions: Assertions | None) -> ForwardPlan:
-    """The route's own limits where it sets them, else those of its upstream and of the server."""
+    """Build the plan from the route's own limits, or else from those of its upstream and of the server."""
     own = route.settings
     assert own is not None and route.upstream is not None
     upstream = settings.upstreams[route.upstream]

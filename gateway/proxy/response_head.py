@@ -36,7 +36,7 @@ _SPECIAL: Final[dict[bytes, int]] = {
     b"content-type": _TYPE,
     b"date": _DATE,
 }
-# RFC 9110 6.5.1: framing, routing and authentication have no place behind the body.
+# RFC 9110 6.5.1: fields for framing, routing and authentication are not allowed as trailers.
 _NOT_AS_TRAILER: Final = frozenset(
     (
         *(_SPECIAL.keys() - {b"date"}),
@@ -62,10 +62,10 @@ _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)++")
 _BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 # RFC 9112 4
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?")
-# RFC 9110 5.6.2: a name is a token. RFC 9110 5.5: a value holds no control characters.
+# RFC 9110 5.6.2: a name is a token. RFC 9110 5.5: a value contains no control characters.
 _FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([\t -~\x80-\xff]*+)")
 
-# Lines that have been read before: most lines of a response are those of the last. Upstreams choose them, so both their
+# A cache of lines, because most lines of a response equal those of the last one. Upstreams choose them, so both their
 # number and their size are bounded.
 _MOST_REMEMBERED: Final = 1024
 _LONGEST_REMEMBERED: Final = 128
@@ -128,7 +128,7 @@ class ResponseHead:
         return self.event_stream or not self.has_content or self.keep_alive is not None
 
     def dated(self, now: bytes) -> Sequence[Field]:
-        """The fields, with a Date in any case (RFC 9110 6.6.1)."""
+        """Return the fields, with a Date if there is none (RFC 9110 6.6.1)."""
         return self.fields if self.has_date else [*self.fields, (b"Date", now)]
 
     @property
@@ -165,14 +165,15 @@ class ResponseHead:
             else:
                 self._connection_lines.append(value)
         elif action == _UPGRADE:
-            self.upgrade = value if self.upgrade is None else b""  # more than one protocol is none of ours
+            self.upgrade = value if self.upgrade is None else b""  # the gateway asks for one protocol only
         elif action == _KEEP_ALIVE:
             self.keep_alive = value
         else:
             self._read_coding(value)
 
     def _read_coding(self, value: bytes) -> None:
-        """RFC 9112 6.1: another coding than a plain `chunked` frames the body in a way that readers disagree about."""
+        """Refuse transfer codings other than a plain `chunked`, whose framing readers understand differently (RFC 9112
+        6.1)."""
         if self.chunked or value.lower() != b"chunked":
             raise ResponseFault("a Transfer-Encoding other than chunked")
         self.chunked = True
@@ -184,13 +185,15 @@ class ResponseHead:
             raise ResponseFault("Content-Length with Transfer-Encoding")
 
     def _check_interim(self) -> None:
-        """RFC 9112 6.3: an interim response has no body. A client that reads one takes the final response for it."""
+        """Refuse an interim response with a body (RFC 9112 6.3). A client that reads the body would take it for the
+        final response."""
         if self.announces_content and self.status != 101:
             raise ResponseFault("an interim response with a body")
         self._drop_length()
 
     def _rule_out_content(self) -> None:
-        """RFC 9110 8.6: a 204 has no Content-Length. That of a 205 can only be zero, that of a 304 is the 200's."""
+        """Apply RFC 9110 8.6: a 204 has no Content-Length, that of a 205 can only be zero, and that of a 304 is the
+        200's."""
         self.has_content = False
         if self.status == 205 and self.length is None:
             self.announces_content = True  # RFC 9112 6.3 lets content follow until the end of the connection
@@ -198,7 +201,7 @@ class ResponseHead:
             self._drop_length()
 
     def _read_options(self) -> None:
-        """RFC 9110 7.6.1: the fields that Connection names end here. Framing is never one of them."""
+        """Drop the fields that Connection names (RFC 9110 7.6.1), except framing."""
         options = self.options
         self.keeps_alive = b"close" not in options and (self.minor == 1 or b"keep-alive" in options)
         named = options - _NOT_NAMED
@@ -216,24 +219,24 @@ class ResponseHead:
 
 
 class HeadReader:
-    """Finds the heads at the start of one response: any number of interim ones, then the final one.
+    """Finds the heads at the start of one response: any number of interim heads, then the final one.
 
-    Each head has at most `limit` bytes, and so have all interim ones together. `begun` is true once a byte of the
-    response has come, `rest` holds the bytes behind the head that was read last.
+    Each head has at most `limit` bytes, and so do all interim heads together. `begun` is true once a byte of the
+    response has come. `rest` contains the bytes after the last head.
     """
 
     __slots__ = ("_buffer", "_interims", "_limit", "_spent", "begun", "rest")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._buffer = bytearray()  # the start of a head that is incomplete
+        self._buffer = bytearray()  # the start of an incomplete head
         self._interims = 0
         self._spent = 0  # bytes of interim heads and of empty lines
         self.begun = False
         self.rest = b""
 
     def read(self, data: bytes) -> ResponseHead | None:
-        """Take the next bytes and return the next head, None while it is incomplete. Raises ResponseFault."""
+        """Add the next bytes, and return the next head or None while it is incomplete. Raises ResponseFault."""
         self.begun = True
         buffer: bytes | bytearray = data
         searched = 0
@@ -259,7 +262,7 @@ class HeadReader:
         return head
 
     def _skip_empty_lines(self, buffer: bytes | bytearray) -> bytes | bytearray:
-        """Skip the empty lines that some servers send behind a body. Before a head they mean nothing."""
+        """Skip the empty lines that some servers send after a body. Before a head they have no meaning."""
         lines = _EMPTY_LINES.match(buffer)
         if lines is None:
             return buffer
@@ -278,7 +281,7 @@ class HeadReader:
             raise ResponseFault(f"interim responses of more than {self._limit} bytes")
 
     def _check_unfinished(self, buffer: bytes | bytearray, searched: int) -> None:
-        """Refuse bytes that can never become a head, instead of waiting for more of them."""
+        """Refuse bytes that can never become a head at once."""
         if buffer != b"\r" and not buffer.startswith(_BEGINNING[: len(buffer)]):
             raise NotHttp(f"not HTTP/1.1: {bytes(buffer[:40])!r}")
         if len(buffer) > self._limit:
@@ -288,12 +291,12 @@ class HeadReader:
 
 
 def trailers_to_send(trailers: list[Field]) -> list[Field]:
-    """The trailer fields that are passed on."""
+    """Return the trailer fields to pass on."""
     return [field for field in trailers if field[0].lower() not in _NOT_AS_TRAILER]
 
 
 def _read_status_line(line: bytes) -> tuple[int, int, bytes]:
-    """The minor version, the status and the reason phrase."""
+    """Return the minor version, the status and the reason phrase."""
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
         raise (ResponseFault if line.startswith(_BEGINNING) else NotHttp)(f"not a status line: {line[:40]!r}")
@@ -303,7 +306,7 @@ def _read_status_line(line: bytes) -> tuple[int, int, bytes]:
 
 
 def _read_field_line(line: bytes) -> tuple[int, Field]:
-    """The action for a field, and the field."""
+    """Return the action for a field, and the field."""
     match = _FIELD_LINE.fullmatch(line)
     if match is None:
         raise ResponseFault(f"not a field line: {line[:40]!r}")

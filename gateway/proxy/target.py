@@ -1,4 +1,4 @@
-"""Where requests are sent: one target of an upstream, and the limits that hold for all of its targets."""
+"""A target of an upstream, and the limits that all of its targets share."""
 
 import ssl
 from dataclasses import dataclass
@@ -9,9 +9,11 @@ from gateway.settings.model import UpstreamSettings
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:
-    """Limits of one upstream: times in seconds, sizes in bytes. `idle_timeout` is between bytes of a body,
-    `keep_alive` between two requests on a connection. A response
-    with one of `failure_statuses` counts against its target."""
+    """Limits of one upstream: times in seconds, sizes in bytes.
+
+    `idle_timeout` is the time between bytes of a body, `keep_alive` the time between two requests on a connection. A
+    response with one of `failure_statuses` counts against its target.
+    """
 
     connect_timeout: float
     response_timeout: float | None
@@ -25,8 +27,8 @@ class UpstreamLimits:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One place to send requests to. `authority` is what its Host field says, `host_line` that field ready to be sent;
-    `server_name` the name that its certificate is for, None without TLS."""
+    """A server to send requests to. `authority` is the value of its Host field, `host_line` the complete field.
+    `server_name` is the name in its certificate, None without TLS."""
 
     host: str
     port: int
@@ -39,13 +41,13 @@ class Target:
         return b"Host: %b\r\n" % self.authority.encode("ascii")
 
     def __str__(self) -> str:
-        """The address, as it stands in a log."""
+        """Return the URL for logs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
 def limits_of(upstream: UpstreamSettings) -> UpstreamLimits:
-    """The limits that the configuration sets for an upstream."""
+    """Return the configured limits of an upstream."""
     return UpstreamLimits(
         connect_timeout=upstream.connect_timeout,
         response_timeout=upstream.response_timeout,
@@ -59,7 +61,7 @@ def limits_of(upstream: UpstreamSettings) -> UpstreamLimits:
 
 
 def target_of(url: str, upstream: UpstreamSettings, tls: ssl.SSLContext | None) -> Target:
-    """The target at a URL; `tls` is how an https one is spoken to."""
+    """Return the target for a URL. `tls` is the context for https."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     host = parts.hostname or ""

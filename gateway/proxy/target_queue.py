@@ -1,9 +1,8 @@
-"""The requests for one target: those that wait for a connection, and those that have failed.
+"""The requests for one target: waiting for a connection, and failed ones.
 
-The queue is bounded, and no request waits for longer than `connect_timeout`. The engine makes connections.
+The queue is bounded, and no request waits longer than `connect_timeout`. The engine opens connections.
 
-A line that is closed, because the configuration has changed, still serves the requests that wait and those that come
-late.
+A queue that is closed by a configuration change still serves the waiting and late requests.
 """
 
 import asyncio
@@ -21,14 +20,14 @@ from gateway.proxy.target import Target, UpstreamLimits
 from gateway.samples import Sample
 from gateway.ticker import PERIOD, Ticker
 
-PATIENCE: Final = 0.5  # seconds; a request that has waited for so long takes a connection from a client with too many
+PATIENCE: Final = 0.5  # seconds; a request that has waited this long takes a connection from a client with too many
 log: Final = logging.getLogger("gateway.proxy")
 
 E = TypeVar("E", bound=UpstreamExchange)
 
 
 class TargetLine(ABC, Generic[E]):
-    """Everything under way to one target, whatever engine speaks to it."""
+    """All requests to one target, with any engine."""
 
     def __init__(
         self,
@@ -53,12 +52,12 @@ class TargetLine(ABC, Generic[E]):
     @property
     @abstractmethod
     def load(self) -> int:
-        """Requests that are under way, or wait for a connection."""
+        """The number of requests in progress or waiting for a connection."""
 
     @property
     @abstractmethod
     def open_connections(self) -> int:
-        """How many connections there are now, busy and idle."""
+        """The number of connections, busy and idle."""
 
     @property
     def waiting(self) -> int:
@@ -67,11 +66,11 @@ class TargetLine(ABC, Generic[E]):
 
     @property
     def idle_connections(self) -> int:
-        """How many of them nobody uses just now."""
+        """The number of idle connections."""
         return 0
 
     def samples(self, upstream: str) -> Iterator[Sample]:
-        """What there is to tell about its connections."""
+        """Yield the metrics of the connections."""
         labels, idle = (upstream, str(self.target)), self.idle_connections
         yield Sample("gateway_upstream_connections", (*labels, "idle"), idle)
         yield Sample("gateway_upstream_connections", (*labels, "busy"), self.open_connections - idle)
@@ -79,10 +78,10 @@ class TargetLine(ABC, Generic[E]):
 
     @abstractmethod
     def submit(self, exchange: E, now: float, *, fresh: bool = False) -> None:
-        """Send a request, or let it wait in line. `fresh`: a connection to this target has just died under it."""
+        """Send a request or queue it. `fresh`: a connection to this target has just failed during the request."""
 
     def withdraw(self, exchange: E) -> None:
-        """Forget a request that waits, because its client has left."""
+        """Remove a waiting request, because its client has left."""
         if self._queue is not None:
             self._queue.remove(exchange)
 
@@ -99,8 +98,8 @@ class TargetLine(ABC, Generic[E]):
         exchange.engine.failed(exchange, refusal, may_repeat=may_repeat, unsent=unsent)
 
     def counts_timeout(self, exchange: E) -> bool:
-        """Whether a response time-out counts against the target. A route's own shorter one does not: the requests of
-        one impatient route would take the target away from all others."""
+        """Return whether a response time-out counts against the target. A shorter time-out of one route does not,
+        because that route alone could eject the target for all others."""
         own, general = exchange.request.response_timeout, self.limits.response_timeout
         return own is None or (general is not None and own >= general)
 
@@ -118,25 +117,25 @@ class TargetLine(ABC, Generic[E]):
             self._left_out()
 
     def close(self) -> None:
-        """Keep nothing for later. What runs, and what waits, goes on to its end."""
+        """Keep no idle connections. Running and waiting requests continue."""
         self._closed = True
 
     # ---- for the engines
 
     @abstractmethod
     def _waits_for_a_place(self) -> bool:
-        """Whether it is our limit that somebody waits for, not the target."""
+        """Whether requests wait because of the connection limit, and not because of the target."""
 
     @abstractmethod
     def _left_out(self) -> None:
-        """The target gets no requests for a while."""
+        """Handle the ejection of the target."""
 
     @abstractmethod
     def _busy(self) -> Iterable[tuple[Any, E]]:
-        """The objects that hold connections, and the requests that they hold them for."""
+        """Return the objects that hold connections, with their requests."""
 
     def _stand_in_line(self, exchange: E, now: float) -> bool:
-        """Let a request wait for a connection. Returns whether it waits, False where it is refused."""
+        """Queue a request. Return False if it is refused instead."""
         if self._queue is None:
             self._queue = FairQueue(self.limits.max_connections, self._busy())
         exchange.deadline = now + self.limits.connect_timeout
@@ -158,12 +157,13 @@ class TargetLine(ABC, Generic[E]):
     def _tick(self, now: float) -> None:
         if self._queue is not None:
             self._tick_queue(self._queue, now)
-        if self._closed and not self.load:  # until then, what runs has its time limits
+        if self._closed and not self.load:  # running requests keep their time limits until then
             self._ticking = False
             self.ticker.ignore(self._tick)
 
     def _tick_queue(self, queue: FairQueue[E, Any], now: float) -> None:
-        """Time-outs of those that wait, never early and at most one period late; and room for those that wait long."""
+        """End waits at most one period late and never early, and free connections for requests that have waited
+        long."""
         for exchange in queue.expired(now - PERIOD / 2):
             self._waited_too_long(exchange)
         if self._waits_for_a_place():
@@ -175,7 +175,7 @@ class TargetLine(ABC, Generic[E]):
             self._queue = None
 
     def _waited_too_long(self, exchange: E) -> None:
-        if self._waits_for_a_place():  # that is our limit, not the target's failure
+        if self._waits_for_a_place():  # the connection limit is not a failure of the target
             reason = f"{self.target}: all {self.limits.max_connections} connections are busy"
             exchange.downstream.refuse(Refusal("overloaded", reason, retry_after=1))
         else:

@@ -1,4 +1,4 @@
-"""How TLS is spoken to upstreams: contexts made of the files that the settings name."""
+"""TLS contexts for upstreams, from the files that the settings name."""
 
 import ssl
 from collections.abc import Mapping
@@ -11,23 +11,24 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 
 class TlsContexts:
-    """One context for each upstream that has https targets.
+    """One context for each upstream with https targets.
 
-    Making one reads files and may take tens of milliseconds, so it is not done on the loop of a gateway that serves.
+    Creating one reads files and can take tens of milliseconds, so it does not run on the event loop of a serving
+    gateway.
     """
 
     def __init__(self, upstreams: Mapping[str, UpstreamSettings]) -> None:
-        """Raises CannotStart when the files of one cannot be used."""
-        # The stamp first: of files that change meanwhile, the next reload must not think that it knows them.
+        """Raises CannotStart if the files of an upstream cannot be used."""
+        # Take the stamps first: if a file changes in between, the next reload reads it again.
         self._stamps = {name: _stamp(upstream) for name, upstream in upstreams.items()}
         self._contexts = {name: _context(upstream) for name, upstream in upstreams.items()}
 
     def of(self, upstream: UpstreamSettings) -> ssl.SSLContext | None:
-        """The context of an upstream; None where all of its targets are plain."""
+        """Return the context of an upstream; None if none of its targets uses TLS."""
         return self._contexts[upstream.name]
 
     def agree(self, other: "TlsContexts", upstream: UpstreamSettings) -> bool:
-        """Whether both were made of the same files: certificates are renewed under the same names."""
+        """Return whether both were made from the same files. Renewed certificates keep their file names."""
         return self._stamps.get(upstream.name) == other._stamps.get(upstream.name)
 
 
@@ -53,7 +54,7 @@ def _context(upstream: UpstreamSettings) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=tls.ca)
         if tls.client_cert:
-            # Without a password OpenSSL would ask for one on the terminal, and a gateway would wait there for ever.
+            # Without a password OpenSSL would prompt on the terminal and block the gateway.
             context.load_cert_chain(tls.client_cert, tls.client_key, password="")
     except (OSError, ssl.SSLError) as error:
         raise _unusable(upstream, error) from None

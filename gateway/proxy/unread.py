@@ -1,4 +1,4 @@
-"""Bytes that a connection has received and its transport has not read yet."""
+"""Reads bytes that a connection has received and its transport has not read yet."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ class BelowTls(asyncio.BufferedProtocol):
         """`transport` has started TLS."""
         self._transport = transport
         self._tls = tls = cast("asyncio.BufferedProtocol", transport.get_protocol())
-        # Bound to the TLS protocol, so that a read costs no call more.
+        # Bound to the TLS protocol, so that a read costs no additional call.
         self.get_buffer = tls.get_buffer  # type: ignore[method-assign]
         self.buffer_updated = tls.buffer_updated  # type: ignore[method-assign]
         self.eof_received = tls.eof_received  # type: ignore[method-assign]

@@ -1,8 +1,8 @@
-"""The choice of a target for a request, and of another when that one fails: the same for every engine.
+"""The choice of a target for a request, and of another one after a failure, for all engines.
 
-An engine adds to this how HTTP is spoken to one target. A request is sent again only where that is safe and the retry
-budget allows it. It is safe where nothing of the request was written, or where its method is idempotent, nothing of its
-body was written, and no byte of a response has come.
+Each engine adds its HTTP implementation. A request is sent again only if that is safe and the retry budget allows it.
+It is safe if nothing of the request was written, or if its method is idempotent, nothing of its body was written, and
+no byte of a response has come.
 """
 
 import asyncio
@@ -28,14 +28,15 @@ E = TypeVar("E", bound=UpstreamExchange)
 
 
 class Stoppable(Protocol):
-    """Something that goes on until it is stopped."""
+    """An activity that runs until it is stopped."""
 
     def stop(self) -> None:
-        """Go on no more."""
+        """End the activity."""
 
 
 class ChoosingEngine(ABC, Generic[E]):
-    """The part of Engine that does not depend on how HTTP is spoken. `pools` are its targets, in the file's order."""
+    """The part of Engine that does not depend on the HTTP implementation. `pools` are its targets, in the file's
+    order."""
 
     def __init__(
         self,
@@ -46,8 +47,8 @@ class ChoosingEngine(ABC, Generic[E]):
         tls: ssl.SSLContext | None,
         beside: "ChoosingEngine[Any] | None" = None,
     ) -> None:
-        """`tls` is how https targets are spoken to. `beside` is another engine of the same upstream: what is known of
-        its targets is shared with it, and so is the budget."""
+        """`tls` is the context for https targets. `beside` is another engine of the same upstream, which shares the
+        health of the targets and the retry budget."""
         self.name = upstream.name
         self._loop = loop
         self._ticker = ticker
@@ -67,35 +68,35 @@ class ChoosingEngine(ABC, Generic[E]):
             if isinstance(upstream.balance, BalanceSettings)
             else Balancer(self.pools, upstream.balance)
         )
-        self._retried = self._spent = 0  # how often, and how often the budget did not allow it
+        self._retried = self._spent = 0  # retries, and retries that the budget refused
         self._only = self.pools[0] if len(self.pools) == 1 else None
 
     @abstractmethod
     def _pool(self, target: Target, limits: UpstreamLimits, health: TargetHealth) -> TargetLine[E]:
-        """What sends requests to one target."""
+        """Create the pool or queue of one target."""
 
     @abstractmethod
     def _exchange(self, request: UpstreamRequest, downstream: Downstream) -> E:
-        """A request that is about to be sent."""
+        """Create the exchange for a request."""
 
     def ends(self, checks: Sequence[Stoppable]) -> None:
-        """The checks of its targets end with this engine."""
+        """Take over the checks of its targets, which end with this engine."""
         self._checks = checks
 
     @property
     def open_connections(self) -> int:
-        """How many connections there are now, busy and idle."""
+        """The number of connections, busy and idle."""
         return sum(pool.open_connections for pool in self.pools)
 
     def samples(self, now: float) -> Iterator[Sample]:
-        """What there is to tell about the upstream; `now` is the loop's time."""
+        """Yield the metrics of the upstream. `now` is the loop's time."""
         yield from self.traffic()
         yield from self.health.samples(self.name, now)
         for pool in self.pools:
             yield from pool.health.samples((self.name, str(pool.target)), now)
 
     def traffic(self) -> Iterator[Sample]:
-        """The part of it that is not shared with an engine beside this one."""
+        """Yield the metrics that another engine of the same upstream does not share."""
         yield Sample("gateway_upstream_retries_total", (self.name,), self._retried)
         yield Sample("gateway_upstream_retries_refused_total", (self.name,), self._spent)
         for pool in self.pools:
@@ -115,10 +116,10 @@ class ChoosingEngine(ABC, Generic[E]):
         return exchange
 
     def failed(self, exchange: E, refusal: Refusal, *, may_repeat: bool, unsent: bool = False) -> None:
-        """Send an exchange again that failed before any byte of a response, or refuse it.
+        """Retry an exchange that failed before any byte of a response, or refuse it.
 
         `may_repeat`: the target can have seen the request, and an idempotent one can be sent again. `unsent`: nothing
-        of it was written, and any request can. The number of retries and their budget are checked here.
+        of it was written, so any request can. This method checks the number of retries and their budget.
         """
         failed_at = exchange.pool
         repeatable = unsent or (may_repeat and exchange.repeatable)
@@ -135,7 +136,7 @@ class ChoosingEngine(ABC, Generic[E]):
         exchange.downstream.refuse(refusal)
 
     def close(self) -> None:
-        """Close what is idle now, and what is busy when it is done."""
+        """Close idle connections now, and busy ones when their requests end."""
         for checks in self._checks:
             checks.stop()
         for pool in self.pools:

@@ -1,8 +1,8 @@
-"""A WebSocket connection through the gateway, once both sides have agreed: bytes go through as they are.
+"""An established WebSocket connection through the gateway. Bytes pass unchanged.
 
-Either side that cannot keep up has the other's socket not read. Either side that ends ends both: a connection that dies
-without a Close is not given one, since nobody said goodbye. The gateway itself says goodbye with a Close of its own,
-between two frames, when the caller may not stay or when it stops; each side is then closed as soon as it has answered.
+If one side cannot keep up, the other side's socket is not read. If one side ends, both end. A connection that dies
+without a Close is passed on without one. The gateway sends its own Close between two frames when the caller's access
+ends or the gateway stops, and closes each side as soon as it has answered.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from typing import Final, cast
 
 from gateway.wire.websocket import FrameCounter, close_frame
 
-FAREWELL: Final = 0.4  # seconds in which a frame that is under way may end, and a side may answer our Close
-_LAST_CALL: Final = 2.0  # seconds after that for what is still to be sent
-STALL: Final = 60.0  # seconds in which a side must take something of what is waiting for it
+FAREWELL: Final = 0.4  # seconds in which a partial frame can end and a side can answer the gateway's Close
+_LAST_CALL: Final = 2.0  # seconds after that for data not yet sent
+STALL: Final = 60.0  # seconds in which a side must take some of the pending data
 _HIGH_WATER: Final = 262144
-# A caller whose machine vanished says nothing any more, and a quiet connection would wait for it for ever: after a
-# minute's silence the kernel asks, and gives up within another (in seconds, seconds, and times).
+# A client whose machine disappears sends nothing, and a quiet connection would stay open without end. After a minute of
+# silence the kernel probes the connection, and closes it after another minute (seconds, seconds, count).
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
 class Tunnel:
-    """The two ends of one relayed connection. `ended` is called once, when both are gone."""
+    """The two sides of one relayed connection. `ended` is called once, when both are lost."""
 
     __slots__ = ("_ended", "_loop", "caller", "leaving", "upstream")
 
@@ -36,8 +36,7 @@ class Tunnel:
         self.caller.other, self.upstream.other = self.upstream, self.caller
 
     def join(self, caller: asyncio.Transport, upstream: asyncio.Transport, early: tuple[bytes, bytes]) -> None:
-        """Let both transports speak to each other from now on. `early` is what each side has sent already, the
-        caller's first."""
+        """Connect both transports. `early` contains the bytes that each side has sent already, the client's first."""
         for end, transport in ((self.caller, caller), (self.upstream, upstream)):
             end.transport = transport
             transport.set_protocol(end)
@@ -50,11 +49,11 @@ class Tunnel:
 
     @property
     def passed(self) -> tuple[int, int]:
-        """Bytes that came from the caller, and from the upstream."""
+        """The number of bytes from the client, and from the upstream."""
         return self.caller.received, self.upstream.received
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye to both sides, and close each of them when it has answered, or soon after."""
+        """Send a Close to both sides, and close each of them when it has answered, or soon after."""
         if not self.leaving:
             self.leaving = True
             self.caller.say_goodbye(close_frame(code, reason, masked=False))
@@ -62,12 +61,12 @@ class Tunnel:
             self._loop.call_later(FAREWELL, self._depart)
 
     def tick(self, now: float) -> None:
-        """Four times a second: does each side take what is sent to it?"""
+        """Check four times a second that each side takes its data."""
         self.caller.tick(now)
         self.upstream.tick(now)
 
     def lost(self, end: "TunnelEnd", *, clean: bool) -> None:
-        """One side is gone: what it has sent still goes to the other, then that ends as well."""
+        """Note that one side is lost. Its last data still goes to the other side, which then ends too."""
         other = end.other
         if other.is_lost:
             if self._ended is not None:
@@ -100,9 +99,9 @@ class TunnelEnd(asyncio.Protocol):
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
-        self._frames = FrameCounter()  # of what this side sends
-        self._goodbye: bytes | None = None  # a Close for this side, once the frame on its way to it has ended
-        self._stalled: tuple[int, float] | None = None  # what waits for this side, and since when it is as much
+        self._frames = FrameCounter()  # of the data that this side sends
+        self._goodbye: bytes | None = None  # a Close for this side, pending until its current frame ends
+        self._stalled: tuple[int, float] | None = None  # the size of the pending data, and since when
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.received = 0
         self.is_lost = False
@@ -133,10 +132,10 @@ class TunnelEnd(asyncio.Protocol):
         if not self.other.is_lost and not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
-    # ---- the end
+    # ---- closing
 
     def say_goodbye(self, frame: bytes) -> None:
-        """Send a Close to this side as soon as no frame is under way to it, unless it has got one already."""
+        """Send a Close to this side between two frames, unless one was sent."""
         if self.is_lost:
             return
         coming = self.other._frames
@@ -148,11 +147,12 @@ class TunnelEnd(asyncio.Protocol):
         self._leave_if_answered()
 
     def unlink(self) -> None:
-        """Drop the references to the other side and the tunnel: a cycle would keep both. Both sides are lost."""
+        """Drop the references to the other side and the tunnel, because a cycle would keep both. Both sides are
+        lost."""
         del self.other, self._tunnel
 
     def depart(self) -> None:
-        """The time for answers is over. A frame that is still under way is never going to end."""
+        """Close this side at the end of the time for answers. A partial frame can no longer end."""
         if self.is_lost:
             return
         if self._goodbye is not None:
@@ -161,7 +161,7 @@ class TunnelEnd(asyncio.Protocol):
             self.transport.close()
 
     def tick(self, now: float) -> None:
-        """Give up on a side that takes nothing of what is waiting for it."""
+        """Abort a side that takes none of its pending data."""
         waiting = 0 if self.is_lost else self.transport.get_write_buffer_size()
         if not waiting:
             self._stalled = None
@@ -171,7 +171,7 @@ class TunnelEnd(asyncio.Protocol):
             self.transport.abort()
 
     def _hear_out(self, data: bytes) -> None:
-        """What this side still says after our goodbye: the rest of its frame goes on, all else is for nobody."""
+        """Read from this side after the gateway's Close: pass on the rest of its frame, and drop everything else."""
         other = self.other
         if other._goodbye is not None:
             self._finish_frame(other, other._goodbye, data)
@@ -190,15 +190,15 @@ class TunnelEnd(asyncio.Protocol):
         other._leave_if_answered()
 
     def _leave_if_answered(self) -> None:
-        """Both Closes have been said: the connection is over (RFC 6455 7.1.1)."""
+        """Close the connection once both Closes were sent (RFC 6455 7.1.1)."""
         if self._frames.closing and self._goodbye is None and not self.is_lost:
             self.transport.close()
 
 
 def keep_alive(transport: asyncio.Transport) -> None:
-    """Have the kernel look whether the other side is still there when it has been silent for long."""
+    """Let the kernel probe a peer that has been silent for long."""
     sock = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, AttributeError):  # no socket, or none of TCP
+    with contextlib.suppress(OSError, AttributeError):  # not a TCP socket
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEP_ALIVE:
             if hasattr(socket, name):  # not every system has all of them
