@@ -1,6 +1,6 @@
 """A request to one of the gateway's own endpoints, run through the ASGI application behind the gate.
 
-It stands where an upstream would: the protocol hands it the body, and it answers through the same Answer.
+It stands where an upstream would: the protocol hands it the body, and it answers through the same ResponseWriter.
 """
 
 import asyncio
@@ -14,17 +14,19 @@ from starlette.types import ASGIApp, Message, Scope
 from gateway.api.scope import own_scope
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission
-from gateway.server.protocol.response_writer import Answer
+from gateway.server.protocol.response_writer import ResponseWriter
 
 _HELD: Final = 65536  # bytes of body that wait for the application before the caller is not read from any more
 
 log: Final = logging.getLogger("gateway.server")
 
 
-class ColdExchange:
+class AsgiBridge:
     """Implements Exchange over an ASGI application."""
 
-    def __init__(self, app: ASGIApp, admission: Admission, answer: Answer, fields: list[tuple[bytes, bytes]]) -> None:
+    def __init__(
+        self, app: ASGIApp, admission: Admission, answer: ResponseWriter, fields: list[tuple[bytes, bytes]]
+    ) -> None:
         self._answer = answer
         self._loop = answer.protocol.loop
         self._pieces: deque[bytes] = deque()

@@ -14,9 +14,9 @@ from gateway.errors import Refusal
 from gateway.gate.admission import Peer
 from gateway.proxy.interfaces import Exchange
 from gateway.proxy.websocket_tunnel import Tunnel
-from gateway.server.protocol.phases import BODY, DISCARD, HEAD, LINGER, TUNNEL, WAIT
+from gateway.server.protocol.phases import BODY, DISCARD, HEAD, LINGER, TUNNEL, RESPONDING
 from gateway.server.protocol.request_parser import HeadReader
-from gateway.server.protocol.response_writer import Answer
+from gateway.server.protocol.response_writer import ResponseWriter
 from gateway.server.protocol.sockets import has_unread, reset_on_close
 from gateway.server.runtime import Runtime
 from gateway.server.upload_rate import UploadRate
@@ -51,7 +51,7 @@ class CallerConnection(asyncio.Protocol, ABC):
         self._advancing = False
         self._turn_due = False  # whether the loop will go on with the buffer by itself
         self._deadline: float | None = None
-        self._answer: Answer | None = None
+        self._answer: ResponseWriter | None = None
         self._exchange: Exchange | None = None
         self._deciding: asyncio.Task[None] | None = None
         self._left = 0  # bytes of the request body that are still to come, where its length is known
@@ -141,7 +141,7 @@ class CallerConnection(asyncio.Protocol, ABC):
 
     # ---- WebSocket
 
-    def tunnel(self, answer: Answer, upstream: asyncio.Transport, early: bytes) -> None:
+    def tunnel(self, answer: ResponseWriter, upstream: asyncio.Transport, early: bytes) -> None:
         """Both sides have switched to WebSocket: from here on their bytes do not pass through this object."""
         self._phase = TUNNEL
         self._exchange = self._deadline = None
@@ -161,7 +161,7 @@ class CallerConnection(asyncio.Protocol, ABC):
             answer.tunnel_ended(*tunnel.passed)
         self.connection_lost(None)
 
-    def revoked(self, answer: Answer, refusal: Refusal) -> None:
+    def revoked(self, answer: ResponseWriter, refusal: Refusal) -> None:
         """The caller may not stay."""
         if self._tunnel is not None:
             code = TRY_AGAIN_LATER if refusal.status == 503 else POLICY_VIOLATION
@@ -195,7 +195,7 @@ class CallerConnection(asyncio.Protocol, ABC):
         except ChunkedFault:
             return False
         if decoder.done:
-            self._phase, self._decoder = WAIT, None
+            self._phase, self._decoder = RESPONDING, None
             self._resume_reading()
         return decoder.done
 
@@ -206,10 +206,10 @@ class CallerConnection(asyncio.Protocol, ABC):
     def reset_on_close(self) -> None:
         reset_on_close(self.transport)
 
-    def log_failure(self, answer: Answer, reason: str) -> None:
+    def log_failure(self, answer: ResponseWriter, reason: str) -> None:
         self.observer.failed(answer.request.request_id, reason)
 
-    def answered(self, answer: Answer, *, aborted: bool) -> None:
+    def answered(self, answer: ResponseWriter, *, aborted: bool) -> None:
         """An answer is complete, or as complete as it will be."""
         if answer is not self._answer:
             return
@@ -227,7 +227,7 @@ class CallerConnection(asyncio.Protocol, ABC):
         else:
             self._next()
 
-    def _answered_early(self, answer: Answer, exchange: Exchange | None) -> None:
+    def _answered_early(self, answer: ResponseWriter, exchange: Exchange | None) -> None:
         """The body is not wanted any more. A short rest is read over; else say goodbye and read on for a moment, since
         closing on unread bytes resets the connection and may destroy the answer on its way (RFC 9112 9.6)."""
         if exchange is not None:
@@ -293,7 +293,7 @@ class CallerConnection(asyncio.Protocol, ABC):
         """Refuse what is no readable request; nothing after it can be read either."""
         heads = self._heads
         request = self.runtime.head(heads.method, heads.target, RequestFields(), self._peer, 1)
-        self._answer = Answer(self, request, monotonic(), True)
+        self._answer = ResponseWriter(self, request, monotonic(), True)
         self._phase = BODY
         self._left, self._chunked = 0, False
         self._answer.refuse(refusal)

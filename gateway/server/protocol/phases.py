@@ -7,7 +7,7 @@ from typing import Final
 
 HEAD: Final = 0
 BODY: Final = 1
-WAIT: Final = 2
+RESPONDING: Final = 2
 DISCARD: Final = 3
 LINGER: Final = 4
 TUNNEL: Final = 5

@@ -7,7 +7,7 @@ A request goes through without a task, a future or a timer when its route is pro
 llhttp is fed one head at a time, so that a second, pipelined request is not even parsed before the first is answered,
 and its answers cannot overtake each other. Bodies do not go through llhttp at all.
 
-    HEAD ── head complete, decided ──▶ BODY ── body complete ──▶ WAIT ── answered ──▶ HEAD
+    HEAD ── head complete, decided ──▶ BODY ── body complete ──▶ RESPONDING ── answered ──▶ HEAD
                                          └── answered before the body ended ──▶ LINGER ──▶ closed
 """
 
@@ -23,11 +23,11 @@ from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
 from gateway.gate.gate import Decider, Decision
 from gateway.policy.builtin_routes import VERIFY
 from gateway.proxy.proxy import Proxy
-from gateway.server.protocol.asgi_bridge import ColdExchange
+from gateway.server.protocol.asgi_bridge import AsgiBridge
 from gateway.server.protocol.connection import HELD, CallerConnection
-from gateway.server.protocol.phases import BODY, DISCARD, HEAD, LINGER, WAIT
+from gateway.server.protocol.phases import BODY, DISCARD, HEAD, LINGER, RESPONDING
 from gateway.server.protocol.request_parser import HeadReader, asks_for_websocket, stays_open
-from gateway.server.protocol.response_writer import Answer
+from gateway.server.protocol.response_writer import ResponseWriter
 from gateway.server.runtime import Runtime
 from gateway.wire.chunked import ChunkedFault, ChunkedTooLarge
 
@@ -120,11 +120,11 @@ class GatewayProtocol(CallerConnection):
         if not heads.repeated:
             self._fields = runtime.rules.sort(heads.fields)
         request = runtime.head(heads.method, heads.target, self._fields, self._peer, heads.minor)
-        answer = self._answer = Answer(self, request, monotonic(), not heads.keep_alive)
+        answer = self._answer = ResponseWriter(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None
         # A header block that is kept to be recognised announces neither a body nor a WebSocket, as its first request.
         if heads.repeated:
-            self._phase = WAIT
+            self._phase = RESPONDING
         elif not self._announces(request, answer):
             return
         tracer, admit = runtime.tracer, runtime.gate.admit
@@ -134,7 +134,7 @@ class GatewayProtocol(CallerConnection):
         else:
             self._proceed(decision, answer, runtime.proxy)
 
-    def _announces(self, request: RequestHead, answer: Answer) -> bool:
+    def _announces(self, request: RequestHead, answer: ResponseWriter) -> bool:
         """Find out what follows the head; False where that cannot be, which is answered then."""
         heads = self._heads
         if not heads.minor:
@@ -152,11 +152,11 @@ class GatewayProtocol(CallerConnection):
             answer.refuse(refusal)
             return False
         has_body = self._chunked or self._left > 0
-        self._phase = BODY if has_body else WAIT
+        self._phase = BODY if has_body else RESPONDING
         self._wants_continue = has_body and _wants_continue(request)
         return True
 
-    async def _conclude(self, waiting: Waiting, answer: Answer, gate: Decider, proxy: Proxy) -> None:
+    async def _conclude(self, waiting: Waiting, answer: ResponseWriter, gate: Decider, proxy: Proxy) -> None:
         """`gate` and `proxy` are those of the policy that matched: it may be another by now."""
         trace, concluding = waiting.request.trace, gate.conclude(waiting)
         decision = await (concluding if trace is None else trace.look_up(concluding))
@@ -166,12 +166,12 @@ class GatewayProtocol(CallerConnection):
             self._resume_reading()
             self._advance()
 
-    def _proceed(self, decision: Decision, answer: Answer, proxy: Proxy) -> None:
+    def _proceed(self, decision: Decision, answer: ResponseWriter, proxy: Proxy) -> None:
         if isinstance(decision, Refusal):
             answer.refuse(decision)
             return
         if isinstance(decision, Answered):
-            answer.give(decision)
+            answer.write_direct(decision)
             return
         answer.admission = decision
         length = None if self._chunked else self._left
@@ -180,7 +180,7 @@ class GatewayProtocol(CallerConnection):
                 if decision.route.endpoint == VERIFY:
                     self._verify(decision, answer)
                     return
-                self._exchange = ColdExchange(self.runtime.own, decision, answer, self._heads.fields)
+                self._exchange = AsgiBridge(self.runtime.own, decision, answer, self._heads.fields)
             else:
                 self._exchange = proxy.open(decision, answer, length, answer.started)
         except Refusal as refusal:
@@ -193,32 +193,34 @@ class GatewayProtocol(CallerConnection):
 
     # ---- forward authorization
 
-    def _verify(self, question: Admission, answer: Answer) -> None:
+    def _verify(self, question: Admission, answer: ResponseWriter) -> None:
         """Answer whether the request that is asked about may pass."""
         gate = self.runtime.judge
         verdict = self.runtime.verifier.ask(gate, question)
         if isinstance(verdict, Waiting):
             self._deciding = self.loop.create_task(self._conclude_verdict(verdict, question, answer, gate))
         else:
-            answer.tell(verdict)
+            answer.write_verdict(verdict)
 
-    async def _conclude_verdict(self, waiting: Waiting, question: Admission, answer: Answer, gate: Decider) -> None:
+    async def _conclude_verdict(
+        self, waiting: Waiting, question: Admission, answer: ResponseWriter, gate: Decider
+    ) -> None:
         verdict = await self.runtime.verifier.conclude(gate, question, waiting)
         self._deciding = None
         if self._answer is answer:
-            answer.tell(verdict)
+            answer.write_verdict(verdict)
             self._resume_reading()
             self._advance()
 
     # ---- the request body
 
-    def _expect_body(self, answer: Answer) -> None:
+    def _expect_body(self, answer: ResponseWriter) -> None:
         self._deadline = self.runtime.ticker.after(self.runtime.server.body_timeout)
         self._upload_rate = None
         if self._chunked:
             self._decoder = self._chunked_decoder()
         if self._wants_continue and not self._buffer:
-            answer.proceed()
+            answer.send_continue()
 
     def _read_body(self) -> bool:
         exchange, answer, data = self._exchange, self._answer, self._buffer
@@ -236,7 +238,7 @@ class GatewayProtocol(CallerConnection):
             self._body_complete()
         return True
 
-    def _read_chunks(self, data: bytes, answer: Answer) -> bool:
+    def _read_chunks(self, data: bytes, answer: ResponseWriter) -> bool:
         decoder = self._decoder
         assert decoder is not None and self._exchange is not None
         pieces: list[bytes] = []
@@ -263,7 +265,7 @@ class GatewayProtocol(CallerConnection):
         return True
 
     def _body_complete(self) -> None:
-        self._phase = WAIT
+        self._phase = RESPONDING
         self._deadline = self._decoder = self._upload_rate = None
         if self._upload_paused:  # nothing is left to be held back, and a caller who leaves is to be noticed
             self._resume_reading()

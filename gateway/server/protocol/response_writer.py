@@ -40,7 +40,7 @@ CHUNKED: Final = 2
 CLOSE: Final = 3
 
 
-class Answer:
+class ResponseWriter:
     """Implements Downstream. It ends by `end`, `abort` or `refuse`, or by the caller leaving; once."""
 
     __slots__ = (
@@ -201,7 +201,7 @@ class Answer:
         self.body(body)
         self.end()
 
-    def give(self, answered: Answered) -> None:
+    def write_direct(self, answered: Answered) -> None:
         """What the gate has answered itself."""
         self.route = answered.route.name
         if self.protocol.must_close_after_refusal():
@@ -210,13 +210,13 @@ class Answer:
         self.head(answered.status, b"", fields if answered.status == 204 else (*fields, _EMPTY), 0)
         self.end()
 
-    def tell(self, verdict: Verdict) -> None:
+    def write_verdict(self, verdict: Verdict) -> None:
         """What became of a question of a proxy in front."""
         self.admission = verdict.admission
         if isinstance(verdict.outcome, Refusal):
             self.refuse(verdict.outcome)
         else:
-            self.give(verdict.outcome)
+            self.write_direct(verdict.outcome)
 
     def flush(self) -> None:
         chunks = self._chunks
@@ -239,7 +239,7 @@ class Answer:
 
     # ---- the protocol's side
 
-    def proceed(self) -> None:
+    def send_continue(self) -> None:
         """RFC 9110 10.1.1: the caller waits to be told that its body is wanted."""
         if not self.done and not self.status:
             self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
