@@ -30,7 +30,7 @@ from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.native.pool import NativeEngine
 from gateway.server.asgi.app import GateMiddleware
 from gateway.server.composition import running
-from gateway.server.protocol.protocol import GatewayProtocol
+from gateway.server.protocol.connection import ClientConnection
 from gateway.server.runtime import Runtime, RuntimeHolder
 
 PORT = 8123
@@ -238,7 +238,7 @@ async def _signed_in(runtime: Runtime) -> str:
     return str(answer["access_token"])
 
 
-def _connection(runtime: Runtime) -> tuple[GatewayProtocol, Wire]:
-    protocol, wire = GatewayProtocol(runtime, None, ServerState(), {}), Wire()  # type: ignore[arg-type]
+def _connection(runtime: Runtime) -> tuple[ClientConnection, Wire]:
+    protocol, wire = ClientConnection(runtime, None, ServerState(), {}), Wire()  # type: ignore[arg-type]
     protocol.connection_made(wire)  # type: ignore[arg-type]
     return protocol, wire

@@ -11,11 +11,11 @@ import socket
 from collections.abc import Callable
 from typing import Final, cast
 
+from gateway.proxy.stall_watch import StallWatch
 from gateway.wire.websocket import FrameCounter, close_frame
 
 FAREWELL: Final = 0.4  # seconds in which a partial frame can end and a side can answer the gateway's Close
 _LAST_CALL: Final = 2.0  # seconds after that for data not yet sent
-STALL: Final = 60.0  # seconds in which a side must take some of the pending data
 _HIGH_WATER: Final = 262144
 # A client whose machine disappears sends nothing, and a quiet connection would stay open without end. After a minute of
 # silence the kernel probes the connection, and closes it after another minute (seconds, seconds, count).
@@ -93,7 +93,7 @@ class Tunnel:
 class TunnelEnd(asyncio.Protocol):
     """One side of a tunnel. `received` counts its bytes."""
 
-    __slots__ = ("_frames", "_goodbye", "_stalled", "_tunnel", "is_lost", "other", "received", "transport")
+    __slots__ = ("_frames", "_goodbye", "_stall_watch", "_tunnel", "is_lost", "other", "received", "transport")
 
     other: "TunnelEnd"
 
@@ -101,7 +101,7 @@ class TunnelEnd(asyncio.Protocol):
         self._tunnel = tunnel
         self._frames = FrameCounter()  # of the data that this side sends
         self._goodbye: bytes | None = None  # a Close for this side, pending until its current frame ends
-        self._stalled: tuple[int, float] | None = None  # the size of the pending data, and since when
+        self._stall_watch = StallWatch()
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.received = 0
         self.is_lost = False
@@ -162,12 +162,7 @@ class TunnelEnd(asyncio.Protocol):
 
     def tick(self, now: float) -> None:
         """Abort a side that takes none of its pending data."""
-        waiting = 0 if self.is_lost else self.transport.get_write_buffer_size()
-        if not waiting:
-            self._stalled = None
-        elif self._stalled is None or self._stalled[0] != waiting:
-            self._stalled = waiting, now
-        elif now - self._stalled[1] > STALL:
+        if not self.is_lost and self._stall_watch.has_stalled(self.transport.get_write_buffer_size(), now):
             self.transport.abort()
 
     def _hear_out(self, data: bytes) -> None:

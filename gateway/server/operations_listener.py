@@ -12,7 +12,7 @@ from typing import Final
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.server.protocol.protocol import GatewayProtocol
+from gateway.server.protocol.connection import ClientConnection
 from gateway.server.runtime import Runtime
 
 _LAST_WORD: Final = 1.0  # seconds that an answer of its own may still take at the end
@@ -25,7 +25,7 @@ class OperationsDoor:
     def __init__(self, runtime: Runtime, config: Config, listener: socket.socket) -> None:
         self._runtime = runtime
         self._state = ServerState()
-        self._make = partial(GatewayProtocol, runtime, config, self._state, {})
+        self._make = partial(ClientConnection, runtime, config, self._state, {})
         self._listener = listener
         self._server: asyncio.AbstractServer | None = None
 
@@ -46,10 +46,10 @@ class OperationsDoor:
             await asyncio.sleep(_GLANCE)
         self._runtime.ticker.ignore(self._tick)
         for connection in list(self._state.connections):
-            assert isinstance(connection, GatewayProtocol)
+            assert isinstance(connection, ClientConnection)
             connection.transport.abort()
 
     def _tick(self, now: float) -> None:
         for connection in list(self._state.connections):
-            assert isinstance(connection, GatewayProtocol)
+            assert isinstance(connection, ClientConnection)
             connection.tick(now)

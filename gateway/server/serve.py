@@ -33,7 +33,7 @@ from gateway.server.config_watcher import WatchedFile
 from gateway.server.garbage import Collector
 from gateway.server.listener import BACKLOG, Doors, last_in, shut_out
 from gateway.server.operations_listener import OperationsDoor
-from gateway.server.protocol.protocol import GatewayProtocol
+from gateway.server.protocol.connection import ClientConnection
 from gateway.server.reload import Reloader, merged
 from gateway.server.runtime import Runtime, RuntimeHolder
 from gateway.server.workers import Calls, supervise
@@ -249,7 +249,7 @@ class GatewayServer(uvicorn.Server):
         running_ = running(self._current.configuration, self._app, self._place)
         self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
         self._collector = Collector(self._is_serving, runtime.request_ids.count)
-        protocol: Any = partial(GatewayProtocol, runtime)
+        protocol: Any = partial(ClientConnection, runtime)
         self.config.http_protocol_class = protocol
         runtime.connections = self.server_state.connections
         runtime.ticker.listen(self._tick)
@@ -290,7 +290,7 @@ class GatewayServer(uvicorn.Server):
         for server in self.servers:
             server.close()
         assert self._runtime is not None
-        make = partial(GatewayProtocol, self._runtime, self.config, self.server_state, {})
+        make = partial(ClientConnection, self._runtime, self.config, self.server_state, {})
         for door in doors:
             for one in last_in(door):
                 await self._runtime.loop.connect_accepted_socket(make, one)
@@ -304,9 +304,9 @@ class GatewayServer(uvicorn.Server):
             self._reload_soon()
 
     def _is_serving(self) -> bool:
-        return any(connection.serves for connection in self._open_connections())
+        return any(connection.is_serving for connection in self._open_connections())
 
-    def _open_connections(self) -> list[GatewayProtocol]:
+    def _open_connections(self) -> list[ClientConnection]:
         connections: set[Any] = self.server_state.connections
         return list(connections)
 

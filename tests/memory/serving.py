@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from gateway.app import create_app
 from gateway.policy.loader import load_configuration
 from gateway.server.composition import running
-from gateway.server.protocol.protocol import GatewayProtocol
+from gateway.server.protocol.connection import ClientConnection
 from tests.memory.garbage import unsearched
 from tests.support.processes import PASSWORD, Face
 from tests.support.raw import Address, Answer, Caller, ask
@@ -69,7 +69,7 @@ class ServedHere:
         async with running(self._configuration, app) as (runtime, _):
             runtime.ticker.listen(tick)
             async with await self._loop.create_server(
-                lambda: GatewayProtocol(runtime, config, state, {}), "127.0.0.1", 0
+                lambda: ClientConnection(runtime, config, state, {}), "127.0.0.1", 0
             ) as server:
                 self.address = server.sockets[0].getsockname()[:2]
                 yield

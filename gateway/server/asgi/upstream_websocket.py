@@ -10,7 +10,8 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from gateway.errors import without_traceback
-from gateway.proxy.websocket_tunnel import FAREWELL, STALL, keep_alive
+from gateway.proxy.stall_watch import STALL
+from gateway.proxy.websocket_tunnel import FAREWELL, keep_alive
 from gateway.wire.websocket import ABNORMAL, BAD_GATEWAY, INVALID_TEXT, NO_STATUS
 
 _HELD: Final = 262144  # bytes of messages that wait for the client before reading from the upstream pauses

@@ -1,6 +1,7 @@
-"""A request to one of the gateway's own endpoints, run through the ASGI application behind the gate.
+"""A request to a built-in endpoint, served by the ASGI application behind the gate.
 
-It stands where an upstream would: the protocol hands it the body, and it answers through the same ResponseWriter.
+It takes the place of an upstream's exchange: the connection passes it the request body, and it answers through the same
+ResponseWriter.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ class AsgiBridge:
         self, app: ASGIApp, admission: Admission, answer: ResponseWriter, fields: list[tuple[bytes, bytes]]
     ) -> None:
         self._answer = answer
-        self._loop = answer.protocol.loop
+        self._loop = answer.connection.loop
         self._pieces: deque[bytes] = deque()
         self._held = 0
         self._ended = False
@@ -58,7 +59,7 @@ class AsgiBridge:
         self._tell()
 
     def cancel(self) -> None:
-        """The caller left. What the endpoint has begun it finishes: a registration half done helps nobody."""
+        """The client has left. The endpoint runs to its end, because half a registration is of no use."""
         self._left = True
         self._drained.set()
         self._tell()
@@ -75,7 +76,7 @@ class AsgiBridge:
         try:
             await app(scope, self._receive, self._send)
         except ClientDisconnect:
-            pass  # it left while its body was being read: there is nobody to answer
+            pass  # The client left while its body was being read.
         except Exception:
             log.exception("an own endpoint failed")
         if not self._answer.done and not self._left:
@@ -85,7 +86,7 @@ class AsgiBridge:
 
     def _note_refusal(self, refusal: Refusal) -> None:
         self._answer.code = refusal.code
-        self._answer.protocol.runtime.refused_by_endpoint(refusal, self._admission)
+        self._answer.connection.runtime.refused_by_endpoint(refusal, self._admission)
 
     async def _receive(self) -> Message:
         while not self._left and not self._answer.done:
@@ -116,9 +117,9 @@ class AsgiBridge:
     def _send_body(self, body: bytes, *, more: bool) -> None:
         if self._start is not None:
             fields = list(self._start["headers"])
-            fields.append((b"date", self._answer.protocol.date))
+            fields.append((b"date", self._answer.connection.date))
             length = next((int(value) for name, value in fields if name == b"content-length"), None)
-            if self._answer.protocol.must_close_after_refusal():
+            if self._answer.connection.must_close_after_refusal():
                 self._answer.close_after = True
             self._answer.head(self._start["status"], b"", fields, length)
             self._start = None

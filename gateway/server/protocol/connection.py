@@ -1,90 +1,108 @@
-"""One connection of a caller under `gateway serve`: how it begins, keeps pace, is answered, and ends.
+"""One client connection of `gateway serve`: read requests, have the gate decide, forward, and end in good order.
 
-What is read from it, and what becomes of that, is `protocol.py`, which builds on this. Here is the other half: after an
-answer either the next request follows, or what is left of a body is read over, or the connection says goodbye in a way
-that does not destroy the answer on its way.
+It replaces uvicorn's HTTP protocol class, because ASGI cannot carry what a proxy needs (interim responses, trailers, an
+abort, a head time-out, the raw head) and costs as much again as the proxying. A proxied request of a cached user takes
+no task, future or timer.
+
+The phase determines how the next bytes of the client are read:
+
+    HEAD ── head without a body ──────────────────▶ RESPONDING ── response complete ──▶ HEAD
+      └──── head with a body ──▶ BODY ── complete ──▶ RESPONDING
+                                   └──── answered early ──▶ DISCARD ── short rest read ──▶ HEAD
+                                                      └───▶ LINGER ── time or bytes are up ──▶ closed
+    RESPONDING ── 101 ──▶ TUNNEL ──▶ closed
+
+llhttp reads one head at a time: it does not see a pipelined request before the response to the one in front of it is
+complete, so responses cannot overtake each other. Bodies do not pass through llhttp.
 """
 
 import asyncio
-from abc import ABC, abstractmethod
 from time import monotonic
 from typing import Any, Final, cast
 
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
 from gateway.errors import Refusal
-from gateway.gate.admission import Peer
+from gateway.gate.admission import Admission, Answered, Peer, RequestHead, Waiting
+from gateway.gate.gate import Decider, Decision
+from gateway.policy.builtin_routes import VERIFY
 from gateway.proxy.interfaces import Exchange
+from gateway.proxy.proxy import Proxy
+from gateway.proxy.stall_watch import StallWatch
 from gateway.proxy.websocket_tunnel import Tunnel
-from gateway.server.protocol.phases import BODY, DISCARD, HEAD, LINGER, TUNNEL, RESPONDING
-from gateway.server.protocol.request_parser import HeadReader
+from gateway.server.protocol.asgi_bridge import AsgiBridge
+from gateway.server.protocol.body_reader import BodyReader
+from gateway.server.protocol.request_parser import HeadReader, asks_for_websocket, stays_open
 from gateway.server.protocol.response_writer import ResponseWriter
 from gateway.server.protocol.sockets import has_unread, reset_on_close
 from gateway.server.runtime import Runtime
-from gateway.server.upload_rate import UploadRate
-from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
 from gateway.wire.fields import RequestFields
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
-HELD: Final = 65536  # bytes of later requests that are held while one is being answered
-_LINGER: Final = 5.0  # seconds for which an unwanted body is read and thrown away, so that the caller sees the answer
-_LINGERED: Final = 1 << 26  # bytes of a chunked body that are thrown away at most meanwhile
+# Plain constants: a member of an Enum costs as much to look up as a header field to parse.
+HEAD: Final = 0
+BODY: Final = 1
+RESPONDING: Final = 2
+DISCARD: Final = 3
+LINGER: Final = 4
+TUNNEL: Final = 5
+
+HELD: Final = 65536  # Bytes of later requests that wait for the response to the current one.
+_HEADS_PER_TURN: Final = 16  # Other connections come first after these: a packet can hold ten thousand heads.
+_LINGER_SECONDS: Final = 5.0  # How long an unwanted body is read, so that the client sees the response.
+_LINGER_BYTES: Final = 1 << 26  # How much of a chunked body is read in this time.
+_REFUSED_CONNECTIONS: Final = 256  # Connections above `max_connections` that get a response before they are closed.
 _NO_FIELDS: Final = RequestFields()
-STALL: Final = 60.0  # seconds in which a caller must take something of what is sent to it
-_TOO_MANY: Final = 256  # connections beyond the limit that are still told so, and not just closed
 
 
-class CallerConnection(asyncio.Protocol, ABC):
-    """The state of one connection, and everything about it but reading requests."""
+class ClientConnection(asyncio.Protocol):
+    """One connection. uvicorn creates one per accepted socket."""
 
-    _heads: HeadReader
-
-    def __init__(self, runtime: Runtime, connections: set[Any]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self.runtime = runtime
         self.loop = runtime.loop
         self.observer = runtime.observer
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything is called
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made
         self.draining = False
-        self._connections = connections
-        self._peer: Peer = None  # type: ignore[assignment]  # as above
-        self._fields = RequestFields()
+        self._connections: set[Any] = server_state.connections
+        self._peer: Peer = None  # type: ignore[assignment]  # set by connection_made
+        self._heads = HeadReader(runtime.server.max_header_size)
+        self._fields = _NO_FIELDS
         self._phase = HEAD
         self._buffer = b""
-        self._advancing = False
-        self._turn_due = False  # whether the loop will go on with the buffer by itself
+        self._is_advancing = False
+        self._turn_due = False  # The loop continues with the buffer by itself.
         self._deadline: float | None = None
-        self._answer: ResponseWriter | None = None
+        self._response: ResponseWriter | None = None
         self._exchange: Exchange | None = None
         self._deciding: asyncio.Task[None] | None = None
-        self._left = 0  # bytes of the request body that are still to come, where its length is known
-        self._chunked = False
-        self._decoder: ChunkedDecoder | None = None  # of the body that is being read
-        self._upload_rate: UploadRate | None = None  # of a body that takes longer than a tick
-        self._wants_continue = False
-        self._upload_paused = False
-        self._full = False  # more is waiting to be taken by the caller than the transport should hold
-        self._unsent: tuple[int, float] | None = None  # what is waiting, and since when it is as much
+        self._body: BodyReader | None = None  # In the phases BODY and DISCARD.
+        self._linger_bytes = HELD  # How much the client can still send in LINGER.
+        self._is_full = False  # The transport holds as much unsent data as it should.
+        self._stall_watch = StallWatch()
         self._tunnel: Tunnel | None = None
 
     @property
-    def serves(self) -> bool:
-        """Whether a request is being served just now."""
-        return self._answer is not None
+    def is_serving(self) -> bool:
+        """Whether a request is in progress."""
+        return self._response is not None
 
-    @abstractmethod
-    def _advance(self) -> None:
-        """Take from the buffer what can be taken."""
-
-    @abstractmethod
-    def pause_upload(self) -> None:
-        """The upstream is slow: the caller's silence from now on is our doing."""
-
-    @abstractmethod
-    def resume_upload(self) -> None:
-        """The upstream takes the body again."""
+    @property
+    def date(self) -> bytes:
+        return self.runtime.ticker.date
 
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
         transport.set_write_buffer_limits(high=262144)
         peer = transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else ""
@@ -92,188 +110,308 @@ class CallerConnection(asyncio.Protocol, ABC):
         self._peer = Peer(address, scheme, self.runtime.proxies)
         self._connections.add(self)
         self._deadline = self.runtime.ticker.after(self.runtime.server.header_timeout)
-        beyond = len(self._connections) - self.runtime.server.max_connections
-        if beyond > _TOO_MANY:
+        excess = len(self._connections) - self.runtime.server.max_connections
+        if excess > _REFUSED_CONNECTIONS:
             transport.abort()
-        elif beyond > 0:
-            self._refuse_early(Refusal("overloaded", "max_connections is reached", retry_after=1))
+        elif excess > 0:
+            self._refuse_unread(Refusal("overloaded", "max_connections is reached", retry_after=1))
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        self._advance()
+
+    def eof_received(self) -> bool:
+        return False  # The client has left, and its request is cancelled.
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
         self._heads.close()
         self._buffer = b""
-        self._phase = LINGER
+        self._phase, self._body = LINGER, None
         if self._deciding is not None:
             # A cancelled task keeps its CancelledError, whose traceback leads to this object.
             deciding, self._deciding = self._deciding, None
             deciding.cancel()
-        if self._answer is not None:
-            self._answer.caller_left()
-            self._answer = None
-        if self._exchange is not None:
-            exchange, self._exchange = self._exchange, None
-            exchange.cancel()
-
-    def eof_received(self) -> bool:
-        return False  # a caller that says goodbye has left: what runs for it is cancelled
+        if self._response is not None:
+            self._response.client_left()
+            self._response = None
+        self._cancel_exchange()
 
     def pause_writing(self) -> None:
-        self._full = True
+        self._is_full = True
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume_writing(self) -> None:
-        self._full = False
+        self._is_full = False
         if self._exchange is not None:
             self._exchange.resume()
         elif self._phase == HEAD and self._buffer:
             self._resume_reading()
             self._advance()
 
-    def shutdown(self) -> None:
-        """uvicorn drains: a busy connection is closed after its answer, an idle one in a moment. A request may be on
-        its way there, and its caller would have to take it for lost."""
-        self.draining = True
-        if self._tunnel is not None:
-            self._tunnel.close(GOING_AWAY, "the gateway is stopping")
-        elif self._phase == HEAD and not self._heads.begun:
-            self._deadline = self.runtime.ticker.after(0)
+    # ---- the buffer
 
-    # ---- WebSocket
-
-    def tunnel(self, answer: ResponseWriter, upstream: asyncio.Transport, early: bytes) -> None:
-        """Both sides have switched to WebSocket: from here on their bytes do not pass through this object."""
-        self._phase = TUNNEL
-        self._exchange = self._deadline = None
-        self._heads.close()
-        self.forget_head()
-        sent, self._buffer = self._buffer, b""
-        self._tunnel = Tunnel(self.loop, self._tunnel_ended)
-        self._tunnel.join(self.transport, upstream, (sent, early))
-        answer.watch()
-        if self.draining:  # the handshake was on its way when that began
-            self._tunnel.close(GOING_AWAY, "the gateway is stopping")
-
-    def _tunnel_ended(self, tunnel: Tunnel) -> None:
-        self._tunnel = None
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer.tunnel_ended(*tunnel.passed)
-        self.connection_lost(None)
-
-    def revoked(self, answer: ResponseWriter, refusal: Refusal) -> None:
-        """The caller may not stay."""
-        if self._tunnel is not None:
-            code = TRY_AGAIN_LATER if refusal.status == 503 else POLICY_VIOLATION
-            self._tunnel.close(code, refusal.code)
-        elif self._exchange is not None and answer is self._answer:
-            exchange, self._exchange = self._exchange, None
-            exchange.cancel()
-            answer.close_after = True
-            answer.end()
-
-    # ---- the end of an answer
-
-    @property
-    def date(self) -> bytes:
-        """The Date of answers that the gateway makes itself."""
-        return self.runtime.ticker.date
-
-    def must_close_after_refusal(self) -> bool:
-        """Whether an answer of our own ends the connection, because it does not read the body that is on its way."""
-        if self._phase != BODY:
-            return False
-        if self._chunked:
-            return not self._discard_chunks()
-        return self._left > HELD or self._wants_continue
-
-    def _discard_chunks(self) -> bool:
-        """Drop a chunked body that has arrived whole, so that the request behind it is answered (RFC 9112 9.3.2)."""
-        decoder = self._decoder or self._chunked_decoder()
-        try:
-            self._buffer = decoder.feed(self._buffer, [])
-        except ChunkedFault:
-            return False
-        if decoder.done:
-            self._phase, self._decoder = RESPONDING, None
-            self._resume_reading()
-        return decoder.done
-
-    def _chunked_decoder(self) -> ChunkedDecoder:
-        limit = self.runtime.server.max_header_size
-        return ChunkedDecoder(limit, limit)
-
-    def reset_on_close(self) -> None:
-        reset_on_close(self.transport)
-
-    def log_failure(self, answer: ResponseWriter, reason: str) -> None:
-        self.observer.failed(answer.request.request_id, reason)
-
-    def answered(self, answer: ResponseWriter, *, aborted: bool) -> None:
-        """An answer is complete, or as complete as it will be."""
-        if answer is not self._answer:
+    def _advance(self) -> None:
+        """Process the buffer. Not re-entered: a response that is complete on the way returns to this loop."""
+        if self._is_advancing:
             return
-        self._answer = None
+        if not self._turn_due:
+            self._is_advancing = True
+            try:
+                steps = _HEADS_PER_TURN
+                while self._buffer and self._step():
+                    steps -= 1
+                    if not steps:
+                        self._end_turn()
+                        break
+            finally:
+                self._is_advancing = False
+        if len(self._buffer) > HELD and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _end_turn(self) -> None:
+        """Leave the rest of the buffer to a later turn of the loop, so that other connections come first."""
+        self._turn_due = True
+        self.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn_due = False
+        self._advance()
+        if self._phase == BODY and len(self._buffer) <= HELD and self._body is not None and not self._body.held_back:
+            self._resume_reading()
+
+    def _step(self) -> bool:
+        """Process one head or one piece of a body. False: the rest of the buffer has to wait."""
+        phase = self._phase
+        if phase == HEAD:
+            # A client that does not read its responses gets no further ones.
+            return not self._is_full and self._read_head()
+        if phase == BODY:
+            return self._exchange is not None and self._read_body()
+        if phase == DISCARD:
+            return self._discard()
+        if phase == LINGER:
+            self._linger_bytes -= len(self._buffer)
+            self._buffer = b""
+            if self._linger_bytes < 0:
+                self.transport.abort()
+        return False
+
+    def _resume_reading(self) -> None:
+        if self._body is not None:
+            self._body.held_back = False
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # ---- the head
+
+    def _read_head(self) -> bool:
+        heads = self._heads
+        begun = heads.begun
+        try:
+            complete, self._buffer = heads.feed(self._buffer)
+        except Refusal as refusal:
+            self._buffer = b""
+            self._refuse_unread(refusal)
+            return False
+        if complete:
+            self._begin_request()
+        elif heads.begun and not begun:  # Empty lines alone do not begin a head.
+            self._deadline = self.runtime.ticker.after(self.runtime.server.header_timeout)
+        return complete
+
+    def _refuse_unread(self, refusal: Refusal) -> None:
+        """Refuse bytes that are not a readable request. Nothing behind them is readable."""
+        heads = self._heads
+        request = self.runtime.head(heads.method, heads.target, RequestFields(), self._peer, 1)
+        self._response = ResponseWriter(self, request, monotonic(), True)
+        self._expect(0)
+        self._response.refuse(refusal)
+
+    def _begin_request(self) -> None:
+        """Decide on the request with a complete head, and forward it."""
+        heads = self._heads
+        runtime = self.runtime
+        if not heads.repeated:
+            self._fields = runtime.rules.sort(heads.fields)
+        request = runtime.head(heads.method, heads.target, self._fields, self._peer, heads.minor)
+        response = self._response = ResponseWriter(self, request, monotonic(), not heads.keep_alive)
+        self._deadline = None
+        # A repeated header block announces neither a body nor a WebSocket: HeadReader keeps no such block.
+        if heads.repeated:
+            self._phase = RESPONDING
+        elif not self._read_framing(request, response):
+            return
+        tracer, admit = runtime.tracer, runtime.gate.admit
+        decision = admit(request) if tracer is None else tracer.decide(admit, request)
+        if isinstance(decision, Waiting):
+            self._deciding = self.loop.create_task(self._conclude(decision, response, runtime.gate, runtime.proxy))
+        else:
+            self._proceed(decision, response, runtime.proxy)
+
+    def _read_framing(self, request: RequestHead, response: ResponseWriter) -> bool:
+        """Find out what follows the head. False: it is unreadable, and the request has been refused."""
+        heads = self._heads
+        length: int | None = 0
+        if not heads.minor:
+            response.close_after = not stays_open(request)
+        try:
+            length = heads.framing(request)
+            if heads.method == b"CONNECT":
+                raise Refusal("method_not_implemented", "CONNECT")
+            request.websocket = request.fields.upgrade is not None and asks_for_websocket(request)
+            if request.websocket and length != 0:
+                raise Refusal("bad_request", "a WebSocket handshake with a body")
+        except Refusal as refusal:
+            self._expect(length)
+            response.close_after = True
+            response.refuse(refusal)
+            return False
+        if length == 0:
+            self._phase = RESPONDING
+        else:
+            self._expect(length, wants_continue=_wants_continue(request))
+        return True
+
+    def _expect(self, length: int | None, *, wants_continue: bool = False) -> None:
+        """Enter BODY. Also for an unreadable rest of the connection: see `_answered_early`."""
+        limit = self.runtime.server.max_header_size
+        self._phase = BODY
+        self._body = BodyReader(length, max_trailer_size=limit, wants_continue=wants_continue)
+
+    # ---- the decision
+
+    async def _conclude(self, waiting: Waiting, response: ResponseWriter, gate: Decider, proxy: Proxy) -> None:
+        """Wait for the decision. `gate` and `proxy` belong to the policy that matched, which a reload can replace."""
+        trace, concluding = waiting.request.trace, gate.conclude(waiting)
+        decision = await (concluding if trace is None else trace.look_up(concluding))
+        self._deciding = None
+        if self._response is response:
+            self._proceed(decision, response, proxy)
+            self._resume_reading()
+            self._advance()
+
+    def _proceed(self, decision: Decision, response: ResponseWriter, proxy: Proxy) -> None:
+        if isinstance(decision, Refusal):
+            response.refuse(decision)
+            return
+        if isinstance(decision, Answered):
+            response.write_direct(decision)
+            return
+        response.admission = decision
+        body = self._body
+        try:
+            if decision.route.upstream is None:
+                if decision.route.endpoint == VERIFY:
+                    self._verify(decision, response)
+                    return
+                self._exchange = AsgiBridge(self.runtime.own, decision, response, self._heads.fields)
+            else:
+                self._exchange = proxy.open(decision, response, 0 if body is None else body.length, response.started)
+        except Refusal as refusal:
+            response.refuse(refusal)
+            return
+        if body is not None:
+            self._deadline = self.runtime.ticker.after(self.runtime.server.body_timeout)
+            if body.wants_continue and not self._buffer:
+                response.send_continue()
+        elif decision.route.upstream is None:
+            self._exchange.end_body()
+
+    def _verify(self, question: Admission, response: ResponseWriter) -> None:
+        """Forward authorization: decide on the request that a proxy in front describes."""
+        gate = self.runtime.judge
+        verdict = self.runtime.verifier.ask(gate, question)
+        if isinstance(verdict, Waiting):
+            self._deciding = self.loop.create_task(self._conclude_verdict(verdict, question, response, gate))
+        else:
+            response.write_verdict(verdict)
+
+    async def _conclude_verdict(
+        self, waiting: Waiting, question: Admission, response: ResponseWriter, gate: Decider
+    ) -> None:
+        verdict = await self.runtime.verifier.conclude(gate, question, waiting)
+        self._deciding = None
+        if self._response is response:
+            response.write_verdict(verdict)
+            self._resume_reading()
+            self._advance()
+
+    # ---- the request body
+
+    def _read_body(self) -> bool:
+        body, exchange, response = self._body, self._exchange, self._response
+        assert body is not None
+        assert exchange is not None
+        assert response is not None
+        self._deadline = None if body.held_back else self.runtime.ticker.after(self.runtime.server.body_timeout)
+        try:
+            content, self._buffer = body.feed(self._buffer)
+        except Refusal as refusal:
+            self._buffer = b""
+            self._refuse_body(response, refusal)
+            return False
+        if content:
+            response.received += len(content)
+            exchange.write(content)
+        if body.is_complete:
+            if self._response is response:
+                self._end_body(body)
+        elif self._buffer and self._phase == BODY:
+            self._end_turn()
+            return False
+        return True
+
+    def _end_body(self, body: BodyReader) -> None:
+        self._phase = RESPONDING
+        self._deadline = self._body = None
+        if body.held_back:  # A paused transport does not notice that the client leaves.
+            self._resume_reading()
+        if self._exchange is not None:
+            self._exchange.end_body()
+
+    def _refuse_body(self, response: ResponseWriter, refusal: Refusal) -> None:
+        self._cancel_exchange()
+        response.close_after = True
+        response.refuse(refusal)
+
+    def pause_upload(self) -> None:
+        """The upstream is slow. No time-out of the client runs until `resume_upload`."""
+        if self._phase == BODY and self._body is not None and not self._body.held_back:
+            self._body.held_back = True
+            self._deadline = None
+            self.transport.pause_reading()
+
+    def resume_upload(self) -> None:
+        if self._body is not None and self._body.held_back:
+            self._deadline = self.runtime.ticker.after(self.runtime.server.body_timeout)
+            self._resume_reading()
+
+    # ---- the end of a response
+
+    def response_ended(self, response: ResponseWriter, *, aborted: bool) -> None:
+        """A response is complete, or incomplete for good if `aborted`."""
+        if response is not self._response:
+            return
+        self._response = None
         exchange, self._exchange = self._exchange, None
         if aborted:
             if exchange is not None:
                 exchange.cancel()
             self.transport.abort()
-        elif self._phase == BODY:
-            self._answered_early(answer, exchange)
-        elif answer.close_after or answer.missing > 0 or self.draining:
+        elif self._body is not None:
+            if exchange is not None:
+                exchange.cancel()
+            self._answered_early(self._body, response)
+        elif response.close_after or response.missing > 0 or self.draining:
             self._phase = LINGER
             self.transport.close()
         else:
-            self._next()
+            self._next_request()
 
-    def _answered_early(self, answer: ResponseWriter, exchange: Exchange | None) -> None:
-        """The body is not wanted any more. A short rest is read over; else say goodbye and read on for a moment, since
-        closing on unread bytes resets the connection and may destroy the answer on its way (RFC 9112 9.6)."""
-        if exchange is not None:
-            exchange.cancel()
-        if answer.close_after or self._chunked or self._left > HELD:
-            self._linger()
-        else:
-            self._phase = DISCARD
-            self._deadline = self.runtime.ticker.after(_LINGER)
-            self._resume_reading()
-            self._advance()
-
-    def _discard(self) -> bool:
-        taken = min(self._left, len(self._buffer))
-        self._buffer = self._buffer[taken:]
-        self._left -= taken
-        if not self._left:
-            self._next()
-        return True
-
-    def _linger(self) -> None:
-        self._phase = LINGER
-        self._buffer = b""
-        if self._chunked:
-            self._left = _LINGERED
-        self._deadline = self.runtime.ticker.after(_LINGER)
-        self._resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
-
-    def _throw_away(self) -> None:
-        """What comes while saying goodbye. A body that was announced may come whole, anything else not without end."""
-        self._left -= len(self._buffer)
-        self._buffer = b""
-        if self._left < -HELD:
-            self.transport.abort()
-
-    def _resume_reading(self) -> None:
-        self._upload_paused = False
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def _next(self) -> None:
-        """Ready for the next request; what of it has come already is read now."""
+    def _next_request(self) -> None:
+        """Read the next request, which can be in the buffer."""
         self._phase = HEAD
         self._deadline = self.runtime.ticker.after(self.runtime.server.keep_alive)
         if not self._heads.block:
@@ -285,65 +423,150 @@ class CallerConnection(asyncio.Protocol, ABC):
             self._advance()
 
     def forget_head(self) -> None:
-        """Drop the head of the last request: ten thousand idle connections would keep as many."""
+        """Drop the head of the last request, which ten thousand idle connections would keep."""
         self._heads.forget()
         self._fields = _NO_FIELDS
 
-    def _refuse_early(self, refusal: Refusal) -> None:
-        """Refuse what is no readable request; nothing after it can be read either."""
-        heads = self._heads
-        request = self.runtime.head(heads.method, heads.target, RequestFields(), self._peer, 1)
-        self._answer = ResponseWriter(self, request, monotonic(), True)
-        self._phase = BODY
-        self._left, self._chunked = 0, False
-        self._answer.refuse(refusal)
+    def must_close_after_refusal(self) -> bool:
+        """Whether a response that leaves the request body unread ends the connection."""
+        body = self._body
+        if body is None:
+            return False
+        if body.is_chunked:
+            return not self._discard_chunks(body)
+        return body.remaining > HELD or body.wants_continue
+
+    def _discard_chunks(self, body: BodyReader) -> bool:
+        """Drop a chunked body that has arrived whole, so that the request behind it gets a response (RFC 9112
+        9.3.2)."""
+        try:
+            _, self._buffer = body.feed(self._buffer)
+        except Refusal:
+            return False
+        if body.is_complete:
+            self._phase, self._body = RESPONDING, None
+            self._resume_reading()
+        return body.is_complete
+
+    def _answered_early(self, body: BodyReader, response: ResponseWriter) -> None:
+        """Read a short rest of the body, else shut down the write side and read on for a moment. A close with unread
+        bytes resets the connection, which can destroy the response on its way (RFC 9112 9.6)."""
+        if response.close_after or body.is_chunked or body.remaining > HELD:
+            self._linger(body)
+        else:
+            self._phase = DISCARD
+            self._deadline = self.runtime.ticker.after(_LINGER_SECONDS)
+            self._resume_reading()
+            self._advance()
+
+    def _discard(self) -> bool:
+        body = self._body
+        assert body is not None
+        _, self._buffer = body.feed(self._buffer)
+        if body.is_complete:
+            self._body = None
+            self._next_request()
+        return True
+
+    def _linger(self, body: BodyReader) -> None:
+        """Read until the client closes. An announced body can come whole, other data not without end."""
+        self._phase, self._body = LINGER, None
+        self._buffer = b""
+        self._linger_bytes += _LINGER_BYTES if body.is_chunked else body.remaining
+        self._deadline = self.runtime.ticker.after(_LINGER_SECONDS)
+        self._resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _cancel_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel()
+
+    def reset_on_close(self) -> None:
+        reset_on_close(self.transport)
+
+    # ---- WebSockets and event streams
+
+    def open_tunnel(self, response: ResponseWriter, upstream: asyncio.Transport, early: bytes) -> None:
+        """Join the two transports after a switch of protocols: their bytes bypass this object. `early` contains the
+        bytes of the upstream behind its head."""
+        self._phase = TUNNEL
+        self._exchange = self._deadline = None
+        self._heads.close()
+        self.forget_head()
+        sent, self._buffer = self._buffer, b""
+        self._tunnel = Tunnel(self.loop, self._tunnel_ended)
+        self._tunnel.join(self.transport, upstream, (sent, early))
+        response.watch()
+        if self.draining:  # The drain began during the handshake.
+            self._tunnel.close(GOING_AWAY, "the gateway is stopping")
+
+    def _tunnel_ended(self, tunnel: Tunnel) -> None:
+        self._tunnel = None
+        response, self._response = self._response, None
+        if response is not None:
+            response.tunnel_ended(*tunnel.passed)
+        self.connection_lost(None)
+
+    def access_revoked(self, response: ResponseWriter, refusal: Refusal) -> None:
+        """End a WebSocket or an event stream, because the client has lost access."""
+        if self._tunnel is not None:
+            code = TRY_AGAIN_LATER if refusal.status == 503 else POLICY_VIOLATION
+            self._tunnel.close(code, refusal.code)
+        elif self._exchange is not None and response is self._response:
+            self._cancel_exchange()
+            response.close_after = True
+            response.end()
 
     # ---- time
 
     def tick(self, now: float) -> None:
-        """Four times a second: who is late?"""
+        """Enforce the time-outs, four times a second."""
         if self._tunnel is not None:
             self._tunnel.tick(now)
             return
-        self._check_taking(now)
-        if self._phase == BODY and self._exchange is not None and self._uploads_too_slowly(now):
-            self._refuse_upload("the body came too slowly")
-            return
-        if self._deadline is None or now < self._deadline:
-            return
-        self._deadline = None
+        if self._stall_watch.has_stalled(self.transport.get_write_buffer_size(), now):
+            self.transport.abort()
+        response = self._response
+        if response is not None and self._uploads_too_slowly(now, response):
+            self._refuse_body(response, _too_slow("the body came too slowly"))
+        elif self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            self._time_out(response)
+
+    def _uploads_too_slowly(self, now: float, response: ResponseWriter) -> bool:
+        body = self._body
+        if body is None or self._exchange is None:
+            return False
+        return body.is_too_slow(now, response.received, self.runtime.server)
+
+    def _time_out(self, response: ResponseWriter | None) -> None:
         if self._phase == HEAD and self._heads.begun:
-            self._refuse_early(Refusal("request_timeout", "the head was not complete in time"))
-        elif self._phase == BODY and self._answer is not None and not self._answer.done:
-            self._refuse_upload("the body paused too long")
+            self._refuse_unread(Refusal("request_timeout", "the head was not complete in time"))
+        elif self._phase == BODY and response is not None and not response.done:
+            self._refuse_body(response, _too_slow("the body paused too long"))
         elif self._phase == HEAD and has_unread(self.transport):
             self._deadline = self.runtime.ticker.after(0)
         else:
             self.transport.close()
 
-    def _uploads_too_slowly(self, now: float) -> bool:
-        server, answer = self.runtime.server, self._answer
-        if not server.min_body_rate or answer is None:
-            return False
-        if self._upload_rate is None:
-            self._upload_rate = UploadRate(server.min_body_rate, server.body_timeout, now)
-        return self._upload_rate.too_slow(now, answer.received, held_back=self._upload_paused)
+    def shutdown(self) -> None:
+        """Drain, called by uvicorn: close after the current response. An idle connection gets one more tick, because a
+        request can be on its way, and its client would take it for lost."""
+        self.draining = True
+        if self._tunnel is not None:
+            self._tunnel.close(GOING_AWAY, "the gateway is stopping")
+        elif self._phase == HEAD and not self._heads.begun:
+            self._deadline = self.runtime.ticker.after(0)
 
-    def _refuse_upload(self, reason: str) -> None:
-        assert self._answer is not None
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.cancel()
-        self._answer.close_after = True
-        self._answer.refuse(Refusal("request_timeout", reason, detail="The request body came too slowly"))
 
-    def _check_taking(self, now: float) -> None:
-        """Give up on a caller that takes nothing of what is sent to it, be it little or much, and also when all that is
-        left is to close: the transport would wait for it without end."""
-        waiting = self.transport.get_write_buffer_size()
-        if not waiting:
-            self._unsent = None
-        elif self._unsent is None or self._unsent[0] != waiting:
-            self._unsent = waiting, now
-        elif now - self._unsent[1] > STALL:
-            self.transport.abort()
+def _wants_continue(request: RequestHead) -> bool:
+    expect = request.fields.expect
+    return expect is not None and request.minor == 1 and expect.lower() == b"100-continue"
+
+
+def _too_slow(reason: str) -> Refusal:
+    return Refusal("request_timeout", reason, detail="The request body came too slowly")

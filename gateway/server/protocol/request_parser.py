@@ -190,23 +190,23 @@ class HeadReader:
 
     # ---- the body
 
-    def framing(self, request: RequestHead) -> tuple[int, bool]:
-        """The length of the body in bytes, and whether it is chunked instead (RFC 9112 6.3). Raises Refusal."""
+    def framing(self, request: RequestHead) -> int | None:
+        """The length of the body in bytes. None: chunked (RFC 9112 6.3). Raises Refusal."""
         fields = request.fields
         coding, length = fields.transfer_encoding, fields.content_length
         if coding is None and length is None:
             if self._upgraded:
                 self._parser, self.block = None, b""
-            return 0, False
+            return 0
         # The parser waits for a body that does not go through it.
         self._parser, self.block = None, b""
         if coding is not None:
             if coding.lower() != b"chunked" or length is not None or request.minor == 0:
                 raise Refusal("bad_request", "a Transfer-Encoding other than a plain chunked in HTTP/1.1")
-            return 0, True
+            return None
         if length is None or not length.isdigit() or len(length) > 18:
             raise Refusal("bad_request", "an odd Content-Length")
-        return int(length), False
+        return int(length)
 
 
 def asks_for_websocket(request: RequestHead) -> bool:

@@ -1,7 +1,7 @@
-"""The answer to one request on one connection: from what an engine or an own endpoint says to bytes on the wire.
+"""Write the response to one request, as an engine or a built-in endpoint produces it.
 
-Everything that one read of the upstream brings is written at once: uvloop does not merge two writes, and the second
-costs as much as parsing the whole response.
+All data of one read of the upstream goes into one write: uvloop does not merge two writes, and the second costs as much
+as parsing the whole response.
 """
 
 import asyncio
@@ -9,17 +9,16 @@ import contextlib
 from collections.abc import Sequence
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from gateway.errors import Caller, Refusal
 from gateway.gate.admission import Admission, Answered, RequestHead
 from gateway.gate.forward_auth import Verdict
+from gateway.observability.observer import Observer
 from gateway.proxy.interfaces import Field, HeadFields
+from gateway.server.runtime import Runtime
 from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import handshake_answer
-
-if TYPE_CHECKING:
-    from gateway.server.protocol.connection import CallerConnection
 
 _CLIENT_LEFT: Final = 499  # for the log only: no answer was made
 _ONE_WRITE: Final = 65536  # above this many bytes pieces are handed to the transport as they are, not joined
@@ -40,6 +39,44 @@ CHUNKED: Final = 2
 CLOSE: Final = 3
 
 
+class ConnectionSide(Protocol):
+    """The connection that a response is written to."""
+
+    runtime: Runtime
+    loop: asyncio.AbstractEventLoop
+    observer: Observer
+    transport: asyncio.Transport
+    draining: bool
+
+    @property
+    def date(self) -> bytes:
+        """The Date of responses that the gateway makes itself."""
+
+    def must_close_after_refusal(self) -> bool:
+        """Whether a response that leaves the request body unread ends the connection."""
+
+    def reset_on_close(self) -> None:
+        """Have the next close send a reset instead of an end of file."""
+
+    def response_ended(self, response: "ResponseWriter", *, aborted: bool) -> None:
+        """A response is complete, or incomplete for good if `aborted`."""
+
+    def forget_head(self) -> None:
+        """Drop the head of the current request."""
+
+    def access_revoked(self, response: "ResponseWriter", refusal: Refusal) -> None:
+        """End a WebSocket or an event stream, because the client has lost access."""
+
+    def open_tunnel(self, response: "ResponseWriter", upstream: asyncio.Transport, early: bytes) -> None:
+        """Join the two transports after a switch of protocols."""
+
+    def pause_upload(self) -> None:
+        """Stop reading the request body."""
+
+    def resume_upload(self) -> None:
+        """Read the request body again."""
+
+
 class ResponseWriter:
     """Implements Downstream. It ends by `end`, `abort` or `refuse`, or by the caller leaving; once."""
 
@@ -50,10 +87,10 @@ class ResponseWriter:
         "answered_at",
         "close_after",
         "code",
+        "connection",
         "done",
         "forwarded_at",
         "missing",
-        "protocol",
         "received",
         "refused",
         "request",
@@ -64,8 +101,8 @@ class ResponseWriter:
         "watched",
     )
 
-    def __init__(self, protocol: "CallerConnection", request: RequestHead, started: float, close_after: bool) -> None:
-        self.protocol = protocol
+    def __init__(self, connection: ConnectionSide, request: RequestHead, started: float, close_after: bool) -> None:
+        self.connection = connection
         self.request = request
         self.started = started
         self.forwarded_at = self.answered_at = 0.0
@@ -115,7 +152,7 @@ class ResponseWriter:
         else:
             self._framing = CLOSE
             self.close_after = True
-        if self.close_after or self.protocol.draining:
+        if self.close_after or self.connection.draining:
             self.close_after = True
             head += b"Connection: close\r\n\r\n"
         else:
@@ -126,18 +163,18 @@ class ResponseWriter:
         """An event stream: it ends when its caller may not stay."""
         assert self.admission is not None
         self.admission = self.admission.lasting()
-        self.protocol.forget_head()
+        self.connection.forget_head()
         self.watch()
 
     def watch(self) -> None:
         """End this answer when its caller loses the right to it."""
         self.watched = True
-        self.protocol.runtime.watch.add(self)
+        self.connection.runtime.watch.add(self)
 
     def revoke(self, refusal: Refusal) -> None:
         """The caller may not stay: say goodbye on a WebSocket, end an event stream."""
         self.code = refusal.code
-        self.protocol.revoked(self, refusal)
+        self.connection.access_revoked(self, refusal)
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
         """RFC 6455 4.2.2: the upstream's answer goes on, with the fields of this connection put back."""
@@ -149,7 +186,7 @@ class ResponseWriter:
         lines = _head_bytes(101, b"", fields)
         self._chunks.append(lines + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self.flush()
-        self.protocol.tunnel(self, upstream, early)
+        self.connection.open_tunnel(self, upstream, early)
 
     def body(self, data: bytes) -> None:
         framing = self._framing
@@ -172,14 +209,14 @@ class ResponseWriter:
         self._over()
 
     def abort(self, reason: str) -> None:
-        """End so that nobody takes it for complete: a reset where a close would look like the end (RFC 9112 8)."""
+        """End the response visibly incomplete: with a reset where a close would look like its end (RFC 9112 8)."""
         if self.done:
             return
         self.flush()
         self.code = "upstream_aborted"
         if self._framing in (CLOSE, NOTHING):
-            self.protocol.reset_on_close()
-        self.protocol.log_failure(self, reason)
+            self.connection.reset_on_close()
+        self.connection.observer.failed(self.request.request_id, reason)
         self._over(aborted=True)
 
     def refuse(self, refusal: Refusal) -> None:
@@ -193,25 +230,25 @@ class ResponseWriter:
         self.refused = refusal.caller
         body = problem_body(refusal, self.request.request_id)
         fields = problem_fields(refusal, self.request.request_id)
-        fields.append((b"date", self.protocol.date))
+        fields.append((b"date", self.connection.date))
         fields.append((b"content-length", b"%d" % len(body)))
-        if self.protocol.must_close_after_refusal():
+        if self.connection.must_close_after_refusal():
             self.close_after = True
         self.head(refusal.status, b"", fields, len(body))
         self.body(body)
         self.end()
 
     def write_direct(self, answered: Answered) -> None:
-        """What the gate has answered itself."""
+        """Write a response of the gate itself."""
         self.route = answered.route.name
-        if self.protocol.must_close_after_refusal():
+        if self.connection.must_close_after_refusal():
             self.close_after = True
-        fields = (*answered.fields, (b"date", self.protocol.date))
+        fields = (*answered.fields, (b"date", self.connection.date))
         self.head(answered.status, b"", fields if answered.status == 204 else (*fields, _EMPTY), 0)
         self.end()
 
     def write_verdict(self, verdict: Verdict) -> None:
-        """What became of a question of a proxy in front."""
+        """Answer a forward-authorization request."""
         self.admission = verdict.admission
         if isinstance(verdict.outcome, Refusal):
             self.refuse(verdict.outcome)
@@ -223,7 +260,7 @@ class ResponseWriter:
         if not chunks:
             return
         self._chunks = []
-        transport = self.protocol.transport
+        transport = self.connection.transport
         if len(chunks) == 1:
             transport.write(chunks[0])
         elif self.sent <= _ONE_WRITE or len(chunks) > _FEW:
@@ -232,24 +269,24 @@ class ResponseWriter:
             transport.writelines(chunks)
 
     def pause_upload(self) -> None:
-        self.protocol.pause_upload()
+        self.connection.pause_upload()
 
     def resume_upload(self) -> None:
-        self.protocol.resume_upload()
+        self.connection.resume_upload()
 
-    # ---- the protocol's side
+    # ---- the connection's side
 
     def send_continue(self) -> None:
         """RFC 9110 10.1.1: the caller waits to be told that its body is wanted."""
         if not self.done and not self.status:
-            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def tunnel_ended(self, received: int, sent: int) -> None:
         """The WebSocket is over."""
         self.received, self.sent = received, sent
         self._observe()
 
-    def caller_left(self) -> None:
+    def client_left(self) -> None:
         """The connection is gone before the answer was complete."""
         if not self.done:
             self.status = self.status or _CLIENT_LEFT
@@ -257,13 +294,13 @@ class ResponseWriter:
 
     def _over(self, *, aborted: bool = False) -> None:
         self._observe()
-        self.protocol.answered(self, aborted=aborted)
+        self.connection.response_ended(self, aborted=aborted)
 
     def _observe(self) -> None:
         self.done = True
         if self.watched:
-            self.protocol.runtime.watch.remove(self)
-        self.protocol.observer.completed(self)
+            self.connection.runtime.watch.remove(self)
+        self.connection.observer.completed(self)
 
 
 def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:
