@@ -1,13 +1,13 @@
-"""The httpx engine: HTTP/1.1 as httpx, httpcore and h11 speak it. Slow, well known, and the native engine's witness.
+"""The httpx engine: HTTP/1.1 by httpx, httpcore and h11. It is slower than the native engine, widely known, and an
+independent check of it.
 
     HttpxEngine ── chooses ──▶ HttpxLine ── a place ──▶ Attempt ── a task ──▶ httpx.AsyncHTTPTransport
                                                            │                        │ httpcore, h11
                                                            └──── HeadGate ◀──── Wire (the socket)
 
-A transport and never a client: a client adds fields, keeps cookies, follows redirects, reads proxies from the
-environment. And a transport of its own for each request: h11 keeps stray bytes behind a response, and on a connection
-that were used again they would answer the next caller.
+It uses a transport and no client, because a client adds fields, keeps cookies, follows redirects and reads proxies from
+the environment. Each request has its own transport: h11 keeps surplus bytes after a response, which would answer the
+next caller on a reused connection.
 
-This is the only room that asks for httpx to be imported before a request is served; it is itself imported when an
-upstream asks for it.
+Only this package needs httpx before a request is served. It is imported only if an upstream uses it.
 """

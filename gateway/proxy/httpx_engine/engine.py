@@ -1,6 +1,6 @@
 """The httpx engine of one upstream.
 
-The requests that httpx has under way to one target: as many at a time as connections are allowed, one on each.
+Each request has its own connection, so the limit of connections is the limit of requests in progress to a target.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from gateway.ticker import Ticker
 
 
 class HttpxLine(TargetLine[HttpxExchange]):
-    """One target. A request takes a place, makes a connection, and gives the place back when it is over."""
+    """One target. A request takes a place, opens a connection, and returns the place at its end."""
 
     def __init__(
         self,
@@ -39,16 +39,16 @@ class HttpxLine(TargetLine[HttpxExchange]):
 
     @property
     def load(self) -> int:
-        """Requests that are under way, or wait for a place."""
+        """The number of requests in progress or waiting for a place."""
         return len(self._attempts) + self.waiting
 
     @property
     def open_connections(self) -> int:
-        """How many connections there are now; none is ever idle."""
+        """The number of connections, none of which is ever idle."""
         return sum(attempt.holds_connection for attempt in self._attempts)
 
     def submit(self, exchange: HttpxExchange, now: float, *, fresh: bool = False) -> None:
-        """Send a request if there is a place, or let it wait in line for one. Every connection is fresh."""
+        """Send a request if there is a place, or queue it. Every connection is fresh."""
         exchange.pool = self
         if len(self._attempts) < self.limits.max_connections:
             self._begin(exchange)
@@ -56,7 +56,7 @@ class HttpxLine(TargetLine[HttpxExchange]):
             self._stand_in_line(exchange, now)
 
     def give_back(self, attempt: Attempt) -> None:
-        """Use a place that is free for the next request that waits."""
+        """Use a free place for the next waiting request."""
         self._attempts.discard(attempt)
         queue = self._queue
         if queue is not None:
@@ -78,7 +78,7 @@ class HttpxLine(TargetLine[HttpxExchange]):
         return True
 
     def _left_out(self) -> None:
-        """Nothing is idle here that would have to go."""
+        """Do nothing, because there are no idle connections."""
 
     def _tick(self, now: float) -> None:
         for attempt in tuple(self._attempts):
@@ -87,10 +87,10 @@ class HttpxLine(TargetLine[HttpxExchange]):
 
 
 class HttpxEngine(ChoosingEngine[HttpxExchange]):
-    """Implements Engine by httpx's transport.
+    """Implements Engine with httpx's transport.
 
-    WebSocket is one relay whatever the engine: a handshake goes by a native one, which shares with this what is known
-    of the targets.
+    A native engine handles WebSocket handshakes, for which both engines use the same relay. It shares the health of the
+    targets.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class HttpxEngine(ChoosingEngine[HttpxExchange]):
 
     @property
     def open_connections(self) -> int:
-        """How many connections there are now, those of handshakes included."""
+        """The number of connections, including those of handshakes."""
         native = 0 if self._native is None else self._native.open_connections
         return super().open_connections + native
 
     def traffic(self) -> Iterator[Sample]:
-        """What there is to tell about connections and retries, those of handshakes included."""
+        """Yield the metrics of connections and retries, including those of handshakes."""
         yield from super().traffic()
         if self._native is not None:
             yield from self._native.traffic()
@@ -131,7 +131,7 @@ class HttpxEngine(ChoosingEngine[HttpxExchange]):
         return super().open(request, downstream, now)
 
     def close(self) -> None:
-        """Keep nothing for later: what runs goes on to its end."""
+        """Keep no idle connections. Running requests continue."""
         super().close()
         if self._native is not None:
             self._native.close()

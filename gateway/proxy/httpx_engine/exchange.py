@@ -1,8 +1,6 @@
-"""One attempt at a request: a connection of its own, and a task in which httpx speaks on it.
+"""One request by httpx, and its attempts. Each attempt has a connection and a task in which httpx uses it.
 
-CONNECTING ──▶ SENDING ── the request is out ──▶ AWAITING ── the head has come ──▶ ANSWERING ──▶ over
-
-One request under way by httpx: what the face holds, and what of the body waits to be sent.
+CONNECTING ──▶ SENDING ── request sent ──▶ AWAITING ── head received ──▶ ANSWERING ──▶ over
 """
 
 import asyncio
@@ -25,18 +23,18 @@ from gateway.proxy.response_head import ResponseHead
 if TYPE_CHECKING:
     from gateway.proxy.httpx_engine.engine import HttpxEngine, HttpxLine
 
-_HELD: Final = 65536  # bytes of a body that wait for the upstream before the caller is not read from any more
+_HELD: Final = 65536  # bytes of a body that wait for the upstream before reading from the client pauses
 
 
 class HttpxExchange(UpstreamExchange):
-    """Implements Exchange. `attempt` is what sends it now; None while it waits for a place, and when it is over."""
+    """Implements Exchange. `attempt` sends it; None while it waits for a place, and at its end."""
 
     attempt: "Attempt | None" = None
 
     def __init__(self, engine: "HttpxEngine", request: UpstreamRequest, downstream: Downstream) -> None:
         super().__init__(engine, request, downstream)
         self._upload: Upload | None = None
-        self._pieces: list[bytes] = []  # of the body, that wait to be sent
+        self._pieces: list[bytes] = []  # of the body, not yet sent
         self._held = 0
         self._upload_paused = False
         self._upload_over = False
@@ -48,7 +46,7 @@ class HttpxExchange(UpstreamExchange):
 
     @property
     def waiting(self) -> bool:
-        """Whether it has no connection yet."""
+        """Whether the request has no connection yet."""
         return self.attempt is None or self.attempt.is_connecting
 
     def send(self, data: bytes) -> None:
@@ -63,25 +61,25 @@ class HttpxExchange(UpstreamExchange):
         self._tell()
 
     def end_body(self) -> None:
-        """The body is complete."""
+        """Complete the body."""
         self.body_ended = True
         self._tell()
 
     def cancel(self) -> None:
-        """The caller has left."""
+        """End the attempt or the wait, because the client has left."""
         if self.attempt is not None:
             self.attempt.drop()
         elif self.pool is not None:
             self.pool.withdraw(self)
 
     def pause(self) -> None:
-        """The caller cannot keep up."""
+        """Stop reading the response, because the client is slower."""
         self.paused = True
         if self.attempt is not None:
             self.attempt.pause()
 
     def resume(self) -> None:
-        """The caller takes the response again."""
+        """Continue to read the response."""
         self.paused = False
         if self.attempt is not None:
             self.attempt.resume()
@@ -89,26 +87,27 @@ class HttpxExchange(UpstreamExchange):
     # ---- for the attempt
 
     def upload(self) -> "Upload":
-        """The body from here on, as httpx takes it."""
+        """Return the rest of the body in the form that httpx expects."""
         self._upload = Upload(self)
         return self._upload
 
     def stop_upload(self) -> None:
-        """The upstream has closed: what is still to be sent it does not take."""
+        """Stop the upload, because the upstream has closed."""
         if self._upload is not None:
             self._upload.stop()
 
     def end_upload(self) -> None:
-        """The attempt is over. The upload refers back to this object."""
+        """Drop the upload, which refers back to this object, at the end of the attempt."""
         self._upload = None
 
     def forget_body(self) -> None:
-        """The answer has begun, and there will be no other: nothing more of the body is needed."""
+        """Drop the rest of the body. The response has begun, so the request is not repeated."""
         self._upload_over = True
         self.taken()
 
     def taken(self) -> bytes:
-        """What has come of the body since the last time. It is on its way: it cannot be sent again."""
+        """Return the part of the body that has arrived since the last call. It counts as sent, so it cannot be sent
+        again."""
         pieces, self._pieces, self._held = self._pieces, [], 0
         if self._upload_paused:
             self._upload_paused = False
@@ -117,7 +116,7 @@ class HttpxExchange(UpstreamExchange):
 
     @property
     def holds_body(self) -> bool:
-        """Whether anything of the body waits to be sent."""
+        """Whether a part of the body waits to be sent."""
         return self._held > 0
 
     def _tell(self) -> None:
@@ -126,8 +125,8 @@ class HttpxExchange(UpstreamExchange):
 
 
 class Upload(httpx.AsyncByteStream):
-    """The body of a request as httpx asks for it. An iterator: a generator that is not taken whole would have to be
-    closed by somebody."""
+    """The body of a request for httpx. An iterator, because a generator that is not exhausted would have to be
+    closed."""
 
     def __init__(self, exchange: HttpxExchange) -> None:
         self._exchange = exchange
@@ -135,11 +134,11 @@ class Upload(httpx.AsyncByteStream):
         self._stopped = False
 
     def tell(self) -> None:
-        """More has come, or the end."""
+        """Note that more of the body, or its end, has arrived."""
         self._news.set()
 
     def stop(self) -> None:
-        """Nobody takes it any more."""
+        """End the iteration, because the upstream takes no more."""
         self._stopped = True
         self._news.set()
 
@@ -152,7 +151,7 @@ class Upload(httpx.AsyncByteStream):
             if exchange.body_ended and not exchange.holds_body:
                 raise StopAsyncIteration
             if self._stopped:
-                # What httpcore raises itself when it cannot write: it goes on to what the upstream has said, if it has.
+                # httpcore raises the same error when it cannot write, and then reads the response, if there is one.
                 raise httpcore.WriteError("the upstream has closed")
             if exchange.holds_body:
                 exchange.body_sent = True
@@ -161,18 +160,18 @@ class Upload(httpx.AsyncByteStream):
             await self._news.wait()
 
 
-# Where an attempt stands.
+# The phases of an attempt.
 CONNECTING: Final = 0
 SENDING: Final = 1
 AWAITING: Final = 2
 ANSWERING: Final = 3
 
-# Codes of refusals that blame the target. Any other is an error of the gateway.
+# Codes of refusals for which the target is responsible. Any other is an error of the gateway.
 _TARGET_FAILED: Final = frozenset(("upstream_unreachable", "upstream_timeout"))
 
 
 class Attempt:
-    """Implements Listener. It ends by the response's end, by failing, or by being dropped; once."""
+    """Implements Listener. It ends once: with the response, with a failure, or when it is dropped."""
 
     def __init__(self, exchange: HttpxExchange, line: "HttpxLine", loop: asyncio.AbstractEventLoop) -> None:
         exchange.attempt = self
@@ -191,31 +190,31 @@ class Attempt:
 
     @property
     def is_connecting(self) -> bool:
-        """Whether it has no connection yet."""
+        """Whether the attempt has no connection yet."""
         return self._phase == CONNECTING
 
     @property
     def holds_connection(self) -> bool:
-        """Whether it has one now."""
+        """Whether the attempt has a connection."""
         return self._wire.is_open
 
     @property
     def exchange(self) -> HttpxExchange:
-        """The request that is sent."""
+        """The request in progress."""
         return self._exchange
 
-    # ---- the conversation
+    # ---- the request
 
     async def _run(self) -> None:
         try:
             await self._converse()
         except asyncio.CancelledError:
-            # A cancelled task keeps this error, and anyio's frames in its traceback keep the task.
+            # A cancelled task holds this error, and anyio's frames in its traceback hold the task.
             if not self._is_over:
                 raise
         except httpx.TransportError as error:
             self._fail(refusal_of(error, self._line.target))
-        except Exception as error:  # whatever it is, somebody waits for an answer
+        except Exception as error:  # the client waits for a response after any error
             self._loop.call_exception_handler({"message": "a request by httpx failed", "exception": error})
             self._fail(Refusal("internal_error", f"{self._line.target}: {type(error).__name__}"))
 
@@ -245,7 +244,7 @@ class Attempt:
 
     def _answered(self) -> ResponseHead:
         head, downstream = self._gate.head, self._exchange.downstream
-        assert head is not None  # h11 has seen nothing before
+        assert head is not None  # h11 has read nothing before the head
         self._phase = ANSWERING
         self._streaming = head.event_stream
         self._line.answered(head.status)
@@ -262,7 +261,7 @@ class Attempt:
             self._exchange.downstream.end()
 
     def _unlink(self, task: "asyncio.Task[None]") -> None:
-        """Drop what refers back to this object: a cycle would keep the request."""
+        """Drop the references back to this object, because a cycle would keep the request."""
         if not self._is_over:
             self._end()
         del self._task, self._wire, self._gate
@@ -280,7 +279,8 @@ class Attempt:
             self._exchange.stop_upload()
 
     def wants_more(self) -> None:
-        """The request is out, whole or as far as the upstream took it; or a portion of the answer is worked off."""
+        """Note that the request was sent, completely or as far as the upstream took it, or that httpcore has processed
+        a portion of the response."""
         if self._is_over:
             return
         if self._phase == SENDING:
@@ -299,12 +299,13 @@ class Attempt:
         self._deadline = None
 
     def _interim(self, status: int, fields: Sequence[Field]) -> None:
-        """An interim response goes on at once, whether or not the request is out."""
+        """Pass on an interim response at once, even before the request is complete."""
         self._exchange.downstream.interim(status, fields)
         self._flush()
 
     def _hand_over(self) -> None:
-        """The pieces of one portion as one: a thousand chunks of a byte would be a thousand writes."""
+        """Pass on the pieces of one portion together, because a thousand chunks of one byte would be a thousand
+        writes."""
         pieces, self._pieces = self._pieces, []
         if pieces and not self._is_over:
             self._exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -314,7 +315,7 @@ class Attempt:
             self._exchange.downstream.flush()
 
     def _expect_more(self) -> None:
-        """The time for the next bytes runs from here, unless it is the caller who does not take them."""
+        """Restart the time limit for the next bytes, unless the client is the slow side."""
         if self._phase == ANSWERING and not self._is_over:
             for_ever = self._streaming or self._exchange.paused
             self._deadline = None if for_ever else self._line.ticker.after(self._line.limits.idle_timeout)
@@ -322,30 +323,31 @@ class Attempt:
     # ---- for the exchange
 
     def drop(self) -> None:
-        """The caller has left: what still comes is for nobody."""
+        """Cancel the attempt, because the client has left."""
         self._end()
         self._task.cancel()
 
     def pause(self) -> None:
-        """Do not read on, and do not blame the upstream for the silence."""
+        """Stop reading, and pause the upstream's time limit."""
         self._wire.pause()
         self._expect_more()
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue to read."""
         self._wire.resume()
         self._expect_more()
 
     # ---- the end
 
     def tick(self, now: float) -> None:
-        """Give up on an upstream that lets its deadline pass."""
+        """Fail the attempt of an upstream that misses its deadline."""
         if self._deadline is not None and now >= self._deadline:
             self._fail(Refusal("upstream_timeout", f"{self._line.target}: no answer in time"))
             self._task.cancel()
 
     def _fail(self, refusal: Refusal) -> None:
-        """Before a head the request may go elsewhere, where it has left no trace; after it the answer is broken."""
+        """Fail the attempt. Before a head the request can go to another target, if that is safe. After a head the
+        response is incomplete."""
         if self._is_over:
             return
         unsent = self._phase == CONNECTING and refusal.code in _TARGET_FAILED
@@ -354,7 +356,7 @@ class Attempt:
         begun = self._phase == ANSWERING
         if begun:
             self._hand_over()
-        if self._is_over:  # the caller did not want even that
+        if self._is_over:  # the client has disconnected by then
             return
         self._end()
         if begun:
@@ -363,7 +365,7 @@ class Attempt:
             self._line.failed(self._exchange, refusal, may_repeat=unheard, unsent=unsent, counts=counts)
 
     def _counts(self, refusal: Refusal) -> bool:
-        """Whether the failure counts against the target. A malformed head can be the fault of one resource."""
+        """Return whether the failure counts against the target. A malformed head can be the fault of one resource."""
         if refusal.code == "upstream_timeout" and self._phase == AWAITING:
             return self._line.counts_timeout(self._exchange)
         if refusal.code == "upstream_invalid":
@@ -371,7 +373,8 @@ class Attempt:
         return refusal.code in _TARGET_FAILED
 
     def _end(self) -> None:
-        """The connection is closed and its place is free before anybody is told: the next request may follow."""
+        """Close the connection and free its place before the client is told, because the next request can follow at
+        once."""
         self._is_over = True
         self._deadline = None
         self._exchange.attempt = None

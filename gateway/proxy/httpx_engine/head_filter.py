@@ -1,9 +1,9 @@
-"""Judges an upstream's response before h11 reads it.
+"""Checks an upstream's response before h11 reads it.
 
-h11 accepts what RFC 9112 lets a client accept, which is more than a gateway may pass on: it joins folded lines, takes a
-bare LF for the end of a line, lets control characters through, merges equal lengths, and skips trailers and the rest of
-a chunk size line. It also keeps interim responses to itself. So heads and chunks are read here by the rules of the
-native engine. h11 gets the head in one piece, and chunks without extensions or trailers.
+h11 accepts what RFC 9112 lets a client accept, which is more than a gateway may pass on: it joins folded lines, accepts
+a bare LF as the end of a line, lets control characters through, merges equal lengths, and skips trailers and the rest
+of a chunk size line. It does not report interim responses either. Therefore this module reads heads and chunks by the
+rules of the native engine. h11 gets the head in one piece, and chunks without extensions or trailers.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,9 @@ from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
 
 
 class HeadGate:
-    """`head` is that of the final response once it has come. `limit` is in bytes. `pass_on` gets the status and the
-    fields of each interim response but 100. `speaks_http` is false after bytes that are not HTTP/1.x."""
+    """Reads the heads of one response. `head` is the final one, None until it is complete. `limit` is in bytes.
+    `pass_on` receives the status and the fields of each interim response except 100. `speaks_http` is false after bytes
+    that are not HTTP/1.x."""
 
     speaks_http = True
 
@@ -61,7 +62,7 @@ class HeadGate:
         return ()
 
     def content(self, data: bytes) -> bytes:
-        """Return the bytes for h11 that stand for these bytes of the body. Raises ResponseFault."""
+        """Return the equivalent bytes of the body for h11. Raises ResponseFault."""
         chunks = self._chunks
         if chunks is None:
             return data

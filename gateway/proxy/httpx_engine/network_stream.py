@@ -1,8 +1,7 @@
-"""The socket under httpx: an asyncio protocol that httpcore reads from and writes to.
+"""The socket for httpx: an asyncio protocol that httpcore reads from and writes to.
 
-httpcore looks at a connection only when it wants something of it. This one is looked at all the time: the head of a
-response is judged as it comes, 103 is passed on at once, and an upstream that closes while the request is still being
-sent to it is noticed.
+httpcore checks a connection only when it needs it. This protocol reads all the time: it checks the head of a response
+when it arrives, passes on a 103 at once, and notices an upstream that closes during an upload.
 """
 
 import asyncio
@@ -14,35 +13,35 @@ import httpcore
 from gateway.proxy import unread
 from gateway.proxy.response_head import ResponseFault
 
-_HELD: Final = 65536  # bytes that wait for httpcore before the socket is not read from any more
-# Bytes that httpcore is given at once, which it works off without a pause: 5,000 chunks of a byte take it 50 ms.
+_HELD: Final = 65536  # bytes that wait for httpcore before reading from the socket pauses
+# Bytes that httpcore gets at once and processes without a pause: 5,000 chunks of one byte take 50 ms.
 _PORTION: Final = 32768
 
 
 class Listener(Protocol):
-    """What an attempt is told by its connection."""
+    """The events of a connection, for its attempt."""
 
     def heard(self, data: bytes) -> tuple[bytes, ...]:
-        """Bytes have come: what of them is for httpcore, the head first and by itself. Raises ResponseFault."""
+        """Return the received bytes for httpcore, the head first and separately. Raises ResponseFault."""
 
     def content(self, data: bytes) -> bytes:
-        """The bytes for httpcore that stand for these bytes of the body. Raises ResponseFault."""
+        """Return the equivalent bytes of the body for httpcore. Raises ResponseFault."""
 
     def upstream_left(self) -> None:
-        """Nothing more will come, and nothing more is taken."""
+        """Note that the upstream has closed: it sends and takes no more."""
 
     def wants_more(self) -> None:
-        """httpcore has worked off all that it was given."""
+        """Note that httpcore has processed everything it was given."""
 
     def stuck(self) -> None:
-        """The upstream does not take the request body any more, for now."""
+        """Note that the upstream takes no more of the request body for now."""
 
     def unstuck(self) -> None:
-        """It takes it again."""
+        """Note that the upstream takes the request body again."""
 
 
 class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
-    """One connection. `is_open`: from when it is made until it is lost."""
+    """One connection. `is_open` is true from its opening to its loss."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -52,8 +51,8 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._paused = False
         self._ended = False
         self._failure: Exception | None = None
-        self._begun = False  # whether a head has come
-        self._beheaded = False  # whether httpcore has got it
+        self._begun = False  # whether a head has arrived
+        self._beheaded = False  # whether httpcore has received it
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -62,7 +61,7 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop has another base class
         transport.set_write_buffer_limits(high=_HELD)
         self.is_open = True
 
@@ -88,7 +87,7 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if self._transport is not None and exc is not None:
             for data in unread.take(self._transport):
                 self.data_received(data)
-        # An end of which nothing was said before: a reset, or TLS without its goodbye (RFC 9112 9.8).
+        # An unannounced end: a reset, or TLS without close_notify (RFC 9112 9.8).
         self.is_open = False
         self._end(httpcore.ReadError(f"closed: {exc or 'without a goodbye'}"))
 
@@ -101,23 +100,24 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
     # ---- for httpcore
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        """What has come; b"" at its end. A head comes in one piece, whatever its size: h11 would limit it otherwise."""
+        """Return received bytes; b"" at the end. A head comes in one piece of any size, because h11 would limit it
+        otherwise."""
         self._listener.wants_more()
         while True:
-            await asyncio.sleep(0)  # so that others have their turn between two portions
+            await asyncio.sleep(0)  # lets other tasks run between two portions
             while self._paused or not (self._came or self._ended):
                 self._readable.clear()
                 await self._readable.wait()
             if not self._came:
                 if self._failure is not None:
-                    # A new one: the traceback of an error that this object keeps would lead back here.
+                    # A new instance: the traceback of a stored error would refer back to this object.
                     raise type(self._failure)(*self._failure.args)
                 return b""
             if portion := self._portion():
                 return portion
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Send, and wait until enough of it has been taken."""
+        """Send, and wait until enough has been taken."""
         if self._ended or self._transport is None:
             raise httpcore.WriteError("the upstream has closed")
         self._transport.write(buffer)
@@ -131,23 +131,23 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self.abort()
 
     def get_extra_info(self, info: str) -> Any:
-        """Nothing that httpcore need know: it is told apart from HTTP/2 and from stale connections elsewhere."""
+        """Return nothing, because httpcore needs no information: neither HTTP/2 nor stale connections occur here."""
         return None
 
     # ---- for the attempt
 
     def abort(self) -> None:
-        """Close at once; a request body half sent must not look complete, so nothing buffered is flushed."""
+        """Close at once, without flushing: a partial request body must not look complete."""
         if self._transport is not None:
             self._transport.abort()
 
     def pause(self) -> None:
-        """The caller cannot keep up: httpcore gets nothing more, and soon the socket is not read from."""
+        """Stop passing data to httpcore, because the client is slower. Reading from the socket stops soon after."""
         self._paused = True
         self._pace()
 
     def resume(self) -> None:
-        """The caller takes the response again."""
+        """Continue to pass data to httpcore."""
         self._paused = False
         self._readable.set()
         self._pace()
@@ -177,7 +177,7 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
             self._listener.upstream_left()
 
     def _pace(self) -> None:
-        """Read from the socket while there is somebody to take it."""
+        """Pause or resume reading from the socket."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return

@@ -1,4 +1,4 @@
-"""httpx's transport over connections of ours, and the one border at which its errors become ours."""
+"""httpx's transport over the gateway's connections, and the translation of its errors to refusals."""
 
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,16 +11,16 @@ from gateway.errors import Refusal
 from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.target import Target
 
-# Where a request goes is known to the network below the transport, what it asks for stands in `target`, and whom it
-# asks in its Host: of the URL nothing is used but that it is one of HTTP.
+# The network below the transport knows the target, `target` contains the path, and the Host field the host. Only the
+# scheme of this URL is used.
 _URL: Final = httpx.URL("http://upstream/")
-# TLS, where there is any, is spoken below httpx, by the same code for both engines. A context that trusts nobody is
-# what httpx is given, so that it need not make one each time.
+# TLS is handled below httpx, by the same code for both engines. This context trusts no certificate, and saves httpx
+# from creating one for each request.
 _NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-# RFC 9110 10.1.4: `TE: trailers` promises not to lose trailers, and httpx loses them. Connection names nothing but TE.
+# RFC 9110 10.1.4: `TE: trailers` promises not to lose trailers, and httpx loses them. Connection names only TE.
 _NOT_SENT: Final = frozenset((b"te", b"connection"))
 
-# What each kind of failure is to the caller; of a kind that is not here, what the next one above it is.
+# The refusal code for each class of failure. Subclasses not listed use the code of the next listed base class.
 _FAILURES: Final[dict[type[Exception], str]] = {
     httpx.TransportError: "upstream_unreachable",
     httpx.TimeoutException: "upstream_timeout",
@@ -32,7 +32,7 @@ Connect = Callable[[], Awaitable[httpcore.AsyncNetworkStream]]
 
 
 class Transport(httpx.AsyncHTTPTransport):
-    """For one request on one connection, which `connect` makes. Nothing of it is used again."""
+    """Sends one request on one connection, which `connect` opens. Nothing is reused."""
 
     def __init__(self, connect: Connect) -> None:
         super().__init__(verify=_NO_TLS, trust_env=False)
@@ -42,7 +42,7 @@ class Transport(httpx.AsyncHTTPTransport):
 
 
 class _Network(httpcore.AsyncNetworkBackend):
-    """The network as httpcore sees it: everything leads to the target."""
+    """The network for httpcore: every connection leads to the target."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -66,7 +66,7 @@ class _Network(httpcore.AsyncNetworkBackend):
 
 
 def built(request: UpstreamRequest, target: Target, body: httpx.AsyncByteStream) -> httpx.Request:
-    """The request for the transport: method, target and fields as the native engine would write them, to the byte."""
+    """Build the request for the transport. Method, target and fields equal those of the native engine to the byte."""
     method, path, _ = request.start.split(b" ", 2)
     host = target.authority.encode("ascii") if request.preserved_host is None else request.preserved_host
     kept = [(name, value.strip(b" \t")) for name, value in request.field_lines if name.lower() not in _NOT_SENT]
@@ -80,7 +80,7 @@ def built(request: UpstreamRequest, target: Target, body: httpx.AsyncByteStream)
 
 
 def refusal_of(error: httpx.TransportError, target: Target) -> Refusal:
-    """What the caller is told of a failure. Every TransportError comes past here."""
+    """Return the refusal for a failure. Handles every TransportError."""
     code = next(_FAILURES[kind] for kind in type(error).__mro__ if kind in _FAILURES)
     return Refusal(
         code, f"{target}: {str(error) or type(error).__name__}", retry_after=1 if code == "overloaded" else None

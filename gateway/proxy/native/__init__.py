@@ -1,1 +1,1 @@
-"""The native engine: HTTP/1.1 to upstreams over llhttp and asyncio protocols, by callbacks only."""
+"""The native engine: HTTP/1.1 to upstreams with llhttp and asyncio protocols, in callbacks only."""

@@ -1,18 +1,12 @@
-"""One HTTP/1.1 connection to a target: the beginning, the requests, the pace, and the end.
+"""One HTTP/1.1 connection to a target, and the requests on it.
 
-`response.py` reads the responses, and draws the states of a connection.
-
-One request under way to one target: what the face holds, and where the request stands.
-
-Reads the responses that come over one HTTP/1.1 connection to a target.
-
-The framing of a response is decided once, when its head is complete (RFC 9112 6.3). A connection is used again only
-where the bytes end exactly with the response: bytes behind it would answer the next request, which can be another
-client's.
+`ResponseReader` reads the responses. The framing of a response is decided once, when its head is complete (RFC 9112
+6.3). A connection is reused only if the received bytes end exactly with the response: further bytes would answer the
+next request, which can be another client's.
 
     IDLE ── begin ──▶ HEAD ── final head ──▶ LENGTH · CHUNKS · CLOSE ── end of the body ──▶ COMPLETE ──▶ IDLE
 
-`connection.py` adds the sending side, and the end of the connection.
+`UpstreamConnection` adds the sending side, flow control and the end of the connection.
 """
 
 import asyncio
@@ -36,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class NativeExchange(UpstreamExchange):
-    """Implements Exchange. It waits in the pool of a target until it has a connection, and ends with it.
+    """Implements Exchange. It waits in the pool of a target for a connection, and ends with it.
 
-    `early` is what came of the body before there was a connection: at most what one read of the caller brings, because
-    the upload is paused until then.
+    `early` contains the part of the body that came before the connection: at most one read from the client, because the
+    upload is paused until then.
     """
 
     connection: "UpstreamConnection | None" = None
@@ -52,37 +46,37 @@ class NativeExchange(UpstreamExchange):
 
     @property
     def waiting(self) -> bool:
-        """Whether it has no connection yet."""
+        """Whether the request has no connection yet."""
         return self.connection is None
 
     def send(self, data: bytes) -> None:
-        """Send on a piece of the body, or keep it until there is a connection."""
+        """Send a piece of the body, or keep it until there is a connection."""
         if self.connection is not None:
             self.connection.send_body(data)
         else:
             self._keep(data)
 
     def end_body(self) -> None:
-        """The body is complete: from now on the upstream owes an answer."""
+        """Complete the body, after which the time limit of the response begins."""
         self.body_ended = True
         if self.connection is not None:
             self.connection.finish_request()
 
     def cancel(self) -> None:
-        """The caller has left. The connection has a request under way that nobody waits for: it cannot be reused."""
+        """Drop the connection, which cannot be reused during a request."""
         if self.connection is not None:
             self.connection.drop()
         elif self.pool is not None:
             self.pool.withdraw(self)
 
     def pause(self) -> None:
-        """The caller cannot keep up."""
+        """Stop reading the response, because the client is slower."""
         self.paused = True
         if self.connection is not None:
             self.connection.pause_response()
 
     def resume(self) -> None:
-        """The caller takes the response again."""
+        """Continue to read the response."""
         self.paused = False
         if self.connection is not None:
             self.connection.resume_response()
@@ -94,7 +88,8 @@ class NativeExchange(UpstreamExchange):
         self.early.append(data)
 
 
-# The state of a connection. Plain constants: looking up a member of an Enum costs as much as parsing a header field.
+# The state of a connection. Plain constants, because the look-up of an Enum member costs as much as parsing a header
+# field.
 IDLE: Final = 0
 HEAD: Final = 1
 LENGTH: Final = 2
@@ -104,7 +99,7 @@ COMPLETE: Final = 5
 
 
 class ResponseReader(asyncio.Protocol, ABC):
-    """The state of one connection, and everything about the responses on it."""
+    """The state of one connection, and the reading of its responses."""
 
     _transport: asyncio.Transport
 
@@ -115,9 +110,9 @@ class ResponseReader(asyncio.Protocol, ABC):
         self._max_head = pool.limits.max_head_size
         self._heads = HeadReader(self._max_head)
         self._remembered: ResponseHead | None = None  # an API often answers with the same head
-        self._left = 0  # bytes of the body that are still to come, where its length is known
+        self._left = 0  # bytes of the body still to come, if its length is known
         self._chunks: ChunkedDecoder | None = None
-        self._undecoded = b""  # chunks that wait for their turn
+        self._undecoded = b""  # chunks not yet decoded
         self._served = 0
         self._reusable = True
         self._deadline: float | None = None
@@ -133,28 +128,28 @@ class ResponseReader(asyncio.Protocol, ABC):
 
     @abstractmethod
     def _finish(self, exchange: NativeExchange) -> None:
-        """End the exchange: its response is complete."""
+        """End the exchange after a complete response."""
 
     @abstractmethod
     def _switch(self, exchange: NativeExchange, head: ResponseHead, early: bytes) -> None:
-        """Hand the connection over to another protocol. `early` holds the bytes behind the head of the 101."""
+        """Give the connection to another protocol. `early` contains the bytes after the head of the 101."""
 
     @abstractmethod
     def _answered_early(self, exchange: NativeExchange, head: ResponseHead) -> None:
-        """The final head came before the end of the request body."""
+        """Handle a final head that came before the end of the request body."""
 
     @abstractmethod
     def _invalid(self, exchange: NativeExchange, fault: ResponseFault) -> None:
-        """End the exchange: its response must not be passed on."""
+        """End the exchange, because its response must not be passed on."""
 
     @abstractmethod
     def _take_turn_soon(self) -> None:
-        """Decode on when other connections have had their turn."""
+        """Continue decoding after a turn of the other connections."""
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            self.close()  # these bytes belong to no request
+            self.close()  # the bytes belong to no request
             return
         try:
             if self._phase == HEAD:
@@ -190,13 +185,13 @@ class ResponseReader(asyncio.Protocol, ABC):
             if head.status == 101:
                 self._switch(exchange, head, data)
                 return
-            if head.status != 100:  # RFC 9110 15.2: the client's wait for a 100 has ended here
+            if head.status != 100:  # RFC 9110 15.2: the gateway answers the client's Expect itself
                 exchange.downstream.interim(head.status, head.fields)
             if not data:
                 return
 
     def _answer(self, exchange: NativeExchange, head: ResponseHead, behind: bytes) -> None:
-        """Pass the final head on, and the bytes behind it."""
+        """Pass on the final head and the bytes after it."""
         self._pool.answered(head.status)
         length = head.plain_length
         if length and exchange.request.method != b"HEAD":
@@ -210,7 +205,7 @@ class ResponseReader(asyncio.Protocol, ABC):
             self._read_body(exchange, behind)
 
     def _answer_framed(self, exchange: NativeExchange, head: ResponseHead) -> None:
-        """Pass a final head on that is not plain."""
+        """Pass on a final head that is not plain."""
         self._phase = self._framed_as(exchange, head)
         self._reusable = self._reusable and head.keeps_alive
         self._streaming = head.event_stream
@@ -227,9 +222,9 @@ class ResponseReader(asyncio.Protocol, ABC):
         self._remembered = head if small and not head.event_stream else None
 
     def _framed_as(self, exchange: NativeExchange, head: ResponseHead) -> int:
-        """RFC 9112 6.3, in its order."""
+        """Return the framing in the order of RFC 9112 6.3."""
         if exchange.request.method == b"HEAD" or not head.has_content:
-            # Some servers send the content nevertheless, and it can come late.
+            # Some servers send the content nevertheless, possibly late.
             self._reusable = self._reusable and not head.announces_content
             return COMPLETE
         if head.chunked:
@@ -281,7 +276,7 @@ class ResponseReader(asyncio.Protocol, ABC):
 
 
 class UpstreamConnection(ResponseReader):
-    """Serves one exchange at a time. `idle_since` is the loop's time when it last became free."""
+    """Serves one exchange at a time. `idle_since` is the loop's time at which it last became free."""
 
     _unread: select.poll
 
@@ -293,7 +288,7 @@ class UpstreamConnection(ResponseReader):
 
     @property
     def exchange(self) -> NativeExchange | None:
-        """The request that is served now."""
+        """The request in progress."""
         return self._exchange
 
     @property
@@ -304,7 +299,7 @@ class UpstreamConnection(ResponseReader):
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop has another base class
         self._unread = unread.watch(transport)
         self._is_tls = transport.get_extra_info("sslcontext") is not None
         transport.set_write_buffer_limits(high=262144)
@@ -329,8 +324,8 @@ class UpstreamConnection(ResponseReader):
             self._lost_under(exchange, f"closed: {exc or 'end of file'}")
 
     def _read_what_arrived(self) -> None:
-        """RFC 9112 9.5: an upstream that refuses a request body answers and closes, and writing fails before its answer
-        has been read."""
+        """Read the response of an upstream that refuses a request body. It answers and closes, and a write fails before
+        the response is read (RFC 9112 9.5)."""
         if self._exchange is None:
             return
         for data in chain((b"",), unread.take(self._transport)):
@@ -353,7 +348,7 @@ class UpstreamConnection(ResponseReader):
             return
         self._upload_paused = False
         self._deadline = None
-        if self._phase > HEAD and not self._streaming:  # an answer that began before the upload ended
+        if self._phase > HEAD and not self._streaming:  # a response that began before the upload ended
             self._deadline = self._pool.ticker.after(self._idle_timeout)
         if exchange.body_ended:
             self._await_answer(exchange, self._pool.ticker.after(0))
@@ -368,12 +363,15 @@ class UpstreamConnection(ResponseReader):
         return self._served == 0
 
     def is_silent(self) -> bool:
-        """Whether nothing waits that the loop has not read yet: its end, or bytes that would answer the next request.
-        The session tickets of a new TLS connection do not count."""
+        """Return whether the socket has nothing that the loop has not read yet: the end of the connection, or bytes
+        that would answer the next request.
+
+        Ignore the session tickets of a new TLS connection.
+        """
         return not self._unread.poll(0) or (self.is_new and self._is_tls)
 
     def begin(self, exchange: NativeExchange, now: float) -> None:
-        """Send the head of a request, and the part of its body that has come already."""
+        """Send the head of a request, and the part of its body that has arrived."""
         request = exchange.request
         exchange.connection = self
         self._exchange = exchange
@@ -397,7 +395,7 @@ class UpstreamConnection(ResponseReader):
             self._end_body(exchange, now)
 
     def send_body(self, data: bytes) -> None:
-        """Send a piece of the body, framed as the head announced."""
+        """Send a piece of the body, framed as announced in the head."""
         assert self._exchange is not None
         self._exchange.body_sent = True
         if self._upload_over:
@@ -408,13 +406,13 @@ class UpstreamConnection(ResponseReader):
             self._transport.write(data)
 
     def finish_request(self) -> None:
-        """The body is complete."""
+        """Complete the body."""
         assert self._exchange is not None
         if not self._upload_over:
             self._end_body(self._exchange, self._pool.ticker.after(0))
 
     def _end_body(self, exchange: NativeExchange, now: float) -> None:
-        """The time-out of the response runs from here, or from when the last of the body has left."""
+        """Send the end of the body. The response time-out begins now, or when the last of the body is sent."""
         if exchange.request.length is None:
             self._transport.write(b"0\r\n\r\n")
         if not self._upload_paused:
@@ -433,8 +431,8 @@ class UpstreamConnection(ResponseReader):
             exchange.downstream.resume_upload()
 
     def _answered_early(self, exchange: NativeExchange, head: ResponseHead) -> None:
-        """RFC 9112 9.5: stop sending a body that the upstream has refused. It can close the connection at any time
-        without having announced that, because the body would be in the way of the next request."""
+        """Stop sending a body that the upstream has refused (RFC 9112 9.5). The upstream can close the connection
+        without an announcement, because the body would precede the next request."""
         self._reusable = False
         if head.status < 400 and head.keeps_alive:
             return
@@ -446,7 +444,8 @@ class UpstreamConnection(ResponseReader):
     # ---- the end
 
     def _finish(self, exchange: NativeExchange) -> None:
-        """The response is complete. The connection is free before the caller is told: its next request may follow."""
+        """Complete the response. The connection becomes free before the client is told, because the next request can
+        follow at once."""
         chunks = self._chunks
         self._exchange = self._chunks = None
         self._deadline = None
@@ -462,7 +461,7 @@ class UpstreamConnection(ResponseReader):
         exchange.downstream.end(() if chunks is None else trailers_to_send(chunks.trailers))
 
     def _switch(self, exchange: NativeExchange, head: ResponseHead, early: bytes) -> None:
-        """The connection is the caller's from here on; it counts no more as one of the pool's."""
+        """Give the connection to the client's protocol. It no longer counts in the pool."""
         handshake = exchange.request.handshake
         if handshake is None:
             raise ResponseFault("a switch of protocols without a request for one")
@@ -481,7 +480,8 @@ class UpstreamConnection(ResponseReader):
         self._fail(exchange, refusal, counts=isinstance(fault, NotHttp))
 
     def _lost_under(self, exchange: NativeExchange, reason: str) -> None:
-        """The connection died. One that gave no byte of an answer may have been stale: the request never arrived."""
+        """Fail the exchange of a lost connection. Without a byte of a response it can have been stale, so that the
+        request never arrived."""
         silent = self._phase == HEAD and not self._heads.begun
         self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"), may_repeat=silent)
 
@@ -495,41 +495,41 @@ class UpstreamConnection(ResponseReader):
         self.close()
         if begun:
             exchange.downstream.abort(refusal.reason)
-        elif stale:  # an idle connection that was closed says nothing about the target's health
+        elif stale:  # a closed idle connection says nothing about the target's health
             self._pool.closed_early(self)
             exchange.engine.failed(exchange, refusal, may_repeat=True)
         else:
             self._pool.failed(exchange, refusal, may_repeat=may_repeat, counts=counts)
 
     def drop(self) -> None:
-        """The caller left: what still comes is for nobody."""
+        """Drop the exchange, because the client has left."""
         if self._exchange is not None:
             self._exchange.connection = None
             self._exchange = None
         self.close()
 
     def close(self) -> None:
-        """Close at once; a request body half sent must not look complete, so nothing buffered is flushed."""
+        """Close at once, without flushing: a partial request body must not look complete."""
         self._reusable = False
         self._pool.retire(self)
         self._transport.abort()
 
     def close_when_done(self) -> None:
-        """Close now when idle, else after the running exchange."""
+        """Close now if idle, or after the running exchange."""
         self._reusable = False
         if self._exchange is None:
             self.close()
 
-    # ---- pace
+    # ---- flow control
 
     def pause_response(self) -> None:
-        """The caller is slow: stop reading, and do not blame the upstream for the silence."""
+        """Stop reading, because the client is slower. The upstream's time limit pauses too."""
         self._pause_reading()
         if self._phase > HEAD:
             self._deadline = None
 
     def resume_response(self) -> None:
-        """Read on."""
+        """Continue to read."""
         if self._undecoded:
             self._take_turn_soon()
         else:
@@ -538,7 +538,7 @@ class UpstreamConnection(ResponseReader):
             self._deadline = self._pool.ticker.after(self._idle_timeout)
 
     def _take_turn_soon(self) -> None:
-        """Decode the next chunks after other connections had their turn. Reading waits for that."""
+        """Decode the next chunks after a turn of the other connections. Reading pauses until then."""
         self._pause_reading()
         asyncio.get_running_loop().call_soon(self._take_turn)
 
@@ -562,10 +562,10 @@ class UpstreamConnection(ResponseReader):
             self._transport.resume_reading()
 
     def tick(self, now: float) -> None:
-        """Give up on an upstream that lets its deadline pass."""
+        """Fail the exchange of an upstream that misses its deadline."""
         exchange = self._exchange
         if exchange is None or self._deadline is None or now < self._deadline:
             return
-        # The body that the target does not read has the upstream's own limit.
+        # A body that the target does not read has the upstream's own time limit.
         counts = self._upload_paused or self._pool.counts_timeout(exchange)
         self._fail(exchange, Refusal("upstream_timeout", f"{self._pool.target}: no answer in time"), counts=counts)

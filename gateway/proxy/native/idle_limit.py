@@ -1,11 +1,11 @@
 """The time for which idle connections to one target are kept and reused.
 
-A request on a connection that the target closes at the same moment is lost. The gateway must close it first, so it has
-to know the target's own limit. The configured one suits common servers. Some servers announce theirs. The others show
-it when they close an idle connection.
+A request on a connection that the target closes at the same moment is lost. The gateway must close the connection
+first, so it has to know the target's own limit. The configured limit suits common servers. Some servers announce
+theirs. The others reveal it when they close an idle connection.
 
-A request that cannot be repeated uses a connection only in half of the time that idle connections to the target have
-survived, so it never comes near a limit that is still unknown. An announced limit does not extend that time, because
+A request that cannot be repeated uses a connection only within half of the time that idle connections to the target
+have survived, so it stays far from a limit that is still unknown. An announced limit does not extend that time, because
 any program behind the target can announce one.
 """
 
@@ -14,7 +14,7 @@ from math import inf
 from typing import Final
 
 _TIMEOUT: Final = re.compile(rb"(?:^|[,; \t])timeout=\"?([0-9]{1,9})", re.IGNORECASE)
-_FORGET: Final = 60.0  # seconds until a limit that was seen is dropped: a restart closes connections of any age, once
+_FORGET: Final = 60.0  # seconds until an observed limit is dropped: a restart closes connections of any age, once
 _LEAST: Final = 0.05  # seconds; connections are reused under load even after a restart
 _MARGIN: Final = 1.0  # seconds before the announced limit
 
@@ -38,7 +38,7 @@ class IdleLimit:
         self._update()
 
     def announced(self, keep_alive: bytes) -> None:
-        """Take the limit of the target from its Keep-Alive field (RFC 2068 19.7.1.1), if it is there."""
+        """Set the limit from the target's Keep-Alive field (RFC 2068 19.7.1.1), if it has one."""
         found = _TIMEOUT.search(keep_alive)
         if found is None:
             return
@@ -47,22 +47,22 @@ class IdleLimit:
         self._update()
 
     def closed(self, idle: float, now: float) -> None:
-        """Take note that the target has closed a connection which was idle for so long."""
+        """Note that the target has closed a connection that was idle for this time."""
         if idle < self._configured:
-            # Servers look for idle connections now and then, so they can close the next one in half the time.
+            # Servers check idle connections at intervals, so they can close the next one in half the time.
             self._seen = min(self._seen, max(_LEAST, idle / 2))
             self._seen_at = now
             self._survived = min(self._survived, self._seen)
             self._update()
 
     def survived(self, idle: float) -> None:
-        """Take note that a connection which was idle for so long is still open."""
+        """Note that a connection that was idle for this time is still open."""
         if idle > self._survived:
             self._survived = idle
             self._update()
 
     def tick(self, now: float) -> None:
-        """Drop a limit that was seen long ago."""
+        """Drop a limit that was observed long ago."""
         if self._seen < self._configured and now - self._seen_at > _FORGET:
             self._seen = self._configured
             self._update()

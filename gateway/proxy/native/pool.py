@@ -1,12 +1,11 @@
-"""The connections to one target: idle ones are reused last in, first out, new ones are made while the limit allows.
+"""The native engine of one upstream: HTTP/1.1 with llhttp over a pool of connections to each target.
 
-A request that finds no idle connection waits in line, and a connection is dialled for it. The first connection that
-becomes free, new or used, takes the first request in line.
+Idle connections are reused last in, first out. New ones are opened up to the limit. A request that finds no idle
+connection waits in the queue, and a connection is dialled for it. The first connection that becomes free, new or used,
+serves the first request in the queue.
 
-A target can close an idle connection at any time, and a request that is sent on it then is lost. So idle connections
-are closed after a time that is shorter than the target's own, and a socket is looked at before its reuse.
-
-The native engine: HTTP/1.1 over asyncio protocols and llhttp, with pooled connections.
+A target can close an idle connection at any time, and a request sent on it at that moment is lost. Idle connections are
+therefore closed after a time shorter than the target's own, and a socket is checked before its reuse.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ from gateway.ticker import Ticker
 
 
 class TargetPool(TargetLine[NativeExchange]):
-    """Connections to one target."""
+    """The connections to one target."""
 
     def __init__(
         self,
@@ -39,7 +38,7 @@ class TargetPool(TargetLine[NativeExchange]):
         ticker: Ticker,
     ) -> None:
         self.connections: set[UpstreamConnection] = set()
-        self._idle: list[UpstreamConnection] = []  # the newest last
+        self._idle: list[UpstreamConnection] = []  # newest last
         self.idle_limit = IdleLimit(limits.keep_alive)
         self._dials: set[asyncio.Task[None]] = set()
         self._dialler = Dialler(target, loop)
@@ -47,22 +46,22 @@ class TargetPool(TargetLine[NativeExchange]):
 
     @property
     def load(self) -> int:
-        """Requests that are under way, or wait for a connection."""
+        """The number of requests in progress or waiting for a connection."""
         return len(self.connections) - len(self._idle) + self.waiting
 
     @property
     def open_connections(self) -> int:
-        """How many connections there are now, busy and idle."""
+        """The number of connections, busy and idle."""
         return len(self.connections)
 
     @property
     def idle_connections(self) -> int:
-        """How many of them nobody uses just now."""
+        """The number of idle connections."""
         return len(self._idle)
 
     def submit(self, exchange: NativeExchange, now: float, *, fresh: bool = False) -> None:
-        """Send a request on an idle connection, or let it wait in line for one. `fresh`: a stale connection has just
-        died under it. The other idle ones are older, so they are closed, and a new one is made."""
+        """Send a request on an idle connection, or queue it. `fresh`: a stale connection has just failed during the
+        request. The other idle connections are older, so they are closed and a new one is opened."""
         exchange.pool = self
         if fresh:
             self._drop_idle()
@@ -80,7 +79,7 @@ class TargetPool(TargetLine[NativeExchange]):
             self._wait_for_connection(exchange, now)
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """Use a connection that is free: for the next request that waits, else later."""
+        """Use a free connection for the next waiting request, or keep it for later."""
         connection.idle_since = now = self._loop.time()
         queue = self._queue
         if queue is not None:
@@ -97,23 +96,23 @@ class TargetPool(TargetLine[NativeExchange]):
             self._idle.append(connection)
 
     def retire(self, connection: UpstreamConnection) -> None:
-        """Give a connection that is ending to no other request. The loop reports its end later."""
+        """Remove a connection that is closing from the idle ones. The loop reports its end later."""
         if connection in self._idle:
             self._idle.remove(connection)
 
     def ended(self, connection: UpstreamConnection) -> None:
-        """Retire a connection that the target has closed."""
+        """Remove a connection that the target has closed."""
         if connection in self._idle:
             self._idle.remove(connection)
             self.closed_early(connection)
 
     def closed_early(self, connection: UpstreamConnection) -> None:
-        """Take note of the time after which the target has closed a connection that was idle."""
+        """Note the idle time after which the target closed a connection."""
         now = self._loop.time()
         self.idle_limit.closed(now - connection.idle_since, now)
 
     def lost(self, connection: UpstreamConnection) -> None:
-        """Forget a connection that is gone."""
+        """Forget a lost connection."""
         self.connections.discard(connection)
         if self._queue is not None:
             self._queue.release(connection)
@@ -121,14 +120,14 @@ class TargetPool(TargetLine[NativeExchange]):
         self._dial_if_useful()
 
     def close(self) -> None:
-        """Close what is idle now and what is busy when it is done."""
+        """Close idle connections now, and busy ones when their requests end."""
         super().close()
         self._drop_idle()
         for connection in list(self.connections):
             connection.close_when_done()
 
     def _checked_idle(self, exchange: NativeExchange, now: float) -> UpstreamConnection | None:
-        """The newest idle connection if it is young enough for this request and its target has not closed it."""
+        """Return the newest idle connection that is young enough for this request and not closed by its target."""
         repeatable = exchange.request.is_repeatable and self.limits.retries > 0
         longest = self.idle_limit.seconds if repeatable else self.idle_limit.careful
         while self._idle and now - self._idle[-1].idle_since <= longest:
@@ -148,7 +147,7 @@ class TargetPool(TargetLine[NativeExchange]):
         if not self._stand_in_line(exchange, now):
             return
         if self._idle and len(self.connections) + len(self._dials) >= self.limits.max_connections:
-            self._idle.pop(0).close()  # none of them is good enough for this request: make room for a new one
+            self._idle.pop(0).close()  # too old for this request: make room for a new one
         self._dial_if_useful()
 
     def _drop_idle(self) -> None:
@@ -164,7 +163,7 @@ class TargetPool(TargetLine[NativeExchange]):
             dial.add_done_callback(self._dial_over)
 
     async def _dial(self) -> None:
-        """Make one connection. A failure is told to the first in line: somebody had it dialled, and each has one."""
+        """Open one connection. A failure fails the first request in the queue, because each request has one dial."""
         target = self.target
         try:
             await self._dialler.dial(lambda: UpstreamConnection(self), self.limits.connect_timeout)
@@ -196,7 +195,7 @@ class TargetPool(TargetLine[NativeExchange]):
         self._drop_idle()
 
     def _tick(self, now: float) -> None:
-        """Time-outs of everything here; a deadline is passed by up to one period and never missed early."""
+        """Check all time limits. Each ends at most one period late and never early."""
         super()._tick(now)
         for connection in list(self.connections):
             connection.tick(now)
@@ -208,7 +207,7 @@ class TargetPool(TargetLine[NativeExchange]):
 
 
 class NativeEngine(ChoosingEngine[NativeExchange]):
-    """Implements Engine over one pool of connections for each target."""
+    """Implements Engine with a pool of connections to each target."""
 
     def _pool(self, target: Target, limits: UpstreamLimits, health: TargetHealth) -> TargetPool:
         return TargetPool(target, limits, health, loop=self._loop, ticker=self._ticker)
