@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +132,15 @@ def wait_for_port(running: Running, port: int, *, seconds: float = 20.0) -> floa
             return time.perf_counter() - begun
         time.sleep(0.005)
     raise BenchError(f"did not listen within {seconds:g} s:\n{running.last_words()}")
+
+
+def wait_until(check: Callable[[], bool], *, seconds: float = 20.0, every: float = 0.005) -> None:
+    """Wait until the check succeeds. Raises BenchError if it is late."""
+    end = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > end:
+            raise BenchError(f"not ready within {seconds:g} s")
+        time.sleep(every)
 
 
 def _clean_environment() -> dict[str, str]:

@@ -30,8 +30,8 @@ from bench.peers.signer import Signer
 from bench.processes import BenchError, pinned
 from bench.report import scale_tables
 from bench.rounds import Arena, Contestant, measure
+from bench.stores.valkey import running as valkey
 from bench.upstream import start_upstream
-from tests.support.valkey import running as valkey
 
 Result = dict[str, Points]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import BenchError, Running, free_port, start, wait_for_port
+from bench.stores.postgres import PostgresServer, running_postgres
+from bench.stores.valkey import running as running_valkey
 from bench.upstream import start_upstream
-from tests.support.postgres import PostgresServer, running_postgres
-from tests.support.valkey import running as running_valkey
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery"

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from gateway.accounts.emails import email_address
 from gateway.accounts.lockout import Attempt, Lockout, account_owner, address_owner
 from gateway.errors import Refusal
@@ -15,7 +16,7 @@ from gateway.storage.redis.client import RedisLink
 from gateway.storage.redis.failed_attempts import RedisFailures
 from gateway.wire.addresses import Callers
 from tests.storage.replicas import until
-from tests.support.valkey import ValkeyServer, cluster
+from tests.support.valkey import cluster
 
 __all__ = ["cluster"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from tests.cli.running import Outcome, one_plain_line, run
 from tests.support.processes import Gateway
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
 GOOD = """\

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 import gateway.cli.demo.echo
+from bench.stores.valkey import ValkeyServer
 from gateway.cli.demo.echo import echo_upstream
 from gateway.cli.program import program
 from tests.cli.running import ROOT, environment, run_here
 from tests.support.processes import Gateway, free_port
-from tests.support.valkey import ValkeyServer
 
 COMPOSED = ROOT / "config/compose.yaml"
 

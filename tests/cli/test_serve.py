@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from tests.cli.running import command_line, environment
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
 CONFIGURATION = """\

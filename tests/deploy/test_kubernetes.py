@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.stores.valkey import ValkeyServer
 from gateway.policy.loader import Configuration, load_configuration
 from tests.cli.running import ROOT, command_line, environment, run_here
 from tests.cli.test_image import assert_runs
 from tests.support.processes import free_port
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
 FOLDER = ROOT / "deploy/kubernetes"

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench.stores.valkey import ValkeyServer, running
 from tests.support.configurations import changed
 from tests.support.gateways import Town
 from tests.support.processes import FACES, Account, Face, Gateway
 from tests.support.raw import Answer, Caller
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import answer
-from tests.support.valkey import ValkeyServer, running
 from tests.support.waiting import eventually
 from tests.support.wording import request
 

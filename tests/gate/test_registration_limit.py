@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from gateway.errors import Refusal
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.settings.model import RegistrationLimitSettings
@@ -18,7 +19,7 @@ from tests.api.test_api_keys import register_admin
 from tests.support.databases import Clock
 from tests.support.gateways import Town
 from tests.support.processes import Face, Gateway
-from tests.support.valkey import ValkeyServer, shared_valkey
+from tests.support.valkey import shared_valkey
 
 __all__ = ["shared_valkey"]
 

@@ -6,12 +6,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.stores.postgres import PostgresServer, running_postgres
+from bench.stores.valkey import ValkeyServer
+from bench.stores.valkey import running as running_valkey
 from tests.support.configurations import changed
 from tests.support.gateways import Town
-from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.processes import FACES, Configuration, Gateway, command, write_configuration
-from tests.support.valkey import ValkeyServer
-from tests.support.valkey import running as running_valkey
 from tests.support.waiting import eventually
 
 

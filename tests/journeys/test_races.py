@@ -11,12 +11,12 @@ from threading import Barrier
 
 import pytest
 
+from bench.stores.valkey import running as running_valkey
 from tests.journeys.deployments import Replicated
 from tests.support.configurations import changed
 from tests.support.gateways import Town
 from tests.support.processes import FACES, PASSWORD, Gateway
 from tests.support.raw import Answer
-from tests.support.valkey import running as running_valkey
 
 Pair = tuple[Gateway, ...]
 OUT_OF_BREATH = 503  # A busy machine can refuse a request, but must not perform an operation twice.

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench.stores.valkey import ValkeyServer, running
 from tests.journeys.deployments import Replicated, degraded, replicas_over
 from tests.journeys.test_faults import REVOKED, bearer_line, tokens
 from tests.journeys.test_outages import SERVED, promptly
 from tests.support.gateways import Town
 from tests.support.processes import Gateway
-from tests.support.valkey import ValkeyServer, running
 from tests.support.waiting import eventually
 
 NOTICED = 1.5  # seconds until a replica stops to trust its copies, where it is not told of a change

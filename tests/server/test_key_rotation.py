@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from bench.stores.valkey import ValkeyServer
 from tests.cli.running import run_here
 from tests.server.changing import configuration_of, reload
 from tests.support.expectations import passes
@@ -21,7 +22,6 @@ from tests.support.load import AsyncCaller, Load
 from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.small import Start
-from tests.support.valkey import ValkeyServer
 from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import bearer, request
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import yaml
 
+from bench.stores.valkey import ValkeyServer
 from gateway.app import create_app
 from gateway.errors import CODES
 from gateway.policy.loader import load_configuration
@@ -17,7 +18,6 @@ from tests.support.fleet import OK, Fleet
 from tests.support.processes import Gateway, command, free_port, write_configuration
 from tests.support.raw import Answer, Caller, ask
 from tests.support.small import Start, small, start
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 from tests.support.wording import request
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from tests.support.fleet import Fleet
 from tests.support.processes import PROJECT, Gateway
 from tests.support.small import Start, small
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually, within
 
 NAMESPACE = ("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc")

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from tests.server.changing import configuration_of, reload, with_route
 from tests.support.fleet import OK, Fleet, Served
 from tests.support.load import Load
 from tests.support.processes import PROJECT, Gateway, write_configuration
 from tests.support.raw import NoAnswer
 from tests.support.small import Patched, Start, metric, small
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually, within
 from tests.support.wording import request
 

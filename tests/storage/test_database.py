@@ -13,13 +13,13 @@ import asyncpg
 import pytest
 from sqlalchemy import Connection, exc, text
 
+from bench.stores.postgres import PostgresServer
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.storage import schema
 from gateway.storage.circuit_breaker import FAILURES, Breaker
 from gateway.storage.database import _AWAY, COMMAND, Database
 from gateway.storage.users import Users
 from tests.support.databases import create
-from tests.support.postgres import PostgresServer
 from tests.support.waiting import within
 
 

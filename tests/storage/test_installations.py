@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
+from bench.stores.valkey import ValkeyServer
 from gateway.accounts.failed_attempts import Allowance, Counter, Report
 from gateway.accounts.store import NewUser
 from gateway.cli.stores import opened
@@ -25,7 +26,6 @@ from gateway.storage.subjects import Subjects
 from gateway.storage.tables import installation
 from tests.policy.policies import settings_of
 from tests.storage.replicas import until
-from tests.support.valkey import ValkeyServer
 
 KEY = "the same signing key in both installations"
 BY = Actor("a test")

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
+from bench.stores.postgres import PostgresServer
 from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage import schema
 from gateway.storage.database import COMMAND, Database
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
 from tests.support.databases import Clock, create, new_session, opened
-from tests.support.postgres import PostgresServer
 from tests.support.processes import free_port
 from tests.support.relays import Relay, relay_to
 from tests.support.waiting import eventually

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from tests.support.processes import PASSWORD, PROJECT, Face, Gateway, free_port
 from tests.support.small import Start, small, start
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
 __all__ = ["start"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
+from bench.stores.postgres import PostgresServer
 from gateway.accounts.store import NewSession, NewUser
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import Actor, Origin, UserRecord
@@ -17,7 +18,6 @@ from gateway.storage import schema
 from gateway.storage.circuit_breaker import Breaker
 from gateway.storage.database import COMMAND, SERVING, Database, Limits
 from gateway.storage.users import Users
-from tests.support.postgres import PostgresServer
 
 KINDS = ("sqlite", "postgresql")
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.parity_envoy import Tally, compare
-from bench.parity_ground import Ground
 from bench.peers.caddy import find_program
 from tests.cli.running import run
+from tests.properties.parity_envoy import Tally, compare
+from tests.properties.parity_ground import Ground
 from tests.support.upstreams import Authority
 
 ENVOY = find_program("envoy")
@@ -207,7 +207,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 @pytest.mark.parametrize("native", [False, True], ids=["ext_authz", "native"])
 def test_envoy_decides_as_the_gateway_does(ground: Ground, native: bool) -> None:
-    """A sample; `python -m bench.parity_envoy` compares thousands."""
+    """A sample; `python -m tests.properties.parity_envoy` compares thousands."""
     tally = Tally()
     for seed in (101, 102):
         differences = list(compare(ground, seed, 80, native=native, tally=tally))

@@ -14,8 +14,8 @@ from typing import Any
 import bcrypt
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from tests.cli.running import Outcome, command_line, environment, one_plain_line, run_here
-from tests.support.valkey import ValkeyServer
 
 CONFIGURATION = """\
 storage: {database: "sqlite:///gateway.db"}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from tests.cli.running import one_plain_line, run_here
 from tests.support.configurations import changed
 from tests.support.gateways import Town
 from tests.support.processes import PASSWORD, Face, Gateway
-from tests.support.valkey import ValkeyServer
 
 LOCKOUT = {"failures": 3, "window": "15m", "ban": "15m", "per_address_failures": 7}
 

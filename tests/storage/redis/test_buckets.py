@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from gateway.errors import StorageUnavailable
 from gateway.gate.leaky_buckets import Quota
 from gateway.gate.rate_limits import Count, Limits
@@ -17,7 +18,6 @@ from gateway.storage.redis.client import RedisLink
 from tests.gate.test_rate_limits import Request, limit_of
 from tests.policy.policies import policy_of
 from tests.storage.replicas import until
-from tests.support.valkey import ValkeyServer
 
 
 @asynccontextmanager

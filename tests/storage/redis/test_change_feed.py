@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from gateway.identity.user import UserRecord
 from gateway.storage.redis import change_feed
 from gateway.storage.redis.change_feed import RedisFeed
@@ -15,7 +16,6 @@ from gateway.storage.redis.user_records import RedisRecords
 from tests.identity.stores import record
 from tests.storage.authentic import CHANNEL, INSTALLATION, authentic_text, message, user_key, values
 from tests.storage.replicas import until
-from tests.support.valkey import ValkeyServer
 
 
 class Listener:

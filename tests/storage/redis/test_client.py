@@ -20,12 +20,12 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from bench.stores.valkey import ValkeyServer, running
 from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage.redis.client import HEARTBEAT, LIMIT, RedisLink, disconnect
 from gateway.storage.redis.url import Client
 from tests.storage.authentic import INSTALLATION
 from tests.storage.replicas import until
-from tests.support.valkey import ValkeyServer, running
 
 Operation = Callable[[Client], Any]
 

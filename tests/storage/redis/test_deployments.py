@@ -9,9 +9,9 @@ from pathlib import Path
 
 import trustme
 
+from bench.stores.valkey import ValkeyServer, running
 from tests.identity.stores import MemoryStore, record
 from tests.storage.replicas import replicas, until
-from tests.support.valkey import ValkeyServer, running
 from tests.support.waiting import eventually
 
 

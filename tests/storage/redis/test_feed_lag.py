@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bench.stores.valkey import ValkeyServer
 from gateway.storage.redis.feed_lag import BOUND
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import CHANNEL, message
 from tests.storage.replicas import Replica, replicas, until
 from tests.support.relays import Relay, relay_to
-from tests.support.valkey import ValkeyServer
 
 LAG = "gateway_redis_feed_lag_seconds"
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
+from bench.stores.valkey import ValkeyServer
 from gateway.identity.mac_keys import MacKeys
 from gateway.storage.redis.encoding import MAX_VALUE, RedisValues
 from tests.identity.stores import MemoryStore, record
@@ -26,7 +27,6 @@ from tests.storage.authentic import (
     values,
 )
 from tests.storage.replicas import Replica, replicas, until
-from tests.support.valkey import ValkeyServer
 
 KEY = user_key("u1")
 FOREVER = 10**12

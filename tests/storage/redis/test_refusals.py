@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 import redis
 
+from bench.stores.valkey import ValkeyServer, running
 from gateway.accounts.failed_attempts import Allowance, Counter, Report
 from gateway.errors import StorageUnavailable
 from gateway.gate.leaky_buckets import Quota
@@ -23,7 +24,6 @@ from tests.storage.authentic import INSTALLATION
 from tests.storage.replicas import Replica, replicas, until
 from tests.support.processes import free_port
 from tests.support.relays import relay_to
-from tests.support.valkey import ValkeyServer, running
 from tests.support.waiting import eventually
 
 Client = redis.Redis

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import pytest
 import uvloop
 
+from bench.stores.valkey import ValkeyServer
 from gateway.errors import StorageUnavailable
 from gateway.identity.directory import ABSENT
 from gateway.identity.principal import Principal
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import CHANNEL, authentic_text, user_key
 from tests.storage.replicas import Replica, replicas, until
-from tests.support.valkey import ValkeyServer
 
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.stores.valkey import ValkeyServer, running
 from gateway.identity.user import UserRecord
 from gateway.storage.redis.client import RedisLink
 from gateway.storage.redis.encoding import NotAuthentic
@@ -20,7 +21,6 @@ from gateway.storage.redis.user_records import RedisRecords, Write
 from tests.identity.stores import CREATED, record
 from tests.storage.authentic import CHANNEL, INSTALLATION, signed, user_key, values
 from tests.storage.replicas import until
-from tests.support.valkey import ValkeyServer, running
 
 TTL = 60.0
 

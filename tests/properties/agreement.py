@@ -1,4 +1,4 @@
-"""`python -m bench.agreement`: compare all components that decide on requests.
+"""`python -m tests.properties.agreement`: compare all components that decide on requests.
 
 Generates random policies and requests, 100,000 pairs by default. A naive reference, `decide`, `gateway explain`,
 `gateway test`, `gateway matrix`, the gate and `/_gateway/verify` decide each pair, and with --live a running proxy too.
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.agreement_faces import Faces, Outcome
-from bench.agreement_live import Live
-from bench.parity import ROLES, UPSTREAMS, Chance, Route
 from gateway.analysis.explain import Person
 from gateway.errors import CODES
 from gateway.settings.loader import read_content
+from tests.properties.agreement_faces import Faces, Outcome
+from tests.properties.agreement_live import Live
+from tests.properties.parity import ROLES, UPSTREAMS, Chance, Route
 
 PEOPLE: Final[Mapping[str, Person | None]] = {
     "user": Person("OWN", frozenset({"user"})),
@@ -107,7 +107,7 @@ def configuration(routes: list[Route], *, relaxed: bool) -> dict[str, Any]:
 
 def main() -> int:
     """Exit code 1 if there is a difference."""
-    parser = argparse.ArgumentParser(prog="python -m bench.agreement", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.properties.agreement", description=__doc__)
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--requests", type=int, default=_REQUESTS, help="for each policy")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""A gateway and an Envoy with its exported policy, in front of the same upstreams, for `bench.parity_envoy`."""
+"""A gateway and an Envoy with its exported policy, in front of the same upstreams, for `parity_envoy`."""
 
 import io
 import json
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.parity import PEOPLE, ROLES, UPSTREAMS, Route
 from bench.peers.caddy import find_program
 from bench.peers.gateway import connection
 from bench.peers.peer import ROOT
 from bench.processes import BenchError, free_port, start, wait_for_port
 from gateway.cli.program import run
+from tests.properties.parity import PEOPLE, ROLES, UPSTREAMS, Route
 
 PASSWORD: Final = "correct horse battery"
 

@@ -1,4 +1,5 @@
-"""`python -m bench.parity_envoy`: compare the decisions of the gateway and of Envoy with its exported configuration.
+"""Compare the decisions of the gateway and of Envoy with its exported configuration:
+`python -m tests.properties.parity_envoy`.
 
 Policies and requests are random. Each request is sent to both, which must refuse it alike or send the same request to
 the same upstream. Prints every difference; the exit code is 1 if there is one.
@@ -15,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.parity import IDENTITY, Asked, Chance
-from bench.parity_ground import Ground
 from gateway.errors import Refusal
 from gateway.wire.fields import fold
 from gateway.wire.paths import canonical_path
+from tests.properties.parity import IDENTITY, Asked, Chance
+from tests.properties.parity_ground import Ground
 
 CALLER: Final = "127.0.0.9"  # not a trusted proxy, unlike Envoy at 127.0.0.1
 
@@ -146,7 +147,7 @@ def compare(ground: Ground, seed: int, count: int, *, native: bool, tally: Tally
 
 def main() -> int:
     """Exit code 1 if there is a difference."""
-    parser = argparse.ArgumentParser(prog="python -m bench.parity_envoy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.properties.parity_envoy", description=__doc__)
     parser.add_argument("--policies", type=int, default=12)
     parser.add_argument("--requests", type=int, default=200, help="for each policy")
     parser.add_argument("--seed", type=int, default=1)

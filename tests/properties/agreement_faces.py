@@ -8,9 +8,6 @@ from typing import Final, Self
 
 import yaml
 
-from bench.agreement_reference import Request, naive
-from bench.parity import Asked as Written
-from bench.parity import Route as RouteText
 from gateway.analysis.explain import Person, caller_of, capture_texts, explain
 from gateway.analysis.matrix import matrix
 from gateway.analysis.policy_tests import read_policy_tests
@@ -34,6 +31,9 @@ from gateway.settings.model import CacheSettings, Settings
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import Field, FieldRules
 from gateway.wire.hosts import canonical_host
+from tests.properties.agreement_reference import Request, naive
+from tests.properties.parity import Asked as Written
+from tests.properties.parity import Route as RouteText
 
 Outcome = str
 """`allowed ROUTE`, `answered`, `CODE ROUTE`, or `CODE` without a route."""

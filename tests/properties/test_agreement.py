@@ -1,12 +1,12 @@
-"""All decision procedures agree: a sample; `python -m bench.agreement --live` compares 100,000 requests."""
+"""All decision procedures agree: a sample; `python -m tests.properties.agreement --live` compares 100,000 requests."""
 
 from pathlib import Path
 
 import pytest
 
-from bench.agreement import PEOPLE, Agreement, compare
-from bench.agreement_faces import Faces
-from bench.agreement_live import Live
+from tests.properties.agreement import PEOPLE, Agreement, compare
+from tests.properties.agreement_faces import Faces
+from tests.properties.agreement_live import Live
 
 IN_PROCESS = {"decide", "explain", "reference", "test", "matrix", "gate", "verify"}
 

@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
-from bench.parity import UPSTREAMS, Asked
-from bench.parity_envoy import outcome
-from bench.parity_ground import Echo
 from bench.peers.peer import ROOT
 from bench.processes import free_port, start, wait_for_port
 from gateway.accounts.store import NewUser
@@ -22,6 +19,9 @@ from gateway.settings.model import TokensSettings
 from gateway.storage.database import Database
 from gateway.storage.schema import prepare
 from gateway.storage.users import Users
+from tests.properties.parity import UPSTREAMS, Asked
+from tests.properties.parity_envoy import outcome
+from tests.properties.parity_ground import Echo
 
 _SECRET: Final = "for the comparison of decisions only"
 # Refusals that follow the decision of the policy.

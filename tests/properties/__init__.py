@@ -1,0 +1,1 @@
+"""Random policies and requests, on which independent procedures must decide alike."""
