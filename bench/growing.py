@@ -23,7 +23,7 @@ from bench.stage import Stage, staged
 from gateway.gate.gate import Gate
 from gateway.gate.rate_limits import Limits
 from gateway.identity.access_token import Tokens
-from gateway.identity.credentials import Credentials
+from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.principal import PrincipalFactory
@@ -148,7 +148,7 @@ class Users:
         )
         stage.runtime.gate = Gate(
             policy=stage.configuration.policy,
-            credentials=Credentials(self._tokens),
+            credentials=Authenticator(self._tokens),
             directory=self.directory,
             limits=Limits(),
         )

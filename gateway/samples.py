@@ -27,11 +27,11 @@ class Sample(NamedTuple):
     value: float | Histogram
 
 
-Source = Callable[[], Iterable[Sample]]
+SampleSource = Callable[[], Iterable[Sample]]
 """Returns current samples. Runs on the event loop and must not block."""
 
 
-class Tally:
+class LabeledCounter:
     """Counts by labels: `tally.add("locked", "account")`. Owners must bound their label values; beyond a thousand
     combinations further ones are counted with every label set to `other`."""
 

@@ -38,11 +38,11 @@ class Ticker:
         """The time `seconds` from now, never too early: `now` can be one period old."""
         return self.now + PERIOD + seconds
 
-    def listen(self, listener: Listener) -> None:
+    def subscribe(self, listener: Listener) -> None:
         """Call `listener` with the loop's time at every tick."""
         self._listeners.append(listener)
 
-    def ignore(self, listener: Listener) -> None:
+    def unsubscribe(self, listener: Listener) -> None:
         """Remove a listener."""
         self._listeners.remove(listener)
 

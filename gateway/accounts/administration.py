@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from gateway.accounts.audit import AuditPage, AuditReader, AuditSelection
-from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.commands import AccountChange, EmailOnly, NewAccount, PasswordOnly, RolesOnly
 from gateway.accounts.emails import folded
 from gateway.accounts.expiry import key_known_until
@@ -46,7 +46,7 @@ class Administration:
         self._sessions = sessions
         self._trail = trail
         self._passwords = passwords
-        self._announcer = Announcer(feed)
+        self._announcer = ChangePublisher(feed)
         self.renew(settings)
 
     def renew(self, settings: Settings) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.commands import KeyRequest
 from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.expiry import key_known_until
@@ -18,7 +18,7 @@ from gateway.accounts.service import account_holder
 from gateway.errors import FieldError, Refusal
 from gateway.identity.api_keys import ApiKey, ApiKeyStore, NewApiKey, key_digest, new_key
 from gateway.identity.principal import Principal
-from gateway.identity.user import ChangeFeed, Claims, Origin
+from gateway.identity.user import ChangeFeed, Claims, ClientInfo
 from gateway.settings.model import Settings
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
@@ -48,7 +48,7 @@ class OwnKeys:
     ) -> None:
         self._keys = keys
         self._confirmation = confirmation
-        self._announcer = Announcer(feed)
+        self._announcer = ChangePublisher(feed)
         self.settings = settings
         self._clock = clock
 
@@ -56,11 +56,11 @@ class OwnKeys:
         """Apply new settings, which can declare other roles."""
         self.settings = settings
 
-    async def list(self, claims: Claims, origin: Origin) -> tuple[ApiKey, ...]:
+    async def list(self, claims: Claims, origin: ClientInfo) -> tuple[ApiKey, ...]:
         """The caller's keys, newest first. Raises `forbidden` like account_holder."""
         return await self._keys.living(account_holder(claims, origin).id)
 
-    async def create(self, principal: Principal, claims: Claims, asked: KeyRequest, origin: Origin) -> MadeKey:
+    async def create(self, principal: Principal, claims: Claims, asked: KeyRequest, origin: ClientInfo) -> MadeKey:
         """Create a key, by default with all own roles of the caller and the maximum lifetime.
 
         Raises `invalid_fields` for roles that the caller lacks, the refusals of Confirmation for the current password,
@@ -84,7 +84,7 @@ class OwnKeys:
             raise Refusal("token_revoked", "the session or the account has just ended", presented=True)
         return MadeKey(made, text)
 
-    async def delete(self, claims: Claims, key_id: str, origin: Origin) -> None:
+    async def delete(self, claims: Claims, key_id: str, origin: ClientInfo) -> None:
         """Delete a key of the caller on all replicas. Raises `not_found` for other keys, `forbidden` like
         account_holder."""
         holder = account_holder(claims, origin)

@@ -7,7 +7,7 @@ record in its transaction, and is published to all replicas before the method re
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.store import BlockedSubject, SubjectStore
 from gateway.errors import FieldError, Refusal
 from gateway.identity.claims import MAX_TEXT
@@ -22,7 +22,7 @@ class Blocking:
 
     def __init__(self, subjects: SubjectStore, feed: ChangeFeed, issuers: Iterable[ExternalSettings]) -> None:
         self._subjects = subjects
-        self._announcer = Announcer(feed)
+        self._announcer = ChangePublisher(feed)
         self._names = tuple(issuer.name for issuer in issuers)
 
     async def blocked(self) -> tuple[BlockedSubject, ...]:

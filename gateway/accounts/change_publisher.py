@@ -9,7 +9,7 @@ from gateway.identity.user import ChangeFeed, UserRecord
 T = TypeVar("T")
 
 
-class Announcer:
+class ChangePublisher:
     """Makes changes and publishes them to all replicas, after the commit: a replica that reloads the record must see
     the change."""
 

@@ -6,7 +6,7 @@ access of the thief.
 
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
-from gateway.accounts.store import AccountStore, Credentials
+from gateway.accounts.store import AccountStore, StoredPassword
 from gateway.errors import Refusal
 from gateway.wire.addresses import Callers
 
@@ -20,7 +20,7 @@ class Confirmation:
         self._lockout = lockout
         self._callers = Callers()
 
-    async def confirm(self, user_id: str, current: Password | None, address: str) -> Credentials:
+    async def confirm(self, user_id: str, current: Password | None, address: str) -> StoredPassword:
         """The stored password data that `current` matches. `address` is the client's.
 
         Raises `invalid_credentials` for a wrong password, `locked_out` after too many of them, and `overloaded`.

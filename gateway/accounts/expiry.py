@@ -8,10 +8,10 @@ from gateway.settings.model import Settings
 
 # The largest supported clock difference between replicas. A token of an ended session stays revoked this long after its
 # expiry, so that a replica whose clock is behind does not accept it.
-CLOCKS: Final = 60.0  # In seconds.
+CLOCK_SKEW: Final = 60.0  # In seconds.
 
 
 def key_known_until(settings: Settings, clock: Callable[[], float]) -> datetime:
     """The time until which a cached copy of an API key deleted now can exist. `clock` returns seconds since the
     epoch."""
-    return datetime.fromtimestamp(clock(), UTC) + timedelta(seconds=settings.cache.user_ttl + CLOCKS)
+    return datetime.fromtimestamp(clock(), UTC) + timedelta(seconds=settings.cache.user_ttl + CLOCK_SKEW)

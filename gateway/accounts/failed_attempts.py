@@ -28,21 +28,21 @@ class Counter(NamedTuple):
     allowance: Allowance
 
 
-class Standing(NamedTuple):
-    """The state of a count: `failures`, expiring in `remaining` seconds. `pardon` identifies the last reset (0: none);
+class SharedCount(NamedTuple):
+    """The state of a count: `failures`, expiring in `remaining` seconds. `reset` identifies the last reset (0: none);
     `pardoned` means that the reset voids the reported failures and all earlier local knowledge."""
 
     failures: int
     remaining: float
     pardoned: bool = False
-    pardon: int = 0
+    reset: int = 0
 
 
-class Report(NamedTuple):
+class UnreportedCounts(NamedTuple):
     """Failures that the shared store has not counted yet, the first of them `age` seconds ago; 0 failures only query
     the state.
 
-    `ban` is the duration in seconds if these failures are the last allowed ones. `pardon` is the last known reset, None
+    `ban` is the duration in seconds if these failures are the last allowed ones. `reset` is the last known reset, None
     if the store has not been queried since the first failure.
     """
 
@@ -50,7 +50,7 @@ class Report(NamedTuple):
     failures: int
     age: float
     ban: float
-    pardon: int | None = None
+    reset: int | None = None
 
 
 class SharedFailures(Protocol):
@@ -60,29 +60,29 @@ class SharedFailures(Protocol):
     def available(self) -> bool:
         """Whether a call is likely to succeed."""
 
-    async def report(self, reports: Sequence[Report]) -> list[Standing]:
+    async def report(self, reports: Sequence[UnreportedCounts]) -> list[SharedCount]:
         """Count these failures and return the state of each counter. Raises StorageUnavailable within 250 ms."""
 
     async def forget(self, counter: Counter) -> None:
         """Reset a counter. Raises StorageUnavailable."""
 
-    async def pardon(self, owners: Sequence[str], *, lifetime: float) -> None:
+    async def reset(self, owners: Sequence[str], *, lifetime: float) -> None:
         """Reset all counters of these owners. No earlier count lives longer than `lifetime` seconds from now. Raises
         StorageUnavailable."""
 
 
 class _Tally:
-    __slots__ = ("began", "count", "ends", "owed", "pardon")
+    __slots__ = ("began", "count", "ends", "owed", "reset")
 
     def __init__(self, now: float) -> None:
         self.count = 0
         self.began = now
         self.ends = now
         self.owed = 0  # the part of the count not yet reported to the shared store
-        self.pardon: int | None = None
+        self.reset: int | None = None
 
 
-class Failures:
+class FailedAttempts:
     """The counts of this process: all counts without a shared store, else known shared counts plus unreported failures.
 
     Times are in seconds, always from the same clock.
@@ -112,28 +112,28 @@ class Failures:
             tally.ends = now + allowance.ban
         self._kept.put(counter.key, tally, now)
 
-    def take_debt(self, counter: Counter, now: float) -> Report:
+    def take_debt(self, counter: Counter, now: float) -> UnreportedCounts:
         """Take the unreported failures. They count as reported unless `give_back` returns them."""
         tally = self._living(counter.key, now)
         if tally is None:
-            return Report(counter, 0, 0.0, counter.allowance.ban)
+            return UnreportedCounts(counter, 0, 0.0, counter.allowance.ban)
         owed, tally.owed = tally.owed, 0
         banned = tally.count >= counter.allowance.failures
         ban = tally.ends - now if banned else counter.allowance.ban
-        return Report(counter, owed, now - tally.began, ban, tally.pardon)
+        return UnreportedCounts(counter, owed, now - tally.began, ban, tally.reset)
 
-    def give_back(self, report: Report, now: float) -> None:
+    def give_back(self, report: UnreportedCounts, now: float) -> None:
         """Return unreported failures after the shared store failed."""
         tally = self._living(report.counter.key, now)
         if tally is not None:
             tally.owed += report.failures
 
-    def learn(self, counter: Counter, standing: Standing, now: float) -> None:
+    def learn(self, counter: Counter, standing: SharedCount, now: float) -> None:
         """Apply the state from the shared store, plus unreported failures. A local ban that the store has lost
         (restart, failed report) stays in effect and is reported again."""
         tally = self._living(counter.key, now) or _Tally(now)
         allowed = counter.allowance.failures
-        tally.pardon = standing.pardon
+        tally.reset = standing.reset
         if not standing.pardoned and standing.failures < allowed <= tally.count:
             tally.owed = tally.count - standing.failures
             return

@@ -17,11 +17,11 @@ from math import ceil
 from typing import Final, Protocol
 
 from gateway.accounts.commands import EmailOnly
-from gateway.accounts.failed_attempts import Allowance, Counter, Failures, SharedFailures
+from gateway.accounts.failed_attempts import Allowance, Counter, FailedAttempts, SharedFailures
 from gateway.accounts.inputs import accept
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.user import COMMAND_LINE, Actor, UserRecord
-from gateway.samples import Sample, Tally
+from gateway.samples import LabeledCounter, Sample
 from gateway.settings.model import LockoutSettings, Settings
 from gateway.wire.addresses import Callers
 
@@ -29,7 +29,7 @@ _BY: Final = ("account", "address")  # Labels of the two counters of an attempt.
 _DIGEST: Final = 32  # In hexadecimal digits. Names chosen by clients cost the same memory, however long they are.
 
 
-class Attempt:
+class FailedAttempt:
     """One attempt to log in to an account. Raises nothing but Refusal("locked_out")."""
 
     __slots__ = ("_counters", "_lockout")
@@ -64,11 +64,11 @@ class Lockout:
     ) -> None:
         self._of_pair = Allowance(settings.failures, settings.window, settings.ban)
         self._of_address = Allowance(settings.per_address_failures, settings.window, settings.ban)
-        self._failures = Failures(lifetime=settings.window + settings.ban)
+        self._failures = FailedAttempts(lifetime=settings.window + settings.ban)
         self._callers = Callers()
         self._shared = shared
         self._clock = clock
-        self._bans = Tally("gateway_lockouts_total")
+        self._bans = LabeledCounter("gateway_lockouts_total")
 
     def samples(self) -> Iterator[Sample]:
         """The number of bans."""
@@ -77,14 +77,14 @@ class Lockout:
     def __len__(self) -> int:
         return len(self._failures)
 
-    async def attempt(self, canonical: str, address: str) -> Attempt:
+    async def attempt(self, canonical: str, address: str) -> FailedAttempt:
         """Begin an attempt for the account with this canonical address, from a client address.
 
         Raises `locked_out` with the remaining time in `Retry-After`.
         """
         account, caller = account_owner(canonical), address_owner(self._callers.by_address(address))
         pair = Counter(account, f"{account}:{caller}", self._of_pair)
-        attempt = Attempt(self, (pair, Counter(caller, f"{caller}:all", self._of_address)))
+        attempt = FailedAttempt(self, (pair, Counter(caller, f"{caller}:all", self._of_address)))
         await self._ask(attempt._counters)
         attempt.check()
         return attempt
@@ -185,6 +185,6 @@ async def unlock(
     if address is not None:
         owners.append(address_owner(Callers().by_address(address)))
     lockout = settings.accounts.lockout
-    await failures.pardon(owners, lifetime=lockout.window + lockout.ban)
+    await failures.reset(owners, lifetime=lockout.window + lockout.ban)
     await users.note_unlocked(record.id, address=address, by=by)
     return record

@@ -15,7 +15,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from gateway.accounts.fair_queue import FairLine
+from gateway.accounts.fair_queue import FairQueue
 from gateway.errors import Refusal, without_traceback
 from gateway.samples import Durations, Sample
 
@@ -46,7 +46,7 @@ class PasswordThreads:
 
     def __init__(self, count: int | None = None, *, queue: int = QUEUE) -> None:
         self._free = count if count is not None else min(os.cpu_count() or 1, MAX_THREADS)
-        self._line: FairLine[_Job] = FairLine(queue)
+        self._line: FairQueue[_Job] = FairQueue(queue)
         self._waits = Durations("gateway_password_wait_seconds")
         self._works = Durations("gateway_password_work_seconds")
         self._executor = ThreadPoolExecutor(self._free, thread_name_prefix="bcrypt", initializer=_stand_back)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.model import Settings
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 from gateway.settings.syntax import role_name
 
 
@@ -38,5 +38,5 @@ def _declared(settings: Settings) -> frozenset[str] | None:
 def _is_role_name(name: str) -> bool:
     try:
         return role_name(name) == name
-    except Unacceptable:
+    except InvalidValue:
         return False

@@ -12,10 +12,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
-from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.confirmation import Confirmation, wrong_password
 from gateway.accounts.emails import EmailAddress
-from gateway.accounts.expiry import CLOCKS
+from gateway.accounts.expiry import CLOCK_SKEW
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.roles import admin_roles
@@ -23,13 +23,13 @@ from gateway.accounts.store import AccountStore, NewSession, NewUser, Reused, Ro
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.access_token import Tokens
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import Actor, ChangeFeed, Claims, Origin, UserRecord
+from gateway.identity.user import Actor, ChangeFeed, Claims, ClientInfo, UserRecord
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.model import Settings
 from gateway.wire.addresses import Callers
 
 
-def account_holder(claims: Claims, origin: Origin) -> Actor:
+def account_holder(claims: Claims, origin: ClientInfo) -> Actor:
     """The caller as the holder of the account. Raises `forbidden` without a session of the gateway's own.
 
     Subjects of external issuers manage passwords and sessions there. API keys are for machines: if a key could create
@@ -83,7 +83,7 @@ class Accounts:
         self._confirmation = Confirmation(users, passwords, lockout)
         self._callers = Callers()
         self._tokens = tokens
-        self._announcer = Announcer(feed)
+        self._announcer = ChangePublisher(feed)
         self._clock = clock
         self.renew(settings)
 
@@ -100,7 +100,7 @@ class Accounts:
         with suppress(StorageUnavailable):
             self._passwords.expect(await self._users.most_rounds())
 
-    async def register(self, email: EmailAddress, password: Password, origin: Origin) -> TokenPair:
+    async def register(self, email: EmailAddress, password: Password, origin: ClientInfo) -> TokenPair:
         """Create an account and sign in. Raises `email_taken`, `registration_closed`, `rate_limited` or `overloaded`.
 
         The password is hashed before the address is checked, so that both outcomes take equally long.
@@ -126,7 +126,7 @@ class Accounts:
         if self._makes_admins:
             raise Refusal("registration_closed", "accounts.default_roles would make everyone an administrator")
 
-    async def login(self, email: EmailAddress, password: Password | None, origin: Origin) -> TokenPair:
+    async def login(self, email: EmailAddress, password: Password | None, origin: ClientInfo) -> TokenPair:
         """Sign in. Raises `invalid_credentials`, `account_disabled` (only after the correct password), `locked_out` or
         `overloaded`."""
         attempt, caller = await self._lockout.attempt(email.canonical, origin.address), self._caller(origin)
@@ -148,7 +148,7 @@ class Accounts:
                 return self._issue(record, session.id, session.token)
         raise Refusal("invalid_credentials", "the account changed during every attempt")
 
-    async def refresh(self, token: RefreshToken | None, origin: Origin) -> TokenPair:
+    async def refresh(self, token: RefreshToken | None, origin: ClientInfo) -> TokenPair:
         """Rotate a refresh token. Raises `refresh_invalid`, and `refresh_reused` for a token replaced longer ago than
         `tokens.refresh_grace`, which also ends the session."""
         if token is None:
@@ -158,17 +158,19 @@ class Accounts:
             raise Refusal("refresh_invalid", "belongs to no active session")
         return self._issue(rotated.record, rotated.session_id, rotated.successor)
 
-    async def logout(self, claims: Claims, origin: Origin) -> None:
+    async def logout(self, claims: Claims, origin: ClientInfo) -> None:
         """End the caller's session. Raises `forbidden` like account_holder."""
         actor = account_holder(claims, origin)
         await self._announcer.changed(self._sessions.end(claims.subject, claims.session, reason="logout", by=actor))
 
-    async def logout_all(self, claims: Claims, origin: Origin) -> None:
+    async def logout_all(self, claims: Claims, origin: ClientInfo) -> None:
         """End every session of the caller. Raises `forbidden` like account_holder."""
         actor = account_holder(claims, origin)
         await self._announcer.changed(self._sessions.end_all(claims.subject, reason="logout-all", by=actor))
 
-    async def change_password(self, claims: Claims, current: Password | None, new: Password, *, origin: Origin) -> None:
+    async def change_password(
+        self, claims: Claims, current: Password | None, new: Password, *, origin: ClientInfo
+    ) -> None:
         """Replace the caller's password and end every other session.
 
         Raises the refusals of Confirmation, `overloaded`, and `forbidden` like account_holder.
@@ -182,7 +184,7 @@ class Accounts:
         if await self._announcer.changed(changing) is None:
             raise wrong_password()
 
-    def _caller(self, origin: Origin) -> str:
+    def _caller(self, origin: ClientInfo) -> str:
         """The client's key in the password queue."""
         return self._callers.by_address(origin.address)
 
@@ -192,7 +194,7 @@ class Accounts:
 
     # ---- sessions and tokens
 
-    def _new_session(self, origin: Origin) -> NewSession:
+    def _new_session(self, origin: ClientInfo) -> NewSession:
         refreshable, accessible = self._ends()
         return NewSession(secrets.token_urlsafe(16), RefreshToken.new(), refreshable, accessible, origin)
 
@@ -200,10 +202,10 @@ class Accounts:
         """The expiry of refresh tokens issued now, and the time until which their access tokens can be accepted
         anywhere."""
         now, tokens = datetime.fromtimestamp(self._clock(), UTC), self.settings.tokens
-        accessible = timedelta(seconds=tokens.access_ttl + tokens.leeway + CLOCKS)
+        accessible = timedelta(seconds=tokens.access_ttl + tokens.leeway + CLOCK_SKEW)
         return now + timedelta(seconds=tokens.refresh_ttl), now + accessible
 
-    async def _rotated(self, token: RefreshToken, origin: Origin) -> Rotated | None:
+    async def _rotated(self, token: RefreshToken, origin: ClientInfo) -> Rotated | None:
         refreshable, accessible = self._ends()
         outcome = await self._sessions.rotate(
             Rotation(token, self.settings.tokens.refresh_grace, refreshable, accessible, origin)

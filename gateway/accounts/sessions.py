@@ -6,11 +6,11 @@ Methods raise Refusal for errors of the client. StorageUnavailable propagates.
 import re
 from typing import Final
 
-from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.service import account_holder
-from gateway.accounts.store import LivingSession, SessionStore
+from gateway.accounts.store import ActiveSession, SessionStore
 from gateway.errors import Refusal
-from gateway.identity.user import ChangeFeed, Claims, Origin
+from gateway.identity.user import ChangeFeed, Claims, ClientInfo
 
 # The format of secrets.token_urlsafe. Other text needs no query, and PostgreSQL rejects NUL.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
@@ -19,13 +19,13 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 class OwnSessions:
     def __init__(self, sessions: SessionStore, feed: ChangeFeed) -> None:
         self._sessions = sessions
-        self._announcer = Announcer(feed)
+        self._announcer = ChangePublisher(feed)
 
-    async def list(self, claims: Claims, origin: Origin) -> tuple[LivingSession, ...]:
+    async def list(self, claims: Claims, origin: ClientInfo) -> tuple[ActiveSession, ...]:
         """The caller's sessions, most recently used first. Raises `forbidden` like account_holder."""
         return await self._sessions.living(account_holder(claims, origin).id)
 
-    async def end(self, claims: Claims, session_id: str, origin: Origin) -> None:
+    async def end(self, claims: Claims, session_id: str, origin: ClientInfo) -> None:
         """End a session of the caller on all replicas. Raises `not_found` unless it is an active session of the caller,
         `forbidden` like account_holder."""
         holder = account_holder(claims, origin)

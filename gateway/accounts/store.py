@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import Actor, Origin, UserRecord, UserStore
+from gateway.identity.user import Actor, ClientInfo, UserRecord, UserStore
 
 
-class Credentials(NamedTuple):
+class StoredPassword(NamedTuple):
     """The data for a password check. `password_hash` is bcrypt's text with its cost; `canonical` is the account's
     address in the form used for comparison."""
 
@@ -49,10 +49,10 @@ class NewSession:
     token: RefreshToken
     expires_at: datetime
     access_until: datetime
-    origin: Origin
+    origin: ClientInfo
 
 
-class LivingSession(NamedTuple):
+class ActiveSession(NamedTuple):
     """A session that has not ended. `used_at`, `address` and `user_agent` date from its opening or last refresh.
     `expires_at` is the expiry of its refresh token."""
 
@@ -73,7 +73,7 @@ class Rotation:
     grace: float
     expires_at: datetime
     access_until: datetime
-    origin: Origin
+    origin: ClientInfo
 
 
 class Rotated(NamedTuple):
@@ -118,10 +118,10 @@ class AccountStore(UserStore, Protocol):
     """Users, with the operations of the account service. Methods that change a user return None if it does not
     exist."""
 
-    async def credentials(self, canonical: str) -> Credentials | None:
+    async def credentials(self, canonical: str) -> StoredPassword | None:
         """The password data for an address; None for an unknown address."""
 
-    async def credentials_of(self, user_id: str) -> Credentials | None:
+    async def credentials_of(self, user_id: str) -> StoredPassword | None:
         """The password data for a user id."""
 
     async def most_rounds(self) -> int:
@@ -198,7 +198,7 @@ class SessionStore(Protocol):
         With `keys_known_until` every API key ends too, and the user's record lists the keys until that time.
         """
 
-    async def living(self, user_id: str) -> tuple[LivingSession, ...]:
+    async def living(self, user_id: str) -> tuple[ActiveSession, ...]:
         """The active sessions of a user, most recently used first. Their number is bounded."""
 
     async def end_living(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:

@@ -17,13 +17,13 @@ Roles = frozenset[str]
 Clauses = frozenset[Roles]
 
 ANYBODY_SIGNED_IN: Final[Clauses] = frozenset()
-NO_ROLES_WILL_DO: Final[Clauses] = frozenset({frozenset()})
+UNSATISFIABLE: Final[Clauses] = frozenset({frozenset()})
 # Checks with exponentially many minimal role sets can be written. A report lists at most this many.
 MOST_ROLE_SETS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class CallerKind:
     """One kind of caller with the minimal access it needs: anonymous, signed in with `roles`, or the user whose id is
     in path segment `owner`, counted from 1."""
 
@@ -32,7 +32,7 @@ class Caller:
     owner: int | None = None
 
 
-ANONYMOUS: Final = Caller(anonymous=True)
+ANONYMOUS: Final = CallerKind(anonymous=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class Access:
     """The set of callers that pass: signed-in callers that meet every clause, the `owner`, or all callers."""
 
     everybody: bool = False
-    clauses: Clauses = NO_ROLES_WILL_DO
+    clauses: Clauses = UNSATISFIABLE
     owner: int | None = None
 
-    def admits(self, caller: Caller) -> bool:
+    def admits(self, caller: CallerKind) -> bool:
         if self.everybody or caller.anonymous:
             return self.everybody
         if self.owner is not None and self.owner == caller.owner:
@@ -55,7 +55,7 @@ class Access:
         """Whether no caller passes."""
         return not self.everybody and self.owner is None and frozenset() in self.clauses
 
-    def beyond(self, other: "Access") -> tuple[Caller, ...]:
+    def difference(self, other: "Access") -> tuple[CallerKind, ...]:
         """Callers that pass here but not in `other`, each with a minimal set of roles.
 
         Every caller that passes only here holds at least the roles of one of them. The result is empty only if no such
@@ -65,9 +65,9 @@ class Access:
             return ()
         if self.everybody:
             return (ANONYMOUS,)
-        kinds = [Caller(roles=roles) for roles in self._role_sets_beyond(other)]
+        kinds = [CallerKind(roles=roles) for roles in self._role_sets_beyond(other)]
         if self.owner is not None and self.owner != other.owner and frozenset() not in (each.roles for each in kinds):
-            owner = Caller(owner=self.owner)
+            owner = CallerKind(owner=self.owner)
             kinds += () if other.admits(owner) else (owner,)
         return tuple(kinds)
 
@@ -77,7 +77,7 @@ class Access:
         failed = [clause for clause in other.clauses if not any(mine <= clause for mine in self.clauses)]
         if not failed or frozenset() in self.clauses:
             return []
-        found = [roles for roles in _minimal_sets(self.clauses) if not other.admits(Caller(roles=roles))]
+        found = [roles for roles in _minimal_sets(self.clauses) if not other.admits(CallerKind(roles=roles))]
         return found or [self._witness(clause) for clause in failed[:1]]
 
     def _witness(self, clause: Roles) -> Roles:

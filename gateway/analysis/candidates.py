@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Final, NamedTuple
 
-from gateway.analysis.simulate import Asked, Verdict
+from gateway.analysis.simulate import PolicyRequest, SimulationResult
 from gateway.policy.patterns import Segments
 from gateway.policy.policy import Policy, group_by_host
 from gateway.policy.route import Route, allowed_methods
-from gateway.policy.trie import Node, Place, Tree
+from gateway.policy.trie import Node, RouteGroup, Tree
 from gateway.policy.trie_walk import Located, places_below, places_for
 from gateway.wire.paths import CanonicalPath, decoded_segment
 
@@ -92,14 +92,14 @@ def _text(segment: bytes | None) -> str:
 MOST: Final = 50  # The number of routes listed. A file can use one path for ten thousand hosts.
 
 
-class Candidate(NamedTuple):
+class RouteCandidate(NamedTuple):
     """A route that was considered. `lost` is the reason why it did not win, "" for the winner."""
 
     route: Route
     lost: str
 
 
-def candidates(policy: Policy, asked: Asked, verdict: Verdict) -> tuple[Candidate, ...]:
+def candidates(policy: Policy, asked: PolicyRequest, verdict: SimulationResult) -> tuple[RouteCandidate, ...]:
     """The routes that match the path: the winner, then the others by preference, then routes of other hosts. If no
     route matches, the nearest ones. Empty if the path or the host was refused."""
     if verdict.target is None or (verdict.refusal is not None and verdict.refusal.code == "bad_host"):
@@ -109,7 +109,7 @@ def candidates(policy: Policy, asked: Asked, verdict: Verdict) -> tuple[Candidat
     if found:
         return found
     tree = policy.tree(verdict.host)
-    return tuple(Candidate(route, f"does not take the path: {why}") for route, why in nearest(tree, segments))
+    return tuple(RouteCandidate(route, f"does not take the path: {why}") for route, why in nearest(tree, segments))
 
 
 def segments_of(path: CanonicalPath) -> tuple[bytes, ...]:
@@ -118,7 +118,9 @@ def segments_of(path: CanonicalPath) -> tuple[bytes, ...]:
     return tuple(decoded_segment(part) for part in (parts if parts[-1] else parts[:-1]))
 
 
-def _considered(policy: Policy, asked: Asked, verdict: Verdict, segments: Sequence[bytes]) -> Iterator[Candidate]:
+def _considered(
+    policy: Policy, asked: PolicyRequest, verdict: SimulationResult, segments: Sequence[bytes]
+) -> Iterator[RouteCandidate]:
     own = list(places_for(policy.own_tree, segments))[:1]
     in_order = [*own, *places_for(policy.tree(verdict.host), segments)]
     for place in in_order[:1]:
@@ -126,33 +128,33 @@ def _considered(policy: Policy, asked: Asked, verdict: Verdict, segments: Sequen
     for place in in_order[1:]:
         winner = verdict.route or next(in_order[0].routes)
         for route in _routes(place):
-            yield Candidate(route, "the gateway's own paths come first" if own else _why_later(winner, route))
+            yield RouteCandidate(route, "the gateway's own paths come first" if own else _why_later(winner, route))
     yield from _of_other_hosts(policy, verdict.host, segments)
     yield from _shadows(policy, segments)
 
 
-def _method_judged(asked: Asked, verdict: Verdict) -> bytes:
+def _method_judged(asked: PolicyRequest, verdict: SimulationResult) -> bytes:
     """The method that decided: the requested one for an answered preflight, OPTIONS for one that no rule answers."""
     is_answer = verdict.answered or (verdict.refusal is not None and verdict.refusal.code == "origin_not_allowed")
     return asked.method if is_answer or not asked.preflight else b"OPTIONS"
 
 
-def _routes(place: Place) -> list[Route]:
+def _routes(place: RouteGroup) -> list[Route]:
     """The distinct routes of a place."""
     return list(dict.fromkeys(place.routes))
 
 
-def _of_the_place(place: Place, method: bytes, verdict: Verdict) -> Iterator[Candidate]:
+def _of_the_place(place: RouteGroup, method: bytes, verdict: SimulationResult) -> Iterator[RouteCandidate]:
     """The routes at the matched place. The method picks one of them, and only that one can still refuse the path."""
     for route in sorted(_routes(place), key=lambda each: each is not verdict.route):
         if route is verdict.route:
-            yield Candidate(route, "")
+            yield RouteCandidate(route, "")
         elif not route.serves(method):
             served = ", ".join(sorted(name.decode() for name in allowed_methods(route)))
-            yield Candidate(route, f"serves {served}, not {method.decode('ascii', 'replace')}")
+            yield RouteCandidate(route, f"serves {served}, not {method.decode('ascii', 'replace')}")
         else:
             reason = verdict.refusal.reason if verdict.refusal is not None else "another route won"
-            yield Candidate(route, reason)
+            yield RouteCandidate(route, reason)
 
 
 def _why_later(winner: Route, route: Route) -> str:
@@ -172,13 +174,13 @@ def _spelled(segment: bytes | None, text: str) -> str:
     return text if segment is None else f"the literal '{text}'"
 
 
-def _of_other_hosts(policy: Policy, host: bytes | None, segments: Sequence[bytes]) -> Iterator[Candidate]:
+def _of_other_hosts(policy: Policy, host: bytes | None, segments: Sequence[bytes]) -> Iterator[RouteCandidate]:
     seen = host if host in policy.hosts else None
     for other in (None, *sorted(policy.hosts)):
         if other != seen:
             for place in places_for(policy.tree(other), segments):
                 for route in _routes(place):
-                    yield Candidate(route, _why_not_here(route, host))
+                    yield RouteCandidate(route, _why_not_here(route, host))
 
 
 def _why_not_here(route: Route, host: bytes | None) -> str:
@@ -189,11 +191,11 @@ def _why_not_here(route: Route, host: bytes | None) -> str:
     return f"has no host, and requests for {host.decode()} see only the routes that name it"
 
 
-def _shadows(policy: Policy, segments: Sequence[bytes]) -> Iterator[Candidate]:
+def _shadows(policy: Policy, segments: Sequence[bytes]) -> Iterator[RouteCandidate]:
     for tree in map(Tree, _grouped(route for route in policy.routes if route.shadow)):
         for place in places_for(tree, segments):
             for route in _routes(place):
-                yield Candidate(route, "a shadow rule: it decides nothing")
+                yield RouteCandidate(route, "a shadow rule: it decides nothing")
 
 
 def _grouped(routes: Iterable[Route]) -> Iterable[list[Route]]:

@@ -1,6 +1,6 @@
 """Descriptions of routes for reports. Decisions do not use them."""
 
-from gateway.analysis.access import Caller
+from gateway.analysis.access import CallerKind
 from gateway.policy.patterns import Pattern
 from gateway.policy.route import Route
 from gateway.settings.model import CorsSettings, RateLimitSettings, Unset
@@ -26,7 +26,7 @@ def who_passes(route: Route | None, code: str = "") -> str:
     return "any signed-in user" if route.authentication == "required" else "everyone"
 
 
-def caller(kind: Caller, *routes: Route | None) -> str:
+def caller(kind: CallerKind, *routes: Route | None) -> str:
     """One kind of caller. `routes` provide the name of the capture for an owner."""
     if kind.anonymous:
         return "everyone, without signing in"
@@ -43,7 +43,7 @@ def methods(names: tuple[str, ...] | None, others: tuple[str, ...]) -> str:
     return ", ".join(name for name in names if name != "HEAD" or "GET" not in names)
 
 
-def meeting(one: Route | None, other: Route | None) -> str:
+def intersection_pattern(one: Route | None, other: Route | None) -> str:
     """The pattern of the paths that both routes match, with the capture names of `other`. If one route is None, the
     pattern of the remaining one."""
     shapes = [route.shape for route in (other, one) if route is not None]

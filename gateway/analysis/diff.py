@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final, Literal, NamedTuple
 
-from gateway.analysis.access import NOBODY, Access, AccessRules, Caller
-from gateway.analysis.describe import meeting, wording_of
-from gateway.analysis.regions import OTHER_METHODS, Answer, Region, Side, differing_regions
+from gateway.analysis.access import NOBODY, Access, AccessRules, CallerKind
+from gateway.analysis.describe import intersection_pattern, wording_of
+from gateway.analysis.regions import OTHER_METHODS, PolicyView, Region, RegionResult, differing_regions
 from gateway.policy.loader import Configuration
 from gateway.policy.methods import TRACE
 from gateway.policy.policy import Policy
@@ -33,10 +33,10 @@ class Reach(NamedTuple):
     """The callers that gain or lose access with one kind of request."""
 
     kind: Kind
-    callers: tuple[Caller, ...]
+    callers: tuple[CallerKind, ...]
 
 
-class Change(NamedTuple):
+class PolicyChange(NamedTuple):
     """A setting that changes for requests that are allowed before and after, with its values as text."""
 
     key: str
@@ -56,12 +56,12 @@ class Difference:
     path: str
     methods: tuple[str, ...] | None
     except_methods: tuple[str, ...]
-    old: Answer
-    new: Answer
+    old: RegionResult
+    new: RegionResult
     opens: tuple[Reach, ...]
     closes: tuple[Reach, ...]
-    moves: Change | None
-    changes: tuple[Change, ...]
+    moves: PolicyChange | None
+    changes: tuple[PolicyChange, ...]
     example: str
 
 
@@ -76,7 +76,7 @@ class PolicyDiff:
     closed_paths: bool
     opened_hosts: tuple[str, ...]
     closed_hosts: tuple[str, ...]
-    upstreams: tuple[Change, ...]
+    upstreams: tuple[PolicyChange, ...]
     also: tuple[str, ...]
 
     @property
@@ -116,11 +116,11 @@ class _Sided:
         self._rules = AccessRules(configuration.settings.roles)
         self._meanings: dict[Route, tuple[object, ...] | None] = {}
 
-    def access(self, answer: Answer) -> Access:
+    def access(self, answer: RegionResult) -> Access:
         """The callers that pass."""
         return NOBODY if answer.route is None else self._rules.of(answer.route)
 
-    def of_kind(self, answer: Answer, kind: Kind) -> Access:
+    def of_kind(self, answer: RegionResult, kind: Kind) -> Access:
         """The callers that pass with one kind of request."""
         route = answer.route
         if route is None or (kind == "websocket" and not route.websocket):
@@ -129,7 +129,7 @@ class _Sided:
             return NOBODY
         return self._rules.of(route)
 
-    def meaning(self, route: Route) -> tuple[object, ...] | None:
+    def semantics(self, route: Route) -> tuple[object, ...] | None:
         """Every compared property of a route. None if the route admits no caller, like a missing route."""
         if route not in self._meanings:
             self._meanings[route] = self._made(route)
@@ -159,7 +159,7 @@ class _Comparison:
         """Every difference, once."""
         old, new = self._old, self._new
         told: set[object] = set()
-        for region in differing_regions(Side(old.policy, old.meaning), Side(new.policy, new.meaning)):
+        for region in differing_regions(PolicyView(old.policy, old.semantics), PolicyView(new.policy, new.semantics)):
             methods, others = _methods(region)
             key = (region.host, region.old, region.new, methods, others)
             if key not in told:
@@ -171,7 +171,7 @@ class _Comparison:
         passes = not (self._old.access(region.old).is_nobody or self._new.access(region.new).is_nobody)
         return Difference(
             host=host if host is not None or not self._has_hosts else "*",
-            path=meeting(region.old.at, region.new.at),
+            path=intersection_pattern(region.old.at, region.new.at),
             methods=methods,
             except_methods=others,
             old=region.old,
@@ -183,13 +183,13 @@ class _Comparison:
             example=region.example,
         )
 
-    def _beyond(self, here: Answer, mine: _Sided, there: Answer, its: _Sided) -> tuple[Reach, ...]:
+    def _beyond(self, here: RegionResult, mine: _Sided, there: RegionResult, its: _Sided) -> tuple[Reach, ...]:
         """The callers that pass here but not there. Kinds with the same callers as plain requests are not repeated."""
-        usual = mine.access(here).beyond(its.access(there))
+        usual = mine.access(here).difference(its.access(there))
         found = [Reach("requests", usual)] if usual else []
         kinds: tuple[Kind, ...] = ("websocket", "encoded slash")
         for kind in kinds:
-            callers = mine.of_kind(here, kind).beyond(its.of_kind(there, kind))
+            callers = mine.of_kind(here, kind).difference(its.of_kind(there, kind))
             if callers and callers != usual:
                 found.append(Reach(kind, callers))
         return tuple(found)
@@ -203,9 +203,9 @@ def _methods(region: Region) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     return None, tuple(sorted(method.decode() for method in region.named - region.methods - {TRACE}))
 
 
-def _move(region: Region) -> Change | None:
+def _move(region: Region) -> PolicyChange | None:
     places = [_destination(answer.route) for answer in (region.old, region.new)]
-    return Change("upstream", *places) if places[0] != places[1] else None
+    return PolicyChange("upstream", *places) if places[0] != places[1] else None
 
 
 def _destination(route: Route | None) -> str:
@@ -213,20 +213,20 @@ def _destination(route: Route | None) -> str:
     return route.upstream if route.upstream is not None else f"the gateway itself ({route.endpoint})"
 
 
-def _changes(region: Region) -> Iterator[Change]:
+def _changes(region: Region) -> Iterator[PolicyChange]:
     old, new = region.old.route, region.new.route
     assert old is not None
     assert new is not None
     if _sent(old) != _sent(new):
-        yield Change("path sent on", *(wording_of("rewrite", route) for route in (old, new)))
+        yield PolicyChange("path sent on", *(wording_of("rewrite", route) for route in (old, new)))
     if old.authentication != new.authentication and "required" not in (old.authentication, new.authentication):
-        yield Change("auth", old.authentication, new.authentication)
+        yield PolicyChange("auth", old.authentication, new.authentication)
     if old.passes_credentials != new.passes_credentials and old.upstream is not None and new.upstream is not None:
-        yield Change("forward_credentials", *(wording_of("forward_credentials", route) for route in (old, new)))
+        yield PolicyChange("forward_credentials", *(wording_of("forward_credentials", route) for route in (old, new)))
     for name in _SETTINGS:
         values = [getattr(route.settings, name, None) for route in (old, new)]
         if old.settings is not None and new.settings is not None and values[0] != values[1]:
-            yield Change(name, *(wording_of(name, route) for route in (old, new)))
+            yield PolicyChange(name, *(wording_of(name, route) for route in (old, new)))
 
 
 def _sent(route: Route) -> object:
@@ -239,17 +239,17 @@ def _sent(route: Route) -> object:
     return parts, rewrite.rest_after, rewrite.ends_in_slash
 
 
-def _upstreams(old: Settings, new: Settings) -> Iterator[Change]:
+def _upstreams(old: Settings, new: Settings) -> Iterator[PolicyChange]:
     for name in sorted(old.upstreams.keys() | new.upstreams.keys()):
         before, after = old.upstreams.get(name), new.upstreams.get(name)
         if before is None or after is None:
-            yield Change(name, *("-" if each is None else ", ".join(each.targets) for each in (before, after)))
+            yield PolicyChange(name, *("-" if each is None else ", ".join(each.targets) for each in (before, after)))
         elif before != after:
             for each in fields(before):
                 values = [getattr(upstream, each.name) for upstream in (before, after)]
                 if values[0] != values[1]:
                     key = name if each.name == "targets" else f"{name}.{each.name.rstrip('_')}"
-                    yield Change(key, *map(_as_text, values))
+                    yield PolicyChange(key, *map(_as_text, values))
 
 
 def _as_text(value: object) -> str:

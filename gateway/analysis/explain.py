@@ -6,8 +6,8 @@ test compares the two. The proxy does not use this module for requests.
 
 from typing import Final, Literal, NamedTuple
 
-from gateway.analysis.candidates import Candidate, candidates
-from gateway.analysis.simulate import Asked, Caller, Verdict, decide
+from gateway.analysis.candidates import RouteCandidate, candidates
+from gateway.analysis.simulate import PolicyRequest, SimulationResult, Subject, simulate
 from gateway.errors import Refusal
 from gateway.policy.policy import Policy
 from gateway.policy.rewrite import sent_path
@@ -40,17 +40,17 @@ class Tried(NamedTuple):
     """A shadow rule that would take part in the decision, and the result with shadow rules enforced."""
 
     rule: Route
-    verdict: Verdict
+    verdict: SimulationResult
 
 
 class Explanation(NamedTuple):
     """`person` is None for an anonymous request. `reason` is the decision in words. `sent` is the request target for
     the upstream, None if nothing is forwarded. `tried` is None if no shadow rule concerns the request."""
 
-    asked: Asked
-    verdict: Verdict
+    asked: PolicyRequest
+    verdict: SimulationResult
     reason: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[RouteCandidate, ...]
     person: Person | None
     held: tuple[Held, ...]
     sent: bytes | None
@@ -62,19 +62,19 @@ SIGNED_IN: Final = Person()
 
 
 def explain(
-    policy: Policy, roles: RoleHierarchy, asked: Asked, person: Person | None, shadows: Shadows | None = None
+    policy: Policy, roles: RoleHierarchy, asked: PolicyRequest, person: Person | None, shadows: Shadows | None = None
 ) -> Explanation:
     """Decide a request of `person`, and explain the decision. `shadows` are the shadow rules of the policy."""
-    verdict = decide(policy, asked, caller_of(roles, person))
+    verdict = simulate(policy, asked, caller_of(roles, person))
     return explained(policy, roles, asked, person, verdict, shadows)
 
 
 def explained(
     policy: Policy,
     roles: RoleHierarchy,
-    asked: Asked,
+    asked: PolicyRequest,
     person: Person | None,
-    verdict: Verdict,
+    verdict: SimulationResult,
     shadows: Shadows | None = None,
 ) -> Explanation:
     """Explain a decision already made."""
@@ -91,22 +91,22 @@ def explained(
     )
 
 
-def _tried(shadows: Shadows, asked: Asked, caller: Caller | None) -> Tried | None:
-    verdict = decide(shadows.trial, asked, caller)
+def _tried(shadows: Shadows, asked: PolicyRequest, caller: Subject | None) -> Tried | None:
+    verdict = simulate(shadows.shadow_policy, asked, caller)
     rule = None
     if verdict.route is not None:
         rule = shadows.rule(verdict.route.name)
     elif verdict.target is not None and verdict.refusal is not None:
-        rule = shadows.without_route(verdict.refusal.code, verdict.host, verdict.target)
+        rule = shadows.rule_causing_miss(verdict.refusal.code, verdict.host, verdict.target)
     return None if rule is None or verdict.answered else Tried(rule, verdict)
 
 
-def caller_of(roles: RoleHierarchy, person: Person | None) -> Caller | None:
-    """The person as a caller for `decide`."""
-    return None if person is None else Caller(person.id, roles.expand(person.own_roles), person.state == "active")
+def caller_of(roles: RoleHierarchy, person: Person | None) -> Subject | None:
+    """The person as a caller for `simulate`."""
+    return None if person is None else Subject(person.id, roles.expand(person.own_roles), person.state == "active")
 
 
-def _sent(verdict: Verdict) -> bytes | None:
+def _sent(verdict: SimulationResult) -> bytes | None:
     route, target = verdict.route, verdict.target
     if not verdict.is_allowed or verdict.answered or route is None or route.upstream is None or target is None:
         return None
@@ -117,7 +117,7 @@ def _sent(verdict: Verdict) -> bytes | None:
 # ---- the decision in words
 
 
-def _reason(verdict: Verdict, person: Person | None) -> str:
+def _reason(verdict: SimulationResult, person: Person | None) -> str:
     if verdict.refusal is not None:
         return _refused_because(verdict.refusal)
     assert verdict.route is not None, "a request without a route is refused"
@@ -130,7 +130,7 @@ def _refused_because(refusal: Refusal) -> str:
     return f"the path serves {refusal.allow}" if refusal.allow is not None else refusal.reason or refusal.detail
 
 
-def _allowed_because(route: Route, verdict: Verdict, person: Person | None) -> str:
+def _allowed_because(route: Route, verdict: SimulationResult, person: Person | None) -> str:
     caller, requirement = verdict.caller, route.requirement
     if route.condition:
         return f"the route is open to everyone, and its endpoint asks for {route.condition}"
@@ -148,7 +148,7 @@ def _allowed_because(route: Route, verdict: Verdict, person: Person | None) -> s
     return f"the caller has {_met(requirement, caller)}"
 
 
-def _meets_roles(requirement: Requirement, caller: Caller) -> bool:
+def _meets_roles(requirement: Requirement, caller: Subject) -> bool:
     if not requirement.names_roles:
         return False
     return (requirement.any is None or bool(requirement.any & caller.roles)) and (
@@ -156,7 +156,7 @@ def _meets_roles(requirement: Requirement, caller: Caller) -> bool:
     )
 
 
-def _met(requirement: Requirement, caller: Caller) -> str:
+def _met(requirement: Requirement, caller: Subject) -> str:
     having = []
     if requirement.any is not None:
         having.append(_named(requirement.any & caller.roles))
@@ -169,6 +169,6 @@ def _named(roles: frozenset[str]) -> str:
     return f"the role{'s' if len(roles) > 1 else ''} {', '.join(sorted(roles))}"
 
 
-def capture_texts(verdict: Verdict) -> dict[str, str]:
+def capture_texts(verdict: SimulationResult) -> dict[str, str]:
     """The captures, percent-decoded."""
     return {name: decoded_segment(value).decode("utf-8", "replace") for name, value in verdict.captures}

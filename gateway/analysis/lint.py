@@ -17,7 +17,7 @@ from gateway.errors import Problem
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.policy.route import NOTHING_MORE, Route
-from gateway.policy.trie import Place
+from gateway.policy.trie import RouteGroup
 from gateway.settings.checks import implied, is_in_memory
 from gateway.settings.model import Settings
 from gateway.settings.reader import quoted
@@ -41,7 +41,7 @@ def unreachable(policy: Policy) -> Iterator[Route]:
                     yield route
 
 
-def _own_place(policy: Policy, route: Route) -> Place | None:
+def _own_place(policy: Policy, route: Route) -> RouteGroup | None:
     """The place of a route."""
     node = policy.tree(route.host).top
     for segment in route.shape.segments:

@@ -7,7 +7,7 @@ it implies. If a route needs several roles, the cell names the missing ones.
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
-from gateway.analysis.simulate import Caller
+from gateway.analysis.simulate import Subject
 from gateway.policy.decide import authorize
 from gateway.policy.rewrite import Captures
 from gateway.policy.roles import RoleHierarchy
@@ -79,7 +79,7 @@ def _cell(route: Route, roles: frozenset[str]) -> Cell:
 
 def _passes(route: Route, roles: frozenset[str], captures: Captures) -> bool:
     # Routes without authentication decide as for an anonymous caller.
-    caller = None if route.authentication == "none" else Caller(_SOMEBODY, roles)
+    caller = None if route.authentication == "none" else Subject(_SOMEBODY, roles)
     return authorize(route, captures, caller) is None
 
 

@@ -14,15 +14,15 @@ from dataclasses import field, replace
 from typing import Any, Final
 
 from gateway.analysis.explain import Person
-from gateway.analysis.request_line import written_request
-from gateway.analysis.simulate import Asked
+from gateway.analysis.request_line import parse_request_line
+from gateway.analysis.simulate import PolicyRequest
 from gateway.errors import Problem
 from gateway.settings.declare import section, setting
 from gateway.settings.loader import text_of_file
 from gateway.settings.model_routes import NOWHERE
 from gateway.settings.model_server import ROLE
 from gateway.settings.positions import Position
-from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable
+from gateway.settings.reader import INVALID, Invalid, InvalidValue, Reader, Scalar
 from gateway.settings.schema import DIALECT, INTERPOLATED_DEFINITION
 from gateway.settings.types import JsonSchema, ScalarKind, Text, text_of
 from gateway.settings.types_compound import ListOf, Section, Sections
@@ -38,7 +38,7 @@ class Expectation:
     """One expected decision. `status` is the status of the refusal, `route` the name of the route; None matches any."""
 
     text: str
-    asked: Asked
+    asked: PolicyRequest
     allowed: bool
     status: int | None = None
     route: str | None = None
@@ -66,7 +66,7 @@ class ExpectationKind(ScalarKind[Expectation]):
         line = _LINE.fullmatch(text)
         if line is None:
             raise self.unacceptable()
-        asked = written_request(line[1], line[2])
+        asked = parse_request_line(line[1], line[2])
         status, route = int(line[3]) if line[3] else None, (line[4] or "").strip() or None
         if "->" in text and status is None and route is None:
             raise self.unacceptable()
@@ -74,10 +74,10 @@ class ExpectationKind(ScalarKind[Expectation]):
             raise self._no_such_status(status)
         return Expectation(text=text, asked=asked, allowed=self.allowed, status=status, route=route)
 
-    def _no_such_status(self, status: int) -> Unacceptable:
+    def _no_such_status(self, status: int) -> InvalidValue:
         if self.allowed:
-            return Unacceptable("must name no status: the upstream answers allowed requests", "the route alone")
-        return Unacceptable("must name a status that a policy refuses with", ", ".join(map(str, sorted(_REFUSALS))))
+            return InvalidValue("must name no status: the upstream answers allowed requests", "the route alone")
+        return InvalidValue("must name a status that a policy refuses with", ", ".join(map(str, sorted(_REFUSALS))))
 
     def schema(self) -> JsonSchema:
         return {"type": "string", "pattern": r"^\s*\S+ +\S+( +->.*)?$"}

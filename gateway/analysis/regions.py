@@ -14,16 +14,16 @@ from urllib.parse import quote
 from gateway.policy.methods import TRACE
 from gateway.policy.policy import Policy
 from gateway.policy.route import Route
-from gateway.policy.trie import Node, Place, Tree
+from gateway.policy.trie import Node, RouteGroup, Tree
 
 # All methods that no route of the place names, except TRACE.
 OTHER_METHODS: Final = b"*"
 
 Meaning = Callable[[Route], Hashable]
-Front = tuple[Node | Place, ...]
+StateSet = tuple[Node | RouteGroup, ...]
 
 
-class Answer(NamedTuple):
+class RegionResult(NamedTuple):
     """A policy's answer to the requests of a region: the route, or the code of the refusal. `at` is a route of the
     place where they end; its pattern identifies the place."""
 
@@ -43,19 +43,19 @@ class Region:
     host: bytes | None
     methods: frozenset[bytes]
     named: frozenset[bytes]
-    old: Answer
-    new: Answer
+    old: RegionResult
+    new: RegionResult
     example: str
 
 
-class Side(NamedTuple):
+class PolicyView(NamedTuple):
     """A policy and the meaning of its routes. Routes with equal meaning are not distinguished."""
 
     policy: Policy
-    meaning: Meaning
+    semantics: Meaning
 
 
-def differing_regions(old: Side, new: Side) -> Iterator[Region]:
+def differing_regions(old: PolicyView, new: PolicyView) -> Iterator[Region]:
     """The regions in which the policies differ, each once. Paths of one place with the same two routes form one region.
     Hosts that neither policy names are the host None."""
     walk = _Walk(old, new)
@@ -63,21 +63,21 @@ def differing_regions(old: Side, new: Side) -> Iterator[Region]:
         yield from walk.of_host(host)
 
 
-def front_of(policy: Policy, host: bytes | None) -> Front:
+def front_of(policy: Policy, host: bytes | None) -> StateSet:
     """The front of the empty path. Built-in endpoints precede the routes."""
     return policy.own_tree.top, policy.tree(host).top
 
 
-def place_of_path(front: Front, segments: Iterable[bytes]) -> Place | None:
+def place_of_path(front: StateSet, segments: Iterable[bytes]) -> RouteGroup | None:
     """The place of a path, given as decoded segments."""
     for segment in segments:
         front = _after(front, segment)
     return _end(front)
 
 
-def ends_of(front: Front) -> Iterator[Place]:
+def ends_of(front: StateSet) -> Iterator[RouteGroup]:
     """Every place that some path reaches, possibly repeated."""
-    seen: set[Front] = set()
+    seen: set[StateSet] = set()
     waiting = [front]
     while waiting:
         front = waiting.pop()
@@ -91,25 +91,25 @@ def ends_of(front: Front) -> Iterator[Place]:
 
 
 class _Step(NamedTuple):
-    old: Front
-    new: Front
+    old: StateSet
+    new: StateSet
     read: tuple[bytes, ...]
 
 
 class _Walk:
-    def __init__(self, old: Side, new: Side) -> None:
+    def __init__(self, old: PolicyView, new: PolicyView) -> None:
         self._old = old
         self._new = new
         trees = [tree for side in (old, new) for tree in _trees(side.policy)]
         self._literals = frozenset(literal for tree in trees for literal in _literals_below(tree.top))
         interned: dict[Hashable, int] = {}
-        self._old_prints = _Fingerprints(old.meaning, interned)
-        self._new_prints = _Fingerprints(new.meaning, interned)
+        self._old_prints = _Fingerprints(old.semantics, interned)
+        self._new_prints = _Fingerprints(new.semantics, interned)
 
     def of_host(self, host: bytes | None) -> Iterator[Region]:
         """The differing regions of one host."""
-        met: set[tuple[Place | None, Place | None]] = set()
-        seen: set[tuple[Front, Front]] = set()
+        met: set[tuple[RouteGroup | None, RouteGroup | None]] = set()
+        seen: set[tuple[StateSet, StateSet]] = set()
         waiting = [_Step(front_of(self._old.policy, host), front_of(self._new.policy, host), ())]
         while waiting:
             step = waiting.pop()
@@ -124,13 +124,13 @@ class _Walk:
             waiting += _following(step, self._literals)
 
     def _compared(
-        self, host: bytes | None, ends: tuple[Place | None, Place | None], read: tuple[bytes, ...]
+        self, host: bytes | None, ends: tuple[RouteGroup | None, RouteGroup | None], read: tuple[bytes, ...]
     ) -> Iterator[Region]:
         named = frozenset((TRACE, *(method for place in ends if place is not None for method in place.by_method)))
-        groups: dict[tuple[Answer, Answer], set[bytes]] = {}
+        groups: dict[tuple[RegionResult, RegionResult], set[bytes]] = {}
         for method in (*sorted(named), OTHER_METHODS):
             old, new = (_answer(place, method) for place in ends)
-            if _meaning(old, self._old.meaning) != _meaning(new, self._new.meaning):
+            if _meaning(old, self._old.semantics) != _meaning(new, self._new.semantics):
                 groups.setdefault((old, new), set()).add(method)
         example = "/" + "/".join(quote(segment, safe="!$&'()*+,;=:@~") for segment in read)
         for (old, new), methods in groups.items():
@@ -163,7 +163,7 @@ def _following(step: _Step, elsewhere: Container[bytes] = ()) -> Iterator[_Step]
         yield _Step(_after(step.old, segment), _after(step.new, segment), (*step.read, segment))
 
 
-def _literals(front: Front) -> dict[bytes, None]:
+def _literals(front: StateSet) -> dict[bytes, None]:
     found: dict[bytes, None] = {}
     for each in front:
         if isinstance(each, Node):
@@ -171,7 +171,7 @@ def _literals(front: Front) -> dict[bytes, None]:
     return found
 
 
-def _may_go_on(front: Front) -> bool:
+def _may_go_on(front: StateSet) -> bool:
     """Whether a continuation makes a difference: a `/**` place accepts all of them."""
     return any(isinstance(each, Node) for each in front)
 
@@ -185,11 +185,11 @@ def _other_than(*taken: Container[bytes]) -> bytes:
     return segment
 
 
-def _after(front: Front, segment: bytes) -> Front:
+def _after(front: StateSet, segment: bytes) -> StateSet:
     """The front after one more segment. Entries after a `/**` place are unreachable and dropped."""
-    following: list[Node | Place] = []
+    following: list[Node | RouteGroup] = []
     for each in front:
-        if isinstance(each, Place):
+        if isinstance(each, RouteGroup):
             return (*following, each)
         following += [child for child in (each.literals.get(segment), each.parameter) if child is not None]
         if each.rest is not None:
@@ -197,49 +197,49 @@ def _after(front: Front, segment: bytes) -> Front:
     return tuple(following)
 
 
-def _end(front: Front) -> Place | None:
+def _end(front: StateSet) -> RouteGroup | None:
     """The place of a path that ends here."""
     for each in front:
-        place = each if isinstance(each, Place) else each.place or each.rest
+        place = each if isinstance(each, RouteGroup) else each.place or each.rest
         if place is not None:
             return place
     return None
 
 
-def _answer(place: Place | None, method: bytes) -> Answer:
+def _answer(place: RouteGroup | None, method: bytes) -> RegionResult:
     if place is None:
-        return Answer(None, "no_route")
+        return RegionResult(None, "no_route")
     at = next(place.routes)
     if not any(route.is_served for route in place.routes):
-        return Answer(None, "no_route", at)  # reserved for a built-in endpoint that is not served
+        return RegionResult(None, "no_route", at)  # reserved for a built-in endpoint that is not served
     route = place.route_for(method)
-    return Answer(None, "method_not_allowed", at) if route is None else Answer(route, at=route)
+    return RegionResult(None, "method_not_allowed", at) if route is None else RegionResult(route, at=route)
 
 
-def _meaning(answer: Answer, meaning: Meaning) -> Hashable:
-    return None if answer.route is None else meaning(answer.route)
+def _meaning(answer: RegionResult, semantics: Meaning) -> Hashable:
+    return None if answer.route is None else semantics(answer.route)
 
 
 class _Fingerprints:
     """Numbers subtrees. Two subtrees have the same number only if they answer all paths alike."""
 
-    def __init__(self, meaning: Meaning, interned: dict[Hashable, int]) -> None:
-        self._meaning = meaning
+    def __init__(self, semantics: Meaning, interned: dict[Hashable, int]) -> None:
+        self._meaning = semantics
         self._interned = interned
-        self._known: dict[Node | Place, int] = {}
+        self._known: dict[Node | RouteGroup, int] = {}
 
-    def of_front(self, front: Front) -> tuple[int, ...]:
+    def of_front(self, front: StateSet) -> tuple[int, ...]:
         """The numbers of the entries of a front."""
         return tuple(map(self._of, front))
 
-    def _of(self, each: Node | Place) -> int:
+    def _of(self, each: Node | RouteGroup) -> int:
         known = self._known.get(each)
         if known is None:
-            shape = self._of_place(each) if isinstance(each, Place) else self._of_node(each)
+            shape = self._of_place(each) if isinstance(each, RouteGroup) else self._of_node(each)
             known = self._known[each] = self._interned.setdefault(shape, len(self._interned))
         return known
 
-    def _of_place(self, place: Place) -> Hashable:
+    def _of_place(self, place: RouteGroup) -> Hashable:
         methods = (*place.by_method, TRACE, OTHER_METHODS)
         meant = {method: _meaning(_answer(place, method), self._meaning) for method in methods}
         # A method with the same answer as unnamed methods makes no difference.

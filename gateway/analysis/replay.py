@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from gateway.analysis.simulate import Asked, Caller, decide
+from gateway.analysis.simulate import PolicyRequest, Subject, simulate
 from gateway.policy.loader import Configuration
 from gateway.policy.roles import RoleHierarchy
 
@@ -84,7 +84,7 @@ class Example(NamedTuple):
 
 
 @dataclass(slots=True)
-class Change:
+class ReplayedChange:
     """The number of requests in a group, and the first few as examples."""
 
     count: int = 0
@@ -99,7 +99,7 @@ class Unreadable(NamedTuple):
 
 
 @dataclass(slots=True)
-class Report:
+class ReplayReport:
     """The results so far. `undecided` counts requests that reached no policy decision, `others` lines of the decision
     log and empty lines; `unreadable` lists the first few of the `lost` lines."""
 
@@ -110,7 +110,7 @@ class Report:
     others: int = 0
     lost: int = 0
     unreadable: list[Unreadable] = field(default_factory=list)
-    changes: dict[Group, Change] = field(default_factory=dict)
+    changes: dict[Group, ReplayedChange] = field(default_factory=dict)
 
 
 _Outcome = tuple[str, str] | None  # The new route and decision; None if unknown.
@@ -120,7 +120,7 @@ class Replay:
     """Replays lines against one policy and accumulates `report`."""
 
     def __init__(self, configuration: Configuration) -> None:
-        self.report: Final = Report()
+        self.report: Final = ReplayReport()
         self._policy = configuration.policy
         self._expand = RoleHierarchy(configuration.settings.roles).expand
         self._own = frozenset(route.name for route in self._policy.own)
@@ -171,14 +171,14 @@ class Replay:
             old = ALLOWED  # An operational endpoint that checks its caller itself.
         if method == "OPTIONS" and status == 204 and route in self._pages:
             return None  # A preflight, which the gateway answers by the CORS rule.
-        caller = None if not user or old == UNAUTHENTICATED else Caller(user, self._expand(frozenset(roles)))
-        asked = Asked(
+        caller = None if not user or old == UNAUTHENTICATED else Subject(user, self._expand(frozenset(roles)))
+        asked = PolicyRequest(
             method=method.encode("latin-1"),
             target=path.encode("latin-1"),
             host=host.encode("latin-1") or None,
             websocket=status == 101 or code == "websocket_not_allowed",
         )
-        verdict = decide(self._policy, asked, caller)
+        verdict = simulate(self._policy, asked, caller)
         refusal = verdict.refusal
         new = ALLOWED if refusal is None else _REFUSED.get(refusal.code, refusal.code)
         new_route = verdict.route.name if verdict.route is not None else ""
@@ -193,7 +193,7 @@ class Replay:
         if change is None:
             if len(report.changes) >= _MOST_GROUPS:
                 group = Group(_OTHER, _OTHER, _OTHER, group.old, group.new)
-            change = report.changes.setdefault(group, Change())
+            change = report.changes.setdefault(group, ReplayedChange())
         change.count += 1
         if len(change.examples) < _MOST_EXAMPLES:
             request_id = str(told.get("request_id", ""))

@@ -7,17 +7,17 @@ import os
 import re
 from typing import Final
 
-from gateway.analysis.simulate import Asked
-from gateway.settings.reader import Unacceptable
+from gateway.analysis.simulate import PolicyRequest
+from gateway.settings.reader import InvalidValue
 from gateway.settings.syntax import method as method_name
 
 _URL: Final = re.compile(rb"(https?|wss?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
-def written_request(method: str, url: str, *, websocket: bool = False) -> Asked:
+def parse_request_line(method: str, url: str, *, websocket: bool = False) -> PolicyRequest:
     """The request for a URL or a path. `ws://` or `websocket` makes it a WebSocket handshake.
 
-    Raises Unacceptable if the text is not a request.
+    Raises InvalidValue if the text is not a request.
     """
     raw = os.fsencode(url)
     host, target = None, raw
@@ -27,7 +27,7 @@ def written_request(method: str, url: str, *, websocket: bool = False) -> Asked:
         host, target = whole[2], whole[3] if whole[3].startswith(b"/") else b"/" + whole[3]
         websocket = websocket or whole[1].lower() in (b"ws", b"wss")
     elif not raw.startswith(b"/") and raw != b"*":
-        raise Unacceptable("must begin with '/' or http://", f"/{url.lstrip('/')}")
+        raise InvalidValue("must begin with '/' or http://", f"/{url.lstrip('/')}")
     if websocket and method != "GET":
-        raise Unacceptable("must be a GET: a WebSocket handshake is one (RFC 6455 4.1)")
-    return Asked(method_name(method).encode("ascii"), target, host, websocket=websocket)
+        raise InvalidValue("must be a GET: a WebSocket handshake is one (RFC 6455 4.1)")
+    return PolicyRequest(method_name(method).encode("ascii"), target, host, websocket=websocket)

@@ -1,6 +1,6 @@
 """Simulate the gate's decision without a running gateway.
 
-    path ─▶ host ─▶ route ─▶ method ─▶ handshake ─▶ user ─▶ roles ─▶ Verdict
+    path ─▶ host ─▶ route ─▶ method ─▶ handshake ─▶ user ─▶ roles ─▶ SimulationResult
                       └─▶ a preflight is answered
 
 `locate` and `authorize` are the functions that the gate calls. Runtime state is left out: tokens (the caller is given
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Refusal, without_traceback
 from gateway.policy.cors import Preflight
-from gateway.policy.decide import Handshake, PreflightAnswer, RefusedAtRoute, authorize, locate
+from gateway.policy.decide import PreflightAnswer, RefusedAtRoute, WebSocketHandshake, authorize, locate
 from gateway.policy.policy import Policy
 from gateway.policy.rewrite import Captures
 from gateway.policy.route import Route
@@ -19,7 +19,7 @@ from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import Target, canonical_target
 
 
-class Asked(NamedTuple):
+class PolicyRequest(NamedTuple):
     """The part of a request that a policy decides on.
 
     `target` is the request target as sent, `host` the value of Host, None without one. `origin` is the origin of the
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
     preflight: bool = False
 
 
-class Caller(NamedTuple):
+class Subject(NamedTuple):
     """A signed-in caller: id, roles including implied ones, and whether the account is active. Anonymous callers are
     None."""
 
@@ -43,7 +43,7 @@ class Caller(NamedTuple):
     is_active: bool = True
 
 
-class Verdict(NamedTuple):
+class SimulationResult(NamedTuple):
     """The simulated decision. `refusal` is None if the request is allowed.
 
     `route` is the matching route, including one that refuses; None without a match. `caller` is the caller as the route
@@ -56,7 +56,7 @@ class Verdict(NamedTuple):
     captures: Captures = ()
     target: Target | None = None
     host: bytes | None = None
-    caller: Caller | None = None
+    caller: Subject | None = None
     answered: bool = False
 
     @property
@@ -72,7 +72,7 @@ class Verdict(NamedTuple):
 _ANSWERED: Final = 204
 
 
-def decide(policy: Policy, asked: Asked, caller: Caller | None) -> Verdict:
+def simulate(policy: Policy, asked: PolicyRequest, caller: Subject | None) -> SimulationResult:
     """Decide a request; a `caller` of None is anonymous. Never raises Refusal."""
     target = host = route = None
     captures: Captures = ()
@@ -82,24 +82,24 @@ def decide(policy: Policy, asked: Asked, caller: Caller | None) -> Verdict:
         method = b"OPTIONS" if asked.preflight else asked.method
         located = locate(policy, host, target, method, _kind(asked))
         if isinstance(located, PreflightAnswer):
-            return Verdict(None, located.route, (), target, host, answered=True)
+            return SimulationResult(None, located.route, (), target, host, answered=True)
         if isinstance(located, RefusedAtRoute):
-            return Verdict(located.refusal, located.route, located.captures, target, host)
+            return SimulationResult(located.refusal, located.route, located.captures, target, host)
         route, captures = located
         caller = _looked_up(route, caller)
         refusal = authorize(route, captures, caller)
     except Refusal as error:
         refusal, caller = without_traceback(error), None
-    return Verdict(refusal, route, captures, target, host, caller)
+    return SimulationResult(refusal, route, captures, target, host, caller)
 
 
-def _kind(asked: Asked) -> Preflight | Handshake | None:
+def _kind(asked: PolicyRequest) -> Preflight | WebSocketHandshake | None:
     if asked.preflight and asked.origin is not None:
         return Preflight(asked.origin, asked.method, b"")
-    return Handshake(asked.origin) if asked.websocket else None
+    return WebSocketHandshake(asked.origin) if asked.websocket else None
 
 
-def _looked_up(route: Route, caller: Caller | None) -> Caller | None:
+def _looked_up(route: Route, caller: Subject | None) -> Subject | None:
     """The caller as the route sees it. Raises Refusal `user_inactive` for a disabled account on a route that requires
     authentication."""
     if caller is None or route.authentication == "none":

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from gateway.analysis.explain import Explanation, caller_of, explained
 from gateway.analysis.policy_tests import Expectation, PolicyTest
-from gateway.analysis.simulate import Verdict, decide
+from gateway.analysis.simulate import SimulationResult, simulate
 from gateway.errors import Problem
 from gateway.policy.policy import Policy
 from gateway.policy.roles import RoleHierarchy
@@ -21,11 +21,11 @@ class Result(NamedTuple):
 
     test: PolicyTest
     expectation: Expectation
-    verdict: Verdict
+    verdict: SimulationResult
     failure: Explanation | None
 
 
-class Report(NamedTuple):
+class TestReport(NamedTuple):
     """All results in file order, the enforced routes that no request reached, and the number of enforced routes."""
 
     results: tuple[Result, ...]
@@ -45,12 +45,12 @@ class Report(NamedTuple):
 
 def run_policy_tests(
     policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest], shadows: Shadows | None = None
-) -> Report:
+) -> TestReport:
     """Run tests against a policy. Failures are explained with its shadow rules."""
     results = tuple(_results(policy, roles, tests, shadows))
     enforced = [route for route in policy.routes if not route.shadow]
     touched = {result.verdict.route for result in results}
-    return Report(results, tuple(route for route in enforced if route not in touched), len(enforced))
+    return TestReport(results, tuple(route for route in enforced if route not in touched), len(enforced))
 
 
 def unknown_names(settings: Settings, policy: Policy, tests: Sequence[PolicyTest]) -> list[Problem]:
@@ -81,14 +81,14 @@ def _results(
         person = test.person
         caller = caller_of(roles, person)
         for expectation in test.expectations:
-            verdict = decide(policy, expectation.asked, caller)
+            verdict = simulate(policy, expectation.asked, caller)
             failure = None
             if not _is_met(expectation, verdict):
                 failure = explained(policy, roles, expectation.asked, person, verdict, shadows)
             yield Result(test, expectation, verdict, failure)
 
 
-def _is_met(expectation: Expectation, verdict: Verdict) -> bool:
+def _is_met(expectation: Expectation, verdict: SimulationResult) -> bool:
     if expectation.allowed != verdict.is_allowed:
         return False
     if expectation.status is not None and expectation.status != verdict.status:

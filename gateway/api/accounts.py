@@ -12,20 +12,20 @@ from gateway.accounts.inputs import accept
 from gateway.accounts.serialize import rfc3339
 from gateway.accounts.service import Accounts, TokenPair, account_holder
 from gateway.accounts.sessions import OwnSessions
-from gateway.accounts.store import LivingSession
+from gateway.accounts.store import ActiveSession
 from gateway.api.body import (
     FORM,
     JSON,
     Endpoint,
+    cancel_on_disconnect,
     form_fields,
     json_body,
     json_object,
     media_type,
     origin_of,
     read_body,
-    refusing,
     signed_in,
-    unless_left,
+    translate_storage_errors,
 )
 from gateway.identity.api_keys import ApiKey
 
@@ -44,7 +44,7 @@ class AccountEndpoints:
         self._accounts.require_open_registration()
         body = accept(Registration, await json_body(request), self._accounts.settings)
         registering = self._accounts.register(body.email, body.password, origin_of(request))
-        return _tokens(await unless_left(request, registering), 201)
+        return _tokens(await cancel_on_disconnect(request, registering), 201)
 
     async def login(self, request: Request) -> Response:
         """POST /login"""
@@ -57,7 +57,9 @@ class AccountEndpoints:
             meant = {name: value for name, value in fields.items() if name not in _OAUTH_FIELDS}
             form = accept(LoginForm, meant, settings)
             email, password = form.username, form.password
-        return _tokens(await unless_left(request, self._accounts.login(email, password, origin_of(request))), 200)
+        return _tokens(
+            await cancel_on_disconnect(request, self._accounts.login(email, password, origin_of(request))), 200
+        )
 
     async def refresh(self, request: Request) -> Response:
         """POST /refresh"""
@@ -93,7 +95,7 @@ class AccountEndpoints:
         _, claims = signed_in(request)
         body = accept(PasswordChange, await json_body(request), self._accounts.settings)
         current, new, origin = body.current_password, body.new_password, origin_of(request)
-        await unless_left(request, self._accounts.change_password(claims, current, new, origin=origin))
+        await cancel_on_disconnect(request, self._accounts.change_password(claims, current, new, origin=origin))
         return Response(status_code=204)
 
 
@@ -109,7 +111,7 @@ def account_endpoints(accounts: Accounts) -> dict[str, Endpoint]:
         "accounts.me": endpoints.me,
         "accounts.password": endpoints.password,
     }
-    return {name: refusing(handler) for name, handler in handlers.items()}
+    return {name: translate_storage_errors(handler) for name, handler in handlers.items()}
 
 
 def _tokens(pair: TokenPair, status: int) -> Response:
@@ -138,7 +140,7 @@ def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
         origin = origin_of(request)
         account_holder(claims, origin)  # Refused before the body is validated.
         asked = accept(KeyRequest, await json_body(request), keys.settings)
-        made = await unless_left(request, keys.create(principal, claims, asked, origin))
+        made = await cancel_on_disconnect(request, keys.create(principal, claims, asked, origin))
         return JSONResponse({**_shown_key(made.key), "key": made.text}, 201)
 
     async def delete(request: Request) -> Response:
@@ -147,9 +149,9 @@ def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
         return Response(status_code=204)
 
     return {
-        "accounts.api_keys.list": refusing(list_),
-        "accounts.api_keys.create": refusing(create),
-        "accounts.api_keys.delete": refusing(delete),
+        "accounts.api_keys.list": translate_storage_errors(list_),
+        "accounts.api_keys.create": translate_storage_errors(create),
+        "accounts.api_keys.delete": translate_storage_errors(delete),
     }
 
 
@@ -182,10 +184,13 @@ def session_endpoints(sessions: OwnSessions) -> dict[str, Endpoint]:
         await sessions.end(signed_in(request)[1], request.path_params["id"], origin_of(request))
         return Response(status_code=204)
 
-    return {"accounts.sessions.list": refusing(list_), "accounts.sessions.end": refusing(end)}
+    return {
+        "accounts.sessions.list": translate_storage_errors(list_),
+        "accounts.sessions.end": translate_storage_errors(end),
+    }
 
 
-def _shown_session(session: LivingSession, *, current: str) -> dict[str, Any]:
+def _shown_session(session: ActiveSession, *, current: str) -> dict[str, Any]:
     return {
         "id": session.id,
         "created_at": rfc3339(session.created_at),

@@ -11,7 +11,7 @@ from gateway.accounts.commands import AccountChange, NewAccount
 from gateway.accounts.inputs import accept
 from gateway.accounts.serialize import account, audit_record
 from gateway.accounts.store import Selection
-from gateway.api.body import Endpoint, actor_of, admission_of, json_body, query_fields, refusing
+from gateway.api.body import Endpoint, actor_of, admission_of, json_body, query_fields, translate_storage_errors
 from gateway.api.cursors import audit_cursor, user_cursor
 from gateway.api.queries import AuditQuery, UserQuery
 from gateway.errors import Refusal
@@ -81,7 +81,7 @@ def administration_endpoints(administration: Administration) -> dict[str, Endpoi
         "admin.users.revoke": endpoints.revoke_user,
         "admin.audit": endpoints.audit,
     }
-    return {name: refusing(handler) for name, handler in handlers.items()}
+    return {name: translate_storage_errors(handler) for name, handler in handlers.items()}
 
 
 def _user_id(request: Request) -> str:

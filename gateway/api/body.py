@@ -12,7 +12,7 @@ from starlette.responses import Response
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.gate.admission import Admission
 from gateway.identity.principal import Principal
-from gateway.identity.user import Actor, Claims, Origin
+from gateway.identity.user import Actor, Claims, ClientInfo
 
 MAX_BODY: Final = 64 * 1024  # In bytes.
 MAX_FORM: Final = 8 * 1024  # In bytes. Decoding percent signs takes 0.4 ms per KiB.
@@ -137,7 +137,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _MAX_USER_AGENT: Final = 256
 
 
-def refusing(handler: Endpoint) -> Endpoint:
+def translate_storage_errors(handler: Endpoint) -> Endpoint:
     """Wraps a handler so that StorageUnavailable becomes a Refusal."""
 
     async def endpoint(request: Request) -> Response:
@@ -167,11 +167,11 @@ def signed_in(request: Request) -> tuple[Principal, Claims]:
     return admission.principal, admission.claims
 
 
-def origin_of(request: Request) -> Origin:
+def origin_of(request: Request) -> ClientInfo:
     head = admission_of(request).request
     agent = request.headers.get("user-agent", "")[:_MAX_USER_AGENT]
     # PostgreSQL rejects NUL, and control characters must not reach the logs.
-    return Origin(head.client, "".join(filter(str.isprintable, agent)), head.request_id.decode("ascii"))
+    return ClientInfo(head.client, "".join(filter(str.isprintable, agent)), head.request_id.decode("ascii"))
 
 
 def actor_of(request: Request) -> Actor:
@@ -185,11 +185,11 @@ async def json_body(request: Request) -> dict[str, Any]:
     return json_object(await read_body(request))
 
 
-async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Run work that hashes passwords, and cancel it if the client disconnects: abandoned requests must not occupy
     hashing threads.
 
-    The body must have been read. A change already begun still completes (see Announcer).
+    The body must have been read. A change already begun still completes (see ChangePublisher).
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from gateway.analysis.access import Caller
+from gateway.analysis.access import CallerKind
 from gateway.analysis.describe import caller, methods, who_passes
-from gateway.analysis.diff import Change, Difference, PolicyDiff, Reach
-from gateway.analysis.regions import Answer
+from gateway.analysis.diff import Difference, PolicyChange, PolicyDiff, Reach
+from gateway.analysis.regions import RegionResult
 from gateway.cli.output import say
 from gateway.policy.loader import Configuration
 
@@ -105,7 +105,7 @@ def _entry(difference: Difference) -> dict[str, Any]:
     }
 
 
-def _side(answer: Answer) -> dict[str, Any]:
+def _side(answer: RegionResult) -> dict[str, Any]:
     route = answer.route
     position = route.position if route is not None else None
     return {
@@ -120,7 +120,7 @@ def _reach(reach: Reach) -> dict[str, Any]:
     return {"kind": reach.kind, "callers": [_kind_of_caller(each) for each in reach.callers]}
 
 
-def _kind_of_caller(each: Caller) -> dict[str, Any]:
+def _kind_of_caller(each: CallerKind) -> dict[str, Any]:
     if each.anonymous:
         return {"anonymous": True}
     return {"roles": sorted(each.roles)} if each.owner is None else {"owner_of_segment": each.owner}
@@ -144,7 +144,7 @@ def _example(difference: Difference) -> str:
     return f"{(known or usual or ['QUERY'])[0]} {host}{difference.example}"
 
 
-def _rule(answer: Answer) -> str:
+def _rule(answer: RegionResult) -> str:
     route = answer.route
     who = who_passes(route, answer.code)
     if route is None:
@@ -153,11 +153,11 @@ def _rule(answer: Answer) -> str:
     return f"{who}, by route '{route.name}'{place}"
 
 
-def _callers(callers: tuple[Caller, ...], difference: Difference) -> str:
+def _callers(callers: tuple[CallerKind, ...], difference: Difference) -> str:
     return "; ".join(caller(each, difference.new.route, difference.old.route) for each in callers)
 
 
-def _handling(difference: Difference) -> Iterator[Change]:
+def _handling(difference: Difference) -> Iterator[PolicyChange]:
     if difference.moves is not None:
         yield difference.moves
     yield from difference.changes

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from gateway.analysis.explain import explain
-from gateway.analysis.request_line import written_request
-from gateway.analysis.simulate import Asked
+from gateway.analysis.request_line import parse_request_line
+from gateway.analysis.simulate import PolicyRequest
 from gateway.cli.caller import person
 from gateway.cli.configuration import loaded_policy
 from gateway.cli.explain_json import document
@@ -19,16 +19,16 @@ from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
 from gateway.cli.program import FINE, NO
 from gateway.policy.roles import RoleHierarchy
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 
 
 def asked(
     method: str, url: str, *, origin: str | None = None, websocket: bool = False, preflight: bool = False
-) -> Asked:
+) -> PolicyRequest:
     """The request for METHOD and URL. Raises click.UsageError."""
     try:
-        request = written_request(method, url, websocket=websocket)
-    except Unacceptable as error:
+        request = parse_request_line(method, url, websocket=websocket)
+    except InvalidValue as error:
         right = f" ({error.right})" if error.right else ""
         raise click.UsageError(f"{method} {url}: {error.message}{right}.") from None
     if preflight and origin is None:

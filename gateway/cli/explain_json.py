@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from gateway.analysis.candidates import Candidate
+from gateway.analysis.candidates import RouteCandidate
 from gateway.analysis.explain import Explanation, Tried, capture_texts
 from gateway.identity.principal import identity_roles, identity_value
 from gateway.policy.route import Route
@@ -120,7 +120,7 @@ def page_may_read(explanation: Explanation) -> bool | None:
     )
 
 
-def _candidate(each: Candidate) -> dict[str, Any]:
+def _candidate(each: RouteCandidate) -> dict[str, Any]:
     position = each.route.position
     return {
         "route": each.route.name,

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from gateway.analysis.candidates import Candidate
+from gateway.analysis.candidates import RouteCandidate
 from gateway.analysis.explain import Explanation, Person, Tried, capture_texts
 from gateway.cli.explain_json import identity, limit_of, page_may_read, text_of
 from gateway.observability.escaping import printable
@@ -115,7 +115,7 @@ def _roles(explanation: Explanation, settings: Settings) -> Iterator[str]:
     yield _line("roles", printable(", ".join(said)) or "none")
 
 
-def _considered(candidates: tuple[Candidate, ...]) -> Iterator[str]:
+def _considered(candidates: tuple[RouteCandidate, ...]) -> Iterator[str]:
     for number, each in enumerate(candidates):
         mark = click.style("lost", fg="yellow") if each.lost else click.style("won ", fg="green")
         yield _line("" if number else "considered", f"{mark} {each.route.name}  {_dim(place_of(each.route))}")

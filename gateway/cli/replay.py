@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import click
 
-from gateway.analysis.replay import Change, Example, Group, Replay, Report
+from gateway.analysis.replay import Example, Group, Replay, ReplayedChange, ReplayReport
 from gateway.cli.configuration import loaded_policy
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
@@ -82,7 +82,7 @@ def _watched(lines: Iterator[bytes], raw: IO[bytes], size: int, stack: ExitStack
         yield line
 
 
-def _nothing_in(report: Report) -> str:
+def _nothing_in(report: ReplayReport) -> str:
     """The reason why a log has nothing to replay."""
     if report.unreadable:
         first = report.unreadable[0]
@@ -95,7 +95,7 @@ def _nothing_in(report: Report) -> str:
 # ---- for a person
 
 
-def _show(report: Report) -> None:
+def _show(report: ReplayReport) -> None:
     for group, change in _ordered(report):
         _show_group(group, change)
     for line, reason in report.unreadable:
@@ -110,7 +110,7 @@ def _show(report: Report) -> None:
     say("; ".join(said), colour="red" if report.changed else "green")
 
 
-def _show_group(group: Group, change: Change) -> None:
+def _show_group(group: Group, change: ReplayedChange) -> None:
     routes = f"route {_named(group.old_route)}"
     if group.new_route != group.old_route:
         routes += f" -> {_named(group.new_route)}"
@@ -133,7 +133,7 @@ def _caller(example: Example) -> str:
     return f"{example.user} (roles: {', '.join(example.roles) or 'none'})"
 
 
-def _ordered(report: Report) -> list[tuple[Group, Change]]:
+def _ordered(report: ReplayReport) -> list[tuple[Group, ReplayedChange]]:
     """Changes that allow requests first, then by frequency."""
     return sorted(report.changes.items(), key=lambda item: (item[0].new != "allowed", -item[1].count, item[0]))
 
@@ -141,7 +141,7 @@ def _ordered(report: Report) -> list[tuple[Group, Change]]:
 # ---- for a program
 
 
-def _document(report: Report) -> dict[str, Any]:
+def _document(report: ReplayReport) -> dict[str, Any]:
     return {
         "lines": report.lines,
         "replayed": report.replayed,

@@ -6,11 +6,11 @@ from typing import get_args
 
 import click
 
-from gateway.analysis.openapi.draft import Draft, Openness, as_yaml, draft
+from gateway.analysis.openapi.draft import Openness, PolicyDraft, as_yaml, draft
 from gateway.analysis.openapi.spec import read_spec
 from gateway.cli.output import complain, say, warn
 from gateway.cli.program import FINE, NO
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 from gateway.settings.syntax import name
 
 
@@ -32,7 +32,7 @@ def from_openapi(spec: Path, upstream: str, require_security: bool) -> int:
     """
     try:
         name(upstream)
-    except Unacceptable as error:
+    except InvalidValue as error:
         raise click.UsageError(f"--upstream: {error.message} ({error.right}).") from None
     document = read_spec(spec)
     drafted = draft(document)
@@ -46,7 +46,7 @@ def from_openapi(spec: Path, upstream: str, require_security: bool) -> int:
     return NO
 
 
-def _show_remarks(drafted: Draft) -> None:
+def _show_remarks(drafted: PolicyDraft) -> None:
     for remark in drafted.remarks:
         warn(remark)
     for route in drafted.routes:
@@ -54,7 +54,7 @@ def _show_remarks(drafted: Draft) -> None:
             warn(f"{route.method} {route.path}: {remark}")
 
 
-def _summary(drafted: Draft) -> str:
+def _summary(drafted: PolicyDraft) -> str:
     """One line, most open kinds first."""
     counts = Counter(route.openness for route in drafted.routes)
     parts = [f"{counts[kind]} {kind}" for kind in get_args(Openness) if counts[kind]]

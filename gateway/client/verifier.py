@@ -11,7 +11,7 @@ from gateway.identity.claims import id_text, meant_for, numeric_date
 from gateway.identity.discovery.jwks_client import PublishedKeySet, keys_at
 from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
 from gateway.identity.keys import VerifyingKey
-from gateway.wire.urls import keeps_keys_safe
+from gateway.wire.urls import is_trusted_transport
 
 ALGORITHMS: Final = ("ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 MAX_REMEMBERED: Final = 10_000  # The number of cached assertions.
@@ -50,7 +50,7 @@ class AssertionVerifier:
         leeway: float = 5.0,
         insecure: bool = False,
     ) -> None:
-        if not insecure and not keeps_keys_safe(jwks_url):
+        if not insecure and not is_trusted_transport(jwks_url):
             raise ValueError("jwks_url must be an https:// URL or on this machine, unless insecure=True")
         if not algorithms or not set(algorithms) <= set(ALGORITHMS):
             raise ValueError(f"algorithms must be some of {', '.join(ALGORITHMS)}")

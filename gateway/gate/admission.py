@@ -152,7 +152,7 @@ class Admission(NamedTuple):
         return self._replace(target=self.target._replace(query=None))
 
 
-class Answered(NamedTuple):
+class DirectResponse(NamedTuple):
     """A response by the gate itself: a status without a body, and its fields."""
 
     route: Route
@@ -160,7 +160,7 @@ class Answered(NamedTuple):
     fields: tuple[Field, ...]
 
 
-class Waiting(NamedTuple):
+class PendingDecision(NamedTuple):
     """A decision that needs I/O: credential verification, a user record, or a shared rate limit count. `Gate.conclude`
     completes it.
 

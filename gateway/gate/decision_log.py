@@ -3,7 +3,7 @@
 from typing import Final, Protocol
 
 from gateway.errors import Refusal
-from gateway.gate.admission import Admission, RequestHead, Waiting
+from gateway.gate.admission import Admission, PendingDecision, RequestHead
 from gateway.gate.gate import Decider, Decision
 from gateway.gate.rate_limits import Limits
 from gateway.policy.policy import Policy
@@ -28,35 +28,35 @@ class DecisionLogging:
         self._listener = listener
         self._routes: dict[str, Route] = {route.name: route for route in (*policy.own, *policy.routes)}
 
-    def admit(self, request: RequestHead) -> Decision | Waiting:
+    def admit(self, request: RequestHead) -> Decision | PendingDecision:
         decision = self._decider.admit(request)
         self._report(decision, request)
         return decision
 
-    async def conclude(self, waiting: Waiting) -> Decision:
+    async def conclude(self, waiting: PendingDecision) -> Decision:
         decision = await self._decider.conclude(waiting)
         self._report(decision, waiting.request)
         return decision
 
-    def readmit(self, admission: Admission) -> Admission | Refusal | Waiting:
-        decision = self._decider.readmit(admission)
+    def reevaluate(self, admission: Admission) -> Admission | Refusal | PendingDecision:
+        decision = self._decider.reevaluate(admission)
         if isinstance(decision, Refusal):
             self._listener.refused(decision, admission.request, self._routes.get(decision.route or ""), ended=True)
         return decision
 
-    def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
-        verdict = self._decider.reconsider(admission)
+    def recheck(self, admission: Admission) -> Refusal | PendingDecision | None:
+        verdict = self._decider.recheck(admission)
         if isinstance(verdict, Refusal):
             self._listener.refused(verdict, admission.request, admission.route, ended=True)
         return verdict
 
-    async def reconclude(self, waiting: Waiting) -> Refusal | None:
-        refusal = await self._decider.reconclude(waiting)
+    async def resolve_recheck(self, waiting: PendingDecision) -> Refusal | None:
+        refusal = await self._decider.resolve_recheck(waiting)
         if refusal is not None:
             self._listener.refused(refusal, waiting.request, waiting.route, ended=True)
         return refusal
 
-    def _report(self, decision: Decision | Waiting, request: RequestHead) -> None:
+    def _report(self, decision: Decision | PendingDecision, request: RequestHead) -> None:
         if isinstance(decision, Admission):
             self._listener.allowed(decision)
         elif isinstance(decision, Refusal):

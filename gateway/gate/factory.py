@@ -4,7 +4,7 @@ from gateway.gate.decision_log import DecisionListener, DecisionLogging
 from gateway.gate.gate import Decider, Gate
 from gateway.gate.rate_limits import Limits
 from gateway.gate.shadow import ShadowEvaluation, ShadowListener
-from gateway.identity.credentials import Credentials
+from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory
 from gateway.policy.policy import Policy
 from gateway.policy.shadow import Shadows
@@ -16,7 +16,7 @@ class GateFactory:
 
     def __init__(
         self,
-        credentials: Credentials,
+        credentials: Authenticator,
         directory: Directory,
         *,
         decisions: DecisionListener | None,
@@ -33,7 +33,7 @@ class GateFactory:
             decider = DecisionLogging(decider, self._decisions, policy)
         if shadows is not None:
             # The trial counts no rate limits: each request would use up its limit twice.
-            trial = self._gate(shadows.trial, Limits(()))
+            trial = self._gate(shadows.shadow_policy, Limits(()))
             decider = ShadowEvaluation(decider, trial, shadows, self._shadow_decisions)
         return decider
 

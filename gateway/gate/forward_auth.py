@@ -19,7 +19,7 @@ import logging
 from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import Refusal, without_traceback
-from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
+from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
 from gateway.gate.gate import Decider, Decision
 from gateway.identity.assertions import Assertions
 from gateway.identity.principal import identity_value
@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
     one."""
 
     admission: Admission
-    outcome: Answered | Refusal
+    outcome: DirectResponse | Refusal
 
 
 class RefusalListener(Protocol):
@@ -71,8 +71,8 @@ class Verifier:
         self._identities: dict[bytes, tuple[Field, ...]] = {}
         self._routes: dict[Route, Field] = {}
 
-    def ask(self, gate: Decider, admission: Admission) -> Verdict | Waiting:
-        """Decide on the original request; Waiting if the gate needs a store. `admission` is that of the verify
+    def ask(self, gate: Decider, admission: Admission) -> Verdict | PendingDecision:
+        """Decide on the original request; PendingDecision if the gate needs a store. `admission` is that of the verify
         request."""
         try:
             decision = gate.admit(asked_about(admission.request))
@@ -81,9 +81,9 @@ class Verifier:
         except Exception:
             log.exception("verify failed: refused")
             decision = self._noted(Refusal("internal_error"), admission)
-        return decision if isinstance(decision, Waiting) else self.verdict(admission, decision)
+        return decision if isinstance(decision, PendingDecision) else self.verdict(admission, decision)
 
-    async def conclude(self, gate: Decider, admission: Admission, waiting: Waiting) -> Verdict:
+    async def conclude(self, gate: Decider, admission: Admission, waiting: PendingDecision) -> Verdict:
         """Complete a decision with I/O."""
         return self.verdict(admission, await gate.conclude(waiting))
 
@@ -92,7 +92,7 @@ class Verifier:
         if not isinstance(decision, Admission):
             return Verdict(question, decision)
         try:
-            outcome: Answered | Refusal = self._allowed(question.route, decision)
+            outcome: DirectResponse | Refusal = self._allowed(question.route, decision)
         except Exception:
             log.exception("verify failed: refused")
             outcome = Refusal("internal_error")
@@ -104,7 +104,7 @@ class Verifier:
             self._decision_log.endpoint_refused(refusal, question)
         return refusal
 
-    def _allowed(self, verify: Route, admission: Admission) -> Answered | Refusal:
+    def _allowed(self, verify: Route, admission: Admission) -> DirectResponse | Refusal:
         route = admission.route
         if route.upstream is None:
             # Broad patterns never match built-in paths. With a 200 the front proxy would send such requests to an
@@ -115,7 +115,7 @@ class Verifier:
         identity = self._identity(admission, route.upstream)
         request_id = (b"x-request-id", admission.request.request_id)
         fields = (NO_STORE, request_id, name, path, *identity, *admission.response_fields)
-        return Answered(verify, 200, fields)
+        return DirectResponse(verify, 200, fields)
 
     def _identity(self, admission: Admission, upstream: str) -> tuple[Field, ...]:
         principal = admission.principal

@@ -4,8 +4,8 @@
                       └─▶ a preflight is answered
 
 Both servers, the built-in endpoints and the proxy use `admit`; no later step checks a path, a token or a role again. A
-decision is a value: an Admission, a Refusal with its reason, or Answered for a preflight. If the decision needs I/O
-(credential, user record or shared count), the result is Waiting, and `conclude` completes it.
+decision is a value: an Admission, a Refusal with its reason, or DirectResponse for a preflight. If the decision needs
+I/O (credential, user record or shared count), the result is PendingDecision, and `conclude` completes it.
 
 The gate fails closed: any exception during a decision is a refusal.
 """
@@ -14,14 +14,14 @@ import logging
 from typing import Final, Protocol
 
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
-from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
+from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
 from gateway.gate.rate_limits import Count, Limits
-from gateway.identity.credentials import Credentials
+from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Absent, Directory
 from gateway.identity.principal import Principal
 from gateway.identity.user import Claims
 from gateway.policy.cors import Preflight, origin_of, preflight_of
-from gateway.policy.decide import Handshake, PreflightAnswer, RefusedAtRoute, authorize, locate
+from gateway.policy.decide import PreflightAnswer, RefusedAtRoute, WebSocketHandshake, authorize, locate
 from gateway.policy.policy import Match, Policy
 from gateway.policy.route import Route
 from gateway.wire.bearer import bearer_credential
@@ -30,7 +30,7 @@ from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import Target, canonical_target
 from gateway.wire.websocket import offered_protocols
 
-Decision = Admission | Refusal | Answered
+Decision = Admission | Refusal | DirectResponse
 
 _new: Final = tuple.__new__
 
@@ -47,21 +47,21 @@ class Decider(Protocol):
     @property
     def limits(self) -> Limits: ...
 
-    def admit(self, request: RequestHead) -> Decision | Waiting: ...
+    def admit(self, request: RequestHead) -> Decision | PendingDecision: ...
 
-    async def conclude(self, waiting: Waiting) -> Decision: ...
+    async def conclude(self, waiting: PendingDecision) -> Decision: ...
 
-    def readmit(self, admission: Admission) -> Admission | Refusal | Waiting: ...
+    def reevaluate(self, admission: Admission) -> Admission | Refusal | PendingDecision: ...
 
-    def reconsider(self, admission: Admission) -> Refusal | Waiting | None: ...
+    def recheck(self, admission: Admission) -> Refusal | PendingDecision | None: ...
 
-    async def reconclude(self, waiting: Waiting) -> Refusal | None: ...
+    async def resolve_recheck(self, waiting: PendingDecision) -> Refusal | None: ...
 
 
 class Gate:
     """Decides on requests. `limits` are those of the policy's routes."""
 
-    def __init__(self, *, policy: Policy, credentials: Credentials, directory: Directory, limits: Limits) -> None:
+    def __init__(self, *, policy: Policy, credentials: Authenticator, directory: Directory, limits: Limits) -> None:
         self._policy = policy
         self._credentials = credentials
         self._directory = directory
@@ -69,15 +69,15 @@ class Gate:
         self._relaxed = policy.relaxed
         self._has_pages = any(route.cors is not None for route in policy.routes)
 
-    def admit(self, request: RequestHead) -> Decision | Waiting:
-        """Decide without I/O. Returns Waiting if a store is needed first."""
+    def admit(self, request: RequestHead) -> Decision | PendingDecision:
+        """Decide without I/O. Returns PendingDecision if a store is needed first."""
         route = None
         try:
             target = canonical_target(request.target, relaxed=self._relaxed)
             host = _host(request, target)
-            kind: Handshake | Preflight | None = None
+            kind: WebSocketHandshake | Preflight | None = None
             if request.websocket:
-                kind = Handshake(origin_of(request.fields.kept))
+                kind = WebSocketHandshake(origin_of(request.fields.kept))
             elif self._has_pages and request.method == b"OPTIONS":
                 kind = preflight_of(request.fields.kept)
             located = locate(self._policy, host, target, request.method, kind)
@@ -92,9 +92,9 @@ class Gate:
                 return admission if route.is_plain else self._count(admission)
             principal = self._directory.cached(claims.subject)
             if principal is None:
-                return Waiting(route, captures, target, claims, request)
+                return PendingDecision(route, captures, target, claims, request)
             if claims.roles is not None:
-                principal = self._directory.acting(principal, claims)
+                principal = self._directory.scoped_to(principal, claims)
             # Equivalent to Admission(…), whose __new__ is a Python function.
             decision = self._judge(_new(Admission, (route, captures, target, _known(principal), claims, request, ())))
             return decision if route.is_plain else self._finish(decision, route, request)
@@ -103,19 +103,19 @@ class Gate:
             return refusal if route is None else _refused(refusal, route, request)
         except _Unasked as unasked:
             assert route is not None
-            return Waiting(route, captures, target, None, request, credential=unasked.args[0])
+            return PendingDecision(route, captures, target, None, request, credential=unasked.args[0])
         except Exception:
             log.exception("decision failed: refused")
             return Refusal("internal_error")
 
-    async def conclude(self, waiting: Waiting) -> Decision:
+    async def conclude(self, waiting: PendingDecision) -> Decision:
         """Complete a decision with I/O. Unavailable stores cause 503, never an unverified 200; if only the shared count
         is unavailable, this process counts."""
         try:
             admitted = waiting.admitted
             if admitted is None:
-                decision = self._finish(await self._looked_up(waiting), waiting.route, waiting.request)
-                if not isinstance(decision, Waiting):
+                decision = self._finish(await self._load_principal(waiting), waiting.route, waiting.request)
+                if not isinstance(decision, PendingDecision):
                     return decision
                 admitted = decision.admitted
             assert admitted is not None
@@ -124,7 +124,7 @@ class Gate:
             log.exception("decision failed: refused")
             return Refusal("internal_error")
 
-    def readmit(self, admission: Admission) -> Admission | Refusal | Waiting:
+    def reevaluate(self, admission: Admission) -> Admission | Refusal | PendingDecision:
         """Decide again on a running WebSocket or event stream, by the policy of this gate: first the route, then the
         caller.
 
@@ -133,7 +133,7 @@ class Gate:
         request = admission.request
         try:
             target = canonical_target(request.target, relaxed=self._relaxed)
-            kind = Handshake(origin_of(request.fields.kept)) if request.websocket else None
+            kind = WebSocketHandshake(origin_of(request.fields.kept)) if request.websocket else None
             located = locate(self._policy, request.fields.canonical_host, target, request.method, kind)
         except Refusal as refusal:
             return without_traceback(refusal)
@@ -150,43 +150,43 @@ class Gate:
             is_refused = route.authentication == "required"
             return Refusal("token_missing", "the route requires a user", route=route.name) if is_refused else admission
         caller = self._caller_now(admission, admission.claims)
-        if isinstance(caller, Refusal | Waiting):
+        if isinstance(caller, Refusal | PendingDecision):
             return caller
         decision = self._judge(admission._replace(principal=_known(caller)))
         return _no_more(decision) or decision
 
-    def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
+    def recheck(self, admission: Admission) -> Refusal | PendingDecision | None:
         """Recheck a running WebSocket or event stream. None if the admission still holds."""
         if admission.principal is None or admission.claims is None:
             return None
         caller = self._caller_now(admission, admission.claims)
         if caller is admission.principal:
             return None  # A changed record creates a new principal object.
-        if isinstance(caller, Refusal | Waiting):
+        if isinstance(caller, Refusal | PendingDecision):
             return caller
         return _no_more(self._judge(admission._replace(principal=_known(caller))))
 
-    def _caller_now(self, admission: Admission, claims: Claims) -> Principal | Absent | Refusal | Waiting:
+    def _caller_now(self, admission: Admission, claims: Claims) -> Principal | Absent | Refusal | PendingDecision:
         ended = self._credentials.ended(claims)
         if ended is not None:
             ended.route = admission.route.name
             return ended
         known = self._directory.cached(claims.subject)
         if claims.roles is not None:
-            known = self._directory.acting(known, claims)
+            known = self._directory.scoped_to(known, claims)
         if known is None:
-            return Waiting(admission.route, admission.captures, admission.target, claims, admission.request)
+            return PendingDecision(admission.route, admission.captures, admission.target, claims, admission.request)
         return known
 
-    async def reconclude(self, waiting: Waiting) -> Refusal | None:
+    async def resolve_recheck(self, waiting: PendingDecision) -> Refusal | None:
         """Complete a recheck with I/O. Returns Refusal `storage_unavailable` if the stores are down."""
         try:
-            return _no_more(await self._looked_up(waiting))
+            return _no_more(await self._load_principal(waiting))
         except Exception:
             log.exception("decision failed: refused")
             return Refusal("internal_error")
 
-    async def _looked_up(self, waiting: Waiting) -> Admission | Refusal:
+    async def _load_principal(self, waiting: PendingDecision) -> Admission | Refusal:
         """Verify the credential, load the user, and check roles."""
         route, captures, target, claims, request, _, credential = waiting
         try:
@@ -201,7 +201,7 @@ class Gate:
                 return Admission(route, captures, target, None, None, request)
             return without_traceback(refusal)
         if claims.roles is not None:
-            principal = self._directory.acting(principal, claims)
+            principal = self._directory.scoped_to(principal, claims)
         return self._judge(Admission(route, captures, target, _known(principal), claims, request))
 
     def _claims(self, request: RequestHead, *, optional: bool) -> Claims | None:
@@ -241,11 +241,11 @@ class Gate:
 
     # ---- routes that are not plain
 
-    def _finish(self, decision: Admission | Refusal, route: Route, request: RequestHead) -> Decision | Waiting:
+    def _finish(self, decision: Admission | Refusal, route: Route, request: RequestHead) -> Decision | PendingDecision:
         return _refused(decision, route, request) if isinstance(decision, Refusal) else self._count(decision)
 
-    def _count(self, admission: Admission) -> Decision | Waiting:
-        """Add CORS fields and count against the rate limit, the last check. Returns Waiting for a shared count."""
+    def _count(self, admission: Admission) -> Decision | PendingDecision:
+        """Add CORS fields and count against the rate limit, the last check. PendingDecision for a shared count."""
         route, captures, target, principal, claims, request, fields = admission
         if route.cors is not None:
             fields = _cors_fields(route, request)
@@ -255,7 +255,7 @@ class Gate:
             return admission
         count = limit.count(None if principal is None else principal.id, request)
         if count is None:
-            return Waiting(route, captures, target, claims, request, admission)
+            return PendingDecision(route, captures, target, claims, request, admission)
         return _counted(admission, count)
 
     async def _count_shared(self, admission: Admission) -> Decision:
@@ -275,10 +275,10 @@ def _counted(admission: Admission, count: Count) -> Decision:
     return refusal
 
 
-def _without_admission(located: PreflightAnswer | RefusedAtRoute, request: RequestHead) -> Answered | Refusal:
+def _without_admission(located: PreflightAnswer | RefusedAtRoute, request: RequestHead) -> DirectResponse | Refusal:
     """A decision that needs no credential: browsers send none with a preflight. Rate limits do not count it."""
     if isinstance(located, PreflightAnswer):
-        return Answered(located.route, 204, located.fields)
+        return DirectResponse(located.route, 204, located.fields)
     return _refused(located.refusal, located.route, request)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.errors import Refusal
-from gateway.gate.admission import Admission, Waiting
+from gateway.gate.admission import Admission, PendingDecision
 from gateway.gate.gate import Decider
 
 _EVERY: Final = 2  # In ticks.
@@ -18,7 +18,7 @@ _AT_ONCE: Final = 16  # Concurrent store lookups.
 _PATIENCE: Final = 10.0  # Seconds without any available store, after which access ends.
 
 
-class Lasting(Protocol):
+class Revocable(Protocol):
     """A running WebSocket or event stream."""
 
     @property
@@ -39,25 +39,25 @@ class _Watched:
     unknown_since: float | None = None
 
 
-class Watch:
+class RevocationWatcher:
     """All running WebSockets and event streams of this process. `gate` is the active one. A reload replaces it, and the
     new gate rechecks the routes: a removed or stricter route ends its streams."""
 
     def __init__(self, gate: Decider, loop: asyncio.AbstractEventLoop) -> None:
         self.gate = gate
         self._loop = loop
-        self._lasting: dict[Lasting, _Watched] = {}
-        self._doubted: dict[Lasting, Waiting] = {}  # These need a store lookup, in order of arrival.
-        self._asking: set[Lasting] = set()
+        self._lasting: dict[Revocable, _Watched] = {}
+        self._doubted: dict[Revocable, PendingDecision] = {}  # These need a store lookup, in order of arrival.
+        self._asking: set[Revocable] = set()
         self._askers: set[asyncio.Task[None]] = set()
         self._turn = 0
 
-    def add(self, lasting: Lasting) -> None:
+    def add(self, lasting: Revocable) -> None:
         """Watch a stream. Anonymous callers are included: a reload can close their route."""
         if lasting.admission is not None:
             self._lasting[lasting] = _Watched(lasting.admission)
 
-    def remove(self, lasting: Lasting) -> None:
+    def remove(self, lasting: Revocable) -> None:
         """Stop watching a stream that has ended."""
         self._lasting.pop(lasting, None)
         self._doubted.pop(lasting, None)
@@ -78,11 +78,11 @@ class Watch:
             self._askers.add(asker)
             asker.add_done_callback(self._askers.discard)
 
-    def _verdict(self, watched: _Watched) -> Refusal | Waiting | None:
+    def _verdict(self, watched: _Watched) -> Refusal | PendingDecision | None:
         if watched.gate is self.gate:
-            return self.gate.reconsider(watched.admission)
+            return self.gate.recheck(watched.admission)
         # The handshake can have been admitted before the last reload, so a full decision is needed here.
-        decision = self.gate.readmit(watched.admission)
+        decision = self.gate.reevaluate(watched.admission)
         if not isinstance(decision, Admission):
             return decision
         watched.admission, watched.gate = decision, self.gate
@@ -102,11 +102,11 @@ class Watch:
             waiting = self._doubted.pop(lasting)
             self._asking.add(lasting)
             try:
-                self._conclude(lasting, await self.gate.reconclude(waiting))
+                self._conclude(lasting, await self.gate.resolve_recheck(waiting))
             finally:
                 self._asking.discard(lasting)
 
-    def _conclude(self, lasting: Lasting, refusal: Refusal | None) -> None:
+    def _conclude(self, lasting: Revocable, refusal: Refusal | None) -> None:
         if lasting not in self._lasting:
             return
         if refusal is not None and refusal.code == "storage_unavailable":
@@ -116,7 +116,7 @@ class Watch:
         else:
             self._lasting[lasting].unknown_since = None
 
-    def _nobody_knows(self, lasting: Lasting, refusal: Refusal) -> None:
+    def _nobody_knows(self, lasting: Revocable, refusal: Refusal) -> None:
         """Handle a store outage: short ones are tolerated, longer ones end the stream, because access must not rest on
         a guess."""
         watched, now = self._lasting[lasting], self._loop.time()
@@ -126,6 +126,6 @@ class Watch:
         elif now - since > _PATIENCE:
             self._end(lasting, refusal)
 
-    def _end(self, lasting: Lasting, refusal: Refusal) -> None:
+    def _end(self, lasting: Revocable, refusal: Refusal) -> None:
         self.remove(lasting)
         lasting.revoke(refusal)

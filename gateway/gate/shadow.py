@@ -10,7 +10,7 @@ import logging
 from typing import Final, Protocol
 
 from gateway.errors import Refusal
-from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
+from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
 from gateway.gate.gate import Decider, Decision
 from gateway.gate.rate_limits import Limits
 from gateway.policy.route import Route
@@ -37,7 +37,7 @@ class ShadowListener(Protocol):
 class ShadowEvaluation:
     """A Decider that returns the decisions of `decider` and reports those of the shadow rules.
 
-    `trial` decides under `shadows.trial`. It counts no rate limits: the enforced gate has counted the request already.
+    `trial` decides under `shadows.shadow_policy`. It counts no rate limits: the enforced gate has counted the request.
     """
 
     def __init__(self, decider: Decider, trial: Decider, shadows: Shadows, listener: ShadowListener) -> None:
@@ -48,40 +48,40 @@ class ShadowEvaluation:
         self._listener = listener
         self._lookups: set[asyncio.Task[None]] = set()
 
-    def admit(self, request: RequestHead) -> Decision | Waiting:
+    def admit(self, request: RequestHead) -> Decision | PendingDecision:
         decision = self._decider.admit(request)
-        if not isinstance(decision, Waiting):
+        if not isinstance(decision, PendingDecision):
             self._try(request, decision)
         return decision
 
-    async def conclude(self, waiting: Waiting) -> Decision:
+    async def conclude(self, waiting: PendingDecision) -> Decision:
         decision = await self._decider.conclude(waiting)
         self._try(waiting.request, decision)
         return decision
 
-    def readmit(self, admission: Admission) -> Admission | Refusal | Waiting:
-        return self._decider.readmit(admission)
+    def reevaluate(self, admission: Admission) -> Admission | Refusal | PendingDecision:
+        return self._decider.reevaluate(admission)
 
-    def reconsider(self, admission: Admission) -> Refusal | Waiting | None:
-        return self._decider.reconsider(admission)
+    def recheck(self, admission: Admission) -> Refusal | PendingDecision | None:
+        return self._decider.recheck(admission)
 
-    async def reconclude(self, waiting: Waiting) -> Refusal | None:
-        return await self._decider.reconclude(waiting)
+    async def resolve_recheck(self, waiting: PendingDecision) -> Refusal | None:
+        return await self._decider.resolve_recheck(waiting)
 
     def _try(self, request: RequestHead, decision: Decision) -> None:
         """Decide under the shadow rules. An error here must not affect the request."""
-        if isinstance(decision, Answered):
+        if isinstance(decision, DirectResponse):
             return
         try:
             verdict = self._trial.admit(request)
-            if not isinstance(verdict, Waiting):
+            if not isinstance(verdict, PendingDecision):
                 self._report(request, decision, verdict)
             elif self._shadows.rule(verdict.route.name) is not None:
                 self._look_up(request, decision, verdict)
         except Exception:
             log.exception("trying shadow rules failed")
 
-    def _look_up(self, request: RequestHead, decision: Admission | Refusal, waiting: Waiting) -> None:
+    def _look_up(self, request: RequestHead, decision: Admission | Refusal, waiting: PendingDecision) -> None:
         if len(self._lookups) >= _MOST_LOOKUPS:
             self._listener.undecided(waiting.route)
             return
@@ -89,11 +89,11 @@ class ShadowEvaluation:
         self._lookups.add(task)
         task.add_done_callback(self._lookups.discard)
 
-    async def _conclude(self, request: RequestHead, decision: Admission | Refusal, waiting: Waiting) -> None:
+    async def _conclude(self, request: RequestHead, decision: Admission | Refusal, waiting: PendingDecision) -> None:
         self._report(request, decision, await self._trial.conclude(waiting))
 
     def _report(self, request: RequestHead, decision: Admission | Refusal, verdict: Decision) -> None:
-        if isinstance(verdict, Answered):
+        if isinstance(verdict, DirectResponse):
             return
         rule = self._rule_behind(request, verdict)
         if rule is not None:
@@ -106,5 +106,5 @@ class ShadowEvaluation:
             return self._shadows.rule(verdict.route)
         if verdict.code not in ("no_route", "method_not_allowed"):
             return None
-        target = canonical_target(request.target, relaxed=self._shadows.trial.relaxed)
-        return self._shadows.without_route(verdict.code, request.fields.canonical_host, target)
+        target = canonical_target(request.target, relaxed=self._shadows.shadow_policy.relaxed)
+        return self._shadows.rule_causing_miss(verdict.code, request.fields.canonical_host, target)

@@ -136,7 +136,7 @@ class Tokens:
         signed = encode_jws({"alg": key.algorithm, "kid": key.kid, "typ": kind}, claims)
         return with_signature(signed, key.sign(signed))
 
-    def sign_pass(self, kind: str, claims: Claims, *, audience: str) -> str:
+    def issue_scoped_token(self, kind: str, claims: Claims, *, audience: str) -> str:
         """Issue a token of another `typ` for the same session, valid as long as `claims`. Type and audience distinguish
         it from access tokens for every verifier that knows the keys (RFC 8725 3.11, 3.12)."""
         now = int(self.clock())
@@ -144,7 +144,7 @@ class Tokens:
         times = {"exp": int(claims.expires_at), "iat": now, "nbf": now}
         return self.sign(kind, {**said, **times, "jti": secrets.token_urlsafe(16)})
 
-    def verify_pass(self, kind: str, credential: bytes, *, audience: str) -> Claims:
+    def verify_scoped_token(self, kind: str, credential: bytes, *, audience: str) -> Claims:
         """The claims of a token of exactly this `typ`. Not cached. Raises Refusal token_invalid or token_expired for
         any other input."""
         return in_time(self._read(credential, (kind,), audience), self.clock())

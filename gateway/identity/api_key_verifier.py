@@ -34,7 +34,7 @@ log: Final = logging.getLogger("gateway.identity")
 _Outcome = KnownKey | StorageUnavailable | None
 
 
-class PresentedKeys:
+class ApiKeyVerifier:
     """The verifier of API keys. Caches a key for `ttl` seconds; shares the cache and clock of `tokens`."""
 
     def __init__(self, store: KeyReader, tokens: Tokens, *, ttl: float, note_after: float = NOTE_AFTER) -> None:

@@ -18,7 +18,7 @@ KEY_PREFIX: Final = b"gwk_"
 MAX_SIZE: Final = 8192  # In bytes.
 
 
-class Source(Protocol):
+class CredentialVerifier(Protocol):
     """A verifier for one kind of credential. Its caches are bounded."""
 
     def known(self, credential: bytes) -> Claims | None:
@@ -31,7 +31,7 @@ class Source(Protocol):
         """Verify with I/O. Raises Refusal, and StorageUnavailable if a store is down."""
 
 
-class Issuer(Source, Protocol):
+class Issuer(CredentialVerifier, Protocol):
     """An external issuer whose tokens are accepted."""
 
     def remembered(self, credential: bytes) -> Claims | None:
@@ -41,7 +41,7 @@ class Issuer(Source, Protocol):
         """The reason why once valid claims are no longer valid; None while they are."""
 
 
-class Credentials:
+class Authenticator:
     """Verifies all kinds of credentials, up to `max_size` bytes.
 
     `issuers` are the external issuers by `iss`. Without `api_keys`, credentials that look like API keys are invalid.
@@ -52,7 +52,7 @@ class Credentials:
         tokens: Tokens,
         *,
         issuers: Mapping[str, Issuer] | None = None,
-        api_keys: Source | None = None,
+        api_keys: CredentialVerifier | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
         self._max_size = max_size
@@ -92,7 +92,7 @@ class Credentials:
         issuer = self._issuers.get(claims.issuer) if claims.is_external else None
         return self.tokens.ended(claims) if issuer is None else issuer.ended(claims)
 
-    def _source(self, credential: bytes) -> Source | None:
+    def _source(self, credential: bytes) -> CredentialVerifier | None:
         """The verifier of a credential; None for the gateway's own tokens. Raises Refusal if it is no token."""
         if len(credential) > self._max_size:
             raise invalid(f"over {self._max_size} bytes (tokens.max_size)")

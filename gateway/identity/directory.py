@@ -20,7 +20,7 @@ from gateway.cache import TwoGenerationCache
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
 from gateway.identity.principal import Principal, PrincipalFactory
 from gateway.identity.user import ChangeFeed, Claims, SharedCache, UserRecord, UserStore
-from gateway.samples import Sample, Tally
+from gateway.samples import LabeledCounter, Sample
 from gateway.settings.model import CacheSettings
 
 NEGATIVE_TTL: Final = 1.0  # Seconds for which the absence of a user is cached.
@@ -73,9 +73,9 @@ class Directory:
             cache_settings.max_local_entries, lifetime=self._ttl
         )
         self._changes: TwoGenerationCache[str, float] = TwoGenerationCache(MAX_CHANGES, lifetime=self._ttl)
-        self._void_before = float("-inf")
+        self._min_read_at = float("-inf")
         self._hits = 0  # in the local cache
-        self._lookups = Tally("gateway_cache_lookups_total")
+        self._lookups = LabeledCounter("gateway_cache_lookups_total")
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -101,14 +101,14 @@ class Directory:
             return None if known is ABSENT else known
         self._lookups.add("local", "miss")
         # Shielded: a cancelled waiter must not cancel the lookup of the others.
-        outcome = await asyncio.shield(self._flights.get(user_id) or self._take_off(user_id))
+        outcome = await asyncio.shield(self._flights.get(user_id) or self._start_lookup(user_id))
         if isinstance(outcome, StorageUnavailable):
             raise StorageUnavailable(outcome.store, outcome.reason)
         return outcome
 
-    def acting(self, principal: Principal | Absent | None, claims: Claims) -> Principal | Absent | None:
+    def scoped_to(self, principal: Principal | Absent | None, claims: Claims) -> Principal | Absent | None:
         """The principal restricted to the token's roles, for claims that carry roles."""
-        return self._factory.acting(principal, claims) if isinstance(principal, Principal) else principal
+        return self._factory.scoped_to(principal, claims) if isinstance(principal, Principal) else principal
 
     def samples(self) -> Iterator[Sample]:
         """Hits and misses per cache."""
@@ -149,7 +149,7 @@ class Directory:
 
     def flush(self) -> None:
         """Drop all copies, and ignore shared copies read before now."""
-        self._void_before = self._clock()
+        self._min_read_at = self._clock()
         self.suspend()
 
     async def close(self) -> None:
@@ -159,42 +159,42 @@ class Directory:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _take_off(self, user_id: str) -> _Flight:
+    def _start_lookup(self, user_id: str) -> _Flight:
         loop = asyncio.get_running_loop()
         flight = self._flights[user_id] = loop.create_future()
-        task = loop.create_task(self._fly(user_id, flight))
+        task = loop.create_task(self._run_lookup(user_id, flight))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return flight
 
-    async def _fly(self, user_id: str, flight: _Flight) -> None:
+    async def _run_lookup(self, user_id: str, flight: _Flight) -> None:
         live = self._live()
         try:
             found = await self._find(user_id)
             principal = None if found.record is None else self._factory.make(found.record)
         except StorageUnavailable as error:
-            self._land(user_id, flight)
+            self._finish_lookup(user_id, flight)
             flight.set_result(without_traceback(error))
             return
         except asyncio.CancelledError:
-            self._land(user_id, flight)
+            self._finish_lookup(user_id, flight)
             flight.set_result(StorageUnavailable("database", "the gateway is shutting down"))
             raise
         except Exception as error:
-            self._land(user_id, flight)
+            self._finish_lookup(user_id, flight)
             flight.set_exception(error)
             flight.exception()  # Retrieve it, so that asyncio logs no error if every waiter has been cancelled.
             del flight  # The future holds the error, and its traceback holds this frame.
             return
         # Results read before the feed was connected can be outdated.
-        wanted = self._land(user_id, flight) and live
+        wanted = self._finish_lookup(user_id, flight) and live
         if wanted:
             self._keep(user_id, principal, found.asked_at)
         flight.set_result(principal)
         if wanted and found.from_store and found.record is not None and self._shared is not None:
             await self._shared.put(found.record, age=self._clock() - found.asked_at)
 
-    def _land(self, user_id: str, flight: _Flight) -> bool:
+    def _finish_lookup(self, user_id: str, flight: _Flight) -> bool:
         """Whether the result can be cached: the user was not forgotten during the lookup."""
         wanted = self._flights.get(user_id) is flight
         if wanted:
@@ -208,7 +208,7 @@ class Directory:
             if shared is not None:
                 record, remaining = shared
                 read_at = asked_at - (self._ttl - remaining)
-                if read_at >= self._void_before and record.version >= self._oldest_good(user_id):
+                if read_at >= self._min_read_at and record.version >= self._oldest_good(user_id):
                     self._lookups.add("redis", "hit")
                     return _Found(record, read_at, from_store=False)
             self._lookups.add("redis", "miss")

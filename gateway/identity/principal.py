@@ -31,13 +31,12 @@ class Principal:
     """An authenticated user. `own_roles` are the user's own roles, `roles` also contains implied ones.
 
     `header_lines` are the serialized identity headers (b"X-User-Id: 42\\r\\n..."). `ended_sessions` are sessions whose
-    tokens are void. `acting` caches restricted principals for claims that carry roles; `assertions` caches signed
+    tokens are void. `scoped_to` caches restricted principals for claims that carry roles; `assertions` caches signed
     assertions by upstream, with their renewal time. Both live as long as the principal.
     """
 
     __slots__ = (
         "_created_at",
-        "acting",
         "assertions",
         "email",
         "ended_sessions",
@@ -46,6 +45,7 @@ class Principal:
         "is_active",
         "own_roles",
         "roles",
+        "scoped_to",
         "version",
     )
 
@@ -59,7 +59,7 @@ class Principal:
         self.header_lines = header_lines
         self.version = record.version
         self._created_at = record.created_at
-        self.acting: dict[_Limits, Principal] | None = None
+        self.scoped_to: dict[_Limits, Principal] | None = None
         self.assertions: dict[str, tuple[float, bytes]] | None = None
 
     @property
@@ -107,17 +107,17 @@ class PrincipalFactory:
             lines += _line(self._headers.email, identity_value(record.email))
         return Principal(record, roles, lines + roles.line)
 
-    def acting(self, principal: Principal, claims: Claims) -> Principal:
+    def scoped_to(self, principal: Principal, claims: Claims) -> Principal:
         """The principal restricted by claims that carry roles: an external token's roles are the only roles of its
         subject; an API key's roles limit those of its owner.
 
         Results are cached with the principal, one per combination of roles and address.
         """
-        ways, limits = principal.acting, (claims.roles, claims.email)
+        ways, limits = principal.scoped_to, (claims.roles, claims.email)
         acting = None if ways is None else ways.get(limits)
         if acting is None:
             if ways is None or len(ways) >= _WAYS:
-                ways = principal.acting = {}
+                ways = principal.scoped_to = {}
             acting = ways[limits] = self._limited(principal, claims)
         return acting
 

@@ -26,7 +26,7 @@ class UserRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ClientInfo:
     """The source of a request: client address, User-Agent, and the request id in the logs."""
 
     address: str = ""
@@ -39,7 +39,7 @@ class Actor:
     """The author of a change: a user id, or `command-line` for an operator on the machine."""
 
     id: str
-    origin: Origin = Origin()
+    origin: ClientInfo = ClientInfo()
 
 
 COMMAND_LINE = Actor("command-line")

@@ -65,7 +65,7 @@ def _scrubbed(text: str) -> str:
     return _SECRET.sub("[secret]", text)[:MAX_TEXT]
 
 
-class Repeats:
+class RateLimitedLog:
     """Limits repeated messages to one per INTERVAL for each key.
 
     At most REMEMBERED keys are distinguished. Further keys share one, so they are limited but not hidden. Texts are
@@ -96,14 +96,14 @@ class Repeats:
         return len(self._said) < REMEMBERED
 
 
-class Failures:
+class FailureCounter:
     """Reports unexpected exceptions with their traceback, each at most once a minute.
 
     Two exceptions are equal if they have the same type and pass through the same source lines.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._repeats = Repeats(clock)
+        self._repeats = RateLimitedLog(clock)
 
     def report(self, error: BaseException, doing: str, **facts: object) -> None:
         """`doing` describes the failed activity: `deciding on a request`."""
@@ -130,10 +130,10 @@ class EventHandler(logging.Handler):
     …}`. Each place in the source has its own limit, so that no place can exhaust that of another.
     """
 
-    def __init__(self, failures: Failures, level: int = logging.WARNING) -> None:
+    def __init__(self, failures: FailureCounter, level: int = logging.WARNING) -> None:
         super().__init__(level)
         self._failures = failures
-        self._repeats: dict[tuple[str, int], Repeats] = {}
+        self._repeats: dict[tuple[str, int], RateLimitedLog] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Never raises. A message that cannot be formatted is written without its arguments."""
@@ -145,7 +145,7 @@ class EventHandler(logging.Handler):
         if error is not None:
             self._failures.report(error, message, logger=record.name)
             return
-        repeats = self._repeats.setdefault((record.name, record.lineno), Repeats())
+        repeats = self._repeats.setdefault((record.name, record.lineno), RateLimitedLog())
         before = repeats.admit(_cause(record, message))
         if before is not None:
             event(record.levelname.lower(), message, logger=record.name, repeated=before or None)

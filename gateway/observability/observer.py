@@ -30,14 +30,14 @@ from gateway.observability.access_log import (
     timestamp,
 )
 from gateway.observability.escaping import quoted, without_tokens
-from gateway.observability.events import Repeats, event
+from gateway.observability.events import RateLimitedLog, event
 from gateway.observability.log_writer import LogWriter
 from gateway.observability.metrics.request_counters import CALLER_LEFT, OWN, SIZE, UPSTREAM, Counters, Counts, Labels
 from gateway.samples import BOUNDS, BUCKETS
 from gateway.settings.model import ObservabilitySettings
 
 
-class Finished(Protocol):
+class CompletedRequest(Protocol):
     """A finished request, as reported by the native server or the ASGI app.
 
     `admission` is None if the request was refused before admission; `route` is then the route that refused it, or "".
@@ -71,7 +71,7 @@ class Finished(Protocol):
     def sent(self) -> int: ...
 
 
-Completed = Callable[[Finished], None]
+OnComplete = Callable[[CompletedRequest], None]
 """Records a finished request. Called on the hot path; never raises and never blocks."""
 
 
@@ -106,7 +106,7 @@ class Observer:
     `clock` is the clock of the requests' times.
     """
 
-    completed: Completed
+    completed: OnComplete
     """The function to call for each finished request: the cheapest one for the settings."""
 
     def __init__(
@@ -130,7 +130,7 @@ class Observer:
         self._lines: list[str] = []
         self._lost: Counter[str] = Counter()
         self._reported_losses: Counter[str] = Counter()
-        self._repeats = Repeats()
+        self._repeats = RateLimitedLog()
         self._writer: LogWriter | None = None
         if write is None and (self._format != "off" or settings.decision_log is not None):
             self._writer = LogWriter(_standard_output())
@@ -139,7 +139,7 @@ class Observer:
         self._renew_time()
         self.completed = self._cheapest_way()
 
-    def _cheapest_way(self) -> Completed:
+    def _cheapest_way(self) -> OnComplete:
         if self._format == "json":
             return self._log_json
         if self._format == "text":
@@ -148,7 +148,7 @@ class Observer:
 
     # ---- the hot path
 
-    def _log_json(self, finished: Finished) -> None:
+    def _log_json(self, finished: CompletedRequest) -> None:
         request, admission, status, code = finished.request, finished.admission, finished.status, finished.code
         route = finished.route if admission is None else admission.route.name
         series = self._series.get((route, request.method, status, code))
@@ -189,7 +189,7 @@ class Observer:
         if len(lines) >= BLOCK:
             self._flush()
 
-    def _count(self, finished: Finished) -> None:
+    def _count(self, finished: CompletedRequest) -> None:
         request, admission, status, code = finished.request, finished.admission, finished.status, finished.code
         route = finished.route if admission is None else admission.route.name
         series = self._series.get((route, request.method, status, code))
@@ -206,7 +206,7 @@ class Observer:
 
     # ---- other formats
 
-    def _log_text(self, finished: Finished) -> None:
+    def _log_text(self, finished: CompletedRequest) -> None:
         self._count(finished)
         request, admission = finished.request, finished.admission
         caller = finished.refused if admission is None else admission.principal
@@ -318,7 +318,7 @@ def _add(counts: Counts, total: float, own: float, waited: float | None) -> None
         counts[_UPSTREAM_SUM] += waited
 
 
-def _ignore(_: Finished) -> None:
+def _ignore(_: CompletedRequest) -> None:
     """Used without log and metrics."""
 
 

@@ -10,9 +10,9 @@ from typing import Final
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, RequestHead
 from gateway.observability.access_log import loggable_path
-from gateway.observability.events import Repeats, event
+from gateway.observability.events import RateLimitedLog, event
 from gateway.policy.route import Route
-from gateway.samples import Sample, Tally
+from gateway.samples import LabeledCounter, Sample
 
 ALLOWED: Final = "allowed"
 UNKNOWN: Final = "unknown"  # too many lookups were in progress
@@ -24,8 +24,8 @@ class ShadowLog:
     """The shadow decisions of one process."""
 
     def __init__(self) -> None:
-        self._tally = Tally("gateway_shadow_decisions_total")
-        self._repeats = Repeats()
+        self._tally = LabeledCounter("gateway_shadow_decisions_total")
+        self._repeats = RateLimitedLog()
 
     def samples(self) -> Iterator[Sample]:
         """The number of decisions by rule and outcome: `allowed`, or the code of the refusal."""

@@ -31,11 +31,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import gateway
 from gateway.errors import Refusal
-from gateway.gate.admission import RequestHead, Waiting
+from gateway.gate.admission import PendingDecision, RequestHead
 from gateway.observability.access_log import loggable_path
 from gateway.observability.escaping import without_tokens
 from gateway.observability.metrics.request_counters import METHODS
-from gateway.observability.observer import Completed, Finished
+from gateway.observability.observer import CompletedRequest, OnComplete
 from gateway.settings.model import TracingSettings
 from gateway.wire.fields import Field
 
@@ -58,21 +58,21 @@ class Tracer:
             {"service.name": os.environ.get("OTEL_SERVICE_NAME", "gateway"), "service.version": gateway.__version__}
         )
         self._provider = TracerProvider(sampler=DEFAULT_ON, resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(Collector(settings.otlp_endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(SpanCollector(settings.otlp_endpoint)))
         self._tracer = self._provider.get_tracer("gateway", gateway.__version__)
 
     def decide(self, admit: Callable[[RequestHead], D], request: RequestHead) -> D:
         """Trace a request and return the gate's decision."""
         trace = request.trace = RequestTrace(self, request)
         decision = admit(request)
-        if not isinstance(decision, Waiting):
+        if not isinstance(decision, PendingDecision):
             trace.decided(decision)
         return decision
 
-    def observing(self, completed: Completed) -> Completed:
+    def observing(self, completed: OnComplete) -> OnComplete:
         """Wrap `completed` so that the trace of each finished request ends too."""
 
-        def observed(finished: Finished) -> None:
+        def observed(finished: CompletedRequest) -> None:
             completed(finished)
             if isinstance(finished.request.trace, RequestTrace):
                 finished.request.trace.finish(finished)
@@ -90,7 +90,7 @@ class Tracer:
         farewell.join(_FAREWELL)
 
 
-class Collector(SpanExporter):
+class SpanCollector(SpanExporter):
     """Sends spans to the collector at `endpoint`, and logs the reason if spans are lost.
 
     The library's exporter treats a 3xx response as success or follows it with a GET, and so loses spans silently.
@@ -188,7 +188,7 @@ class RequestTrace:
         kept = [field for field in fields if field[0].lower() not in gone]
         return [*kept, (b"traceparent", ours.encode("ascii"))]
 
-    def finish(self, finished: Finished) -> None:
+    def finish(self, finished: CompletedRequest) -> None:
         """End the trace of a finished request."""
         end = time.monotonic()
         self.decided(None)
@@ -216,7 +216,7 @@ class RequestTrace:
             span.set_status(StatusCode.ERROR)
         span.end(self._at(end))
 
-    def _finish_upstream(self, span: Span, finished: Finished, end: float) -> None:
+    def _finish_upstream(self, span: Span, finished: CompletedRequest, end: float) -> None:
         assert finished.admission is not None
         span.set_attributes(
             {"http.request.method": self._method, "gateway.upstream": finished.admission.route.upstream or ""}

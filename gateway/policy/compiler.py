@@ -13,7 +13,7 @@ from gateway.policy.cors import Cors
 from gateway.policy.patterns import Pattern, PatternError, parse_pattern
 from gateway.policy.rewrite import Rewrite, parse_strip, parse_template
 from gateway.policy.route import NOTHING_MORE, Authentication, Requirement, Route, with_head
-from gateway.policy.trie import Place
+from gateway.policy.trie import RouteGroup
 from gateway.settings.model import RouteSettings, Settings
 from gateway.settings.reader import quoted
 from gateway.wire.hosts import canonical_host
@@ -118,11 +118,11 @@ class RouteBuilder:
                 self.report(f"{each.key}.name", message)
 
     def _without_rivals(self, built: Sequence[_Kept]) -> tuple[Route, ...]:
-        places: dict[object, Place] = {}
+        places: dict[object, RouteGroup] = {}
         kept = []
         for each, route in built:
             # A shadow rule can have the same pattern as the rule that it will replace.
-            place = places.setdefault((route.host, route.shape.shape, route.shadow), Place())
+            place = places.setdefault((route.host, route.shape.shape, route.shadow), RouteGroup())
             rival = place.add(route)
             if rival is None:
                 kept.append(route)

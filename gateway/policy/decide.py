@@ -14,7 +14,15 @@ from gateway.policy.route import NOTHING_MORE, Requirement, Route
 from gateway.wire.fields import Field
 from gateway.wire.paths import Target, decoded_segment
 
-__all__ = ["Handshake", "PreflightAnswer", "PrincipalLike", "RefusedAtRoute", "RoleHierarchy", "authorize", "locate"]
+__all__ = [
+    "PreflightAnswer",
+    "PrincipalLike",
+    "RefusedAtRoute",
+    "RoleHierarchy",
+    "WebSocketHandshake",
+    "authorize",
+    "locate",
+]
 
 
 class PrincipalLike(Protocol):
@@ -27,7 +35,7 @@ class PrincipalLike(Protocol):
     def roles(self) -> frozenset[str]: ...
 
 
-class Handshake(NamedTuple):
+class WebSocketHandshake(NamedTuple):
     """A WebSocket handshake. `origin` is that of the page; None from other clients."""
 
     origin: bytes | None
@@ -49,7 +57,7 @@ class RefusedAtRoute(NamedTuple):
 
 
 def locate(
-    policy: Policy, host: bytes | None, target: Target, method: bytes, kind: Preflight | Handshake | None
+    policy: Policy, host: bytes | None, target: Target, method: bytes, kind: Preflight | WebSocketHandshake | None
 ) -> Match | PreflightAnswer | RefusedAtRoute:
     """The route of a request. `kind` is None for plain requests. Raises Refusal if no route takes the request.
 

@@ -64,7 +64,7 @@ def _compile(settings: Settings, routes: tuple[RouteSettings, ...]) -> tuple[Pol
         served=ServedHosts(settings.server.hosts) if settings.server.hosts else None,
     )
     shadows = shadows_of(policy)
-    trial = () if shadows is None else shadows.trial.entangled(_MOST_VISITS)
+    trial = () if shadows is None else shadows.shadow_policy.entangled(_MOST_VISITS)
     for route, visits in (*policy.entangled(_MOST_VISITS), *trial):
         key = route.settings.key if route.settings is not None else "routes"
         builder.report(

@@ -13,7 +13,7 @@ from gateway.errors import Refusal
 from gateway.policy.methods import TRACE
 from gateway.policy.patterns import MOST_SEGMENTS
 from gateway.policy.route import Route
-from gateway.policy.trie import Place, Tree
+from gateway.policy.trie import RouteGroup, Tree
 from gateway.wire.paths import Target, decoded_segment, lenient_readings
 from gateway.wire.served_hosts import ServedHosts
 
@@ -76,7 +76,7 @@ class Policy:
         Matching costs at most one step per segment plus the steps counted here.
         """
         trees = (self._hostless, *self._hosts.values())
-        return [(tree.busiest_route(), tree.most_visits) for tree in trees if tree.most_visits > bound]
+        return [(tree.worst_case_route(), tree.max_steps) for tree in trees if tree.max_steps > bound]
 
     def match(self, host: bytes | None, target: Target, method: bytes) -> Match:
         """The route for a request. `host` is canonical, None or empty without a Host field.
@@ -97,7 +97,7 @@ class Policy:
             place = self._place(host, segments)
         if place is None:
             raise Refusal("no_route", "no pattern matches the path")
-        # Place.route_for, inlined.
+        # RouteGroup.route_for, inlined.
         route = place.for_all if place.for_all is not None and method != TRACE else place.by_method.get(method)
         if route is None:
             raise Refusal("method_not_allowed", "the path serves other methods", allow=place.allow)
@@ -116,7 +116,7 @@ class Policy:
         if own is None or not all(route.at_any_host for route in own.routes):
             raise Refusal("misdirected", "server.hosts does not list the host")
 
-    def _place(self, host: bytes | None, segments: Sequence[bytes]) -> Place | None:
+    def _place(self, host: bytes | None, segments: Sequence[bytes]) -> RouteGroup | None:
         if len(segments) > 1 and segments[1] in self._own.heads:
             own = self._own.find(segments)
             if own is not None:
@@ -127,7 +127,7 @@ class Policy:
 
     def _place_of_unplain(
         self, host: bytes | None, target: Target, segments: list[bytes], method: bytes
-    ) -> Place | None:
+    ) -> RouteGroup | None:
         """The place of a path with escapes or path parameters. Segments are compared decoded."""
         place = self._place(host, [decoded_segment(segment) for segment in segments])
         keeps = _keeps_encoded_slash(place, method)
@@ -151,7 +151,7 @@ def group_by_host(routes: Iterable[Route]) -> dict[bytes | None, list[Route]]:
     return groups
 
 
-def _keeps_encoded_slash(place: Place | None, method: bytes) -> bool:
+def _keeps_encoded_slash(place: RouteGroup | None, method: bytes) -> bool:
     if place is None:
         return False
     route = place.route_for(method)

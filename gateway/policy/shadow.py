@@ -19,21 +19,23 @@ _Spot = tuple[bytes | None, tuple[Segments, bool]]
 
 
 class Shadows:
-    """The shadow rules of a policy. `trial` is the policy that enforces them."""
+    """The shadow rules of a policy. `shadow_policy` is the policy that enforces them."""
 
     def __init__(self, policy: Policy) -> None:
         self._rules: Mapping[str, Route] = {route.name: route for route in policy.routes if route.shadow}
-        self._enforced_too = {_spot(route) for route in policy.routes if not route.shadow and route.methods is None}
+        self._enforced_too = {
+            _route_key(route) for route in policy.routes if not route.shadow and route.methods is None
+        }
         self._hosts = policy.hosts
-        self.trial: Final = Policy(_in_force(policy), policy.own, relaxed=policy.relaxed, served=policy.served)
+        self.shadow_policy: Final = Policy(_in_force(policy), policy.own, relaxed=policy.relaxed, served=policy.served)
 
     def rule(self, name: str) -> Route | None:
         """The shadow rule with this name; None for an enforced rule."""
         return self._rules.get(name)
 
-    def without_route(self, code: str, host: bytes | None, target: Target) -> Route | None:
+    def rule_causing_miss(self, code: str, host: bytes | None, target: Target) -> Route | None:
         """The shadow rule that causes the trial to find no route, with refusal `code`. None if no shadow rule does."""
-        if host in self.trial.hosts - self._hosts:
+        if host in self.shadow_policy.hosts - self._hosts:
             return next(rule for rule in self._rules.values() if rule.host == host)
         return self._served_otherwise(host, target) if code == "method_not_allowed" else None
 
@@ -42,14 +44,14 @@ class Shadows:
         segments = [decoded_segment(segment) for segment in target.path.split(b"/")[1:]]
         if not segments[-1]:
             segments.pop()
-        if next(places_for(self.trial.own_tree, segments), None) is not None:
+        if next(places_for(self.shadow_policy.own_tree, segments), None) is not None:
             return None
-        place = next(places_for(self.trial.tree(host), segments), None)
+        place = next(places_for(self.shadow_policy.tree(host), segments), None)
         if place is None:
             return None
         rule = next((self._rules[route.name] for route in place.routes if route.name in self._rules), None)
         # An enforced rule for all methods with the same pattern still serves the other methods.
-        return None if rule is None or _spot(rule) in self._enforced_too else rule
+        return None if rule is None or _route_key(rule) in self._enforced_too else rule
 
 
 def shadows_of(policy: Policy) -> Shadows | None:
@@ -62,11 +64,11 @@ def _in_force(policy: Policy) -> Iterator[Route]:
     taking: dict[_Spot, list[Route]] = {}
     for route in policy.routes:
         if route.shadow:
-            taking.setdefault(_spot(route), []).append(route)
+            taking.setdefault(_route_key(route), []).append(route)
             yield replace(route, shadow=False)
     for route in policy.routes:
         if not route.shadow:
-            rules = taking.get(_spot(route), [])
+            rules = taking.get(_route_key(route), [])
             if not any(rule.shares_method(route) for rule in rules):
                 yield route
             elif route.methods is not None:
@@ -75,5 +77,5 @@ def _in_force(policy: Policy) -> Iterator[Route]:
                     yield replace(route, methods=left)
 
 
-def _spot(route: Route) -> _Spot:
+def _route_key(route: Route) -> _Spot:
     return route.host, route.shape.shape

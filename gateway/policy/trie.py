@@ -7,7 +7,7 @@
 
 The first place in this order is the most specific one, compared segment by segment from the left. Nearly every path
 needs a single walk that takes the literal wherever one exists. If that walk fails, a search backtracks to captures
-beside literals. `most_visits` bounds its steps for any path, so that a policy with too many alternatives can be
+beside literals. `max_steps` bounds its steps for any path, so that a policy with too many alternatives can be
 rejected when it is loaded.
 """
 
@@ -18,7 +18,7 @@ from gateway.policy.methods import TRACE, USUAL_METHODS
 from gateway.policy.route import Route
 
 
-class Place:
+class RouteGroup:
     """The routes of one pattern: one for all methods but TRACE, or one per method. TRACE is only in `by_method`."""
 
     __slots__ = ("allow", "by_method", "for_all")
@@ -66,9 +66,9 @@ class Node:
     def __init__(self) -> None:
         self.literals: dict[bytes, Node] = {}
         self.parameter: Node | None = None
-        self.place: Place | None = None
-        self.rest: Place | None = None
-        self.otherwise: Place | None = None
+        self.place: RouteGroup | None = None
+        self.rest: RouteGroup | None = None
+        self.otherwise: RouteGroup | None = None
 
     def insert(self, route: Route) -> Route | None:
         """Add a route below this node. Returns the route that it conflicts with, if any."""
@@ -76,12 +76,12 @@ class Node:
         for segment in route.shape.segments:
             node = node._child(segment)
         if route.shape.has_rest:
-            node.rest = node.rest or Place()
+            node.rest = node.rest or RouteGroup()
             return node.rest.add(route)
-        node.place = node.place or Place()
+        node.place = node.place or RouteGroup()
         return node.place.add(route)
 
-    def settle(self, inherited: Place | None = None) -> None:
+    def settle(self, inherited: RouteGroup | None = None) -> None:
         """Compute `otherwise` for this node and all nodes below."""
         self.otherwise = self.rest or inherited
         for child in self.literals.values():
@@ -89,16 +89,16 @@ class Node:
         if self.parameter is not None:
             self.parameter.settle(self.otherwise)
 
-    def most_visits(self) -> int:
+    def max_steps(self) -> int:
         """The maximum number of nodes that a search visits here and below."""
-        literal = max((child.most_visits() for child in self.literals.values()), default=0)
-        return 1 + literal + (self.parameter.most_visits() if self.parameter is not None else 0)
+        literal = max((child.max_steps() for child in self.literals.values()), default=0)
+        return 1 + literal + (self.parameter.max_steps() if self.parameter is not None else 0)
 
-    def busiest_route(self) -> Route:
+    def worst_case_route(self) -> Route:
         """A route in the part of this subtree where a search can take the most steps."""
         node = self
         while True:
-            following = max(node.literals.values(), key=Node.most_visits, default=node.parameter)
+            following = max(node.literals.values(), key=Node.max_steps, default=node.parameter)
             if following is None:
                 place = node.place or node.rest
                 assert place is not None, "every leaf has a place"
@@ -118,7 +118,7 @@ class Node:
 class Tree:
     """A complete tree of routes without conflicts."""
 
-    __slots__ = ("_root", "_top", "heads", "most_visits")
+    __slots__ = ("_root", "_top", "heads", "max_steps")
 
     def __init__(self, routes: Iterable[Route]) -> None:
         """Raises ValueError if two routes match the same path and method."""
@@ -128,7 +128,7 @@ class Tree:
             if rival is not None:
                 raise ValueError(f"{route.name!r} and {rival.name!r} match the same requests")
         top.settle()
-        self.most_visits = top.most_visits()
+        self.max_steps = top.max_steps()
         self.heads = frozenset(top.literals)
         # Split at slashes, a path begins with an empty part.
         self._root = Node()
@@ -139,11 +139,11 @@ class Tree:
         """The node of the path `/`, the ancestor of all others."""
         return self._top
 
-    def busiest_route(self) -> Route:
+    def worst_case_route(self) -> Route:
         """A route in the part of the tree where a search can take the most steps. Needs a tree with routes."""
-        return self._top.busiest_route()
+        return self._top.worst_case_route()
 
-    def find(self, segments: Sequence[bytes]) -> Place | None:
+    def find(self, segments: Sequence[bytes]) -> RouteGroup | None:
         """The most specific place for a path, given as decoded segments after an empty first one."""
         node = self._root
         for segment in segments:
@@ -158,14 +158,14 @@ class Tree:
 
 
 # Marks nodes whose answer depends on the path and needs a search.
-_SEARCH: Final = Place()
+_SEARCH: Final = RouteGroup()
 
 
-def _search(root: Node, segments: Sequence[bytes]) -> Place | None:
+def _search(root: Node, segments: Sequence[bytes]) -> RouteGroup | None:
     """The first place in tree order, backtracking to captures beside literals."""
     node, depth, end = root, 0, len(segments)
     # Alternatives, tried last in first out: a node with its depth, or a `/**` place.
-    others: list[tuple[Node, int] | Place] = []
+    others: list[tuple[Node, int] | RouteGroup] = []
     while True:
         while depth != end:
             literal, parameter = node.literals.get(segments[depth]), node.parameter
@@ -185,6 +185,6 @@ def _search(root: Node, segments: Sequence[bytes]) -> Place | None:
         if not others:
             return None
         other = others.pop()
-        if isinstance(other, Place):
+        if isinstance(other, RouteGroup):
             return other
         node, depth = other

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.policy.patterns import Segments
 from gateway.policy.policy import Policy
-from gateway.policy.trie import Node, Place, Tree
+from gateway.policy.trie import Node, RouteGroup, Tree
 
 
 class Located(NamedTuple):
@@ -18,7 +18,7 @@ class Located(NamedTuple):
     host: bytes | None
     segments: Segments
     has_rest: bool
-    place: Place
+    place: RouteGroup
 
 
 def places(policy: Policy) -> Iterator[Located]:
@@ -32,7 +32,7 @@ def places_in(tree: Tree, host: bytes | None = None) -> Iterator[Located]:
     yield from places_below(tree.top, (), host)
 
 
-def places_for(tree: Tree, segments: Sequence[bytes]) -> Iterator[Place]:
+def places_for(tree: Tree, segments: Sequence[bytes]) -> Iterator[RouteGroup]:
     """Every place that matches a path, the most specific first. The matcher selects the first one.
 
     `segments` are the decoded segments of a canonical path, without empty ones at the start and the end.
@@ -51,7 +51,7 @@ def places_below(node: Node, segments: Segments, host: bytes | None = None) -> I
             yield Located(host, segments, has_rest, place)
 
 
-def _taking(node: Node, segments: Sequence[bytes], depth: int) -> Iterator[Place]:
+def _taking(node: Node, segments: Sequence[bytes], depth: int) -> Iterator[RouteGroup]:
     if depth == len(segments):
         if node.place is not None:
             yield node.place

@@ -148,7 +148,7 @@ class TargetLine(ABC, Generic[E]):
     def _tick_on(self) -> None:
         if not self._ticking:
             self._ticking = True
-            self.ticker.listen(self._tick)
+            self.ticker.subscribe(self._tick)
 
     def _turn_away(self, exchange: E) -> None:
         reason = f"{self.target}: {LONGEST} requests are waiting"
@@ -159,7 +159,7 @@ class TargetLine(ABC, Generic[E]):
             self._tick_queue(self._queue, now)
         if self._closed and not self.load:  # running requests keep their time limits until then
             self._ticking = False
-            self.ticker.ignore(self._tick)
+            self.ticker.unsubscribe(self._tick)
 
     def _tick_queue(self, queue: FairQueue[E, Any], now: float) -> None:
         """End waits at most one period late and never early, and free connections for requests that have waited

@@ -26,17 +26,17 @@ from gateway.identity.assertions import Assertions
 from gateway.observability.decision_log import DecisionLog
 from gateway.observability.events import event
 from gateway.observability.metrics.metrics import Metrics
-from gateway.observability.metrics.shared_memory import Place
+from gateway.observability.metrics.shared_memory import WorkerSlot
 from gateway.policy.loader import Configuration, operations_policy
 from gateway.policy.version import policy_version
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
-from gateway.samples import Source
+from gateway.samples import SampleSource
 from gateway.server.asgi.app import GateMiddleware
 from gateway.server.endpoints import Services, open_services, own_endpoints, serve_own
 from gateway.server.garbage import Collector
 from gateway.server.reload import Reloader
-from gateway.server.resources import Foundation, lay_foundation
+from gateway.server.resources import Resources, open_resources
 from gateway.server.runtime import Runtime, RuntimeHolder
 from gateway.settings.extras import missing_extras
 from gateway.settings.model import Settings
@@ -64,7 +64,7 @@ def create_app(configuration: Configuration, *, owns_process: bool = False) -> S
             if owns_process:
                 collector = Collector(lambda: runtime.is_proxying, runtime.request_ids.count)
                 collector.settle(runtime.loop.time())
-                runtime.ticker.listen(collector.tick)
+                runtime.ticker.subscribe(collector.tick)
             runtime.readiness.phase = "serving"
             yield
             runtime.readiness.phase = "draining"
@@ -90,14 +90,14 @@ def _require_asyncio() -> None:
 
 @asynccontextmanager
 async def running(
-    configuration: Configuration, app: Starlette, place: Place | None = None
+    configuration: Configuration, app: Starlette, place: WorkerSlot | None = None
 ) -> AsyncIterator[tuple[Runtime, Reloader]]:
     """A running gateway and its reloader. The built-in endpoints are added to `app`.
 
     `place` is the worker's slot in the shared metrics. Raises CannotStart and ConfigurationError.
     """
     async with AsyncExitStack() as stack:
-        ground = await lay_foundation(configuration, stack)
+        ground = await open_resources(configuration, stack)
         runtime = _runtime(ground, app)
         services = open_services(ground)
         await services.accounts.prepare()
@@ -115,7 +115,7 @@ async def running(
         yield runtime, reloader
 
 
-def _runtime(ground: Foundation, app: Starlette) -> Runtime:
+def _runtime(ground: Resources, app: Starlette) -> Runtime:
     """The runtime for the initial configuration."""
     settings, policy, ticker = ground.settings, ground.policy, ground.ticker
     decision_log = _decision_log(ground, lambda: runtime.policy)
@@ -155,7 +155,7 @@ def _runtime(ground: Foundation, app: Starlette) -> Runtime:
     return runtime
 
 
-def _operations_gate(ground: Foundation) -> Gate:
+def _operations_gate(ground: Resources) -> Gate:
     """The gate of the listener on `server.operations_port`."""
     return Gate(
         policy=operations_policy(ground.settings),
@@ -165,17 +165,17 @@ def _operations_gate(ground: Foundation) -> Gate:
     )
 
 
-def _decision_log(ground: Foundation, version: Callable[[], str]) -> DecisionLog | None:
+def _decision_log(ground: Resources, version: Callable[[], str]) -> DecisionLog | None:
     wanted = ground.settings.observability.decision_log
     return None if wanted is None else DecisionLog(wanted, ground.observer.say, version=version)
 
 
-def _assertions(ground: Foundation) -> Assertions | None:
+def _assertions(ground: Resources) -> Assertions | None:
     wanted = ground.settings.identity.assertion
     return None if wanted is None else Assertions(ground.tokens, wanted, ground.ticker)
 
 
-def _tracer(ground: Foundation) -> "Tracer | None":
+def _tracer(ground: Resources) -> "Tracer | None":
     """The tracer, None without `observability.tracing`. Raises ConfigurationError if its libraries are missing."""
     asked = ground.settings.observability.tracing
     if asked is None:
@@ -191,9 +191,9 @@ def _tracer(ground: Foundation) -> "Tracer | None":
     return tracer
 
 
-def _metrics(ground: Foundation, runtime: Runtime, *, services: Services, place: Place | None) -> Metrics:
+def _metrics(ground: Resources, runtime: Runtime, *, services: Services, place: WorkerSlot | None) -> Metrics:
     metrics = Metrics(ground.observer, place)
-    sources: tuple[Source, ...] = (
+    sources: tuple[SampleSource, ...] = (
         runtime.samples,
         ground.stores.samples,
         ground.credentials.samples,
@@ -208,7 +208,7 @@ def _metrics(ground: Foundation, runtime: Runtime, *, services: Services, place:
     return metrics
 
 
-def _reloader(ground: Foundation, runtime: Runtime, *, services: Services) -> Reloader:
+def _reloader(ground: Resources, runtime: Runtime, *, services: Services) -> Reloader:
     return Reloader(
         ground.configuration,
         runtime,
@@ -218,10 +218,10 @@ def _reloader(ground: Foundation, runtime: Runtime, *, services: Services) -> Re
     )
 
 
-def _start_ticking(ground: Foundation, runtime: Runtime, *, metrics: Metrics) -> None:
+def _start_ticking(ground: Resources, runtime: Runtime, *, metrics: Metrics) -> None:
     """Start the ticker. It stops first, so that it calls no closed component."""
-    ground.ticker.listen(ground.observer.tick)
-    ground.ticker.listen(metrics.tick)
+    ground.ticker.subscribe(ground.observer.tick)
+    ground.ticker.subscribe(metrics.tick)
     ground.ticker.start()
     ground.stack.callback(lambda: runtime.proxy.close())
     ground.stack.callback(runtime.watch.close)

@@ -31,7 +31,7 @@ from gateway.identity.keys import KeyRing
 from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
-from gateway.server.resources import Foundation
+from gateway.server.resources import Resources
 from gateway.server.runtime import Runtime
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -53,7 +53,7 @@ class Services:
     own_keys: OwnKeys
 
 
-def open_services(ground: Foundation) -> Services:
+def open_services(ground: Resources) -> Services:
     """Create the services of a process. Their threads end with the foundation."""
     settings, stores = ground.settings, ground.stores
     passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
@@ -78,7 +78,7 @@ def open_services(ground: Foundation) -> Services:
 
 
 def own_endpoints(
-    ground: Foundation,
+    ground: Resources,
     services: Services,
     *,
     runtime: Runtime,

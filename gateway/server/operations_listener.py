@@ -32,7 +32,7 @@ class OperationsDoor:
     async def open(self) -> None:
         """Let callers in."""
         self._server = await self._runtime.loop.create_server(self._make, sock=self._listener)
-        self._runtime.ticker.listen(self._tick)
+        self._runtime.ticker.subscribe(self._tick)
 
     async def close(self) -> None:
         """Let nobody in any more, and give the answers that are being made a moment."""
@@ -44,7 +44,7 @@ class OperationsDoor:
         ends = self._runtime.loop.time() + _LAST_WORD
         while self._state.connections and self._runtime.loop.time() < ends:  # noqa: ASYNC110  # uvicorn's set tells nobody
             await asyncio.sleep(_GLANCE)
-        self._runtime.ticker.ignore(self._tick)
+        self._runtime.ticker.unsubscribe(self._tick)
         for connection in list(self._state.connections):
             assert isinstance(connection, ClientConnection)
             connection.transport.abort()

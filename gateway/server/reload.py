@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-from gateway.identity.credentials import Credentials
+from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory
 from gateway.identity.keys import KeyRing
 from gateway.identity.principal import PrincipalFactory
@@ -37,7 +37,7 @@ _PARTLY_STARTED_WITH: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-class Follower(Protocol):
+class Reloadable(Protocol):
     """A component that is built from settings and can apply new ones."""
 
     def renew(self, settings: Settings) -> None:
@@ -62,9 +62,9 @@ class Reloader:
         configuration: Configuration,
         runtime: Runtime,
         *,
-        credentials: Credentials,
+        credentials: Authenticator,
         directory: Directory,
-        followers: Sequence[Follower] = (),
+        followers: Sequence[Reloadable] = (),
     ) -> None:
         self.configuration = configuration
         self._runtime = runtime

@@ -14,15 +14,15 @@ from gateway.accounts.failed_attempts import SharedFailures
 from gateway.errors import ConfigurationError
 from gateway.gate.rate_limits import SharedBuckets
 from gateway.identity.access_token import Tokens
-from gateway.identity.api_key_verifier import PresentedKeys
-from gateway.identity.credentials import Credentials
+from gateway.identity.api_key_verifier import ApiKeyVerifier
+from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.discovery.open import open_issuers
 from gateway.identity.mac_keys import MacKeys
 from gateway.identity.principal import PrincipalFactory
 from gateway.identity.signing_keys import key_ring, mac_keys
 from gateway.identity.user import ChangeFeed, UserStore
-from gateway.observability.events import EventHandler, Failures
+from gateway.observability.events import EventHandler, FailureCounter
 from gateway.observability.observer import Observer
 from gateway.observability.shadow_log import ShadowLog
 from gateway.policy.loader import Configuration
@@ -135,7 +135,7 @@ async def _directory(
 
 
 @dataclass(frozen=True, slots=True)
-class Foundation:
+class Resources:
     """The resources of a process. A reload changes their contents but keeps the objects. `configuration` is the initial
     one; `stack` closes all resources in reverse order."""
 
@@ -145,7 +145,7 @@ class Foundation:
     ticker: Ticker
     tokens: Tokens
     stores: Stores
-    credentials: Credentials
+    credentials: Authenticator
     observer: Observer
     shadow_log: ShadowLog
 
@@ -160,7 +160,7 @@ class Foundation:
         return self.configuration.policy
 
 
-async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) -> Foundation:
+async def open_resources(configuration: Configuration, stack: AsyncExitStack) -> Resources:
     """Open the resources; `stack` closes them. Raises CannotStart and ConfigurationError."""
     settings, policy = configuration.settings, configuration.policy
     remembered = settings.cache.max_local_entries
@@ -171,19 +171,19 @@ async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) ->
     tokens = Tokens(key_ring(settings), settings.tokens, remembered=remembered)
     ticker = Ticker(loop)
     stores = await open_stores(settings, mac_keys(settings, tokens.keys), stack)
-    presented_keys = PresentedKeys(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
+    presented_keys = ApiKeyVerifier(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
     stack.push_async_callback(presented_keys.close)
     issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack, remembered=remembered)
     observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
     stack.callback(observer.close)
-    return Foundation(
+    return Resources(
         configuration,
         stack,
         loop,
         ticker,
         tokens,
         stores,
-        Credentials(tokens, issuers=issuers, api_keys=presented_keys, max_size=settings.tokens.max_size),
+        Authenticator(tokens, issuers=issuers, api_keys=presented_keys, max_size=settings.tokens.max_size),
         observer,
         ShadowLog(),
     )
@@ -191,7 +191,7 @@ async def lay_foundation(configuration: Configuration, stack: AsyncExitStack) ->
 
 def _report_failures(loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> None:
     """Log unexpected errors with their traceback on standard error, once a minute per source line."""
-    failures = Failures()
+    failures = FailureCounter()
     handler = EventHandler(failures)
     for name in ("gateway", "opentelemetry"):
         logger = logging.getLogger(name)

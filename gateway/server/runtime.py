@@ -14,7 +14,7 @@ from gateway.gate.admission import Admission, Peer, Peers, RequestHead
 from gateway.gate.factory import GateFactory
 from gateway.gate.forward_auth import Verifier
 from gateway.gate.gate import Decider
-from gateway.gate.revalidation import Watch
+from gateway.gate.revalidation import RevocationWatcher
 from gateway.observability.decision_log import DecisionLog
 from gateway.observability.observer import Observer
 from gateway.proxy.proxy import Proxy
@@ -63,7 +63,7 @@ class Runtime:
     ticker: Ticker
     loop: asyncio.AbstractEventLoop
     peers: Peers = field(init=False)
-    watch: Watch = field(init=False)
+    watch: RevocationWatcher = field(init=False)
     tracer: "Tracer | None" = None
     decision_log: DecisionLog | None = None
     operations: "Runtime | None" = None
@@ -75,9 +75,9 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.peers = Peers(self.proxies)
-        self.watch = Watch(self.gate, self.loop)
-        self.ticker.listen(self.watch.tick)
-        self.ticker.listen(self._watch_the_slow)
+        self.watch = RevocationWatcher(self.gate, self.loop)
+        self.ticker.subscribe(self.watch.tick)
+        self.ticker.subscribe(self._watch_the_slow)
 
     @property
     def judge(self) -> Decider:

@@ -25,7 +25,7 @@ import uvicorn
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.observability.events import event
 from gateway.observability.log_files import append_only
-from gateway.observability.metrics.shared_memory import Board, Place
+from gateway.observability.metrics.shared_memory import SharedMetrics, WorkerSlot
 from gateway.policy.loader import Configuration
 from gateway.policy.version import policy_version
 from gateway.server.composition import application, running
@@ -116,7 +116,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         del configuration  # this frame lives as long as the gateway, and a reload must free the first configuration
         if server.workers == 1:
             return _serve_here(current, doors, load, ready)
-        board = Board(server.workers)
+        board = SharedMetrics(server.workers)
         parent = os.getpid()
 
         def stopping() -> float:
@@ -126,7 +126,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
 
         return supervise(
             lambda ready, number: _serve_here(
-                current, doors, load, ready, supervised=Supervised(parent, Place(board, number))
+                current, doors, load, ready, supervised=Supervised(parent, WorkerSlot(board, number))
             ),
             workers=server.workers,
             calls=Calls(
@@ -144,7 +144,7 @@ class Supervised(NamedTuple):
     """What a worker knows of the others: the process that supervises them, and its own place among them."""
 
     parent: int
-    place: Place
+    place: WorkerSlot
 
 
 def _say_policy(version: str, announce: Callable[[], None]) -> None:
@@ -252,13 +252,13 @@ class GatewayServer(uvicorn.Server):
         protocol: Any = partial(ClientConnection, runtime)
         self.config.http_protocol_class = protocol
         runtime.connections = self.server_state.connections
-        runtime.ticker.listen(self._tick)
+        runtime.ticker.subscribe(self._tick)
         await super().startup(sockets)
         if self.operations_listener is not None and runtime.operations is not None:
             self._operations = OperationsDoor(runtime.operations, self.config, self.operations_listener)
             await self._operations.open()
         self._collector.settle(runtime.loop.time())
-        runtime.ticker.listen(self._collector.tick)
+        runtime.ticker.subscribe(self._collector.tick)
         runtime.readiness.phase = "serving"
         self._ready()
         if self._is_behind:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Final, TypeVar
 
 from gateway.settings.model import ExternalSettings, KeySettings, Settings
-from gateway.settings.reader import Reader, Unacceptable, quoted
+from gateway.settings.reader import InvalidValue, Reader, quoted
 from gateway.settings.syntax import web_address
-from gateway.wire.urls import keeps_keys_safe
+from gateway.wire.urls import is_trusted_transport
 
 T = TypeVar("T")
 
@@ -100,9 +100,9 @@ def _check_address(path: str, address: str, reader: Reader) -> None:
     """Check the address from which the keys of an issuer are fetched."""
     try:
         web_address(address)
-    except Unacceptable as error:  # without jwks_url, discovery needs the issuer to be an address
+    except InvalidValue as error:  # without jwks_url, discovery needs the issuer to be an address
         reader.report_at(path, f"{error.message} without jwks_url, found {quoted(address)} ({error.right})")
         return
-    if not keeps_keys_safe(address):
+    if not is_trusted_transport(address):
         message = f"is not https, found {quoted(address)}: an attacker on the network path could replace the keys"
         reader.report_at(path, f"{message} (https://{address.partition('://')[2]})")

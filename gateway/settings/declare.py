@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
-    from gateway.settings.types import Kind
+    from gateway.settings.types import FieldType
 
 T = TypeVar("T")
 REQUIRED: Final[Any] = object()
@@ -31,7 +31,7 @@ class Key(NamedTuple):
 
     name: str
     attribute: str
-    kind: "Kind[Any]"
+    kind: "FieldType[Any]"
     about: str
     default: Any
 
@@ -40,7 +40,7 @@ class Key(NamedTuple):
         return self.default is REQUIRED
 
 
-def setting(kind: "Kind[Any]", about: str, *, default: Any = REQUIRED) -> Any:
+def setting(kind: "FieldType[Any]", about: str, *, default: Any = REQUIRED) -> Any:
     """Declare a key. Without a default, it is required."""
     metadata = {_KEY: (kind, about, default)}
     if default is REQUIRED:

@@ -1,4 +1,4 @@
-"""Read a configuration file into a Draft: the settings, or all problems.
+"""Read a configuration file into a ParsedSettings: the settings, or all problems.
 
 The content must be UTF-8 text and valid YAML, each value must be of its key's kind, and the values must be consistent.
 The first two errors end the reading; the others are reported together.
@@ -31,7 +31,7 @@ _DECIDES_WHICH_REQUESTS: Final = ("path", "methods", "host")
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class ParsedSettings:
     """The result of reading a file. `settings` is None if there is a problem.
 
     `sketch` always exists, with defaults for unreadable values. It serves for finding more problems, never for serving
@@ -45,8 +45,8 @@ class Draft:
     warnings: tuple[Problem, ...]
 
 
-def read_settings(path: Path, environment: Mapping[str, str]) -> Draft:
-    """Read a file. Problems of its content are in the Draft. Raises CannotStart if it cannot be read."""
+def read_settings(path: Path, environment: Mapping[str, str]) -> ParsedSettings:
+    """Read a file. Problems of its content are in the ParsedSettings. Raises CannotStart if it cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
@@ -57,7 +57,7 @@ def read_settings(path: Path, environment: Mapping[str, str]) -> Draft:
     return read_content(content, str(path), environment)
 
 
-def read_content(content: bytes, file: str, environment: Mapping[str, str]) -> Draft:
+def read_content(content: bytes, file: str, environment: Mapping[str, str]) -> ParsedSettings:
     """Read the content of a file. `file` is its name in problems."""
     reader = Reader(file, environment)
     settings = Settings(places=reader.places)
@@ -68,7 +68,7 @@ def read_content(content: bytes, file: str, environment: Mapping[str, str]) -> D
         settings = _read(root, reader) or settings
     except NotYaml as error:
         reader.report_in(error.line, error.column, "", str(error))
-    return Draft(
+    return ParsedSettings(
         settings=None if reader.problems else settings,
         sketch=settings,
         routes=tuple(route for route in settings.routes if _is_sound(route, reader)),

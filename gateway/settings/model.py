@@ -48,7 +48,7 @@ from gateway.settings.model_upstreams import (
     UpstreamKind,
     UpstreamSettings,
 )
-from gateway.settings.positions import Places, Position
+from gateway.settings.positions import Position, SourceMap
 from gateway.settings.reader import Reader
 from gateway.settings.secret import Secret
 from gateway.settings.syntax import name, role_name
@@ -75,7 +75,6 @@ __all__ = [
     "LockoutSettings",
     "ObservabilitySettings",
     "PasswordSettings",
-    "Places",
     "Position",
     "RateLimitSettings",
     "RegistrationLimitSettings",
@@ -84,6 +83,7 @@ __all__ = [
     "Secret",
     "ServerSettings",
     "Settings",
+    "SourceMap",
     "StorageSettings",
     "TlsSettings",
     "TokensSettings",
@@ -97,7 +97,7 @@ __all__ = [
 class Settings:
     """A complete configuration, defaults included."""
 
-    places: Places = field(default_factory=lambda: Places(""), repr=False, compare=False)
+    places: SourceMap = field(default_factory=lambda: SourceMap(""), repr=False, compare=False)
     server: ServerSettings = setting(
         Section(ServerSettings),
         "Listener, trusted proxies, time-outs and limits.",

@@ -5,10 +5,10 @@ from typing import Final, Literal, TypeAlias
 
 from gateway.settings.declare import section, setting
 from gateway.settings.model_server import ROLE
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 from gateway.settings.secret import Secret
 from gateway.settings.syntax import issuer, key_id, name, role_name, shared_secret, web_address
-from gateway.settings.types import Choice, Duration, Flag, Size, Text
+from gateway.settings.types import Boolean, Duration, Enum, Size, Text
 from gateway.settings.types_compound import ListOf, MapOf, Section, Sections, TextOrList
 from gateway.settings.types_network import HeaderName, SecretText
 
@@ -35,7 +35,7 @@ def private_pem(text: str) -> str:
     """A private key in PEM form. Its content is checked when the key is loaded."""
     if text.lstrip().startswith("-----BEGIN ") and "PRIVATE KEY-----" in text:
         return text
-    raise Unacceptable("must be a private key in PEM form", 'for example "${file:/run/secrets/k1.pem}"')
+    raise InvalidValue("must be a private key in PEM form", 'for example "${file:/run/secrets/k1.pem}"')
 
 
 @section
@@ -44,7 +44,7 @@ class KeySettings:
 
     kid: str = setting(Text("a key id", check=key_id), "The id of the key, as in the `kid` header of tokens.")
     algorithm: Algorithm = setting(
-        Choice(*ASYMMETRIC, *SYMMETRIC), "The only algorithm that the gateway uses with this key."
+        Enum(*ASYMMETRIC, *SYMMETRIC), "The only algorithm that the gateway uses with this key."
     )
     private_key: Secret | None = setting(
         SecretText("a private key in PEM form", 'for example "${file:/run/secrets/k1.pem}"', private_pem).or_null(),
@@ -96,12 +96,12 @@ class ExternalSettings:
         default={},
     )
     algorithms: tuple[Algorithm, ...] = setting(
-        ListOf(Choice(*ASYMMETRIC), "a list of algorithms", least=1, right="for example [RS256]"),
+        ListOf(Enum(*ASYMMETRIC), "a list of algorithms", least=1, right="for example [RS256]"),
         "The accepted algorithms.",
         default=("RS256",),
     )
     id_tokens: bool = setting(
-        Flag(),
+        Boolean(),
         "Also accept tokens with the claims `at_hash` or `nonce`, which Dex puts into access tokens. Gives a "
         "warning, because other issuers put these claims into ID tokens only.",
         default=False,
@@ -130,7 +130,7 @@ class TokensSettings:
         default=8192,
     )
     include_roles: bool = setting(
-        Flag(),
+        Boolean(),
         "Add a `roles` claim to issued tokens, for upstreams and Envoy; the gateway itself never reads it.",
         default=False,
     )

@@ -8,7 +8,7 @@ from gateway.settings.declare import UNSET, Unset, section, setting
 from gateway.settings.model_server import ROLE, TIB, RateKind
 from gateway.settings.positions import Position
 from gateway.settings.reader import INVALID, Invalid, Reader
-from gateway.settings.types import Choice, Duration, Flag, JsonSchema, Size, Text, Whole
+from gateway.settings.types import Boolean, Duration, Enum, Integer, JsonSchema, Size, Text
 from gateway.settings.types_compound import ListOf, Section, SetOf
 from gateway.settings.yaml import ListNode, MappingNode
 
@@ -64,10 +64,10 @@ class RolesKind(Section[RolesSettings]):
 class RateLimitSettings:
     """A leaking bucket per caller: a burst of `requests`, refilled over each `per`."""
 
-    requests: int = setting(Whole(1, 1_000_000_000), "Requests…")
+    requests: int = setting(Integer(1, 1_000_000_000), "Requests…")
     per: float = setting(Duration(), "…per this period.")
     by: Literal["user", "address"] = setting(
-        Choice("user", "address"),
+        Enum("user", "address"),
         "The identity that the limit counts. `user`: the signed-in user, or the address of an anonymous caller.",
         default="user",
     )
@@ -98,7 +98,7 @@ class CorsSettings:
         "the route reads it; `*` allows every header.",
         default=(),
     )
-    credentials: bool = setting(Flag(), "Allow cookies and other credentials.", default=False)
+    credentials: bool = setting(Boolean(), "Allow cookies and other credentials.", default=False)
     max_age: float = setting(Duration(zero=True), "How long browsers can cache the preflight response.", default=600.0)
 
 
@@ -116,7 +116,7 @@ class RouteSettings:
         METHODS.or_null(), "The methods; null: all but `TRACE`. `GET` includes `HEAD`.", default=None
     )
     auth: Literal["none", "optional", "required"] = setting(
-        Choice("none", "optional", "required"),
+        Enum("none", "optional", "required"),
         "`required`: a valid credential is necessary. `optional`: the identity of a valid credential is forwarded; "
         "a request without one, or with an invalid one, is anonymous. `none`: the gateway neither reads nor "
         "forwards an identity.",
@@ -153,7 +153,7 @@ class RouteSettings:
         "The forwarded path, for example `/v2/{user_id}/{**}`, where `{**}` stands for the match of `/**`.",
         default=None,
     )
-    websocket: bool = setting(Flag(), "Allow WebSocket handshakes.", default=False)
+    websocket: bool = setting(Boolean(), "Allow WebSocket handshakes.", default=False)
     max_body: int | None = setting(
         Size(1, TIB, zero=True).or_null(),
         "The largest request body; null: `server.max_body` applies.",
@@ -168,18 +168,18 @@ class RouteSettings:
         RateKind(RateLimitSettings).or_null(), "Request limit per caller; null: no limit.", default=None
     )
     forward_credentials: bool | Unset = setting(
-        Flag(),
+        Boolean(),
         "Forward the client's `Authorization` header to the upstream. Not written: only on routes with `auth: none`.",
         default=UNSET,
     )
     encoded_slash: Literal["reject", "keep"] = setting(
-        Choice("reject", "keep"),
+        Enum("reject", "keep"),
         "`keep`: an escaped `%2F` remains data within its segment, for upstreams that split the path before they "
         "decode it.",
         default="reject",
     )
     shadow: bool = setting(
-        Flag(),
+        Boolean(),
         "Log and count the decisions of this route without enforcing them.",
         default=False,
     )

@@ -16,7 +16,7 @@ from gateway.settings.syntax import (
     served_host,
     shared_secret,
 )
-from gateway.settings.types import Choice, Duration, Flag, Share, Size, Text, Whole
+from gateway.settings.types import Boolean, Duration, Enum, Integer, Ratio, Size, Text
 from gateway.settings.types_compound import ListOf, Section
 from gateway.settings.types_network import Network, NetworkKind, Prefix, RoleName, SecretText, StoreAddress
 from gateway.settings.yaml import ScalarNode
@@ -24,7 +24,7 @@ from gateway.settings.yaml import ScalarNode
 T = TypeVar("T")
 KIB, MIB, TIB = 1 << 10, 1 << 20, 1 << 40
 
-PORT = Whole(0, 65535)
+PORT = Integer(0, 65535)
 ROLE = RoleName()
 NETWORKS = ListOf(NetworkKind(), "a list of networks", right='for example [10.0.0.0/8, "fd00::/8"]')
 
@@ -40,7 +40,7 @@ class ServerSettings:
     )
     port: int = setting(PORT, "The port to listen on; 0 selects a free port.", default=8000)
     workers: int = setting(
-        Whole(1, 256),
+        Integer(1, 256),
         "Number of processes. More than one require `storage.redis`, which keeps their caches consistent.",
         default=1,
     )
@@ -65,7 +65,7 @@ class ServerSettings:
         default=(),
     )
     paths: Literal["strict", "relaxed"] = setting(
-        Choice("strict", "relaxed"),
+        Enum("strict", "relaxed"),
         "Handling of ambiguous paths. `strict` refuses empty segments, `;`, escaped `;`, `#` and `?`, and double "
         "escapes; `relaxed` merges empty segments and allows the others.",
         default="strict",
@@ -91,7 +91,7 @@ class ServerSettings:
         default=100 * MIB,
     )
     max_connections: int = setting(
-        Whole(1, 1_000_000), "The most concurrent client connections, per process.", default=10_000
+        Integer(1, 1_000_000), "The most concurrent client connections, per process.", default=10_000
     )
     operations_port: int | None = setting(
         PORT.or_null(),
@@ -132,7 +132,7 @@ class CacheSettings:
         Duration(), "How long the gateway uses a user record before it reads the database again.", default=60.0
     )
     max_local_entries: int = setting(
-        Whole(1, 100_000_000),
+        Integer(1, 100_000_000),
         "Capacity of each process's caches of user records and of verified tokens. A working set of at most half the "
         "capacity is never evicted.",
         default=100_000,
@@ -149,9 +149,9 @@ class CacheSettings:
 class PasswordSettings:
     """Requirements for new passwords, and the cost of checking one."""
 
-    min_length: int = setting(Whole(1, 72), "The fewest characters of a new password.", default=8)
+    min_length: int = setting(Integer(1, 72), "The fewest characters of a new password.", default=8)
     bcrypt_rounds: int = setting(
-        Whole(4, 16),
+        Integer(4, 16),
         "The work factor of bcrypt; each increment doubles the time. Values below 10 give a warning.",
         default=12,
     )
@@ -162,7 +162,7 @@ class LockoutSettings:
     """Limits on failed logins."""
 
     failures: int = setting(
-        Whole(1, 1_000_000),
+        Integer(1, 1_000_000),
         "Failed logins per pair of account and address. Counting the pair prevents a lockout of the account from "
         "other addresses.",
         default=5,
@@ -170,7 +170,7 @@ class LockoutSettings:
     window: float = setting(Duration(), "The period over which failures are counted.", default=900.0)
     ban: float = setting(Duration(), "How long logins are refused after the last failure.", default=900.0)
     per_address_failures: int = setting(
-        Whole(1, 1_000_000), "Failed logins per address, over all accounts.", default=20
+        Integer(1, 1_000_000), "Failed logins per address, over all accounts.", default=20
     )
 
 
@@ -178,7 +178,7 @@ class LockoutSettings:
 class RegistrationLimitSettings:
     """A leaking bucket per address: a burst of `requests`, refilled over each `per`."""
 
-    requests: int = setting(Whole(1, 1_000_000_000), "Registrations…", default=60)
+    requests: int = setting(Integer(1, 1_000_000_000), "Registrations…", default=60)
     per: float = setting(Duration(), "…per this period.", default=3600.0)
 
 
@@ -210,7 +210,7 @@ class AccountsSettings:
 
     prefix: str = setting(Prefix(), 'The path prefix of these endpoints; `""` is the root.', default="/auth")
     registration: Literal["open", "closed"] = setting(
-        Choice("open", "closed"),
+        Enum("open", "closed"),
         "`open`: anyone can register. `closed`: only administrators create accounts.",
         default="open",
     )
@@ -246,8 +246,8 @@ class TracingSettings:
 class DecisionLogSettings:
     """Decisions to log with their reasons."""
 
-    refusals: bool = setting(Flag(), "Log every refusal.", default=True)
-    allows: float = setting(Share(), "The share of allowed requests to log, sampled at random.", default=0.0)
+    refusals: bool = setting(Boolean(), "Log every refusal.", default=True)
+    allows: float = setting(Ratio(), "The share of allowed requests to log, sampled at random.", default=0.0)
 
 
 @section
@@ -255,14 +255,14 @@ class ObservabilitySettings:
     """Logs, metrics and traces."""
 
     access_log: Literal["json", "text", "off"] = setting(
-        Choice("json", "text", "off"), "The format of the access log.", default="json"
+        Enum("json", "text", "off"), "The format of the access log.", default="json"
     )
     decision_log: DecisionLogSettings | None = setting(
         Section(DecisionLogSettings).or_null(),
         "A log of decisions and their reasons, in addition to the access log; `{}`: refusals; null: no such log.",
         default=None,
     )
-    metrics: bool = setting(Flag(), "Serve `/_gateway/metrics`.", default=True)
+    metrics: bool = setting(Boolean(), "Serve `/_gateway/metrics`.", default=True)
     tracing: TracingSettings | None = setting(
         Section(TracingSettings).or_null(), "Export of traces; null: none.", default=None
     )

@@ -7,7 +7,7 @@ from gateway.settings import syntax
 from gateway.settings.declare import section, setting
 from gateway.settings.model_server import KIB, MIB
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
-from gateway.settings.types import Choice, Duration, Flag, JsonSchema, Share, Size, Text, Whole
+from gateway.settings.types import Boolean, Duration, Enum, Integer, JsonSchema, Ratio, Size, Text
 from gateway.settings.types_compound import ListOf, Section, SetOf
 from gateway.settings.types_network import FilePath
 from gateway.settings.yaml import MappingNode, ScalarNode
@@ -38,7 +38,7 @@ class BalanceKind(Section[BalanceSettings | str]):
     """The name of an algorithm, or a mapping with a hash key."""
 
     def __init__(self) -> None:
-        self.choice = Choice("round_robin", "least_requests")
+        self.choice = Enum("round_robin", "least_requests")
         super().__init__(BalanceSettings, "round_robin, least_requests or {hash: KEY}")
         self.words = f"{self.choice.words}, or mapping"
         self.right = "for example {hash: cookie NAME}"
@@ -74,8 +74,8 @@ class HealthSettings:
     )
     interval: float = setting(Duration(), "The time between two checks.", default=5.0)
     timeout: float = setting(Duration(), "Time limit for the response.", default=2.0)
-    fall: int = setting(Whole(1, 1000), "Consecutive failures after which a target is down.", default=3)
-    rise: int = setting(Whole(1, 1000), "Consecutive successes after which it is up again.", default=2)
+    fall: int = setting(Integer(1, 1000), "Consecutive failures after which a target is down.", default=3)
+    rise: int = setting(Integer(1, 1000), "Consecutive successes after which it is up again.", default=2)
 
 
 @section
@@ -83,7 +83,7 @@ class EjectSettings:
     """Passive outlier ejection, based on the results of requests."""
 
     failures: int = setting(
-        Whole(1, 1_000_000),
+        Integer(1, 1_000_000),
         "Consecutive failures after which a target is ejected: connect errors, time-outs before the response head, "
         "and responses that are not HTTP. A time-out shortened by the route never counts.",
         default=5,
@@ -92,7 +92,7 @@ class EjectSettings:
         Duration(), "How long the target stays ejected. A passed health check ends the ejection.", default=10.0
     )
     statuses: frozenset[int] = setting(
-        SetOf(ListOf(Whole(500, 599), "a list of status codes from 500 to 599", right="for example [502, 503, 504]")),
+        SetOf(ListOf(Integer(500, 599), "a list of status codes from 500 to 599", right="for example [502, 503, 504]")),
         "Response statuses that also count as failures.",
         default=frozenset(),
     )
@@ -102,7 +102,7 @@ class EjectSettings:
 class TlsSettings:
     """TLS for https targets."""
 
-    verify: bool = setting(Flag(), "Verify the certificate of the target.", default=True)
+    verify: bool = setting(Boolean(), "Verify the certificate of the target.", default=True)
     ca: str | None = setting(
         FilePath().or_null(),
         "A PEM file of trusted authorities; null: those of the system.",
@@ -153,15 +153,15 @@ class UpstreamSettings:
         Duration(), "Time limit for a pause within a body; none for WebSocket and `text/event-stream`.", default=60.0
     )
     retries: int = setting(
-        Whole(0, 10),
+        Integer(0, 10),
         "How often the gateway repeats a request when that is safe: an idempotent method, if nothing of the body was "
         "sent and no byte of a response has arrived; or any method, if nothing was written (connection refused, failed "
         "or timed out).",
         default=1,
     )
-    retry_budget: float = setting(Share(), "Retries are at most this share of the requests, plus 20.", default=0.2)
+    retry_budget: float = setting(Ratio(), "Retries are at most this share of the requests, plus 20.", default=0.2)
     max_connections: int = setting(
-        Whole(1, 1_000_000),
+        Integer(1, 1_000_000),
         "Connections per target. A request waits for a free one for at most `connect_timeout`, then 503.",
         default=256,
     )
@@ -178,19 +178,19 @@ class UpstreamSettings:
         Section(EjectSettings).or_null(), "Passive outlier ejection; null: none.", default=EjectSettings()
     )
     preserve_host: bool = setting(
-        Flag(),
+        Boolean(),
         "Forward the client's `Host` header instead of the target's host.",
         default=False,
     )
     method_override: bool = setting(
-        Flag(),
+        Boolean(),
         "Forward `X-HTTP-Method-Override`, `X-HTTP-Method` and `X-Method-Override`. An upstream that honours them "
         "can serve a method that the route does not allow.",
         default=False,
     )
     tls: TlsSettings = setting(Section(TlsSettings), "TLS for https targets.", default=TlsSettings())
     engine: Literal["native", "httpx"] = setting(
-        Choice("native", "httpx"),
+        Enum("native", "httpx"),
         "The HTTP client for the targets. `httpx` is widely used, and slower.",
         default="native",
     )

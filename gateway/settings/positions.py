@@ -24,7 +24,7 @@ class Position(NamedTuple):
     column: int
 
 
-class Places:
+class SourceMap:
     """The positions of all keys in one file, by key path (`routes[2].upstream`).
 
     Ten thousand routes have about fifty thousand keys. A dict of their paths takes 10 MiB; eight bytes per key, in file

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 
 SCHEMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")
 EXAMPLE: Final = "for example postgresql://user:password@host/gateway"
@@ -62,10 +62,10 @@ class PostgresqlAddress:
 
 
 def postgresql_address(text: str) -> PostgresqlAddress:
-    """Parse an address. Raises Unacceptable with a message that contains no credentials."""
+    """Parse an address. Raises InvalidValue with a message that contains no credentials."""
     authority, database, query = _split(text)
     if not database and not any(option in query for option in ("dbname", "database", "service")):
-        raise Unacceptable("must name a database", EXAMPLE)
+        raise InvalidValue("must name a database", EXAMPLE)
     for host in authority.rpartition("@")[2].split(","):
         _check_host(unquote(host))
     driver: list[str] = []
@@ -93,14 +93,14 @@ def _split(text: str) -> tuple[str, str, dict[str, tuple[str, str]]]:
     """User info and hosts, the database, and the options with their raw and decoded values."""
     _, _, rest = text.partition("://")
     if "#" in rest or not _ESCAPES.fullmatch(rest):
-        raise Unacceptable(
+        raise InvalidValue(
             "has a '#' or a '%' that is not percent-encoded", "%23 and %25; ${NAME} in the user and password is encoded"
         )
     rest, _, options = rest.partition("?")
     authority, _, database = rest.partition("/")
     # Before this check, nothing is parsed as an option or a host: a message must not contain a part of a password.
     if "/" in database or "@" in database + options + authority.rpartition("@")[0]:
-        raise Unacceptable(
+        raise InvalidValue(
             "has a '/', a '?' or an '@' in the user or password that is not percent-encoded",
             "%2F, %3F and %40; ${NAME} in the user and password is encoded",
         )
@@ -109,7 +109,7 @@ def _split(text: str) -> tuple[str, str, dict[str, tuple[str, str]]]:
         name, equals, raw = part.partition("=")
         decoded = parse_qsl(part, keep_blank_values=True)
         if not equals or len(decoded) != 1 or name in query:
-            raise Unacceptable("has an option that is repeated or has no value", "?name=value&other=value")
+            raise InvalidValue("has an option that is repeated or has no value", "?name=value&other=value")
         query[name] = raw, decoded[0][1]
     return authority, database, query
 
@@ -119,19 +119,19 @@ def _check_host(host: str) -> None:
         return
     found = _HOST.fullmatch(host)
     if found is None or (found["port"] is not None and not 1 <= int(found["port"]) <= 65535):
-        raise Unacceptable("must have hosts with an optional port", "for example db1:5432,db2:5432 or [::1]:5432")
+        raise InvalidValue("must have hosts with an optional port", "for example db1:5432,db2:5432 or [::1]:5432")
 
 
 def _check_value(name: str, value: str) -> None:
     if name != "connect_timeout" and name not in _KNOWN:
         known = ", ".join(sorted({*_KNOWN, "connect_timeout"}))
-        raise Unacceptable(f"has the option '{name}', which is not supported", known)
+        raise InvalidValue(f"has the option '{name}', which is not supported", known)
     allowed = _WITHOUT_EFFECT.get(name) or _VALUES.get(name)
     if allowed is not None and value not in allowed:
-        raise Unacceptable(f"has a value of '{name}' that is not supported", f"{name}={'|'.join(allowed)}")
+        raise InvalidValue(f"has a value of '{name}' that is not supported", f"{name}={'|'.join(allowed)}")
 
 
 def _whole(name: str, value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", value):
-        raise Unacceptable(f"has a value of '{name}' that is not a whole number", f"{name}=10")
+        raise InvalidValue(f"has a value of '{name}' that is not a whole number", f"{name}=10")
     return int(value)

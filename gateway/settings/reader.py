@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from gateway.errors import Problem
 from gateway.settings.hints import odd_character
 from gateway.settings.interpolation import CannotFill, fill
-from gateway.settings.positions import Places
+from gateway.settings.positions import SourceMap
 from gateway.settings.secret import without_userinfo
 from gateway.settings.yaml import ListNode, MappingNode, Node, Plain, ScalarNode, plain_value
 
@@ -30,7 +30,7 @@ class Invalid(Enum):
 INVALID: Final = Invalid.INVALID
 
 
-class Unacceptable(Exception):
+class InvalidValue(Exception):
     """A value that its key does not accept. `right` is a suggestion; `shows_value`: quote the value in the message."""
 
     def __init__(self, message: str, right: str = "", *, shows_value: bool = True) -> None:
@@ -77,7 +77,7 @@ class Reader:
     def __init__(self, file: str, environment: Mapping[str, str]) -> None:
         self.file = file
         self.environment = environment
-        self.places = Places(file)
+        self.places = SourceMap(file)
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.rejected: set[str] = set()  # paths of unreadable values
@@ -108,7 +108,7 @@ class Reader:
         """Add a problem at a position. Without a path, it concerns the whole file."""
         self.problems.append(Problem(self.file, line, column, path or WHOLE_FILE, _printable(message)))
 
-    def wrong(self, node: Node, path: str, error: Unacceptable, found: str) -> None:
+    def wrong(self, node: Node, path: str, error: InvalidValue, found: str) -> None:
         """Add a problem in the usual form: the error, the found value, a suggestion."""
         found = f", found {found}" if error.shows_value else ""
         right = f" ({error.right})" if error.right else ""

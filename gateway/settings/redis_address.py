@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 
 _PORTS: Final = {"redis": 6379, "rediss": 6379, "redis+sentinel": 26379, "redis+cluster": 6379}
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -34,10 +34,10 @@ class RedisPlace:
 
 
 def redis_place(text: str) -> RedisPlace:
-    """Parse an address. Raises Unacceptable with a message that contains no credentials."""
+    """Parse an address. Raises InvalidValue with a message that contains no credentials."""
     scheme, _, rest = text.partition("://")
     if scheme not in _PORTS:
-        raise Unacceptable("must begin with redis://, rediss://, redis+sentinel:// or redis+cluster://", _EXAMPLE)
+        raise InvalidValue("must begin with redis://, rediss://, redis+sentinel:// or redis+cluster://", _EXAMPLE)
     place, _, query = rest.partition("?")
     userinfo, _, place = place.rpartition("@")
     hosts, _, path = place.partition("/")
@@ -53,7 +53,7 @@ def redis_place(text: str) -> RedisPlace:
     }
     nodes = tuple(_node(host, _PORTS[scheme]) for host in hosts.split(","))
     if len(nodes) > 1 and scheme in ("redis", "rediss"):
-        raise Unacceptable("names several hosts", "redis+sentinel:// or redis+cluster:// for several")
+        raise InvalidValue("names several hosts", "redis+sentinel:// or redis+cluster:// for several")
     return RedisPlace(scheme, nodes, service, options, sentinel_options)
 
 
@@ -63,18 +63,18 @@ def _path(scheme: str, path: str, option: str | None) -> tuple[str, int]:
     if scheme == "redis+sentinel":
         service, _, path = path.partition("/")
         if not service:
-            raise Unacceptable(
+            raise InvalidValue(
                 "must name the service that the Sentinels watch", "redis+sentinel://host:26379/mymaster/0"
             )
     if path and not _is_number(path):
-        raise Unacceptable("must end in the number of a database", "redis://host:6379/0")
+        raise InvalidValue("must end in the number of a database", "redis://host:6379/0")
     if option is not None and not _is_number(option):
-        raise Unacceptable("option db must be the number of a database", "redis://host:6379?db=0")
+        raise InvalidValue("option db must be the number of a database", "redis://host:6379?db=0")
     if path and option is not None and int(path) != int(option):
-        raise Unacceptable("names two databases", "redis://host:6379/0 or redis://host:6379?db=0")
+        raise InvalidValue("names two databases", "redis://host:6379/0 or redis://host:6379?db=0")
     database = int(path or option or 0)
     if database and scheme == "redis+cluster":
-        raise Unacceptable("names a database, and a cluster has database 0 only", "redis+cluster://host:6379")
+        raise InvalidValue("names a database, and a cluster has database 0 only", "redis+cluster://host:6379")
     return service, database
 
 
@@ -86,14 +86,14 @@ def _query(query: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown and "@" in query:  # part of a password, which the message must not contain
-        raise Unacceptable(
+        raise InvalidValue(
             "has a '?' in the user or password that is not percent-encoded",
             "%3F; ${NAME} in the user and password is encoded",
         )
     if unknown:
-        raise Unacceptable(f"has the unknown option {unknown[0]}", f"known are {', '.join(_OPTIONS)}")
+        raise InvalidValue(f"has the unknown option {unknown[0]}", f"known are {', '.join(_OPTIONS)}")
     if options.get("ssl", "true") not in ("true", "false"):
-        raise Unacceptable("option ssl must be true or false", "?ssl=true")
+        raise InvalidValue("option ssl must be true or false", "?ssl=true")
     return options
 
 
@@ -108,7 +108,7 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
         parts: SplitResult = urlsplit(f"//{text}")
         port = parts.port
     except ValueError:
-        raise Unacceptable("has an invalid host or port", _EXAMPLE) from None
+        raise InvalidValue("has an invalid host or port", _EXAMPLE) from None
     if not parts.hostname:
-        raise Unacceptable("must name a host", _EXAMPLE)
+        raise InvalidValue("must name a host", _EXAMPLE)
     return parts.hostname, default_port if port is None else port

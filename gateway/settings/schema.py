@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from gateway.settings.model import SettingsKind
-from gateway.settings.types import JsonSchema, Kind
+from gateway.settings.types import FieldType, JsonSchema
 from gateway.settings.types_compound import ListOf, MapOf, Section, SetOf
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -45,7 +45,7 @@ def sections(root: Section[Any]) -> Iterator[Section[Any]]:
             yield from sections(below)
 
 
-def section_of(kind: Kind[Any]) -> Section[Any] | None:
+def section_of(kind: FieldType[Any]) -> Section[Any] | None:
     """The section of a value of this kind, or of its items."""
     while isinstance(kind, ListOf | MapOf | SetOf):
         kind = kind.kind

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from gateway.settings.hints import duration_meant, unquoted_capture
-from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, kind_of
+from gateway.settings.reader import INVALID, Invalid, InvalidValue, Reader, Scalar, kind_of
 from gateway.settings.units import format_duration, format_size, parse_duration, parse_size
 from gateway.settings.yaml import ListNode, MappingNode, Node, ScalarNode
 
@@ -16,7 +16,7 @@ JsonSchema: TypeAlias = dict[str, Any]
 INTERPOLATED: Final = {"$ref": "#/$defs/interpolated"}
 
 
-class Kind(ABC, Generic[T]):
+class FieldType(ABC, Generic[T]):
     """The type of a value. The shape of the YAML node selects one of three read methods; a kind supports one or two."""
 
     words: str  # in the reference: "duration"
@@ -24,11 +24,11 @@ class Kind(ABC, Generic[T]):
     right: str = ""  # in messages, in parentheses: a suggestion
     nullable: bool = False
 
-    def or_null(self) -> "Kind[T | None]":
+    def or_null(self) -> "FieldType[T | None]":
         """The same kind, with null allowed."""
         twin: Any = copy.copy(self)
         twin.nullable = True
-        optional: Kind[T | None] = twin
+        optional: FieldType[T | None] = twin
         return optional
 
     def read(self, node: Node, path: str, reader: Reader) -> T | Invalid:
@@ -60,9 +60,9 @@ class Kind(ABC, Generic[T]):
         """The plural of `words`."""
         return f"{self.words}es" if self.words.endswith("s") else f"{self.words}s"
 
-    def unacceptable(self, right: str = "") -> Unacceptable:
+    def unacceptable(self, right: str = "") -> InvalidValue:
         """The error for a value that is not of this kind."""
-        return Unacceptable(f"must be {self.expected}", right or self.right)
+        return InvalidValue(f"must be {self.expected}", right or self.right)
 
     def written(self, value: T | None) -> Any:
         """Convert a value to its form in YAML or JSON, the inverse of reading."""
@@ -83,13 +83,13 @@ class Kind(ABC, Generic[T]):
         return {"anyOf": [self.schema(), {"type": "null"}]}
 
 
-class ScalarKind(Kind[T]):
+class ScalarKind(FieldType[T]):
     """A kind written as a single value."""
 
     def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> T | Invalid:
         try:
             return self.accept(scalar)
-        except Unacceptable as error:
+        except InvalidValue as error:
             reader.wrong(node, path, error, self.found(scalar))
             return INVALID
 
@@ -105,7 +105,7 @@ class ScalarKind(Kind[T]):
 
     @abstractmethod
     def accept(self, scalar: Scalar) -> T:
-        """Convert a scalar. Raises Unacceptable."""
+        """Convert a scalar. Raises InvalidValue."""
 
     def either(self, schema: JsonSchema) -> JsonSchema:
         """Extend the schema of a value that is not a plain string by placeholders."""
@@ -137,11 +137,11 @@ class Text(ScalarKind[str]):
     def _checked_text(self, text: str, check: Callable[[str], str]) -> str:
         try:
             return check(text)
-        except Unacceptable:
+        except InvalidValue:
             if text == text.strip():
                 raise
             # The error of the stripped text, if it has one, is more specific than that about spaces.
-            raise Unacceptable("must have no space around it", check(text.strip())) from None
+            raise InvalidValue("must have no space around it", check(text.strip())) from None
 
     def schema(self) -> JsonSchema:
         if self.pattern is None:
@@ -149,7 +149,7 @@ class Text(ScalarKind[str]):
         return self.either({"type": "string", "pattern": self.pattern})
 
 
-class Choice(ScalarKind[str]):
+class Enum(ScalarKind[str]):
     """One of several words."""
 
     def __init__(self, *choices: str) -> None:
@@ -170,7 +170,7 @@ class Choice(ScalarKind[str]):
         return self.either({"enum": list(self.choices)})
 
 
-class Flag(ScalarKind[bool]):
+class Boolean(ScalarKind[bool]):
     """true or false, without YAML 1.1's other words for them."""
 
     words = "boolean"
@@ -191,7 +191,7 @@ class Flag(ScalarKind[bool]):
         return self.either({"type": "boolean"})
 
 
-class Whole(ScalarKind[int]):
+class Integer(ScalarKind[int]):
     """A whole number within inclusive bounds."""
 
     def __init__(self, low: int, high: int) -> None:
@@ -213,7 +213,7 @@ class Whole(ScalarKind[int]):
         return self.either({"type": "integer", "minimum": self.low, "maximum": self.high})
 
 
-class Share(ScalarKind[float]):
+class Ratio(ScalarKind[float]):
     """A fraction from 0 to 1."""
 
     words = "number 0–1"
@@ -287,4 +287,4 @@ def text_of(scalar: Scalar, expected: str) -> str:
     if scalar.source or isinstance(scalar.value, str):
         return scalar.text
     right = "" if scalar.is_null else f'in quotes: "{scalar.text}"'
-    raise Unacceptable(f"must be {expected}", right)
+    raise InvalidValue(f"must be {expected}", right)

@@ -5,17 +5,17 @@ from typing import Any, Generic, TypeVar
 
 from gateway.settings.declare import UNSET, Key, declared
 from gateway.settings.hints import foreign_letter
-from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, joined, quoted
-from gateway.settings.types import JsonSchema, Kind, Text
+from gateway.settings.reader import INVALID, Invalid, InvalidValue, Reader, Scalar, joined, quoted
+from gateway.settings.types import FieldType, JsonSchema, Text
 from gateway.settings.yaml import ListNode, MappingNode, Node, ScalarNode
 
 T = TypeVar("T")
 
 
-class ListOf(Kind[tuple[T, ...]]):
+class ListOf(FieldType[tuple[T, ...]]):
     """A list of distinct values of one kind. `least` is the minimum length."""
 
-    def __init__(self, kind: Kind[T], expected: str, *, least: int = 0, right: str = "") -> None:
+    def __init__(self, kind: FieldType[T], expected: str, *, least: int = 0, right: str = "") -> None:
         self.kind = kind
         self.expected = expected
         self.words = f"list of {kind.several()}"
@@ -55,7 +55,7 @@ class ListOf(Kind[tuple[T, ...]]):
         }
 
 
-class TextOrList(Kind[str | tuple[str, ...]]):
+class TextOrList(FieldType[str | tuple[str, ...]]):
     """A text, or a non-empty list of texts. The value keeps the written form."""
 
     def __init__(self, text: Text, expected: str, *, right: str = "") -> None:
@@ -77,7 +77,7 @@ class TextOrList(Kind[str | tuple[str, ...]]):
         return {"anyOf": [self.text.complete_schema(), self.list.schema()]}
 
 
-class SetOf(Kind[frozenset[T]]):
+class SetOf(FieldType[frozenset[T]]):
     """A list without an order."""
 
     def __init__(self, kind: ListOf[T]) -> None:
@@ -115,17 +115,17 @@ class Sections(ListOf[T]):
         return {"type": "array", "items": self.kind.complete_schema()}
 
 
-def _items(kind: Kind[T], node: ListNode, path: str, reader: Reader) -> Iterator[tuple[Node, str, T | Invalid]]:
+def _items(kind: FieldType[T], node: ListNode, path: str, reader: Reader) -> Iterator[tuple[Node, str, T | Invalid]]:
     for index, item in enumerate(node.items):
         here = f"{path}[{index}]"
         reader.places.note(here, item.line, item.column)
         yield item, here, kind.read(item, here, reader)
 
 
-class MapOf(Kind[dict[str, T]]):
+class MapOf(FieldType[dict[str, T]]):
     """A mapping from free names to values of one kind."""
 
-    def __init__(self, kind: Kind[T], expected: str, *, name: Callable[[str], str], words: str) -> None:
+    def __init__(self, kind: FieldType[T], expected: str, *, name: Callable[[str], str], words: str) -> None:
         self.kind = kind
         self.expected = expected
         self.name = name
@@ -149,11 +149,11 @@ class MapOf(Kind[dict[str, T]]):
         scalar = Scalar(key.text, key.plain)
         try:
             if not isinstance(scalar.value, str):
-                raise Unacceptable("must be a name", f'in quotes: "{key.text}"')
+                raise InvalidValue("must be a name", f'in quotes: "{key.text}"')
             if not key.text or not key.text.isprintable():
-                raise Unacceptable("must be a name")
+                raise InvalidValue("must be a name")
             self.name(key.text)
-        except Unacceptable as error:
+        except InvalidValue as error:
             reader.wrong(key, path, error, scalar.found)
             return False
         return True
@@ -165,7 +165,7 @@ class MapOf(Kind[dict[str, T]]):
         return {"type": "object", "additionalProperties": self.kind.complete_schema()}
 
 
-class Section(Kind[T], Generic[T]):
+class Section(FieldType[T], Generic[T]):
     """A mapping with the keys declared by a class. Problems are reported, and the rest is read."""
 
     words = "mapping"

@@ -8,7 +8,7 @@ from pathlib import Path
 from re import fullmatch, sub
 from typing import Final, TypeAlias
 
-from gateway.settings.reader import INVALID, Invalid, Reader, Scalar, Unacceptable, quoted
+from gateway.settings.reader import INVALID, Invalid, InvalidValue, Reader, Scalar, quoted
 from gateway.settings.secret import Secret
 from gateway.settings.syntax import TCHARS, own_prefix, role_name
 from gateway.settings.types import JsonSchema, ScalarKind, Text, text_of
@@ -58,7 +58,7 @@ class NetworkKind(ScalarKind[Network]):
             network = ip_network(text, strict=False)
         except ValueError:
             raise self.unacceptable() from None
-        raise Unacceptable("must be a network, not an address in one", str(network))
+        raise InvalidValue("must be a network, not an address in one", str(network))
 
     def write(self, value: Network) -> str:
         return str(value)
@@ -79,7 +79,7 @@ class HeaderName(Text):
             raise self.unacceptable()
         name = folded(text)
         if name in _TAKEN_HEADERS or name.startswith(_TAKEN_PREFIXES):
-            raise Unacceptable("must not be a header with a meaning of its own", "for example X-User-Id")
+            raise InvalidValue("must not be a header with a meaning of its own", "for example X-User-Id")
         return text
 
 
@@ -140,7 +140,7 @@ class StoreAddress(ScalarKind[Secret]):
 
 
 class SecretText(ScalarKind[Secret]):
-    """A secret text. `check` raises Unacceptable for unsuitable ones.
+    """A secret text. `check` raises InvalidValue for unsuitable ones.
 
     A file it is read from must not be readable by others, except below MOUNTED_SECRETS.
     """
@@ -190,22 +190,22 @@ class FilePath(Text):
             # Opening a pipe without a writer would block.
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
         except OSError as error:
-            raise Unacceptable(_unreadable(error)) from None
+            raise InvalidValue(_unreadable(error)) from None
         if self.private:
             check_private(path)
         return text
 
 
 def check_private(file: Path) -> None:
-    """Raise Unacceptable for a key file that other users can read."""
+    """Raise InvalidValue for a key file that other users can read."""
     try:
         mode = stat.S_IMODE(file.stat().st_mode)
     except OSError as error:  # removed since it was read
-        raise Unacceptable(f"the file '{file}' {_unreadable(error)}", shows_value=False) from None
+        raise InvalidValue(f"the file '{file}' {_unreadable(error)}", shows_value=False) from None
     mounted = any(file.resolve().is_relative_to(folder) for folder in MOUNTED_SECRETS)
     if mode & 0o077 and not mounted:
         message = f"the file '{file}' can be read by others, its mode is {mode:04o}"
-        raise Unacceptable(message, f"chmod 600 {file}", shows_value=False)
+        raise InvalidValue(message, f"chmod 600 {file}", shows_value=False)
 
 
 def _unreadable(error: OSError) -> str:

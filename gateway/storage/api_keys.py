@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 from gateway.errors import Refusal
 from gateway.identity.api_keys import MAX_KEYS, ApiKey, KnownKey, NewApiKey
 from gateway.identity.user import Actor, UserRecord
-from gateway.storage.audit import Change, write_audit
+from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
 from gateway.storage.tables import api_keys, sessions
 from gateway.storage.transactions import changed, end_keys, lock_user
@@ -81,7 +81,9 @@ class ApiKeys:
                 return None
             _make_room(connection, key.user_id, now)
             connection.execute(insert(api_keys).values(**_columns(key), created_at=now))
-            write_audit(connection, Change("api_key.created", key.user_id, after=_audited(key)), by=by, at=now)
+            write_audit(
+                connection, AuditedTransaction("api_key.created", key.user_id, after=_audited(key)), by=by, at=now
+            )
             return ApiKey(key.id, key.name, key.roles, now, key.expires_at, None)
 
         return await self._database.write(work)
@@ -94,7 +96,9 @@ class ApiKeys:
             which = and_(api_keys.c.id == key_id, _lives(now))
             if lock_user(connection, user_id) is None or not end_keys(connection, user_id, known_until, which):
                 return None
-            write_audit(connection, Change("api_key.deleted", user_id, before={"id": key_id}), by=by, at=now)
+            write_audit(
+                connection, AuditedTransaction("api_key.deleted", user_id, before={"id": key_id}), by=by, at=now
+            )
             return changed(connection, user_id, now)
 
         return await self._database.write(work)

@@ -35,7 +35,7 @@ _COLUMNS: Final = (
 )
 
 
-class Change(NamedTuple):
+class AuditedTransaction(NamedTuple):
     """One change of a user. `before` and `after` hold only the values that changed, and no secrets."""
 
     action: str
@@ -44,7 +44,7 @@ class Change(NamedTuple):
     after: State = None
 
 
-def write_audit(connection: Connection, change: Change, *, by: Actor, at: datetime) -> None:
+def write_audit(connection: Connection, change: AuditedTransaction, *, by: Actor, at: datetime) -> None:
     """Record a change."""
     connection.execute(
         insert(audit).values(
@@ -100,7 +100,9 @@ class AuditTrail:
         deleted = connection.execute(delete(audit).where(audit.c.id.in_(oldest))).rowcount
         if deleted:
             pruned = {"before": before.isoformat(timespec="seconds"), "records": deleted}
-            write_audit(connection, Change("audit.pruned", "audit", after=pruned), by=by, at=instant(self._clock))
+            write_audit(
+                connection, AuditedTransaction("audit.pruned", "audit", after=pruned), by=by, at=instant(self._clock)
+            )
         return deleted
 
 

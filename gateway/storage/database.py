@@ -29,7 +29,7 @@ from gateway.errors import CannotStart, Refusal, StorageUnavailable, without_tra
 from gateway.settings.postgresql_address import SCHEMES
 from gateway.storage.circuit_breaker import Breaker
 from gateway.storage.engine import Opened, Timeouts
-from gateway.storage.fair_semaphore import Turnstile
+from gateway.storage.fair_semaphore import FairSemaphore
 
 log: Final = logging.getLogger("gateway.storage.database")
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 
-class Limits(NamedTuple):
+class DatabaseLimits(NamedTuple):
     """Time limits in seconds: of one call, and of the wait for its turn."""
 
     read: float = 0.25
@@ -46,9 +46,9 @@ class Limits(NamedTuple):
     write_turn: float = 2.0
 
 
-SERVING: Final = Limits()
+SERVING: Final = DatabaseLimits()
 # Commands wait longer: a user at a terminal prefers a slow answer from a distant database to an error.
-COMMAND: Final = Limits(read=10.0, read_turn=10.0, write=20.0, write_turn=20.0)
+COMMAND: Final = DatabaseLimits(read=10.0, read_turn=10.0, write=20.0, write_turn=20.0)
 _GOODBYE: Final = 2.0  # seconds
 # The server ends transactions that the client has abandoned, so that a client that disappears keeps no locks.
 _MARGIN: Final = 1.2  # seconds beyond the limit of a write, for waiting for a lock
@@ -71,17 +71,17 @@ _AWAY: Final = "it has not answered lately; it is asked again within a second"
 class Database:
     """One database, opened lazily. Bound to the event loop that first uses it."""
 
-    def __init__(self, opened: Opened, *, limits: Limits = SERVING, breaker: Breaker | None = None) -> None:
+    def __init__(self, opened: Opened, *, limits: DatabaseLimits = SERVING, breaker: Breaker | None = None) -> None:
         self._opened = opened
         self._engine: Engine = opened.engine
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, TimeoutError, *opened.driver_errors)
         self._limits = limits
         self._volatile = opened.in_memory
         self._is_local = opened.is_local
-        self._reads = Turnstile(opened.readers, waits_for_progress=opened.is_local)
+        self._reads = FairSemaphore(opened.readers, waits_for_progress=opened.is_local)
         self._writes = self._reads
         if opened.writers is not None:
-            self._writes = Turnstile(opened.writers, waits_for_progress=opened.is_local)
+            self._writes = FairSemaphore(opened.writers, waits_for_progress=opened.is_local)
         self._probe_thread: ThreadPoolExecutor | None = None
         self._breaker = Breaker() if breaker is None else breaker
         self._stale_before = 0.0
@@ -90,7 +90,7 @@ class Database:
         self._watch_age()
 
     @classmethod
-    def open(cls, url: str, *, limits: Limits = SERVING, breaker: Breaker | None = None) -> "Database":
+    def open(cls, url: str, *, limits: DatabaseLimits = SERVING, breaker: Breaker | None = None) -> "Database":
         """Return the database at `sqlite:///PATH`, `sqlite://` (in memory) or `postgresql://…`, without connecting.
 
         Raises CannotStart if the address is of another kind, or if the folder of an SQLite file is not writable.
@@ -146,7 +146,7 @@ class Database:
 
     # ---- limits and errors
 
-    async def _admit(self, turnstile: Turnstile, patience: float) -> None:
+    async def _admit(self, turnstile: FairSemaphore, patience: float) -> None:
         if not self._breaker.admits():
             raise StorageUnavailable("database", _AWAY)
         try:
@@ -156,10 +156,10 @@ class Database:
                 self._report(error.reason)
             raise
 
-    def _reading_task(self, work: Work[T], turnstile: Turnstile | None = None) -> "asyncio.Task[T]":
+    def _reading_task(self, work: Work[T], turnstile: FairSemaphore | None = None) -> "asyncio.Task[T]":
         return self._start(greenlet_spawn(_with_repeats, lambda: self._read_once(work)), turnstile)
 
-    def _start(self, running: Coroutine[Any, Any, T], turnstile: Turnstile | None) -> "asyncio.Task[T]":
+    def _start(self, running: Coroutine[Any, Any, T], turnstile: FairSemaphore | None) -> "asyncio.Task[T]":
         """Start the work as a task that leaves the turnstile when it ends."""
         task = asyncio.get_running_loop().create_task(running)
         self._tasks.add(task)

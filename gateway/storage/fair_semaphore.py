@@ -16,7 +16,7 @@ from gateway.errors import StorageUnavailable
 _Turn = asyncio.Future[str | None]  # the reason for a refusal, None for a place
 
 
-class Turnstile:
+class FairSemaphore:
     """Admits `places` callers at a time."""
 
     def __init__(self, places: int, *, waits_for_progress: bool = False) -> None:

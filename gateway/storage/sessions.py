@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from gateway.accounts.store import LivingSession, NewSession, Reused, Rotated, Rotation
+from gateway.accounts.store import ActiveSession, NewSession, Reused, Rotated, Rotation
 from gateway.identity.refresh_token import SEED_BYTES, RefreshToken
 from gateway.identity.user import Actor, UserRecord
-from gateway.storage.audit import Change, write_audit
+from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
 from gateway.storage.tables import refresh_tokens, sessions, users
 from gateway.storage.transactions import add_session, changed, end_keys, end_sessions, lock_user
@@ -134,13 +134,13 @@ class Sessions:
         """End every session of a user, and with `keys_known_until` every API key."""
         return await self._end(user_id, _Ending(reason, keys_known_until=keys_known_until), by=by)
 
-    async def living(self, user_id: str) -> tuple[LivingSession, ...]:
+    async def living(self, user_id: str) -> tuple[ActiveSession, ...]:
         """Return the sessions of a user, the last used first."""
         order = (sessions.c.used_at.desc(), sessions.c.created_at.desc(), sessions.c.id)
         which = and_(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None), _lives(instant(self._clock)))
         listing = select(*_LISTED).where(which).order_by(*order).limit(MAX_LIVING)
         rows = await self._database.read(lambda connection: connection.execute(listing).all())
-        return tuple(LivingSession(*row) for row in rows)
+        return tuple(ActiveSession(*row) for row in rows)
 
     async def end_living(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End a session that `living` lists."""
@@ -156,7 +156,7 @@ class Sessions:
             ended = _ended(connection, user_id, ending, now)
             if not ended:
                 return None if ending.must_live else record_by_id(connection, user_id, now)
-            change = Change("sessions.ended", user_id, after={"reason": ending.reason, **ended})
+            change = AuditedTransaction("sessions.ended", user_id, after={"reason": ending.reason, **ended})
             write_audit(connection, change, by=by, at=now)
             return changed(connection, user_id, now)
 
@@ -185,7 +185,7 @@ def _still_counts(found: _Found, grace: float, now: datetime) -> bool:
 def _reused(connection: Connection, found: _Found, rotation: Rotation, now: datetime) -> Reused | None:
     """End the session after a replay. Thief and owner cannot be told apart, so it ends for both (RFC 9700 4.14.2)."""
     if end_sessions(connection, found.user_id, now, reason="reuse", condition=sessions.c.id == found.id):
-        change = Change("sessions.ended", found.user_id, after={"reason": "reuse", "sessions_ended": 1})
+        change = AuditedTransaction("sessions.ended", found.user_id, after={"reason": "reuse", "sessions_ended": 1})
         write_audit(connection, change, by=Actor(found.user_id, rotation.origin), at=now)
         return Reused(changed(connection, found.user_id, now))
     record = record_by_id(connection, found.user_id, now)

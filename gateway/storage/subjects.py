@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, insert, select, true,
 
 from gateway.accounts.store import BlockedSubject
 from gateway.identity.user import Actor, UserRecord, UserStore
-from gateway.storage.audit import Change, write_audit
+from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
 from gateway.storage.tables import blocked_subjects as blocks
 from gateway.storage.transactions import lock_administration
@@ -54,7 +54,7 @@ class Subjects:
                 values = {"is_blocked": True, "at": instant(self._clock), "by": by.id, "reason": reason}
                 _write(connection, subject, row, values)
                 after = {"is_blocked": True, "reason": reason}
-                change = Change("subject.blocked", subject, {"is_blocked": False}, after)
+                change = AuditedTransaction("subject.blocked", subject, {"is_blocked": False}, after)
                 write_audit(connection, change, by=by, at=instant(self._clock))
             return _record(connection, subject)
 
@@ -69,7 +69,7 @@ class Subjects:
             if row is None or not row.is_blocked:
                 return None
             _write(connection, subject, row, {"is_blocked": False, "at": instant(self._clock), "by": by.id})
-            change = Change("subject.unblocked", subject, {"is_blocked": True}, {"is_blocked": False})
+            change = AuditedTransaction("subject.unblocked", subject, {"is_blocked": True}, {"is_blocked": False})
             write_audit(connection, change, by=by, at=instant(self._clock))
             return _record(connection, subject)
 

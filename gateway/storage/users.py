@@ -8,10 +8,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.accounts.store import Credentials, NewSession, NewUser, Selection, UserPage
+from gateway.accounts.store import NewSession, NewUser, Selection, StoredPassword, UserPage
 from gateway.errors import Refusal
 from gateway.identity.user import Actor, UserRecord
-from gateway.storage.audit import Change, write_audit
+from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database, release
 from gateway.storage.tables import sessions, user_roles, users
 from gateway.storage.transactions import (
@@ -63,11 +63,11 @@ class Users:
         now = instant(self._clock)
         return await self._database.read(lambda connection: record_by_email(connection, canonical, now))
 
-    async def credentials(self, canonical: str) -> Credentials | None:
+    async def credentials(self, canonical: str) -> StoredPassword | None:
         """Return the credentials for a password check by address."""
         return await self._credentials(_CREDENTIALS_BY_EMAIL, {"canonical": canonical})
 
-    async def credentials_of(self, user_id: str) -> Credentials | None:
+    async def credentials_of(self, user_id: str) -> StoredPassword | None:
         """Return the credentials for a password check by user id."""
         return await self._credentials(_CREDENTIALS_BY_ID, {"user_id": user_id})
 
@@ -76,10 +76,10 @@ class Users:
         most = await self._database.read(lambda c: c.execute(_MOST_ROUNDS).scalar_one(), limit=_SCAN_LIMIT)
         return int(most or 0)
 
-    async def _credentials(self, query: Select[Any], parameters: dict[str, str]) -> Credentials | None:
-        def work(connection: Connection) -> Credentials | None:
+    async def _credentials(self, query: Select[Any], parameters: dict[str, str]) -> StoredPassword | None:
+        def work(connection: Connection) -> StoredPassword | None:
             row = connection.execute(query, parameters).one_or_none()
-            return None if row is None else Credentials(*row)
+            return None if row is None else StoredPassword(*row)
 
         return await self._database.read(work)
 
@@ -115,7 +115,7 @@ class Users:
             if session is not None:
                 add_session(connection, user.id, session, now)
             made = {"email": user.email, "roles": sorted(user.roles), "is_active": True}
-            write_audit(connection, Change("user.created", user.id, after=made), by=by, at=now)
+            write_audit(connection, AuditedTransaction("user.created", user.id, after=made), by=by, at=now)
             record = record_by_id(connection, user.id, now)
             assert record is not None
             return record
@@ -136,7 +136,7 @@ class Users:
             connection.execute(update(users).where(users.c.id == user_id).values(password_hash=password_hash))
             others = None if keep is None else sessions.c.id != keep
             ended = end_sessions(connection, user_id, now, reason="password", condition=others)
-            change = Change("user.password_changed", user_id, after={"sessions_ended": ended})
+            change = AuditedTransaction("user.password_changed", user_id, after={"sessions_ended": ended})
             write_audit(connection, change, by=by, at=now)
             return changed(connection, user_id, now)
 
@@ -154,7 +154,7 @@ class Users:
         """Disable or enable an account, replace its roles, or both in one transaction. None leaves a value
         unchanged."""
 
-        def work(connection: Connection, record: UserRecord) -> list[Change]:
+        def work(connection: Connection, record: UserRecord) -> list[AuditedTransaction]:
             made = []
             if is_active is not None and is_active != record.is_active:
                 made.append(_set_active(connection, record, is_active))
@@ -167,23 +167,23 @@ class Users:
     async def delete(self, user_id: str, *, by: Actor, admin_roles: Collection[str]) -> UserRecord | None:
         """Delete an account with its roles and sessions, and return its last record."""
 
-        def work(connection: Connection, record: UserRecord) -> list[Change]:
+        def work(connection: Connection, record: UserRecord) -> list[AuditedTransaction]:
             connection.execute(delete(users).where(users.c.id == user_id))
             was = {"email": record.email, "roles": sorted(record.roles), "is_active": record.is_active}
-            return [Change(_DELETED, user_id, before=was)]
+            return [AuditedTransaction(_DELETED, user_id, before=was)]
 
         return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
 
     async def note_unlocked(self, user_id: str, *, address: str | None, by: Actor) -> None:
         """Record that the failed logins of a user or address were reset. Only the audit record is stored here."""
         now = instant(self._clock)
-        change = Change("user.unlocked", user_id, after=None if address is None else {"address": address})
+        change = AuditedTransaction("user.unlocked", user_id, after=None if address is None else {"address": address})
         await self._database.write(lambda connection: write_audit(connection, change, by=by, at=now))
 
     async def _administer(
         self,
         user_id: str,
-        work: Callable[[Connection, UserRecord], list[Change]],
+        work: Callable[[Connection, UserRecord], list[AuditedTransaction]],
         *,
         by: Actor,
         admin_roles: Collection[str],
@@ -217,13 +217,13 @@ def _columns(user: NewUser) -> dict[str, Any]:
     }
 
 
-def _set_active(connection: Connection, record: UserRecord, active: bool) -> Change:
+def _set_active(connection: Connection, record: UserRecord, active: bool) -> AuditedTransaction:
     connection.execute(update(users).where(users.c.id == record.id).values(is_active=active))
     action = "user.enabled" if active else "user.disabled"
-    return Change(action, record.id, {"is_active": record.is_active}, {"is_active": active})
+    return AuditedTransaction(action, record.id, {"is_active": record.is_active}, {"is_active": active})
 
 
-def _set_roles(connection: Connection, record: UserRecord, roles: frozenset[str]) -> Change:
+def _set_roles(connection: Connection, record: UserRecord, roles: frozenset[str]) -> AuditedTransaction:
     connection.execute(delete(user_roles).where(user_roles.c.user_id == record.id))
     grant(connection, record.id, roles)
-    return Change("user.roles_set", record.id, {"roles": sorted(record.roles)}, {"roles": sorted(roles)})
+    return AuditedTransaction("user.roles_set", record.id, {"roles": sorted(record.roles)}, {"roles": sorted(roles)})

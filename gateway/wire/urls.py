@@ -22,6 +22,6 @@ def is_loopback_host(host: str) -> bool:
         return host == "localhost"
 
 
-def keeps_keys_safe(address: str) -> bool:
+def is_trusted_transport(address: str) -> bool:
     """Whether content fetched from the URL is authentic: over TLS, or without leaving this machine."""
     return address.lower().startswith("https://") or (address.lower().startswith("http://") and is_loopback(address))

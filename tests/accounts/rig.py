@@ -13,7 +13,7 @@ from gateway.accounts.service import Accounts, TokenPair
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.access_token import Tokens
 from gateway.identity.keys import KeyRing, SigningKey
-from gateway.identity.user import Claims, Origin, UserRecord
+from gateway.identity.user import Claims, ClientInfo, UserRecord
 from gateway.samples import Sample
 from gateway.settings.model import AccountsSettings, PasswordSettings, Settings, TokensSettings
 from gateway.storage.audit import AuditTrail
@@ -22,7 +22,7 @@ from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
 from tests.support.databases import Clock
 
-ORIGIN = Origin("192.0.2.1", "curl/8", "request-1")
+ORIGIN = ClientInfo("192.0.2.1", "curl/8", "request-1")
 PASSWORD = "correct horse battery"
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from gateway.accounts.store import Selection
 from gateway.errors import FieldError, Refusal
-from gateway.identity.user import Actor, Origin, UserRecord
+from gateway.identity.user import Actor, ClientInfo, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.tables import audit
 from tests.accounts.rig import PASSWORD, Rig, make_rig, make_settings
@@ -88,9 +88,9 @@ async def test_an_account_can_be_disabled_and_enabled(rig: Rig) -> None:
     await rig.administration.create(ANN, PASSWORD)
     pair = await rig.login()
     assert not (await rig.administration.disable(" ANN@example.com ")).is_active
-    assert (await refusal(rig.accounts.refresh(pair.refresh_token, Origin()))).code == "refresh_invalid"
+    assert (await refusal(rig.accounts.refresh(pair.refresh_token, ClientInfo()))).code == "refresh_invalid"
     assert (await rig.administration.enable(ANN)).is_active
-    assert await rig.accounts.refresh(pair.refresh_token, Origin())
+    assert await rig.accounts.refresh(pair.refresh_token, ClientInfo())
 
 
 async def test_a_password_that_is_set_ends_all_sessions(rig: Rig) -> None:
@@ -181,7 +181,7 @@ async def test_two_who_demote_each_other_at_once_do_not_both_succeed(rig: Rig) -
 
 async def test_who_did_it_is_written_down(rig: Rig, database: Database) -> None:
     made = await rig.administration.create(ANN, PASSWORD)
-    by = Actor("admin-1", Origin("192.0.2.1", "browser", "request-9"))
+    by = Actor("admin-1", ClientInfo("192.0.2.1", "browser", "request-9"))
     await rig.administration.disable(ANN, by=by)
     await rig.administration.delete(ANN, by=by)
     columns = (audit.c.action, audit.c.actor, audit.c.subject, audit.c.address, audit.c.request_id)

@@ -3,15 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.failed_attempts import Allowance, Counter, Failures, Standing
+from gateway.accounts.failed_attempts import Allowance, Counter, FailedAttempts, SharedCount
 
 ALLOWANCE = Allowance(failures=3, window=60.0, ban=10.0)
 ANN = Counter("{ann}", "{ann}:here", ALLOWANCE)
 BOB = Counter("{bob}", "{bob}:here", ALLOWANCE)
 
 
-def failures() -> Failures:
-    return Failures(lifetime=70.0)
+def failures() -> FailedAttempts:
+    return FailedAttempts(lifetime=70.0)
 
 
 def test_the_last_failure_that_is_allowed_begins_a_ban_that_ends() -> None:
@@ -64,7 +64,7 @@ def test_no_more_are_let_in_than_are_allowed_in_a_window(attempts: list[tuple[Co
 
 
 def test_a_flood_of_made_up_names_is_bounded_and_pushes_out_the_oldest() -> None:
-    counts = Failures(lifetime=70.0, room=100)
+    counts = FailedAttempts(lifetime=70.0, room=100)
     for _ in range(3):
         counts.failed(ANN, 0.0)
     for number in range(49):
@@ -81,10 +81,10 @@ def test_a_flood_of_made_up_names_is_bounded_and_pushes_out_the_oldest() -> None
 
 def test_what_the_shared_store_knows_counts_here_and_what_it_was_not_told_comes_on_top() -> None:
     counts = failures()
-    counts.learn(ANN, Standing(1, 50.0), 0.0)
+    counts.learn(ANN, SharedCount(1, 50.0), 0.0)
     counts.failed(ANN, 1.0)
     assert counts.wait(ANN, 1.0) == 0
-    counts.learn(ANN, Standing(1, 49.0), 1.0)
+    counts.learn(ANN, SharedCount(1, 49.0), 1.0)
     counts.failed(ANN, 2.0)
     assert counts.wait(ANN, 2.0) == 10.0
 
@@ -98,7 +98,7 @@ def test_each_failure_is_told_once() -> None:
     assert counts.take_debt(ANN, 8.0).failures == 0
     counts.give_back(report, 9.0)
     assert counts.take_debt(ANN, 9.0).failures == 2
-    counts.learn(ANN, Standing(2, 50.0), 9.0)
+    counts.learn(ANN, SharedCount(2, 50.0), 9.0)
     counts.failed(ANN, 9.0)
     assert counts.take_debt(ANN, 9.0).failures == 1
     assert counts.take_debt(BOB, 9.0).failures == 0
@@ -109,7 +109,7 @@ def test_a_pardon_in_the_shared_store_is_one_here() -> None:
     for _ in range(3):
         counts.failed(ANN, 0.0)
     counts.take_debt(ANN, 1.0)
-    counts.learn(ANN, Standing(0, 0.0, pardoned=True), 1.0)
+    counts.learn(ANN, SharedCount(0, 0.0, pardoned=True), 1.0)
     assert counts.wait(ANN, 1.0) == 0
     assert len(counts) == 0
 
@@ -118,11 +118,11 @@ def test_what_is_counted_after_a_pardon_was_not_pardoned() -> None:
     counts = failures()
     counts.failed(ANN, 0.0)
     counts.take_debt(ANN, 1.0)
-    assert counts.take_debt(ANN, 1.0).pardon is None
-    counts.learn(ANN, Standing(1, 59.0, pardoned=True, pardon=77), 2.0)  # of another replica, since then
+    assert counts.take_debt(ANN, 1.0).reset is None
+    counts.learn(ANN, SharedCount(1, 59.0, pardoned=True, reset=77), 2.0)  # of another replica, since then
     counts.failed(ANN, 3.0)
     report = counts.take_debt(ANN, 4.0)
-    assert (report.failures, report.pardon) == (1, 77)
+    assert (report.failures, report.reset) == (1, 77)
 
 
 def test_a_ban_that_the_shared_store_has_forgotten_is_told_it_again_as_long_as_it_lasts() -> None:
@@ -130,10 +130,10 @@ def test_a_ban_that_the_shared_store_has_forgotten_is_told_it_again_as_long_as_i
     for _ in range(3):
         counts.failed(ANN, 0.0)
     counts.take_debt(ANN, 0.0)
-    counts.learn(ANN, Standing(0, 0.0), 4.0)
+    counts.learn(ANN, SharedCount(0, 0.0), 4.0)
     assert counts.wait(ANN, 4.0) == 6.0
     report = counts.take_debt(ANN, 4.0)
     assert (report.failures, report.ban) == (3, 6.0)
-    counts.learn(ANN, Standing(3, 6.0), 4.0)
+    counts.learn(ANN, SharedCount(3, 6.0), 4.0)
     assert counts.wait(ANN, 4.0) == 6.0
     assert counts.wait(ANN, 10.0) == 0

@@ -3,18 +3,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.fair_queue import FairLine
+from gateway.accounts.fair_queue import FairQueue
 
 
-def filled(*work: str, room: int = 100) -> FairLine[str]:
+def filled(*work: str, room: int = 100) -> FairQueue[str]:
     """A queue of jobs whose first letter identifies the client."""
-    line: FairLine[str] = FairLine(room)
+    line: FairQueue[str] = FairQueue(room)
     for each in work:
         line.join(each[0], each)
     return line
 
 
-def taken(line: FairLine[str]) -> list[str]:
+def taken(line: FairQueue[str]) -> list[str]:
     found = []
     while (work := line.next()) is not None:
         found.append(work)
@@ -52,7 +52,7 @@ def test_who_leaves_makes_room() -> None:
 
 @given(st.lists(st.sampled_from("aaaaaabbcd"), max_size=80), st.integers(1, 20))
 def test_nobody_is_refused_who_has_less_waiting_than_another(callers: str, room: int) -> None:
-    line: FairLine[str] = FairLine(room)
+    line: FairQueue[str] = FairQueue(room)
     waiting: list[str] = []
     for number, caller in enumerate(callers):
         work = f"{caller}{number}"

@@ -9,7 +9,7 @@ import pytest
 
 from bench.stores.valkey import ValkeyServer
 from gateway.accounts.emails import email_address
-from gateway.accounts.lockout import Attempt, Lockout, account_owner, address_owner
+from gateway.accounts.lockout import FailedAttempt, Lockout, account_owner, address_owner
 from gateway.errors import Refusal
 from gateway.settings.model import LockoutSettings
 from gateway.storage.redis.client import RedisLink
@@ -122,7 +122,7 @@ async def test_a_network_of_ipv6_is_one_address_and_a_mapped_one_is_ipv4(alone: 
 
 async def test_who_waited_for_a_thread_is_looked_at_again(alone: Lockout) -> None:
     """Of concurrent attempts, only those that run at the same time can exceed the allowance."""
-    attempts: list[Attempt] = [await alone.attempt(ANN, HERE) for _ in range(50)]
+    attempts: list[FailedAttempt] = [await alone.attempt(ANN, HERE) for _ in range(50)]
     tried = 0
     for attempt in attempts:
         try:
@@ -195,7 +195,7 @@ async def test_parallel_failures_on_many_replicas_are_all_counted(shared_valkey:
 async def test_what_is_kept_in_redis_ends_by_itself_and_names_nobody(shared_valkey: ValkeyServer) -> None:
     async with replicas(shared_valkey.url, 1) as (one,):
         await fails(one)
-        await one.failures.pardon([account_owner(BOB)], lifetime=90.0)
+        await one.failures.reset([account_owner(BOB)], lifetime=90.0)
         with shared_valkey.client() as client:
             keys = client.keys("*failures*")
             assert len(keys) == 3
@@ -209,11 +209,11 @@ async def test_a_pardon_reaches_every_replica_and_leaves_the_address_alone(share
         for _ in range(3):
             await fails(one)
         assert not await is_open(other)
-        await other.failures.pardon([account_owner(ANN)], lifetime=90.0)
+        await other.failures.reset([account_owner(ANN)], lifetime=90.0)
         assert await is_open(one) and await is_open(other)
         assert [await fails(one), await fails(other)] == [None, None]
         assert not await is_open(one, BOB), "five from this address by now"
-        await one.failures.pardon([address_owner(Callers().by_address(HERE))], lifetime=90.0)
+        await one.failures.reset([address_owner(Callers().by_address(HERE))], lifetime=90.0)
         assert await is_open(other, BOB)
 
 
@@ -241,7 +241,7 @@ async def test_a_ban_outlives_a_restart_of_redis(valkey: ValkeyServer) -> None:
             assert not await is_open(one)
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.02)
-        await other.failures.pardon([account_owner(ANN)], lifetime=90.0)
+        await other.failures.reset([account_owner(ANN)], lifetime=90.0)
         assert await is_open(one) and await is_open(other)
 
 
@@ -275,7 +275,7 @@ async def test_in_a_cluster_the_counts_of_one_owner_lie_together(
     async with replicas(f"redis+cluster://127.0.0.1:{cluster[0].port}") as (one, other):
         assert [await fails(one), await fails(other), await fails(one)] == [None] * 3
         assert not await is_open(other)
-        await one.failures.pardon([account_owner(ANN)], lifetime=90.0)
+        await one.failures.reset([account_owner(ANN)], lifetime=90.0)
         assert await is_open(other)
 
 

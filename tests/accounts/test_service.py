@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.accounts.change_publisher import Announcer
+from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.emails import email_address
 from gateway.accounts.password_threads import PasswordThreads
 from gateway.accounts.passwords import Password, PasswordPool, presented_password
@@ -343,7 +343,7 @@ async def test_a_change_that_fails_after_its_caller_has_left_disturbs_nobody(
         await asyncio.sleep(0.01)
         raise StorageUnavailable("database", "gone")
 
-    leaving = asyncio.create_task(Announcer(rig.feed).finish(failing()))
+    leaving = asyncio.create_task(ChangePublisher(rig.feed).finish(failing()))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
@@ -356,4 +356,4 @@ async def test_a_change_that_is_cancelled_itself_is_cancelled(rig: Rig) -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await Announcer(rig.feed).finish(cancelled())
+        await ChangePublisher(rig.feed).finish(cancelled())

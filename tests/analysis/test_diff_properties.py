@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.analysis.access import AccessRules, Caller
+from gateway.analysis.access import AccessRules, CallerKind
 from gateway.analysis.diff import Difference, PolicyDiff, Reach, compare
 from gateway.errors import Refusal
 from gateway.policy.decide import authorize
@@ -54,7 +54,7 @@ def outcome(policy: Configuration, host: bytes | None, path: str, method: bytes)
         return Outcome(None)
 
 
-def passes(policy: Configuration, found: Outcome, caller: Caller, path: str) -> bool:
+def passes(policy: Configuration, found: Outcome, caller: CallerKind, path: str) -> bool:
     """Whether the caller is allowed, decided like in the gate."""
     if found.route is None:
         return False
@@ -67,16 +67,16 @@ def passes(policy: Configuration, found: Outcome, caller: Caller, path: str) -> 
     return authorize(found.route, found.captures, asker) is None
 
 
-def callers(path: str) -> Iterator[Caller]:
+def callers(path: str) -> Iterator[CallerKind]:
     """All possible callers for a path: every set of roles, and the owner of each segment."""
-    yield Caller(anonymous=True)
+    yield CallerKind(anonymous=True)
     for roles in ROLE_SETS:
-        yield Caller(roles=roles)
+        yield CallerKind(roles=roles)
     for number in range(1, path.count("/") + 1 if path != "/" else 1):
-        yield Caller(owner=number)
+        yield CallerKind(owner=number)
 
 
-def brings(caller: Caller, path: str, kind: Caller) -> bool:
+def brings(caller: CallerKind, path: str, kind: CallerKind) -> bool:
     """Whether a caller has at least the access of a kind of caller. Equal segments name the same user."""
     if kind.anonymous or caller.anonymous:
         return kind.anonymous
@@ -85,7 +85,7 @@ def brings(caller: Caller, path: str, kind: Caller) -> bool:
     return owns and kind.roles <= caller.roles
 
 
-def told(reaches: Sequence[Reach], caller: Caller, path: str) -> bool:
+def told(reaches: Sequence[Reach], caller: CallerKind, path: str) -> bool:
     """Whether the reported reaches include requests of this caller."""
     return any(brings(caller, path, kind) for reach in reaches if reach.kind == "requests" for kind in reach.callers)
 
@@ -233,7 +233,7 @@ def test_an_example_has_no_owner_who_is_named_by_another_segment(path: str) -> N
     assert len({*segments}) == len(segments), segments
 
 
-def names_twice(path: str, caller: Caller) -> bool:
+def names_twice(path: str, caller: CallerKind) -> bool:
     """Whether a path contains its owner's id in two segments, which only literals produce: the caller can own the other
     one."""
     segments = path.split("/")
@@ -259,8 +259,8 @@ def test_the_callers_named_are_those_with_the_fewest_roles(requirements: list[An
         sides.append(AccessRules(made.settings.roles).of(made.policy.routes[0]))
     one, other = sides
     gained = [
-        each for each in (Caller(roles=roles) for roles in ROLE_SETS) if one.admits(each) and not other.admits(each)
+        each for each in (CallerKind(roles=roles) for roles in ROLE_SETS) if one.admits(each) and not other.admits(each)
     ]
     fewest = {each.roles for each in gained if not any(less.roles < each.roles for less in gained)}
-    named = {each.roles for each in one.beyond(other) if each.owner is None and not each.anonymous}
+    named = {each.roles for each in one.difference(other) if each.owner is None and not each.anonymous}
     assert named == (set() if one.everybody and not other.everybody else fewest)

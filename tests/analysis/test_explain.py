@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.analysis.explain import SIGNED_IN, Explanation, Person, explain
-from gateway.analysis.simulate import Asked, Caller, decide
+from gateway.analysis.simulate import PolicyRequest, Subject, simulate
 from gateway.policy.policy import Policy
 from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import Route
@@ -31,7 +31,7 @@ POLICY = policy_of(
 
 
 def why(path: str, method: str = "GET", person: Person | None = SIGNED_IN, host: str | None = None) -> Explanation:
-    asked = Asked(method.encode(), path.encode(), None if host is None else host.encode())
+    asked = PolicyRequest(method.encode(), path.encode(), None if host is None else host.encode())
     return explain(POLICY, ROLES, asked, person)
 
 
@@ -170,10 +170,10 @@ def test_an_explanation_decides_as_the_gate_does_and_its_winner_is_the_route_tha
 ) -> None:
     policy = Policy(routes)
     for host in (None, b"one.example"):
-        asked = Asked(method, path, host)
+        asked = PolicyRequest(method, path, host)
         explanation = explain(policy, ROLES, asked, person)
-        caller = person and Caller(person.id, ROLES.expand(person.own_roles), person.state == "active")
-        verdict = decide(policy, asked, caller)
+        caller = person and Subject(person.id, ROLES.expand(person.own_roles), person.state == "active")
+        verdict = simulate(policy, asked, caller)
         assert (explanation.verdict.route, explanation.verdict.captures) == (verdict.route, verdict.captures)
         assert (explanation.verdict.refusal is None) == (verdict.refusal is None)
         won = [each.route for each in explanation.candidates if not each.lost]
@@ -192,7 +192,7 @@ def test_what_a_shadow_rule_would_decide_is_told_beside_the_decision() -> None:
 
     def told(path: bytes, *roles: str, method: bytes = b"GET") -> tuple[str, str | None] | None:
         person = Person("u", frozenset(roles))
-        explanation = explain(policy, RoleHierarchy(None), Asked(method, path), person, shadows_of(policy))
+        explanation = explain(policy, RoleHierarchy(None), PolicyRequest(method, path), person, shadows_of(policy))
         assert explanation.verdict.is_allowed
         tried = explanation.tried
         return None if tried is None else (tried.rule.name, getattr(tried.verdict.refusal, "code", None))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.analysis.matrix import Cell, Matrix, matrix, roles_of
-from gateway.analysis.simulate import Caller
+from gateway.analysis.simulate import Subject
 from gateway.policy.decide import authorize
 from gateway.policy.patterns import parse_pattern
 from gateway.policy.roles import RoleHierarchy
@@ -96,7 +96,7 @@ def test_every_cell_is_what_is_decided_about_such_a_caller(
         own = frozenset() if role is None else frozenset({role})
 
         def passes(who: str, *more: str, own: frozenset[str] = own) -> bool:
-            return authorize(route, (("id", b"u"),), Caller(who, hierarchy.expand(own | frozenset(more)))) is None
+            return authorize(route, (("id", b"u"),), Subject(who, hierarchy.expand(own | frozenset(more)))) is None
 
         assert passes("other") is (cell.access == "yes")
         assert passes("u") is (cell.access == "yes" or cell.owner)

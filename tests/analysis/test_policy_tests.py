@@ -9,8 +9,8 @@ import yaml
 
 from gateway.analysis.explain import Person
 from gateway.analysis.policy_tests import Expectation, PolicyTest, policy_tests_schema, read_policy_tests
-from gateway.analysis.simulate import Asked
-from gateway.analysis.test_runner import Report, run_policy_tests, unknown_names
+from gateway.analysis.simulate import PolicyRequest
+from gateway.analysis.test_runner import TestReport, run_policy_tests, unknown_names
 from gateway.policy.roles import RoleHierarchy
 from tests.cli.running import ROOT
 from tests.policy.policies import Routes, policy_of, settings_of
@@ -38,11 +38,11 @@ def sound(text: str) -> tuple[PolicyTest, ...]:
     return tests
 
 
-def run(text: str) -> Report:
+def run(text: str) -> TestReport:
     return run_policy_tests(POLICY, RoleHierarchy(ROLES), sound(text))
 
 
-def one(line: str, *, as_: str = "{roles: [editor]}", verb: str = "deny") -> Report:
+def one(line: str, *, as_: str = "{roles: [editor]}", verb: str = "deny") -> TestReport:
     return run(f"- {{name: it, as: {as_}, {verb}: ['{line}']}}")
 
 
@@ -59,8 +59,8 @@ def test_a_test_says_who_asks_and_what_becomes_of_it() -> None:
     assert (test.name, test.person) == ("editors", Person("u1", frozenset({"editor"})))
     assert [each.position[1:] for each in test.expectations] == [(3, 11), (3, 28), (4, 10), (4, 34), (4, 50)]
     first, second, third, fourth, fifth = test.expectations
-    assert first == Expectation(text="PUT /articles/7", asked=Asked(b"PUT", b"/articles/7"), allowed=True)
-    assert (second.asked, second.route) == (Asked(b"GET", b"/?x=1", b"api.example"), "api")
+    assert first == Expectation(text="PUT /articles/7", asked=PolicyRequest(b"PUT", b"/articles/7"), allowed=True)
+    assert (second.asked, second.route) == (PolicyRequest(b"GET", b"/?x=1", b"api.example"), "api")
     assert (third.status, third.route) == (403, "GET /a")
     assert (fourth.status, fourth.route) == (404, None)
     assert (fifth.status, fifth.route) == (None, "some")

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.analysis.explain import Person, explain
-from gateway.analysis.simulate import Asked
+from gateway.analysis.simulate import PolicyRequest
 from gateway.cli.explain_json import document
 from gateway.cli.explain_text import lines
 from gateway.policy.roles import RoleHierarchy
@@ -84,13 +84,21 @@ _people = st.one_of(
 @given(
     st.sampled_from(POLICIES),
     st.builds(
-        Asked, st.sampled_from([b"GET", b"PUT", b"OPTIONS"]), _targets, _hosts, _origins, st.booleans(), st.booleans()
+        PolicyRequest,
+        st.sampled_from([b"GET", b"PUT", b"OPTIONS"]),
+        _targets,
+        _hosts,
+        _origins,
+        st.booleans(),
+        st.booleans(),
     ),
     _people,
 )
-@example(POLICIES[0], Asked(b"GET", b"/a/\xed\xa0\x80"), Person("\ud800"))
-@example(POLICIES[0], Asked(b"GET", b"/a/%E2%80%AE/x"), Person("\u202e"))
-def test_whatever_is_asked_is_explained_in_harmless_text(policy: object, asked: Asked, person: Person | None) -> None:
+@example(POLICIES[0], PolicyRequest(b"GET", b"/a/\xed\xa0\x80"), Person("\ud800"))
+@example(POLICIES[0], PolicyRequest(b"GET", b"/a/%E2%80%AE/x"), Person("\u202e"))
+def test_whatever_is_asked_is_explained_in_harmless_text(
+    policy: object, asked: PolicyRequest, person: Person | None
+) -> None:
     explanation = explain(policy, RoleHierarchy(None), asked, person)  # type: ignore[arg-type]
     told = document(explanation, SETTINGS)
     assert told["decision"]["allowed"] is explanation.verdict.is_allowed
@@ -102,5 +110,7 @@ def test_whatever_is_asked_is_explained_in_harmless_text(policy: object, asked: 
 
 @given(st.text(string.printable, max_size=12))
 def test_a_role_is_shown_on_one_line(role: str) -> None:
-    explanation = explain(POLICIES[0], RoleHierarchy(None), Asked(b"GET", b"/a/7"), Person("u", frozenset({role})))
+    explanation = explain(
+        POLICIES[0], RoleHierarchy(None), PolicyRequest(b"GET", b"/a/7"), Person("u", frozenset({role}))
+    )
     assert all("\n" not in line and "\r" not in line for line in lines(explanation, SETTINGS))

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.analysis.access import AccessRules, Caller
+from gateway.analysis.access import AccessRules, CallerKind
 from gateway.analysis.lint import lint
 from gateway.analysis.openapi.coverage import coverage
 from gateway.analysis.openapi.draft import as_yaml, draft
@@ -535,7 +535,7 @@ def test_no_caller_reaches_an_operation_that_the_document_closes_to_it(
             rules = access.of(route)
             assert not rules.everybody or admits(operation.get("security", []), None)
             for roles in _CALLERS:
-                assert not rules.admits(Caller(roles=roles)) or admits(operation.get("security", []), roles)
+                assert not rules.admits(CallerKind(roles=roles)) or admits(operation.get("security", []), roles)
 
 
 _CROSSING = ("/a/{x}", "/{y}/b", "/a/b", "/{x}/{y}", "/a/{x}/c", "/{y}/b/c", "/a/b/{z}", "/{x}/{y}/c")
@@ -575,7 +575,7 @@ def test_a_request_that_two_templates_match_meets_the_requirements_of_both(
             is_known = "$ref" not in operation
             assert not rules.everybody or (is_known and admits(operation.get("security", []), None))
             for roles in _CALLERS:
-                assert not rules.admits(Caller(roles=roles)) or (
+                assert not rules.admits(CallerKind(roles=roles)) or (
                     is_known and admits(operation.get("security", []), roles)
                 )
 

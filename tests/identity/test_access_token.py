@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.identity.access_token import Tokens
-from gateway.identity.credentials import Credentials
+from gateway.identity.credentials import Authenticator
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.user import Claims
 from gateway.settings.model import TokensSettings
@@ -484,7 +484,7 @@ def of_length(length: int) -> bytes:
 
 @pytest.mark.parametrize("limit", [8192, 16384])
 def test_a_token_of_exactly_the_largest_size_is_accepted_and_one_byte_more_is_not(limit: int) -> None:
-    credentials = Credentials(make(), max_size=limit)
+    credentials = Authenticator(make(), max_size=limit)
     claims = credentials.known(of_length(limit))
     assert claims is not None and claims.subject == "u1"
     with pytest.raises(Refusal, match="token_invalid"):

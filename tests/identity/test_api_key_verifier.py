@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity import api_key_verifier
 from gateway.identity.access_token import Tokens
-from gateway.identity.api_key_verifier import PresentedKeys
+from gateway.identity.api_key_verifier import ApiKeyVerifier
 from gateway.identity.api_keys import KnownKey, key_digest, new_key
-from gateway.identity.credentials import Credentials
+from gateway.identity.credentials import Authenticator
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.user import Claims
 from gateway.settings.model import TokensSettings
@@ -72,19 +72,19 @@ def tokens(clock: Clock) -> Tokens:
 
 
 @pytest.fixture
-async def source(store: Store, tokens: Tokens) -> AsyncIterator[PresentedKeys]:
-    made = PresentedKeys(store, tokens, ttl=TTL, note_after=0.01)
+async def source(store: Store, tokens: Tokens) -> AsyncIterator[ApiKeyVerifier]:
+    made = ApiKeyVerifier(store, tokens, ttl=TTL, note_after=0.01)
     yield made
     store.open.set()
     await made.close()
 
 
 @pytest.fixture
-def credentials(tokens: Tokens, source: PresentedKeys) -> Credentials:
-    return Credentials(tokens, api_keys=source)
+def credentials(tokens: Tokens, source: ApiKeyVerifier) -> Authenticator:
+    return Authenticator(tokens, api_keys=source)
 
 
-async def refused(credentials: Credentials, presented: bytes) -> str:
+async def refused(credentials: Authenticator, presented: bytes) -> str:
     """The error code for a refused credential, from the cache or from `ask`."""
     with pytest.raises(Refusal) as refusal:
         if credentials.known(presented) is None:
@@ -98,7 +98,7 @@ async def refused(credentials: Credentials, presented: bytes) -> str:
 # ---- claims
 
 
-async def test_a_key_is_asked_for_once_and_then_known(credentials: Credentials, store: Store, clock: Clock) -> None:
+async def test_a_key_is_asked_for_once_and_then_known(credentials: Authenticator, store: Store, clock: Clock) -> None:
     key = store.add()
     assert credentials.known(key) is None
     claims = await credentials.ask(key)
@@ -110,7 +110,7 @@ async def test_a_key_is_asked_for_once_and_then_known(credentials: Credentials, 
 
 
 async def test_a_key_is_forgotten_after_the_time_of_user_records(
-    credentials: Credentials, store: Store, clock: Clock
+    credentials: Authenticator, store: Store, clock: Clock
 ) -> None:
     key = store.add()
     await credentials.ask(key)
@@ -123,7 +123,7 @@ async def test_a_key_is_forgotten_after_the_time_of_user_records(
     assert len(store.asked) == 2
 
 
-async def test_a_key_ends_to_the_moment(credentials: Credentials, store: Store, clock: Clock) -> None:
+async def test_a_key_ends_to_the_moment(credentials: Authenticator, store: Store, clock: Clock) -> None:
     key = store.add(expires_at=datetime.fromtimestamp(clock.now + 10, UTC))
     claims = await credentials.ask(key)
     clock.now += 9.9
@@ -136,7 +136,7 @@ async def test_a_key_ends_to_the_moment(credentials: Credentials, store: Store, 
     assert ended is not None and ended.code == "token_expired"
 
 
-async def test_what_is_no_key_is_refused_and_why_is_not_told(credentials: Credentials, store: Store) -> None:
+async def test_what_is_no_key_is_refused_and_why_is_not_told(credentials: Authenticator, store: Store) -> None:
     deleted, unknown = store.add(has_ended=True), new_key().encode()
     assert await refused(credentials, deleted) == "token_revoked"
     assert await refused(credentials, unknown) == "token_invalid"
@@ -147,7 +147,7 @@ async def test_what_is_no_key_is_refused_and_why_is_not_told(credentials: Creden
 
 @pytest.mark.parametrize("malformed", [b"gwk_", b"gwk_" + b"A" * 38, b"gwk_x.y.z", b"gwk_" + b"x" * 8000])
 async def test_what_cannot_be_a_key_is_refused_without_asking(
-    credentials: Credentials, store: Store, malformed: bytes
+    credentials: Authenticator, store: Store, malformed: bytes
 ) -> None:
     assert await refused(credentials, malformed) == "token_invalid"
     with pytest.raises(Refusal, match="token_invalid"):
@@ -157,14 +157,14 @@ async def test_what_cannot_be_a_key_is_refused_without_asking(
 
 @pytest.mark.parametrize("other", [b"GWK_", b"gwr_", b"gwk", b"xgwk_"])
 async def test_what_does_not_begin_like_a_key_is_a_token_or_nothing(
-    credentials: Credentials, store: Store, other: bytes
+    credentials: Authenticator, store: Store, other: bytes
 ) -> None:
     assert await refused(credentials, other + store.add()[4:]) == "token_invalid"
     assert store.asked == []
 
 
 async def test_keys_and_tokens_do_not_get_in_each_other_s_way(
-    credentials: Credentials, store: Store, tokens: Tokens
+    credentials: Authenticator, store: Store, tokens: Tokens
 ) -> None:
     key = store.add()
     token = tokens.issue(user_id="bob", session_id="s1", roles=()).token.encode()
@@ -176,7 +176,7 @@ async def test_keys_and_tokens_do_not_get_in_each_other_s_way(
 
 
 async def test_a_rotation_of_signing_keys_costs_a_key_one_question(
-    credentials: Credentials, store: Store, tokens: Tokens
+    credentials: Authenticator, store: Store, tokens: Tokens
 ) -> None:
     key = store.add()
     claims = await credentials.ask(key)
@@ -191,7 +191,7 @@ async def test_a_rotation_of_signing_keys_costs_a_key_one_question(
 
 
 async def test_a_crowd_with_one_key_asks_once_and_strangers_are_asked_about_together(
-    credentials: Credentials, store: Store
+    credentials: Authenticator, store: Store
 ) -> None:
     key, others = store.add(), [new_key().encode() for _ in range(300)]
     store.open.clear()
@@ -207,7 +207,7 @@ async def test_a_crowd_with_one_key_asks_once_and_strangers_are_asked_about_toge
     assert [len(digests) for digests in store.asked] == [1, 128, 128, 45]
 
 
-async def test_who_leaves_takes_the_answer_from_nobody(credentials: Credentials, store: Store) -> None:
+async def test_who_leaves_takes_the_answer_from_nobody(credentials: Authenticator, store: Store) -> None:
     key = store.add()
     store.open.clear()
     leaving, staying = (asyncio.create_task(credentials.ask(key)) for _ in range(2))
@@ -219,7 +219,7 @@ async def test_who_leaves_takes_the_answer_from_nobody(credentials: Credentials,
     assert len(store.asked) == 1
 
 
-async def test_a_store_that_is_out_is_said_to_all_who_ask(credentials: Credentials, store: Store) -> None:
+async def test_a_store_that_is_out_is_said_to_all_who_ask(credentials: Authenticator, store: Store) -> None:
     key, other = store.add(), new_key().encode()
     store.error = StorageUnavailable("database", "gone")
     outcomes = await asyncio.gather(*(credentials.ask(one) for one in (key, key, other)), return_exceptions=True)
@@ -229,7 +229,7 @@ async def test_a_store_that_is_out_is_said_to_all_who_ask(credentials: Credentia
 
 
 async def test_a_store_that_fails_in_a_way_nobody_thought_of_leaves_nobody_waiting(
-    credentials: Credentials, store: Store
+    credentials: Authenticator, store: Store
 ) -> None:
     key = store.add()
     store.error = ZeroDivisionError()
@@ -240,7 +240,7 @@ async def test_a_store_that_fails_in_a_way_nobody_thought_of_leaves_nobody_waiti
 
 
 async def test_more_than_can_be_asked_for_is_an_outage_and_no_wait(
-    credentials: Credentials, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    credentials: Authenticator, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(api_key_verifier, "MAX_ASKED", 10)
     store.open.clear()
@@ -262,7 +262,7 @@ async def test_more_than_can_be_asked_for_is_an_outage_and_no_wait(
 
 
 async def test_a_use_is_noted_when_a_key_is_asked_for_and_not_for_each_request(
-    credentials: Credentials, store: Store, clock: Clock
+    credentials: Authenticator, store: Store, clock: Clock
 ) -> None:
     key, other = store.add(), store.add()
     for one in (key, other, key):
@@ -274,7 +274,7 @@ async def test_a_use_is_noted_when_a_key_is_asked_for_and_not_for_each_request(
 
 
 async def test_a_use_that_cannot_be_written_down_harms_nobody(
-    credentials: Credentials, store: Store, source: PresentedKeys, clock: Clock
+    credentials: Authenticator, store: Store, source: ApiKeyVerifier, clock: Clock
 ) -> None:
     key = store.add()
     await credentials.ask(key)
@@ -288,7 +288,7 @@ async def test_a_use_that_cannot_be_written_down_harms_nobody(
 
 
 async def test_what_is_noted_is_bounded(
-    credentials: Credentials, store: Store, monkeypatch: pytest.MonkeyPatch
+    credentials: Authenticator, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_key_verifier, "MAX_NOTED", 3)
     await asyncio.gather(*(credentials.ask(store.add()) for _ in range(10)))

@@ -98,7 +98,7 @@ def test_each_upstream_and_each_principal_has_its_own() -> None:
 def test_a_principal_with_fewer_roles_is_said_to_have_fewer() -> None:
     rig = Rig()
     owner = rig.principal(roles=frozenset(["user", "admin"]))
-    key = rig.factory.acting(owner, Claims("u1", "key-1", 2e9, 1e9, "", "", frozenset(["user"])))
+    key = rig.factory.scoped_to(owner, Claims("u1", "key-1", 2e9, 1e9, "", "", frozenset(["user"])))
     assert claims_of(rig.assertion(owner))["roles"] == ["admin", "implied", "user"]
     assert claims_of(rig.assertion(key))["roles"] == ["implied", "user"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.gate.admission import Admission, Peer, RequestHead, Waiting
+from gateway.gate.admission import Admission, Peer, PendingDecision, RequestHead
 from gateway.gate.gate import Gate
 from gateway.gate.rate_limits import Limits
 from gateway.identity.access_token import Tokens
-from gateway.identity.credentials import Credentials
+from gateway.identity.credentials import Authenticator
 from gateway.identity.jws import invalid
 from gateway.identity.keys import KeyRing
 from gateway.identity.signing_keys import ephemeral_key
@@ -81,7 +81,7 @@ def own(tokens: Tokens) -> bytes:
 
 def test_each_credential_is_asked_of_its_own_kind_alone(tokens: Tokens) -> None:
     idp, other, keys = Known({issued_by("https://idp/"): OF_ISSUER}), Known(), Known({KEY: OF_KEY})
-    credentials = Credentials(tokens, issuers={"https://idp/": idp, "https://other/": other}, api_keys=keys)
+    credentials = Authenticator(tokens, issuers={"https://idp/": idp, "https://other/": other}, api_keys=keys)
     assert credentials.known(KEY) == OF_KEY
     assert credentials.known(issued_by("https://idp/")) == OF_ISSUER
     for _ in range(2):
@@ -98,7 +98,7 @@ def test_each_credential_is_asked_of_its_own_kind_alone(tokens: Tokens) -> None:
 )
 def test_what_no_issuer_is_named_by_is_asked_of_the_own_keys(tokens: Tokens, issuer: Any) -> None:
     idp = Known()
-    credentials = Credentials(tokens, issuers={"https://idp/": idp})
+    credentials = Authenticator(tokens, issuers={"https://idp/": idp})
     with pytest.raises(Refusal, match="token_invalid"):
         credentials.known(issued_by(issuer))
     assert not idp.seen
@@ -110,14 +110,14 @@ def test_what_no_issuer_is_named_by_is_asked_of_the_own_keys(tokens: Tokens, iss
 )
 def test_what_is_no_credential_is_refused_as_a_bad_token(tokens: Tokens, credential: bytes) -> None:
     with pytest.raises(Refusal, match="token_invalid"):
-        Credentials(tokens, issuers={"https://idp/": Known()}).known(credential)
+        Authenticator(tokens, issuers={"https://idp/": Known()}).known(credential)
     with pytest.raises(Refusal, match="token_invalid"):
-        Credentials(tokens).known(credential)
+        Authenticator(tokens).known(credential)
 
 
 async def test_what_is_not_known_is_asked_for(tokens: Tokens) -> None:
     keys = Known(finds={KEY: OF_KEY})
-    credentials = Credentials(tokens, api_keys=keys)
+    credentials = Authenticator(tokens, api_keys=keys)
     assert credentials.known(KEY) is None
     assert await credentials.ask(KEY) == OF_KEY
     assert credentials.known(KEY) == OF_KEY
@@ -146,7 +146,7 @@ class Rig:
         self.idp = Known({issued_by("https://idp/"): OF_ISSUER})
         self.gate = Gate(
             policy=configuration.policy,
-            credentials=Credentials(tokens, issuers={"https://idp/": self.idp}, api_keys=self.keys),
+            credentials=Authenticator(tokens, issuers={"https://idp/": self.idp}, api_keys=self.keys),
             directory=self.directory,
             limits=Limits(configuration.policy.routes, shared=None),
         )
@@ -158,7 +158,7 @@ class Rig:
 
     async def decide(self, path: str, credential: bytes = KEY) -> Any:
         decision = self.gate.admit(self.head(path, credential))
-        return await self.gate.conclude(decision) if isinstance(decision, Waiting) else decision
+        return await self.gate.conclude(decision) if isinstance(decision, PendingDecision) else decision
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def rig(tokens: Tokens, tmp_path: Path) -> Rig:
 
 async def test_what_must_be_asked_for_is_waited_for_once(rig: Rig) -> None:
     waiting = rig.gate.admit(rig.head("/api/x", KEY))
-    assert isinstance(waiting, Waiting) and waiting.credential == KEY and waiting.claims is None
+    assert isinstance(waiting, PendingDecision) and waiting.credential == KEY and waiting.claims is None
     admission = await rig.gate.conclude(waiting)
     assert isinstance(admission, Admission) and admission.principal is not None
     assert (admission.principal.id, admission.principal.roles) == ("u1", frozenset({"user"}))
@@ -217,29 +217,29 @@ async def test_a_failure_on_the_way_is_a_refusal(rig: Rig, monkeypatch: pytest.M
 
 async def test_a_lasting_admission_ends_with_its_key(rig: Rig) -> None:
     admission = await rig.decide("/api/x")
-    assert rig.gate.reconsider(admission) is None
+    assert rig.gate.recheck(admission) is None
     changed = rig.store.change("u1", ended_sessions=frozenset(["key-1"]))
     rig.directory.forget("u1", changed.version)
-    waiting = rig.gate.reconsider(admission)
-    assert isinstance(waiting, Waiting)
-    refusal = await rig.gate.reconclude(waiting)
+    waiting = rig.gate.recheck(admission)
+    assert isinstance(waiting, PendingDecision)
+    refusal = await rig.gate.resolve_recheck(waiting)
     assert refusal is not None and refusal.code == "token_revoked"
-    verdict = rig.gate.reconsider(admission)
+    verdict = rig.gate.recheck(admission)
     assert isinstance(verdict, Refusal) and verdict.code == "token_revoked"
 
 
 async def test_a_lasting_admission_of_a_narrowed_principal_outlives_other_changes(rig: Rig) -> None:
     admission = await rig.decide("/api/x")
     rig.directory.forget("u1", rig.store.change("u1", email="new@example.com").version)
-    waiting = rig.gate.reconsider(admission)
-    assert isinstance(waiting, Waiting) and await rig.gate.reconclude(waiting) is None
-    assert rig.gate.reconsider(admission) is None
+    waiting = rig.gate.recheck(admission)
+    assert isinstance(waiting, PendingDecision) and await rig.gate.resolve_recheck(waiting) is None
+    assert rig.gate.recheck(admission) is None
 
 
 async def test_a_lasting_admission_ends_when_its_issuers_subject_is_blocked(rig: Rig) -> None:
     admission = await rig.decide("/api/x", issued_by("https://idp/"))
     rig.directory.forget("idp|bob", rig.store.change("idp|bob", is_active=False).version)
-    waiting = rig.gate.reconsider(admission)
-    assert isinstance(waiting, Waiting)
-    refusal = await rig.gate.reconclude(waiting)
+    waiting = rig.gate.recheck(admission)
+    assert isinstance(waiting, PendingDecision)
+    refusal = await rig.gate.resolve_recheck(waiting)
     assert refusal is not None and refusal.code == "user_inactive"

@@ -93,12 +93,12 @@ def test_a_principal_of_an_external_issuer_is_what_its_claims_say() -> None:
     claims = Claims("idp|a b", "", 2e9, 1e9, "j", "https://idp/", frozenset(["admin"]), "bob@idp")
     factory = PrincipalFactory(IdentitySettings(), expand)
     stranger = factory.make(record(id="idp|a b", email="", roles=frozenset()))
-    principal = factory.acting(stranger, claims)
+    principal = factory.scoped_to(stranger, claims)
     assert (principal.id, principal.is_active, principal.roles) == ("idp|a b", True, frozenset({"admin", "editor"}))
     assert principal.header_lines == (
         b"X-User-Id: idp|a%20b\r\nX-User-Email: bob@idp\r\nX-User-Roles: admin,editor\r\n"
     )
-    nobody = factory.acting(stranger, claims._replace(roles=frozenset(), email=""))
+    nobody = factory.scoped_to(stranger, claims._replace(roles=frozenset(), email=""))
     assert nobody.header_lines == b"X-User-Id: idp|a%20b\r\nX-User-Roles: \r\n"
 
 
@@ -106,7 +106,7 @@ def test_a_blocked_subject_is_inactive_whatever_its_claims_say() -> None:
     factory = PrincipalFactory(IdentitySettings(), expand)
     blocked = factory.make(record(id="idp|bob", is_active=False, roles=frozenset()))
     claims = Claims("idp|bob", "", 2e9, 1e9, "j", "https://idp/", frozenset(["admin"]))
-    assert not factory.acting(blocked, claims).is_active
+    assert not factory.scoped_to(blocked, claims).is_active
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_key_has_what_it_is_limited_to_of_what_its_owner_has(
 ) -> None:
     factory = PrincipalFactory(IdentitySettings(), expand)
     principal = factory.make(record(id="u1", roles=frozenset(owner), ended_sessions=frozenset(["key-1"])))
-    acting = factory.acting(principal, Claims("u1", "key-2", 2e9, 1e9, "", "", frozenset(key)))
+    acting = factory.scoped_to(principal, Claims("u1", "key-2", 2e9, 1e9, "", "", frozenset(key)))
     assert (acting.own_roles, acting.roles) == (frozenset(own), frozenset(expanded))
     assert (acting.id, acting.email, acting.ended_sessions) == ("u1", principal.email, frozenset({"key-1"}))
 
@@ -133,8 +133,8 @@ def test_the_same_claims_act_as_the_same_principal_until_the_record_changes() ->
     factory = PrincipalFactory(IdentitySettings(), expand)
     claims = Claims("u1", "key-2", 2e9, 1e9, "", "", frozenset(["user"]))
     principal = factory.make(record(id="u1"))
-    assert factory.acting(principal, claims) is factory.acting(principal, claims._replace(session="key-3"))
-    assert factory.acting(factory.make(record(id="u1")), claims) is not factory.acting(principal, claims)
+    assert factory.scoped_to(principal, claims) is factory.scoped_to(principal, claims._replace(session="key-3"))
+    assert factory.scoped_to(factory.make(record(id="u1")), claims) is not factory.scoped_to(principal, claims)
 
 
 def test_the_ways_one_principal_acts_in_are_bounded() -> None:
@@ -142,8 +142,8 @@ def test_the_ways_one_principal_acts_in_are_bounded() -> None:
     principal = factory.make(record(id="idp|bob"))
     for number in range(1000):
         claims = Claims("idp|bob", "", 2e9, 1e9, "", "https://idp/", frozenset([f"r{number}"]))
-        assert factory.acting(principal, claims).roles == {f"r{number}"}
-    assert principal.acting is not None and len(principal.acting) <= 16
+        assert factory.scoped_to(principal, claims).roles == {f"r{number}"}
+    assert principal.scoped_to is not None and len(principal.scoped_to) <= 16
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class ServedHere:
                 connection.tick(now)  # type: ignore[union-attr]
 
         async with running(self._configuration, app) as (runtime, _):
-            runtime.ticker.listen(tick)
+            runtime.ticker.subscribe(tick)
             async with await self._loop.create_server(
                 lambda: ClientConnection(runtime, config, state, {}), "127.0.0.1", 0
             ) as server:

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.accounts.failed_attempts import Allowance, Counter, Failures
+from gateway.accounts.failed_attempts import Allowance, Counter, FailedAttempts
 from gateway.gate.admission import Admission, Peers, RequestHead
 from gateway.gate.leaky_buckets import Buckets, Quota
 from gateway.observability.access_log import Texts, json_client
-from gateway.observability.events import Repeats
+from gateway.observability.events import RateLimitedLog
 from gateway.observability.observer import Observer
 from gateway.policy.route import Route
 from gateway.proxy.forward import ForwardPlan, upstream_request
@@ -100,7 +100,7 @@ def rate_limits() -> object:
 
 
 def failures() -> object:
-    counts, allowance = Failures(lifetime=3600.0), Allowance(5, 900.0, 900.0)
+    counts, allowance = FailedAttempts(lifetime=3600.0), Allowance(5, 900.0, 900.0)
     for number in range(230_000):
         owner = f"{number:034x}"
         counts.failed(Counter(owner, f"{owner}:{owner}", allowance), number / 1000)
@@ -117,7 +117,7 @@ def log_texts() -> object:
 
 
 def failure_reports() -> object:
-    repeats = Repeats()
+    repeats = RateLimitedLog()
     for number in range(1000):
         repeats.admit(f"{number}{HUGE.decode()}")
     return repeats

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.observability.observer import Completed
+from gateway.observability.observer import OnComplete
 from gateway.samples import BUCKETS
 from tests.observability.requests import Collected, finished
 
@@ -18,7 +18,7 @@ REQUESTS = 500
 ROLES = frozenset({"user", "editor"})
 
 
-def fastest(completed: Completed) -> float:
+def fastest(completed: OnComplete) -> float:
     """Microseconds per call: the fastest of many short rounds, including the loop."""
 
     request = finished(path=b"/orders/123456", user_id="018f3a5c-0000-7000-8000-000000000001", client="127.0.0.1")

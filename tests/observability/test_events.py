@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.observability import events
-from gateway.observability.events import INTERVAL, REMEMBERED, EventHandler, Failures, Repeats, event
+from gateway.observability.events import INTERVAL, REMEMBERED, EventHandler, FailureCounter, RateLimitedLog, event
 from gateway.observability.observer import Observer
 from gateway.settings.model import ObservabilitySettings
 
@@ -107,7 +107,7 @@ def test_an_event_is_one_line_whatever_it_tells(message: str, fact: str) -> None
 )
 def test_what_looks_like_a_credential_is_taken_out(text: str, secret: str, said: Said) -> None:
     event("failed", text, fact=text)
-    Failures().report(raised(text), text, fact=text)
+    FailureCounter().report(raised(text), text, fact=text)
     assert secret not in said.getvalue()
     assert said.getvalue().count("[secret]") >= 5
 
@@ -127,7 +127,7 @@ def test_a_long_message_takes_no_long_time(unit: str, said: Said) -> None:
 
 
 def test_an_unexpected_exception_is_reported_with_its_traceback_indented(said: Said) -> None:
-    Failures().report(raised("broken\ngateway: forged: line\x1b[2J"), "deciding on a request", request_id="r-1")
+    FailureCounter().report(raised("broken\ngateway: forged: line\x1b[2J"), "deciding on a request", request_id="r-1")
     first, *rest = said.getvalue().splitlines()
     assert re.fullmatch(rf"gateway: failure: deciding on a request request_id=r-1 error=ValueError{AT}", first)
     assert rest[0] == "    Traceback (most recent call last):"
@@ -142,13 +142,13 @@ def test_the_cause_of_an_exception_is_told_too(said: Said) -> None:
         except KeyError as inner:
             raise RuntimeError("outer") from inner
     except RuntimeError as error:
-        Failures().report(error, "serving")
+        FailureCounter().report(error, "serving")
     assert "KeyError: 'inner'" in said.getvalue()
     assert "RuntimeError: outer" in said.getvalue()
 
 
 def test_an_exception_that_was_never_raised_can_be_reported(said: Said) -> None:
-    Failures().report(ValueError("made, not raised"), "serving")
+    FailureCounter().report(ValueError("made, not raised"), "serving")
     assert "made, not raised" in said.getvalue()
 
 
@@ -156,7 +156,7 @@ def test_a_long_traceback_keeps_its_beginning_and_its_end(said: Said) -> None:
     try:
         raise ValueError("\n".join(f"line {number}" for number in range(1000)))
     except ValueError as error:
-        Failures().report(error, "serving")
+        FailureCounter().report(error, "serving")
     lines = said.getvalue().splitlines()
     assert len(lines) < 100
     assert "Traceback" in lines[1]
@@ -166,7 +166,7 @@ def test_a_long_traceback_keeps_its_beginning_and_its_end(said: Said) -> None:
 
 def test_the_same_failure_is_told_once_a_minute_with_how_often_it_happened(said: Said) -> None:
     clock = Clock()
-    failures = Failures(clock)
+    failures = FailureCounter(clock)
     for number in range(41):
         failures.report(raised(f"number {number}"), "serving")
     assert said.getvalue().count("Traceback") == 1
@@ -179,7 +179,7 @@ def test_the_same_failure_is_told_once_a_minute_with_how_often_it_happened(said:
 
 
 def test_failures_of_other_kinds_or_places_are_told_apart(said: Said) -> None:
-    failures = Failures()
+    failures = FailureCounter()
     failures.report(raised(), "serving")
     try:
         raise ValueError("elsewhere")
@@ -192,7 +192,7 @@ def test_failures_of_other_kinds_or_places_are_told_apart(said: Said) -> None:
 
 def test_things_beyond_those_that_are_told_apart_count_as_one() -> None:
     clock = Clock()
-    repeats = Repeats(clock)
+    repeats = RateLimitedLog(clock)
     admitted = [repeats.admit(number) for number in range(REMEMBERED + 50)]
     assert admitted == [0] * (REMEMBERED + 1) + [None] * 49
     clock.now += INTERVAL
@@ -201,7 +201,7 @@ def test_things_beyond_those_that_are_told_apart_count_as_one() -> None:
 
 
 def test_failures_of_one_place_that_ended_different_work_are_told_apart(said: Said) -> None:
-    failures = Failures()
+    failures = FailureCounter()
 
     def deciding() -> None:
         raised_by_a_library()
@@ -224,7 +224,7 @@ def raised_by_a_library() -> None:
 def test_what_no_callback_and_no_task_has_caught_is_reported(said: Said) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(Failures().on_loop_error)
+        loop.set_exception_handler(FailureCounter().on_loop_error)
         loop.call_soon(lambda: 1 / 0)
         for _ in range(3):
             loop.call_exception_handler({"message": "something odd\nhappened"})
@@ -238,7 +238,7 @@ def test_what_no_callback_and_no_task_has_caught_is_reported(said: Said) -> None
 
 def test_a_context_without_a_message_is_reported(said: Said) -> None:
     async def main() -> None:
-        Failures().on_loop_error(asyncio.get_running_loop(), {})
+        FailureCounter().on_loop_error(asyncio.get_running_loop(), {})
 
     asyncio.run(main())
     assert "the event loop failed" in said.getvalue()
@@ -250,7 +250,7 @@ def test_a_context_without_a_message_is_reported(said: Said) -> None:
 @pytest.fixture
 def log() -> Iterator[logging.Logger]:
     logger = logging.getLogger("tests.operations.events")
-    handler = EventHandler(Failures())
+    handler = EventHandler(FailureCounter())
     logger.addHandler(handler)
     logger.propagate = False
     yield logger
@@ -297,7 +297,7 @@ def test_a_message_of_one_place_is_told_once_a_minute(log: logging.Logger, said:
 def own_log() -> Iterator[logging.Logger]:
     """A logger of the gateway itself."""
     logger = logging.getLogger("gateway.tests")
-    handler = EventHandler(Failures())
+    handler = EventHandler(FailureCounter())
     logger.addHandler(handler)
     logger.propagate = False
     yield logger
@@ -328,7 +328,7 @@ def test_no_place_uses_up_the_lines_of_another(own_log: logging.Logger, said: Sa
 
 def test_a_message_that_cannot_be_formatted_is_told_as_it_was_written(said: Said) -> None:
     record = logging.LogRecord("library", logging.ERROR, __file__, 1, "%d of %d", ("one",), None)
-    EventHandler(Failures()).handle(record)
+    EventHandler(FailureCounter()).handle(record)
     assert said.getvalue().startswith("gateway: error: %d of %d logger=library")
 
 
@@ -373,7 +373,7 @@ def test_a_reader_that_left_or_stands_still_holds_up_nobody(left: bool, monkeypa
         monkeypatch.setattr("sys.stderr", stream)
         started = time.monotonic()
         event("start", "listening")
-        Failures().report(raised("x" * 10_000), "serving")
+        FailureCounter().report(raised("x" * 10_000), "serving")
         assert time.monotonic() - started < 10 * events.PATIENCE / 1000
     if not left:
         os.close(reading)

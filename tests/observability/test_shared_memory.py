@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.metrics.request_counters import SIZE, Labels
-from gateway.observability.metrics.shared_memory import Board, Place
+from gateway.observability.metrics.shared_memory import SharedMetrics, WorkerSlot
 from gateway.observability.metrics.snapshot import State, counted, decoded, encoded, state_of, together
-from gateway.samples import BOUNDS, BUCKETS, OTHER, Durations, Sample, Tally
+from gateway.samples import BOUNDS, BUCKETS, OTHER, Durations, LabeledCounter, Sample
 from gateway.settings.model import ObservabilitySettings
 from tests.observability.requests import complete, observing
 from tests.observability.test_metrics import Samples, requests, samples_of, value
@@ -68,7 +68,7 @@ def test_of_a_worker_that_has_ended_counts_stay_and_gauges_do_not() -> None:
 
 
 def test_a_tally_is_bounded_whatever_its_owner_counts() -> None:
-    tally = Tally("gateway_logins_total")
+    tally = LabeledCounter("gateway_logins_total")
     for number in range(5000):
         tally.add(str(number))
     counts = {labels: count for _, labels, count in tally.samples()}
@@ -95,12 +95,12 @@ class Crew:
     """Workers with shared metrics, as the supervisor creates them."""
 
     def __init__(self, places: int) -> None:
-        self.board = Board(places)
+        self.board = SharedMetrics(places)
         self.workers = [self.worker(place) for place in self.board.places]
 
     def worker(self, place: int):  # type: ignore[no-untyped-def]
         observer = observing(ObservabilitySettings(access_log="off"), None)
-        return observer, Metrics(observer, Place(self.board, place))
+        return observer, Metrics(observer, WorkerSlot(self.board, place))
 
     def serve(self, place: int, times: int = 1) -> None:
         for _ in range(times):

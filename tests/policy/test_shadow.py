@@ -19,10 +19,10 @@ def due(policy: Policy, path: str, method: str = "GET", host: str | None = None)
     name = None if host is None else host.encode()
     target = canonical_target(path.encode(), relaxed=False)
     try:
-        rule = shadows.rule(shadows.trial.match(name, target, method.encode()).route.name)
+        rule = shadows.rule(shadows.shadow_policy.match(name, target, method.encode()).route.name)
         return "-" if rule is None else rule.name
     except Refusal as refusal:
-        rule = shadows.without_route(refusal.code, name, target)
+        rule = shadows.rule_causing_miss(refusal.code, name, target)
         return f"- {refusal.code}" if rule is None else f"{rule.name} {refusal.code}"
 
 
@@ -103,7 +103,7 @@ def test_the_trial_decides_as_if_the_shadow_rules_were_enforced(
     for path in ("/", "/a", "/a/b", "/a/c", "/c/b", "/a/b/c"):
         for method in (b"GET", b"PUT", b"DELETE"):
             for host in (None, b"x.example"):
-                assert _outcome(shadows.trial, path, method, host) == _outcome(expected, path, method, host)
+                assert _outcome(shadows.shadow_policy, path, method, host) == _outcome(expected, path, method, host)
 
 
 def _outcome(policy: Policy, path: str, method: bytes, host: bytes | None) -> str:

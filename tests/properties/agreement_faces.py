@@ -11,16 +11,16 @@ import yaml
 from gateway.analysis.explain import Person, caller_of, capture_texts, explain
 from gateway.analysis.matrix import matrix
 from gateway.analysis.policy_tests import read_policy_tests
-from gateway.analysis.simulate import Asked, Verdict, decide
+from gateway.analysis.simulate import PolicyRequest, SimulationResult, simulate
 from gateway.analysis.test_runner import run_policy_tests
 from gateway.cli.explain_json import document
 from gateway.errors import Refusal
-from gateway.gate.admission import Admission, Answered, Peer, RequestHead, Waiting
+from gateway.gate.admission import Admission, DirectResponse, Peer, PendingDecision, RequestHead
 from gateway.gate.forward_auth import Verifier
 from gateway.gate.gate import Decision, Gate
 from gateway.gate.rate_limits import Limits
 from gateway.identity.access_token import Tokens
-from gateway.identity.credentials import Credentials
+from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.principal import PrincipalFactory
@@ -75,7 +75,7 @@ class Faces:
         factory = PrincipalFactory(settings.identity, self._roles.expand)
         self._gate = Gate(
             policy=self._policy,
-            credentials=Credentials(tokens),
+            credentials=Authenticator(tokens),
             directory=Directory(People(people), factory=factory, cache_settings=CacheSettings()),
             limits=Limits(self._policy.routes, shared=None),
         )
@@ -97,10 +97,10 @@ class Faces:
         self._loop.close()
 
     def outcomes(self, written: Written, *, handshake: bool) -> dict[str, Outcome]:
-        """The outcome of each component that supports the request. The first one is `decide`."""
+        """The outcome of each component that supports the request. The first one is `simulate`."""
         person = self._people[written.person]
         asked = _asked(written, handshake=handshake)
-        verdict = decide(self._policy, asked, caller_of(self._roles, person))
+        verdict = simulate(self._policy, asked, caller_of(self._roles, person))
         outcomes = {"decide": _of_verdict(verdict), "explain": self._explained(asked, person)}
         reference = self._reference(written, asked, verdict, person)
         tested = self._tested(written, asked, verdict, person)
@@ -114,7 +114,7 @@ class Faces:
 
     # ---- the commands
 
-    def _explained(self, asked: Asked, person: Person | None) -> Outcome:
+    def _explained(self, asked: PolicyRequest, person: Person | None) -> Outcome:
         said = document(explain(self._policy, self._roles, asked, person), self._settings)
         decision, route = said["decision"], said["route"]
         if decision["status"] == _ANSWERED:
@@ -123,7 +123,9 @@ class Faces:
             "allowed" if decision["allowed"] else decision["code"], None if route is None else route["name"]
         )
 
-    def _tested(self, written: Written, asked: Asked, verdict: Verdict, person: Person | None) -> Outcome | None:
+    def _tested(
+        self, written: Written, asked: PolicyRequest, verdict: SimulationResult, person: Person | None
+    ) -> Outcome | None:
         """Run the request as a policy test, together with its opposite, which must fail."""
         is_disabled = person is not None and person.state != "active"
         if asked.preflight or is_disabled or (asked.websocket and asked.origin is not None):
@@ -145,7 +147,7 @@ class Faces:
             return "not as expected"
         return _of_verdict(report.results[0].verdict)
 
-    def _tabled(self, verdict: Verdict, person: Person | None) -> Outcome | None:
+    def _tabled(self, verdict: SimulationResult, person: Person | None) -> Outcome | None:
         """The cell of the matrix for a person with one role; None if another check refused, or an endpoint answered."""
         code = "allowed" if verdict.refusal is None else verdict.refusal.code
         row = self._rows.get(verdict.route) if verdict.route is not None else None
@@ -160,7 +162,9 @@ class Faces:
         passes = cell.access == "yes" or (cell.owner and is_own)
         return _outcome("allowed" if passes else "forbidden", row.route.name)
 
-    def _reference(self, written: Written, asked: Asked, verdict: Verdict, person: Person | None) -> Outcome | None:
+    def _reference(
+        self, written: Written, asked: PolicyRequest, verdict: SimulationResult, person: Person | None
+    ) -> Outcome | None:
         """The outcome of the reference, or None: it does not model CORS, handshakes and relaxed paths."""
         if verdict.target is None:
             return "bad_path"
@@ -194,9 +198,9 @@ class Faces:
         asked = self._concluded(self._gate.admit(question))
         assert isinstance(asked, Admission)
         verdict = self._verifier.ask(self._gate, asked)
-        if isinstance(verdict, Waiting):
+        if isinstance(verdict, PendingDecision):
             verdict = self._loop.run(self._verifier.conclude(self._gate, asked, verdict))
-        if isinstance(verdict.outcome, Answered) and verdict.outcome.status != _ANSWERED:
+        if isinstance(verdict.outcome, DirectResponse) and verdict.outcome.status != _ANSWERED:
             return _outcome("allowed", dict(verdict.outcome.fields)[b"x-gateway-route"].decode())
         return self._of_decision(verdict.outcome, written)
 
@@ -206,8 +210,8 @@ class Faces:
             method.encode(), target.encode(), sorted_fields, Peer(peer, "http", self._proxies), minor=1, made_id=b"r"
         )
 
-    def _concluded(self, decision: Decision | Waiting) -> Decision:
-        return self._loop.run(self._gate.conclude(decision)) if isinstance(decision, Waiting) else decision
+    def _concluded(self, decision: Decision | PendingDecision) -> Decision:
+        return self._loop.run(self._gate.conclude(decision)) if isinstance(decision, PendingDecision) else decision
 
     def _credential(self, written: Written) -> list[Field]:
         known = self._credentials.get(written.person)
@@ -218,15 +222,15 @@ class Faces:
             # For a policy, an invalid credential is the same as none.
             is_bad = decision.code == "token_invalid" and written.person in ("garbage", "basic")
             return _outcome("token_missing" if is_bad else decision.code, decision.route)
-        return "answered" if isinstance(decision, Answered) else _outcome("allowed", decision.route.name)
+        return "answered" if isinstance(decision, DirectResponse) else _outcome("allowed", decision.route.name)
 
 
-def _asked(written: Written, *, handshake: bool) -> Asked:
+def _asked(written: Written, *, handshake: bool) -> PolicyRequest:
     named = {name.lower(): value for name, value in _fields(written.fields)}
     origin, method = named.get(b"origin"), written.method.encode()
     wanted = named.get(b"access-control-request-method")
     is_preflight = origin is not None and wanted is not None and method == b"OPTIONS"
-    return Asked(
+    return PolicyRequest(
         wanted if is_preflight and wanted is not None else method,
         written.target.encode(),
         written.host.encode(),
@@ -241,7 +245,7 @@ def _fields(lines: list[str]) -> list[Field]:
     return [(name.encode(), value.strip().encode()) for name, _, value in pairs]
 
 
-def _of_verdict(verdict: Verdict) -> Outcome:
+def _of_verdict(verdict: SimulationResult) -> Outcome:
     if verdict.answered:
         return "answered"
     route = None if verdict.route is None else verdict.route.name

@@ -3,7 +3,7 @@
 import itertools
 from pathlib import Path
 
-from gateway.analysis.replay import Group, Replay, Report
+from gateway.analysis.replay import Group, Replay, ReplayReport
 from gateway.policy.loader import load_configuration
 from tests.support.gateways import Town
 from tests.support.processes import Account, Face, Gateway
@@ -13,7 +13,7 @@ from tests.support.wording import request
 PATHS = ("/public/a", "/api/x?token=1", "/optional/x", "/editors/x", "/admin/x", "/nowhere", "/auth/me", "/a/%2e%2e/b")
 
 
-def replayed(gateway: Gateway, policy: Path, wanted: int) -> Report:
+def replayed(gateway: Gateway, policy: Path, wanted: int) -> ReplayReport:
     def lines() -> list[bytes]:
         return [line.encode() for line in gateway.log().splitlines() if line.startswith("{")]
 

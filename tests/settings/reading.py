@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from textwrap import dedent
 
-from gateway.settings.loader import Draft, read_content
+from gateway.settings.loader import ParsedSettings, read_content
 from gateway.settings.model import Settings
 
 FILE = "gateway.yaml"
 
 
-def draft_of(text: str, environment: Mapping[str, str] | None = None) -> Draft:
+def draft_of(text: str, environment: Mapping[str, str] | None = None) -> ParsedSettings:
     return read_content(dedent(text).lstrip("\n").encode(), FILE, environment or {})
 
 

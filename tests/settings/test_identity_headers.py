@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.settings.reader import Scalar, Unacceptable
+from gateway.settings.reader import InvalidValue, Scalar
 from gateway.settings.types_network import HeaderName, folded
 from gateway.wire.fields import FORWARDING_NAMES, SPECIAL_NAMES, fold
 
@@ -13,7 +13,7 @@ from gateway.wire.fields import FORWARDING_NAMES, SPECIAL_NAMES, fold
 def test_a_name_that_has_a_meaning_to_the_gateway_is_refused_in_every_spelling(name: bytes) -> None:
     text = name.decode()
     for spelling in (text, text.title(), text.replace("-", "_"), text.replace("-", "!")):
-        with pytest.raises(Unacceptable):
+        with pytest.raises(InvalidValue):
             HeaderName().accept(Scalar(spelling, plain=False))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings import types_network
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 from gateway.settings.secret import HIDDEN, Secret, is_secretish, without_password, without_userinfo
 from gateway.settings.types_network import check_private
 from tests.settings.reading import problems_of, settings_of
@@ -130,7 +130,7 @@ def test_the_folders_of_mounted_secrets_are_the_usual_ones() -> None:
 
 
 def test_a_file_that_vanishes_while_it_is_looked_at_is_a_problem(tmp_path: Path) -> None:
-    with pytest.raises(Unacceptable, match=r"k1\.pem' cannot be read: No such file"):
+    with pytest.raises(InvalidValue, match=r"k1\.pem' cannot be read: No such file"):
         check_private(tmp_path / "k1.pem")
 
 

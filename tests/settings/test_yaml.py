@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.settings.loader import Draft, read_content
+from gateway.settings.loader import ParsedSettings, read_content
 from gateway.settings.model import SettingsKind
 from tests.settings.reading import draft_of, problems_of, settings_of
 
@@ -193,7 +193,7 @@ def test_a_file_is_read_without_libyaml_too_and_that_is_said(
     assert "PyYAML was built without libyaml" in caplog.text
 
 
-def is_sound(draft: Draft) -> bool:
+def is_sound(draft: ParsedSettings) -> bool:
     """Whether a draft has either settings or problems."""
     return (draft.settings is not None) == (not draft.problems) and all(
         problem.line >= 1 and problem.column >= 1 and problem.key and "\n" not in str(problem)

@@ -5,18 +5,18 @@ import asyncio
 import pytest
 
 from gateway.errors import StorageUnavailable
-from gateway.storage.fair_semaphore import Turnstile
+from gateway.storage.fair_semaphore import FairSemaphore
 from tests.support.waiting import within
 
 
-async def waiting(turnstile: Turnstile, count: int, patience: float = 5.0) -> list[asyncio.Task[None]]:
+async def waiting(turnstile: FairSemaphore, count: int, patience: float = 5.0) -> list[asyncio.Task[None]]:
     tasks = [asyncio.create_task(turnstile.enter(patience)) for _ in range(count)]
     await asyncio.sleep(0)
     return tasks
 
 
 async def test_as_many_as_there_are_places_do_not_wait() -> None:
-    turnstile = Turnstile(3)
+    turnstile = FairSemaphore(3)
     tasks = await waiting(turnstile, 5)
     await asyncio.sleep(0.01)
     assert [task.done() for task in tasks] == [True] * 3 + [False] * 2
@@ -25,7 +25,7 @@ async def test_as_many_as_there_are_places_do_not_wait() -> None:
 
 
 async def test_the_others_follow_in_their_order() -> None:
-    turnstile = Turnstile(1)
+    turnstile = FairSemaphore(1)
     tasks = await waiting(turnstile, 4)
     for number in range(4):
         await asyncio.sleep(0)
@@ -35,7 +35,7 @@ async def test_the_others_follow_in_their_order() -> None:
 
 
 async def test_who_waits_too_long_is_refused_and_takes_no_place() -> None:
-    turnstile = Turnstile(1)
+    turnstile = FairSemaphore(1)
     await turnstile.enter(1.0)
     with within(0.2), pytest.raises(StorageUnavailable, match="too many wait"):
         await turnstile.enter(0.05)
@@ -44,7 +44,7 @@ async def test_who_waits_too_long_is_refused_and_takes_no_place() -> None:
 
 
 async def test_patience_starts_again_with_each_success_where_that_is_wanted() -> None:
-    turnstile = Turnstile(1, waits_for_progress=True)
+    turnstile = FairSemaphore(1, waits_for_progress=True)
     tasks = await waiting(turnstile, 6, patience=0.2)
     for _ in range(5):
         await asyncio.sleep(0.1)
@@ -53,7 +53,7 @@ async def test_patience_starts_again_with_each_success_where_that_is_wanted() ->
 
 
 async def test_a_place_that_a_failure_frees_is_no_progress() -> None:
-    turnstile = Turnstile(1, waits_for_progress=True)
+    turnstile = FairSemaphore(1, waits_for_progress=True)
     tasks = await waiting(turnstile, 6, patience=0.2)
     for _ in range(5):
         await asyncio.sleep(0.1)
@@ -63,7 +63,7 @@ async def test_a_place_that_a_failure_frees_is_no_progress() -> None:
 
 
 async def test_who_leaves_takes_no_place() -> None:
-    turnstile = Turnstile(1)
+    turnstile = FairSemaphore(1)
     first, second, third = await waiting(turnstile, 3)
     second.cancel()
     await asyncio.sleep(0)
@@ -73,7 +73,7 @@ async def test_who_leaves_takes_no_place() -> None:
 
 
 async def test_a_turn_that_comes_in_the_moment_its_owner_leaves_is_passed_on() -> None:
-    turnstile = Turnstile(1)
+    turnstile = FairSemaphore(1)
     _, second, third = await waiting(turnstile, 3)
     turnstile.leave()
     second.cancel()
@@ -82,7 +82,7 @@ async def test_a_turn_that_comes_in_the_moment_its_owner_leaves_is_passed_on() -
 
 
 async def test_all_who_wait_can_be_turned_away() -> None:
-    turnstile = Turnstile(1)
+    turnstile = FairSemaphore(1)
     tasks = await waiting(turnstile, 4)
     turnstile.turn_away("it is gone")
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete
 
 from bench.stores.valkey import ValkeyServer
-from gateway.accounts.failed_attempts import Allowance, Counter, Report
+from gateway.accounts.failed_attempts import Allowance, Counter, UnreportedCounts
 from gateway.accounts.store import NewUser
 from gateway.cli.stores import opened
 from gateway.errors import CannotStart
@@ -108,7 +108,7 @@ async def test_failed_logins_and_rate_limits_are_counted_by_installation(
     levels = []
     for installation_ in pair:
         assert installation_.stores.failures is not None and installation_.stores.buckets is not None
-        standings += await installation_.stores.failures.report([Report(counter, 2, 0.0, 60.0)])
+        standings += await installation_.stores.failures.report([UnreportedCounts(counter, 2, 0.0, 60.0)])
         levels += [await installation_.stores.buckets.take("limit:a", Quota(100, 3600.0)) for _ in range(2)]
     assert [standing.failures for standing in standings] == [2, 2]
     assert [round(level) for level in levels] == [1, 2, 1, 2]

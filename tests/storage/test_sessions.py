@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from gateway.accounts.store import NewSession, Reused, Rotated, Rotation
 from gateway.identity.refresh_token import PREFIX, RefreshToken
-from gateway.identity.user import COMMAND_LINE, Actor, Origin, UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, ClientInfo, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.sessions import MAX_LIVING, Sessions
 from gateway.storage.tables import audit, refresh_tokens
@@ -36,7 +36,7 @@ class Rotations:
 
     async def __call__(self, token: RefreshToken, *, grace: float = GRACE) -> Rotated | Reused | None:
         expires, access = self._clock.instant + timedelta(seconds=1000), self._clock.instant + timedelta(seconds=100)
-        return await self._sessions.rotate(Rotation(token, grace, expires, access, Origin("192.0.2.9", "later")))
+        return await self._sessions.rotate(Rotation(token, grace, expires, access, ClientInfo("192.0.2.9", "later")))
 
     async def successor(self, token: RefreshToken) -> RefreshToken:
         outcome = await self(token)
@@ -265,7 +265,7 @@ async def test_the_end_of_access_never_moves_back(
     sessions: Sessions, users: Users, ann: UserRecord, opened: NewSession, clock: Clock
 ) -> None:
     """A shorter `access_ttl` after a restart does not shorten issued tokens."""
-    shorter = Rotation(opened.token, GRACE, opened.expires_at, clock.instant + timedelta(seconds=1), Origin())
+    shorter = Rotation(opened.token, GRACE, opened.expires_at, clock.instant + timedelta(seconds=1), ClientInfo())
     assert isinstance(await sessions.rotate(shorter), Rotated)
     await sessions.end(ann.id, opened.id, reason="logout", by=Actor(ann.id))
     clock.now += 50

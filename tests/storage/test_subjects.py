@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.identity.user import COMMAND_LINE, Actor, Origin, UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, ClientInfo, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.subjects import Everybody, Subjects
 from gateway.storage.tables import audit
@@ -14,7 +14,7 @@ from gateway.storage.users import Users
 from tests.support.databases import Clock, create
 
 BOB = "idp|bob"
-ANN = Actor("ann", Origin("192.0.2.1", "curl/8", "request-7"))
+ANN = Actor("ann", ClientInfo("192.0.2.1", "curl/8", "request-7"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, event, func, select
 
 from gateway.accounts.store import NewSession, Selection
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.identity.user import COMMAND_LINE, Actor, Origin, UserRecord
+from gateway.identity.user import COMMAND_LINE, Actor, ClientInfo, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.sessions import Sessions
 from gateway.storage.tables import audit, refresh_tokens, sessions, user_roles
@@ -19,7 +19,7 @@ from gateway.storage.users import Users
 from tests.support.databases import Clock, create, new_session, new_user
 
 ADMINS = frozenset({"admin"})
-ANN_AT_HER_DESK = Origin("192.0.2.1", "curl/8", "request-7")
+ANN_AT_HER_DESK = ClientInfo("192.0.2.1", "curl/8", "request-7")
 
 
 async def rows(database: Database, table: str) -> int:

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, text
 from bench.stores.postgres import PostgresServer
 from gateway.accounts.store import NewSession, NewUser
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import Actor, Origin, UserRecord
+from gateway.identity.user import Actor, ClientInfo, UserRecord
 from gateway.storage import schema
 from gateway.storage.circuit_breaker import Breaker
-from gateway.storage.database import COMMAND, SERVING, Database, Limits
+from gateway.storage.database import COMMAND, SERVING, Database, DatabaseLimits
 from gateway.storage.users import Users
 
 KINDS = ("sqlite", "postgresql")
@@ -47,7 +47,7 @@ def prepared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def opened(url: str, limits: Limits, *, breaker: Breaker | None = None) -> AsyncIterator[Database]:
+async def opened(url: str, limits: DatabaseLimits, *, breaker: Breaker | None = None) -> AsyncIterator[Database]:
     """A database with all tables, empty."""
     database = Database.open(url, limits=limits, breaker=breaker)
     try:
@@ -107,7 +107,7 @@ def new_session(clock: Clock, *, ttl: float = 1000.0, access: float = 100.0) -> 
         RefreshToken.new(),
         clock.instant + timedelta(seconds=ttl),
         clock.instant + timedelta(seconds=access),
-        Origin("192.0.2.7", "test", "request-1"),
+        ClientInfo("192.0.2.7", "test", "request-1"),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission
-from gateway.gate.revalidation import Watch
+from gateway.gate.revalidation import RevocationWatcher
 
 WAITING = object()
 GONE = Refusal("token_revoked", presented=True)
@@ -23,14 +23,14 @@ class Judge:
         self.asked: list[Any] = []
         self.at_once = self.most_at_once = 0
 
-    def readmit(self, admission: Any) -> Any:
+    def reevaluate(self, admission: Any) -> Any:
         """The first decision, and the decision after a reload."""
         return admission if self.here is None else self.here
 
-    def reconsider(self, admission: Any) -> Any:
+    def recheck(self, admission: Any) -> Any:
         return self.here
 
-    async def reconclude(self, waiting: Any) -> Refusal | None:
+    async def resolve_recheck(self, waiting: Any) -> Refusal | None:
         self.asked.append(waiting)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -52,15 +52,15 @@ class Thing:
         self.refusal = refusal
 
 
-def watching(judge: Judge, count: int) -> tuple[Watch, list[Thing]]:
-    watch: Any = Watch(judge, asyncio.get_running_loop())  # type: ignore[arg-type]
+def watching(judge: Judge, count: int) -> tuple[RevocationWatcher, list[Thing]]:
+    watch: Any = RevocationWatcher(judge, asyncio.get_running_loop())  # type: ignore[arg-type]
     things = [Thing() for _ in range(count)]
     for thing in things:
         watch.add(thing)
     return watch, things
 
 
-def look(watch: Watch) -> None:
+def look(watch: RevocationWatcher) -> None:
     """The watcher checks on every other tick."""
     watch.tick(0.0)
     watch.tick(0.0)
@@ -143,7 +143,7 @@ async def test_an_outage_is_forgiven_for_a_while() -> None:
     """For ten seconds, which restart when a store has answered."""
     clock = Clock()
     judge = Judge(WAITING, OUT)
-    watch: Any = Watch(judge, clock)  # type: ignore[arg-type]
+    watch: Any = RevocationWatcher(judge, clock)  # type: ignore[arg-type]
     thing = Thing()
     watch.add(thing)
     for now, answer in ((0, OUT), (9, OUT), (9.5, None), (10, OUT), (19, OUT)):

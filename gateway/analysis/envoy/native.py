@@ -16,7 +16,7 @@ from gateway.policy.patterns import Pattern
 from gateway.policy.policy import group_by_host
 from gateway.policy.rewrite import PrefixStrip, Template
 from gateway.policy.route import Route
-from gateway.policy.trie import Place
+from gateway.policy.trie import RouteGroup
 from gateway.settings.model import Settings
 
 _CLAIMS: Final = "gateway"
@@ -126,11 +126,11 @@ def _virtual_host(host: bytes | None, routes: list[Route], first: list[Message],
     return {"name": name, "domains": domains, "routes": written}
 
 
-def _places(routes: list[Route]) -> list[tuple[Pattern, Place]]:
+def _places(routes: list[Route]) -> list[tuple[Pattern, RouteGroup]]:
     """The places, in order of precedence."""
-    places: dict[object, tuple[Pattern, Place]] = {}
+    places: dict[object, tuple[Pattern, RouteGroup]] = {}
     for route in routes:
-        _, place = places.setdefault(route.shape.shape, (route.shape, Place()))
+        _, place = places.setdefault(route.shape.shape, (route.shape, RouteGroup()))
         place.add(route)
     return sorted(places.values(), key=lambda each: _specificity(each[0]))
 
@@ -140,7 +140,7 @@ def _specificity(pattern: Pattern) -> tuple[int, ...]:
     return (*(0 if text is not None else 1 for text in pattern.segments), 2 if pattern.has_rest else -1)
 
 
-def _place(pattern: Pattern, place: Place, settings: Settings) -> list[Message]:
+def _place(pattern: Pattern, place: RouteGroup, settings: Settings) -> list[Message]:
     match: Message = {"safe_regex": {"regex": matching(pattern)}}
     written: list[Message] = []
     for route in dict.fromkeys(place.routes):

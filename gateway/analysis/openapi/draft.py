@@ -41,7 +41,7 @@ class DraftRoute(NamedTuple):
     openness: Openness
 
 
-class Draft(NamedTuple):
+class PolicyDraft(NamedTuple):
     """The routes, general remarks, and the number of operations without a route."""
 
     routes: tuple[DraftRoute, ...]
@@ -54,11 +54,11 @@ class Draft(NamedTuple):
         return tuple(route for route in self.routes if route.openness.startswith("open"))
 
 
-def draft(spec: Spec) -> Draft:
+def draft(spec: Spec) -> PolicyDraft:
     """Draft the routes of a document."""
     drafting = _Drafting(spec)
     routes = tuple(drafting.routes())
-    return Draft(routes, (*spec.remarks, *drafting.remarks), spec.left_out + drafting.left_out)
+    return PolicyDraft(routes, (*spec.remarks, *drafting.remarks), spec.left_out + drafting.left_out)
 
 
 def pattern_of(path: str) -> tuple[Pattern, tuple[str, ...]]:
@@ -306,12 +306,12 @@ def quoted(text: str) -> str:
     return '"' + "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in escaped) + '"'
 
 
-def as_yaml(drafted: Draft, *, spec: Spec, upstream: str) -> str:
+def as_yaml(drafted: PolicyDraft, *, spec: Spec, upstream: str) -> str:
     """A configuration file with these routes."""
     return "\n".join(_lines(drafted, spec, upstream)) + "\n"
 
 
-def _lines(drafted: Draft, spec: Spec, upstream: str) -> Iterator[str]:
+def _lines(drafted: PolicyDraft, spec: Spec, upstream: str) -> Iterator[str]:
     yield f"# Drafted from {_comment(spec.title) or 'an OpenAPI document'}. Review it before serving it."
     yield from (f"# {_comment(remark)}" for remark in drafted.remarks)
     yield "upstreams:"
@@ -337,7 +337,7 @@ def _lines(drafted: Draft, spec: Spec, upstream: str) -> Iterator[str]:
             yield f"    name: {quoted(route.name)}"
 
 
-def _account_lines(drafted: Draft, roles: frozenset[str]) -> Iterator[str]:
+def _account_lines(drafted: PolicyDraft, roles: frozenset[str]) -> Iterator[str]:
     """The settings that keep strangers with a new account out."""
     lines = []
     if any(route.openness == "any signed-in user" for route in drafted.routes):

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import yaml
 
 from gateway.errors import CannotStart, cannot_read
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 from gateway.settings.syntax import origin, role_name
 
 _LARGEST: Final = 64 << 20  # In bytes.
@@ -197,7 +197,7 @@ class _Reader:
             return None
         try:
             return origin(f"{parts.scheme}://{parts.netloc}")
-        except Unacceptable:
+        except InvalidValue:
             if place is self._document:
                 return None  # the draft uses a placeholder instead
             raise _Unreadable("its own server has no address that an upstream can have") from None
@@ -311,7 +311,7 @@ def _roles(scheme: str, scopes: Any) -> set[str]:
             if not isinstance(scope, str) or not scope or not scope.isprintable():
                 raise _Unreadable(f"the scope {scope!r} of {scheme} is not printable text")
             role_name(scope)
-        except Unacceptable as error:
+        except InvalidValue as error:
             raise _Unreadable(f"the scope {scope!r} of {scheme} {error.message} ({error.right})") from None
     return set(scopes)
 

@@ -11,19 +11,27 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.analysis.explain import Person, explain
 from gateway.analysis.matrix import matrix, named_roles, roles_of
-from gateway.analysis.request_line import written_request
-from gateway.api.body import FORM, form_fields, media_type, note_refusal, query_fields, read_body, refusing
+from gateway.analysis.request_line import parse_request_line
+from gateway.api.body import (
+    FORM,
+    form_fields,
+    media_type,
+    note_refusal,
+    query_fields,
+    read_body,
+    translate_storage_errors,
+)
 from gateway.api.console import pages
 from gateway.api.console.session import SigningIn, refuse_other_sites
 from gateway.api.console.style import HEADERS
-from gateway.api.openapi.operation import Answer, Operation, Operations, exactly
+from gateway.api.openapi.operation import Operation, Operations, ResponseDescription, closed_object
 from gateway.errors import Refusal
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.metrics.parser import Reading, reading_of
 from gateway.observability.metrics.summary import summary_of
 from gateway.policy.loader import Configuration
 from gateway.policy.roles import RoleHierarchy
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -34,9 +42,11 @@ _RENEWED: Final = 10.0
 
 _MOST_ROLES: Final = 50  # columns of the policy: each cell is a decision
 
-_PAGE: Final = Answer("HTML.", {"type": "string"}, "text/html")
-_NOT_SIGNED_IN: Final = Answer("The page again, with the reason in words.", {"type": "string"}, "text/html")
-_SIGN: Final = exactly(
+_PAGE: Final = ResponseDescription("HTML.", {"type": "string"}, "text/html")
+_NOT_SIGNED_IN: Final = ResponseDescription(
+    "The page again, with the reason in words.", {"type": "string"}, "text/html"
+)
+_SIGN: Final = closed_object(
     {"action": {"enum": ["sign-in", "sign-out"]}, "username": {"type": "string"}, "password": {"type": "string"}}
 )
 OPERATIONS: Final[Operations] = {
@@ -49,7 +59,7 @@ OPERATIONS: Final[Operations] = {
     "operations.console.sign": Operation(
         summary="Sign in to the console, or out",
         text="The form of that page. What it sets is a cookie for this path alone.",
-        answers={303: Answer("Done."), **dict.fromkeys((401, 403, 422, 429, 503), _NOT_SIGNED_IN)},
+        answers={303: ResponseDescription("Done."), **dict.fromkeys((401, 403, 422, 429, 503), _NOT_SIGNED_IN)},
         bodies={FORM: lambda _: _SIGN},
         refusals=("origin_not_allowed", "storage_unavailable"),
     ),
@@ -162,8 +172,8 @@ def explain_view(configuration: Configuration, asked: dict[str, str]) -> str:
     if not asked.get("url"):
         return pages.explain(asked, "")
     try:
-        request = written_request(asked.get("method") or "GET", asked["url"])
-    except Unacceptable as error:
+        request = parse_request_line(asked.get("method") or "GET", asked["url"])
+    except InvalidValue as error:
         return pages.explain(asked, pages.problem(f"{error.message}{f' ({error.right})' if error.right else ''}"))
     roles = frozenset(role.strip() for role in asked.get("roles", "").split(",") if role.strip())
     person = None if asked.get("caller") == "anonymous" else Person(asked.get("id", ""), roles)
@@ -174,7 +184,10 @@ def explain_view(configuration: Configuration, asked: dict[str, str]) -> str:
 
 def console_endpoints(console: Console) -> dict[str, Endpoint]:
     """Return the handlers by the names of their endpoints."""
-    return {"operations.console": refusing(console.look), "operations.console.sign": refusing(console.sign)}
+    return {
+        "operations.console": translate_storage_errors(console.look),
+        "operations.console.sign": translate_storage_errors(console.sign),
+    }
 
 
 def _page(text: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from gateway.accounts.commands import LoginForm
 from gateway.accounts.inputs import accept
 from gateway.accounts.service import Accounts
-from gateway.api.body import admission_of, origin_of, unless_left
+from gateway.api.body import admission_of, cancel_on_disconnect, origin_of
 from gateway.errors import Refusal
 from gateway.identity.access_token import Tokens
 from gateway.identity.directory import Directory
@@ -53,7 +53,7 @@ class SigningIn:
         """Return the signed-in administrator, or None. Raises StorageUnavailable."""
         token = _cookie(request)
         try:
-            claims = self._tokens.verify_pass(_TYPE, (token or "").encode("ascii"), audience=self._path)
+            claims = self._tokens.verify_scoped_token(_TYPE, (token or "").encode("ascii"), audience=self._path)
         except (Refusal, UnicodeEncodeError):
             return None
         return await self._of(claims)
@@ -63,12 +63,14 @@ class SigningIn:
         is no administrator."""
         login = accept(LoginForm, form, self._settings())
         working = self._accounts.login(login.username, login.password, origin_of(request))
-        tokens = await unless_left(request, working)
+        tokens = await cancel_on_disconnect(request, working)
         claims = self._tokens.verify(tokens.access_token.encode("ascii"))
         if await self._of(claims) is None:
             await self._accounts.logout(claims, origin_of(request))
             raise Refusal("forbidden", detail="This page is for administrators")
-        return self._cookie(request, self._tokens.sign_pass(_TYPE, claims, audience=self._path), tokens.expires_in)
+        return self._cookie(
+            request, self._tokens.issue_scoped_token(_TYPE, claims, audience=self._path), tokens.expires_in
+        )
 
     async def sign_out(self, request: Request) -> str:
         """End the session, and return the cookie that replaces the old one."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import gateway
 from gateway.accounts.inputs import Schema
-from gateway.api.openapi.operation import Answer, Operation, Operations, ref
+from gateway.api.openapi.operation import Operation, Operations, ResponseDescription, ref
 from gateway.errors import CODES
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
@@ -157,8 +157,8 @@ def _responses(row: Operation, codes: Sequence[str]) -> Schema:
     return responses
 
 
-def _answer(answer: Answer) -> Schema:
-    described: Schema = {"description": answer.says}
+def _answer(answer: ResponseDescription) -> Schema:
+    described: Schema = {"description": answer.description}
     if answer.headers:
         described["headers"] = {
             name: {"description": text, "required": True, "schema": {"type": "string"}}

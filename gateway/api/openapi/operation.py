@@ -10,11 +10,11 @@ from typing import NamedTuple
 from gateway.accounts.inputs import Schema, Shape
 
 
-class Answer(NamedTuple):
+class ResponseDescription(NamedTuple):
     """A successful response. `headers` maps notable headers to their meaning. Without a schema the response has no
     body."""
 
-    says: str
+    description: str
     schema: Schema | None = None
     media_type: str = "application/json"
     headers: Mapping[str, str] = {}
@@ -26,7 +26,7 @@ class Operation:
     error codes beyond those implied by its inputs and access."""
 
     summary: str
-    answers: Mapping[int, Answer]
+    answers: Mapping[int, ResponseDescription]
     text: str = ""
     bodies: Mapping[str, Shape] = field(default_factory=dict)
     query: Shape | None = None
@@ -41,7 +41,7 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def exactly(properties: Mapping[str, Schema]) -> Schema:
+def closed_object(properties: Mapping[str, Schema]) -> Schema:
     """An object with exactly these properties."""
     return {
         "type": "object",
@@ -51,11 +51,11 @@ def exactly(properties: Mapping[str, Schema]) -> Schema:
     }
 
 
-def or_null(schema: Schema) -> Schema:
+def nullable(schema: Schema) -> Schema:
     """The schema, or null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
 TEXT: Schema = {"type": "string"}
-MOMENT: Schema = {"type": "string", "format": "date-time"}
-DONE = Answer("Done.")
+DATE_TIME: Schema = {"type": "string", "format": "date-time"}
+NO_CONTENT = ResponseDescription("Done.")

@@ -3,11 +3,11 @@
 from typing import Final
 
 from gateway.accounts.inputs import Schema
-from gateway.api.openapi.operation import Answer, Operation, Operations, exactly, ref
+from gateway.api.openapi.operation import Operation, Operations, ResponseDescription, closed_object, ref
 
 SCHEMAS: Final[dict[str, Schema]] = {
-    "Health": exactly({"status": {"const": "ok"}}),
-    "Readiness": exactly(
+    "Health": closed_object({"status": {"const": "ok"}}),
+    "Readiness": closed_object(
         {
             "status": {"enum": ["starting", "ready", "degraded", "draining"]},
             "degraded": {
@@ -18,27 +18,30 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "policy": {"type": "string", "description": "The version of the policy in force."},
         }
     ),
-    "KeySet": exactly({"keys": {"type": "array", "items": {"type": "object", "required": ["kty", "kid"]}}}),
+    "KeySet": closed_object({"keys": {"type": "array", "items": {"type": "object", "required": ["kty", "kid"]}}}),
 }
 
 OPERATIONS: Final[Operations] = {
     "tokens.jwks": Operation(
         summary="Read the public keys that sign tokens",
-        answers={200: Answer("A JSON Web Key Set (RFC 7517).", ref("KeySet"))},
+        answers={200: ResponseDescription("A JSON Web Key Set (RFC 7517).", ref("KeySet"))},
     ),
     "operations.health": Operation(
-        summary="Ask whether the process lives", answers={200: Answer("It does.", ref("Health"))}
+        summary="Ask whether the process lives", answers={200: ResponseDescription("It does.", ref("Health"))}
     ),
     "operations.ready": Operation(
         summary="Ask whether it may get requests",
         text="With `?strict` a store that is out makes it 503 as well.",
-        answers={200: Answer("It may.", ref("Readiness")), 503: Answer("It may not.", ref("Readiness"))},
+        answers={
+            200: ResponseDescription("It may.", ref("Readiness")),
+            503: ResponseDescription("It may not.", ref("Readiness")),
+        },
         query=lambda _: {"properties": {"strict": {"type": "string"}}, "required": []},
     ),
     "operations.metrics": Operation(
         summary="Read the metrics",
         text="For callers from `observability.operations_allow`.",
-        answers={200: Answer("In the text format of Prometheus.", {"type": "string"}, "text/plain")},
+        answers={200: ResponseDescription("In the text format of Prometheus.", {"type": "string"}, "text/plain")},
         refusals=("forbidden", "no_route"),
     ),
     "operations.verify": Operation(
@@ -46,7 +49,7 @@ OPERATIONS: Final[Operations] = {
         text="For `auth_request`, `forwardAuth` and `ext_authz` of another proxy, by any method. It is told of the "
         "request by `X-Forwarded-*` or `X-Original-*` from `server.trusted_proxies`; the answer carries the identity "
         "headers, or is the refusal that the request would get.",
-        answers={200: Answer("Allowed.")},
+        answers={200: ResponseDescription("Allowed.")},
         refusals=(
             "token_missing",
             "token_invalid",
@@ -62,10 +65,12 @@ OPERATIONS: Final[Operations] = {
     ),
     "operations.openapi": Operation(
         summary="Read this description",
-        answers={200: Answer("An OpenAPI 3.1 document.", {"type": "object", "required": ["openapi", "paths"]})},
+        answers={
+            200: ResponseDescription("An OpenAPI 3.1 document.", {"type": "object", "required": ["openapi", "paths"]})
+        },
     ),
     "operations.docs": Operation(
         summary="Read this description as a page",
-        answers={200: Answer("HTML.", {"type": "string"}, "text/html")},
+        answers={200: ResponseDescription("HTML.", {"type": "string"}, "text/html")},
     ),
 }

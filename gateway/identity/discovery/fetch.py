@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.wire.urls import is_loopback, keeps_keys_safe
+from gateway.wire.urls import is_loopback, is_trusted_transport
 
 if TYPE_CHECKING:
     import ssl
@@ -40,7 +40,7 @@ async def fetch(address: str, *, insecure: bool = False) -> Document:
 
     Redirects are not followed: only the configuration decides where keys come from.
     """
-    if not insecure and not keeps_keys_safe(address):
+    if not insecure and not is_trusted_transport(address):
         raise FetchFailed("not an https address")
     tls = await asyncio.to_thread(_tls)
     import httpx  # imported by the thread above

@@ -17,7 +17,7 @@ from gateway.identity.discovery.fetch import Document, FetchFailed, fetch
 from gateway.identity.jwks import KeySet, UnusableKeySet, read_key_set
 from gateway.identity.jws import strict_json
 from gateway.identity.keys import VerifyingKey
-from gateway.wire.urls import is_loopback, keeps_keys_safe
+from gateway.wire.urls import is_loopback, is_trusted_transport
 
 Fetch = Callable[[], Awaitable[Document]]
 
@@ -55,7 +55,7 @@ def _key_address(text: bytes, issuer: str) -> str:
     if configuration.get("issuer") != issuer:
         raise FetchFailed("the OpenID configuration belongs to another issuer")
     address = configuration.get("jwks_uri")
-    if not isinstance(address, str) or not keeps_keys_safe(address):
+    if not isinstance(address, str) or not is_trusted_transport(address):
         raise FetchFailed("the OpenID configuration has no https jwks_uri")
     # SSRF: a remote issuer must not direct requests to services on this machine.
     if is_loopback(address) and not is_loopback(issuer):
@@ -119,7 +119,7 @@ class PublishedKeySet:
             if self._clock() < self._next_asking:
                 return
             self._next_asking = self._clock() + COOLDOWN
-            self._take_off()
+            self._start_lookup()
         assert self._flight is not None
         # `wait` does not cancel the shared task when a waiter is cancelled.
         await asyncio.wait((self._flight,))
@@ -130,7 +130,7 @@ class PublishedKeySet:
     def tick(self, now: float) -> None:
         """Renew the keys if they are due."""
         if now >= self._due and self._flight is None:
-            self._take_off()
+            self._start_lookup()
 
     def close(self) -> None:
         """Stop fetching."""
@@ -138,7 +138,7 @@ class PublishedKeySet:
         if self._flight is not None:
             self._flight.cancel()
 
-    def _take_off(self) -> None:
+    def _start_lookup(self) -> None:
         self._flight = asyncio.get_running_loop().create_task(self._renew())
 
     async def _renew(self) -> None:

@@ -22,7 +22,7 @@ def open_issuers(
     for external in settings.external:
         keys = _keys(external, clock)
         keys.tick(clock())
-        ticker.listen(keys.tick)
+        ticker.subscribe(keys.tick)
         stack.callback(keys.close)
         issuers[external.issuer] = ExternalIssuer(
             external, keys, leeway=settings.leeway, remembered=remembered // len(settings.external)

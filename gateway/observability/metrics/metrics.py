@@ -10,10 +10,10 @@ from typing import Final
 import gateway
 from gateway.observability.metrics.exposition import page_of
 from gateway.observability.metrics.process import resident_memory
-from gateway.observability.metrics.shared_memory import Place
+from gateway.observability.metrics.shared_memory import WorkerSlot
 from gateway.observability.metrics.snapshot import State, counted, state_of, together
 from gateway.observability.observer import Observer
-from gateway.samples import Sample, Source
+from gateway.samples import Sample, SampleSource
 
 _OFTEN: Final = 1.0  # seconds between two writes of the counts, which are lost if the worker is killed
 _SHARE: Final = 100  # writing takes at most a hundredth of the time
@@ -22,10 +22,10 @@ _SHARE: Final = 100  # writing takes at most a hundredth of the time
 class Metrics:
     """The metrics of one worker. `place` is None without other workers. Bound to the event loop that creates it."""
 
-    def __init__(self, observer: Observer, place: Place | None = None) -> None:
+    def __init__(self, observer: Observer, place: WorkerSlot | None = None) -> None:
         self._observer = observer
         self._place = place
-        self._sources: list[Source] = [lambda: own_samples(observer)]
+        self._sources: list[SampleSource] = [lambda: own_samples(observer)]
         self._inherited: State | None = None
         self._due = 0.0
         self._putting: asyncio.Task[State] | None = None
@@ -36,7 +36,7 @@ class Metrics:
             place.board.take(place.number)
             asyncio.get_running_loop().add_reader(place.board.bell(place.number), self._asked)
 
-    def add(self, source: Source) -> None:
+    def add(self, source: SampleSource) -> None:
         """Add a source that is read for each page."""
         self._sources.append(source)
 

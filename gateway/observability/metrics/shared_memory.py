@@ -24,7 +24,7 @@ _LENGTHS: Final = 1
 _TAKEN: Final = 3
 
 
-class Board:
+class SharedMetrics:
     """`places` is the maximum number of concurrent workers."""
 
     def __init__(self, places: int) -> None:
@@ -94,10 +94,10 @@ class Board:
         return await asyncio.to_thread(lambda: [state for other in others if (state := self.read(other)) is not None])
 
 
-class Place(NamedTuple):
+class WorkerSlot(NamedTuple):
     """A place for one worker."""
 
-    board: Board
+    board: SharedMetrics
     number: int
 
 

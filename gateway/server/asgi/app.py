@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.scope import own_scope
 from gateway.errors import Refusal
-from gateway.gate.admission import Admission, Answered, RequestHead, Waiting
+from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.gate.gate import Decision
 from gateway.policy.builtin_routes import VERIFY
@@ -70,13 +70,13 @@ class GateMiddleware:
                 receive = await with_body(runtime, receive)
             except Refusal as refusal:
                 unread = refusal
-        decision: Decision | Waiting = unread or admit(request)
-        if isinstance(decision, Waiting):
+        decision: Decision | PendingDecision = unread or admit(request)
+        if isinstance(decision, PendingDecision):
             concluding = gate.conclude(decision)
             decision = await (concluding if request.trace is None else request.trace.look_up(concluding))
         if isinstance(decision, Refusal):
             await answer.send_refusal(decision, send)
-        elif isinstance(decision, Answered):
+        elif isinstance(decision, DirectResponse):
             await answer.give(decision, send)
         elif decision.route.upstream is not None:
             await answer.proxy(decision, receive, send)
@@ -122,7 +122,7 @@ def _behind_the_door(runtime: Runtime, scope: Scope) -> Runtime:
 async def _verdict(runtime: Runtime, question: Admission) -> Verdict:
     gate = runtime.judge
     verdict = runtime.verifier.ask(gate, question)
-    if isinstance(verdict, Waiting):
+    if isinstance(verdict, PendingDecision):
         verdict = await runtime.verifier.conclude(gate, question, verdict)
     return verdict
 

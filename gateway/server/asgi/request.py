@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import Caller, Refusal
-from gateway.gate.admission import Admission, Answered, RequestHead
+from gateway.gate.admission import Admission, DirectResponse, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.proxy.interfaces import Field
 from gateway.server.asgi.upload import Upload
@@ -60,7 +60,7 @@ class AsgiRequest:
         if self.admission is None:
             self.finished()
 
-    async def give(self, answered: Answered, send: Send) -> None:
+    async def give(self, answered: DirectResponse, send: Send) -> None:
         """Send a response of the gate itself."""
         self.route = answered.route.name
         await self.send_answer(answered.status, answered.fields, b"", send)

@@ -24,7 +24,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.errors import Refusal
-from gateway.gate.admission import Admission, Answered, Peer, RequestHead, Waiting
+from gateway.gate.admission import Admission, DirectResponse, Peer, PendingDecision, RequestHead
 from gateway.gate.gate import Decider, Decision
 from gateway.policy.builtin_routes import VERIFY
 from gateway.proxy.interfaces import Exchange
@@ -245,7 +245,7 @@ class ClientConnection(asyncio.Protocol):
             return
         tracer, admit = runtime.tracer, runtime.gate.admit
         decision = admit(request) if tracer is None else tracer.decide(admit, request)
-        if isinstance(decision, Waiting):
+        if isinstance(decision, PendingDecision):
             self._deciding = self.loop.create_task(self._conclude(decision, response, runtime.gate, runtime.proxy))
         else:
             self._proceed(decision, response, runtime.proxy)
@@ -282,7 +282,7 @@ class ClientConnection(asyncio.Protocol):
 
     # ---- the decision
 
-    async def _conclude(self, waiting: Waiting, response: ResponseWriter, gate: Decider, proxy: Proxy) -> None:
+    async def _conclude(self, waiting: PendingDecision, response: ResponseWriter, gate: Decider, proxy: Proxy) -> None:
         """Wait for the decision. `gate` and `proxy` belong to the policy that matched, which a reload can replace."""
         trace, concluding = waiting.request.trace, gate.conclude(waiting)
         decision = await (concluding if trace is None else trace.look_up(concluding))
@@ -296,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
         if isinstance(decision, Refusal):
             response.refuse(decision)
             return
-        if isinstance(decision, Answered):
+        if isinstance(decision, DirectResponse):
             response.write_direct(decision)
             return
         response.admission = decision
@@ -323,13 +323,13 @@ class ClientConnection(asyncio.Protocol):
         """Forward authorization: decide on the request that a proxy in front describes."""
         gate = self.runtime.judge
         verdict = self.runtime.verifier.ask(gate, question)
-        if isinstance(verdict, Waiting):
+        if isinstance(verdict, PendingDecision):
             self._deciding = self.loop.create_task(self._conclude_verdict(verdict, question, response, gate))
         else:
             response.write_verdict(verdict)
 
     async def _conclude_verdict(
-        self, waiting: Waiting, question: Admission, response: ResponseWriter, gate: Decider
+        self, waiting: PendingDecision, question: Admission, response: ResponseWriter, gate: Decider
     ) -> None:
         verdict = await self.runtime.verifier.conclude(gate, question, waiting)
         self._deciding = None

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from gateway.errors import Caller, Refusal
-from gateway.gate.admission import Admission, Answered, RequestHead
+from gateway.gate.admission import Admission, DirectResponse, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.observability.observer import Observer
 from gateway.proxy.interfaces import Field, HeadFields
@@ -238,7 +238,7 @@ class ResponseWriter:
         self.body(body)
         self.end()
 
-    def write_direct(self, answered: Answered) -> None:
+    def write_direct(self, answered: DirectResponse) -> None:
         """Write a response of the gate itself."""
         self.route = answered.route.name
         if self.connection.must_close_after_refusal():

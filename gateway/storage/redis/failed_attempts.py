@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from redis.asyncio import RedisCluster
 
-from gateway.accounts.failed_attempts import Counter, Report, Standing
+from gateway.accounts.failed_attempts import Counter, SharedCount, UnreportedCounts
 from gateway.storage.redis.client import RedisLink
 from gateway.storage.redis.url import Client
 
@@ -63,16 +63,18 @@ class RedisFailures:
         """Whether the last operation on Redis succeeded."""
         return self._link.available
 
-    async def report(self, reports: Sequence[Report]) -> list[Standing]:
+    async def report(self, reports: Sequence[UnreportedCounts]) -> list[SharedCount]:
         """Count failures, all in one round trip. Raises StorageUnavailable."""
         standings = await self._link.run(lambda client: _report(client, self._link.prefix, reports))
-        return [Standing(failures, left / 1000, bool(pardoned), last) for failures, left, pardoned, last in standings]
+        return [
+            SharedCount(failures, left / 1000, bool(pardoned), last) for failures, left, pardoned, last in standings
+        ]
 
     async def forget(self, counter: Counter) -> None:
         """Reset a count. Raises StorageUnavailable."""
         await self._link.run(lambda client: client.delete(_count_key(self._link.prefix, counter)))
 
-    async def pardon(self, owners: Sequence[str], *, lifetime: float) -> None:
+    async def reset(self, owners: Sequence[str], *, lifetime: float) -> None:
         """Void the counts that began before now. Raises StorageUnavailable."""
         for owner in owners:
             arguments = (_pardon_key(self._link.prefix, owner), _milliseconds(lifetime))
@@ -80,7 +82,7 @@ class RedisFailures:
             await self._link.run(lambda client, arguments=arguments: client.eval(_PARDON, 1, *arguments))  # type: ignore[misc]
 
 
-async def _report(client: Client, prefix: str, reports: Sequence[Report]) -> list[Any]:
+async def _report(client: Client, prefix: str, reports: Sequence[UnreportedCounts]) -> list[Any]:
     keys = [(_count_key(prefix, report.counter), _pardon_key(prefix, report.counter.owner)) for report in reports]
     arguments = [_arguments(report) for report in reports]
     if not isinstance(client, RedisCluster):
@@ -93,9 +95,9 @@ async def _report(client: Client, prefix: str, reports: Sequence[Report]) -> lis
     return [reply[0] for reply in await pipeline.execute()]
 
 
-def _arguments(report: Report) -> tuple[int, ...]:
+def _arguments(report: UnreportedCounts) -> tuple[int, ...]:
     allowed, window, _ = report.counter.allowance
-    pardon = -1 if report.pardon is None else report.pardon
+    pardon = -1 if report.reset is None else report.reset
     age = round(report.age * 1e6)
     return report.failures, age, allowed, _milliseconds(window), _milliseconds(report.ban), pardon
 

@@ -13,7 +13,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from gateway.errors import CannotStart
-from gateway.settings.reader import Unacceptable
+from gateway.settings.reader import InvalidValue
 from gateway.settings.redis_address import redis_place
 
 Client = Redis | RedisCluster
@@ -108,7 +108,7 @@ def parse_redis_address(url: str) -> RedisAddress:
     """Parse a URL. Raises CannotStart, with a message that contains no part of the user and password."""
     try:
         place = redis_place(url)
-    except Unacceptable as error:
+    except InvalidValue as error:
         raise CannotStart(f"storage.redis: the address {error.message} ({error.right})") from None
     return RedisAddress(place.scheme, place.nodes, place.service, place.options, place.sentinel_options)
 

@@ -16,7 +16,7 @@ from redis.asyncio import RedisCluster
 
 from gateway.errors import StorageUnavailable
 from gateway.identity.user import UserRecord
-from gateway.samples import Sample, Tally
+from gateway.samples import LabeledCounter, Sample
 from gateway.storage.redis.client import RedisLink
 from gateway.storage.redis.encoding import GONE, MAX_VALUE, NotAuthentic, RedisValues, Shared
 from gateway.storage.redis.url import Client
@@ -72,7 +72,7 @@ class RedisRecords:
         self.channel: Final = f"{link.prefix}changes"
         self.clock = clock
         self.ttl = ttl
-        self._rejected = Tally("gateway_redis_rejected_total")
+        self._rejected = LabeledCounter("gateway_redis_rejected_total")
         self._reported_at: dict[str, float] = {}
 
     def key(self, user_id: str) -> str:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.gate.admission import Admission, Peer, RequestHead, Waiting
+from gateway.gate.admission import Admission, Peer, PendingDecision, RequestHead
 from gateway.gate.forward_auth import Verdict, Verifier
 from gateway.gate.gate import Decision, Gate
 from gateway.gate.rate_limits import Limits
@@ -38,7 +38,7 @@ def test_whatever_goes_wrong_on_the_way_to_a_verdict_is_a_refusal() -> None:
         def __init__(self) -> None:
             pass
 
-        def admit(self, request: RequestHead) -> Decision | Waiting:
+        def admit(self, request: RequestHead) -> Decision | PendingDecision:
             raise RuntimeError("an error that nobody had thought of")
 
     asked = admission_of([(b"Host", b"a"), (b"X-Forwarded-Uri", b"/x")])

@@ -17,7 +17,7 @@ import respx
 from gateway.identity.discovery import fetch as fetching
 from gateway.identity.discovery.fetch import MAX_SIZE, FetchFailed, fetch
 from gateway.identity.discovery.jwks_client import discovered_keys, keys_at
-from gateway.wire.urls import is_loopback, keeps_keys_safe
+from gateway.wire.urls import is_loopback, is_trusted_transport
 from tests.support.issuers import DISCOVERY, JWKS, Issuer
 
 ADDRESS = "https://idp.example/jwks"
@@ -143,9 +143,9 @@ async def test_nothing_is_asked_for_on_a_way_that_others_can_read(address: str, 
 )
 def test_this_machine_is_told_from_others(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
-    assert keeps_keys_safe(address) is loopback
+    assert is_trusted_transport(address) is loopback
     if address.startswith("http"):
-        assert keeps_keys_safe(address.replace("http", "https", 1))
+        assert is_trusted_transport(address.replace("http", "https", 1))
 
 
 # ---- over sockets

@@ -86,13 +86,13 @@ class CountedTicker(Ticker):
 
     listeners = 0
 
-    def listen(self, listener: Listener) -> None:
+    def subscribe(self, listener: Listener) -> None:
         self.listeners += 1
-        super().listen(listener)
+        super().subscribe(listener)
 
-    def ignore(self, listener: Listener) -> None:
+    def unsubscribe(self, listener: Listener) -> None:
         self.listeners -= 1
-        super().ignore(listener)
+        super().unsubscribe(listener)
 
 
 class Rig:

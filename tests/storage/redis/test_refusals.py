@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from bench.stores.valkey import ValkeyServer, running
-from gateway.accounts.failed_attempts import Allowance, Counter, Report
+from gateway.accounts.failed_attempts import Allowance, Counter, UnreportedCounts
 from gateway.errors import StorageUnavailable
 from gateway.gate.leaky_buckets import Quota
 from gateway.storage.redis.buckets import RedisBuckets
@@ -122,7 +122,7 @@ async def test_counts_and_limits_fall_back_at_once_and_every_call_is_prompt(valk
     link = RedisLink(valkey.url, INSTALLATION)
     await link.open()
     failures, buckets = RedisFailures(link), RedisBuckets(link)
-    report = Report(Counter("o", "{o}:k", Allowance(3, 60.0, 60.0)), 1, 0.0, 60.0)
+    report = UnreportedCounts(Counter("o", "{o}:k", Allowance(3, 60.0, 60.0)), 1, 0.0, 60.0)
     with valkey.client() as client:
         client.config_set("min-replicas-to-write", "1")
         started = time.monotonic()
@@ -259,8 +259,8 @@ async def test_the_documented_rights_are_enough(shared_valkey: ValkeyServer) -> 
             await prompt(one, other)
             failures, buckets = RedisFailures(one.link), RedisBuckets(other.link)
             counter = Counter("o", "{o}:k", Allowance(3, 60.0, 60.0))
-            assert (await failures.report([Report(counter, 1, 0.0, 60.0)]))[0].failures == 1
-            await failures.pardon(["o"], lifetime=60.0)
+            assert (await failures.report([UnreportedCounts(counter, 1, 0.0, 60.0)]))[0].failures == 1
+            await failures.reset(["o"], lifetime=60.0)
             await failures.forget(counter)
             assert await buckets.take("limit:k", Quota(3, 60.0)) == 1
         assert [entry["object"] for entry in client.acl_log() if entry["object"] != "client|setinfo"] == []
