@@ -45,6 +45,10 @@ def drafted(folder: Path, paths: dict[str, Any], **others: Any) -> Outcome:
     return run_here("routes", "from-openapi", "spec.json", "--upstream", "shop", folder=folder)
 
 
+def drafted_from(source: Path) -> Outcome:
+    return run_here("routes", "from-openapi", source.name, "--upstream", "shop", folder=source.parent)
+
+
 def only_route(folder: Path, operation: dict[str, Any], path: str = "/a", **others: Any) -> dict[str, Any]:
     outcome = drafted(folder, {path: {"get": operation}}, **others)
     assert outcome.code == 0, outcome.err
@@ -186,6 +190,12 @@ UNREADABLE: dict[str, tuple[Any, str]] = {
     ),
     "an empty scope": ({"security": [{"oauth": [""]}]}, "the scope '' of oauth is not printable text"),
     "servers that are a text": ({"servers": "https://x.example"}, "its servers are 'https://x.example'"),
+    "security under a misspelt key": ({"Security": ADMIN["security"]}, "its key Security is not known (security)"),
+    "securities": ({"security": [], "securities": ADMIN["security"]}, "its key securities is not known (security)"),
+    "a server with a variable without a default": (
+        {"servers": [{"url": "/{base}", "variables": {"base": {"enum": ["v1"]}}}]},
+        "its server /{base} has a variable without a default",
+    ),
     "a server relative to the document": ({"servers": [{"url": "v1"}]}, "its server v1 is relative"),
 }
 
@@ -229,11 +239,85 @@ def test_an_operation_of_an_unknown_method_is_left_out_with_a_warning(tmp_path: 
     assert yaml.safe_load(outcome.out)["routes"] == []
 
 
-def test_a_scheme_that_refers_nowhere_counts_as_one_of_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["security", "Security", "securityRequirements"])
+def test_security_at_a_path_leaves_out_the_operations_without_their_own(tmp_path: Path, key: str) -> None:
+    outcome = drafted(tmp_path, {"/a": {key: ADMIN["security"], "get": {}, "put": ADMIN}})
+    assert warnings(outcome) == [
+        f"GET /a is left out: the {key} of its path has no meaning (security in the operation)"
+    ]
+    assert [route["methods"] for route in yaml.safe_load(outcome.out)["routes"]] == [["PUT"]]
+
+
+def test_a_misspelt_security_of_the_document_leaves_out_the_operations_that_would_inherit_it(tmp_path: Path) -> None:
+    outcome = drafted(tmp_path, {"/a": {"get": {}, "put": ADMIN}}, Security=ADMIN["security"])
+    assert warnings(outcome) == ["GET /a is left out: the key Security of the document is not known (security)"]
+
+
+REPEATED = {
+    "a path": """/a: {get: {security: [{oauth: [admin]}]}}
+  /a: {get: {security: []}}""",
+    "an operation": "/a: {get: {security: [{oauth: [admin]}]}, get: {security: []}}",
+    "security": "/a: {get: {security: [{oauth: [admin]}], security: []}}",
+    "a scheme": "/a: {get: {security: [{oauth: [admin], oauth: []}]}}",
+    "a server": "/a: {get: {servers: [{url: /admin}], servers: [], security: []}}",
+    "the address of a server": "/a: {get: {servers: [{url: /admin, url: /v1}], security: []}}",
+}
+
+
+@pytest.mark.parametrize("paths", REPEATED.values(), ids=REPEATED)
+def test_an_operation_below_a_repeated_key_is_left_out(tmp_path: Path, paths: str) -> None:
+    source = tmp_path / "spec.yaml"
+    source.write_text(f"openapi: 3.0.0\npaths:\n  {paths}\n")
+    outcome = drafted_from(source)
+    assert yaml.safe_load(outcome.out)["routes"] == []
+    assert "/a is left out: " in outcome.err
+
+
+def test_an_operation_below_a_repeated_key_of_json_is_left_out(tmp_path: Path) -> None:
+    source = tmp_path / "spec.json"
+    source.write_text(
+        '{"openapi": "3.0.0", "paths": {"/a": {"get": {"security": [{"o": ["admin"]}], "security": []}}}}'
+    )
+    outcome = drafted_from(source)
+    assert yaml.safe_load(outcome.out)["routes"] == []
+    assert warnings(outcome)[0].startswith("GET /a is left out: its security is 'the value of a repeated key'")
+
+
+def test_a_key_that_overrides_one_of_a_merged_mapping_is_no_repetition(tmp_path: Path) -> None:
+    source = tmp_path / "spec.yaml"
+    source.write_text(
+        "openapi: 3.0.0\nx-base: &base {security: []}\nx-admin: &admin {<<: *base, security: [{oauth: [admin]}]}\n"
+        "paths:\n  /a: {get: *admin}\n  /b: {get: {<<: *admin}}\n"
+    )
+    outcome = drafted_from(source)
+    assert [route["roles"] for route in yaml.safe_load(outcome.out)["routes"]] == [["admin"], ["admin"]]
+
+
+def test_a_repeated_key_of_a_merged_mapping_is_a_repetition(tmp_path: Path) -> None:
+    source = tmp_path / "spec.yaml"
+    source.write_text(
+        "openapi: 3.0.0\nx-admin: &admin {security: [{oauth: [admin]}], security: []}\n"
+        "paths:\n  /a: {get: {<<: *admin}}\n"
+    )
+    outcome = drafted_from(source)
+    assert yaml.safe_load(outcome.out)["routes"] == []
+
+
+@pytest.mark.parametrize("unknown", [{"gone": []}, {"far": []}])
+def test_an_alternative_of_an_unknown_scheme_does_not_open_a_route(tmp_path: Path, unknown: dict[str, Any]) -> None:
+    components = {"securitySchemes": {**SCHEMES, "far": {"$ref": "schemes.yaml#/far"}}}
+    operation = {"security": [{"oauth": ["admin"]}, unknown]}
+    outcome = drafted(tmp_path, {"/a": {"get": operation}}, components=components)
+    assert yaml.safe_load(outcome.out)["routes"][0]["roles"] == ["admin"]
+    (name,) = unknown
+    assert f"the security scheme {name} is not defined: only its scopes count" in outcome.err
+
+
+def test_the_scopes_of_a_scheme_that_refers_nowhere_are_required(tmp_path: Path) -> None:
     components = {"securitySchemes": {"far": {"$ref": "schemes.yaml#/far"}}}
     outcome = drafted(tmp_path, {"/a": {"get": {"security": [{"far": ["staff"]}]}}}, components=components)
     assert yaml.safe_load(outcome.out)["routes"][0]["roles"] == ["staff"]
-    assert "the security scheme far is treated as a token scheme" in outcome.err
+    assert "the security scheme far cannot be read: it refers to schemes.yaml#/far" in outcome.err
 
 
 @pytest.mark.parametrize("scheme", ["key", "basic"])

@@ -24,6 +24,9 @@ _METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "
 _OTHER_OPERATIONS: Final = ("query", "additionalOperations")
 _TOKENS: Final = ("oauth2", "openIdConnect")
 _VARIABLE: Final = re.compile(r"\{([^{}]*)\}")
+# Keys that a misspelling of `security` has. Extensions (`x-…`) have a meaning of their own.
+_LIKE_SECURITY: Final = re.compile(r"secur", re.IGNORECASE)
+_REPEATED_TAG: Final = "!repeated"
 # OpenAPI allows these beside $ref, where they do not change its meaning.
 _BESIDE_REFERENCE: Final = ("$ref", "summary", "description")
 
@@ -103,12 +106,53 @@ def read_spec(path: Path) -> Spec:
 def _parsed(content: bytes, path: Path) -> Any:
     try:
         if content.lstrip()[:1] == b"{":
-            return json.loads(content)
-        loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-        return yaml.load(content, Loader=loader)  # noqa: S506 -- both are safe loaders
+            return json.loads(content, object_pairs_hook=_without_repetitions)
+        return yaml.load(content, Loader=_Loader)  # noqa: S506 -- a subclass of a safe loader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = str(error).replace("\n", " ")
         raise CannotStart(f"{path} is neither YAML nor JSON: {where[:200]}") from None
+
+
+class _Repeated:
+    """The value of a key that a mapping repeats. Readers disagree on which of the values counts."""
+
+    def __str__(self) -> str:
+        return "the value of a repeated key"
+
+
+def _without_repetitions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        times = Counter(key for key, _ in pairs)
+        mapping |= {key: _Repeated() for key, count in times.items() if count > 1}
+    return mapping
+
+
+class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
+    """Reads a repeated key as _Repeated. A key of a mapping that overrides one from `<<` is no repetition."""
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._flattened: set[int] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace `<<` by what it refers to. Afterwards repeated keys are no longer distinguishable from overridden
+        ones."""
+        if id(node) not in self._flattened:
+            self._flattened.add(id(node))
+            times = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            node.value = [
+                (key, yaml.ScalarNode(_REPEATED_TAG, "") if times[key.tag, _text(key)] > 1 else value)
+                for key, value in node.value
+            ]
+        super().flatten_mapping(node)
+
+
+def _text(node: yaml.Node) -> str:
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
+
+
+_Loader.add_constructor(_REPEATED_TAG, lambda _loader, _node: _Repeated())
 
 
 class _Reader:
@@ -164,7 +208,7 @@ class _Reader:
         remarks: list[str] = []
         place = next((each for each in (operation, item) if "servers" in each), self._document)
         address, base = self._server(place, remarks)
-        asks = self._asks(operation if "security" in operation else self._document, remarks)
+        asks = self._asks(self._place_of_security(item, operation), remarks)
         name = operation.get("operationId")
         return SpecOperation(method, base + path, None if name is None else str(name), asks, tuple(remarks), address)
 
@@ -184,6 +228,8 @@ class _Reader:
             raise _Unreadable(f"its servers are {_kind(servers)}, not a list of mappings with a url")
         urls = [_filled(str(server.get("url", "/")), _mapping(server.get("variables"))) for server in servers]
         paths = list(dict.fromkeys(_split(url).path.rstrip("/") for url in urls))
+        if _VARIABLE.search(paths[0]):
+            raise _Unreadable(f"its server {urls[0]} has a variable without a default")
         if paths[0] and not paths[0].startswith("/"):
             raise _Unreadable(f"its server {urls[0]} is relative to the address of the document")
         if len(paths) > 1:
@@ -219,6 +265,22 @@ class _Reader:
 
     # ---- security
 
+    def _place_of_security(self, item: Mapping[str, Any], operation: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The operation, or the document. A security elsewhere has no meaning in OpenAPI, and its author has meant to
+        restrict the operation."""
+        for key in operation:
+            if _is_misspelt_security(key):
+                raise _Unreadable(f"its key {key} is not known (security)")
+        if "security" in operation:
+            return operation
+        for key in item:
+            if key == "security" or _is_misspelt_security(key):
+                raise _Unreadable(f"the {key} of its path has no meaning (security in the operation)")
+        for key in self._document:
+            if _is_misspelt_security(key):
+                raise _Unreadable(f"the key {key} of the document is not known (security)")
+        return self._document
+
     def _asks(self, place: Mapping[str, Any], remarks: list[str]) -> Asks:
         security = place.get("security", [])
         if not isinstance(security, list) or not all(isinstance(each, dict) for each in security):
@@ -234,8 +296,9 @@ class _Reader:
             scheme = self._schemes.get(str(name))
             scopes |= _roles(str(name), wanted)
             if scheme is None:
-                remarks.append(f"the security scheme {name} is not defined and is treated as a token scheme")
-            elif not _takes_tokens(scheme):
+                remarks.append(f"the security scheme {name} is not defined: only its scopes count")
+                continue
+            if not _takes_tokens(scheme):
                 remarks.append(_not_checked(str(name), scheme))
                 continue
             takes_token = True
@@ -246,7 +309,7 @@ class _Reader:
             try:
                 yield str(name), self._resolved(scheme)
             except _Unreadable as unreadable:
-                self._remarks.append(f"the security scheme {name} is treated as a token scheme: {unreadable}")
+                self._remarks.append(f"the security scheme {name} cannot be read: {unreadable}")
 
     # ---- references
 
@@ -279,6 +342,10 @@ class _Reader:
         return value
 
 
+def _is_misspelt_security(key: object) -> bool:
+    return key != "security" and _LIKE_SECURITY.match(str(key)) is not None
+
+
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -292,7 +359,13 @@ def _kind(value: Any) -> str:
 
 
 def _filled(url: str, variables: Mapping[str, Any]) -> str:
-    return _VARIABLE.sub(lambda found: str(_mapping(variables.get(found[1])).get("default", found[1])), url)
+    """The URL with the defaults of its variables. A variable without a default stays."""
+
+    def filled(found: re.Match[str]) -> str:
+        default = _mapping(variables.get(found[1])).get("default")
+        return found[0] if default is None or isinstance(default, _Repeated) else str(default)
+
+    return _VARIABLE.sub(filled, url)
 
 
 def _split(url: str) -> SplitResult:
