@@ -48,7 +48,7 @@ def as_markdown(found: PolicyDiff) -> str:
     """Render the difference for a review comment."""
     lines = [f"### Policy: {_summary(found)}", ""]
     if found.differences:
-        lines += ["| | requests | for whom | was | now |", "|---|---|---|---|---|"]
+        lines += ["| | requests | callers | was | now |", "|---|---|---|---|---|"]
         lines += [_markdown_row(difference) for difference in found.differences]
         lines.append("")
     lines += [f"- **{kind}** {_escaped(note)}" for kind, note in _notes(found)]

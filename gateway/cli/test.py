@@ -73,7 +73,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     files = sorted(file for file in path.rglob("*") if file.suffix in (".yaml", ".yml") and file.is_file())
     if not files:
-        raise CannotStart(f"there is no .yaml file in the folder {path}")
+        raise CannotStart(f"no .yaml file in the folder {path}")
     return files
 
 

@@ -115,7 +115,7 @@ def _check_limits(route: RouteSettings, reader: Reader) -> None:
         message = "must not be '*' with credentials: every page could act for its visitors (name the origins)"
         reader.report_at(f"{route.key}.cors.origins", message)
     if route.rate_limit is not None and route.rate_limit.by == "user" and route.auth == "none":
-        message = "cannot be user where auth is none: no user is known (address)"
+        message = "cannot be user with auth: none, which identifies no user (address)"
         reader.report_at(f"{route.key}.rate_limit.by", message)
 
 

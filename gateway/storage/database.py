@@ -65,7 +65,7 @@ _REPEATS: Final = 2
 _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _NO_WORK: Final = frozenset({"25006", "53300"})  # read-only, too many connections
 _OPERATOR: Final = "57P0"  # shut down, starting up, ended by an operator
-_AWAY: Final = "it has not answered lately; it is asked again within a second"
+_AWAY: Final = "no answer lately; the next attempt follows within a second"
 
 
 class Database:

@@ -51,7 +51,7 @@ class FairSemaphore:
         if self._waits_for_progress and self._successes != successes:
             turn.get_loop().call_later(patience, self._end_patience, turn, patience, self._successes)
         else:
-            _refuse(turn, "too many wait for it")
+            _refuse(turn, "too many operations are waiting")
 
     def leave(self, *, succeeded: bool = False) -> None:
         """Free a place for the caller that has waited longest. `succeeded`: the database did the work."""

@@ -90,7 +90,7 @@ def test_a_more_specific_route_takes_paths_over(tmp_path: Path) -> None:
 def test_a_review_comment_is_a_table(tmp_path: Path) -> None:
     assert diff(tmp_path, PAGES, PAGES.replace("web", "api"), "--format", "markdown").out == (
         "### Policy: moves 1\n\n"
-        "| | requests | for whom | was | now |\n"
+        "| | requests | callers | was | now |\n"
         "|---|---|---|---|---|\n"
         "| **moves** | `all methods /pages/**` | upstream: web → api | everyone, by route '/pages/\\*\\*' in line 4 "
         "| everyone, by route '/pages/\\*\\*' in line 4 |\n"

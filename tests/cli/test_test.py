@@ -101,7 +101,7 @@ def test_folders_are_gone_through_in_order(tmp_path: Path) -> None:
         "tests/a.yaml", "tests/b.yaml", "tests/deeper/c.yaml",
     ]  # fmt: skip
     (tmp_path / "empty").mkdir()
-    assert gateway_test(tmp_path, "empty").err == "gateway: there is no .yaml file in the folder empty\n"
+    assert gateway_test(tmp_path, "empty").err == "gateway: no .yaml file in the folder empty\n"
 
 
 def test_a_bad_file_is_told_with_all_that_is_wrong_and_nothing_is_tested(tmp_path: Path) -> None:

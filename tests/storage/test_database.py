@@ -176,10 +176,10 @@ async def test_waiting_for_ones_turn_is_limited_too(database: Database, caplog: 
     with within(0.9):
         outcomes = await asyncio.gather(*slow, return_exceptions=True)
     reasons = {str(outcome) for outcome in outcomes if outcome is not None}
-    assert reasons == {"database: too many wait for it"}
+    assert reasons == {"database: too many operations are waiting"}
     assert len([outcome for outcome in outcomes if outcome is None]) >= 3 * 4, "those whose turn came were served"
     assert database.available
-    assert "the database is unavailable (too many wait for it)" in caplog.text
+    assert "the database is unavailable (too many operations are waiting)" in caplog.text
 
 
 async def test_a_local_file_that_answers_slowly_serves_a_whole_burst(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ async def test_a_server_that_is_away_is_said_so_at_once_and_found_again_within_5
             assert await outcome(own_database) != "1"
     assert not own_database.available
     with within(0.01):
-        assert "not answered lately" in await outcome(own_database)
+        assert "no answer lately" in await outcome(own_database)
     assert not await own_database.ping()
     await asyncio.to_thread(own_postgres.start)
     assert await recovers(own_database) < 5.0

@@ -44,21 +44,21 @@ _MOST_ROLES: Final = 50  # columns of the policy: each cell is a decision
 
 _PAGE: Final = ResponseDescription("HTML.", {"type": "string"}, "text/html")
 _NOT_SIGNED_IN: Final = ResponseDescription(
-    "The page again, with the reason in words.", {"type": "string"}, "text/html"
+    "The sign-in page with the reason of the refusal.", {"type": "string"}, "text/html"
 )
 _SIGN: Final = closed_object(
     {"action": {"enum": ["sign-in", "sign-out"]}, "username": {"type": "string"}, "password": {"type": "string"}}
 )
 OPERATIONS: Final[Operations] = {
     "operations.console": Operation(
-        summary="Look at the console",
-        text="For browsers: a page to sign in on, or the console of an administrator who has signed in there.",
+        summary="Show the console",
+        text="For browsers: the sign-in page, or the console for a signed-in administrator.",
         answers={200: _PAGE},
         refusals=("storage_unavailable",),
     ),
     "operations.console.sign": Operation(
         summary="Sign in to the console, or out",
-        text="The form of that page. What it sets is a cookie for this path alone.",
+        text="The form of the sign-in page. Sets a cookie for this path only.",
         answers={303: ResponseDescription("Done."), **dict.fromkeys((401, 403, 422, 429, 503), _NOT_SIGNED_IN)},
         bodies={FORM: lambda _: _SIGN},
         refusals=("origin_not_allowed", "storage_unavailable"),

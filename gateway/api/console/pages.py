@@ -94,7 +94,7 @@ def now(summary: Summary, policy: str, part: Part) -> str:
         "version": summary.version,
         "policy": policy,
     }
-    out = "".join(f'<p class="bad" role="alert">{escape(store)} is out</p>' for store in summary.out)
+    out = "".join(f'<p class="bad" role="alert">{escape(store)} is down</p>' for store in summary.out)
     terms = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     return f"{out}<dl>{terms}</dl>{_routes(summary, part)}{_decisions(summary)}{_targets(summary)}"
 
@@ -159,7 +159,7 @@ def policy(table: Matrix, part: Part, hidden_roles: int) -> str:
         for row in table.rows
     ]
     rest = f"<p>{hidden_roles} more roles: <code>gateway matrix</code> shows them.</p>" if hidden_roles else ""
-    note = '<p class="dim">own: where their own id stands in the path. with: only together with other roles.</p>'
+    note = '<p class="dim">own: only where the path contains their own id. with: only together with other roles.</p>'
     return _table("Who can reach what", columns, rows, len(columns)) + _turning("policy", part) + rest + note
 
 

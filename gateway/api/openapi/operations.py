@@ -1,4 +1,4 @@
-"""The operations about the gateway itself, as OpenAPI describes them: a row for each endpoint."""
+"""OpenAPI descriptions of the operations endpoints."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "degraded": {
                 "type": "array",
                 "items": {"enum": ["database", "redis"]},
-                "description": "The stores that are out just now.",
+                "description": "The unavailable stores.",
             },
             "policy": {"type": "string", "description": "The version of the policy in force."},
         }
@@ -27,14 +27,14 @@ OPERATIONS: Final[Operations] = {
         answers={200: ResponseDescription("A JSON Web Key Set (RFC 7517).", ref("KeySet"))},
     ),
     "operations.health": Operation(
-        summary="Ask whether the process lives", answers={200: ResponseDescription("It does.", ref("Health"))}
+        summary="Check that the process is alive", answers={200: ResponseDescription("Alive.", ref("Health"))}
     ),
     "operations.ready": Operation(
-        summary="Ask whether it may get requests",
-        text="With `?strict` a store that is out makes it 503 as well.",
+        summary="Check that the process can receive requests",
+        text="With `?strict`, an unavailable store also returns 503.",
         answers={
-            200: ResponseDescription("It may.", ref("Readiness")),
-            503: ResponseDescription("It may not.", ref("Readiness")),
+            200: ResponseDescription("Ready.", ref("Readiness")),
+            503: ResponseDescription("Not ready.", ref("Readiness")),
         },
         query=lambda _: {"properties": {"strict": {"type": "string"}}, "required": []},
     ),
