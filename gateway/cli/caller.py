@@ -9,7 +9,7 @@ from gateway.settings.model import Settings
 def person(settings: Settings, user: str | None, roles: tuple[str, ...], *, anonymous: bool) -> Person | None:
     """The caller described by options: anonymous, a user with these roles, or an account by id or address.
 
-    A user with roles is made up of them, without the database. Raises CannotStart and StorageUnavailable if the account
+    A user with roles is hypothetical, and no account is read. Raises CannotStart and StorageUnavailable if an account
     cannot be read.
     """
     if anonymous:

@@ -1,7 +1,4 @@
-"""`gateway check`: report all problems and warnings of a configuration.
-
-The output of `gateway check --openapi`.
-"""
+"""`gateway check`: report all problems and warnings of a configuration, and compare it with an OpenAPI document."""
 
 from collections.abc import Iterable
 from dataclasses import asdict

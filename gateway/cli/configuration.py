@@ -1,6 +1,6 @@
 """Load the configuration for commands, and collect all of its problems.
 
-Load a configuration for its policy. No keys are loaded, so these commands start fast and run where the keys are
+Commands that need only the policy use `loaded_policy`. It loads no keys, so they start fast and run where the keys are
 not available, for example in CI.
 """
 

@@ -1,7 +1,4 @@
-"""`gateway explain`: show the route of a request, its requirements, and the decision with its reason.
-
-Build a request from command-line arguments.
-"""
+"""`gateway explain`: show the route of a request, its requirements, and the decision with its reason."""
 
 import os
 from pathlib import Path

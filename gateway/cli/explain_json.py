@@ -111,7 +111,8 @@ def limit_of(route: Route) -> dict[str, Any] | None:
 
 
 def page_may_read(explanation: Explanation) -> bool | None:
-    """Whether the page of the request can read the response. None without a page, and if no CORS field decides it."""
+    """Whether the page of the request can read the response. None without a page or a route, and for handshakes and
+    preflights, which the gateway decides itself."""
     asked, route = explanation.asked, explanation.verdict.route
     if asked.origin is None or asked.websocket or asked.preflight or route is None:
         return None

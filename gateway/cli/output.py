@@ -9,7 +9,7 @@ import click
 
 
 def say(text: str = "", *, err: bool = False, colour: str | None = None) -> None:
-    """Print a line, on a terminal in a colour of click (`red`)."""
+    """Print a line. `colour` is a colour of click (`red`), used on terminals only."""
     # https://no-color.org: any non-empty value disables colour. None leaves the choice to the terminal.
     wanted = False if os.environ.get("NO_COLOR") else None
     click.echo(click.style(text, fg=colour) if colour else text, err=err, color=wanted)

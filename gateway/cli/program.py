@@ -2,8 +2,6 @@
 
 Exit codes: 0 success, 1 a failed check, 2 wrong usage, or the command cannot run here. An error is one line on standard
 error with a hint; GATEWAY_DEBUG=1 adds the traceback.
-
-Exit codes of the commands.
 """
 
 import os

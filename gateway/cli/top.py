@@ -46,7 +46,7 @@ def command(config: Path, url: str | None, interval: float, once: bool, as_json:
     """Watch requests, decisions and upstreams, live.
 
     The figures come from the metrics page of the gateway, so observability.operations_allow must include this
-    machine's address. If standard output is no terminal, it prints one sample. q or Ctrl-C exits.
+    machine's address. If standard output is not a terminal, it prints one sample. q or Ctrl-C exits.
     """
     address = page_address(url or address_of(loaded_policy(config).settings.server))
     summaries = _summaries(address, interval)
@@ -82,8 +82,8 @@ def page_address(url: str) -> str:
 def read(address: str) -> Reading:
     """Read the page. Raises CannotStart with the reason and a remedy."""
     try:
-        # Without the proxy of the environment, which is meant for outgoing requests. Not believing one also avoids
-        # CVE-2022-24797.
+        # Ignore the proxy of the environment, which is for outgoing requests. The gateway also refuses this page through
+        # untrusted proxies (CVE-2022-24797).
         with build_opener(ProxyHandler({})).open(Request(address), timeout=_TIMEOUT) as answer:  # noqa: S310  # checked above
             return reading_of_page(answer.read().decode())
     except HTTPError as error:

@@ -35,8 +35,8 @@ def command(port: int | None) -> int:
 
     Everything listens on loopback and uses a temporary folder, which is removed at the end.
     """
-    # Signals are blocked during start-up and cleanup, about a second each. An exception raised by a handler could
-    # otherwise interrupt a thread or an import in any state.
+    # Signals are blocked during start-up, which takes about a second, and during cleanup. An exception raised by a
+    # handler could otherwise interrupt a thread or an import in any state.
     with _blocked(_SIGNALS), TemporaryDirectory(prefix="gateway-demo-") as folder, echo_upstream() as upstream:
         chosen = port if port is not None else free_port()
         path = write_configuration(Path(folder), port=chosen, upstream=upstream)

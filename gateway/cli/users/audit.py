@@ -104,7 +104,7 @@ def _change(record: AuditRecord) -> str:
 @click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @config_option
 def prune_audit(older_than: float, yes: bool, config: Path) -> None:
-    """Delete audit records that are at least 30 days old.
+    """Delete old audit records. PERIOD is at least 30 days.
 
     This is the only way to delete them. The deletion is recorded too.
     """

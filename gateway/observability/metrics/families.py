@@ -1,6 +1,6 @@
 """All metrics: name, kind, description, labels, and the aggregation over workers.
 
-The metrics page and the list in docs/operations.md are generated from this table. Tests check the queries in deploy/
+The metrics page is generated from this table. Tests check the list in docs/operations.md and the queries in deploy/
 (dashboard and alert rules) against it.
 """
 
