@@ -82,7 +82,7 @@ def page_address(url: str) -> str:
 def read(address: str) -> Reading:
     """Read the page. Raises CannotStart with the reason and a remedy."""
     try:
-        # Ignore the proxy of the environment, which is for outgoing requests. The gateway also refuses this page through
+        # Ignore the proxy of the environment, which is for outgoing requests. The gateway also refuses this page to
         # untrusted proxies (CVE-2022-24797).
         with build_opener(ProxyHandler({})).open(Request(address), timeout=_TIMEOUT) as answer:  # noqa: S310  # checked above
             return reading_of_page(answer.read().decode())
