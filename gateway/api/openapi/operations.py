@@ -46,9 +46,9 @@ OPERATIONS: Final[Operations] = {
     ),
     "operations.verify": Operation(
         summary="Decide on a request without proxying it",
-        text="For `auth_request`, `forwardAuth` and `ext_authz` of another proxy, by any method. It is told of the "
-        "request by `X-Forwarded-*` or `X-Original-*` from `server.trusted_proxies`; the answer carries the identity "
-        "headers, or is the refusal that the request would get.",
+        text="For `auth_request`, `forwardAuth` and `ext_authz` of another proxy, with any method. A proxy in "
+        "`server.trusted_proxies` describes the request in `X-Forwarded-*` or `X-Original-*`. The response has the "
+        "identity headers, or is the refusal of the request.",
         answers={200: ResponseDescription("Allowed.")},
         refusals=(
             "token_missing",
