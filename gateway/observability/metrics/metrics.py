@@ -50,7 +50,7 @@ class Metrics:
         place = self._place
         if place is None:
             return await self._state()
-        # The page includes only counts on the board, so that no later page shows less if this worker is killed.
+        # The page includes only counts in shared memory, so that no later page shows less if this worker is killed.
         own, others = await asyncio.gather(asyncio.shield(self._put_soon()), place.board.others(place.number))
         return await asyncio.to_thread(together, [own, *others])
 
