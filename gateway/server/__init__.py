@@ -1,1 +1,1 @@
-"""The uvicorn face: the protocol class of `gateway serve`."""
+"""The servers: `gateway serve` with its protocol class for uvicorn, and the ASGI application."""

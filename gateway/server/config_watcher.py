@@ -1,9 +1,9 @@
-"""A configuration file that is looked at twice a second, for `gateway serve --watch`.
+"""Checks the configuration file twice a second, for `gateway serve --watch`.
 
-Looked at, not listened to: what says that a file has changed says it of a name or of an inode, and editors, config maps
-of Kubernetes and network file systems change one, the other or neither. Where the path leads, the size and the time of
-the last change are the same for all of them. A change counts once it has stood still from one look to the next, so
-that a file is not read while it is being written; a path that leads nowhere for a moment is no change.
+It polls, because notifications report changes of a name or of an inode, and editors, config maps of Kubernetes and
+network file systems change one, the other or neither. The size and the time of the last change behind the path work for
+all of them. A change counts once it stays the same for two checks, so that a file is not read while it is being
+written. A path that temporarily leads nowhere is no change.
 """
 
 import time
@@ -13,15 +13,15 @@ from typing import Final
 
 from gateway.policy.loader import Configuration
 
-EVERY: Final = 0.5  # seconds between two looks
+EVERY: Final = 0.5  # seconds between two checks
 
 _Look = tuple[int, int, int, int]
 
 
 class WatchedFile:
-    """Loads a configuration, as `load` does, and knows when that is worth while again. `clock` answers seconds.
+    """Loads a configuration with `load`, and reports when the file has changed. `clock` returns seconds.
 
-    Make it before the file is read for the first time, lest a change between the two be missed.
+    Create it before the first load, so that it notices changes after that.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class WatchedFile:
         return self._load()
 
     def changed(self) -> bool:
-        """Whether there is another file than at the last time this was True, or at the start. Cheap, and meant to be
-        asked often."""
+        """Return whether the file has changed since the last time this was True, or since the start. Cheap enough for
+        frequent calls."""
         now = self._clock()
         if now < self._due:
             return False
@@ -52,7 +52,7 @@ class WatchedFile:
 
     def _look(self) -> _Look | None:
         try:
-            found = self._path.stat()  # of what a symbolic link leads to
+            found = self._path.stat()  # follows symbolic links
         except OSError:
             return None
         return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

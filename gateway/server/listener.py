@@ -1,4 +1,4 @@
-"""The socket that callers come to: how it is opened, and how it is closed without turning away whoever has come."""
+"""The listening sockets: opened for clients, and closed without resetting accepted connections."""
 
 import ctypes
 import socket
@@ -10,13 +10,13 @@ from gateway.errors import CannotStart
 from gateway.settings.model import ServerSettings
 
 BACKLOG: Final = 2048
-# Linux: a filter on a socket, here one of a single instruction (BPF_RET with 0: take nothing of it).
+# Linux: attach a packet filter to a socket. This one has a single instruction (BPF_RET with 0), which drops everything.
 _SO_ATTACH_FILTER: Final = 26
 _NOTHING: Final = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
 
 
 def listen(host: str, port: int, *, key: str = "port") -> socket.socket:
-    """A socket that listens there, as `server.KEY` asks. Raises CannotStart."""
+    """Open a listening socket for `server.KEY`. Raises CannotStart."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -39,25 +39,24 @@ def listen(host: str, port: int, *, key: str = "port") -> socket.socket:
 
 
 def address_of(listener: socket.socket, host: str) -> str:
-    """Where it listens, as it is told to people."""
+    """Return the URL of a listening socket, for messages."""
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
 def shut_out(listener: socket.socket) -> None:
-    """Let nobody come any more who has not come yet, in no process that listens here.
+    """Drop new connections in all processes that listen on the socket.
 
-    A caller that comes now is not answered, asks again after a second, and finds nobody. Without this, a caller could
-    come between the moment in which there was nobody left to let in and the one in which the socket is closed, and
-    the kernel would reset its connection.
+    A client that connects now gets no answer, and its retry after a second is refused. Without this, a client could
+    connect between the last accept and the close of the socket, and the kernel would reset its connection.
     """
-    with suppress(OSError):  # not on every system
+    with suppress(OSError):  # not available on every system
         program = struct.pack("HL", 1, ctypes.addressof(_NOTHING))
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def last_in(listener: socket.socket) -> list[socket.socket]:
-    """Close it, and give back the connections that the kernel has accepted and nobody has taken: it would reset them,
-    and their callers may have sent their requests."""
+    """Close the socket and return the connections that the kernel has accepted and no process has taken. The kernel
+    would reset them, although their clients may have sent requests."""
     waiting: list[socket.socket] = []
     with listener, suppress(OSError):
         while len(waiting) < BACKLOG:
@@ -68,26 +67,26 @@ def last_in(listener: socket.socket) -> list[socket.socket]:
 
 
 class Doors(NamedTuple):
-    """The sockets that callers come to; `operations` is None where operations are served on the public one."""
+    """The listening sockets. `operations` is None if the public one serves operations."""
 
     public: socket.socket
     operations: socket.socket | None
 
     @classmethod
     def listening(cls, server: ServerSettings, stack: ExitStack) -> "Doors":
-        """They listen until `stack` closes them. Raises CannotStart."""
+        """Open the sockets; `stack` closes them. Raises CannotStart."""
         public, operations = stack.enter_context(listen(server.host, server.port)), None
         if server.operations_port is not None:
             operations = stack.enter_context(listen(server.host, server.operations_port, key="operations_port"))
         return cls(public, operations)
 
     def address(self, host: str) -> str:
-        """Where they listen, as it is told to people."""
+        """Return the URLs of the sockets, for messages."""
         public = address_of(self.public, host)
         return public if self.operations is None else f"{public}, operations on {address_of(self.operations, host)}"
 
     def close(self) -> None:
-        """In this process."""
+        """Close the sockets in this process."""
         for door in self:
             if door is not None:
                 door.close()

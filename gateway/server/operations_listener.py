@@ -1,7 +1,7 @@
-"""The second door, where `server.operations_port` is set: `/_gateway/*` is served there and nothing else.
+"""The second listener, with `server.operations_port`. It serves only `/_gateway/*`.
 
-It stays open while the public one drains, so that whoever asks whether this process is ready hears that it is not, and
-the last scrape finds something. Its connections are nobody's reason to wait.
+It stays open while the public listener drains, so that readiness checks see the drain and the last scrape succeeds. The
+drain does not wait for its connections.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from uvicorn.server import ServerState
 from gateway.server.protocol.connection import ClientConnection
 from gateway.server.runtime import Runtime
 
-_LAST_WORD: Final = 1.0  # seconds that an answer of its own may still take at the end
+_LAST_WORD: Final = 1.0  # seconds for responses in progress at the end
 _GLANCE: Final = 0.02
 
 
 class OperationsDoor:
-    """Serves what comes to `listener` by `runtime`, which is the one for operations. `config` is uvicorn's."""
+    """Serves connections of `listener` with `runtime`, the runtime for operations. `config` is uvicorn's."""
 
     def __init__(self, runtime: Runtime, config: Config, listener: socket.socket) -> None:
         self._runtime = runtime
@@ -30,19 +30,19 @@ class OperationsDoor:
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
-        """Let callers in."""
+        """Accept connections."""
         self._server = await self._runtime.loop.create_server(self._make, sock=self._listener)
         self._runtime.ticker.subscribe(self._tick)
 
     async def close(self) -> None:
-        """Let nobody in any more, and give the answers that are being made a moment."""
+        """Stop accepting connections, and give responses in progress a moment."""
         if self._server is None:
             return
         self._server.close()
         for connection in list(self._state.connections):
             connection.shutdown()
         ends = self._runtime.loop.time() + _LAST_WORD
-        while self._state.connections and self._runtime.loop.time() < ends:  # noqa: ASYNC110  # uvicorn's set tells nobody
+        while self._state.connections and self._runtime.loop.time() < ends:  # noqa: ASYNC110  # uvicorn's set has no event
             await asyncio.sleep(_GLANCE)
         self._runtime.ticker.unsubscribe(self._tick)
         for connection in list(self._state.connections):

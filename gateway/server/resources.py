@@ -1,6 +1,6 @@
-"""What a running gateway stands on: clock, keys, stores, credentials, metrics.
+"""The resources of a running gateway: clock, keys, stores, credentials and metrics.
 
-The stores are the database, Redis where there is one, and the directory over both.
+The stores are the database, optionally Redis, and the directory over both.
 """
 
 import asyncio

@@ -1,9 +1,7 @@
-"""`gateway serve`: uvicorn's server around our protocol class, started and stopped as a service should be.
+"""`gateway serve`: uvicorn's server with the gateway's protocol class, started and stopped as a service.
 
-uvicorn gives the loop, the listening and the drain. Its lifespan is not used: what cannot start must say so in one line
-instead of a traceback, and a drained process ends with an exit code, not with the signal that asked for it.
-
-The configuration that is in force, as the process that supervises the workers knows it.
+uvicorn provides the event loop, the listening sockets and the drain. Its lifespan is not used: a failed start is one
+line instead of a traceback, and a drained process ends with an exit code and not with the signal that stopped it.
 """
 
 import asyncio
@@ -44,21 +42,21 @@ log: Final = logging.getLogger("gateway.server")
 
 
 class Current:
-    """The configuration that the next worker starts with: what the others are running by now, so that no worker differs
-    in what takes a restart."""
+    """The configuration with which the next worker starts. It equals that of the running workers, so that workers do
+    not differ in settings that need a restart."""
 
     def __init__(self, configuration: Configuration, load: Load | None) -> None:
         self.configuration = configuration
         self._load = load
 
     def load(self) -> Configuration:
-        """Load the file; meant for a thread. Raises ConfigurationError and CannotStart."""
+        """Load the file, for use in a thread. Raises ConfigurationError and CannotStart."""
         if self._load is None:
             return self.configuration
         return merged(self.configuration, self._load())[0]
 
     def accept(self, loaded: "Future[Configuration]") -> bool:
-        """Put the result of `load` in force; False where it failed. The reason is reported here, once, and not by every
+        """Apply the result of `load`. Return False if it failed; the reason is logged here once, and not by every
         worker."""
         try:
             configuration = loaded.result()
@@ -74,7 +72,7 @@ class Current:
 
 
 def say_refused(error: ConfigurationError | CannotStart) -> None:
-    """Say on standard error why a new configuration is not taken."""
+    """Log why a new configuration is rejected."""
     for line in str(error).splitlines():
         event("reload", f"refused, the old configuration stays: {line}")
 
@@ -82,27 +80,27 @@ def say_refused(error: ConfigurationError | CannotStart) -> None:
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS: Final = (*_STOP, signal.SIGHUP)
 _STANDARD_ERROR: Final = 2
-# Seconds after which a thread that runs Python lets the loop continue. The loop waits so long at each step while a
-# thread compiles a policy or builds a page. With the default, 5 ms, a gateway under load nearly stands.
+# The interval in seconds at which a Python thread gives way to the event loop. The loop waits this long at each step
+# while a thread compiles a policy or builds a page. With the default of 5 ms, a gateway under load almost stops.
 _SWITCH_INTERVAL: Final = 0.0005
-_FILES: Final = 256  # descriptors beside those of connections: stores, logs, the loop
+_FILES: Final = 256  # file descriptors besides those of connections: stores, logs, the event loop
 
 Announce = Callable[[str], None]
 
 
 def serve(configuration: Configuration, *, announce: Announce, load: Load | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; `announce` is told the address once it answers. `load` reads the configuration
-    anew on SIGHUP, and a WatchedFile when it has changed; None: there is no file that could have.
+    """Serve until SIGTERM or SIGINT. Call `announce` with the address once the gateway answers. `load` reads the
+    configuration on SIGHUP, and a WatchedFile when it has changed; None: there is no file.
 
-    The exit code: 0 when everything that ran was finished, 1 when `server.drain` was too short for it, 2 when a worker
-    could not start. Raises CannotStart and ConfigurationError.
+    Return 0 if all requests were completed, 1 if `server.drain` was too short for that, 2 if a worker could not start.
+    Raises CannotStart and ConfigurationError.
     """
     server = configuration.settings.server
     sys.setswitchinterval(_SWITCH_INTERVAL)
     with ExitStack() as stack:
         doors = Doors.listening(server, stack)
         _allow_files(server.max_connections)
-        append_only(_STANDARD_ERROR)  # the access log does so for standard output
+        append_only(_STANDARD_ERROR)  # the access log does the same for standard output
         stack.enter_context(_signals_held_back())
         if _stop_is_pending():
             return 0
@@ -110,7 +108,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
             # The kernel then reaps the orphans of a container. With workers, the supervisor waits for all children.
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         ready = partial(announce, doors.address(server.host))
-        if load is not None:  # else it is a demo's, and nobody compares it with another
+        if load is not None:  # a demo has no version to compare
             ready = partial(_say_policy, policy_version(configuration.settings), ready)
         current = Current(configuration, load)
         del configuration  # this frame lives as long as the gateway, and a reload must free the first configuration
@@ -121,7 +119,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
 
         def stopping() -> float:
             shut_out(doors.public)
-            doors.close()  # as long as one process has it open callers would be let in, to wait for nobody
+            doors.close()  # otherwise clients could still connect to the open socket and wait without an answer
             return current.configuration.settings.server.drain
 
         return supervise(
@@ -141,14 +139,14 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
 
 
 class Supervised(NamedTuple):
-    """What a worker knows of the others: the process that supervises them, and its own place among them."""
+    """The relation of a worker to the others: the process that supervises it, and its slot among the workers."""
 
     parent: int
     place: WorkerSlot
 
 
 def _say_policy(version: str, announce: Callable[[], None]) -> None:
-    """Not before it answers: one that cannot start has nothing in force."""
+    """Log the policy version once the gateway answers. A gateway that cannot start has no policy in force."""
     event("start", "serving", policy=version)
     announce()
 
@@ -169,7 +167,7 @@ def _serve_here(
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """A signal that comes before there is somebody to obey it is obeyed then. By default it would end the process."""
+    """Block signals until their handlers are installed. By default they would end the process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -178,7 +176,8 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _stop_is_pending() -> bool:
-    """Whether a stop was requested while the file was loaded. Takes the signal, so that it does not end the process."""
+    """Return whether a stop was requested while the file was loaded. Takes the signal, so that it does not end the
+    process."""
     is_pending = False
     while signal.sigtimedwait(_STOP, 0) is not None:
         is_pending = True
@@ -186,10 +185,11 @@ def _stop_is_pending() -> bool:
 
 
 def _allow_files(connections: int) -> None:
-    """Let this process have as many open files as the system allows: shells give few, and each connection is one."""
+    """Raise the limit of open files to the system's limit, because shells set a low one and each connection needs a
+    file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(OSError, ValueError):  # some systems allow less than they say
+        with suppress(OSError, ValueError):  # some systems allow less than they report
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     if soft != resource.RLIM_INFINITY and soft < connections + _FILES:
@@ -199,10 +199,10 @@ def _allow_files(connections: int) -> None:
 
 
 class GatewayServer(uvicorn.Server):
-    """One process that serves. `finished`: whether everything that ran was finished when it stopped.
+    """One serving process. `finished` tells whether all requests were completed at the stop.
 
-    `current` has the configuration to start with, and after each reload the one in force.
-    `supervised` is None where no process supervises this one.
+    `current` holds the configuration to start with, and after each reload the one in force. `supervised` is None
+    without a supervising process.
     """
 
     operations_listener: socket.socket | None = None
@@ -223,12 +223,12 @@ class GatewayServer(uvicorn.Server):
         self._place = None if supervised is None else supervised.place
         self._reloader: Reloader | None = None
         self._reloading: asyncio.Task[None] | None = None
-        self._is_behind = False  # a reload is due, and has not begun
+        self._is_behind = False  # a reload is pending
         self._stack = AsyncExitStack()
         self._operations: OperationsDoor | None = None
         self._runtime: Runtime | None = None
         self.finished = True
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what is to be said, we say
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the gateway logs its own messages
         super().__init__(
             uvicorn.Config(
                 self._app,
@@ -245,7 +245,7 @@ class GatewayServer(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the stores, then the doors."""
+        """Open the stores, then the listeners."""
         running_ = running(self._current.configuration, self._app, self._place)
         self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
         self._collector = Collector(self._is_serving, runtime.request_ids.count)
@@ -265,12 +265,12 @@ class GatewayServer(uvicorn.Server):
             self._reload_soon()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what runs, for as long as `server.drain` allows."""
+        """Complete the running requests, for at most `server.drain`."""
         assert self._runtime is not None
         self._runtime.readiness.phase = "draining"
         if self._reloading is not None:
             self._reloading.cancel()
-        drain: Any = self._runtime.server.drain  # uvicorn says whole seconds, and takes others
+        drain: Any = self._runtime.server.drain  # uvicorn's type is int, but it accepts a float
         self.config.timeout_graceful_shutdown = drain
         await self._close_doors(sockets or [])
         await super().shutdown()
@@ -282,9 +282,9 @@ class GatewayServer(uvicorn.Server):
         await self._stack.aclose()
 
     async def _close_doors(self, sockets: list[socket.socket]) -> None:
-        """Stop listening, but let in whoever stands before the door."""
+        """Stop listening, but serve connections that have been accepted."""
         doors = [door.dup() for door in sockets]
-        if self._parent is None:  # else the others may go on, and the parent does this when all of them end
+        if self._parent is None:  # otherwise other workers may continue, and the parent does this when all of them end
             for door in doors:
                 shut_out(door)
         for server in self.servers:
@@ -299,7 +299,7 @@ class GatewayServer(uvicorn.Server):
         for connection in self._open_connections():
             connection.tick(now)
         if self._parent is not None and os.getppid() != self._parent:
-            self.should_exit = True  # nobody supervises it any more, and nobody would ever stop it
+            self.should_exit = True  # without its supervisor, no process would ever stop it
         if self._parent is None and isinstance(self._load, WatchedFile) and self._load.changed():
             self._reload_soon()
 
@@ -312,7 +312,8 @@ class GatewayServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C ask to stop. uvicorn would raise them again at the end, and 0 would become 143."""
+        """Stop on SIGTERM and Ctrl-C. uvicorn would raise them again at the end, and the exit code would be 143 instead
+        of 0."""
         loop = asyncio.get_running_loop()
         stop: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
         if self._parent is not None:
@@ -324,12 +325,12 @@ class GatewayServer(uvicorn.Server):
         try:
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what still comes must not change how this ends
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # later signals must not change the exit
             for number in (*stop, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
     def _reload_soon(self) -> None:
-        """SIGHUP. All that arrive during one reload lead to one more, which reads the newest file."""
+        """Reload on SIGHUP. Any number of signals during one reload cause one more, which reads the newest file."""
         if self._load is None:
             return
         self._is_behind = True
@@ -357,7 +358,7 @@ class GatewayServer(uvicorn.Server):
         self._collector.much_is_old()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The second time nothing is waited for any more. A worker is told so in another way, because a SIGTERM may
-        come to it both from whoever supervises it and from whoever stops them all."""
+        """Stop without waiting at the second signal. A worker gets SIGQUIT for that, because it can receive SIGTERM
+        from its supervisor and also from a service manager that stops the whole group."""
         self.force_exit = sig == signal.SIGQUIT or (self.should_exit and self._parent is None)
         self.should_exit = True

@@ -1,9 +1,9 @@
-"""Several processes behind one listening socket: starts them, replaces one that dies, stops them together.
+"""Several processes on one listening socket: starts them, replaces dead ones, and stops them together.
 
-They are forked before anything runs in this process, so they share the configuration that was read once. Each tells
-through a pipe when it serves. What this process is asked to do by a signal it asks of each of them. They themselves
-take no notice of Ctrl-C, which a terminal sends to all, nor of a SIGTERM that comes twice, as it does where a service
-manager stops the whole group. In their place SIGQUIT says that nothing is to be waited for any more.
+They are forked before any other work in this process, so they share the configuration that was read once. Each reports
+through a pipe when it serves. This process passes its signals on to each of them. The workers ignore Ctrl-C, which a
+terminal sends to all processes, and a second SIGTERM, which arrives when a service manager stops the whole group.
+SIGQUIT tells them to stop without waiting.
 """
 
 import os
@@ -25,9 +25,11 @@ from gateway.server.daemon_thread import in_daemon_thread
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _WATCHED: Final = (*_STOP, signal.SIGCHLD, signal.SIGHUP)
 UNUSABLE: Final = 2  # the exit code of a worker that cannot run here
-_LOOK: Final = 0.25  # seconds after which `watch` is asked again
-_PAUSE: Final = 1.0  # seconds between the death of a worker and its replacement, so that a crash is no busy loop
-_LAST_CALL: Final = 5.0  # seconds beyond the drain after which a worker that should have ended is made to
+_LOOK: Final = 0.25  # seconds between two calls of `watch`
+_PAUSE: Final = (
+    1.0  # seconds between the death of a worker and its replacement, so that a crash does not cause a busy loop
+)
+_LAST_CALL: Final = 5.0  # seconds after the drain, after which a worker that still runs is killed
 _PID: Final = struct.Struct("i")
 
 Worker = Callable[[Callable[[], None], int], int]
@@ -35,10 +37,13 @@ Worker = Callable[[Callable[[], None], int], int]
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What the supervising process does itself. `ready` is called once a worker serves for the first time. `load` runs
-    in a thread on SIGHUP; `loaded` then gets its result, and returns whether the workers need a SIGHUP. `stopping` is
-    called when they are told to stop, and gives the seconds that they may take. `ended` is called with the place of a
-    worker that has ended. `watch` is asked again and again: whether to do as on SIGHUP."""
+    """The callbacks of the supervising process.
+
+    `ready` is called when the first worker serves. `load` runs in a thread on SIGHUP; `loaded` gets its result and
+    returns whether the workers need a SIGHUP. `stopping` is called when the workers are told to stop, and returns the
+    seconds that they have. `ended` is called with the slot of a worker that has ended. `watch` is called at intervals
+    and returns whether to act as on SIGHUP.
+    """
 
     ready: Callable[[], None]
     ended: Callable[[int], None]
@@ -49,10 +54,10 @@ class Calls:
 
 
 def supervise(worker: Worker, *, workers: int, calls: Calls) -> int:
-    """Keep `workers` processes running `worker` until SIGTERM or SIGINT. `worker` is given what it is to call once it
-    serves, and its place: a number from 0 that no other has at the time.
+    """Keep `workers` processes running `worker` until SIGTERM or SIGINT. `worker` gets a function to call once it
+    serves, and its slot: a number from 0, unique among the running workers.
 
-    The exit code: 0 when all ended by themselves and well, 2 when one of the first could not even start, else 1.
+    Return 0 if all workers ended normally, 2 if one of the first could not start, otherwise 1.
     """
     with _signals() as (inbox, wake):
         return _Supervisor(worker, calls, inbox, wake).run(workers)
@@ -66,13 +71,13 @@ class _Supervisor:
         self._wake = wake
         self._news, self._tell_news = os.pipe()
         os.set_blocking(self._news, False)
-        self._running: dict[int, int] = {}  # and their places
-        self._unproven: set[int] = set()  # of the first ones, those that have never served
-        self._due: list[tuple[float, int]] = []  # when those that died are to be replaced, and where
-        self._is_behind = False  # a reload is due, and has not begun
+        self._running: dict[int, int] = {}  # pid to slot
+        self._unproven: set[int] = set()  # first workers that have not served yet
+        self._due: list[tuple[float, int]] = []  # the times and slots of replacements for dead workers
+        self._is_behind = False  # a reload is pending
         self._loading: Future[Configuration] | None = None
         self._served = False
-        self._patience: float | None = None  # until when those that were told to stop may take; None: nobody was
+        self._patience: float | None = None  # the time limit of stopping workers; None: none was told to stop
         self._code = 0
 
     def run(self, workers: int) -> int:
@@ -91,7 +96,7 @@ class _Supervisor:
             self._lose_patience()
         return self._code
 
-    # ---- what happens
+    # ---- events
 
     def _await_signals(self) -> bytes:
         until = [] if self._loading is not None else [due for due, _ in self._due]
@@ -106,11 +111,11 @@ class _Supervisor:
         return b""
 
     def _obey(self, numbers: bytes) -> None:
-        """Stopping goes first. Any number of SIGHUPs is one reload."""
+        """Act on signals. A stop takes precedence, and any number of SIGHUPs is one reload."""
         for _ in [number for number in numbers if number in _STOP]:
             if self._patience is None:
                 self._stop()
-            else:  # the second time nothing is waited for any more
+            else:  # the second signal stops without waiting
                 self._tell(signal.SIGQUIT)
         self._is_behind = self._is_behind or signal.SIGHUP in numbers
 
@@ -125,7 +130,7 @@ class _Supervisor:
     def _bury(self, pid: int, status: int) -> None:
         place = self._running.pop(pid, None)
         if place is None:
-            return  # a process of somebody else's
+            return  # not a worker
         self._calls.ended(place)
         if self._patience is not None:
             self._code = max(self._code, min(status, 1))
@@ -136,11 +141,11 @@ class _Supervisor:
             event("worker", "a worker ended; another takes its place", pid=pid, status=status)
             self._due.append((time.monotonic() + _PAUSE, place))
 
-    # ---- what is done
+    # ---- actions
 
     def _replace(self) -> None:
         if self._loading is not None:
-            return  # a process forked now would inherit the locks that the thread holds
+            return  # a process forked now would inherit the locks of the thread
         now = time.monotonic()
         for due, place in [each for each in self._due if each[0] <= now]:
             self._due.remove((due, place))
@@ -172,14 +177,14 @@ class _Supervisor:
 
     def _tell(self, number: signal.Signals) -> None:
         for pid in self._running:
-            with suppress(ProcessLookupError):  # it has ended by itself; waitpid will say so
+            with suppress(ProcessLookupError):  # the worker has ended, and waitpid reports it
                 os.kill(pid, number)
 
     def _fork(self, place: int) -> None:
-        """A new process that runs the worker and nothing else of this program.
+        """Fork a process that runs only the worker.
 
-        Signals are held back in it until it says itself what is to become of them: one that comes at once must neither
-        end it nor be lost.
+        Signals are blocked in it until the worker installs its handlers: an early signal must neither end it nor be
+        lost.
         """
         sys.stdout.flush()
         sys.stderr.flush()
@@ -198,7 +203,7 @@ class _Supervisor:
             os._exit(code)
 
     def _work(self, place: int) -> int:
-        """In the new process: the exit code of the worker."""
+        """Run the worker in the new process, and return its exit code."""
         signal.set_wakeup_fd(-1)
         for number in _WATCHED:
             signal.signal(number, signal.SIG_DFL)
@@ -207,15 +212,15 @@ class _Supervisor:
         try:
             return self._worker(lambda: _write(self._tell_news, _PID.pack(os.getpid())), place)
         except Exception as error:
-            # The frame of the command line is not in this process any more: say it in one line, as it would.
+            # The frame of the command line is not in this process, so log the error in one line here.
             event("worker", str(error) or type(error).__name__)
             return UNUSABLE
 
 
 @contextmanager
 def _signals() -> Iterator[tuple[int, int]]:
-    """While this lasts every signal that is watched for can be read as one byte from the first descriptor. Bytes that
-    are written to the second one come there too."""
+    """Install handlers, so that each watched signal can be read as one byte from the first descriptor. Bytes written to
+    the second descriptor arrive there too."""
     reading, writing = os.pipe()
     for end in (reading, writing):
         os.set_blocking(end, False)
@@ -234,16 +239,16 @@ def _signals() -> Iterator[tuple[int, int]]:
 
 
 def _noted(*_: object) -> None:
-    """The byte has been written: there is nothing more to do here."""
+    """Do nothing, because the byte of the signal has been written."""
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    with suppress(OSError):  # nobody supervises any more; the worker sees that by itself
+    with suppress(OSError):  # the supervisor is gone, which the worker notices itself
         os.write(descriptor, data)
 
 
 def _ended() -> list[tuple[int, int]]:
-    """The processes that have ended since the last call, with their exit codes (128 + signal where one ended them)."""
+    """Return the processes that have ended since the last call, with their exit codes (128 + signal after a signal)."""
     ended: list[tuple[int, int]] = []
     while True:
         try:

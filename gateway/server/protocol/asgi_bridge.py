@@ -17,7 +17,7 @@ from gateway.errors import Refusal
 from gateway.gate.admission import Admission
 from gateway.server.protocol.response_writer import ResponseWriter
 
-_HELD: Final = 65536  # bytes of body that wait for the application before the caller is not read from any more
+_HELD: Final = 65536  # bytes of a body that wait for the application before reading from the client pauses
 
 log: Final = logging.getLogger("gateway.server")
 

@@ -1,7 +1,7 @@
-"""One client connection of `gateway serve`: read requests, have the gate decide, forward, and end in good order.
+"""One client connection of `gateway serve`: reads requests, asks the gate for decisions, and forwards.
 
-It replaces uvicorn's HTTP protocol class, because ASGI cannot carry what a proxy needs (interim responses, trailers, an
-abort, a head time-out, the raw head) and costs as much again as the proxying. A proxied request of a cached user takes
+It replaces uvicorn's HTTP protocol class. ASGI lacks features that a proxy needs (interim responses, trailers, an
+abort, a head time-out, the raw head) and costs as much as the proxying itself. A proxied request of a cached user takes
 no task, future or timer.
 
 The phase determines how the next bytes of the client are read:
@@ -12,7 +12,7 @@ The phase determines how the next bytes of the client are read:
                                                       └───▶ LINGER ── time or bytes are up ──▶ closed
     RESPONDING ── 101 ──▶ TUNNEL ──▶ closed
 
-llhttp reads one head at a time: it does not see a pipelined request before the response to the one in front of it is
+llhttp reads one head at a time: it does not see a pipelined request before the response to the previous one is
 complete, so responses cannot overtake each other. Bodies do not pass through llhttp.
 """
 
@@ -40,7 +40,7 @@ from gateway.server.runtime import Runtime
 from gateway.wire.fields import RequestFields
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
-# Plain constants: a member of an Enum costs as much to look up as a header field to parse.
+# Plain constants, because the look-up of an Enum member costs as much as parsing a header field.
 HEAD: Final = 0
 BODY: Final = 1
 RESPONDING: Final = 2

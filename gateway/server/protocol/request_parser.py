@@ -16,27 +16,27 @@ from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE, Field, list_
 
 _END: Final = b"\r\n\r\n"
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
-# One field of four bytes on the wire is two hundred here: a head that never ends must not be worth megabytes.
+# One field of four bytes on the wire takes two hundred bytes of memory, so the number of fields is bounded too.
 _MOST_FIELDS: Final = 1000
-# A method as far as it has arrived: llhttp gives up at the first character that no method of its has.
+# A method as far as it has arrived. llhttp fails at the first character that continues none of its methods.
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |\Z)").match
 # RFC 9112 3: one space between the parts, nothing before them. llhttp also reads HTTP/0.9, HTTP/2.0, RTSP and ICE,
 # several spaces, and a bare CR or LF before the method.
 _REQUEST_LINE: Final = re.compile(rb"[^\x00-\x20]+ [^\x00-\x20]+ HTTP/1\.([01])\r\n").fullmatch
-# A request line about which no two readers differ. What else there may be is for llhttp to read.
+# A request line that all readers understand alike. llhttp reads all others.
 _CLEAN_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9/_.~!$&'()*+,;=:@%?-]*) HTTP/1\.1"
 ).fullmatch
 
 
 class HeadReader:
-    """The head that is being read, and then the head that was read last.
+    """The head that is being read, and then the last complete head.
 
-    Callers of APIs send the same header block again and again on a connection, and only the request line changes. A
-    block that is the same to the byte as the last one says the same: it is not parsed again (`repeated`).
+    API clients send the same header block repeatedly on a connection, and only the request line changes. A block
+    identical to the last one is not parsed again (`repeated`).
 
-    `begun`: bytes of a head have come that is not complete. `block` is the last header block, empty where the next head
-    is parsed in any case.
+    `begun`: part of an incomplete head has arrived. `block` is the last header block, empty where the next head must be
+    parsed.
     """
 
     __slots__ = (
@@ -82,7 +82,7 @@ class HeadReader:
         self.keep_alive = False
 
     def close(self) -> None:
-        """Forget the parser, which refers back to this object."""
+        """Drop the parser, which refers back to this object."""
         self._parser = None
         self.begun = False
 
@@ -92,14 +92,15 @@ class HeadReader:
         self.fields = []
 
     def feed(self, data: bytes) -> tuple[bool, bytes]:
-        """Take bytes of a head: whether it is complete now, and the bytes behind it.
+        """Add bytes of a head. Return whether it is complete, and the bytes after it.
 
-        Raises Refusal `bad_request`, `headers_too_large` or `method_not_implemented`; the connection cannot go on.
+        Raises Refusal `bad_request`, `headers_too_large` or `method_not_implemented`, after which the connection cannot
+        continue.
         """
         if not self.begun:
             if self._is_repeated(data):
                 return True, b""
-            empty = _EMPTY_LINES(data)  # RFC 9112 2.2: an empty line before a request line is to be ignored
+            empty = _EMPTY_LINES(data)  # RFC 9112 2.2: ignore an empty line before a request line
             if empty is not None:
                 data = data[empty.end() :]
             if data in (b"", b"\r"):  # the CR can be the start of another empty line
@@ -129,8 +130,8 @@ class HeadReader:
         return True, rest
 
     def _is_repeated(self, data: bytes) -> bool:
-        """Take a head whose header block came before: only its request line is looked at. Then all else is as it was,
-        for a block is kept only where nothing but a next head could follow it."""
+        """Return whether the head has the last header block, and parse its request line. All other values stay, because
+        a block is kept only if a further head is all that can follow it."""
         block = self.block
         size = len(data)
         at = size - len(block)
@@ -144,7 +145,7 @@ class HeadReader:
         return True
 
     def _split(self, data: bytes) -> tuple[bytes, bytes]:
-        """The bytes up to the end of the head, and those behind. The end may have begun in an earlier read."""
+        """Return the bytes up to the end of the head, and those after it. The end can have begun in an earlier read."""
         tail = self._tail
         end = (tail + data).find(_END) if tail else data.find(_END)
         if end < 0:
@@ -173,7 +174,7 @@ class HeadReader:
             cause = error.__context__
             raise cause if isinstance(cause, Refusal) else Refusal("bad_request", str(error)) from None
 
-    # ---- what llhttp calls
+    # ---- callbacks of llhttp
 
     def on_url(self, url: bytes) -> None:
         self.target += url
@@ -198,7 +199,7 @@ class HeadReader:
             if self._upgraded:
                 self._parser, self.block = None, b""
             return 0
-        # The parser waits for a body that does not go through it.
+        # The parser waits for a body that does not pass through it.
         self._parser, self.block = None, b""
         if coding is not None:
             if coding.lower() != b"chunked" or length is not None or request.minor == 0:

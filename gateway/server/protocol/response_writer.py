@@ -20,9 +20,9 @@ from gateway.server.runtime import Runtime
 from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import handshake_answer
 
-_CLIENT_LEFT: Final = 499  # for the log only: no answer was made
-_ONE_WRITE: Final = 65536  # above this many bytes pieces are handed to the transport as they are, not joined
-_FEW: Final = 8  # above this many pieces they are small ones, and cheaper joined than handed over one by one
+_CLIENT_LEFT: Final = 499  # for the log only: no response was sent
+_ONE_WRITE: Final = 65536  # larger writes pass their pieces to the transport without joining them
+_FEW: Final = 8  # more pieces than this are small, and cheaper joined than written one by one
 _EMPTY: Final[Field] = (b"content-length", b"0")
 
 # Upstreams choose the reasons, so the table is bounded in count and in bytes.
@@ -31,8 +31,8 @@ _LONGEST_KNOWN_REASON: Final = 64  # bytes
 _status_lines: dict[tuple[int, bytes], bytes] = {}
 
 
-# How the end of the body is told to the caller.
-# Plain module constants: looking up a member of an Enum costs as much as parsing a header field.
+# How the client learns the end of the body. Plain module constants, because the look-up of an Enum member costs as much
+# as parsing a header field.
 NOTHING: Final = 0  # the response has no body: HEAD, 204, 304
 LENGTH: Final = 1
 CHUNKED: Final = 2
@@ -78,7 +78,7 @@ class ConnectionSide(Protocol):
 
 
 class ResponseWriter:
-    """Implements Downstream. It ends by `end`, `abort` or `refuse`, or by the caller leaving; once."""
+    """Implements Downstream. It ends once: by `end`, `abort`, `refuse`, or because the client leaves."""
 
     __slots__ = (
         "_chunks",
@@ -117,7 +117,7 @@ class ResponseWriter:
         self.done = False
         self._chunks: list[bytes] = []
         self._framing = LENGTH
-        self.missing = 0  # bytes of the announced body that are still to come
+        self.missing = 0  # bytes of the announced body still to come
         self.watched = False
 
     # ---- Downstream
@@ -127,7 +127,7 @@ class ResponseWriter:
         return self.request.client
 
     def interim(self, status: int, fields: Sequence[Field]) -> None:
-        """RFC 9110 15.2: never to an HTTP/1.0 caller."""
+        """Send an interim response, but never to an HTTP/1.0 client (RFC 9110 15.2)."""
         if self.request.minor and not self.done:
             self._chunks.append(_head_bytes(status, b"", fields) + b"\r\n")
 
@@ -160,24 +160,24 @@ class ResponseWriter:
         self._chunks.append(head)
 
     def lasts(self) -> None:
-        """An event stream: it ends when its caller may not stay."""
+        """Keep the event stream open until the caller's access ends."""
         assert self.admission is not None
         self.admission = self.admission.lasting()
         self.connection.forget_head()
         self.watch()
 
     def watch(self) -> None:
-        """End this answer when its caller loses the right to it."""
+        """End this response when the caller's access ends."""
         self.watched = True
         self.connection.runtime.watch.add(self)
 
     def revoke(self, refusal: Refusal) -> None:
-        """The caller may not stay: say goodbye on a WebSocket, end an event stream."""
+        """End the response, because the caller's access has ended: close a WebSocket, or end an event stream."""
         self.code = refusal.code
         self.connection.access_revoked(self, refusal)
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
-        """RFC 6455 4.2.2: the upstream's answer goes on, with the fields of this connection put back."""
+        """Pass on the upstream's 101, with the fields of the client connection added (RFC 6455 4.2.2)."""
         self.status = 101
         self.answered_at = monotonic()
         assert self.admission is not None
@@ -209,7 +209,7 @@ class ResponseWriter:
         self._over()
 
     def abort(self, reason: str) -> None:
-        """End the response visibly incomplete: with a reset where a close would look like its end (RFC 9112 8)."""
+        """End the response visibly incomplete, with a reset where a close would look like its end (RFC 9112 8)."""
         if self.done:
             return
         self.flush()
@@ -277,17 +277,17 @@ class ResponseWriter:
     # ---- the connection's side
 
     def send_continue(self) -> None:
-        """RFC 9110 10.1.1: the caller waits to be told that its body is wanted."""
+        """Send 100 Continue, for which the client waits before it sends the body (RFC 9110 10.1.1)."""
         if not self.done and not self.status:
             self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def tunnel_ended(self, received: int, sent: int) -> None:
-        """The WebSocket is over."""
+        """Log the closed WebSocket."""
         self.received, self.sent = received, sent
         self._observe()
 
     def client_left(self) -> None:
-        """The connection is gone before the answer was complete."""
+        """Log a response that is incomplete because the client left."""
         if not self.done:
             self.status = self.status or _CLIENT_LEFT
             self._observe()
@@ -304,7 +304,7 @@ class ResponseWriter:
 
 
 def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:
-    """Status line and fields, without the empty line."""
+    """Serialize status line and fields, without the empty line."""
     line = _status_lines.get((status, reason))
     if line is None:
         line = _status_line(status, reason)

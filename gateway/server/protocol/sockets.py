@@ -1,4 +1,4 @@
-"""What is asked of the socket of a caller below its transport."""
+"""Operations on the socket of a client, below its transport."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ def reset_on_close(transport: asyncio.Transport) -> None:
 
 
 def has_unread(transport: asyncio.Transport) -> bool:
-    """Whether something has come that the loop has not read yet: a busy loop looks at the time first."""
+    """Return whether the socket has data that the loop has not read yet. A busy loop runs its timers first."""
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
     return bool(poll.poll(0))
