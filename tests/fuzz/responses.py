@@ -151,7 +151,7 @@ class ResponsePlayer:
 
     def play(self, case: ResponseCase) -> None:
         """Raises Wrong."""
-        if case.early and lacks(self._engine, "early answers"):
+        if case.early and lacks(self._engine, "early responses"):
             case = replace(case, early=False)
         outcome = read(case.sent, case.then, case.asked)
         then = case.then

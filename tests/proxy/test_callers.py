@@ -244,7 +244,7 @@ def test_an_early_answer_reaches_the_caller_before_his_body_ends(
     upstream.on("/public/x", early(response(status, ["X-A: 1"], b"early"), then=then))  # type: ignore[arg-type]
     with gateway.caller() as caller:
         caller.send(request("/public/x", method="POST", fields=["Content-Length: 1000000"]) + b"x" * 1000)
-        if late := lacks(gateway.engine, "early answers") and then == "keep":
+        if late := lacks(gateway.engine, "early responses") and then == "keep":
             assert caller.is_open(), "there is no answer while the body is still coming, and no other end either"
             caller.send(b"x" * 999_000)
         got = caller.receive("POST")
@@ -281,7 +281,7 @@ def test_an_answer_may_stream_while_the_body_streams(gateway: Gateway, upstream:
     upstream.on("/public/x", echo)
     with gateway.caller() as caller:
         caller.send(request("/public/x", method="POST", fields=["Content-Length: 6"]) + b"abc")
-        if lacks(gateway.engine, "early answers"):
+        if lacks(gateway.engine, "early responses"):
             assert caller.is_open()
             caller.send(b"def")
             head = caller.receive_head()

@@ -163,7 +163,7 @@ def test_a_malformed_chunked_body_is_refused_and_nothing_behind_it_is_read(
 
 
 def test_a_malformed_chunk_after_the_answer_has_begun_aborts_it(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    if lacks(gateway.engine, "early answers") or stock(gateway.face, "parser errors"):
+    if lacks(gateway.engine, "early responses") or stock(gateway.face, "parser errors"):
         return
     upstream.on("/public/x", early(response(200, [CHUNKED], None) + b"5\r\nhello\r\n", then="keep"))
     with gateway.caller() as caller:

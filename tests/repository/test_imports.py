@@ -15,7 +15,6 @@ HALVES = {
     ("gateway.proxy.exchange", "gateway.proxy.upstream"),
     ("gateway.proxy.httpx_engine.exchange", "gateway.proxy.httpx_engine.engine"),
     ("gateway.proxy.native.http11", "gateway.proxy.native.pool"),
-    ("gateway.server.protocol.response_writer", "gateway.server.protocol.connection"),
 }
 
 Graph = dict[str, set[str]]

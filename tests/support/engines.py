@@ -10,7 +10,7 @@ from tests.support.processes import Engine
 
 HTTPX: Final[dict[str, str]] = {
     "trailers": "httpx discards them, so the engine does not announce support for them (RFC 9110 10.1.4: TE)",
-    "early answers": "httpcore reads a response after it has sent the request: an early response arrives when the "
+    "early responses": "httpcore reads a response after it has sent the request: an early response arrives when the "
     "upload ends, or when the upstream closes its side",
     "reuse": "h11 keeps bytes that follow a response, and would use them as the response to the next request",
     "stale connections": "every request uses a new connection, so no connection can be stale",
