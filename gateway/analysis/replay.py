@@ -52,6 +52,12 @@ _FOREIGN: Final = tuple(
         (rb"\"logger\":\"http\.log", "it is a line of Caddy's access log"),
         (rb"\"(?:RequestPath|DownstreamStatus)\":", "it is a line of Traefik's access log"),
         (rb"\A\S+ \S+ \S+ \[[^\]]+\] \"", "it is in the common log format, as nginx, Apache and Traefik write it"),
+        (rb"\A\xef\xbb\xbf", "it begins with a byte order mark (U+FEFF)"),
+        (
+            rb"\A[^{\x00]+\{.*\"request_id\"",
+            "text precedes the record; 'docker compose logs --no-log-prefix', 'kubectl logs' and 'journalctl -o cat' "
+            "print the log itself",
+        ),
         (rb"\A\x1f\x8b|\A\x28\xb5\x2f\xfd|\x00", "it is binary (a compressed log ends in .gz)"),
     )
 )
@@ -143,7 +149,7 @@ class Replay:
                 group = self._remembered[key]
             except KeyError:
                 group = self._remember(key)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             self._lose(line, error)
             return
         if code in _UNDECIDED:
@@ -216,6 +222,8 @@ def _why(line: bytes, error: Exception) -> str:
             return f"it has no {name}{older}"
         case ValueError(args=[str(reason)]) if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
             return reason
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     is_json = not isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
     other = "it is not a line of the access log" if is_json else "it is not JSON"
     return next((why for pattern, why in _FOREIGN if pattern.search(line)), other)

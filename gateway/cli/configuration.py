@@ -15,7 +15,7 @@ from gateway.policy.loader import Configuration, load_configuration
 from gateway.settings.extras import missing_extras
 from gateway.settings.loader import read_settings
 from gateway.settings.model import Settings
-from gateway.settings.storage_folder import missing_folder
+from gateway.settings.storage_folder import unusable_files
 
 
 def loaded_policy(path: Path) -> Configuration:
@@ -60,8 +60,8 @@ def examined(path: Path, *, to_serve: bool = False) -> Findings:
 
 
 def _problems(settings: Settings, *, to_serve: bool) -> tuple[Problem, ...]:
-    """Problems outside of the file: the keys, and with `to_serve` optional dependencies and the database folder."""
-    return (*key_problems(settings), *((*missing_extras(settings), *missing_folder(settings)) if to_serve else ()))
+    """Problems outside of the file: the keys, and with `to_serve` optional dependencies and files of the database."""
+    return (*key_problems(settings), *((*missing_extras(settings), *unusable_files(settings)) if to_serve else ()))
 
 
 def loaded(path: Path, *, to_serve: bool = False) -> Configuration:

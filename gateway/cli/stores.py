@@ -136,6 +136,6 @@ async def quiet_link(address: Secret, database: Database, stack: AsyncExitStack)
 def _warn_of_untold(link: "RedisLink", feed: "RedisFeed", ttl: float) -> None:
     if feed.undelivered:
         warn(
-            "Redis did not answer, so running gateways were not notified; "
+            "Redis did not take the message, so running gateways were not notified; "
             f"they can use cached records for up to {format_duration(ttl)} (cache.user_ttl) ({link.why})"
         )

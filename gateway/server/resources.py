@@ -30,7 +30,7 @@ from gateway.policy.policy import Policy
 from gateway.policy.roles import RoleHierarchy
 from gateway.samples import Sample
 from gateway.settings.model import Settings
-from gateway.settings.storage_folder import missing_folder
+from gateway.settings.storage_folder import unusable_files
 from gateway.storage.api_keys import ApiKeys
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import Database
@@ -166,7 +166,7 @@ async def open_resources(configuration: Configuration, stack: AsyncExitStack) ->
     remembered = settings.cache.max_local_entries
     loop = asyncio.get_running_loop()
     _report_failures(loop, stack)
-    if problems := missing_folder(settings):
+    if problems := unusable_files(settings):
         raise ConfigurationError(problems)
     tokens = Tokens(key_ring(settings), settings.tokens, remembered=remembered)
     ticker = Ticker(loop)

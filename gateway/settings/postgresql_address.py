@@ -40,10 +40,16 @@ _WITHOUT_EFFECT: Final = {
     "client_encoding": ("utf8", "UTF8", "auto"),
     "load_balance_hosts": ("disable",),
 }
+_TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _VALUES: Final = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+    "sslnegotiation": ("postgres", "direct"),
+    "ssl_min_protocol_version": _TLS_VERSIONS,
+    "ssl_max_protocol_version": _TLS_VERSIONS,
 }
+# Options that name a file which the driver reads. Without sslrootcert it uses the roots of the system.
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _KNOWN: Final = frozenset(_DRIVER_OPTIONS | _SESSION_PARAMETERS | _SOCKET_OPTIONS | set(_WITHOUT_EFFECT))
 _ESCAPES: Final = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@]*)(?::(?P<port>[0-9]{1,5}))?")
@@ -68,6 +74,7 @@ def postgresql_address(text: str) -> PostgresqlAddress:
         raise InvalidValue("must name a database", EXAMPLE)
     for host in authority.rpartition("@")[2].split(","):
         _check_host(unquote(host))
+    _check_named_once(authority, database, query)
     driver: list[str] = []
     session: dict[str, str] = {}
     socket: dict[str, int] = {}
@@ -87,6 +94,30 @@ def postgresql_address(text: str) -> PostgresqlAddress:
     has_several = "," in authority or "," in query.get("host", ("", ""))[1]
     target = "read-write" if has_several and "target_session_attrs" not in query else None
     return PostgresqlAddress(dsn, target, timeout, session, socket)
+
+
+def files_of(text: str) -> dict[str, str]:
+    """The options of a valid address that name files."""
+    query = _split(text)[2]
+    return {name: query[name][1] for name in _FILES if query.get(name, ("", ""))[1]}
+
+
+def _check_named_once(authority: str, database: str, query: dict[str, tuple[str, str]]) -> None:
+    """The driver ignores an option that the address has already; libpq ignores the address."""
+    user_info, _, hosts = authority.rpartition("@")
+    user, _, password = user_info.partition(":")
+    host_and_port = [host.rpartition("]")[2].partition(":") for host in hosts.split(",")]
+    named = {
+        "host": any(not host.startswith(":") for host in hosts.split(",") if host),
+        "port": any(port for _, _, port in host_and_port),
+        "user": bool(user),
+        "password": bool(password),
+        "dbname": bool(database),
+        "database": bool(database) or "dbname" in query,
+    }
+    for name, is_named in named.items():
+        if is_named and name in query:
+            raise InvalidValue(f"has the option '{name}' beside the same part of the address", "only one of them")
 
 
 def _split(text: str) -> tuple[str, str, dict[str, tuple[str, str]]]:
@@ -129,6 +160,12 @@ def _check_value(name: str, value: str) -> None:
     allowed = _WITHOUT_EFFECT.get(name) or _VALUES.get(name)
     if allowed is not None and value not in allowed:
         raise InvalidValue(f"has a value of '{name}' that is not supported", f"{name}={'|'.join(allowed)}")
+    if name == "port" and not all(map(_is_port, value.split(","))):
+        raise InvalidValue("has a value of 'port' that is not a port", "port=5432")
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
 
 
 def _whole(name: str, value: str) -> int:

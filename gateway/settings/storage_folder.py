@@ -1,24 +1,55 @@
-"""The directory of an SQLite database, which must exist before start-up."""
+"""The files that the address of the database names, which must be usable before start-up."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from gateway.errors import Problem
 from gateway.settings.checks import is_in_memory
 from gateway.settings.model import Settings
+from gateway.settings.postgresql_address import files_of
 from gateway.settings.reader import quoted
 
 _KEY: Final = "storage.database"
+_MAGIC: Final = b"SQLite format 3\0"
 
 
-def missing_folder(settings: Settings) -> tuple[Problem, ...]:
-    """The problem of a database file in a missing directory."""
+def unusable_files(settings: Settings) -> tuple[Problem, ...]:
+    """The problems of an SQLite file that cannot be opened or created, and of missing certificates for PostgreSQL."""
     address = settings.storage.database.reveal()
-    if not address.startswith("sqlite") or is_in_memory(address):
-        return ()
-    folder = Path(address.partition("://")[2].removeprefix("/").partition("?")[0]).absolute().parent
-    if folder.is_dir():
-        return ()
-    wrong = "is below a file" if folder.exists() else "is in a folder that does not exist"
-    message = f"{wrong}, found {quoted(address)} (mkdir -p {folder}, or another path)"
-    return (Problem(*settings.position_of(_KEY), _KEY, message),)
+    if not address.startswith("sqlite"):
+        found = _missing_certificates(address)
+    else:
+        found = iter(()) if is_in_memory(address) else _sqlite_problems(address)
+    return tuple(Problem(*settings.position_of(_KEY), _KEY, message) for message in found)
+
+
+def _missing_certificates(address: str) -> Iterator[str]:
+    for name, file in files_of(address).items():
+        if not Path(file).is_file():
+            yield f"has the option '{name}' with a file that does not exist, found {quoted(file)}"
+
+
+def _sqlite_problems(address: str) -> Iterator[str]:
+    path = Path(address.partition("://")[2].removeprefix("/").partition("?")[0])
+    # SQLite creates the target of a symbolic link, and absolute() keeps the name that the user knows.
+    file = path.resolve() if path.is_symlink() else path.absolute()
+    if not file.parent.is_dir():
+        wrong = "is below a file" if file.parent.exists() else "is in a folder that does not exist"
+        yield f"{wrong}, found {quoted(address)} (mkdir -p {file.parent}, or another path)"
+    elif file.is_dir():
+        yield f"is a folder, found {quoted(address)} (sqlite:///{path / 'gateway.db'})"
+    elif file.exists() and not file.is_file():
+        yield f"is not a regular file, found {quoted(address)} (another path)"
+    elif not _is_sqlite(file):
+        yield f"is a file that is not an SQLite database, found {quoted(address)} (another path)"
+
+
+def _is_sqlite(file: Path) -> bool:
+    """Whether the file is an SQLite database, or can be one: missing, empty, or unreadable for this user."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(len(_MAGIC))
+    except OSError:
+        return True
+    return start in (b"", _MAGIC)

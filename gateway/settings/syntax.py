@@ -258,6 +258,8 @@ def database_address(text: str) -> str:
         raise InvalidValue("must be the address of an SQLite or PostgreSQL database", right)
     elif rest and not rest.startswith("/"):
         raise InvalidValue("an SQLite address has three slashes before its path", f"{scheme}:///{rest}")
+    elif "?" in rest and "mode=memory" not in rest and not rest.startswith("/:memory:"):
+        raise InvalidValue("has options, which an SQLite address does not take", text.partition("?")[0])
     return text
 
 

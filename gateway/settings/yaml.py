@@ -219,7 +219,9 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> NotYaml:
         advice = "indent with spaces, not with tabs"
     elif "${" in place[: column + 1] and "expected ',' or" in sentence:
         advice = 'inside [ ] and { } write "${NAME}" in quotes'
-    elif place[column : column + 1] == "{" and "expected ',' or" in sentence:
+    elif (place[column : column + 1] == "{" and "expected ',' or" in sentence) or (
+        "{*" in place and "alphabetic" in sentence  # YAML reads the asterisk as an alias
+    ):
         word = _WORD_WITH_BRACES.search(place)
         advice = f'inside [ ] and {{ }} write "{word[0]}" in quotes' if word is not None else advice
     message = f"is not valid YAML: {sentence}" + (f" ({advice})" if advice else "")

@@ -56,9 +56,9 @@ def _create_private(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileNotFoundError:
-        folder = path.absolute().parent
+        file = path.resolve() if path.is_symlink() else path.absolute()
         raise CannotStart(
-            f"storage.database: the folder of {path.absolute()} does not exist (mkdir -p {folder}, or another path)"
+            f"storage.database: the folder of {file} does not exist (mkdir -p {file.parent}, or another path)"
         ) from None
     except OSError as error:
         raise CannotStart(f"the database file cannot be opened: {cannot_read(path, error)}") from None

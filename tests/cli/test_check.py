@@ -1,6 +1,8 @@
 """`gateway check`, `gateway db` and `gateway schema`: output for people and for programs."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +159,57 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:", "sqlite:///g.db?timeout=5"])
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _text(path: Path) -> None:
+    path.write_text("accounts of another program, longer than a header\n")
+
+
+def _link_to_nowhere(path: Path) -> None:
+    path.symlink_to("gone/g.db")
+
+
+UNUSABLE = {
+    "a folder": (_folder, "is a folder, found 'sqlite:///data' (sqlite:///data/gateway.db)"),
+    "a pipe": (os.mkfifo, "is not a regular file, found 'sqlite:///data' (another path)"),
+    "a text": (_text, "is a file that is not an SQLite database, found 'sqlite:///data' (another path)"),
+    "a link to nowhere": (_link_to_nowhere, "is in a folder that does not exist, found 'sqlite:///data' (mkdir -p "),
+}
+
+
+@pytest.mark.parametrize(("make", "wrong"), UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_path_that_cannot_be_a_database_is_a_problem(
+    tmp_path: Path, command: str, make: Callable[[Path], None], wrong: str
+) -> None:
+    make(tmp_path / "data")
+    (tmp_path / "g.yaml").write_text(MISPLACED.format("data"))
+    outcome = run_here(command, "--config", "g.yaml", folder=tmp_path)
+    assert outcome.code == 2
+    assert f"g.yaml:10:13: storage.database: {wrong}" in outcome.out + outcome.err
+
+
+def test_a_command_names_the_missing_folder_behind_a_link(tmp_path: Path) -> None:
+    _link_to_nowhere(tmp_path / "data")
+    (tmp_path / "g.yaml").write_text(MISPLACED.format("data"))
+    outcome = run_here("db", "upgrade", "--config", "g.yaml", folder=tmp_path)
+    assert f"the folder of {tmp_path / 'gone/g.db'} does not exist (mkdir -p {tmp_path / 'gone'}," in outcome.err
+
+
+@pytest.mark.parametrize("option", ["sslrootcert", "sslcert", "sslkey", "sslcrl"])
+def test_a_missing_certificate_of_the_database_is_named(tmp_path: Path, option: str) -> None:
+    key = 'tokens: {keys: [{kid: k1, algorithm: HS256, secret: "${KEY:-12345678901234567890123456789012}"}]}\n'
+    address = f"postgresql://u@127.0.0.1:1/d?sslmode=require&{option}=db.pem"
+    problem = f"storage.database: has the option '{option}' with a file that does not exist, found 'db.pem'"
+    configuration = f"{GOOD}{key}storage: {{database: '{address}'}}\n"
+    assert problem in check(tmp_path, configuration).out
+    (tmp_path / "db.pem").touch()
+    assert problem not in check(tmp_path, configuration).out
+
+
+@pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:", "sqlite:///g.db"])
 def test_a_database_without_a_folder_of_its_own_needs_none(tmp_path: Path, address: str) -> None:
     assert check(tmp_path, GOOD + f'storage: {{database: "{address}"}}\n').code == 0
 

@@ -250,6 +250,11 @@ FOREIGN = {
     "Docker": (json.dumps({"log": line(), "stream": "stdout"}), "Docker has wrapped it"),
     "another program": ('{"message": "started", "host": "web-1", "path": "/"}', "it is not a line of the access log"),
     "text": ("listening on http://127.0.0.1:8000", "it is not JSON"),
+    "docker compose": ("gateway-1  | " + line(), "text precedes the record; 'docker compose logs --no-log-prefix'"),
+    "Kubernetes": ("2026-11-30T04:15:23Z stdout F " + line(), "text precedes the record"),
+    "journald": ("Nov 30 04:15:23 host gateway[12]: " + line(), "text precedes the record"),
+    "a byte order mark": ("\ufeff" + line(), "it begins with a byte order mark (U+FEFF)"),
+    "endless brackets": ("[" * 100_000, "it is nested too deeply"),
     "NULs": ("\x00\x00\x00", "it is binary"),
 }
 

@@ -231,7 +231,7 @@ def test_a_literal_secret_is_warned_of_even_if_it_holds_an_escaped_placeholder()
 
 
 def test_the_draft_hides_what_was_put_in() -> None:
-    draft = draft_of("storage:\n  database: ${DB}\n", {"DB": "postgresql://app:hunter2@db/app?password=hunter2"})
+    draft = draft_of("storage:\n  database: ${DB}\n", {"DB": "postgresql://app:hunter2@db/app?sslpassword=hunter2"})
 
     assert draft.settings is not None
     assert "hunter2" not in repr(draft)

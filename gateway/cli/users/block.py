@@ -38,7 +38,7 @@ def block(subject: str, reason: str, config: Path, as_json: bool) -> None:
     shell.
     """
     settings = loaded(config).settings
-    record = _run(settings, lambda blocking: blocking.block(subject, reason), creates=True)
+    record = _run(settings, lambda blocking: blocking.block(subject, reason))
     _show(settings, record, "Blocked", as_json=as_json)
 
 
@@ -64,9 +64,9 @@ def blocked(config: Path, as_json: bool) -> None:
         print_table(_COLUMNS, [_row(each) for each in found])
 
 
-def _run(settings: Settings, work: Callable[[Blocking], Awaitable[T]], *, creates: bool = False) -> T:
+def _run(settings: Settings, work: Callable[[Blocking], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with opened(settings, creates=creates) as (database, feed):
+        async with opened(settings) as (database, feed):
             return await work(Blocking(Subjects(database), feed, settings.tokens.external))
 
     return asyncio.run(run())

@@ -17,6 +17,7 @@ tokens: {external: [{issuer: "https://idp/", audience: api, name: idp}]}
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "config").mkdir()
     (tmp_path / "config/gateway.yaml").write_text(CONFIGURATION)
+    assert run_here("db", "upgrade", folder=tmp_path).code == 0
     return tmp_path
 
 

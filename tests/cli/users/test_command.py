@@ -74,7 +74,15 @@ def test_the_first_account_can_be_made_before_the_gateway_ever_ran(folder: Path)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list"], ["show", "ada@example.com"], ["disable", "ada@example.com"], ["audit"], ["blocked"]]
+    "arguments",
+    [
+        ["list"],
+        ["show", "ada@example.com"],
+        ["disable", "ada@example.com"],
+        ["audit"],
+        ["blocked"],
+        ["block", "idp|bob"],
+    ],
 )
 def test_a_command_in_the_wrong_folder_makes_no_database(folder: Path, arguments: list[str]) -> None:
     outcome = users(folder, *arguments)
@@ -316,7 +324,7 @@ def test_a_change_that_cannot_be_told_is_made_and_said(folder: Path, valkey: Val
     outcome = users(folder, "disable", "ada@example.com")
     assert outcome.code == 0
     line = one_plain_line(outcome.err)
-    assert line.startswith("gateway: warning: Redis did not answer")
+    assert line.startswith("gateway: warning: Redis did not take the message")
     assert "cache.user_ttl" in line
     assert shown(folder, "ada@example.com")["is_active"] is False
 
