@@ -136,7 +136,7 @@ class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  
         self._flattened: set[int] = set()
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Replace `<<` by what it refers to. Afterwards repeated keys are no longer distinguishable from overridden
+        """Replace `<<` with the keys it refers to. Afterwards repeated keys are no longer distinguishable from overridden
         ones."""
         if id(node) not in self._flattened:
             self._flattened.add(id(node))
