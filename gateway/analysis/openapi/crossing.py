@@ -1,8 +1,8 @@
-"""Requests that two path templates of a document match, with neither template more concrete than the other.
+"""Requests that match two path templates of a document, neither of which is more concrete than the other.
 
 `/guilds/templates/audit` matches `/guilds/templates/{code}` and `/guilds/{id}/audit`. OpenAPI leaves the choice to the
-tools, and the upstream's choice is not known. A policy prefers the leftmost literal, so without a rule of its own such
-a request would have to meet the requirements of one template only.
+tools, and the upstream's choice is unknown. A policy prefers the leftmost literal. Without a rule for these requests,
+they would have to meet the requirements of one template only.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ _MOST: Final = 2000  # rules of crossings in one draft
 
 
 def crossings(patterns: Iterable[Pattern]) -> Iterator[Pattern]:
-    """The patterns of the requests that two of these match without one being more concrete, each once.
+    """Yield the patterns of requests that match two of these patterns, neither more concrete, each once.
 
     Patterns of a document have no `/**`. Raises CannotStart for more than _MOST crossings.
     """
@@ -44,13 +44,13 @@ def covers(broad: Segments, narrow: Segments) -> bool:
 
 
 def overlap(one: Segments, other: Segments) -> bool:
-    """Whether some path matches both."""
+    """Return whether a path matches both."""
     return len(one) == len(other) and all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
 
 
 def candidates(segments: Segments, templates: Sequence[Segments]) -> list[Segments]:
-    """The templates that a request for a crossing can mean: those that share a path with it, except templates with a
-    more concrete one that matches every path of the crossing."""
+    """Return the templates that a request for a crossing can mean: those that share a path with it, except templates
+    with a more concrete one that matches every path of the crossing."""
     covering = [each for each in templates if covers(each, segments)]
     return [
         each
@@ -60,7 +60,7 @@ def candidates(segments: Segments, templates: Sequence[Segments]) -> list[Segmen
 
 
 def preferred(segments: Segments, templates: Iterable[Segments]) -> Segments:
-    """The template by which a policy decides on a crossing: the one with the leftmost literal."""
+    """Return the template by which a policy decides on a crossing: the one with the leftmost literal."""
     return min(
         (each for each in templates if covers(each, segments)), key=lambda each: [segment is None for segment in each]
     )

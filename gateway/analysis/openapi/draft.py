@@ -62,9 +62,10 @@ def draft(spec: Spec) -> PolicyDraft:
 
 
 def pattern_of(path: str) -> tuple[Pattern, tuple[str, ...]]:
-    """The pattern of a path template, with remarks on differences. Raises PatternError.
+    """Return the pattern of a path template, with remarks on differences. Raises PatternError.
 
-    Some documents tell operations apart by a query or a fragment in the template, which no pattern matches."""
+    Some documents distinguish operations by a query or a fragment in the template, which patterns do not match.
+    """
     remarks: list[str] = []
     names: set[str] = set()
     parts = [_segment(part, names, remarks) for part in _without_query(path).split("/")]
@@ -147,9 +148,11 @@ class _Drafting:
         yield from self._crossing_routes(drafted, closed)
 
     def _crossing_routes(self, drafted: list[_Group], closed: list[_Place]) -> Iterator[DraftRoute]:
-        """Routes for requests that two templates match, with the requirements of both, where these differ.
+        """Yield routes for requests that match two templates with different requirements. The routes combine both
+        requirements.
 
-        Such a route takes the place of another for its paths, so it has all methods of that one."""
+        Each takes precedence over another route for its paths, so it has all methods of that route.
+        """
         rules: dict[Segments, dict[str | None, Asks | None]] = {}
         for group in drafted:
             rules.setdefault(group.pattern.segments, {})[group.method] = group.asks
@@ -167,9 +170,10 @@ class _Drafting:
                     yield self._closed_route(place) if asks is None else _crossing_route(place, asks)
 
     def _groups(self) -> tuple[list[_Group], list[_Place]]:
-        """The groups, and the places of operations that only a query or a fragment could tell from others.
+        """Return the groups, and the places of operations that only a query or a fragment distinguishes from others.
 
-        Such an operation shares the rule of its path. It is left out where its path has no other operation."""
+        These operations share the rule of their path. They are left out if the path has no other operation.
+        """
         groups: dict[object, _Group] = {}
         by_query: list[tuple[_Place, SpecOperation]] = []
         for operation in self._spec.operations:
@@ -338,7 +342,7 @@ def _lines(drafted: PolicyDraft, spec: Spec, upstream: str) -> Iterator[str]:
 
 
 def _account_lines(drafted: PolicyDraft, roles: frozenset[str]) -> Iterator[str]:
-    """The settings that keep strangers with a new account out."""
+    """Yield the settings that keep strangers with a new account out."""
     lines = []
     if any(route.openness == "any signed-in user" for route in drafted.routes):
         lines += [

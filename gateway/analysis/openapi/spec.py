@@ -136,8 +136,7 @@ class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  
         self._flattened: set[int] = set()
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Replace `<<` with the keys it refers to. Afterwards repeated keys are no longer distinguishable from overridden
-        ones."""
+        """Replace `<<` with the keys it refers to. After that, repeated keys and overridden keys look alike."""
         if id(node) not in self._flattened:
             self._flattened.add(id(node))
             times = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
