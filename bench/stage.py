@@ -27,7 +27,8 @@ from bench.upstream import BODY
 from gateway.app import create_app
 from gateway.policy.loader import Configuration, load_configuration
 from gateway.proxy.native.http11 import UpstreamConnection
-from gateway.proxy.native.pool import NativeEngine
+from gateway.proxy.native.pool import NativePool
+from gateway.proxy.upstream import Upstream
 from gateway.server.asgi.app import GateMiddleware
 from gateway.server.composition import running
 from gateway.server.protocol.connection import ClientConnection
@@ -106,10 +107,11 @@ class Stage:
         self.runtime = runtime
         self.caller, self.to_caller = _connection(runtime)
         (engine,) = runtime.proxy.engines.values()
-        assert isinstance(engine, NativeEngine)
+        assert isinstance(engine, Upstream)
         self.to_upstream = Upstreams()
         for pool in engine.pools:
-            connection = UpstreamConnection(pool)  # type: ignore[arg-type]
+            assert isinstance(pool, NativePool)
+            connection = UpstreamConnection(pool.queue, pool)
             connection.connection_made(UpstreamWire(self.to_upstream, connection))  # type: ignore[arg-type]
         self._token = token
         self._turn = 0

@@ -2,14 +2,12 @@
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from gateway.proxy.health_checks import HealthChecks
 from gateway.proxy.interfaces import Engine
-from gateway.proxy.native.pool import NativeEngine
-from gateway.proxy.target_queue import TargetLine
-from gateway.proxy.upstream import ChoosingEngine
+from gateway.proxy.native.pool import NativePool
+from gateway.proxy.upstream import Upstream
 from gateway.settings.model import UpstreamSettings
 from gateway.ticker import Ticker
 
@@ -21,19 +19,21 @@ def import_engines(upstreams: Iterable[UpstreamSettings]) -> None:
 
 
 def engine_of(
-    upstream: UpstreamSettings, *, loop: asyncio.AbstractEventLoop, ticker: Ticker, tls: ssl.SSLContext | None
+    settings: UpstreamSettings, *, loop: asyncio.AbstractEventLoop, ticker: Ticker, tls: ssl.SSLContext | None
 ) -> Engine:
     """Return the engine that the settings of an upstream select. `tls` is the context for its https targets."""
-    engine: ChoosingEngine[Any]
-    if upstream.engine == "httpx":
-        from gateway.proxy.httpx_engine.engine import (
-            HttpxEngine,  # its library takes 50 ms and 8 MiB, and few upstreams use it
-        )
+    engine: Engine
+    if settings.engine == "httpx":
+        # httpx takes 50 ms and 8 MiB, and few upstreams use it.
+        from gateway.proxy.httpx_engine.engine import HttpxEngine
 
-        engine = HttpxEngine(upstream, loop=loop, ticker=ticker, tls=tls)
+        engine = httpx_engine = HttpxEngine(settings, loop=loop, ticker=ticker, tls=tls)
+        upstream = httpx_engine.requests
     else:
-        engine = NativeEngine(upstream, loop=loop, ticker=ticker, tls=tls)
-    if upstream.health is not None:
-        pools: Sequence[TargetLine[Any]] = engine.pools
-        engine.ends([HealthChecks(upstream.targets[i], upstream, pool, ticker=ticker) for i, pool in enumerate(pools)])
+        engine = upstream = Upstream(settings, NativePool, loop=loop, ticker=ticker, tls=tls)
+    if settings.health is not None:
+        upstream.checks = [
+            HealthChecks(url, settings, pool, ticker=ticker)
+            for url, pool in zip(settings.targets, upstream.pools, strict=True)
+        ]
     return engine

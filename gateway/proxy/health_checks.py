@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from gateway.errors import Refusal
+from gateway.proxy.exchange import TargetPool
 from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.interfaces import Field
-from gateway.proxy.native.pool import NativeEngine
-from gateway.proxy.target_queue import TargetLine
+from gateway.proxy.native.pool import NativePool
+from gateway.proxy.upstream import Upstream
 from gateway.settings.model import HealthSettings, UpstreamSettings
 from gateway.ticker import Ticker
 
@@ -25,15 +26,15 @@ class HealthChecks:
     idle one.
     """
 
-    def __init__(self, url: str, upstream: UpstreamSettings, line: TargetLine[Any], *, ticker: Ticker) -> None:
+    def __init__(self, url: str, upstream: UpstreamSettings, pool: TargetPool, *, ticker: Ticker) -> None:
         assert upstream.health is not None
         self._settings: HealthSettings = upstream.health
-        self._line = line
+        self._target, self._health = pool.target, pool.health
         self._loop = asyncio.get_running_loop()
         own = replace(
             upstream, targets=(url,), health=None, eject=None, retries=0, connect_timeout=self._settings.timeout
         )
-        self._engine = NativeEngine(own, loop=self._loop, ticker=ticker, tls=line.target.tls)
+        self._engine = Upstream(own, NativePool, loop=self._loop, ticker=ticker, tls=pool.target.tls)
         self._engine.close()  # so it keeps no idle connection
         self._task = self._loop.create_task(self._run())
 
@@ -45,14 +46,14 @@ class HealthChecks:
         while True:
             status = await self._check()
             well = 200 <= status < 400
-            if self._line.health.checked(well=well, now=self._loop.time()):
-                log.warning("target %s is %s", self._line.target, "well again" if well else self._why_out(status))
+            if self._health.checked(well=well, now=self._loop.time()):
+                log.warning("target %s is %s", self._target, "well again" if well else self._why_out(status))
             await asyncio.sleep(self._settings.interval)
 
     def _why_out(self, status: int) -> str:
         if status == 0:
             return "out: its checks fail"
-        host = self._settings.host or self._line.target.authority
+        host = self._settings.host or self._target.authority
         return f"out: its checks fail, with status {status} for Host {host} (health.path, health.host)"
 
     async def _check(self) -> int:

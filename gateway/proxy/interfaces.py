@@ -104,6 +104,10 @@ class Exchange(Protocol):
 class Engine(Protocol):
     """An HTTP client for the targets of one upstream."""
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are now, busy and idle."""
+
     def samples(self, now: float) -> Iterable[Sample]:
         """Yield the metrics of the upstream. `now` is the loop's time."""
 

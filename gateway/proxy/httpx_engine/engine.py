@@ -5,24 +5,30 @@ Each request has its own connection, so the limit of connections is the limit of
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from gateway.proxy.dialer import Dialler
+from gateway.proxy.exchange import TargetPool, UpstreamExchange
 from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.health import TargetHealth
-from gateway.proxy.httpx_engine.exchange import Attempt, HttpxExchange
+from gateway.proxy.httpx_engine.connection import HttpxConnection
 from gateway.proxy.interfaces import Downstream, Exchange
-from gateway.proxy.native.pool import NativeEngine
+from gateway.proxy.native.pool import NativePool
 from gateway.proxy.target import Target, UpstreamLimits
-from gateway.proxy.target_queue import TargetLine
-from gateway.proxy.upstream import ChoosingEngine
+from gateway.proxy.target_queue import TargetQueue
+from gateway.proxy.upstream import Upstream
 from gateway.samples import Sample
 from gateway.settings.model import UpstreamSettings
 from gateway.ticker import Ticker
 
 
-class HttpxLine(TargetLine[HttpxExchange]):
-    """One target. A request takes a place, opens a connection, and returns the place at its end."""
+class HttpxPool:
+    """Implements TargetPool for exchanges, ConnectionPool for connections, and QueuedPool for the queue.
+
+    A connection serves one request, so none is ever idle.
+    """
+
+    idle_connections = 0
 
     def __init__(
         self,
@@ -33,112 +39,111 @@ class HttpxLine(TargetLine[HttpxExchange]):
         loop: asyncio.AbstractEventLoop,
         ticker: Ticker,
     ) -> None:
-        self.dialler = Dialler(target, loop)
-        self._attempts: set[Attempt] = set()
-        super().__init__(target, limits, health, loop=loop, ticker=ticker)
+        self.target = target
+        self.health = health
+        self._limits = limits
+        self._loop = loop
+        self._dialler = Dialler(target, loop)
+        self._connections: dict[UpstreamExchange, HttpxConnection] = {}
+        self._queue = TargetQueue(target, limits, health, pool=self, loop=loop, ticker=ticker)
 
     @property
     def load(self) -> int:
-        """The number of requests in progress or waiting for a place."""
-        return len(self._attempts) + self.waiting
+        return len(self._connections) + len(self._queue)
 
     @property
     def open_connections(self) -> int:
-        """The number of connections, none of which is ever idle."""
-        return sum(attempt.holds_connection for attempt in self._attempts)
+        return sum(connection.is_open for connection in self._connections.values())
 
-    def submit(self, exchange: HttpxExchange, now: float, *, fresh: bool = False) -> None:
-        """Send a request if there is a place, or queue it. Every connection is fresh."""
+    @property
+    def is_full(self) -> bool:
+        return len(self._connections) >= self._limits.max_connections
+
+    def samples(self, upstream: str) -> Iterator[Sample]:
+        return self._queue.samples(upstream)
+
+    def submit(self, exchange: UpstreamExchange, now: float, *, fresh: bool = False) -> None:
         exchange.pool = self
-        if len(self._attempts) < self.limits.max_connections:
-            self._begin(exchange)
+        if self.is_full:
+            self._queue.add(exchange, now)
         else:
-            self._stand_in_line(exchange, now)
+            self._begin(exchange)
 
-    def give_back(self, attempt: Attempt) -> None:
-        """Use a free place for the next waiting request."""
-        self._attempts.discard(attempt)
-        queue = self._queue
-        if queue is not None:
-            queue.release(attempt)
-            if queue:
-                self._begin(queue.next())
+    def withdraw(self, exchange: UpstreamExchange) -> None:
+        connection = self._connections.get(exchange)
+        if connection is None:
+            self._queue.remove(exchange)
+        else:
+            connection.drop()
 
-    def _begin(self, exchange: HttpxExchange) -> None:
-        self._tick_on()
-        attempt = Attempt(exchange, self, self._loop)
-        self._attempts.add(attempt)
-        if self._queue is not None:
-            self._queue.hold(attempt, exchange)
+    def close(self) -> None:
+        self._queue.close()
 
-    def _busy(self) -> Iterable[tuple[Attempt, HttpxExchange]]:
-        return [(attempt, attempt.exchange) for attempt in self._attempts]
+    # ---- for the connections
 
-    def _waits_for_a_place(self) -> bool:
-        return True
+    def lost(self, connection: HttpxConnection) -> None:
+        del self._connections[connection.exchange]
+        waiting = self._queue.fair
+        if waiting is not None:
+            waiting.release(connection)
+            if waiting:
+                self._begin(waiting.next())
 
-    def _left_out(self) -> None:
+    # ---- for the queue
+
+    def busy(self) -> Iterable[tuple[HttpxConnection, UpstreamExchange]]:
+        return [(connection, exchange) for exchange, connection in self._connections.items()]
+
+    def drop_idle(self) -> None:
         """Do nothing, because there are no idle connections."""
 
-    def _tick(self, now: float) -> None:
-        for attempt in tuple(self._attempts):
-            attempt.tick(now)
-        super()._tick(now)
+    def tick(self, now: float) -> None:
+        for connection in tuple(self._connections.values()):
+            connection.tick(now)
+
+    def _begin(self, exchange: UpstreamExchange) -> None:
+        self._queue.start_ticking()
+        connection = HttpxConnection(exchange, self._queue, self, dialler=self._dialler, loop=self._loop)
+        self._connections[exchange] = connection
+        if self._queue.fair is not None:
+            self._queue.fair.hold(connection, exchange)
 
 
-class HttpxEngine(ChoosingEngine[HttpxExchange]):
+class HttpxEngine:
     """Implements Engine with httpx's transport.
 
-    A native engine handles WebSocket handshakes, for which both engines use the same relay. It shares the health of the
-    targets.
+    The native engine handles WebSocket handshakes, for which both engines use the same relay. It shares the health of
+    the targets.
     """
 
     def __init__(
         self,
-        upstream: UpstreamSettings,
+        settings: UpstreamSettings,
         *,
         loop: asyncio.AbstractEventLoop,
         ticker: Ticker,
         tls: ssl.SSLContext | None,
     ) -> None:
-        super().__init__(upstream, loop=loop, ticker=ticker, tls=tls)
-        self._upstream = upstream
-        self._tls = tls
-        self._native: NativeEngine | None = None
+        self.requests = Upstream(settings, HttpxPool, loop=loop, ticker=ticker, tls=tls)
+        self._handshakes = Upstream(settings, NativePool, loop=loop, ticker=ticker, tls=tls, beside=self.requests)
 
-    def _pool(self, target: Target, limits: UpstreamLimits, health: TargetHealth) -> HttpxLine:
-        return HttpxLine(target, limits, health, loop=self._loop, ticker=self._ticker)
-
-    def _exchange(self, request: UpstreamRequest, downstream: Downstream) -> HttpxExchange:
-        return HttpxExchange(self, request, downstream)
+    @property
+    def pools(self) -> Sequence[TargetPool]:
+        """Those of the requests, in the file's order."""
+        return self.requests.pools
 
     @property
     def open_connections(self) -> int:
-        """The number of connections, including those of handshakes."""
-        native = 0 if self._native is None else self._native.open_connections
-        return super().open_connections + native
+        return self.requests.open_connections + self._handshakes.open_connections
 
-    def traffic(self) -> Iterator[Sample]:
-        """Yield the metrics of connections and retries, including those of handshakes."""
-        yield from super().traffic()
-        if self._native is not None:
-            yield from self._native.traffic()
+    def samples(self, now: float) -> Iterator[Sample]:
+        yield from self.requests.samples(now)
+        yield from self._handshakes.traffic()
 
     def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
-        """Send a request to one of the targets."""
-        if request.handshake is not None:
-            return self._for_handshakes().open(request, downstream, now)
-        return super().open(request, downstream, now)
+        upstream = self.requests if request.handshake is None else self._handshakes
+        return upstream.open(request, downstream, now)
 
     def close(self) -> None:
-        """Keep no idle connections. Running requests continue."""
-        super().close()
-        if self._native is not None:
-            self._native.close()
-
-    def _for_handshakes(self) -> NativeEngine:
-        if self._native is None:
-            self._native = NativeEngine(
-                self._upstream, loop=self._loop, ticker=self._ticker, tls=self._tls, beside=self
-            )
-        return self._native
+        self.requests.close()
+        self._handshakes.close()

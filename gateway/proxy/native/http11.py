@@ -1,92 +1,28 @@
-"""One HTTP/1.1 connection to a target, and the requests on it.
-
-`ResponseReader` reads the responses. The framing of a response is decided once, when its head is complete (RFC 9112
-6.3). A connection is reused only if the received bytes end exactly with the response: further bytes would answer the
-next request, which can be another client's.
+"""One HTTP/1.1 connection to a target, which serves one exchange at a time.
 
     IDLE ── begin ──▶ HEAD ── final head ──▶ LENGTH · CHUNKS · CLOSE ── end of the body ──▶ COMPLETE ──▶ IDLE
 
-`UpstreamConnection` adds the sending side, flow control and the end of the connection.
+The framing of a response is decided once, when its head is complete (RFC 9112 6.3). A connection is reused only if the
+received bytes end exactly with the response: further bytes would answer the next request, which can be another
+client's.
 """
 
 import asyncio
 import contextlib
 import select
-from abc import ABC, abstractmethod
 from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 from gateway.errors import Refusal
 from gateway.proxy import unread
 from gateway.proxy.exchange import UpstreamExchange
+from gateway.proxy.native.idle_limit import IdleLimit
 from gateway.proxy.response_head import HeadReader, NotHttp, ResponseFault, ResponseHead, trailers_to_send
+from gateway.proxy.target_queue import TargetQueue
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
 from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE
 from gateway.wire.websocket import handshake_fault
-
-if TYPE_CHECKING:
-    from gateway.proxy.native.pool import TargetPool
-
-
-class NativeExchange(UpstreamExchange):
-    """Implements Exchange. It waits in the pool of a target for a connection, and ends with it.
-
-    `early` contains the part of the body that came before the connection: at most one read from the client, because the
-    upload is paused until then.
-    """
-
-    connection: "UpstreamConnection | None" = None
-    early: list[bytes] | None = None
-
-    @property
-    def upload_is_stuck(self) -> bool:
-        """Whether the upload waits for the target."""
-        return self.connection is not None and self.connection.upload_is_stuck
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the request has no connection yet."""
-        return self.connection is None
-
-    def send(self, data: bytes) -> None:
-        """Send a piece of the body, or keep it until there is a connection."""
-        if self.connection is not None:
-            self.connection.send_body(data)
-        else:
-            self._keep(data)
-
-    def end_body(self) -> None:
-        """Complete the body, after which the time limit of the response begins."""
-        self.body_ended = True
-        if self.connection is not None:
-            self.connection.finish_request()
-
-    def cancel(self) -> None:
-        """Drop the connection, which cannot be reused during a request."""
-        if self.connection is not None:
-            self.connection.drop()
-        elif self.pool is not None:
-            self.pool.withdraw(self)
-
-    def pause(self) -> None:
-        """Stop reading the response, because the client is slower."""
-        self.paused = True
-        if self.connection is not None:
-            self.connection.pause_response()
-
-    def resume(self) -> None:
-        """Continue to read the response."""
-        self.paused = False
-        if self.connection is not None:
-            self.connection.resume_response()
-
-    def _keep(self, data: bytes) -> None:
-        if self.early is None:
-            self.early = []
-            self.downstream.pause_upload()
-        self.early.append(data)
-
 
 # The state of a connection. Plain constants, because the look-up of an Enum member costs as much as parsing a header
 # field.
@@ -98,196 +34,62 @@ CLOSE: Final = 4
 COMPLETE: Final = 5
 
 
-class ResponseReader(asyncio.Protocol, ABC):
-    """The state of one connection, and the reading of its responses."""
+class ConnectionPool(Protocol):
+    """The owner of a connection. `idle_limit` learns for how long the target keeps idle connections."""
+
+    @property
+    def idle_limit(self) -> IdleLimit: ...
+
+    def made(self, connection: "UpstreamConnection") -> None:
+        """Count a new connection, and use it."""
+
+    def give_back(self, connection: "UpstreamConnection") -> None:
+        """Use a free connection for the next waiting request, or keep it for later."""
+
+    def retire(self, connection: "UpstreamConnection") -> None:
+        """Remove a connection that is closing from the idle ones. The loop reports its end later."""
+
+    def ended(self, connection: "UpstreamConnection") -> None:
+        """Remove a connection that the target has closed."""
+
+    def closed_early(self, connection: "UpstreamConnection") -> None:
+        """Note the idle time after which the target closed a connection."""
+
+    def lost(self, connection: "UpstreamConnection") -> None:
+        """Forget a lost connection."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Implements Connection. `idle_since` is the loop's time at which it last became free."""
 
     _transport: asyncio.Transport
+    _unread: select.poll
 
-    def __init__(self, pool: "TargetPool") -> None:
+    def __init__(self, queue: TargetQueue, pool: ConnectionPool) -> None:
+        self._queue = queue
         self._pool = pool
-        self._exchange: NativeExchange | None = None
+        self._ticker = queue.ticker
+        self._idle_timeout = queue.limits.idle_timeout
+        self._max_head = queue.limits.max_head_size
         self._phase = IDLE
-        self._max_head = pool.limits.max_head_size
+        self._exchange: UpstreamExchange | None = None
+        self.idle_since = 0.0
+        self._served = 0
+        self._reusable = True
+        self._deadline: float | None = None
+        # the request
+        self._upload_paused = False
+        self._upload_over = False  # the upstream does not want the rest of the request body
+        # the response
         self._heads = HeadReader(self._max_head)
         self._remembered: ResponseHead | None = None  # an API often answers with the same head
         self._left = 0  # bytes of the body still to come, if its length is known
         self._chunks: ChunkedDecoder | None = None
         self._undecoded = b""  # chunks not yet decoded
-        self._served = 0
-        self._reusable = True
-        self._deadline: float | None = None
         self._streaming = False
 
     @property
-    def _idle_timeout(self) -> float:
-        return self._pool.limits.idle_timeout
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close at once."""
-
-    @abstractmethod
-    def _finish(self, exchange: NativeExchange) -> None:
-        """End the exchange after a complete response."""
-
-    @abstractmethod
-    def _switch(self, exchange: NativeExchange, head: ResponseHead, early: bytes) -> None:
-        """Give the connection to another protocol. `early` contains the bytes after the head of the 101."""
-
-    @abstractmethod
-    def _answered_early(self, exchange: NativeExchange, head: ResponseHead) -> None:
-        """Handle a final head that came before the end of the request body."""
-
-    @abstractmethod
-    def _invalid(self, exchange: NativeExchange, fault: ResponseFault) -> None:
-        """End the exchange, because its response must not be passed on."""
-
-    @abstractmethod
-    def _take_turn_soon(self) -> None:
-        """Continue decoding after a turn of the other connections."""
-
-    def data_received(self, data: bytes) -> None:
-        exchange = self._exchange
-        if exchange is None:
-            self.close()  # the bytes belong to no request
-            return
-        try:
-            if self._phase == HEAD:
-                self._read_head(exchange, data)
-            else:
-                self._read_body(exchange, data)
-        except ResponseFault as fault:
-            self._invalid(exchange, fault)
-            return
-        if self._exchange is not exchange:
-            return
-        if self._phase == COMPLETE:
-            self._finish(exchange)
-            return
-        if self._phase != HEAD and not exchange.paused:
-            self._deadline = None if self._streaming else self._pool.ticker.after(self._idle_timeout)
-        exchange.downstream.flush()
-
-    # ---- heads
-
-    def _read_head(self, exchange: NativeExchange, data: bytes) -> None:
-        head, heads = self._remembered, self._heads
-        if head is not None and data.startswith(head.block) and not heads.begun:
-            self._answer(exchange, head, data[len(head.block) :])
-            return
-        while (head := heads.read(data)) is not None:
-            data = heads.rest
-            if head.status >= 200:
-                self._heads = HeadReader(self._max_head)
-                self._remember(head)
-                self._answer(exchange, head, data)
-                return
-            if head.status == 101:
-                self._switch(exchange, head, data)
-                return
-            if head.status != 100:  # RFC 9110 15.2: the gateway answers the client's Expect itself
-                exchange.downstream.interim(head.status, head.fields)
-            if not data:
-                return
-
-    def _answer(self, exchange: NativeExchange, head: ResponseHead, behind: bytes) -> None:
-        """Pass on the final head and the bytes after it."""
-        self._pool.answered(head.status)
-        length = head.plain_length
-        if length and exchange.request.method != b"HEAD":
-            self._phase, self._left = LENGTH, length
-            exchange.downstream.head(head.status, head.reason, head.fields, length)
-        else:
-            self._answer_framed(exchange, head)
-        if not exchange.body_ended:
-            self._answered_early(exchange, head)
-        if behind and self._exchange is exchange:
-            self._read_body(exchange, behind)
-
-    def _answer_framed(self, exchange: NativeExchange, head: ResponseHead) -> None:
-        """Pass on a final head that is not plain."""
-        self._phase = self._framed_as(exchange, head)
-        self._reusable = self._reusable and head.keeps_alive
-        self._streaming = head.event_stream
-        if head.keep_alive is not None:
-            self._pool.idle_limit.announced(head.keep_alive)
-        fields = head.dated(self._pool.ticker.date)
-        exchange.downstream.head(head.status, head.reason, fields, head.length)
-        if self._streaming:
-            exchange.request.forget_head()
-            exchange.becomes_stream()
-
-    def _remember(self, head: ResponseHead) -> None:
-        small = len(head.block) <= REMEMBERED_SIZE and len(head.fields) <= REMEMBERED_FIELDS
-        self._remembered = head if small and not head.event_stream else None
-
-    def _framed_as(self, exchange: NativeExchange, head: ResponseHead) -> int:
-        """Return the framing in the order of RFC 9112 6.3."""
-        if exchange.request.method == b"HEAD" or not head.has_content:
-            # Some servers send the content nevertheless, possibly late.
-            self._reusable = self._reusable and not head.announces_content
-            return COMPLETE
-        if head.chunked:
-            self._chunks = ChunkedDecoder(self._max_head, self._max_head)
-            return CHUNKS
-        if head.length is None:
-            self._reusable = False
-            return CLOSE
-        self._left = head.length
-        return LENGTH if head.length else COMPLETE
-
-    # ---- bodies
-
-    def _read_body(self, exchange: NativeExchange, data: bytes) -> None:
-        if self._phase == LENGTH:
-            self._left = left = self._left - len(data)
-            if left <= 0:
-                self._phase = COMPLETE
-                if left:
-                    self._reusable = False
-                    data = data[:left]
-            exchange.downstream.body(data)
-        elif self._phase == CHUNKS:
-            self._read_chunks(exchange, data)
-        elif self._phase == CLOSE:
-            exchange.downstream.body(data)
-        else:
-            self._reusable = False
-
-    def _read_chunks(self, exchange: NativeExchange, data: bytes) -> None:
-        if self._undecoded:
-            self._undecoded += data
-            return
-        assert self._chunks is not None
-        pieces: list[bytes] = []
-        try:
-            behind = self._chunks.feed(data, pieces)
-        except ChunkedFault as fault:
-            raise ResponseFault(str(fault)) from fault
-        finally:
-            if pieces:
-                exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if self._chunks.done:
-            self._phase = COMPLETE
-            self._reusable = self._reusable and not behind
-        elif behind:
-            self._undecoded = behind
-            self._take_turn_soon()
-
-
-class UpstreamConnection(ResponseReader):
-    """Serves one exchange at a time. `idle_since` is the loop's time at which it last became free."""
-
-    _unread: select.poll
-
-    def __init__(self, pool: "TargetPool") -> None:
-        super().__init__(pool)
-        self.idle_since = 0.0
-        self._upload_paused = False
-        self._upload_over = False  # the upstream does not want the rest of the request body
-
-    @property
-    def exchange(self) -> NativeExchange | None:
+    def exchange(self) -> UpstreamExchange | None:
         """The request in progress."""
         return self._exchange
 
@@ -303,8 +105,7 @@ class UpstreamConnection(ResponseReader):
         self._unread = unread.watch(transport)
         self._is_tls = transport.get_extra_info("sslcontext") is not None
         transport.set_write_buffer_limits(high=262144)
-        self._pool.connections.add(self)
-        self._pool.give_back(self)
+        self._pool.made(self)
 
     def eof_received(self) -> bool:
         exchange = self._exchange
@@ -338,7 +139,7 @@ class UpstreamConnection(ResponseReader):
         if exchange is None or self._upload_over:
             return
         self._upload_paused = True
-        self._deadline = self._pool.ticker.after(self._idle_timeout)
+        self._deadline = self._ticker.after(self._idle_timeout)
         if not exchange.body_ended:
             exchange.downstream.pause_upload()
 
@@ -349,11 +150,33 @@ class UpstreamConnection(ResponseReader):
         self._upload_paused = False
         self._deadline = None
         if self._phase > HEAD and not self._streaming:  # a response that began before the upload ended
-            self._deadline = self._pool.ticker.after(self._idle_timeout)
+            self._deadline = self._ticker.after(self._idle_timeout)
         if exchange.body_ended:
-            self._await_answer(exchange, self._pool.ticker.after(0))
+            self._await_answer(exchange, self._ticker.after(0))
         else:
             exchange.downstream.resume_upload()
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self.close()  # the bytes belong to no request
+            return
+        try:
+            if self._phase == HEAD:
+                self._read_head(exchange, data)
+            else:
+                self._read_body(exchange, data)
+        except ResponseFault as fault:
+            self._invalid(exchange, fault)
+            return
+        if self._exchange is not exchange:
+            return
+        if self._phase == COMPLETE:
+            self._finish(exchange)
+            return
+        if self._phase != HEAD and not exchange.paused:
+            self._deadline = None if self._streaming else self._ticker.after(self._idle_timeout)
+        exchange.downstream.flush()
 
     # ---- the request
 
@@ -370,14 +193,14 @@ class UpstreamConnection(ResponseReader):
         """
         return not self._unread.poll(0) or (self.is_new and self._is_tls)
 
-    def begin(self, exchange: NativeExchange, now: float) -> None:
+    def begin(self, exchange: UpstreamExchange, now: float) -> None:
         """Send the head of a request, and the part of its body that has arrived."""
         request = exchange.request
         exchange.connection = self
         self._exchange = exchange
         self._phase = HEAD
         self._streaming = self._upload_paused = self._upload_over = False
-        host = self._pool.host_line
+        host = self._queue.host_line
         if request.preserved_host is not None:
             host = b"Host: %b\r\n" % request.preserved_host
         self._transport.write(b"%b%b%b\r\n" % (request.start, host, request.fields))
@@ -390,7 +213,7 @@ class UpstreamConnection(ResponseReader):
             return
         self._deadline = None
         if exchange.early is not None:
-            self._send_early(exchange)
+            exchange.send_early(self)
         if exchange.body_ended:
             self._end_body(exchange, now)
 
@@ -409,28 +232,21 @@ class UpstreamConnection(ResponseReader):
         """Complete the body."""
         assert self._exchange is not None
         if not self._upload_over:
-            self._end_body(self._exchange, self._pool.ticker.after(0))
+            self._end_body(self._exchange, self._ticker.after(0))
 
-    def _end_body(self, exchange: NativeExchange, now: float) -> None:
+    def _end_body(self, exchange: UpstreamExchange, now: float) -> None:
         """Send the end of the body. The response time-out begins now, or when the last of the body is sent."""
         if exchange.request.length is None:
             self._transport.write(b"0\r\n\r\n")
         if not self._upload_paused:
             self._await_answer(exchange, now)
 
-    def _await_answer(self, exchange: NativeExchange, now: float) -> None:
+    def _await_answer(self, exchange: UpstreamExchange, now: float) -> None:
         if self._phase == HEAD:
             timeout = exchange.request.response_timeout
             self._deadline = None if timeout is None else now + timeout
 
-    def _send_early(self, exchange: NativeExchange) -> None:
-        pieces, exchange.early = exchange.early or [], None
-        for piece in pieces:
-            self.send_body(piece)
-        if not exchange.body_ended and not self._upload_paused:
-            exchange.downstream.resume_upload()
-
-    def _answered_early(self, exchange: NativeExchange, head: ResponseHead) -> None:
+    def _answered_early(self, exchange: UpstreamExchange, head: ResponseHead) -> None:
         """Stop sending a body that the upstream has refused (RFC 9112 9.5). The upstream can close the connection
         without an announcement, because the body would precede the next request."""
         self._reusable = False
@@ -441,9 +257,115 @@ class UpstreamConnection(ResponseReader):
             self._upload_paused = False
             exchange.downstream.resume_upload()
 
+    # ---- the head of the response
+
+    def _read_head(self, exchange: UpstreamExchange, data: bytes) -> None:
+        head, heads = self._remembered, self._heads
+        if head is not None and data.startswith(head.block) and not heads.begun:
+            self._answer(exchange, head, data[len(head.block) :])
+            return
+        while (head := heads.read(data)) is not None:
+            data = heads.rest
+            if head.status >= 200:
+                self._heads = HeadReader(self._max_head)
+                self._remember(head)
+                self._answer(exchange, head, data)
+                return
+            if head.status == 101:
+                self._switch(exchange, head, data)
+                return
+            if head.status != 100:  # RFC 9110 15.2: the gateway answers the client's Expect itself
+                exchange.downstream.interim(head.status, head.fields)
+            if not data:
+                return
+
+    def _answer(self, exchange: UpstreamExchange, head: ResponseHead, behind: bytes) -> None:
+        """Pass on the final head and the bytes after it."""
+        self._queue.answered(head.status)
+        length = head.plain_length
+        if length and exchange.request.method != b"HEAD":
+            self._phase, self._left = LENGTH, length
+            exchange.downstream.head(head.status, head.reason, head.fields, length)
+        else:
+            self._answer_framed(exchange, head)
+        if not exchange.body_ended:
+            self._answered_early(exchange, head)
+        if behind and self._exchange is exchange:
+            self._read_body(exchange, behind)
+
+    def _answer_framed(self, exchange: UpstreamExchange, head: ResponseHead) -> None:
+        """Pass on a final head that is not plain."""
+        self._phase = self._framed_as(exchange, head)
+        self._reusable = self._reusable and head.keeps_alive
+        self._streaming = head.event_stream
+        if head.keep_alive is not None:
+            self._pool.idle_limit.announced(head.keep_alive)
+        fields = head.dated(self._ticker.date)
+        exchange.downstream.head(head.status, head.reason, fields, head.length)
+        if self._streaming:
+            exchange.request.forget_head()
+            exchange.becomes_stream()
+
+    def _remember(self, head: ResponseHead) -> None:
+        small = len(head.block) <= REMEMBERED_SIZE and len(head.fields) <= REMEMBERED_FIELDS
+        self._remembered = head if small and not head.event_stream else None
+
+    def _framed_as(self, exchange: UpstreamExchange, head: ResponseHead) -> int:
+        """Return the framing in the order of RFC 9112 6.3."""
+        if exchange.request.method == b"HEAD" or not head.has_content:
+            # Some servers send the content nevertheless, possibly late.
+            self._reusable = self._reusable and not head.announces_content
+            return COMPLETE
+        if head.chunked:
+            self._chunks = ChunkedDecoder(self._max_head, self._max_head)
+            return CHUNKS
+        if head.length is None:
+            self._reusable = False
+            return CLOSE
+        self._left = head.length
+        return LENGTH if head.length else COMPLETE
+
+    # ---- the body of the response
+
+    def _read_body(self, exchange: UpstreamExchange, data: bytes) -> None:
+        if self._phase == LENGTH:
+            self._left = left = self._left - len(data)
+            if left <= 0:
+                self._phase = COMPLETE
+                if left:
+                    self._reusable = False
+                    data = data[:left]
+            exchange.downstream.body(data)
+        elif self._phase == CHUNKS:
+            self._read_chunks(exchange, data)
+        elif self._phase == CLOSE:
+            exchange.downstream.body(data)
+        else:
+            self._reusable = False
+
+    def _read_chunks(self, exchange: UpstreamExchange, data: bytes) -> None:
+        if self._undecoded:
+            self._undecoded += data
+            return
+        assert self._chunks is not None
+        pieces: list[bytes] = []
+        try:
+            behind = self._chunks.feed(data, pieces)
+        except ChunkedFault as fault:
+            raise ResponseFault(str(fault)) from fault
+        finally:
+            if pieces:
+                exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._chunks.done:
+            self._phase = COMPLETE
+            self._reusable = self._reusable and not behind
+        elif behind:
+            self._undecoded = behind
+            self._take_turn_soon()
+
     # ---- the end
 
-    def _finish(self, exchange: NativeExchange) -> None:
+    def _finish(self, exchange: UpstreamExchange) -> None:
         """Complete the response. The connection becomes free before the client is told, because the next request can
         follow at once."""
         chunks = self._chunks
@@ -460,7 +382,7 @@ class UpstreamConnection(ResponseReader):
             self.close()
         exchange.downstream.end(() if chunks is None else trailers_to_send(chunks.trailers))
 
-    def _switch(self, exchange: NativeExchange, head: ResponseHead, early: bytes) -> None:
+    def _switch(self, exchange: UpstreamExchange, head: ResponseHead, early: bytes) -> None:
         """Give the connection to the client's protocol. It no longer counts in the pool."""
         handshake = exchange.request.handshake
         if handshake is None:
@@ -470,23 +392,23 @@ class UpstreamConnection(ResponseReader):
             raise ResponseFault(fault)
         self._exchange = exchange.connection = None
         self._deadline = None
-        self._pool.health.succeeded()
+        self._queue.health.succeeded()
         self._pool.lost(self)
         exchange.downstream.upgraded(head.fields, self._transport, early)
 
-    def _invalid(self, exchange: NativeExchange, fault: ResponseFault) -> None:
+    def _invalid(self, exchange: UpstreamExchange, fault: ResponseFault) -> None:
         # A target that does not speak HTTP is unusable. A malformed head can be the fault of one resource.
-        refusal = Refusal("upstream_invalid", f"{self._pool.target}: {fault}")
+        refusal = Refusal("upstream_invalid", f"{self._queue.target}: {fault}")
         self._fail(exchange, refusal, counts=isinstance(fault, NotHttp))
 
-    def _lost_under(self, exchange: NativeExchange, reason: str) -> None:
+    def _lost_under(self, exchange: UpstreamExchange, reason: str) -> None:
         """Fail the exchange of a lost connection. Without a byte of a response it can have been stale, so that the
         request never arrived."""
         silent = self._phase == HEAD and not self._heads.begun
-        self._fail(exchange, Refusal("upstream_unreachable", f"{self._pool.target}: {reason}"), may_repeat=silent)
+        self._fail(exchange, Refusal("upstream_unreachable", f"{self._queue.target}: {reason}"), may_repeat=silent)
 
     def _fail(
-        self, exchange: NativeExchange, refusal: Refusal, *, may_repeat: bool = False, counts: bool = True
+        self, exchange: UpstreamExchange, refusal: Refusal, *, may_repeat: bool = False, counts: bool = True
     ) -> None:
         begun = HEAD < self._phase <= COMPLETE
         stale = may_repeat and self._served > 0
@@ -497,9 +419,9 @@ class UpstreamConnection(ResponseReader):
             exchange.downstream.abort(refusal.reason)
         elif stale:  # a closed idle connection says nothing about the target's health
             self._pool.closed_early(self)
-            exchange.engine.failed(exchange, refusal, may_repeat=True)
+            exchange.upstream.failed(exchange, refusal, may_repeat=True)
         else:
-            self._pool.failed(exchange, refusal, may_repeat=may_repeat, counts=counts)
+            self._queue.failed(exchange, refusal, may_repeat=may_repeat, counts=counts)
 
     def drop(self) -> None:
         """Drop the exchange, because the client has left."""
@@ -535,7 +457,7 @@ class UpstreamConnection(ResponseReader):
         else:
             self._resume_reading()
         if self._phase > HEAD and not self._streaming:
-            self._deadline = self._pool.ticker.after(self._idle_timeout)
+            self._deadline = self._ticker.after(self._idle_timeout)
 
     def _take_turn_soon(self) -> None:
         """Decode the next chunks after a turn of the other connections. Reading pauses until then."""
@@ -567,5 +489,5 @@ class UpstreamConnection(ResponseReader):
         if exchange is None or self._deadline is None or now < self._deadline:
             return
         # A body that the target does not read has the upstream's own time limit.
-        counts = self._upload_paused or self._pool.counts_timeout(exchange)
-        self._fail(exchange, Refusal("upstream_timeout", f"{self._pool.target}: no answer in time"), counts=counts)
+        counts = self._upload_paused or self._queue.counts_timeout(exchange)
+        self._fail(exchange, Refusal("upstream_timeout", f"{self._queue.target}: no answer in time"), counts=counts)

@@ -8,9 +8,10 @@ from typing import Any
 from gateway.errors import Refusal
 from gateway.proxy.engines import engine_of
 from gateway.proxy.forward import UpstreamRequest
+from gateway.proxy.httpx_engine.engine import HttpxEngine
 from gateway.proxy.interfaces import Exchange, Field
 from gateway.proxy.tls import TlsContexts
-from gateway.proxy.upstream import ChoosingEngine
+from gateway.proxy.upstream import Upstream
 from gateway.settings.model import UpstreamSettings
 from gateway.ticker import Listener, Ticker
 
@@ -98,7 +99,7 @@ class CountedTicker(Ticker):
 class Rig:
     """One engine. `ask` sends a request and waits for its outcome."""
 
-    def __init__(self, engine: ChoosingEngine[Any], ticker: CountedTicker) -> None:
+    def __init__(self, engine: Upstream | HttpxEngine, ticker: CountedTicker) -> None:
         self.engine = engine
         self.ticker = ticker
         self._loop = asyncio.get_running_loop()
@@ -159,7 +160,7 @@ async def running(upstream: UpstreamSettings) -> AsyncIterator[Rig]:
     ticker.start()
     tls = TlsContexts({upstream.name: upstream}).of(upstream)
     engine = engine_of(upstream, loop=loop, ticker=ticker, tls=tls)
-    assert isinstance(engine, ChoosingEngine)
+    assert isinstance(engine, Upstream | HttpxEngine)
     try:
         yield Rig(engine, ticker)
     finally:

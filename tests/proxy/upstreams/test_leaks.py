@@ -55,7 +55,15 @@ GOOD: dict[bytes, Behaviour] = {
     b"large": lambda served: served.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000),
 }
 PLACES = 24  # connections of the upstream
-HELD = ("Task", "UpstreamConnection", "NativeExchange", "ResponseWriter", "ClientConnection", "Tunnel", "TCPTransport")
+HELD = (
+    "Task",
+    "UpstreamConnection",
+    "UpstreamExchange",
+    "ResponseWriter",
+    "ClientConnection",
+    "Tunnel",
+    "TCPTransport",
+)
 
 
 def by_name(served: Served) -> None:

@@ -1,0 +1,412 @@
+"""One request by httpx, on a connection of its own.
+
+    CONNECTING ──▶ SENDING ── the request is out ──▶ AWAITING ── the head has come ──▶ ANSWERING ──▶ over
+
+httpcore looks at a connection only when it needs something from it. This one looks at all times: it checks the head of
+a response as it comes, passes 103 on at once, and notices an upstream that closes while the request is being sent.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any, Final, Protocol, cast
+
+import httpcore
+import httpx
+
+from gateway.errors import Refusal
+from gateway.proxy import unread
+from gateway.proxy.dialer import Dialler
+from gateway.proxy.exchange import UpstreamExchange
+from gateway.proxy.httpx_engine.head_filter import HeadGate
+from gateway.proxy.httpx_engine.transport import Transport, built, refusal_of
+from gateway.proxy.interfaces import Downstream, Field
+from gateway.proxy.response_head import ResponseFault, ResponseHead
+from gateway.proxy.target_queue import TargetQueue
+
+CONNECTING: Final = 0
+SENDING: Final = 1
+AWAITING: Final = 2
+ANSWERING: Final = 3
+
+_HELD: Final = 65536  # bytes that wait in one direction before their source is paused
+# Bytes that httpcore gets at once and parses without a pause: 5,000 chunks of a byte take it 50 ms.
+_PORTION: Final = 32768
+# Codes of refusals for which the target is responsible. Any other is an error of the gateway.
+_TARGET_FAILED: Final = frozenset(("upstream_unreachable", "upstream_timeout"))
+
+
+class ConnectionPool(Protocol):
+    """The owner of a connection."""
+
+    def lost(self, connection: "HttpxConnection") -> None:
+        """Forget a connection that is over."""
+
+
+class RequestBody(httpx.AsyncByteStream):
+    """The body of a request for httpx. An iterator, because a generator that is not exhausted must be closed."""
+
+    def __init__(self, downstream: Downstream) -> None:
+        self.is_stuck = False
+        self._downstream = downstream
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._ended = False
+        self._stopped = False
+        self._changed = asyncio.Event()
+
+    def add(self, data: bytes) -> None:
+        """Keep a piece until httpx asks for it."""
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > _HELD and not self.is_stuck:
+            self.is_stuck = True
+            self._downstream.pause_upload()
+        self._changed.set()
+
+    def end(self) -> None:
+        """Complete the body."""
+        self._ended = True
+        self._changed.set()
+
+    def stop(self) -> None:
+        """The upstream has closed."""
+        self._stopped = True
+        self._changed.set()
+
+    def take(self) -> bytes:
+        """The pieces that have come since the last call."""
+        pieces, self._pieces, self._held = self._pieces, [], 0
+        if self.is_stuck:
+            self.is_stuck = False
+            self._downstream.resume_upload()
+        return b"".join(pieces)
+
+    def __aiter__(self) -> "RequestBody":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            if self._ended and not self._held:
+                raise StopAsyncIteration
+            if self._stopped:  # httpcore raises the same when it cannot write, and then reads the response
+                raise httpcore.WriteError("the upstream has closed")
+            if self._held:
+                return self.take()
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
+    """Implements Connection for the exchange, and a network stream for httpcore. It ends once: with the
+    response, with a failure, or because its client has left."""
+
+    _transport: asyncio.Transport
+
+    def __init__(
+        self,
+        exchange: UpstreamExchange,
+        queue: TargetQueue,
+        pool: ConnectionPool,
+        *,
+        dialler: Dialler,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.exchange = exchange
+        self.is_open = False
+        self._queue = queue
+        self._pool = pool
+        self._dialler = dialler
+        self._loop = loop
+        self._phase = CONNECTING
+        self._deadline: float | None = None
+        self._is_over = False
+        # the request
+        self._body = RequestBody(exchange.downstream)
+        self._writable = asyncio.Event()
+        self._writable.set()
+        # the response, on its way to httpcore
+        self._filter = HeadGate(queue.limits.max_head_size, self._interim)
+        self._received: deque[bytes] = deque()
+        self._held = 0
+        self._paused = False
+        self._ended = False
+        self._failure: Exception | None = None
+        self._head_read = False
+        self._readable = asyncio.Event()
+        # the response, from httpcore
+        self._pieces: list[bytes] = []
+        self._task = loop.create_task(self._run())
+        self._task.add_done_callback(self._unlink)
+
+    # ---- Connection
+
+    @property
+    def upload_is_stuck(self) -> bool:
+        return self._body.is_stuck
+
+    def send_body(self, data: bytes) -> None:
+        if self._phase != ANSWERING:
+            self.exchange.body_sent = True
+            self._body.add(data)
+
+    def finish_request(self) -> None:
+        self._body.end()
+
+    def drop(self) -> None:
+        self._end()
+        self._task.cancel()
+
+    def pause_response(self) -> None:
+        self._paused = True
+        self._pace()
+        self._expect_more()
+
+    def resume_response(self) -> None:
+        self._paused = False
+        self._readable.set()
+        self._pace()
+        self._expect_more()
+
+    # ---- the request in httpx
+
+    async def _run(self) -> None:
+        try:
+            await self._converse()
+        except asyncio.CancelledError:
+            # A cancelled task holds this error, and anyio's frames in its traceback hold the task.
+            if not self._is_over:
+                raise
+        except httpx.TransportError as error:
+            self._fail(refusal_of(error, self._queue.target))
+        except Exception as error:  # a client waits for an answer, whatever the error is
+            self._loop.call_exception_handler({"message": "a request by httpx failed", "exception": error})
+            self._fail(Refusal("internal_error", f"{self._queue.target}: {type(error).__name__}"))
+
+    async def _converse(self) -> None:
+        request = self.exchange.request
+        body = httpx.ByteStream(b"") if request.length == 0 else self._body
+        async with Transport(self._connect) as transport:
+            response = await transport.handle_async_request(built(request, self._queue.target, body))
+            head = self._answered()
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            if head.has_content and request.method != b"HEAD":
+                async for piece in response.stream:
+                    self._pieces.append(piece)
+            self._hand_over()
+            if not self._is_over:
+                self._end()
+                self.exchange.downstream.end()
+
+    async def _connect(self) -> httpcore.AsyncNetworkStream:
+        await self._dialler.dial(lambda: self, self._queue.limits.connect_timeout)
+        exchange = self.exchange
+        exchange.connection = self
+        exchange.downstream.forwarded_at = monotonic()
+        self._phase = SENDING
+        if exchange.paused:
+            self.pause_response()
+        if exchange.early is not None:
+            exchange.send_early(self)
+        if exchange.body_ended:
+            self._body.end()
+        return self
+
+    def _answered(self) -> ResponseHead:
+        head, downstream = self._filter.head, self.exchange.downstream
+        assert head is not None  # h11 has read nothing before the head
+        self._phase = ANSWERING
+        self._queue.answered(head.status)
+        self._body.take()  # no other response follows, so the rest of the body is not needed
+        downstream.head(head.status, head.reason, head.dated(self._queue.ticker.date), head.length)
+        if head.event_stream and not self._is_over:
+            self.exchange.becomes_stream()
+        return head
+
+    def _interim(self, status: int, fields: Sequence[Field]) -> None:
+        self.exchange.downstream.interim(status, fields)
+        self._flush()
+
+    def _hand_over(self) -> None:
+        """Pass on the pieces of one portion together: a thousand chunks of a byte would be a thousand writes."""
+        pieces, self._pieces = self._pieces, []
+        if pieces and not self._is_over:
+            self.exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def _flush(self) -> None:
+        if not self._is_over:
+            self.exchange.downstream.flush()
+
+    # ---- httpcore.AsyncNetworkStream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        """The next bytes, b"" at the end. A head comes in one piece, because h11 limits it otherwise."""
+        self._request_or_portion_done()
+        while True:
+            await asyncio.sleep(0)  # other tasks have their turn between two portions
+            while self._paused or not (self._received or self._ended):
+                self._readable.clear()
+                await self._readable.wait()
+            if not self._received:
+                if self._failure is not None:
+                    # A new one: the traceback of the kept error would refer back to this object.
+                    raise type(self._failure)(*self._failure.args)
+                return b""
+            if portion := self._portion():
+                return portion
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Send, and wait until the socket has taken enough of it."""
+        if self._ended:
+            raise httpcore.WriteError("the upstream has closed")
+        self._transport.write(buffer)
+        if not self._writable.is_set():
+            self._deadline = self._queue.ticker.after(self._queue.limits.idle_timeout)
+            await self._writable.wait()
+            self._deadline = None
+
+    async def aclose(self) -> None:
+        self._transport.abort()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Nothing: httpcore uses it to detect HTTP/2 and stale connections."""
+        return None
+
+    def _request_or_portion_done(self) -> None:
+        """httpcore reads for the first time when it has sent the request, and later when it has parsed a portion."""
+        if self._is_over:
+            return
+        if self._phase == SENDING:
+            self._phase = AWAITING
+            timeout = self.exchange.request.response_timeout
+            self._deadline = None if timeout is None else self._queue.ticker.after(timeout)
+        else:
+            self._hand_over()
+            self._flush()
+            self._expect_more()
+
+    def _portion(self) -> bytes:
+        data, is_head = self._received.popleft(), not self._head_read
+        if len(data) > _PORTION and not is_head:
+            self._received.appendleft(data[_PORTION:])
+            data = data[:_PORTION]
+        self._head_read = True
+        self._held -= len(data)
+        self._pace()
+        try:
+            return data if is_head else self._filter.content(data)
+        except ResponseFault as fault:
+            raise httpcore.RemoteProtocolError(str(fault)) from fault
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop has another base class
+        transport.set_write_buffer_limits(high=_HELD)
+        self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        try:
+            pieces = self._filter.feed(data)
+        except ResponseFault as fault:
+            self._receive_end(httpcore.RemoteProtocolError(str(fault)))
+            self._transport.abort()
+            return
+        if pieces:
+            self._received.extend(pieces)
+            self._held += sum(map(len, pieces))
+            self._readable.set()
+            self._pace()
+
+    def eof_received(self) -> bool:
+        if not self._is_over:
+            self._receive_end(httpcore.ReadError("closed: end of file") if self._filter.head is None else None)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            for data in unread.take(self._transport):
+                self.data_received(data)
+        # Without an end of file before it, this is a reset, or TLS without close_notify (RFC 9112 9.8).
+        self.is_open = False
+        self._receive_end(httpcore.ReadError(f"closed: {exc or 'without close_notify'}"))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _receive_end(self, failure: Exception | None) -> None:
+        if not self._ended:
+            self._ended, self._failure = True, failure
+            self._readable.set()
+            self._writable.set()
+            self._body.stop()
+
+    def _pace(self) -> None:
+        """Read from the socket only what httpcore can take soon."""
+        if self._transport.is_closing():
+            return
+        if self._paused or self._held > _HELD:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    # ---- the end
+
+    def tick(self, now: float) -> None:
+        """Fail the attempt of an upstream that misses its deadline."""
+        if self._deadline is not None and now >= self._deadline:
+            self._fail(Refusal("upstream_timeout", f"{self._queue.target}: no answer in time"))
+            self._task.cancel()
+
+    def _expect_more(self) -> None:
+        """The time-out of the next bytes starts, unless the client does not read, or the stream can be quiet."""
+        if self._phase == ANSWERING and not self._is_over:
+            unlimited = self.exchange.streams or self._paused
+            self._deadline = None if unlimited else self._queue.ticker.after(self._queue.limits.idle_timeout)
+
+    def _fail(self, refusal: Refusal) -> None:
+        """Before a head the request can be sent again. After it the response is broken off."""
+        if self._is_over:
+            return
+        unsent = self._phase == CONNECTING and refusal.code in _TARGET_FAILED
+        may_repeat = unsent or (refusal.code == "upstream_unreachable" and not self._filter.begun)
+        counts = self._counts(refusal)
+        begun = self._phase == ANSWERING
+        if begun:
+            self._hand_over()
+        if self._is_over:  # the client has left meanwhile
+            return
+        self._end()
+        if begun:
+            self.exchange.downstream.abort(refusal.reason)
+        else:
+            self._queue.failed(self.exchange, refusal, may_repeat=may_repeat, unsent=unsent, counts=counts)
+
+    def _counts(self, refusal: Refusal) -> bool:
+        """Return whether the failure counts against the target. A malformed head can be the fault of one resource."""
+        if refusal.code == "upstream_timeout" and self._phase == AWAITING:
+            return self._queue.counts_timeout(self.exchange)
+        if refusal.code == "upstream_invalid":
+            return not self._filter.speaks_http
+        return refusal.code in _TARGET_FAILED
+
+    def _end(self) -> None:
+        """Free the place before the downstream learns of the end: its next request can follow at once."""
+        self._is_over = True
+        self._deadline = None
+        self.exchange.connection = None
+        if self.is_open:
+            self._transport.abort()
+        self._pool.lost(self)
+
+    def _unlink(self, task: "asyncio.Task[None]") -> None:
+        """Drop the references back to this object, because a cycle would keep the request."""
+        if not self._is_over:
+            self._end()
+        del self._task, self._filter
