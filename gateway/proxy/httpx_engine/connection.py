@@ -8,9 +8,9 @@ a response as it comes, passes 103 on at once, and notices an upstream that clos
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import httpcore
 import httpx
@@ -35,13 +35,6 @@ _HELD: Final = 65536  # bytes that wait in one direction before their source is 
 _PORTION: Final = 32768
 # Codes of refusals for which the target is responsible. Any other is an error of the gateway.
 _TARGET_FAILED: Final = frozenset(("upstream_unreachable", "upstream_timeout"))
-
-
-class ConnectionPool(Protocol):
-    """The owner of a connection."""
-
-    def lost(self, connection: "HttpxConnection") -> None:
-        """Forget a connection that is over."""
 
 
 class RequestBody(httpx.AsyncByteStream):
@@ -108,15 +101,15 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self,
         exchange: UpstreamExchange,
         queue: TargetQueue,
-        pool: ConnectionPool,
         *,
+        on_end: Callable[["HttpxConnection"], None],
         dialler: Dialler,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.exchange = exchange
         self.is_open = False
         self._queue = queue
-        self._pool = pool
+        self._on_end = on_end
         self._dialler = dialler
         self._loop = loop
         self._phase = CONNECTING
@@ -403,7 +396,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self.exchange.connection = None
         if self.is_open:
             self._transport.abort()
-        self._pool.lost(self)
+        self._on_end(self)
 
     def _unlink(self, task: "asyncio.Task[None]") -> None:
         """Drop the references back to this object, because a cycle would keep the request."""

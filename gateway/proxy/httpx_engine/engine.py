@@ -23,7 +23,7 @@ from gateway.ticker import Ticker
 
 
 class HttpxPool:
-    """Implements TargetPool for exchanges, ConnectionPool for connections, and QueuedPool for the queue.
+    """Implements TargetPool for exchanges, and QueuedPool for the queue.
 
     A connection serves one request, so none is ever idle.
     """
@@ -79,16 +79,6 @@ class HttpxPool:
     def close(self) -> None:
         self._queue.close()
 
-    # ---- for the connections
-
-    def lost(self, connection: HttpxConnection) -> None:
-        del self._connections[connection.exchange]
-        waiting = self._queue.fair
-        if waiting is not None:
-            waiting.release(connection)
-            if waiting:
-                self._begin(waiting.next())
-
     # ---- for the queue
 
     def busy(self) -> Iterable[tuple[HttpxConnection, UpstreamExchange]]:
@@ -103,10 +93,20 @@ class HttpxPool:
 
     def _begin(self, exchange: UpstreamExchange) -> None:
         self._queue.start_ticking()
-        connection = HttpxConnection(exchange, self._queue, self, dialler=self._dialler, loop=self._loop)
+        connection = HttpxConnection(
+            exchange, self._queue, on_end=self._connection_ended, dialler=self._dialler, loop=self._loop
+        )
         self._connections[exchange] = connection
         if self._queue.fair is not None:
             self._queue.fair.hold(connection, exchange)
+
+    def _connection_ended(self, connection: HttpxConnection) -> None:
+        del self._connections[connection.exchange]
+        waiting = self._queue.fair
+        if waiting is not None:
+            waiting.release(connection)
+            if waiting:
+                self._begin(waiting.next())
 
 
 class HttpxEngine:
