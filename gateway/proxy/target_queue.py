@@ -19,7 +19,8 @@ from gateway.proxy.target import Target, UpstreamLimits
 from gateway.samples import Sample
 from gateway.ticker import PERIOD, Ticker
 
-PATIENCE: Final = 0.5  # seconds; a request that has waited this long takes a connection from a client with too many
+# Seconds after which a waiting request takes a connection from a client with too many.
+FAIRNESS_DELAY: Final = 0.5
 log: Final = logging.getLogger("gateway.proxy")
 
 
@@ -170,9 +171,9 @@ class TargetQueue:
         for exchange in fair.expired(now - PERIOD / 2):
             self._waited_too_long(exchange)
         if self._pool.is_full:
-            patience = min(PATIENCE, self.limits.connect_timeout / 4)
-            deadline = now + self.limits.connect_timeout - patience
-            for exchange in fair.to_end(deadline, monotonic() - patience):
+            delay = min(FAIRNESS_DELAY, self.limits.connect_timeout / 4)
+            deadline = now + self.limits.connect_timeout - delay
+            for exchange in fair.to_end(deadline, monotonic() - delay):
                 exchange.end_for_others(f"{self.target}: its client holds more than half of the connections")
         if not fair:
             self.fair = None

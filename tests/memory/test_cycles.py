@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from gateway.identity.api_keys import new_key
-from gateway.proxy.dialer import Dialler
 from gateway.proxy.target import Target
+from gateway.proxy.target_connector import TargetConnector
 from tests.memory.garbage import unsearched
 from tests.memory.serving import ServedHere
 from tests.support.configurations import changed, standard, with_engine
@@ -372,10 +372,10 @@ async def test_a_race_of_addresses_leaves_no_cycle(upstreams: Upstreams) -> None
     loop = asyncio.get_running_loop()
     refusing = int(upstreams.refusing.url.rpartition(":")[2])
     for port, error in ((refusing, ConnectionRefusedError), (upstreams.web.address[1], None)):
-        dialler = Dialler(Target("orders.internal", port, None, None, "orders.internal"), loop, two_addresses)
+        connector = TargetConnector(Target("orders.internal", port, None, None, "orders.internal"), loop, two_addresses)
         with unsearched() as found:
             with contextlib.suppress(*([] if error is None else [error])):
-                await dialler.dial(_Aborting, 5.0)
+                await connector.connect(_Aborting, 5.0)
             await asyncio.sleep(0)
         assert not found.objects
 

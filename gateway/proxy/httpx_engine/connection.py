@@ -17,12 +17,12 @@ import httpx
 
 from gateway.errors import Refusal
 from gateway.proxy import unread
-from gateway.proxy.dialer import Dialler
 from gateway.proxy.exchange import UpstreamExchange
 from gateway.proxy.httpx_engine.head_filter import HeadGate
 from gateway.proxy.httpx_engine.transport import Transport, built, refusal_of
 from gateway.proxy.interfaces import Downstream, Field
 from gateway.proxy.response_head import ResponseFault, ResponseHead
+from gateway.proxy.target_connector import TargetConnector
 from gateway.proxy.target_queue import TargetQueue
 
 CONNECTING: Final = 0
@@ -103,14 +103,14 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         queue: TargetQueue,
         *,
         on_end: Callable[["HttpxConnection"], None],
-        dialler: Dialler,
+        connector: TargetConnector,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.exchange = exchange
         self.is_open = False
         self._queue = queue
         self._on_end = on_end
-        self._dialler = dialler
+        self._connector = connector
         self._loop = loop
         self._phase = CONNECTING
         self._deadline: float | None = None
@@ -193,7 +193,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 self.exchange.downstream.end()
 
     async def _connect(self) -> httpcore.AsyncNetworkStream:
-        await self._dialler.dial(lambda: self, self._queue.limits.connect_timeout)
+        await self._connector.connect(lambda: self, self._queue.limits.connect_timeout)
         exchange = self.exchange
         exchange.connection = self
         exchange.downstream.forwarded_at = monotonic()

@@ -7,7 +7,6 @@ import asyncio
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
 
-from gateway.proxy.dialer import Dialler
 from gateway.proxy.exchange import TargetPool, UpstreamExchange
 from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.health import TargetHealth
@@ -15,6 +14,7 @@ from gateway.proxy.httpx_engine.connection import HttpxConnection
 from gateway.proxy.interfaces import Downstream, Exchange
 from gateway.proxy.native.pool import NativePool
 from gateway.proxy.target import Target, UpstreamLimits
+from gateway.proxy.target_connector import TargetConnector
 from gateway.proxy.target_queue import TargetQueue
 from gateway.proxy.upstream import Upstream
 from gateway.samples import Sample
@@ -43,7 +43,7 @@ class HttpxPool:
         self.health = health
         self._limits = limits
         self._loop = loop
-        self._dialler = Dialler(target, loop)
+        self._connector = TargetConnector(target, loop)
         self._connections: dict[UpstreamExchange, HttpxConnection] = {}
         self._queue = TargetQueue(target, limits, health, pool=self, loop=loop, ticker=ticker)
 
@@ -94,7 +94,7 @@ class HttpxPool:
     def _begin(self, exchange: UpstreamExchange) -> None:
         self._queue.start_ticking()
         connection = HttpxConnection(
-            exchange, self._queue, on_end=self._connection_ended, dialler=self._dialler, loop=self._loop
+            exchange, self._queue, on_end=self._connection_ended, connector=self._connector, loop=self._loop
         )
         self._connections[exchange] = connection
         if self._queue.fair is not None:

@@ -13,12 +13,12 @@ import ssl
 from collections.abc import Iterable, Iterator
 
 from gateway.errors import Refusal
-from gateway.proxy.dialer import Dialler
 from gateway.proxy.exchange import UpstreamExchange
 from gateway.proxy.health import TargetHealth
 from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.native.idle_limit import IdleLimit
 from gateway.proxy.target import Target, UpstreamLimits
+from gateway.proxy.target_connector import TargetConnector
 from gateway.proxy.target_queue import TargetQueue
 from gateway.samples import Sample
 from gateway.ticker import Ticker
@@ -43,7 +43,7 @@ class NativePool:
         self._idle: list[UpstreamConnection] = []  # newest last
         self.idle_limit = IdleLimit(limits.keep_alive)
         self._dials: set[asyncio.Task[None]] = set()
-        self._dialler = Dialler(target, loop)
+        self._connector = TargetConnector(target, loop)
         self._loop = loop
         self.queue = TargetQueue(target, limits, health, pool=self, loop=loop, ticker=ticker)
 
@@ -192,7 +192,7 @@ class NativePool:
         """Open one connection. A failure fails the first request in the queue, because each request has one dial."""
         target = self.target
         try:
-            await self._dialler.dial(lambda: UpstreamConnection(self.queue, self), self.limits.connect_timeout)
+            await self._connector.connect(lambda: UpstreamConnection(self.queue, self), self.limits.connect_timeout)
         except TimeoutError:
             self._dial_failed(Refusal("upstream_timeout", f"{target} did not accept a connection in time"))
         except ssl.SSLError as error:

@@ -45,7 +45,7 @@ class _Early(asyncio.Protocol):
 Connected = tuple[asyncio.Transport, _Early]
 
 
-class Dialler:
+class TargetConnector:
     """Dials one target. `lookup` returns the addresses of a name; the default is the system's resolver. An address that
     has failed is tried last for `avoid` seconds."""
 
@@ -61,17 +61,17 @@ class Dialler:
         self._avoid_for = avoid
         self._avoided: dict[str, float] = {}  # the end of the time by address, oldest first
 
-    async def dial(self, make: Callable[[], asyncio.Protocol], patience: float) -> None:
-        """Open one connection within `patience` seconds, with the protocol that `make` returns.
+    async def connect(self, make: Callable[[], asyncio.Protocol], within: float) -> None:
+        """Open one connection in `within` seconds, with the protocol that `make` returns.
 
         Raises TimeoutError, ssl.SSLError, other OSErrors, and UnicodeError for an invalid name.
         """
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(within):
             addresses = self._fixed or await self._addresses()
             if len(addresses) == 1:
-                transport, early = await self._connect(addresses[0])
+                transport, early = await self._connect_to(addresses[0])
             else:
-                transport, early = await self._race(addresses, min(DELAY, patience / len(addresses)))
+                transport, early = await self._race(addresses, min(DELAY, within / len(addresses)))
         if early.lost:
             raise ConnectionResetError("the connection was closed as soon as it was made")
         protocol = make()
@@ -80,7 +80,7 @@ class Dialler:
         if early.data:
             protocol.data_received(early.data)
 
-    async def _connect(self, address: str) -> Connected:
+    async def _connect_to(self, address: str) -> Connected:
         transport, early = await self._loop.create_connection(_Early, address, self._target.port)
         if self._target.tls is None:
             return transport, early
@@ -148,7 +148,7 @@ class Dialler:
             while waiting or attempts:
                 if waiting:
                     address = waiting.pop(0)
-                    attempts[self._loop.create_task(self._connect(address))] = address
+                    attempts[self._loop.create_task(self._connect_to(address))] = address
                 done, _ = await asyncio.wait(
                     attempts, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
                 )

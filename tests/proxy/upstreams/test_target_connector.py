@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy.dialer import Dialler, Lookup
 from gateway.proxy.target import Target, target_of
+from gateway.proxy.target_connector import Lookup, TargetConnector
 from gateway.settings.model import TlsSettings
 from tests.proxy.upstreams.rig import running, settings
 from tests.support.fleet import OK, Fleet, Served
@@ -49,8 +49,8 @@ class Names:
         return answer
 
 
-def dialler(target: Target, lookup: Lookup | None, **options: float) -> Dialler:
-    return Dialler(target, asyncio.get_running_loop(), lookup, **options)
+def connector(target: Target, lookup: Lookup | None, **options: float) -> TargetConnector:
+    return TargetConnector(target, asyncio.get_running_loop(), lookup, **options)
 
 
 def named(port: int, tls: ssl.SSLContext | None = None) -> Target:
@@ -68,41 +68,41 @@ class Reached(asyncio.Protocol):
         transport.close()
 
 
-async def dialled(one: Dialler, times: int = 1, patience: float = 2.0) -> list[str]:
+async def dialled(one: TargetConnector, times: int = 1, within: float = 2.0) -> list[str]:
     """The connected addresses of this many dials, one after another."""
 
     class Here(Reached):
         peers: list[str] = []  # of this call
 
     for _ in range(times):
-        await one.dial(Here, patience)
+        await one.connect(Here, within)
     return Here.peers
 
 
 async def test_a_name_is_asked_for_anew_each_time(everywhere: Fleet) -> None:
     names = Names(["127.0.0.1"], ["127.0.0.2"], ["127.0.0.3"])
     port = everywhere["a"].address[1]
-    assert await dialled(dialler(named(port), names), 4) == ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.3"]
+    assert await dialled(connector(named(port), names), 4) == ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.3"]
     assert names.asked == [("orders.internal", port)] * 4
 
 
 async def test_an_address_is_not_asked_for(everywhere: Fleet) -> None:
     target = Target("127.0.0.9", everywhere["a"].address[1], None, None, "x")
     names = Names([])
-    assert await dialled(dialler(target, names), 2) == ["127.0.0.9"] * 2
+    assert await dialled(connector(target, names), 2) == ["127.0.0.9"] * 2
     assert names.asked == []
 
 
 async def test_connections_are_spread_over_the_addresses_of_a_name(everywhere: Fleet) -> None:
     names = Names(["127.0.0.1", "127.0.0.2", "127.0.0.3"])
-    peers = await dialled(dialler(named(everywhere["a"].address[1]), names), 30)
+    peers = await dialled(connector(named(everywhere["a"].address[1]), names), 30)
     assert {peer: peers.count(peer) for peer in peers} == {"127.0.0.1": 10, "127.0.0.2": 10, "127.0.0.3": 10}
 
 
 async def test_an_address_that_refuses_costs_nothing_but_the_next(fleet: Fleet) -> None:
     """The fleet listens only on 127.0.0.1."""
     names = Names(["127.0.0.2", "127.0.0.1", "127.0.0.3"])
-    assert await dialled(dialler(named(fleet["a"].address[1]), names), 9) == ["127.0.0.1"] * 9
+    assert await dialled(connector(named(fleet["a"].address[1]), names), 9) == ["127.0.0.1"] * 9
 
 
 async def test_a_connection_is_given_to_its_protocol_with_the_bytes_that_came_first() -> None:
@@ -123,8 +123,8 @@ async def test_a_connection_is_given_to_its_protocol_with_the_bytes_that_came_fi
             self.heard.set_result(data)
 
     hearing = Hearing()
-    one = dialler(named(server.sockets[0].getsockname()[1]), Names(["127.0.0.1", "127.0.0.2"]))
-    await one.dial(lambda: hearing, 2.0)
+    one = connector(named(server.sockets[0].getsockname()[1]), Names(["127.0.0.1", "127.0.0.2"]))
+    await one.connect(lambda: hearing, 2.0)
     async with asyncio.timeout(2):
         assert await hearing.heard == greeting
     server.close()
@@ -148,10 +148,10 @@ class Dead:
             deaf.close()
 
 
-async def timed(one: Dialler, patience: float = 3.0) -> tuple[str, float]:
+async def timed(one: TargetConnector, within: float = 3.0) -> tuple[str, float]:
     """The address of a dial, and its duration in seconds."""
     started = asyncio.get_running_loop().time()
-    (peer,) = await dialled(one, patience=patience)
+    (peer,) = await dialled(one, within=within)
     return peer, asyncio.get_running_loop().time() - started
 
 
@@ -169,7 +169,7 @@ def dead_and_well() -> Iterator[tuple[int, Dead]]:
 async def test_a_dead_address_costs_a_quarter_of_a_second_and_once(
     dead_and_well: tuple[int, Dead], addresses: list[str]
 ) -> None:
-    one = dialler(named(dead_and_well[0]), Names(addresses))
+    one = connector(named(dead_and_well[0]), Names(addresses))
     took = []
     for _ in range(20):
         peer, seconds = await timed(one)
@@ -181,7 +181,7 @@ async def test_a_dead_address_costs_a_quarter_of_a_second_and_once(
 
 
 async def test_simultaneous_dials_pass_a_dead_address_together(dead_and_well: tuple[int, Dead]) -> None:
-    one = dialler(named(dead_and_well[0]), Names(["127.0.0.1", "127.0.0.3"]))
+    one = connector(named(dead_and_well[0]), Names(["127.0.0.1", "127.0.0.3"]))
     results = await asyncio.gather(*(timed(one) for _ in range(50)))
     assert {peer for peer, _ in results} == {"127.0.0.3"}
     assert max(seconds for _, seconds in results) < 1.0
@@ -189,7 +189,7 @@ async def test_simultaneous_dials_pass_a_dead_address_together(dead_and_well: tu
 
 async def test_an_address_that_was_dead_is_used_again_after_a_while(dead_and_well: tuple[int, Dead]) -> None:
     port, dead = dead_and_well
-    one = dialler(named(port), Names(["127.0.0.1", "127.0.0.3"]), avoid=0.5)
+    one = connector(named(port), Names(["127.0.0.1", "127.0.0.3"]), avoid=0.5)
     assert set(await dialled(one, 4)) == {"127.0.0.3"}
     dead.close()
     back = socket.create_server(("127.0.0.1", port), backlog=512)
@@ -202,7 +202,7 @@ async def test_an_address_that_was_dead_is_used_again_after_a_while(dead_and_wel
 async def test_an_address_that_was_dead_is_used_when_the_others_are(dead_and_well: tuple[int, Dead]) -> None:
     port, dead = dead_and_well
     names = Names(["127.0.0.1", "127.0.0.3"])
-    one = dialler(named(port), names)
+    one = connector(named(port), names)
     assert set(await dialled(one, 2)) == {"127.0.0.3"}
     dead.close()
     back = socket.create_server(("127.0.0.1", port), backlog=512)
@@ -220,7 +220,7 @@ async def test_the_families_of_addresses_alternate() -> None:
     well = socket.create_server(("127.0.0.3", dead.port), backlog=512)
     try:
         for answer in (["127.0.0.3", "::1", "::ffff:127.0.0.8"], ["::ffff:127.0.0.8", "::1", "127.0.0.3"]):
-            peer, seconds = await timed(dialler(named(dead.port), Names(answer)))
+            peer, seconds = await timed(connector(named(dead.port), Names(answer)))
             assert peer == "127.0.0.3"
             assert 0.25 <= seconds < 0.45, "a quarter of a second for one of them"
     finally:
@@ -229,16 +229,16 @@ async def test_the_families_of_addresses_alternate() -> None:
 
 
 async def test_where_all_addresses_are_dead_it_is_a_time_out(dead_and_well: tuple[int, Dead]) -> None:
-    one = dialler(named(dead_and_well[0]), Names(["127.0.0.1", "127.0.0.2"]))
+    one = connector(named(dead_and_well[0]), Names(["127.0.0.1", "127.0.0.2"]))
     started = asyncio.get_running_loop().time()
     with pytest.raises(TimeoutError):
-        await dialled(one, patience=0.4)
+        await dialled(one, within=0.4)
     assert asyncio.get_running_loop().time() - started < 0.6
 
 
 async def test_every_address_is_tried_in_the_time_that_there_is(dead_and_well: tuple[int, Dead]) -> None:
-    one = dialler(named(dead_and_well[0]), Names(["127.0.0.3", "127.0.0.1", "127.0.0.2"]))
-    peer, _ = await timed(one, patience=0.3)
+    one = connector(named(dead_and_well[0]), Names(["127.0.0.3", "127.0.0.1", "127.0.0.2"]))
+    peer, _ = await timed(one, within=0.3)
     assert peer == "127.0.0.3"
 
 
@@ -251,7 +251,7 @@ async def test_a_slow_address_that_accepts_first_wins_and_the_other_is_closed(tm
     )
     port = server.sockets[0].getsockname()[1]
     silent = socket.create_server(("127.0.0.1", port))
-    one = dialler(named(port, trusting), Names(["127.0.0.2", "127.0.0.1"]))
+    one = connector(named(port, trusting), Names(["127.0.0.2", "127.0.0.1"]))
     peer, seconds = await timed(one)
     assert (peer, 0.25 <= seconds < 0.6) == ("127.0.0.2", True)
     connection, _ = await asyncio.to_thread(silent.accept)
@@ -271,7 +271,7 @@ async def test_an_address_with_a_wrong_certificate_costs_nothing_but_the_next(tm
     right = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=authority.context("orders.internal"))
     port = right.sockets[0].getsockname()[1]
     wrong = await asyncio.start_server(lambda *_: None, "127.0.0.2", port, ssl=authority.context("billing.internal"))
-    one = dialler(named(port, trusting), Names(["127.0.0.1", "127.0.0.2"]))
+    one = connector(named(port, trusting), Names(["127.0.0.1", "127.0.0.2"]))
     assert await dialled(one, 6) == ["127.0.0.1"] * 6
     right.close()
     with pytest.raises((ssl.SSLError, ConnectionRefusedError)):
@@ -289,7 +289,7 @@ async def test_a_name_with_ever_other_dead_addresses_takes_no_memory() -> None:
 
     refusing = Refusing()
     try:
-        one = dialler(named(int(refusing.url.rpartition(":")[2])), ever_other)
+        one = connector(named(int(refusing.url.rpartition(":")[2])), ever_other)
         with pytest.raises(ConnectionRefusedError):
             await dialled(one)
         tracemalloc.start()
@@ -309,12 +309,12 @@ async def test_a_name_with_ever_other_dead_addresses_takes_no_memory() -> None:
 async def test_when_all_refuse_it_is_refused(fleet: Fleet) -> None:
     names = Names(["127.0.0.2", "127.0.0.3"])
     with pytest.raises(ConnectionRefusedError):
-        await dialled(dialler(named(fleet["a"].address[1]), names))
+        await dialled(connector(named(fleet["a"].address[1]), names))
 
 
 async def test_those_who_ask_at_once_share_a_question(everywhere: Fleet) -> None:
     names = Names(["127.0.0.1"], pause=0.05)
-    one = dialler(named(everywhere["a"].address[1]), names)
+    one = connector(named(everywhere["a"].address[1]), names)
     await asyncio.gather(*(dialled(one) for _ in range(20)))
     assert len(names.asked) == 1
     await dialled(one)
@@ -323,8 +323,8 @@ async def test_those_who_ask_at_once_share_a_question(everywhere: Fleet) -> None
 
 async def test_who_stops_waiting_for_a_name_takes_the_answer_from_nobody(everywhere: Fleet) -> None:
     names = Names(["127.0.0.1"], pause=0.2)
-    one = dialler(named(everywhere["a"].address[1]), names)
-    impatient = asyncio.ensure_future(dialled(one, patience=0.05))
+    one = connector(named(everywhere["a"].address[1]), names)
+    impatient = asyncio.ensure_future(dialled(one, within=0.05))
     patient = asyncio.ensure_future(dialled(one))
     with pytest.raises(TimeoutError):
         await impatient
@@ -334,16 +334,16 @@ async def test_who_stops_waiting_for_a_name_takes_the_answer_from_nobody(everywh
 
 async def test_a_name_service_that_fails_is_asked_again(everywhere: Fleet) -> None:
     names = Names([], ["127.0.0.1"])
-    one = dialler(named(everywhere["a"].address[1]), names)
+    one = connector(named(everywhere["a"].address[1]), names)
     with pytest.raises(socket.gaierror):
         await dialled(one)
     assert await dialled(one) == ["127.0.0.1"]
 
 
 async def test_a_name_service_that_hangs_is_a_time_out() -> None:
-    one = dialler(named(80), Names(["127.0.0.1"], pause=60.0))
+    one = connector(named(80), Names(["127.0.0.1"], pause=60.0))
     with pytest.raises(TimeoutError):
-        await dialled(one, patience=0.1)
+        await dialled(one, within=0.1)
 
 
 # ---- through an engine
