@@ -11,7 +11,7 @@ from typing import Final, Generic, Literal, Protocol, TypeVar
 from gateway.proxy.health import TargetHealth
 
 
-class Candidate(Protocol):
+class BalancedTarget(Protocol):
     """The properties of a target that the balancer needs."""
 
     @property
@@ -23,7 +23,7 @@ class Candidate(Protocol):
         """The number of requests in progress on the target or waiting for a connection."""
 
 
-C = TypeVar("C", bound=Candidate)
+C = TypeVar("C", bound=BalancedTarget)
 
 
 class Balancer(Generic[C]):
@@ -45,14 +45,14 @@ class Balancer(Generic[C]):
         if len(candidates) == 1:
             return candidates[0] if candidates[0].health.usable(now) else None
         chosen = None
-        for place in self._in_order():
-            health = candidates[place].health
-            if candidates[place] is avoid or not health.usable(now):
+        for index in self._in_order():
+            health = candidates[index].health
+            if candidates[index] is avoid or not health.usable(now):
                 continue
-            takes_turn = health.takes_turn(now)
-            if takes_turn or chosen is None:
-                chosen = place
-            if takes_turn:
+            in_rotation = health.in_rotation(now)
+            if in_rotation or chosen is None:
+                chosen = index
+            if in_rotation:
                 break
         if chosen is None:
             return avoid if avoid is not None and avoid.health.usable(now) else None
@@ -67,7 +67,7 @@ class Balancer(Generic[C]):
         turns = chain(range(self._next, len(candidates)), range(self._next))
         if not self._by_load:
             return turns
-        return sorted(turns, key=lambda place: candidates[place].load)  # stable: equal loads keep the turns
+        return sorted(turns, key=lambda index: candidates[index].load)  # stable: equal loads keep the turns
 
     def wait(self, now: float) -> float:
         """Return the least number of seconds until a target can be usable again."""

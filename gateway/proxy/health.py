@@ -10,7 +10,7 @@ from typing import Final
 from gateway.samples import Sample
 from gateway.settings.model import EjectSettings, HealthSettings
 
-SLOW_RETURN: Final = 10.0  # seconds over which a target that was unusable gets back its full share of the requests
+SLOW_START: Final = 10.0  # seconds over which a target that was unusable gets back its full share of the requests
 _LEAST_SHARE: Final = 0.1
 
 
@@ -85,12 +85,12 @@ class TargetHealth:
             return ejected
         return max(ejected, (self._health.rise - self._row) * self._health.interval)
 
-    def takes_turn(self, now: float) -> bool:
+    def in_rotation(self, now: float) -> bool:
         """Return whether the target takes its turn. After its return it passes on most turns at first (slow start),
         because a target that has just started cannot serve its full share."""
         if self._returned_at is None or now < self._upstream.panic_until:
             return True
-        share = (now - self._returned_at) / SLOW_RETURN
+        share = (now - self._returned_at) / SLOW_START
         if share >= 1:
             self._returned_at = None
             return True
@@ -118,19 +118,19 @@ class TargetHealth:
         self._upstream.update()
         return True
 
-    def checked(self, *, well: bool, now: float) -> bool:
+    def checked(self, *, healthy: bool, now: float) -> bool:
         """Record an active check. Returns whether it changed `is_up` or ended an ejection."""
         assert self._health is not None
-        if well == self.is_up:
+        if healthy == self.is_up:
             self._row = 0
-            if not well or now >= self.ejected_until:
+            if not healthy or now >= self.ejected_until:
                 return False
         else:
             self._row += 1
-            if self._row < (self._health.rise if well else self._health.fall):
+            if self._row < (self._health.rise if healthy else self._health.fall):
                 return False
-            self.is_up, self._row = well, 0
-        if well:
+            self.is_up, self._row = healthy, 0
+        if healthy:
             self._failures, self.ejected_until = 0, 0.0
             self._returned_at, self._credit = now, 0.0
         self._upstream.update()

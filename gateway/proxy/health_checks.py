@@ -45,16 +45,16 @@ class HealthChecks:
     async def _run(self) -> None:
         while True:
             status = await self._check()
-            well = 200 <= status < 400
-            if self._health.checked(well=well, now=self._loop.time()):
-                log.warning("target %s is %s", self._target, "well again" if well else self._why_out(status))
+            healthy = 200 <= status < 400
+            if self._health.checked(healthy=healthy, now=self._loop.time()):
+                log.warning("target %s is %s", self._target, "healthy again" if healthy else self._why_down(status))
             await asyncio.sleep(self._settings.interval)
 
-    def _why_out(self, status: int) -> str:
+    def _why_down(self, status: int) -> str:
         if status == 0:
-            return "out: its checks fail"
+            return "down: its checks fail"
         host = self._settings.host or self._target.authority
-        return f"out: its checks fail, with status {status} for Host {host} (health.path, health.host)"
+        return f"down: its checks fail, with status {status} for Host {host} (health.path, health.host)"
 
     async def _check(self) -> int:
         """Return the status of the response; 0 if none arrives in time."""

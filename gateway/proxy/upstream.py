@@ -132,4 +132,4 @@ class Upstream:
 
     def _unavailable(self, now: float) -> Refusal:
         wait = ceil(self._balancer.wait(now))
-        return Refusal("upstream_unavailable", f"no target of {self.name} is well", retry_after=max(1, wait))
+        return Refusal("upstream_unavailable", f"no target of {self.name} is healthy", retry_after=max(1, wait))

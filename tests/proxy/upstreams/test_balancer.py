@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy.balancer import Balancer, HashBalancer
-from gateway.proxy.health import SLOW_RETURN, TargetHealth, UpstreamHealth
+from gateway.proxy.health import SLOW_START, TargetHealth, UpstreamHealth
 from gateway.settings.model import EjectSettings, HealthSettings
 
 OUT = EjectSettings(failures=1, for_=10.0)
@@ -32,7 +32,7 @@ def places(count: int, checks: HealthSettings | None = None) -> list[Place]:
 def take_down(target: Place) -> None:
     """Let the health checks of a target fail."""
     for _ in range(CHECKS.fall):
-        target.health.checked(well=False, now=0.0)
+        target.health.checked(healthy=False, now=0.0)
 
 
 def chosen(balancer: "Balancer[Place]", times: int, now: float = 0.0) -> "Counter[str]":
@@ -157,7 +157,7 @@ def test_a_passed_check_ends_the_panic_with_the_ejection() -> None:
     targets = places(3, CHECKS)
     for one in targets[:2]:
         one.health.failed(0.0)
-    targets[0].health.checked(well=True, now=1.0)
+    targets[0].health.checked(healthy=True, now=1.0)
     assert [one.health.usable(1.0) for one in targets] == [True, False, True]
 
 
@@ -169,7 +169,7 @@ def test_what_has_just_come_back_gets_little_at_first_and_then_its_full_share(co
     targets[1].health.failed(0.0)
     balancer = Balancer(targets, policy)  # type: ignore[arg-type]
     fair = 1 / count
-    shares = [chosen(balancer, 1200, now=10.0 + part * SLOW_RETURN)["b"] / 1200 for part in (0.0, 0.5, 1.0)]
+    shares = [chosen(balancer, 1200, now=10.0 + part * SLOW_START)["b"] / 1200 for part in (0.0, 0.5, 1.0)]
     assert 0.02 < shares[0] < 0.15
     assert shares[0] < shares[1] < fair
     assert shares[2] == pytest.approx(fair, abs=0.01)
@@ -181,7 +181,7 @@ def test_no_request_is_refused_when_all_targets_have_just_come_back(policy: str)
     for one in targets:
         take_down(one)
         for _ in range(CHECKS.rise):
-            one.health.checked(well=True, now=10.0)
+            one.health.checked(healthy=True, now=10.0)
     shares = chosen(Balancer(targets, policy), 300, now=10.0)  # type: ignore[arg-type]
     assert sum(shares.values()) == 300
     assert min(shares.values()) > 60
@@ -258,7 +258,7 @@ def test_a_target_that_is_down_moves_its_own_keys_only_and_gets_them_back(down: 
     assert now not in {targets[number].name for number in down}
     for number in down:
         for _ in range(CHECKS.rise):
-            targets[number].health.checked(well=True, now=1.0)
+            targets[number].health.checked(healthy=True, now=1.0)
     assert homes(balancer, [key]) == [home]
 
 

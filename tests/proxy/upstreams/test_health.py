@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.health import SLOW_RETURN, TargetHealth, UpstreamHealth
+from gateway.proxy.health import SLOW_START, TargetHealth, UpstreamHealth
 from gateway.settings.model import EjectSettings, HealthSettings
 
 EJECT = EjectSettings(failures=3, for_=10.0)
@@ -22,7 +22,7 @@ def fail(health: TargetHealth, times: int, now: float = 0.0) -> list[bool]:
 
 def check(health: TargetHealth, outcomes: str, now: float = 0.0) -> list[bool]:
     """Record checks that pass (+) or fail (-); returns which of them changed the state."""
-    return [health.checked(well=one == "+", now=now) for one in outcomes]
+    return [health.checked(healthy=one == "+", now=now) for one in outcomes]
 
 
 # ---- passive
@@ -107,7 +107,7 @@ def test_a_passed_check_ends_an_ejection_and_slow_start_follows() -> None:
     assert check(health, "+", now=2.0) == [True]
     assert health.usable(2.0)
     assert share_taken(health, 2.0) == pytest.approx(0.1, abs=0.01)
-    assert share_taken(health, 2.0 + SLOW_RETURN) == 1.0
+    assert share_taken(health, 2.0 + SLOW_START) == 1.0
 
 
 def test_after_an_ejection_that_a_check_has_ended_it_takes_a_full_row_to_eject_again() -> None:
@@ -168,7 +168,7 @@ def test_the_wait_for_one_whose_checks_fail_is_that_of_the_checks_to_come() -> N
 
 
 def share_taken(health: TargetHealth, now: float, turns: int = 1000) -> float:
-    return sum(health.takes_turn(now) for _ in range(turns)) / turns
+    return sum(health.in_rotation(now) for _ in range(turns)) / turns
 
 
 def test_what_was_never_out_takes_every_turn() -> None:
@@ -181,8 +181,8 @@ def test_after_an_ejection_it_takes_more_and_more_turns() -> None:
     fail(health, 3)
     back = 10.0
     assert share_taken(health, back) == pytest.approx(0.1, abs=0.01)
-    assert share_taken(health, back + SLOW_RETURN / 2) == pytest.approx(0.5, abs=0.01)
-    assert share_taken(health, back + SLOW_RETURN) == 1.0
+    assert share_taken(health, back + SLOW_START / 2) == pytest.approx(0.5, abs=0.01)
+    assert share_taken(health, back + SLOW_START) == 1.0
     assert share_taken(health, back) == 1.0, "once it is back it stays"
 
 
@@ -190,4 +190,4 @@ def test_after_failed_checks_it_takes_more_and_more_turns() -> None:
     health = one_of_two(CHECKS, None)
     check(health, "---++", now=50.0)
     assert share_taken(health, 50.0) == pytest.approx(0.1, abs=0.01)
-    assert share_taken(health, 50.0 + SLOW_RETURN) == 1.0
+    assert share_taken(health, 50.0 + SLOW_START) == 1.0
