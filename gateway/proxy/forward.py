@@ -165,19 +165,23 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
     """Build the header block: the client's end-to-end fields in their order, then the gateway's."""
     request, principal = admission.request, admission.principal
     fields = request.fields
-    theirs = fields.sent_with_credentials if plan.passes_credentials else fields.sent
-    if theirs is None:
-        theirs = _their_lines(request, plan, rules)
+    caller_lines = fields.sent_with_credentials if plan.passes_credentials else fields.sent
+    if caller_lines is None:
+        caller_lines = _caller_lines(request, plan, rules)
     plain = length == 0 and fields.te is None and fields.content_length is None and not request.websocket
     return b"%b%b%b%b" % (
-        theirs,
+        caller_lines,
         b"" if plain else _framing_lines(request, length),
-        b"" if principal is None else principal.header_lines if plan.assertion is None else _proven(admission, plan),
+        b""
+        if principal is None
+        else principal.header_lines
+        if plan.assertion is None
+        else _signed_identity_lines(admission, plan),
         _forwarding_lines(request, plan),
     )
 
 
-def _proven(admission: Admission, plan: ForwardPlan) -> bytes:
+def _signed_identity_lines(admission: Admission, plan: ForwardPlan) -> bytes:
     """Return the identity headers, and their assertion for this upstream. A TRACE carries no credential, because its
     response shows the request to the client (RFC 9110 9.3.8)."""
     principal = admission.principal
@@ -187,7 +191,7 @@ def _proven(admission: Admission, plan: ForwardPlan) -> bytes:
     return principal.header_lines + plan.assertion(principal)
 
 
-def _their_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> bytes:
+def _caller_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> bytes:
     """Return the lines of the client's end-to-end fields. They are cached with the fields, so a repeated header block
     costs nothing. Requests with a trace of their own are not cached."""
     kept = _end_to_end(request, plan, rules)
