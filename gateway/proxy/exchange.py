@@ -170,7 +170,7 @@ class UpstreamExchange:
     def becomes_stream(self) -> None:
         """Note that the response is an event stream."""
         self.streams = True
-        self.downstream.lasts()
+        self.downstream.on_event_stream()
 
     def end_for_others(self, reason: str) -> None:
         """End the exchange, because other clients wait for its connection."""

@@ -48,7 +48,7 @@ class Downstream(Protocol):
         None if only the end of the body determines it.
         """
 
-    def lasts(self) -> None:
+    def on_event_stream(self) -> None:
         """Note that the response is an event stream. It can last for hours, so the caller's access is checked from time
         to time."""
 

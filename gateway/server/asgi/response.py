@@ -57,7 +57,7 @@ class AsgiAnswer(AsgiRequest):
             fields = [field for field in fields if field[0].lower() != b"content-length"]
         self._start = {"type": "http.response.start", "status": status, "headers": list(fields)}
 
-    def lasts(self) -> None:
+    def on_event_stream(self) -> None:
         """Keep the event stream open until the caller's access ends."""
         assert self.admission is not None
         self.admission = self.admission.lasting()

@@ -102,7 +102,7 @@ class AsgiWebSocket(AsgiRequest):
         self.answered_at = monotonic()
         self._answer = [field for field in fields if field[0].lower() != b"content-length"]
 
-    def lasts(self) -> None:
+    def on_event_stream(self) -> None:
         """Refuse an event stream, which would be collected without end."""
         self._give_up("an event stream in answer to a WebSocket handshake")
 

@@ -159,7 +159,7 @@ class ResponseWriter:
             head += b"\r\n" if self.request.minor else b"Connection: keep-alive\r\n\r\n"
         self._chunks.append(head)
 
-    def lasts(self) -> None:
+    def on_event_stream(self) -> None:
         """Keep the event stream open until the caller's access ends."""
         assert self.admission is not None
         self.admission = self.admission.lasting()

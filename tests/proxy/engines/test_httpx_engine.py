@@ -394,7 +394,7 @@ async def test_a_caller_may_leave_in_the_middle_of_being_told(upstream: Recordin
         def head(self, *_: Any) -> None:
             self.tell("head")
 
-        def lasts(self) -> None:
+        def on_event_stream(self) -> None:
             self.tell("lasts")
 
         def body(self, data: bytes) -> None:

@@ -47,7 +47,7 @@ class Witness(Outcome):
         self.reason, self.length = reason, length
         self.fields = tuple(field for field in fields if field[0] not in own)
 
-    def lasts(self) -> None:
+    def on_event_stream(self) -> None:
         self.lasting = True
 
     @property

@@ -44,7 +44,7 @@ class Outcome:
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
         self.status = status
 
-    def lasts(self) -> None:
+    def on_event_stream(self) -> None:
         pass
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
