@@ -27,7 +27,7 @@ class FairQueue(Generic[E, H]):
         self._clients = Callers()
         # The requests of each client, in the order of the clients' turns. OrderedDict, because thousands of requests
         # can leave the queue at the same time.
-        self._lines: dict[str, OrderedDict[E, None]] = {}
+        self._by_client: dict[str, OrderedDict[E, None]] = {}
         self._length = 0
         self._holders: dict[H, E] = {}
         self._held: dict[str, int] = {}
@@ -61,12 +61,12 @@ class FairQueue(Generic[E, H]):
         """Append a request to its client's requests. If the queue is full, return the request to refuse: the last one
         of the client with the most requests."""
         client = self._client(exchange)
-        own = self._lines.setdefault(client, OrderedDict())
+        own = self._by_client.setdefault(client, OrderedDict())
         own[exchange] = None
         self._length += 1
         if self._length <= LONGEST:
             return None
-        longest = max(self._lines.values(), key=len)
+        longest = max(self._by_client.values(), key=len)
         last = next(reversed(longest if len(longest) > len(own) else own))
         self.remove(last)
         return last
@@ -74,32 +74,32 @@ class FairQueue(Generic[E, H]):
     def remove(self, exchange: E) -> None:
         """Remove a request, if it is in the queue."""
         client = self._client(exchange)
-        line = self._lines.get(client)
-        if line is not None and exchange in line:
-            del line[exchange]
+        requests = self._by_client.get(client)
+        if requests is not None and exchange in requests:
+            del requests[exchange]
             self._length -= 1
-            if not line:
-                del self._lines[client]
+            if not requests:
+                del self._by_client[client]
 
     def next(self) -> E:
         """Remove and return the next request. The queue must not be empty."""
-        for client in self._lines:
+        for client in self._by_client:
             if self._held.get(client, 0) < self._share:
                 break
         else:
-            client = next(iter(self._lines))
-        line = self._lines.pop(client)
-        exchange, _ = line.popitem(last=False)
+            client = next(iter(self._by_client))
+        requests = self._by_client.pop(client)
+        exchange, _ = requests.popitem(last=False)
         self._length -= 1
-        if line:
-            self._lines[client] = line
+        if requests:
+            self._by_client[client] = requests
         return exchange
 
     def expired(self, now: float) -> list[E]:
         """Remove and return the requests whose deadline has passed."""
         found = []
-        for line in self._lines.values():
-            for exchange in line:
+        for requests in self._by_client.values():
+            for exchange in requests:
                 if exchange.deadline is None or exchange.deadline > now:
                     break
                 found.append(exchange)
@@ -121,8 +121,10 @@ class FairQueue(Generic[E, H]):
         excess = self._held.get(client, 0) - self._share
         if excess <= 0:
             return []
-        lines = [line for other, line in self._lines.items() if other != client]
-        urgent = sum(each.deadline is not None and each.deadline <= deadline for line in lines for each in line)
+        others = [requests for other, requests in self._by_client.items() if other != client]
+        urgent = sum(
+            each.deadline is not None and each.deadline <= deadline for requests in others for each in requests
+        )
         slow = [
             each
             for each in self._holders.values()

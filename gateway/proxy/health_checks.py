@@ -60,21 +60,21 @@ class HealthChecks:
         """Return the status of the response; 0 if none arrives in time."""
         start = b"GET %b HTTP/1.1\r\n" % self._settings.path.encode("ascii")
         fields = b"User-Agent: gateway-health-check\r\nConnection: close\r\n"
-        answer = _Answer(self._loop)
+        receiver = _StatusReceiver(self._loop)
         request = UpstreamRequest(b"GET", start, fields, length=0)
         if self._settings.host is not None:
             request.preserved_host = self._settings.host.encode("ascii")
-        exchange = self._engine.open(request, answer, self._loop.time())
+        exchange = self._engine.open(request, receiver, self._loop.time())
         try:
             async with asyncio.timeout(self._settings.timeout):
-                return await answer.status
+                return await receiver.status
         except TimeoutError:
             return 0
         finally:
             exchange.cancel()  # the body is not needed
 
 
-class _Answer:
+class _StatusReceiver:
     """Implements Downstream: keeps the status of a response, 0 for none."""
 
     forwarded_at = 0.0
@@ -84,13 +84,13 @@ class _Answer:
         self.status: asyncio.Future[int] = loop.create_future()
 
     def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
-        self._told(status)
+        self._received(status)
 
     def refuse(self, refusal: Refusal) -> None:
-        self._told(0)
+        self._received(0)
 
     def abort(self, reason: str) -> None:
-        self._told(0)
+        self._received(0)
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
         upstream.abort()  # checks request no upgrade, and the engine refuses an unrequested one
@@ -109,6 +109,6 @@ class _Answer:
 
     def resume_upload(self) -> None: ...
 
-    def _told(self, status: int) -> None:
+    def _received(self, status: int) -> None:
         if not self.status.done():
             self.status.set_result(status)

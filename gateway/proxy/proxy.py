@@ -33,22 +33,24 @@ class Proxy:
         ticker: Ticker,
         tls: TlsContexts,
         assertions: Assertions | None = None,
-        before: "Proxy | None" = None,
+        previous: "Proxy | None" = None,
     ) -> None:
-        """`before` is the replaced proxy. Upstreams with the same settings and TLS files keep their engines, and the
+        """`previous` is the replaced proxy. Upstreams with the same settings and TLS files keep their engines, and the
         assertions stay valid."""
         self._rules = rules
         self._upstreams = {name: _with_health_host(each, settings) for name, each in settings.upstreams.items()}
         self._tls = tls
         self._loop = loop
         self._ticker = ticker
-        self._departed: dict[tuple[str, tuple[str, ...]], float] = {} if before is None else before._departed
+        self._retired_counts: dict[tuple[str, tuple[str, ...]], float] = (
+            {} if previous is None else previous._retired_counts
+        )
         self.engines: Mapping[str, Engine] = {
-            name: (before.engine_for(upstream, tls) if before else None)
+            name: (previous.engine_for(upstream, tls) if previous else None)
             or engine_of(upstream, loop=loop, ticker=ticker, tls=tls.of(upstream))
             for name, upstream in self._upstreams.items()
         }
-        self._assertions: Assertions | None = before._assertions if before else assertions
+        self._assertions: Assertions | None = previous._assertions if previous else assertions
         self._plans = {
             route: (_plan(route, settings, self._assertions), self.engines[route.upstream])
             for route in routes
@@ -60,7 +62,7 @@ class Proxy:
         time. Raises Refusal if the request must not be sent."""
         plan, engine = self._plans[admission.route]
         request = admission.request
-        if request.fields.conditional and _ends_here(request):
+        if request.fields.conditional and _is_final_recipient(request):
             return FinalRecipient(admission, downstream, loop=self._loop, date=self._ticker.date)
         if request.websocket:
             return engine.open(websocket_request(admission, plan, self._rules), downstream, now)
@@ -71,7 +73,7 @@ class Proxy:
         now = self._loop.time()
         for engine in self.engines.values():
             yield from engine.samples(now)
-        for (family, labels), count in self._departed.items():
+        for (family, labels), count in self._retired_counts.items():
             yield Sample(family, labels, count)
 
     def engine_for(self, upstream: UpstreamSettings, tls: TlsContexts) -> Engine | None:
@@ -90,7 +92,7 @@ class Proxy:
     def _keep_counts(self, engine: Engine) -> None:
         for family, labels, value in engine.samples(0.0):
             if family.endswith("_total") and not isinstance(value, list):
-                self._departed[family, labels] = self._departed.get((family, labels), 0) + value
+                self._retired_counts[family, labels] = self._retired_counts.get((family, labels), 0) + value
 
     def close(self) -> None:
         """Close the connections to all upstreams."""
@@ -105,7 +107,7 @@ def _with_health_host(upstream: UpstreamSettings, settings: Settings) -> Upstrea
     return replace(upstream, health=replace(health, host=host))
 
 
-def _ends_here(request: RequestHead) -> bool:
+def _is_final_recipient(request: RequestHead) -> bool:
     return forwards_left(request.method, request.fields) == 0
 
 

@@ -114,7 +114,7 @@ class Reloader:
             ticker=runtime.ticker,
             loop=runtime.loop,
             tls=tls,
-            before=before,
+            previous=before,
         )
         runtime.observer.declare(route.name for route in (*policy.own, *policy.routes))
         runtime.proxy = after
