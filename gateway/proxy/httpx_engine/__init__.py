@@ -3,7 +3,7 @@ independent check of it.
 
     HttpxEngine ──▶ HttpxPool ──▶ HttpxConnection ── a task ──▶ httpx.AsyncHTTPTransport
                                          ▲                            │ httpcore, h11
-                                         └── HeadGate ◀── socket ◀────┘
+                                         └── HeadFilter ◀── socket ◀────┘
 
 It uses a transport and no client, because a client adds fields, keeps cookies, follows redirects and reads proxies from
 the environment. Each request has its own transport: h11 keeps surplus bytes after a response, which would answer the

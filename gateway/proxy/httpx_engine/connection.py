@@ -18,8 +18,8 @@ import httpx
 from gateway.errors import Refusal
 from gateway.proxy import unread
 from gateway.proxy.exchange import UpstreamExchange
-from gateway.proxy.httpx_engine.head_filter import HeadGate
-from gateway.proxy.httpx_engine.transport import Transport, built, refusal_of
+from gateway.proxy.httpx_engine.head_filter import HeadFilter
+from gateway.proxy.httpx_engine.transport import Transport, httpx_request, refusal_of
 from gateway.proxy.interfaces import Downstream, Field
 from gateway.proxy.response_head import ResponseFault, ResponseHead
 from gateway.proxy.target_connector import TargetConnector
@@ -120,7 +120,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._writable = asyncio.Event()
         self._writable.set()
         # the response, on its way to httpcore
-        self._filter = HeadGate(queue.limits.max_head_size, self._interim)
+        self._filter = HeadFilter(queue.limits.max_head_size, self._interim)
         self._received: deque[bytes] = deque()
         self._held = 0
         self._paused = False
@@ -181,7 +181,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         request = self.exchange.request
         body = httpx.ByteStream(b"") if request.length == 0 else self._body
         async with Transport(self._connect) as transport:
-            response = await transport.handle_async_request(built(request, self._queue.target, body))
+            response = await transport.handle_async_request(httpx_request(request, self._queue.target, body))
             head = self._answered()
             assert isinstance(response.stream, httpx.AsyncByteStream)
             if head.has_content and request.method != b"HEAD":

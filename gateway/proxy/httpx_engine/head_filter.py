@@ -13,7 +13,7 @@ from gateway.proxy.response_head import HeadReader, NotHttp, ResponseFault, Resp
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
 
 
-class HeadGate:
+class HeadFilter:
     """Reads the heads of one response. `head` is the final one, None until it is complete. `limit` is in bytes.
     `pass_on` receives the status and the fields of each interim response except 100. `speaks_http` is false after bytes
     that are not HTTP/1.x."""

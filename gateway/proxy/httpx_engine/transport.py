@@ -65,7 +65,7 @@ class _Network(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(str(error)) from None
 
 
-def built(request: UpstreamRequest, target: Target, body: httpx.AsyncByteStream) -> httpx.Request:
+def httpx_request(request: UpstreamRequest, target: Target, body: httpx.AsyncByteStream) -> httpx.Request:
     """Build the request for the transport. Method, target and fields equal those of the native engine to the byte."""
     method, path, _ = request.start.split(b" ", 2)
     host = target.authority.encode("ascii") if request.preserved_host is None else request.preserved_host

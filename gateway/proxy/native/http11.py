@@ -82,7 +82,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._upload_over = False  # the upstream does not want the rest of the request body
         # the response
         self._heads = HeadReader(self._max_head)
-        self._remembered: ResponseHead | None = None  # an API often answers with the same head
+        self._cached_head: ResponseHead | None = None  # an API often answers with the same head
         self._left = 0  # bytes of the body still to come, if its length is known
         self._chunks: ChunkedDecoder | None = None
         self._undecoded = b""  # chunks not yet decoded
@@ -260,7 +260,7 @@ class UpstreamConnection(asyncio.Protocol):
     # ---- the head of the response
 
     def _read_head(self, exchange: UpstreamExchange, data: bytes) -> None:
-        head, heads = self._remembered, self._heads
+        head, heads = self._cached_head, self._heads
         if head is not None and data.startswith(head.block) and not heads.begun:
             self._answer(exchange, head, data[len(head.block) :])
             return
@@ -268,7 +268,7 @@ class UpstreamConnection(asyncio.Protocol):
             data = heads.rest
             if head.status >= 200:
                 self._heads = HeadReader(self._max_head)
-                self._remember(head)
+                self._cache_head(head)
                 self._answer(exchange, head, data)
                 return
             if head.status == 101:
@@ -306,9 +306,9 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.request.forget_head()
             exchange.becomes_stream()
 
-    def _remember(self, head: ResponseHead) -> None:
+    def _cache_head(self, head: ResponseHead) -> None:
         small = len(head.block) <= REMEMBERED_SIZE and len(head.fields) <= REMEMBERED_FIELDS
-        self._remembered = head if small and not head.event_stream else None
+        self._cached_head = head if small and not head.event_stream else None
 
     def _framed_as(self, exchange: UpstreamExchange, head: ResponseHead) -> int:
         """Return the framing in the order of RFC 9112 6.3."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.httpx_engine.head_filter import HeadGate
+from gateway.proxy.httpx_engine.head_filter import HeadFilter
 from gateway.proxy.interfaces import Field
 from gateway.proxy.response_head import ResponseFault
 from tests.proxy.engines.test_agreement import RESPONSES
@@ -19,9 +19,9 @@ Outcome = tuple[bytes | str, list[Sequence[Field]]]
 def passed(*pieces: bytes, limit: int = 64 * KIB) -> Outcome:
     """The bytes passed to h11, or the reason for none; and the interim responses."""
     hints: list[Sequence[Field]] = []
-    gate = HeadGate(limit, lambda _, fields: hints.append(fields))
+    head_filter = HeadFilter(limit, lambda _, fields: hints.append(fields))
     try:
-        return b"".join([part for piece in pieces for part in gate.feed(piece)]), hints
+        return b"".join([part for piece in pieces for part in head_filter.feed(piece)]), hints
     except ResponseFault as fault:
         return str(fault), hints
 
