@@ -14,8 +14,8 @@ from typing import Final, cast
 from gateway.proxy.stall_watch import StallWatch
 from gateway.wire.websocket import FrameCounter, close_frame
 
-FAREWELL: Final = 0.4  # seconds in which a partial frame can end and a side can answer the gateway's Close
-_LAST_CALL: Final = 2.0  # seconds after that for data not yet sent
+CLOSE_TIMEOUT: Final = 0.4  # seconds in which a partial frame can end and a side can answer the gateway's Close
+_FLUSH_TIMEOUT: Final = 2.0  # seconds after that for data not yet sent
 _HIGH_WATER: Final = 262144
 # A client whose machine disappears sends nothing, and a quiet connection would stay open without end. After a minute of
 # silence the kernel probes the connection, and closes it after another minute (seconds, seconds, count).
@@ -25,12 +25,12 @@ _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT
 class Tunnel:
     """The two sides of one relayed connection. `ended` is called once, when both are lost."""
 
-    __slots__ = ("_ended", "_loop", "caller", "leaving", "upstream")
+    __slots__ = ("_ended", "_loop", "caller", "closing", "upstream")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[["Tunnel"], None]) -> None:
         self._loop = loop
         self._ended: Callable[[Tunnel], None] | None = ended
-        self.leaving = False
+        self.closing = False
         self.caller = TunnelEnd(self)
         self.upstream = TunnelEnd(self)
         self.caller.other, self.upstream.other = self.upstream, self.caller
@@ -54,11 +54,11 @@ class Tunnel:
 
     def close(self, code: int, reason: str) -> None:
         """Send a Close to both sides, and close each of them when it has answered, or soon after."""
-        if not self.leaving:
-            self.leaving = True
-            self.caller.say_goodbye(close_frame(code, reason, masked=False))
-            self.upstream.say_goodbye(close_frame(code, reason, masked=True))
-            self._loop.call_later(FAREWELL, self._depart)
+        if not self.closing:
+            self.closing = True
+            self.caller.begin_close(close_frame(code, reason, masked=False))
+            self.upstream.begin_close(close_frame(code, reason, masked=True))
+            self._loop.call_later(CLOSE_TIMEOUT, self._end_close)
 
     def tick(self, now: float) -> None:
         """Check four times a second that each side takes its data."""
@@ -76,13 +76,13 @@ class Tunnel:
                     each.unlink()
         elif not clean:
             other.transport.abort()
-        elif not self.leaving:
+        elif not self.closing:
             other.transport.close()
 
-    def _depart(self) -> None:
-        self.caller.depart()
-        self.upstream.depart()
-        self._loop.call_later(_LAST_CALL, self._cut)
+    def _end_close(self) -> None:
+        self.caller.end_close()
+        self.upstream.end_close()
+        self._loop.call_later(_FLUSH_TIMEOUT, self._cut)
 
     def _cut(self) -> None:
         for end in (self.caller, self.upstream):
@@ -93,14 +93,14 @@ class Tunnel:
 class TunnelEnd(asyncio.Protocol):
     """One side of a tunnel. `received` counts its bytes."""
 
-    __slots__ = ("_frames", "_goodbye", "_stall_watch", "_tunnel", "is_lost", "other", "received", "transport")
+    __slots__ = ("_close_frame", "_frames", "_stall_watch", "_tunnel", "is_lost", "other", "received", "transport")
 
     other: "TunnelEnd"
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
         self._frames = FrameCounter()  # of the data that this side sends
-        self._goodbye: bytes | None = None  # a Close for this side, pending until its current frame ends
+        self._close_frame: bytes | None = None  # a Close for this side, pending until its current frame ends
         self._stall_watch = StallWatch()
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.received = 0
@@ -110,8 +110,8 @@ class TunnelEnd(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
-        if self._tunnel.leaving:
-            self._hear_out(data)
+        if self._tunnel.closing:
+            self._drain(data)
             return
         self._frames.feed(data)
         if not self.other.is_lost:
@@ -134,28 +134,28 @@ class TunnelEnd(asyncio.Protocol):
 
     # ---- closing
 
-    def say_goodbye(self, frame: bytes) -> None:
+    def begin_close(self, frame: bytes) -> None:
         """Send a Close to this side between two frames, unless one was sent."""
         if self.is_lost:
             return
         coming = self.other._frames
         if not coming.between:
-            self._goodbye = frame
+            self._close_frame = frame
             return
         if not coming.closing:
             self.transport.write(frame)
-        self._leave_if_answered()
+        self._close_if_answered()
 
     def unlink(self) -> None:
         """Drop the references to the other side and the tunnel, because a cycle would keep both. Both sides are
         lost."""
         del self.other, self._tunnel
 
-    def depart(self) -> None:
+    def end_close(self) -> None:
         """Close this side at the end of the time for answers. A partial frame can no longer end."""
         if self.is_lost:
             return
-        if self._goodbye is not None:
+        if self._close_frame is not None:
             self.transport.abort()
         else:
             self.transport.close()
@@ -165,28 +165,28 @@ class TunnelEnd(asyncio.Protocol):
         if not self.is_lost and self._stall_watch.has_stalled(self.transport.get_write_buffer_size(), now):
             self.transport.abort()
 
-    def _hear_out(self, data: bytes) -> None:
+    def _drain(self, data: bytes) -> None:
         """Read from this side after the gateway's Close: pass on the rest of its frame, and drop everything else."""
         other = self.other
-        if other._goodbye is not None:
-            self._finish_frame(other, other._goodbye, data)
+        if other._close_frame is not None:
+            self._finish_frame(other, other._close_frame, data)
         self._frames.feed(data)
-        self._leave_if_answered()
+        self._close_if_answered()
 
-    def _finish_frame(self, other: "TunnelEnd", goodbye: bytes, data: bytes) -> None:
+    def _finish_frame(self, other: "TunnelEnd", closing_frame: bytes, data: bytes) -> None:
         rest = self._frames.rest(data)
         if other.is_lost:
             return
         if rest is None:
             other.transport.write(data)
             return
-        other._goodbye = None
-        other.transport.write(data[:rest] if self._frames.closing else data[:rest] + goodbye)
-        other._leave_if_answered()
+        other._close_frame = None
+        other.transport.write(data[:rest] if self._frames.closing else data[:rest] + closing_frame)
+        other._close_if_answered()
 
-    def _leave_if_answered(self) -> None:
+    def _close_if_answered(self) -> None:
         """Close the connection once both Closes were sent (RFC 6455 7.1.1)."""
-        if self._frames.closing and self._goodbye is None and not self.is_lost:
+        if self._frames.closing and self._close_frame is None and not self.is_lost:
             self.transport.close()
 
 

@@ -11,7 +11,7 @@ from websockets.protocol import Protocol, Side
 
 from gateway.errors import without_traceback
 from gateway.proxy.stall_watch import STALL
-from gateway.proxy.websocket_tunnel import FAREWELL, keep_alive
+from gateway.proxy.websocket_tunnel import CLOSE_TIMEOUT, keep_alive
 from gateway.wire.websocket import ABNORMAL, BAD_GATEWAY, INVALID_TEXT, NO_STATUS
 
 _HELD: Final = 262144  # bytes of messages that wait for the client before reading from the upstream pauses
@@ -155,10 +155,10 @@ class UpstreamSocket(asyncio.Protocol):
             self._part()
 
     def _part(self) -> None:
-        """Start the timers after the first Close: FAREWELL for the Close of the peer, STALL for unsent data."""
+        """Start the timers after the first Close: CLOSE_TIMEOUT for the Close of the peer, STALL for unsent data."""
         if not self._parting and not self._transport.is_closing():
             self._parting = [
-                self._loop.call_later(FAREWELL, self._transport.close),
+                self._loop.call_later(CLOSE_TIMEOUT, self._transport.close),
                 self._loop.call_later(STALL, self._transport.abort),
             ]
 
