@@ -168,15 +168,14 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
     caller_lines = fields.sent_with_credentials if plan.passes_credentials else fields.sent
     if caller_lines is None:
         caller_lines = _caller_lines(request, plan, rules)
-    plain = length == 0 and fields.te is None and fields.content_length is None and not request.websocket
+    identity_lines = b""
+    if principal is not None:
+        identity_lines = principal.header_lines if plan.assertion is None else _signed_identity_lines(admission, plan)
+    unframed = length == 0 and fields.te is None and fields.content_length is None and not request.websocket
     return b"%b%b%b%b" % (
         caller_lines,
-        b"" if plain else _framing_lines(request, length),
-        b""
-        if principal is None
-        else principal.header_lines
-        if plan.assertion is None
-        else _signed_identity_lines(admission, plan),
+        b"" if unframed else _framing_lines(request, length),
+        identity_lines,
         _forwarding_lines(request, plan),
     )
 

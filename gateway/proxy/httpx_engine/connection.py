@@ -7,7 +7,6 @@ a response as it comes, passes 103 on at once, and notices an upstream that clos
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final, cast
@@ -121,8 +120,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._writable.set()
         # the response, on its way to httpcore
         self._filter = HeadFilter(queue.limits.max_head_size, self._interim)
-        self._received: deque[bytes] = deque()
-        self._held = 0
+        self._received = bytearray()
         self._paused = False
         self._ended = False
         self._failure: Exception | None = None
@@ -238,16 +236,17 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._request_or_portion_done()
         while True:
             await asyncio.sleep(0)  # other tasks have their turn between two portions
-            while self._paused or not (self._received or self._ended):
+            while self._paused or not (self._has_more or self._ended):
                 self._readable.clear()
                 await self._readable.wait()
-            if not self._received:
-                if self._failure is not None:
-                    # A new one: the traceback of the kept error would refer back to this object.
-                    raise type(self._failure)(*self._failure.args)
+            if self._has_more:
+                if portion := self._portion():
+                    return portion
+            elif self._failure is not None:
+                # A new one: the traceback of the kept error would refer back to this object.
+                raise type(self._failure)(*self._failure.args)
+            else:
                 return b""
-            if portion := self._portion():
-                return portion
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Send, and wait until the socket has taken enough of it."""
@@ -279,16 +278,20 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
             self._flush()
             self._expect_more()
 
+    @property
+    def _has_more(self) -> bool:
+        return bool(self._received) or (self._filter.head is not None and not self._head_read)
+
     def _portion(self) -> bytes:
-        data, is_head = self._received.popleft(), not self._head_read
-        if len(data) > _PORTION and not is_head:
-            self._received.appendleft(data[_PORTION:])
-            data = data[:_PORTION]
-        self._head_read = True
-        self._held -= len(data)
+        if not self._head_read:
+            assert self._filter.head is not None
+            self._head_read = True
+            return self._filter.head.block
+        data = bytes(self._received[:_PORTION])
+        del self._received[:_PORTION]
         self._pace()
         try:
-            return data if is_head else self._filter.content(data)
+            return self._filter.content(data)
         except ResponseFault as fault:
             raise httpcore.RemoteProtocolError(str(fault)) from fault
 
@@ -303,14 +306,12 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if self._is_over:
             return
         try:
-            pieces = self._filter.feed(data)
+            self._received += self._filter.feed(data)
         except ResponseFault as fault:
             self._receive_end(httpcore.RemoteProtocolError(str(fault)))
             self._transport.abort()
             return
-        if pieces:
-            self._received.extend(pieces)
-            self._held += sum(map(len, pieces))
+        if self._filter.head is not None:
             self._readable.set()
             self._pace()
 
@@ -344,7 +345,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         """Read from the socket only what httpcore can take soon."""
         if self._transport.is_closing():
             return
-        if self._paused or self._held > _HELD:
+        if self._paused or len(self._received) > _HELD:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

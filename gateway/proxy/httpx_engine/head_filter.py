@@ -32,34 +32,31 @@ class HeadFilter:
         """Whether a byte of the response has come."""
         return self._heads.begun
 
-    def feed(self, data: bytes) -> tuple[bytes, ...]:
-        """Return nothing until the final head is complete, then the head and the bytes behind it, then all bytes.
-
-        Raises ResponseFault for a head that must not be passed on.
-        """
+    def feed(self, data: bytes) -> bytes:
+        """Return the bytes behind the final head. Raises ResponseFault for a head that must not be passed on."""
         if self.head is not None:
-            return (data,)
+            return data
         try:
             return self._read(data)
         except NotHttp:
             self.speaks_http = False
             raise
 
-    def _read(self, data: bytes) -> tuple[bytes, ...]:
+    def _read(self, data: bytes) -> bytes:
         while (head := self._heads.read(data)) is not None:
             data = self._heads.rest
             if head.status >= 200:
                 self.head = head
                 if head.chunked:
                     self._chunks = ChunkedDecoder(self._limit, self._limit)
-                return (head.block, data) if data else (head.block,)
+                return data
             if head.status == 101:
                 raise ResponseFault("a switch of protocols without a request for one")
             if head.status != 100:
                 self._pass_on(head.status, head.fields)
             if not data:
                 break
-        return ()
+        return b""
 
     def content(self, data: bytes) -> bytes:
         """Return the equivalent bytes of the body for h11. Raises ResponseFault."""

@@ -21,7 +21,8 @@ def passed(*pieces: bytes, limit: int = 64 * KIB) -> Outcome:
     hints: list[Sequence[Field]] = []
     head_filter = HeadFilter(limit, lambda _, fields: hints.append(fields))
     try:
-        return b"".join([part for piece in pieces for part in head_filter.feed(piece)]), hints
+        behind = b"".join([head_filter.feed(piece) for piece in pieces])
+        return (b"" if head_filter.head is None else head_filter.head.block) + behind, hints
     except ResponseFault as fault:
         return str(fault), hints
 
