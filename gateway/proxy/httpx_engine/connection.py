@@ -171,7 +171,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 raise
         except httpx.TransportError as error:
             self._fail(refusal_of(error, self._queue.target))
-        except Exception as error:  # a client waits for an answer, whatever the error is
+        except Exception as error:  # a client waits for a response after any error
             self._loop.call_exception_handler({"message": "a request by httpx failed", "exception": error})
             self._fail(Refusal("internal_error", f"{self._queue.target}: {type(error).__name__}"))
 
@@ -374,7 +374,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         begun = self._phase == ANSWERING
         if begun:
             self._hand_over()
-        if self._is_over:  # the client has left meanwhile
+        if self._is_over:  # the client has disconnected by then
             return
         self._end()
         if begun:
