@@ -65,7 +65,7 @@ _REPEATS: Final = 2
 _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _NO_WORK: Final = frozenset({"25006", "53300"})  # read-only, too many connections
 _OPERATOR: Final = "57P0"  # shut down, starting up, ended by an operator
-_AWAY: Final = "no answer lately; the next attempt follows within a second"
+AWAY: Final = "no answer lately; the next attempt follows within a second"
 
 
 class Database:
@@ -148,11 +148,11 @@ class Database:
 
     async def _admit(self, turnstile: FairSemaphore, patience: float) -> None:
         if not self._breaker.admits():
-            raise StorageUnavailable("database", _AWAY)
+            raise StorageUnavailable("database", AWAY)
         try:
             await turnstile.enter(max(patience, _LOCAL_PATIENCE) if self._is_local else patience)
         except StorageUnavailable as error:
-            if error.reason != _AWAY:
+            if error.reason != AWAY:
                 self._report(error.reason)
             raise
 
@@ -224,8 +224,8 @@ class Database:
         if opens:
             # Connections to a server that disappeared look open. Do not reuse any that was opened before now.
             self._stale_before = self._breaker.now()
-            self._reads.turn_away(_AWAY)
-            self._writes.turn_away(_AWAY)
+            self._reads.turn_away(AWAY)
+            self._writes.turn_away(AWAY)
         self._report(reason)
         return StorageUnavailable("database", reason)
 

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, insert, inspect, text
 
 from gateway.errors import CannotStart, StorageUnavailable
-from gateway.storage.database import Database
+from gateway.storage.database import AWAY, Database
 from gateway.storage.tables import VERSION_TABLE, installation, metadata
 
 T = TypeVar("T")
@@ -33,9 +33,10 @@ _PATIENCE: Final = 10.0  # seconds: for the first connection, and for another pr
 _MIGRATING: Final = 0x67617465_6D696772
 
 
-async def revision(database: Database) -> str | None:
-    """Return the schema version, None for a database without one. Raises StorageUnavailable."""
-    return await _once_unlocked(lambda: database.read(_revision, limit=_PATIENCE))
+async def revision(database: Database, *, patience: float = _PATIENCE) -> str | None:
+    """Return the schema version, None for a database without one. Raises StorageUnavailable, for a locked file after
+    `patience` seconds."""
+    return await _once_unlocked(lambda: database.read(_revision, limit=patience), patience)
 
 
 async def is_current(database: Database) -> bool:
@@ -48,16 +49,16 @@ async def upgrade(database: Database) -> bool:
 
     Raises StorageUnavailable, and CannotStart if a newer gateway created the database.
     """
-    return await _once_unlocked(lambda: database.write(_upgrade, limit=_LIMIT))
+    return await _once_unlocked(lambda: database.write(_upgrade, limit=_LIMIT), _PATIENCE)
 
 
-async def prepare(database: Database) -> None:
+async def prepare(database: Database, *, patience: float = _PATIENCE) -> None:
     """Prepare the schema for `serve`: migrate an SQLite file, and require a current PostgreSQL database.
 
     Raises CannotStart with the remedy, also if the database cannot be reached.
     """
     try:
-        found = await revision(database)
+        found = await revision(database, patience=patience)
         if found != HEAD and database.dialect == "sqlite":
             await upgrade(database)
             return
@@ -69,16 +70,21 @@ async def prepare(database: Database) -> None:
         raise CannotStart(f"storage.database {what}; run: {COMMAND_TO_RUN}")
 
 
-async def _once_unlocked(ask: Callable[[], Awaitable[T]]) -> T:
+async def _once_unlocked(ask: Callable[[], Awaitable[T]], patience: float) -> T:
     """Retry while another process holds the exclusive lock on the file. Connecting needs this too, because the first
     worker turns a new SQLite file to WAL."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
+    locked: StorageUnavailable | None = None
     while True:
         try:
             return await ask()
         except StorageUnavailable as error:
-            if "locked" not in error.reason or time.monotonic() > deadline:
+            if "locked" in error.reason:
+                locked = error
+            elif locked is None or error.reason != AWAY:  # AWAY: the circuit breaker has opened because of the lock
                 raise
+            if time.monotonic() > deadline:
+                raise locked from None
         await asyncio.sleep(0.1)
 
 

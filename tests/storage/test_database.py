@@ -17,7 +17,7 @@ from bench.stores.postgres import PostgresServer
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.storage import schema
 from gateway.storage.circuit_breaker import FAILURES, Breaker
-from gateway.storage.database import _AWAY, COMMAND, Database
+from gateway.storage.database import AWAY, COMMAND, Database
 from gateway.storage.users import Users
 from tests.support.databases import create
 from tests.support.waiting import within
@@ -339,7 +339,7 @@ async def test_a_server_that_hangs_is_given_up_on_and_found_again_within_5_s(
     try:
         with within(0.4):
             outcomes = await asyncio.gather(*(outcome(own_database) for _ in range(30)))
-        assert sorted(set(outcomes)) == [_AWAY, "no answer within 250 ms"]
+        assert sorted(set(outcomes)) == [AWAY, "no answer within 250 ms"]
         assert not own_database.available
         began, waited = time.monotonic(), 0.0
         while time.monotonic() - began < 3.0:

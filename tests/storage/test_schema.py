@@ -351,6 +351,34 @@ async def test_a_worker_waits_for_the_one_that_makes_the_file_at_the_same_time(t
             await database.close()
 
 
+async def test_a_start_waits_for_a_lock_that_lasts_until_the_circuit_breaker_has_opened(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        database = Database.open(f"sqlite:///{tmp_path}/gateway.db")
+        try:
+            preparing = asyncio.create_task(schema.prepare(database))
+            async with asyncio.timeout(8):
+                while database.available:
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)  # the next attempts are rejected by the circuit breaker
+            assert not preparing.done()
+            other.execute("COMMIT")
+            await preparing
+        finally:
+            await database.close()
+
+
+async def test_a_lock_that_stays_is_the_reason_for_which_a_start_fails(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        database = Database.open(f"sqlite:///{tmp_path}/gateway.db")
+        try:
+            with pytest.raises(CannotStart, match="cannot be used: OperationalError: database is locked"):
+                await schema.prepare(database, patience=3.0)
+        finally:
+            await database.close()
+
+
 async def test_a_file_is_in_wal_mode_with_foreign_keys(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     database = Database.open(f"sqlite:///{path}")
