@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -368,14 +369,16 @@ def test_workers_that_cannot_start_end_all_with_one_line_each(
     fleet: Fleet, tmp_path: Path, shared_valkey: ValkeyServer
 ) -> None:
     configuration = small(tmp_path, {"web": fleet.urls}, server={"workers": 2, "port": 0})
-    (tmp_path / "x.db").write_text("this file is no database")
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as database, database:
+        database.execute("CREATE TABLE gateway_schema (version_num TEXT)")
+        database.execute("INSERT INTO gateway_schema VALUES ('9999')")
     configuration["storage"] = {"database": f"sqlite:///{tmp_path}/x.db", "redis": shared_valkey.url}
     done = starting(configuration, tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("gateway: worker: ")]
     assert 1 <= len(lines) <= 2
-    assert all("storage.database cannot be used: " in line for line in lines)
+    assert all("made by a newer version of the gateway" in line for line in lines)
     assert "listening on" not in done.stdout
 
 
