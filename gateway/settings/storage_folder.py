@@ -1,8 +1,9 @@
-"""The files that the address of the database names, which must be usable before start-up."""
+"""The files that the addresses of the stores name, which must be usable before start-up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl
 
 from gateway.errors import Problem
 from gateway.settings.checks import is_in_memory
@@ -11,21 +12,29 @@ from gateway.settings.postgresql_address import files_of
 from gateway.settings.reader import quoted
 
 _KEY: Final = "storage.database"
+_REDIS_KEY: Final = "storage.redis"
+_REDIS_FILES: Final[tuple[str, ...]] = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _MAGIC: Final = b"SQLite format 3\0"
 
 
 def unusable_files(settings: Settings) -> tuple[Problem, ...]:
-    """The problems of an SQLite file that cannot be opened or created, and of missing certificates for PostgreSQL."""
+    """The problems of an SQLite file that cannot be opened or created, and of missing certificates for the stores."""
     address = settings.storage.database.reveal()
     if not address.startswith("sqlite"):
-        found = _missing_certificates(address)
+        found = _missing(files_of(address))
     else:
         found = iter(()) if is_in_memory(address) else _sqlite_problems(address)
-    return tuple(Problem(*settings.position_of(_KEY), _KEY, message) for message in found)
+    redis = settings.storage.redis
+    options = {} if redis is None else dict(parse_qsl(redis.reveal().partition("?")[2]))
+    certificates = {name: options[name] for name in _REDIS_FILES if name in options}
+    return (
+        *(Problem(*settings.position_of(_KEY), _KEY, message) for message in found),
+        *(Problem(*settings.position_of(_REDIS_KEY), _REDIS_KEY, message) for message in _missing(certificates)),
+    )
 
 
-def _missing_certificates(address: str) -> Iterator[str]:
-    for name, file in files_of(address).items():
+def _missing(files: Mapping[str, str]) -> Iterator[str]:
+    for name, file in files.items():
         if not Path(file).is_file():
             yield f"has the option '{name}' with a file that does not exist, found {quoted(file)}"
 

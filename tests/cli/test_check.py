@@ -209,6 +209,15 @@ def test_a_missing_certificate_of_the_database_is_named(tmp_path: Path, option: 
     assert problem not in check(tmp_path, configuration).out
 
 
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_a_missing_certificate_of_redis_is_named(tmp_path: Path, option: str) -> None:
+    problem = f"storage.redis: has the option '{option}' with a file that does not exist, found 'redis.pem'"
+    configuration = f"{GOOD}storage: {{redis: 'rediss://127.0.0.1:1?{option}=redis.pem'}}\n"
+    assert problem in check(tmp_path, configuration).out
+    (tmp_path / "redis.pem").touch()
+    assert check(tmp_path, configuration).code == 0
+
+
 @pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:", "sqlite:///g.db"])
 def test_a_database_without_a_folder_of_its_own_needs_none(tmp_path: Path, address: str) -> None:
     assert check(tmp_path, GOOD + f'storage: {{database: "{address}"}}\n').code == 0
