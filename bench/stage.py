@@ -12,8 +12,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.types import Message, Scope
 from uvicorn.server import ServerState
 
@@ -24,15 +22,14 @@ from bench.peers.peer import FORBIDDEN, ITEM, Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError
 from bench.upstream import BODY
-from gateway.app import create_app
 from gateway.policy.loader import Configuration, load_configuration
 from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.native.pool import NativePool
 from gateway.proxy.upstream import Upstream
-from gateway.server.asgi.app import GateMiddleware
+from gateway.server.asgi.app import AsgiApp
 from gateway.server.composition import running
 from gateway.server.protocol.connection import ClientConnection
-from gateway.server.runtime import Runtime, RuntimeHolder
+from gateway.server.runtime import Runtime
 
 PORT = 8123
 RESPONSE = (
@@ -150,9 +147,8 @@ class Stage:
     def _over_asgi(self) -> Callable[[], None]:
         """The same request as passed by an ASGI server, without the server and its loop. The application suspends once,
         for the upstream."""
-        holder = RuntimeHolder()
-        holder.runtime = self.runtime
-        app, scope = Starlette(middleware=[Middleware(GateMiddleware, holder=holder)]), self._scope()
+        app, scope = AsgiApp(self.configuration), self._scope()
+        app.runtime = self.runtime
 
         async def receive() -> Message:
             raise BenchError("a GET was asked for its body")
@@ -209,8 +205,7 @@ async def staged(
         text = text.replace(f'targets: ["{place.upstream}"]', f"targets: [{several}]")
         text += f"cache: {{max_local_entries: {cached}}}\n"
         configuration = load_configuration(place.write("gateway.yaml", text), {})
-        app = create_app(configuration)
-        async with running(configuration, app) as (runtime, _):
+        async with running(configuration) as (runtime, _):
             stage = Stage(configuration, runtime, await _signed_in(runtime))
             await _introduce(stage)
             yield stage

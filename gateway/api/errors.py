@@ -13,11 +13,8 @@ from gateway.wire.problem import problem_body, problem_fields
 
 
 def _problem(request: Request, refusal: Refusal) -> Response:
-    # Without an admission an upstream failed during its response over ASGI, and this response is not sent.
-    is_own = "gateway.admission" in request.scope
-    if is_own:
-        note_refusal(request, refusal)
-    request_id = admission_of(request).request.request_id if is_own else b"-"
+    note_refusal(request, refusal)
+    request_id = admission_of(request).request.request_id
     response = Response(problem_body(refusal, request_id), refusal.status)
     response.raw_headers = [*problem_fields(refusal, request_id), *_length_of(response)]
     return response

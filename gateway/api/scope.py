@@ -9,7 +9,7 @@ from gateway.wire.fields import Field
 from gateway.wire.paths import decoded_segment
 
 
-def own_scope(admission: Admission, fields: list[Field], note_refusal: Callable[[Refusal], None]) -> dict[str, Any]:
+def api_scope(admission: Admission, fields: list[Field], note_refusal: Callable[[Refusal], None]) -> dict[str, Any]:
     """The ASGI scope of a request to a built-in endpoint, with the canonical path that the gate has matched.
 
     `note_refusal` reports a refusal by the endpoint to the server, for logs and metrics.
@@ -21,7 +21,7 @@ def own_scope(admission: Admission, fields: list[Field], note_refusal: Callable[
         "http_version": f"1.{request.minor}",
         "method": request.method.decode("ascii"),
         "scheme": request.peer.scheme,
-        "path": _own_path(target.path),
+        "path": _api_path(target.path),
         "raw_path": target.path,
         "query_string": target.query or b"",
         "root_path": "",
@@ -35,6 +35,6 @@ def own_scope(admission: Admission, fields: list[Field], note_refusal: Callable[
     }
 
 
-def _own_path(path: bytes) -> str:
+def _api_path(path: bytes) -> str:
     """The path without a trailing slash: patterns match both forms, Starlette routes only one."""
     return decoded_segment(path).decode().rstrip("/") or "/"

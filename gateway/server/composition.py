@@ -1,23 +1,21 @@
 """The composition root: all wiring of the application happens here.
 
-`create_app` returns a Starlette application, the ASGI interface. `running` builds the runtime behind it; `gateway
-serve` uses both and adds its own protocol class. Long-lived resources are in `server/resources.py`, built-in endpoints
-in `server/endpoints.py`.
+`running` builds the runtime that `gateway serve` and the ASGI application share. Long-lived resources are in
+`server/resources.py`, built-in endpoints in `server/endpoints.py`.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.types import Lifespan
 
 from gateway.accounts.administration import Administration, how_to_make_one
 from gateway.api.errors import failed, refused, store_is_out
+from gateway.api.no_store import NoStore
 from gateway.api.operations import Readiness
-from gateway.errors import CannotStart, ConfigurationError, Refusal, StorageUnavailable
+from gateway.errors import ConfigurationError, Refusal, StorageUnavailable
 from gateway.gate.factory import GateFactory
 from gateway.gate.forward_auth import Verifier
 from gateway.gate.gate import Gate
@@ -32,12 +30,10 @@ from gateway.policy.version import policy_version
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.samples import SampleSource
-from gateway.server.asgi.app import GateMiddleware
-from gateway.server.endpoints import Services, open_services, own_endpoints, serve_own
-from gateway.server.garbage import Collector
+from gateway.server.endpoints import Endpoint, Services, api_routes, endpoints, open_services
 from gateway.server.reload import Reloader
 from gateway.server.resources import Resources, open_resources
-from gateway.server.runtime import Runtime, RuntimeHolder
+from gateway.server.runtime import Runtime
 from gateway.settings.extras import missing_extras
 from gateway.settings.model import Settings
 from gateway.wire.addresses import TrustedProxies
@@ -47,75 +43,53 @@ if TYPE_CHECKING:
     from gateway.observability.tracing import Tracer
 
 
-def create_app(configuration: Configuration, *, owns_process: bool = False) -> Starlette:
-    """The gateway as an ASGI application. Its lifespan opens and closes the stores.
-
-    `owns_process` means that nothing else runs in this process, so the gateway can control garbage collection.
-    """
-    holder = RuntimeHolder()
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            with holder.starting():
-                _require_asyncio()
-                runtime, _ = await stack.enter_async_context(running(configuration, app))
-            holder.runtime = runtime
-            if owns_process:
-                collector = Collector(lambda: runtime.is_proxying, runtime.request_ids.count)
-                collector.settle(runtime.loop.time())
-                runtime.ticker.subscribe(collector.tick)
-            runtime.readiness.phase = "serving"
-            yield
-            runtime.readiness.phase = "draining"
-
-    return application(holder, lifespan)
-
-
-def application(holder: RuntimeHolder, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
-    """The ASGI application around a runtime. Its own endpoints come with the runtime."""
-    return Starlette(
-        lifespan=lifespan,
-        middleware=[Middleware(GateMiddleware, holder=holder)],
-        exception_handlers={Refusal: refused, StorageUnavailable: store_is_out, Exception: failed},
-    )
-
-
-def _require_asyncio() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        raise CannotStart("the gateway runs on asyncio, not on trio (hypercorn --worker-class asyncio)") from None
-
-
 @asynccontextmanager
 async def running(
-    configuration: Configuration, app: Starlette, place: WorkerSlot | None = None
+    configuration: Configuration, place: WorkerSlot | None = None
 ) -> AsyncIterator[tuple[Runtime, Reloader]]:
-    """A running gateway and its reloader. The built-in endpoints are added to `app`.
+    """A running gateway and its reloader.
 
     `place` is the worker's slot in the shared metrics. Raises CannotStart and ConfigurationError.
     """
     async with AsyncExitStack() as stack:
         ground = await open_resources(configuration, stack)
-        runtime = _runtime(ground, app)
         services = open_services(ground)
+        metrics = Metrics(ground.observer, place)
+        ground.stack.callback(metrics.close)
+        readiness = Readiness(ground.stores.degraded)
+        api = _api(
+            ground,
+            endpoints(
+                ground,
+                services,
+                metrics=metrics,
+                readiness=readiness,
+                version=lambda: reloader.policy,
+                current=lambda: reloader.configuration,
+            ),
+        )
+        runtime = _runtime(ground, api, readiness)
         await services.accounts.prepare()
         if place is None or place.number == 0:  # Once, independent of the number of workers.
             await _say_without_admin(services.administration)
-        metrics = _metrics(ground, runtime, services=services, place=place)
+        _add_sources(metrics, ground, services=services, runtime=runtime)
         reloader = _reloader(ground, runtime, services=services)
-        endpoints = own_endpoints(
-            ground, services, runtime=runtime, metrics=metrics, current=lambda: reloader.configuration
-        )
-        serve_own(app, ground.policy, endpoints)
         _start_ticking(ground, runtime, metrics=metrics)
         # This frame lives as long as the gateway. A reload must free the first configuration, which both refer to.
         del configuration, ground
         yield runtime, reloader
 
 
-def _runtime(ground: Resources, app: Starlette) -> Runtime:
+def _api(ground: Resources, by_name: Mapping[str, Endpoint]) -> Starlette:
+    """The application of the built-in endpoints, called for admitted requests."""
+    return Starlette(
+        routes=api_routes(ground.policy, by_name),
+        middleware=[Middleware(NoStore)],
+        exception_handlers={Refusal: refused, StorageUnavailable: store_is_out, Exception: failed},
+    )
+
+
+def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime:
     """The runtime for the initial configuration."""
     settings, policy, ticker = ground.settings, ground.policy, ground.ticker
     decision_log = _decision_log(ground, lambda: runtime.policy)
@@ -140,9 +114,9 @@ def _runtime(ground: Resources, app: Starlette) -> Runtime:
             tls=TlsContexts(settings.upstreams),
             assertions=assertions,
         ),
-        own=app,
+        own=api,
         observer=ground.observer,
-        readiness=Readiness(ground.stores.degraded),
+        readiness=readiness,
         rules=rules,
         proxies=TrustedProxies(settings.server.trusted_proxies),
         ticker=ticker,
@@ -191,8 +165,7 @@ def _tracer(ground: Resources) -> "Tracer | None":
     return tracer
 
 
-def _metrics(ground: Resources, runtime: Runtime, *, services: Services, place: WorkerSlot | None) -> Metrics:
-    metrics = Metrics(ground.observer, place)
+def _add_sources(metrics: Metrics, ground: Resources, *, services: Services, runtime: Runtime) -> None:
     sources: tuple[SampleSource, ...] = (
         runtime.samples,
         ground.stores.samples,
@@ -204,8 +177,6 @@ def _metrics(ground: Resources, runtime: Runtime, *, services: Services, place: 
     )
     for source in sources:
         metrics.add(source)
-    ground.stack.callback(metrics.close)
-    return metrics
 
 
 def _reloader(ground: Resources, runtime: Runtime, *, services: Services) -> Reloader:

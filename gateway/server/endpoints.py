@@ -1,10 +1,9 @@
-"""Built-in endpoints: the services behind them, and their registration."""
+"""Built-in endpoints: the services behind them, and their routes."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
@@ -25,14 +24,13 @@ from gateway.api.console.session import SigningIn
 from gateway.api.openapi import accounts as accounts_described
 from gateway.api.openapi import operations as operations_described
 from gateway.api.openapi.endpoints import openapi_endpoints
-from gateway.api.operations import operation_endpoints
+from gateway.api.operations import Readiness, operation_endpoints
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.keys import KeyRing
 from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.server.resources import Resources
-from gateway.server.runtime import Runtime
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -60,36 +58,46 @@ def open_services(ground: Resources) -> Services:
     ground.stack.callback(passwords.close)
     lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
     registrations = RegistrationLimit(settings.accounts.registration_limit, shared=stores.buckets)
-    shared: dict[str, Any] = {
-        "users": stores.users,
-        "sessions": stores.sessions,
-        "passwords": passwords,
-        "feed": stores.feed,
-        "settings": settings,
-    }
-    return Services(
-        passwords,
-        lockout,
-        Accounts(**shared, tokens=ground.tokens, lockout=lockout, registrations=registrations),
-        Administration(**shared, trail=stores.trail),
-        OwnSessions(stores.sessions, stores.feed),
-        OwnKeys(stores.api_keys, stores.feed, settings, confirmation=Confirmation(stores.users, passwords, lockout)),
+    accounts = Accounts(
+        users=stores.users,
+        sessions=stores.sessions,
+        passwords=passwords,
+        feed=stores.feed,
+        settings=settings,
+        tokens=ground.tokens,
+        lockout=lockout,
+        registrations=registrations,
     )
+    administration = Administration(
+        users=stores.users,
+        sessions=stores.sessions,
+        passwords=passwords,
+        feed=stores.feed,
+        settings=settings,
+        trail=stores.trail,
+    )
+    own_keys = OwnKeys(
+        stores.api_keys, stores.feed, settings, confirmation=Confirmation(stores.users, passwords, lockout)
+    )
+    return Services(passwords, lockout, accounts, administration, OwnSessions(stores.sessions, stores.feed), own_keys)
 
 
-def own_endpoints(
+def endpoints(
     ground: Resources,
     services: Services,
     *,
-    runtime: Runtime,
     metrics: Metrics,
+    readiness: Readiness,
+    version: Callable[[], str],
     current: Callable[[], Configuration],
 ) -> Mapping[str, Endpoint]:
-    """Every endpoint by its route name. `current` returns the active configuration."""
+    """Every endpoint by its route name. `version` returns the version of the active policy, `current` the active
+    configuration."""
     observability = ground.settings.observability
     signing_in = SigningIn(
         CONSOLE,
         services.accounts,
+        admin_role=ground.settings.accounts.admin_role,
         tokens=ground.tokens,
         directory=ground.stores.directory,
         settings=lambda: current().settings,
@@ -99,27 +107,22 @@ def own_endpoints(
         **session_endpoints(services.own_sessions),
         **key_endpoints(services.own_keys),
         **administration_endpoints(services.administration),
-        **operation_endpoints(
-            state=runtime.readiness, policy=lambda: runtime.policy, metrics=metrics, settings=observability
-        ),
+        **operation_endpoints(state=readiness, policy=version, metrics=metrics, settings=observability),
         **openapi_endpoints(lambda: current().settings, ground.policy.own, OPERATIONS, SCHEMAS),
-        **console_endpoints(Console(signing_in, metrics, current=current, version=lambda: runtime.policy)),
+        **console_endpoints(Console(signing_in, metrics, current=current, version=version)),
         "tokens.jwks": _jwks(ground.tokens.keys),
     }
 
 
-def serve_own(app: Starlette, policy: Policy, endpoints: Mapping[str, Endpoint]) -> None:
-    """Register the endpoints at the paths that the policy reserves for them."""
-    app.router.routes.clear()
-    app.router.routes.extend(_served(policy, endpoints))
-
-
-def _served(policy: Policy, endpoints: Mapping[str, Endpoint]) -> Iterator[StarletteRoute]:
+def api_routes(policy: Policy, by_name: Mapping[str, Endpoint]) -> list[StarletteRoute]:
+    """The endpoints at the paths that the policy reserves for them."""
+    routes: list[StarletteRoute] = []
     for route in policy.own:
-        endpoint = endpoints.get(route.endpoint or "")
+        endpoint = by_name.get(route.endpoint or "")
         if endpoint is not None and route.methods is not None:
             methods = sorted(method.decode("ascii") for method in route.methods)
-            yield StarletteRoute(route.pattern, endpoint, methods=methods, name=route.name)
+            routes.append(StarletteRoute(route.pattern, endpoint, methods=methods, name=route.name))
+    return routes
 
 
 def _jwks(keys: KeyRing) -> Endpoint:

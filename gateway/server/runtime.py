@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
 from gateway.api.operations import Readiness
-from gateway.errors import GatewayError, Refusal
+from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Peer, Peers, RequestHead
 from gateway.gate.factory import GateFactory
 from gateway.gate.forward_auth import Verifier
@@ -127,35 +126,3 @@ class Runtime:
         for answer, receive in self._unwatched.items():
             self._watchers[answer] = self.loop.create_task(answer.watch(receive))
         self._unwatched.clear()
-
-
-class RuntimeHolder:
-    """The runtime of an application, available after startup. `refusal` is the reason of a failed startup."""
-
-    def __init__(self) -> None:
-        self._runtime: Runtime | None = None
-        self.refusal: GatewayError | None = None
-
-    @contextmanager
-    def starting(self) -> Iterator[None]:
-        """Store the error of a failed startup."""
-        try:
-            yield
-        except GatewayError as error:
-            self.refusal = error
-            raise
-
-    @property
-    def has_started(self) -> bool:
-        return self._runtime is not None
-
-    @property
-    def runtime(self) -> Runtime:
-        """The runtime. Raises RuntimeError before the application's lifespan has begun."""
-        if self._runtime is None:
-            raise RuntimeError("the gateway has not started")
-        return self._runtime
-
-    @runtime.setter
-    def runtime(self, runtime: Runtime) -> None:
-        self._runtime = runtime

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Final, NamedTuple
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.observability.events import event
@@ -26,14 +27,14 @@ from gateway.observability.log_files import append_only
 from gateway.observability.metrics.shared_memory import SharedMetrics, WorkerSlot
 from gateway.policy.loader import Configuration
 from gateway.policy.version import policy_version
-from gateway.server.composition import application, running
+from gateway.server.composition import running
 from gateway.server.config_watcher import WatchedFile
 from gateway.server.garbage import Collector
 from gateway.server.listener import BACKLOG, Doors, last_in, shut_out
 from gateway.server.operations_listener import OperationsDoor
 from gateway.server.protocol.connection import ClientConnection
 from gateway.server.reload import Reloader, merged
-from gateway.server.runtime import Runtime, RuntimeHolder
+from gateway.server.runtime import Runtime
 from gateway.server.workers import Calls, supervise
 
 Load = Callable[[], Configuration]
@@ -198,6 +199,11 @@ def _allow_files(connections: int) -> None:
         )
 
 
+async def _unused(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application that uvicorn requires. ClientConnection does not call it."""
+    raise AssertionError
+
+
 class GatewayServer(uvicorn.Server):
     """One serving process. `finished` tells whether all requests were completed at the stop.
 
@@ -215,7 +221,6 @@ class GatewayServer(uvicorn.Server):
         *,
         supervised: Supervised | None = None,
     ) -> None:
-        self._app = application(RuntimeHolder())
         self._current = current
         self._load = load
         self._ready = ready
@@ -231,7 +236,7 @@ class GatewayServer(uvicorn.Server):
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the gateway logs its own messages
         super().__init__(
             uvicorn.Config(
-                self._app,
+                _unused,
                 loop="uvloop",
                 lifespan="off",
                 ws="none",
@@ -246,7 +251,7 @@ class GatewayServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the stores, then the listeners."""
-        running_ = running(self._current.configuration, self._app, self._place)
+        running_ = running(self._current.configuration, self._place)
         self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
         self._collector = Collector(self._is_serving, runtime.request_ids.count)
         protocol: Any = partial(ClientConnection, runtime)

@@ -58,15 +58,15 @@ class ServedHere:
     @asynccontextmanager
     async def _protocol(self) -> AsyncIterator[None]:
         """Serve like `gateway serve`, without signals and without draining."""
-        app = create_app(self._configuration)
-        state, config = ServerState(), uvicorn.Config(app)
+        state = ServerState()
         self._connections = state.connections
 
         def tick(now: float) -> None:
             for connection in list(state.connections):
                 connection.tick(now)  # type: ignore[union-attr]
 
-        async with running(self._configuration, app) as (runtime, _):
+        async with running(self._configuration) as (runtime, _):
+            config = uvicorn.Config(runtime.own)
             runtime.ticker.subscribe(tick)
             async with await self._loop.create_server(
                 lambda: ClientConnection(runtime, config, state, {}), "127.0.0.1", 0

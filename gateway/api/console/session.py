@@ -39,14 +39,21 @@ class SigningIn:
     """Recognises administrators. `path` is that of the console, `settings` returns those in force."""
 
     def __init__(
-        self, path: str, accounts: Accounts, *, tokens: Tokens, directory: Directory, settings: Callable[[], Settings]
+        self,
+        path: str,
+        accounts: Accounts,
+        *,
+        admin_role: str,
+        tokens: Tokens,
+        directory: Directory,
+        settings: Callable[[], Settings],
     ) -> None:
         self._path = path
         self._accounts = accounts
         self._tokens = tokens
         self._directory = directory
         self._settings = settings
-        administrators = Requirement(any=frozenset({settings().accounts.admin_role}))
+        administrators = Requirement(any=frozenset({admin_role}))
         self._rule = Route(name="console", shape=parse_pattern(path), methods=None, requirement=administrators)
 
     async def administrator(self, request: Request) -> tuple[Principal, Claims] | None:

@@ -1,115 +1,242 @@
-"""The ASGI face: the gate as pure-ASGI middleware, with the proxy behind it.
+"""The ASGI application: the gate, with the proxy and the built-in endpoints behind it.
 
 It runs under any ASGI server and makes the same decisions as `gateway serve`. ASGI carries no trailers and no interim
 responses. If an upstream fails during its body, the application raises an exception and the server closes the
 connection. docs/request-flow.md lists the differences.
 """
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api.scope import own_scope
-from gateway.errors import Refusal
+from gateway.api.scope import api_scope
+from gateway.errors import CannotStart, GatewayError, Refusal
 from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.gate.gate import Decision
+from gateway.observability.events import event
 from gateway.policy.builtin_routes import VERIFY
-from gateway.server.asgi.lifespan import Lifespan
+from gateway.policy.loader import Configuration
 from gateway.server.asgi.request import AsgiRequest, announces_body, request_head, unreadable, with_body
 from gateway.server.asgi.response import AsgiAnswer
 from gateway.server.asgi.upload import Upload
 from gateway.server.asgi.uvicorn_protocol import drop_trailers
-from gateway.server.runtime import Runtime, RuntimeHolder
-from gateway.wire.problem import NO_STORE
+from gateway.server.composition import running
+from gateway.server.garbage import Collector
+from gateway.server.runtime import Runtime
+from gateway.wire.fields import Field
+from gateway.wire.problem import problem_body, problem_fields
 
 if TYPE_CHECKING:
     from gateway.server.asgi.websocket import AsgiWebSocket
 
 log: Final = logging.getLogger("gateway.asgi")
 
-_CALLER_LEFT: Final = "the handler is closed"
+_DISCONNECT_SECONDS: Final = 1.0  # How long a server can take to report a disconnect after a failed send.
+_NO_LIFESPAN: Final = (
+    "the lifespan of the application has not run, so no request is answered: "
+    "run the ASGI server with its lifespan (uvicorn --lifespan on); an application that mounts the gateway "
+    "enters gateway.router.lifespan_context(gateway) in its own lifespan"
+)
+
+
+class AsgiApp(Starlette):
+    """The gateway for ASGI servers.
+
+    Starlette runs the lifespan, and the middleware that an embedding program adds. Requests do not reach its router.
+
+    runtime: None until the lifespan has started.
+    startup_error: the reason of a failed start.
+    owns_process: nothing else runs in this process, so the gateway can control garbage collection.
+    """
+
+    def __init__(self, configuration: Configuration, *, owns_process: bool = False) -> None:
+        super().__init__(
+            lifespan=_lifespan,
+            middleware=[Middleware(GateMiddleware, gateway=self)],
+            exception_handlers={Exception: _failed},
+        )
+        self.configuration = configuration
+        self.owns_process = owns_process
+        self.runtime: Runtime | None = None
+        self.startup_error: GatewayError | None = None
+
+
+@asynccontextmanager
+async def _lifespan(app: AsgiApp) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        runtime = app.runtime = await _start(app, stack)
+        if app.owns_process:
+            collector = Collector(lambda: runtime.is_proxying, runtime.request_ids.count)
+            collector.settle(runtime.loop.time())
+            runtime.ticker.subscribe(collector.tick)
+        runtime.readiness.phase = "serving"
+        yield
+        runtime.readiness.phase = "draining"
+
+
+async def _start(app: AsgiApp, stack: AsyncExitStack) -> Runtime:
+    try:
+        _require_asyncio()
+        runtime, _ = await stack.enter_async_context(running(app.configuration))
+    except GatewayError as error:
+        app.startup_error = error
+        raise
+    return runtime
+
+
+def _require_asyncio() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise CannotStart("the gateway runs on asyncio, not on trio (hypercorn --worker-class asyncio)") from None
 
 
 class GateMiddleware:
-    """Decides on every request. Passes requests for own endpoints to the application, and all others to the proxy."""
+    """Decides on every request. Passes requests for built-in endpoints to the API, and all others to the proxy.
 
-    def __init__(self, app: ASGIApp, holder: RuntimeHolder) -> None:
+    `app` serves the lifespan only.
+    """
+
+    def __init__(self, app: ASGIApp, gateway: AsgiApp) -> None:
         self._app = app
-        self._holder = holder
-        self._lifespan = Lifespan(app, holder)
+        self._gateway = gateway
+        self._has_reported = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        runtime = self._gateway.runtime
         if scope["type"] == "lifespan":
-            drop_trailers(receive, self._holder)
-            await self._lifespan.run(scope, receive, send)
-        elif "gateway.admission" in scope:  # admitted by `gateway serve`
-            await self._app(scope, receive, _never_stored(send))
-        elif not self._holder.has_started:
-            await self._lifespan.refuse(scope, send)
+            await self._run_lifespan(scope, receive, send)
+        elif runtime is None:
+            await self._refuse(scope, send)
         else:
             try:
-                await self._decide(scope, receive, send)
-            except RuntimeError as error:
-                # uvicorn has not noticed yet that the client disconnected, and passes on uvloop's error for the write.
-                if not str(error).endswith(_CALLER_LEFT):
+                await _decide(_runtime_of_port(runtime, scope), scope, receive, send)
+            except RuntimeError:
+                # uvicorn passes on this error of uvloop for a write before it notices that the client has disconnected.
+                if not await _has_left(receive):
                     raise
 
-    async def _decide(self, scope: Scope, receive: Receive, send: Send) -> None:
-        runtime = _behind_the_door(self._holder.runtime, scope)
-        gate = runtime.gate
-        request = request_head(runtime, scope)
-        answer = _answer_to(runtime, request, scope)
-        tracer = runtime.tracer
-        admit = gate.admit if tracer is None else partial(tracer.decide, gate.admit)
-        unread = unreadable(scope, request, receive)
-        if unread is None and request.fields.upgrade is not None and announces_body(request):
-            try:
-                receive = await with_body(runtime, receive)
-            except Refusal as refusal:
-                unread = refusal
-        decision: Decision | PendingDecision = unread or admit(request)
-        if isinstance(decision, PendingDecision):
-            concluding = gate.conclude(decision)
-            decision = await (concluding if request.trace is None else request.trace.look_up(concluding))
-        if isinstance(decision, Refusal):
-            await answer.send_refusal(decision, send)
-        elif isinstance(decision, DirectResponse):
-            await answer.give(decision, send)
-        elif decision.route.upstream is not None:
-            await answer.proxy(decision, receive, send)
-        elif decision.route.endpoint == VERIFY:
-            await answer.tell(await _verdict(runtime, decision), send)
-        else:
-            await self._own(decision, answer, scope, receive, send)
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the lifespan. Starlette reports a failed start with a traceback, this method with the message of the
+        error."""
+        gateway = self._gateway
 
-    async def _own(self, admission: Admission, answer: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        answer.admission = admission
+        async def reporting(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and gateway.startup_error is not None:
+                message = {**message, "message": str(gateway.startup_error)}
+            await send(message)
 
-        def note_refusal(refusal: Refusal) -> None:
-            answer.code = refusal.code
-            self._holder.runtime.refused_by_endpoint(refusal, admission)
-
-        own = own_scope(admission, scope.get("headers") or [], note_refusal)
-        own.update({"app": scope.get("app"), "state": scope.get("state") or {}})
-        own["extensions"] = scope.get("extensions") or {}
-        upload = Upload(self._holder.runtime.server, receive)
+        drop_trailers(receive, gateway.configuration.settings.server.max_header_size)
         try:
-            await self._app(own, upload.receive, _never_stored(_observed(send, answer, upload)))
-        except Exception:
-            if answer.status:
+            await self._app(scope, receive, reporting)
+        except GatewayError:
+            if gateway.startup_error is None:
                 raise
-            log.exception("an own endpoint failed")
-            refusal = Refusal("internal_error")
-            note_refusal(refusal)
-            await answer.send_refusal(refusal, send)
-        finally:
-            answer.finished()
+
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        """Answer 500 because of the missing lifespan, and log the reason once."""
+        if not self._has_reported:
+            self._has_reported = True
+            event("start", _NO_LIFESPAN)
+        answers_by = "http.response"
+        if scope["type"] == "websocket":
+            answers_by = "websocket.http.response"
+            if answers_by not in (scope.get("extensions") or {}):
+                await send({"type": "websocket.close", "code": 1011})
+                return
+        status, fields, body = _internal_error("no lifespan")
+        await send({"type": f"{answers_by}.start", "status": status, "headers": fields})
+        await send({"type": f"{answers_by}.body", "body": body})
 
 
-def _behind_the_door(runtime: Runtime, scope: Scope) -> Runtime:
+async def _failed(request: Request, error: Exception) -> Response:
+    """The response to a defect of the gateway. Starlette raises the exception again, and the server logs it."""
+    status, fields, body = _internal_error(type(error).__name__)
+    response = Response(body, status)
+    response.raw_headers = fields
+    return response
+
+
+def _internal_error(reason: str) -> tuple[int, list[Field], bytes]:
+    """Status, fields and body."""
+    refusal = Refusal("internal_error", reason)
+    body = problem_body(refusal, b"-")
+    return refusal.status, [*problem_fields(refusal, b"-"), (b"content-length", b"%d" % len(body))], body
+
+
+async def _has_left(receive: Receive) -> bool:
+    """Whether the client has disconnected."""
+    try:
+        async with asyncio.timeout(_DISCONNECT_SECONDS):
+            while not (await receive())["type"].endswith("disconnect"):
+                pass
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _decide(runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+    gate = runtime.gate
+    request = request_head(runtime, scope)
+    answer = _answer_to(runtime, request, scope)
+    tracer = runtime.tracer
+    admit = gate.admit if tracer is None else partial(tracer.decide, gate.admit)
+    unread = unreadable(scope, request, receive)
+    if unread is None and request.fields.upgrade is not None and announces_body(request):
+        try:
+            receive = await with_body(runtime, receive)
+        except Refusal as refusal:
+            unread = refusal
+    decision: Decision | PendingDecision = unread or admit(request)
+    if isinstance(decision, PendingDecision):
+        concluding = gate.conclude(decision)
+        decision = await (concluding if request.trace is None else request.trace.look_up(concluding))
+    if isinstance(decision, Refusal):
+        await answer.send_refusal(decision, send)
+    elif isinstance(decision, DirectResponse):
+        await answer.give(decision, send)
+    elif decision.route.upstream is not None:
+        await answer.proxy(decision, receive, send)
+    elif decision.route.endpoint == VERIFY:
+        await answer.tell(await _verdict(runtime, decision), send)
+    else:
+        await _call_api(runtime, decision, answer, scope, receive, send)
+
+
+async def _call_api(
+    runtime: Runtime, admission: Admission, answer: AsgiRequest, scope: Scope, receive: Receive, send: Send
+) -> None:
+    answer.admission = admission
+
+    def note_refusal(refusal: Refusal) -> None:
+        answer.code = refusal.code
+        runtime.refused_by_endpoint(refusal, admission)
+
+    inner = api_scope(admission, scope.get("headers") or [], note_refusal)
+    inner.update({"state": scope.get("state") or {}, "extensions": scope.get("extensions") or {}})
+    upload = Upload(runtime.server, receive)
+    observed = _ObservedSend(send, answer, upload)
+    try:
+        await runtime.own(inner, upload.receive, observed)
+    except Exception:
+        if not observed.is_complete:
+            raise
+        log.exception("an own endpoint failed")  # The API has sent a response.
+    finally:
+        answer.finished()
+
+
+def _runtime_of_port(runtime: Runtime, scope: Scope) -> Runtime:
     """Return the runtime for the port of the request. Operations with a port of their own need a server that listens
     there too."""
     if runtime.operations is None:
@@ -135,29 +262,21 @@ def _answer_to(runtime: Runtime, request: RequestHead, scope: Scope) -> "AsgiAns
     return AsgiWebSocket(runtime, request, scope)
 
 
-def _observed(send: Send, answer: AsgiRequest, upload: Upload) -> Send:
-    """Wrap `send` to note status and size for the log. Close the connection after an upload that was aborted."""
+class _ObservedSend:
+    """Notes status and size for the log. Closes the connection after an aborted upload."""
 
-    async def observing(message: Message) -> None:
+    def __init__(self, send: Send, answer: AsgiRequest, upload: Upload) -> None:
+        self._send = send
+        self._answer = answer
+        self._upload = upload
+        self.is_complete = False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            answer.status = message["status"]
-            if upload.broken_off and answer.request.minor < 2:
+            self._answer.status = message["status"]
+            if self._upload.broken_off and self._answer.request.minor < 2:
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         else:
-            answer.sent += len(message.get("body", b""))
-        await send(message)
-
-    return observing
-
-
-def _never_stored(send: Send) -> Send:
-    """Wrap `send` to add `Cache-Control: no-store` to responses without Cache-Control."""
-
-    async def guarded(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            names = {name.lower() for name, _ in message["headers"]}
-            if b"cache-control" not in names:
-                message = {**message, "headers": [*message["headers"], NO_STORE]}
-        await send(message)
-
-    return guarded
+            self._answer.sent += len(message.get("body", b""))
+            self.is_complete = not message.get("more_body", False)
+        await self._send(message)

@@ -17,8 +17,6 @@ from starlette.types import Receive, Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.server.runtime import RuntimeHolder
-
 _CORRECTED: Final = "gateway.without_trailers"
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -26,9 +24,9 @@ _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection
 class TrailerlessProtocol(HttpToolsProtocol):
     """Drops trailers, and limits reads that complete neither a head nor a piece of a body."""
 
-    def __init__(self, holder: RuntimeHolder, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, max_header_size: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._limit = holder.runtime.server.max_header_size
+        self._limit = max_header_size
         self._unfinished = 0
 
     def data_received(self, data: bytes) -> None:
@@ -81,11 +79,11 @@ class _Complete(list[tuple[bytes, bytes]]):
         pass
 
 
-def drop_trailers(receive: Receive, holder: RuntimeHolder) -> None:
+def drop_trailers(receive: Receive, max_header_size: int) -> None:
     """Correct the protocol of the server that sends the lifespan messages of `receive`."""
     config = getattr(getattr(receive, "__self__", None), "config", None)
     if isinstance(config, Config) and config.http_protocol_class is HttpToolsProtocol:
-        corrected: Any = partial(TrailerlessProtocol, holder)
+        corrected: Any = partial(TrailerlessProtocol, max_header_size)
         config.http_protocol_class = corrected
 
 

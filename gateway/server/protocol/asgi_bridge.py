@@ -12,7 +12,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Scope
 
-from gateway.api.scope import own_scope
+from gateway.api.scope import api_scope
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission
 from gateway.server.protocol.response_writer import ResponseWriter
@@ -40,7 +40,7 @@ class AsgiBridge:
         self._drained.set()
         self._start: Message | None = None
         self._admission = admission
-        scope = own_scope(admission, fields, self._note_refusal)
+        scope = api_scope(admission, fields, self._note_refusal)
         self._task = self._loop.create_task(self._run(app, scope))
 
     # ---- Exchange

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from gateway.app import create_app
 from gateway.errors import ConfigurationError
+from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import load_configuration
 from tests.support.processes import Gateway
 from tests.support.recording import RecordingUpstream
@@ -114,6 +115,55 @@ def test_the_test_client_of_starlette_opens_websockets(app: Starlette, upstream:
 def test_the_test_client_sees_why_a_handshake_is_refused(app: Starlette) -> None:
     with TestClient(app) as client, pytest.raises(WebSocketDisconnect), client.websocket_connect("/open/x"):
         pass
+
+
+# ---- errors of the server and of the gateway
+
+OPEN = {"type": "http", "asgi": {"version": "3.0"}, "method": "GET", "path": "/open/x", "raw_path": b"/open/x"}
+
+
+async def failing_to_send(app: Any, *messages: dict[str, Any]) -> None:
+    """Call the application with a `send` that fails as uvloop does for a closed transport."""
+    waiting = [REQUEST, *messages]
+
+    async def receive() -> dict[str, Any]:
+        if waiting:
+            return waiting.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: dict[str, Any]) -> None:
+        raise RuntimeError("the transport is closed")
+
+    await app(OPEN | {"headers": HOST}, receive, send)
+
+
+async def test_a_failed_send_to_a_client_that_has_left_is_no_error(app: Starlette) -> None:
+    async with app.router.lifespan_context(app):
+        await failing_to_send(app, {"type": "http.disconnect"})
+
+
+async def test_a_failed_send_to_a_client_that_is_connected_is_an_error(app: Starlette) -> None:
+    async with app.router.lifespan_context(app):
+        with pytest.raises(RuntimeError, match="the transport is closed"):
+            await failing_to_send(app)
+
+
+async def test_a_defect_of_a_builtin_endpoint_is_one_response_and_one_log_entry(
+    app: Starlette, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(_: Metrics) -> None:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(Metrics, "page", failing)
+    path = "/_gateway/metrics"
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "client": ("127.0.0.1", 1)}
+    async with app.router.lifespan_context(app):
+        start, body = await answered(app, scope | {"headers": HOST}, REQUEST)
+    assert (start["status"], dict(start["headers"])[b"cache-control"]) == (500, b"no-store")
+    assert b"internal_error" in body["body"]
+    assert b"a defect" not in body["body"]
+    assert [record.message for record in caplog.records if record.exc_info] == ["an own endpoint failed"]
 
 
 # ---- mounted applications
