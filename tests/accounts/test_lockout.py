@@ -15,8 +15,8 @@ from gateway.settings.model import LockoutSettings
 from gateway.storage.redis.client import RedisLink
 from gateway.storage.redis.failed_attempts import RedisFailures
 from gateway.wire.addresses import Callers
-from tests.storage.replicas import until
 from tests.support.valkey import cluster
+from tests.support.waiting import until
 
 __all__ = ["cluster"]
 

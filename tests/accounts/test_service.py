@@ -18,6 +18,7 @@ from gateway.storage.circuit_breaker import Breaker
 from gateway.storage.database import COMMAND, Database
 from tests.accounts.rig import ORIGIN, PASSWORD, Rig, make_rig, make_settings
 from tests.support.databases import Clock, opened
+from tests.support.waiting import until
 
 ANN = email_address("ann@example.com")
 WRONG = Password(b"not the password")
@@ -327,10 +328,7 @@ async def test_a_caller_who_leaves_cannot_part_a_change_from_its_announcement(ri
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    for _ in range(200):
-        if len(rig.feed.told) == 2:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: len(rig.feed.told) == 2)
     record = await rig.record(pair)
     assert record.ended_sessions == {rig.claims(pair).session}
     assert rig.feed.told[-1] == (record.id, record)

@@ -18,6 +18,7 @@ from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.user import Claims
 from gateway.settings.model import TokensSettings
 from tests.support.databases import Clock
+from tests.support.waiting import until
 
 ROLES = frozenset(("user",))
 TTL = 60.0
@@ -211,7 +212,7 @@ async def test_who_leaves_takes_the_answer_from_nobody(credentials: Authenticato
     key = store.add()
     store.open.clear()
     leaving, staying = (asyncio.create_task(credentials.ask(key)) for _ in range(2))
-    await asyncio.sleep(0.01)
+    await until(lambda: store.asked)
     leaving.cancel()
     await asyncio.sleep(0)
     store.open.set()
@@ -246,7 +247,7 @@ async def test_more_than_can_be_asked_for_is_an_outage_and_no_wait(
     store.open.clear()
     known = store.add()
     asked = [asyncio.create_task(credentials.ask(new_key().encode())) for _ in range(300)]
-    await asyncio.sleep(0.01)
+    await until(lambda: sum(task.done() for task in asked) >= 290)
     assert sum(task.done() for task in asked) == 290
     waiting = [asyncio.create_task(credentials.ask(new_key().encode())) for _ in range(10)]
     await asyncio.sleep(0.01)
@@ -269,7 +270,7 @@ async def test_a_use_is_noted_when_a_key_is_asked_for_and_not_for_each_request(
         await credentials.ask(one)
     for _ in range(100):
         credentials.known(key)
-    await asyncio.sleep(0.05)
+    await until(lambda: store.uses)
     assert store.uses == [{"id0": clock.instant, "id1": clock.instant}]
 
 
@@ -292,5 +293,5 @@ async def test_what_is_noted_is_bounded(
 ) -> None:
     monkeypatch.setattr(api_key_verifier, "MAX_NOTED", 3)
     await asyncio.gather(*(credentials.ask(store.add()) for _ in range(10)))
-    await asyncio.sleep(0.05)
+    await until(lambda: store.uses)
     assert [len(uses) for uses in store.uses] == [3]

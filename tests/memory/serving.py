@@ -21,7 +21,7 @@ from gateway.server.protocol.connection import ClientConnection
 from tests.memory.garbage import unsearched
 from tests.support.processes import PASSWORD, Face
 from tests.support.raw import Address, Answer, Caller, ask
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, until
 from tests.support.wording import bearer, request
 
 READY_SECONDS = 20
@@ -81,8 +81,7 @@ class ServedHere:
         app = create_app(self._configuration)
         server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_level="critical", proxy_headers=False))
         serving = asyncio.create_task(server.serve([listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         self._connections = server.server_state.connections
         yield
         server.should_exit = True

@@ -15,6 +15,7 @@ from gateway.samples import BOUNDS, BUCKETS, OTHER, Durations, LabeledCounter, S
 from gateway.settings.model import ObservabilitySettings
 from tests.observability.requests import complete, observing
 from tests.observability.test_metrics import Samples, requests, samples_of, value
+from tests.support.waiting import until
 
 LABELS = st.builds(Labels, st.sampled_from(["a", "b", ""]), st.just("GET"), st.just("2xx"), st.sampled_from(["", "x"]))
 COUNTS = st.lists(st.integers(0, 1 << 40), min_size=SIZE, max_size=SIZE)
@@ -184,8 +185,7 @@ async def test_what_is_counted_is_put_down_now_and_then_without_being_asked(crew
     crew.serve(0, 3)
     before = crew.board.turn(0)
     crew.workers[0][1].tick(asyncio.get_running_loop().time() + 10)
-    while crew.board.turn(0) == before:
-        await asyncio.sleep(0.005)
+    await until(lambda: crew.board.turn(0) != before)
     state = crew.board.read(0)
     assert state is not None
     assert sum(sum(counts[:BUCKETS]) for counts in state.requests.values()) == 3

@@ -11,6 +11,7 @@ import uvloop
 
 from gateway.proxy.websocket_tunnel import Tunnel
 from tests.support.raw import MiB
+from tests.support.waiting import until
 from tests.support.websockets import BINARY, Decoder, Frame, close, encode
 
 Run = Callable[[Awaitable[None]], None]
@@ -41,8 +42,7 @@ class Rig:
     ended: list[tuple[int, int]]
 
     async def until_over(self) -> None:
-        while not self.ended:
-            await asyncio.sleep(0.01)
+        await until(lambda: self.ended)
 
 
 @asynccontextmanager

@@ -1,10 +1,7 @@
 """Replicas in one process: each with its own Redis link, feed, cache and directory, over one store."""
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVarTuple
 
 from gateway.identity.directory import Directory
 from gateway.identity.principal import Principal
@@ -64,17 +61,3 @@ async def replicas(
             await replica.feed.close()
             await replica.directory.close()
             await replica.link.close()
-
-
-Arguments = TypeVarTuple("Arguments")
-
-
-async def until(
-    condition: Callable[[*Arguments], object], *arguments: *Arguments, within: float = 5.0, every: float = 0.002
-) -> float:
-    """Wait for a condition; returns the seconds until it held."""
-    started = time.monotonic()
-    while not condition(*arguments):
-        assert time.monotonic() - started < within, f"not so within {within} s"
-        await asyncio.sleep(every)
-    return time.monotonic() - started

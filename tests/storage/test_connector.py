@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.storage.connector import Connector
+from tests.support.waiting import until
 
 
 class Server:
@@ -72,11 +73,10 @@ async def test_attempts_are_limited_and_the_others_wait(server: Server) -> None:
     callers = [await server.call() for _ in range(5)]
     assert len(server.attempts) == 3
     server.accept(0)
-    await asyncio.sleep(0.01)
-    assert len(server.attempts) == 4
+    await until(lambda: len(server.attempts) == 4)
     for number in (1, 2, 3):
         server.accept(number)
-    await asyncio.sleep(0.01)
+    await until(lambda: len(server.attempts) == 5)
     server.accept(4)
     assert sorted(await asyncio.gather(*callers)) == [0, 1, 2, 3, 4]
 

@@ -25,7 +25,7 @@ from gateway.storage.installation import installation_id
 from gateway.storage.subjects import Subjects
 from gateway.storage.tables import installation
 from tests.policy.policies import settings_of
-from tests.storage.replicas import until
+from tests.support.waiting import until
 
 KEY = "the same signing key in both installations"
 BY = Actor("a test")

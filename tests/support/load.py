@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from tests.support.raw import Address
+from tests.support.waiting import until
 
 Stage = Literal["connect", "answer", "body"]
 
@@ -166,10 +167,8 @@ class Load:
 
     async def more(self, count: int) -> None:
         """Wait for this many more responses."""
-        until = len(self.answers) + count
-        async with asyncio.timeout(60):
-            while len(self.answers) < until:
-                await asyncio.sleep(0.01)
+        wanted = len(self.answers) + count
+        await until(lambda: len(self.answers) >= wanted, within=60.0)
 
     @property
     def statuses(self) -> "Counter[int]":

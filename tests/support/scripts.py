@@ -1,13 +1,12 @@
 """Scripts for `RecordingUpstream.on`: correct and incorrect responses."""
 
 import asyncio
-import threading
 import zlib
 from collections.abc import Iterable
 from typing import Literal
 
 from tests.support.recording import Exchange, Script
-from tests.support.waiting import eventually
+from tests.support.waiting import SharedEvent, eventually
 from tests.support.wording import as_bytes
 
 Then = Literal["keep", "fin", "reset"]
@@ -96,7 +95,7 @@ class Held:
         self._before = before
         self._after = after
         self._then: Then = then
-        self._released = threading.Event()
+        self._released = SharedEvent()
         self.waiting = 0
         self.done = False  # `after` has been sent
 
@@ -112,12 +111,15 @@ class Held:
         await exchange.send(self._before)
         self.waiting += 1
         leaving = asyncio.ensure_future(exchange.left())
-        while not self._released.is_set() and not leaving.done():
-            await asyncio.wait({leaving}, timeout=0.003)
-        if leaving.done():
-            await leaving
-        leaving.cancel()
-        await asyncio.wait({leaving})
+        released = asyncio.ensure_future(self._released.wait())
+        try:
+            await asyncio.wait({leaving, released}, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
+                await leaving
+        finally:
+            leaving.cancel()
+            released.cancel()
+            await asyncio.wait({leaving, released})
         await exchange.send(self._after)
         self.done = True
         await _finish(exchange, self._then, 0.0)
@@ -154,7 +156,7 @@ class Swallowing:
     def __init__(self, *, is_open: bool = False) -> None:
         self.taken = 0
         self.sum = 0
-        self._opened = threading.Event()
+        self._opened = SharedEvent()
         if is_open:
             self._opened.set()
 
@@ -162,8 +164,7 @@ class Swallowing:
         self._opened.set()
 
     async def __call__(self, exchange: Exchange) -> None:
-        while not self._opened.is_set():
-            await asyncio.sleep(0.003)
+        await self._opened.wait()
         await exchange.body(self._take)
         await exchange.send(response(200, ["Content-Type: text/plain"], b"%d" % self.taken))
 

@@ -1,5 +1,7 @@
 """Polling for conditions instead of sleeping, and time limits."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +9,33 @@ from typing import TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
+
+
+class SharedEvent:
+    """An event that any thread sets and that any event loop awaits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_set = False
+        self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    def set(self) -> None:
+        with self._lock:
+            self._is_set = True
+            for event, loop in self._waiting.items():
+                loop.call_soon_threadsafe(event.set)
+
+    async def wait(self) -> None:
+        event = asyncio.Event()
+        with self._lock:
+            if self._is_set:
+                return
+            self._waiting[event] = asyncio.get_running_loop()
+        try:
+            await event.wait()
+        finally:
+            with self._lock:
+                del self._waiting[event]
 
 
 @contextmanager
@@ -37,3 +66,14 @@ def eventually(
             raise AssertionError(f"still {seen!r} after {timeout} s")
         time.sleep(every)
     return seen
+
+
+async def until(
+    condition: Callable[[*Arguments], object], *arguments: *Arguments, within: float = 5.0, every: float = 0.002
+) -> float:
+    """Like `eventually`, for tests in an event loop. Returns the seconds until the condition held."""
+    started = time.monotonic()
+    while not condition(*arguments):
+        assert time.monotonic() - started < within, f"not so within {within} s"
+        await asyncio.sleep(every)
+    return time.monotonic() - started

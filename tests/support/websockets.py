@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 from tests.support.processes import Gateway
 from tests.support.raw import Address, Answer, Caller, Ending
 from tests.support.recording import READ_LIMIT, Exchange, Received, Script
-from tests.support.waiting import eventually
+from tests.support.waiting import SharedEvent, eventually
 from tests.support.wording import as_bytes, request
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -244,7 +244,9 @@ class FarEnd:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._frames: queue.Queue[Frame] = queue.Queue()
         self._leaving: asyncio.Event | None = None
-        self._reads = reads
+        self._reading = SharedEvent()
+        if reads:
+            self._reading.set()
         self.ended: Ending | None = None
         self.taken = 0
 
@@ -252,8 +254,7 @@ class FarEnd:
         self._loop, self._leaving = asyncio.get_running_loop(), asyncio.Event()
         await exchange.send(switching(exchange.request, *self._fields))
         self._exchange = exchange
-        while not self._reads:
-            await asyncio.sleep(0.005)
+        await self._reading.wait()
         reading = asyncio.ensure_future(self._read(exchange))
         leaving = asyncio.ensure_future(self._leaving.wait())
         try:
@@ -275,7 +276,7 @@ class FarEnd:
 
     def read(self) -> None:
         """Begin to read, if `reads` was False."""
-        self._reads = True
+        self._reading.set()
 
     @property
     def exchange(self) -> Exchange:

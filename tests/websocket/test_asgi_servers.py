@@ -20,7 +20,7 @@ from tests.support.gateways import Town
 from tests.support.processes import Account, Configuration, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import Held, raw, response
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, until
 from tests.support.websockets import BINARY, FarEnd, Frame, bearing, close, echoing, text
 
 PATH = "/sockets-of-anybody/asgi"
@@ -281,9 +281,7 @@ async def test_a_large_message_waits_for_its_turn(configuration: Path, upstream:
         await in_thread(lambda: far.say(*(Frame(BINARY, b"%d" % number * 300_000) for number in range(6))))
         await asyncio.sleep(0.2)
         gate.set()
-        async with asyncio.timeout(5):
-            while sum(message["type"] == "websocket.send" for message in server.sent) < 6:
-                await asyncio.sleep(0.01)
+        await until(lambda: sum(message["type"] == "websocket.send" for message in server.sent) >= 6)
         got = [message["bytes"] for message in server.sent if message["type"] == "websocket.send"]
         assert got == [b"%d" % number * 300_000 for number in range(6)]
         server.say(type="websocket.disconnect", code=1000)

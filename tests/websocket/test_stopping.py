@@ -1,8 +1,6 @@
 """WebSockets when the gateway stops, or its configuration changes."""
 
-import asyncio
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ from tests.support.configurations import changed
 from tests.support.gateways import Town, unhandled
 from tests.support.processes import Face, Gateway
 from tests.support.recording import Exchange, RecordingUpstream
-from tests.support.waiting import eventually, within
+from tests.support.waiting import SharedEvent, eventually, within
 from tests.support.websockets import BINARY, FarEnd, Frame, Socket, close, echoing, encode, flooding, handshake, text
 
 # ---- shutdown
@@ -73,11 +71,10 @@ def test_a_handshake_on_its_way_is_finished_and_then_told(
 ) -> None:
     """Otherwise it would begin after the Closes were sent, and last as long as the drain."""
     gateway = own()
-    released = threading.Event()
+    released = SharedEvent()
 
     async def slowly(exchange: Exchange) -> None:
-        while not released.is_set():
-            await asyncio.sleep(0.01)
+        await released.wait()
         await echoing()(exchange)
 
     upstream.on(ANYBODY, slowly)

@@ -7,6 +7,7 @@ from typing import Any
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission
 from gateway.gate.revalidation import RevocationWatcher
+from tests.support.waiting import until
 
 WAITING = object()
 GONE = Refusal("token_revoked", presented=True)
@@ -81,11 +82,10 @@ async def test_what_is_not_known_is_asked() -> None:
     judge = Judge(WAITING)
     watch, things = watching(judge, 3)
     look(watch)
-    await asyncio.sleep(0.01)
-    assert len(judge.asked) == 3
+    await until(lambda: len(judge.asked) == 3 and not judge.at_once)
     judge.there = GONE
     look(watch)
-    await asyncio.sleep(0.01)
+    await until(lambda: all(thing.refusal for thing in things))
     assert [thing.refusal for thing in things] == [GONE] * 3
 
 
@@ -94,9 +94,7 @@ async def test_when_nothing_is_known_any_more_thousands_are_asked_about_in_a_mom
     judge = Judge(WAITING, GONE, takes=0.001)
     watch, things = watching(judge, 2000)
     look(watch)
-    async with asyncio.timeout(1.0):
-        while not all(thing.refusal for thing in things):
-            await asyncio.sleep(0.01)
+    await until(lambda: all(thing.refusal for thing in things), within=1.0)
     assert judge.most_at_once <= 16
     assert len(judge.asked) == 2000
 
@@ -153,7 +151,7 @@ async def test_an_outage_is_forgiven_for_a_while() -> None:
         assert thing.refusal is None, now
     clock.now = 20.5
     look(watch)
-    await asyncio.sleep(0.01)
+    await until(lambda: thing.refusal)
     assert thing.refusal is OUT
 
 
@@ -173,7 +171,7 @@ async def test_who_stops_looking_asks_nobody_any_more() -> None:
     judge = Judge(WAITING, GONE, takes=0.05)
     watch, things = watching(judge, 3)
     look(watch)
-    await asyncio.sleep(0.01)
+    await until(lambda: judge.asked)
     watch.close()
     await asyncio.sleep(0.1)
     look(watch)

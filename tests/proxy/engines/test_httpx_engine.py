@@ -21,6 +21,7 @@ from tests.support.processes import Engine
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import Held, Swallowing, answer, raw, response, silent
 from tests.support.upstreams import Deaf, Refusing
+from tests.support.waiting import until
 from tests.support.websockets import KEY, echoing
 
 MIB = 1024 * 1024
@@ -50,12 +51,6 @@ def send(rig: Rig, fields: bytes, *, start: bytes = b"GET /x HTTP/1.1\r\n", leng
     request = UpstreamRequest(start.split(b" ")[0], start, fields, length=length)
     rig.engine.open(request, outcome, asyncio.get_running_loop().time())
     return outcome
-
-
-async def eventually(look: Any) -> None:
-    async with asyncio.timeout(5):
-        while not look():
-            await asyncio.sleep(0.005)
 
 
 # ---- the request
@@ -166,7 +161,7 @@ async def test_a_body_waits_for_the_upstream_to_take_it(upstream: RecordingUpstr
             await asyncio.sleep(0.02)
             assert sent < 128 * MIB
         swallowing.open()
-        await eventually(lambda: not outcome.upload_paused)
+        await until(lambda: not outcome.upload_paused)
         exchange.write(piece)
         exchange.end_body()
         await ended(outcome)
@@ -188,10 +183,10 @@ async def test_a_body_over_the_limit_is_cut_off(upstream: RecordingUpstream) -> 
         request.limit = 10
         exchange = rig.engine.open(request, outcome, asyncio.get_running_loop().time())
         exchange.write(b"x" * 10)
-        await eventually(lambda: upstream.requests)
+        await until(lambda: upstream.requests)
         exchange.write(b"y")
         assert (await ended(outcome)).code == "body_too_large"
-        await eventually(lambda: upstream.only.link.ended)
+        await until(lambda: upstream.only.link.ended)
     assert not upstream.only.whole
 
 
@@ -257,7 +252,7 @@ async def test_a_slow_caller_holds_up_the_upstream(upstream: RecordingUpstream) 
         await asyncio.sleep(0.7)
         assert outcome.status == 0, "it was paused before it was connected"
         exchange.resume()
-        await eventually(lambda: outcome.content == b"first")
+        await until(lambda: outcome.content == b"first")
         exchange.pause()
         held.release()
         await asyncio.sleep(0.7)
@@ -353,24 +348,24 @@ async def test_a_caller_who_leaves_leaves_nothing_behind(upstream: RecordingUpst
         outcome, exchange = rig.begin("POST" if upload else "GET", length=9 if upload else 0)
         if upload:
             exchange.write(b"half")
-        await until(moment, outcome, exchange, upstream)
+        await reached(moment, outcome, exchange, upstream)
         assert exchange.waiting == (moment in ("at once", "connecting"))
         exchange.cancel()
         exchange.cancel()
-        await eventually(lambda: rig.engine.open_connections == 0)
+        await until(lambda: rig.engine.open_connections == 0)
         await asyncio.sleep(0.05)
         assert not outcome.done.done(), "nothing more is said to who has left"
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert all(one.link.ended for one in upstream.requests)
 
 
-async def until(moment: str, outcome: Outcome, exchange: Exchange, upstream: RecordingUpstream) -> None:
+async def reached(moment: str, outcome: Outcome, exchange: Exchange, upstream: RecordingUpstream) -> None:
     if moment == "connecting":
         await asyncio.sleep(0.05)
     elif moment == "amid the body":
-        await eventually(lambda: outcome.content)
+        await until(lambda: outcome.content)
     elif moment != "at once":
-        await eventually(lambda: upstream.requests)
+        await until(lambda: upstream.requests)
 
 
 async def test_a_caller_may_leave_in_the_middle_of_being_told(upstream: RecordingUpstream) -> None:
@@ -418,7 +413,7 @@ async def test_a_caller_may_leave_in_the_middle_of_being_told(upstream: Recordin
             outcome = Leaving(at)
             request = UpstreamRequest(b"GET", b"GET /x HTTP/1.1\r\n", b"", length=0)
             outcome.exchange = rig.engine.open(request, outcome, asyncio.get_running_loop().time())
-            await eventually(lambda outcome=outcome: outcome.at in outcome.told)
+            await until(lambda outcome: outcome.at in outcome.told, outcome)
             await asyncio.sleep(0.1)
             assert outcome.told[-1] == at
             assert outcome.told.count(at) == 1
@@ -457,4 +452,4 @@ async def test_a_thousand_requests_with_faults_leave_nothing_behind(fleet: Fleet
         assert asyncio.all_tasks() == {asyncio.current_task()}
         gc.collect()
         assert len(gc.get_objects()) - before < 2000
-    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + len(fleet.targets) + 4)
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + len(fleet.targets) + 4)

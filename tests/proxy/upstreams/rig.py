@@ -1,7 +1,8 @@
 """The engine of an upstream in the event loop of a test, without a gateway: requests go in, outcomes come out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -144,6 +145,20 @@ class Rig:
 
         await asyncio.gather(*(some() for _ in range(at_once)))
         return outcomes
+
+
+def sending_first(
+    data: bytes = b"",
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]:
+    """A handler for asyncio.start_server that sends these bytes at once and waits for the client to leave."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
+
+    return handle
 
 
 async def ended(outcome: Outcome, within: float = 10.0) -> Outcome:

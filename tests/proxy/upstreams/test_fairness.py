@@ -17,7 +17,7 @@ from tests.support.fleet import OK, Fleet, Served, hang, well
 from tests.support.processes import FACES, Face, Gateway
 from tests.support.raw import Caller
 from tests.support.small import Start, metric
-from tests.support.waiting import eventually, within
+from tests.support.waiting import eventually, until, within
 from tests.support.wording import request
 
 PLACES = 4
@@ -37,9 +37,7 @@ class Stopped:
         self.stopped.append(served)
 
     async def holds(self, count: int) -> None:
-        async with asyncio.timeout(5):
-            while len(self.stopped) < count:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(self.stopped) >= count)
 
     async def answer_one(self) -> None:
         """Respond to the oldest request, and wait until another has taken its place."""
@@ -192,9 +190,7 @@ async def test_event_streams_beyond_half_of_the_connections_end_when_others_wait
     fleet["a"].behaviour = lambda served: served.send(EVENTS)
     async with running(settings(fleet["a"].url, max_connections=PLACES)) as rig:
         streams = [crowd.begin(rig, client=A)[0] for _ in range(PLACES)]
-        async with asyncio.timeout(5):
-            while not all(stream.content for stream in streams):
-                await asyncio.sleep(0.01)
+        await until(lambda: all(stream.content for stream in streams))
         fleet["a"].behaviour = well
         await waits_at_most(rig, 1.5)
         over = [stream for stream in streams if stream.done.done()]
@@ -236,9 +232,7 @@ async def test_uploads_that_the_target_does_not_read_do_not_end(crowd: Crowd) ->
     async with running(settings(url, max_connections=PLACES, connect_timeout=1.0)) as rig:
         size = 32 << 20
         uploads = [crowd.begin(rig, "POST", length=size, client=A) for _ in range(PLACES)]
-        async with asyncio.timeout(5):
-            while not all(exchange.waiting is False for _, exchange in uploads):
-                await asyncio.sleep(0.01)
+        await until(lambda: all(exchange.waiting is False for _, exchange in uploads))
         for _, exchange in uploads:
             exchange.write(b"x" * (size - 1))
         assert (await rig.ask(client=B)).code == "overloaded"

@@ -11,6 +11,7 @@ from gateway.settings.model import EjectSettings, HealthSettings, TlsSettings
 from tests.proxy.upstreams.rig import Rig, ended, running, settings
 from tests.support.fleet import Behaviour, Fleet, Served, hang, naming, reset, status, well
 from tests.support.upstreams import Authority
+from tests.support.waiting import until
 
 EVERY = 0.05
 
@@ -27,7 +28,7 @@ def only_checks(behaviour: Behaviour) -> Behaviour:
     return lambda served: (behaviour if served.target.startswith(b"/healthz") else naming)(served)
 
 
-async def until(rig: Rig, *, up: set[str], within: float = 5.0) -> None:
+async def until_served_by(rig: Rig, *, up: set[str], within: float = 5.0) -> None:
     """Wait until requests go to exactly these targets."""
     async with asyncio.timeout(within):
         while True:
@@ -56,11 +57,11 @@ async def test_a_target_whose_checks_fail_gets_no_requests_until_they_succeed(
     fleet: Fleet, behaviour: Behaviour
 ) -> None:
     async with running(checked(*fleet.urls[:2])) as rig:
-        await until(rig, up={"a", "b"})
+        await until_served_by(rig, up={"a", "b"})
         fleet["a"].behaviour = only_checks(behaviour)
-        await until(rig, up={"b"})
+        await until_served_by(rig, up={"b"})
         fleet["a"].behaviour = naming
-        await until(rig, up={"a", "b"})
+        await until_served_by(rig, up={"a", "b"})
 
 
 WELL: dict[str, Behaviour] = {
@@ -107,8 +108,7 @@ async def test_a_check_says_what_it_is_and_asks_for_what_is_set(fleet: Fleet) ->
     server = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(start(), target.loop))
     try:
         async with running(checked(target.url)):
-            while len(heads) < 3:
-                await asyncio.sleep(0.01)
+            await until(lambda: len(heads) >= 3)
     finally:
         target.loop.call_soon_threadsafe(server.close)
         await asyncio.to_thread(target.up)
@@ -146,15 +146,15 @@ async def test_so_many_failures_take_it_out_and_so_many_successes_bring_it_back(
 async def test_a_target_that_was_down_comes_back_when_it_is_up(fleet: Fleet) -> None:
     await asyncio.to_thread(fleet["a"].down)
     async with running(checked(*fleet.urls[:2])) as rig:
-        await until(rig, up={"b"})
+        await until_served_by(rig, up={"b"})
         await asyncio.to_thread(fleet["a"].up)
-        await until(rig, up={"a", "b"})
+        await until_served_by(rig, up={"a", "b"})
 
 
 async def test_with_all_targets_out_callers_are_told_to_come_again(fleet: Fleet) -> None:
     fleet.behave(only_checks(status(500)))
     async with running(checked(*fleet.urls, interval=1.0, fall=1, rise=3)) as rig:
-        await asyncio.sleep(0.2)
+        await until(lambda: not any(pool.health.is_up for pool in rig.engine.pools))
         outcome = await rig.ask()
     assert (outcome.status, outcome.code) == (503, "upstream_unavailable")
     assert outcome.refusal is not None
@@ -186,7 +186,7 @@ async def test_a_target_with_all_connections_busy_is_not_sick(fleet: Fleet) -> N
 
 async def test_checks_end_with_the_engine(fleet: Fleet) -> None:
     async with running(checked(*fleet.urls)) as rig:
-        await asyncio.sleep(3 * EVERY)
+        await until(lambda: fleet.requests)
         rig.engine.close()
         await asyncio.sleep(EVERY)
         before = fleet.requests
@@ -198,7 +198,7 @@ async def test_checks_end_with_the_engine(fleet: Fleet) -> None:
 async def test_checks_leave_no_connection_behind(fleet: Fleet) -> None:
     fleet.behave(hang)
     async with running(checked(*fleet.urls, timeout=0.05)):
-        await asyncio.sleep(0.5)
+        await until(lambda: all(target.accepted > 3 for target in fleet.targets.values()))
     for target in fleet.targets.values():
         assert target.accepted > 3
         await asyncio.to_thread(target.idle)
@@ -207,9 +207,9 @@ async def test_checks_leave_no_connection_behind(fleet: Fleet) -> None:
 async def test_what_comes_back_by_its_checks_gets_little_at_first(fleet: Fleet) -> None:
     await asyncio.to_thread(fleet["a"].down)
     async with running(checked(*fleet.urls[:2])) as rig:
-        await until(rig, up={"b"})
+        await until_served_by(rig, up={"b"})
         await asyncio.to_thread(fleet["a"].up)
-        await until(rig, up={"a", "b"})
+        await until_served_by(rig, up={"a", "b"})
         outcomes = await rig.ask_many(200)
     shares = Counter(one.content for one in outcomes)
     assert 0 < shares[b"a"] < 80
@@ -223,7 +223,7 @@ async def test_targets_behind_tls_are_checked_as_they_are_asked(tmp_path: Path) 
             upstream = checked(fleet["a"].url, fall=1)
             object.__setattr__(upstream, "tls", TlsSettings(ca=str(authority.file), server_name=name))
             async with running(upstream) as rig:
-                await asyncio.sleep(0.5)
+                await until(lambda: fleet["a"].requests if up else not rig.engine.pools[0].health.is_up)  # noqa: B023
                 assert rig.engine.pools[0].health.is_up is up
                 assert (await rig.ask()).status == (200 if up else 503)
     finally:
@@ -239,7 +239,7 @@ async def test_checks_and_ejection_go_together(fleet: Fleet) -> None:
         fleet["a"].behaviour = lambda served: (well if served.target.startswith(b"/healthz") else status(503))(served)
         assert Counter(one.status for one in await rig.ask_many(40, at_once=1)) == {503: 2, 200: 38}
         fleet["a"].behaviour = naming
-        await until(rig, up={"a", "b"})
+        await until_served_by(rig, up={"a", "b"})
 
 
 async def test_an_answer_that_comes_while_a_check_waits_is_nobody_elses(fleet: Fleet) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.proxy.upstreams.rig import Rig, ended, running, settings
 from tests.support.fleet import OK, Fleet, Served, Target, hang, well
+from tests.support.waiting import until
 
 
 def pool_of(rig: Rig) -> Any:
@@ -140,8 +141,7 @@ async def test_what_runs_when_an_engine_is_closed_runs_to_its_end(fleet: Fleet) 
     fleet["a"].behaviour = lambda served: served.later(0.2, lambda: served.send(OK))
     async with running(settings(fleet["a"].url)) as rig:
         outcome, _ = rig.begin()
-        while not fleet["a"].requests:
-            await asyncio.sleep(0.001)
+        await until(lambda: fleet["a"].requests)
         rig.engine.close()
         assert (await ended(outcome)).content == b"ok"
         await asyncio.to_thread(fleet["a"].idle)
@@ -161,8 +161,9 @@ async def test_who_waits_when_an_engine_is_closed_is_served(fleet: Fleet) -> Non
 async def test_who_comes_late_to_a_closed_engine_is_served(fleet: Fleet) -> None:
     """A decision was made under the old configuration, and the request had to wait for a store."""
     async with running(settings(fleet["a"].url)) as rig:
+        listeners = rig.ticker.listeners
         rig.engine.close()
-        await asyncio.sleep(0.6)  # it has unsubscribed from the ticker by now
+        await until(lambda: rig.ticker.listeners < listeners)
         fleet["a"].behaviour = hang
         assert (await rig.ask(response_timeout=0.1)).code == "upstream_timeout"
         fleet["a"].behaviour = well
@@ -174,8 +175,7 @@ async def test_time_limits_hold_after_an_engine_is_closed(fleet: Fleet) -> None:
     fleet["a"].behaviour = hang
     async with running(settings(fleet["a"].url)) as rig:
         outcome, _ = rig.begin(response_timeout=0.2)
-        while not fleet["a"].requests:
-            await asyncio.sleep(0.001)
+        await until(lambda: fleet["a"].requests)
         rig.engine.close()
         assert (await ended(outcome, within=2.0)).code == "upstream_timeout"
 
@@ -195,5 +195,4 @@ async def test_a_closed_engine_leaves_nothing_behind(fleet: Fleet) -> None:
         listeners = rig.ticker.listeners
         await rig.ask_many(30)
         rig.engine.close()
-        await asyncio.sleep(0.6)
-        assert rig.ticker.listeners == listeners - 3
+        await until(lambda: rig.ticker.listeners == listeners - 3)

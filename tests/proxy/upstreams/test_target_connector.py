@@ -16,7 +16,7 @@ import pytest
 from gateway.proxy.target import Target, target_of
 from gateway.proxy.target_connector import Lookup, TargetConnector
 from gateway.settings.model import TlsSettings
-from tests.proxy.upstreams.rig import running, settings
+from tests.proxy.upstreams.rig import running, sending_first, settings
 from tests.support.fleet import OK, Fleet, Served
 from tests.support.processes import Engine, Gateway
 from tests.support.small import small
@@ -108,7 +108,7 @@ async def test_an_address_that_refuses_costs_nothing_but_the_next(fleet: Fleet) 
 async def test_a_connection_is_given_to_its_protocol_with_the_bytes_that_came_first() -> None:
     """A server can send first, and does so here before the race is over."""
     greeting = b"SSH-2.0-OpenSSH_9.2p1\r\n"
-    server = await asyncio.start_server(lambda _, writer: writer.write(greeting), "127.0.0.1", 0)
+    server = await asyncio.start_server(sending_first(greeting), "127.0.0.1", 0)
 
     class Hearing(asyncio.Protocol):
         def __init__(self) -> None:
@@ -246,9 +246,7 @@ async def test_a_slow_address_that_accepts_first_wins_and_the_other_is_closed(tm
     """The slower one is in progress when the race ends, because of its handshake."""
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.file))
-    server = await asyncio.start_server(
-        lambda reader, writer: None, "127.0.0.2", 0, ssl=authority.context("orders.internal")
-    )
+    server = await asyncio.start_server(sending_first(), "127.0.0.2", 0, ssl=authority.context("orders.internal"))
     port = server.sockets[0].getsockname()[1]
     silent = socket.create_server(("127.0.0.1", port))
     one = connector(named(port, trusting), Names(["127.0.0.2", "127.0.0.1"]))
@@ -268,9 +266,9 @@ async def test_a_slow_address_that_accepts_first_wins_and_the_other_is_closed(tm
 async def test_an_address_with_a_wrong_certificate_costs_nothing_but_the_next(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.file))
-    right = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=authority.context("orders.internal"))
+    right = await asyncio.start_server(sending_first(), "127.0.0.1", 0, ssl=authority.context("orders.internal"))
     port = right.sockets[0].getsockname()[1]
-    wrong = await asyncio.start_server(lambda *_: None, "127.0.0.2", port, ssl=authority.context("billing.internal"))
+    wrong = await asyncio.start_server(sending_first(), "127.0.0.2", port, ssl=authority.context("billing.internal"))
     one = connector(named(port, trusting), Names(["127.0.0.1", "127.0.0.2"]))
     assert await dialled(one, 6) == ["127.0.0.1"] * 6
     right.close()

@@ -135,7 +135,12 @@ def _cut(served: Served) -> None:
     """End the connection below TLS."""
     served.send(b"HTTP/1.1 200 OK\r\n\r\nwhole")
     below = served.transport.get_extra_info("socket")
-    served.later(0.05, lambda: socket.socket(fileno=os.dup(below.fileno())).shutdown(socket.SHUT_WR))
+
+    def end() -> None:
+        with socket.socket(fileno=os.dup(below.fileno())) as copy:
+            copy.shutdown(socket.SHUT_WR)
+
+    served.later(0.05, end)
 
 
 def _end(served: Served) -> None:

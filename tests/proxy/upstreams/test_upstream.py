@@ -11,9 +11,10 @@ import pytest
 
 from gateway.samples import Sample
 from gateway.settings.model import EjectSettings, TlsSettings
-from tests.proxy.upstreams.rig import Rig, ended, running, settings
+from tests.proxy.upstreams.rig import Rig, ended, running, sending_first, settings
 from tests.support.fleet import OK, Behaviour, Fleet, Served, hang, reset, status, well
 from tests.support.upstreams import Authority, Deaf, Refusing
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("either_engine")
 
@@ -94,8 +95,7 @@ async def test_a_chunked_upload_goes_to_the_next_target_whole(fleet: Fleet) -> N
     async with running(settings(refusing.url, fleet["a"].url, eject=None)) as rig:
         outcome, exchange = rig.begin("POST", length=None)
         exchange.write(b"first")
-        while not fleet["a"].accepted:
-            await asyncio.sleep(0.001)
+        await until(lambda: fleet["a"].accepted)
         exchange.write(b"second")
         exchange.end_body()
         assert (await ended(outcome)).status == 200
@@ -282,7 +282,7 @@ async def test_a_target_that_fails_five_times_in_a_row_is_ejected(
 
 async def test_a_target_that_sends_a_banner_at_once_is_ejected(fleet: Fleet) -> None:
     """Half of the requests would fail permanently."""
-    banner = await asyncio.start_server(lambda _, writer: writer.write(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "127.0.0.1", 0)
+    banner = await asyncio.start_server(sending_first(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "127.0.0.1", 0)
     port = banner.sockets[0].getsockname()[1]
     async with running(settings(f"http://127.0.0.1:{port}", fleet["b"].url, eject=OUT)) as rig:
         outcomes = await rig.ask_many(200, at_once=4)
@@ -374,8 +374,7 @@ async def test_a_caller_that_leaves_says_nothing_about_the_target(fleet: Fleet) 
     async with running(settings(fleet["a"].url, eject=EjectSettings(failures=1, for_=60.0))) as rig:
         for count in range(1, 6):
             _, exchange = rig.begin()
-            while fleet["a"].requests < count:
-                await asyncio.sleep(0.001)
+            await until(lambda: fleet["a"].requests >= count)  # noqa: B023
             exchange.cancel()
         fleet["a"].behaviour = well
         assert (await rig.ask()).status == 200

@@ -17,7 +17,7 @@ from gateway.storage.redis.buckets import RedisBuckets
 from gateway.storage.redis.client import RedisLink
 from tests.gate.test_rate_limits import Request, limit_of
 from tests.policy.policies import policy_of
-from tests.storage.replicas import until
+from tests.support.waiting import until
 
 
 @asynccontextmanager

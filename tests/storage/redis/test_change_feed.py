@@ -15,7 +15,7 @@ from gateway.storage.redis.client import RedisLink
 from gateway.storage.redis.user_records import RedisRecords
 from tests.identity.stores import record
 from tests.storage.authentic import CHANNEL, INSTALLATION, authentic_text, message, user_key, values
-from tests.storage.replicas import until
+from tests.support.waiting import until
 
 
 class Listener:

@@ -25,7 +25,7 @@ from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage.redis.client import HEARTBEAT, LIMIT, RedisLink, disconnect
 from gateway.storage.redis.url import Client
 from tests.storage.authentic import INSTALLATION
-from tests.storage.replicas import until
+from tests.support.waiting import until
 
 Operation = Callable[[Client], Any]
 

@@ -11,8 +11,8 @@ import trustme
 
 from bench.stores.valkey import ValkeyServer, running
 from tests.identity.stores import MemoryStore, record
-from tests.storage.replicas import replicas, until
-from tests.support.waiting import eventually
+from tests.storage.replicas import replicas
+from tests.support.waiting import eventually, until
 
 
 async def test_a_cluster_is_shared_like_one_server(cluster: list[ValkeyServer]) -> None:

@@ -11,8 +11,9 @@ from bench.stores.valkey import ValkeyServer
 from gateway.storage.redis.feed_lag import BOUND
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import CHANNEL, message
-from tests.storage.replicas import Replica, replicas, until
+from tests.storage.replicas import Replica, replicas
 from tests.support.relays import Relay, relay_to
+from tests.support.waiting import until
 
 LAG = "gateway_redis_feed_lag_seconds"
 

@@ -26,7 +26,8 @@ from tests.storage.authentic import (
     user_key,
     values,
 )
-from tests.storage.replicas import Replica, replicas, until
+from tests.storage.replicas import Replica, replicas
+from tests.support.waiting import until
 
 KEY = user_key("u1")
 FOREVER = 10**12

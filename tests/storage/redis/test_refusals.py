@@ -21,10 +21,10 @@ from gateway.storage.redis.client import RedisLink
 from gateway.storage.redis.failed_attempts import RedisFailures
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import INSTALLATION
-from tests.storage.replicas import Replica, replicas, until
+from tests.storage.replicas import Replica, replicas
 from tests.support.processes import free_port
 from tests.support.relays import relay_to
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, until
 
 Client = redis.Redis
 NOTICED = 1.0  # In seconds; /ready has two.

@@ -15,7 +15,8 @@ from gateway.identity.directory import ABSENT
 from gateway.identity.principal import Principal
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import CHANNEL, authentic_text, user_key
-from tests.storage.replicas import Replica, replicas, until
+from tests.storage.replicas import Replica, replicas
+from tests.support.waiting import until
 
 T = TypeVar("T")
 

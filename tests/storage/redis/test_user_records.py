@@ -20,7 +20,7 @@ from gateway.storage.redis.user_cache import RedisCache
 from gateway.storage.redis.user_records import RedisRecords, Write
 from tests.identity.stores import CREATED, record
 from tests.storage.authentic import CHANNEL, INSTALLATION, signed, user_key, values
-from tests.storage.replicas import until
+from tests.support.waiting import until
 
 TTL = 60.0
 
