@@ -64,7 +64,7 @@ async def running(
                 services,
                 metrics=metrics,
                 readiness=readiness,
-                version=lambda: reloader.policy,
+                version=lambda: reloader.policy_version,
                 current=lambda: reloader.configuration,
             ),
         )
@@ -92,7 +92,7 @@ def _api(ground: Resources, by_name: Mapping[str, Endpoint]) -> Starlette:
 def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime:
     """The runtime for the initial configuration."""
     settings, policy, ticker = ground.settings, ground.policy, ground.ticker
-    decision_log = _decision_log(ground, lambda: runtime.policy)
+    decision_log = _decision_log(ground, lambda: runtime.policy_version)
     gates = GateFactory(
         ground.credentials, ground.stores.directory, decisions=decision_log, shadow_decisions=ground.shadow_log
     )
@@ -103,7 +103,7 @@ def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime
         server=settings.server,
         gate=gates.build(policy, ground.configuration.shadows, Limits(policy.routes, shared=ground.stores.buckets)),
         gates=gates,
-        policy=policy_version(settings),
+        policy_version=policy_version(settings),
         verifier=Verifier(own_names, assertions, decision_log),
         proxy=Proxy(
             settings,
@@ -114,10 +114,10 @@ def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime
             tls=TlsContexts(settings.upstreams),
             assertions=assertions,
         ),
-        own=api,
+        api=api,
         observer=ground.observer,
         readiness=readiness,
-        rules=rules,
+        header_rules=rules,
         proxies=TrustedProxies(settings.server.trusted_proxies),
         ticker=ticker,
         loop=ground.loop,

@@ -73,9 +73,9 @@ class Reloader:
         self._followers = followers
 
     @property
-    def policy(self) -> str:
+    def policy_version(self) -> str:
         """The version of the active policy."""
-        return self._runtime.policy
+        return self._runtime.policy_version
 
     async def reload(self, load: Callable[[], Configuration]) -> tuple[str, ...]:
         """Load and apply a configuration. Returns the changed keys that need a restart, which keep their old values.
@@ -110,7 +110,7 @@ class Reloader:
         after = Proxy(
             settings,
             policy.routes,
-            rules=runtime.rules,
+            rules=runtime.header_rules,
             ticker=runtime.ticker,
             loop=runtime.loop,
             tls=tls,
@@ -121,7 +121,7 @@ class Reloader:
         runtime.gate = runtime.watch.gate = runtime.gates.build(
             policy, configuration.shadows, runtime.gate.limits.renewed(policy.routes)
         )
-        runtime.server, runtime.policy = settings.server, version
+        runtime.server, runtime.policy_version = settings.server, version
         # New roles invalidate all principals, and so does a removed key, because of the assertions cached in them.
         if self._renew_tokens(keys, settings) or settings.roles != self.configuration.settings.roles:
             self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))

@@ -39,9 +39,9 @@ class Watched(Protocol):
 class Runtime:
     """The state of one listener.
 
-    own: the ASGI application of the built-in endpoints, called for admitted requests.
+    api: the ASGI application of the built-in endpoints, called for admitted requests.
     connections: the client connections, if the server tracks them.
-    policy: the version of the active policy.
+    policy_version: the version of the active policy.
     operations: the runtime of `server.operations_port`, None without it.
     public: in that runtime, the public runtime.
     tracer: None without tracing.
@@ -51,13 +51,13 @@ class Runtime:
     server: ServerSettings
     gate: Decider
     gates: GateFactory
-    policy: str
+    policy_version: str
     verifier: Verifier
     proxy: Proxy
-    own: ASGIApp
+    api: ASGIApp
     observer: Observer
     readiness: Readiness
-    rules: FieldRules
+    header_rules: FieldRules
     proxies: TrustedProxies
     ticker: Ticker
     loop: asyncio.AbstractEventLoop
@@ -79,7 +79,7 @@ class Runtime:
         self.ticker.subscribe(self._watch_the_slow)
 
     @property
-    def judge(self) -> Decider:
+    def public_gate(self) -> Decider:
         """The gate for requests to upstreams, also for decisions requested on the operations port."""
         return self.gate if self.public is None else self.public.gate
 
@@ -94,7 +94,7 @@ class Runtime:
     def samples(self) -> Iterator[Sample]:
         """Samples of connections, policy and upstreams."""
         yield Sample("gateway_connections", (), len(self.connections))
-        yield Sample("gateway_policy_info", (self.policy,), 1)
+        yield Sample("gateway_policy_info", (self.policy_version,), 1)
         yield from self.proxy.samples()
 
     def refused_by_endpoint(self, refusal: Refusal, admission: Admission) -> None:
@@ -102,7 +102,7 @@ class Runtime:
         if self.decision_log is not None:
             self.decision_log.endpoint_refused(refusal, admission)
 
-    def look_after(self, answer: Watched, receive: Receive, *, at_once: bool) -> None:
+    def watch_disconnect(self, answer: Watched, receive: Receive, *, at_once: bool) -> None:
         """Watch for the disconnect of an ASGI client. A task costs a tenth of a quick request, so requests that can be
         quick get one at the next tick, if they still run."""
         if at_once:
@@ -115,7 +115,7 @@ class Runtime:
         """Whether an ASGI request is being proxied, as far as its client is watched."""
         return bool(self._unwatched or self._watchers)
 
-    def look_away(self, answer: Watched) -> None:
+    def unwatch_disconnect(self, answer: Watched) -> None:
         """Stop watching a finished request."""
         self._unwatched.pop(answer, None)
         watcher = self._watchers.pop(answer, None)

@@ -357,7 +357,7 @@ class GatewayServer(uvicorn.Server):
             log.exception("loading the new configuration failed: the old one stays")
         else:
             self._current.configuration = reloader.configuration
-            event("reload", "the new configuration is in force", policy=reloader.policy)
+            event("reload", "the new configuration is in force", policy=reloader.policy_version)
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")
         self._collector.much_is_old()

@@ -66,7 +66,7 @@ class ServedHere:
                 connection.tick(now)  # type: ignore[union-attr]
 
         async with running(self._configuration) as (runtime, _):
-            config = uvicorn.Config(runtime.own)
+            config = uvicorn.Config(runtime.api)
             runtime.ticker.subscribe(tick)
             async with await self._loop.create_server(
                 lambda: ClientConnection(runtime, config, state, {}), "127.0.0.1", 0

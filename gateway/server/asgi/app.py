@@ -227,7 +227,7 @@ async def _call_api(
     upload = Upload(runtime.server, receive)
     observed = _ObservedSend(send, answer, upload)
     try:
-        await runtime.own(inner, upload.receive, observed)
+        await runtime.api(inner, upload.receive, observed)
     except Exception:
         if not observed.is_complete:
             raise
@@ -247,7 +247,7 @@ def _runtime_of_port(runtime: Runtime, scope: Scope) -> Runtime:
 
 
 async def _verdict(runtime: Runtime, question: Admission) -> Verdict:
-    gate = runtime.judge
+    gate = runtime.public_gate
     verdict = runtime.verifier.ask(gate, question)
     if isinstance(verdict, PendingDecision):
         verdict = await runtime.verifier.conclude(gate, question, verdict)

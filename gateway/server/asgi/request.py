@@ -118,10 +118,10 @@ def request_head(runtime: Runtime, scope: Scope) -> RequestHead:
     target = b"%b?%b" % (raw, query) if raw and query else raw
     minor = _MINORS.get(scope.get("http_version") or "1.1", 2)
     if scope["type"] == "http":
-        return runtime.head(scope["method"].encode("ascii"), target, runtime.rules.sort(headers), peer, minor)
+        return runtime.head(scope["method"].encode("ascii"), target, runtime.header_rules.sort(headers), peer, minor)
     fields = [field for field in headers if field[0].lower() not in _THE_SERVERS]
     fields += ((b"Sec-WebSocket-Version", b"13"), (b"Sec-WebSocket-Key", new_key()))
-    request = runtime.head(b"GET", target, runtime.rules.sort(fields), peer, minor)
+    request = runtime.head(b"GET", target, runtime.header_rules.sort(fields), peer, minor)
     request.websocket = True
     return request
 

@@ -124,7 +124,7 @@ class AsgiAnswer(AsgiRequest):
         if length != 0:
             self._upload = self._runtime.loop.create_task(self._send_body(receive, first, length))
         else:
-            self._runtime.look_after(self, receive, at_once=self._exchange.waiting)
+            self._runtime.watch_disconnect(self, receive, at_once=self._exchange.waiting)
         try:
             await self._respond(send)
         finally:
@@ -228,7 +228,7 @@ class AsgiAnswer(AsgiRequest):
             self.flush()
 
     def _over(self) -> None:
-        self._runtime.look_away(self)
+        self._runtime.unwatch_disconnect(self)
         if self._watched:
             self._runtime.watch.remove(self)
         if self._upload is not None:

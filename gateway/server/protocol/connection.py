@@ -234,7 +234,7 @@ class ClientConnection(asyncio.Protocol):
         heads = self._heads
         runtime = self.runtime
         if not heads.repeated:
-            self._fields = runtime.rules.sort(heads.fields)
+            self._fields = runtime.header_rules.sort(heads.fields)
         request = runtime.head(heads.method, heads.target, self._fields, self._peer, heads.minor)
         response = self._response = ResponseWriter(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None
@@ -306,7 +306,7 @@ class ClientConnection(asyncio.Protocol):
                 if decision.route.endpoint == VERIFY:
                     self._verify(decision, response)
                     return
-                self._exchange = AsgiBridge(self.runtime.own, decision, response, self._heads.fields)
+                self._exchange = AsgiBridge(self.runtime.api, decision, response, self._heads.fields)
             else:
                 self._exchange = proxy.open(decision, response, 0 if body is None else body.length, response.started)
         except Refusal as refusal:
@@ -321,7 +321,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _verify(self, question: Admission, response: ResponseWriter) -> None:
         """Forward authorization: decide on the request that a proxy in front describes."""
-        gate = self.runtime.judge
+        gate = self.runtime.public_gate
         verdict = self.runtime.verifier.ask(gate, question)
         if isinstance(verdict, PendingDecision):
             self._deciding = self.loop.create_task(self._conclude_verdict(verdict, question, response, gate))
