@@ -105,7 +105,7 @@ def longest_pause(stage: Stage, requests: Sequence[bytes], users: "Users") -> fl
     collector = Collector(lambda: True, stage.runtime.request_ids.count)
     play, longest = _served(stage, requests), 0.0
     with _collecting_as_before():
-        collector.settle(0.0)
+        collector.collect_and_freeze(0.0)
         for tick in range(TICKS):
             longest = max(longest, *(_seconds(play) for _ in range(BETWEEN_TICKS)))
             _renew(stage)

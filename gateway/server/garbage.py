@@ -48,7 +48,7 @@ class Collector:
         self._size_searched = 0  # after the last collection
         self._size_settled = 0  # after the last full collection
 
-    def settle(self, now: float) -> None:
+    def collect_and_freeze(self, now: float) -> None:
         """Run a full collection, freeze the survivors, and return free memory to the system."""
         started = time.perf_counter()
         gc.unfreeze()
@@ -61,7 +61,7 @@ class Collector:
         self._due = now + PAUSE
         self._rests_until = now + _REST * (time.perf_counter() - started)
 
-    def much_is_old(self) -> None:
+    def request_full_collection(self) -> None:
         """Request a full collection as soon as no request is in progress, because a reload has left the old
         configuration as garbage."""
         self._has_old = True
@@ -79,7 +79,7 @@ class Collector:
         if any(gc.get_count()[1:]) or size > self._size_searched + LITTLE:
             size = self._search_new()
         if self._should_settle(now, size):
-            self.settle(now)
+            self.collect_and_freeze(now)
 
     def _search_new(self) -> int:
         """Collect all unfrozen objects and freeze the survivors. Returns the size of the process afterwards."""

@@ -43,7 +43,7 @@ def address_of(listener: socket.socket, host: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
-def shut_out(listener: socket.socket) -> None:
+def stop_accepting(listener: socket.socket) -> None:
     """Drop new connections in all processes that listen on the socket.
 
     A client that connects now gets no answer, and its retry after a second is refused. Without this, a client could
@@ -54,7 +54,7 @@ def shut_out(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-def last_in(listener: socket.socket) -> list[socket.socket]:
+def drain_backlog(listener: socket.socket) -> list[socket.socket]:
     """Close the socket and return the connections that the kernel has accepted and no process has taken. The kernel
     would reset them, although their clients may have sent requests."""
     waiting: list[socket.socket] = []
@@ -66,14 +66,14 @@ def last_in(listener: socket.socket) -> list[socket.socket]:
     return waiting
 
 
-class Doors(NamedTuple):
+class Listeners(NamedTuple):
     """The listening sockets. `operations` is None if the public one serves operations."""
 
     public: socket.socket
     operations: socket.socket | None
 
     @classmethod
-    def listening(cls, server: ServerSettings, stack: ExitStack) -> "Doors":
+    def open(cls, server: ServerSettings, stack: ExitStack) -> "Listeners":
         """Open the sockets; `stack` closes them. Raises CannotStart."""
         public, operations = stack.enter_context(listen(server.host, server.port)), None
         if server.operations_port is not None:
@@ -87,6 +87,6 @@ class Doors(NamedTuple):
 
     def close(self) -> None:
         """Close the sockets in this process."""
-        for door in self:
-            if door is not None:
-                door.close()
+        for listener in self:
+            if listener is not None:
+                listener.close()

@@ -19,7 +19,7 @@ _LAST_WORD: Final = 1.0  # seconds for responses in progress at the end
 _GLANCE: Final = 0.02
 
 
-class OperationsDoor:
+class OperationsListener:
     """Serves connections of `listener` with `runtime`, the runtime for operations. `config` is uvicorn's."""
 
     def __init__(self, runtime: Runtime, config: Config, listener: socket.socket) -> None:

@@ -30,19 +30,19 @@ from gateway.policy.version import policy_version
 from gateway.server.composition import running
 from gateway.server.config_watcher import WatchedFile
 from gateway.server.garbage import Collector
-from gateway.server.listener import BACKLOG, Doors, last_in, shut_out
-from gateway.server.operations_listener import OperationsDoor
+from gateway.server.listener import BACKLOG, Listeners, drain_backlog, stop_accepting
+from gateway.server.operations_listener import OperationsListener
 from gateway.server.protocol.connection import ClientConnection
 from gateway.server.reload import Reloader, merged
 from gateway.server.runtime import Runtime
-from gateway.server.workers import Calls, supervise
+from gateway.server.workers import SupervisorHooks, supervise
 
 Load = Callable[[], Configuration]
 
 log: Final = logging.getLogger("gateway.server")
 
 
-class Current:
+class ActiveConfiguration:
     """The configuration with which the next worker starts. It equals that of the running workers, so that workers do
     not differ in settings that need a restart."""
 
@@ -62,7 +62,7 @@ class Current:
         try:
             configuration = loaded.result()
         except (ConfigurationError, CannotStart) as error:
-            say_refused(error)
+            log_rejected(error)
             return False
         except Exception:
             log.exception("loading the new configuration failed: the old one stays")
@@ -72,7 +72,7 @@ class Current:
         return is_new
 
 
-def say_refused(error: ConfigurationError | CannotStart) -> None:
+def log_rejected(error: ConfigurationError | CannotStart) -> None:
     """Log why a new configuration is rejected."""
     for line in str(error).splitlines():
         event("reload", f"refused, the old configuration stays: {line}")
@@ -99,7 +99,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
     server = configuration.settings.server
     sys.setswitchinterval(_SWITCH_INTERVAL)
     with ExitStack() as stack:
-        doors = Doors.listening(server, stack)
+        listeners = Listeners.open(server, stack)
         _allow_files(server.max_connections)
         append_only(_STANDARD_ERROR)  # the access log does the same for standard output
         stack.enter_context(_signals_held_back())
@@ -108,27 +108,27 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         if os.getpid() == 1 and server.workers == 1:
             # The kernel then reaps the orphans of a container. With workers, the supervisor waits for all children.
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        ready = partial(announce, doors.address(server.host))
+        ready = partial(announce, listeners.address(server.host))
         if load is not None:  # a demo has no version to compare
             ready = partial(_say_policy, policy_version(configuration.settings), ready)
-        current = Current(configuration, load)
+        current = ActiveConfiguration(configuration, load)
         del configuration  # this frame lives as long as the gateway, and a reload must free the first configuration
         if server.workers == 1:
-            return _serve_here(current, doors, load, ready)
+            return _serve_here(current, listeners, load, ready)
         board = SharedMetrics(server.workers)
         parent = os.getpid()
 
         def stopping() -> float:
-            shut_out(doors.public)
-            doors.close()  # otherwise clients could still connect to the open socket and wait without an answer
+            stop_accepting(listeners.public)
+            listeners.close()  # otherwise clients could still connect to the open socket and wait without an answer
             return current.configuration.settings.server.drain
 
         return supervise(
             lambda ready, number: _serve_here(
-                current, doors, load, ready, supervised=Supervised(parent, WorkerSlot(board, number))
+                current, listeners, load, ready, supervised=Supervised(parent, WorkerSlot(board, number))
             ),
             workers=server.workers,
-            calls=Calls(
+            hooks=SupervisorHooks(
                 ready=ready,
                 load=current.load,
                 loaded=current.accept,
@@ -153,16 +153,16 @@ def _say_policy(version: str, announce: Callable[[], None]) -> None:
 
 
 def _serve_here(
-    current: Current,
-    doors: Doors,
+    current: ActiveConfiguration,
+    listeners: Listeners,
     load: Load | None,
     ready: Callable[[], None],
     *,
     supervised: "Supervised | None" = None,
 ) -> int:
     server = GatewayServer(current, load, ready, supervised=supervised)
-    server.operations_listener = doors.operations
-    server.run(sockets=[doors.public])
+    server.operations_listener = listeners.operations
+    server.run(sockets=[listeners.public])
     return 0 if server.finished else 1
 
 
@@ -215,7 +215,7 @@ class GatewayServer(uvicorn.Server):
 
     def __init__(
         self,
-        current: Current,
+        current: ActiveConfiguration,
         load: Load | None,
         ready: Callable[[], None],
         *,
@@ -230,7 +230,7 @@ class GatewayServer(uvicorn.Server):
         self._reloading: asyncio.Task[None] | None = None
         self._is_behind = False  # a reload is pending
         self._stack = AsyncExitStack()
-        self._operations: OperationsDoor | None = None
+        self._operations: OperationsListener | None = None
         self._runtime: Runtime | None = None
         self.finished = True
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the gateway logs its own messages
@@ -260,9 +260,9 @@ class GatewayServer(uvicorn.Server):
         runtime.ticker.subscribe(self._tick)
         await super().startup(sockets)
         if self.operations_listener is not None and runtime.operations is not None:
-            self._operations = OperationsDoor(runtime.operations, self.config, self.operations_listener)
+            self._operations = OperationsListener(runtime.operations, self.config, self.operations_listener)
             await self._operations.open()
-        self._collector.settle(runtime.loop.time())
+        self._collector.collect_and_freeze(runtime.loop.time())
         runtime.ticker.subscribe(self._collector.tick)
         runtime.readiness.phase = "serving"
         self._ready()
@@ -277,7 +277,7 @@ class GatewayServer(uvicorn.Server):
             self._reloading.cancel()
         drain: Any = self._runtime.server.drain  # uvicorn's type is int, but it accepts a float
         self.config.timeout_graceful_shutdown = drain
-        await self._close_doors(sockets or [])
+        await self._close_listeners(sockets or [])
         await super().shutdown()
         for connection in self._open_connections():
             self.finished = False
@@ -286,18 +286,18 @@ class GatewayServer(uvicorn.Server):
             await self._operations.close()
         await self._stack.aclose()
 
-    async def _close_doors(self, sockets: list[socket.socket]) -> None:
+    async def _close_listeners(self, sockets: list[socket.socket]) -> None:
         """Stop listening, but serve connections that have been accepted."""
-        doors = [door.dup() for door in sockets]
+        listeners = [listener.dup() for listener in sockets]
         if self._parent is None:  # otherwise other workers may continue, and the parent does this when all of them end
-            for door in doors:
-                shut_out(door)
+            for listener in listeners:
+                stop_accepting(listener)
         for server in self.servers:
             server.close()
         assert self._runtime is not None
         make = partial(ClientConnection, self._runtime, self.config, self.server_state, {})
-        for door in doors:
-            for one in last_in(door):
+        for listener in listeners:
+            for one in drain_backlog(listener):
                 await self._runtime.loop.connect_accepted_socket(make, one)
 
     def _tick(self, now: float) -> None:
@@ -352,7 +352,7 @@ class GatewayServer(uvicorn.Server):
         try:
             kept = await reloader.reload(load)
         except (ConfigurationError, CannotStart) as error:
-            say_refused(error)
+            log_rejected(error)
         except Exception:
             log.exception("loading the new configuration failed: the old one stays")
         else:
@@ -360,7 +360,7 @@ class GatewayServer(uvicorn.Server):
             event("reload", "the new configuration is in force", policy=reloader.policy_version)
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")
-        self._collector.much_is_old()
+        self._collector.request_full_collection()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop without waiting at the second signal. A worker gets SIGQUIT for that, because it can receive SIGTERM

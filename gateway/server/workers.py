@@ -36,7 +36,7 @@ Worker = Callable[[Callable[[], None], int], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
+class SupervisorHooks:
     """The callbacks of the supervising process.
 
     `ready` is called when the first worker serves. `load` runs in a thread on SIGHUP; `loaded` gets its result and
@@ -53,93 +53,93 @@ class Calls:
     watch: Callable[[], bool] | None = None
 
 
-def supervise(worker: Worker, *, workers: int, calls: Calls) -> int:
+def supervise(worker: Worker, *, workers: int, hooks: SupervisorHooks) -> int:
     """Keep `workers` processes running `worker` until SIGTERM or SIGINT. `worker` gets a function to call once it
     serves, and its slot: a number from 0, unique among the running workers.
 
     Return 0 if all workers ended normally, 2 if one of the first could not start, otherwise 1.
     """
     with _signals() as (inbox, wake):
-        return _Supervisor(worker, calls, inbox, wake).run(workers)
+        return _Supervisor(worker, hooks, inbox, wake).run(workers)
 
 
 class _Supervisor:
-    def __init__(self, worker: Worker, calls: Calls, inbox: int, wake: int) -> None:
+    def __init__(self, worker: Worker, hooks: SupervisorHooks, inbox: int, wake: int) -> None:
         self._worker = worker
-        self._calls = calls
+        self._hooks = hooks
         self._inbox = inbox
         self._wake = wake
-        self._news, self._tell_news = os.pipe()
-        os.set_blocking(self._news, False)
+        self._ready_pipe, self._ready_pipe_end = os.pipe()
+        os.set_blocking(self._ready_pipe, False)
         self._running: dict[int, int] = {}  # pid to slot
-        self._unproven: set[int] = set()  # first workers that have not served yet
+        self._starting: set[int] = set()  # first workers that have not served yet
         self._due: list[tuple[float, int]] = []  # the times and slots of replacements for dead workers
         self._is_behind = False  # a reload is pending
         self._loading: Future[Configuration] | None = None
         self._served = False
-        self._patience: float | None = None  # the time limit of stopping workers; None: none was told to stop
+        self._kill_at: float | None = None  # the time limit of stopping workers; None: none was told to stop
         self._code = 0
 
     def run(self, workers: int) -> int:
-        for place in range(workers):
-            self._fork(place)
-        self._unproven |= self._running.keys()
+        for slot in range(workers):
+            self._fork(slot)
+        self._starting |= self._running.keys()
         while self._running or self._due:
-            self._obey(self._await_signals())
-            if self._calls.watch is not None and self._calls.watch():
+            self._handle_signals(self._await_signals())
+            if self._hooks.watch is not None and self._hooks.watch():
                 self._is_behind = True
             self._reload()
-            self._hear_news()
+            self._read_ready_pipe()
             for pid, status in _ended():
-                self._bury(pid, status)
+                self._reap(pid, status)
             self._replace()
-            self._lose_patience()
+            self._kill_overdue()
         return self._code
 
     # ---- events
 
     def _await_signals(self) -> bytes:
         until = [] if self._loading is not None else [due for due, _ in self._due]
-        if self._patience is not None:
-            until.append(self._patience)
-        if self._calls.watch is not None:
+        if self._kill_at is not None:
+            until.append(self._kill_at)
+        if self._hooks.watch is not None:
             until.append(time.monotonic() + _LOOK)
         timeout = max(0.0, min(until) - time.monotonic()) if until else None
-        select.select([self._inbox, self._news], [], [], timeout)
+        select.select([self._inbox, self._ready_pipe], [], [], timeout)
         with suppress(BlockingIOError):
             return os.read(self._inbox, 4096)
         return b""
 
-    def _obey(self, numbers: bytes) -> None:
+    def _handle_signals(self, numbers: bytes) -> None:
         """Act on signals. A stop takes precedence, and any number of SIGHUPs is one reload."""
         for _ in [number for number in numbers if number in _STOP]:
-            if self._patience is None:
+            if self._kill_at is None:
                 self._stop()
             else:  # the second signal stops without waiting
-                self._tell(signal.SIGQUIT)
+                self._signal_workers(signal.SIGQUIT)
         self._is_behind = self._is_behind or signal.SIGHUP in numbers
 
-    def _hear_news(self) -> None:
+    def _read_ready_pipe(self) -> None:
         with suppress(BlockingIOError):
-            while told := os.read(self._news, _PID.size):
-                self._unproven.discard(_PID.unpack(told)[0])
+            while told := os.read(self._ready_pipe, _PID.size):
+                self._starting.discard(_PID.unpack(told)[0])
                 if not self._served:
                     self._served = True
-                    self._calls.ready()
+                    self._hooks.ready()
 
-    def _bury(self, pid: int, status: int) -> None:
-        place = self._running.pop(pid, None)
-        if place is None:
+    def _reap(self, pid: int, status: int) -> None:
+        slot = self._running.pop(pid, None)
+        if slot is None:
             return  # not a worker
-        self._calls.ended(place)
-        if self._patience is not None:
+        self._hooks.ended(slot)
+        if self._kill_at is not None:
             self._code = max(self._code, min(status, 1))
-        elif status == UNUSABLE and pid in self._unproven:
+        elif status == UNUSABLE and pid in self._starting:
             self._code = UNUSABLE
             self._stop()
         else:
             event("worker", "a worker ended; another takes its place", pid=pid, status=status)
-            self._due.append((time.monotonic() + _PAUSE, place))
+            self._due.append((time.monotonic() + _PAUSE, slot))
 
     # ---- actions
 
@@ -147,40 +147,40 @@ class _Supervisor:
         if self._loading is not None:
             return  # a process forked now would inherit the locks of the thread
         now = time.monotonic()
-        for due, place in [each for each in self._due if each[0] <= now]:
-            self._due.remove((due, place))
-            self._fork(place)
+        for due, slot in [each for each in self._due if each[0] <= now]:
+            self._due.remove((due, slot))
+            self._fork(slot)
 
     def _reload(self) -> None:
-        if self._patience is not None:
+        if self._kill_at is not None:
             return
         if self._loading is not None and self._loading.done():
             loaded, self._loading = self._loading, None
-            if self._calls.loaded(loaded):
-                self._tell(signal.SIGHUP)
+            if self._hooks.loaded(loaded):
+                self._signal_workers(signal.SIGHUP)
         if self._is_behind and self._loading is None:
             self._is_behind = False
-            self._loading = in_daemon_thread(self._calls.load)
+            self._loading = in_daemon_thread(self._hooks.load)
             self._loading.add_done_callback(lambda _: _write(self._wake, b"\0"))
 
     def _stop(self) -> None:
         self._due.clear()
-        self._patience = time.monotonic() + self._calls.stopping() + _LAST_CALL
-        self._tell(signal.SIGTERM)
+        self._kill_at = time.monotonic() + self._hooks.stopping() + _LAST_CALL
+        self._signal_workers(signal.SIGTERM)
 
-    def _lose_patience(self) -> None:
-        if self._patience is not None and time.monotonic() >= self._patience and self._running:
+    def _kill_overdue(self) -> None:
+        if self._kill_at is not None and time.monotonic() >= self._kill_at and self._running:
             event("worker", "workers did not end in time and were killed", count=len(self._running))
             self._code = max(self._code, 1)
-            self._patience += _LAST_CALL
-            self._tell(signal.SIGKILL)
+            self._kill_at += _LAST_CALL
+            self._signal_workers(signal.SIGKILL)
 
-    def _tell(self, number: signal.Signals) -> None:
+    def _signal_workers(self, number: signal.Signals) -> None:
         for pid in self._running:
             with suppress(ProcessLookupError):  # the worker has ended, and waitpid reports it
                 os.kill(pid, number)
 
-    def _fork(self, place: int) -> None:
+    def _fork(self, slot: int) -> None:
         """Fork a process that runs only the worker.
 
         Signals are blocked in it until the worker installs its handlers: an early signal must neither end it nor be
@@ -192,25 +192,25 @@ class _Supervisor:
         pid = os.fork()
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            self._running[pid] = place
+            self._running[pid] = slot
             return
         code = 1
         try:
-            code = self._work(place)
+            code = self._work(slot)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
 
-    def _work(self, place: int) -> int:
+    def _work(self, slot: int) -> int:
         """Run the worker in the new process, and return its exit code."""
         signal.set_wakeup_fd(-1)
         for number in _WATCHED:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.close(self._news)
+        os.close(self._ready_pipe)
         try:
-            return self._worker(lambda: _write(self._tell_news, _PID.pack(os.getpid())), place)
+            return self._worker(lambda: _write(self._ready_pipe_end, _PID.pack(os.getpid())), slot)
         except Exception as error:
             # The frame of the command line is not in this process, so log the error in one line here.
             event("worker", str(error) or type(error).__name__)

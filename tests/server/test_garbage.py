@@ -54,7 +54,7 @@ class Process:
     def collector(self) -> Collector:
         """A collector that has just run a full collection."""
         collector = Collector(lambda: self.serving, self.count, lambda: self.size)
-        collector.settle(0.0)
+        collector.collect_and_freeze(0.0)
         return collector
 
 
@@ -214,7 +214,7 @@ def test_searches_of_all_objects_leave_most_of_the_time_to_requests(monkeypatch:
 def test_after_a_reload_it_waits_for_no_minute() -> None:
     collector = Process(serving=False).collector()
     gone = old_knot(collector)
-    collector.much_is_old()
+    collector.request_full_collection()
     collector.tick(2.0)
     assert gone() is None
 

@@ -77,7 +77,7 @@ async def _lifespan(app: AsgiApp) -> AsyncIterator[None]:
         runtime = app.runtime = await _start(app, stack)
         if app.owns_process:
             collector = Collector(lambda: runtime.is_proxying, runtime.request_ids.count)
-            collector.settle(runtime.loop.time())
+            collector.collect_and_freeze(runtime.loop.time())
             runtime.ticker.subscribe(collector.tick)
         runtime.readiness.phase = "serving"
         yield
