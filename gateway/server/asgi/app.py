@@ -27,7 +27,7 @@ from gateway.observability.events import event
 from gateway.policy.builtin_routes import VERIFY
 from gateway.policy.loader import Configuration
 from gateway.server.asgi.request import AsgiRequest, announces_body, request_head, unreadable, with_body
-from gateway.server.asgi.response import AsgiAnswer
+from gateway.server.asgi.response import AsgiResponse
 from gateway.server.asgi.upload import Upload
 from gateway.server.asgi.uvicorn_protocol import drop_trailers
 from gateway.server.composition import running
@@ -204,11 +204,11 @@ async def _decide(runtime: Runtime, scope: Scope, receive: Receive, send: Send) 
     if isinstance(decision, Refusal):
         await answer.send_refusal(decision, send)
     elif isinstance(decision, DirectResponse):
-        await answer.give(decision, send)
+        await answer.send_direct(decision, send)
     elif decision.route.upstream is not None:
         await answer.proxy(decision, receive, send)
     elif decision.route.endpoint == VERIFY:
-        await answer.tell(await _verdict(runtime, decision), send)
+        await answer.send_verdict(await _verdict(runtime, decision), send)
     else:
         await _call_api(runtime, decision, answer, scope, receive, send)
 
@@ -254,9 +254,9 @@ async def _verdict(runtime: Runtime, question: Admission) -> Verdict:
     return verdict
 
 
-def _answer_to(runtime: Runtime, request: RequestHead, scope: Scope) -> "AsgiAnswer | AsgiWebSocket":
+def _answer_to(runtime: Runtime, request: RequestHead, scope: Scope) -> "AsgiResponse | AsgiWebSocket":
     if not request.websocket:
-        return AsgiAnswer(runtime, request, scope)
+        return AsgiResponse(runtime, request, scope)
     from gateway.server.asgi.websocket import AsgiWebSocket  # imports websockets, which `gateway serve` does not need
 
     return AsgiWebSocket(runtime, request, scope)

@@ -60,20 +60,20 @@ class AsgiRequest:
         if self.admission is None:
             self.finished()
 
-    async def give(self, answered: DirectResponse, send: Send) -> None:
+    async def send_direct(self, answered: DirectResponse, send: Send) -> None:
         """Send a response of the gate itself."""
         self.route = answered.route.name
         await self.send_answer(answered.status, answered.fields, b"", send)
         self.finished()
 
-    async def tell(self, verdict: Verdict, send: Send) -> None:
+    async def send_verdict(self, verdict: Verdict, send: Send) -> None:
         """Answer a question of a proxy in front of the gateway."""
         self.admission, outcome = verdict.admission, verdict.outcome
         if isinstance(outcome, Refusal):
             await self.send_refusal(outcome, send)
             self.finished()
         else:
-            await self.give(outcome, send)
+            await self.send_direct(outcome, send)
 
     async def send_answer(self, status: int, fields: Sequence[Field], body: bytes, send: Send) -> None:
         """Send a complete response. A server that cannot answer a handshake this way sends 403."""

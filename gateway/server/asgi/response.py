@@ -21,7 +21,7 @@ class UpstreamAborted(ConnectionError):
     """The upstream failed during its response. The server must close the connection without completing the response."""
 
 
-class AsgiAnswer(AsgiRequest):
+class AsgiResponse(AsgiRequest):
     """Implements Downstream for an ASGI server, and reads the request body from it."""
 
     _exchange: Exchange | None = None

@@ -26,16 +26,16 @@ class AsgiBridge:
     """Implements Exchange over an ASGI application."""
 
     def __init__(
-        self, app: ASGIApp, admission: Admission, answer: ResponseWriter, fields: list[tuple[bytes, bytes]]
+        self, app: ASGIApp, admission: Admission, response: ResponseWriter, fields: list[tuple[bytes, bytes]]
     ) -> None:
-        self._answer = answer
-        self._loop = answer.connection.loop
+        self._response = response
+        self._loop = response.connection.loop
         self._pieces: deque[bytes] = deque()
         self._held = 0
         self._ended = False
-        self._told_end = False
-        self._left = False
-        self._news: asyncio.Future[None] | None = None
+        self._end_delivered = False
+        self._has_left = False
+        self._wakeup: asyncio.Future[None] | None = None
         self._drained = asyncio.Event()
         self._drained.set()
         self._start: Message | None = None
@@ -51,18 +51,18 @@ class AsgiBridge:
         self._pieces.append(data)
         self._held += len(data)
         if self._held > _HELD:
-            self._answer.pause_upload()
-        self._tell()
+            self._response.pause_upload()
+        self._wake()
 
     def end_body(self) -> None:
         self._ended = True
-        self._tell()
+        self._wake()
 
     def cancel(self) -> None:
         """The client has left. The endpoint runs to its end, because half a registration is of no use."""
-        self._left = True
+        self._has_left = True
         self._drained.set()
-        self._tell()
+        self._wake()
 
     def pause(self) -> None:
         self._drained.clear()
@@ -79,34 +79,34 @@ class AsgiBridge:
             pass  # The client left while its body was being read.
         except Exception:
             log.exception("an own endpoint failed")
-        if not self._answer.done and not self._left:
+        if not self._response.done and not self._has_left:
             refusal = Refusal("internal_error")
             self._note_refusal(refusal)
-            self._answer.refuse(refusal)
+            self._response.refuse(refusal)
 
     def _note_refusal(self, refusal: Refusal) -> None:
-        self._answer.code = refusal.code
-        self._answer.connection.runtime.refused_by_endpoint(refusal, self._admission)
+        self._response.code = refusal.code
+        self._response.connection.runtime.refused_by_endpoint(refusal, self._admission)
 
     async def _receive(self) -> Message:
-        while not self._left and not self._answer.done:
-            if self._pieces or (self._ended and not self._told_end):
+        while not self._has_left and not self._response.done:
+            if self._pieces or (self._ended and not self._end_delivered):
                 return self._next_piece()
-            self._news = self._loop.create_future()
-            await self._news
+            self._wakeup = self._loop.create_future()
+            await self._wakeup
         return {"type": "http.disconnect"}
 
     def _next_piece(self) -> Message:
         body = b"".join(self._pieces)
         self._pieces.clear()
         if self._held > _HELD:
-            self._answer.resume_upload()
+            self._response.resume_upload()
         self._held = 0
-        self._told_end = self._ended
+        self._end_delivered = self._ended
         return {"type": "http.request", "body": body, "more_body": not self._ended}
 
     async def _send(self, message: Message) -> None:
-        if self._left:
+        if self._has_left:
             return
         if message["type"] == "http.response.start":
             self._start = message
@@ -117,18 +117,18 @@ class AsgiBridge:
     def _send_body(self, body: bytes, *, more: bool) -> None:
         if self._start is not None:
             fields = list(self._start["headers"])
-            fields.append((b"date", self._answer.connection.date))
+            fields.append((b"date", self._response.connection.date))
             length = next((int(value) for name, value in fields if name == b"content-length"), None)
-            if self._answer.connection.must_close_after_refusal():
-                self._answer.close_after = True
-            self._answer.head(self._start["status"], b"", fields, length)
+            if self._response.connection.must_close_after_refusal():
+                self._response.close_after = True
+            self._response.head(self._start["status"], b"", fields, length)
             self._start = None
-        self._answer.body(body)
+        self._response.body(body)
         if more:
-            self._answer.flush()
+            self._response.flush()
         else:
-            self._answer.end()
+            self._response.end()
 
-    def _tell(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
