@@ -120,8 +120,10 @@ class UpstreamExchange:
     @property
     def waits_for_client(self) -> bool:
         """Whether the client alone determines the duration: it uploads, does not read, or listens to events."""
-        stuck = self.connection is not None and self.connection.upload_is_stuck
-        return (not self.body_ended and not stuck) or self.paused or self.streams
+        connection = self.connection
+        if connection is None:  # it waits for the target
+            return False
+        return (not self.body_ended and not connection.upload_is_stuck) or self.paused or self.streams
 
     # ---- for the face
 

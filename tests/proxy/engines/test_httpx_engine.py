@@ -275,6 +275,14 @@ async def test_a_dial_that_is_not_answered_is_a_timeout(deaf: Deaf) -> None:
         assert (await rig.ask()).code == "upstream_timeout"
 
 
+async def test_an_upload_without_a_connection_is_not_ended_for_other_clients(deaf: Deaf) -> None:
+    """The target is slow to accept it, and its client is not to blame."""
+    async with by_httpx(deaf.url, connect_timeout=0.8, max_connections=2, retries=0) as rig:
+        uploads = [rig.begin("POST", length=9, client="192.0.2.1")[0] for _ in range(2)]
+        rig.begin(client="192.0.2.2")
+        assert [(await ended(outcome)).code for outcome in uploads] == ["upstream_timeout"] * 2
+
+
 async def test_a_name_that_is_none_is_unreachable() -> None:
     async with by_httpx(f"http://{'x' * 64}.test") as rig:
         assert (await rig.ask()).code == "upstream_unreachable"
