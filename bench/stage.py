@@ -23,8 +23,8 @@ from bench.peers.signer import Signer
 from bench.processes import BenchError
 from bench.upstream import BODY
 from gateway.policy.loader import Configuration, load_configuration
+from gateway.proxy.connection_pool import ConnectionPool
 from gateway.proxy.native.http11 import UpstreamConnection
-from gateway.proxy.native.pool import NativePool
 from gateway.proxy.upstream import Upstream
 from gateway.server.asgi.app import AsgiApp
 from gateway.server.composition import running
@@ -107,7 +107,7 @@ class Stage:
         assert isinstance(engine, Upstream)
         self.to_upstream = Upstreams()
         for pool in engine.pools:
-            assert isinstance(pool, NativePool)
+            assert isinstance(pool, ConnectionPool)
             connection = UpstreamConnection(pool.queue, pool)
             connection.connection_made(UpstreamWire(self.to_upstream, connection))  # type: ignore[arg-type]
         self._token = token

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gateway.proxy.health_checks import HealthChecks
 from gateway.proxy.interfaces import Engine
-from gateway.proxy.native.pool import NativePool
+from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.upstream import Upstream
 from gateway.settings.model import UpstreamSettings
 from gateway.ticker import Ticker
@@ -30,7 +30,7 @@ def engine_of(
         engine = httpx_engine = HttpxEngine(settings, loop=loop, ticker=ticker, tls=tls)
         upstream = httpx_engine.requests
     else:
-        engine = upstream = Upstream(settings, NativePool, loop=loop, ticker=ticker, tls=tls)
+        engine = upstream = Upstream(settings, UpstreamConnection, loop=loop, ticker=ticker, tls=tls)
     if settings.health is not None:
         upstream.checks = [
             HealthChecks(url, settings, pool, ticker=ticker)

@@ -10,7 +10,7 @@ from gateway.errors import Refusal
 from gateway.proxy.exchange import TargetPool
 from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.interfaces import Field
-from gateway.proxy.native.pool import NativePool
+from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.upstream import Upstream
 from gateway.settings.model import HealthSettings, UpstreamSettings
 from gateway.ticker import Ticker
@@ -34,7 +34,7 @@ class HealthChecks:
         own = replace(
             upstream, targets=(url,), health=None, eject=None, retries=0, connect_timeout=self._settings.timeout
         )
-        self._engine = Upstream(own, NativePool, loop=self._loop, ticker=ticker, tls=pool.target.tls)
+        self._engine = Upstream(own, UpstreamConnection, loop=self._loop, ticker=ticker, tls=pool.target.tls)
         self._engine.close()  # so it keeps no idle connection
         self._task = self._loop.create_task(self._run())
 

@@ -12,28 +12,15 @@ from typing import Protocol
 
 from gateway.errors import Refusal
 from gateway.proxy.balancer import Balancer, HashBalancer, RetryBudget
+from gateway.proxy.connection_pool import ConnectionFactory, ConnectionPool
 from gateway.proxy.exchange import TargetPool, UpstreamExchange
 from gateway.proxy.forward import UpstreamRequest
-from gateway.proxy.health import TargetHealth, UpstreamHealth
+from gateway.proxy.health import UpstreamHealth
 from gateway.proxy.interfaces import Downstream, Exchange
-from gateway.proxy.target import Target, UpstreamLimits, limits_of, target_of
+from gateway.proxy.target import limits_of, target_of
 from gateway.samples import Sample
 from gateway.settings.model import BalanceSettings, UpstreamSettings
 from gateway.ticker import Ticker
-
-
-class PoolFactory(Protocol):
-    """Makes the pool of an engine for one target."""
-
-    def __call__(
-        self,
-        target: Target,
-        limits: UpstreamLimits,
-        health: TargetHealth,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        ticker: Ticker,
-    ) -> TargetPool: ...
 
 
 class Stoppable(Protocol):
@@ -51,7 +38,7 @@ class Upstream:
     def __init__(
         self,
         settings: UpstreamSettings,
-        pool_factory: PoolFactory,
+        connection_factory: ConnectionFactory,
         *,
         loop: asyncio.AbstractEventLoop,
         ticker: Ticker,
@@ -67,7 +54,14 @@ class Upstream:
             UpstreamHealth(len(settings.targets), settings.health, settings.eject) if beside is None else beside.health
         )
         self.pools: Sequence[TargetPool] = [
-            pool_factory(target_of(url, settings, tls), limits, health, loop=loop, ticker=ticker)
+            ConnectionPool(
+                target_of(url, settings, tls),
+                limits,
+                health,
+                connection_factory=connection_factory,
+                loop=loop,
+                ticker=ticker,
+            )
             for url, health in zip(settings.targets, self.health.targets, strict=True)
         ]
         self._retries = settings.retries

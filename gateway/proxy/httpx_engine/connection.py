@@ -1,13 +1,13 @@
 """One request by httpx, on a connection of its own.
 
-    CONNECTING ──▶ SENDING ── the request is out ──▶ AWAITING ── the head has come ──▶ ANSWERING ──▶ over
+    NEW ── begin ──▶ SENDING ── the request is out ──▶ AWAITING ── the head has come ──▶ ANSWERING ──▶ over
 
 httpcore looks at a connection only when it needs something from it. This one looks at all times: it checks the head of
 a response as it comes, passes 103 on at once, and notices an upstream that closes while the request is being sent.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -16,15 +16,15 @@ import httpx
 
 from gateway.errors import Refusal
 from gateway.proxy import unread
+from gateway.proxy.connection_pool import ConnectionPool
 from gateway.proxy.exchange import UpstreamExchange
 from gateway.proxy.httpx_engine.head_filter import HeadFilter
 from gateway.proxy.httpx_engine.transport import Transport, httpx_request, refusal_of
 from gateway.proxy.interfaces import Downstream, Field
 from gateway.proxy.response_head import ResponseFault, ResponseHead
-from gateway.proxy.target_connector import TargetConnector
 from gateway.proxy.target_queue import TargetQueue
 
-CONNECTING: Final = 0
+NEW: Final = 0
 SENDING: Final = 1
 AWAITING: Final = 2
 ANSWERING: Final = 3
@@ -91,31 +91,28 @@ class RequestBody(httpx.AsyncByteStream):
 
 
 class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
-    """Implements Connection for the exchange, and a network stream for httpcore. It ends once: with the
-    response, with a failure, or because its client has left."""
+    """Implements Connection for its exchange, PooledConnection for its pool, and a network stream for httpcore.
 
+    It serves one request, and ends once: with the response, with a failure, or because its client has left."""
+
+    keeps_alive = False
     _transport: asyncio.Transport
+    _exchange: UpstreamExchange
+    _body: RequestBody
+    _task: asyncio.Task[None]
 
     def __init__(
         self,
-        exchange: UpstreamExchange,
         queue: TargetQueue,
-        *,
-        on_end: Callable[["HttpxConnection"], None],
-        connector: TargetConnector,
-        loop: asyncio.AbstractEventLoop,
+        pool: ConnectionPool,
     ) -> None:
-        self.exchange = exchange
-        self.is_open = False
+        self.idle_since = 0.0
         self._queue = queue
-        self._on_end = on_end
-        self._connector = connector
-        self._loop = loop
-        self._phase = CONNECTING
+        self._pool = pool
+        self._phase = NEW
         self._deadline: float | None = None
         self._is_over = False
         # the request
-        self._body = RequestBody(exchange.downstream)
         self._writable = asyncio.Event()
         self._writable.set()
         # the response, on its way to httpcore
@@ -128,8 +125,48 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._readable = asyncio.Event()
         # the response, from httpcore
         self._pieces: list[bytes] = []
-        self._task = loop.create_task(self._run())
+
+    # ---- PooledConnection
+
+    @property
+    def exchange(self) -> UpstreamExchange | None:
+        """The request in progress."""
+        return None if self._phase == NEW or self._is_over else self._exchange
+
+    @property
+    def is_new(self) -> bool:
+        return self._phase == NEW
+
+    def is_silent(self) -> bool:
+        """It is never idle."""
+        return False
+
+    def begin(self, exchange: UpstreamExchange, now: float) -> None:
+        self._exchange = exchange
+        self._body = RequestBody(exchange.downstream)
+        self._phase = SENDING
+        exchange.connection = self
+        exchange.downstream.forwarded_at = monotonic()
+        if exchange.paused:
+            self.pause_response()
+        if exchange.early is not None:
+            exchange.send_early(self)
+        if exchange.body_ended:
+            self._body.end()
+        self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(self._unlink)
+
+    def tick(self, now: float) -> None:
+        """Fail the attempt of an upstream that misses its deadline."""
+        if self._deadline is not None and now >= self._deadline:
+            self._fail(Refusal("upstream_timeout", f"{self._queue.target}: no answer in time"))
+            self._task.cancel()
+
+    def close(self) -> None:
+        self._transport.abort()
+
+    def close_when_done(self) -> None:
+        """Nothing: it closes after its only request."""
 
     # ---- Connection
 
@@ -139,7 +176,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def send_body(self, data: bytes) -> None:
         if self._phase != ANSWERING:
-            self.exchange.body_sent = True
+            self._exchange.body_sent = True
             self._body.add(data)
 
     def finish_request(self) -> None:
@@ -172,13 +209,15 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         except httpx.TransportError as error:
             self._fail(refusal_of(error, self._queue.target))
         except Exception as error:  # a client waits for a response after any error
-            self._loop.call_exception_handler({"message": "a request by httpx failed", "exception": error})
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a request by httpx failed", "exception": error}
+            )
             self._fail(Refusal("internal_error", f"{self._queue.target}: {type(error).__name__}"))
 
     async def _converse(self) -> None:
-        request = self.exchange.request
+        request = self._exchange.request
         body = httpx.ByteStream(b"") if request.length == 0 else self._body
-        async with Transport(self._connect) as transport:
+        async with Transport(self) as transport:
             response = await transport.handle_async_request(httpx_request(request, self._queue.target, body))
             head = self._answered()
             assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -188,46 +227,32 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
             self._hand_over()
             if not self._is_over:
                 self._end()
-                self.exchange.downstream.end()
-
-    async def _connect(self) -> httpcore.AsyncNetworkStream:
-        await self._connector.connect(lambda: self, self._queue.limits.connect_timeout)
-        exchange = self.exchange
-        exchange.connection = self
-        exchange.downstream.forwarded_at = monotonic()
-        self._phase = SENDING
-        if exchange.paused:
-            self.pause_response()
-        if exchange.early is not None:
-            exchange.send_early(self)
-        if exchange.body_ended:
-            self._body.end()
-        return self
+                self._exchange.downstream.end()
 
     def _answered(self) -> ResponseHead:
-        head, downstream = self._filter.head, self.exchange.downstream
+        head, downstream = self._filter.head, self._exchange.downstream
         assert head is not None  # h11 has read nothing before the head
         self._phase = ANSWERING
         self._queue.answered(head.status)
         self._body.take()  # no other response follows, so the rest of the body is not needed
         downstream.head(head.status, head.reason, head.dated(self._queue.ticker.date), head.length)
         if head.event_stream and not self._is_over:
-            self.exchange.becomes_stream()
+            self._exchange.becomes_stream()
         return head
 
     def _interim(self, status: int, fields: Sequence[Field]) -> None:
-        self.exchange.downstream.interim(status, fields)
+        self._exchange.downstream.interim(status, fields)
         self._flush()
 
     def _hand_over(self) -> None:
         """Pass on the pieces of one portion together: a thousand chunks of a byte would be a thousand writes."""
         pieces, self._pieces = self._pieces, []
         if pieces and not self._is_over:
-            self.exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._exchange.downstream.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _flush(self) -> None:
         if not self._is_over:
-            self.exchange.downstream.flush()
+            self._exchange.downstream.flush()
 
     # ---- httpcore.AsyncNetworkStream
 
@@ -271,7 +296,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
             return
         if self._phase == SENDING:
             self._phase = AWAITING
-            timeout = self.exchange.request.response_timeout
+            timeout = self._exchange.request.response_timeout
             self._deadline = None if timeout is None else self._queue.ticker.after(timeout)
         else:
             self._hand_over()
@@ -300,10 +325,13 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop has another base class
         transport.set_write_buffer_limits(high=_HELD)
-        self.is_open = True
+        self._pool.made(self)
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
+            return
+        if self._phase == NEW:
+            self.close()  # the bytes belong to no request
             return
         try:
             self._received += self._filter.feed(data)
@@ -325,7 +353,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
             for data in unread.take(self._transport):
                 self.data_received(data)
         # Without an end of file before it, this is a reset, or TLS without close_notify (RFC 9112 9.8).
-        self.is_open = False
+        self._pool.lost(self)
         self._receive_end(httpcore.ReadError(f"closed: {exc or 'without close_notify'}"))
 
     def pause_writing(self) -> None:
@@ -339,7 +367,8 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
             self._ended, self._failure = True, failure
             self._readable.set()
             self._writable.set()
-            self._body.stop()
+            if self._phase != NEW:
+                self._body.stop()
 
     def _pace(self) -> None:
         """Read from the socket only what httpcore can take soon."""
@@ -352,24 +381,17 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     # ---- the end
 
-    def tick(self, now: float) -> None:
-        """Fail the attempt of an upstream that misses its deadline."""
-        if self._deadline is not None and now >= self._deadline:
-            self._fail(Refusal("upstream_timeout", f"{self._queue.target}: no answer in time"))
-            self._task.cancel()
-
     def _expect_more(self) -> None:
         """The time-out of the next bytes starts, unless the client does not read, or the stream can be quiet."""
         if self._phase == ANSWERING and not self._is_over:
-            unlimited = self.exchange.streams or self._paused
+            unlimited = self._exchange.streams or self._paused
             self._deadline = None if unlimited else self._queue.ticker.after(self._queue.limits.idle_timeout)
 
     def _fail(self, refusal: Refusal) -> None:
         """Before a head the request can be sent again. After it the response is broken off."""
         if self._is_over:
             return
-        unsent = self._phase == CONNECTING and refusal.code in _TARGET_FAILED
-        may_repeat = unsent or (refusal.code == "upstream_unreachable" and not self._filter.begun)
+        may_repeat = refusal.code == "upstream_unreachable" and not self._filter.begun
         counts = self._counts(refusal)
         begun = self._phase == ANSWERING
         if begun:
@@ -378,14 +400,14 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
             return
         self._end()
         if begun:
-            self.exchange.downstream.abort(refusal.reason)
+            self._exchange.downstream.abort(refusal.reason)
         else:
-            self._queue.failed(self.exchange, refusal, may_repeat=may_repeat, unsent=unsent, counts=counts)
+            self._queue.failed(self._exchange, refusal, may_repeat=may_repeat, counts=counts)
 
     def _counts(self, refusal: Refusal) -> bool:
         """Return whether the failure counts against the target. A malformed head can be the fault of one resource."""
         if refusal.code == "upstream_timeout" and self._phase == AWAITING:
-            return self._queue.counts_timeout(self.exchange)
+            return self._queue.counts_timeout(self._exchange)
         if refusal.code == "upstream_invalid":
             return not self._filter.speaks_http
         return refusal.code in _TARGET_FAILED
@@ -394,10 +416,9 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         """Free the place before the downstream learns of the end: its next request can follow at once."""
         self._is_over = True
         self._deadline = None
-        self.exchange.connection = None
-        if self.is_open:
-            self._transport.abort()
-        self._on_end(self)
+        self._exchange.connection = None
+        self._transport.abort()
+        self._pool.lost(self)
 
     def _unlink(self, task: "asyncio.Task[None]") -> None:
         """Drop the references back to this object, because a cycle would keep the request."""

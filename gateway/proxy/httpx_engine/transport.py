@@ -1,7 +1,7 @@
 """httpx's transport over the gateway's connections, and the translation of its errors to refusals."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 import httpcore
@@ -28,24 +28,22 @@ _FAILURES: Final[dict[type[Exception], str]] = {
     httpx.ProtocolError: "upstream_invalid",
 }
 
-Connect = Callable[[], Awaitable[httpcore.AsyncNetworkStream]]
-
 
 class Transport(httpx.AsyncHTTPTransport):
-    """Sends one request on one connection, which `connect` opens. Nothing is reused."""
+    """Sends one request on one connection, `stream`. Nothing is reused."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         super().__init__(verify=_NO_TLS, trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
-            max_connections=1, max_keepalive_connections=0, network_backend=_Network(connect)
+            max_connections=1, max_keepalive_connections=0, network_backend=_Network(stream)
         )
 
 
 class _Network(httpcore.AsyncNetworkBackend):
-    """The network for httpcore: every connection leads to the target."""
+    """The network for httpcore: a connection that exists."""
 
-    def __init__(self, connect: Connect) -> None:
-        self._connect = connect
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
 
     async def connect_tcp(  # the signature is httpcore's
         self,
@@ -55,14 +53,7 @@ class _Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        try:
-            return await self._connect()
-        except TimeoutError:
-            raise httpcore.ConnectTimeout("did not accept a connection in time") from None
-        except ssl.SSLError as error:
-            raise httpcore.ConnectError(f"TLS: {error}") from None
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
-            raise httpcore.ConnectError(str(error)) from None
+        return self._stream
 
 
 def httpx_request(request: UpstreamRequest, target: Target, body: httpx.AsyncByteStream) -> httpx.Request:

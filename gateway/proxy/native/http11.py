@@ -12,12 +12,12 @@ import contextlib
 import select
 from itertools import chain
 from time import monotonic
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from gateway.errors import Refusal
 from gateway.proxy import unread
+from gateway.proxy.connection_pool import ConnectionPool
 from gateway.proxy.exchange import UpstreamExchange
-from gateway.proxy.native.idle_limit import IdleLimit
 from gateway.proxy.response_head import HeadReader, NotHttp, ResponseFault, ResponseHead, trailers_to_send
 from gateway.proxy.target_queue import TargetQueue
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
@@ -34,34 +34,10 @@ CLOSE: Final = 4
 COMPLETE: Final = 5
 
 
-class ConnectionPool(Protocol):
-    """The owner of a connection. `idle_limit` learns for how long the target keeps idle connections."""
-
-    @property
-    def idle_limit(self) -> IdleLimit: ...
-
-    def made(self, connection: "UpstreamConnection") -> None:
-        """Count a new connection, and use it."""
-
-    def give_back(self, connection: "UpstreamConnection") -> None:
-        """Use a free connection for the next waiting request, or keep it for later."""
-
-    def retire(self, connection: "UpstreamConnection") -> None:
-        """Remove a connection that is closing from the idle ones. The loop reports its end later."""
-
-    def ended(self, connection: "UpstreamConnection") -> None:
-        """Remove a connection that the target has closed."""
-
-    def closed_early(self, connection: "UpstreamConnection") -> None:
-        """Note the idle time after which the target closed a connection."""
-
-    def lost(self, connection: "UpstreamConnection") -> None:
-        """Forget a lost connection."""
-
-
 class UpstreamConnection(asyncio.Protocol):
-    """Implements Connection. `idle_since` is the loop's time at which it last became free."""
+    """Implements Connection for its exchange, and PooledConnection for its pool."""
 
+    keeps_alive = True
     _transport: asyncio.Transport
     _unread: select.poll
 

@@ -1,4 +1,4 @@
-"""The native connections to one target.
+"""The connections to one target, for all engines.
 
 Idle connections are reused last in, first out. New ones are opened up to the limit. A request that finds no idle
 connection waits in the queue, and a connection is dialled for it. The first connection that becomes free, new or used,
@@ -11,11 +11,11 @@ therefore closed after a time shorter than the target's own, and a socket is che
 import asyncio
 import ssl
 from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 from gateway.errors import Refusal
 from gateway.proxy.exchange import UpstreamExchange
 from gateway.proxy.health import TargetHealth
-from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.native.idle_limit import IdleLimit
 from gateway.proxy.target import Target, UpstreamLimits
 from gateway.proxy.target_connector import TargetConnector
@@ -24,8 +24,46 @@ from gateway.samples import Sample
 from gateway.ticker import Ticker
 
 
-class NativePool:
-    """Implements TargetPool for exchanges, ConnectionPool for connections, and QueuedPool for the queue."""
+class PooledConnection(Protocol):
+    """A connection as its pool uses it. `idle_since` is the loop's time at which it last became free."""
+
+    idle_since: float
+
+    @property
+    def exchange(self) -> UpstreamExchange | None:
+        """The request in progress."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has served no request."""
+
+    def is_silent(self) -> bool:
+        """Whether the target has neither closed an idle connection nor sent anything on it."""
+
+    def begin(self, exchange: UpstreamExchange, now: float) -> None:
+        """Send a request. `now` is the loop's time."""
+
+    def tick(self, now: float) -> None:
+        """Enforce the time limits of the request in progress."""
+
+    def close(self) -> None:
+        """Close at once."""
+
+    def close_when_done(self) -> None:
+        """Close now if idle, or after the running exchange."""
+
+
+class ConnectionFactory(Protocol):
+    """Makes the connections of an engine, which are asyncio protocols. `keeps_alive`: each serves several requests."""
+
+    @property
+    def keeps_alive(self) -> bool: ...
+
+    def __call__(self, queue: TargetQueue, pool: "ConnectionPool") -> Any: ...
+
+
+class ConnectionPool:
+    """Implements TargetPool for exchanges, and QueuedPool for the queue. Connections report their state to it."""
 
     def __init__(
         self,
@@ -33,17 +71,20 @@ class NativePool:
         limits: UpstreamLimits,
         health: TargetHealth,
         *,
+        connection_factory: ConnectionFactory,
         loop: asyncio.AbstractEventLoop,
         ticker: Ticker,
     ) -> None:
         self.target = target
         self.health = health
         self.limits = limits
-        self.connections: set[UpstreamConnection] = set()
-        self._idle: list[UpstreamConnection] = []  # newest last
+        self.connections: set[PooledConnection] = set()
+        self._idle: list[PooledConnection] = []  # newest last
         self.idle_limit = IdleLimit(limits.keep_alive)
-        self._dials: set[asyncio.Task[None]] = set()
+        self._dials: dict[asyncio.Task[None], None] = {}  # newest last
         self._connector = TargetConnector(target, loop)
+        self._make = connection_factory
+        self._keeps_idle = connection_factory.keeps_alive
         self._loop = loop
         self.queue = TargetQueue(target, limits, health, pool=self, loop=loop, ticker=ticker)
 
@@ -86,20 +127,25 @@ class NativePool:
 
     def withdraw(self, exchange: UpstreamExchange) -> None:
         self.queue.remove(exchange)
+        if not self._keeps_idle and len(self._dials) > len(self.queue):
+            next(reversed(self._dials)).cancel()
 
     def close(self) -> None:
         self.queue.close()
+        self._keeps_idle = False
         self.drop_idle()
         for connection in list(self.connections):
             connection.close_when_done()
 
     # ---- for the connections
 
-    def made(self, connection: UpstreamConnection) -> None:
+    def made(self, connection: PooledConnection) -> None:
+        """Count a new connection, and use it."""
         self.connections.add(connection)
         self.give_back(connection)
 
-    def give_back(self, connection: UpstreamConnection) -> None:
+    def give_back(self, connection: PooledConnection) -> None:
+        """Use a free connection for the next waiting request, or keep it for later."""
         connection.idle_since = now = self._loop.time()
         queue = self.queue.fair
         if queue is not None:
@@ -110,25 +156,29 @@ class NativePool:
             if queue:
                 connection.close()
                 return
-        if self.queue.closed:
-            connection.close()
-        else:
+        if self._keeps_idle:
             self._idle.append(connection)
+        else:
+            connection.close()
 
-    def retire(self, connection: UpstreamConnection) -> None:
+    def retire(self, connection: PooledConnection) -> None:
+        """Remove a connection that is closing from the idle ones. The loop reports its end later."""
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def ended(self, connection: UpstreamConnection) -> None:
+    def ended(self, connection: PooledConnection) -> None:
+        """Remove a connection that the target has closed."""
         if connection in self._idle:
             self._idle.remove(connection)
             self.closed_early(connection)
 
-    def closed_early(self, connection: UpstreamConnection) -> None:
+    def closed_early(self, connection: PooledConnection) -> None:
+        """Note the idle time after which the target closed a connection."""
         now = self._loop.time()
         self.idle_limit.closed(now - connection.idle_since, now)
 
-    def lost(self, connection: UpstreamConnection) -> None:
+    def lost(self, connection: PooledConnection) -> None:
+        """Forget a lost connection."""
         self.connections.discard(connection)
         if self.queue.fair is not None:
             self.queue.fair.release(connection)
@@ -137,7 +187,7 @@ class NativePool:
 
     # ---- for the queue
 
-    def busy(self) -> Iterable[tuple[UpstreamConnection, UpstreamExchange]]:
+    def busy(self) -> Iterable[tuple[PooledConnection, UpstreamExchange]]:
         pairs = [(connection, connection.exchange) for connection in self.connections]
         return [(connection, exchange) for connection, exchange in pairs if exchange is not None]
 
@@ -157,7 +207,7 @@ class NativePool:
 
     # ---- connections for requests
 
-    def _checked_idle(self, exchange: UpstreamExchange, now: float) -> UpstreamConnection | None:
+    def _checked_idle(self, exchange: UpstreamExchange, now: float) -> PooledConnection | None:
         """Return the newest idle connection that is young enough for this request and not closed by its target."""
         repeatable = exchange.request.is_repeatable and self.limits.retries > 0
         longest = self.idle_limit.seconds if repeatable else self.idle_limit.careful
@@ -169,7 +219,7 @@ class NativePool:
             connection.close()
         return None
 
-    def _begin(self, connection: UpstreamConnection, exchange: UpstreamExchange, now: float) -> None:
+    def _begin(self, connection: PooledConnection, exchange: UpstreamExchange, now: float) -> None:
         if self.queue.fair is not None:
             self.queue.fair.hold(connection, exchange)
         connection.begin(exchange, now)
@@ -185,14 +235,14 @@ class NativePool:
         dials = len(self._dials)
         if dials < len(self.queue) and len(self.connections) + dials < self.limits.max_connections:
             dial = self._loop.create_task(self._dial())
-            self._dials.add(dial)
+            self._dials[dial] = None
             dial.add_done_callback(self._dial_over)
 
     async def _dial(self) -> None:
         """Open one connection. A failure fails the first request in the queue, because each request has one dial."""
         target = self.target
         try:
-            await self._connector.connect(lambda: UpstreamConnection(self.queue, self), self.limits.connect_timeout)
+            await self._connector.connect(lambda: self._make(self.queue, self), self.limits.connect_timeout)
         except TimeoutError:
             self._dial_failed(Refusal("upstream_timeout", f"{target} did not accept a connection in time"))
         except ssl.SSLError as error:
@@ -207,5 +257,5 @@ class NativePool:
             self.queue.note_failure(refusal.reason)
 
     def _dial_over(self, dial: asyncio.Task[None]) -> None:
-        self._dials.discard(dial)
+        del self._dials[dial]
         self._dial_if_useful()
