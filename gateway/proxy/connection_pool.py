@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from gateway.errors import Refusal
 from gateway.proxy.exchange import UpstreamExchange
 from gateway.proxy.health import TargetHealth
-from gateway.proxy.native.idle_limit import IdleLimit
+from gateway.proxy.idle_limit import IdleLimit
 from gateway.proxy.target import Target, UpstreamLimits
 from gateway.proxy.target_connector import TargetConnector
 from gateway.proxy.target_queue import TargetQueue

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.proxy.native.idle_limit import IdleLimit
+from gateway.proxy.idle_limit import IdleLimit
 
 
 @pytest.mark.parametrize(
