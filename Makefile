@@ -2,7 +2,7 @@
 #
 #   make run     install into .venv and start the demo: a gateway, an echo upstream, accounts to try
 #   make test    the whole test suite
-#   make lint    formatting, lint rules, types, import rules, complete lock files
+#   make lint    formatting, lint rules, types, import rules, complete lock files, prose
 #   make docs    generate config/schema.json, docs/configuration.md and docs/conformance.md
 #   make fuzz    an hour of each fuzzer (FUZZ_SECONDS=600 for ten minutes, FUZZ_SEED=7 for the cases of that seed)
 #   make soak    an hour of mixed traffic on one worker, drawn into build/soak (SOAK_SECONDS=600 for ten minutes)
@@ -55,6 +55,7 @@ lint: $(VENV)/.installed-to-test
 	$(BIN)/mypy
 	$(BIN)/python -m tests.installation.lock_files $(LOCKS)
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.repository.prose
 
 format: $(VENV)/.installed-to-test
 	$(BIN)/ruff format gateway tests bench
