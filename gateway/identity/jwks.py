@@ -51,7 +51,6 @@ class KeySet:
         return chain.from_iterable(self._keys.values())
 
     def get(self, kid: str, algorithm: str) -> tuple[VerifyingKey, ...]:
-        """The keys with this id for this algorithm."""
         return self._keys.get((kid, canonical_algorithm(algorithm)), ())
 
     def holds(self, key: object) -> bool:

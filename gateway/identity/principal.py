@@ -1,8 +1,8 @@
 """Principals: authenticated users, with everything that depends on the user alone computed in advance.
 
 A principal is created when a user record is read, and serves many requests. It contains the expanded roles and the
-serialized identity headers. There can be a hundred thousand of them, so each is one object and the few distinct role
-sets are shared.
+serialized identity headers. A process can hold a hundred thousand principals, so each is one object and the few
+distinct role sets are shared.
 """
 
 import re

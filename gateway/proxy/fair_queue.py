@@ -112,7 +112,7 @@ class FairQueue(Generic[E, H]):
     def to_end(self, deadline: float, begun: float) -> list[E]:
         """Return requests in progress to end, which hold connections beyond the share of their client.
 
-        There is one for each request of another client with this `deadline` or an earlier one. It began at the time
+        The result has one for each request of another client with this `deadline` or an earlier one. It began at the time
         `begun` of `time.monotonic` or before. Only requests delayed by the client itself are ended: slow uploads, the
         slowest first, then responses that the client does not read, and event streams. A target never loses a request
         that it is working on.

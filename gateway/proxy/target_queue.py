@@ -82,7 +82,6 @@ class TargetQueue:
         return 0 if self.fair is None else len(self.fair)
 
     def samples(self, upstream: str) -> Iterator[Sample]:
-        """Yield the metrics of the connections."""
         labels, idle = (upstream, str(self.target)), self._pool.idle_connections
         yield Sample("gateway_upstream_connections", (*labels, "idle"), idle)
         yield Sample("gateway_upstream_connections", (*labels, "busy"), self._pool.open_connections - idle)

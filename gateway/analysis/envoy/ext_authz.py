@@ -1,7 +1,7 @@
 """Export with decisions by the gateway: Envoy calls `/_gateway/verify` for each request (ext_authz).
 
-There is no second matcher. The gateway returns the matching route and the path to forward; Envoy selects its route by
-them, from metadata that clients cannot set.
+Envoy matches nothing itself. The gateway returns the matching route and the path to forward; Envoy selects its route
+by them, from metadata that clients cannot set.
 """
 
 from typing import Any, Final

@@ -391,7 +391,6 @@ class ClientConnection(asyncio.Protocol):
     # ---- the end of a response
 
     def response_ended(self, response: ResponseWriter, *, aborted: bool) -> None:
-        """A response is complete, or incomplete for good if `aborted`."""
         if response is not self._response:
             return
         self._response = None
@@ -428,7 +427,6 @@ class ClientConnection(asyncio.Protocol):
         self._fields = _NO_FIELDS
 
     def must_close_after_refusal(self) -> bool:
-        """Whether a response that leaves the request body unread ends the connection."""
         body = self._body
         if body is None:
             return False
@@ -512,7 +510,6 @@ class ClientConnection(asyncio.Protocol):
         self.connection_lost(None)
 
     def access_revoked(self, response: ResponseWriter, refusal: Refusal) -> None:
-        """End a WebSocket or an event stream, because the client has lost access."""
         if self._tunnel is not None:
             code = TRY_AGAIN_LATER if refusal.status == 503 else POLICY_VIOLATION
             self._tunnel.close(code, refusal.code)
