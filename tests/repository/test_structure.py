@@ -1,8 +1,7 @@
-"""The structure of the source: packages, cycles, names and docstrings."""
+"""The structure of the source: packages, names and docstrings."""
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -11,52 +10,6 @@ MODULES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(file.read_text())
     for file in sorted(SOURCE.rglob("*.py"))
 }
-
-
-def imports(module: str) -> Iterator[str]:
-    """The modules of the package that a module imports anywhere, also for types only."""
-    for node in ast.walk(MODULES[module]):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in MODULES)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                if name in MODULES:
-                    yield name
-                elif node.module in MODULES:
-                    yield node.module
-
-
-def cycles() -> list[list[str]]:
-    """The groups of modules that import each other, by Tarjan's algorithm."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[list[str]] = []
-
-    def visit(module: str) -> None:
-        index[module] = low[module] = len(index)
-        stack.append(module)
-        for other in imports(module):
-            if other not in index:
-                visit(other)
-                low[module] = min(low[module], low[other])
-            elif other in stack:
-                low[module] = min(low[module], index[other])
-        if low[module] == index[module]:
-            group = stack[stack.index(module) :]
-            del stack[stack.index(module) :]
-            if len(group) > 1:
-                found.append(sorted(group))
-
-    for module in MODULES:
-        if module not in index:
-            visit(module)
-    return found
-
-
-def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert cycles() == []
 
 
 def test_the_source_has_fourteen_packages_and_seven_files_at_its_root() -> None:
