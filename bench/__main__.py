@@ -18,7 +18,7 @@ from bench.peers import ALL
 from bench.peers.peer import Peer
 from bench.peers.signer import Signer
 from bench.processes import BenchError, pinned
-from bench.rounds import Arena, Comparison, Plan
+from bench.rounds import Comparison, Environment, Plan
 from bench.targets import further_verdicts, verdicts
 from bench.upstream import start_upstream
 
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     begun = {"machine": machine.facts(), "versions": machine.package_versions(), "commit": machine.commit()}
     upstream = start_upstream(directory, load_cpus)
     try:
-        arena = Arena(directory, proxy_cpus, upstream.port, Signer())
+        arena = Environment(directory, proxy_cpus, upstream.port, Signer())
         comparison = Comparison(arena, driver, tell)
         outcomes = [] if options.no_requests else comparison.run(peers, plan)
         standing = {} if options.no_footprint else _footprint(arena, peers, quick=options.quick)
@@ -106,14 +106,14 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     }
 
 
-def _footprint(arena: Arena, peers: Sequence[Peer], *, quick: bool) -> dict[str, float]:
+def _footprint(arena: Environment, peers: Sequence[Peer], *, quick: bool) -> dict[str, float]:
     tell("start-up and idle")
     standing = [peer for peer in peers if peer.name in FOOTPRINT_PEERS]
     patience = footprint.Patience(times=1, idle=3.0) if quick else footprint.Patience()
     return footprint.measure(arena, standing, patience=patience, tell=tell)
 
 
-def _latency(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None) -> latency.Result:
+def _latency(arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None) -> latency.Result:
     tell("latency at a fixed rate")
     moderate = [peer for peer in peers if peer.name in latency.PEERS]
     with pinned(cpus):
@@ -130,7 +130,7 @@ def _over_ours(directory: Path, peers: Sequence[Peer], options: argparse.Namespa
     proxy_cpus, load_cpus = machine.split_cpus()
     upstream = start_upstream(directory, load_cpus, ours=True)
     try:
-        arena = Arena(directory, proxy_cpus, upstream.port, Signer())
+        arena = Environment(directory, proxy_cpus, upstream.port, Signer())
         return {
             "websocket": {} if options.no_websocket else _websocket(arena, peers, load_cpus, quick=options.quick),
             "bulk": {} if options.no_bulk else _bulk(arena, peers, load_cpus, quick=options.quick),
@@ -139,14 +139,16 @@ def _over_ours(directory: Path, peers: Sequence[Peer], options: argparse.Namespa
         upstream.running.stop()
 
 
-def _websocket(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool) -> dict[str, object]:
+def _websocket(
+    arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool
+) -> dict[str, object]:
     tell("WebSockets and event streams")
     lasting = [peer for peer in peers if peer.name in WEBSOCKET_PEERS]
     rounds = 3 if quick else 9
     return websocket.measure(arena, lasting, rounds=rounds, seconds=1.0, tell=tell, cpus=cpus)
 
 
-def _bulk(arena: Arena, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool) -> dict[str, object]:
+def _bulk(arena: Environment, peers: Sequence[Peer], cpus: frozenset[int] | None, *, quick: bool) -> dict[str, object]:
     tell("large bodies")
     moved = [peer for peer in peers if peer.name in BULK_PEERS]
     return bulk.measure_pinned(arena, moved, size=BULK_BYTES, rounds=1 if quick else 25, tell=tell, cpus=cpus)

@@ -13,7 +13,7 @@ from typing import Any
 from bench.checking import caller_headers
 from bench.peers.peer import Peer
 from bench.processes import MIB, BenchError, pinned
-from bench.rounds import Arena, Contestant, Tell
+from bench.rounds import Environment, RunningPeer, Tell
 
 CHUNK = 256 * 1024
 SOCKET_SECONDS = 30.0
@@ -59,7 +59,7 @@ def upload(port: int, credential: str, size: int) -> None:
         raise BenchError(f"the upload of {size} bytes ended in {head[:100]!r} {body[:100]!r}")
 
 
-def measure(arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell) -> dict[str, Any]:
+def measure(arena: Environment, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell) -> dict[str, Any]:
     """Medians by peer and direction. Peers that fail are reported and left out."""
     found: dict[str, Any] = {}
     with arena.contestants(peers, lambda peer, failure: tell(f"  {peer.name}: {failure}")) as contestants:
@@ -79,14 +79,14 @@ def measure(arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell
 
 
 def measure_pinned(
-    arena: Arena, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell, cpus: frozenset[int] | None
+    arena: Environment, peers: Sequence[Peer], *, size: int, rounds: int, tell: Tell, cpus: frozenset[int] | None
 ) -> dict[str, object]:
     """Like `measure`, with this process, the client, on `cpus`."""
     with pinned(cpus):
         return measure(arena, peers, size=size, rounds=rounds, tell=tell)
 
 
-def _transfer(contestant: Contestant, move: Move, size: int) -> Transfer:
+def _transfer(contestant: RunningPeer, move: Move, size: int) -> Transfer:
     running = contestant.running
     held = _reset_peak(running.tree())
     before = sum(running.cpu_seconds().values())

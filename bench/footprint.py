@@ -15,7 +15,7 @@ from statistics import median
 from bench.peers.gateway import connection
 from bench.peers.peer import ITEM, ROOT, Peer, Place
 from bench.processes import MIB, BenchError, Running, free_port, pinned
-from bench.rounds import Arena, Tell
+from bench.rounds import Environment, Tell
 
 ANSWER_SECONDS = 30.0
 
@@ -49,7 +49,7 @@ def help_ms(cpus: frozenset[int] | None, directory: Path, times: int = 7) -> flo
     return median(took[1:])
 
 
-def first_answer(arena: Arena, peer: Peer, times: int) -> tuple[float, float]:
+def first_answer(arena: Environment, peer: Peer, times: int) -> tuple[float, float]:
     """Median milliseconds, and CPU milliseconds, from the start to the first answer on a proxied path, with any status.
     The first start is not counted, because it creates the database and keys."""
     place = arena.place(peer)
@@ -67,7 +67,7 @@ def first_answer(arena: Arena, peer: Peer, times: int) -> tuple[float, float]:
     return median(took[1:]), median(used[1:])
 
 
-def idle(arena: Arena, peers: Sequence[Peer], patience: Patience) -> dict[str, float]:
+def idle(arena: Environment, peers: Sequence[Peer], patience: Patience) -> dict[str, float]:
     """Memory and CPU of all peers when idle, running side by side, after one answer each."""
     figures: dict[str, float] = {}
     with ExitStack() as stack:
@@ -85,7 +85,7 @@ def idle(arena: Arena, peers: Sequence[Peer], patience: Patience) -> dict[str, f
     return figures
 
 
-def measure(arena: Arena, peers: Sequence[Peer], *, patience: Patience, tell: Tell) -> dict[str, float]:
+def measure(arena: Environment, peers: Sequence[Peer], *, patience: Patience, tell: Tell) -> dict[str, float]:
     """All figures of this module by `peer.figure`. Failures are reported and left out."""
     figures: dict[str, float] = {}
     answering = []
@@ -107,7 +107,7 @@ def measure(arena: Arena, peers: Sequence[Peer], *, patience: Patience, tell: Te
     return figures
 
 
-def _begin(arena: Arena, peer: Peer, stack: ExitStack) -> Running:
+def _begin(arena: Environment, peer: Peer, stack: ExitStack) -> Running:
     place = arena.place(peer)
     running = arena.begin(peer, place)
     stack.callback(running.stop)

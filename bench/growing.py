@@ -19,7 +19,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.peers.peer import ITEM
-from bench.stage import Stage, staged
+from bench.stage import InMemoryHarness, staged
 from gateway.gate.gate import Gate
 from gateway.gate.rate_limits import Limits
 from gateway.identity.access_token import Tokens
@@ -99,7 +99,7 @@ async def by_tokens() -> tuple[Points, Points]:
     return cost, pause
 
 
-def longest_pause(stage: Stage, requests: Sequence[bytes], users: "Users") -> float:
+def longest_pause(stage: InMemoryHarness, requests: Sequence[bytes], users: "Users") -> float:
     """CPU milliseconds of the longest uninterrupted step: a request with any garbage collection inside it, a tick, or
     the flush of all users, as after an outage of Redis."""
     collector = Collector(lambda: True, stage.runtime.request_ids.count)
@@ -134,7 +134,7 @@ def _collecting_as_before() -> Iterator[None]:
 class Users:
     """Any number of users, whose records cost no database, behind a gate of their own in the stage."""
 
-    def __init__(self, stage: Stage, *, cached: int) -> None:
+    def __init__(self, stage: InMemoryHarness, *, cached: int) -> None:
         settings = stage.configuration.settings
         self._tokens = Tokens(
             KeyRing([SigningKey(ec.generate_private_key(ec.SECP256R1()), "ES256", "bench")]),
@@ -170,12 +170,12 @@ def _id(number: int) -> str:
     return f"user-{number:08}"
 
 
-def _renew(stage: Stage) -> None:
+def _renew(stage: InMemoryHarness) -> None:
     """Advance the gateway's clock, which does not run while the stage is busy."""
     stage.runtime.ticker.now = stage.runtime.loop.time()
 
 
-def _served(stage: Stage, requests: Sequence[bytes]) -> Callable[[], None]:
+def _served(stage: InMemoryHarness, requests: Sequence[bytes]) -> Callable[[], None]:
     turn, serve = cycle(requests), stage.serve
     return lambda: serve(next(turn))
 

@@ -28,7 +28,7 @@ from bench.peers.peer import ITEM, Peer
 from bench.peers.signer import Signer
 from bench.processes import BenchError, pinned
 from bench.report import latency_tables
-from bench.rounds import Arena, Tell
+from bench.rounds import Environment, Tell
 from bench.upstream import BODY, start_upstream
 
 Result = dict[str, dict[str, dict[str, float]]]
@@ -119,7 +119,7 @@ async def drive(url: str, headers: Sequence[tuple[str, str]], *, rate: float, se
 
 
 def measure(
-    arena: Arena, peers: Sequence[Peer], *, rates: Sequence[int], rounds: int, seconds: float, tell: Tell
+    arena: Environment, peers: Sequence[Peer], *, rates: Sequence[int], rounds: int, seconds: float, tell: Tell
 ) -> Result:
     """Medians over the rounds by rate and peer, including `direct`. Clients run on the CPUs of the load."""
     taken: dict[tuple[int, str], list[Delays]] = {}
@@ -175,7 +175,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory, pinned(load_cpus):
         upstream = start_upstream(Path(directory), load_cpus)
         try:
-            arena = Arena(Path(directory), proxy_cpus, upstream.port, Signer())
+            arena = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
             plan = {"rates": options.rates, "rounds": options.rounds, "seconds": options.seconds}
             result = measure(arena, peers, **plan, tell=lambda line: print(line, file=sys.stderr))
         finally:

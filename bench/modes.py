@@ -17,7 +17,7 @@ from bench.figures import Outcome, cpu_us, ratio, rps
 from bench.peers.fronts import FRONTS
 from bench.peers.gateway import GatewayServe
 from bench.peers.signer import Signer
-from bench.rounds import Arena, Comparison, Plan
+from bench.rounds import Comparison, Environment, Plan
 from bench.upstream import start_upstream
 
 
@@ -45,7 +45,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gateway-modes-") as directory:
         upstream = start_upstream(Path(directory), load_cpus)
         try:
-            arena = Arena(Path(directory), proxy_cpus, upstream.port, Signer())
+            arena = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
             comparison = Comparison(arena, Driver(load_cpus, 32), lambda text: print(text, file=sys.stderr, flush=True))
             outcomes = comparison.run(peers, Plan(options.rounds, 1, 2))
         finally:

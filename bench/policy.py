@@ -22,7 +22,7 @@ from gateway.analysis.replay import Replay
 from gateway.policy.loader import Configuration, load_configuration
 from gateway.policy.policy import Policy
 from gateway.policy.version import policy_version
-from gateway.wire.paths import Target, canonical_target
+from gateway.wire.paths import RequestTarget, canonical_target
 
 ROUTES: Final = 10_000
 LINES: Final = 50_000
@@ -121,7 +121,7 @@ def _matching(policy: Policy, routes: Sequence[int]) -> float:
     """CPU seconds for one match, the mean over some routes. Few routes are used, so that both policies stay in the
     processor's caches: this compares the search and not the memory."""
     wanted = [f"/service{number % _SERVICES}/things{number // _SERVICES}/7" for number in routes]
-    targets: list[Target] = [canonical_target(path.encode(), relaxed=False) for path in wanted]
+    targets: list[RequestTarget] = [canonical_target(path.encode(), relaxed=False) for path in wanted]
     calls = 2000
 
     def work() -> None:

@@ -21,7 +21,7 @@ from bench.peers.caddy import find_program
 from bench.peers.signer import Signer
 from bench.processes import BenchError, pinned
 from bench.report import table
-from bench.rounds import Arena, Contestant, measure
+from bench.rounds import Environment, RunningPeer, measure
 from bench.upstream import start_upstream
 
 RATE = 250
@@ -52,7 +52,7 @@ def shares(counted: Counter[str], title: str, most: int) -> str:
     return table([title, "self"], rows)
 
 
-def under_load(contestant: Contestant, driver: Driver, profiler: list[str], seconds: float) -> str:
+def under_load(contestant: RunningPeer, driver: Driver, profiler: list[str], seconds: float) -> str:
     """Run the profiler during the load; returns the cost of a request."""
     with pinned(driver.cpus):
         process = subprocess.Popen(profiler, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -65,7 +65,7 @@ def under_load(contestant: Contestant, driver: Driver, profiler: list[str], seco
     return f"{window.cpu_us:.1f} µs CPU per request, {window.rps:,.0f} requests/s"
 
 
-def python_profile(contestant: Contestant, driver: Driver, seconds: float, most: int) -> None:
+def python_profile(contestant: RunningPeer, driver: Driver, seconds: float, most: int) -> None:
     """Print py-spy's samples."""
     spy = find_program("py-spy")
     if spy is None:
@@ -80,7 +80,7 @@ def python_profile(contestant: Contestant, driver: Driver, seconds: float, most:
         print(shares(counted, title, most))
 
 
-def system_profile(contestant: Contestant, driver: Driver, seconds: float, most: int) -> None:
+def system_profile(contestant: RunningPeer, driver: Driver, seconds: float, most: int) -> None:
     """Print perf's samples, by shared object and by symbol."""
     perf = shutil.which("perf")
     if perf is None:
@@ -119,7 +119,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory:
         upstream = start_upstream(Path(directory), load_cpus)
         try:
-            with Arena(Path(directory), proxy_cpus, upstream.port, Signer()).contestant(peer) as contestant:
+            with Environment(Path(directory), proxy_cpus, upstream.port, Signer()).contestant(peer) as contestant:
                 measure(contestant, driver, 2)
                 python_profile(contestant, driver, options.seconds, options.most)
                 system_profile(contestant, driver, options.seconds, options.most)

@@ -37,7 +37,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Contestant:
+class RunningPeer:
     """A running peer that passed its checks."""
 
     peer: Peer
@@ -58,7 +58,7 @@ class Contestant:
 
 
 @dataclass(frozen=True, slots=True)
-class Arena:
+class Environment:
     """The environment in which peers are started."""
 
     directory: Path
@@ -85,7 +85,7 @@ class Arena:
         )
 
     @contextmanager
-    def contestant(self, peer: Peer) -> Iterator[Contestant]:
+    def contestant(self, peer: Peer) -> Iterator[RunningPeer]:
         """Start and check the peer, and stop it at the end. Raises BenchError if a check fails."""
         place = self.place(peer)
         running = self.begin(peer, place)
@@ -94,14 +94,14 @@ class Arena:
             _wait_until_ready(peer, place)
             credential = peer.credential(place)
             check(peer, place.port, credential)
-            yield Contestant(peer, place, running, credential)
+            yield RunningPeer(peer, place, running, credential)
         finally:
             running.stop()
 
     @contextmanager
     def contestants(
         self, peers: Sequence[Peer], failed: Callable[[Peer, BenchError], object]
-    ) -> Iterator[list[Contestant]]:
+    ) -> Iterator[list[RunningPeer]]:
         """The peers that pass their checks, in order. `failed` is called for the others."""
         with ExitStack() as stack:
             started = []
@@ -121,7 +121,7 @@ def _wait_until_ready(peer: Peer, place: Place) -> None:
         time.sleep(0.02)
 
 
-def measure(contestant: Contestant, driver: Driver, seconds: float) -> Window:
+def measure(contestant: RunningPeer, driver: Driver, seconds: float) -> Window:
     """Measure one window. Raises BenchError for any failed request, because a proxy that drops requests is not fast."""
     before = contestant.running.cpu_seconds()
     load = driver.drive(contestant.url, caller_headers(contestant.credential), seconds)
@@ -135,7 +135,7 @@ def measure(contestant: Contestant, driver: Driver, seconds: float) -> Window:
     return Window(load.requests, load.seconds, cpu, *points, load_average=load_average())
 
 
-def settle(contestant: Contestant) -> None:
+def settle(contestant: RunningPeer) -> None:
     """Wait until the peer has processed its remaining requests. A slow peer needs a tenth of a second for 32 of them,
     and would take the CPU from the next one."""
     until = time.monotonic() + SETTLE_SECONDS
@@ -151,7 +151,7 @@ def settle(contestant: Contestant) -> None:
 class Comparison:
     """Runs the rounds. A peer that fails is left out from then on, and the reason is kept."""
 
-    def __init__(self, arena: Arena, driver: Driver, tell: Tell) -> None:
+    def __init__(self, arena: Environment, driver: Driver, tell: Tell) -> None:
         self.arena = arena
         self.driver = driver
         self.tell = tell
@@ -167,7 +167,7 @@ class Comparison:
                 contestants = [each for each in contestants if each.peer.name not in self.failed]
             return [each.outcome() for each in contestants if self._still_right(each)]
 
-    def _warm_up(self, contestant: Contestant, plan: Plan) -> bool:
+    def _warm_up(self, contestant: RunningPeer, plan: Plan) -> bool:
         try:
             window = measure(contestant, self.driver, plan.warm_up)
         except BenchError as failure:
@@ -176,13 +176,13 @@ class Comparison:
         self.tell(f"  {contestant.peer.name:22} proved and warm, {window.rps:8.0f} requests/s")
         return True
 
-    def _round(self, contestants: Sequence[Contestant], number: int, plan: Plan) -> None:
+    def _round(self, contestants: Sequence[RunningPeer], number: int, plan: Plan) -> None:
         """One round. It starts with another peer each time, so that no peer always follows the same neighbour."""
         begin = (number - 1) * 5 % max(1, len(contestants))
         for contestant in [*contestants[begin:], *contestants[:begin]]:
             self._measure(contestant, plan)
 
-    def _measure(self, contestant: Contestant, plan: Plan) -> bool:
+    def _measure(self, contestant: RunningPeer, plan: Plan) -> bool:
         try:
             window = measure(contestant, self.driver, plan.window(contestant.peer))
         except BenchError as failure:
@@ -192,7 +192,7 @@ class Comparison:
         self.tell(f"  {contestant.peer.name:22} {window.cpu_us:8.1f} µs CPU {window.rps:8.0f} requests/s")
         return True
 
-    def _still_right(self, contestant: Contestant) -> bool:
+    def _still_right(self, contestant: RunningPeer) -> bool:
         try:
             check(contestant.peer, contestant.place.port, contestant.credential)
         except BenchError as failure:

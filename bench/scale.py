@@ -18,8 +18,8 @@ from random import Random
 from typing import ClassVar
 
 from bench import growing, plot, websocket
+from bench.accounts.deployment import Caller, Deployment, Gateway, run_command
 from bench.accounts.store_size import fill, token_of
-from bench.accounts.town import Caller, Gateway, Town, run_command
 from bench.checking import caller_headers
 from bench.driver import Driver
 from bench.growing import Points
@@ -29,7 +29,7 @@ from bench.peers.peer import ITEM, Launch, Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError, pinned
 from bench.report import scale_tables
-from bench.rounds import Arena, Contestant, measure
+from bench.rounds import Environment, RunningPeer, measure
 from bench.stores.valkey import running as valkey
 from bench.upstream import start_upstream
 
@@ -55,7 +55,7 @@ class Workers(GatewayServe):
         return super().launch(place)
 
 
-def by_idle(arena: Arena, driver: Driver) -> tuple[Points, Points]:
+def by_idle(arena: Environment, driver: Driver) -> tuple[Points, Points]:
     """CPU microseconds per request beside idle keep-alive connections, and KiB for each of those."""
     cost, held = {}, {}
     with arena.contestant(GatewayServe()) as contestant, asyncio.Runner() as runner:
@@ -69,7 +69,7 @@ def by_idle(arena: Arena, driver: Driver) -> tuple[Points, Points]:
     return cost, held
 
 
-async def _opened(contestant: Contestant, count: int) -> tuple[list[websocket.Caller], float]:
+async def _opened(contestant: RunningPeer, count: int) -> tuple[list[websocket.Caller], float]:
     before = contestant.running.memory().rss
     callers = await websocket.opened(contestant, _kept_alive, b"HTTP/1.1 200", count)
     await asyncio.sleep(websocket.SETTLE)
@@ -85,7 +85,7 @@ async def _left(callers: Sequence[websocket.Caller]) -> None:
     await asyncio.sleep(1.0)
 
 
-def by_workers(arena: Arena, driver: Driver) -> Points:
+def by_workers(arena: Environment, driver: Driver) -> Points:
     """CPU microseconds per request with one and two workers."""
     found = {}
     with valkey(arena.directory) as server:
@@ -103,12 +103,12 @@ def by_users() -> tuple[Points, Points]:
     for a cached one."""
     first, later = {}, {}
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory, ExitStack() as stack:
-        town = Town(Path(directory), stack)
+        deployment = Deployment(Path(directory), stack)
         for count in USERS:
-            database = town.sqlite(f"users-{count}")
-            run_command(town.configuration(database)[0], "db", "upgrade")
+            database = deployment.sqlite(f"users-{count}")
+            run_command(deployment.configuration(database)[0], "db", "upgrade")
             fill(database, count)
-            with town.gateway(database) as gateway, gateway.caller() as caller:
+            with deployment.gateway(database) as gateway, gateway.caller() as caller:
                 numbers = Random(count).sample(range(1, count + 1), FIRST)
                 tokens = [token_of(number, "sqlite") for number in numbers]
                 first[str(count)] = _cpu_of(gateway, caller, tokens)
@@ -136,7 +136,7 @@ def with_processes() -> Result:
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory:
         upstream = start_upstream(Path(directory), load_cpus)
         try:
-            arena = Arena(Path(directory), proxy_cpus, upstream.port, Signer())
+            arena = Environment(Path(directory), proxy_cpus, upstream.port, Signer())
             cost, held = by_idle(arena, driver)
             first, later = by_users()
             return {

@@ -96,7 +96,7 @@ class UpstreamWire(Wire):
         self._upstreams.last, self._upstreams.asked = data, self._connection
 
 
-class Stage:
+class InMemoryHarness:
     """One client, and one connection to each target, all kept alive."""
 
     def __init__(self, configuration: Configuration, runtime: Runtime, token: str) -> None:
@@ -193,7 +193,7 @@ class Stage:
 @asynccontextmanager
 async def staged(
     access_log: str = '"off"', *, routes: int = 10, targets: int = 1, cached: int = 100_000
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[InMemoryHarness]:
     """A stage that is ready: the client is signed in and cached, and each connection has served a request. At most
     `cached` users are cached."""
     with tempfile.TemporaryDirectory(prefix="gateway-stage-") as folder:
@@ -206,12 +206,12 @@ async def staged(
         text += f"cache: {{max_local_entries: {cached}}}\n"
         configuration = load_configuration(place.write("gateway.yaml", text), {})
         async with running(configuration) as (runtime, _):
-            stage = Stage(configuration, runtime, await _signed_in(runtime))
+            stage = InMemoryHarness(configuration, runtime, await _signed_in(runtime))
             await _introduce(stage)
             yield stage
 
 
-async def _introduce(stage: Stage) -> None:
+async def _introduce(stage: InMemoryHarness) -> None:
     """Play the first request, which looks the user up and therefore reaches the upstream later."""
     stage.caller.data_received(stage.request(ITEM))
     async with asyncio.timeout(PATIENCE):

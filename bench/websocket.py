@@ -15,7 +15,7 @@ from typing import Any, cast
 from bench.checking import caller_headers
 from bench.peers.peer import Peer
 from bench.processes import BenchError, pinned
-from bench.rounds import Arena, Contestant, Tell
+from bench.rounds import Environment, RunningPeer, Tell
 
 MESSAGE = b"A message as long as those of a chat are, more or less: 64 bytes"
 MASK = b"\x9c\x1b\x44\xe7"
@@ -123,7 +123,7 @@ def head_of(path: str, port: int, headers: Sequence[tuple[str, str]]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
-async def opened(contestant: Contestant, head: Head, status: bytes, count: int) -> list[Caller]:
+async def opened(contestant: RunningPeer, head: Head, status: bytes, count: int) -> list[Caller]:
     """Open `count` connections. Raises BenchError if one is refused."""
     loop, port = asyncio.get_running_loop(), contestant.place.port
     callers: list[Caller] = []
@@ -151,7 +151,7 @@ def _check(callers: Sequence[Caller]) -> None:
             raise BenchError(f"WebSocket or event stream: {caller.failed}")
 
 
-async def echoes(contestant: Contestant, *, connections: int, seconds: float) -> Echoes:
+async def echoes(contestant: RunningPeer, *, connections: int, seconds: float) -> Echoes:
     """Measure one window. Raises BenchError if a message returns changed."""
     callers = await opened(contestant, handshake, b"HTTP/1.1 101", connections)
     try:
@@ -169,7 +169,7 @@ async def echoes(contestant: Contestant, *, connections: int, seconds: float) ->
     return Echoes(round(count / took, 1), round(used / count * 1e6, 2))
 
 
-async def held(contestant: Contestant, head: Head, status: bytes) -> float:
+async def held(contestant: RunningPeer, head: Head, status: bytes) -> float:
     """KiB of resident memory for each of IDLE open connections at rest."""
     before = contestant.running.memory().rss
     callers = await opened(contestant, head, status, IDLE)
@@ -182,7 +182,7 @@ async def held(contestant: Contestant, head: Head, status: bytes) -> float:
 
 
 def measure(
-    arena: Arena, peers: Sequence[Peer], *, rounds: int, seconds: float, tell: Tell, cpus: frozenset[int] | None
+    arena: Environment, peers: Sequence[Peer], *, rounds: int, seconds: float, tell: Tell, cpus: frozenset[int] | None
 ) -> dict[str, Any]:
     """Medians by peer, with the clients on `cpus`. Peers that fail are reported and left out."""
     found: dict[str, Any] = {}
@@ -198,7 +198,7 @@ def measure(
 
 
 def _rounds(
-    arena: Arena, peers: Sequence[Peer], runner: asyncio.Runner, *, rounds: int, seconds: float, tell: Tell
+    arena: Environment, peers: Sequence[Peer], runner: asyncio.Runner, *, rounds: int, seconds: float, tell: Tell
 ) -> dict[str, list[Echoes]]:
     """The windows of each peer. All peers run throughout and are measured in turn."""
     taken: dict[str, list[Echoes]] = {}
@@ -212,7 +212,7 @@ def _rounds(
     return taken
 
 
-def _memory(arena: Arena, peer: Peer, runner: asyncio.Runner) -> dict[str, float]:
+def _memory(arena: Environment, peer: Peer, runner: asyncio.Runner) -> dict[str, float]:
     """Each kind in a new process, because memory freed by other connections would be reused."""
     kinds = {"websocket_kib": (handshake, b"HTTP/1.1 101"), "event_stream_kib": (event_stream, b"HTTP/1.1 200")}
     found = {}
@@ -234,7 +234,7 @@ def _count(callers: Sequence[Caller]) -> int:
     return sum(caller.count for caller in callers)
 
 
-def _cpu(contestant: Contestant) -> float:
+def _cpu(contestant: RunningPeer) -> float:
     return sum(contestant.running.cpu_seconds().values())
 
 

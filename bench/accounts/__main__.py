@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import machine
 from bench.accounts import flood, races, report, revocation, store_size, timing
-from bench.accounts.town import Town
+from bench.accounts.deployment import Deployment
 from bench.processes import BenchError
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -40,24 +40,24 @@ def run(options: argparse.Namespace, folder: Path, keep: Callable[[dict[str, Any
         "load_before": machine.load_average(),
     }
     with ExitStack() as stack:
-        town = Town(folder, stack)
-        for name, measure in _parts(town, quick=options.quick).items():
+        deployment = Deployment(folder, stack)
+        for name, measure in _parts(deployment, quick=options.quick).items():
             if name in options.only:
                 result[name] = measure()
                 keep(result | {"load_after": machine.load_average()})
     return result | {"load_after": machine.load_average()}
 
 
-def _parts(town: Town, *, quick: bool) -> dict[str, Callable[[], Any]]:
+def _parts(deployment: Deployment, *, quick: bool) -> dict[str, Callable[[], Any]]:
     less = 10 if quick else 1
     return {
-        "revocation": lambda: revocation.measure(town, trials=60 // less, tell=tell),
-        "races": lambda: races.measure(town, trials=20 // less, tell=tell),
-        "store_size": lambda: store_size.measure(town, large=1_000_000 // less, trials=400 // less, tell=tell),
+        "revocation": lambda: revocation.measure(deployment, trials=60 // less, tell=tell),
+        "races": lambda: races.measure(deployment, trials=20 // less, tell=tell),
+        "store_size": lambda: store_size.measure(deployment, large=1_000_000 // less, trials=400 // less, tell=tell),
         "flood": lambda: flood.measure(
-            town, times=1 if quick else 5, seconds=1.0 if quick else 5.0, rounds=6 if quick else 12, tell=tell
+            deployment, times=1 if quick else 5, seconds=1.0 if quick else 5.0, rounds=6 if quick else 12, tell=tell
         ),
-        "timing": lambda: timing.measure(town, trials=200 // less, rounds=4 if quick else 12, tell=tell),
+        "timing": lambda: timing.measure(deployment, trials=200 // less, rounds=4 if quick else 12, tell=tell),
     }
 
 

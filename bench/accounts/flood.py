@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.accounts.town import PASSWORD, Gateway, Town
+from bench.accounts.deployment import PASSWORD, Deployment, Gateway
 from bench.load import percentile
 
 CLIENTS = 64
@@ -51,10 +51,10 @@ class Round:
 
 
 def measure(
-    town: Town, *, times: int, seconds: float, rounds: int, tell: Callable[[str], None]
+    deployment: Deployment, *, times: int, seconds: float, rounds: int, tell: Callable[[str], None]
 ) -> list[dict[str, float]]:
     """Rounds of a quiet window, a window with bcrypt alone, and a window with the flood."""
-    with town.gateway(town.sqlite("flood"), rounds=rounds) as gateway:
+    with deployment.gateway(deployment.sqlite("flood"), rounds=rounds) as gateway:
         tell(f"{CLIENTS} accounts")
         with gateway.caller() as caller:
             accounts = [gateway.newcomer(caller) for _ in range(CLIENTS)]

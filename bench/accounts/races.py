@@ -6,17 +6,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-from bench.accounts.town import PASSWORD, Account, Caller, Gateway, Town
+from bench.accounts.deployment import PASSWORD, Account, Caller, Deployment, Gateway
 
 REGISTRATIONS = 50
 REFRESHES = 20
 
 
-def measure(town: Town, *, trials: int, tell: Callable[[str], None]) -> dict[str, dict[str, int]]:
+def measure(deployment: Deployment, *, trials: int, tell: Callable[[str], None]) -> dict[str, dict[str, int]]:
     """The number of correct outcomes of each race: one account, one rotation."""
     tell("races")
-    database, redis = town.postgres(), town.valkey()
-    with town.gateway(database, redis=redis) as one, town.gateway(database, redis=redis) as other:
+    database, redis = deployment.postgres(), deployment.valkey()
+    with deployment.gateway(database, redis=redis) as one, deployment.gateway(database, redis=redis) as other:
         both = (one, other)
         registered = [_registrations(both) for _ in range(trials)]
         refreshed = [_refreshes(both) for _ in range(trials)]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from bench.accounts.town import PASSWORD, Account, Caller, Gateway, Town
+from bench.accounts.deployment import PASSWORD, Account, Caller, Deployment, Gateway
 from bench.processes import BenchError
 
 LIMIT_MS = 100.0
@@ -22,11 +22,11 @@ class Way(NamedTuple):
     presented: Callable[[Account], str] = lambda account: account.token
 
 
-def measure(town: Town, *, trials: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
+def measure(deployment: Deployment, *, trials: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
     """Milliseconds by kind and trial, over PostgreSQL and Valkey, changed on one replica and observed on another."""
-    database, redis = town.postgres(), town.valkey()
+    database, redis = deployment.postgres(), deployment.valkey()
     with ExitStack() as stack:
-        here, there = (stack.enter_context(town.gateway(database, redis=redis)) for _ in range(2))
+        here, there = (stack.enter_context(deployment.gateway(database, redis=redis)) for _ in range(2))
         caller, watcher = stack.enter_context(here.caller()), stack.enter_context(there.caller())
         found: dict[str, list[float]] = {}
         admin = here.newcomer(caller)

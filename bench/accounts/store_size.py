@@ -14,7 +14,7 @@ import asyncpg
 import bcrypt
 import jwt
 
-from bench.accounts.town import PASSWORD, SECRET, Caller, Gateway, Town, run_command
+from bench.accounts.deployment import PASSWORD, SECRET, Caller, Deployment, Gateway, run_command
 
 LIMIT = 1.2
 SMALL = 1_000
@@ -27,19 +27,21 @@ _ROLES = "INSERT INTO user_roles (user_id, role) SELECT id, 'user' FROM users"
 _POSTGRES = {"id": "md5(n::text)::uuid::text", "true": "true", "numbers": "generate_series(1, {count}) AS t(n)"}
 
 
-def measure(town: Town, *, large: int, trials: int, tell: Callable[[str], None]) -> dict[str, dict[str, list[float]]]:
+def measure(
+    deployment: Deployment, *, large: int, trials: int, tell: Callable[[str], None]
+) -> dict[str, dict[str, list[float]]]:
     """Milliseconds of logins and first lookups by store and size. bcrypt runs at its lowest cost, so that the store
     dominates."""
     found: dict[str, dict[str, list[float]]] = {}
-    for kind, make in (("sqlite", town.sqlite), ("postgresql", lambda _: town.postgres())):
+    for kind, make in (("sqlite", deployment.sqlite), ("postgresql", lambda _: deployment.postgres())):
         with ExitStack() as stack:
             databases, callers = {size: make(f"users-{size}") for size in (SMALL, large)}, {}
             for size, database in databases.items():
                 tell(f"{size:,} users in {kind}")
-                run_command(town.configuration(database)[0], "db", "upgrade")
+                run_command(deployment.configuration(database)[0], "db", "upgrade")
                 fill(database, size)
             for size, database in databases.items():  # after filling both, so that no gateway idles
-                gateway = stack.enter_context(town.gateway(database))
+                gateway = stack.enter_context(deployment.gateway(database))
                 callers[size] = stack.enter_context(gateway.caller())
                 _warm_up(gateway, callers[size])
             tell(f"logins and first lookups in {kind}")

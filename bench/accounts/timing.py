@@ -3,16 +3,16 @@
 import time
 from collections.abc import Callable
 
-from bench.accounts.town import Town
+from bench.accounts.deployment import Deployment
 
 LIMIT = 0.10  # of the slower median
 
 
-def measure(town: Town, *, trials: int, rounds: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
+def measure(deployment: Deployment, *, trials: int, rounds: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
     """Milliseconds of refused logins, for as many known as unknown users, alternating."""
     tell(f"timing of {trials} refused logins each")
     found: dict[str, list[float]] = {"known": [], "unknown": []}
-    with town.gateway(town.sqlite("timing"), rounds=rounds) as gateway, gateway.caller() as caller:
+    with deployment.gateway(deployment.sqlite("timing"), rounds=rounds) as gateway, gateway.caller() as caller:
         known = gateway.newcomer(caller).email
         for number in range(2 * trials):
             # known unknown unknown known …: drifts of the machine affect both alike

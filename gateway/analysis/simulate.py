@@ -16,7 +16,7 @@ from gateway.policy.policy import Policy
 from gateway.policy.rewrite import Captures
 from gateway.policy.route import Route
 from gateway.wire.hosts import canonical_host
-from gateway.wire.paths import Target, canonical_target
+from gateway.wire.paths import RequestTarget, canonical_target
 
 
 class PolicyRequest(NamedTuple):
@@ -54,7 +54,7 @@ class SimulationResult(NamedTuple):
     refusal: Refusal | None
     route: Route | None = None
     captures: Captures = ()
-    target: Target | None = None
+    target: RequestTarget | None = None
     host: bytes | None = None
     caller: Subject | None = None
     answered: bool = False

@@ -11,7 +11,7 @@ from gateway.policy.route import Route
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import Field, RequestFields
 from gateway.wire.forwarded import client_address
-from gateway.wire.paths import Target
+from gateway.wire.paths import RequestTarget
 from gateway.wire.request_ids import acceptable_request_id
 
 D = TypeVar("D")
@@ -131,7 +131,7 @@ class Admission(NamedTuple):
 
     route: Route
     captures: tuple[tuple[str, bytes], ...]
-    target: Target
+    target: RequestTarget
     principal: Principal | None
     claims: Claims | None
     request: RequestHead
@@ -170,7 +170,7 @@ class PendingDecision(NamedTuple):
 
     route: Route
     captures: tuple[tuple[str, bytes], ...]
-    target: Target
+    target: RequestTarget
     claims: Claims | None
     request: RequestHead
     admitted: Admission | None = None

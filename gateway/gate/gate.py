@@ -27,7 +27,7 @@ from gateway.policy.route import Route
 from gateway.wire.bearer import bearer_credential
 from gateway.wire.fields import Field, RequestFields
 from gateway.wire.hosts import canonical_host
-from gateway.wire.paths import Target, canonical_target
+from gateway.wire.paths import RequestTarget, canonical_target
 from gateway.wire.websocket import offered_protocols
 
 Decision = Admission | Refusal | DirectResponse
@@ -311,7 +311,7 @@ def _credential_in_protocols(fields: RequestFields) -> bytes | None:
     return bearer_credential(b"Bearer " + tokens[-1], len(tokens)) if tokens else None
 
 
-def _host(request: RequestHead, target: Target) -> bytes | None:
+def _host(request: RequestHead, target: RequestTarget) -> bytes | None:
     """The canonical host of the request; None for HTTP/1.0 without a Host field.
 
     RFC 9112 3.2: HTTP/1.1 requires exactly one Host, otherwise 400. An absolute-form target must name the same host:

@@ -12,7 +12,7 @@ from gateway.policy.rewrite import Captures
 from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import NOTHING_MORE, Requirement, Route
 from gateway.wire.fields import Field
-from gateway.wire.paths import Target, decoded_segment
+from gateway.wire.paths import RequestTarget, decoded_segment
 
 __all__ = [
     "PreflightAnswer",
@@ -57,7 +57,11 @@ class RefusedAtRoute(NamedTuple):
 
 
 def locate(
-    policy: Policy, host: bytes | None, target: Target, method: bytes, kind: Preflight | WebSocketHandshake | None
+    policy: Policy,
+    host: bytes | None,
+    target: RequestTarget,
+    method: bytes,
+    kind: Preflight | WebSocketHandshake | None,
 ) -> Match | PreflightAnswer | RefusedAtRoute:
     """The route of a request. `kind` is None for plain requests. Raises Refusal if no route takes the request.
 
@@ -79,7 +83,7 @@ def locate(
 
 
 def _preflight_answer(
-    policy: Policy, host: bytes | None, target: Target, preflight: Preflight
+    policy: Policy, host: bytes | None, target: RequestTarget, preflight: Preflight
 ) -> PreflightAnswer | RefusedAtRoute | None:
     try:
         route = policy.match(host, target, preflight.method).route

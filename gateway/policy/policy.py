@@ -14,7 +14,7 @@ from gateway.policy.methods import TRACE
 from gateway.policy.patterns import MOST_SEGMENTS
 from gateway.policy.route import Route
 from gateway.policy.trie import RouteGroup, Tree
-from gateway.wire.paths import Target, decoded_segment, lenient_readings
+from gateway.wire.paths import RequestTarget, decoded_segment, lenient_readings
 from gateway.wire.served_hosts import ServedHosts
 
 # Integers, because `in` on bytes is three times as fast for an integer as for bytes.
@@ -78,7 +78,7 @@ class Policy:
         trees = (self._hostless, *self._hosts.values())
         return [(tree.worst_case_route(), tree.max_steps) for tree in trees if tree.max_steps > bound]
 
-    def match(self, host: bytes | None, target: Target, method: bytes) -> Match:
+    def match(self, host: bytes | None, target: RequestTarget, method: bytes) -> Match:
         """The route for a request. `host` is canonical, None or empty without a Host field.
 
         Raises Refusal: `misdirected`; `no_route`; `method_not_allowed` with the allowed methods; or `bad_path` for an
@@ -126,7 +126,7 @@ class Policy:
         return self._hosts.get(host, self._hostless).find(segments)
 
     def _place_of_unplain(
-        self, host: bytes | None, target: Target, segments: list[bytes], method: bytes
+        self, host: bytes | None, target: RequestTarget, segments: list[bytes], method: bytes
     ) -> RouteGroup | None:
         """The place of a path with escapes or path parameters. Segments are compared decoded."""
         place = self._place(host, [decoded_segment(segment) for segment in segments])

@@ -13,7 +13,7 @@ from gateway.policy.patterns import Segments
 from gateway.policy.policy import Policy
 from gateway.policy.route import Route
 from gateway.policy.trie_walk import places_for
-from gateway.wire.paths import Target, decoded_segment
+from gateway.wire.paths import RequestTarget, decoded_segment
 
 _Spot = tuple[bytes | None, tuple[Segments, bool]]
 
@@ -33,13 +33,13 @@ class Shadows:
         """The shadow rule with this name; None for an enforced rule."""
         return self._rules.get(name)
 
-    def rule_causing_miss(self, code: str, host: bytes | None, target: Target) -> Route | None:
+    def rule_causing_miss(self, code: str, host: bytes | None, target: RequestTarget) -> Route | None:
         """The shadow rule that causes the trial to find no route, with refusal `code`. None if no shadow rule does."""
         if host in self.shadow_policy.hosts - self._hosts:
             return next(rule for rule in self._rules.values() if rule.host == host)
         return self._served_otherwise(host, target) if code == "method_not_allowed" else None
 
-    def _served_otherwise(self, host: bytes | None, target: Target) -> Route | None:
+    def _served_otherwise(self, host: bytes | None, target: RequestTarget) -> Route | None:
         """The shadow rule that takes a path but serves other methods."""
         segments = [decoded_segment(segment) for segment in target.path.split(b"/")[1:]]
         if not segments[-1]:

@@ -19,7 +19,7 @@ E = TypeVar("E", bound=UpstreamExchange)
 H = TypeVar("H")
 
 
-class FairQueue(Generic[E, H]):
+class FairRequestQueue(Generic[E, H]):
     """`connections` is the limit of connections. A holder is the object that holds a connection for a request."""
 
     def __init__(self, connections: int, holders: Iterable[tuple[H, E]]) -> None:
@@ -112,10 +112,10 @@ class FairQueue(Generic[E, H]):
     def to_end(self, deadline: float, begun: float) -> list[E]:
         """Return requests in progress to end, which hold connections beyond the share of their client.
 
-        The result has one for each request of another client with this `deadline` or an earlier one. It began at the time
-        `begun` of `time.monotonic` or before. Only requests delayed by the client itself are ended: slow uploads, the
-        slowest first, then responses that the client does not read, and event streams. A target never loses a request
-        that it is working on.
+        The result has one for each request of another client with this `deadline` or an earlier one. It began at the
+        time `begun` of `time.monotonic` or before. Only requests delayed by the client itself are ended: slow uploads,
+        the slowest first, then responses that the client does not read, and event streams. A target never loses a
+        request that it is working on.
         """
         client = max(self._held, key=self._held.__getitem__, default="")
         excess = self._held.get(client, 0) - self._share

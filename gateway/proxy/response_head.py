@@ -218,7 +218,7 @@ class ResponseHead:
         self.fields = HeadFields(field for field in self.fields if field[0].lower() not in names)
 
 
-class HeadReader:
+class ResponseHeadReader:
     """Finds the heads at the start of one response: any number of interim heads, then the final one.
 
     Each head has at most `limit` bytes, and so do all interim heads together. `begun` is true once a byte of the

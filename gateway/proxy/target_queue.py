@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import Refusal
 from gateway.proxy.exchange import UpstreamExchange
-from gateway.proxy.fair_queue import LONGEST, FairQueue
+from gateway.proxy.fair_queue import LONGEST, FairRequestQueue
 from gateway.proxy.health import TargetHealth
 from gateway.proxy.target import Target, UpstreamLimits
 from gateway.samples import Sample
@@ -71,7 +71,7 @@ class TargetQueue:
         self.limits = limits
         self.health = health
         self.ticker = ticker
-        self.fair: FairQueue[UpstreamExchange, Any] | None = None
+        self.fair: FairRequestQueue[UpstreamExchange, Any] | None = None
         self.closed = False
         self._pool = pool
         self._loop = loop
@@ -92,7 +92,7 @@ class TargetQueue:
     def add(self, exchange: UpstreamExchange, now: float) -> bool:
         """Queue a request. Return False if it is refused instead."""
         if self.fair is None:
-            self.fair = FairQueue(self.limits.max_connections, self._pool.busy())
+            self.fair = FairRequestQueue(self.limits.max_connections, self._pool.busy())
         exchange.deadline = now + self.limits.connect_timeout
         self.start_ticking()
         refused = self.fair.add(exchange)
@@ -166,7 +166,7 @@ class TargetQueue:
             self._ticking = False
             self.ticker.unsubscribe(self._tick)
 
-    def _tick_waiting(self, fair: FairQueue[UpstreamExchange, Any], now: float) -> None:
+    def _tick_waiting(self, fair: FairRequestQueue[UpstreamExchange, Any], now: float) -> None:
         for exchange in fair.expired(now - PERIOD / 2):
             self._waited_too_long(exchange)
         if self._pool.is_full:

@@ -23,7 +23,7 @@ from gateway.errors import Refusal
 CanonicalPath = NewType("CanonicalPath", bytes)
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """A parsed request target.
 
     `query` is the part after `?`, unchanged: None without a `?`, b"" for a `?` at the end. `authority` is the raw
@@ -110,24 +110,24 @@ _QUERY_OR_FRAGMENT: Final = re.compile(rb"[?#]")
 _MOST_DECODINGS: Final = 8
 
 
-def canonical_target(raw: bytes, *, relaxed: bool) -> Target:
+def canonical_target(raw: bytes, *, relaxed: bool) -> RequestTarget:
     """The canonical form of a request target.
 
     `relaxed` merges empty segments and accepts `;`, `%3B`, `%23`, `%3F` and double escapes. Raises Refusal `bad_path`
     for every path that readers could interpret differently.
     """
-    # Not Target(...): the constructor of a named tuple is Python code and would double the cost.
+    # Not RequestTarget(...): the constructor of a named tuple is Python code and would double the cost.
     if _QUESTION_MARK not in raw:
         if _PLAIN.fullmatch(raw):
-            return tuple.__new__(Target, (raw, None, False, None))
+            return tuple.__new__(RequestTarget, (raw, None, False, None))
     elif plain := _PLAIN_WITH_QUERY.fullmatch(raw):
-        return tuple.__new__(Target, (plain[1], plain[2], False, None))
+        return tuple.__new__(RequestTarget, (plain[1], plain[2], False, None))
     if _NEVER_IN_A_TARGET.search(raw):
         raise Refusal("bad_path", "a control character, a space or a number sign in the request target")
     authority, rest = _split_form(raw)
     path, mark, query = rest.partition(b"?")
     canonical = canonical_path(path or b"/", relaxed=relaxed)
-    return Target(canonical, query if mark else None, canonical.find(b"%2F") >= 0, authority)
+    return RequestTarget(canonical, query if mark else None, canonical.find(b"%2F") >= 0, authority)
 
 
 def canonical_path(raw: bytes, *, relaxed: bool) -> CanonicalPath:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.storage.database import Database
 from tests.accounts.application import application
-from tests.accounts.rig import Rig, make_rig
+from tests.accounts.harness import Harness, make_harness
 from tests.support.databases import (
     Clock,
     clock,
@@ -23,8 +23,8 @@ __all__ = ["clock", "database", "empty_url", "prepared_url", "serving_database",
 
 
 @pytest.fixture
-def rig(database: Database, clock: Clock) -> Iterator[Rig]:
-    made = make_rig(database, clock)
+def harness(database: Database, clock: Clock) -> Iterator[Harness]:
+    made = make_harness(database, clock)
     yield made
     made.close()
 

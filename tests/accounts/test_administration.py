@@ -12,10 +12,10 @@ from gateway.errors import FieldError, Refusal
 from gateway.identity.user import Actor, ClientInfo, UserRecord
 from gateway.storage.database import Database
 from gateway.storage.tables import audit
-from tests.accounts.rig import PASSWORD, Rig, make_rig, make_settings
+from tests.accounts.harness import PASSWORD, Harness, make_harness, make_settings
 from tests.support.databases import Clock
 
-Act = Callable[[Rig], Awaitable[UserRecord]]
+Act = Callable[[Harness], Awaitable[UserRecord]]
 ANN = "ann@example.com"
 
 
@@ -25,152 +25,152 @@ async def refusal(work: Awaitable[object]) -> Refusal:
     return raised.value
 
 
-async def test_an_account_is_made_with_the_default_roles(rig: Rig) -> None:
-    record = await rig.administration.create("Ann@Example.com", PASSWORD)
+async def test_an_account_is_made_with_the_default_roles(harness: Harness) -> None:
+    record = await harness.administration.create("Ann@Example.com", PASSWORD)
     assert (record.email, record.roles, record.version) == ("Ann@Example.com", frozenset({"user"}), 1)
-    assert rig.feed.told == [(record.id, record)]
-    assert await rig.login()
+    assert harness.feed.told == [(record.id, record)]
+    assert await harness.login()
 
 
 @pytest.mark.parametrize("roles", [(), ("admin",), ["b", "a", "b"]])
-async def test_or_with_those_that_are_given(rig: Rig, roles: list[str]) -> None:
-    assert (await rig.administration.create(ANN, PASSWORD, roles)).roles == frozenset(roles)
+async def test_or_with_those_that_are_given(harness: Harness, roles: list[str]) -> None:
+    assert (await harness.administration.create(ANN, PASSWORD, roles)).roles == frozenset(roles)
 
 
 async def test_it_need_not_be_open_to_register(database: Database, clock: Clock) -> None:
-    rig = make_rig(database, clock, make_settings(registration="closed"))
-    assert await rig.administration.create(ANN, PASSWORD)
-    rig.close()
+    harness = make_harness(database, clock, make_settings(registration="closed"))
+    assert await harness.administration.create(ANN, PASSWORD)
+    harness.close()
 
 
-async def test_everything_wrong_with_a_new_account_is_said_at_once(rig: Rig) -> None:
-    refused = await refusal(rig.administration.create("ann", "short", ["ok", "not\nok"]))
+async def test_everything_wrong_with_a_new_account_is_said_at_once(harness: Harness) -> None:
+    refused = await refusal(harness.administration.create("ann", "short", ["ok", "not\nok"]))
     assert (refused.code, refused.status) == ("invalid_fields", 422)
     assert refused.fields == (
         FieldError("email", "must be a plain e-mail address, like name@example.com"),
         FieldError("password", "must be at least 8 characters long"),
         FieldError("roles", "must be role names: up to 128 printable characters, no space around them"),
     )
-    assert rig.feed.told == []
+    assert harness.feed.told == []
 
 
-async def test_an_address_that_is_taken_is_refused_in_every_spelling(rig: Rig) -> None:
-    await rig.administration.create(ANN, PASSWORD)
+async def test_an_address_that_is_taken_is_refused_in_every_spelling(harness: Harness) -> None:
+    await harness.administration.create(ANN, PASSWORD)
     for spelling in (ANN, " ANN@EXAMPLE.COM", "Ａnn@example.com"):
-        assert (await refusal(rig.administration.create(spelling, PASSWORD))).code == "email_taken"
+        assert (await refusal(harness.administration.create(spelling, PASSWORD))).code == "email_taken"
 
 
 ACTS: dict[str, Act] = {
-    "show": lambda rig: rig.administration.show(ANN),
-    "disable": lambda rig: rig.administration.disable(ANN),
-    "enable": lambda rig: rig.administration.enable(ANN),
-    "set_roles": lambda rig: rig.administration.set_roles(ANN, ["x"]),
-    "set_password": lambda rig: rig.administration.set_password(ANN, "a new password"),
-    "revoke": lambda rig: rig.administration.revoke(ANN),
-    "delete": lambda rig: rig.administration.delete(ANN),
+    "show": lambda harness: harness.administration.show(ANN),
+    "disable": lambda harness: harness.administration.disable(ANN),
+    "enable": lambda harness: harness.administration.enable(ANN),
+    "set_roles": lambda harness: harness.administration.set_roles(ANN, ["x"]),
+    "set_password": lambda harness: harness.administration.set_password(ANN, "a new password"),
+    "revoke": lambda harness: harness.administration.revoke(ANN),
+    "delete": lambda harness: harness.administration.delete(ANN),
 }
 
 
 @pytest.mark.parametrize("act", ACTS)
-async def test_who_does_not_exist_is_not_found(rig: Rig, act: str) -> None:
-    refused = await refusal(ACTS[act](rig))
+async def test_who_does_not_exist_is_not_found(harness: Harness, act: str) -> None:
+    refused = await refusal(ACTS[act](harness))
     assert (refused.code, refused.detail) == ("not_found", "No account has this e-mail address")
 
 
 @pytest.mark.parametrize("act", sorted(set(ACTS) - {"show"}))
-async def test_every_act_is_announced_after_its_commit(rig: Rig, act: str) -> None:
-    made = await rig.administration.create(ANN, PASSWORD)
-    after = await ACTS[act](rig)
-    assert rig.feed.told[1:] == [(made.id, None if act == "delete" else after)]
+async def test_every_act_is_announced_after_its_commit(harness: Harness, act: str) -> None:
+    made = await harness.administration.create(ANN, PASSWORD)
+    after = await ACTS[act](harness)
+    assert harness.feed.told[1:] == [(made.id, None if act == "delete" else after)]
 
 
-async def test_an_account_can_be_disabled_and_enabled(rig: Rig) -> None:
-    await rig.administration.create(ANN, PASSWORD)
-    pair = await rig.login()
-    assert not (await rig.administration.disable(" ANN@example.com ")).is_active
-    assert (await refusal(rig.accounts.refresh(pair.refresh_token, ClientInfo()))).code == "refresh_invalid"
-    assert (await rig.administration.enable(ANN)).is_active
-    assert await rig.accounts.refresh(pair.refresh_token, ClientInfo())
+async def test_an_account_can_be_disabled_and_enabled(harness: Harness) -> None:
+    await harness.administration.create(ANN, PASSWORD)
+    pair = await harness.login()
+    assert not (await harness.administration.disable(" ANN@example.com ")).is_active
+    assert (await refusal(harness.accounts.refresh(pair.refresh_token, ClientInfo()))).code == "refresh_invalid"
+    assert (await harness.administration.enable(ANN)).is_active
+    assert await harness.accounts.refresh(pair.refresh_token, ClientInfo())
 
 
-async def test_a_password_that_is_set_ends_all_sessions(rig: Rig) -> None:
-    await rig.administration.create(ANN, PASSWORD)
-    sessions = {rig.claims(await rig.login()).session for _ in range(3)}
-    assert (await rig.administration.set_password(ANN, "a new password")).ended_sessions == sessions
-    assert (await refusal(rig.login())).code == "invalid_credentials"
-    assert await rig.login(password="a new password")
+async def test_a_password_that_is_set_ends_all_sessions(harness: Harness) -> None:
+    await harness.administration.create(ANN, PASSWORD)
+    sessions = {harness.claims(await harness.login()).session for _ in range(3)}
+    assert (await harness.administration.set_password(ANN, "a new password")).ended_sessions == sessions
+    assert (await refusal(harness.login())).code == "invalid_credentials"
+    assert await harness.login(password="a new password")
 
 
-async def test_a_password_that_cannot_be_is_refused(rig: Rig) -> None:
-    await rig.administration.create(ANN, PASSWORD)
-    assert (await refusal(rig.administration.set_password(ANN, "x" * 73))).fields[0].field == "password"
-    assert await rig.login()
+async def test_a_password_that_cannot_be_is_refused(harness: Harness) -> None:
+    await harness.administration.create(ANN, PASSWORD)
+    assert (await refusal(harness.administration.set_password(ANN, "x" * 73))).fields[0].field == "password"
+    assert await harness.login()
 
 
-async def test_revoking_ends_every_session_and_leaves_the_password(rig: Rig) -> None:
-    await rig.administration.create(ANN, PASSWORD)
-    session = rig.claims(await rig.login()).session
-    assert (await rig.administration.revoke(ANN)).ended_sessions == {session}
-    assert await rig.login()
+async def test_revoking_ends_every_session_and_leaves_the_password(harness: Harness) -> None:
+    await harness.administration.create(ANN, PASSWORD)
+    session = harness.claims(await harness.login()).session
+    assert (await harness.administration.revoke(ANN)).ended_sessions == {session}
+    assert await harness.login()
 
 
 @pytest.mark.parametrize("roles", ["admin", 7, ["user", 7], [""]])
-async def test_roles_that_cannot_be_are_refused(rig: Rig, roles: list[str]) -> None:
-    await rig.administration.create(ANN, PASSWORD)
-    assert (await refusal(rig.administration.set_roles(ANN, roles))).fields[0].field == "roles"
+async def test_roles_that_cannot_be_are_refused(harness: Harness, roles: list[str]) -> None:
+    await harness.administration.create(ANN, PASSWORD)
+    assert (await refusal(harness.administration.set_roles(ANN, roles))).fields[0].field == "roles"
 
 
-async def test_accounts_are_listed_and_searched(rig: Rig) -> None:
+async def test_accounts_are_listed_and_searched(harness: Harness) -> None:
     for name in ("Cleo", "ann", "Bob"):
-        await rig.administration.create(f"{name}@example.com", PASSWORD, [name.lower()])
-    await rig.administration.disable("bob@example.com")
+        await harness.administration.create(f"{name}@example.com", PASSWORD, [name.lower()])
+    await harness.administration.disable("bob@example.com")
 
     async def listed(**selection: Any) -> list[str]:
-        return [user.email for user in (await rig.administration.page(Selection(**selection))).users]
+        return [user.email for user in (await harness.administration.page(Selection(**selection))).users]
 
     assert await listed() == ["ann@example.com", "Bob@example.com", "Cleo@example.com"]
     assert await listed(query="cleo@") == ["Cleo@example.com"]
     assert await listed(query="@example.com", role="ann") == ["ann@example.com"]
     assert await listed(active=False) == ["Bob@example.com"]
-    page = await rig.administration.page(Selection(limit=2))
+    page = await harness.administration.page(Selection(limit=2))
     assert await listed(limit=2, after=page.next) == ["Cleo@example.com"]
 
 
-async def test_of_two_who_delete_an_account_at_once_one_does_not_find_it(rig: Rig) -> None:
-    await rig.administration.create(ANN, PASSWORD)
-    outcomes = await asyncio.gather(*(rig.administration.delete(ANN) for _ in range(2)), return_exceptions=True)
+async def test_of_two_who_delete_an_account_at_once_one_does_not_find_it(harness: Harness) -> None:
+    await harness.administration.create(ANN, PASSWORD)
+    outcomes = await asyncio.gather(*(harness.administration.delete(ANN) for _ in range(2)), return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Refusal", "UserRecord"]
-    assert len(rig.feed.told) == 2
+    assert len(harness.feed.told) == 2
 
 
 # ---- the last administrator
 
 
 @pytest.fixture
-def hierarchy(database: Database, clock: Clock) -> Iterator[Rig]:
-    made = make_rig(database, clock, make_settings(roles={"root": ("admin",), "admin": (), "user": ()}))
+def hierarchy(database: Database, clock: Clock) -> Iterator[Harness]:
+    made = make_harness(database, clock, make_settings(roles={"root": ("admin",), "admin": (), "user": ()}))
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("act", ["disable", "delete", "set_roles"])
-async def test_whoever_is_the_last_to_administrate_stays(hierarchy: Rig, act: str) -> None:
-    rig = hierarchy
-    acts = ACTS | {"set_roles": lambda rig: rig.administration.set_roles(ANN, ["user"])}
-    await rig.administration.create(ANN, PASSWORD, ["root"])
-    refused = await refusal(acts[act](rig))
+async def test_whoever_is_the_last_to_administrate_stays(hierarchy: Harness, act: str) -> None:
+    harness = hierarchy
+    acts = ACTS | {"set_roles": lambda harness: harness.administration.set_roles(ANN, ["user"])}
+    await harness.administration.create(ANN, PASSWORD, ["root"])
+    refused = await refusal(acts[act](harness))
     assert (refused.code, refused.status) == ("last_admin", 409)
-    assert len(rig.feed.told) == 1
-    await rig.administration.create("bob@example.com", PASSWORD, ["admin"])
-    assert await acts[act](rig)
+    assert len(harness.feed.told) == 1
+    await harness.administration.create("bob@example.com", PASSWORD, ["admin"])
+    assert await acts[act](harness)
 
 
-async def test_two_who_demote_each_other_at_once_do_not_both_succeed(rig: Rig) -> None:
+async def test_two_who_demote_each_other_at_once_do_not_both_succeed(harness: Harness) -> None:
     for name in ("ann", "bob"):
-        await rig.administration.create(f"{name}@example.com", PASSWORD, ["admin"])
+        await harness.administration.create(f"{name}@example.com", PASSWORD, ["admin"])
     outcomes = await asyncio.gather(
-        rig.administration.set_roles(ANN, ["user"]),
-        rig.administration.disable("bob@example.com"),
+        harness.administration.set_roles(ANN, ["user"]),
+        harness.administration.disable("bob@example.com"),
         return_exceptions=True,
     )
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Refusal", "UserRecord"]
@@ -179,11 +179,11 @@ async def test_two_who_demote_each_other_at_once_do_not_both_succeed(rig: Rig) -
 # ---- the audit trail
 
 
-async def test_who_did_it_is_written_down(rig: Rig, database: Database) -> None:
-    made = await rig.administration.create(ANN, PASSWORD)
+async def test_who_did_it_is_written_down(harness: Harness, database: Database) -> None:
+    made = await harness.administration.create(ANN, PASSWORD)
     by = Actor("admin-1", ClientInfo("192.0.2.1", "browser", "request-9"))
-    await rig.administration.disable(ANN, by=by)
-    await rig.administration.delete(ANN, by=by)
+    await harness.administration.disable(ANN, by=by)
+    await harness.administration.delete(ANN, by=by)
     columns = (audit.c.action, audit.c.actor, audit.c.subject, audit.c.address, audit.c.request_id)
     rows = await database.read(lambda connection: connection.execute(select(*columns).order_by(audit.c.id)).all())
     assert [tuple(row) for row in rows] == [
@@ -193,9 +193,9 @@ async def test_who_did_it_is_written_down(rig: Rig, database: Database) -> None:
     ]
 
 
-async def test_no_password_and_no_hash_is_in_it(rig: Rig, database: Database) -> None:
-    await rig.administration.create(ANN, PASSWORD)
-    await rig.administration.set_password(ANN, "a new password")
-    await rig.login(password="a new password")
+async def test_no_password_and_no_hash_is_in_it(harness: Harness, database: Database) -> None:
+    await harness.administration.create(ANN, PASSWORD)
+    await harness.administration.set_password(ANN, "a new password")
+    await harness.login(password="a new password")
     found = repr(await database.read(lambda connection: connection.execute(select(audit)).all()))
     assert "$2b$" not in found and "password'" not in found and PASSWORD not in found

@@ -20,7 +20,7 @@ from gateway.accounts.commands import (
 from gateway.accounts.inputs import Body, accept, schema_of
 from gateway.api.queries import AuditQuery, UserQuery
 from gateway.errors import Refusal
-from tests.accounts.rig import make_settings
+from tests.accounts.harness import make_settings
 
 BODIES: list[type[Body]] = [
     Registration,

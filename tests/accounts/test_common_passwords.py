@@ -11,7 +11,7 @@ from gateway.accounts.common_passwords import is_common
 from gateway.accounts.inputs import accept
 from gateway.accounts.passwords import chosen_password
 from gateway.errors import Refusal
-from tests.accounts.rig import make_settings
+from tests.accounts.harness import make_settings
 
 COMMON = [
     *(

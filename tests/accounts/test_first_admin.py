@@ -12,42 +12,44 @@ from gateway.errors import Refusal, StorageUnavailable
 from gateway.policy.loader import load_configuration
 from gateway.storage.database import Database
 from tests.accounts.application import application, problem
-from tests.accounts.rig import ORIGIN, PASSWORD, Rig, make_rig, make_settings
+from tests.accounts.harness import ORIGIN, PASSWORD, Harness, make_harness, make_settings
 from tests.support.databases import Clock
 
 COMMAND = "gateway users create EMAIL --role admin"
 
 
-async def test_as_long_as_nobody_may_administrate_the_command_is_said(rig: Rig) -> None:
-    await rig.register()
-    assert await how_to_make_one(rig.administration) == COMMAND
-    await rig.administration.create("root@example.com", PASSWORD, ["admin"])
-    assert await how_to_make_one(rig.administration) is None
+async def test_as_long_as_nobody_may_administrate_the_command_is_said(harness: Harness) -> None:
+    await harness.register()
+    assert await how_to_make_one(harness.administration) == COMMAND
+    await harness.administration.create("root@example.com", PASSWORD, ["admin"])
+    assert await how_to_make_one(harness.administration) is None
 
 
 async def test_a_role_that_implies_administration_is_enough(database: Database, clock: Clock) -> None:
-    rig = make_rig(database, clock, make_settings(roles={"chief of staff": ("boss",), "boss": ()}, admin_role="boss"))
-    assert await how_to_make_one(rig.administration) == "gateway users create EMAIL --role boss"
-    await rig.administration.create("chief@example.com", PASSWORD, ["chief of staff"])
-    assert await how_to_make_one(rig.administration) is None
-    rig.close()
+    harness = make_harness(
+        database, clock, make_settings(roles={"chief of staff": ("boss",), "boss": ()}, admin_role="boss")
+    )
+    assert await how_to_make_one(harness.administration) == "gateway users create EMAIL --role boss"
+    await harness.administration.create("chief@example.com", PASSWORD, ["chief of staff"])
+    assert await how_to_make_one(harness.administration) is None
+    harness.close()
 
 
-async def test_administrators_of_another_issuer_are_enough(rig: Rig, tmp_path: Path) -> None:
+async def test_administrators_of_another_issuer_are_enough(harness: Harness, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     external = "{issuer: 'https://idp.example.com', audience: api, name: idp, roles_claim: roles, role_map: {%s: %s}}"
     for mapped, expected in [("admin", None), ("user", f"{COMMAND} --config {file}")]:
         file.write_text("tokens: {external: [%s]}" % (external % ("staff", mapped)))
-        rig.administration.renew(load_configuration(file, {}).settings)
-        assert await how_to_make_one(rig.administration) == expected
+        harness.administration.renew(load_configuration(file, {}).settings)
+        assert await how_to_make_one(harness.administration) == expected
 
 
-async def test_where_the_database_is_out_nothing_is_said(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_the_database_is_out_nothing_is_said(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail() -> bool:
         raise StorageUnavailable("database", "away")
 
-    monkeypatch.setattr(rig.administration, "has_admin", fail)
-    assert await how_to_make_one(rig.administration) is None
+    monkeypatch.setattr(harness.administration, "has_admin", fail)
+    assert await how_to_make_one(harness.administration) is None
 
 
 async def test_it_is_said_at_the_start(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -68,10 +70,12 @@ async def test_registration_makes_no_administrator_whatever_is_sent(tmp_path: Pa
         assert problem(await client.get("/auth/users", headers=signed_in)) == (403, "forbidden")
 
 
-async def test_registration_is_closed_where_its_roles_have_come_to_imply_administration(rig: Rig) -> None:
+async def test_registration_is_closed_where_its_roles_have_come_to_imply_administration(harness: Harness) -> None:
     """A configuration file with such roles is refused, but a reload can change implications in a running gateway."""
-    rig.accounts.renew(dataclasses.replace(make_settings(), roles={"user": ("admin",), "admin": ()}))
+    harness.accounts.renew(dataclasses.replace(make_settings(), roles={"user": ("admin",), "admin": ()}))
     with pytest.raises(Refusal, match="registration_closed"):
-        await rig.accounts.register(email_address("eve@example.com"), chosen_password(PASSWORD, min_length=8), ORIGIN)
-    rig.accounts.renew(make_settings())
-    assert await rig.register()
+        await harness.accounts.register(
+            email_address("eve@example.com"), chosen_password(PASSWORD, min_length=8), ORIGIN
+        )
+    harness.accounts.renew(make_settings())
+    assert await harness.register()

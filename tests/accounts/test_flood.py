@@ -19,7 +19,7 @@ from gateway.accounts.password_threads import PasswordThreads
 from gateway.errors import Refusal
 from tests.accounts.test_passwords import Work
 from tests.support.configurations import changed
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Face, Gateway
 from tests.support.small import small
 from tests.support.wording import request
@@ -88,10 +88,10 @@ async def test_what_must_not_be_done_any_more_when_its_turn_comes_is_not_done() 
 
 
 @pytest.fixture
-def slow(town: Town, face: Face, tmp_path: Path) -> Iterator[Gateway]:
+def slow(gateways: Gateways, face: Face, tmp_path: Path) -> Iterator[Gateway]:
     """A gateway with expensive passwords behind a proxy that forwards client addresses."""
     configuration = changed(
-        town.configuration(tmp_path),
+        gateways.configuration(tmp_path),
         server={"trusted_proxies": ["127.0.0.0/8"]},
         accounts={"password": {"bcrypt_rounds": 9}},
     )

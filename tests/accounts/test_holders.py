@@ -5,7 +5,7 @@ import pytest
 from gateway.accounts.service import account_holder
 from gateway.errors import Refusal
 from gateway.identity.user import Actor, Claims
-from tests.accounts.rig import ORIGIN
+from tests.accounts.harness import ORIGIN
 
 SIGNED_IN = Claims("ann", "s1", 2e9, 1e9, "t1", "gateway")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.accounts.roles import accepted_roles, admin_roles
-from tests.accounts.rig import make_settings
+from tests.accounts.harness import make_settings
 
 DECLARED = {"admin": ("editor",), "editor": ("user",), "user": (), "root": ("admin",), "boss": ("root",)}
 

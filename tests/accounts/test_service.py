@@ -16,7 +16,7 @@ from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.user import COMMAND_LINE, Claims
 from gateway.storage.circuit_breaker import Breaker
 from gateway.storage.database import COMMAND, Database
-from tests.accounts.rig import ORIGIN, PASSWORD, Rig, make_rig, make_settings
+from tests.accounts.harness import ORIGIN, PASSWORD, Harness, make_harness, make_settings
 from tests.support.databases import Clock, opened
 from tests.support.waiting import until
 
@@ -33,63 +33,63 @@ async def refused(work: object) -> str:
 # ---- registering
 
 
-async def test_who_registers_is_signed_in(rig: Rig, clock: Clock) -> None:
-    pair = await rig.register(" Ann@Example.com ")
-    claims = rig.claims(pair)
-    record = await rig.record(pair)
+async def test_who_registers_is_signed_in(harness: Harness, clock: Clock) -> None:
+    pair = await harness.register(" Ann@Example.com ")
+    claims = harness.claims(pair)
+    record = await harness.record(pair)
     assert (record.email, record.roles, record.is_active) == ("Ann@Example.com", frozenset({"user"}), True)
     assert (record.version, record.created_at) == (1, clock.instant)
     assert claims.subject == record.id and claims.session
     assert (pair.expires_in, pair.refresh_token.text[:4]) == (900, "gwr_")
-    assert rig.feed.told == [(record.id, record)]
+    assert harness.feed.told == [(record.id, record)]
 
 
-async def test_of_fifty_who_register_one_address_at_once_one_gets_it(rig: Rig) -> None:
+async def test_of_fifty_who_register_one_address_at_once_one_gets_it(harness: Harness) -> None:
     spellings = ["ann@example.com", "ANN@example.com", "Ann@EXAMPLE.COM", " ann@example.com", "ａnn@example.com"]
 
     async def attempt(number: int) -> str:
         try:
-            await rig.register(spellings[number % len(spellings)])
+            await harness.register(spellings[number % len(spellings)])
         except Refusal as refusal:
             return refusal.code
         return "registered"
 
     outcomes = await asyncio.gather(*(attempt(number) for number in range(50)))
     assert sorted(outcomes) == ["email_taken"] * 49 + ["registered"]
-    assert len(rig.feed.told) == 1
+    assert len(harness.feed.told) == 1
 
 
 async def test_nobody_registers_where_it_is_closed(database: Database, clock: Clock) -> None:
-    rig = make_rig(database, clock, make_settings(registration="closed"))
-    assert await refused(rig.register()) == "registration_closed"
-    assert rig.feed.told == []
-    rig.close()
+    harness = make_harness(database, clock, make_settings(registration="closed"))
+    assert await refused(harness.register()) == "registration_closed"
+    assert harness.feed.told == []
+    harness.close()
 
 
 async def test_a_full_password_queue_is_overload(database: Database, clock: Clock) -> None:
     threads, release = PasswordThreads(1, queue=0), threading.Event()
-    rig = make_rig(database, clock, passwords=PasswordPool(rounds=4, threads=threads))
+    harness = make_harness(database, clock, passwords=PasswordPool(rounds=4, threads=threads))
     running = asyncio.ensure_future(threads.run(partial(release.wait, 10)))
     await asyncio.sleep(0)
-    assert await refused(rig.register()) == "overloaded"
-    assert await refused(rig.login()) == "overloaded"
+    assert await refused(harness.register()) == "overloaded"
+    assert await refused(harness.login()) == "overloaded"
     release.set()
     assert await running
-    rig.close()
+    harness.close()
 
 
 # ---- logging in
 
 
-async def test_every_login_is_a_session_of_its_own(rig: Rig) -> None:
-    pairs = [await rig.register(), await rig.login(), await rig.login(" ANN@example.com")]
-    claims = [rig.claims(pair) for pair in pairs]
+async def test_every_login_is_a_session_of_its_own(harness: Harness) -> None:
+    pairs = [await harness.register(), await harness.login(), await harness.login(" ANN@example.com")]
+    claims = [harness.claims(pair) for pair in pairs]
     assert len({one.subject for one in claims}) == 1
     assert len({one.session for one in claims}) == len({one.token_id for one in claims}) == 3
 
 
-async def test_unknown_users_and_wrong_passwords_cannot_be_told_apart(rig: Rig) -> None:
-    await rig.register()
+async def test_unknown_users_and_wrong_passwords_cannot_be_told_apart(harness: Harness) -> None:
+    await harness.register()
     refusals = []
     for email, password in (
         (ANN, WRONG),
@@ -97,67 +97,69 @@ async def test_unknown_users_and_wrong_passwords_cannot_be_told_apart(rig: Rig) 
         (ANN, presented_password("x" * 80)),
     ):
         with pytest.raises(Refusal) as raised:
-            await rig.accounts.login(email, password, ORIGIN)
+            await harness.accounts.login(email, password, ORIGIN)
         refusals.append((raised.value.code, raised.value.status, raised.value.detail, raised.value.presented))
     assert set(refusals) == {("invalid_credentials", 401, "Invalid email or password", False)}
 
 
-async def test_a_password_that_differs_only_beyond_72_bytes_is_wrong(rig: Rig) -> None:
-    await rig.register(password="a" * 72)
-    assert await refused(rig.accounts.login(ANN, presented_password("a" * 72 + "X"), ORIGIN)) == "invalid_credentials"
-    assert await rig.login(password="a" * 72)
+async def test_a_password_that_differs_only_beyond_72_bytes_is_wrong(harness: Harness) -> None:
+    await harness.register(password="a" * 72)
+    assert (
+        await refused(harness.accounts.login(ANN, presented_password("a" * 72 + "X"), ORIGIN)) == "invalid_credentials"
+    )
+    assert await harness.login(password="a" * 72)
 
 
-async def test_a_disabled_account_is_told_so_only_after_the_right_password(rig: Rig) -> None:
-    await rig.register()
-    await rig.administration.disable("ann@example.com")
-    assert await refused(rig.accounts.login(ANN, WRONG, ORIGIN)) == "invalid_credentials"
-    assert await refused(rig.login()) == "account_disabled"
+async def test_a_disabled_account_is_told_so_only_after_the_right_password(harness: Harness) -> None:
+    await harness.register()
+    await harness.administration.disable("ann@example.com")
+    assert await refused(harness.accounts.login(ANN, WRONG, ORIGIN)) == "invalid_credentials"
+    assert await refused(harness.login()) == "account_disabled"
 
 
-async def test_a_hash_of_another_cost_is_replaced_at_login(rig: Rig, database: Database, clock: Clock) -> None:
-    await rig.register()
-    stronger = make_rig(database, clock, passwords=PasswordPool(rounds=5))
+async def test_a_hash_of_another_cost_is_replaced_at_login(harness: Harness, database: Database, clock: Clock) -> None:
+    await harness.register()
+    stronger = make_harness(database, clock, passwords=PasswordPool(rounds=5))
     pairs = await asyncio.gather(*(stronger.login() for _ in range(4)))
-    credentials = await rig.users.credentials("ann@example.com")
+    credentials = await harness.users.credentials("ann@example.com")
     assert credentials is not None and credentials.password_hash.startswith("$2b$05$")
-    assert (await rig.record(pairs[0])).version == 1, "the record has not changed"
-    assert await rig.login(), "and the password is still the same"
+    assert (await harness.record(pairs[0])).version == 1, "the record has not changed"
+    assert await harness.login(), "and the password is still the same"
     stronger.close()
 
 
 async def test_a_login_that_a_password_change_overtakes_does_not_survive_it(
-    rig: Rig, database: Database, clock: Clock
+    harness: Harness, database: Database, clock: Clock
 ) -> None:
     """The old password was correct when it was checked, but not when the session would begin."""
-    pair = await rig.register()
-    user_id = rig.claims(pair).subject
+    pair = await harness.register()
+    user_id = harness.claims(pair).subject
 
     class Overtaken(PasswordPool):
         async def matches(self, password: Password | None, stored: str | None, **more: Any) -> bool:
             right = await super().matches(password, stored, **more)
-            await rig.users.set_password(user_id, await self.hash(Password(b"a new password")), by=COMMAND_LINE)
+            await harness.users.set_password(user_id, await self.hash(Password(b"a new password")), by=COMMAND_LINE)
             return right
 
-    overtaken = make_rig(database, clock, passwords=Overtaken(rounds=4, threads=PasswordThreads(1)))
+    overtaken = make_harness(database, clock, passwords=Overtaken(rounds=4, threads=PasswordThreads(1)))
     assert await refused(overtaken.login()) == "invalid_credentials"
-    assert (await rig.record(pair)).ended_sessions == {rig.claims(pair).session}
+    assert (await harness.record(pair)).ended_sessions == {harness.claims(pair).session}
     overtaken.close()
 
 
 async def test_an_account_that_changes_all_the_time_is_not_signed_in(
-    rig: Rig, database: Database, clock: Clock
+    harness: Harness, database: Database, clock: Clock
 ) -> None:
-    pair = await rig.register()
-    user_id = rig.claims(pair).subject
+    pair = await harness.register()
+    user_id = harness.claims(pair).subject
 
     class Restless(PasswordPool):
         async def matches(self, password: Password | None, stored: str | None, **more: Any) -> bool:
             right = await super().matches(password, stored, **more)
-            await rig.users.set_password(user_id, await self.hash(Password(PASSWORD.encode())), by=COMMAND_LINE)
+            await harness.users.set_password(user_id, await self.hash(Password(PASSWORD.encode())), by=COMMAND_LINE)
             return right
 
-    restless = make_rig(database, clock, passwords=Restless(rounds=4, threads=PasswordThreads(1)))
+    restless = make_harness(database, clock, passwords=Restless(rounds=4, threads=PasswordThreads(1)))
     assert await refused(restless.login()) == "invalid_credentials"
     restless.close()
 
@@ -165,114 +167,114 @@ async def test_an_account_that_changes_all_the_time_is_not_signed_in(
 # ---- refreshing
 
 
-async def test_a_refresh_gives_new_tokens_of_the_same_session(rig: Rig, clock: Clock) -> None:
-    pair = await rig.register()
-    before = rig.claims(pair)
+async def test_a_refresh_gives_new_tokens_of_the_same_session(harness: Harness, clock: Clock) -> None:
+    pair = await harness.register()
+    before = harness.claims(pair)
     clock.now += 1000
-    later = await rig.accounts.refresh(pair.refresh_token, ORIGIN)
-    after = rig.claims(later)
+    later = await harness.accounts.refresh(pair.refresh_token, ORIGIN)
+    after = harness.claims(later)
     assert (before.subject, before.session) == (after.subject, after.session)
     assert later.refresh_token.text != pair.refresh_token.text and before.token_id != after.token_id
-    assert len(rig.feed.told) == 1, "a refresh changes no record"
+    assert len(harness.feed.told) == 1, "a refresh changes no record"
 
 
-async def test_twenty_refreshes_at_once_give_the_same_successor(rig: Rig) -> None:
-    pair = await rig.register()
-    pairs = await asyncio.gather(*(rig.accounts.refresh(pair.refresh_token, ORIGIN) for _ in range(20)))
+async def test_twenty_refreshes_at_once_give_the_same_successor(harness: Harness) -> None:
+    pair = await harness.register()
+    pairs = await asyncio.gather(*(harness.accounts.refresh(pair.refresh_token, ORIGIN) for _ in range(20)))
     assert len({one.refresh_token.text for one in pairs}) == 1
 
 
-async def test_a_replayed_refresh_token_ends_the_session_everywhere(rig: Rig, clock: Clock) -> None:
-    pair = await rig.register()
-    later = await rig.accounts.refresh(pair.refresh_token, ORIGIN)
+async def test_a_replayed_refresh_token_ends_the_session_everywhere(harness: Harness, clock: Clock) -> None:
+    pair = await harness.register()
+    later = await harness.accounts.refresh(pair.refresh_token, ORIGIN)
     clock.now += 10
     for _ in range(2):
-        assert await refused(rig.accounts.refresh(pair.refresh_token, ORIGIN)) == "refresh_reused"
-    record = await rig.record(later)
-    assert record.ended_sessions == {rig.claims(later).session}
-    assert rig.feed.told[-1] == (record.id, record)
-    assert await refused(rig.accounts.refresh(later.refresh_token, ORIGIN)) == "refresh_invalid"
+        assert await refused(harness.accounts.refresh(pair.refresh_token, ORIGIN)) == "refresh_reused"
+    record = await harness.record(later)
+    assert record.ended_sessions == {harness.claims(later).session}
+    assert harness.feed.told[-1] == (record.id, record)
+    assert await refused(harness.accounts.refresh(later.refresh_token, ORIGIN)) == "refresh_invalid"
 
 
-async def test_what_is_no_refresh_token_is_invalid(rig: Rig) -> None:
-    assert await refused(rig.accounts.refresh(None, ORIGIN)) == "refresh_invalid"
-    assert await refused(rig.accounts.refresh(RefreshToken.new(), ORIGIN)) == "refresh_invalid"
+async def test_what_is_no_refresh_token_is_invalid(harness: Harness) -> None:
+    assert await refused(harness.accounts.refresh(None, ORIGIN)) == "refresh_invalid"
+    assert await refused(harness.accounts.refresh(RefreshToken.new(), ORIGIN)) == "refresh_invalid"
 
 
-async def test_a_refresh_token_ends_after_its_time(rig: Rig, clock: Clock) -> None:
-    pair = await rig.register()
-    clock.now += rig.settings.tokens.refresh_ttl
-    assert await refused(rig.accounts.refresh(pair.refresh_token, ORIGIN)) == "refresh_invalid"
+async def test_a_refresh_token_ends_after_its_time(harness: Harness, clock: Clock) -> None:
+    pair = await harness.register()
+    clock.now += harness.settings.tokens.refresh_ttl
+    assert await refused(harness.accounts.refresh(pair.refresh_token, ORIGIN)) == "refresh_invalid"
 
 
 # ---- logging out
 
 
-async def test_logging_out_ends_this_session_and_no_other(rig: Rig) -> None:
-    one, other = await rig.register(), await rig.login()
-    await rig.accounts.logout(rig.claims(one), ORIGIN)
-    record = await rig.record(one)
-    assert record.ended_sessions == {rig.claims(one).session}
-    assert rig.feed.told[-1] == (record.id, record)
-    assert await refused(rig.accounts.refresh(one.refresh_token, ORIGIN)) == "refresh_invalid"
-    assert await rig.accounts.refresh(other.refresh_token, ORIGIN)
+async def test_logging_out_ends_this_session_and_no_other(harness: Harness) -> None:
+    one, other = await harness.register(), await harness.login()
+    await harness.accounts.logout(harness.claims(one), ORIGIN)
+    record = await harness.record(one)
+    assert record.ended_sessions == {harness.claims(one).session}
+    assert harness.feed.told[-1] == (record.id, record)
+    assert await refused(harness.accounts.refresh(one.refresh_token, ORIGIN)) == "refresh_invalid"
+    assert await harness.accounts.refresh(other.refresh_token, ORIGIN)
 
 
-async def test_logging_out_everywhere_ends_every_session(rig: Rig) -> None:
-    pairs = [await rig.register(), await rig.login(), await rig.login()]
-    await rig.accounts.logout_all(rig.claims(pairs[1]), ORIGIN)
-    assert (await rig.record(pairs[0])).ended_sessions == {rig.claims(pair).session for pair in pairs}
+async def test_logging_out_everywhere_ends_every_session(harness: Harness) -> None:
+    pairs = [await harness.register(), await harness.login(), await harness.login()]
+    await harness.accounts.logout_all(harness.claims(pairs[1]), ORIGIN)
+    assert (await harness.record(pairs[0])).ended_sessions == {harness.claims(pair).session for pair in pairs}
     for pair in pairs:
-        assert await refused(rig.accounts.refresh(pair.refresh_token, ORIGIN)) == "refresh_invalid"
+        assert await refused(harness.accounts.refresh(pair.refresh_token, ORIGIN)) == "refresh_invalid"
 
 
 async def test_an_ended_session_is_remembered_for_longer_than_its_last_token_is_accepted(
-    rig: Rig, clock: Clock
+    harness: Harness, clock: Clock
 ) -> None:
-    pair = await rig.register()
+    pair = await harness.register()
     clock.now += 500
-    later = await rig.accounts.refresh(pair.refresh_token, ORIGIN)
-    await rig.accounts.logout(rig.claims(later), ORIGIN)
-    clock.now += later.expires_in + rig.settings.tokens.leeway + 30
-    record = await rig.users.user(rig.feed.told[0][0])
+    later = await harness.accounts.refresh(pair.refresh_token, ORIGIN)
+    await harness.accounts.logout(harness.claims(later), ORIGIN)
+    clock.now += later.expires_in + harness.settings.tokens.leeway + 30
+    record = await harness.users.user(harness.feed.told[0][0])
     assert record is not None and len(record.ended_sessions) == 1
     clock.now += 60
-    record = await rig.users.user(rig.feed.told[0][0])
+    record = await harness.users.user(harness.feed.told[0][0])
     assert record is not None and record.ended_sessions == frozenset()
 
 
 # ---- changing the password
 
 
-async def test_a_new_password_replaces_the_old_one_and_ends_the_other_sessions(rig: Rig) -> None:
-    here, elsewhere = await rig.register(), await rig.login()
+async def test_a_new_password_replaces_the_old_one_and_ends_the_other_sessions(harness: Harness) -> None:
+    here, elsewhere = await harness.register(), await harness.login()
     new = Password(b"a new password")
-    await rig.accounts.change_password(rig.claims(here), Password(PASSWORD.encode()), new, origin=ORIGIN)
-    record = await rig.record(here)
-    assert record.ended_sessions == {rig.claims(elsewhere).session}
-    assert rig.feed.told[-1] == (record.id, record)
-    assert await refused(rig.login()) == "invalid_credentials"
-    assert await rig.login(password="a new password")
-    assert await rig.accounts.refresh(here.refresh_token, ORIGIN)
+    await harness.accounts.change_password(harness.claims(here), Password(PASSWORD.encode()), new, origin=ORIGIN)
+    record = await harness.record(here)
+    assert record.ended_sessions == {harness.claims(elsewhere).session}
+    assert harness.feed.told[-1] == (record.id, record)
+    assert await refused(harness.login()) == "invalid_credentials"
+    assert await harness.login(password="a new password")
+    assert await harness.accounts.refresh(here.refresh_token, ORIGIN)
 
 
 @pytest.mark.parametrize("current", [WRONG, None])
-async def test_a_wrong_current_password_changes_nothing(rig: Rig, current: Password | None) -> None:
-    pair = await rig.register()
+async def test_a_wrong_current_password_changes_nothing(harness: Harness, current: Password | None) -> None:
+    pair = await harness.register()
     with pytest.raises(Refusal) as raised:
-        await rig.accounts.change_password(rig.claims(pair), current, Password(b"new"), origin=ORIGIN)
+        await harness.accounts.change_password(harness.claims(pair), current, Password(b"new"), origin=ORIGIN)
     assert (raised.value.code, raised.value.status) == ("invalid_credentials", 401)
     assert raised.value.detail == "The current password is not correct"
-    assert await rig.login()
+    assert await harness.login()
 
 
-async def test_of_two_password_changes_at_once_one_is_made(rig: Rig) -> None:
-    claims = rig.claims(await rig.register())
+async def test_of_two_password_changes_at_once_one_is_made(harness: Harness) -> None:
+    claims = harness.claims(await harness.register())
     current = Password(PASSWORD.encode())
 
     async def attempt(new: bytes) -> str:
         try:
-            await rig.accounts.change_password(claims, current, Password(new), origin=ORIGIN)
+            await harness.accounts.change_password(claims, current, Password(new), origin=ORIGIN)
         except Refusal as refusal:
             return refusal.code
         return "changed"
@@ -281,22 +283,24 @@ async def test_of_two_password_changes_at_once_one_is_made(rig: Rig) -> None:
     assert sorted(outcomes) == ["changed", "invalid_credentials"]
 
 
-async def test_a_user_who_is_gone_meanwhile_changes_nothing(rig: Rig) -> None:
-    claims = rig.claims(await rig.register())
-    await rig.administration.delete("ann@example.com")
-    changing = rig.accounts.change_password(claims, Password(PASSWORD.encode()), Password(b"new"), origin=ORIGIN)
+async def test_a_user_who_is_gone_meanwhile_changes_nothing(harness: Harness) -> None:
+    claims = harness.claims(await harness.register())
+    await harness.administration.delete("ann@example.com")
+    changing = harness.accounts.change_password(claims, Password(PASSWORD.encode()), Password(b"new"), origin=ORIGIN)
     assert await refused(changing) == "invalid_credentials"
-    told = list(rig.feed.told)
-    await rig.accounts.logout(claims, ORIGIN)
-    await rig.accounts.logout_all(claims, ORIGIN)
-    assert rig.feed.told == told
+    told = list(harness.feed.told)
+    await harness.accounts.logout(claims, ORIGIN)
+    await harness.accounts.logout_all(claims, ORIGIN)
+    assert harness.feed.told == told
 
 
-async def test_who_comes_from_another_issuer_has_neither_password_nor_sessions_here(rig: Rig, clock: Clock) -> None:
+async def test_who_comes_from_another_issuer_has_neither_password_nor_sessions_here(
+    harness: Harness, clock: Clock
+) -> None:
     stranger = Claims("idp|ann", "s", clock.now + 60, clock.now, "t", "https://idp/", roles=frozenset())
-    assert await refused(rig.accounts.logout(stranger, ORIGIN)) == "forbidden"
-    assert await refused(rig.accounts.logout_all(stranger, ORIGIN)) == "forbidden"
-    assert await refused(rig.accounts.change_password(stranger, WRONG, WRONG, origin=ORIGIN)) == "forbidden"
+    assert await refused(harness.accounts.logout(stranger, ORIGIN)) == "forbidden"
+    assert await refused(harness.accounts.logout_all(stranger, ORIGIN)) == "forbidden"
+    assert await refused(harness.accounts.change_password(stranger, WRONG, WRONG, origin=ORIGIN)) == "forbidden"
 
 
 # ---- outages and disconnected clients
@@ -305,43 +309,43 @@ async def test_who_comes_from_another_issuer_has_neither_password_nor_sessions_h
 async def test_a_database_that_is_out_is_said_so(prepared_url: str, clock: Clock) -> None:
     breaker = Breaker(clock=lambda: 0.0)
     async with opened(prepared_url, COMMAND, breaker=breaker) as database:
-        rig = make_rig(database, clock)
-        pair = await rig.register()
-        claims = rig.claims(pair)
+        harness = make_harness(database, clock)
+        pair = await harness.register()
+        claims = harness.claims(pair)
         breaker.down()
         for work in (
-            rig.register("bob@example.com"),
-            rig.login(),
-            rig.accounts.refresh(pair.refresh_token, ORIGIN),
-            rig.accounts.logout(claims, ORIGIN),
-            rig.accounts.change_password(claims, WRONG, WRONG, origin=ORIGIN),
+            harness.register("bob@example.com"),
+            harness.login(),
+            harness.accounts.refresh(pair.refresh_token, ORIGIN),
+            harness.accounts.logout(claims, ORIGIN),
+            harness.accounts.change_password(claims, WRONG, WRONG, origin=ORIGIN),
         ):
             with pytest.raises(StorageUnavailable):
                 await work
-        rig.close()
+        harness.close()
 
 
-async def test_a_caller_who_leaves_cannot_part_a_change_from_its_announcement(rig: Rig) -> None:
-    pair = await rig.register()
-    leaving = asyncio.create_task(rig.accounts.logout(rig.claims(pair), ORIGIN))
+async def test_a_caller_who_leaves_cannot_part_a_change_from_its_announcement(harness: Harness) -> None:
+    pair = await harness.register()
+    leaving = asyncio.create_task(harness.accounts.logout(harness.claims(pair), ORIGIN))
     await asyncio.sleep(0.001)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    await until(lambda: len(rig.feed.told) == 2)
-    record = await rig.record(pair)
-    assert record.ended_sessions == {rig.claims(pair).session}
-    assert rig.feed.told[-1] == (record.id, record)
+    await until(lambda: len(harness.feed.told) == 2)
+    record = await harness.record(pair)
+    assert record.ended_sessions == {harness.claims(pair).session}
+    assert harness.feed.told[-1] == (record.id, record)
 
 
 async def test_a_change_that_fails_after_its_caller_has_left_disturbs_nobody(
-    rig: Rig, caplog: pytest.LogCaptureFixture
+    harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def failing() -> None:
         await asyncio.sleep(0.01)
         raise StorageUnavailable("database", "gone")
 
-    leaving = asyncio.create_task(ChangePublisher(rig.feed).finish(failing()))
+    leaving = asyncio.create_task(ChangePublisher(harness.feed).finish(failing()))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
@@ -349,9 +353,9 @@ async def test_a_change_that_fails_after_its_caller_has_left_disturbs_nobody(
     assert caplog.records == []
 
 
-async def test_a_change_that_is_cancelled_itself_is_cancelled(rig: Rig) -> None:
+async def test_a_change_that_is_cancelled_itself_is_cancelled(harness: Harness) -> None:
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await ChangePublisher(rig.feed).finish(cancelled())
+        await ChangePublisher(harness.feed).finish(cancelled())

@@ -14,7 +14,7 @@ import pytest
 
 import gateway as package
 from tests.support.configurations import changed
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Account, Face, Gateway
 from tests.support.raw import Answer
 from tests.support.wording import request
@@ -106,10 +106,10 @@ def test_GHSA_6f65_4fv2_wwch_unknown_and_known_users_get_the_same_bytes(gateway:
     assert (b"www-authenticate", b"Bearer") in [(n, v[:6]) for n, v in seen[0][2]]
 
 
-def test_GHSA_6f65_4fv2_wwch_and_take_the_same_time(town: Town, face: Face, tmp_path: Path) -> None:
+def test_GHSA_6f65_4fv2_wwch_and_take_the_same_time(gateways: Gateways, face: Face, tmp_path: Path) -> None:
     """A coarse comparison with an expensive hash: without one, the response for an unknown user would be ten times as
     fast. bench/accounts measures the difference. A busy machine can spoil a comparison, but hardly five in a row."""
-    configuration = changed(town.configuration(tmp_path), accounts={"password": {"bcrypt_rounds": 9}})
+    configuration = changed(gateways.configuration(tmp_path), accounts={"password": {"bcrypt_rounds": 9}})
     gateway = Gateway(face, configuration, tmp_path).start()
     try:
         known = gateway.newcomer().email
@@ -136,11 +136,11 @@ STORED = {
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="/proc/self/schedstat is missing")
 def test_GHSA_6f65_4fv2_wwch_and_cost_the_same_whatever_the_stored_hash_cost(
-    town: Town, face: Face, tmp_path: Path
+    gateways: Gateways, face: Face, tmp_path: Path
 ) -> None:
     """CPU time, interleaved: other processes hardly change the ratio. Without the extra work it is 10."""
-    configuration = changed(town.configuration(tmp_path), accounts={"password": {"bcrypt_rounds": 7}})
-    shutil.copy(town.seed(), tmp_path / "gateway.db")
+    configuration = changed(gateways.configuration(tmp_path), accounts={"password": {"bcrypt_rounds": 7}})
+    shutil.copy(gateways.seed(), tmp_path / "gateway.db")
     hashes = {kind.replace(" ", "-"): bcrypt.hashpw(b"secret", salt).decode() for kind, salt in STORED.items()}
     hashes["unusable"] = "!"
     with closing(sqlite3.connect(tmp_path / "gateway.db")) as connection, connection:

@@ -8,11 +8,11 @@ import pytest
 
 from tests.support.configurations import changed
 from tests.support.expectations import passes, refuses
-from tests.support.forging import Forge
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Face, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.scripts import answer
+from tests.support.token_factory import TokenFactory
 from tests.support.waiting import eventually, within
 from tests.support.wording import bearer, request
 
@@ -41,7 +41,7 @@ def test_CVE_2021_32701_on_one_connection_too(
 
 @pytest.mark.parametrize("pair", [("a:b", "a"), ("a", "a:b"), ("1:2", "1"), ("user:1", "user"), ("a\x1fb", "a")])
 def test_CVE_2026_33729_keys_of_the_cache_do_not_collide(
-    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge, pair: tuple[str, str]
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory, pair: tuple[str, str]
 ) -> None:
     """Different sessions and subjects with equal concatenations stay distinct."""
     subject, session = pair
@@ -89,9 +89,9 @@ def test_oauth2_proxy_662_nor_are_the_accounts_answers(gateway: Gateway, user: A
 
 
 @pytest.fixture
-def replaceable(town: Town, face: Face, tmp_path: Path) -> Iterator[Gateway]:
+def replaceable(gateways: Gateways, face: Face, tmp_path: Path) -> Iterator[Gateway]:
     """A gateway of this test that can be restarted."""
-    configuration = changed(town.configuration(tmp_path), cache={"user_ttl": "500ms"})
+    configuration = changed(gateways.configuration(tmp_path), cache={"user_ttl": "500ms"})
     gateway = Gateway(face, configuration, tmp_path).start()
     yield gateway
     gateway.kill()
@@ -133,7 +133,7 @@ def test_a_disabled_user_of_a_lone_gateway_is_out_within_the_ttl(
 
 
 def test_nobody_is_cached_as_absent_for_longer_than_the_ttl_and_nothing_grows(
-    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory
 ) -> None:
     """Clients cannot fill the memory with nonexistent users, even with valid tokens."""
     before = gateway.memory()

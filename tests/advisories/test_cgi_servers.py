@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.cgi_servers import NAMES, CgiServer, Name, installed, variables
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
 from tests.support.raw import Caller
 from tests.support.wording import request
@@ -30,7 +30,7 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module", params=NAMES)
 def served(
-    request: pytest.FixtureRequest, town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, gateways: Gateways, face: Face, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     name: Name = request.param
     if not installed(name):
@@ -44,7 +44,7 @@ def served(
     upstreams = {"cgi": server.url, "obeying": {"targets": [server.url], "method_override": True}}
     identity = {"assertion": {"header": "X-Identity-Token", "ttl": "60s"}}
     yield Served(
-        town.gateway(f"before-{name}", face, routes=routes, upstreams=upstreams, identity=identity), server, name
+        gateways.gateway(f"before-{name}", face, routes=routes, upstreams=upstreams, identity=identity), server, name
     )
     server.stop()
 

@@ -15,12 +15,12 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 
 from tests.support.expectations import passes, refuses
-from tests.support.forging import Forge, Sign, token, unsigned, with_curve, with_rsa
-from tests.support.gateways import Town, signed_in
+from tests.support.gateways import Gateways, signed_in
 from tests.support.issuers import DISCOVERY, JWKS, Issuer, jwk_of
 from tests.support.processes import Face, Gateway
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
+from tests.support.token_factory import Sign, TokenFactory, token, unsigned, with_curve, with_rsa
 from tests.support.wording import bearer, request
 
 Present = Callable[..., Answer]
@@ -49,10 +49,10 @@ def issuers() -> Iterator[tuple[Issuer, Issuer]]:
 
 
 @pytest.fixture(scope="module")
-def world(town: Town, face: Face, issuers: tuple[Issuer, Issuer]) -> World:
+def world(gateways: Gateways, face: Face, issuers: tuple[Issuer, Issuer]) -> World:
     idp, other = issuers
     external = [idp.settings("idp"), other.settings("other", jwks_url=other.url + JWKS)]
-    return World(town.gateway("external", face, tokens={"external": external}), idp, other)
+    return World(gateways.gateway("external", face, tokens={"external": external}), idp, other)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_CVE_2026_33496_what_one_vouched_for_is_not_anothers_word(
 
 
 def test_no_issuer_can_speak_for_the_gateway(
-    world: World, present: Present, forge: Forge, upstream: RecordingUpstream
+    world: World, present: Present, forge: TokenFactory, upstream: RecordingUpstream
 ) -> None:
     """Local claims need a local key, independent of the kid of published keys. No `sub` equals a local user id."""
     user = signed_in(world.gateway, "admin@example.com")
@@ -176,7 +176,7 @@ def test_algorithms_that_are_not_the_keys_or_not_accepted(world: World, present:
     present(token(idp.header(alg=None), idp.claims(), idp.sign))
 
 
-def test_keys_that_a_token_brings_or_points_to(world: World, present: Present, forge: Forge) -> None:
+def test_keys_that_a_token_brings_or_points_to(world: World, present: Present, forge: TokenFactory) -> None:
     asked = world.other.asked.copy()
     own = jwk_of(forge.rsa, "mine")
     elsewhere = world.other.url + "/evil"
@@ -275,10 +275,10 @@ def test_what_only_an_account_has_is_forbidden(world: World, method: str, path: 
 
 
 @pytest.fixture
-def own_world(town: Town, face: Face) -> Iterator[World]:
+def own_world(gateways: Gateways, face: Face) -> Iterator[World]:
     """A separate issuer and gateway."""
     idp = Issuer().start()
-    gateway = town.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
+    gateway = gateways.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
     yield World(gateway, idp, idp)
     idp.stop()
 
@@ -312,10 +312,12 @@ def test_a_new_key_is_accepted_as_soon_as_it_signs(own_world: World, upstream: R
     assert own_world.admits(upstream, idp.curve_token(kid="c2"))["id"] == [b"idp|bob"]
 
 
-def test_an_issuer_that_is_out_when_the_gateway_starts(town: Town, face: Face, upstream: RecordingUpstream) -> None:
+def test_an_issuer_that_is_out_when_the_gateway_starts(
+    gateways: Gateways, face: Face, upstream: RecordingUpstream
+) -> None:
     """The gateway starts without it; its tokens give 401 until it is up."""
     idp = Issuer()
-    gateway = town.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
+    gateway = gateways.gateway(f"external-{idp.port}", face, tokens={"external": [idp.settings()]})
     world = World(gateway, idp, idp)
     refuses(gateway, upstream, request("/api/x", fields=[bearer(idp.token())]), 401, "token_invalid")
     assert passes(gateway, upstream, request("/public/x"))
@@ -340,7 +342,7 @@ WRONG_DOCUMENTS: dict[str, tuple[str, tuple[int, dict[str, str], bytes]]] = {
 
 
 @pytest.mark.parametrize("case", WRONG_DOCUMENTS)
-def test_keys_from_a_wrong_document_are_not_taken(case: str, town: Town, upstream: RecordingUpstream) -> None:
+def test_keys_from_a_wrong_document_are_not_taken(case: str, gateways: Gateways, upstream: RecordingUpstream) -> None:
     idp, evil = Issuer(), Issuer(rsa_key=1).start()
     place, (status, fields, body) = WRONG_DOCUMENTS[case]
     keys = evil.url + JWKS
@@ -348,7 +350,7 @@ def test_keys_from_a_wrong_document_are_not_taken(case: str, town: Town, upstrea
     idp.answers[place] = (answer[0], answer[1], body.replace(b"KEYS", keys.encode()))
     idp.start()
     try:
-        gateway = town.gateway(f"external-{idp.port}", "serve", tokens={"external": [idp.settings()]})
+        gateway = gateways.gateway(f"external-{idp.port}", "serve", tokens={"external": [idp.settings()]})
         for credential in (idp.token(), token(idp.header(), idp.claims(), evil.sign)):
             refuses(gateway, upstream, request("/api/x", fields=[bearer(credential)]), 401, "token_invalid")
         assert evil.asked[JWKS] == 0

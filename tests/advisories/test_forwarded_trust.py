@@ -9,7 +9,7 @@ import pytest
 from tests.support.configurations import changed
 from tests.support.expectations import passes, refuses
 from tests.support.faces import stock
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PROJECT, Account, Gateway, command, write_configuration
 from tests.support.recording import RecordingUpstream
 from tests.support.wording import request
@@ -51,9 +51,9 @@ def test_CVE_2026_40575_a_stranger_does_not_choose_the_path(
     refuses(gateway, upstream, request("/admin/x", fields=[line]), 401, "token_missing")
 
 
-def test_CVE_2026_76835_trusting_everybody_is_refused_at_start(town: Town, tmp_path: Path) -> None:
+def test_CVE_2026_76835_trusting_everybody_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
     networks = ["10.0.0.0/8", "0.0.0.0/0", "::/0"]
-    configuration = changed(town.configuration(tmp_path), server={"trusted_proxies": networks})
+    configuration = changed(gateways.configuration(tmp_path), server={"trusted_proxies": networks})
     config = write_configuration(tmp_path, configuration)
     done = command(config, "serve", "--port", "1")
     assert done.returncode == 2

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Face, Gateway
 from tests.support.raw import Answer
 
@@ -15,9 +15,9 @@ FULL_WIDTH = str.maketrans({"b": "\uff42", "o": "\uff4f"})
 
 
 @pytest.fixture
-def guarded(town: Town, face: Face) -> Gateway:
+def guarded(gateways: Gateways, face: Face) -> Gateway:
     """The default lockout behind a proxy that forwards client addresses."""
-    return town.gateway(
+    return gateways.gateway(
         "guarded",
         face,
         server={"trusted_proxies": ["127.0.0.0/8"]},

@@ -8,10 +8,10 @@ import pytest
 from tests.proxy.conformance.requests import REFUSED, SMUGGLED, Refused, framed, named
 from tests.support.expectations import passes, refuses, refuses_unparsed
 from tests.support.faces import stock
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Gateway, command, write_configuration
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, answer, early, response
+from tests.support.scripts import HeldConnection, answer, early, response
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
@@ -166,7 +166,7 @@ def test_a_bad_chunk_amid_a_body_breaks_the_upstream_request_and_never_ends_it(
     gateway: Gateway, upstream: RecordingUpstream
 ) -> None:
     """An upstream with half of a body must never treat it as complete."""
-    held = Held(after=response())
+    held = HeldConnection(after=response())
     upstream.on("/public/half", held)
     with gateway.caller() as caller:
         head = request("/public/half", method="POST", fields=["Transfer-Encoding: chunked"])
@@ -252,13 +252,13 @@ def test_CVE_2022_24797_nothing_of_ours_lies_at_a_guessable_path(
     assert upstream.requests == []
 
 
-def test_CVE_2020_13945_there_is_no_key_that_everybody_knows(town: Town, tmp_path: Path) -> None:
+def test_CVE_2020_13945_there_is_no_key_that_everybody_knows(gateways: Gateways, tmp_path: Path) -> None:
     """Two gateways without configured keys do not accept each other's tokens."""
     keys = []
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        configuration = town.configuration(folder)
+        configuration = gateways.configuration(folder)
         configuration["tokens"]["keys"] = []
         gateway = Gateway("serve", configuration, folder).start()
         try:
@@ -274,8 +274,10 @@ def test_CVE_2020_13945_there_is_no_key_that_everybody_knows(town: Town, tmp_pat
     assert keys[0][0]["x"] != keys[1][0]["x"]
 
 
-def test_CVE_2025_41253_a_configuration_is_data_and_reads_nothing_it_does_not_name(town: Town, tmp_path: Path) -> None:
-    configuration = town.configuration(tmp_path)
+def test_CVE_2025_41253_a_configuration_is_data_and_reads_nothing_it_does_not_name(
+    gateways: Gateways, tmp_path: Path
+) -> None:
+    configuration = gateways.configuration(tmp_path)
     configuration["tokens"]["issuer"] = "${os.environ[HOME]}"
     done = command(write_configuration(tmp_path, configuration), "check")
     assert done.returncode == 2

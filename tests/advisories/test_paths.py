@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.expectations import passes, refuses, refuses_unparsed
 from tests.support.faces import stock
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.wording import request
@@ -312,10 +312,10 @@ def test_caddy_f45006846_an_unknown_method_is_not_implemented(
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 8, 9])
-def test_an_unknown_method_is_not_implemented_wherever_its_head_is_cut(town: Town, cut: int) -> None:
+def test_an_unknown_method_is_not_implemented_wherever_its_head_is_cut(gateways: Gateways, cut: int) -> None:
     """The parser gives up at the first character that no method contains, before the end of the method."""
     data = request("/public/x", method="PROPPINK")
-    with town.gateway("standard", "serve").caller() as caller:
+    with gateways.gateway("standard", "serve").caller() as caller:
         caller.send(data[:cut])
         time.sleep(0.02)
         caller.send(data[cut:])

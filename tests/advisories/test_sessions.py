@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.forging import claims_of
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Face, Gateway
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
+from tests.support.token_factory import claims_of
 from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import bearer, request
 
@@ -37,9 +37,9 @@ def test_GHSA_f24x_5g9q_753f_every_login_begins_a_session_of_its_own(gateway: Ga
 
 
 @pytest.fixture
-def hasty(town: Town, face: Face) -> Gateway:
+def hasty(gateways: Gateways, face: Face) -> Gateway:
     """A gateway with a refresh grace of 300 ms."""
-    return town.gateway("hasty-refresh", face, tokens={"refresh_grace": "300ms"})
+    return gateways.gateway("hasty-refresh", face, tokens={"refresh_grace": "300ms"})
 
 
 def test_oauth2_proxy_1992_parallel_refreshes_are_one_and_log_nobody_out(hasty: Gateway) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.api.body import FORM
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
 from tests.support.wording import request
 
@@ -101,7 +101,7 @@ REQUESTS = {
 
 
 @pytest.fixture(scope="module", params=["strict", "relaxed"])
-def attacked(town: Town, face: Face, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+def attacked(gateways: Gateways, face: Face, request: pytest.FixtureRequest) -> Iterator[Gateway]:
     """A gateway behind a proxy that forwards requests of anonymous clients."""
     paged = {
         "path": "/paged/**",
@@ -110,7 +110,7 @@ def attacked(town: Town, face: Face, request: pytest.FixtureRequest) -> Iterator
         "cors": {"origins": ["https://app.example.com"], "headers": ["*"]},
     }
     server = {"max_header_size": "32KiB", "trusted_proxies": ["127.0.0.0/8"], "paths": request.param}
-    yield town.gateway(f"attacked-{request.param}", face, routes=[paged], server=server)
+    yield gateways.gateway(f"attacked-{request.param}", face, routes=[paged], server=server)
 
 
 @pytest.mark.parametrize("sent", REQUESTS.values(), ids=REQUESTS)

@@ -10,8 +10,12 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 
 from tests.support.expectations import passes, refuses
-from tests.support.forging import (
-    Forge,
+from tests.support.gateways import Gateways
+from tests.support.processes import Account, Configuration, Gateway, command, write_configuration
+from tests.support.raw import Answer
+from tests.support.recording import RecordingUpstream
+from tests.support.token_factory import (
+    TokenFactory,
     claims_of,
     decoded,
     encoded,
@@ -22,10 +26,6 @@ from tests.support.forging import (
     with_rsa,
     with_secret,
 )
-from tests.support.gateways import Town
-from tests.support.processes import Account, Configuration, Gateway, command, write_configuration
-from tests.support.raw import Answer
-from tests.support.recording import RecordingUpstream
 from tests.support.wording import bearer, request
 
 INVALID = "token_invalid"
@@ -48,7 +48,7 @@ Present = Callable[..., Answer]
 
 
 def test_what_these_tests_forge_would_be_accepted_if_it_were_right(
-    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory
 ) -> None:
     """The precondition of all refusals below. All three keys verify, each with its own algorithm."""
     claims = forge.claims(user.token)
@@ -73,7 +73,7 @@ def test_the_tokens_we_issue_have_the_promised_form(gateway: Gateway, user: Acco
 
 
 def test_CVE_2022_29217_our_public_key_is_no_secret(
-    gateway: Gateway, present: Present, user: Account, forge: Forge
+    gateway: Gateway, present: Present, user: Account, forge: TokenFactory
 ) -> None:
     """CVE-2024-33663, CVE-2026-39999, CVE-2026-48526, CVE-2026-102273: PEM, JWK and JWKS texts as HMAC secrets."""
     jwks = gateway.get("/.well-known/jwks.json").json()
@@ -84,7 +84,9 @@ def test_CVE_2022_29217_our_public_key_is_no_secret(
 
 
 @pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
-def test_an_hmac_is_no_signature_of_the_curve_key(present: Present, user: Account, forge: Forge, digest: str) -> None:
+def test_an_hmac_is_no_signature_of_the_curve_key(
+    present: Present, user: Account, forge: TokenFactory, digest: str
+) -> None:
     claims = forge.claims(user.token)
     for algorithm in ("HS256", "HS384", "HS512", "ES256"):
         for secret in (forge.secret, b"", b"\0", b"k1"):
@@ -92,27 +94,27 @@ def test_an_hmac_is_no_signature_of_the_curve_key(present: Present, user: Accoun
                 present(token(forge.header(alg=algorithm, kid="k1"), claims, with_secret(secret, digest)))
 
 
-def test_CVE_2026_102266_an_empty_or_short_secret_is_refused_at_start(town: Town, tmp_path: Path) -> None:
+def test_CVE_2026_102266_an_empty_or_short_secret_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
     secrets = ["", " ", "short", "thirty-one-bytes-are-not-enough"]
     keys = [{"kid": f"h{n}", "algorithm": "HS256", "secret": secret} for n, secret in enumerate(secrets)]
-    told = _refused_at_start(town, tmp_path, keys)
+    told = _refused_at_start(gateways, tmp_path, keys)
     assert secrets[-1] not in told, "the secret itself must not be printed"
 
 
-def test_a_key_of_an_algorithm_that_does_not_fit_is_refused_at_start(town: Town, tmp_path: Path) -> None:
-    curve, secret, rsa = town.forge.settings()
+def test_a_key_of_an_algorithm_that_does_not_fit_is_refused_at_start(gateways: Gateways, tmp_path: Path) -> None:
+    curve, secret, rsa = gateways.forge.settings()
     wrong = [curve | {"algorithm": name} for name in ("none", "HS256", "XX", "")]
     wrong += [secret | {"algorithm": name} for name in ("none", "ES256", "RS256")]
     wrong += [rsa | {"algorithm": "HS512"}]
-    told = _refused_at_start(town, tmp_path, [key | {"kid": f"w{n}"} for n, key in enumerate(wrong)])
+    told = _refused_at_start(gateways, tmp_path, [key | {"kid": f"w{n}"} for n, key in enumerate(wrong)])
     assert "PRIVATE" not in told, told
-    told = _refused_at_start(town, tmp_path, [curve | {"algorithm": "ES512"}])
+    told = _refused_at_start(gateways, tmp_path, [curve | {"algorithm": "ES512"}])
     assert "PRIVATE" not in told, told
 
 
-def _refused_at_start(town: Town, folder: Path, keys: list[dict[str, str]]) -> str:
+def _refused_at_start(gateways: Gateways, folder: Path, keys: list[dict[str, str]]) -> str:
     """Every one of these keys is reported, and the gateway does not start."""
-    configuration: Configuration = town.configuration(folder)
+    configuration: Configuration = gateways.configuration(folder)
     configuration["tokens"]["keys"] = keys
     done = command(write_configuration(folder, configuration), "serve", "--port", "1")
     told = done.stdout + done.stderr
@@ -124,7 +126,7 @@ def _refused_at_start(town: Town, folder: Path, keys: list[dict[str, str]]) -> s
 
 @pytest.mark.parametrize("claimed", ["RS256", "RS384", "PS512", "PS256", "ES256", "HS512"])
 def test_CVE_2026_48523_the_algorithm_is_the_keys_not_the_headers(
-    present: Present, user: Account, forge: Forge, claimed: str
+    present: Present, user: Account, forge: TokenFactory, claimed: str
 ) -> None:
     claims = forge.claims(user.token)
     for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512()):
@@ -137,7 +139,7 @@ def test_CVE_2026_48523_the_algorithm_is_the_keys_not_the_headers(
     "algorithm", ["none", "None", "NONE", "nOnE", "", None, "es256", " ES256", ["ES256"], 7, True, {}]
 )
 @pytest.mark.parametrize("kid", ["k1", None])
-def test_the_none_family(present: Present, user: Account, forge: Forge, algorithm: Any, kid: str | None) -> None:
+def test_the_none_family(present: Present, user: Account, forge: TokenFactory, algorithm: Any, kid: str | None) -> None:
     header = forge.header(kid=kid) | {"alg": algorithm}
     claims = forge.claims(user.token)
     present(token(header, claims, unsigned))
@@ -149,7 +151,7 @@ def test_the_none_family(present: Present, user: Account, forge: Forge, algorith
 
 @pytest.mark.parametrize("crit", [["x"], ["exp"], ["b64"], [], "x", None, ["alg"], 1])
 def test_CVE_2026_32597_critical_extensions_are_not_understood(
-    present: Present, user: Account, forge: Forge, crit: Any
+    present: Present, user: Account, forge: TokenFactory, crit: Any
 ) -> None:
     header = forge.header() | {"crit": crit, "x": 1, "b64": False}
     present(token(header, forge.claims(user.token), with_curve(forge.curve)))
@@ -160,7 +162,7 @@ def test_CVE_2026_32597_critical_extensions_are_not_understood(
     ["../../dev/null", "/dev/null", "k3", "", "K1", "k1 ", "k1\0", "' OR 1=1", "file:///dev/null", 1, ["k1"],
      {"kid": "k1"}, True, "k" * 3000],
 )  # fmt: skip
-def test_a_kid_is_a_name_and_nothing_else(present: Present, user: Account, forge: Forge, kid: Any) -> None:
+def test_a_kid_is_a_name_and_nothing_else(present: Present, user: Account, forge: TokenFactory, kid: Any) -> None:
     claims = forge.claims(user.token)
     for sign in (with_curve(forge.curve), with_secret(b""), unsigned):
         present(token(forge.header(kid=kid), claims, sign))
@@ -168,7 +170,7 @@ def test_a_kid_is_a_name_and_nothing_else(present: Present, user: Account, forge
 
 @pytest.mark.parametrize("name", ["jku", "x5u", "jwk", "x5c"])
 def test_keys_that_a_token_brings_along_are_not_looked_at(
-    present: Present, upstream: RecordingUpstream, user: Account, forge: Forge, name: str
+    present: Present, upstream: RecordingUpstream, user: Account, forge: TokenFactory, name: str
 ) -> None:
     numbers = forge.stranger.public_key().public_numbers()
     jwk = {
@@ -191,14 +193,14 @@ def _signing_with(signature: bytes) -> Callable[[bytes], bytes]:
     return lambda _: signature
 
 
-def test_a_signature_by_another_key_is_refused(present: Present, user: Account, forge: Forge) -> None:
+def test_a_signature_by_another_key_is_refused(present: Present, user: Account, forge: TokenFactory) -> None:
     claims = forge.claims(user.token)
     present(token(forge.header(), claims, with_curve(forge.stranger)))
     for signature in (b"", bytes(64), bytes(63), b"\xff" * 64, b"\0" * 32 + b"\1" + b"\0" * 31):
         present(token(forge.header(), claims, _signing_with(signature)))
 
 
-def test_no_secret_is_in_the_public_key_set(gateway: Gateway, forge: Forge) -> None:
+def test_no_secret_is_in_the_public_key_set(gateway: Gateway, forge: TokenFactory) -> None:
     answer = gateway.get("/.well-known/jwks.json")
     assert answer.value("cache-control") == b"max-age=300"
     keys = answer.json()["keys"]
@@ -213,7 +215,7 @@ def test_no_secret_is_in_the_public_key_set(gateway: Gateway, forge: Forge) -> N
 
 @pytest.mark.parametrize("name", ["iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid"])
 def test_kong_claims_to_verify_every_claim_is_required(
-    present: Present, user: Account, forge: Forge, name: str
+    present: Present, user: Account, forge: TokenFactory, name: str
 ) -> None:
     present(forge.good(user.token, **{name: None}), INVALID, "token_expired")
 
@@ -251,7 +253,7 @@ WRONG_CLAIMS: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("changes", WRONG_CLAIMS.values(), ids=WRONG_CLAIMS)
 def test_apisix_13468_a_claim_of_a_wrong_kind_is_refused(
-    present: Present, user: Account, forge: Forge, changes: Callable[[], dict[str, Any]]
+    present: Present, user: Account, forge: TokenFactory, changes: Callable[[], dict[str, Any]]
 ) -> None:
     claims = forge.claims(user.token) | changes()
     present(token(forge.header(), claims, with_curve(forge.curve)), INVALID, "token_expired")
@@ -261,7 +263,7 @@ def test_apisix_13468_a_claim_of_a_wrong_kind_is_refused(
     "text", ["1e400", "-1e400", "NaN", "Infinity", "1e9999", '"1e10"', "99999999999999999999.5", "0x7fffffff"]
 )
 def test_apisix_13468_a_time_that_is_no_time_is_refused(
-    present: Present, user: Account, forge: Forge, text: str
+    present: Present, user: Account, forge: TokenFactory, text: str
 ) -> None:
     claims = forge.claims(user.token)
     for name in ("exp", "nbf", "iat"):
@@ -270,7 +272,7 @@ def test_apisix_13468_a_time_that_is_no_time_is_refused(
 
 
 def test_an_expired_token_is_refused_as_expired_beyond_the_leeway(
-    gateway: Gateway, upstream: RecordingUpstream, present: Present, user: Account, forge: Forge
+    gateway: Gateway, upstream: RecordingUpstream, present: Present, user: Account, forge: TokenFactory
 ) -> None:
     for age in (10, 3600, 10**8):
         present(forge.good(user.token, exp=int(time.time()) - age), "token_expired")
@@ -281,7 +283,7 @@ def test_an_expired_token_is_refused_as_expired_beyond_the_leeway(
 @pytest.mark.parametrize(
     "typ", [None, "JWT", "jwt", "", "rt+jwt", "refresh", "at", "at+jwt ", 7, ["at+jwt"], "id+jwt", "logout+jwt"]
 )
-def test_token_type_confusion(present: Present, user: Account, forge: Forge, typ: Any) -> None:
+def test_token_type_confusion(present: Present, user: Account, forge: TokenFactory, typ: Any) -> None:
     present(token(forge.header(typ=typ), forge.claims(user.token), with_curve(forge.curve)))
 
 
@@ -297,7 +299,7 @@ def test_a_refresh_token_is_no_access_token(gateway: Gateway, present: Present) 
     "subject", ["0", "nobody", "{id}:x", "{id}|x", "x|{id}", " {id}", "{id} ", "*", "../{id}", "{id}\0", "%", "_"]
 )
 def test_CVE_2026_33729_a_subject_is_somebody_or_nobody(
-    present: Present, user: Account, forge: Forge, subject: str
+    present: Present, user: Account, forge: TokenFactory, subject: str
 ) -> None:
     present(forge.good(user.token, sub=subject.format(id=user.id)), "user_inactive", INVALID)
 
@@ -382,7 +384,7 @@ def test_kong_9946_tokens_in_cookies_queries_and_bodies_are_not_looked_at(
 
 
 def test_CVE_2024_33664_a_credential_over_8_KiB_is_refused_unread(
-    gateway: Gateway, upstream: RecordingUpstream, present: Present, user: Account, forge: Forge
+    gateway: Gateway, upstream: RecordingUpstream, present: Present, user: Account, forge: TokenFactory
 ) -> None:
     padded = forge.good(user.token, pad="x" * 5000)
     assert len(padded) < 8000
@@ -450,7 +452,9 @@ def test_a_changed_token_is_refused_though_the_good_one_is_cached(
         b"\xef\xbb\xbf{}",
     ],
 )
-def test_parts_that_are_not_the_json_they_should_be(present: Present, user: Account, forge: Forge, text: bytes) -> None:
+def test_parts_that_are_not_the_json_they_should_be(
+    present: Present, user: Account, forge: TokenFactory, text: bytes
+) -> None:
     present(token(text, forge.claims(user.token), with_curve(forge.curve)))
     present(token(forge.header(), text, with_curve(forge.curve)))
 

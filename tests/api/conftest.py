@@ -1,6 +1,6 @@
 """Endpoints are tested on both databases."""
 
-from tests.accounts.conftest import client, rig
+from tests.accounts.conftest import client, harness
 from tests.support.databases import clock, database, empty_url, prepared_url, serving_database, shared_postgres_url
 
 __all__ = [
@@ -8,8 +8,8 @@ __all__ = [
     "clock",
     "database",
     "empty_url",
+    "harness",
     "prepared_url",
-    "rig",
     "serving_database",
     "shared_postgres_url",
 ]

@@ -15,7 +15,7 @@ from gateway.accounts.audit import AuditPlace
 from gateway.api.cursors import audit_cursor, user_cursor
 from gateway.storage.database import Database
 from tests.accounts.application import PASSWORD, application, bearer, fields, problem
-from tests.accounts.rig import make_rig, make_settings
+from tests.accounts.harness import make_harness, make_settings
 from tests.support.databases import Clock
 
 ROLES = {"root": ["admin"], "admin": ["user"], "editor": ["user"], "user": []}
@@ -65,10 +65,10 @@ async def office(database: Database, prepared_url: str, clock: Clock, tmp_path: 
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(application(tmp_path, prepared_url, roles=ROLES))
         clock.now = 1_700_000_000.0  # in the past, so that changes by the application are newer than prepared ones
-        rig = make_rig(database, clock, make_settings(roles=ROLES))
-        stack.callback(rig.close)
-        made = await rig.administration.create("root@example.com", PASSWORD, ["root"])
-        office = Office(client, rig.administration, made.id, {})
+        harness = make_harness(database, clock, make_settings(roles=ROLES))
+        stack.callback(harness.close)
+        made = await harness.administration.create("root@example.com", PASSWORD, ["root"])
+        office = Office(client, harness.administration, made.id, {})
         office.signed_in = bearer(await office.login("root"))
         yield office
 

@@ -13,7 +13,7 @@ import pytest
 from gateway.api.body import FORM, MAX_BODY
 from gateway.api.errors import failed, refused, store_is_out
 from tests.support.configurations import changed
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Account, Face, Gateway
 from tests.support.raw import Answer
 from tests.support.small import metric
@@ -63,11 +63,11 @@ class Refusing:
 
 
 @pytest.fixture(scope="module")
-def refusing(town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusing]:
+def refusing(gateways: Gateways, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusing]:
     """A separate gateway, because its log can contain the traceback of the provoked 500."""
     folder = tmp_path_factory.mktemp(f"refusing-{face}")
     configuration = changed(
-        town.configuration(folder),
+        gateways.configuration(folder),
         observability={"access_log": "json", "decision_log": {}},
         accounts={
             "lockout": {"failures": 1, "per_address_failures": 1_000_000},

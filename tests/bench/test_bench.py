@@ -34,7 +34,7 @@ from bench.peers.peer import Launch, Place
 from bench.peers.signer import Signer
 from bench.processes import BenchError, Running, start, wait_for_port
 from bench.profiling import self_times
-from bench.rounds import Arena, Comparison, Contestant, Plan
+from bench.rounds import Comparison, Environment, Plan, RunningPeer
 from bench.targets import further_verdicts, verdicts
 from bench.upstream import ANSWER, BODY, Upstream, fields, start_upstream
 
@@ -456,7 +456,7 @@ class TestComparison:
     ) -> None:
         told: list[str] = []
         comparison = Comparison(
-            Arena(tmp_path, None, upstream.port, Signer()), Driver(None, 2, use_wrk=False), told.append
+            Environment(tmp_path, None, upstream.port, Signer()), Driver(None, 2, use_wrk=False), told.append
         )
         found = comparison.run([UvicornHello(), Broken()], Plan(rounds=2, seconds=0.3, warm_up=0.2))
         assert [(each.name, len(each.windows)) for each in found] == [("uvicorn-hello", 2)]
@@ -465,7 +465,7 @@ class TestComparison:
         assert "ended with code" in comparison.failed["broken"]
 
     def test_start_and_idling_are_measured(self, tmp_path: Path, upstream: Upstream) -> None:
-        arena = Arena(tmp_path, None, upstream.port, Signer())
+        arena = Environment(tmp_path, None, upstream.port, Signer())
         told: list[str] = []
         patience = footprint.Patience(times=1, settle=0.1, idle=0.2)
         found = footprint.measure(arena, [UvicornHello(), Broken()], patience=patience, tell=told.append)
@@ -475,7 +475,7 @@ class TestComparison:
         assert any(line.strip().startswith("broken: ended with code") for line in told)
 
     def test_large_bodies_are_measured(self, tmp_path: Path, upstream: Upstream) -> None:
-        arena = Arena(tmp_path, None, upstream.port, Signer())
+        arena = Environment(tmp_path, None, upstream.port, Signer())
         found = bulk.measure(arena, [Relay()], size=2_000_000, rounds=1, tell=print)
         assert found["relay"]["down"]["megabytes_per_second"] > 1
         assert found["relay"]["up"]["cpu_ms"] > 0
@@ -483,7 +483,7 @@ class TestComparison:
     def test_what_lasts_is_measured(self, tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(websocket, "IDLE", 60)
         monkeypatch.setattr(websocket, "SETTLE", 0.1)
-        arena = Arena(tmp_path, None, upstream.port, Signer())
+        arena = Environment(tmp_path, None, upstream.port, Signer())
         told: list[str] = []
         found = websocket.measure(arena, [Relay(), Broken()], rounds=1, seconds=0.3, tell=told.append, cpus=None)
         assert list(found) == ["relay"]
@@ -508,12 +508,12 @@ class TestComparison:
         async with await asyncio.start_server(answering(answer), "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             place = Place(tmp_path, port, port, Signer())
-            contestant = Contestant(Relay(), place, Here(), "x")
+            contestant = RunningPeer(Relay(), place, Here(), "x")
             with pytest.raises(BenchError, match=complaint):
                 await websocket.echoes(contestant, connections=1, seconds=0.2)
 
     def test_ours_and_theirs_are_verified_alike(self, tmp_path: Path, upstream: Upstream) -> None:
-        arena = Arena(tmp_path, None, upstream.port, Signer())
+        arena = Environment(tmp_path, None, upstream.port, Signer())
         with arena.contestant(NaiveStarlette()) as contestant:
             assert contestant.outcome().pss >= 0
             assert dataclasses.asdict(contestant.running.memory())["rss"] > 0

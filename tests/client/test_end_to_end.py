@@ -13,11 +13,11 @@ import jwt
 import pytest
 
 from tests.support.expectations import passes, refuses
-from tests.support.forging import Forge, claims_of, header_of, token, with_curve
-from tests.support.gateways import Town, signed_in
+from tests.support.gateways import Gateways, signed_in
 from tests.support.processes import PROJECT, Account, Face, Gateway, free_port
 from tests.support.raw import ask
 from tests.support.recording import RecordingUpstream
+from tests.support.token_factory import TokenFactory, claims_of, header_of, token, with_curve
 from tests.support.waiting import eventually
 from tests.support.websockets import Socket, echoing
 from tests.support.wording import bearer, request
@@ -27,8 +27,8 @@ IDENTITY = {"assertion": {"header": "X-Identity-Token", "ttl": "30s"}}
 
 
 @pytest.fixture
-def gateway(town: Town, face: Face) -> Gateway:
-    return town.gateway("asserting", face, identity=IDENTITY)
+def gateway(gateways: Gateways, face: Face) -> Gateway:
+    return gateways.gateway("asserting", face, identity=IDENTITY)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_websocket_handshake_carries_it_too(gateway: Gateway, upstream: Record
 
 
 def test_it_opens_nothing_at_the_gateway(
-    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge
+    gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory
 ) -> None:
     """Token type confusion: neither the assertion, nor its claims with the audience and ids of an access token."""
     assertion = only(passes(gateway, upstream, request("/api/x", fields=[user.line])).values(HEADER))
@@ -112,8 +112,8 @@ def test_it_opens_nothing_at_the_gateway(
     refuses(gateway, upstream, request("/api/x", fields=[bearer(dressed)]), 401, "token_invalid")
 
 
-def test_roles_that_change_are_asserted_at_once(town: Town, face: Face, upstream: RecordingUpstream) -> None:
-    gateway = town.gateway("asserting-changes", face, identity=IDENTITY, cache={"user_ttl": "200ms"})
+def test_roles_that_change_are_asserted_at_once(gateways: Gateways, face: Face, upstream: RecordingUpstream) -> None:
+    gateway = gateways.gateway("asserting-changes", face, identity=IDENTITY, cache={"user_ttl": "200ms"})
     editor = signed_in(gateway, "editor@example.com")
 
     def roles() -> list[str]:
@@ -126,8 +126,8 @@ def test_roles_that_change_are_asserted_at_once(town: Town, face: Face, upstream
     eventually(lambda: roles() == ["auditor"], timeout=3.0)
 
 
-def test_a_proxy_that_asks_is_given_the_assertion_of_the_routes_upstream(town: Town, face: Face) -> None:
-    gateway = town.gateway("asserting-verify", face, identity=IDENTITY, server={"trusted_proxies": ["127.0.0.0/8"]})
+def test_a_proxy_that_asks_is_given_the_assertion_of_the_routes_upstream(gateways: Gateways, face: Face) -> None:
+    gateway = gateways.gateway("asserting-verify", face, identity=IDENTITY, server={"trusted_proxies": ["127.0.0.0/8"]})
     user = signed_in(gateway, "user@example.com")
 
     def told(path: str, *fields: bytes) -> str:
@@ -158,11 +158,11 @@ def recipe(jwks_url: str) -> str:
     return code.replace("https://gateway.internal/.well-known/jwks.json", jwks_url)
 
 
-def test_the_documented_upstream_knows_who_calls(town: Town, documented: tuple[int, Path]) -> None:
+def test_the_documented_upstream_knows_who_calls(gateways: Gateways, documented: tuple[int, Path]) -> None:
     port, file = documented
     upstreams = {"orders": {"targets": [f"http://127.0.0.1:{port}"], "eject": None}}
     route = {"path": "/orders/**", "strip_prefix": "/orders", "upstream": "orders"}
-    gateway = town.gateway("documented", "serve", routes=[route], upstreams=upstreams, identity=IDENTITY)
+    gateway = gateways.gateway("documented", "serve", routes=[route], upstreams=upstreams, identity=IDENTITY)
     user = signed_in(gateway, "both@example.com")
     file.write_text(recipe(f"http://127.0.0.1:{gateway.address[1]}/.well-known/jwks.json"))
     command = [sys.executable, "-m", "uvicorn", "documented:app", "--port", str(port), "--log-level", "warning"]
@@ -188,11 +188,11 @@ def _status(port: int, path: str) -> int:
         return 0
 
 
-def test_a_shared_secret_cannot_sign_what_others_must_verify(town: Town) -> None:
+def test_a_shared_secret_cannot_sign_what_others_must_verify(gateways: Gateways) -> None:
     secret = {"kid": "h", "algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef"}
-    folder = town.folder / "assertion-hs256"
+    folder = gateways.folder / "assertion-hs256"
     folder.mkdir()
-    configuration = town.configuration(folder) | {"identity": IDENTITY}
+    configuration = gateways.configuration(folder) | {"identity": IDENTITY}
     configuration["tokens"] = {"keys": [secret, *configuration["tokens"]["keys"]]}
     gateway = Gateway("serve", configuration, folder)
     done = subprocess.run(

@@ -15,8 +15,8 @@ from gateway.client import AssertionVerifier, Identity, IdentityMiddleware
 from gateway.client.middleware import Message, Receive, Scope, Send
 from gateway.errors import Refusal
 from tests.support.asgi_server import Server
-from tests.support.forging import token, unsigned, with_curve, with_rsa
 from tests.support.issuers import JWKS, Issuer, jwk_of
+from tests.support.token_factory import token, unsigned, with_curve, with_rsa
 
 AUDIENCE = "orders"
 

@@ -11,7 +11,7 @@ from bench.snippets import NGINX
 from bench.upstream import find_nginx
 from tests.cli.running import ROOT
 from tests.gate.forward_auth.test_front_proxies import NOT_FOR_CALLERS, UNLISTED
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Gateway, free_port
 from tests.support.raw import Address, Caller
 from tests.support.recording import RecordingUpstream
@@ -23,8 +23,8 @@ STRANGER = "127.0.0.9"
 
 
 @pytest.fixture(scope="module")
-def gateway(town: Town) -> Gateway:
-    return town.gateway("behind", "serve", server={"trusted_proxies": ["127.0.0.1/32"]})
+def gateway(gateways: Gateways) -> Gateway:
+    return gateways.gateway("behind", "serve", server={"trusted_proxies": ["127.0.0.1/32"]})
 
 
 @pytest.fixture(scope="module")

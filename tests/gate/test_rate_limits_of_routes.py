@@ -12,7 +12,7 @@ import yaml
 
 from bench.stores.valkey import ValkeyServer, running
 from tests.support.configurations import changed
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import FACES, Account, Face, Gateway
 from tests.support.raw import Answer, Caller
 from tests.support.recording import RecordingUpstream
@@ -41,14 +41,14 @@ def routes() -> list[dict[str, object]]:
 
 
 @pytest.fixture
-def gateway(town: Town, face: Face) -> Gateway:
-    return town.gateway("counted", face, routes=routes())
+def gateway(gateways: Gateways, face: Face) -> Gateway:
+    return gateways.gateway("counted", face, routes=routes())
 
 
 @pytest.fixture
-def behind_proxy(town: Town, face: Face) -> Gateway:
+def behind_proxy(gateways: Gateways, face: Face) -> Gateway:
     """A gateway that trusts only 127.0.0.1."""
-    return town.gateway("counted-behind-proxy", face, routes=routes(), server={"trusted_proxies": ["127.0.0.1/32"]})
+    return gateways.gateway("counted-behind-proxy", face, routes=routes(), server={"trusted_proxies": ["127.0.0.1/32"]})
 
 
 @pytest.fixture
@@ -255,11 +255,11 @@ def test_routes_without_a_limit_say_nothing_of_one(
 
 
 def test_loading_a_changed_configuration_gives_nobody_a_fresh_start(
-    town: Town, upstream: RecordingUpstream, tmp_path: Path
+    gateways: Gateways, upstream: RecordingUpstream, tmp_path: Path
 ) -> None:
-    configuration = town.configuration(tmp_path)
+    configuration = gateways.configuration(tmp_path)
     configuration["routes"] += routes()
-    (tmp_path / "gateway.db").write_bytes(town.seed().read_bytes())
+    (tmp_path / "gateway.db").write_bytes(gateways.seed().read_bytes())
     gateway = Gateway("serve", configuration, tmp_path).start()
     try:
         user = gateway.newcomer()
@@ -307,31 +307,33 @@ def test_a_flood_of_made_up_addresses_takes_bounded_memory(behind_proxy: Gateway
 
 
 @pytest.fixture(scope="module")
-def replicas(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Gateway], ValkeyServer]]:
+def replicas(
+    gateways: Gateways, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[list[Gateway], ValkeyServer]]:
     """Two processes over one database and one Valkey, one for each kind of server."""
     folder = tmp_path_factory.mktemp("replicas")
     with running(folder) as valkey:
-        configuration = changed(town.configuration(folder), storage={"redis": valkey.url})
+        configuration = changed(gateways.configuration(folder), storage={"redis": valkey.url})
         configuration["routes"] += routes()
-        (folder / "gateway.db").write_bytes(town.seed().read_bytes())
-        gateways = [Gateway(face, configuration, folder).start() for face in FACES]
+        (folder / "gateway.db").write_bytes(gateways.seed().read_bytes())
+        servers = [Gateway(face, configuration, folder).start() for face in FACES]
         try:
-            yield gateways, valkey
+            yield servers, valkey
         finally:
-            for gateway in gateways:
+            for gateway in servers:
                 gateway.stop()
 
 
-def whole(gateways: list[Gateway]) -> bool:
-    return all(gateway.get("/_gateway/ready").json().get("degraded", []) == [] for gateway in gateways)
+def whole(servers: list[Gateway]) -> bool:
+    return all(gateway.get("/_gateway/ready").json().get("degraded", []) == [] for gateway in servers)
 
 
 def test_two_processes_count_together(
     replicas: tuple[list[Gateway], ValkeyServer], upstream: RecordingUpstream
 ) -> None:
-    gateways, _ = replicas
-    user = gateways[0].newcomer()
-    found = [gateways[number % 2].get("/counted/user/1", user.line) for number in range(8)]
+    servers, _ = replicas
+    user = servers[0].newcomer()
+    found = [servers[number % 2].get("/counted/user/1", user.line) for number in range(8)]
     assert [each.status for each in found] == [200] * 4 + [429] * 4
     states = [each.value("ratelimit") for each in found]
     assert states == [b'"user";r=%d;t=900' % left for left in (3, 2, 1, 0, 0, 0, 0, 0)]
@@ -341,14 +343,14 @@ def test_two_processes_count_together(
 def test_two_processes_in_a_crowd_let_through_what_one_would(
     replicas: tuple[list[Gateway], ValkeyServer], upstream: RecordingUpstream
 ) -> None:
-    gateways, _ = replicas
-    user = gateways[0].newcomer()
+    servers, _ = replicas
+    user = servers[0].newcomer()
     data = request("/counted/often/1", fields=[user.line])
     started = time.monotonic()
 
     def asking(number: int) -> int:
         passed = 0
-        with gateways[number % 2].caller() as caller:
+        with servers[number % 2].caller() as caller:
             while time.monotonic() - started < 2.0:
                 passed += caller.send(data).receive().status == 200
         return passed
@@ -362,44 +364,44 @@ def test_two_processes_in_a_crowd_let_through_what_one_would(
 def test_without_redis_nobody_is_kept_out_and_each_process_counts_for_itself(
     replicas: tuple[list[Gateway], ValkeyServer], upstream: RecordingUpstream
 ) -> None:
-    gateways, valkey = replicas
-    known, fresh = gateways[0].newcomer(), gateways[0].newcomer()
-    assert statuses(gateways[0], "/counted/user/1", known, 3) == [200] * 3
+    servers, valkey = replicas
+    known, fresh = servers[0].newcomer(), servers[0].newcomer()
+    assert statuses(servers[0], "/counted/user/1", known, 3) == [200] * 3
     valkey.kill()
     try:
-        assert statuses(gateways[0], "/counted/user/1", known, 3) == [200, 429, 429]
-        assert statuses(gateways[1], "/counted/user/1", fresh, 6) == [200] * 4 + [429] * 2
-        assert statuses(gateways[0], "/counted/user/1", fresh, 6) == [200] * 4 + [429] * 2
+        assert statuses(servers[0], "/counted/user/1", known, 3) == [200, 429, 429]
+        assert statuses(servers[1], "/counted/user/1", fresh, 6) == [200] * 4 + [429] * 2
+        assert statuses(servers[0], "/counted/user/1", fresh, 6) == [200] * 4 + [429] * 2
     finally:
         valkey.start()
-    eventually(lambda: whole(gateways), timeout=5.0)
-    eventually(lambda: count_together(gateways))
+    eventually(lambda: whole(servers), timeout=5.0)
+    eventually(lambda: count_together(servers))
 
 
-def count_together(gateways: list[Gateway]) -> bool:
+def count_together(servers: list[Gateway]) -> bool:
     """Whether a new user gets from both together as much as from one."""
-    user = gateways[0].newcomer()
-    found = [gateways[number % 2].get("/counted/user/1", user.line).status for number in range(6)]
+    user = servers[0].newcomer()
+    found = [servers[number % 2].get("/counted/user/1", user.line).status for number in range(6)]
     return found == [200] * 4 + [429] * 2
 
 
 def test_a_redis_that_hangs_delays_nobody_by_a_second(
     replicas: tuple[list[Gateway], ValkeyServer], upstream: RecordingUpstream
 ) -> None:
-    gateways, valkey = replicas
-    user = gateways[0].newcomer()
-    assert statuses(gateways[0], "/counted/user/1", user, 1) == [200]
+    servers, valkey = replicas
+    user = servers[0].newcomer()
+    assert statuses(servers[0], "/counted/user/1", user, 1) == [200]
     valkey.pause()
     try:
         times = []
         for _ in range(5):
             started = time.monotonic()
-            status = gateways[0].get("/counted/user/1", user.line).status
+            status = servers[0].get("/counted/user/1", user.line).status
             times.append((time.monotonic() - started, status))
         assert [status for _, status in times] == [200] * 3 + [429] * 2
         assert max(took for took, _ in times) < 0.8
         assert sorted(took for took, _ in times)[2] < 0.15
     finally:
         valkey.resume()
-    eventually(lambda: whole(gateways), timeout=5.0)
-    assert gateways[1].get("/counted/user/1", user.line).status in (200, 429)
+    eventually(lambda: whole(servers), timeout=5.0)
+    assert servers[1].get("/counted/user/1", user.line).status in (200, 429)

@@ -17,7 +17,7 @@ from gateway.storage.redis.client import RedisLink
 from tests.accounts.application import ANN, PASSWORD, application, bearer, fields, problem, register
 from tests.api.test_api_keys import register_admin
 from tests.support.databases import Clock
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
 from tests.support.valkey import shared_valkey
 
@@ -161,9 +161,9 @@ async def test_accounts_that_an_administrator_makes_are_not_counted(tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def behind(town: Town, face: Face) -> Iterator[Gateway]:
+def behind(gateways: Gateways, face: Face) -> Iterator[Gateway]:
     """A gateway behind a trusted proxy."""
-    yield town.gateway(
+    yield gateways.gateway(
         "registrations",
         face,
         server={"trusted_proxies": ["127.0.0.0/8"]},

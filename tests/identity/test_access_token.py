@@ -19,9 +19,9 @@ from gateway.identity.credentials import Authenticator
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.user import Claims
 from gateway.settings.model import TokensSettings
-from tests.support.forging import (
-    Forge,
+from tests.support.token_factory import (
     Sign,
+    TokenFactory,
     claims_of,
     decoded,
     encoded,
@@ -163,7 +163,7 @@ def test_any_token_of_ours_that_says_everything_it_must_is_accepted(good: str) -
 
 
 def _texts_of_our_public_keys() -> list[bytes]:
-    forge = Forge()
+    forge = TokenFactory()
     forge.curve, forge.rsa = CURVE, RSA
     return forge.public_texts({"keys": RING.jwks()["keys"]})
 

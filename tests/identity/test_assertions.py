@@ -13,7 +13,7 @@ from gateway.identity.signing_keys import ephemeral_key
 from gateway.identity.user import Claims
 from gateway.settings.model import AssertionSettings, IdentitySettings, TokensSettings
 from tests.identity.stores import record
-from tests.support.forging import claims_of, header_of
+from tests.support.token_factory import claims_of, header_of
 
 NOW = 1_800_000_000.25
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.issuers import Issuer
 from tests.support.processes import Account, Gateway
 from tests.support.waiting import eventually
@@ -27,10 +27,12 @@ def issuers() -> Iterator[dict[str, Issuer]]:
 
 
 @pytest.fixture(scope="module")
-def gateway(town: Town, issuers: dict[str, Issuer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    gateways: Gateways, issuers: dict[str, Issuer], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     """A gateway that has the keys of its issuers, with a leeway of 5 s."""
     folder = tmp_path_factory.mktemp("skew")
-    configuration = town.configuration(folder)
+    configuration = gateways.configuration(folder)
     external = [issuer.settings(name) for name, issuer in issuers.items()]
     configuration["tokens"] = {**configuration.get("tokens", {}), "external": external, "leeway": "5s"}
     gateway = Gateway("serve", configuration, folder).start()
@@ -76,21 +78,21 @@ def test_a_token_that_was_good_here_before_says_so_too(gateway: Gateway, issuers
 
 
 def test_both_directions_and_all_issuers_have_lines_of_their_own(
-    gateway: Gateway, town: Town, issuers: dict[str, Issuer]
+    gateway: Gateway, gateways: Gateways, issuers: dict[str, Issuer]
 ) -> None:
     own, now = gateway.newcomer(), int(time.time())
     external = issuers["both"]
-    tokens = [external.token(iat=now + 60), external.token(exp=now - 8), *own_tokens(town, own, now)]
+    tokens = [external.token(iat=now + 60), external.token(exp=now - 8), *own_tokens(gateways, own, now)]
     for token in tokens * TWICE:
         assert presented(gateway, token) == 401
     assert len(hints(gateway, "both")) == 2
     assert len(hints(gateway, "gateway")) == 2
 
 
-def own_tokens(town: Town, account: Account, now: int) -> list[str]:
+def own_tokens(gateways: Gateways, account: Account, now: int) -> list[str]:
     """Tokens with times that another replica would give them if its clock were wrong."""
-    ahead = town.forge.good(account.token, iat=now + 60, nbf=now + 60, exp=now + 900)
-    behind = town.forge.good(account.token, iat=now - 900, nbf=now - 900, exp=now - 8)
+    ahead = gateways.forge.good(account.token, iat=now + 60, nbf=now + 60, exp=now + 900)
+    behind = gateways.forge.good(account.token, iat=now - 900, nbf=now - 900, exp=now - 8)
     return [ahead, behind]
 
 

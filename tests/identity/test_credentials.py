@@ -21,7 +21,7 @@ from gateway.settings.model import TokensSettings
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 from tests.identity.stores import MemoryStore, directory_of, record, settle
-from tests.support.forging import token
+from tests.support.token_factory import token
 
 KEY = b"gwk_" + b"k" * 43
 LATER = time.time() + 600

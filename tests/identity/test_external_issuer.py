@@ -16,8 +16,8 @@ from gateway.identity.external_issuer import ExternalIssuer
 from gateway.identity.jwks import KeySet, read_key_set
 from gateway.identity.keys import VerifyingKey
 from gateway.settings.model import ExternalSettings
-from tests.support.forging import Sign, decoded, encoded, token, unsigned, with_curve, with_rsa
 from tests.support.issuers import jwk_of
+from tests.support.token_factory import Sign, decoded, encoded, token, unsigned, with_curve, with_rsa
 
 NOW = 1_800_000_000
 RSA = rsa.generate_private_key(65537, 2048)

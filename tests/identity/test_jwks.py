@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.identity.jwks import MAX_KEYS, MAX_SAME, KeySet, UnusableKeySet, read_key_set
-from tests.support.forging import encoded, with_curve
 from tests.support.issuers import jwk_of, number
+from tests.support.token_factory import encoded, with_curve
 
 RSA = rsa.generate_private_key(65537, 2048)
 SHORT = rsa.generate_private_key(65537, 1024)

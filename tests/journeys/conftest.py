@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.journeys.deployments import Deployment, Replicated, replicated
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.issuers import Issuer
 from tests.support.processes import Face
 
@@ -23,22 +23,22 @@ def idp() -> Iterator[Issuer]:
 
 
 @pytest.fixture(scope="session")
-def replicas(town: Town, idp: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
+def replicas(gateways: Gateways, idp: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
     """Two replicas over PostgreSQL and Valkey, for all tests of a session. A test that stops a store restores it."""
     folder: Path = tmp_path_factory.mktemp("replicas")
     tokens = {"external": [idp.settings()]}
     accounts = {"lockout": {"failures": FAILURES, "per_address_failures": 1_000_000}}
     cache = {"user_ttl": f"{USER_TTL * 1000:.0f}ms"}
-    with replicated(town, folder, cache=cache, accounts=accounts, tokens=tokens) as running:
+    with replicated(gateways, folder, cache=cache, accounts=accounts, tokens=tokens) as running:
         yield running
 
 
 @pytest.fixture(scope="session", params=["sqlite, serve", "sqlite, asgi", "replicas"])
-def deployment(request: pytest.FixtureRequest, town: Town) -> Deployment:
+def deployment(request: pytest.FixtureRequest, gateways: Gateways) -> Deployment:
     """One process over SQLite without Redis, with either server; or the two replicas."""
     if request.param == "replicas":
         running: Replicated = request.getfixturevalue("replicas")
         return running.deployment
     face: Face = "serve" if request.param == "sqlite, serve" else "asgi"
-    gateway = town.gateway("brief", face, cache={"user_ttl": "500ms"})
+    gateway = gateways.gateway("brief", face, cache={"user_ttl": "500ms"})
     return Deployment(gateway, gateway, told=0.7)

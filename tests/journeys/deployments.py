@@ -10,7 +10,7 @@ from bench.stores.postgres import PostgresServer, running_postgres
 from bench.stores.valkey import ValkeyServer
 from bench.stores.valkey import running as running_valkey
 from tests.support.configurations import changed
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import FACES, Configuration, Gateway, command, write_configuration
 from tests.support.waiting import eventually
 
@@ -62,23 +62,23 @@ def degraded(gateway: Gateway) -> list[str]:
 
 
 @contextmanager
-def replicated(town: Town, folder: Path, **sections: Mapping[str, object]) -> Iterator[Replicated]:
+def replicated(gateways: Gateways, folder: Path, **sections: Mapping[str, object]) -> Iterator[Replicated]:
     """Two replicas over their own PostgreSQL and Valkey."""
     with ExitStack() as stack:
         postgres = stack.enter_context(running_postgres())
         valkey = stack.enter_context(running_valkey(folder))
         storage = {"database": postgres.url(postgres.create_database()), "redis": valkey.url}
-        configuration = changed(town.configuration(folder), storage=storage, **sections)
+        configuration = changed(gateways.configuration(folder), storage=storage, **sections)
         first, second = _started(configuration, folder, stack)
         yield Replicated(Deployment(first, second, told=0.1), postgres, valkey)
 
 
 @contextmanager
-def replicas_over(town: Town, folder: Path, database: str, redis: str) -> Iterator[tuple[Gateway, Gateway]]:
+def replicas_over(gateways: Gateways, folder: Path, database: str, redis: str) -> Iterator[tuple[Gateway, Gateway]]:
     """Two replicas over the stores at these addresses."""
     with ExitStack() as stack:
         storage = {"database": database, "redis": redis}
-        yield _started(changed(town.configuration(folder), storage=storage), folder, stack)
+        yield _started(changed(gateways.configuration(folder), storage=storage), folder, stack)
 
 
 def _started(configuration: Configuration, folder: Path, stack: ExitStack) -> tuple[Gateway, Gateway]:

@@ -9,7 +9,7 @@ import pytest
 from tests.journeys.deployments import Deployment
 from tests.support.configurations import changed
 from tests.support.expectations import passes, refuses
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Account, Face, Gateway
 from tests.support.recording import Received, RecordingUpstream
 from tests.support.upstreams import Refusing
@@ -171,12 +171,12 @@ def test_an_account_made_by_command_signs_in(deployment: Deployment, upstream: R
 
 
 @pytest.fixture
-def own(town: Town, face: Face, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+def own(gateways: Gateways, face: Face, tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     """Starts a gateway over SQLite with some sections changed."""
     started: list[Gateway] = []
 
     def start(**sections: dict[str, object]) -> Gateway:
-        gateway = Gateway(face, changed(town.configuration(tmp_path), **sections), tmp_path)
+        gateway = Gateway(face, changed(gateways.configuration(tmp_path), **sections), tmp_path)
         started.append(gateway)
         return gateway.start()
 

@@ -15,12 +15,12 @@ import pytest
 
 from tests.journeys.conftest import USER_TTL
 from tests.journeys.deployments import Deployment, Replicated
-from tests.support.forging import Forge, claims_of
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Face
 from tests.support.raw import Caller
 from tests.support.recording import Exchange, RecordingUpstream
 from tests.support.scripts import response
+from tests.support.token_factory import TokenFactory, claims_of
 from tests.support.waiting import eventually
 from tests.support.websockets import Socket, close, echoing, text
 from tests.support.wording import request
@@ -198,9 +198,11 @@ def test_it_ends_when_access_is_taken_away(deployment: Deployment, scripted: Rec
     eventually(lambda: all(received.link.ended for received in scripted.requests if b"lasting" in received.target))
 
 
-def test_it_ends_when_the_token_expires(town: Town, face: Face, scripted: RecordingUpstream, forge: Forge) -> None:
+def test_it_ends_when_the_token_expires(
+    gateways: Gateways, face: Face, scripted: RecordingUpstream, forge: TokenFactory
+) -> None:
     """The leeway for clock differences applies as for requests; this gateway has none."""
-    gateway = town.gateway("punctual", face, tokens={"leeway": "0s"})
+    gateway = gateways.gateway("punctual", face, tokens={"leeway": "0s"})
     deployment = Deployment(gateway, gateway, told=0.0)
     account = gateway.newcomer()
     expires = int(time.time()) + 2

@@ -7,10 +7,10 @@ import pytest
 
 from tests.journeys.conftest import USER_TTL
 from tests.journeys.deployments import Replicated, degraded
-from tests.support.forging import Forge
 from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
+from tests.support.token_factory import TokenFactory
 from tests.support.waiting import eventually, within
 from tests.support.wording import bearer
 
@@ -187,7 +187,7 @@ def stop_database(replicas: Replicated, how: str) -> Callable[[], None]:
 
 @pytest.mark.parametrize("how", ["stopped", "killed", "paused"])
 def test_without_the_database_cached_users_go_on_until_their_time_is_up(
-    replicas: Replicated, both: tuple[Gateway, ...], forge: Forge, upstream: RecordingUpstream, how: str
+    replicas: Replicated, both: tuple[Gateway, ...], forge: TokenFactory, upstream: RecordingUpstream, how: str
 ) -> None:
     account = both[0].newcomer()
     unknown = bearer(forge.good(account.token, sub=f"unknown-{how}"))

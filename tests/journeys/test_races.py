@@ -14,7 +14,7 @@ import pytest
 from bench.stores.valkey import running as running_valkey
 from tests.journeys.deployments import Replicated
 from tests.support.configurations import changed
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import FACES, PASSWORD, Gateway
 from tests.support.raw import Answer
 
@@ -23,12 +23,12 @@ OUT_OF_BREATH = 503  # A busy machine can refuse a request, but must not perform
 
 
 @pytest.fixture(scope="module")
-def over_sqlite(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def over_sqlite(gateways: Gateways, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """One of each server over one SQLite file and one Valkey."""
     folder: Path = tmp_path_factory.mktemp("pair")
     with ExitStack() as stack:
         storage = {"redis": stack.enter_context(running_valkey(folder)).url}
-        configuration = changed(town.configuration(folder), storage=storage)
+        configuration = changed(gateways.configuration(folder), storage=storage)
         pair = []
         for face in FACES:
             pair.append(Gateway(face, configuration, folder).start())

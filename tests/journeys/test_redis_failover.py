@@ -14,7 +14,7 @@ from bench.stores.valkey import ValkeyServer, running
 from tests.journeys.deployments import Replicated, degraded, replicas_over
 from tests.journeys.test_faults import REVOKED, bearer_line, tokens
 from tests.journeys.test_outages import SERVED, promptly
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Gateway
 from tests.support.waiting import eventually
 
@@ -72,7 +72,7 @@ def whole(both: Both, within: float = WHOLE) -> None:
 
 
 def test_a_replica_that_sentinel_promotes_in_the_middle_of_journeys(
-    town: Town, tmp_path: Path, postgres_url: str
+    gateways: Gateways, tmp_path: Path, postgres_url: str
 ) -> None:
     with ExitStack() as stack:
         first = stack.enter_context(running(tmp_path))
@@ -83,7 +83,7 @@ def test_a_replica_that_sentinel_promotes_in_the_middle_of_journeys(
         with second.client() as client:
             eventually(lambda: client.info("replication")["master_link_status"] == "up", timeout=20.0)
         url = f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster/0"
-        both = stack.enter_context(replicas_over(town, tmp_path, postgres_url, url))
+        both = stack.enter_context(replicas_over(gateways, tmp_path, postgres_url, url))
         whole(both)
 
         def fail_over() -> None:
@@ -115,13 +115,13 @@ def test_writes_that_are_refused_in_the_middle_of_journeys(replicas: Replicated)
 
 
 def test_a_cluster_that_loses_slots_in_the_middle_of_journeys(
-    town: Town, tmp_path: Path, postgres_url: str, cluster: list[ValkeyServer]
+    gateways: Gateways, tmp_path: Path, postgres_url: str, cluster: list[ValkeyServer]
 ) -> None:
     addresses = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
     for node in cluster:
         with node.client() as client:
             client.config_set("cluster-require-full-coverage", "no")  # the other slots go on
-    with replicas_over(town, tmp_path, postgres_url, f"redis+cluster://{addresses}") as both:
+    with replicas_over(gateways, tmp_path, postgres_url, f"redis+cluster://{addresses}") as both:
         whole(both)
 
         def lose_slots() -> None:

@@ -21,10 +21,10 @@ from gateway.proxy.target_connector import TargetConnector
 from tests.memory.garbage import unsearched
 from tests.memory.serving import ServedHere
 from tests.support.configurations import changed, standard, with_engine
-from tests.support.forging import Forge
 from tests.support.processes import PASSWORD, Engine, Face, write_configuration
 from tests.support.raw import NoAnswer
 from tests.support.recording import Exchange, RecordingUpstream
+from tests.support.token_factory import TokenFactory
 from tests.support.upstreams import Upstreams
 from tests.support.websockets import FarEnd, Socket, echoing, handshake, switching, text
 from tests.support.websockets import close as close_frame
@@ -306,7 +306,7 @@ def world(
 
 @contextmanager
 def serving(face: Face, engine: Engine, upstreams: Upstreams, folder: Path, **sections: Any) -> Iterator[World]:
-    configuration = with_engine(standard(upstreams, Forge(), folder), engine)
+    configuration = with_engine(standard(upstreams, TokenFactory(), folder), engine)
     sections = {"server": {"max_header_size": "32KiB"}, "observability": {"access_log": "off"}, **sections}
     configuration = changed(configuration, **sections)
     unreachable = [{"path": f"/{name}/**", "auth": "none", "upstream": name} for name in NAMED]

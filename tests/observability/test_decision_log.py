@@ -11,7 +11,7 @@ from gateway.policy.route import Route
 from gateway.settings.model import DecisionLogSettings, ObservabilitySettings
 from tests.observability.requests import finished, observing
 from tests.policy.policies import policy_of
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Account, Face, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.waiting import eventually
@@ -98,8 +98,8 @@ def test_refusals_can_be_left_out() -> None:
 
 
 @pytest.fixture
-def deciding(town: Town, face: Face) -> Gateway:
-    return town.gateway("deciding", face, observability={"access_log": "off", "decision_log": {"allows": 1.0}})
+def deciding(gateways: Gateways, face: Face) -> Gateway:
+    return gateways.gateway("deciding", face, observability={"access_log": "off", "decision_log": {"allows": 1.0}})
 
 
 @pytest.fixture
@@ -155,8 +155,8 @@ def test_what_lasted_and_may_not_go_on_is_ended(deciding: Gateway, upstream: Rec
     assert admitted["policy"] == json.loads(deciding.get("/_gateway/ready").body)["policy"]
 
 
-def test_without_the_key_nothing_of_it_is_logged(town: Town, face: Face) -> None:
-    gateway = town.gateway("standard", face)
+def test_without_the_key_nothing_of_it_is_logged(gateways: Gateways, face: Face) -> None:
+    gateway = gateways.gateway("standard", face)
     gateway.get("/nowhere", "X-Request-Id: no-decision")
     (line,) = told(gateway, "no-decision")
     assert "decision" not in line

@@ -11,7 +11,7 @@ from gateway.errors import Refusal
 from gateway.policy.patterns import PatternError, parse_pattern
 from gateway.policy.policy import Policy
 from gateway.policy.route import Route, with_head
-from gateway.wire.paths import Target, canonical_target
+from gateway.wire.paths import RequestTarget, canonical_target
 from tests.policy.policies import matched, outcome, patterns
 
 # ---- the reference tries every route and segment, and selects the best match
@@ -129,7 +129,7 @@ def test_the_matcher_agrees_with_trying_every_route(routes: list[Route], raws: l
                 assert match.captures == tuple((name, parts[n]) for name, n in match.route.shape.captures)
 
 
-def _allowed(routes: Sequence[Route], host: bytes | None, target: Target) -> str:
+def _allowed(routes: Sequence[Route], host: bytes | None, target: RequestTarget) -> str:
     methods = [b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE"]
     served = [m for m in methods if naive(routes, host, split(target.path), m) != "method_not_allowed"]
     return ", ".join(method.decode() for method in served)
@@ -186,7 +186,7 @@ SHARP_RELAXED = patterns(
 )
 
 
-def _match(policy: Policy, raw: bytes, *, relaxed: bool) -> tuple[Target, Route]:
+def _match(policy: Policy, raw: bytes, *, relaxed: bool) -> tuple[RequestTarget, Route]:
     try:
         target = canonical_target(raw, relaxed=relaxed)
         return target, policy.match(None, target, b"GET").route

@@ -21,7 +21,7 @@ from gateway.storage.schema import prepare
 from gateway.storage.users import Users
 from tests.properties.parity import UPSTREAMS, Asked
 from tests.properties.parity_envoy import outcome
-from tests.properties.parity_ground import Echo
+from tests.properties.parity_lab import Echo
 
 _SECRET: Final = "for the comparison of decisions only"
 # Refusals that follow the decision of the policy.

@@ -20,7 +20,7 @@ from gateway.errors import Refusal
 from gateway.wire.fields import fold
 from gateway.wire.paths import canonical_path
 from tests.properties.parity import IDENTITY, Asked, Chance
-from tests.properties.parity_ground import Ground
+from tests.properties.parity_lab import ParityLab
 
 CALLER: Final = "127.0.0.9"  # not a trusted proxy, unlike Envoy at 127.0.0.1
 
@@ -129,7 +129,7 @@ class Tally:
     refused: int = 0
 
 
-def compare(ground: Ground, seed: int, count: int, *, native: bool, tally: Tally) -> Iterator[Difference]:
+def compare(ground: ParityLab, seed: int, count: int, *, native: bool, tally: Tally) -> Iterator[Difference]:
     """Compare `count` requests for one policy."""
     chance = Chance(seed, native=native)
     routes = chance.routes(12)
@@ -154,7 +154,7 @@ def main() -> int:
     options = parser.parse_args()
     found = 0
     with tempfile.TemporaryDirectory(prefix="gateway-parity-") as directory:
-        ground = Ground(Path(directory))
+        ground = ParityLab(Path(directory))
         for native in (False, True):
             tally = Tally()
             for seed in range(options.seed, options.seed + options.policies):

@@ -10,11 +10,11 @@ import pytest
 from tests.support.engines import lacks
 from tests.support.expectations import passes
 from tests.support.faces import stock
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Gateway
 from tests.support.raw import MiB, NoAnswer
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, Swallowing, answer, early, raw, response
+from tests.support.scripts import HeldConnection, Swallowing, answer, early, raw, response
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
@@ -78,7 +78,7 @@ def test_pipelined_requests_are_answered_in_order(gateway: Gateway, upstream: Re
 
 
 def test_a_slow_first_answer_keeps_its_place(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    held = Held(after=response(200, [], b"slow"))
+    held = HeldConnection(after=response(200, [], b"slow"))
     upstream.on("/public/slow", held)
     with gateway.caller() as caller:
         posted = request("/public/posted", method="POST", body=b"body of the second")
@@ -92,7 +92,7 @@ def test_a_slow_first_answer_keeps_its_place(gateway: Gateway, upstream: Recordi
 
 
 def test_what_the_parser_refuses_waits_for_its_turn(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    held = Held(after=response(200, [], b"slow"))
+    held = HeldConnection(after=response(200, [], b"slow"))
     upstream.on("/public/slow", held)
     with gateway.caller() as caller:
         caller.send(request("/public/slow") + b"nonsense\r\n\r\n")
@@ -211,10 +211,10 @@ def test_an_own_endpoint_continues_too(gateway: Gateway) -> None:
     ],
 )
 def test_an_own_endpoint_that_answers_before_the_body_ends_says_whether_the_connection_goes_on(
-    town: Town, sent: list[str], rest: bytes, closes: bool
+    gateways: Gateways, sent: list[str], rest: bytes, closes: bool
 ) -> None:
     """RFC 9112 9.6: a client without a close announcement sends its next request, and loses it."""
-    gateway = town.gateway("standard", "serve")
+    gateway = gateways.gateway("standard", "serve")
     with gateway.caller() as caller:
         answer = caller.send(request("/_gateway/health", fields=sent) + rest).receive()
         assert (answer.status, answer.values("connection")) == (200, [b"close"] if closes else [])
@@ -454,7 +454,7 @@ def test_a_long_body_without_long_pauses_is_not(hurried: Gateway, upstream: Reco
 
 def test_the_time_an_upstream_takes_is_not_the_callers(hurried: Gateway, upstream: RecordingUpstream) -> None:
     """No limit on the client applies while the gateway waits for the response, or while the upstream reads slowly."""
-    held = Held(after=response(200, [], b"late"))
+    held = HeldConnection(after=response(200, [], b"late"))
     upstream.on("/public/x", held)
     slow = Swallowing()
     upstream.on("/public/upload", slow)

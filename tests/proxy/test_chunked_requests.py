@@ -9,7 +9,7 @@ from tests.support.expectations import passes
 from tests.support.faces import stock
 from tests.support.processes import Gateway
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, early, response
+from tests.support.scripts import HeldConnection, early, response
 from tests.support.waiting import eventually
 from tests.support.wording import chunked, request
 
@@ -49,7 +49,7 @@ def test_the_request_behind_a_chunked_body_in_one_packet_is_answered(
 
 
 def test_the_request_behind_a_chunked_body_waits_for_its_turn(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    held = Held(after=response(200, [], b"slow"))
+    held = HeldConnection(after=response(200, [], b"slow"))
     upstream.on("/public/slow", held)
     with gateway.caller() as caller:
         caller.send(upload("/public/slow") + chunked(b"abc") + request("/nowhere"))

@@ -8,7 +8,7 @@ import pytest
 from tests.support.engines import lacks
 from tests.support.processes import Gateway
 from tests.support.recording import Exchange, RecordingUpstream, Script
-from tests.support.scripts import Held, Swallowing, answer, in_turn, raw, response, silent
+from tests.support.scripts import HeldConnection, Swallowing, answer, in_turn, raw, response, silent
 from tests.support.waiting import eventually, within
 from tests.support.wording import chunked, request
 
@@ -112,7 +112,7 @@ def test_a_stale_connection_is_retried_once_and_not_for_ever(gateway: Gateway, u
 
 
 def test_a_full_pool_makes_requests_wait(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    held = Held(after=response(200, [], b"first"))
+    held = HeldConnection(after=response(200, [], b"first"))
     upstream.on("/tight/held", held)
     with gateway.caller() as first, gateway.caller() as second:
         first.send(request("/tight/held"))
@@ -129,7 +129,7 @@ def test_a_full_pool_makes_requests_wait(gateway: Gateway, upstream: RecordingUp
 
 
 def test_a_pool_that_stays_full_is_an_overload(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    held = Held(after=response(200, [], b"first"))
+    held = HeldConnection(after=response(200, [], b"first"))
     upstream.on("/tight/held", held)
     with gateway.caller() as first:
         first.send(request("/tight/held"))
@@ -144,7 +144,7 @@ def test_a_pool_that_stays_full_is_an_overload(gateway: Gateway, upstream: Recor
 
 
 def test_who_waits_is_served_in_order_and_who_left_is_not(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    held = Held(after=response(200, [], b"first"))
+    held = HeldConnection(after=response(200, [], b"first"))
     upstream.on("/tight/held", held)
     with gateway.caller() as first, gateway.caller() as second, gateway.caller() as third, gateway.caller() as fourth:
         first.send(request("/tight/held"))
@@ -199,7 +199,7 @@ def test_a_caller_who_leaves_takes_the_upstream_request_along(
         data = request("/public/x", method="POST", fields=["Content-Length: 100000"]) + b"x" * 500
     else:
         framing = "Content-Length: 1000" if where == "amid a length" else "Transfer-Encoding: chunked"
-        upstream.on("/public/x", Held(before=response(200, [framing], None) + b"5\r\nhello\r\n"))
+        upstream.on("/public/x", HeldConnection(before=response(200, [framing], None) + b"5\r\nhello\r\n"))
     with gateway.caller() as caller:
         caller.send(data)
         received = upstream.arrived()
@@ -214,7 +214,7 @@ def test_a_caller_who_leaves_takes_the_upstream_request_along(
 
 
 def test_a_caller_who_leaves_takes_nobody_else_along(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    held = Held(after=response(200, [], b"still here"))
+    held = HeldConnection(after=response(200, [], b"still here"))
     upstream.on("/public/held", held)
     with gateway.caller() as staying, gateway.caller() as leaving:
         staying.send(request("/public/held"))
@@ -349,7 +349,7 @@ def test_bytes_that_wait_unread_when_a_connection_is_taken_answer_nobody(
     if lacks(gateway.engine, "reuse"):
         pytest.skip("no connection is taken a second time")
     for _ in range(8):
-        held = Held(before=response(200, [], b"good"), after=EVIL)
+        held = HeldConnection(before=response(200, [], b"good"), after=EVIL)
         upstream.forget()
         upstream.on("/tight/x", held)
         with gateway.caller() as one, gateway.caller() as other:
@@ -368,7 +368,7 @@ def test_bytes_that_wait_unread_when_a_connection_is_taken_answer_nobody(
 def test_callers_at_once_get_each_their_own(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """Responses in another order than the requests are not mixed up."""
     count = 24
-    holds = [Held(after=response(200, [], b"%d" % number)) for number in range(count)]
+    holds = [HeldConnection(after=response(200, [], b"%d" % number)) for number in range(count)]
     for number, held in enumerate(holds):
         upstream.on(f"/public/{number}", held)
     callers = [gateway.caller() for _ in range(count)]

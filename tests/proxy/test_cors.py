@@ -7,7 +7,7 @@ import pytest
 from gateway.wire.websocket import accept_of
 from tests.support.expectations import passes
 from tests.support.faces import stock
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Engine, Face, Gateway
 from tests.support.raw import Answer, Head
 from tests.support.recording import Exchange, RecordingUpstream
@@ -39,8 +39,8 @@ ROUTES: list[dict[str, object]] = [
 
 
 @pytest.fixture
-def gateway(town: Town, face: Face, engine: Engine) -> Gateway:
-    return town.gateway("pages", face, engine, routes=[{"upstream": "web"} | route for route in ROUTES])
+def gateway(gateways: Gateways, face: Face, engine: Engine) -> Gateway:
+    return gateways.gateway("pages", face, engine, routes=[{"upstream": "web"} | route for route in ROUTES])
 
 
 def preflight(path: str, method: str, *fields: str, origin: str = APP) -> bytes:

@@ -8,11 +8,11 @@ import pytest
 from gateway.errors import CODES
 from tests.support.expectations import passes
 from tests.support.faces import stock
-from tests.support.forging import Forge
 from tests.support.processes import PASSWORD, PROJECT, Account, Gateway
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, raw, response, silent
+from tests.support.scripts import HeldConnection, raw, response, silent
+from tests.support.token_factory import TokenFactory
 from tests.support.wording import bearer, request
 
 # Codes whose cause needs a separate gateway.
@@ -39,7 +39,7 @@ NEVER = {"internal_error"}
 class Causes:
     """A request for each code that causes it."""
 
-    def __init__(self, gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge) -> None:
+    def __init__(self, gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory) -> None:
         self.gateway = gateway
         self.upstream = upstream
         self.user = user
@@ -109,7 +109,7 @@ class Causes:
         return self.gateway.get("/public/x")
 
     def overloaded(self) -> Answer:
-        held = Held(after=response())
+        held = HeldConnection(after=response())
         self.upstream.on("/tight/held", held)
         with self.gateway.caller() as caller:
             caller.send(request("/tight/held"))
@@ -140,7 +140,7 @@ def test_every_code_is_met_somewhere() -> None:
 
 
 @pytest.fixture
-def causes(gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: Forge) -> Causes:
+def causes(gateway: Gateway, upstream: RecordingUpstream, user: Account, forge: TokenFactory) -> Causes:
     return Causes(gateway, upstream, user, forge)
 
 

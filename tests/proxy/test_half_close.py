@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, response
+from tests.support.scripts import HeldConnection, response
 from tests.support.waiting import eventually
 from tests.support.wording import chunked, request
 
@@ -13,10 +13,10 @@ UPLOAD = request("/public/x", method="POST", fields=["Transfer-Encoding: chunked
 
 @pytest.mark.parametrize("data", [request("/public/x"), UPLOAD], ids=["a request", "an upload"])
 def test_a_half_closed_connection_cancels_the_upstream_request(
-    town: Town, upstream: RecordingUpstream, data: bytes
+    gateways: Gateways, upstream: RecordingUpstream, data: bytes
 ) -> None:
-    gateway = town.gateway("standard", "serve")
-    held = Held(after=response())
+    gateway = gateways.gateway("standard", "serve")
+    held = HeldConnection(after=response())
     upstream.on("/public/x", held)
     with gateway.caller() as caller:
         caller.send(data)
@@ -28,7 +28,7 @@ def test_a_half_closed_connection_cancels_the_upstream_request(
     assert not held.done
 
 
-def test_a_connection_without_a_request_is_closed_after_a_half_close(town: Town) -> None:
-    with town.gateway("standard", "serve").caller() as caller:
+def test_a_connection_without_a_request_is_closed_after_a_half_close(gateways: Gateways) -> None:
+    with gateways.gateway("standard", "serve").caller() as caller:
         caller.finish_sending()
         assert caller.ended() == ("fin", b"")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gateway.analysis.replay import Group, Replay, ReplayReport
 from gateway.policy.loader import load_configuration
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Face, Gateway
 from tests.support.waiting import eventually
 from tests.support.wording import request
@@ -25,9 +25,9 @@ def replayed(gateway: Gateway, policy: Path, wanted: int) -> ReplayReport:
 
 
 def test_what_was_logged_would_not_change_under_the_same_policy(
-    town: Town, face: Face, user: Account, admin: Account
+    gateways: Gateways, face: Face, user: Account, admin: Account
 ) -> None:
-    gateway = town.gateway("replayed", face, observability={"access_log": "json"})
+    gateway = gateways.gateway("replayed", face, observability={"access_log": "json"})
     callers = ((), (user.line,), (admin.line,), (b"Authorization: Bearer nonsense",))
     for path, fields, method in itertools.product(PATHS, callers, ("GET", "DELETE")):
         gateway.ask(request(path, method=method, fields=fields, host="Api.Example.COM"), method=method)
@@ -37,8 +37,10 @@ def test_what_was_logged_would_not_change_under_the_same_policy(
     assert report.replayed >= len(PATHS) * len(callers) * 2
 
 
-def test_what_is_different_in_another_policy_is_found(town: Town, face: Face, user: Account, tmp_path: Path) -> None:
-    gateway = town.gateway("replayed-otherwise", face, observability={"access_log": "json"})
+def test_what_is_different_in_another_policy_is_found(
+    gateways: Gateways, face: Face, user: Account, tmp_path: Path
+) -> None:
+    gateway = gateways.gateway("replayed-otherwise", face, observability={"access_log": "json"})
     assert gateway.get("/public/a").status == 200
     assert gateway.get("/admin/x", user.line).status == 403
     text = "upstreams: {web: http://127.0.0.1:9000}\nroutes:\n  - {path: /admin/**, upstream: web, name: now-open}\n"

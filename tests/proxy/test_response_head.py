@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.response_head import HeadReader, NotHttp, ResponseFault, ResponseHead
+from gateway.proxy.response_head import NotHttp, ResponseFault, ResponseHead, ResponseHeadReader
 from tests.support.waiting import cpu_within
 
 KIB = 1024
@@ -18,7 +18,7 @@ Read = tuple[list[tuple[int, bytes, list[tuple[bytes, bytes]]]], bytes, str]
 
 
 def read(*pieces: bytes, limit: int = 64 * KIB) -> Read:
-    reader = HeadReader(limit)
+    reader = ResponseHeadReader(limit)
     heads: list[tuple[int, bytes, list[tuple[bytes, bytes]]]] = []
     final, rest = False, b""
     try:
@@ -34,7 +34,7 @@ def read(*pieces: bytes, limit: int = 64 * KIB) -> Read:
 
 
 def head_of(sent: bytes) -> ResponseHead:
-    head = HeadReader(64 * KIB).read(sent)
+    head = ResponseHeadReader(64 * KIB).read(sent)
     assert head is not None
     return head
 
@@ -97,13 +97,13 @@ MALFORMED = [
 def test_another_protocol_is_told_apart_from_bad_http(sent: bytes) -> None:
     """A target that speaks another protocol fails every request. A malformed head can belong to one resource."""
     with pytest.raises(NotHttp):
-        HeadReader(64 * KIB).read(sent)
+        ResponseHeadReader(64 * KIB).read(sent)
 
 
 @pytest.mark.parametrize("sent", MALFORMED)
 def test_a_malformed_status_line_is_refused(sent: bytes) -> None:
     with pytest.raises(ResponseFault) as raised:
-        HeadReader(64 * KIB).read(sent)
+        ResponseHeadReader(64 * KIB).read(sent)
     assert not isinstance(raised.value, NotHttp)
 
 

@@ -11,7 +11,7 @@ from tests.support.faces import stock
 from tests.support.processes import Gateway
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, answer, raw, response
+from tests.support.scripts import HeldConnection, answer, raw, response
 from tests.support.waiting import eventually
 from tests.support.wording import chunked, request
 
@@ -137,10 +137,10 @@ def test_a_chunked_response_comes_back_in_chunks(
 
 def test_chunks_are_passed_on_as_they_come(gateway: Gateway, upstream: RecordingUpstream) -> None:
     """Without waiting for more: otherwise an event stream would never arrive."""
-    from tests.support.scripts import Held
+    from tests.support.scripts import HeldConnection
 
     head = response(200, ["Transfer-Encoding: chunked", "Content-Type: text/event-stream"], None)
-    held = Held(before=head + b"6\r\nfirst\n\r\n", after=b"7\r\nsecond\n\r\n0\r\n\r\n")
+    held = HeldConnection(before=head + b"6\r\nfirst\n\r\n", after=b"7\r\nsecond\n\r\n0\r\n\r\n")
     upstream.on("/public/x", held)
     with gateway.caller() as caller:
         caller.send(request("/public/x"))
@@ -283,7 +283,7 @@ def test_an_interim_response_reaches_the_client_before_the_final_one(
 ) -> None:
     if stock(gateway.face, "interim responses"):
         pytest.skip("uvicorn cannot send one")
-    held = Held(before=b"HTTP/1.1 %d Interim\r\nX-A: 1\r\n\r\n" % status, after=response(200, [], b"ok"))
+    held = HeldConnection(before=b"HTTP/1.1 %d Interim\r\nX-A: 1\r\n\r\n" % status, after=response(200, [], b"ok"))
     upstream.on("/public/x", held)
     with gateway.caller() as caller:
         head = caller.send(request("/public/x")).receive_head()

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.wire.served_hosts import ServedHosts
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import FACES, Face, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.websockets import KEY
@@ -18,11 +18,11 @@ MISDIRECTED = (421, "misdirected")
 
 
 @pytest.fixture(params=FACES)
-def gateway(town: Town, request: pytest.FixtureRequest) -> Gateway:
+def gateway(gateways: Gateways, request: pytest.FixtureRequest) -> Gateway:
     face: Face = request.param
     trusted = {"hosts": HOSTS, "trusted_proxies": ["127.0.0.1/32"]}
     named = {"path": "/only-here", "auth": "none", "upstream": "web", "host": "api.example.com"}
-    return town.gateway("hosts", face, server=trusted, routes=[named])
+    return gateways.gateway("hosts", face, server=trusted, routes=[named])
 
 
 @pytest.mark.parametrize("host", SERVED)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Face, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.waiting import eventually
@@ -21,8 +21,8 @@ ROUTES: list[dict[str, object]] = [
 
 
 @pytest.fixture
-def gateway(town: Town, face: Face) -> Gateway:
-    return town.gateway("shadowed", face, routes=ROUTES)
+def gateway(gateways: Gateways, face: Face) -> Gateway:
+    return gateways.gateway("shadowed", face, routes=ROUTES)
 
 
 def counted(gateway: Gateway, rule: str) -> dict[str, float]:

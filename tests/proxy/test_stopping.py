@@ -8,22 +8,22 @@ import pytest
 
 from tests.support.configurations import changed
 from tests.support.faces import stock
-from tests.support.gateways import Town, unhandled
+from tests.support.gateways import Gateways, unhandled
 from tests.support.processes import Engine, Face, Gateway
 from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, response, silent
+from tests.support.scripts import HeldConnection, response, silent
 from tests.support.waiting import eventually, within
 from tests.support.wording import request
 
 
 @pytest.fixture
-def brief(town: Town, tmp_path: Path, engine: Engine) -> Iterator[Callable[[Face], Gateway]]:
+def brief(gateways: Gateways, tmp_path: Path, engine: Engine) -> Iterator[Callable[[Face], Gateway]]:
     """Starts a separate gateway that drains for at most a second."""
     started: list[Gateway] = []
 
     def start(face: Face, drain: str = "1s") -> Gateway:
-        configuration = changed(town.configuration(tmp_path, engine), server={"drain": drain})
+        configuration = changed(gateways.configuration(tmp_path, engine), server={"drain": drain})
         started.append(Gateway(face, configuration, tmp_path, engine))
         return started[-1].start()
 
@@ -64,7 +64,7 @@ def test_what_runs_is_finished_before_the_end(
     """A response not begun, a response half sent, and an upload half received."""
     gateway = brief(face)
     head = response(200, ["Content-Length: 8"], None)
-    awaited, begun = Held(after=head + b"in whole"), Held(before=head + b"in ", after=b"whole")
+    awaited, begun = HeldConnection(after=head + b"in whole"), HeldConnection(before=head + b"in ", after=b"whole")
     upstream.on("/public/awaited", awaited)
     upstream.on("/public/begun", begun)
     with gateway.caller() as first, gateway.caller() as second, gateway.caller() as third:

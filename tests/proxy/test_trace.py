@@ -6,7 +6,7 @@ RFC 9110 7.6.2 and 9.3.8.
 import pytest
 
 from tests.support.expectations import passes, refuses
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Face, Gateway
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
@@ -215,9 +215,9 @@ def ended_here(gateway: Gateway, upstream: RecordingUpstream, data: bytes) -> An
 # ---- the fields of a TRACE
 
 
-def test_a_trace_carries_no_proof_of_who_calls(town: Town, face: Face, upstream: RecordingUpstream) -> None:
+def test_a_trace_carries_no_proof_of_who_calls(gateways: Gateways, face: Face, upstream: RecordingUpstream) -> None:
     """Its response shows the request to the client, which could present the assertion to the upstream elsewhere."""
-    gateway = town.gateway("proving", face, identity={"assertion": {"header": "X-Identity-Token", "ttl": "60s"}})
+    gateway = gateways.gateway("proving", face, identity={"assertion": {"header": "X-Identity-Token", "ttl": "60s"}})
     line = gateway.login("user@example.com").line
     for method, present in (("GET", True), ("OPTIONS", True), ("TRACE", False)):
         received = passes(gateway, upstream, request("/traced/x", method=method, fields=[line, "X!Identity|Token: x"]))
@@ -227,13 +227,13 @@ def test_a_trace_carries_no_proof_of_who_calls(town: Town, face: Face, upstream:
 
 
 def test_a_route_for_trace_stands_beside_one_for_all_other_methods(
-    town: Town, face: Face, upstream: RecordingUpstream
+    gateways: Gateways, face: Face, upstream: RecordingUpstream
 ) -> None:
     routes: list[dict[str, object]] = [
         {"path": "/beside/**", "auth": "none", "upstream": "web"},
         {"path": "/beside/**", "methods": ["TRACE"], "roles": ["admin"], "upstream": "web"},
     ]
-    gateway = town.gateway("tracing-beside", face, routes=routes)
+    gateway = gateways.gateway("tracing-beside", face, routes=routes)
     passes(gateway, upstream, request("/beside/x"))
     refuses(gateway, upstream, request("/beside/x", method="TRACE"), 401, "token_missing")
     admin: Account = gateway.login("admin@example.com")

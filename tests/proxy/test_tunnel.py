@@ -46,7 +46,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(*, early: tuple[bytes, bytes] = (b"", b"")) -> AsyncIterator[Rig]:
+async def harness(*, early: tuple[bytes, bytes] = (b"", b"")) -> AsyncIterator[Rig]:
     loop = asyncio.get_running_loop()
     ended: list[tuple[int, int]] = []
     tunnel = Tunnel(loop, lambda tunnel: ended.append(tunnel.passed))
@@ -97,7 +97,7 @@ FLOOD = encode(Frame(BINARY, b"x" * MiB)) * 16
 
 def test_who_takes_nothing_for_a_minute_is_cut_off(run: Run) -> None:
     async def scenario() -> None:
-        async with rig() as each:
+        async with harness() as each:
             flooding = asyncio.create_task(_flood(each.upstream, FLOOD))
             await _settled(each)
             each.tunnel.tick(1000.0)
@@ -112,7 +112,7 @@ def test_who_takes_nothing_for_a_minute_is_cut_off(run: Run) -> None:
 
 def test_who_takes_a_little_has_another_minute(run: Run) -> None:
     async def scenario() -> None:
-        async with rig() as each:
+        async with harness() as each:
             flooding = asyncio.create_task(_flood(each.upstream, FLOOD))
             await _settled(each)
             for now in range(1000, 1400, 50):
@@ -139,7 +139,7 @@ async def _settled(each: Rig) -> None:
 
 def test_who_has_nothing_to_take_may_be_silent_for_ever(run: Run) -> None:
     async def scenario() -> None:
-        async with rig() as each:
+        async with harness() as each:
             for now in (0.0, 1e3, 1e6, 1e9):
                 each.tunnel.tick(now)
             await asyncio.sleep(0.05)
@@ -152,7 +152,7 @@ def test_the_last_words_of_an_upstream_are_not_kept_for_ever(run: Run) -> None:
     """It has disconnected, and the client does not read its last bytes."""
 
     async def scenario() -> None:
-        async with rig() as each:
+        async with harness() as each:
             await _flood_some(each.upstream)
             each.upstream.close()
             await asyncio.sleep(0.3)
@@ -173,7 +173,7 @@ async def _flood_some(far: socket.socket) -> None:
 
 def test_the_kernel_is_asked_to_notice_who_vanished(run: Run) -> None:
     async def scenario() -> None:
-        async with rig() as each:
+        async with harness() as each:
             for end in (each.tunnel.caller, each.tunnel.upstream):
                 sock = end.transport.get_extra_info("socket")
                 assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -184,7 +184,7 @@ def test_the_kernel_is_asked_to_notice_who_vanished(run: Run) -> None:
 def test_what_came_early_goes_first_and_is_counted(run: Run) -> None:
     async def scenario() -> None:
         early = encode(Frame(BINARY, b"early"), masked=True), encode(Frame(BINARY, b"bird"))
-        async with rig(early=early) as each:
+        async with harness(early=early) as each:
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(each.caller, encode(Frame(BINARY, b"later"), masked=True))
             heard = b""
@@ -201,7 +201,7 @@ def test_what_came_early_goes_first_and_is_counted(run: Run) -> None:
 
 def test_goodbye_is_said_once(run: Run) -> None:
     async def scenario() -> None:
-        async with rig() as each:
+        async with harness() as each:
             each.tunnel.close(1008, "token_expired")
             each.tunnel.close(1001, "the gateway is stopping")
             loop = asyncio.get_running_loop()
@@ -219,7 +219,7 @@ def test_goodbye_reaches_who_is_left(run: Run) -> None:
     """One side has disconnected, the other has not read its last bytes."""
 
     async def scenario() -> None:
-        async with rig() as each:
+        async with harness() as each:
             await _flood_some(each.upstream)
             each.upstream.close()
             await asyncio.sleep(0.1)
@@ -235,7 +235,7 @@ def test_who_is_still_taking_the_last_words_gets_them_whole(run: Run, caplog: py
     """The upstream has disconnected between two frames, and the client's connection closes after its unsent bytes."""
 
     async def scenario() -> None:
-        async with rig() as each:
+        async with harness() as each:
             loop, frame = asyncio.get_running_loop(), encode(Frame(BINARY, b"x" * 65530))
             while not each.tunnel.caller.transport.get_write_buffer_size():
                 await loop.sock_sendall(each.upstream, frame)

@@ -17,11 +17,11 @@ from tests.cli.running import run_here
 from tests.server.changing import configuration_of, reload
 from tests.support.expectations import passes
 from tests.support.fleet import Fleet
-from tests.support.forging import claims_of, header_of
 from tests.support.load import AsyncCaller, Load
 from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.recording import RecordingUpstream
 from tests.support.small import Start
+from tests.support.token_factory import claims_of, header_of
 from tests.support.websockets import Socket, echoing, text
 from tests.support.wording import bearer, request
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.configurations import changed
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
 from tests.support.raw import Answer, Caller, MiB
 from tests.support.recording import RecordingUpstream
@@ -39,15 +39,15 @@ class ShortWindow(Gateway):
         return ["-c", _PROGRAM, *super().arguments[1:]]
 
 
-def short_window(face: Face, town: Town, folder: Path, **server: str | int) -> Gateway:
-    (folder / "gateway.db").write_bytes(town.seed().read_bytes())
-    configuration = changed(town.configuration(folder), server={"body_timeout": "500ms", **server})
+def short_window(face: Face, gateways: Gateways, folder: Path, **server: str | int) -> Gateway:
+    (folder / "gateway.db").write_bytes(gateways.seed().read_bytes())
+    configuration = changed(gateways.configuration(folder), server={"body_timeout": "500ms", **server})
     return ShortWindow(face, configuration, folder).start()
 
 
 @pytest.fixture(scope="module")
-def paced(face: Face, town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    gateway = short_window(face, town, tmp_path_factory.mktemp("paced"), min_body_rate=LEAST)
+def paced(face: Face, gateways: Gateways, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    gateway = short_window(face, gateways, tmp_path_factory.mktemp("paced"), min_body_rate=LEAST)
     yield gateway
     gateway.stop()
 
@@ -131,8 +131,8 @@ def test_the_time_in_which_the_upstream_does_not_read_does_not_count(
         pushing.join(10)
 
 
-def test_0_is_no_limit(face: Face, town: Town, tmp_path: Path, upstream: RecordingUpstream) -> None:
-    gateway = short_window(face, town, tmp_path, min_body_rate=0)
+def test_0_is_no_limit(face: Face, gateways: Gateways, tmp_path: Path, upstream: RecordingUpstream) -> None:
+    gateway = short_window(face, gateways, tmp_path, min_body_rate=0)
     try:
         head = upload("/public/x", "Content-Length: 18")
         assert drip(gateway, head, b"x", every=0.1, times=18)[0].status == 200

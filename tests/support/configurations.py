@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.forging import Forge
 from tests.support.processes import Configuration, Engine
+from tests.support.token_factory import TokenFactory
 from tests.support.upstreams import Upstreams
 
 PAGES = {"origins": ["https://app.example.com", "http://localhost:5173"]}
@@ -68,7 +68,7 @@ NO_LOCKOUT = {"failures": 1_000_000, "per_address_failures": 1_000_000}
 ROLES = {"admin": ["editor"], "editor": ["user"], "user": [], "auditor": []}
 
 
-def standard(upstreams: Upstreams, forge: Forge, folder: Path) -> Configuration:
+def standard(upstreams: Upstreams, forge: TokenFactory, folder: Path) -> Configuration:
     """The configuration of the advisory and conformance tests: every kind of route over every kind of upstream."""
     web = upstreams.web.url
     secure = {"targets": [upstreams.secure.url], "eject": None, "connect_timeout": "2s"}

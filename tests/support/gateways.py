@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.configurations import changed, standard, with_engine
-from tests.support.forging import Forge
 from tests.support.processes import (
     FACES,
     PASSWORD,
@@ -24,6 +23,7 @@ from tests.support.processes import (
     Gateway,
     write_configuration,
 )
+from tests.support.token_factory import TokenFactory
 from tests.support.upstreams import Upstreams
 from tests.support.waiting import eventually
 
@@ -41,13 +41,13 @@ PEOPLE: tuple[tuple[str, tuple[str, ...], bool], ...] = (
 SignIn = Callable[[str], Account]
 
 
-class Town:
+class Gateways:
     """The gateways of a session. All share one set of keys and start from copies of one database of accounts."""
 
     def __init__(self, upstreams: Upstreams, folder: Path) -> None:
         self.upstreams = upstreams
         self.folder = folder
-        self.forge = Forge()
+        self.forge = TokenFactory()
         self._running: dict[tuple[str, Face, Engine], Gateway] = {}
         self._seed: Path | None = None
 
@@ -137,10 +137,10 @@ def _end(gateway: Gateway) -> None:
 
 
 @pytest.fixture(scope="session")
-def town(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    town = Town(upstreams, tmp_path_factory.mktemp("gateways"))
-    yield town
-    town.end()
+def gateways(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
+    gateways = Gateways(upstreams, tmp_path_factory.mktemp("gateways"))
+    yield gateways
+    gateways.end()
 
 
 @pytest.fixture(scope="session", params=FACES)
@@ -157,33 +157,33 @@ def engine() -> Engine:
 
 
 @pytest.fixture
-def gateway(town: Town, face: Face, engine: Engine) -> Gateway:
+def gateway(gateways: Gateways, face: Face, engine: Engine) -> Gateway:
     """The standard configuration."""
-    return town.gateway("standard", face, engine)
+    return gateways.gateway("standard", face, engine)
 
 
 @pytest.fixture
-def hurried(town: Town, face: Face, engine: Engine) -> Gateway:
+def hurried(gateways: Gateways, face: Face, engine: Engine) -> Gateway:
     """The standard configuration with time limits short enough for tests."""
     limits = {"header_timeout": "400ms", "body_timeout": "400ms", "keep_alive": "600ms"}
-    return town.gateway("hurried", face, engine, server=limits)
+    return gateways.gateway("hurried", face, engine, server=limits)
 
 
 @pytest.fixture
-def trusting(town: Town, face: Face, engine: Engine) -> Gateway:
+def trusting(gateways: Gateways, face: Face, engine: Engine) -> Gateway:
     """A gateway behind a trusted proxy: this machine."""
-    return town.gateway("trusting", face, engine, server={"trusted_proxies": ["127.0.0.0/8"]})
+    return gateways.gateway("trusting", face, engine, server={"trusted_proxies": ["127.0.0.0/8"]})
 
 
 @pytest.fixture
-def relaxed(town: Town, face: Face, engine: Engine) -> Gateway:
+def relaxed(gateways: Gateways, face: Face, engine: Engine) -> Gateway:
     """A gateway with `paths: relaxed`."""
-    return town.gateway("relaxed", face, engine, server={"paths": "relaxed"})
+    return gateways.gateway("relaxed", face, engine, server={"paths": "relaxed"})
 
 
 @pytest.fixture
-def forge(town: Town) -> Forge:
-    return town.forge
+def forge(gateways: Gateways) -> TokenFactory:
+    return gateways.forge
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.support.forging import Part, Sign, token, with_curve, with_rsa
 from tests.support.processes import free_port
+from tests.support.token_factory import Part, Sign, token, with_curve, with_rsa
 
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/jwks"

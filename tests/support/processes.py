@@ -15,8 +15,8 @@ from typing import Any, Literal
 import psutil
 import yaml
 
-from tests.support.forging import claims_of
 from tests.support.raw import Address, Answer, Caller, ask
+from tests.support.token_factory import claims_of
 from tests.support.waiting import eventually
 from tests.support.wording import bearer, request
 

@@ -84,7 +84,7 @@ def in_turn(*scripts: Script) -> Script:
     return script
 
 
-class Held:
+class HeldConnection:
     """A script that waits, after the head or within the body, until the test releases it.
 
     `before` is sent at once, `after` when `release` is called. The script ends if the gateway closes the connection

@@ -16,10 +16,10 @@ from starlette.applications import Starlette
 import gateway.server.asgi.upstream_websocket
 import gateway.server.asgi.websocket
 from tests.support.asgi_server import Message, Server, serving
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Configuration, Gateway
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, raw, response
+from tests.support.scripts import HeldConnection, raw, response
 from tests.support.waiting import eventually, until
 from tests.support.websockets import BINARY, FarEnd, Frame, bearing, close, echoing, text
 
@@ -27,9 +27,9 @@ PATH = "/sockets-of-anybody/asgi"
 
 
 @pytest.fixture
-def configuration(town: Town, tmp_path: Path) -> Path:
+def configuration(gateways: Gateways, tmp_path: Path) -> Path:
     file = tmp_path / "gateway.yaml"
-    file.write_text(yaml.safe_dump(town.configuration(tmp_path)))
+    file.write_text(yaml.safe_dump(gateways.configuration(tmp_path)))
     return file
 
 
@@ -128,7 +128,7 @@ async def test_who_left_before_anything_was_answered_cancels_it(
     configuration: Path, upstream: RecordingUpstream
 ) -> None:
     """At any moment: before the upstream has answered, and within a response that is not a switch."""
-    held = Held(), Held(before=response(403, ["Content-Length: 100"], None) + b"half of it")
+    held = HeldConnection(), HeldConnection(before=response(403, ["Content-Length: 100"], None) + b"half of it")
     async with serving(configuration) as app:
         for script in held:
             upstream.requests.clear()
@@ -229,10 +229,10 @@ async def test_an_upstream_that_takes_nothing_for_long_is_given_up(
 
 
 async def test_a_caller_who_may_not_stay_and_takes_nothing_is_left_to_the_server(
-    configuration: Path, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, town: Town
+    configuration: Path, upstream: RecordingUpstream, monkeypatch: pytest.MonkeyPatch, gateways: Gateways
 ) -> None:
     monkeypatch.setattr(gateway.server.asgi.websocket, "_LAST_CALL", 0.3)
-    account = _account_of(town, configuration)
+    account = _account_of(gateways, configuration)
     far = FarEnd()
     upstream.on("/sockets/x", far)
     async with serving(configuration) as app:
@@ -253,9 +253,9 @@ async def test_a_caller_who_may_not_stay_and_takes_nothing_is_left_to_the_server
 
 
 async def test_a_browser_is_answered_with_its_own_word(
-    configuration: Path, upstream: RecordingUpstream, town: Town
+    configuration: Path, upstream: RecordingUpstream, gateways: Gateways
 ) -> None:
-    account = _account_of(town, configuration)
+    account = _account_of(gateways, configuration)
     upstream.on("/sockets/x", echoing())
     async with serving(configuration) as app:
         name, _, value = bearing(account.token, "chat").partition(": ")
@@ -288,9 +288,9 @@ async def test_a_large_message_waits_for_its_turn(configuration: Path, upstream:
         await server.over()
 
 
-def _account_of(town: Town, configuration: Path) -> Account:
+def _account_of(gateways: Gateways, configuration: Path) -> Account:
     """An account in the database of this configuration, a copy of the session's database."""
-    shutil.copy(town.seed(), configuration.parent / "gateway.db")
+    shutil.copy(gateways.seed(), configuration.parent / "gateway.db")
     settings: Configuration = yaml.safe_load(configuration.read_text())
     gateway = Gateway("serve", settings, configuration.parent).start()
     try:

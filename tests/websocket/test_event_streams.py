@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
 from tests.support.raw import Caller
 from tests.support.recording import Exchange, RecordingUpstream
@@ -92,10 +92,10 @@ PRICE = {"serve": 20, "asgi": 28}  # In KiB.
 
 
 @pytest.fixture
-def own(town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def own(gateways: Gateways, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A separate gateway, whose memory other tests have not used."""
     folder = tmp_path_factory.mktemp("streams")
-    configuration = town.configuration(folder)
+    configuration = gateways.configuration(folder)
     configuration["upstreams"]["web"]["max_connections"] = 2 * MANY
     gateway = Gateway(face, configuration, folder).start()
     yield gateway

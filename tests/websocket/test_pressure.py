@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
 from tests.support.raw import MiB
 from tests.support.recording import Exchange, RecordingUpstream
@@ -109,12 +109,12 @@ PRICE = {"serve": 16, "asgi": 64}
 
 
 @pytest.fixture
-def own(town: Town, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def own(gateways: Gateways, face: Face, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A separate gateway, whose memory other tests have not used."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit[0], min(limit[1], 8192)), limit[1]))
     folder = tmp_path_factory.mktemp("many")
-    gateway = Gateway(face, town.configuration(folder), folder).start()
+    gateway = Gateway(face, gateways.configuration(folder), folder).start()
     yield gateway
     gateway.kill()
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.support.configurations import changed
-from tests.support.gateways import Town, unhandled
+from tests.support.gateways import Gateways, unhandled
 from tests.support.processes import Face, Gateway
 from tests.support.recording import Exchange, RecordingUpstream
 from tests.support.waiting import SharedEvent, eventually, within
@@ -19,11 +19,11 @@ from tests.support.websockets import BINARY, FarEnd, Frame, Socket, close, echoi
 
 
 @pytest.fixture
-def own(town: Town, face: Face, tmp_path: Path) -> Iterator[Callable[[], Gateway]]:
+def own(gateways: Gateways, face: Face, tmp_path: Path) -> Iterator[Callable[[], Gateway]]:
     started: list[Gateway] = []
 
     def start() -> Gateway:
-        started.append(Gateway(face, changed(town.configuration(tmp_path), server={"drain": "5s"}), tmp_path))
+        started.append(Gateway(face, changed(gateways.configuration(tmp_path), server={"drain": "5s"}), tmp_path))
         return started[-1].start()
 
     yield start
@@ -121,9 +121,9 @@ PATH = "/sockets/reload"
 
 
 def test_websockets_whose_route_stays_outlive_a_reload_and_end_at_logout(
-    town: Town, upstream: RecordingUpstream, tmp_path: Path
+    gateways: Gateways, upstream: RecordingUpstream, tmp_path: Path
 ) -> None:
-    configuration = town.configuration(tmp_path)
+    configuration = gateways.configuration(tmp_path)
     gateway = Gateway("serve", configuration, tmp_path).start()
     try:
         upstream.on(PATH, echoing())

@@ -8,7 +8,7 @@ from tests.support.faces import stock
 from tests.support.processes import Account, Gateway
 from tests.support.raw import MiB
 from tests.support.recording import Exchange, RecordingUpstream, Script
-from tests.support.scripts import Held, raw, response, silent
+from tests.support.scripts import HeldConnection, raw, response, silent
 from tests.support.upstreams import Upstreams
 from tests.support.waiting import eventually, within
 from tests.support.websockets import (
@@ -124,7 +124,7 @@ def test_a_refusal_without_end_is_not_collected_without_end(gateway: Gateway, up
 
 
 def test_an_event_stream_answers_no_handshake(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    held = Held(before=response(200, ["Content-Type: text/event-stream"], None) + b"data: 1\n\n")
+    held = HeldConnection(before=response(200, ["Content-Type: text/event-stream"], None) + b"data: 1\n\n")
     upstream.on(PATH, held)
     with gateway.caller() as caller:
         head = caller.send(handshake(PATH)).receive_head()
@@ -309,7 +309,7 @@ def test_frames_right_behind_the_handshake_arrive(gateway: Gateway, upstream: Re
 
 
 def test_a_caller_who_leaves_during_the_handshake_cancels_it(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    held = Held()
+    held = HeldConnection()
     upstream.on(PATH, held)
     with gateway.caller() as caller:
         caller.send(handshake(PATH))

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.wire.paths import Target, canonical_path, canonical_target, decoded_segment, lenient_readings
+from gateway.wire.paths import RequestTarget, canonical_path, canonical_target, decoded_segment, lenient_readings
 from tests.support.waiting import cpu_within
 
 BOTH = (False, True)
@@ -49,7 +49,7 @@ def refused(raw: bytes, *, relaxed: bool) -> bool:
     ],
 )
 def test_a_path_has_one_canonical_form(raw: bytes, path: bytes, relaxed: bool) -> None:
-    assert canonical_target(raw, relaxed=relaxed) == Target(path, None, False, None)  # type: ignore[arg-type]
+    assert canonical_target(raw, relaxed=relaxed) == RequestTarget(path, None, False, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("relaxed", BOTH)
@@ -245,7 +245,7 @@ nasty_targets = st.lists(st.sampled_from(_PIECES), max_size=12).map(lambda parts
 any_targets = st.one_of(nasty_targets, st.binary(max_size=20).map(lambda tail: b"/" + tail), st.binary(max_size=20))
 
 
-def accepted(raw: bytes, *, relaxed: bool) -> Target:
+def accepted(raw: bytes, *, relaxed: bool) -> RequestTarget:
     try:
         return canonical_target(raw, relaxed=relaxed)
     except Refusal:

@@ -130,7 +130,6 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     @property
     def exchange(self) -> UpstreamExchange | None:
-        """The request in progress."""
         return None if self._phase == NEW or self._is_over else self._exchange
 
     @property

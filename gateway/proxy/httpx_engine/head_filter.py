@@ -9,7 +9,7 @@ rules of the native engine. h11 gets the head in one piece, and chunks without e
 from collections.abc import Callable, Sequence
 
 from gateway.proxy.interfaces import Field
-from gateway.proxy.response_head import HeadReader, NotHttp, ResponseFault, ResponseHead
+from gateway.proxy.response_head import NotHttp, ResponseFault, ResponseHead, ResponseHeadReader
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
 
 
@@ -23,7 +23,7 @@ class HeadFilter:
     def __init__(self, limit: int, pass_on: Callable[[int, Sequence[Field]], None]) -> None:
         self._limit = limit
         self._pass_on = pass_on
-        self._heads = HeadReader(limit)
+        self._heads = ResponseHeadReader(limit)
         self._chunks: ChunkedDecoder | None = None
         self.head: ResponseHead | None = None
 

@@ -18,7 +18,7 @@ from gateway.errors import Refusal
 from gateway.proxy import unread
 from gateway.proxy.connection_pool import ConnectionPool
 from gateway.proxy.exchange import UpstreamExchange
-from gateway.proxy.response_head import HeadReader, NotHttp, ResponseFault, ResponseHead, trailers_to_send
+from gateway.proxy.response_head import NotHttp, ResponseFault, ResponseHead, ResponseHeadReader, trailers_to_send
 from gateway.proxy.target_queue import TargetQueue
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
 from gateway.wire.fields import REMEMBERED_FIELDS, REMEMBERED_SIZE
@@ -57,7 +57,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._upload_paused = False
         self._upload_over = False  # the upstream does not want the rest of the request body
         # the response
-        self._heads = HeadReader(self._max_head)
+        self._heads = ResponseHeadReader(self._max_head)
         self._cached_head: ResponseHead | None = None  # an API often answers with the same head
         self._left = 0  # bytes of the body still to come, if its length is known
         self._chunks: ChunkedDecoder | None = None
@@ -243,7 +243,7 @@ class UpstreamConnection(asyncio.Protocol):
         while (head := heads.read(data)) is not None:
             data = heads.rest
             if head.status >= 200:
-                self._heads = HeadReader(self._max_head)
+                self._heads = ResponseHeadReader(self._max_head)
                 self._cache_head(head)
                 self._answer(exchange, head, data)
                 return

@@ -33,7 +33,7 @@ from gateway.proxy.stall_watch import StallWatch
 from gateway.proxy.websocket_tunnel import Tunnel
 from gateway.server.protocol.asgi_bridge import AsgiBridge
 from gateway.server.protocol.body_reader import BodyReader
-from gateway.server.protocol.request_parser import HeadReader, asks_for_websocket, stays_open
+from gateway.server.protocol.request_parser import RequestHeadReader, asks_for_websocket, stays_open
 from gateway.server.protocol.response_writer import ResponseWriter
 from gateway.server.protocol.sockets import has_unread, reset_on_close
 from gateway.server.runtime import Runtime
@@ -74,7 +74,7 @@ class ClientConnection(asyncio.Protocol):
         self.draining = False
         self._connections: set[Any] = server_state.connections
         self._peer: Peer = None  # type: ignore[assignment]  # set by connection_made
-        self._heads = HeadReader(runtime.server.max_header_size)
+        self._heads = RequestHeadReader(runtime.server.max_header_size)
         self._fields = _NO_FIELDS
         self._phase = HEAD
         self._buffer = b""
@@ -238,7 +238,7 @@ class ClientConnection(asyncio.Protocol):
         request = runtime.head(heads.method, heads.target, self._fields, self._peer, heads.minor)
         response = self._response = ResponseWriter(self, request, monotonic(), not heads.keep_alive)
         self._deadline = None
-        # A repeated header block announces neither a body nor a WebSocket: HeadReader keeps no such block.
+        # A repeated header block announces neither a body nor a WebSocket: RequestHeadReader keeps no such block.
         if heads.repeated:
             self._phase = RESPONDING
         elif not self._read_framing(request, response):

@@ -29,7 +29,7 @@ _CLEAN_LINE: Final = re.compile(
 ).fullmatch
 
 
-class HeadReader:
+class RequestHeadReader:
     """The head that is being read, and then the last complete head.
 
     API clients send the same header block repeatedly on a connection, and only the request line changes. A block

@@ -32,7 +32,7 @@ from gateway.storage.redis.client import LIMIT, PATIENCE, RedisLink, disconnect,
 from gateway.storage.redis.encoding import NotAuthentic
 from gateway.storage.redis.feed_lag import BOUND, FeedLag
 from gateway.storage.redis.open_client import ERRORS, Pulse
-from gateway.storage.redis.url import Connection
+from gateway.storage.redis.url import RedisConnection
 from gateway.storage.redis.user_records import RedisRecords, Write
 
 SILENCE: Final = 1.0  # seconds without a pulse after which the subscription is made again
@@ -63,7 +63,7 @@ class RedisFeed:
         self._records = records
         self._listener: ChangeListener | None = None
         self._pulse_channel = f"{link.prefix}pulse:{secrets.token_hex(8)}"
-        self._subscriptions: Connector[Connection] = Connector(
+        self._subscriptions: Connector[RedisConnection] = Connector(
             lambda: link.subscribe(records.channel, self._pulse_channel),
             close=self._close,
             is_open=lambda _: True,
@@ -179,7 +179,7 @@ class RedisFeed:
 
     # ---- listening
 
-    async def _follow(self, listener: ChangeListener, connection: Connection | None) -> None:
+    async def _follow(self, listener: ChangeListener, connection: RedisConnection | None) -> None:
         while True:
             if connection is not None:
                 try:
@@ -194,7 +194,7 @@ class RedisFeed:
             await asyncio.sleep(RETRY)
             connection = await self._attempt(listener)
 
-    async def _attempt(self, listener: ChangeListener) -> Connection | None:
+    async def _attempt(self, listener: ChangeListener) -> RedisConnection | None:
         try:
             async with asyncio.timeout(PATIENCE):
                 connection = await self._subscriptions.connect()
@@ -210,7 +210,7 @@ class RedisFeed:
         self._link.hurry()
         return connection
 
-    async def _listen(self, listener: ChangeListener, connection: Connection) -> None:
+    async def _listen(self, listener: ChangeListener, connection: RedisConnection) -> None:
         """Pass on messages while the link keeps its client. Raises errors of the driver, and TimeoutError when no pulse
         arrives."""
         silent = 0
@@ -272,7 +272,7 @@ class RedisFeed:
             self._missed = True
             self._listener.flush()
 
-    def _close(self, connection: Connection) -> None:
+    def _close(self, connection: RedisConnection) -> None:
         task = asyncio.get_running_loop().create_task(disconnect(connection))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

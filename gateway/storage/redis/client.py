@@ -21,7 +21,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseErro
 from gateway.errors import StorageUnavailable
 from gateway.storage.connector import Connector
 from gateway.storage.redis.open_client import CONNECTING, ERRORS, OpenClient, Pulse, does_not_work, error_code
-from gateway.storage.redis.url import Client, Connection, parse_redis_address
+from gateway.storage.redis.url import Client, RedisConnection, parse_redis_address
 
 T = TypeVar("T")
 
@@ -138,12 +138,12 @@ class RedisLink:
         """
         return int((at + self._ahead) * 1000)
 
-    async def subscribe(self, *channels: str) -> Connection:
+    async def subscribe(self, *channels: str) -> RedisConnection:
         """Return a separate connection subscribed to these channels. Raises StorageUnavailable after CONNECTING seconds
         at the latest."""
         if self._current is None:
             raise StorageUnavailable("redis", f"down ({self._why})")
-        connection: Connection | None = None
+        connection: RedisConnection | None = None
         try:
             async with asyncio.timeout(CONNECTING):
                 connection = await self._address.connection(self._current.client)
@@ -326,7 +326,7 @@ async def end(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait((task,), timeout=0.1)
 
 
-async def disconnect(connection: Connection) -> None:
+async def disconnect(connection: RedisConnection) -> None:
     """Close a connection without waiting for the peer."""
     with contextlib.suppress(*ERRORS):
         await connection.disconnect(nowait=True)

@@ -24,7 +24,7 @@ _SENTINEL_LIMIT: Final = 1.0  # seconds for one of several Sentinels, so that on
 _CONNECT_LIMIT: Final = 5.0  # seconds for a connection to a node of a cluster
 
 
-class Connection(Protocol):
+class RedisConnection(Protocol):
     """A connection of redis-py, used directly."""
 
     async def connect(self) -> None:
@@ -70,7 +70,7 @@ class RedisAddress:
             return service
         return self._single(*self.nodes[0], settings)
 
-    async def connection(self, client: Client) -> Connection:
+    async def connection(self, client: Client) -> RedisConnection:
         """Return a connection separate from those of `client`, not connected yet. In a cluster any node will do,
         because published messages reach every node."""
         if isinstance(client, RedisCluster):
@@ -78,7 +78,7 @@ class RedisAddress:
             node = client.get_random_node()
             client = self._single(node.host, int(node.port), self._settings())
         pool: Any = client.connection_pool
-        connection: Connection = pool.make_connection()
+        connection: RedisConnection = pool.make_connection()
         return connection
 
     @staticmethod

@@ -12,7 +12,7 @@ import yaml
 from bench.peers.caddy import find_program
 from tests.cli.running import run
 from tests.properties.parity_envoy import Tally, compare
-from tests.properties.parity_ground import Ground
+from tests.properties.parity_lab import ParityLab
 from tests.support.upstreams import Authority
 
 ENVOY = find_program("envoy")
@@ -199,14 +199,14 @@ def test_what_envoy_cannot_decide_alone_is_an_error_with_its_line(
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    ground = Ground(tmp_path_factory.mktemp("parity"))
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParityLab]:
+    ground = ParityLab(tmp_path_factory.mktemp("parity"))
     yield ground
     ground.close()
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["ext_authz", "native"])
-def test_envoy_decides_as_the_gateway_does(ground: Ground, native: bool) -> None:
+def test_envoy_decides_as_the_gateway_does(ground: ParityLab, native: bool) -> None:
     """A sample; `python -m tests.properties.parity_envoy` compares thousands."""
     tally = Tally()
     for seed in (101, 102):

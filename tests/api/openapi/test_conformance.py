@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, PROJECT, Face, Gateway
 
 FOLDER = Path(__file__).parent
@@ -44,8 +44,8 @@ def schemathesis(gateway: Gateway, email: str, *options: str) -> subprocess.Comp
         ("asgi", "user@example.com", ["--phases", "coverage"]),
     ],
 )
-def test_schemathesis_finds_nothing(town: Town, face: Face, email: str, options: list[str]) -> None:
-    gateway = town.gateway("described", face, accounts=LENIENT)
+def test_schemathesis_finds_nothing(gateways: Gateways, face: Face, email: str, options: list[str]) -> None:
+    gateway = gateways.gateway("described", face, accounts=LENIENT)
     done = schemathesis(gateway, email, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     there, tested = (re.search(rf"{word}: +(\d+)", done.stdout) for word in ("Operations", "Tested"))

@@ -11,17 +11,17 @@ import pytest
 from bench.stores.valkey import ValkeyServer
 from tests.cli.running import one_plain_line, run_here
 from tests.support.configurations import changed
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Face, Gateway
 
 LOCKOUT = {"failures": 3, "window": "15m", "ban": "15m", "per_address_failures": 7}
 
 
 @pytest.fixture
-def counting(town: Town, face: Face, tmp_path: Path, valkey: ValkeyServer) -> Iterator[Gateway]:
+def counting(gateways: Gateways, face: Face, tmp_path: Path, valkey: ValkeyServer) -> Iterator[Gateway]:
     """A gateway over Redis with lockout."""
     storage = {"database": f"sqlite:///{tmp_path / 'gateway.db'}", "redis": valkey.url}
-    configuration = changed(town.configuration(tmp_path), accounts={"lockout": LOCKOUT}, storage=storage)
+    configuration = changed(gateways.configuration(tmp_path), accounts={"lockout": LOCKOUT}, storage=storage)
     gateway = Gateway(face, configuration, tmp_path).start()
     yield gateway
     gateway.stop()

@@ -15,7 +15,7 @@ from tests.advisories.test_forwarded_trust import HEARSAY
 from tests.advisories.test_identity_headers import FORGED, NAMES
 from tests.advisories.test_paths import ALWAYS, STRICT
 from tests.gate.forward_auth.snippets import FrontProxy, binary_of, program
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, Account, Gateway
 from tests.support.raw import Address, Answer, Caller, NoAnswer
 from tests.support.recording import Exchange, Received, RecordingUpstream
@@ -29,40 +29,40 @@ FRONTS: Final[tuple[Name, ...]] = ("nginx", "caddy", "haproxy", "envoy", "envoy 
 
 
 @pytest.fixture(scope="module")
-def gateway(town: Town) -> Gateway:
+def gateway(gateways: Gateways) -> Gateway:
     """A gateway that trusts only the front proxy."""
     roles: dict[str, object] = {role: [] for role in MANY_ROLES}
-    return town.gateway("behind-fronts", "serve", server={"trusted_proxies": ["127.0.0.1/32"]}, roles=roles)
+    return gateways.gateway("behind-fronts", "serve", server={"trusted_proxies": ["127.0.0.1/32"]}, roles=roles)
 
 
 @pytest.fixture(scope="module")
-def relaxed(town: Town) -> Gateway:
+def relaxed(gateways: Gateways) -> Gateway:
     """The same with `paths: relaxed`."""
-    return town.gateway("behind-relaxed", "serve", server={"trusted_proxies": ["127.0.0.1/32"], "paths": "relaxed"})
+    return gateways.gateway("behind-relaxed", "serve", server={"trusted_proxies": ["127.0.0.1/32"], "paths": "relaxed"})
 
 
 @pytest.fixture(scope="module", params=FRONTS)
 def front(
-    request: pytest.FixtureRequest, gateway: Gateway, town: Town, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, gateway: Gateway, gateways: Gateways, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FrontProxy]:
-    proxy = started(request.param, gateway, town, tmp_path_factory)
+    proxy = started(request.param, gateway, gateways, tmp_path_factory)
     yield proxy
     proxy.stop()
 
 
 @pytest.fixture(scope="module", params=FRONTS)
 def relaxed_front(
-    request: pytest.FixtureRequest, relaxed: Gateway, town: Town, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, relaxed: Gateway, gateways: Gateways, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FrontProxy]:
-    proxy = started(request.param, relaxed, town, tmp_path_factory)
+    proxy = started(request.param, relaxed, gateways, tmp_path_factory)
     yield proxy
     proxy.stop()
 
 
-def started(name: Name, gateway: Gateway, town: Town, folders: pytest.TempPathFactory) -> FrontProxy:
+def started(name: Name, gateway: Gateway, gateways: Gateways, folders: pytest.TempPathFactory) -> FrontProxy:
     if program(binary_of(name)) is None:
         pytest.skip(f"{name} is not installed")
-    return FrontProxy(name, folders.mktemp(binary_of(name)), gateway, town.upstreams.web.address)
+    return FrontProxy(name, folders.mktemp(binary_of(name)), gateway, gateways.upstreams.web.address)
 
 
 def ask(address: Address, data: bytes) -> Answer | None:

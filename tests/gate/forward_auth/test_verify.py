@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import pytest
 
 from tests.advisories.test_paths import ALWAYS, PIECES, STRICT
-from tests.support.forging import claims_of
-from tests.support.gateways import SignIn, Town
+from tests.support.gateways import Gateways, SignIn
 from tests.support.processes import Account, Face, Gateway
 from tests.support.raw import Answer
 from tests.support.recording import RecordingUpstream
+from tests.support.token_factory import claims_of
 from tests.support.waiting import eventually
 from tests.support.wording import as_bytes, request
 
@@ -174,8 +174,8 @@ def test_a_question_about_nothing_is_forbidden(gateway: Gateway, fields: list[st
     assert gateway.ask(request(VERIFY, fields=fields)).refused() == (403, "forbidden")
 
 
-def test_CVE_2026_40575_a_stranger_gets_no_verdict(town: Town, face: Face) -> None:
-    strict = town.gateway("standard", face)
+def test_CVE_2026_40575_a_stranger_gets_no_verdict(gateways: Gateways, face: Face) -> None:
+    strict = gateways.gateway("standard", face)
     for fields in ([], ["X-Original-URI: /public/x"], ["X-Forwarded-For: 127.0.0.1"]):
         assert strict.ask(question("/public/x", fields=fields)).refused() == (403, "forbidden")
 
@@ -299,10 +299,10 @@ ROUTES: list[dict[str, object]] = [
 
 
 @pytest.fixture
-def limited(town: Town, face: Face) -> Gateway:
+def limited(gateways: Gateways, face: Face) -> Gateway:
     server = {"trusted_proxies": ["127.0.0.0/8"]}
     identity = {"assertion": {"header": "X-Identity-Token", "ttl": "60s"}}
-    return town.gateway("verifying", face, server=server, identity=identity, routes=ROUTES)
+    return gateways.gateway("verifying", face, server=server, identity=identity, routes=ROUTES)
 
 
 def test_questions_and_requests_are_counted_together(limited: Gateway) -> None:

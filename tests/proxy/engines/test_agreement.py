@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.proxy.conformance.responses import BROKEN, INVALID, Broken, Invalid, named
-from tests.proxy.engines.witness import ENGINES, Telling, tellings
+from tests.proxy.engines.recorder import ENGINES, Telling, tellings
 from tests.proxy.test_connections import POISONED
 from tests.support.processes import Engine
 from tests.support.recording import RecordingUpstream

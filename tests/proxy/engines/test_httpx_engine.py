@@ -14,12 +14,12 @@ from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.interfaces import Exchange
 from gateway.settings.model import EjectSettings
 from gateway.wire.websocket import handshake_of
-from tests.proxy.upstreams.rig import Outcome, Rig, ended, running, settings
+from tests.proxy.upstreams.harness import Harness, Outcome, ended, running, settings
 from tests.support import recording
 from tests.support.fleet import OK, Fleet, Served, hang, reset
 from tests.support.processes import Engine
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, Swallowing, answer, raw, response, silent
+from tests.support.scripts import HeldConnection, Swallowing, answer, raw, response, silent
 from tests.support.upstreams import Deaf, Refusing
 from tests.support.waiting import until
 from tests.support.websockets import KEY, echoing
@@ -41,15 +41,15 @@ def upstream(lasting_upstream: RecordingUpstream) -> RecordingUpstream:
 
 
 @asynccontextmanager
-async def by_httpx(*targets: str, **values: Any) -> AsyncIterator[Rig]:
-    async with running(settings(*targets, engine="httpx", **values)) as rig:
-        yield rig
+async def by_httpx(*targets: str, **values: Any) -> AsyncIterator[Harness]:
+    async with running(settings(*targets, engine="httpx", **values)) as harness:
+        yield harness
 
 
-def send(rig: Rig, fields: bytes, *, start: bytes = b"GET /x HTTP/1.1\r\n", length: int | None = 0) -> Outcome:
+def send(harness: Harness, fields: bytes, *, start: bytes = b"GET /x HTTP/1.1\r\n", length: int | None = 0) -> Outcome:
     outcome = Outcome()
     request = UpstreamRequest(start.split(b" ")[0], start, fields, length=length)
-    rig.engine.open(request, outcome, asyncio.get_running_loop().time())
+    harness.engine.open(request, outcome, asyncio.get_running_loop().time())
     return outcome
 
 
@@ -64,11 +64,11 @@ FIELDS = (
 
 async def heads(engine: Engine, upstream: RecordingUpstream, fields: bytes, **values: Any) -> bytes:
     upstream.forget()
-    async with running(settings(upstream.url, engine=engine)) as rig:
+    async with running(settings(upstream.url, engine=engine)) as harness:
         outcome = Outcome()
         request = UpstreamRequest(b"PUT", b"PUT /a%20b?c=%2f&d HTTP/1.1\r\n", fields, length=4)
         request.preserved_host = values.get("host")
-        exchange = rig.engine.open(request, outcome, asyncio.get_running_loop().time())
+        exchange = harness.engine.open(request, outcome, asyncio.get_running_loop().time())
         exchange.write(b"body")
         exchange.end_body()
         assert (await ended(outcome)).status == 200
@@ -92,10 +92,10 @@ async def test_trailers_are_not_promised(upstream: RecordingUpstream) -> None:
 
 
 async def test_a_field_that_h11_does_not_send_is_no_fault_of_the_target(upstream: RecordingUpstream) -> None:
-    async with by_httpx(upstream.url, eject=EjectSettings(failures=1, for_=60.0)) as rig:
+    async with by_httpx(upstream.url, eject=EjectSettings(failures=1, for_=60.0)) as harness:
         for _ in range(3):
-            assert (await ended(send(rig, b"X-A: a\x0bb\r\n"))).code == "upstream_invalid"
-        assert (await rig.ask()).status == 200
+            assert (await ended(send(harness, b"X-A: a\x0bb\r\n"))).code == "upstream_invalid"
+        assert (await harness.ask()).status == 200
     assert [one.values("x-a") for one in upstream.requests] == [[]]
 
 
@@ -104,17 +104,17 @@ async def test_a_field_that_h11_does_not_send_is_no_fault_of_the_target(upstream
 
 async def test_a_cookie_is_not_kept(upstream: RecordingUpstream) -> None:
     upstream.on("/x", answer(200, ["Set-Cookie: a=b; Path=/"], b"ok"))
-    async with by_httpx(upstream.url) as rig:
+    async with by_httpx(upstream.url) as harness:
         for _ in range(3):
-            assert (await rig.ask()).content == b"ok"
+            assert (await harness.ask()).content == b"ok"
     assert [one.values("cookie") for one in upstream.requests] == [[], [], []]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(upstream: RecordingUpstream, status: int) -> None:
     upstream.on("/x", answer(status, [f"Location: {upstream.url}/elsewhere"], b"over there"))
-    async with by_httpx(upstream.url) as rig:
-        outcome = await rig.ask()
+    async with by_httpx(upstream.url) as harness:
+        outcome = await harness.ask()
     assert (outcome.status, outcome.content) == (status, b"over there")
     assert [one.target for one in upstream.requests] == [b"/x"]
 
@@ -125,8 +125,8 @@ async def test_proxies_of_the_environment_are_not_used(
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
         monkeypatch.setenv(name.upper(), "http://127.0.0.1:9")
-    async with by_httpx(upstream.url) as rig:
-        assert (await rig.ask()).status == 200
+    async with by_httpx(upstream.url) as harness:
+        assert (await harness.ask()).status == 200
 
 
 async def test_a_challenge_is_not_answered_from_netrc(
@@ -135,15 +135,15 @@ async def test_a_challenge_is_not_answered_from_netrc(
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login root password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     upstream.on("/x", answer(401, ["WWW-Authenticate: Basic realm=x"]))
-    async with by_httpx(upstream.url) as rig:
-        assert (await rig.ask()).status == 401
+    async with by_httpx(upstream.url) as harness:
+        assert (await harness.ask()).status == 401
     assert upstream.only.values("authorization") == []
 
 
 async def test_a_coded_body_is_not_decoded(upstream: RecordingUpstream) -> None:
     upstream.on("/x", answer(200, ["Content-Encoding: gzip"], b"not gzip at all"))
-    async with by_httpx(upstream.url) as rig:
-        assert (await rig.ask()).content == b"not gzip at all"
+    async with by_httpx(upstream.url) as harness:
+        assert (await harness.ask()).content == b"not gzip at all"
 
 
 # ---- bodies
@@ -152,8 +152,8 @@ async def test_a_coded_body_is_not_decoded(upstream: RecordingUpstream) -> None:
 async def test_a_body_waits_for_the_upstream_to_take_it(upstream: RecordingUpstream) -> None:
     swallowing = Swallowing()
     upstream.on("/x", swallowing)
-    async with by_httpx(upstream.url) as rig:
-        outcome, exchange = rig.begin("POST", length=None)
+    async with by_httpx(upstream.url) as harness:
+        outcome, exchange = harness.begin("POST", length=None)
         piece, sent = b"x" * MIB, 0
         while not outcome.upload_paused:
             exchange.write(piece)
@@ -170,18 +170,18 @@ async def test_a_body_waits_for_the_upstream_to_take_it(upstream: RecordingUpstr
 
 async def test_an_upstream_that_takes_nothing_for_too_long_is_given_up_on(upstream: RecordingUpstream) -> None:
     upstream.on("/x", Swallowing())
-    async with by_httpx(upstream.url, idle_timeout=0.3) as rig:
-        outcome, exchange = rig.begin("POST", length=64 * MIB)
+    async with by_httpx(upstream.url, idle_timeout=0.3) as harness:
+        outcome, exchange = harness.begin("POST", length=64 * MIB)
         exchange.write(b"x" * 64 * MIB)
         assert (await ended(outcome)).code == "upstream_timeout"
 
 
 async def test_a_body_over_the_limit_is_cut_off(upstream: RecordingUpstream) -> None:
-    async with by_httpx(upstream.url) as rig:
+    async with by_httpx(upstream.url) as harness:
         outcome = Outcome()
         request = UpstreamRequest(b"POST", b"POST /x HTTP/1.1\r\n", b"Transfer-Encoding: chunked\r\n", length=None)
         request.limit = 10
-        exchange = rig.engine.open(request, outcome, asyncio.get_running_loop().time())
+        exchange = harness.engine.open(request, outcome, asyncio.get_running_loop().time())
         exchange.write(b"x" * 10)
         await until(lambda: upstream.requests)
         exchange.write(b"y")
@@ -198,8 +198,8 @@ async def test_what_is_sent_behind_an_answer_is_for_nobody(upstream: RecordingUp
         exchange.hang_up()
 
     upstream.on("/x", early)
-    async with by_httpx(upstream.url) as rig:
-        outcome, exchange = rig.begin("POST", length=MIB)
+    async with by_httpx(upstream.url) as harness:
+        outcome, exchange = harness.begin("POST", length=MIB)
         exchange.write(b"x")
         assert (await ended(outcome)).content == b"early"
         exchange.write(b"y" * MIB)
@@ -218,8 +218,8 @@ async def test_an_upload_that_is_refused_by_closing_does_not_hang(upstream: Reco
         await exchange.left()
 
     upstream.on("/x", refusing_it)
-    async with by_httpx(upstream.url) as rig:
-        outcome = await rig.ask("POST", body=b"x" * 64 * MIB)
+    async with by_httpx(upstream.url) as harness:
+        outcome = await harness.ask("POST", body=b"x" * 64 * MIB)
         assert (outcome.status, outcome.content, outcome.aborted) == (413, b"too much", None)
 
 
@@ -234,9 +234,9 @@ async def test_others_have_their_turn_while_a_body_of_tiny_chunks_is_read(fleet:
             await asyncio.sleep(0)
             turns += 1
 
-    async with by_httpx(fleet["a"].url) as rig:
+    async with by_httpx(fleet["a"].url) as harness:
         beside = asyncio.get_running_loop().create_task(others())
-        outcome = await rig.ask()
+        outcome = await harness.ask()
         beside.cancel()
     assert len(outcome.content) == 100_000
     assert len(outcome.pieces) < 100, "the chunks of one read are handed on as one"
@@ -244,10 +244,10 @@ async def test_others_have_their_turn_while_a_body_of_tiny_chunks_is_read(fleet:
 
 
 async def test_a_slow_caller_holds_up_the_upstream(upstream: RecordingUpstream) -> None:
-    held = Held(before=response(200, ["Content-Length: 10"], None) + b"first", after=b"later")
+    held = HeldConnection(before=response(200, ["Content-Length: 10"], None) + b"first", after=b"later")
     upstream.on("/x", held)
-    async with by_httpx(upstream.url, idle_timeout=0.3) as rig:
-        outcome, exchange = rig.begin()
+    async with by_httpx(upstream.url, idle_timeout=0.3) as harness:
+        outcome, exchange = harness.begin()
         exchange.pause()
         await asyncio.sleep(0.7)
         assert outcome.status == 0, "it was paused before it was connected"
@@ -265,36 +265,36 @@ async def test_a_slow_caller_holds_up_the_upstream(upstream: RecordingUpstream) 
 
 
 async def test_a_body_that_has_not_left_may_go_to_another_target(fleet: Fleet, refusing: Refusing) -> None:
-    async with by_httpx(refusing.url, fleet["a"].url, eject=None) as rig:
-        outcomes = [await rig.ask("PUT", body=b"body") for _ in range(4)]
+    async with by_httpx(refusing.url, fleet["a"].url, eject=None) as harness:
+        outcomes = [await harness.ask("PUT", body=b"body") for _ in range(4)]
     assert [one.status for one in outcomes] == [200] * 4
 
 
 async def test_a_dial_that_is_not_answered_is_a_timeout(deaf: Deaf) -> None:
-    async with by_httpx(deaf.url, connect_timeout=0.2) as rig:
-        assert (await rig.ask()).code == "upstream_timeout"
+    async with by_httpx(deaf.url, connect_timeout=0.2) as harness:
+        assert (await harness.ask()).code == "upstream_timeout"
 
 
 async def test_an_upload_without_a_connection_is_not_ended_for_other_clients(deaf: Deaf) -> None:
     """The target is slow to accept it, and its client is not to blame."""
-    async with by_httpx(deaf.url, connect_timeout=0.8, max_connections=2, retries=0) as rig:
-        uploads = [rig.begin("POST", length=9, client="192.0.2.1")[0] for _ in range(2)]
-        rig.begin(client="192.0.2.2")
+    async with by_httpx(deaf.url, connect_timeout=0.8, max_connections=2, retries=0) as harness:
+        uploads = [harness.begin("POST", length=9, client="192.0.2.1")[0] for _ in range(2)]
+        harness.begin(client="192.0.2.2")
         assert [(await ended(outcome)).code for outcome in uploads] == ["upstream_timeout"] * 2
 
 
 async def test_a_name_that_is_none_is_unreachable() -> None:
-    async with by_httpx(f"http://{'x' * 64}.test") as rig:
-        assert (await rig.ask()).code == "upstream_unreachable"
+    async with by_httpx(f"http://{'x' * 64}.test") as harness:
+        assert (await harness.ask()).code == "upstream_unreachable"
 
 
 async def test_what_nobody_has_thought_of_is_reported_and_answered(upstream: RecordingUpstream) -> None:
     reported: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: reported.append(context))
-    async with by_httpx(upstream.url, eject=EjectSettings(failures=1, for_=60.0)) as rig:
-        assert (await ended(send(rig, b"", start=b"nonsense"))).code == "internal_error"
-        assert (await rig.ask()).status == 200
+    async with by_httpx(upstream.url, eject=EjectSettings(failures=1, for_=60.0)) as harness:
+        assert (await ended(send(harness, b"", start=b"nonsense"))).code == "internal_error"
+        assert (await harness.ask()).status == 200
     assert [type(one["exception"]) for one in reported] == [ValueError]
 
 
@@ -302,14 +302,14 @@ async def test_a_handshake_knows_which_targets_are_out(fleet: Fleet, upstream: R
     upstream.on("/socket", echoing())
     fleet["a"].behaviour = reset
     eject = EjectSettings(failures=1, for_=60.0)
-    async with by_httpx(fleet["a"].url, upstream.url, eject=eject, retries=0) as rig:
-        assert Counter([(await rig.ask()).code for _ in range(4)])["upstream_unreachable"] == 1
-        assert [await shaken(rig) for _ in range(4)] == [True] * 4
-        assert rig.engine.open_connections == 0
+    async with by_httpx(fleet["a"].url, upstream.url, eject=eject, retries=0) as harness:
+        assert Counter([(await harness.ask()).code for _ in range(4)])["upstream_unreachable"] == 1
+        assert [await shaken(harness) for _ in range(4)] == [True] * 4
+        assert harness.engine.open_connections == 0
     assert fleet["a"].requests == 1
 
 
-async def shaken(rig: Rig) -> bool:
+async def shaken(harness: Harness) -> bool:
     """Whether a handshake gets its 101."""
 
     class Upgrading(Outcome):
@@ -322,22 +322,22 @@ async def shaken(rig: Rig) -> bool:
     fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\n"
     request = UpstreamRequest(b"GET", b"GET /socket HTTP/1.1\r\n", fields % KEY.encode(), length=0)
     request.handshake = handshake_of(KEY.encode(), [])
-    rig.engine.open(request, outcome, asyncio.get_running_loop().time())
+    harness.engine.open(request, outcome, asyncio.get_running_loop().time())
     return (await ended(outcome)).status == 101
 
 
 async def test_a_closed_engine_lets_everything_end(upstream: RecordingUpstream) -> None:
     """After a reload: running, waiting and later requests."""
-    held = Held(after=response(200, [], b"running"))
+    held = HeldConnection(after=response(200, [], b"running"))
     upstream.on("/x", held)
     upstream.on("/socket", echoing())
-    async with by_httpx(upstream.url, max_connections=1) as rig:
-        assert await shaken(rig)
-        first, _ = rig.begin()
+    async with by_httpx(upstream.url, max_connections=1) as harness:
+        assert await shaken(harness)
+        first, _ = harness.begin()
         await asyncio.to_thread(held.reached)
-        second, _ = rig.begin()
-        rig.engine.close()
-        third, _ = rig.begin()
+        second, _ = harness.begin()
+        harness.engine.close()
+        third, _ = harness.begin()
         held.release()
         for outcome in (first, second, third):
             assert (await ended(outcome)).content == b"running"
@@ -350,17 +350,17 @@ async def test_a_closed_engine_lets_everything_end(upstream: RecordingUpstream) 
 async def test_a_caller_who_leaves_leaves_nothing_behind(upstream: RecordingUpstream, deaf: Deaf, moment: str) -> None:
     upstream.on("/x", silent())
     if moment == "amid the body":
-        upstream.on("/x", Held(before=response(200, ["Content-Length: 9"], None) + b"half"))
+        upstream.on("/x", HeldConnection(before=response(200, ["Content-Length: 9"], None) + b"half"))
     upload = moment == "amid the upload"
-    async with by_httpx(deaf.url if moment == "connecting" else upstream.url) as rig:
-        outcome, exchange = rig.begin("POST" if upload else "GET", length=9 if upload else 0)
+    async with by_httpx(deaf.url if moment == "connecting" else upstream.url) as harness:
+        outcome, exchange = harness.begin("POST" if upload else "GET", length=9 if upload else 0)
         if upload:
             exchange.write(b"half")
         await reached(moment, outcome, exchange, upstream)
         assert exchange.waiting == (moment in ("at once", "connecting"))
         exchange.cancel()
         exchange.cancel()
-        await until(lambda: rig.engine.open_connections == 0)
+        await until(lambda: harness.engine.open_connections == 0)
         await asyncio.sleep(0.05)
         assert not outcome.done.done(), "nothing more is said to who has left"
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -416,16 +416,16 @@ async def test_a_caller_may_leave_in_the_middle_of_being_told(upstream: Recordin
     stream = response(200, ["Content-Type: text/event-stream", "Content-Length: 9"], b"half", reason="OK")
     stream = stream.replace(b"Content-Length: 4\r\n", b"")
     upstream.on("/x", raw(b"HTTP/1.1 103 Hints\r\nLink: </a>\r\n\r\n" + stream, then="reset"))
-    async with by_httpx(upstream.url) as rig:
+    async with by_httpx(upstream.url) as harness:
         for at in ("interim", "head", "lasts", "body", "flush", "abort"):
             outcome = Leaving(at)
             request = UpstreamRequest(b"GET", b"GET /x HTTP/1.1\r\n", b"", length=0)
-            outcome.exchange = rig.engine.open(request, outcome, asyncio.get_running_loop().time())
+            outcome.exchange = harness.engine.open(request, outcome, asyncio.get_running_loop().time())
             await until(lambda outcome: outcome.at in outcome.told, outcome)
             await asyncio.sleep(0.1)
             assert outcome.told[-1] == at
             assert outcome.told.count(at) == 1
-        assert rig.engine.open_connections == 0
+        assert harness.engine.open_connections == 0
 
 
 FAULTS = [
@@ -446,13 +446,13 @@ async def test_a_thousand_requests_with_faults_leave_nothing_behind(fleet: Fleet
 
     fleet.behave(every_third_badly)
     descriptors = len(os.listdir("/proc/self/fd"))
-    async with by_httpx(*fleet.urls, eject=None) as rig:
-        await rig.ask_many(100, at_once=20, response_timeout=0.1)
+    async with by_httpx(*fleet.urls, eject=None) as harness:
+        await harness.ask_many(100, at_once=20, response_timeout=0.1)
         gc.collect()
         before = len(gc.get_objects())
-        outcomes = await rig.ask_many(1000, "POST", body=b"body", at_once=50, response_timeout=0.1)
-        outcomes += await rig.ask_many(500, at_once=50, response_timeout=0.1)
-        assert rig.engine.open_connections == 0
+        outcomes = await harness.ask_many(1000, "POST", body=b"body", at_once=50, response_timeout=0.1)
+        outcomes += await harness.ask_many(500, at_once=50, response_timeout=0.1)
+        assert harness.engine.open_connections == 0
         assert Counter(one.done.done() for one in outcomes) == {True: len(outcomes)}
         assert sum(one.status == 200 and one.aborted is None for one in outcomes) > len(outcomes) / 2
         del outcomes

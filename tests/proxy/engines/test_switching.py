@@ -6,20 +6,20 @@ from pathlib import Path
 import yaml
 
 from tests.support.configurations import with_engine
-from tests.support.gateways import Town, unhandled
+from tests.support.gateways import Gateways, unhandled
 from tests.support.processes import Engine, Gateway
 from tests.support.recording import RecordingUpstream
-from tests.support.scripts import Held, response
+from tests.support.scripts import HeldConnection, response
 from tests.support.waiting import eventually
 from tests.support.wording import request
 
 
 def test_a_reload_changes_the_engine_and_what_runs_goes_on(
-    town: Town, upstream: RecordingUpstream, tmp_path: Path
+    gateways: Gateways, upstream: RecordingUpstream, tmp_path: Path
 ) -> None:
-    held = Held(before=response(200, ["Content-Length: 6"], None) + b"old", after=b"new")
+    held = HeldConnection(before=response(200, ["Content-Length: 6"], None) + b"old", after=b"new")
     upstream.on("/public/held", held)
-    gateway = Gateway("serve", town.configuration(tmp_path), tmp_path).start()
+    gateway = Gateway("serve", gateways.configuration(tmp_path), tmp_path).start()
     try:
         with gateway.caller() as caller:
             for reloads, engine in enumerate(("httpx", "native"), start=1):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.proxy.upstreams import rig
+from tests.proxy.upstreams import harness
 from tests.support.fleet import Fleet
 from tests.support.small import start
 
@@ -33,4 +33,4 @@ def fleet(lasting_fleet: Fleet) -> Iterator[Fleet]:
 @pytest.fixture(params=["native", "httpx"])
 def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a test with both engines; a module whose tests all use it declares it once."""
-    monkeypatch.setattr(rig, "ENGINE", request.param)
+    monkeypatch.setattr(harness, "ENGINE", request.param)

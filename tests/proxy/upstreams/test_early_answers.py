@@ -27,7 +27,7 @@ import uvloop
 from bench.processes import Running, free_port, wait_for_port
 from bench.processes import start as start_process
 from gateway.settings.model import TlsSettings
-from tests.proxy.upstreams.rig import ended, running, settings
+from tests.proxy.upstreams.harness import ended, running, settings
 from tests.support.processes import Engine, Face, Gateway
 from tests.support.raw import NoAnswer
 from tests.support.small import Start, metric, small
@@ -249,9 +249,9 @@ def test_a_failed_write_over_tls_leaves_what_has_arrived(
     url = refusing(closing(answer), authority.context("127.0.0.1"))
 
     async def refused() -> None:
-        async with running(settings(url, tls=TlsSettings(ca=str(authority.file)), eject=None)) as rig:
+        async with running(settings(url, tls=TlsSettings(ca=str(authority.file)), eject=None)) as harness:
             for number in range(10):
-                outcome, exchange = rig.begin("POST", length=SIZE)
+                outcome, exchange = harness.begin("POST", length=SIZE)
                 sent = 0
                 while sent < SIZE and not outcome.done.done():
                     if not outcome.upload_paused:
@@ -266,14 +266,14 @@ def test_a_failed_write_over_tls_leaves_what_has_arrived(
 
 @pytest.mark.parametrize("answer", [b"", REFUSAL[:30], REFUSAL[:-9]])
 async def test_half_a_head_is_no_answer(refusing: Starter, answer: bytes) -> None:
-    async with running(settings(refusing(closing(answer)))) as rig:
+    async with running(settings(refusing(closing(answer)))) as harness:
         for _ in range(3):
-            assert (await rig.ask("POST", body=PIECE * 10)).code == "upstream_unreachable"
+            assert (await harness.ask("POST", body=PIECE * 10)).code == "upstream_unreachable"
 
 
 async def test_half_a_body_is_an_aborted_answer(refusing: Starter) -> None:
-    async with running(settings(refusing(closing(REFUSAL[:-1])))) as rig:
-        outcome = await rig.ask("POST", body=PIECE * 10)
+    async with running(settings(refusing(closing(REFUSAL[:-1])))) as harness:
+        outcome = await harness.ask("POST", body=PIECE * 10)
         assert (outcome.status, outcome.content) == (413, b"too muc")
         assert outcome.aborted is not None
 
@@ -295,8 +295,8 @@ async def test_the_rest_of_a_refused_body_is_not_sent_and_not_held_back() -> Non
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     url = "http://{}:{}".format(*server.sockets[0].getsockname())
-    async with server, running(settings(url)) as rig:
-        outcome, exchange = rig.begin("POST", length=64 << 20)
+    async with server, running(settings(url)) as harness:
+        outcome, exchange = harness.begin("POST", length=64 << 20)
         sent = 0
         while not outcome.status:
             if not outcome.upload_paused:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.fair_queue import LONGEST, FairQueue
+from gateway.proxy.fair_queue import LONGEST, FairRequestQueue
 
 
 @dataclass(eq=False)
@@ -39,18 +39,18 @@ def request(client: str, name: str = "", **values: Any) -> Request:
     return Request(name, Client(client, values.pop("forwarded_at", 0.0)), **values)
 
 
-def queue_of(connections: int, held: str = "") -> "FairQueue[Any, Any]":
+def queue_of(connections: int, held: str = "") -> "FairRequestQueue[Any, Any]":
     """A queue for this many connections; `held` has a letter for each connection in use by a client."""
-    return FairQueue(connections, [(number, request(client)) for number, client in enumerate(held)])
+    return FairRequestQueue(connections, [(number, request(client)) for number, client in enumerate(held)])
 
 
-def add(queue: "FairQueue[Any, Any]", clients: str) -> None:
+def add(queue: "FairRequestQueue[Any, Any]", clients: str) -> None:
     """Add requests of these clients, in this order."""
     for number, client in enumerate(clients):
         assert queue.add(request(client, f"{client}{number}")) is None
 
 
-def served(queue: "FairQueue[Any, Any]", count: int | None = None) -> str:
+def served(queue: "FairRequestQueue[Any, Any]", count: int | None = None) -> str:
     """The clients of the next requests, none of which keeps its connection."""
     return "".join(queue.next().downstream.letter for _ in range(len(queue) if count is None else count))
 
@@ -136,7 +136,7 @@ def test_a_connection_that_is_not_held_can_be_released() -> None:
     ],
 )
 def test_clients_are_networks_of_version_6_and_addresses_of_version_4(one: str, other: str, same: bool) -> None:
-    queue: FairQueue[Any, Any] = FairQueue(2, [(0, request(one))])
+    queue: FairRequestQueue[Any, Any] = FairRequestQueue(2, [(0, request(one))])
     queue.add(request(other, "other"))
     queue.add(request("198.51.100.1", "third"))
     assert queue.next().name == ("third" if same else "other")
@@ -225,11 +225,11 @@ def test_a_full_queue_refuses_the_last_request_of_the_client_that_has_most() -> 
 # ---- requests ended in favour of others
 
 
-def holding(connections: int, *under_way: Request) -> "FairQueue[Any, Any]":
-    return FairQueue(connections, enumerate(under_way))
+def holding(connections: int, *under_way: Request) -> "FairRequestQueue[Any, Any]":
+    return FairRequestQueue(connections, enumerate(under_way))
 
 
-def ended(queue: "FairQueue[Any, Any]", now: float = 10.0) -> list[str]:
+def ended(queue: "FairRequestQueue[Any, Any]", now: float = 10.0) -> list[str]:
     """The requests to end for waiting ones with a deadline of `now`, among those that began before `now` - 1."""
     return [one.name for one in queue.to_end(now, now - 1)]
 

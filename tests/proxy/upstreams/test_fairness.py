@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.proxy.interfaces import Exchange
-from tests.proxy.upstreams.rig import Outcome, Rig, ended, running, settings
+from tests.proxy.upstreams.harness import Harness, Outcome, ended, running, settings
 from tests.support.fleet import OK, Fleet, Served, hang, well
 from tests.support.processes import FACES, Face, Gateway
 from tests.support.raw import Caller
@@ -62,13 +62,13 @@ class Crowd:
     def __init__(self) -> None:
         self._begun: list[Under] = []
 
-    def begin(self, rig: Rig, method: str = "GET", **options: Any) -> Under:
-        self._begun.append(rig.begin(method, **options))
+    def begin(self, harness: Harness, method: str = "GET", **options: Any) -> Under:
+        self._begun.append(harness.begin(method, **options))
         return self._begun[-1]
 
-    def clients(self, rig: Rig, spelled: str) -> list[Outcome]:
+    def clients(self, harness: Harness, spelled: str) -> list[Outcome]:
         """A request of each of these clients, in this order."""
-        return [self.begin(rig, client=f"192.0.2.{ord(letter)}", name=letter)[0] for letter in spelled]
+        return [self.begin(harness, client=f"192.0.2.{ord(letter)}", name=letter)[0] for letter in spelled]
 
     def leave(self) -> None:
         for outcome, exchange in self._begun:
@@ -82,10 +82,10 @@ class Crowd:
 @pytest.mark.usefixtures("either_engine")
 async def test_a_client_that_holds_half_of_the_connections_waits_while_others_do(fleet: Fleet, crowd: Crowd) -> None:
     target = Stopped(fleet)
-    async with running(settings(fleet["a"].url, max_connections=PLACES)) as rig:
-        crowd.clients(rig, "AAAA")
+    async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
+        crowd.clients(harness, "AAAA")
         await target.holds(4)
-        outcomes = crowd.clients(rig, "AAABBC")
+        outcomes = crowd.clients(harness, "AAABBC")
         for _ in range(2):
             await target.answer_one()
         served = [served.head.partition(b"X-Id: ")[2][:1] for served in target.stopped]
@@ -103,10 +103,10 @@ async def test_a_client_that_holds_half_of_the_connections_waits_while_others_do
 @pytest.mark.usefixtures("either_engine")
 async def test_a_client_alone_gets_all_connections(fleet: Fleet, crowd: Crowd) -> None:
     target = Stopped(fleet)
-    async with running(settings(fleet["a"].url, max_connections=PLACES)) as rig:
-        crowd.clients(rig, "AAAAAA")
+    async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
+        crowd.clients(harness, "AAAAAA")
         await target.holds(4)
-        assert rig.engine.open_connections == PLACES
+        assert harness.engine.open_connections == PLACES
         await target.answer_one()
         await target.answer_one()
 
@@ -114,11 +114,11 @@ async def test_a_client_alone_gets_all_connections(fleet: Fleet, crowd: Crowd) -
 @pytest.mark.usefixtures("either_engine")
 async def test_a_flood_of_one_client_does_not_fill_the_queue_for_others(fleet: Fleet, crowd: Crowd) -> None:
     target = Stopped(fleet)
-    async with running(settings(fleet["a"].url, max_connections=2)) as rig:
-        flood = crowd.clients(rig, "AA")
+    async with running(settings(fleet["a"].url, max_connections=2)) as harness:
+        flood = crowd.clients(harness, "AA")
         await target.holds(2)
-        flood += crowd.clients(rig, "A" * 4096)
-        (other,) = crowd.clients(rig, "B")
+        flood += crowd.clients(harness, "A" * 4096)
+        (other,) = crowd.clients(harness, "B")
         await target.answer_one()
         assert target.stopped[-1].head.partition(b"X-Id: ")[2][:1] == b"B"
         refused = [outcome for outcome in flood if outcome.done.done() and outcome.refusal]
@@ -129,27 +129,27 @@ async def test_a_flood_of_one_client_does_not_fill_the_queue_for_others(fleet: F
 @pytest.mark.usefixtures("either_engine")
 async def test_requests_of_many_clients_are_all_answered(fleet: Fleet, crowd: Crowd) -> None:
     fleet["a"].behaviour = lambda served: served.later(0.002, lambda: served.send(OK))
-    async with running(settings(fleet["a"].url, max_connections=3)) as rig:
-        outcomes = [rig.begin(client=f"198.51.100.{number % 7}")[0] for number in range(300)]
+    async with running(settings(fleet["a"].url, max_connections=3)) as harness:
+        outcomes = [harness.begin(client=f"198.51.100.{number % 7}")[0] for number in range(300)]
         assert {(await ended(outcome)).status for outcome in outcomes} == {200}
-        assert rig.engine.open_connections <= 3
+        assert harness.engine.open_connections <= 3
 
 
 # ---- slow clients with more than half of the connections
 
 
-async def waits_at_most(rig: Rig, seconds: float) -> Outcome:
+async def waits_at_most(harness: Harness, seconds: float) -> Outcome:
     """A request of another client, which must be answered in time."""
     started = time.monotonic()
-    outcome = await rig.ask(client=B)
+    outcome = await harness.ask(client=B)
     assert outcome.status == 200, outcome.refusal and outcome.refusal.reason
     assert time.monotonic() - started < seconds
     return outcome
 
 
-def slow_uploads(crowd: Crowd, rig: Rig, count: int, client: str = A) -> list[Under]:
+def slow_uploads(crowd: Crowd, harness: Harness, count: int, client: str = A) -> list[Under]:
     """Uploads that have begun; the first ones have sent more than the last."""
-    begun = [crowd.begin(rig, "POST", length=1000, client=client) for _ in range(count)]
+    begun = [crowd.begin(harness, "POST", length=1000, client=client) for _ in range(count)]
     for number, (_, exchange) in enumerate(begun):
         exchange.write(b"x" * (count - number))
     return begun
@@ -157,16 +157,16 @@ def slow_uploads(crowd: Crowd, rig: Rig, count: int, client: str = A) -> list[Un
 
 @pytest.mark.usefixtures("either_engine")
 async def test_slow_uploads_beyond_half_of_the_connections_end_when_others_wait(fleet: Fleet, crowd: Crowd) -> None:
-    async with running(settings(fleet["a"].url, max_connections=PLACES)) as rig:
-        uploads = slow_uploads(crowd, rig, PLACES)
+    async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
+        uploads = slow_uploads(crowd, harness, PLACES)
         await asyncio.to_thread(eventually, lambda: fleet["a"].accepted == PLACES)
         await asyncio.sleep(1.0)
         assert not any(outcome.done.done() for outcome, _ in uploads), "while it is alone"
         for _ in range(3):
-            await waits_at_most(rig, 1.5)
+            await waits_at_most(harness, 1.5)
         assert [outcome.code for outcome, _ in uploads if outcome.done.done()] == ["overloaded"]
         assert uploads[-1][0].refusal is not None and uploads[-1][0].refusal.retry_after == 1
-        others = await asyncio.gather(*(rig.ask(client=f"198.51.100.{number}") for number in range(20)))
+        others = await asyncio.gather(*(harness.ask(client=f"198.51.100.{number}") for number in range(20)))
         assert {outcome.status for outcome in others} == {200}
         left = [(outcome, exchange) for outcome, exchange in uploads if not outcome.done.done()]
         assert len(left) >= PLACES // 2
@@ -178,21 +178,21 @@ async def test_slow_uploads_beyond_half_of_the_connections_end_when_others_wait(
 
 @pytest.mark.usefixtures("either_engine")
 async def test_half_of_the_connections_stay_with_slow_uploads(fleet: Fleet, crowd: Crowd) -> None:
-    async with running(settings(fleet["a"].url, max_connections=PLACES, connect_timeout=1.0)) as rig:
-        uploads = slow_uploads(crowd, rig, 2) + slow_uploads(crowd, rig, 2, C)
+    async with running(settings(fleet["a"].url, max_connections=PLACES, connect_timeout=1.0)) as harness:
+        uploads = slow_uploads(crowd, harness, 2) + slow_uploads(crowd, harness, 2, C)
         await asyncio.to_thread(eventually, lambda: fleet["a"].accepted == PLACES)
-        assert (await rig.ask(client=B)).code == "overloaded"
+        assert (await harness.ask(client=B)).code == "overloaded"
         assert not any(outcome.done.done() for outcome, _ in uploads)
 
 
 @pytest.mark.usefixtures("either_engine")
 async def test_event_streams_beyond_half_of_the_connections_end_when_others_wait(fleet: Fleet, crowd: Crowd) -> None:
     fleet["a"].behaviour = lambda served: served.send(EVENTS)
-    async with running(settings(fleet["a"].url, max_connections=PLACES)) as rig:
-        streams = [crowd.begin(rig, client=A)[0] for _ in range(PLACES)]
+    async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
+        streams = [crowd.begin(harness, client=A)[0] for _ in range(PLACES)]
         await until(lambda: all(stream.content for stream in streams))
         fleet["a"].behaviour = well
-        await waits_at_most(rig, 1.5)
+        await waits_at_most(harness, 1.5)
         over = [stream for stream in streams if stream.done.done()]
         assert [(one.status, one.code, one.aborted) for one in over] == [(200, "", None)], "as if it had ended"
 
@@ -203,8 +203,8 @@ async def test_responses_that_are_not_read_beyond_half_of_the_connections_end_wh
 ) -> None:
     large = b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 50_000_000
     fleet["a"].behaviour = lambda served: served.send(large)
-    async with running(settings(fleet["a"].url, max_connections=PLACES)) as rig:
-        downloads = [crowd.begin(rig, client=A) for _ in range(PLACES)]
+    async with running(settings(fleet["a"].url, max_connections=PLACES)) as harness:
+        downloads = [crowd.begin(harness, client=A) for _ in range(PLACES)]
         async with asyncio.timeout(5):
             while not all(outcome.pieces for outcome, _ in downloads):
                 await asyncio.sleep(0.001)
@@ -212,30 +212,30 @@ async def test_responses_that_are_not_read_beyond_half_of_the_connections_end_wh
                     if outcome.pieces:
                         exchange.pause()
         fleet["a"].behaviour = well
-        await waits_at_most(rig, 1.5)
+        await waits_at_most(harness, 1.5)
         assert [outcome.code for outcome, _ in downloads if outcome.done.done()] == ["overloaded"]
 
 
 @pytest.mark.usefixtures("either_engine")
 async def test_requests_that_the_target_works_on_do_not_end(fleet: Fleet, crowd: Crowd) -> None:
     fleet["a"].behaviour = hang
-    async with running(settings(fleet["a"].url, max_connections=PLACES, connect_timeout=1.0)) as rig:
-        working = [crowd.begin(rig, "POST", body=b"x", client=A)[0] for _ in range(PLACES)]
+    async with running(settings(fleet["a"].url, max_connections=PLACES, connect_timeout=1.0)) as harness:
+        working = [crowd.begin(harness, "POST", body=b"x", client=A)[0] for _ in range(PLACES)]
         await asyncio.to_thread(eventually, lambda: fleet["a"].requests == PLACES)
-        assert (await rig.ask(client=B)).code == "overloaded"
+        assert (await harness.ask(client=B)).code == "overloaded"
         assert not any(outcome.done.done() for outcome in working)
 
 
 async def test_uploads_that_the_target_does_not_read_do_not_end(crowd: Crowd) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    async with running(settings(url, max_connections=PLACES, connect_timeout=1.0)) as rig:
+    async with running(settings(url, max_connections=PLACES, connect_timeout=1.0)) as harness:
         size = 32 << 20
-        uploads = [crowd.begin(rig, "POST", length=size, client=A) for _ in range(PLACES)]
+        uploads = [crowd.begin(harness, "POST", length=size, client=A) for _ in range(PLACES)]
         await until(lambda: all(exchange.waiting is False for _, exchange in uploads))
         for _, exchange in uploads:
             exchange.write(b"x" * (size - 1))
-        assert (await rig.ask(client=B)).code == "overloaded"
+        assert (await harness.ask(client=B)).code == "overloaded"
         assert not any(outcome.done.done() for outcome, _ in uploads)
     listener.close()
 

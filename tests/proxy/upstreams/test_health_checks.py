@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import ConfigurationError
 from gateway.settings.model import EjectSettings, HealthSettings, TlsSettings
-from tests.proxy.upstreams.rig import Rig, ended, running, settings
+from tests.proxy.upstreams.harness import Harness, ended, running, settings
 from tests.support.fleet import Behaviour, Fleet, Served, hang, naming, reset, status, well
 from tests.support.upstreams import Authority
 from tests.support.waiting import until
@@ -28,11 +28,11 @@ def only_checks(behaviour: Behaviour) -> Behaviour:
     return lambda served: (behaviour if served.target.startswith(b"/healthz") else naming)(served)
 
 
-async def until_served_by(rig: Rig, *, up: set[str], within: float = 5.0) -> None:
+async def until_served_by(harness: Harness, *, up: set[str], within: float = 5.0) -> None:
     """Wait until requests go to exactly these targets."""
     async with asyncio.timeout(within):
         while True:
-            outcomes = await rig.ask_many(6, at_once=1)
+            outcomes = await harness.ask_many(6, at_once=1)
             if {one.content.decode() or one.code for one in outcomes} == up:
                 return
             await asyncio.sleep(0.01)
@@ -56,12 +56,12 @@ SICK: dict[str, Behaviour] = {
 async def test_a_target_whose_checks_fail_gets_no_requests_until_they_succeed(
     fleet: Fleet, behaviour: Behaviour
 ) -> None:
-    async with running(checked(*fleet.urls[:2])) as rig:
-        await until_served_by(rig, up={"a", "b"})
+    async with running(checked(*fleet.urls[:2])) as harness:
+        await until_served_by(harness, up={"a", "b"})
         fleet["a"].behaviour = only_checks(behaviour)
-        await until_served_by(rig, up={"b"})
+        await until_served_by(harness, up={"b"})
         fleet["a"].behaviour = naming
-        await until_served_by(rig, up={"a", "b"})
+        await until_served_by(harness, up={"a", "b"})
 
 
 WELL: dict[str, Behaviour] = {
@@ -80,9 +80,9 @@ WELL: dict[str, Behaviour] = {
 @pytest.mark.parametrize("behaviour", WELL.values(), ids=WELL)
 async def test_a_status_below_400_is_well_whatever_follows(fleet: Fleet, behaviour: Behaviour) -> None:
     fleet["a"].behaviour = only_checks(behaviour)
-    async with running(checked(fleet["a"].url, fall=1)) as rig:
+    async with running(checked(fleet["a"].url, fall=1)) as harness:
         await asyncio.to_thread(lambda: _arrived(fleet, 6))
-        assert (await rig.ask()).content == b"a"
+        assert (await harness.ask()).content == b"a"
 
 
 def _arrived(fleet: Fleet, count: int) -> None:
@@ -129,8 +129,8 @@ async def test_so_many_failures_take_it_out_and_so_many_successes_bring_it_back(
         (well if outcome == "+" else status(500))(served)
 
     fleet["a"].behaviour = only_checks(scripted)
-    async with running(checked(fleet["a"].url)) as rig:
-        pool = rig.engine.pools[0]
+    async with running(checked(fleet["a"].url)) as harness:
+        pool = harness.engine.pools[0]
         states: list[tuple[int, bool]] = []
         while len(seen) < 14:
             state = (len(seen), pool.health.is_up)
@@ -145,17 +145,17 @@ async def test_so_many_failures_take_it_out_and_so_many_successes_bring_it_back(
 
 async def test_a_target_that_was_down_comes_back_when_it_is_up(fleet: Fleet) -> None:
     await asyncio.to_thread(fleet["a"].down)
-    async with running(checked(*fleet.urls[:2])) as rig:
-        await until_served_by(rig, up={"b"})
+    async with running(checked(*fleet.urls[:2])) as harness:
+        await until_served_by(harness, up={"b"})
         await asyncio.to_thread(fleet["a"].up)
-        await until_served_by(rig, up={"a", "b"})
+        await until_served_by(harness, up={"a", "b"})
 
 
 async def test_with_all_targets_out_callers_are_told_to_come_again(fleet: Fleet) -> None:
     fleet.behave(only_checks(status(500)))
-    async with running(checked(*fleet.urls, interval=1.0, fall=1, rise=3)) as rig:
-        await until(lambda: not any(pool.health.is_up for pool in rig.engine.pools))
-        outcome = await rig.ask()
+    async with running(checked(*fleet.urls, interval=1.0, fall=1, rise=3)) as harness:
+        await until(lambda: not any(pool.health.is_up for pool in harness.engine.pools))
+        outcome = await harness.ask()
     assert (outcome.status, outcome.code) == (503, "upstream_unavailable")
     assert outcome.refusal is not None
     assert outcome.refusal.retry_after == 3
@@ -166,28 +166,28 @@ async def test_checks_are_no_load(fleet: Fleet) -> None:
     fleet["a"].behaviour = only_checks(
         lambda served: served.later(0.1, lambda: served.send(b"HTTP/1.1 200 OK\r\n\r\n"))
     )
-    async with running(checked(fleet["a"].url, timeout=1.0)) as rig:
-        pool = rig.engine.pools[0]
+    async with running(checked(fleet["a"].url, timeout=1.0)) as harness:
+        pool = harness.engine.pools[0]
         for _ in range(30):
-            assert (pool.load, rig.engine.open_connections) == (0, 0)
+            assert (pool.load, harness.engine.open_connections) == (0, 0)
             await asyncio.sleep(0.01)
     assert fleet["a"].requests > 0
 
 
 async def test_a_target_with_all_connections_busy_is_not_sick(fleet: Fleet) -> None:
     fleet["a"].behaviour = lambda served: well(served) if served.target.startswith(b"/healthz") else None
-    async with running(checked(fleet["a"].url, fall=1)) as rig:
-        outcome, exchange = rig.begin()
+    async with running(checked(fleet["a"].url, fall=1)) as harness:
+        outcome, exchange = harness.begin()
         await asyncio.sleep(0.5)
         assert not outcome.done.done()
-        assert rig.engine.pools[0].health.is_up
+        assert harness.engine.pools[0].health.is_up
         exchange.cancel()
 
 
 async def test_checks_end_with_the_engine(fleet: Fleet) -> None:
-    async with running(checked(*fleet.urls)) as rig:
+    async with running(checked(*fleet.urls)) as harness:
         await until(lambda: fleet.requests)
-        rig.engine.close()
+        harness.engine.close()
         await asyncio.sleep(EVERY)
         before = fleet.requests
         assert before > 0
@@ -206,11 +206,11 @@ async def test_checks_leave_no_connection_behind(fleet: Fleet) -> None:
 
 async def test_what_comes_back_by_its_checks_gets_little_at_first(fleet: Fleet) -> None:
     await asyncio.to_thread(fleet["a"].down)
-    async with running(checked(*fleet.urls[:2])) as rig:
-        await until_served_by(rig, up={"b"})
+    async with running(checked(*fleet.urls[:2])) as harness:
+        await until_served_by(harness, up={"b"})
         await asyncio.to_thread(fleet["a"].up)
-        await until_served_by(rig, up={"a", "b"})
-        outcomes = await rig.ask_many(200)
+        await until_served_by(harness, up={"a", "b"})
+        outcomes = await harness.ask_many(200)
     shares = Counter(one.content for one in outcomes)
     assert 0 < shares[b"a"] < 80
 
@@ -222,10 +222,10 @@ async def test_targets_behind_tls_are_checked_as_they_are_asked(tmp_path: Path) 
         for name, up in (("orders.internal", True), ("billing.internal", False)):
             upstream = checked(fleet["a"].url, fall=1)
             object.__setattr__(upstream, "tls", TlsSettings(ca=str(authority.file), server_name=name))
-            async with running(upstream) as rig:
-                await until(lambda: fleet["a"].requests if up else not rig.engine.pools[0].health.is_up)  # noqa: B023
-                assert rig.engine.pools[0].health.is_up is up
-                assert (await rig.ask()).status == (200 if up else 503)
+            async with running(upstream) as harness:
+                await until(lambda: fleet["a"].requests if up else not harness.engine.pools[0].health.is_up)  # noqa: B023
+                assert harness.engine.pools[0].health.is_up is up
+                assert (await harness.ask()).status == (200 if up else 503)
     finally:
         fleet.stop()
 
@@ -235,11 +235,11 @@ async def test_checks_and_ejection_go_together(fleet: Fleet) -> None:
     fleet["a"].behaviour = only_checks(well)
     upstream = checked(*fleet.urls[:2], interval=1.0)
     object.__setattr__(upstream, "eject", EjectSettings(failures=2, for_=60.0, statuses=frozenset({503})))
-    async with running(upstream) as rig:
+    async with running(upstream) as harness:
         fleet["a"].behaviour = lambda served: (well if served.target.startswith(b"/healthz") else status(503))(served)
-        assert Counter(one.status for one in await rig.ask_many(40, at_once=1)) == {503: 2, 200: 38}
+        assert Counter(one.status for one in await harness.ask_many(40, at_once=1)) == {503: 2, 200: 38}
         fleet["a"].behaviour = naming
-        await until_served_by(rig, up={"a", "b"})
+        await until_served_by(harness, up={"a", "b"})
 
 
 async def test_an_answer_that_comes_while_a_check_waits_is_nobody_elses(fleet: Fleet) -> None:
@@ -247,9 +247,9 @@ async def test_an_answer_that_comes_while_a_check_waits_is_nobody_elses(fleet: F
     fleet["a"].behaviour = only_checks(
         lambda served: served.later(0.15, lambda: served.send(b"HTTP/1.1 200 LATE\r\n\r\n"))
     )
-    async with running(checked(fleet["a"].url, timeout=0.05, fall=1000)) as rig:
+    async with running(checked(fleet["a"].url, timeout=0.05, fall=1000)) as harness:
         for _ in range(20):
-            outcome, _ = rig.begin()
+            outcome, _ = harness.begin()
             assert (await ended(outcome)).content == b"a"
             await asyncio.sleep(0.02)
 

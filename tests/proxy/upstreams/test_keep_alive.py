@@ -14,7 +14,7 @@ import pytest
 
 from bench.keep_alive.servers import SERVERS
 from gateway.settings.model import TlsSettings
-from tests.proxy.upstreams.rig import Outcome, Rig, ended, running, settings
+from tests.proxy.upstreams.harness import Harness, Outcome, ended, running, settings
 from tests.support.fleet import OK, Fleet, Served
 from tests.support.upstreams import Authority
 from tests.support.waiting import until
@@ -23,9 +23,9 @@ REPEATABLE = ["GET", "HEAD", "DELETE"]
 UNREPEATABLE = ["POST", "PATCH", "PUT"]
 
 
-async def ask(rig: Rig, method: str, **options: object) -> Outcome:
+async def ask(harness: Harness, method: str, **options: object) -> Outcome:
     """A request, with a body if its method has one."""
-    return await rig.ask(method, **({"body": b"x"} if method in UNREPEATABLE else {}), **options)
+    return await harness.ask(method, **({"body": b"x"} if method in UNREPEATABLE else {}), **options)
 
 
 # ---- the limit
@@ -33,9 +33,9 @@ async def ask(rig: Rig, method: str, **options: object) -> Outcome:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_connection_that_is_idle_for_a_moment_is_reused(fleet: Fleet, method: str) -> None:
-    async with running(settings(fleet["a"].url)) as rig:
+    async with running(settings(fleet["a"].url)) as harness:
         for _ in range(20):
-            assert (await ask(rig, method)).status == 200
+            assert (await ask(harness, method)).status == 200
     assert fleet["a"].accepted == 1
 
 
@@ -45,33 +45,33 @@ async def test_an_upload_uses_a_connection_when_others_have_survived_twice_its_t
 ) -> None:
     response = OK.replace(b"\r\n\r\n", f"\r\n{announced}\r\n".encode())
     fleet["a"].behaviour = lambda served: served.send(response)
-    async with running(settings(fleet["a"].url)) as rig:
-        await rig.ask()
+    async with running(settings(fleet["a"].url)) as harness:
+        await harness.ask()
         await asyncio.sleep(0.4)
-        assert (await ask(rig, "POST")).status == 200
+        assert (await ask(harness, "POST")).status == 200
         assert fleet["a"].accepted == 2
         await asyncio.sleep(0.6)
         accepted = fleet["a"].accepted
         for _ in range(3):
-            assert (await ask(rig, "POST")).status == 200
+            assert (await ask(harness, "POST")).status == 200
             await asyncio.sleep(0.15)
     assert fleet["a"].accepted <= accepted + 1
 
 
 async def test_a_connection_is_closed_when_it_is_idle_for_longer_than_keep_alive(fleet: Fleet) -> None:
-    async with running(settings(fleet["a"].url, keep_alive=0.3)) as rig:
-        assert (await rig.ask()).status == 200
+    async with running(settings(fleet["a"].url, keep_alive=0.3)) as harness:
+        assert (await harness.ask()).status == 200
         started = time.monotonic()
         await asyncio.to_thread(fleet["a"].idle)
         assert 0.25 < time.monotonic() - started < 1.0
-        assert rig.engine.open_connections == 0
+        assert harness.engine.open_connections == 0
 
 
 async def test_a_connection_that_is_too_old_is_not_reused_before_it_is_closed(fleet: Fleet) -> None:
     """The limit is checked four times a second, and exactly when a request arrives."""
-    async with running(settings(fleet["a"].url, keep_alive=0.05)) as rig:
+    async with running(settings(fleet["a"].url, keep_alive=0.05)) as harness:
         for _ in range(4):
-            assert (await rig.ask()).status == 200
+            assert (await harness.ask()).status == 200
             await asyncio.sleep(0.06)
     assert fleet["a"].accepted == 4
 
@@ -80,13 +80,13 @@ async def test_a_connection_that_is_too_old_is_not_reused_before_it_is_closed(fl
 async def test_an_announced_limit_shortens_the_configured_one(fleet: Fleet, announced: str, closed: bool) -> None:
     response = OK.replace(b"\r\n\r\n", f"\r\nKeep-Alive: {announced}\r\n\r\n".encode())
     fleet["a"].behaviour = lambda served: served.send(response)
-    async with running(settings(fleet["a"].url)) as rig:
-        assert (await rig.ask()).status == 200
+    async with running(settings(fleet["a"].url)) as harness:
+        assert (await harness.ask()).status == 200
         if closed:
-            await until(lambda: rig.engine.open_connections == 0)
+            await until(lambda: harness.engine.open_connections == 0)
         else:
             await asyncio.sleep(0.9)
-            assert rig.engine.open_connections == 1
+            assert harness.engine.open_connections == 1
 
 
 async def test_a_target_that_closes_sooner_shortens_the_limit(fleet: Fleet) -> None:
@@ -102,32 +102,32 @@ async def test_a_target_that_closes_sooner_shortens_the_limit(fleet: Fleet) -> N
         served.later(0.4, lambda: close(served))
 
     fleet["a"].behaviour = close_after_0_4_s
-    async with running(settings(fleet["a"].url)) as rig:
+    async with running(settings(fleet["a"].url)) as harness:
         for _ in range(2):
-            assert (await rig.ask()).status == 200
+            assert (await harness.ask()).status == 200
             await asyncio.to_thread(fleet["a"].idle)
     assert len(closes) == 1, "the second connection was closed by the gateway"
 
 
 async def test_an_upload_is_not_sent_on_a_connection_that_was_idle_for_long(fleet: Fleet) -> None:
-    async with running(settings(fleet["a"].url, keep_alive=0.4)) as rig:
-        await rig.ask()
+    async with running(settings(fleet["a"].url, keep_alive=0.4)) as harness:
+        await harness.ask()
         await asyncio.sleep(0.2)
-        assert (await ask(rig, "POST")).status == 200
+        assert (await ask(harness, "POST")).status == 200
         assert fleet["a"].accepted == 2
         await asyncio.sleep(0.2)
-        assert (await rig.ask()).status == 200
+        assert (await harness.ask()).status == 200
         assert fleet["a"].accepted == 2, "a request that can be repeated uses either"
 
 
 async def test_an_upload_gets_a_new_connection_where_old_ones_take_all_places(fleet: Fleet) -> None:
-    async with running(settings(fleet["a"].url, keep_alive=0.4, max_connections=3)) as rig:
-        await rig.ask_many(3, at_once=3)
+    async with running(settings(fleet["a"].url, keep_alive=0.4, max_connections=3)) as harness:
+        await harness.ask_many(3, at_once=3)
         accepted = fleet["a"].accepted
         await asyncio.sleep(0.2)
-        outcomes = await asyncio.gather(*(ask(rig, "POST") for _ in range(6)))
+        outcomes = await asyncio.gather(*(ask(harness, "POST") for _ in range(6)))
         assert {one.status for one in outcomes} == {200}
-        assert rig.engine.open_connections <= 3
+        assert harness.engine.open_connections <= 3
     assert accepted < fleet["a"].accepted <= accepted + 3
 
 
@@ -161,13 +161,13 @@ async def test_a_connection_with_something_unread_is_not_used(
     fleet: Fleet, method: str, end: Callable[[Served], None]
 ) -> None:
     """The kernel has received it, and the event loop has not polled the socket since."""
-    async with running(settings(fleet["a"].url)) as rig:
-        await rig.ask()
+    async with running(settings(fleet["a"].url)) as harness:
+        await harness.ask()
         await asyncio.sleep(0.06)
         (served,) = fleet["a"].connections
         fleet["a"].loop.call_soon_threadsafe(end, served)
         time.sleep(0.05)  # the event loop of the gateway must not run
-        outcome, _ = rig.begin(method, body=b"x" if method in UNREPEATABLE else None)
+        outcome, _ = harness.begin(method, body=b"x" if method in UNREPEATABLE else None)
         await ended(outcome)
         assert (outcome.status, outcome.content) == (200, b"" if method == "HEAD" else b"a")
     assert (fleet["a"].accepted, fleet["a"].requests) == (2, 2)
@@ -178,13 +178,13 @@ async def test_an_upload_is_never_sent_on_a_connection_with_something_unread(
     fleet: Fleet, end: Callable[[Served], None]
 ) -> None:
     """For any idle time."""
-    async with running(settings(fleet["a"].url)) as rig:
+    async with running(settings(fleet["a"].url)) as harness:
         for _ in range(5):
-            await rig.ask()
+            await harness.ask()
             (served,) = fleet["a"].connections
             fleet["a"].loop.call_soon_threadsafe(end, served)
             time.sleep(0.01)  # the event loop of the gateway must not run
-            outcome, _ = rig.begin("POST", body=b"x")
+            outcome, _ = harness.begin("POST", body=b"x")
             assert (await ended(outcome)).content == b"a"
     assert fleet["a"].accepted == 6
 
@@ -193,14 +193,14 @@ async def test_a_tls_connection_with_something_unread_is_not_used(tmp_path: Path
     authority = Authority(tmp_path)
     fleet = Fleet("a", tls=authority.context("127.0.0.1"))
     try:
-        async with running(settings(fleet["a"].url, tls=TlsSettings(ca=str(authority.file)))) as rig:
+        async with running(settings(fleet["a"].url, tls=TlsSettings(ca=str(authority.file)))) as harness:
             for _ in range(3):
-                assert (await ask(rig, "POST")).status == 200
+                assert (await ask(harness, "POST")).status == 200
             assert fleet["a"].accepted == 1, "session tickets are no reason"
             (served,) = fleet["a"].connections
             fleet["a"].loop.call_soon_threadsafe(served.close)
             time.sleep(0.05)
-            outcome, _ = rig.begin("POST", body=b"x")
+            outcome, _ = harness.begin("POST", body=b"x")
             assert (await ended(outcome)).status == 200
     finally:
         fleet.stop()
@@ -251,11 +251,11 @@ async def posts(url: str, idle: float, spread: float, *, clients: int, seconds: 
 
     async def client(seed: int) -> None:
         chance = random.Random(seed)
-        async with running(settings(url)) as rig:
+        async with running(settings(url)) as harness:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 await asyncio.sleep(max(0.0, idle + chance.uniform(-spread, spread)))
-                outcome = await rig.ask("POST", body=b"hello")
+                outcome = await harness.ask("POST", body=b"hello")
                 outcomes[outcome.code or str(outcome.status)] += 1
 
     await asyncio.gather(*(client(seed) for seed in range(clients)))

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.upstreams.rig import Rig, ended, running, settings
+from tests.proxy.upstreams.harness import Harness, ended, running, settings
 from tests.support.fleet import OK, Fleet, Served, Target, hang, well
 from tests.support.waiting import until
 
 
-def pool_of(rig: Rig) -> Any:
-    return rig.engine.pools[0]
+def pool_of(harness: Harness) -> Any:
+    return harness.engine.pools[0]
 
 
 # ---- the request
@@ -20,20 +20,20 @@ def pool_of(rig: Rig) -> Any:
 
 @pytest.mark.parametrize("used", [False, True], ids=["on a new connection", "on a used one"])
 async def test_an_empty_chunked_body_ends(fleet: Fleet, used: bool) -> None:
-    async with running(settings(fleet["a"].url)) as rig:
+    async with running(settings(fleet["a"].url)) as harness:
         if used:
-            await rig.ask()
-        outcome, exchange = rig.begin("PUT", length=None)
+            await harness.ask()
+        outcome, exchange = harness.begin("PUT", length=None)
         exchange.end_body()
         assert (await ended(outcome, within=2.0)).status == 200
 
 
 async def test_an_empty_chunked_body_ends_when_it_is_sent_again(fleet: Fleet) -> None:
     """A stale connection fails under it; no byte of its body was sent, because it is empty."""
-    async with running(settings(fleet["a"].url)) as rig:
-        await rig.ask()
+    async with running(settings(fleet["a"].url)) as harness:
+        await harness.ask()
         fleet["a"].behaviour = lambda served: well(served) if served.number == 1 else served.close()
-        outcome, exchange = rig.begin("PUT", length=None)
+        outcome, exchange = harness.begin("PUT", length=None)
         exchange.end_body()
         assert (await ended(outcome, within=2.0)).status == 200
     assert fleet["a"].requests == 3
@@ -54,8 +54,8 @@ async def test_the_answer_to_an_upload_that_was_taken_slowly_has_a_time_limit(fl
     await asyncio.to_thread(target.down)
     server = await asyncio.to_thread(_serve_with, target, Slow)
     try:
-        async with running(settings(target.url)) as rig:
-            outcome, exchange = rig.begin("PUT", length=size, response_timeout=0.3)
+        async with running(settings(target.url)) as harness:
+            outcome, exchange = harness.begin("PUT", length=size, response_timeout=0.3)
             exchange.write(b"x" * size)
             exchange.end_body()
             started = asyncio.get_running_loop().time()
@@ -84,49 +84,49 @@ def _stop(target: Target, server: asyncio.Server) -> None:
 async def test_a_connection_that_says_goodbye_is_given_to_nobody(fleet: Fleet) -> None:
     """The pool knows the end at once; the event loop reports it a moment later, and other requests can arrive in
     between."""
-    async with running(settings(fleet["a"].url)) as rig:
-        await rig.ask()
-        (connection,) = pool_of(rig).connections
+    async with running(settings(fleet["a"].url)) as harness:
+        await harness.ask()
+        (connection,) = pool_of(harness).connections
         connection.eof_received()
-        assert (await rig.ask("POST")).status == 200
+        assert (await harness.ask("POST")).status == 200
         assert fleet["a"].accepted == 2
 
 
 async def test_a_connection_that_speaks_unasked_is_given_to_nobody(fleet: Fleet) -> None:
-    async with running(settings(fleet["a"].url)) as rig:
-        await rig.ask()
-        (connection,) = pool_of(rig).connections
+    async with running(settings(fleet["a"].url)) as harness:
+        await harness.ask()
+        (connection,) = pool_of(harness).connections
         connection.data_received(OK)
-        assert (await rig.ask("POST")).status == 200
+        assert (await harness.ask("POST")).status == 200
         assert fleet["a"].accepted == 2
 
 
 async def test_a_pool_has_at_most_so_many_connections(fleet: Fleet) -> None:
-    async with running(settings(fleet["a"].url, max_connections=3)) as rig:
-        outcomes = await rig.ask_many(200, at_once=40)
+    async with running(settings(fleet["a"].url, max_connections=3)) as harness:
+        outcomes = await harness.ask_many(200, at_once=40)
         assert {one.status for one in outcomes} == {200}
-        assert rig.engine.open_connections <= 3
+        assert harness.engine.open_connections <= 3
     assert fleet["a"].accepted <= 3
 
 
 async def test_a_thousand_who_leave_the_line_at_once_leave_it_at_once(fleet: Fleet) -> None:
     fleet["a"].behaviour = hang
-    async with running(settings(fleet["a"].url, max_connections=1)) as rig:
-        waiting = [rig.begin()[1] for _ in range(4097)]
+    async with running(settings(fleet["a"].url, max_connections=1)) as harness:
+        waiting = [harness.begin()[1] for _ in range(4097)]
         started = asyncio.get_running_loop().time()
         for exchange in waiting[1:]:
             exchange.cancel()
         assert asyncio.get_running_loop().time() - started < 0.1
         waiting[0].cancel()
         fleet["a"].behaviour = well
-        assert (await rig.ask()).status == 200
+        assert (await harness.ask()).status == 200
 
 
 async def test_a_line_that_is_too_long_turns_away(fleet: Fleet) -> None:
     fleet["a"].behaviour = hang
-    async with running(settings(fleet["a"].url, max_connections=1)) as rig:
-        begun = [rig.begin() for _ in range(4096)]
-        outcome = await rig.ask()
+    async with running(settings(fleet["a"].url, max_connections=1)) as harness:
+        begun = [harness.begin() for _ in range(4096)]
+        outcome = await harness.ask()
         assert (outcome.status, outcome.code) == (503, "overloaded")
         assert outcome.refusal is not None
         assert outcome.refusal.retry_after == 1
@@ -139,19 +139,19 @@ async def test_a_line_that_is_too_long_turns_away(fleet: Fleet) -> None:
 
 async def test_what_runs_when_an_engine_is_closed_runs_to_its_end(fleet: Fleet) -> None:
     fleet["a"].behaviour = lambda served: served.later(0.2, lambda: served.send(OK))
-    async with running(settings(fleet["a"].url)) as rig:
-        outcome, _ = rig.begin()
+    async with running(settings(fleet["a"].url)) as harness:
+        outcome, _ = harness.begin()
         await until(lambda: fleet["a"].requests)
-        rig.engine.close()
+        harness.engine.close()
         assert (await ended(outcome)).content == b"ok"
         await asyncio.to_thread(fleet["a"].idle)
 
 
 async def test_who_waits_when_an_engine_is_closed_is_served(fleet: Fleet) -> None:
     fleet["a"].behaviour = lambda served: served.later(0.1, lambda: served.send(OK))
-    async with running(settings(fleet["a"].url, max_connections=1)) as rig:
-        begun = [rig.begin("POST", body=b"x") for _ in range(5)]
-        rig.engine.close()
+    async with running(settings(fleet["a"].url, max_connections=1)) as harness:
+        begun = [harness.begin("POST", body=b"x") for _ in range(5)]
+        harness.engine.close()
         for outcome, _ in begun:
             assert (await ended(outcome)).status == 200
         await asyncio.to_thread(fleet["a"].idle)
@@ -160,39 +160,39 @@ async def test_who_waits_when_an_engine_is_closed_is_served(fleet: Fleet) -> Non
 
 async def test_who_comes_late_to_a_closed_engine_is_served(fleet: Fleet) -> None:
     """A decision was made under the old configuration, and the request had to wait for a store."""
-    async with running(settings(fleet["a"].url)) as rig:
-        listeners = rig.ticker.listeners
-        rig.engine.close()
-        await until(lambda: rig.ticker.listeners < listeners)
+    async with running(settings(fleet["a"].url)) as harness:
+        listeners = harness.ticker.listeners
+        harness.engine.close()
+        await until(lambda: harness.ticker.listeners < listeners)
         fleet["a"].behaviour = hang
-        assert (await rig.ask(response_timeout=0.1)).code == "upstream_timeout"
+        assert (await harness.ask(response_timeout=0.1)).code == "upstream_timeout"
         fleet["a"].behaviour = well
-        assert (await rig.ask()).status == 200
+        assert (await harness.ask()).status == 200
         await asyncio.to_thread(fleet["a"].idle)
 
 
 async def test_time_limits_hold_after_an_engine_is_closed(fleet: Fleet) -> None:
     fleet["a"].behaviour = hang
-    async with running(settings(fleet["a"].url)) as rig:
-        outcome, _ = rig.begin(response_timeout=0.2)
+    async with running(settings(fleet["a"].url)) as harness:
+        outcome, _ = harness.begin(response_timeout=0.2)
         await until(lambda: fleet["a"].requests)
-        rig.engine.close()
+        harness.engine.close()
         assert (await ended(outcome, within=2.0)).code == "upstream_timeout"
 
 
 async def test_idle_connections_are_closed_with_their_engine(fleet: Fleet) -> None:
-    async with running(settings(*fleet.urls)) as rig:
-        await rig.ask_many(30)
-        assert rig.engine.open_connections >= 3
-        rig.engine.close()
+    async with running(settings(*fleet.urls)) as harness:
+        await harness.ask_many(30)
+        assert harness.engine.open_connections >= 3
+        harness.engine.close()
         for target in fleet.targets.values():
             await asyncio.to_thread(target.idle)
-        assert rig.engine.open_connections == 0
+        assert harness.engine.open_connections == 0
 
 
 async def test_a_closed_engine_leaves_nothing_behind(fleet: Fleet) -> None:
-    async with running(settings(*fleet.urls)) as rig:
-        listeners = rig.ticker.listeners
-        await rig.ask_many(30)
-        rig.engine.close()
-        await until(lambda: rig.ticker.listeners == listeners - 3)
+    async with running(settings(*fleet.urls)) as harness:
+        listeners = harness.ticker.listeners
+        await harness.ask_many(30)
+        harness.engine.close()
+        await until(lambda: harness.ticker.listeners == listeners - 3)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.server.changing import configuration_of, reload
 from tests.support.fleet import Fleet, naming
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Account, Face, Gateway, free_port
 from tests.support.raw import Answer, ask
 from tests.support.small import Start
@@ -185,11 +185,11 @@ def test_the_address_of_a_client_behind_a_trusted_proxy_is_the_one_that_it_names
 
 @pytest.mark.parametrize("face", ["serve", "asgi"])
 def test_the_identity_header_of_the_gateway_counts_and_a_forged_one_does_not(
-    town: Town, fleet: Fleet, face: Face
+    gateways: Gateways, fleet: Fleet, face: Face
 ) -> None:
     routes = [{"path": "/sticky/**", "upstream": "sticky"}]
     sticky = {"targets": fleet.urls, "balance": {"hash": "header X-User-Id"}, "eject": None}
-    gateway = town.gateway("sticky", face, routes=routes, upstreams={"sticky": sticky})
+    gateway = gateways.gateway("sticky", face, routes=routes, upstreams={"sticky": sticky})
 
     def homes(user: Account) -> set[bytes]:
         forged = (f"X-User-Id: {number}" for number in range(8))

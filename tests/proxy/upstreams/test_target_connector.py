@@ -16,7 +16,7 @@ import pytest
 from gateway.proxy.target import Target, target_of
 from gateway.proxy.target_connector import Lookup, TargetConnector
 from gateway.settings.model import TlsSettings
-from tests.proxy.upstreams.rig import running, sending_first, settings
+from tests.proxy.upstreams.harness import running, sending_first, settings
 from tests.support.fleet import OK, Fleet, Served
 from tests.support.processes import Engine, Gateway
 from tests.support.small import small
@@ -349,14 +349,14 @@ async def test_a_name_service_that_hangs_is_a_time_out() -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1"])
 async def test_targets_may_have_names(fleet: Fleet, host: str) -> None:
-    async with running(settings(f"http://{host}:{fleet['a'].address[1]}")) as rig:
-        assert (await rig.ask()).content == b"a"
+    async with running(settings(f"http://{host}:{fleet['a'].address[1]}")) as harness:
+        assert (await harness.ask()).content == b"a"
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".invalid", "x..invalid"])
 async def test_a_name_that_nobody_has_is_unreachable(host: str) -> None:
-    async with running(settings(f"http://{host}:80")) as rig:
-        assert (await rig.ask()).code in ("upstream_unreachable", "upstream_timeout")
+    async with running(settings(f"http://{host}:80")) as harness:
+        assert (await harness.ask()).code in ("upstream_unreachable", "upstream_timeout")
 
 
 async def test_a_target_may_have_an_address_of_version_6(tmp_path: Path) -> None:
@@ -367,8 +367,8 @@ async def test_a_target_may_have_an_address_of_version_6(tmp_path: Path) -> None
             upstream = settings(fleet["a"].url, tls=TlsSettings(ca=str(authority.file)))
             target = target_of(upstream.targets[0], upstream, None)
             assert target.host_line == b"Host: [::1]:%d\r\n" % fleet["a"].address[1]
-            async with running(upstream) as rig:
-                outcome = await rig.ask()
+            async with running(upstream) as harness:
+                outcome = await harness.ask()
                 assert outcome.content == b"a", outcome.refusal and outcome.refusal.reason
         finally:
             fleet.stop()

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from gateway.errors import CannotStart
 from gateway.proxy.tls import TlsContexts
 from gateway.settings.model import TlsSettings, UpstreamSettings
-from tests.proxy.upstreams.rig import Outcome, running, settings
+from tests.proxy.upstreams.harness import Outcome, running, settings
 from tests.support.fleet import Behaviour, Fleet, Served
 
 pytestmark = pytest.mark.usefixtures("either_engine")
@@ -74,16 +74,18 @@ def secure(fleet: Fleet, **tls: Any) -> UpstreamSettings:
 async def test_a_target_that_asks_who_we_are_is_told(papers: Papers, guarded: Fleet) -> None:
     certificate, key = papers.client()
     upstream = secure(guarded, ca=papers.ca, client_cert=certificate, client_key=key, server_name="orders.internal")
-    async with running(upstream) as rig:
-        assert {one.content for one in await rig.ask_many(20)} == {b"a"}
+    async with running(upstream) as harness:
+        assert {one.content for one in await harness.ask_many(20)} == {b"a"}
 
 
 async def test_certificate_and_key_may_be_one_file(papers: Papers, guarded: Fleet) -> None:
     certificate, key = papers.client()
     both = Path(certificate)
     both.write_bytes(both.read_bytes() + Path(key).read_bytes())
-    async with running(secure(guarded, ca=papers.ca, client_cert=certificate, server_name="orders.internal")) as rig:
-        assert (await rig.ask()).content == b"a"
+    async with running(
+        secure(guarded, ca=papers.ca, client_cert=certificate, server_name="orders.internal")
+    ) as harness:
+        assert (await harness.ask()).content == b"a"
 
 
 REFUSED: dict[str, dict[str, Any]] = {
@@ -105,8 +107,8 @@ async def test_whoever_is_not_the_one_gets_nothing(papers: Papers, guarded: Flee
     }
     if not changes:
         tls |= {"client_cert": None, "client_key": None}
-    async with running(secure(guarded, **(tls | changes))) as rig:
-        outcome = await rig.ask()
+    async with running(secure(guarded, **(tls | changes))) as harness:
+        outcome = await harness.ask()
     assert (outcome.status, outcome.code) == (502, "upstream_unreachable")
     assert guarded.requests == 0
 
@@ -114,8 +116,8 @@ async def test_whoever_is_not_the_one_gets_nothing(papers: Papers, guarded: Flee
 async def test_without_verification_anybody_will_do(papers: Papers) -> None:
     fleet = Fleet("a", tls=papers.server("somebody.else"))
     try:
-        async with running(secure(fleet, verify=False)) as rig:
-            assert (await rig.ask()).content == b"a"
+        async with running(secure(fleet, verify=False)) as harness:
+            assert (await harness.ask()).content == b"a"
     finally:
         fleet.stop()
 
@@ -124,8 +126,8 @@ async def test_a_target_that_does_not_speak_tls_is_unreachable(papers: Papers) -
     fleet = Fleet("a")
     try:
         upstream = settings(fleet["a"].url.replace("http:", "https:"), connect_timeout=1.0)
-        async with running(upstream) as rig:
-            assert (await rig.ask()).code in ("upstream_unreachable", "upstream_timeout")
+        async with running(upstream) as harness:
+            assert (await harness.ask()).code in ("upstream_unreachable", "upstream_timeout")
     finally:
         fleet.stop()
     assert fleet.requests == 0
@@ -158,8 +160,8 @@ def test_an_answer_that_only_its_end_delimits_needs_a_goodbye(
     fleet["a"].behaviour = behaviour
 
     async def ask() -> Outcome:
-        async with running(secure(fleet, ca=papers.ca, server_name="orders.internal")) as rig:
-            return await rig.ask()
+        async with running(secure(fleet, ca=papers.ca, server_name="orders.internal")) as harness:
+            return await harness.ask()
 
     try:
         outcome = uvloop.run(ask())

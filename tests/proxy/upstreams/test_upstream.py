@@ -11,7 +11,7 @@ import pytest
 
 from gateway.samples import Sample
 from gateway.settings.model import EjectSettings, TlsSettings
-from tests.proxy.upstreams.rig import Rig, ended, running, sending_first, settings
+from tests.proxy.upstreams.harness import Harness, ended, running, sending_first, settings
 from tests.support.fleet import OK, Behaviour, Fleet, Served, hang, reset, status, well
 from tests.support.upstreams import Authority, Deaf, Refusing
 from tests.support.waiting import until
@@ -29,15 +29,15 @@ COUNTED = EjectSettings(failures=5, for_=60.0, statuses=frozenset({502, 503, 504
 
 @pytest.mark.parametrize("balance", ["round_robin", "least_requests"])
 async def test_targets_share_the_requests(fleet: Fleet, balance: str) -> None:
-    async with running(settings(*fleet.urls, balance=balance)) as rig:
-        outcomes = await rig.ask_many(300, at_once=1)
+    async with running(settings(*fleet.urls, balance=balance)) as harness:
+        outcomes = await harness.ask_many(300, at_once=1)
     assert Counter(one.content for one in outcomes) == {b"a": 100, b"b": 100, b"c": 100}
 
 
 async def test_least_requests_goes_around_a_target_that_is_slow(fleet: Fleet) -> None:
     fleet["a"].behaviour = lambda served: served.later(1.0, lambda: served.send(OK))
-    async with running(settings(*fleet.urls, balance="least_requests")) as rig:
-        outcomes = await rig.ask_many(300, at_once=6)
+    async with running(settings(*fleet.urls, balance="least_requests")) as harness:
+        outcomes = await harness.ask_many(300, at_once=6)
     assert Counter(one.status for one in outcomes) == {200: 300}
     assert fleet["a"].requests <= 6
 
@@ -48,8 +48,8 @@ async def test_least_requests_goes_around_a_target_that_is_slow(fleet: Fleet) ->
 @pytest.mark.parametrize("method", IDEMPOTENT)
 async def test_an_idempotent_request_that_fails_at_one_target_goes_to_the_other(fleet: Fleet, method: str) -> None:
     fleet["a"].behaviour = reset
-    async with running(settings(*fleet.urls[:2], eject=None)) as rig:
-        outcomes = await rig.ask_many(10, method)
+    async with running(settings(*fleet.urls[:2], eject=None)) as harness:
+        outcomes = await harness.ask_many(10, method)
     assert {one.status for one in outcomes} == {200}
     assert fleet["a"].requests >= 5
     assert fleet["b"].requests == 10
@@ -58,8 +58,8 @@ async def test_an_idempotent_request_that_fails_at_one_target_goes_to_the_other(
 @pytest.mark.parametrize("method", NOT_IDEMPOTENT)
 async def test_any_other_request_is_sent_once(fleet: Fleet, method: str) -> None:
     fleet["a"].behaviour = reset
-    async with running(settings(*fleet.urls[:2], eject=None)) as rig:
-        outcomes = await rig.ask_many(10, method)
+    async with running(settings(*fleet.urls[:2], eject=None)) as harness:
+        outcomes = await harness.ask_many(10, method)
     assert Counter(one.code for one in outcomes) == {"upstream_unreachable": 5, "": 5}
     assert set(fleet.seen.values()) == {1}
 
@@ -67,8 +67,8 @@ async def test_any_other_request_is_sent_once(fleet: Fleet, method: str) -> None
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "POST"])
 async def test_a_request_whose_body_was_sent_on_is_sent_once(fleet: Fleet, method: str) -> None:
     fleet.behave(reset)
-    async with running(settings(*fleet.urls, eject=None)) as rig:
-        outcomes = await rig.ask_many(9, method, body=b"x" * 1000)
+    async with running(settings(*fleet.urls, eject=None)) as harness:
+        outcomes = await harness.ask_many(9, method, body=b"x" * 1000)
     assert {one.code for one in outcomes} == {"upstream_unreachable"}
     assert set(fleet.seen.values()) == {1}
 
@@ -76,8 +76,8 @@ async def test_a_request_whose_body_was_sent_on_is_sent_once(fleet: Fleet, metho
 @pytest.mark.parametrize("method", [*IDEMPOTENT, *NOT_IDEMPOTENT])
 async def test_any_request_goes_to_the_next_target_where_nothing_was_written(fleet: Fleet, method: str) -> None:
     refusing = Refusing()
-    async with running(settings(refusing.url, fleet["a"].url, eject=None)) as rig:
-        outcomes = await rig.ask_many(10, method, body=b"x" * 1000)
+    async with running(settings(refusing.url, fleet["a"].url, eject=None)) as harness:
+        outcomes = await harness.ask_many(10, method, body=b"x" * 1000)
     refusing.close()
     assert {one.status for one in outcomes} == {200}
     assert list(fleet["a"].seen.values()) == [1] * 10
@@ -92,8 +92,8 @@ async def test_a_chunked_upload_goes_to_the_next_target_whole(fleet: Fleet) -> N
         served.send(OK)
 
     fleet["a"].behaviour = keep
-    async with running(settings(refusing.url, fleet["a"].url, eject=None)) as rig:
-        outcome, exchange = rig.begin("POST", length=None)
+    async with running(settings(refusing.url, fleet["a"].url, eject=None)) as harness:
+        outcome, exchange = harness.begin("POST", length=None)
         exchange.write(b"first")
         await until(lambda: fleet["a"].accepted)
         exchange.write(b"second")
@@ -106,16 +106,16 @@ async def test_a_chunked_upload_goes_to_the_next_target_whole(fleet: Fleet) -> N
 
 async def test_a_post_goes_to_the_next_target_when_connecting_takes_too_long(fleet: Fleet) -> None:
     deaf = Deaf()
-    async with running(settings(deaf.url, fleet["a"].url, eject=None, connect_timeout=0.2)) as rig:
-        outcomes = await rig.ask_many(4, "POST", body=b"x", at_once=4)
+    async with running(settings(deaf.url, fleet["a"].url, eject=None, connect_timeout=0.2)) as harness:
+        outcomes = await harness.ask_many(4, "POST", body=b"x", at_once=4)
     deaf.close()
     assert {one.status for one in outcomes} == {200}
     assert list(fleet["a"].seen.values()) == [1] * 4
 
 
 async def test_a_post_goes_to_the_next_target_when_the_name_is_unknown(fleet: Fleet) -> None:
-    async with running(settings("http://nowhere.invalid:80", fleet["a"].url, eject=None)) as rig:
-        outcomes = await rig.ask_many(2, "POST", body=b"x", at_once=1)
+    async with running(settings("http://nowhere.invalid:80", fleet["a"].url, eject=None)) as harness:
+        outcomes = await harness.ask_many(2, "POST", body=b"x", at_once=1)
     assert {one.status for one in outcomes} == {200}
 
 
@@ -124,8 +124,8 @@ async def test_a_post_goes_to_the_next_target_when_the_certificate_is_wrong(tmp_
     wrong, right = (Fleet("a", tls=authority.context(name)) for name in ("billing.internal", "orders.internal"))
     tls = TlsSettings(ca=str(authority.file), server_name="orders.internal")
     try:
-        async with running(settings(*wrong.urls, *right.urls, eject=None, tls=tls)) as rig:
-            outcomes = await rig.ask_many(4, "POST", body=b"x", at_once=1)
+        async with running(settings(*wrong.urls, *right.urls, eject=None, tls=tls)) as harness:
+            outcomes = await harness.ask_many(4, "POST", body=b"x", at_once=1)
         assert {one.status for one in outcomes} == {200}
         assert (wrong.requests, right.requests) == (0, 4)
     finally:
@@ -137,8 +137,8 @@ async def test_a_post_goes_to_the_next_target_when_the_certificate_is_wrong(tmp_
 async def test_a_post_that_no_target_accepts_is_refused(fleet: Fleet, how: str) -> None:
     refusing = Refusing()
     urls = (refusing.url, fleet["a"].url) if how == "no retries" else (refusing.url,)
-    async with running(settings(*urls, eject=None, retries=0 if how == "no retries" else 5)) as rig:
-        outcome = await rig.ask("POST", body=b"x")
+    async with running(settings(*urls, eject=None, retries=0 if how == "no retries" else 5)) as harness:
+        outcome = await harness.ask("POST", body=b"x")
     refusing.close()
     assert (outcome.status, outcome.code) == (502, "upstream_unreachable")
 
@@ -150,9 +150,9 @@ def total(samples: Iterable[Sample], family: str) -> float:
 
 async def test_posts_that_were_not_written_stay_within_the_retry_budget(fleet: Fleet) -> None:
     refusing = Refusing()
-    async with running(settings(refusing.url, fleet["a"].url, eject=None, retry_budget=0.1)) as rig:
-        outcomes = await rig.ask_many(400, "POST", body=b"x", at_once=1)
-        retried = total(rig.engine.samples(0.0), "gateway_upstream_retries_total")
+    async with running(settings(refusing.url, fleet["a"].url, eject=None, retry_budget=0.1)) as harness:
+        outcomes = await harness.ask_many(400, "POST", body=b"x", at_once=1)
+        retried = total(harness.engine.samples(0.0), "gateway_upstream_retries_total")
     refusing.close()
     assert 20 + 0.1 * 300 < retried <= 20 + 0.1 * 400
     assert {one.code for one in outcomes} == {"", "upstream_unreachable"}
@@ -165,8 +165,8 @@ async def test_once_a_byte_of_an_answer_has_come_it_is_sent_once(fleet: Fleet, s
         served.later(0.02, served.reset)
 
     fleet.behave(half)
-    async with running(settings(*fleet.urls, eject=None)) as rig:
-        outcomes = await rig.ask_many(6)
+    async with running(settings(*fleet.urls, eject=None)) as harness:
+        outcomes = await harness.ask_many(6)
     assert {one.status for one in outcomes} == {502}
     assert set(fleet.seen.values()) == {1}
 
@@ -175,8 +175,8 @@ async def test_once_a_byte_of_an_answer_has_come_it_is_sent_once(fleet: Fleet, s
 async def test_an_answer_is_an_answer(fleet: Fleet, number: int) -> None:
     """Every response is forwarded, because the upstream can have processed the request."""
     fleet.behave(status(number))
-    async with running(settings(*fleet.urls, eject=None)) as rig:
-        outcomes = await rig.ask_many(9)
+    async with running(settings(*fleet.urls, eject=None)) as harness:
+        outcomes = await harness.ask_many(9)
     assert [one.status for one in outcomes] == [number] * 9
     assert fleet.requests == 9
 
@@ -184,8 +184,8 @@ async def test_an_answer_is_an_answer(fleet: Fleet, number: int) -> None:
 async def test_a_response_that_does_not_come_in_time_is_asked_for_once(fleet: Fleet) -> None:
     """The target can still be working on it: a retry would make a slow upstream slower."""
     fleet.behave(hang)
-    async with running(settings(*fleet.urls, eject=None)) as rig:
-        outcomes = await rig.ask_many(6, at_once=6, response_timeout=0.1)
+    async with running(settings(*fleet.urls, eject=None)) as harness:
+        outcomes = await harness.ask_many(6, at_once=6, response_timeout=0.1)
     assert {one.code for one in outcomes} == {"upstream_timeout"}
     assert fleet.requests == 6
 
@@ -194,16 +194,16 @@ async def test_a_response_that_does_not_come_in_time_is_asked_for_once(fleet: Fl
 async def test_it_is_sent_again_as_often_as_is_set(fleet: Fleet, retries: int, answered: bool) -> None:
     """With two of three targets down, and these two tried first."""
     fleet["a"].behaviour = fleet["b"].behaviour = reset
-    async with running(settings(*fleet.urls, eject=None, retries=retries, balance="round_robin")) as rig:
-        outcome = await rig.ask()
+    async with running(settings(*fleet.urls, eject=None, retries=retries, balance="round_robin")) as harness:
+        outcome = await harness.ask()
     assert (outcome.status == 200) == answered
     assert fleet.requests == min(retries, 2) + 1
 
 
 async def test_what_fails_everywhere_is_told(fleet: Fleet) -> None:
     fleet.behave(reset)
-    async with running(settings(*fleet.urls, eject=None, retries=10)) as rig:
-        outcome = await rig.ask()
+    async with running(settings(*fleet.urls, eject=None, retries=10)) as harness:
+        outcome = await harness.ask()
     assert (outcome.status, outcome.code) == (502, "upstream_unreachable")
     assert fleet.requests == 11
 
@@ -217,9 +217,9 @@ async def test_under_total_failure_attempts_stay_within_the_budget(
     fleet.behave(reset)
     refusing = Refusing()
     urls = fleet.urls[:targets] if how == "resets" else [refusing.url] * targets
-    async with running(settings(*urls, eject=None, retries=3)) as rig:
+    async with running(settings(*urls, eject=None, retries=3)) as harness:
         attempts = Counter[str]()
-        for pool in rig.engine.pools:
+        for pool in harness.engine.pools:
             submit = pool.submit
 
             def counting(*args: Any, submit: Callable[..., None] = submit, **named: Any) -> None:
@@ -227,7 +227,7 @@ async def test_under_total_failure_attempts_stay_within_the_budget(
                 submit(*args, **named)
 
             monkeypatch.setattr(pool, "submit", counting)
-        outcomes = await rig.ask_many(requests, at_once=16)
+        outcomes = await harness.ask_many(requests, at_once=16)
     refusing.close()
     assert {one.code for one in outcomes} == {"upstream_unreachable"}
     assert len(outcomes) * 1.2 <= attempts["all"] <= len(outcomes) * 1.2 + 20
@@ -237,9 +237,9 @@ async def test_under_total_failure_attempts_stay_within_the_budget(
 
 async def test_a_fleet_that_restarts_costs_idempotent_requests_nothing(fleet: Fleet) -> None:
     """All pooled connections become stale at once."""
-    async with running(settings(*fleet.urls)) as rig:
+    async with running(settings(*fleet.urls)) as harness:
         for _ in range(4):
-            outcomes = await rig.ask_many(60, at_once=20)
+            outcomes = await harness.ask_many(60, at_once=20)
             assert {one.status for one in outcomes} == {200}
             for target in fleet.targets.values():
                 await asyncio.to_thread(target.down)
@@ -272,10 +272,10 @@ async def test_a_target_that_fails_five_times_in_a_row_is_ejected(
         await asyncio.to_thread(bad.down)
     else:
         bad.behaviour = behaviour
-    async with running(settings(*fleet.urls[:2], eject=COUNTED, retries=0, response_timeout=0.05)) as rig:
-        outcomes = await rig.ask_many(10, method, at_once=1, response_timeout=0.05)
+    async with running(settings(*fleet.urls[:2], eject=COUNTED, retries=0, response_timeout=0.05)) as harness:
+        outcomes = await harness.ask_many(10, method, at_once=1, response_timeout=0.05)
         assert [one.content == b"b" for one in outcomes] == [False, True] * 5
-        outcomes = await rig.ask_many(20, method, at_once=4, response_timeout=5.0)
+        outcomes = await harness.ask_many(20, method, at_once=4, response_timeout=5.0)
         assert [one.content for one in outcomes] == [b"b"] * 20
     assert good.requests == 25
 
@@ -284,8 +284,8 @@ async def test_a_target_that_sends_a_banner_at_once_is_ejected(fleet: Fleet) -> 
     """Half of the requests would fail permanently."""
     banner = await asyncio.start_server(sending_first(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "127.0.0.1", 0)
     port = banner.sockets[0].getsockname()[1]
-    async with running(settings(f"http://127.0.0.1:{port}", fleet["b"].url, eject=OUT)) as rig:
-        outcomes = await rig.ask_many(200, at_once=4)
+    async with running(settings(f"http://127.0.0.1:{port}", fleet["b"].url, eject=OUT)) as harness:
+        outcomes = await harness.ask_many(200, at_once=4)
     banner.close()
     failed = Counter(one.code for one in outcomes)["upstream_invalid"]
     assert 1 <= failed <= 5 + 4
@@ -296,8 +296,8 @@ async def test_a_target_that_sends_a_banner_at_once_is_ejected(fleet: Fleet) -> 
 async def test_a_status_does_not_eject_by_default(fleet: Fleet, number: int) -> None:
     """It can be the response of one endpoint, and ejection would affect all others."""
     fleet["a"].behaviour = status(number)
-    async with running(settings(*fleet.urls[:2], eject=EjectSettings(failures=1, for_=60.0))) as rig:
-        await rig.ask_many(20, at_once=1)
+    async with running(settings(*fleet.urls[:2], eject=EjectSettings(failures=1, for_=60.0))) as harness:
+        await harness.ask_many(20, at_once=1)
     assert fleet["a"].requests == 10
 
 
@@ -305,8 +305,8 @@ async def test_a_status_does_not_eject_by_default(fleet: Fleet, number: int) -> 
 async def test_only_the_named_statuses_eject(fleet: Fleet, number: int) -> None:
     fleet["a"].behaviour = status(number)
     eject = EjectSettings(failures=1, for_=60.0, statuses=frozenset({500, 503}))
-    async with running(settings(*fleet.urls[:2], eject=eject)) as rig:
-        await rig.ask_many(20, at_once=1)
+    async with running(settings(*fleet.urls[:2], eject=eject)) as harness:
+        await harness.ask_many(20, at_once=1)
     assert fleet["a"].requests == (1 if number in (500, 503) else 10)
 
 
@@ -321,8 +321,8 @@ MALFORMED: dict[str, bytes] = {
 async def test_a_malformed_head_of_http_does_not_eject(fleet: Fleet, sent: bytes) -> None:
     """It can be the response of one endpoint."""
     fleet["a"].behaviour = lambda served: served.send(sent)
-    async with running(settings(*fleet.urls[:2], eject=EjectSettings(failures=1, for_=60.0))) as rig:
-        outcomes = await rig.ask_many(20, at_once=1)
+    async with running(settings(*fleet.urls[:2], eject=EjectSettings(failures=1, for_=60.0))) as harness:
+        outcomes = await harness.ask_many(20, at_once=1)
     assert Counter(one.code for one in outcomes) == {"upstream_invalid": 10, "": 10}
 
 
@@ -330,11 +330,11 @@ async def test_a_malformed_head_of_http_does_not_eject(fleet: Fleet, sent: bytes
 async def test_a_routes_own_shorter_time_limit_does_not_eject(fleet: Fleet, general: float | None) -> None:
     fleet["a"].behaviour = hang
     eject = EjectSettings(failures=1, for_=60.0)
-    async with running(settings(*fleet.urls[:2], eject=eject, response_timeout=general)) as rig:
-        outcomes = await rig.ask_many(8, at_once=8, response_timeout=0.05)
+    async with running(settings(*fleet.urls[:2], eject=eject, response_timeout=general)) as harness:
+        outcomes = await harness.ask_many(8, at_once=8, response_timeout=0.05)
         assert Counter(one.code for one in outcomes) == {"upstream_timeout": 4, "": 4}
         fleet["a"].behaviour = well
-        assert {one.status for one in await rig.ask_many(8, at_once=1)} == {200}
+        assert {one.status for one in await harness.ask_many(8, at_once=1)} == {200}
     assert fleet["a"].requests == 8
 
 
@@ -342,9 +342,9 @@ async def test_a_routes_own_shorter_time_limit_does_not_eject(fleet: Fleet, gene
 async def test_a_route_with_the_time_limit_of_its_upstream_or_a_longer_one_ejects(fleet: Fleet, own: float) -> None:
     fleet["a"].behaviour = hang
     eject = EjectSettings(failures=1, for_=60.0)
-    async with running(settings(*fleet.urls[:2], eject=eject, response_timeout=0.05)) as rig:
-        await rig.ask_many(2, at_once=2, response_timeout=own)
-        assert {one.content for one in await rig.ask_many(8, at_once=1)} == {b"b"}
+    async with running(settings(*fleet.urls[:2], eject=eject, response_timeout=0.05)) as harness:
+        await harness.ask_many(2, at_once=2, response_timeout=own)
+        assert {one.content for one in await harness.ask_many(8, at_once=1)} == {b"b"}
 
 
 async def test_a_target_that_takes_no_upload_is_ejected_whatever_the_route_allows(fleet: Fleet) -> None:
@@ -353,31 +353,31 @@ async def test_a_target_that_takes_no_upload_is_ejected_whatever_the_route_allow
     listener = socket.create_server(("127.0.0.1", 0))
     unread = f"http://127.0.0.1:{listener.getsockname()[1]}"
     eject = EjectSettings(failures=1, for_=60.0)
-    async with running(settings(unread, fleet["b"].url, eject=eject, idle_timeout=0.2)) as rig:
-        outcome, exchange = rig.begin("PUT", length=size, response_timeout=0.05)
+    async with running(settings(unread, fleet["b"].url, eject=eject, idle_timeout=0.2)) as harness:
+        outcome, exchange = harness.begin("PUT", length=size, response_timeout=0.05)
         exchange.write(b"x" * size)
         exchange.end_body()
         assert (await ended(outcome)).code == "upstream_timeout"
-        assert {one.content for one in await rig.ask_many(8, at_once=1)} == {b"b"}
+        assert {one.content for one in await harness.ask_many(8, at_once=1)} == {b"b"}
     listener.close()
 
 
 async def test_without_ejection_no_target_is_ejected(fleet: Fleet) -> None:
     fleet["a"].behaviour = reset
-    async with running(settings(*fleet.urls[:2], eject=None, retries=0)) as rig:
-        await rig.ask_many(40, at_once=1)
+    async with running(settings(*fleet.urls[:2], eject=None, retries=0)) as harness:
+        await harness.ask_many(40, at_once=1)
     assert fleet["a"].requests == 20
 
 
 async def test_a_caller_that_leaves_says_nothing_about_the_target(fleet: Fleet) -> None:
     fleet["a"].behaviour = hang
-    async with running(settings(fleet["a"].url, eject=EjectSettings(failures=1, for_=60.0))) as rig:
+    async with running(settings(fleet["a"].url, eject=EjectSettings(failures=1, for_=60.0))) as harness:
         for count in range(1, 6):
-            _, exchange = rig.begin()
+            _, exchange = harness.begin()
             await until(lambda: fleet["a"].requests >= count)  # noqa: B023
             exchange.cancel()
         fleet["a"].behaviour = well
-        assert (await rig.ask()).status == 200
+        assert (await harness.ask()).status == 200
 
 
 @pytest.mark.parametrize("targets", [1, 2, 3])
@@ -386,44 +386,44 @@ async def test_an_upstream_whose_targets_all_fail_is_used_again_at_once_when_the
 ) -> None:
     """A restart of 0.3 s must not become an outage as long as an ejection."""
     urls = fleet.urls[:targets]
-    async with running(settings(*urls, eject=EjectSettings(failures=1, for_=60.0))) as rig:
+    async with running(settings(*urls, eject=EjectSettings(failures=1, for_=60.0))) as harness:
         for target in list(fleet.targets.values())[:targets]:
             await asyncio.to_thread(target.down)
-        outcomes = await rig.ask_many(30, at_once=3)
+        outcomes = await harness.ask_many(30, at_once=3)
         assert {one.code for one in outcomes} == {"upstream_unreachable"}
         for target in list(fleet.targets.values())[:targets]:
             await asyncio.to_thread(target.up)
-        assert {one.status for one in await rig.ask_many(30, at_once=3)} == {200}
+        assert {one.status for one in await harness.ask_many(30, at_once=3)} == {200}
 
 
 async def test_all_targets_get_requests_while_fewer_than_half_are_usable(fleet: Fleet) -> None:
     fleet["a"].behaviour = fleet["b"].behaviour = reset
-    async with running(settings(*fleet.urls, eject=EjectSettings(failures=1, for_=60.0), retries=0)) as rig:
-        await rig.ask_many(30, at_once=1)
-        assert {name: sample(rig, "gateway_upstream_target_ejected", name) for name in fleet.urls} == {
+    async with running(settings(*fleet.urls, eject=EjectSettings(failures=1, for_=60.0), retries=0)) as harness:
+        await harness.ask_many(30, at_once=1)
+        assert {name: sample(harness, "gateway_upstream_target_ejected", name) for name in fleet.urls} == {
             fleet["a"].url: 1,
             fleet["b"].url: 1,
             fleet["c"].url: 0,
         }
-        assert sample(rig, "gateway_upstream_panic") == 1
+        assert sample(harness, "gateway_upstream_panic") == 1
     assert {name: target.requests for name, target in fleet.targets.items()} == {"a": 10, "b": 10, "c": 10}
 
 
 async def test_the_last_usable_target_shows_as_failing(fleet: Fleet) -> None:
     url = fleet["a"].url
     fleet["a"].behaviour = reset
-    async with running(settings(url, eject=EjectSettings(failures=2, for_=60.0), retries=0)) as rig:
+    async with running(settings(url, eject=EjectSettings(failures=2, for_=60.0), retries=0)) as harness:
         for failing in (0, 1, 1):
-            await rig.ask()
-            assert sample(rig, "gateway_upstream_target_failing", url) == failing
-        assert sample(rig, "gateway_upstream_target_ejected", url) == 0
+            await harness.ask()
+            assert sample(harness, "gateway_upstream_target_failing", url) == failing
+        assert sample(harness, "gateway_upstream_target_ejected", url) == 0
         fleet["a"].behaviour = well
-        await rig.ask()
-        assert sample(rig, "gateway_upstream_target_failing", url) == 0
+        await harness.ask()
+        assert sample(harness, "gateway_upstream_target_failing", url) == 0
 
 
-def sample(rig: Rig, family: str, *target: str) -> float:
-    samples = rig.engine.samples(asyncio.get_running_loop().time())
+def sample(harness: Harness, family: str, *target: str) -> float:
+    samples = harness.engine.samples(asyncio.get_running_loop().time())
     (value,) = [each.value for each in samples if each.family == family and each.labels == ("web", *target)]
     assert isinstance(value, int)
     return value
@@ -433,16 +433,16 @@ async def test_a_target_is_tried_again_after_its_time_and_ejected_at_its_next_fa
     bad = fleet["a"]
     bad.behaviour = status(503)
     eject = EjectSettings(failures=3, for_=0.2, statuses=frozenset({503}))
-    async with running(settings(*fleet.urls[:2], eject=eject, balance="least_requests")) as rig:
-        await rig.ask_many(6, at_once=1)
+    async with running(settings(*fleet.urls[:2], eject=eject, balance="least_requests")) as harness:
+        await harness.ask_many(6, at_once=1)
         for tried in (4, 5):
-            assert {one.content for one in await rig.ask_many(4, at_once=1)} == {b"b"}
+            assert {one.content for one in await harness.ask_many(4, at_once=1)} == {b"b"}
             await asyncio.sleep(0.25)
-            assert Counter(one.status for one in await rig.ask_many(24, at_once=1)) == {200: 23, 503: 1}
+            assert Counter(one.status for one in await harness.ask_many(24, at_once=1)) == {200: 23, 503: 1}
             assert bad.requests == tried
         bad.behaviour = well
         await asyncio.sleep(0.25)
-        assert {one.status for one in await rig.ask_many(40)} == {200}
+        assert {one.status for one in await harness.ask_many(40)} == {200}
         assert bad.requests > 5
 
 
@@ -450,11 +450,11 @@ async def test_a_deaf_target_is_a_connect_error_and_the_other_answers(fleet: Fle
     deaf = Deaf()
     try:
         upstream = settings(deaf.url, fleet["a"].url, connect_timeout=0.1, eject=OUT)
-        async with running(upstream) as rig:
-            outcomes = await rig.ask_many(10, at_once=1)
+        async with running(upstream) as harness:
+            outcomes = await harness.ask_many(10, at_once=1)
             assert {one.status for one in outcomes} == {200}
             started = asyncio.get_running_loop().time()
-            assert {one.status for one in await rig.ask_many(20, at_once=1)} == {200}
+            assert {one.status for one in await harness.ask_many(20, at_once=1)} == {200}
             assert asyncio.get_running_loop().time() - started < 0.5, "it is ejected by now: not ten times 0.1 s"
     finally:
         deaf.close()
@@ -462,12 +462,12 @@ async def test_a_deaf_target_is_a_connect_error_and_the_other_answers(fleet: Fle
 
 async def test_nothing_goes_to_a_dead_target_once_it_is_out(fleet: Fleet) -> None:
     """The pooled connections to it are closed too."""
-    async with running(settings(*fleet.urls[:2], eject=OUT)) as rig:
-        assert {one.status for one in await rig.ask_many(60, at_once=20)} == {200}
+    async with running(settings(*fleet.urls[:2], eject=OUT)) as harness:
+        assert {one.status for one in await harness.ask_many(60, at_once=20)} == {200}
         fleet["a"].behaviour = reset
-        assert {one.status for one in await rig.ask_many(200, at_once=20)} == {200}
+        assert {one.status for one in await harness.ask_many(200, at_once=20)} == {200}
         there = fleet["a"].requests
-        assert {one.status for one in await rig.ask_many(200, "POST", at_once=20)} == {200}
+        assert {one.status for one in await harness.ask_many(200, "POST", at_once=20)} == {200}
         assert fleet["a"].requests == there
 
 
@@ -478,8 +478,8 @@ async def test_an_outcome_is_told_once_whoever_fails(fleet: Fleet) -> None:
     behaviours = [reset, well, status(503), lambda served: served.send(OK[:20]), lambda served: served.close()]
     for number, behaviour in enumerate(behaviours):
         fleet["abc"[number % 3]].behaviour = behaviour
-        async with running(settings(*fleet.urls, retries=2)) as rig:
-            outcome, exchange = rig.begin("PUT", length=None, response_timeout=0.3)
+        async with running(settings(*fleet.urls, retries=2)) as harness:
+            outcome, exchange = harness.begin("PUT", length=None, response_timeout=0.3)
             exchange.write(b"x")
             exchange.end_body()
             await ended(outcome)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.server.asgi.servers import SERVERS, ServedApplication, installed
 from tests.support.configurations import changed
-from tests.support.gateways import Town, signed_in
+from tests.support.gateways import Gateways, signed_in
 from tests.support.raw import NoAnswer
 from tests.support.recording import RecordingUpstream
 from tests.support.waiting import eventually, within
@@ -24,14 +24,14 @@ SMUGGLED = request("/public/smuggled")
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(
-    request: pytest.FixtureRequest, town: Town, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, gateways: Gateways, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServedApplication]:
     if not installed(request.param):
         pytest.skip(f"{SERVERS[request.param][0]} is not installed")
     folder = tmp_path_factory.mktemp("served")
-    (folder / "gateway.db").write_bytes(town.seed().read_bytes())
+    (folder / "gateway.db").write_bytes(gateways.seed().read_bytes())
     configuration = changed(
-        town.configuration(folder),
+        gateways.configuration(folder),
         server={"trusted_proxies": ["127.0.0.0/8"], "body_timeout": "1s"},
         observability={"operations_allow": ["127.0.0.2/32"]},
     )

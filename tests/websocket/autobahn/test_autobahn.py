@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.gateways import Town
+from tests.support.gateways import Gateways
 from tests.support.processes import Face, Gateway
 from tests.support.raw import Address
 from tests.support.recording import RecordingUpstream
@@ -74,10 +74,12 @@ def echo() -> Iterator[Address]:
 
 
 @pytest.fixture(scope="module")
-def before_it(town: Town, face: Face, echo: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def before_it(
+    gateways: Gateways, face: Face, echo: Address, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     """A gateway in front of the echo server."""
     folder = tmp_path_factory.mktemp("autobahn")
-    configuration = town.configuration(folder)
+    configuration = gateways.configuration(folder)
     configuration["upstreams"]["echo"] = {"targets": [f"http://{echo[0]}:{echo[1]}"], "eject": None}
     configuration["routes"].append({"path": PATH, "auth": "none", "websocket": True, "upstream": "echo"})
     gateway = Gateway(face, configuration, folder).start()

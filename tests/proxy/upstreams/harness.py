@@ -97,7 +97,7 @@ class CountedTicker(Ticker):
         super().unsubscribe(listener)
 
 
-class Rig:
+class Harness:
     """One engine. `ask` sends a request and waits for its outcome."""
 
     def __init__(self, engine: Upstream | HttpxEngine, ticker: CountedTicker) -> None:
@@ -168,7 +168,7 @@ async def ended(outcome: Outcome, within: float = 10.0) -> Outcome:
 
 
 @asynccontextmanager
-async def running(upstream: UpstreamSettings) -> AsyncIterator[Rig]:
+async def running(upstream: UpstreamSettings) -> AsyncIterator[Harness]:
     """An engine that runs while the block does."""
     loop = asyncio.get_running_loop()
     ticker = CountedTicker(loop)
@@ -177,7 +177,7 @@ async def running(upstream: UpstreamSettings) -> AsyncIterator[Rig]:
     engine = engine_of(upstream, loop=loop, ticker=ticker, tls=tls)
     assert isinstance(engine, Upstream | HttpxEngine)
     try:
-        yield Rig(engine, ticker)
+        yield Harness(engine, ticker)
     finally:
         engine.close()
         ticker.stop()

@@ -69,7 +69,7 @@ def with_rsa(key: rsa.RSAPrivateKey, digest: hashes.HashAlgorithm) -> Sign:
     return lambda message: key.sign(message, padding.PKCS1v15(), digest)
 
 
-class Forge:
+class TokenFactory:
     """The signing keys of the gateways under test, and an attacker's uses of their public halves.
 
     `k1` (ES256) signs; `k0` (HS256) and `k2` (RS512) only verify.

@@ -44,7 +44,7 @@ class Feed:
 
 
 @dataclass
-class Rig:
+class Harness:
     """The parts of the services."""
 
     database: Database
@@ -84,9 +84,9 @@ def make_settings(**changes: Any) -> Settings:
     return dataclasses.replace(Settings(), accounts=accounts, roles=roles, tokens=TokensSettings())
 
 
-def make_rig(
+def make_harness(
     database: Database, clock: Clock, settings: Settings | None = None, *, passwords: PasswordPool | None = None
-) -> Rig:
+) -> Harness:
     settings = settings or make_settings()
     users, sessions = Users(database, clock=clock), Sessions(database, clock=clock)
     keys = KeyRing([SigningKey.from_secret("0123456789abcdef" * 2, "HS256", "k1")])
@@ -101,4 +101,4 @@ def make_rig(
     }
     accounts = Accounts(**common, **limits, tokens=tokens, clock=clock)  # type: ignore[arg-type]
     administration = Administration(**common, trail=AuditTrail(database, clock=clock))  # type: ignore[arg-type]
-    return Rig(database, clock, settings, users, sessions, tokens, passwords, feed, accounts, administration)
+    return Harness(database, clock, settings, users, sessions, tokens, passwords, feed, accounts, administration)

@@ -75,7 +75,7 @@ class Pair:
     tokens: dict[str, str]
 
 
-class Ground:
+class ParityLab:
     """Starts pairs with the same upstreams, people and keys."""
 
     def __init__(self, directory: Path) -> None:

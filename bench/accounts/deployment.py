@@ -115,7 +115,7 @@ def run_command(config: Path, *arguments: str, told: str = "") -> None:
         raise BenchError(f"gateway {' '.join(arguments)}: {done.stderr}")
 
 
-class Town:
+class Deployment:
     """Starts gateways in one folder, in front of one upstream."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:

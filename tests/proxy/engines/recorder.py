@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.interfaces import Field
-from tests.proxy.upstreams.rig import Outcome, ended, running, settings
+from tests.proxy.upstreams.harness import Outcome, ended, running, settings
 from tests.support.processes import Engine
 
 ENGINES: tuple[Engine, ...] = ("native", "httpx")
@@ -26,7 +26,7 @@ class Telling(NamedTuple):
     lasting: bool = False
 
 
-class Witness(Outcome):
+class ExchangeRecorder(Outcome):
     """A Downstream that records all notifications."""
 
     def __init__(self) -> None:
@@ -69,13 +69,13 @@ class Witness(Outcome):
 
 async def tellings(engine: Engine, url: str, methods: Iterable[str]) -> list[Telling]:
     """The responses of an engine to a request with each of these methods."""
-    async with running(settings(url, engine=engine, eject=None, retries=0)) as rig:
+    async with running(settings(url, engine=engine, eject=None, retries=0)) as harness:
         found = []
         for method in methods:
-            witness = Witness()
+            recorder = ExchangeRecorder()
             request = UpstreamRequest(method.encode(), b"%b /x HTTP/1.1\r\n" % method.encode(), b"", length=0)
             request.response_timeout = 2.0
-            rig.engine.open(request, witness, asyncio.get_running_loop().time())
-            await ended(witness)
-            found.append(witness.telling)
+            harness.engine.open(request, recorder, asyncio.get_running_loop().time())
+            await ended(recorder)
+            found.append(recorder.telling)
         return found
