@@ -1,3 +1,3 @@
 """gateway: an identity-aware reverse proxy for HTTP APIs."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -165,7 +165,7 @@ def summary(routes: int, targets: int) -> Summary:
     ]
     return Summary(
         seconds=2.0,
-        version="0.1.0",
+        version="0.2.0",
         workers=2,
         connections=1234,
         requests=23456.7,
