@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import importlib.util
-from collections.abc import AsyncIterator, Iterator
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvloop
 import yaml
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -122,9 +124,9 @@ def test_the_test_client_sees_why_a_handshake_is_refused(app: Starlette) -> None
 OPEN = {"type": "http", "asgi": {"version": "3.0"}, "method": "GET", "path": "/open/x", "raw_path": b"/open/x"}
 
 
-async def failing_to_send(app: Any, *messages: dict[str, Any]) -> None:
-    """Call the application with a `send` that fails as uvloop does for a closed transport."""
-    waiting = [REQUEST, *messages]
+async def send_by(app: Any, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    """Call the application with a connection whose disconnect is never reported."""
+    waiting = [REQUEST]
 
     async def receive() -> dict[str, Any]:
         if waiting:
@@ -132,21 +134,39 @@ async def failing_to_send(app: Any, *messages: dict[str, Any]) -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def send(message: dict[str, Any]) -> None:
-        raise RuntimeError("the transport is closed")
-
     await app(OPEN | {"headers": HOST}, receive, send)
 
 
-async def test_a_failed_send_to_a_client_that_has_left_is_no_error(app: Starlette) -> None:
-    async with app.router.lifespan_context(app):
-        await failing_to_send(app, {"type": "http.disconnect"})
+def test_a_write_to_a_connection_that_uvloop_has_closed_is_no_error(app: Starlette) -> None:
+    attempts = 0
+
+    async def respond() -> None:
+        near, far = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
+        transport.abort()
+
+        async def send(message: dict[str, Any]) -> None:
+            nonlocal attempts
+            attempts += 1
+            await asyncio.sleep(0)
+            transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        async with app.router.lifespan_context(app):
+            await send_by(app, send)
+        far.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(respond())
+    assert attempts == 1
 
 
-async def test_a_failed_send_to_a_client_that_is_connected_is_an_error(app: Starlette) -> None:
+async def test_another_failure_of_a_send_is_an_error(app: Starlette) -> None:
+    async def send(message: dict[str, Any]) -> None:
+        raise RuntimeError("unexpected message; the handler is closed")
+
     async with app.router.lifespan_context(app):
-        with pytest.raises(RuntimeError, match="the transport is closed"):
-            await failing_to_send(app)
+        with pytest.raises(RuntimeError, match="unexpected message"):
+            await send_by(app, send)
 
 
 async def test_a_defect_of_a_builtin_endpoint_is_one_response_and_one_log_entry(
