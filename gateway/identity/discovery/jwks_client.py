@@ -10,7 +10,7 @@ The URL of the keys is configured, or found by OpenID Connect Discovery.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from random import Random, SystemRandom
+from secrets import SystemRandom
 from typing import Final
 
 from gateway.identity.discovery.fetch import Document, FetchFailed, fetch
@@ -69,13 +69,16 @@ LEAST_AGE, USUAL_AGE, MOST_AGE = 60.0, 600.0, 3600.0
 _EARLY: Final = (0.7, 0.8)  # Fractions of the age at which it is renewed, spread over replicas.
 _RETRIES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)  # Seconds after consecutive failures. The last value repeats.
 
+_between: Final = SystemRandom().uniform
+
 log: Final = logging.getLogger("gateway.issuers")
 
 
 class PublishedKeySet:
     """The keys returned by `fetch`. Call `tick` regularly.
 
-    `clock` returns seconds, as passed to `tick`. `chance` spreads the renewals of replicas.
+    `clock` returns seconds, as passed to `tick`. `chance` returns a number between two others, which
+    spreads the renewals of replicas.
     """
 
     def __init__(
@@ -85,13 +88,13 @@ class PublishedKeySet:
         *,
         algorithms: Collection[str],
         clock: Callable[[], float],
-        chance: Random | None = None,
+        chance: Callable[[float, float], float] = _between,
     ) -> None:
         self._name = name
         self._fetch = fetch
         self._algorithms = tuple(algorithms)
         self._clock = clock
-        self._chance = SystemRandom() if chance is None else chance
+        self._chance = chance
         self._keys = KeySet()
         self._due = float("-inf")
         self._next_asking = float("-inf")
@@ -163,7 +166,7 @@ class PublishedKeySet:
         lost = keys.lacks_any_of(self._keys)
         self._keys, self._failures = keys.after(self._keys), 0
         age = min(max(USUAL_AGE if max_age is None else max_age, LEAST_AGE), MOST_AGE)
-        self._due = self._clock() + age * self._chance.uniform(*_EARLY)
+        self._due = self._clock() + age * self._chance(*_EARLY)
         if lost:
             for listener in self._listeners:
                 listener()
