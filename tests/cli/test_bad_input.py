@@ -198,12 +198,12 @@ def test_an_address_that_is_not_ours_is_told(tmp_path: Path, config: Path) -> No
 def test_an_sqlite_file_that_is_a_folder_is_told(tmp_path: Path, config: Path) -> None:
     config.write_text(GOOD.replace("sqlite:///gateway.db", "sqlite:///config"))
     outcome = serve(tmp_path)
-    assert "config" in one_plain_line(outcome.err)
+    assert "storage.database: is a folder, found 'sqlite:///config'" in outcome.err.splitlines()[0]
 
 
 def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path, config: Path) -> None:
     (tmp_path / "gateway.db").write_bytes(b"somebody's letter, " * 100)
-    one_plain_line(serve(tmp_path).err)
+    assert "is a file that is not an SQLite database" in serve(tmp_path).err.splitlines()[0]
     assert (tmp_path / "gateway.db").read_bytes() == b"somebody's letter, " * 100
 
 
