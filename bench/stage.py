@@ -202,7 +202,8 @@ async def staged(
         place = Place(Path(folder), PORT, 9, Signer())
         text = peer.configuration(place)
         several = ", ".join(f'"http://127.0.0.{number + 1}:9"' for number in range(targets))
-        text = text.replace(f'targets: ["{place.upstream}"]', f"targets: [{several}]")
+        # The connections have no peer that could close them; they stay idle while a scenario is traced.
+        text = text.replace(f'targets: ["{place.upstream}"]', f"targets: [{several}], keep_alive: 1h")
         text += f"cache: {{max_local_entries: {cached}}}\n"
         configuration = load_configuration(place.write("gateway.yaml", text), {})
         async with running(configuration) as (runtime, _):

@@ -25,7 +25,7 @@ class Result(NamedTuple):
     failure: Explanation | None
 
 
-class TestReport(NamedTuple):
+class PolicyTestReport(NamedTuple):
     """All results in file order, the enforced routes that no request reached, and the number of enforced routes."""
 
     results: tuple[Result, ...]
@@ -45,12 +45,12 @@ class TestReport(NamedTuple):
 
 def run_policy_tests(
     policy: Policy, roles: RoleHierarchy, tests: Iterable[PolicyTest], shadows: Shadows | None = None
-) -> TestReport:
+) -> PolicyTestReport:
     """Run tests against a policy. Failures are explained with its shadow rules."""
     results = tuple(_results(policy, roles, tests, shadows))
     enforced = [route for route in policy.routes if not route.shadow]
     touched = {result.verdict.route for result in results}
-    return TestReport(results, tuple(route for route in enforced if route not in touched), len(enforced))
+    return PolicyTestReport(results, tuple(route for route in enforced if route not in touched), len(enforced))
 
 
 def unknown_names(settings: Settings, policy: Policy, tests: Sequence[PolicyTest]) -> list[Problem]:

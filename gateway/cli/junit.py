@@ -6,13 +6,13 @@ from xml.etree import ElementTree
 
 import click
 
-from gateway.analysis.test_runner import Result, TestReport
+from gateway.analysis.test_runner import PolicyTestReport, Result
 from gateway.cli.explain_text import lines
 from gateway.cli.test_report import expected, found
 from gateway.settings.model import Settings
 
 
-def junit_xml(report: TestReport, settings: Settings) -> bytes:
+def junit_xml(report: PolicyTestReport, settings: Settings) -> bytes:
     """The report as UTF-8."""
     root = ElementTree.Element("testsuites", _counts("gateway test", report.results))
     for file, results in groupby(report.results, lambda result: result.expectation.position.file):

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from gateway.analysis.policy_tests import PolicyTest, read_policy_tests
-from gateway.analysis.test_runner import TestReport, run_policy_tests, unknown_names
+from gateway.analysis.test_runner import PolicyTestReport, run_policy_tests, unknown_names
 from gateway.cli.configuration import loaded_policy
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import complain, print_json, say
@@ -84,7 +84,7 @@ def _unusable(problems: list[Problem]) -> int:
     return UNUSABLE
 
 
-def _write_junit(file: Path, report: TestReport, settings: Settings) -> None:
+def _write_junit(file: Path, report: PolicyTestReport, settings: Settings) -> None:
     from gateway.cli.junit import junit_xml  # imports an XML parser, which only CI needs
 
     try:

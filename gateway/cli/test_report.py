@@ -7,14 +7,14 @@ import click
 
 from gateway.analysis.policy_tests import Expectation
 from gateway.analysis.simulate import SimulationResult
-from gateway.analysis.test_runner import Result, TestReport
+from gateway.analysis.test_runner import PolicyTestReport, Result
 from gateway.cli.explain_json import document
 from gateway.cli.explain_text import lines, place_of
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 
 
-def as_lines(report: TestReport, settings: Settings, min_coverage: float) -> Iterator[str]:
+def as_lines(report: PolicyTestReport, settings: Settings, min_coverage: float) -> Iterator[str]:
     """The failures with their explanations, the routes without a test, and a summary."""
     for result in report.failures:
         yield from _failure(result, settings)
@@ -44,7 +44,7 @@ def found(verdict: SimulationResult) -> str:
     return f"refused with {verdict.refusal.status} {verdict.refusal.code}{route}"
 
 
-def as_document(report: TestReport, settings: Settings, *, fine: bool) -> dict[str, Any]:
+def as_document(report: PolicyTestReport, settings: Settings, *, fine: bool) -> dict[str, Any]:
     """The report as JSON values. Each failure includes the explanation in the format of `gateway explain --json`."""
     return {
         "fine": fine,
@@ -70,7 +70,7 @@ def _failure(result: Result, settings: Settings) -> Iterator[str]:
         yield f"  {line}"
 
 
-def _sum(report: TestReport, min_coverage: float) -> str:
+def _sum(report: PolicyTestReport, min_coverage: float) -> str:
     failures, requests = len(report.failures), len(report.results)
     tests = len({result.test.position for result in report.results})
     passed = f"{_count(tests, 'test')}, {_count(requests, 'request')}: "

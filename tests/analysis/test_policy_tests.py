@@ -10,7 +10,7 @@ import yaml
 from gateway.analysis.explain import Person
 from gateway.analysis.policy_tests import Expectation, PolicyTest, policy_tests_schema, read_policy_tests
 from gateway.analysis.simulate import PolicyRequest
-from gateway.analysis.test_runner import TestReport, run_policy_tests, unknown_names
+from gateway.analysis.test_runner import PolicyTestReport, run_policy_tests, unknown_names
 from gateway.policy.roles import RoleHierarchy
 from tests.cli.running import ROOT
 from tests.policy.policies import Routes, policy_of, settings_of
@@ -38,11 +38,11 @@ def sound(text: str) -> tuple[PolicyTest, ...]:
     return tests
 
 
-def run(text: str) -> TestReport:
+def run(text: str) -> PolicyTestReport:
     return run_policy_tests(POLICY, RoleHierarchy(ROLES), sound(text))
 
 
-def one(line: str, *, as_: str = "{roles: [editor]}", verb: str = "deny") -> TestReport:
+def one(line: str, *, as_: str = "{roles: [editor]}", verb: str = "deny") -> PolicyTestReport:
     return run(f"- {{name: it, as: {as_}, {verb}: ['{line}']}}")
 
 

@@ -1,5 +1,6 @@
 """The gateway run like by its users: its own process on its own port, with a configuration file."""
 
+import contextlib
 import json
 import os
 import signal
@@ -77,6 +78,10 @@ def command(config: Path, *arguments: str, input: str | None = None) -> "subproc
     )
 
 
+class PortTaken(AssertionError):
+    """Another process listens on the port that was free before the start."""
+
+
 class Gateway:
     """One running gateway. `start` returns when it answers; `stop` returns its exit code. `prefix` is a command that
     runs it, for example in its own namespace."""
@@ -119,7 +124,12 @@ class Gateway:
         return [*_UVICORN, *port]
 
     def start(self, within: float = 20.0) -> "Gateway":
-        return self.launch().ready(within)
+        """Start the process. Another process can take the free port in the meantime; then another port is tried."""
+        for _ in range(3):
+            self.launch()
+            with contextlib.suppress(PortTaken):
+                return self.ready(within)
+        raise AssertionError("three free ports were taken by other processes")
 
     def ready(self, within: float = 20.0) -> "Gateway":
         """Wait until it answers."""
@@ -127,6 +137,9 @@ class Gateway:
             eventually(self._answers, timeout=within, every=0.02)
         except AssertionError:
             self.kill()
+            if "address already in use" in self.log():
+                self.log_file.unlink()
+                raise PortTaken from None
             raise AssertionError(f"the gateway does not answer ({self.face}):\n{self.log()[-4000:]}") from None
         return self
 
