@@ -73,7 +73,7 @@ async def opened(
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings, creates=creates, is_named=is_named))
-        await prepare(database)
+        await prepare(database, creates=creates)
         feed: ChangeFeed = LocalFeed()
         if settings.storage.redis is not None:
             feed = await _feed(settings, settings.storage.redis, database, stack)

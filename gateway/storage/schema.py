@@ -52,14 +52,15 @@ async def upgrade(database: Database) -> bool:
     return await _once_unlocked(lambda: database.write(_upgrade, limit=_LIMIT), _PATIENCE)
 
 
-async def prepare(database: Database, *, patience: float = _PATIENCE) -> None:
-    """Prepare the schema for `serve`: migrate an SQLite file, and require a current PostgreSQL database.
+async def prepare(database: Database, *, patience: float = _PATIENCE, creates: bool = True) -> None:
+    """Prepare the schema: migrate an SQLite file, and require a current PostgreSQL database.
 
-    Raises CannotStart with the remedy, also if the database cannot be reached.
+    Without `creates`, a file without tables of the gateway stays as it is: it is empty, or belongs to another
+    application. Raises CannotStart with the remedy, also if the database cannot be reached.
     """
     try:
         found = await revision(database, patience=patience)
-        if found != HEAD and database.dialect == "sqlite":
+        if found != HEAD and database.dialect == "sqlite" and (creates or found is not None):
             await upgrade(database)
             return
     except StorageUnavailable as error:
@@ -96,6 +97,8 @@ def _refuse_newer(found: str | None) -> None:
 def _revision(connection: Connection) -> str | None:
     tables = inspect(connection)
     if tables.has_table(VERSION_TABLE):
+        if "version_num" not in (column["name"] for column in tables.get_columns(VERSION_TABLE)):
+            raise _foreign(VERSION_TABLE)
         return _version_in(connection, VERSION_TABLE)
     # An application that uses Alembic can have a table of the same name.
     if tables.has_table(_OLD_VERSION_TABLE) and all(map(tables.has_table, _OLD_TABLES)):
@@ -135,10 +138,14 @@ def _upgrade(connection: Connection) -> bool:
 def _refuse_foreign(connection: Connection) -> None:
     existing = sorted(set(metadata.tables).intersection(inspect(connection).get_table_names()))
     if existing:
-        raise CannotStart(
-            f"storage.database has a table '{existing[0]}' that the gateway did not make; give the gateway a database "
-            "of its own, or on PostgreSQL a schema: ?search_path=gateway"
-        )
+        raise _foreign(existing[0])
+
+
+def _foreign(table: str) -> CannotStart:
+    return CannotStart(
+        f"storage.database has a table '{table}' that the gateway did not make; give the gateway a database "
+        "of its own, or on PostgreSQL a schema: ?search_path=gateway"
+    )
 
 
 def _create(connection: Connection) -> None:

@@ -1,5 +1,6 @@
 """`gateway users`: accounts managed directly in the database."""
 
+import contextlib
 import json
 import os
 import pty
@@ -89,6 +90,27 @@ def test_a_command_in_the_wrong_folder_makes_no_database(folder: Path, arguments
     assert (outcome.code, outcome.out) == (2, "")
     assert f"the database file {folder / 'gateway.db'} does not exist" in one_plain_line(outcome.err)
     assert not (folder / "gateway.db").exists()
+
+
+@pytest.mark.parametrize("tables", ["", "CREATE TABLE notes (text)"], ids=["empty", "of another application"])
+@pytest.mark.parametrize("arguments", [["list"], ["show", "ada@example.com"], ["audit"]])
+def test_a_command_that_reads_leaves_a_foreign_file_alone(folder: Path, arguments: list[str], tables: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "gateway.db")) as database:
+        database.executescript(tables)
+    outcome = users(folder, *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "storage.database has no tables yet; run: gateway db upgrade" in outcome.err
+    with contextlib.closing(sqlite3.connect(folder / "gateway.db")) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+    assert names == (["notes"] if tables else [])
+
+
+def test_a_foreign_table_of_versions_is_named(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "gateway.db")) as database:
+        database.executescript("CREATE TABLE gateway_schema (version)")
+    outcome = users(folder, "list")
+    assert outcome.code == 2
+    assert "has a table 'gateway_schema' that the gateway did not make" in outcome.err
 
 
 def test_every_command_names_the_database_that_it_used(folder: Path) -> None:
