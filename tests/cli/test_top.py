@@ -105,6 +105,7 @@ def test_the_live_view_shows_it_and_goes_on_when_the_gateway_is_gone(busy: Gatew
     if pid == 0:
         os.environ.update(COLUMNS="150", LINES="40", TERM="xterm-256color")
         os.chdir(PROJECT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite that runs in the background ignores it
         command = [sys.executable, "-m", "gateway", "top", "--interval", "0.3", "--url", url(busy)]
         os.execv(sys.executable, command)
     seen = ""
