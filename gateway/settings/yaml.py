@@ -47,28 +47,26 @@ class ScalarNode:
         self.column = column
 
 
-class ListNode:
+class _Collection:
+    __slots__ = ("column", "items", "line", "weight")
+
+    def __init__(self, line: int, column: int) -> None:
+        self.items: list[Node] = []
+        self.weight = 1
+        self.line = line
+        self.column = column
+
+
+class ListNode(_Collection):
     """A list with its items in order."""
 
-    __slots__ = ("column", "items", "line", "weight")
-
-    def __init__(self, line: int, column: int) -> None:
-        self.items: list[Node] = []
-        self.weight = 1
-        self.line = line
-        self.column = column
+    __slots__ = ()
 
 
-class MappingNode:
+class MappingNode(_Collection):
     """A mapping with its entries in order, including repeated keys: key, value, key, value…"""
 
-    __slots__ = ("column", "items", "line", "weight")
-
-    def __init__(self, line: int, column: int) -> None:
-        self.items: list[Node] = []
-        self.weight = 1
-        self.line = line
-        self.column = column
+    __slots__ = ()
 
     def entries(self) -> Iterator[tuple["Node", "Node"]]:
         """Each key with its value."""

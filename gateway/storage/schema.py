@@ -108,6 +108,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _version_in(connection: Connection, table: str) -> str | None:
+    # `table` is one of the two constants above.
     found: str | None = connection.execute(text(f"SELECT version_num FROM {table}")).scalar_one_or_none()  # noqa: S608
     return found
 

@@ -37,6 +37,7 @@ class TrailerlessProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unfinished = 0
+        # A private key: uvicorn's type of the scope knows only those of the specification.
         self.scope[_CORRECTED] = True  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self.headers = _Complete(self.headers)
@@ -55,7 +56,8 @@ class TrailerlessProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
-        # uvicorn drops this object without connection_lost, in a reference cycle with its parser.
+        # uvicorn drops this object without connection_lost, in a reference cycle with its parser. It never uses the
+        # parser afterwards, so its type does not allow None.
         self.parser = None  # type: ignore[assignment]
 
     def _refuse(self) -> None:

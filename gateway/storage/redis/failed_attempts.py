@@ -77,9 +77,10 @@ class RedisFailures:
     async def reset(self, owners: Sequence[str], *, lifetime: float) -> None:
         """Void the counts that began before now. Raises StorageUnavailable."""
         for owner in owners:
-            arguments = (_pardon_key(self._link.prefix, owner), _milliseconds(lifetime))
-            # A default binds the current value of the loop variable; mypy does not infer the type of this lambda.
-            await self._link.run(lambda client, arguments=arguments: client.eval(_PARDON, 1, *arguments))  # type: ignore[misc]
+            await self._void(_pardon_key(self._link.prefix, owner), _milliseconds(lifetime))
+
+    async def _void(self, key: str, milliseconds: int) -> None:
+        await self._link.run(lambda client: client.eval(_PARDON, 1, key, milliseconds))
 
 
 async def _report(client: Client, prefix: str, reports: Sequence[UnreportedCounts]) -> list[Any]:
