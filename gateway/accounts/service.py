@@ -134,7 +134,7 @@ class Accounts:
             found = await self._users.credentials(email.canonical)
             stored = found.password_hash if found else None
             right = await self._passwords.matches(password, stored, caller=caller, check=attempt.check)
-            if found is None or password is None or not right:
+            if found is None or found.password_hash is None or password is None or not right:
                 await attempt.failed()
                 raise Refusal("invalid_credentials", "unknown user" if found is None else "wrong password")
             await attempt.succeeded()

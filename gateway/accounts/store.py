@@ -17,11 +17,11 @@ from gateway.identity.user import Actor, ClientInfo, UserRecord, UserStore
 
 
 class StoredPassword(NamedTuple):
-    """The data for a password check. `password_hash` is bcrypt's text with its cost; `canonical` is the account's
-    address in the form used for comparison."""
+    """The data for a password check. `password_hash` is bcrypt's text with its cost, None for an account without a
+    password; `canonical` is the account's address in the form used for comparison."""
 
     user_id: str
-    password_hash: str
+    password_hash: str | None
     is_active: bool
     canonical: str
 
@@ -33,8 +33,9 @@ class NewUser:
     id: str
     email: str
     canonical: str
-    password_hash: str = field(repr=False)
+    password_hash: str | None = field(repr=False)
     roles: frozenset[str]
+    email_verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class Principal:
         "_created_at",
         "assertions",
         "email",
+        "email_verified",
         "ended_sessions",
         "header_lines",
         "id",
@@ -52,6 +53,7 @@ class Principal:
     def __init__(self, record: UserRecord, roles: "RoleSet", header_lines: bytes) -> None:
         self.id = record.id
         self.email = record.email
+        self.email_verified = record.email_verified
         self.is_active = record.is_active
         self.own_roles = roles.own
         self.roles = roles.expanded
@@ -73,6 +75,7 @@ class Principal:
             created_at=self._created_at,
             version=self.version,
             ended_sessions=self.ended_sessions,
+            email_verified=self.email_verified,
         )
 
     def __repr__(self) -> str:

@@ -13,7 +13,8 @@ class UserRecord:
     """One account as stored in the database, with everything that can revoke access.
 
     `ended_sessions` are ended sessions whose access tokens can still be unexpired; their tokens are refused. `version`
-    increases with every change, so that an older copy never replaces a newer one in a cache.
+    increases with every change, so that an older copy never replaces a newer one in a cache. `email_verified`: the user
+    has proved to receive mail at the address.
     """
 
     id: str
@@ -23,6 +24,7 @@ class UserRecord:
     created_at: datetime
     version: int
     ended_sessions: frozenset[str] = frozenset()
+    email_verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)

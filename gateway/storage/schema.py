@@ -20,7 +20,7 @@ from gateway.storage.tables import VERSION_TABLE, installation, metadata
 
 T = TypeVar("T")
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")  # oldest first
 HEAD: Final = REVISIONS[-1]
 COMMAND_TO_RUN: Final = "gateway db upgrade"
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
     func,
     literal_column,
 )
@@ -64,7 +65,9 @@ users: Final = Table(
     Column("id", String, primary_key=True),
     Column("email", String, nullable=False),  # as the user wrote it
     Column("canonical", _BytewiseString, nullable=False, unique=True),  # unique among all accounts
-    Column("password_hash", String, nullable=False),
+    Column("email_verified_at", Instant),
+    Column("password_hash", String),  # none for an account without a password
+    Column("language", String),  # of its mail
     Column("is_active", Boolean, nullable=False),
     Column("version", BigInteger, nullable=False),  # grows with every change of the record
     Column("created_at", Instant, nullable=False),
@@ -90,15 +93,34 @@ sessions: Final = Table(
     metadata,
     Column("id", String, primary_key=True),  # the `sid` of its access tokens
     Column("user_id", String, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
-    Column("family", LargeBinary, nullable=False, unique=True),  # digest of the part that its refresh tokens share
+    Column("kind", String, nullable=False, server_default="token"),  # token | browser
+    # Digest of the part that its refresh tokens share. A browser session has no refresh token, and a random value here.
+    Column("family", LargeBinary, nullable=False, unique=True),
     Column("created_at", Instant, nullable=False),
-    Column("used_at", Instant, nullable=False),  # opened or refreshed
-    Column("expires_at", Instant, nullable=False),  # the expiry of its refresh token
-    Column("access_until", Instant, nullable=False),  # the time at which its last access token has expired everywhere
+    Column("used_at", Instant, nullable=False),  # opened or refreshed; of a browser session: presented
+    Column("expires_at", Instant, nullable=False),  # the expiry of its refresh token, or of the browser session
+    # The time at which its last access token has expired everywhere. Of an ended browser session: the time until which
+    # replicas must know of the end.
+    Column("access_until", Instant, nullable=False),
     Column("ended_at", Instant),
     Column("end_reason", String),
     Column("address", String, nullable=False),
     Column("user_agent", String, nullable=False),
+    # The last authentication of the user: its time, acr and amr (separated by spaces) of RFC 9068 2.2.1.
+    Column("authenticated_at", Instant, nullable=False, server_default="0"),
+    Column("acr", String, nullable=False, server_default="aal1"),
+    Column("amr", String, nullable=False, server_default="pwd"),
+    # Of browser sessions only. A renewed cookie has a previous value, which stays good for requests on their way and
+    # keeps the authentication that it had.
+    Column("remember", Boolean, nullable=False, server_default=false()),
+    Column("digest", LargeBinary),
+    Column("previous_digest", LargeBinary),
+    Column("previous_until", Instant),
+    Column("previous_authenticated_at", Instant),
+    Column("previous_acr", String),
+    Column("previous_amr", String),
+    Index(None, "digest", unique=True),
+    Index(None, "previous_digest", unique=True),
     Index(None, "user_id", "access_until"),  # ended sessions that tokens can still name; sessions of one user
 )
 
@@ -154,4 +176,42 @@ blocked_subjects: Final = Table(
     Column("at", Instant, nullable=False),
     Column("by", String, nullable=False),
     Column("reason", String, nullable=False),
+)
+
+# One-time links sent by mail. A link names an account, or for an invitation an address without one.
+links: Final = Table(
+    "links",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("kind", String, nullable=False),
+    Column("user_id", String, ForeignKey("users.id", ondelete="CASCADE")),
+    Column("canonical", _BytewiseString, nullable=False),  # the address that the link was sent to
+    Column("data", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, index=True),
+    Column("used_at", Instant),
+    Index(None, "user_id", "kind"),
+    Index(None, "canonical", "kind"),
+)
+
+# Mail to send. A sent row stays for a while, so that the same notice is not sent again at once.
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("recipient", String, nullable=False),
+    Column("data", LargeBinary, nullable=False),  # encrypted
+    Column("created_at", Instant, nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),  # no attempt is made after this time
+    Column("attempts", Integer, nullable=False),
+    Column("lease_until", Instant),  # one replica sends it until this time
+    Column("sent_at", Instant),
+    Column("given_up_at", Instant),
+    Column("reason", String),  # of the last failure
+    Index(None, "due_at"),
+    Index(None, "recipient", "kind", "created_at"),
+    Index(None, "expires_at"),
 )

@@ -37,7 +37,7 @@ class LockedUser(NamedTuple):
     """The columns that are checked before a user is changed."""
 
     is_active: bool
-    password_hash: str
+    password_hash: str | None
 
 
 def lock_user(connection: Connection, user_id: str) -> LockedUser | None:

@@ -63,6 +63,7 @@ RECORDS: Final[Select[Any]] = select(
     users.c.is_active,
     users.c.created_at,
     users.c.version,
+    users.c.email_verified_at.is_not(None).label("email_verified"),
     _roles().label("roles"),
     _ended_sessions(bindparam("now", type_=Instant)).label("ended"),
     _ended_keys(bindparam("now", type_=Instant)).label("ended_keys"),
@@ -73,8 +74,17 @@ _BY_EMAIL: Final = RECORDS.where(users.c.canonical == bindparam("canonical"))
 
 def record_of(row: Sequence[Any]) -> UserRecord:
     """Build the record from a row of RECORDS."""
-    user_id, email, is_active, created_at, version, roles, ended, ended_keys = row[:8]
-    return UserRecord(user_id, email, is_active, _parts(roles), created_at, version, _parts(ended) | _parts(ended_keys))
+    user_id, email, is_active, created_at, version, email_verified, roles, ended, ended_keys = row[:9]
+    return UserRecord(
+        id=user_id,
+        email=email,
+        is_active=is_active,
+        roles=_parts(roles),
+        created_at=created_at,
+        version=version,
+        ended_sessions=_parts(ended) | _parts(ended_keys),
+        email_verified=bool(email_verified),
+    )
 
 
 def _parts(text: str | None) -> frozenset[str]:

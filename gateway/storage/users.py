@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
@@ -107,7 +108,7 @@ class Users:
 
         def work(connection: Connection) -> UserRecord:
             try:
-                connection.execute(insert(users).values(**_columns(user), version=1, created_at=now))
+                connection.execute(insert(users).values(**_columns(user, now), version=1, created_at=now))
             except IntegrityError as error:
                 release(error)
                 raise Refusal("email_taken") from None
@@ -207,11 +208,12 @@ class Users:
         return await self._database.write(transaction)
 
 
-def _columns(user: NewUser) -> dict[str, Any]:
+def _columns(user: NewUser, now: datetime) -> dict[str, Any]:
     return {
         "id": user.id,
         "email": user.email,
         "canonical": user.canonical,
+        "email_verified_at": now if user.email_verified else None,
         "password_hash": user.password_hash,
         "is_active": True,
     }

@@ -122,7 +122,7 @@ async def test_a_hash_of_another_cost_is_replaced_at_login(harness: Harness, dat
     stronger = make_harness(database, clock, passwords=PasswordPool(rounds=5))
     pairs = await asyncio.gather(*(stronger.login() for _ in range(4)))
     credentials = await harness.users.credentials("ann@example.com")
-    assert credentials is not None and credentials.password_hash.startswith("$2b$05$")
+    assert credentials is not None and (credentials.password_hash or "").startswith("$2b$05$")
     assert (await harness.record(pairs[0])).version == 1, "the record has not changed"
     assert await harness.login(), "and the password is still the same"
     stronger.close()

@@ -155,6 +155,31 @@ async def test_a_database_of_version_0_1_is_migrated_with_its_accounts(empty_url
         await database.close()
 
 
+async def test_accounts_and_their_open_sessions_survive_the_migration_for_browser_sessions(empty_url: str) -> None:
+    statements = (
+        "INSERT INTO users (id, email, canonical, password_hash, is_active, version, created_at) "
+        "VALUES ('ann', 'Ann@example.com', 'ann@example.com', 'hash', true, 7, 5)",
+        "INSERT INTO user_roles VALUES ('ann', 'user')",
+        "INSERT INTO sessions (id, user_id, family, created_at, used_at, expires_at, access_until, address, user_agent)"
+        " VALUES ('s', 'ann', 'family', 8, 9, 10, 11, '', '')",
+        "INSERT INTO refresh_tokens (digest, session_id) VALUES ('digest', 's')",
+    )
+    database = Database.open(empty_url)
+    try:
+        await database.write(lambda connection: migrate(connection, "0005"), limit=30)
+        await run(database, *statements)
+        assert await schema.upgrade(database) is True
+        whole = await Users(database).user("ann")
+        assert whole is not None and (whole.version, set(whole.roles), whole.email_verified) == (7, {"user"}, False)
+        assert await one_value(database, "SELECT password_hash FROM users") == "hash"
+        assert await one_value(database, "SELECT count(*) FROM refresh_tokens WHERE session_id = 's'") == 1
+        found = "SELECT kind || acr || amr || authenticated_at FROM sessions"
+        assert await one_value(database, found) == "tokenaal1pwd8"
+        await run(database, "UPDATE users SET password_hash = NULL")
+    finally:
+        await database.close()
+
+
 @pytest.mark.parametrize("version", ["a1b2c3d4", "0004", "0001"])
 async def test_an_application_in_the_same_database_can_use_alembic_too(empty_url: str, version: str) -> None:
     database = Database.open(empty_url)

@@ -99,6 +99,7 @@ def _encoded(record: UserRecord | None) -> bytes:
         "roles": sorted(record.roles),
         "created": record.created_at.isoformat(),
         "ended": sorted(record.ended_sessions),
+        "verified": record.email_verified,
     }
     return json.dumps(members, separators=(",", ":")).encode("ascii")
 
@@ -116,6 +117,7 @@ def _decoded(members: dict[str, Any], version: int) -> UserRecord:
         created_at=created_at,
         version=version,
         ended_sessions=_strings(members["ended"]),
+        email_verified=_typed(members["verified"], bool),
     )
 
 
