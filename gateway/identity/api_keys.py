@@ -2,51 +2,30 @@
 
     key  = "gwk_" + 32 characters + 6 characters of checksum      letters and digits; gwk_[0-9A-Za-z]{38}
 
-The 32 characters are random, about 190 bits. The checksum is the CRC-32 of everything before it. It is not a secret: it
-rejects mistyped or truncated keys without a database query, and lets secret scanners recognise keys.
-
 The store keeps the SHA-256 digest of a key and looks keys up by it. A leaked database contains no usable key, and
 lookup timing reveals only information about a digest.
 """
 
 import hashlib
-import re
-import secrets
-import string
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
+from gateway.identity.opaque import is_opaque, new_opaque
 from gateway.identity.user import Actor, UserRecord
 
 PREFIX: Final = "gwk_"
 MAX_KEYS: Final = 100  # Per account, including recently deleted keys.
-_LETTERS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_RANDOM: Final = 32
-_CHECKSUM: Final = 6  # 62 ** 6 > 2 ** 32
-_TEXT: Final = re.compile(rb"gwk_[0-9A-Za-z]{38}").fullmatch
 
 
 def new_key() -> str:
-    text = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM))
-    return text + _checksum(text.encode("ascii"))
+    return new_opaque(PREFIX)
 
 
 def key_digest(presented: bytes) -> bytes | None:
     """The digest under which the store keeps a key; None for malformed text."""
-    if _TEXT(presented) is None or _checksum(presented[:-_CHECKSUM]).encode("ascii") != presented[-_CHECKSUM:]:
-        return None
-    return hashlib.sha256(presented).digest()
-
-
-def _checksum(text: bytes) -> str:
-    number, letters = zlib.crc32(text), ""
-    for _ in range(_CHECKSUM):
-        number, index = divmod(number, len(_LETTERS))
-        letters = _LETTERS[index] + letters
-    return letters
+    return hashlib.sha256(presented).digest() if is_opaque(presented, PREFIX) else None
 
 
 class ApiKey(NamedTuple):

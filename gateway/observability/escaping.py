@@ -12,7 +12,7 @@ from typing import Final
 __all__ = ["printable", "quoted", "visible", "without_tokens"]
 
 # The formats of credentials: a JWT, an API key, a refresh token.
-CREDENTIAL: Final = r"(?<![\w-])eyJ[\w-]*\.[\w.-]*|gw[kr]_[\w-]+"
+CREDENTIAL: Final = r"(?<![\w-])eyJ[\w-]*\.[\w.-]*|gw[klrs]_[\w-]+"
 _CREDENTIAL: Final = re.compile(CREDENTIAL)
 # Visible ASCII except the quotation mark and the backslash, which occur in escaped values.
 _is_visible: Final = re.compile(r"[!#-\[\]-~]+").fullmatch
