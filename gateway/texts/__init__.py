@@ -1,0 +1,1 @@
+"""The texts of pages and mails, in every language."""
