@@ -1,9 +1,10 @@
 """The policy version: a hash that is equal on every replica with the same policy.
 
 It covers the settings that decide access: `routes` (with shadow rules), `roles`, `upstreams`, `server.paths`,
-`server.hosts`, `accounts.prefix` and `accounts.admin_role`, with defaults and placeholders filled in. Comments, white
-space and the order of routes, keys and roles make no difference. Everything else (ports, stores, keys, tokens) is left
-out, so the hash reveals no secret.
+`server.hosts`, `accounts.prefix` and `accounts.admin_role`, with defaults and placeholders filled in; with `sessions`,
+also the origins that can use them and the redirect to the sign-in page. Comments, white space and the order of routes,
+keys and roles make no difference. Everything else (ports, stores, keys, tokens) is left out, so the hash reveals no
+secret.
 """
 
 import json
@@ -15,7 +16,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from gateway.settings.declare import Key, declared
-from gateway.settings.model import Settings
+from gateway.settings.model import SessionSettings, Settings
 
 LENGTH: Final = 12  # Hexadecimal digits; enough to distinguish the policies of one installation.
 
@@ -31,8 +32,14 @@ def policy_version(settings: Settings) -> str:
         "upstreams": {name: _plain(upstream) for name, upstream in settings.upstreams.items()},
         "routes": sorted(_text(_plain(route)) for route in settings.routes),
         **({"hosts": sorted(settings.server.hosts)} if settings.server.hosts else {}),
+        **({} if settings.sessions is None else {"sessions": _sessions(settings.sessions, settings)}),
     }
     return sha256(_text(covered).encode()).hexdigest()[:LENGTH]
+
+
+def _sessions(sessions: SessionSettings, settings: Settings) -> dict[str, Any]:
+    origins = sorted({*sessions.origins, settings.server.public_url or ""})
+    return {"origins": origins, "sign_in": sessions.sign_in}
 
 
 def _text(value: object) -> str:

@@ -7,9 +7,10 @@ their old values and are reported.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.identity.credentials import Authenticator
@@ -27,12 +28,17 @@ from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.server.daemon_thread import in_daemon_thread
 from gateway.server.runtime import Runtime
-from gateway.settings.model import Settings
+from gateway.settings.declare import declared
+from gateway.settings.model import AccountsSettings, SessionSettings, Settings
 
-# Settings that need a restart: whole sections, and the keys bound to the listening socket or to tokens already issued.
-_STARTED_WITH: Final = ("storage", "cache", "accounts", "observability")
-_PARTLY_STARTED_WITH: Final[Mapping[str, tuple[str, ...]]] = {
-    "server": ("host", "port", "workers", "operations_port", "trusted_proxies"),
+# Settings that need a restart: whole sections, and the keys bound to the listening socket or to credentials already
+# issued. A section that appears or disappears needs a restart too.
+_STARTED_WITH: Final = ("storage", "cache", "mail", "observability")
+_PARTLY_STARTED_WITH: Final[Mapping[str, Iterable[str]]] = {
+    "server": ("host", "port", "workers", "operations_port", "trusted_proxies", "public_url"),
+    "accounts": declared(AccountsSettings).keys() - {"pages"},
+    "accounts.pages": ("path",),
+    "sessions": declared(SessionSettings).keys() - {"origins", "sign_in"},
     "tokens": ("issuer", "audience", "access_ttl", "refresh_ttl", "refresh_grace", "leeway", "external"),
 }
 
@@ -161,14 +167,24 @@ def _merged_settings(old: Settings, new: Settings) -> tuple[Settings, tuple[str,
     if old.identity != new.identity:  # The classification of field names depends on them and is cached per spelling.
         changes["identity"] = old.identity
     names = list(changes)
-    for name, keys in _PARTLY_STARTED_WITH.items():
-        kept = _differing(getattr(old, name), getattr(new, name), keys)
-        if kept:
-            changes[name] = replace(getattr(new, name), **kept)
-            names += [f"{name}.{key}" for key in kept]
-    return (replace(new, **changes) if changes else new), tuple(names)
+    merged = replace(new, **changes)
+    for path, keys in _PARTLY_STARTED_WITH.items():
+        before, after = attrgetter(path)(old), attrgetter(path)(merged)
+        if before is None or after is None:
+            names += [path] if before != after else []
+            merged = _with(merged, path, before)
+        elif kept := _differing(before, after, keys):
+            names += [f"{path}.{key}" for key in sorted(kept)]
+            merged = _with(merged, path, replace(after, **kept))
+    return (merged if names else new), tuple(names)
 
 
-def _differing(old: object, new: object, keys: Sequence[str]) -> dict[str, Any]:
+def _with(settings: Any, path: str, value: object) -> Any:
+    """The settings with another value at a dotted path."""
+    name, _, rest = path.partition(".")
+    return replace(settings, **{name: _with(getattr(settings, name), rest, value) if rest else value})
+
+
+def _differing(old: object, new: object, keys: Iterable[str]) -> dict[str, Any]:
     """The old values of the keys that differ in `new`."""
     return {key: getattr(old, key) for key in keys if getattr(old, key) != getattr(new, key)}

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Final
 
+from gateway.settings.checks_browsers import check_browsers
 from gateway.settings.checks_tokens import check_tokens
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
 from gateway.settings.reader import Reader, known, quoted
@@ -78,7 +79,7 @@ def check_routes(settings: Settings, reader: Reader) -> None:
         if upstreams is not None and route.upstream not in upstreams:
             message = f"{quoted(route.upstream)} is not defined ({known(upstreams)})"
             reader.report_at(f"{route.key}.upstream", message)
-        if route.roles is not None or route.owner is not None:
+        if _requirements(route):
             _check_requirement(route, reader)
         if route.strip_prefix is not None and route.rewrite is not None:
             reader.report_at(f"{route.key}.strip_prefix", "excludes rewrite (one of them)")
@@ -96,9 +97,14 @@ def _defined_upstreams(reader: Reader) -> frozenset[str] | None:
     return None if "upstreams" in reader.rejected else reader.defined.get("upstreams", frozenset())
 
 
+def _requirements(route: RouteSettings) -> list[str]:
+    """The keys of a route that only a signed-in user can meet."""
+    return [key for key in ("roles", "owner", "fresh", "verified") if getattr(route, key)]
+
+
 def _check_requirement(route: RouteSettings, reader: Reader) -> None:
-    asks = "roles" if route.roles is not None else "owner"
-    if route.auth == "none":
+    asks = _requirements(route)[0]
+    if route.auth == "none" and asks in ("roles", "owner"):
         message = f"contradicts {asks}: a request without a token has neither roles nor an id (required)"
         reader.report_at(f"{route.key}.auth", message)
     elif route.auth == "optional":
@@ -140,6 +146,7 @@ def check(settings: Settings, reader: Reader) -> None:
     for name, upstream in settings.upstreams.items():
         _check_tls(f"upstreams.{name}", upstream, reader)
     check_routes(settings, reader)
+    check_browsers(settings, reader)
     if is_everyone(settings.observability.operations_allow):
         reader.warn_at(
             "observability.operations_allow", "everyone-reads-metrics", "lets everyone read /_gateway/metrics"
@@ -269,6 +276,17 @@ WARNINGS: Final[Mapping[str, str]] = {
     "secret-in-file": "Everyone who can read the file can read the secret, and the secret stays in the file's history.",
     "unverified-tls": "An attacker on the network path can impersonate the upstream.",
     "tls-without-https": "The TLS settings have no effect.",
+    "long-session": "A stolen cookie stays useful for as long as the session.",
+    "keys-without-end": "An API key that a session creates outlives every session, without an end.",
+    "no-mail": "People who forget their password cannot choose a new one by themselves.",
+    "mail-in-a-folder": "No mail leaves the machine, and a reader of the folder can use the links.",
+    "trusting-unverified-mail": (
+        "Upstreams take an address that its user only claims for a verified one, and can join two accounts."
+    ),
+    "cors-without-session": (
+        "Pages of an origin that `sessions.origins` does not list can read responses with cookies, but their "
+        "state-changing requests are 403 `cross_site`."
+    ),
     "optional-with-requirement": "`auth: optional` suggests that anonymous callers pass, but none does.",
     "everyone-reads-metrics": "Metrics reveal the names of routes and their traffic.",
     "unknown-allow": "A comment allows an unknown warning, so it silences nothing.",

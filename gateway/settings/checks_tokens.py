@@ -18,7 +18,7 @@ def check_tokens(settings: Settings, reader: Reader) -> None:
     """Report contradictory keys and issuers, and implausible times."""
     tokens = settings.tokens
     kids: dict[str, str] = {}
-    for path, key in _numbered("tokens.keys", tokens.keys, reader):
+    for path, key in numbered("tokens.keys", tokens.keys, reader):
         _check_key(path, key, reader)
         first = kids.setdefault(key.kid, path)
         if first != path:
@@ -34,13 +34,13 @@ def check_tokens(settings: Settings, reader: Reader) -> None:
     _check_assertion(settings, reader)
     names: dict[str, str] = {}
     issuers: dict[str, str] = {tokens.issuer: "tokens.issuer"}
-    for path, external in _numbered("tokens.external", tokens.external, reader):
+    for path, external in numbered("tokens.external", tokens.external, reader):
         _check_unique(f"{path}.name", external.name, names, reader)
         _check_unique(f"{path}.issuer", external.issuer, issuers, reader)
         _check_external(path, external, reader)
 
 
-def _numbered(path: str, values: tuple[T, ...], reader: Reader) -> Iterator[tuple[str, T]]:
+def numbered(path: str, values: tuple[T, ...], reader: Reader) -> Iterator[tuple[str, T]]:
     """Each value with its path in the file. The indexes include values that could not be read."""
     index = 0
     for value in values:

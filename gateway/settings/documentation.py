@@ -89,13 +89,20 @@ The gateway does not start with settings that are insecure or contradict each ot
 - identity headers whose names differ only in case, `_`, `.` and `-`, or have a meaning in HTTP or for the gateway
   itself (`Host`, `Cookie`, `Authorization`, `Content-*`, `X-Forwarded-For`…);
 - routes that name an undefined upstream, role (if `roles` is present) or capture, roles that imply themselves,
-  `auth: none` with `roles` or `owner`, and `cors` with the origin `*` and credentials.
+  `auth: none` with `roles`, `owner`, `fresh`, `verified`, `credentials` or `same_origin`, `credentials` that exist
+  nowhere in the file, and `cors` with the origin `*` and credentials;
+- `sessions` or `mail` without `server.public_url`, or with an `http` one that is not this machine; an origin of another
+  site or scheme in `sessions.origins`; `idle` above `lifetime`, `remember` below it;
+- `accounts.pages` without `sessions`; `mail` without `accounts.pages`, which its links open; links to an origin that is
+  not listed; `verification` other than `none`, or `registration: invite`, without `mail`.
 
 Warnings mark legal but dangerous settings; `gateway check --strict` fails on them: bcrypt rounds below 10, passwords
 shorter than 8, `tls.verify: false`, `tls` for an upstream without an https target, secrets written into the file
 itself, an administrator's role for every registered user, metrics readable by everyone, very wide `trusted_proxies`, a
-`leeway` over a minute, `refresh_ttl` below `access_ttl`, a `roles_claim` without `role_map`, an in-memory database, and
-`auth: optional` with `roles` or `owner`.
+`leeway` over a minute, `refresh_ttl` below `access_ttl`, a `roles_claim` without `role_map`, an in-memory database,
+`auth: optional` with `roles`, `owner`, `fresh` or `verified`, sessions over 90 days, API keys without an end beside
+sessions, pages without mail, mail in a folder, unverified addresses for upstreams, and `cors` with credentials for an
+origin that `sessions.origins` does not list.
 
 The section [routes](#routes) below describes paths. [request-flow.md](request-flow.md) describes how a request finds
 its route."""

@@ -9,6 +9,15 @@ from dataclasses import field
 from typing import Any
 
 from gateway.settings.declare import UNSET, Unset, section, setting
+from gateway.settings.model_browsers import (
+    EmailSettings,
+    EncryptionKeySettings,
+    InvitationSettings,
+    MailLimitSettings,
+    MailSettings,
+    PageSettings,
+    SessionSettings,
+)
 from gateway.settings.model_identity import (
     Algorithm,
     AssertionSettings,
@@ -67,13 +76,19 @@ __all__ = [
     "CorsSettings",
     "DecisionLogSettings",
     "EjectSettings",
+    "EmailSettings",
+    "EncryptionKeySettings",
     "ExternalSettings",
     "HeaderSettings",
     "HealthSettings",
     "IdentitySettings",
+    "InvitationSettings",
     "KeySettings",
     "LockoutSettings",
+    "MailLimitSettings",
+    "MailSettings",
     "ObservabilitySettings",
+    "PageSettings",
     "PasswordSettings",
     "Position",
     "RateLimitSettings",
@@ -82,6 +97,7 @@ __all__ = [
     "RouteSettings",
     "Secret",
     "ServerSettings",
+    "SessionSettings",
     "Settings",
     "SourceMap",
     "StorageSettings",
@@ -109,6 +125,14 @@ class Settings:
     cache: CacheSettings = setting(Section(CacheSettings), "Caching of user records.", default=CacheSettings())
     accounts: AccountsSettings = setting(
         Section(AccountsSettings), "Registration, login and administration.", default=AccountsSettings()
+    )
+    sessions: SessionSettings | None = setting(
+        Section(SessionSettings).or_null(),
+        "Sessions of browsers by a cookie; `{}`: with defaults; null: no cookie is a credential.",
+        default=None,
+    )
+    mail: MailSettings | None = setting(
+        Section(MailSettings).or_null(), "Mail for links and notices; null: no mail is sent.", default=None
     )
     tokens: TokensSettings = setting(
         Section(TokensSettings), "The tokens that the gateway issues and accepts.", default=TokensSettings()

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 
 from gateway.settings import syntax
 from gateway.settings.declare import UNSET, Unset, section, setting
+from gateway.settings.model_browsers import SIGN_IN
 from gateway.settings.model_server import ROLE, TIB, RateKind
 from gateway.settings.positions import Position
 from gateway.settings.reader import INVALID, Invalid, Reader
@@ -132,6 +133,31 @@ class RouteSettings:
         "The name of a capture in the path. The user with this id passes too; without `roles`, only that user passes.",
         default=None,
     )
+    credentials: tuple[str, ...] | None = setting(
+        ListOf(
+            Enum("session", "token", "api_key", "external"),
+            "a list of at least one kind of credential",
+            least=1,
+            right="for example [session, token]",
+        ).or_null(),
+        "The accepted kinds of credentials: `session` (the cookie), `token` (of the gateway itself), `api_key`, "
+        "`external` (tokens of `tokens.external`); null: all. A credential of another kind is 403 "
+        "`credential_not_allowed`; with `auth: optional`, the request is anonymous.",
+        default=None,
+    )
+    fresh: float | None = setting(
+        Duration().or_null(),
+        "The user must have signed in, or confirmed the sign-in, at most this long ago; null: no limit. API keys never "
+        "meet it.",
+        default=None,
+    )
+    verified: bool = setting(Boolean(), "The user's e-mail address must be verified.", default=False)
+    same_origin: bool = setting(
+        Boolean(),
+        "With a cookie, requests with safe methods must come from an own page too.",
+        default=False,
+    )
+    sign_in: str | None = setting(SIGN_IN.or_null(), "Overrides `sessions.sign_in`; null: it applies.", default=None)
     upstream: str = setting(Text("the name of an upstream", words="upstream"), "The upstream that serves the route.")
     name: str | None = setting(
         Text("a name", check=syntax.route_name).or_null(),

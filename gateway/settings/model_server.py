@@ -5,6 +5,13 @@ from typing import Literal, TypeVar
 
 from gateway.settings.declare import section, setting
 from gateway.settings.hints import rate_meant
+from gateway.settings.model_browsers import (
+    ORIGINS,
+    EmailSettings,
+    EncryptionKeySettings,
+    InvitationSettings,
+    PageSettings,
+)
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
 from gateway.settings.secret import Secret
 from gateway.settings.syntax import (
@@ -17,7 +24,7 @@ from gateway.settings.syntax import (
     shared_secret,
 )
 from gateway.settings.types import Boolean, Duration, Enum, Integer, Ratio, Size, Text
-from gateway.settings.types_compound import ListOf, Section
+from gateway.settings.types_compound import ListOf, Section, Sections
 from gateway.settings.types_network import Network, NetworkKind, Prefix, RoleName, SecretText, StoreAddress
 from gateway.settings.yaml import ScalarNode
 
@@ -46,7 +53,8 @@ class ServerSettings:
     )
     public_url: str | None = setting(
         Text("an http:// or https:// address", check=public_origin, words="address").or_null(),
-        "The public address of the gateway, for example `https://api.example.com`.",
+        "The public address of the gateway, for example `https://api.example.com`. Sessions, pages and mail need it: "
+        "`https`, or `http` on this machine. The gateway builds links from it, never from a `Host` header.",
         default=None,
     )
     trusted_proxies: tuple[Network, ...] = setting(
@@ -122,6 +130,12 @@ class StorageSettings:
         "`redis+cluster://`; null: an in-process cache, for a single process.",
         default=None,
     )
+    encryption_keys: tuple[EncryptionKeySettings, ...] = setting(
+        Sections(Section(EncryptionKeySettings, "an encryption key"), "a list of encryption keys"),
+        "The keys that encrypt stored data, such as queued mails: the first encrypts, all decrypt. Empty: the gateway "
+        "generates one beside the SQLite database; with PostgreSQL, mail needs an explicit key.",
+        default=(),
+    )
 
 
 @section
@@ -155,6 +169,7 @@ class PasswordSettings:
         "The work factor of bcrypt; each increment doubles the time. Values below 10 give a warning.",
         default=12,
     )
+    reset_ttl: float = setting(Duration(most=86_400.0), "Lifetime of a link that resets a password.", default=1800.0)
 
 
 @section
@@ -209,10 +224,17 @@ class AccountsSettings:
     """Registration, login and administration, served by the gateway itself."""
 
     prefix: str = setting(Prefix(), 'The path prefix of these endpoints; `""` is the root.', default="/auth")
-    registration: Literal["open", "closed"] = setting(
-        Enum("open", "closed"),
-        "`open`: anyone can register. `closed`: only administrators create accounts.",
+    registration: Literal["open", "invite", "closed"] = setting(
+        Enum("open", "invite", "closed"),
+        "`open`: anyone can register. `invite`: only invited addresses, which needs `mail`. `closed`: only "
+        "administrators create accounts.",
         default="open",
+    )
+    origins: tuple[str, ...] = setting(
+        ORIGINS,
+        "Origins whose pages can call the JSON endpoints with bearer tokens (CORS without credentials). Pages of "
+        "`sessions.origins` can also call them with cookies.",
+        default=(),
     )
     default_roles: tuple[str, ...] = setting(
         ListOf(ROLE, "a list of roles", right="for example [user]"),
@@ -230,6 +252,23 @@ class AccountsSettings:
     )
     lockout: LockoutSettings = setting(Section(LockoutSettings), "Limits on failed logins.", default=LockoutSettings())
     api_keys: ApiKeysSettings = setting(Section(ApiKeysSettings), "Limits on API keys.", default=ApiKeysSettings())
+    email: EmailSettings = setting(
+        Section(EmailSettings), "The verification of e-mail addresses.", default=EmailSettings()
+    )
+    invitations: InvitationSettings = setting(
+        Section(InvitationSettings), "Invitations by link.", default=InvitationSettings()
+    )
+    fresh: float = setting(
+        Duration(),
+        "Changes of the ways to sign in, such as a new API key, need a sign-in or a confirmation that is at most this "
+        "old.",
+        default=600.0,
+    )
+    pages: PageSettings | None = setting(
+        Section(PageSettings).or_null(),
+        "The gateway's own pages for accounts; `{}`: with defaults; null: none.",
+        default=None,
+    )
 
 
 @section

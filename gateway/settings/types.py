@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from gateway.settings.hints import duration_meant, unquoted_capture
 from gateway.settings.reader import INVALID, Invalid, InvalidValue, Reader, Scalar, kind_of
-from gateway.settings.units import format_duration, format_size, parse_duration, parse_size
+from gateway.settings.units import LONGEST, format_duration, format_size, parse_duration, parse_size
 from gateway.settings.yaml import ListNode, MappingNode, Node, ScalarNode
 
 T = TypeVar("T")
@@ -235,14 +235,15 @@ class Duration(ScalarKind[float]):
 
     words = "duration"
 
-    def __init__(self, *, zero: bool = False) -> None:
+    def __init__(self, *, zero: bool = False, most: float = LONGEST) -> None:
         self.zero = zero
-        self.expected = "a duration of at most 3650d" if zero else "a duration above zero, at most 3650d"
+        self.most = most
+        self.expected = f"a duration {'of' if zero else 'above zero,'} at most {format_duration(most)}"
         self.right = "for example 250ms, 10s, 15m, 1h or 14d"
 
     def accept(self, scalar: Scalar) -> float:
         seconds = parse_duration(scalar.text)
-        if seconds is not None and (seconds > 0 or self.zero):
+        if seconds is not None and seconds <= self.most and (seconds > 0 or self.zero):
             return seconds
         number = re.fullmatch(r"[0-9]{1,9}", scalar.text)
         units = f"with a unit: {scalar.text}s, {scalar.text}ms, {scalar.text}m" if number else ""

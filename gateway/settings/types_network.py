@@ -178,11 +178,12 @@ class SecretText(ScalarKind[Secret]):
 
 
 class FilePath(Text):
-    """An existing, readable file. `private`: not readable by others."""
+    """An existing, readable file. `private`: not readable by others. `content`: a further check."""
 
-    def __init__(self, *, private: bool = False) -> None:
+    def __init__(self, *, private: bool = False, content: Callable[[str], str] | None = None) -> None:
         super().__init__("the path of a file", check=self._checked, words="path")
         self.private = private
+        self.content = content
 
     def _checked(self, text: str) -> str:
         path = Path(text)
@@ -193,7 +194,19 @@ class FilePath(Text):
             raise InvalidValue(_unreadable(error)) from None
         if self.private:
             check_private(path)
-        return text
+        return text if self.content is None else self.content(text)
+
+
+class FolderPath(Text):
+    """An existing folder."""
+
+    def __init__(self) -> None:
+        super().__init__("the path of a folder", check=self._checked, words="path")
+
+    def _checked(self, text: str) -> str:
+        if Path(text).is_dir():
+            return text
+        raise InvalidValue("must be an existing folder", "create it, or leave the key out")
 
 
 def check_private(file: Path) -> None:

@@ -41,6 +41,8 @@ OTHER = {
     "paths": BASE + "server: {paths: relaxed}\n",
     "own endpoints": BASE + "accounts: {prefix: /account}\n",
     "administrators": BASE + "accounts: {admin_role: editor}\n",
+    "sessions": BASE + "server: {public_url: 'https://a.example.com'}\nsessions: {}\n",
+    "fresh": BASE.replace("[editor, user], methods", "[editor, user], fresh: 5m, methods"),
 }
 
 

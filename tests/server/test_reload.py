@@ -14,6 +14,8 @@ import pytest
 import trustme
 import yaml
 
+from gateway.policy.loader import load_configuration
+from gateway.server.reload import merged
 from tests.server.changing import configuration_of, reload, with_route
 from tests.support.fleet import OK, Fleet, Served
 from tests.support.load import Load
@@ -370,9 +372,9 @@ def test_keys_that_take_a_restart_are_named_and_the_others_take_effect(
     named = {
         line.split("gateway: reload: ")[1].split(" has changed")[0] for line in said.splitlines() if "restart" in line
     }
-    sections = {"storage", "cache", "accounts", "observability", "identity"}
+    sections = {"storage", "cache", "observability", "identity"}
     # The command line of this gateway sets host and port, which override the file both times.
-    assert named == sections | {"server.trusted_proxies", "tokens.access_ttl", "tokens.issuer"}
+    assert named == sections | {"server.trusted_proxies", "accounts.prefix", "tokens.access_ttl", "tokens.issuer"}
     assert IN_FORCE in said
     assert gateway.get("/new").status == 200
     body = b"x" * 2000
@@ -382,6 +384,36 @@ def test_keys_that_take_a_restart_are_named_and_the_others_take_effect(
     assert not (tmp_path / "other.db").exists()
     said = reload(gateway, changed)
     assert "restart" in said, "it still differs from what runs"
+
+
+BROWSERS = "{server: {public_url: 'https://a.example.com'}, sessions: {idle: 1h}, accounts: {pages: {name: Shop}}}"
+MERGED = [
+    ("sessions: {idle: 1h}", "sessions: {idle: 2h}", ("sessions.idle",)),
+    ("sessions: {idle: 1h}", "sessions: {idle: 1h, sign_in: refuse}", ()),
+    ("sessions: {idle: 1h}", "sessions: {idle: 1h, origins: ['https://b.example.com']}", ()),
+    ("{name: Shop}", "{name: Store, accent: '#0a5fd7'}", ()),
+    ("{name: Shop}", "{name: Shop, path: /me}", ("accounts.pages.path",)),
+    ("accounts: {pages: {name: Shop}}", "accounts: {}", ("accounts.pages",)),
+    ("accounts: {", "accounts: {origins: ['https://b.example.com'], ", ("accounts.origins",)),
+    ("//a.example", "//www.example", ("server.public_url",)),
+    ("sessions: {idle: 1h}, accounts: {pages: {name: Shop}}", "accounts: {}", ("accounts.pages", "sessions")),
+]
+
+
+@pytest.mark.parametrize(("written", "changed", "kept"), MERGED)
+def test_of_sessions_and_pages_these_keys_take_a_restart(
+    tmp_path: Path, written: str, changed: str, kept: tuple[str, ...]
+) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(BROWSERS)
+    before = load_configuration(file)
+    file.write_text(BROWSERS.replace(written, changed))
+    after = load_configuration(file)
+
+    configuration, names = merged(before, after)
+
+    assert names == kept
+    assert configuration.settings == (before if kept else after).settings
 
 
 def test_limits_of_time_and_number_take_effect(start: Start, fleet: Fleet) -> None:

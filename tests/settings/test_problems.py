@@ -19,6 +19,7 @@ ENVIRONMENT = {
     "PEM": f"-----BEGIN PRIVATE KEY-----\n{PASSWORD}\n-----END PRIVATE KEY-----",
     "PORT": "http",
     "EMPTY": "",
+    "E1": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
 }
 
 
