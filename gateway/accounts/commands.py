@@ -4,25 +4,17 @@ from typing import Any, Final
 
 from gateway.accounts.common_passwords import is_common
 from gateway.accounts.emails import EmailAddress, email_address
-from gateway.accounts.inputs import Body, Schema, body, read_by, reader
+from gateway.accounts.inputs import Body, body, read_by
 from gateway.accounts.normalization import composed
-from gateway.accounts.passwords import MAX_BYTES, Password, chosen_password, presented_password
+from gateway.accounts.passwords import Password, chosen_password, presented_password
 from gateway.accounts.roles import accepted_roles
 from gateway.identity.refresh_token import RefreshToken
 from gateway.settings.model import Settings
 
-_EMAIL: Final[Schema] = {"type": "string", "format": "email", "maxLength": 254}
-_SECRET: Final[Schema] = {"type": "string", "format": "password"}
 _MOST_ROLES: Final = 100  # Per account.
 MAX_KEY_NAME: Final = 100  # In characters.
 _MAX_UTF8: Final = 4  # Bytes per character.
 MAX_KEY_LIFE: Final = 10 * 365 * 86_400  # In seconds.
-_ROLES: Final[Schema] = {
-    "type": "array",
-    "items": {"type": "string", "minLength": 1, "maxLength": 128},
-    "maxItems": _MOST_ROLES,
-    "description": "If the configuration declares `roles`, only those.",
-}
 
 
 def _text(value: object) -> str:
@@ -31,20 +23,10 @@ def _text(value: object) -> str:
     return value
 
 
-@reader(_EMAIL)
 def _email(value: object, _: Settings) -> EmailAddress:
     return email_address(_text(value))
 
 
-def _password_schema(settings: Settings) -> Schema:
-    return _SECRET | {
-        "minLength": settings.accounts.password.min_length,
-        "maxLength": MAX_BYTES,
-        "description": f"At most {MAX_BYTES} bytes in UTF-8.",
-    }
-
-
-@reader(_password_schema)
 def _new_password(value: object, settings: Settings) -> Password:
     password = chosen_password(_text(value), min_length=settings.accounts.password.min_length)
     if is_common(password):
@@ -53,17 +35,14 @@ def _new_password(value: object, settings: Settings) -> Password:
 
 
 # None stands for text that cannot be a password or token. The client gets the response to a wrong one.
-@reader(_SECRET)
 def _presented(value: object, _: Settings) -> Password | None:
     return presented_password(_text(value))
 
 
-@reader({"type": "string"})
 def _refresh_token(value: object, _: Settings) -> RefreshToken | None:
     return RefreshToken.parse(_text(value))
 
 
-@reader(_ROLES)
 def _roles(value: object, settings: Settings) -> frozenset[str]:
     if not isinstance(value, list | tuple | set | frozenset):
         raise ValueError("must be a list of role names")
@@ -72,14 +51,12 @@ def _roles(value: object, settings: Settings) -> frozenset[str]:
     return accepted_roles([_text(name) for name in value], settings)
 
 
-@reader({"type": "boolean"})
 def _flag(value: object, _: Settings) -> bool:
     if not isinstance(value, bool):
         raise ValueError("must be true or false")
     return value
 
 
-@reader({"type": "string", "minLength": 1, "maxLength": MAX_KEY_NAME})
 def _key_name(value: object, _: Settings) -> str:
     name = composed(_text(value).strip(), max_bytes=MAX_KEY_NAME * _MAX_UTF8)
     if not 0 < len(name) <= MAX_KEY_NAME or not name.isprintable():
@@ -87,28 +64,16 @@ def _key_name(value: object, _: Settings) -> str:
     return name
 
 
-def _longest_key_life(settings: Settings) -> int:
+def longest_key_life(settings: Settings) -> int:
     """In seconds. Keys without expiry still need a bound for `expires_in`, because dates are bounded."""
     longest = settings.accounts.api_keys.max_ttl
     return MAX_KEY_LIFE if longest is None else max(1, int(longest))
 
 
-def _expires_in_schema(settings: Settings) -> Schema:
-    without = "no expiry" if settings.accounts.api_keys.max_ttl is None else "the maximum lifetime"
-    description = f"In seconds. Omitted or null: {without}."
-    return {
-        "type": ["integer", "null"],
-        "minimum": 1,
-        "maximum": _longest_key_life(settings),
-        "description": description,
-    }
-
-
-@reader(_expires_in_schema)
 def _expires_in(value: Any, settings: Settings) -> int | None:
     if value is None:
         return None
-    longest = _longest_key_life(settings)
+    longest = longest_key_life(settings)
     # True is an int in Python, but not a number in JSON. 60.0 is a whole number in JSON.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and 1 <= value <= longest and value == int(value):

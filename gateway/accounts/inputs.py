@@ -1,7 +1,6 @@
 """Declarative models of request bodies and queries, with a reader per field.
 
-A model defines the accepted fields, collects one error message per field, and generates the JSON Schema of the API
-description.
+A model defines the accepted fields, and collects one error message per field. `openapi.yaml` describes the models.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,11 +10,7 @@ from typing import Any, Final, TypeVar, dataclass_transform
 from gateway.errors import FieldError, Refusal
 from gateway.settings.model import Settings
 
-Schema = dict[str, Any]
-Shape = Callable[[Settings], Schema]  # A schema that depends on the configuration.
-
 M = TypeVar("M", bound="Body")
-R = TypeVar("R", bound="Read")
 
 # Returns the value, or raises ValueError with a message that continues the field's name.
 Read = Callable[[object, Settings], Any]
@@ -23,17 +18,6 @@ Read = Callable[[object, Settings], Any]
 _MAX_REPORTED: Final = 20  # Problems per response: a body can contain thousands of unknown fields.
 _MAX_NAME: Final = 64  # Characters shown of the name of an unknown field.
 _READS: Final = "gateway.accounts.reads"
-_SCHEMAS: Final[dict[Read, Shape]] = {}
-
-
-def reader(schema: Schema | Shape) -> Callable[[R], R]:
-    """Registers a reader together with the JSON Schema of its values, as precise as JSON Schema allows."""
-
-    def mark(read: R) -> R:
-        _SCHEMAS[read] = schema if callable(schema) else lambda _: schema
-        return read
-
-    return mark
 
 
 def read_by(read: Read, *, secret: bool = False, default: Any = MISSING) -> Any:
@@ -73,21 +57,6 @@ def accept(model: type[M], values: Mapping[str, Any], settings: Settings) -> M:
     if errors:
         raise Refusal("invalid_fields", fields=errors[:_MAX_REPORTED])
     return model(**found)
-
-
-def schema_of(model: type[Body]) -> Shape:
-    """The JSON Schema of a model, as a function of the settings."""
-
-    def described(settings: Settings) -> Schema:
-        declared = _declared(model)
-        return {
-            "type": "object",
-            "properties": {name: _SCHEMAS[read](settings) for name, (read, _) in declared.items()},
-            "required": [name for name, (_, is_required) in declared.items() if is_required],
-            "additionalProperties": False,
-        }
-
-    return described
 
 
 def _declared(model: type[Body]) -> dict[str, tuple[Read, bool]]:

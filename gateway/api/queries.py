@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway.accounts.audit import AuditPlace
-from gateway.accounts.inputs import Body, body, read_by, reader
-from gateway.api.cursors import MAX_LENGTH, audit_place, user_place
+from gateway.accounts.inputs import Body, body, read_by
+from gateway.api.cursors import audit_place, user_place
 from gateway.settings.model import Settings
 
 DEFAULT_LIMIT: Final = 50
@@ -26,37 +26,26 @@ def _plain(value: object) -> str:
     return value
 
 
-@reader(
-    {
-        "type": "string",
-        "maxLength": _LONGEST,
-        "description": "A prefix of the address, or, starting with @, of its domain: `ann`, `@example.com`.",
-    }
-)
 def _search(value: object, _: Settings) -> str:
     return _plain(value)
 
 
-@reader({"type": "string", "maxLength": _LONGEST})
 def _term(value: object, _: Settings) -> str:
     return _plain(value)
 
 
-@reader({"type": "boolean"})
 def _truth(value: object, _: Settings) -> bool:
     if value not in ("true", "false"):
         raise ValueError("must be true or false")
     return value == "true"
 
 
-@reader({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT})
 def _limit(value: object, _: Settings) -> int:
     if not isinstance(value, str) or re.fullmatch("[0-9]{1,4}", value) is None or not 1 <= int(value) <= MAX_LIMIT:
         raise ValueError(f"must be a whole number from 1 to {MAX_LIMIT}")
     return int(value)
 
 
-@reader({"type": "string", "format": "date-time"})
 def _moment(value: object, _: Settings) -> datetime:
     found = _MOMENT(value) if isinstance(value, str) else None
     if found is None:
@@ -71,19 +60,10 @@ def _moment(value: object, _: Settings) -> datetime:
         raise ValueError("must be an existing date and time") from None
 
 
-_CURSOR: Final = {
-    "type": "string",
-    "maxLength": MAX_LENGTH,
-    "description": "The `next_cursor` of the previous page, with the same filters.",
-}
-
-
-@reader(_CURSOR)
 def _user_cursor(value: object, _: Settings) -> str:
     return user_place(str(value))
 
 
-@reader(_CURSOR)
 def _audit_cursor(value: object, _: Settings) -> AuditPlace:
     return audit_place(str(value))
 

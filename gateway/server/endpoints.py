@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,12 +16,9 @@ from gateway.accounts.service import Accounts
 from gateway.accounts.sessions import OwnSessions
 from gateway.api.accounts import account_endpoints, key_endpoints, session_endpoints
 from gateway.api.administration import administration_endpoints
-from gateway.api.console.endpoints import OPERATIONS as CONSOLE_OPERATIONS
 from gateway.api.console.endpoints import Console, console_endpoints
 from gateway.api.console.pages import PATH as CONSOLE
 from gateway.api.console.session import SigningIn
-from gateway.api.openapi import accounts as accounts_described
-from gateway.api.openapi import operations as operations_described
 from gateway.api.openapi.endpoints import openapi_endpoints
 from gateway.api.operations import Readiness, operation_endpoints
 from gateway.gate.registration_limit import RegistrationLimit
@@ -33,10 +29,6 @@ from gateway.policy.policy import Policy
 from gateway.server.resources import Resources
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-# OpenAPI descriptions of the built-in endpoints.
-OPERATIONS: Final = {**accounts_described.OPERATIONS, **operations_described.OPERATIONS, **CONSOLE_OPERATIONS}
-SCHEMAS: Final = {**accounts_described.SCHEMAS, **operations_described.SCHEMAS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +100,7 @@ def endpoints(
         **key_endpoints(services.own_keys),
         **administration_endpoints(services.administration),
         **operation_endpoints(state=readiness, policy=version, metrics=metrics, settings=observability),
-        **openapi_endpoints(lambda: current().settings, ground.policy.own, OPERATIONS, SCHEMAS),
+        **openapi_endpoints(lambda: current().settings, ground.policy.own),
         **console_endpoints(Console(signing_in, metrics, current=current, version=version)),
         "tokens.jwks": _jwks(ground.tokens.keys),
     }

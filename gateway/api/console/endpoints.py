@@ -24,7 +24,6 @@ from gateway.api.body import (
 from gateway.api.console import pages
 from gateway.api.console.session import SigningIn, refuse_other_sites
 from gateway.api.console.style import HEADERS
-from gateway.api.openapi.operation import Operation, Operations, ResponseDescription, closed_object
 from gateway.errors import Refusal
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.metrics.parser import Reading, reading_of
@@ -41,29 +40,6 @@ _MOST: Final = 60.0
 _RENEWED: Final = 10.0
 
 _MOST_ROLES: Final = 50  # columns of the policy: each cell is a decision
-
-_PAGE: Final = ResponseDescription("HTML.", {"type": "string"}, "text/html")
-_NOT_SIGNED_IN: Final = ResponseDescription(
-    "The sign-in page with the reason of the refusal.", {"type": "string"}, "text/html"
-)
-_SIGN: Final = closed_object(
-    {"action": {"enum": ["sign-in", "sign-out"]}, "username": {"type": "string"}, "password": {"type": "string"}}
-)
-OPERATIONS: Final[Operations] = {
-    "operations.console": Operation(
-        summary="Show the console",
-        text="For browsers: the sign-in page, or the console for a signed-in administrator.",
-        answers={200: _PAGE},
-        refusals=("storage_unavailable",),
-    ),
-    "operations.console.sign": Operation(
-        summary="Sign in to the console, or out",
-        text="The form of the sign-in page. Sets a cookie for this path only.",
-        answers={303: ResponseDescription("Done."), **dict.fromkeys((401, 403, 422, 429, 503), _NOT_SIGNED_IN)},
-        bodies={FORM: lambda _: _SIGN},
-        refusals=("origin_not_allowed", "storage_unavailable"),
-    ),
-}
 
 
 class Console:

@@ -8,23 +8,19 @@ from functools import cache
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from gateway.accounts.inputs import Schema
-from gateway.api.openapi.document import document
-from gateway.api.openapi.operation import Operations
+from gateway.api.openapi.document import Schema, document
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def openapi_endpoints(
-    settings: Callable[[], Settings], routes: tuple[Route, ...], operations: Operations, schemas: Mapping[str, Schema]
-) -> dict[str, Endpoint]:
+def openapi_endpoints(settings: Callable[[], Settings], routes: tuple[Route, ...]) -> dict[str, Endpoint]:
     """The handlers by endpoint name. `routes` are the built-in routes, `settings` returns the active settings."""
 
     @cache
     def described() -> Schema:
-        return document(settings(), routes, operations, schemas)
+        return document(settings(), routes)
 
     @cache
     def as_json() -> bytes:

@@ -12,7 +12,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
-from gateway.accounts.inputs import Schema
+from gateway.api.openapi.document import Schema
 
 _STYLE: Final = files("gateway.api.openapi").joinpath("page.css").read_text(encoding="utf-8")
 _DIGEST: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
@@ -28,6 +28,7 @@ _REF: Final = "#/components/schemas/"
 
 def page(document: Mapping[str, Any]) -> str:
     """The HTML page of an OpenAPI document built by this gateway."""
+    document = _with_inlined_values(document)
     info = document["info"]
     title = escape(f"{info['title']} {info['version']}")
     return (
@@ -37,6 +38,25 @@ def page(document: Mapping[str, Any]) -> str:
         f"<header><h1>{title}</h1>{_text(info['description'])}{_introduction()}</header>"
         f"{''.join(_group(document, tag) for tag in document['tags'])}{_schemas(document)}</main></body></html>\n"
     )
+
+
+def _with_inlined_values(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A copy with parameters, request bodies and schemas of single values in place of their references."""
+    components = document["components"]
+
+    def copy(value: Any, *, is_body: bool = False) -> Any:
+        if isinstance(value, list):
+            return [copy(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            kind, name = value["$ref"].removeprefix("#/components/").split("/")
+            target = components[kind][name]
+            return copy(target) if is_body or target.get("type") != "object" else value
+        return {key: copy(each, is_body=is_body or key == "requestBody") for key, each in value.items()}
+
+    schemas = {name: schema for name, schema in components["schemas"].items() if schema.get("type") == "object"}
+    return {**copy({**document, "components": {}}), "components": {"schemas": copy(schemas)}}
 
 
 def _introduction() -> str:
