@@ -169,8 +169,7 @@ def asked_about(question: RequestHead) -> RequestHead:
     method = _said(question.fields, _METHODS) or question.method
     if method not in _KNOWN_METHODS:
         raise Refusal("method_not_implemented", "an unknown method")
-    fields = RequestFields()
-    vars(fields).update(vars(question.fields))
+    fields = question.fields.copy()
     if fields.forwarded_host is not None:
         fields.host, fields.hosts, fields.canonical_host = fields.forwarded_host, 1, None
     request = RequestHead(method, target, fields, question.peer, minor=question.minor, made_id=question.request_id)

@@ -167,7 +167,8 @@ class Directory:
         task.add_done_callback(self._tasks.discard)
         return flight
 
-    async def _run_lookup(self, user_id: str, flight: _Flight) -> None:
+    async def _run_lookup(self, user_id: str, flight: _Flight | None) -> None:
+        assert flight is not None
         live = self._live()
         try:
             found = await self._find(user_id)
@@ -184,7 +185,7 @@ class Directory:
             self._finish_lookup(user_id, flight)
             flight.set_exception(error)
             flight.exception()  # Retrieve it, so that asyncio logs no error if every waiter has been cancelled.
-            del flight  # The future holds the error, and its traceback holds this frame.
+            flight = None  # The future holds the error, and its traceback holds this frame.
             return
         # Results read before the feed was connected can be outdated.
         wanted = self._finish_lookup(user_id, flight) and live

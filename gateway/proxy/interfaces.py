@@ -18,13 +18,6 @@ from gateway.samples import Sample
 Field = tuple[bytes, bytes]
 
 
-class HeadFields(list[Field]):
-    """The fields of one response head. `block` caches the bytes into which a face serialized them and the status, so
-    that a repeated head is serialized once."""
-
-    block: bytes | None = None
-
-
 class Downstream(Protocol):
     """The client's side, which receives the response. Exactly one of `end`, `abort` and `refuse` ends an exchange.
 
@@ -41,11 +34,19 @@ class Downstream(Protocol):
     def interim(self, status: int, fields: Sequence[Field]) -> None:
         """Pass on an interim response (103), if the client's protocol has them."""
 
-    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+    def head(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Sequence[Field],
+        length: int | None,
+        serialized: bytes | None = None,
+    ) -> None:
         """Pass on the final response head.
 
         `fields` are end-to-end fields, including Content-Length. `length` is the announced length of the body in bytes,
-        None if only the end of the body determines it.
+        None if only the end of the body determines it. `serialized` is the status line and `fields` as sent in
+        HTTP/1.1, without the empty line, if the engine has them.
         """
 
     def on_event_stream(self) -> None:

@@ -4,14 +4,17 @@ The reader accepts only the grammar of the RFC. A head that two programs can rea
 response, so it is refused instead of repaired.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final, TypeVar
 
-from gateway.proxy.interfaces import Field, HeadFields
+from gateway.proxy.interfaces import Field
 from gateway.wire.fields import list_members
 
-T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 _KEEP: Final = 0
 _DATE: Final = 1
@@ -69,8 +72,12 @@ _FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([\t -~\x80-\
 # number and their size are bounded.
 _MOST_REMEMBERED: Final = 1024
 _LONGEST_REMEMBERED: Final = 128
-STATUS_LINES: Final[dict[bytes, tuple[int, int, bytes]]] = {}
-FIELD_LINES: Final[dict[bytes, tuple[int, Field]]] = {}
+_LONGEST_REASON: Final = 64
+# The minor version, the status, the reason, and the line for the client.
+STATUS_LINES: Final[dict[bytes, tuple[int, int, bytes, bytes]]] = {}
+# The action, the field, and the line for the client.
+FIELD_LINES: Final[dict[bytes, tuple[int, Field, bytes]]] = {}
+_SENT_STATUS_LINES: Final[dict[tuple[int, bytes], bytes]] = {}
 
 
 class ResponseFault(ValueError):
@@ -84,11 +91,12 @@ class NotHttp(ResponseFault):
 class ResponseHead:
     """One head. It does not change after it has been read, so responses with the same head can share it.
 
-    `block` holds its bytes. `fields` are those that are passed on. `length` is the value of Content-Length, None where
-    the field is missing or means nothing. `has_content` is false where the status alone rules content out,
-    `announces_content` is true where the framing promises some. `keeps_alive` tells whether the connection persists
-    after this response (RFC 9112 9.3), `keep_alive` is the value of Keep-Alive. `plain_length` is the length of the
-    body in the common case, on a persistent connection, with a Date, without Keep-Alive, and no event stream; else 0.
+    `block` holds its bytes. `fields` are those that are passed on. `serialized` contains the status line and these
+    fields, without the empty line. `length` is the value of Content-Length, None where the field is missing or means
+    nothing. `has_content` is false where the status alone rules content out, `announces_content` is true where the
+    framing promises some. `keeps_alive` tells whether the connection persists after this response (RFC 9112 9.3),
+    `keep_alive` is the value of Keep-Alive. `plain_length` is the length of the body in the common case, on a
+    persistent connection, with a Date, without Keep-Alive, and no event stream; else 0.
     """
 
     length: int | None = None
@@ -103,10 +111,11 @@ class ResponseHead:
 
     def __init__(self, block: bytes) -> None:
         lines = block.split(b"\r\n")
-        status_line = lines[0]
+        first = lines[0]
         self.block = block
-        self.minor, self.status, self.reason = STATUS_LINES.get(status_line) or _read_status_line(status_line)
-        self.fields = HeadFields()
+        self.minor, self.status, self.reason, sent = STATUS_LINES.get(first) or _read_status_line(first)
+        self.fields: list[Field] = []
+        self._lines = [sent]
         self._sort(lines)
         if self.chunked:
             self._check_chunked()
@@ -122,14 +131,17 @@ class ResponseHead:
             self.keeps_alive = False  # RFC 9110 15.5.14: the server can close the connection, announced or not
         if self.keeps_alive and self.has_date and not self._is_special:
             self.plain_length = self.length or 0
+        self.serialized = b"".join(self._lines)
 
     @property
     def _is_special(self) -> bool:
         return self.event_stream or not self.has_content or self.keep_alive is not None
 
-    def dated(self, now: bytes) -> Sequence[Field]:
-        """Return the fields, with a Date if there is none (RFC 9110 6.6.1)."""
-        return self.fields if self.has_date else [*self.fields, (b"Date", now)]
+    def dated(self, now: bytes) -> tuple[Sequence[Field], bytes]:
+        """Return `fields` and `serialized`, with a Date if there is none (RFC 9110 6.6.1)."""
+        if self.has_date:
+            return self.fields, self.serialized
+        return [*self.fields, (b"Date", now)], b"%bDate: %b\r\n" % (self.serialized, now)
 
     @property
     def options(self) -> set[bytes]:
@@ -137,29 +149,28 @@ class ResponseHead:
         return set(list_members(b",".join(self._connection_lines or ())))
 
     def _sort(self, lines: list[bytes]) -> None:
-        keep = self.fields.append
-        known = FIELD_LINES.get
+        fields, sent = self.fields, self._lines
         for line in lines[1:-2]:
-            action, field = known(line) or _read_field_line(line)
-            if action == 0:
-                keep(field)
-            elif action == 1:
-                keep(field)
-                self.has_date = True
-            elif action != 2:
-                self._read(action, field)
+            action, field, sent_line = FIELD_LINES.get(line) or _read_field_line(line)
+            if action != _KEEP:
+                if action == _DATE:
+                    self.has_date = True
+                elif not self._read(action, field[1]):
+                    continue
+            fields.append(field)
+            sent.append(sent_line)
 
-    def _read(self, action: int, field: Field) -> None:
-        value = field[1]
+    def _read(self, action: int, value: bytes) -> bool:
+        """Read a field with a meaning for the gateway. Return whether it is passed on."""
         if action == _LENGTH:
             if self.length is not None or not value.isdigit() or len(value) > 18:
                 raise ResponseFault("an odd or repeated Content-Length")
             self.length = int(value)
-            self.fields.append(field)
-        elif action == _TYPE:
+            return True
+        if action == _TYPE:
             self.event_stream = value[:17].lower() == b"text/event-stream"
-            self.fields.append(field)
-        elif action == _CONNECTION:
+            return True
+        if action == _CONNECTION:
             if self._connection_lines is None:
                 self._connection_lines = [value]
             else:
@@ -168,8 +179,9 @@ class ResponseHead:
             self.upgrade = value if self.upgrade is None else b""  # the gateway asks for one protocol only
         elif action == _KEEP_ALIVE:
             self.keep_alive = value
-        else:
+        elif action == _CODING:
             self._read_coding(value)
+        return False
 
     def _read_coding(self, value: bytes) -> None:
         """Refuse transfer codings other than a plain `chunked`, whose framing readers understand differently (RFC 9112
@@ -215,7 +227,10 @@ class ResponseHead:
             self._drop({b"content-length"})
 
     def _drop(self, names: set[bytes]) -> None:
-        self.fields = HeadFields(field for field in self.fields if field[0].lower() not in names)
+        first, *lines = self._lines
+        kept = [pair for pair in zip(self.fields, lines, strict=True) if pair[0][0].lower() not in names]
+        self.fields = [field for field, _ in kept]
+        self._lines = [first, *(line for _, line in kept)]
 
 
 class ResponseHeadReader:
@@ -295,29 +310,45 @@ def trailers_to_send(trailers: list[Field]) -> list[Field]:
     return [field for field in trailers if field[0].lower() not in _NOT_AS_TRAILER]
 
 
-def _read_status_line(line: bytes) -> tuple[int, int, bytes]:
-    """Return the minor version, the status and the reason phrase."""
+def status_line(status: int, reason: bytes) -> bytes:
+    """Return the line for the client, with the usual phrase if the reason is empty."""
+    line = _SENT_STATUS_LINES.get((status, reason))
+    if line is None:
+        phrase = reason
+        if not phrase:
+            with contextlib.suppress(ValueError):
+                phrase = HTTPStatus(status).phrase.encode()
+        line = b"HTTP/1.1 %d %b\r\n" % (status, phrase)
+        if len(reason) <= _LONGEST_REASON:
+            _remember(_SENT_STATUS_LINES, (status, reason), line)
+    return line
+
+
+def _read_status_line(line: bytes) -> tuple[int, int, bytes, bytes]:
+    """Return an entry for STATUS_LINES."""
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
         raise (ResponseFault if line.startswith(_BEGINNING) else NotHttp)(f"not a status line: {line[:40]!r}")
-    read = int(match[1]), int(match[2]), match[3] or b""
-    _remember(STATUS_LINES, line, read)
+    status, reason = int(match[2]), match[3] or b""
+    read = int(match[1]), status, reason, status_line(status, reason)
+    if len(line) <= _LONGEST_REMEMBERED:
+        _remember(STATUS_LINES, line, read)
     return read
 
 
-def _read_field_line(line: bytes) -> tuple[int, Field]:
-    """Return the action for a field, and the field."""
+def _read_field_line(line: bytes) -> tuple[int, Field, bytes]:
+    """Return an entry for FIELD_LINES."""
     match = _FIELD_LINE.fullmatch(line)
     if match is None:
         raise ResponseFault(f"not a field line: {line[:40]!r}")
     name, value = match[1], match[2].strip(b" \t")
-    read = _SPECIAL.get(name.lower(), _KEEP), (name, value)
-    _remember(FIELD_LINES, line, read)
+    read = _SPECIAL.get(name.lower(), _KEEP), (name, value), b"%b: %b\r\n" % (name, value)
+    if len(line) <= _LONGEST_REMEMBERED:
+        _remember(FIELD_LINES, line, read)
     return read
 
 
-def _remember(lines: dict[bytes, T], line: bytes, read: T) -> None:
-    if len(line) <= _LONGEST_REMEMBERED:
-        if len(lines) >= _MOST_REMEMBERED:
-            lines.clear()
-        lines[line] = read
+def _remember(known: dict[K, V], key: K, value: V) -> None:
+    if len(known) >= _MOST_REMEMBERED:
+        known.clear()
+    known[key] = value

@@ -94,6 +94,7 @@ class TunnelEnd(asyncio.Protocol):
     """One side of a tunnel. `received` counts its bytes."""
 
     __slots__ = ("_close_frame", "_frames", "_stall_watch", "_tunnel", "is_lost", "other", "received", "transport")
+    __deletable__ = ("_tunnel", "other")  # mypyc asks for the names that `unlink` deletes.
 
     other: "TunnelEnd"
 

@@ -162,6 +162,43 @@ class RequestFields:
     def __init__(self) -> None:
         self.kept: list[Field] = []
 
+    def copy(self) -> "RequestFields":
+        """Another object with the same values."""
+        other = RequestFields()
+        for name in REQUEST_VALUES:
+            setattr(other, name, getattr(self, name))
+        return other
+
+
+# The attributes of RequestFields.
+REQUEST_VALUES: Final = (
+    "kept",
+    "host",
+    "hosts",
+    "authorization",
+    "authorizations",
+    "credentials",
+    "connection",
+    "request_id",
+    "forwarded_for",
+    "forwarded_proto",
+    "forwarded_host",
+    "forwarded_port",
+    "forwarded_prefix",
+    "forwarding",
+    "conditional",
+    "content_length",
+    "transfer_encoding",
+    "upgrade",
+    "expect",
+    "te",
+    "bearer",
+    "canonical_host",
+    "sent",
+    "sent_with_credentials",
+    "forwarded_lines",
+)
+
 
 class FieldRules:
     """Classifies request fields. `own_names` are the names that only the gateway sets (identity headers)."""

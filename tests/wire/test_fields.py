@@ -10,6 +10,7 @@ from gateway.wire.fields import (
     SPECIAL_NAMES,
     Action,
     FieldRules,
+    RequestFields,
     fold,
     list_members,
 )
@@ -174,3 +175,22 @@ def test_the_table_of_spellings_is_bounded_and_decides_the_same_when_it_was_empt
 
 def test_members_of_a_list_are_told_apart_whatever_the_spacing() -> None:
     assert list_members(b" Close ,\tX-A,, x-b") == (b"close", b"x-a", b"x-b")
+
+
+def test_a_copy_of_the_fields_of_a_request_has_every_value() -> None:
+    values = {name for name in dir(RequestFields) if not name.startswith("__") and name != "copy"} | {"kept"}
+    fields = RequestFields()
+    for name in values:
+        setattr(fields, name, VALUES.get(name, name.encode()))
+    copied = fields.copy()
+    assert {name: getattr(copied, name) for name in values} == {name: getattr(fields, name) for name in values}
+
+
+VALUES: dict[str, object] = {
+    "kept": [(b"accept", b"*/*")],
+    "hosts": 2,
+    "authorizations": 3,
+    "credentials": [(0, (b"authorization", b"x"))],
+    "forwarding": [(1, (b"forwarded", b"y"))],
+    "conditional": [(1, (b"max-forwards", b"0"))],
+}

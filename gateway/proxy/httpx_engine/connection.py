@@ -234,7 +234,8 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._phase = ANSWERING
         self._queue.answered(head.status)
         self._body.take()  # no other response follows, so the rest of the body is not needed
-        downstream.head(head.status, head.reason, head.dated(self._queue.ticker.date), head.length)
+        fields, serialized = head.dated(self._queue.ticker.date)
+        downstream.head(head.status, head.reason, fields, head.length, serialized)
         if head.event_stream and not self._is_over:
             self._exchange.becomes_stream()
         return head

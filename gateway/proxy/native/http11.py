@@ -261,7 +261,7 @@ class UpstreamConnection(asyncio.Protocol):
         length = head.plain_length
         if length and exchange.request.method != b"HEAD":
             self._phase, self._left = LENGTH, length
-            exchange.downstream.head(head.status, head.reason, head.fields, length)
+            exchange.downstream.head(head.status, head.reason, head.fields, length, head.serialized)
         else:
             self._answer_framed(exchange, head)
         if not exchange.body_ended:
@@ -276,8 +276,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._streaming = head.event_stream
         if head.keep_alive is not None:
             self._pool.idle_limit.announced(head.keep_alive)
-        fields = head.dated(self._ticker.date)
-        exchange.downstream.head(head.status, head.reason, fields, head.length)
+        fields, serialized = head.dated(self._ticker.date)
+        exchange.downstream.head(head.status, head.reason, fields, head.length, serialized)
         if self._streaming:
             exchange.request.forget_head()
             exchange.becomes_stream()

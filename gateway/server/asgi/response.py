@@ -17,7 +17,7 @@ from gateway.server.runtime import Runtime
 _HELD: Final = 262144  # bytes of a response that wait for the server before reading from the upstream pauses
 
 
-class UpstreamAborted(ConnectionError):
+class UpstreamAborted(Exception):
     """The upstream failed during its response. The server must close the connection without completing the response."""
 
 
@@ -46,7 +46,14 @@ class AsgiResponse(AsgiRequest):
     def interim(self, status: int, fields: Sequence[Field]) -> None:
         """Drop interim responses, because ASGI has no message for them."""
 
-    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+    def head(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Sequence[Field],
+        length: int | None,
+        serialized: bytes | None = None,
+    ) -> None:
         self.status = status
         self.answered_at = monotonic()
         assert self.admission is not None

@@ -96,7 +96,14 @@ class AsgiWebSocket(AsgiRequest):
         self._upstream = UpstreamSocket(self._runtime.loop, upstream, early)
         self._conclude()
 
-    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+    def head(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Sequence[Field],
+        length: int | None,
+        serialized: bytes | None = None,
+    ) -> None:
         """Collect the response of an upstream that refuses the WebSocket. ASGI servers send it in one piece."""
         self.status = status
         self.answered_at = monotonic()

@@ -5,9 +5,7 @@ as parsing the whole response.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
-from http import HTTPStatus
 from time import monotonic
 from typing import Final, Protocol
 
@@ -15,7 +13,8 @@ from gateway.errors import Caller, Refusal
 from gateway.gate.admission import Admission, DirectResponse, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.observability.observer import Observer
-from gateway.proxy.interfaces import Field, HeadFields
+from gateway.proxy.interfaces import Field
+from gateway.proxy.response_head import status_line
 from gateway.server.runtime import Runtime
 from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import handshake_answer
@@ -24,12 +23,6 @@ _CLIENT_LEFT: Final = 499  # for the log only: no response was sent
 _ONE_WRITE: Final = 65536  # larger writes pass their pieces to the transport without joining them
 _FEW: Final = 8  # more pieces than this are small, and cheaper joined than written one by one
 _EMPTY: Final[Field] = (b"content-length", b"0")
-
-# Upstreams choose the reasons, so the table is bounded in count and in bytes.
-_KNOWN_LINES: Final = 1024
-_LONGEST_KNOWN_REASON: Final = 64  # bytes
-_status_lines: dict[tuple[int, bytes], bytes] = {}
-
 
 # How the client learns the end of the body. Plain module constants, because the look-up of an Enum member costs as much
 # as parsing a header field.
@@ -131,15 +124,23 @@ class ResponseWriter:
         if self.request.minor and not self.done:
             self._chunks.append(_head_bytes(status, b"", fields) + b"\r\n")
 
-    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+    def head(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Sequence[Field],
+        length: int | None,
+        serialized: bytes | None = None,
+    ) -> None:
         if self.done:
             return
         self.status = status
         self.answered_at = monotonic()
         admission = self.admission
+        head = serialized
         if admission is not None and admission.response_fields:
             fields = admission.response_head(fields)
-        head = fields.block if type(fields) is HeadFields else None
+            head = None
         if head is None:
             head = _head_bytes(status, reason, fields)
         if self.request.method == b"HEAD" or status == 304 or status == 204:
@@ -305,23 +306,4 @@ class ResponseWriter:
 
 def _head_bytes(status: int, reason: bytes, fields: Sequence[Field]) -> bytes:
     """Serialize status line and fields, without the empty line."""
-    line = _status_lines.get((status, reason))
-    if line is None:
-        line = _status_line(status, reason)
-    block = line + b"".join([b"%b: %b\r\n" % field for field in fields])
-    if type(fields) is HeadFields:
-        fields.block = block
-    return block
-
-
-def _status_line(status: int, reason: bytes) -> bytes:
-    text = reason
-    if not text:
-        with contextlib.suppress(ValueError):
-            text = HTTPStatus(status).phrase.encode()
-    line = b"HTTP/1.1 %d %b\r\n" % (status, text)
-    if len(reason) <= _LONGEST_KNOWN_REASON:
-        if len(_status_lines) >= _KNOWN_LINES:
-            _status_lines.clear()
-        _status_lines[status, reason] = line
-    return line
+    return status_line(status, reason) + b"".join([b"%b: %b\r\n" % field for field in fields])

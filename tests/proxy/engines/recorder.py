@@ -40,7 +40,14 @@ class ExchangeRecorder(Outcome):
     def interim(self, status: int, fields: Sequence[Field]) -> None:
         self.interims.append((status, tuple(fields)))
 
-    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+    def head(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Sequence[Field],
+        length: int | None,
+        serialized: bytes | None = None,
+    ) -> None:
         assert not self.done.done()
         super().head(status, reason, fields, length)
         own = {b"Date"}  # The engine's own, because no response in these tests has one.

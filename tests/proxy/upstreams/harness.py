@@ -42,7 +42,14 @@ class Outcome:
     def interim(self, status: int, fields: Sequence[Field]) -> None:
         pass
 
-    def head(self, status: int, reason: bytes, fields: Sequence[Field], length: int | None) -> None:
+    def head(
+        self,
+        status: int,
+        reason: bytes,
+        fields: Sequence[Field],
+        length: int | None,
+        serialized: bytes | None = None,
+    ) -> None:
         self.status = status
 
     def on_event_stream(self) -> None:
