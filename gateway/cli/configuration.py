@@ -63,7 +63,22 @@ def _problems(settings: Settings, *, to_serve: bool) -> tuple[Problem, ...]:
     # Imported here: cryptography adds 60 ms to the start of commands that need only the policy.
     from gateway.identity.signing_keys import key_problems
 
-    return (*key_problems(settings), *((*missing_extras(settings), *unusable_files(settings)) if to_serve else ()))
+    needed = (*missing_extras(settings), *unusable_files(settings)) if to_serve else ()
+    return (*key_problems(settings), *page_problems(settings), *needed)
+
+
+def page_problems(settings: Settings) -> tuple[Problem, ...]:
+    """The problems of texts and templates."""
+    if settings.accounts.pages is None:
+        return ()
+    # Imported here: most configurations have no pages.
+    from gateway.api.pages.rendering import Renderer, open_catalogue
+
+    try:
+        Renderer.of(settings, open_catalogue(settings))
+    except ConfigurationError as error:
+        return error.problems
+    return ()
 
 
 def loaded(path: Path, *, to_serve: bool = False) -> Configuration:

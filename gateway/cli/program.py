@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "replay": Entry("gateway.cli.replay", "Show the effect of a policy on recorded requests."),
     "routes": Entry("gateway.cli.routes", "Draft routes from the description of an API."),
     "users": Entry("gateway.cli.users.command", "Manage accounts in the database."),
+    "pages": Entry("gateway.cli.pages", "Preview the pages for accounts, and print their texts."),
     "keys": Entry("gateway.cli.keys", "Make and list the keys that sign tokens."),
     "db": Entry("gateway.cli.db", "Manage the database: its tables, and old audit records."),
     "export": Entry("gateway.cli.export", "Write the policy down for another proxy to enforce."),

@@ -38,9 +38,9 @@ class Browser:
         self._call("Page.navigate", url=url)
         self._settled()
 
-    def run(self, script: str) -> Any:
-        """The value of an expression on the page."""
-        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)
+    def run(self, script: str, *, wait: bool = False) -> Any:
+        """The value of an expression on the page; with `wait`, the value of its promise."""
+        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=wait)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -55,6 +55,14 @@ class Browser:
         self.run("window.before = true; [...document.querySelectorAll('button')].pop().click()")
         eventually(lambda: not self.run("window.before === true"), timeout=15, every=0.05)
         self._settled()
+
+    def prefer(self, scheme: str) -> None:
+        """Set the preferred colour scheme, `light` or `dark`."""
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def resize(self, width: int, height: int = 800) -> None:
+        """Set the size of the window in CSS pixels."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def cookies(self) -> list[dict[str, Any]]:
         return cast("list[dict[str, Any]]", self._call("Network.getAllCookies")["cookies"])

@@ -1,0 +1,74 @@
+"""Every page in a real browser: WCAG 2.2 AA by axe-core, and narrow windows."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.api.pages.examples import examples
+from gateway.api.pages.rendering import Product, Renderer
+from gateway.texts.catalogue import SHIPPED, Catalogue
+from tests.support.axe import axe_core
+from tests.support.chromium import Browser, browsing
+
+CATALOGUE = Catalogue.load(SHIPPED)
+RENDERER = Renderer(
+    CATALOGUE, Product("Northwind", terms="/terms", privacy="/privacy", support="mailto:help@example.com")
+)
+_REPLACE = "document.open(); document.write(%s); document.close()"
+_RUN = """axe.run(document, {resultTypes: ["violations"], elementRef: false%s}).then(
+    found => found.violations.map(one => one.id + ": " + one.nodes.map(node => node.html).join(" ")))"""
+# All rules of WCAG 2.2 A and AA, and best practices. In the dark scheme, those that look at colours.
+RULES = {"light": _RUN % "", "dark": _RUN % ', runOnly: ["color-contrast", "link-in-text-block"]'}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    axe = axe_core()
+    with browsing(tmp_path_factory.mktemp("chromium")) as started:
+        started.run(axe)
+        yield started
+
+
+def pages(language: str) -> dict[str, str]:
+    return {example.name: RENDERER.render(example.page)[0] for example in examples(CATALOGUE, language)}
+
+
+@pytest.mark.parametrize("language", SHIPPED)
+def test_axe_finds_no_violation_in_any_page_in_both_schemes(browser: Browser, language: str) -> None:
+    found = {}
+    for name, html in pages(language).items():
+        browser.run(_REPLACE % json.dumps(html))
+        for scheme, rules in RULES.items():
+            browser.prefer(scheme)
+            violations = browser.run(rules, wait=True)
+            if violations:
+                found[name, scheme] = violations
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "scheme", "rule"),
+    [
+        ("document.querySelector('label').remove()", "light", "label"),
+        ("document.documentElement.style.setProperty('--soft', '#444')", "dark", "color-contrast"),
+    ],
+)
+def test_axe_finds_violations_that_are_made_on_purpose(browser: Browser, change: str, scheme: str, rule: str) -> None:
+    browser.run(_REPLACE % json.dumps(pages("en")["sign-in"]))
+    browser.prefer(scheme)
+    browser.run(change)
+    assert any(one.startswith(rule) for one in browser.run(RULES[scheme], wait=True))
+
+
+@pytest.mark.parametrize("language", SHIPPED)
+def test_no_page_scrolls_sideways_at_320_pixels_or_with_text_of_twice_the_size(browser: Browser, language: str) -> None:
+    browser.resize(320)
+    wide = []
+    for name, html in pages(language).items():
+        browser.run(_REPLACE % json.dumps(html))
+        for size in ("100%", "200%"):
+            browser.run(f"document.documentElement.style.fontSize = {size!r}")
+            if browser.run("document.documentElement.scrollWidth") > 320:
+                wide.append((name, size))
+    assert wide == []
