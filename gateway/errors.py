@@ -29,17 +29,22 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "bad_host": (400, "The Host header is missing, repeated or malformed"),
     "bad_request": (400, "The request could not be understood"),
     "email_taken": (400, "Email already registered"),
+    "link_invalid": (400, "This link is not valid any more"),
     "token_missing": (401, "Not authenticated"),
     "token_invalid": (401, "Invalid or expired token"),
     "token_expired": (401, "Invalid or expired token"),
     "token_revoked": (401, "Invalid or expired token"),
     "user_inactive": (401, "User not found or inactive"),
+    "reauthentication_required": (401, "Confirm that it is you"),
     "invalid_credentials": (401, "Invalid email or password"),
     "refresh_invalid": (401, "Invalid or expired refresh token"),
     "refresh_reused": (401, "Refresh token was used before; the session has been ended"),
     "forbidden": (403, "Insufficient permissions"),
     "account_disabled": (403, "Account is disabled"),
     "registration_closed": (403, "Registration is closed"),
+    "cross_site": (403, "The request does not come from a page of this site"),
+    "credential_not_allowed": (403, "This kind of credential is not accepted here"),
+    "email_unverified": (403, "Verify your e-mail address first"),
     "websocket_not_allowed": (403, "WebSocket is not allowed on this route"),
     "origin_not_allowed": (403, "Origin is not allowed on this route"),
     "no_route": (404, "Nothing is served at this path"),
@@ -62,10 +67,12 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "unsupported_media_type": (415, "The media type of the request body is not accepted"),
     "not_found": (404, "Not found"),
     "too_many_api_keys": (409, "This account has the maximum number of API keys"),
+    "account_exists": (409, "An account with this address exists already"),
     "last_admin": (409, "The last active administrator cannot be disabled, demoted or deleted"),
     "internal_error": (500, "The gateway failed to answer; the failure has been logged"),
 }
-_PHRASES: Final = {status: HTTPStatus(status).phrase for status, _ in CODES.values()}
+_SEE_OTHER: Final = 303
+_PHRASES: Final = {status: HTTPStatus(status).phrase for status in (_SEE_OTHER, *(each for each, _ in CODES.values()))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,9 @@ class Refusal(GatewayError):
     route: the name of the refusing route.
     caller: the refused principal, for the log only; None if none was loaded.
     headers: extra response fields.
+    members: further members of the JSON body.
+    challenge: replaces the WWW-Authenticate field of a 401.
+    location: the sign-in page to which the response redirects a browser that navigates.
     """
 
     def __init__(
@@ -113,6 +123,8 @@ class Refusal(GatewayError):
         fields: Sequence[FieldError] = (),
         route: str | None = None,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        members: Mapping[str, str | int] | None = None,
+        challenge: str | None = None,
     ) -> None:
         super().__init__(code, reason)
         self.code = code
@@ -126,11 +138,30 @@ class Refusal(GatewayError):
         self.route = route
         self.caller: Caller | None = None
         self.headers = tuple(headers)
+        self.members = {} if members is None else members
+        self.challenge = challenge
+        self.location: str | None = None
+
+    def redirect(self, location: str) -> None:
+        """Answer 303 with this location. The code stays, for logs and metrics."""
+        self.status, self.location = _SEE_OTHER, location
 
     @property
     def title(self) -> str:
         """The status phrase, as RFC 9457 requires for the type about:blank."""
         return _PHRASES[self.status]
+
+
+def reauthentication_required(max_age: float, reason: str) -> Refusal:
+    """A sign-in that is too old: `max_age` seconds at most. RFC 9470 3: the client learns the age that suffices."""
+    seconds = int(max_age)
+    detail = CODES["reauthentication_required"][1]
+    challenge = (
+        f'Bearer error="insufficient_user_authentication", error_description="{detail}", acr_values="aal1", '
+        f'max_age="{seconds}"'
+    )
+    members: Mapping[str, str | int] = {"max_age": seconds, "acr_values": "aal1"}
+    return Refusal("reauthentication_required", reason, members=members, challenge=challenge)
 
 
 @dataclass(frozen=True, slots=True, order=True)

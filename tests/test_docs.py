@@ -151,6 +151,10 @@ def missing_upstreams(shown: dict[str, object]) -> str:
     return "\nupstreams:\n" + "".join(f"  {name}: http://127.0.0.1:9000\n" for name in names)
 
 
+# Actions in the audit trail that begin like a section.
+AUDIT_ACTIONS = {"sessions.ended", "mail.failed"}
+
+
 def keys_of(section: Section[Any], path: str = "") -> Iterator[str]:
     """Every key below a section, dotted, without user-defined names."""
     for key in section.keys.values():
@@ -165,7 +169,8 @@ def test_a_key_that_a_document_names_exists(document: Path) -> None:
     known = set(keys_of(SettingsKind()))
     sections = {key for key in known if "." not in key}
     named = re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)(?::[^`]*)?`", document.read_text(encoding="utf-8"))
-    assert [key for key in named if key.partition(".")[0] in sections and key not in known] == []
+    unknown = {key for key in named if key.partition(".")[0] in sections} - known
+    assert unknown <= AUDIT_ACTIONS
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

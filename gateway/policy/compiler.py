@@ -12,7 +12,15 @@ from gateway.policy.builtin_routes import reserved_for
 from gateway.policy.cors import Cors
 from gateway.policy.patterns import Pattern, PatternError, parse_pattern
 from gateway.policy.rewrite import Rewrite, parse_strip, parse_template
-from gateway.policy.route import NOTHING_MORE, Authentication, Requirement, Route, with_head
+from gateway.policy.route import (
+    NO_CONDITIONS,
+    NOTHING_MORE,
+    Authentication,
+    Conditions,
+    Requirement,
+    Route,
+    with_head,
+)
 from gateway.policy.trie import RouteGroup
 from gateway.settings.model import RouteSettings, Settings
 from gateway.settings.reader import quoted
@@ -51,7 +59,8 @@ class RouteBuilder:
             return None
         methods = _methods(each.methods)
         requirement = _requirement(each)
-        authentication = _authentication(each, requirement)
+        conditions = _conditions(each)
+        authentication = _authentication(each, requirement, conditions)
         return Route(
             name=each.name or _default_name(each, pattern, host),
             shape=pattern,
@@ -59,6 +68,7 @@ class RouteBuilder:
             host=host,
             authentication=authentication,
             requirement=requirement,
+            conditions=conditions,
             upstream=each.upstream,
             settings=each,
             position=each.position,
@@ -151,10 +161,18 @@ def _requirement(each: RouteSettings) -> Requirement:
     return NOTHING_MORE if requirement == NOTHING_MORE else requirement
 
 
-def _authentication(each: RouteSettings, requirement: Requirement) -> Authentication:
-    """The effective `auth`. Roles and owners need a signed-in user, so `optional` becomes `required`: otherwise an
-    anonymous caller could skip the role check."""
-    return each.auth if requirement is NOTHING_MORE else "required"
+def _conditions(each: RouteSettings) -> Conditions | None:
+    kinds = None if each.credentials is None else frozenset(each.credentials)
+    conditions = Conditions(kinds, each.fresh, each.verified, each.same_origin)
+    return None if conditions == NO_CONDITIONS else conditions
+
+
+def _authentication(each: RouteSettings, requirement: Requirement, conditions: Conditions | None) -> Authentication:
+    """The effective `auth`. Roles, owners and conditions on the user need a signed-in user, so `optional` becomes
+    `required`: otherwise an anonymous caller could skip the check."""
+    if requirement is NOTHING_MORE and not (conditions is not None and conditions.need_user):
+        return each.auth
+    return "required"
 
 
 def _default_name(each: RouteSettings, pattern: Pattern, host: bytes | None) -> str:

@@ -3,9 +3,10 @@
 Both are pure. The gate calls them for requests, the policy tools for questions. Refusals carry a private reason.
 """
 
+from math import inf
 from typing import NamedTuple, Protocol
 
-from gateway.errors import Refusal
+from gateway.errors import Refusal, reauthentication_required
 from gateway.policy.cors import Preflight, origin_allowed
 from gateway.policy.policy import Match, Policy
 from gateway.policy.rewrite import Captures
@@ -21,6 +22,8 @@ __all__ = [
     "RoleHierarchy",
     "WebSocketHandshake",
     "authorize",
+    "check_kind",
+    "check_sign_in",
     "locate",
 ]
 
@@ -114,6 +117,35 @@ def authorize(route: Route, captures: Captures, principal: PrincipalLike | None)
     if requirement is NOTHING_MORE or _is_met(requirement, captures, principal):
         return None
     return Refusal("forbidden", _why_not(requirement, principal), route=route.name)
+
+
+def check_kind(route: Route, kind: str) -> Refusal | None:
+    """Refusal `credential_not_allowed` for a kind of credential that the route does not accept."""
+    kinds = None if route.conditions is None else route.conditions.kinds
+    if kinds is None or kind in kinds:
+        return None
+    reason = f"accepts {_listed(kinds)}; the credential is of the kind {kind}"
+    return Refusal("credential_not_allowed", reason, route=route.name)
+
+
+def check_sign_in(route: Route, *, age: float | None, verified: bool) -> Refusal | None:
+    """The refusal for a sign-in that is too old, or an address that is not verified.
+
+    `age` is in seconds, infinite without a known sign-in. None: it is not judged.
+    """
+    conditions = route.conditions
+    if conditions is None:
+        return None
+    if conditions.fresh is not None and age is not None and age > conditions.fresh:
+        found = "the credential says nothing about a sign-in" if age == inf else f"the sign-in is {age:.0f} s old"
+        refusal = reauthentication_required(
+            conditions.fresh, f"needs a sign-in of the last {conditions.fresh:.0f} s; {found}"
+        )
+        refusal.route = route.name
+        return refusal
+    if conditions.verified and not verified:
+        return Refusal("email_unverified", "the address of the user is not verified", route=route.name)
+    return None
 
 
 def _is_met(requirement: Requirement, captures: Captures, principal: PrincipalLike) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigurationError, Problem
+from gateway.policy.browsers import browser_policy
 from gateway.policy.builtin_routes import operations_routes, own_routes
 from gateway.policy.compiler import RouteBuilder
 from gateway.policy.policy import Policy
@@ -62,6 +63,7 @@ def _compile(settings: Settings, routes: tuple[RouteSettings, ...]) -> tuple[Pol
         own,
         relaxed=settings.server.paths == "relaxed",
         served=ServedHosts(settings.server.hosts) if settings.server.hosts else None,
+        browsers=browser_policy(settings),
     )
     shadows = shadows_of(policy)
     trial = () if shadows is None else shadows.shadow_policy.entangled(_MOST_VISITS)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, final
 
 from gateway.errors import Refusal
+from gateway.policy.browsers import BrowserPolicy
 from gateway.policy.methods import TRACE
 from gateway.policy.patterns import MOST_SEGMENTS
 from gateway.policy.route import Route
@@ -32,9 +33,9 @@ class Match(NamedTuple):
 
 class Policy:
     """All routes, compiled. `own` are the built-in endpoints, `routes` those of the file. `served` are the hosts that
-    are served; None: every host."""
+    are served; None: every host. `browsers` are the rules of sessions; None without sessions."""
 
-    __slots__ = ("_hostless", "_hosts", "_own", "own", "relaxed", "routes", "served")
+    __slots__ = ("_hostless", "_hosts", "_own", "browsers", "own", "relaxed", "routes", "served")
 
     def __init__(
         self,
@@ -43,12 +44,14 @@ class Policy:
         *,
         relaxed: bool = False,
         served: ServedHosts | None = None,
+        browsers: BrowserPolicy | None = None,
     ) -> None:
         """Raises ValueError if two routes match the same requests."""
         self.routes: Final = tuple(routes)
         self.own: Final = tuple(own)
         self.relaxed: Final = relaxed
         self.served: Final = served
+        self.browsers: Final = browsers
         self._own = Tree(self.own)
         # Shadow rules decide nothing, so the trees do not contain them.
         by_host = group_by_host(route for route in self.routes if not route.shadow)

@@ -35,11 +35,36 @@ class Requirement:
 NOTHING_MORE = Requirement()
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The conditions on the credential, and on the sign-in behind it.
+
+    kinds: the accepted kinds of credentials; None: all.
+    fresh: the highest age of the sign-in, in seconds; None: any age.
+    verified: the e-mail address of the user must be verified.
+    same_origin: with a cookie, requests with safe methods must come from an own page too.
+    """
+
+    kinds: frozenset[str] | None = None
+    fresh: float | None = None
+    verified: bool = False
+    same_origin: bool = False
+
+    @property
+    def need_user(self) -> bool:
+        """Whether an anonymous caller cannot meet the conditions."""
+        return self.fresh is not None or self.verified
+
+
+NO_CONDITIONS = Conditions()
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Route:
     """One compiled rule. Equal only to itself. The defaults are strict.
 
     methods: None for all methods except TRACE. Contains HEAD if it contains GET.
+    conditions: None without any.
     upstream: None for built-in endpoints, whose name is `endpoint`.
     is_served: False for a built-in endpoint whose path is only reserved.
     refusal: the code with which a built-in endpoint refuses every caller.
@@ -56,6 +81,7 @@ class Route:
     host: bytes | None = None
     authentication: Authentication = "required"
     requirement: Requirement = NOTHING_MORE
+    conditions: Conditions | None = None
     upstream: str | None = None
     endpoint: str | None = None
     settings: RouteSettings | None = None

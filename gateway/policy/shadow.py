@@ -27,7 +27,9 @@ class Shadows:
             _route_key(route) for route in policy.routes if not route.shadow and route.methods is None
         }
         self._hosts = policy.hosts
-        self.shadow_policy: Final = Policy(_in_force(policy), policy.own, relaxed=policy.relaxed, served=policy.served)
+        self.shadow_policy: Final = Policy(
+            _in_force(policy), policy.own, relaxed=policy.relaxed, served=policy.served, browsers=policy.browsers
+        )
 
     def rule(self, name: str) -> Route | None:
         """The shadow rule with this name; None for an enforced rule."""

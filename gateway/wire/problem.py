@@ -9,6 +9,8 @@ from gateway.errors import Refusal
 Field = tuple[bytes, bytes]
 
 NO_STORE: Final[Field] = (b"cache-control", b"no-store")
+# A cache must not give one caller's redirect to another (RFC 9110 12.5.5).
+_OF_THE_REDIRECT: Final[Field] = (b"vary", b"Cookie, Sec-Fetch-Mode, Sec-Fetch-Dest, Accept")
 _CHALLENGE: Final[Field] = (b"www-authenticate", b"Bearer")
 # RFC 6750 3.1: the error code only if a credential was presented.
 _CHALLENGE_INVALID: Final[Field] = (b"www-authenticate", b'Bearer error="invalid_token"')
@@ -24,6 +26,8 @@ def problem_body(refusal: Refusal, request_id: bytes) -> bytes:
         f'"detail": {_string(refusal.detail)}, "code": {_string(refusal.code)}, '
         f'"request_id": {_string(request_id.decode("ascii"))}'
     )
+    for name, value in refusal.members.items():
+        text += f", {_string(name)}: {json.dumps(value, ensure_ascii=False)}"
     if refusal.status == 422:
         errors = [{"field": error.field, "message": error.message} for error in refusal.fields]
         text += f', "errors": {json.dumps(errors, ensure_ascii=False)}'
@@ -34,10 +38,18 @@ def problem_fields(refusal: Refusal, request_id: bytes) -> list[Field]:
     """The header fields of the response, without Content-Length."""
     fields = [(b"content-type", b"application/problem+json"), NO_STORE, (b"x-request-id", request_id)]
     if refusal.status == 401:
-        fields.append(_CHALLENGE_INVALID if refusal.presented else _CHALLENGE)
+        fields.append(_challenge(refusal))
+    if refusal.location is not None:
+        fields += [(b"location", refusal.location.encode("ascii")), _OF_THE_REDIRECT]
     if refusal.allow is not None:
         fields.append((b"allow", refusal.allow.encode("ascii")))
     if refusal.retry_after is not None:
         fields.append((b"retry-after", b"%d" % max(1, refusal.retry_after)))
     fields.extend(refusal.headers)
     return fields
+
+
+def _challenge(refusal: Refusal) -> Field:
+    if refusal.challenge is not None:
+        return b"www-authenticate", refusal.challenge.encode("ascii")
+    return _CHALLENGE_INVALID if refusal.presented else _CHALLENGE

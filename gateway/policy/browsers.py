@@ -1,0 +1,76 @@
+"""The rules for browsers with sessions: the proof that a cookie needs, and the redirect to the sign-in page."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.errors import Refusal
+from gateway.policy.route import Route
+from gateway.settings.model import Settings
+from gateway.settings.syntax import browser_origin
+from gateway.wire.fields import RequestFields
+from gateway.wire.navigation import is_navigation, with_return_to
+from gateway.wire.own_pages import OwnOrigins
+from gateway.wire.paths import RequestTarget
+
+SAFE_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+_LONGEST_TARGET: Final = 4096  # In bytes. A longer one is left out of `return_to`.
+_SIGN_IN: Final = "/sign-in"
+# The page below `accounts.pages.path` that resolves a refusal.
+_PAGES: Final[Mapping[str, str]] = {
+    "token_missing": _SIGN_IN,
+    "token_invalid": _SIGN_IN,
+    "token_expired": _SIGN_IN,
+    "token_revoked": _SIGN_IN,
+    "user_inactive": _SIGN_IN,
+    "reauthentication_required": "/confirm",
+    "email_unverified": "/verify",
+}
+
+
+class BrowserPolicy:
+    """`origins` are those whose pages can use sessions. `pages` is the path of the gateway's own pages, None without
+    them; `sign_in` is `sessions.sign_in`."""
+
+    def __init__(self, origins: OwnOrigins, *, sign_in: str, pages: str | None) -> None:
+        self.origins: Final = origins
+        self._sign_in = sign_in
+        self._pages = pages
+
+    def check_page(self, route: Route, method: bytes, fields: RequestFields, *, websocket: bool) -> Refusal | None:
+        """Refusal `cross_site` for a request with a cookie that must come from an own page and does not prove it.
+
+        Safe methods need no proof, so that links from other sites work (RFC 9110 9.2.1), except on routes with
+        `same_origin`. Browsers let any page open a WebSocket.
+        """
+        is_strict = route.conditions is not None and route.conditions.same_origin
+        if method in SAFE_METHODS and not websocket and not is_strict:
+            return None
+        missing = self.origins.missing_proof(fields.kept)
+        return Refusal("cross_site", missing, route=route.name) if missing else None
+
+    def redirect(
+        self, refusal: Refusal, route: Route, target: RequestTarget, method: bytes, fields: RequestFields
+    ) -> None:
+        """Turn the refusal of a proxied route into a redirect to the page that resolves it, if a browser navigates."""
+        if route.upstream is None or refusal.code not in _PAGES or fields.canonical_host not in self.origins.hosts:
+            return
+        page = self._page(refusal.code, route)
+        if page is not None and is_navigation(method, fields):
+            asked = target.path if target.query is None else b"%b?%b" % (target.path, target.query)
+            refusal.redirect(with_return_to(page, asked) if len(asked) <= _LONGEST_TARGET else page)
+
+    def _page(self, code: str, route: Route) -> str | None:
+        own = None if route.settings is None else route.settings.sign_in
+        place = own or self._sign_in
+        if place.startswith("/"):
+            return place
+        return None if place == "refuse" or self._pages is None else self._pages + _PAGES[code]
+
+
+def browser_policy(settings: Settings) -> BrowserPolicy | None:
+    """The rules of a configuration; None without sessions."""
+    sessions, pages = settings.sessions, settings.accounts.pages
+    if sessions is None or settings.server.public_url is None:
+        return None
+    origins = OwnOrigins((browser_origin(settings.server.public_url), *sessions.origins))
+    return BrowserPolicy(origins, sign_in=sessions.sign_in, pages=None if pages is None else pages.path)
