@@ -27,7 +27,7 @@ def must_exist(path: Path) -> None:
     """Raise CannotStart with a hint for new users if the default configuration file is missing."""
     if path == DEFAULT_CONFIGURATION and not path.exists():
         raise CannotStart(
-            f"{path} does not exist; write it (docs/configuration.md), choose another file with --config or "
+            f"{path} does not exist; write it with 'gateway init', choose another file with --config or "
             "GATEWAY_CONFIG, or try 'gateway demo' first"
         )
 

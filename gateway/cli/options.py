@@ -6,6 +6,12 @@ from typing import Final
 import click
 
 DEFAULT_CONFIGURATION: Final = Path("config/gateway.yaml")
+_BESIDE: Final = Path("gateway.yaml")  # where `gateway init` writes
+
+
+def _default_configuration() -> Path:
+    return _BESIDE if _BESIDE.exists() and not DEFAULT_CONFIGURATION.exists() else DEFAULT_CONFIGURATION
+
 
 config_option = click.option(
     "--config",
@@ -13,8 +19,8 @@ config_option = click.option(
     metavar="FILE",
     type=click.Path(path_type=Path),
     envvar="GATEWAY_CONFIG",
-    default=DEFAULT_CONFIGURATION,
-    show_default=True,
+    default=_default_configuration,
+    show_default=f"{DEFAULT_CONFIGURATION}, or {_BESIDE}",
     show_envvar=True,
     help="The configuration file.",
 )

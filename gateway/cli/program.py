@@ -34,6 +34,7 @@ class Entry(NamedTuple):
 COMMANDS: Final = {
     "serve": Entry("gateway.cli.serve", "Run the gateway."),
     "demo": Entry("gateway.cli.demo.command", "Try the gateway: an echo upstream, accounts, commands to paste."),
+    "init": Entry("gateway.cli.init", "Write a first configuration and its policy tests."),
     "check": Entry("gateway.cli.check", "Find every problem of a configuration file."),
     "diff": Entry("gateway.cli.diff", "Show which access a change of the configuration opens or closes."),
     "explain": Entry("gateway.cli.explain", "Explain how a request would be decided, and why."),
@@ -47,6 +48,7 @@ COMMANDS: Final = {
     "keys": Entry("gateway.cli.keys", "Make and list the keys that sign tokens."),
     "db": Entry("gateway.cli.db", "Manage the database: its tables, and old audit records."),
     "export": Entry("gateway.cli.export", "Write the policy down for another proxy to enforce."),
+    "completion": Entry("gateway.cli.completion", "Print the script that completes commands in your shell."),
     "schema": Entry("gateway.cli.schema", "Print the JSON Schema of the configuration file, for editors."),
 }
 

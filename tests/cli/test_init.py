@@ -1,0 +1,76 @@
+"""`gateway init`: its files are valid, and its tests pass."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import run_here
+
+WRITTEN = ("gateway.yaml", "policy-tests.yaml")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--closed",),
+        ("--upstream", "https://app.example.com:8443"),
+        ("--public", "/", "--public", "/static/**", "--public", "/docs/{page}"),
+        ("--admin", "/reports/**", "--admin", "/users/{id}/delete"),
+        ("--public", "/caf\u00e9/**", "--admin", "/a b: c/**"),
+        ("--public", "/health", "--admin", "/**"),
+    ],
+)
+def test_the_files_pass_check_and_test(tmp_path: Path, options: tuple[str, ...]) -> None:
+    made = run_here("init", *options, folder=tmp_path)
+    assert made.code == 0, made.err
+    checked = run_here("check", "--strict", folder=tmp_path)
+    assert checked.code == 0, checked.err
+    tested = run_here("test", "policy-tests.yaml", "--min-coverage", "100", folder=tmp_path)
+    assert tested.code == 0, tested.out + tested.err
+
+
+def test_the_printed_commands_name_another_folder(tmp_path: Path) -> None:
+    made = run_here("init", "--out", "config", folder=tmp_path)
+    assert made.code == 0
+    assert "gateway serve --config config/gateway.yaml" in made.out
+    assert {file.name for file in (tmp_path / "config").iterdir()} == {*WRITTEN}
+
+
+def test_existing_files_are_kept_without_force(tmp_path: Path) -> None:
+    (tmp_path / "policy-tests.yaml").write_text("mine")
+    refused = run_here("init", folder=tmp_path)
+    assert refused.code == 2 and "policy-tests.yaml exists already" in refused.err
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+    assert run_here("init", "--force", folder=tmp_path).code == 0
+    assert (tmp_path / "policy-tests.yaml").read_text() != "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--upstream", "ftp://app"), "upstreams.app must be"),
+        (("--public", "admin"), "routes[0].path must"),
+        (("--public", "/auth/login"), "routes[0].path"),
+        (("--public", "/a", "--admin", "/a"), "routes[1]"),
+    ],
+)
+def test_invalid_answers_write_nothing(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    refused = run_here("init", *options, folder=tmp_path)
+    assert refused.code == 2 and message in refused.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commands_read_the_written_file_unless_there_is_one_in_config(tmp_path: Path) -> None:
+    assert run_here("init", folder=tmp_path).code == 0
+    assert "/admin/**" in run_here("matrix", folder=tmp_path).out
+    assert run_here("init", "--out", "config", "--admin", "/office/**", folder=tmp_path).code == 0
+    assert "/office/**" in run_here("matrix", folder=tmp_path).out
+
+
+@pytest.mark.parametrize(
+    ("shell", "part"), [("bash", "complete -o"), ("zsh", "#compdef gateway"), ("fish", "complete ")]
+)
+def test_completion_scripts(tmp_path: Path, shell: str, part: str) -> None:
+    printed = run_here("completion", shell, folder=tmp_path)
+    assert printed.code == 0 and part in printed.out
