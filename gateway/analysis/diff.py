@@ -230,10 +230,10 @@ def _changes(region: Region) -> Iterator[PolicyChange]:
 
 
 def _sent(route: Route) -> object:
-    """The rewrite, independent of the names of captures."""
+    """The rewrite, independent of the names of captures. The base path belongs to the upstream."""
     rewrite = route.rewrite
     if rewrite is None or isinstance(rewrite, PrefixStrip):
-        return rewrite
+        return 0 if rewrite is None else rewrite.count
     numbers = [number for _, number in route.captures]
     parts = tuple(part if isinstance(part, bytes) else numbers[part] for part in rewrite.parts)
     return parts, rewrite.rest_after, rewrite.ends_in_slash

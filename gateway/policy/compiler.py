@@ -11,7 +11,7 @@ from gateway.errors import Problem, Refusal
 from gateway.policy.builtin_routes import reserved_for
 from gateway.policy.cors import Cors
 from gateway.policy.patterns import Pattern, PatternError, parse_pattern
-from gateway.policy.rewrite import Rewrite, parse_strip, parse_template
+from gateway.policy.rewrite import Rewrite, below, parse_strip, parse_template
 from gateway.policy.route import (
     NO_CONDITIONS,
     NOTHING_MORE,
@@ -72,7 +72,7 @@ class RouteBuilder:
             upstream=each.upstream,
             settings=each,
             position=each.position,
-            rewrite=self._rewrite(each, pattern),
+            rewrite=below(self._base_path(each), self._rewrite(each, pattern)),
             keeps_encoded_slash=each.encoded_slash == "keep",
             websocket=each.websocket,
             shadow=each.shadow,
@@ -111,6 +111,10 @@ class RouteBuilder:
         if each.rewrite is not None:
             return self._parsed(f"{each.key}.rewrite", each.rewrite, lambda text: parse_template(text, pattern))
         return None
+
+    def _base_path(self, each: RouteSettings) -> str:
+        upstream = self._settings.upstreams.get(each.upstream)
+        return "" if upstream is None else upstream.base_path
 
     def _parsed(self, key: str, text: str, parse: Callable[[str], T]) -> T | None:
         try:

@@ -1,11 +1,12 @@
-"""The path sent to the upstream: unchanged, with a prefix stripped, or built from a template.
+"""The path sent to the upstream: unchanged, with a prefix stripped, or built from a template; below the base path of
+the upstream if it has one.
 
 Rewrites only remove, move and insert whole segments. The result consists of segments that were each validated as
 canonical, so joining them cannot create a dot segment or an empty segment (CVE-2026-48020: stripping a prefix from
 `/api../admin` left `/../admin`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.policy.patterns import (
     Pattern,
@@ -22,13 +23,14 @@ Captures = tuple[tuple[str, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class PrefixStrip:
-    """Removes the first `count` segments. The result is at least `/`; a trailing slash stays."""
+    """Removes the first `count` segments. The result is at least `/`; a trailing slash stays. `base` precedes it."""
 
     count: int
+    base: bytes = b""
 
     def apply(self, path: CanonicalPath, captures: Captures) -> bytes:
         """The path to forward, for a path that the route matched."""
-        return _after(path, self.count) or b"/"
+        return self.base + (_after(path, self.count) or b"/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,19 @@ class Template:
 
     `rest_after` is the number of segments before the rest of the path, None without `{**}`. The rest includes its
     leading slash and any trailing slash, and is empty if the path ends before it: `/v2/{**}` maps `/users`, `/users/`
-    and `/users/a/` to `/v2`, `/v2/` and `/v2/a/`.
+    and `/users/a/` to `/v2`, `/v2/` and `/v2/a/`. `base` precedes the result.
     """
 
     parts: tuple[bytes | int, ...]
     rest_after: int | None
     ends_in_slash: bool
+    base: bytes = b""
 
     def apply(self, path: CanonicalPath, captures: Captures) -> bytes:
         """The path to forward, for a path that the route matched and its captures."""
+        return self.base + self._filled(path, captures)
+
+    def _filled(self, path: CanonicalPath, captures: Captures) -> bytes:
         head = b"".join(b"/" + (part if isinstance(part, bytes) else captures[part][1]) for part in self.parts)
         if self.rest_after is not None:
             return head + _after(path, self.rest_after) or b"/"
@@ -79,6 +85,13 @@ def parse_template(text: str, pattern: Pattern) -> Template:
         len(pattern.segments) if takes_rest else None,
         ends_in_slash and bool(parts),
     )
+
+
+def below(base: str, rewrite: Rewrite | None) -> Rewrite | None:
+    """The rewrite for an upstream with a base path, "" without one."""
+    if not base:
+        return rewrite
+    return PrefixStrip(0, base.encode("ascii")) if rewrite is None else replace(rewrite, base=base.encode("ascii"))
 
 
 def sent_path(rewrite: Rewrite | None, captures: Captures, path: CanonicalPath) -> bytes:

@@ -29,7 +29,8 @@ class UpstreamRequest:
     length of the body in bytes, None for a chunked body, 0 for none. `limit` is the largest body in bytes, 0 for no
     limit. `response_timeout` is in seconds or None. `preserved_host` is the client's Host, if the upstream gets it.
     `hash_key` chooses the target of an upstream that balances by a hash; None without a key. `handshake` is the
-    WebSocket handshake that a 101 must answer; None for other requests.
+    WebSocket handshake that a 101 must answer; None for other requests. `plan` and `head` are those of the
+    client's request; None for a health check.
     """
 
     limit = 0
@@ -37,6 +38,8 @@ class UpstreamRequest:
     preserved_host: bytes | None = None
     hash_key: bytes | None = None
     handshake: Handshake | None = None
+    plan: "ForwardPlan | None" = None
+    head: RequestHead | None = None
 
     def __init__(self, method: bytes, start: bytes, fields: bytes, *, length: int | None) -> None:
         self.method = method
@@ -52,6 +55,7 @@ class UpstreamRequest:
     def forget_head(self) -> None:
         """Drop the sent head during a long response."""
         self.start = self.fields = b""
+        self.plan = self.head = None
 
     @property
     def field_lines(self) -> list[Field]:
@@ -73,11 +77,13 @@ class ForwardPlan:
 
     `max_body` is in bytes, 0 for no limit. `assertion` makes the field line with which the upstream verifies the
     caller; None: the upstream gets none. `hash_key` finds the key that chooses the target; None: the upstream balances
-    without a key. `prefix` is the part of the path that `strip_prefix` removes.
+    without a key. `prefix` is the part of the path that `strip_prefix` removes, and `base` the base path of the
+    upstream, where the path is otherwise unchanged.
     """
 
     __slots__ = (
         "assertion",
+        "base",
         "hash_key",
         "max_body",
         "method_override",
@@ -85,6 +91,7 @@ class ForwardPlan:
         "prefix",
         "preserve_host",
         "response_timeout",
+        "rewrites_responses",
     )
 
     def __init__(
@@ -94,6 +101,7 @@ class ForwardPlan:
         max_body: int,
         response_timeout: float | None,
         preserve_host: bool,
+        rewrites_responses: bool = False,
         method_override: bool = False,
         assertion: Callable[[Principal], bytes] | None = None,
         hash_key: HashKey | None = None,
@@ -102,10 +110,13 @@ class ForwardPlan:
         self.max_body = max_body
         self.response_timeout = response_timeout
         self.preserve_host = preserve_host
+        self.rewrites_responses = rewrites_responses
         self.method_override = method_override
         self.assertion = assertion
         self.hash_key = hash_key
-        stripped = route.rewrite.count if isinstance(route.rewrite, PrefixStrip) else 0
+        stripped, self.base = 0, b""
+        if isinstance(route.rewrite, PrefixStrip):
+            stripped, self.base = route.rewrite.count, route.rewrite.base
         self.prefix = "/".join(route.pattern.split("/")[: stripped + 1]).encode()
 
 
@@ -127,6 +138,8 @@ def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules,
     request.response_timeout = plan.response_timeout
     if plan.preserve_host:
         request.preserved_host = admission.request.fields.host
+    request.plan = plan
+    request.head = admission.request
     if plan.hash_key is not None:
         request.hash_key = plan.hash_key(admission.request, request.fields)
     return request
@@ -308,11 +321,12 @@ def _appended_lines(request: RequestHead, plan: ForwardPlan) -> bytes:
 def _stated_port(fields: RequestFields, peer: Peer) -> bytes:
     """Return the port that clients of a trusted proxy use, from the host and the scheme that it states."""
     host = fields.forwarded_host or fields.host
-    scheme = peer.scheme if fields.forwarded_proto is None else _first(fields.forwarded_proto).decode("latin-1")
-    return _port(None if host is None else _first(host), scheme)
+    scheme = peer.scheme if fields.forwarded_proto is None else first_member(fields.forwarded_proto).decode("latin-1")
+    return _port(None if host is None else first_member(host), scheme)
 
 
-def _first(members: bytes) -> bytes:
+def first_member(members: bytes) -> bytes:
+    """Return the first member of a list, which is the one of the outermost proxy."""
     return members.partition(b",")[0].strip(b" \t")
 
 

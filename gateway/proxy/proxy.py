@@ -121,6 +121,7 @@ def _plan(route: Route, settings: Settings, assertions: Assertions | None) -> Fo
         max_body=settings.server.max_body if own.max_body is None else own.max_body,
         response_timeout=upstream.response_timeout if own.response_timeout is UNSET else own.response_timeout,
         preserve_host=upstream.preserve_host,
+        rewrites_responses=upstream.rewrite_responses,
         method_override=upstream.method_override,
         assertion=None if assertions is None else assertions.for_upstream(upstream.name),
         hash_key=hash_key_of(upstream.balance) if isinstance(upstream.balance, BalanceSettings) else None,

@@ -2,9 +2,9 @@
 
 import ssl
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from gateway.settings.model import UpstreamSettings
+from gateway.settings.target_address import TargetAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +28,28 @@ class UpstreamLimits:
 @dataclass(frozen=True, slots=True)
 class Target:
     """A server to send requests to. `authority` is the value of its Host field, `host_line` the complete field.
-    `server_name` is the name in its certificate, None without TLS."""
+    `server_name` is the name in its certificate, None without TLS. `socket` is the path of a Unix socket, "" for
+    TCP."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None
     server_name: str | None
     authority: str
+    socket: str = ""
+
+    @property
+    def scheme(self) -> bytes:
+        return b"http" if self.tls is None else b"https"
 
     @property
     def host_line(self) -> bytes:
         return b"Host: %b\r\n" % self.authority.encode("ascii")
 
     def __str__(self) -> str:
-        """Return the URL for logs."""
+        """Return the address for logs, without the base path."""
+        if self.socket:
+            return f"unix:{self.socket}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
@@ -61,14 +69,14 @@ def limits_of(upstream: UpstreamSettings) -> UpstreamLimits:
 
 
 def target_of(url: str, upstream: UpstreamSettings, tls: ssl.SSLContext | None) -> Target:
-    """Return the target for a URL. `tls` is the context for https."""
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    host = parts.hostname or ""
+    """Return the target for an address. `tls` is the context for https."""
+    address = TargetAddress.of(url)
+    secure = address.scheme == "https"
     return Target(
-        host=host,
-        port=parts.port or (443 if secure else 80),
+        host=address.host,
+        port=address.port,
         tls=tls if secure else None,
-        server_name=(upstream.tls.server_name or host) if secure else None,
-        authority=parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii"),
+        server_name=(upstream.tls.server_name or address.host) if secure else None,
+        authority=address.authority,
+        socket=address.socket,
     )

@@ -25,6 +25,7 @@ Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 DELAY: Final = 0.25  # seconds; the Connection Attempt Delay of RFC 8305 5
 AVOIDED: Final = 30.0  # seconds
+_QUEUE_PAUSE: Final = 0.01  # seconds
 _MOST_AVOIDED: Final = 256  # a name can have different addresses in each answer
 
 
@@ -67,11 +68,10 @@ class TargetConnector:
         Raises TimeoutError, ssl.SSLError, other OSErrors, and UnicodeError for an invalid name.
         """
         async with asyncio.timeout(within):
-            addresses = self._fixed or await self._addresses()
-            if len(addresses) == 1:
-                transport, early = await self._connect_to(addresses[0])
+            if self._target.socket:
+                transport, early = await self._connect_to_socket(self._target.socket)
             else:
-                transport, early = await self._race(addresses, min(DELAY, within / len(addresses)))
+                transport, early = await self._connect_to_host(within)
         if early.lost:
             raise ConnectionResetError("the connection was closed as soon as it was made")
         protocol = make()
@@ -79,6 +79,21 @@ class TargetConnector:
         protocol.connection_made(transport)
         if early.data:
             protocol.data_received(early.data)
+
+    async def _connect_to_host(self, within: float) -> Connected:
+        addresses = self._fixed or await self._addresses()
+        if len(addresses) == 1:
+            return await self._connect_to(addresses[0])
+        return await self._race(addresses, min(DELAY, within / len(addresses)))
+
+    async def _connect_to_socket(self, path: str) -> Connected:
+        """Connect to a Unix socket. Unlike with TCP, connecting fails at once while the queue of its listener is
+        full."""
+        while True:
+            try:
+                return await self._loop.create_unix_connection(_Early, path)
+            except BlockingIOError:
+                await asyncio.sleep(_QUEUE_PAUSE)
 
     async def _connect_to(self, address: str) -> Connected:
         transport, early = await self._loop.create_connection(_Early, address, self._target.port)

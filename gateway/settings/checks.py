@@ -17,6 +17,7 @@ from gateway.settings.checks_browsers import check_browsers
 from gateway.settings.checks_tokens import check_tokens
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
 from gateway.settings.reader import Reader, known, quoted
+from gateway.settings.target_address import TargetAddress
 from gateway.settings.types_network import Network, folded
 
 Hierarchy = Mapping[str, tuple[str, ...]]
@@ -144,6 +145,7 @@ def check(settings: Settings, reader: Reader) -> None:
     check_tokens(settings, reader)
     _check_identity_headers(settings, reader)
     for name, upstream in settings.upstreams.items():
+        _check_base_paths(f"upstreams.{name}", upstream, reader)
         _check_tls(f"upstreams.{name}", upstream, reader)
     check_routes(settings, reader)
     check_browsers(settings, reader)
@@ -245,6 +247,17 @@ def _check_identity_headers(settings: Settings, reader: Reader) -> None:
         if first != path:
             # Upstreams that fold names cannot distinguish them.
             reader.report_at(path, f"must differ from {first}, found '{name}' (another name)")
+
+
+def _check_base_paths(path: str, upstream: UpstreamSettings, reader: Reader) -> None:
+    """Report targets with different base paths: the path of a request must not depend on the choice of a target."""
+    first = upstream.base_path if upstream.targets else ""
+    for number, target in enumerate(upstream.targets):
+        base = TargetAddress.of(target).base
+        if base != first:
+            found, right = quoted(base or "/"), quoted(first or "/")
+            message = f"must have the base path of the first target, found {found} ({right}, or another upstream)"
+            reader.report_at(f"{path}.targets[{number}]", message)
 
 
 def _check_tls(path: str, upstream: UpstreamSettings, reader: Reader) -> None:

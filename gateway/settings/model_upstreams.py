@@ -7,12 +7,13 @@ from gateway.settings import syntax
 from gateway.settings.declare import section, setting
 from gateway.settings.model_server import KIB, MIB
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
+from gateway.settings.target_address import TargetAddress, target
 from gateway.settings.types import Boolean, Duration, Enum, Integer, JsonSchema, Ratio, Size, Text
 from gateway.settings.types_compound import ListOf, Section, SetOf
 from gateway.settings.types_network import FilePath
 from gateway.settings.yaml import MappingNode, ScalarNode
 
-TARGET = Text("an http:// or https:// address", check=syntax.target, words="address")
+TARGET = Text("an http:// or https:// address", check=target, words="address")
 
 
 @section
@@ -130,7 +131,8 @@ class UpstreamSettings:
     name: str = field(default="")
     targets: tuple[str, ...] = setting(
         ListOf(TARGET, "a list of at least one address", least=1, right="for example [http://127.0.0.1:9000]"),
-        "Its addresses, `http://` or `https://` with host and port.",
+        "Its addresses: `http://` or `https://` with host and port, or `unix:` with the path of a socket. A base path "
+        "(`http://app:8000/api`, `unix:/run/app.sock:/api`), equal in all of them, precedes the path of each request.",
     )
     balance: Literal["round_robin", "least_requests"] | BalanceSettings = setting(
         BalanceKind(),
@@ -179,8 +181,14 @@ class UpstreamSettings:
     )
     preserve_host: bool = setting(
         Boolean(),
-        "Forward the client's `Host` header instead of the target's host.",
-        default=False,
+        "Forward the client's `Host` header; false: the target's host.",
+        default=True,
+    )
+    rewrite_responses: bool = setting(
+        Boolean(),
+        "Make addresses in responses public: `Location`, `Content-Location` and `Refresh` that name the target. On "
+        "routes with `strip_prefix`, and with a base path, also paths in them and cookie paths.",
+        default=True,
     )
     method_override: bool = setting(
         Boolean(),
@@ -194,6 +202,11 @@ class UpstreamSettings:
         "The HTTP client for the targets. `httpx` is widely used, and slower.",
         default="native",
     )
+
+    @property
+    def base_path(self) -> str:
+        """The path in front of the path of every request, "" without one."""
+        return TargetAddress.of(self.targets[0]).base
 
 
 class UpstreamKind(Section[UpstreamSettings]):
@@ -209,10 +222,10 @@ class UpstreamKind(Section[UpstreamSettings]):
         return {"name": path.partition(".")[2]}
 
     def read_scalar(self, scalar: Scalar, node: ScalarNode, path: str, reader: Reader) -> UpstreamSettings | Invalid:
-        target = TARGET.read_scalar(scalar, node, path, reader)
-        if target is INVALID:
+        address = TARGET.read_scalar(scalar, node, path, reader)
+        if address is INVALID:
             return INVALID
-        return UpstreamSettings(name=path.partition(".")[2], targets=(target,))
+        return UpstreamSettings(name=path.partition(".")[2], targets=(address,))
 
     def schema(self) -> JsonSchema:
         return {"anyOf": [TARGET.schema(), super().schema()]}

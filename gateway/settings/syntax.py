@@ -138,16 +138,6 @@ def request_host(text: str) -> str:
     return text.lower()
 
 
-def target(text: str) -> str:
-    """The address of a target: scheme, host and port."""
-    url = _URL.fullmatch(text)
-    if url is None or not url["path"].strip("/") or url["rest"]:
-        return origin(text)
-    bare = origin(f"{url['scheme']}://{url['place']}")
-    path = url["path"].rstrip("/")
-    raise InvalidValue("must end after the host and the port", f"{bare}, and on its routes rewrite: '{path}/{{**}}'")
-
-
 def origin(text: str, example: str = "http://127.0.0.1:9000", scheme: str = "http") -> str:
     """`http://host:port` in lower case, without a path."""
     url = _URL.fullmatch(text)

@@ -136,14 +136,21 @@ def test_connection_does_not_name_end_to_end_fields_of_the_gateway_away(
 # ---- Host
 
 
-def test_host_is_the_targets_own(gateway: Gateway, upstream: RecordingUpstream) -> None:
+def test_host_is_the_clients(gateway: Gateway, upstream: RecordingUpstream) -> None:
     received = passes(gateway, upstream, request("/public/x", host="some.name:81"))
+    assert received.values("host") == [b"some.name:81"]
+
+
+def test_host_is_the_targets_own_without_preserve_host(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    received = passes(gateway, upstream, request("/own-host/x", host="some.name:81"))
     assert received.values("host") == [upstream.url.removeprefix("http://").encode()]
 
 
-def test_host_is_the_callers_where_the_upstream_asks_for_it(gateway: Gateway, upstream: RecordingUpstream) -> None:
-    received = passes(gateway, upstream, request("/preserved/x", host="some.name:81"))
-    assert received.values("host") == [b"some.name:81"]
+def test_host_is_the_targets_own_for_a_client_of_http_1_0_without_one(
+    gateway: Gateway, upstream: RecordingUpstream
+) -> None:
+    received = passes(gateway, upstream, request("/public/x", version="1.0", host=None))
+    assert received.values("host") == [upstream.url.removeprefix("http://").encode()]
 
 
 def test_an_absolute_target_is_sent_on_in_origin_form(gateway: Gateway, upstream: RecordingUpstream) -> None:

@@ -75,7 +75,8 @@ upstreams:
     keep_alive: 4s
     health: null
     eject: {failures: 5, for: 10s, statuses: []}
-    preserve_host: false
+    preserve_host: true
+    rewrite_responses: true
     tls: {verify: true, ca: null, client_cert: null, client_key: null, server_name: null}
     engine: native
 routes:

@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from tests.support.raw import Address, Ending, Field
@@ -165,14 +166,17 @@ async def plain_answer(exchange: Exchange) -> None:
 
 class RecordingUpstream:
     """The server. `requests` and `links` grow with arrivals; `on` scripts the response for one path, and `default`
-    answers all others."""
+    answers all others. It listens on a port, or on the Unix socket `path`."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None, default: Script = plain_answer) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, default: Script = plain_answer, *, path: Path | None = None
+    ) -> None:
         self.requests: list[Received] = []
         self.links: list[Link] = []
         self._scripts: dict[bytes, Script] = {}
         self._default = default
         self._tls = tls
+        self._path = path
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,6 +187,8 @@ class RecordingUpstream:
 
     @property
     def url(self) -> str:
+        if self._path is not None:
+            return f"unix:{self._path}"
         return f"{'https' if self._tls else 'http'}://{self.address[0]}:{self.address[1]}"
 
     # ---- control by tests
@@ -248,6 +254,10 @@ class RecordingUpstream:
         asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(10)
 
     async def _open(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(self._connected, self._path, limit=READ_LIMIT)
+            return
         self._server = await asyncio.start_server(
             self._connected, *self.address, limit=READ_LIMIT, ssl=self._tls, backlog=512
         )

@@ -1,10 +1,11 @@
 """Upstreams as Envoy clusters."""
 
 import ssl
-from urllib.parse import urlsplit
+from pathlib import Path
 
 from gateway.analysis.envoy.messages import Message, duration, extension, is_address, socket_address
 from gateway.settings.model import TlsSettings, UpstreamSettings
+from gateway.settings.target_address import TargetAddress
 
 GATEWAY = "gateway"
 """The cluster of the gateway itself."""
@@ -23,7 +24,7 @@ def gateway_cluster(name: str, host: str, port: int) -> Message:
     """The gateway, for decisions and for its built-in endpoints."""
     limits = {"max_connections": _PLENTY, "max_pending_requests": _PLENTY, "max_requests": _PLENTY}
     return {
-        **_addressed(name, [(host, port, f"{host}:{port}")]),
+        **_addressed(name, [TargetAddress("http", host, port, f"{host}:{port}")]),
         "connect_timeout": "3s",
         "circuit_breakers": {"thresholds": [limits]},
     }
@@ -32,12 +33,10 @@ def gateway_cluster(name: str, host: str, port: int) -> Message:
 def upstream_cluster(upstream: UpstreamSettings, health_host: str | None) -> Message:
     """One upstream: targets, load balancing, health checks and outlier detection. `health_host` is the Host of
     health checks, None for that of the targets."""
-    targets = [urlsplit(target) for target in upstream.targets]
+    targets = [TargetAddress.of(target) for target in upstream.targets]
     is_tls = targets[0].scheme == "https"
-    standard = 443 if is_tls else 80
-    addressed = [(target.hostname or "", target.port or standard, target.netloc) for target in targets]
     cluster = {
-        **_addressed(cluster_name(upstream.name), addressed),
+        **_addressed(cluster_name(upstream.name), targets),
         "connect_timeout": duration(upstream.connect_timeout),
         "lb_policy": "LEAST_REQUEST" if upstream.balance == "least_requests" else "ROUND_ROBIN",
         # Unhealthy targets get no requests, even if all are unhealthy: the response is 503 then.
@@ -61,7 +60,7 @@ def upstream_cluster(upstream: UpstreamSettings, health_host: str | None) -> Mes
     if upstream.eject is not None:
         cluster["outlier_detection"] = _ejection(upstream)
     if is_tls:
-        cluster["transport_socket"] = _tls(upstream.tls, targets[0].hostname or "")
+        cluster["transport_socket"] = _tls(upstream.tls, targets[0].host)
     return cluster
 
 
@@ -70,16 +69,19 @@ def system_authorities() -> str | None:
     return ssl.get_default_verify_paths().cafile
 
 
-def _addressed(name: str, targets: list[tuple[str, int, str]]) -> Message:
-    endpoints = [
-        {"endpoint": {"address": socket_address(host, port), "hostname": authority}}
-        for host, port, authority in targets
-    ]
+def _addressed(name: str, targets: list[TargetAddress]) -> Message:
+    endpoints = [{"endpoint": {"address": _address(target), "hostname": target.authority}} for target in targets]
     return {
         "name": name,
-        "type": "STATIC" if all(is_address(host) for host, _, _ in targets) else "STRICT_DNS",
+        "type": "STATIC" if all(target.socket or is_address(target.host) for target in targets) else "STRICT_DNS",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
     }
+
+
+def _address(target: TargetAddress) -> Message:
+    if target.socket:
+        return {"pipe": {"path": str(Path(target.socket).absolute())}}
+    return socket_address(target.host, target.port)
 
 
 def _limits(upstream: UpstreamSettings) -> Message:

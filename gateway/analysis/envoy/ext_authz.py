@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.analysis.envoy.clusters import DECIDES
 from gateway.analysis.envoy.messages import EXT_AUTHZ, Message, http_filter
-from gateway.analysis.envoy.routes import answered, to_the_gateway, to_upstream
+from gateway.analysis.envoy.routes import UNTRANSLATED, answered, to_the_gateway, to_upstream
 from gateway.identity.principal import identity_value
 from gateway.policy.loader import Configuration
 from gateway.settings.model import Settings
@@ -84,6 +84,7 @@ def remarks() -> tuple[str, ...]:
         "The gateway decides each request at /_gateway/verify, so revocation takes effect at once.",
         "WebSockets and bodies without Content-Length go through the gateway itself.",
         "Revocation does not end event streams that Envoy proxies.",
+        UNTRANSLATED,
     )
 
 

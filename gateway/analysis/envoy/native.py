@@ -9,7 +9,7 @@ from typing import Final
 from gateway.analysis.envoy.clusters import GATEWAY
 from gateway.analysis.envoy.messages import JWT_AUTHN, LUA, RBAC, Message, fitting, http_filter, per_route
 from gateway.analysis.envoy.paths import ACCEPTED, FORBIDDEN, HOST, after, matching
-from gateway.analysis.envoy.routes import answered, method_is, to_the_gateway, to_upstream
+from gateway.analysis.envoy.routes import UNTRANSLATED, answered, method_is, to_the_gateway, to_upstream
 from gateway.policy.loader import Configuration
 from gateway.policy.methods import TRACE
 from gateway.policy.patterns import Pattern
@@ -98,6 +98,7 @@ def remarks() -> tuple[str, ...]:
         "The email header is never set, because tokens contain no address. API keys are refused.",
         "Refusals have the gateway's status, but Envoy's own body.",
         "WebSockets and bodies without Content-Length go through the gateway itself, with all its rules.",
+        UNTRANSLATED,
     )
 
 
@@ -187,9 +188,9 @@ def _rewrite(route: Route) -> Message:
     match route.rewrite:
         case None:
             return {}
-        case PrefixStrip(count):
+        case PrefixStrip(count, base):
             whole = {"regex": rf"{after(count)}/?([^?]*)"}
-            return {"regex_rewrite": {"pattern": whole, "substitution": r"/\1"}}
+            return {"regex_rewrite": {"pattern": whole, "substitution": rf"{base.decode('ascii')}/\1"}}
         case Template() as template:
             return {"regex_rewrite": _template(route, template)}
 
@@ -197,12 +198,14 @@ def _rewrite(route: Route) -> Message:
 def _template(route: Route, template: Template) -> Message:
     fixed = "".join(f"/{_SEGMENT_OF}" for _ in route.shape.segments)
     places = [number for _, number in route.captures]
+    base = template.base.decode("ascii")
     head = "".join("/" + _part(part, places) for part in template.parts)
     if template.rest_after is not None:
         rest = len(route.shape.segments) + 1
-        return {"pattern": {"regex": f"^{fixed}([^?]*)"}, "substitution": rf"{head}\{rest}" if head else rf"/\{rest}"}
+        whole = rf"{head}\{rest}" if head else rf"/\{rest}"
+        return {"pattern": {"regex": f"^{fixed}([^?]*)"}, "substitution": base + whole}
     whole = head + "/" if template.ends_in_slash else head or "/"
-    return {"pattern": {"regex": f"^{fixed}[^?]*"}, "substitution": whole}
+    return {"pattern": {"regex": f"^{fixed}[^?]*"}, "substitution": base + whole}
 
 
 def _part(part: bytes | int, places: list[int]) -> str:

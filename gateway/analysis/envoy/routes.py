@@ -15,6 +15,9 @@ from gateway.policy.rewrite import PrefixStrip
 from gateway.policy.route import Route
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
 
+UNTRANSLATED: Final = "Envoy does not translate redirects and cookies of upstreams (rewrite_responses)."
+"""A remark for both modes."""
+
 _BEYOND: Final = 1 << 62
 # A retry uses another target if one exists.
 _OTHER_TARGET: Final = {

@@ -3,13 +3,14 @@ policy laxer."""
 
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from gateway.analysis.envoy.clusters import system_authorities
+from gateway.analysis.envoy.messages import is_address
 from gateway.errors import ConfigurationError, Problem
 from gateway.policy.loader import Configuration
 from gateway.policy.route import Route
 from gateway.settings.model import BalanceSettings, Settings, UpstreamSettings
+from gateway.settings.target_address import TargetAddress
 
 _HMAC: Final = "HS"
 
@@ -40,7 +41,8 @@ def _anywhere(settings: Settings) -> Found:
 
 
 def _of_upstream(key: str, upstream: UpstreamSettings) -> Found:
-    schemes = {urlsplit(target).scheme for target in upstream.targets}
+    targets = [TargetAddress.of(target) for target in upstream.targets]
+    schemes = {target.scheme for target in targets}
     if len(schemes) > 1:
         yield f"{key}.targets", "mixes http and https, which an Envoy cluster does not support (two upstreams)"
     if isinstance(upstream.balance, BalanceSettings) and len(upstream.targets) > 1:
@@ -49,7 +51,14 @@ def _of_upstream(key: str, upstream: UpstreamSettings) -> Found:
             "chooses by a hash that Envoy does not have: WebSockets and bodies without Content-Length go through the "
             "gateway and would reach other targets than the rest (another balance, or no Envoy in front)",
         )
-    names = {urlsplit(target).hostname for target in upstream.targets}
+    if any(target.socket for target in targets) and not all(
+        target.socket or is_address(target.host) for target in targets
+    ):
+        yield (
+            f"{key}.targets",
+            "mixes a Unix socket and a host name, which an Envoy cluster does not support (two upstreams)",
+        )
+    names = {target.host for target in targets}
     if "https" in schemes and len(names) > 1 and upstream.tls.server_name is None:
         yield f"{key}.targets", "needs certificates for several names (tls.server_name, or an upstream for each)"
     if "https" in schemes and upstream.tls.verify and upstream.tls.ca is None and system_authorities() is None:

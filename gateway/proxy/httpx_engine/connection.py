@@ -21,6 +21,7 @@ from gateway.proxy.exchange import UpstreamExchange
 from gateway.proxy.httpx_engine.head_filter import HeadFilter
 from gateway.proxy.httpx_engine.transport import Transport, httpx_request, refusal_of
 from gateway.proxy.interfaces import Downstream, Field
+from gateway.proxy.public_fields import passed_on
 from gateway.proxy.response_head import ResponseFault, ResponseHead
 from gateway.proxy.target_queue import TargetQueue
 
@@ -234,7 +235,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._phase = ANSWERING
         self._queue.answered(head.status)
         self._body.take()  # no other response follows, so the rest of the body is not needed
-        fields, serialized = head.dated(self._queue.ticker.date)
+        fields, serialized = passed_on(head, self._queue.ticker.date, self._exchange.request, self._queue.target)
         downstream.head(head.status, head.reason, fields, head.length, serialized)
         if head.event_stream and not self._is_over:
             self._exchange.becomes_stream()

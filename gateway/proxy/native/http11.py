@@ -18,6 +18,7 @@ from gateway.errors import Refusal
 from gateway.proxy import unread
 from gateway.proxy.connection_pool import ConnectionPool
 from gateway.proxy.exchange import UpstreamExchange
+from gateway.proxy.public_fields import passed_on, public_fields
 from gateway.proxy.response_head import NotHttp, ResponseFault, ResponseHead, ResponseHeadReader, trailers_to_send
 from gateway.proxy.target_queue import TargetQueue
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
@@ -276,7 +277,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._streaming = head.event_stream
         if head.keep_alive is not None:
             self._pool.idle_limit.announced(head.keep_alive)
-        fields, serialized = head.dated(self._ticker.date)
+        fields, serialized = passed_on(head, self._ticker.date, exchange.request, self._queue.target)
         exchange.downstream.head(head.status, head.reason, fields, head.length, serialized)
         if self._streaming:
             exchange.request.forget_head()
@@ -370,7 +371,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._deadline = None
         self._queue.health.succeeded()
         self._pool.lost(self)
-        exchange.downstream.upgraded(head.fields, self._transport, early)
+        fields = public_fields(head.fields, exchange.request, self._queue.target)
+        exchange.downstream.upgraded(fields, self._transport, early)
 
     def _invalid(self, exchange: UpstreamExchange, fault: ResponseFault) -> None:
         # A target that does not speak HTTP is unusable. A malformed head can be the fault of one resource.

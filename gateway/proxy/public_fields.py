@@ -1,0 +1,145 @@
+"""Makes the addresses in the fields of a response public.
+
+An application knows the address under which the gateway reaches it, and the path without the prefix that the route
+strips. Clients know neither. Location, Content-Location, Refresh (RFC 9110 10.2.2, 8.7) and the paths of cookies (RFC
+6265 5.2.4) are translated, where they name the target:
+
+    Location: http://10.0.0.1:8000/items/    ──▶    Location: https://shop.example.com/orders/items/
+    Location: /items/                        ──▶    Location: /orders/items/
+    Set-Cookie: a=1; Path=/                  ──▶    Set-Cookie: a=1; Path=/orders
+
+An application that reads X-Forwarded-Prefix writes the prefix itself, so a path that begins with it stays.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.gate.admission import RequestHead
+from gateway.proxy.forward import ForwardPlan, UpstreamRequest, first_member
+from gateway.proxy.interfaces import Field
+from gateway.proxy.response_head import ResponseHead
+from gateway.proxy.target import Target
+
+_ABSOLUTE: Final = re.compile(
+    rb"(?:(?P<scheme>https?):)?//(?P<authority>[^/?#\\]*)(?P<path>.*)", re.IGNORECASE | re.DOTALL
+)
+_REFRESH: Final = re.compile(rb"(\s*[0-9.]*\s*[;,]\s*(?:url\s*=\s*)?)(?P<quote>['\"]?)(?P<url>.*)", re.I | re.DOTALL)
+_COOKIE_PATH: Final = re.compile(rb"(;\s*path\s*=\s*)([^;]*)", re.IGNORECASE)
+# RFC 6265bis 4.1.3.2: browsers refuse such a cookie with a path other than `/`.
+_HOST_PREFIX: Final = b"__host-"
+# A trusted proxy states the host without a check of its grammar.
+_AUTHORITY: Final = re.compile(rb"[0-9A-Za-z._~-]++(?::[0-9]*)?|\[[0-9A-Fa-f:.]++\](?::[0-9]*)?")
+_PORTS: Final = {b"http": b":80", b"https": b":443"}
+
+
+def passed_on(
+    head: ResponseHead, date: bytes, request: UpstreamRequest, target: Target
+) -> tuple[Sequence[Field], bytes | None]:
+    """Return the fields of a head for the client, and their serialized form if they go on as they came."""
+    fields, serialized = head.dated(date)
+    if not head.has_addresses:
+        return fields, serialized
+    return public_fields(fields, request, target), None
+
+
+def public_fields(fields: Sequence[Field], request: UpstreamRequest, target: Target) -> Sequence[Field]:
+    """Return the fields of the response to a request that `target` has answered, with public addresses."""
+    if request.plan is None or request.head is None or not request.plan.rewrites_responses:
+        return fields
+    translation = _Translation(request.head, request.plan, target, request.preserved_host)
+    return [(name, translation.field(name.lower(), value)) for name, value in fields]
+
+
+class _Translation:
+    """The translation of the addresses in one response.
+
+    `base` precedes the paths of the target, `prefix` those of the client. `origins` are the authorities by which the
+    target knows itself.
+    """
+
+    def __init__(self, head: RequestHead, plan: ForwardPlan, target: Target, preserved_host: bytes | None) -> None:
+        fields, peer = head.fields, head.peer
+        self._base, self._own_prefix = plan.base, plan.prefix
+        self._prefix = plan.prefix
+        self._scheme, self._host = peer.scheme.encode("ascii", "replace"), fields.host
+        if peer.trusted:
+            self._prefix = (fields.forwarded_prefix or b"").rstrip(b"/") + plan.prefix
+            self._scheme = first_member(fields.forwarded_proto or self._scheme).lower()
+            self._host = first_member(fields.forwarded_host or fields.host or b"")
+        if self._host is not None and not _AUTHORITY.fullmatch(self._host):
+            self._host = None
+        self._target_scheme = target.scheme
+        names = (target.authority.encode("ascii"), preserved_host or b"")
+        self._origins = {_without_port(name.lower(), target.scheme) for name in names if name}
+
+    def field(self, name: bytes, value: bytes) -> bytes:
+        """The value of a field for the client."""
+        if name in (b"location", b"content-location"):
+            return self._reference(value)
+        if name == b"set-cookie":
+            return self._cookie(value)
+        return self._refresh(value) if name == b"refresh" else value
+
+    def _reference(self, value: bytes) -> bytes:
+        absolute = _ABSOLUTE.fullmatch(value)
+        if absolute is None:
+            translates = (self._own_prefix or self._base) and value.startswith(b"/")
+            return self._path(value) if translates else value
+        scheme = (absolute["scheme"] or self._target_scheme).lower()
+        authority = absolute["authority"].lower()
+        if _without_port(authority, scheme) not in self._origins:
+            return value
+        path = self._path(absolute["path"])
+        if self._host is None:  # HTTP/1.0 without Host
+            return path or b"/"
+        if scheme == self._target_scheme:
+            scheme, authority = self._scheme, self._host
+        elif authority != self._host.lower():
+            # The application changes the scheme, for example to https. The port of the client's Host is of the other.
+            authority = self._host.rpartition(b":")[0] if _has_port(self._host) else self._host
+        return b"%b//%b%b" % (b"%b:" % scheme if absolute["scheme"] else b"", authority, path)
+
+    def _path(self, path: bytes) -> bytes:
+        """The path of the client for a path of the target, with its query and fragment."""
+        if self._base:
+            if not _is_below(path, self._base):
+                return path
+            path = path[len(self._base) :]
+        if not self._prefix or _is_below(path, self._prefix) or _is_below(path, self._own_prefix or self._prefix):
+            return path if path.startswith(b"/") or not self._base else b"/" + path
+        return self._prefix + (path if path.startswith(b"/") else b"/" + path)
+
+    def _cookie(self, value: bytes) -> bytes:
+        if not (self._own_prefix or self._base) or value[: len(_HOST_PREFIX)].lower() == _HOST_PREFIX:
+            return value
+        return _COOKIE_PATH.sub(lambda found: found[1] + self._cookie_path(found[2].rstrip(b" \t")), value)
+
+    def _cookie_path(self, path: bytes) -> bytes:
+        if not path.startswith(b"/"):
+            return path
+        if _is_below(self._base or b"/", path.rstrip(b"/")):  # it covers everything that the gateway forwards
+            return self._prefix or b"/"
+        return self._path(path)
+
+    def _refresh(self, value: bytes) -> bytes:
+        found = _REFRESH.fullmatch(value)
+        if found is None:
+            return value
+        quote = found["quote"]
+        url, end, rest = found["url"].partition(quote) if quote else (found["url"], b"", b"")
+        return found[1] + quote + self._reference(url) + end + rest
+
+
+def _is_below(path: bytes, prefix: bytes) -> bool:
+    """Whether a path, with its query and fragment, is a prefix or begins with it, segment by segment."""
+    return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/", b"?", b"#")
+
+
+def _without_port(authority: bytes, scheme: bytes) -> bytes:
+    """The authority without the default port of the scheme."""
+    return authority.removesuffix(_PORTS[scheme]).removesuffix(b":")
+
+
+def _has_port(host: bytes) -> bool:
+    return host.rpartition(b":")[2].isdigit()
