@@ -84,7 +84,9 @@ class Program(click.Group):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
 
-program = click.version_option(gateway.__version__, prog_name="gateway")(Program())
+_VERSION: Final = f"%(prog)s, version %(version)s ({gateway.build()})"
+
+program = click.version_option(gateway.__version__, prog_name="gateway", message=_VERSION)(Program())
 
 
 def run(arguments: Sequence[str]) -> int:
