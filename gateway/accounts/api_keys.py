@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.commands import KeyRequest
-from gateway.accounts.confirmation import Confirmation
+from gateway.accounts.confirmation import require_fresh
 from gateway.accounts.expiry import key_known_until
 from gateway.accounts.service import account_holder
 from gateway.errors import FieldError, Refusal
@@ -43,11 +43,9 @@ class OwnKeys:
         feed: ChangeFeed,
         settings: Settings,
         *,
-        confirmation: Confirmation,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
-        self._confirmation = confirmation
         self._announcer = ChangePublisher(feed)
         self.settings = settings
         self._clock = clock
@@ -56,6 +54,10 @@ class OwnKeys:
         """Apply new settings, which can declare other roles."""
         self.settings = settings
 
+    def require_fresh(self, claims: Claims) -> None:
+        """Raise `reauthentication_required`: a key outlives a stolen token."""
+        require_fresh(claims, self.settings, now=self._clock())
+
     async def list(self, claims: Claims, origin: ClientInfo) -> tuple[ApiKey, ...]:
         """The caller's keys, newest first. Raises `forbidden` like account_holder."""
         return await self._keys.living(account_holder(claims, origin).id)
@@ -63,12 +65,12 @@ class OwnKeys:
     async def create(self, principal: Principal, claims: Claims, asked: KeyRequest, origin: ClientInfo) -> MadeKey:
         """Create a key, by default with all own roles of the caller and the maximum lifetime.
 
-        Raises `invalid_fields` for roles that the caller lacks, the refusals of Confirmation for the current password,
-        `too_many_api_keys`, `forbidden` like account_holder, and `token_revoked` if the session has just ended.
+        Raises `invalid_fields` for roles that the caller lacks, `reauthentication_required`, `too_many_api_keys`,
+        `forbidden` like account_holder, and `token_revoked` if the session has just ended.
         """
         holder = account_holder(claims, origin)
+        self.require_fresh(claims)
         roles = _roles(principal, asked.roles)
-        await self._confirmation.confirm(principal.id, asked.current_password, origin.address)
         text = new_key()
         new = NewApiKey(
             id=secrets.token_urlsafe(16),

@@ -9,7 +9,7 @@ from gateway.accounts.normalization import composed
 from gateway.accounts.passwords import Password, chosen_password, presented_password
 from gateway.accounts.roles import accepted_roles
 from gateway.identity.refresh_token import RefreshToken
-from gateway.settings.model import Settings
+from gateway.settings.model import UNSET, Settings, Unset
 
 _MOST_ROLES: Final = 100  # Per account.
 MAX_KEY_NAME: Final = 100  # In characters.
@@ -57,6 +57,13 @@ def _flag(value: object, _: Settings) -> bool:
     return value
 
 
+def _remember(value: object, settings: Settings) -> bool:
+    remember = _flag(value, settings)
+    if remember and (settings.sessions is None or settings.sessions.remember is None):
+        raise ValueError("is not offered here")
+    return remember
+
+
 def _key_name(value: object, _: Settings) -> str:
     name = composed(_text(value).strip(), max_bytes=MAX_KEY_NAME * _MAX_UTF8)
     if not 0 < len(name) <= MAX_KEY_NAME or not name.isprintable():
@@ -98,6 +105,22 @@ class Login(Body):
 
 
 @body
+class BrowserLogin(Body):
+    """POST /session."""
+
+    email: EmailAddress = read_by(_email)
+    password: Password | None = read_by(_presented, secret=True)
+    remember: bool = read_by(_remember, default=False)
+
+
+@body
+class PasswordProof(Body):
+    """POST /session/confirm."""
+
+    password: Password | None = read_by(_presented, secret=True)
+
+
+@body
 class LoginForm(Body):
     """POST /login as a form, with the field names of OAuth 2 (RFC 6749 4.3.2)."""
 
@@ -109,8 +132,10 @@ class LoginForm(Body):
 class PasswordChange(Body):
     """POST /password."""
 
-    current_password: Password | None = read_by(_presented, secret=True)
     new_password: Password = read_by(_new_password, secret=True)
+    # An account without a password has none to present.
+    current_password: Password | Unset | None = read_by(_presented, secret=True, default=UNSET)
+    end_api_keys: bool = read_by(_flag, default=False)
 
 
 @body
@@ -125,7 +150,6 @@ class KeyRequest(Body):
     """POST /api-keys."""
 
     name: str = read_by(_key_name)
-    current_password: Password | None = read_by(_presented, secret=True)
     roles: frozenset[str] | None = read_by(_roles, default=None)
     expires_in: int | None = read_by(_expires_in, default=None)
 

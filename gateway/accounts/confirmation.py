@@ -1,6 +1,6 @@
-"""Confirmation of sensitive changes by the current password.
+"""Confirmation of sensitive changes: by the current password, or by a recent authentication.
 
-An access token is not enough: a stolen one is valid for minutes, while a new password or API key would extend the
+A valid credential is not enough: a stolen one is valid for a while, and a new password or API key would extend the
 access of the thief.
 """
 
@@ -8,6 +8,9 @@ from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.store import AccountStore, StoredPassword
 from gateway.errors import Refusal
+from gateway.identity.freshness import not_fresh
+from gateway.identity.user import Claims
+from gateway.settings.model import Settings
 from gateway.wire.addresses import Callers
 
 
@@ -35,6 +38,14 @@ class Confirmation:
             raise wrong_password()
         await attempt.succeeded()
         return found
+
+
+def require_fresh(claims: Claims, settings: Settings, *, now: float) -> None:
+    """Raise `reauthentication_required` unless the caller has signed in or confirmed within `accounts.fresh`. `now` is
+    in seconds since the epoch."""
+    refusal = not_fresh(claims, settings.accounts.fresh, now=now, leeway=settings.tokens.leeway)
+    if refusal is not None:
+        raise refusal
 
 
 def wrong_password() -> Refusal:

@@ -14,4 +14,9 @@ CLOCK_SKEW: Final = 60.0  # In seconds.
 def key_known_until(settings: Settings, clock: Callable[[], float]) -> datetime:
     """The time until which a cached copy of an API key deleted now can exist. `clock` returns seconds since the
     epoch."""
-    return datetime.fromtimestamp(clock(), UTC) + timedelta(seconds=settings.cache.user_ttl + CLOCK_SKEW)
+    return datetime.fromtimestamp(clock(), UTC) + timedelta(seconds=copies_last_for(settings))
+
+
+def copies_last_for(settings: Settings) -> float:
+    """The seconds for which a replica can hold a copy of an API key or a browser session."""
+    return settings.cache.user_ttl + CLOCK_SKEW

@@ -13,13 +13,23 @@ def rfc3339(moment: datetime) -> str:
 
 
 def account(record: UserRecord) -> dict[str, Any]:
-    """An account as shown to administrators and by GET /me."""
+    """An account as shown to administrators."""
     return {
         "id": record.id,
         "email": record.email,
         "is_active": record.is_active,
         "roles": sorted(record.roles),
         "created_at": rfc3339(record.created_at),
+    }
+
+
+def own_account(record: UserRecord) -> dict[str, Any]:
+    """An account as shown to its holder."""
+    return {
+        **account(record),
+        "email_verified": record.email_verified,
+        "has_password": record.has_password,
+        "second_factors": [],
     }
 
 

@@ -7,25 +7,36 @@ before the response is sent. Account changes require a session of the gateway's 
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.accounts.change_publisher import ChangePublisher
-from gateway.accounts.confirmation import Confirmation, wrong_password
+from gateway.accounts.confirmation import Confirmation, require_fresh, wrong_password
 from gateway.accounts.emails import EmailAddress
-from gateway.accounts.expiry import CLOCK_SKEW
+from gateway.accounts.expiry import CLOCK_SKEW, key_known_until
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.roles import admin_roles
-from gateway.accounts.store import AccountStore, NewSession, NewUser, Reused, Rotated, Rotation, SessionStore
-from gateway.errors import Refusal, StorageUnavailable
+from gateway.accounts.sign_in import CheckedPassword, PasswordSignIn
+from gateway.accounts.store import (
+    AccountStore,
+    CookieRenewal,
+    NewSession,
+    NewUser,
+    PasswordEffects,
+    Reused,
+    Rotated,
+    Rotation,
+    SessionStore,
+)
+from gateway.errors import FieldError, Refusal, StorageUnavailable
 from gateway.identity.access_token import Tokens
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import Actor, ChangeFeed, Claims, ClientInfo, UserRecord
+from gateway.identity.user import Actor, Authentication, ChangeFeed, Claims, ClientInfo, UserRecord, by_password
 from gateway.policy.roles import RoleHierarchy
-from gateway.settings.model import Settings
+from gateway.settings.model import Settings, Unset
 from gateway.wire.addresses import Callers
 
 
@@ -38,10 +49,6 @@ def account_holder(claims: Claims, origin: ClientInfo) -> Actor:
     if claims.roles is not None:
         raise Refusal("forbidden", "requires a session of the gateway's own")
     return Actor(claims.subject, origin)
-
-
-# Tries of a login that conflicts with another change of the same account.
-_ATTEMPTS: Final = 2
 
 
 class TokenPair(NamedTuple):
@@ -78,12 +85,12 @@ class Accounts:
         self._users = users
         self._sessions = sessions
         self._passwords = passwords
-        self._lockout = lockout
         self._registrations = registrations
         self._confirmation = Confirmation(users, passwords, lockout)
         self._callers = Callers()
         self._tokens = tokens
         self._announcer = ChangePublisher(feed)
+        self._sign_in = PasswordSignIn(users, passwords, lockout, self._announcer)
         self._clock = clock
         self.renew(settings)
 
@@ -117,7 +124,7 @@ class Accounts:
         )
         record = await self._announcer.changed(self._users.create(user, by=Actor(user.id, origin), session=session))
         assert record is not None
-        return self._issue(record, session.id, session.token)
+        return self._issue(record, session.id, session.token, self._just_now())
 
     def require_open_registration(self) -> None:
         """Raise `registration_closed` if registration is not allowed."""
@@ -127,26 +134,29 @@ class Accounts:
             raise Refusal("registration_closed", "accounts.default_roles would make everyone an administrator")
 
     async def login(self, email: EmailAddress, password: Password | None, origin: ClientInfo) -> TokenPair:
-        """Sign in. Raises `invalid_credentials`, `account_disabled` (only after the correct password), `locked_out` or
-        `overloaded`."""
-        attempt, caller = await self._lockout.attempt(email.canonical, origin.address), self._caller(origin)
-        for _ in range(_ATTEMPTS):
-            found = await self._users.credentials(email.canonical)
-            stored = found.password_hash if found else None
-            right = await self._passwords.matches(password, stored, caller=caller, check=attempt.check)
-            if found is None or found.password_hash is None or password is None or not right:
-                await attempt.failed()
-                raise Refusal("invalid_credentials", "unknown user" if found is None else "wrong password")
-            await attempt.succeeded()
-            if not found.is_active:
-                raise Refusal("account_disabled")
-            rehashed = await self._rehashed(password, found.password_hash, caller)
-            session = self._new_session(origin)
-            opening = self._sessions.open(found.user_id, session, verified=found.password_hash, rehashed=rehashed)
-            record = await self._announcer.changed(opening)
-            if record is not None:
-                return self._issue(record, session.id, session.token)
-        raise Refusal("invalid_credentials", "the account changed during every attempt")
+        """Sign in. Raises the refusals of PasswordSignIn."""
+        session = self._new_session(origin)
+
+        def begin(checked: CheckedPassword) -> Coroutine[Any, Any, UserRecord | None]:
+            return self._sessions.open(checked.user_id, session, verified=checked.verified, rehashed=checked.rehashed)
+
+        record = await self._sign_in.run(email, password, origin, begin)
+        return self._issue(record, session.id, session.token, self._just_now())
+
+    async def confirm(self, claims: Claims, password: Password | None, origin: ClientInfo) -> TokenPair:
+        """Prove the password again in a session of tokens, and return new tokens of this session. Those of before keep
+        the time of their authentication, and their refresh tokens end.
+
+        Raises the refusals of Confirmation, `forbidden` like account_holder, and `token_revoked` if the session has
+        just ended.
+        """
+        account_holder(claims, origin)
+        await self._confirmation.confirm(claims.subject, password, origin.address)
+        session = self._new_session(origin, claims.session)
+        record = await self._announcer.finish(self._sessions.reissue(claims.subject, session))
+        if record is None:
+            raise Refusal("token_revoked", "the session or the account has just ended", presented=True)
+        return self._issue(record, session.id, session.token, self._just_now())
 
     async def refresh(self, token: RefreshToken | None, origin: ClientInfo) -> TokenPair:
         """Rotate a refresh token. Raises `refresh_invalid`, and `refresh_reused` for a token replaced longer ago than
@@ -156,7 +166,7 @@ class Accounts:
         rotated = await self._announcer.finish(self._rotated(token, origin))
         if rotated is None:
             raise Refusal("refresh_invalid", "belongs to no active session")
-        return self._issue(rotated.record, rotated.session_id, rotated.successor)
+        return self._issue(rotated.record, rotated.session_id, rotated.successor, rotated.authentication)
 
     async def logout(self, claims: Claims, origin: ClientInfo) -> None:
         """End the caller's session. Raises `forbidden` like account_holder."""
@@ -169,34 +179,53 @@ class Accounts:
         await self._announcer.changed(self._sessions.end_all(claims.subject, reason="logout-all", by=actor))
 
     async def change_password(
-        self, claims: Claims, current: Password | None, new: Password, *, origin: ClientInfo
+        self,
+        claims: Claims,
+        current: Password | Unset | None,
+        new: Password,
+        *,
+        origin: ClientInfo,
+        end_api_keys: bool = False,
+        renewal: CookieRenewal | None = None,
     ) -> None:
-        """Replace the caller's password and end every other session.
+        """Replace the caller's password and end every other session, and with `end_api_keys` every API key. `renewal`
+        is the next cookie of the caller's browser session.
 
-        Raises the refusals of Confirmation, `overloaded`, and `forbidden` like account_holder.
+        An account without a password needs a recent authentication instead of the `current` one. Raises the refusals of
+        Confirmation, `reauthentication_required`, `overloaded`, and `forbidden` like account_holder.
         """
         actor = account_holder(claims, origin)
-        found = await self._confirmation.confirm(claims.subject, current, origin.address)
+        verified = await self._proved(claims, current, origin)
         hashed = await self._passwords.hash(new, caller=self._caller(origin))
-        changing = self._users.set_password(
-            claims.subject, hashed, by=actor, verified=found.password_hash, keep=claims.session
-        )
+        keys_known_until = key_known_until(self.settings, self._clock) if end_api_keys else None
+        effects = PasswordEffects(claims.session, renewal, keys_known_until)
+        changing = self._users.set_password(claims.subject, hashed, by=actor, verified=verified, effects=effects)
         if await self._announcer.changed(changing) is None:
             raise wrong_password()
+
+    async def _proved(self, claims: Claims, current: Password | Unset | None, origin: ClientInfo) -> str | None:
+        """The stored hash that the current password matches, None for an account without one."""
+        if not isinstance(current, Unset):
+            return (await self._confirmation.confirm(claims.subject, current, origin.address)).password_hash
+        found = await self._users.credentials_of(claims.subject)
+        if found is None or found.password_hash is not None:
+            raise Refusal("invalid_fields", fields=[FieldError("current_password", "is required")])
+        require_fresh(claims, self.settings, now=self._clock())
+        return None
 
     def _caller(self, origin: ClientInfo) -> str:
         """The client's key in the password queue."""
         return self._callers.by_address(origin.address)
 
-    async def _rehashed(self, password: Password, stored: str, caller: str) -> str | None:
-        """A hash of the configured cost if the stored one has another cost."""
-        return await self._passwords.hash(password, caller=caller) if self._passwords.is_outdated(stored) else None
-
     # ---- sessions and tokens
 
-    def _new_session(self, origin: ClientInfo) -> NewSession:
+    def _new_session(self, origin: ClientInfo, session_id: str | None = None) -> NewSession:
         refreshable, accessible = self._ends()
-        return NewSession(secrets.token_urlsafe(16), RefreshToken.new(), refreshable, accessible, origin)
+        session_id = secrets.token_urlsafe(16) if session_id is None else session_id
+        return NewSession(session_id, RefreshToken.new(), refreshable, accessible, origin)
+
+    def _just_now(self) -> Authentication:
+        return by_password(self._clock())
 
     def _ends(self) -> tuple[datetime, datetime]:
         """The expiry of refresh tokens issued now, and the time until which their access tokens can be accepted
@@ -215,7 +244,11 @@ class Accounts:
             raise Refusal("refresh_reused", f"session of user {outcome.record.id} ended")
         return outcome
 
-    def _issue(self, record: UserRecord, session_id: str, refresh: RefreshToken) -> TokenPair:
+    def _issue(
+        self, record: UserRecord, session_id: str, refresh: RefreshToken, authentication: Authentication
+    ) -> TokenPair:
         roles = self._hierarchy.expand(record.roles)
-        issued = self._tokens.issue(user_id=record.id, session_id=session_id, roles=roles)
+        issued = self._tokens.issue(
+            user_id=record.id, session_id=session_id, roles=roles, authentication=authentication
+        )
         return TokenPair(issued.token, issued.expires_in, refresh)

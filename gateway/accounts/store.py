@@ -10,10 +10,11 @@ Subjects of external issuers have no account here, but administrators can block 
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.identity.refresh_token import RefreshToken
-from gateway.identity.user import Actor, ClientInfo, UserRecord, UserStore
+from gateway.identity.session_cookie import SessionReader
+from gateway.identity.user import Actor, Authentication, ClientInfo, UserRecord, UserStore
 
 
 class StoredPassword(NamedTuple):
@@ -40,7 +41,7 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """A session to open.
+    """A session of tokens to open, after an authentication by password.
 
     No access token of the session is valid after `access_until`: its end must stay visible until then. `expires_at` is
     the expiry of its refresh token.
@@ -53,11 +54,33 @@ class NewSession:
     origin: ClientInfo
 
 
-class ActiveSession(NamedTuple):
-    """A session that has not ended. `used_at`, `address` and `user_agent` date from its opening or last refresh.
-    `expires_at` is the expiry of its refresh token."""
+@dataclass(frozen=True, slots=True)
+class NewBrowserSession:
+    """A browser session to begin, after an authentication by password. `digest` is that of its cookie. `remember`: it
+    has no idle limit."""
 
     id: str
+    digest: bytes = field(repr=False)
+    expires_at: datetime
+    remember: bool
+    origin: ClientInfo
+
+
+@dataclass(frozen=True, slots=True)
+class CookieRenewal:
+    """A new cookie for a browser session, after another proof of the password. The previous one stays good for `grace`
+    seconds and keeps its own authentication."""
+
+    digest: bytes = field(repr=False)
+    grace: float
+
+
+class ActiveSession(NamedTuple):
+    """A session that has not ended. `used_at`, `address` and `user_agent` date from its opening or last refresh.
+    `expires_at` is the expiry of its refresh token, or of the browser session."""
+
+    id: str
+    kind: str
     created_at: datetime
     used_at: datetime
     expires_at: datetime
@@ -78,11 +101,12 @@ class Rotation:
 
 
 class Rotated(NamedTuple):
-    """A successful rotation: the user, the session, and the new token."""
+    """A successful rotation: the user, the session, the new token, and the authentication of the session."""
 
     record: UserRecord
     session_id: str
     successor: RefreshToken
+    authentication: Authentication
 
 
 class Reused(NamedTuple):
@@ -115,6 +139,19 @@ class UserPage(NamedTuple):
     next: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class PasswordEffects:
+    """The effects of a new password on other credentials. Every session but `keep` ends, which gets a new cookie by
+    `renewal`. With `keys_known_until` every API key ends, and the user's record lists the keys until that time."""
+
+    keep: str | None = None
+    renewal: CookieRenewal | None = None
+    keys_known_until: datetime | None = None
+
+
+ENDS_SESSIONS: Final = PasswordEffects()
+
+
 class AccountStore(UserStore, Protocol):
     """Users, with the operations of the account service. Methods that change a user return None if it does not
     exist."""
@@ -140,9 +177,15 @@ class AccountStore(UserStore, Protocol):
         """Create an account, optionally with its first session. Raises Refusal("email_taken")."""
 
     async def set_password(
-        self, user_id: str, password_hash: str, *, by: Actor, verified: str | None = None, keep: str | None = None
+        self,
+        user_id: str,
+        password_hash: str,
+        *,
+        by: Actor,
+        verified: str | None = None,
+        effects: PasswordEffects = ENDS_SESSIONS,
     ) -> UserRecord | None:
-        """Replace the password and end every session except `keep`.
+        """Replace the password.
 
         `verified` is the hash that the old password was checked against. If it is no longer the stored hash, nothing
         changes and the result is None.
@@ -188,6 +231,10 @@ class SessionStore(Protocol):
         means that the token belongs to no active session.
         """
 
+    async def reissue(self, user_id: str, session: NewSession) -> UserRecord | None:
+        """Replace all refresh tokens of the open session with the id of `session`, after another proof of the password.
+        Return None if it has ended."""
+
     async def end(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End one session; None if the user does not exist. Ending a session twice changes nothing."""
 
@@ -204,6 +251,18 @@ class SessionStore(Protocol):
 
     async def end_living(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End a session that `living` returns. Other ids return None and change nothing."""
+
+
+class BrowserSessionStore(SessionReader, Protocol):
+    """Browser sessions."""
+
+    async def begin(
+        self, user_id: str, session: NewBrowserSession, *, most: int, verified: str, rehashed: str | None = None
+    ) -> UserRecord | None:
+        """Begin a session after a password check, like SessionStore.open, and end the oldest beyond `most`."""
+
+    async def renew(self, user_id: str, session_id: str, renewal: CookieRenewal) -> UserRecord | None:
+        """Replace the cookie of an open session; None if it has ended."""
 
 
 @dataclass(frozen=True, slots=True)

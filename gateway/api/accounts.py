@@ -7,9 +7,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import KeyRequest, Login, LoginForm, PasswordChange, Refresh, Registration
 from gateway.accounts.inputs import accept
-from gateway.accounts.serialize import rfc3339
+from gateway.accounts.serialize import own_account, rfc3339
 from gateway.accounts.service import Accounts, TokenPair, account_holder
 from gateway.accounts.sessions import OwnSessions
 from gateway.accounts.store import ActiveSession
@@ -27,6 +28,7 @@ from gateway.api.body import (
     signed_in,
     translate_storage_errors,
 )
+from gateway.api.session_cookie import CookieFields
 from gateway.identity.api_keys import ApiKey
 
 # OAuth 2 clients send these along with the password grant (RFC 6749 4.3.2, 2.3.1). They are ignored.
@@ -34,17 +36,18 @@ _OAUTH_FIELDS: Final = ("grant_type", "scope", "client_id", "client_secret")
 
 
 class AccountEndpoints:
-    """One method per endpoint for the caller's own account."""
+    """One method per endpoint for the caller's own account. `browser` is None without sessions of browsers."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, browser: BrowserSessions | None) -> None:
         self._accounts = accounts
+        self._browser = browser
 
     async def register(self, request: Request) -> Response:
         """POST /register"""
         self._accounts.require_open_registration()
         body = accept(Registration, await json_body(request), self._accounts.settings)
         registering = self._accounts.register(body.email, body.password, origin_of(request))
-        return _tokens(await cancel_on_disconnect(request, registering), 201)
+        return tokens(await cancel_on_disconnect(request, registering), 201)
 
     async def login(self, request: Request) -> Response:
         """POST /login"""
@@ -57,14 +60,14 @@ class AccountEndpoints:
             meant = {name: value for name, value in fields.items() if name not in _OAUTH_FIELDS}
             form = accept(LoginForm, meant, settings)
             email, password = form.username, form.password
-        return _tokens(
+        return tokens(
             await cancel_on_disconnect(request, self._accounts.login(email, password, origin_of(request))), 200
         )
 
     async def refresh(self, request: Request) -> Response:
         """POST /refresh"""
         body = accept(Refresh, await json_body(request), self._accounts.settings)
-        return _tokens(await self._accounts.refresh(body.refresh_token, origin_of(request)), 200)
+        return tokens(await self._accounts.refresh(body.refresh_token, origin_of(request)), 200)
 
     async def logout(self, request: Request) -> Response:
         """POST /logout"""
@@ -79,29 +82,30 @@ class AccountEndpoints:
     async def me(self, request: Request) -> Response:
         """GET /me: own roles without implied ones; no creation date for subjects of external issuers"""
         principal, claims = signed_in(request)
-        created_at = None if claims.is_external else principal.record.created_at
-        return JSONResponse(
-            {
-                "id": principal.id,
-                "email": principal.email,
-                "is_active": principal.is_active,
-                "roles": sorted(principal.own_roles),
-                "created_at": None if created_at is None else rfc3339(created_at),
-            }
-        )
+        shown = own_account(principal.record)
+        return JSONResponse({**shown, "created_at": None} if claims.is_external else shown)
 
     async def password(self, request: Request) -> Response:
         """POST /password"""
         _, claims = signed_in(request)
-        body = accept(PasswordChange, await json_body(request), self._accounts.settings)
-        current, new, origin = body.current_password, body.new_password, origin_of(request)
-        await cancel_on_disconnect(request, self._accounts.change_password(claims, current, new, origin=origin))
-        return Response(status_code=204)
+        change = accept(PasswordChange, await json_body(request), self._accounts.settings)
+        following = None if self._browser is None else await self._browser.next_cookie(claims)
+        changing = self._accounts.change_password(
+            claims,
+            change.current_password,
+            change.new_password,
+            origin=origin_of(request),
+            end_api_keys=change.end_api_keys,
+            renewal=None if following is None else following.renewal,
+        )
+        await cancel_on_disconnect(request, changing)
+        fields = CookieFields(self._accounts.settings).set(following.cookie) if following is not None else None
+        return Response(status_code=204, headers=fields)
 
 
-def account_endpoints(accounts: Accounts) -> dict[str, Endpoint]:
+def account_endpoints(accounts: Accounts, browser: BrowserSessions | None) -> dict[str, Endpoint]:
     """The handlers by endpoint name."""
-    endpoints = AccountEndpoints(accounts)
+    endpoints = AccountEndpoints(accounts, browser)
     handlers: dict[str, Endpoint] = {
         "accounts.register": endpoints.register,
         "accounts.login": endpoints.login,
@@ -114,7 +118,8 @@ def account_endpoints(accounts: Accounts) -> dict[str, Endpoint]:
     return {name: translate_storage_errors(handler) for name, handler in handlers.items()}
 
 
-def _tokens(pair: TokenPair, status: int) -> Response:
+def tokens(pair: TokenPair, status: int) -> Response:
+    """The response of a sign-in by tokens."""
     return JSONResponse(
         {
             "access_token": pair.access_token,
@@ -139,6 +144,7 @@ def key_endpoints(keys: OwnKeys) -> dict[str, Endpoint]:
         principal, claims = signed_in(request)
         origin = origin_of(request)
         account_holder(claims, origin)  # Refused before the body is validated.
+        keys.require_fresh(claims)
         asked = accept(KeyRequest, await json_body(request), keys.settings)
         made = await cancel_on_disconnect(request, keys.create(principal, claims, asked, origin))
         return JSONResponse({**_shown_key(made.key), "key": made.text}, 201)
@@ -193,6 +199,7 @@ def session_endpoints(sessions: OwnSessions) -> dict[str, Endpoint]:
 def _shown_session(session: ActiveSession, *, current: str) -> dict[str, Any]:
     return {
         "id": session.id,
+        "kind": session.kind,
         "created_at": rfc3339(session.created_at),
         "last_used_at": rfc3339(session.used_at),
         "expires_at": rfc3339(session.expires_at),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.accounts.administration import Administration
+from gateway.accounts.expiry import copies_last_for
 from gateway.accounts.passwords import PasswordPool
 from gateway.cli.output import say, warn
 from gateway.errors import CannotStart
@@ -89,8 +90,8 @@ async def administration(
         passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
         try:
             yield Administration(
-                users=Users(database),
-                sessions=Sessions(database),
+                users=Users(database, copies_last=copies_last_for(settings)),
+                sessions=Sessions(database, copies_last=copies_last_for(settings)),
                 trail=AuditTrail(database),
                 passwords=passwords,
                 feed=feed,

@@ -165,7 +165,7 @@ class PendingDecision(NamedTuple):
     completes it.
 
     `admitted` is the admission if only the count is missing. Without it, `claims` identify the user record to load;
-    without those, the `credential` must be verified first.
+    without those, the `credential` must be verified first, which is a session cookie if `by_cookie`.
     """
 
     route: Route
@@ -175,3 +175,4 @@ class PendingDecision(NamedTuple):
     request: RequestHead
     admitted: Admission | None = None
     credential: bytes = b""
+    by_cookie: bool = False

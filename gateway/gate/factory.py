@@ -6,24 +6,27 @@ from gateway.gate.rate_limits import Limits
 from gateway.gate.shadow import ShadowEvaluation, ShadowListener
 from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory
+from gateway.identity.session_verifier import SessionVerifier
 from gateway.policy.policy import Policy
 from gateway.policy.shadow import Shadows
 
 
 class GateFactory:
-    """Builds deciders over the credentials and the users of one process. `decisions` is None if no decision log is
-    configured."""
+    """Builds deciders over the credentials and the users of one process. `sessions` is None without sessions,
+    `decisions` without a decision log."""
 
     def __init__(
         self,
         credentials: Authenticator,
         directory: Directory,
         *,
+        sessions: SessionVerifier | None,
         decisions: DecisionListener | None,
         shadow_decisions: ShadowListener,
     ) -> None:
         self._credentials = credentials
         self._directory = directory
+        self._sessions = sessions
         self._decisions = decisions
         self._shadow_decisions = shadow_decisions
 
@@ -38,4 +41,10 @@ class GateFactory:
         return decider
 
     def _gate(self, policy: Policy, limits: Limits) -> Gate:
-        return Gate(policy=policy, credentials=self._credentials, directory=self._directory, limits=limits)
+        return Gate(
+            policy=policy,
+            credentials=self._credentials,
+            directory=self._directory,
+            limits=limits,
+            sessions=self._sessions,
+        )

@@ -16,9 +16,11 @@ from typing import Final, Protocol
 from gateway.errors import Refusal, StorageUnavailable, without_traceback
 from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
 from gateway.gate.rate_limits import Count, Limits
+from gateway.gate.session_cookies import SessionCookies
 from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Absent, Directory
 from gateway.identity.principal import Principal
+from gateway.identity.session_verifier import SessionVerifier
 from gateway.identity.user import Claims
 from gateway.policy.cors import Preflight, origin_of, preflight_of
 from gateway.policy.decide import PreflightAnswer, RefusedAtRoute, WebSocketHandshake, authorize, locate
@@ -38,7 +40,12 @@ log: Final = logging.getLogger("gateway.gate")
 
 
 class _Unasked(Exception):
-    """The credential, the only argument, must be verified with I/O."""
+    """The credential must be verified with I/O."""
+
+    def __init__(self, credential: bytes, *, by_cookie: bool) -> None:
+        super().__init__()
+        self.credential = credential
+        self.by_cookie = by_cookie
 
 
 class Decider(Protocol):
@@ -59,11 +66,22 @@ class Decider(Protocol):
 
 
 class Gate:
-    """Decides on requests. `limits` are those of the policy's routes."""
+    """Decides on requests. `limits` are those of the policy's routes, `sessions` verifies their cookies; None without
+    sessions."""
 
-    def __init__(self, *, policy: Policy, credentials: Authenticator, directory: Directory, limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        credentials: Authenticator,
+        directory: Directory,
+        limits: Limits,
+        sessions: SessionVerifier | None = None,
+    ) -> None:
         self._policy = policy
         self._credentials = credentials
+        browsers = policy.browsers
+        self._cookies = None if sessions is None or browsers is None else SessionCookies(sessions, browsers)
         self._directory = directory
         self.limits = limits
         self._relaxed = policy.relaxed
@@ -86,7 +104,9 @@ class Gate:
             route, captures = located
             claims = None
             if route.authentication != "none":
-                claims = self._claims(request, optional=route.authentication == "optional")
+                claims = self._claims(request, route)
+            elif route.own_page and self._cookies is not None:
+                self._cookies.require_own_page(request)
             if claims is None:
                 admission = Admission(route, captures, target, None, None, request)
                 return admission if route.is_plain else self._count(admission)
@@ -95,6 +115,8 @@ class Gate:
                 return PendingDecision(route, captures, target, claims, request)
             if claims.roles is not None:
                 principal = self._directory.scoped_to(principal, claims)
+            if claims.record_version and _is_outdated(claims, principal):
+                raise _Unasked(request.fields.session_cookie or b"", by_cookie=True)
             # Equivalent to Admission(…), whose __new__ is a Python function.
             decision = self._judge(_new(Admission, (route, captures, target, _known(principal), claims, request, ())))
             return decision if route.is_plain else self._finish(decision, route, request)
@@ -103,7 +125,8 @@ class Gate:
             return refusal if route is None else _refused(refusal, route, request)
         except _Unasked as unasked:
             assert route is not None
-            return PendingDecision(route, captures, target, None, request, credential=unasked.args[0])
+            credential, by_cookie = unasked.credential, unasked.by_cookie
+            return PendingDecision(route, captures, target, None, request, credential=credential, by_cookie=by_cookie)
         except Exception:
             log.exception("decision failed: refused")
             return Refusal("internal_error")
@@ -172,6 +195,8 @@ class Gate:
             ended.route = admission.route.name
             return ended
         known = self._directory.cached(claims.subject)
+        if claims.kind == "session" and self._cookies is not None and not self._cookies.verifier.lasts(claims):
+            known = None
         if claims.roles is not None:
             known = self._directory.scoped_to(known, claims)
         if known is None:
@@ -181,18 +206,36 @@ class Gate:
     async def resolve_recheck(self, waiting: PendingDecision) -> Refusal | None:
         """Complete a recheck with I/O. Returns Refusal `storage_unavailable` if the stores are down."""
         try:
-            return _no_more(await self._load_principal(waiting))
+            ended = await self._ended_session(waiting)
+            return _no_more(await self._load_principal(waiting)) if ended is None else ended
         except Exception:
             log.exception("decision failed: refused")
             return Refusal("internal_error")
 
+    async def _ended_session(self, waiting: PendingDecision) -> Refusal | None:
+        """The refusal of a running stream whose browser session is over or unknown."""
+        claims = waiting.claims
+        if claims is None or claims.kind != "session" or self._cookies is None:
+            return None
+        try:
+            await self._cookies.verifier.confirm(claims)
+        except StorageUnavailable as error:
+            return Refusal("storage_unavailable", str(error), route=waiting.route.name)
+        except Refusal as refusal:
+            refusal.route = waiting.route.name
+            return without_traceback(refusal)
+        return None
+
     async def _load_principal(self, waiting: PendingDecision) -> Admission | Refusal:
         """Verify the credential, load the user, and check roles."""
-        route, captures, target, claims, request, _, credential = waiting
+        route, captures, target, claims, request, _, credential, by_cookie = waiting
         try:
             if claims is None:
-                claims = await self._credentials.ask(credential)
+                claims = await self._verified(credential, by_cookie=by_cookie)
             principal: Principal | Absent | None = await self._directory.principal(claims.subject)
+            cookie = request.fields.session_cookie
+            if claims.record_version and cookie is not None and _is_outdated(claims, principal):
+                claims = await self._verified(cookie, by_cookie=True)
         except StorageUnavailable as error:
             return Refusal("storage_unavailable", str(error), route=route.name)
         except Refusal as refusal:  # raised by the credential
@@ -204,9 +247,17 @@ class Gate:
             principal = self._directory.scoped_to(principal, claims)
         return self._judge(Admission(route, captures, target, _known(principal), claims, request))
 
-    def _claims(self, request: RequestHead, *, optional: bool) -> Claims | None:
-        """The claims of the credential; None for an anonymous client, which only `optional` allows. Raises Refusal and
-        _Unasked."""
+    async def _verified(self, credential: bytes, *, by_cookie: bool) -> Claims:
+        if by_cookie and self._cookies is not None:
+            return await self._cookies.verifier.ask(credential)
+        return await self._credentials.ask(credential)
+
+    def _claims(self, request: RequestHead, route: Route) -> Claims | None:
+        """The claims of the credential; None for an anonymous client, which only an optional route allows. Raises
+        Refusal and _Unasked.
+
+        A bearer credential is said on purpose, so beside it the cookie is not looked at, good or bad.
+        """
         fields = request.fields
         try:
             credential = fields.bearer
@@ -215,15 +266,27 @@ class Gate:
             if credential is None and request.websocket:
                 credential = _credential_in_protocols(fields)
             if credential is None:
-                raise Refusal("token_missing", "the route requires a signed-in user")
+                return self._cookie_claims(request, route)
             claims = self._credentials.known(credential)
         except Refusal:
-            if optional:
+            if route.authentication == "optional":
                 return None
             raise
         if claims is None:
-            raise _Unasked(credential)
+            raise _Unasked(credential, by_cookie=False)
         return claims
+
+    def _cookie_claims(self, request: RequestHead, route: Route) -> Claims:
+        """The claims of the session cookie. Raises like `_claims`."""
+        cookie = None if self._cookies is None else self._cookies.presented(request, route)
+        if cookie is None or self._cookies is None:
+            raise Refusal("token_missing", "the route requires a signed-in user")
+        claims = self._cookies.verifier.known(cookie)
+        if claims is not None:
+            return claims
+        if not self._cookies.verifier.is_cookie(cookie):
+            raise Refusal("token_missing", "the cookie is none of the gateway's")
+        raise _Unasked(cookie, by_cookie=True)
 
     def _judge(self, admission: Admission) -> Admission | Refusal:
         """The admission, if user and roles allow it. On an optional route a disabled user is anonymous."""
@@ -291,6 +354,11 @@ def _refused(refusal: Refusal, route: Route, request: RequestHead) -> Refusal:
 
 def _cors_fields(route: Route, request: RequestHead) -> tuple[Field, ...]:
     return () if route.cors is None else route.cors.fields(origin_of(request.fields.kept), request.method)
+
+
+def _is_outdated(claims: Claims, principal: Principal | Absent | None) -> bool:
+    """Whether the user's record is newer than the copy of the session cookie. A renewal makes a new version."""
+    return isinstance(principal, Principal) and claims.record_version < principal.version
 
 
 def _known(principal: Principal | Absent | None) -> Principal | None:

@@ -17,7 +17,7 @@ from gateway.errors import Refusal
 from gateway.identity.claims import local_claims
 from gateway.identity.jws import check_header, encode_jws, invalid, json_object, parse_jws, with_signature
 from gateway.identity.keys import KeyRing
-from gateway.identity.user import Claims
+from gateway.identity.user import Authentication, Claims
 from gateway.settings.model import TokensSettings
 
 REMEMBERED: Final = 100_000  # The default number of cached tokens, about 1 KiB each.
@@ -107,8 +107,16 @@ class Tokens:
             self.verified.clear()
         return has_lost
 
-    def issue(self, *, user_id: str, session_id: str, roles: Collection[str]) -> IssuedToken:
-        """Issue an access token. It contains `roles` only with `tokens.include_roles`, for other verifiers."""
+    def issue(
+        self,
+        *,
+        user_id: str,
+        session_id: str,
+        roles: Collection[str],
+        authentication: Authentication | None = None,
+    ) -> IssuedToken:
+        """Issue an access token. It contains `roles` only with `tokens.include_roles`, for other verifiers, and says
+        nothing about an unknown authentication."""
         now = int(self.clock())
         expires_in = max(1, int(self._settings.access_ttl))
         claims: dict[str, Any] = {
@@ -121,6 +129,9 @@ class Tokens:
             "jti": secrets.token_urlsafe(16),
             "sid": session_id,
         }
+        if authentication is not None:
+            claims["auth_time"] = int(authentication.time)
+            claims["acr"], claims["amr"] = authentication.acr, list(authentication.amr)
         if self._settings.include_roles:
             claims["roles"] = sorted(roles)
         return IssuedToken(self.sign(_TYPE, claims), expires_in, float(now + expires_in))

@@ -1,7 +1,7 @@
 """Validation of access token claims (RFC 7519 4.1, RFC 9068 2.2), including their JSON types.
 
 PyJWT accepts numeric strings as numbers, and tokens without `exp` as unlimited. Here every claim is required and has
-exactly its type: the gateway issues no other tokens.
+exactly its type: the gateway issues no other tokens. Tokens of version 0.1 lack `auth_time`, `acr` and `amr`.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,16 @@ def local_claims(claims: Mapping[str, Any], *, issuer: str, audience: str) -> Cl
         not_before=max(issued, not_before),
         token_id=id_text(claims, "jti"),
         issuer=issuer,
+        auth_time=numeric_date(claims, "auth_time") if "auth_time" in claims else 0.0,
+        acr=id_text(claims, "acr") if "acr" in claims else "",
+        amr=_methods(claims.get("amr", [])),
     )
+
+
+def _methods(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise invalid("amr: not a list of strings")
+    return tuple(value)
 
 
 def meant_for(claim: Any, audience: str | tuple[str, ...]) -> bool:

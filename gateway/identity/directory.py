@@ -119,9 +119,9 @@ class Directory:
     def check(principal: Principal | Absent | None, claims: Claims) -> Refusal | None:
         """The reason why a principal cannot use these claims: deleted, disabled, or the session has ended."""
         if principal is None or principal is ABSENT or not principal.is_active:
-            return Refusal("user_inactive", "the user does not exist or is disabled", presented=True)
+            return Refusal("user_inactive", "the user does not exist or is disabled", presented=_has_scheme(claims))
         if claims.session in principal.ended_sessions:
-            return Refusal("token_revoked", "the token's session has ended", presented=True)
+            return Refusal("token_revoked", "the session has ended", presented=_has_scheme(claims))
         return None
 
     def forget(self, user_id: str, version: int | None) -> None:
@@ -232,6 +232,11 @@ class Directory:
     def _live(self) -> bool:
         """Whether changes made elsewhere reach this process, so that copies can be trusted."""
         return self._feed is None or self._feed.connected
+
+
+def _has_scheme(claims: Claims) -> bool:
+    """Whether a challenge can name an error of the credential. No scheme is registered for cookies."""
+    return claims.kind != "session"
 
 
 class LocalFeed:

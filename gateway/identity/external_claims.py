@@ -38,6 +38,7 @@ def external_claims(claims: Mapping[str, Any], settings: ExternalSettings) -> Cl
         issuer=settings.issuer,
         roles=_roles(claims, settings),
         email=_email(claims),
+        kind="external",
     )
 
 

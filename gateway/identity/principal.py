@@ -41,6 +41,7 @@ class Principal:
         "email",
         "email_verified",
         "ended_sessions",
+        "has_password",
         "header_lines",
         "id",
         "is_active",
@@ -54,6 +55,7 @@ class Principal:
         self.id = record.id
         self.email = record.email
         self.email_verified = record.email_verified
+        self.has_password = record.has_password
         self.is_active = record.is_active
         self.own_roles = roles.own
         self.roles = roles.expanded
@@ -76,6 +78,7 @@ class Principal:
             version=self.version,
             ended_sessions=self.ended_sessions,
             email_verified=self.email_verified,
+            has_password=self.has_password,
         )
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from gateway.samples import Sample
 
@@ -14,7 +14,7 @@ class UserRecord:
 
     `ended_sessions` are ended sessions whose access tokens can still be unexpired; their tokens are refused. `version`
     increases with every change, so that an older copy never replaces a newer one in a cache. `email_verified`: the user
-    has proved to receive mail at the address.
+    has proved to receive mail at the address. `has_password`: the account can sign in with one.
     """
 
     id: str
@@ -25,6 +25,7 @@ class UserRecord:
     version: int
     ended_sessions: frozenset[str] = frozenset()
     email_verified: bool = False
+    has_password: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,25 @@ class Actor:
 COMMAND_LINE = Actor("command-line")
 
 
+ONE_FACTOR: Final = "aal1"  # the authentication context of one factor
+PASSWORD: Final = "pwd"  # noqa: S105 - the authentication method of RFC 8176
+CredentialKind = Literal["session", "token", "api_key", "external"]
+
+
+class Authentication(NamedTuple):
+    """The last authentication of the user in a session: its time in seconds since the epoch, its class and its
+    methods (RFC 9068 2.2.1, RFC 8176)."""
+
+    time: float
+    acr: str
+    amr: tuple[str, ...]
+
+
+def by_password(time: float) -> Authentication:
+    """An authentication by password alone."""
+    return Authentication(time, ONE_FACTOR, (PASSWORD,))
+
+
 class Claims(NamedTuple):
     """The claims of a verified credential. `subject` is the user id (`NAME|SUB` for an external issuer), `session` its
     `sid`.
@@ -58,6 +78,10 @@ class Claims(NamedTuple):
     session and a deleted key are revoked alike.
 
     `signed_by` is the key that verified the token. A stream ends when that key is removed.
+
+    `auth_time` (seconds since the epoch, 0 if unknown), `acr` and `amr` describe the authentication of the user (RFC
+    9068 2.2.1). They are facts of this credential, and API keys have none. `record_version` is the version of the
+    user's record that a session cookie was read with.
     """
 
     subject: str
@@ -69,6 +93,11 @@ class Claims(NamedTuple):
     roles: frozenset[str] | None = None
     email: str = ""
     signed_by: object = None
+    kind: CredentialKind = "token"
+    auth_time: float = 0.0
+    acr: str = ""
+    amr: tuple[str, ...] = ()
+    record_version: int = 0
 
     @property
     def is_external(self) -> bool:

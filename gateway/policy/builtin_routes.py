@@ -16,6 +16,7 @@ _Access = Literal["anyone", "signed in", "admin"]
 
 VERIFY: Final = "operations.verify"
 METRICS: Final = "operations.metrics"
+_BROWSERS: Final = "accounts.session."
 REGISTER: Final = "accounts.register"
 
 # Requested by an address of the machine or of the pod: by probes, by Prometheus, by the proxy in front, by upstreams.
@@ -29,6 +30,7 @@ class _Endpoint(NamedTuple):
     access: _Access
     is_served: bool = False
     condition: str = ""  # the check that the endpoint makes itself, in words
+    own_page: bool = False
 
 
 # Below accounts.prefix.
@@ -40,6 +42,10 @@ _ACCOUNTS: Final = (
     _Endpoint("accounts.logout_all", "POST", "/logout-all", "signed in", True),
     _Endpoint("accounts.me", "GET", "/me", "signed in", True),
     _Endpoint("accounts.password", "POST", "/password", "signed in", True),
+    _Endpoint("accounts.session.begin", "POST", "/session", "anyone", own_page=True),
+    _Endpoint("accounts.session.show", "GET", "/session", "anyone"),
+    _Endpoint("accounts.session.confirm", "POST", "/session/confirm", "signed in", own_page=True),
+    _Endpoint("accounts.session.end", "DELETE", "/session", "anyone", own_page=True),
     _Endpoint("accounts.sessions.list", "GET", "/sessions", "signed in", True),
     _Endpoint("accounts.sessions.end", "DELETE", "/sessions/{id}", "signed in", True),
     _Endpoint("accounts.api_keys.list", "GET", "/api-keys", "signed in", True),
@@ -101,6 +107,12 @@ def _is_open(settings: Settings) -> bool:
     return settings.accounts.registration == "open"
 
 
+def _is_served(endpoint: _Endpoint, settings: Settings) -> bool:
+    if endpoint.name.startswith(_BROWSERS):
+        return settings.sessions is not None
+    return endpoint.is_served and (endpoint.name != METRICS or settings.observability.metrics)
+
+
 def _route(endpoint: _Endpoint, prefix: str, settings: Settings) -> Route:
     administrators = Requirement(any=frozenset({settings.accounts.admin_role}))
     methods = None if endpoint.methods is None else frozenset(endpoint.methods.encode().split())
@@ -111,9 +123,10 @@ def _route(endpoint: _Endpoint, prefix: str, settings: Settings) -> Route:
         authentication="none" if endpoint.access == "anyone" else "required",
         requirement=administrators if endpoint.access == "admin" else NOTHING_MORE,
         endpoint=endpoint.name,
-        is_served=endpoint.is_served and (endpoint.name != METRICS or settings.observability.metrics),
+        is_served=_is_served(endpoint, settings),
         refusal="registration_closed" if endpoint.name == REGISTER and not _is_open(settings) else None,
         condition=endpoint.condition,
+        own_page=endpoint.own_page,
         at_any_host=endpoint.name in _AT_ANY_HOST,
         # The proxy that asks forwards the Upgrade field of the original handshake.
         websocket=endpoint.name == VERIFY,

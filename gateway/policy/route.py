@@ -71,6 +71,7 @@ class Route:
     condition: a check that a built-in endpoint makes itself, in words.
     at_any_host: a built-in endpoint is served at hosts that `server.hosts` does not list.
     captures: each capture with its path segment, counted from 1.
+    own_page: a built-in endpoint requires the proof that the request comes from an own page.
     is_plain: an admitted request needs neither counting nor extra response fields.
     passes_credentials: the upstream receives the client's Authorization.
     """
@@ -95,6 +96,7 @@ class Route:
     condition: str = ""
     at_any_host: bool = False
     cors: Cors | None = None
+    own_page: bool = False
     is_plain: bool = field(init=False)
     passes_credentials: bool = field(init=False)
     captures: tuple[tuple[str, int], ...] = field(init=False)

@@ -65,7 +65,7 @@ class UpstreamRequest:
 
 # Options of Connection that name no field to drop.
 _PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
-_NAMEABLE: Final = (Action.KEEP, Action.AUTHORIZATION, Action.FORWARDING, Action.CONDITIONAL)
+_NAMEABLE: Final = (Action.KEEP, Action.AUTHORIZATION, Action.FORWARDING, Action.CONDITIONAL, Action.COOKIE)
 _CONNECTION_OPTIONS: Final = frozenset((b"keep-alive", b"close", b"upgrade", b"te"))
 # RFC 9110 7.6.3: the protocol version of the client's request. 2 stands for newer versions of an ASGI server too.
 _VERSIONS: Final = (b"1.0", b"1.1", b"2")

@@ -20,6 +20,7 @@ from gateway.gate.factory import GateFactory
 from gateway.gate.forward_auth import Verifier
 from gateway.gate.gate import Gate
 from gateway.gate.rate_limits import Limits
+from gateway.gate.session_cookies import own_cookies
 from gateway.identity.assertions import Assertions
 from gateway.observability.decision_log import DecisionLog
 from gateway.observability.events import event
@@ -31,7 +32,7 @@ from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.samples import SampleSource
 from gateway.server.endpoints import Endpoint, Services, api_routes, endpoints, open_services
-from gateway.server.reload import Reloader
+from gateway.server.reload import Reloadable, Reloader
 from gateway.server.resources import Resources, open_resources
 from gateway.server.runtime import Runtime
 from gateway.settings.extras import missing_extras
@@ -94,10 +95,14 @@ def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime
     settings, policy, ticker = ground.settings, ground.policy, ground.ticker
     decision_log = _decision_log(ground, lambda: runtime.policy_version)
     gates = GateFactory(
-        ground.credentials, ground.stores.directory, decisions=decision_log, shadow_decisions=ground.shadow_log
+        ground.credentials,
+        ground.stores.directory,
+        sessions=ground.session_verifier,
+        decisions=decision_log,
+        shadow_decisions=ground.shadow_log,
     )
     own_names = _own_header_names(settings)
-    rules = FieldRules(own_names)
+    rules = FieldRules(own_names, own_cookies(settings))
     assertions = _assertions(ground)
     runtime = Runtime(
         server=settings.server,
@@ -172,6 +177,7 @@ def _add_sources(metrics: Metrics, ground: Resources, *, services: Services, run
         ground.credentials.samples,
         services.passwords.samples,
         services.lockout.samples,
+        *(() if ground.session_verifier is None else (ground.session_verifier.samples,)),
         ground.ticker.lag.samples,
         ground.shadow_log.samples,
     )
@@ -185,8 +191,12 @@ def _reloader(ground: Resources, runtime: Runtime, *, services: Services) -> Rel
         runtime,
         credentials=ground.credentials,
         directory=ground.stores.directory,
-        followers=(services.accounts, services.administration, services.own_keys),
+        followers=(services.accounts, services.administration, services.own_keys, *_browser_followers(services)),
     )
+
+
+def _browser_followers(services: Services) -> tuple[Reloadable, ...]:
+    return () if services.browser is None else (services.browser,)
 
 
 def _start_ticking(ground: Resources, runtime: Runtime, *, metrics: Metrics) -> None:

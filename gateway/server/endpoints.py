@@ -9,13 +9,17 @@ from starlette.routing import Route as StarletteRoute
 
 from gateway.accounts.administration import Administration
 from gateway.accounts.api_keys import OwnKeys
+from gateway.accounts.browser_sessions import BrowserSessions
+from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
 from gateway.accounts.sessions import OwnSessions
+from gateway.accounts.sign_in import PasswordSignIn
 from gateway.api.accounts import account_endpoints, key_endpoints, session_endpoints
 from gateway.api.administration import administration_endpoints
+from gateway.api.browser_sessions import browser_endpoints
 from gateway.api.console.endpoints import Console, console_endpoints
 from gateway.api.console.pages import PATH as CONSOLE
 from gateway.api.console.session import SigningIn
@@ -41,6 +45,7 @@ class Services:
     administration: Administration
     own_sessions: OwnSessions
     own_keys: OwnKeys
+    browser: BrowserSessions | None
 
 
 def open_services(ground: Resources) -> Services:
@@ -68,10 +73,31 @@ def open_services(ground: Resources) -> Services:
         settings=settings,
         trail=stores.trail,
     )
-    own_keys = OwnKeys(
-        stores.api_keys, stores.feed, settings, confirmation=Confirmation(stores.users, passwords, lockout)
+    return Services(
+        passwords,
+        lockout,
+        accounts,
+        administration,
+        own_sessions=OwnSessions(stores.sessions, stores.feed),
+        own_keys=OwnKeys(stores.api_keys, stores.feed, settings),
+        browser=_browser_sessions(ground, passwords, lockout),
     )
-    return Services(passwords, lockout, accounts, administration, OwnSessions(stores.sessions, stores.feed), own_keys)
+
+
+def _browser_sessions(ground: Resources, passwords: PasswordPool, lockout: Lockout) -> BrowserSessions | None:
+    stores = ground.stores
+    if ground.session_verifier is None:
+        return None
+    return BrowserSessions(
+        stores.browser_sessions,
+        users=stores.users,
+        sessions=stores.sessions,
+        sign_in=PasswordSignIn(stores.users, passwords, lockout, ChangePublisher(stores.feed)),
+        confirmation=Confirmation(stores.users, passwords, lockout),
+        verifier=ground.session_verifier,
+        feed=stores.feed,
+        settings=ground.settings,
+    )
 
 
 def endpoints(
@@ -95,7 +121,8 @@ def endpoints(
         settings=lambda: current().settings,
     )
     return {
-        **account_endpoints(services.accounts),
+        **account_endpoints(services.accounts, services.browser),
+        **_browser_endpoints(services, current),
         **session_endpoints(services.own_sessions),
         **key_endpoints(services.own_keys),
         **administration_endpoints(services.administration),
@@ -104,6 +131,12 @@ def endpoints(
         **console_endpoints(Console(signing_in, metrics, current=current, version=version)),
         "tokens.jwks": _jwks(ground.tokens.keys),
     }
+
+
+def _browser_endpoints(services: Services, current: Callable[[], Configuration]) -> Mapping[str, Endpoint]:
+    if services.browser is None:
+        return {}
+    return browser_endpoints(services.browser, services.accounts, lambda: current().policy)
 
 
 def api_routes(policy: Policy, by_name: Mapping[str, Endpoint]) -> list[StarletteRoute]:

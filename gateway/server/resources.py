@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.accounts.expiry import copies_last_for
 from gateway.accounts.failed_attempts import SharedFailures
 from gateway.errors import ConfigurationError
 from gateway.gate.rate_limits import SharedBuckets
@@ -20,6 +21,7 @@ from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.discovery.open import open_issuers
 from gateway.identity.mac_keys import MacKeys
 from gateway.identity.principal import PrincipalFactory
+from gateway.identity.session_verifier import SessionLimits, SessionVerifier
 from gateway.identity.signing_keys import key_ring, mac_keys
 from gateway.identity.user import ChangeFeed, UserStore
 from gateway.observability.events import EventHandler, FailureCounter
@@ -33,6 +35,7 @@ from gateway.settings.model import Settings
 from gateway.settings.storage_folder import unusable_files
 from gateway.storage.api_keys import ApiKeys
 from gateway.storage.audit import AuditTrail
+from gateway.storage.browser_sessions import StoredBrowserSessions
 from gateway.storage.database import Database
 from gateway.storage.installation import installation_id
 from gateway.storage.process_lock import lock_database
@@ -50,6 +53,7 @@ class Stores:
     database: Database
     users: Users
     sessions: Sessions
+    browser_sessions: StoredBrowserSessions
     api_keys: ApiKeys
     trail: AuditTrail
     directory: Directory
@@ -84,13 +88,24 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
     await prepare(database)
     probe = asyncio.get_running_loop().create_task(_probe(database))
     stack.callback(probe.cancel)
-    users = Users(database)
+    copies_last = copies_last_for(settings)
+    users = Users(database, copies_last=copies_last)
     factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
     everybody = Everybody(users, Subjects(database))
     directory, feed, buckets, failures = await _directory(settings, keys, database, everybody, factory, stack)
     stack.push_async_callback(directory.close)
+    idle = None if settings.sessions is None else settings.sessions.idle
     return Stores(
-        database, users, Sessions(database), ApiKeys(database), AuditTrail(database), directory, feed, buckets, failures
+        database,
+        users,
+        Sessions(database, idle=idle, copies_last=copies_last),
+        StoredBrowserSessions(database, copies_last=copies_last),
+        ApiKeys(database),
+        AuditTrail(database),
+        directory,
+        feed,
+        buckets,
+        failures,
     )
 
 
@@ -146,6 +161,7 @@ class Resources:
     tokens: Tokens
     stores: Stores
     credentials: Authenticator
+    session_verifier: SessionVerifier | None
     observer: Observer
     shadow_log: ShadowLog
 
@@ -173,6 +189,7 @@ async def open_resources(configuration: Configuration, stack: AsyncExitStack) ->
     stores = await open_stores(settings, mac_keys(settings, tokens.keys), stack)
     presented_keys = ApiKeyVerifier(stores.api_keys, tokens, ttl=settings.cache.user_ttl)
     stack.push_async_callback(presented_keys.close)
+    session_verifier = _session_verifier(settings, stores, tokens, stack)
     issuers = open_issuers(settings.tokens, ticker, clock=loop.time, stack=stack, remembered=remembered)
     observer = Observer(settings.observability, [route.name for route in (*policy.own, *policy.routes)])
     stack.callback(observer.close)
@@ -184,9 +201,22 @@ async def open_resources(configuration: Configuration, stack: AsyncExitStack) ->
         tokens,
         stores,
         Authenticator(tokens, issuers=issuers, api_keys=presented_keys, max_size=settings.tokens.max_size),
+        session_verifier,
         observer,
         ShadowLog(),
     )
+
+
+def _session_verifier(
+    settings: Settings, stores: Stores, tokens: Tokens, stack: AsyncExitStack
+) -> SessionVerifier | None:
+    if settings.sessions is None:
+        return None
+    cache = settings.cache
+    limits = SessionLimits(settings.sessions.idle, cache.user_ttl, cache.max_local_entries)
+    verifier = SessionVerifier(stores.browser_sessions, tokens, limits)
+    stack.push_async_callback(verifier.close)
+    return verifier
 
 
 def _report_failures(loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> None:

@@ -203,10 +203,9 @@ class Database:
             self._failed(started, error.reason)
             raise
         except self._errors as error:
-            reason, is_down = _described(error), _does_not_work(error)
+            failure = self._failed(started, _described(error), is_down=_does_not_work(error))
             release(error)
-            # No local name for the new error: its traceback holds this frame.
-            raise self._failed(started, reason, is_down=is_down) from None
+            raise failure from None
         except Refusal:
             self._breaker.succeeded(started)
             raise

@@ -9,11 +9,19 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, inser
 
 from gateway.accounts.store import ActiveSession, NewSession, Reused, Rotated, Rotation
 from gateway.identity.refresh_token import SEED_BYTES, RefreshToken
-from gateway.identity.user import Actor, UserRecord
+from gateway.identity.user import Actor, Authentication, UserRecord
 from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
-from gateway.storage.tables import refresh_tokens, sessions, users
-from gateway.storage.transactions import add_session, changed, end_keys, end_sessions, lock_user
+from gateway.storage.tables import BROWSER, refresh_tokens, sessions, users
+from gateway.storage.transactions import (
+    COPIES_LAST,
+    Ending,
+    add_session,
+    changed,
+    end_keys,
+    end_sessions,
+    lock_user,
+)
 from gateway.storage.user_queries import Clock, instant, record_by_id
 
 # The most sessions of one account, far more than a person has devices. Beyond it, those unused for the longest time
@@ -29,6 +37,9 @@ _PRESENTED: Final = (
         sessions.c.expires_at,
         sessions.c.access_until,
         sessions.c.ended_at,
+        sessions.c.authenticated_at,
+        sessions.c.acr,
+        sessions.c.amr,
         refresh_tokens.c.digest,
         refresh_tokens.c.replaced_at,
         refresh_tokens.c.seed,
@@ -44,6 +55,7 @@ _PRESENTED: Final = (
 
 _LISTED: Final = (
     sessions.c.id,
+    sessions.c.kind,
     sessions.c.created_at,
     sessions.c.used_at,
     sessions.c.expires_at,
@@ -60,12 +72,15 @@ class _Found(NamedTuple):
     expires_at: datetime
     access_until: datetime
     ended_at: datetime | None
+    authenticated_at: datetime
+    acr: str
+    amr: str
     digest: bytes | None
     replaced_at: datetime | None
     seed: bytes | None
 
 
-class _Ending(NamedTuple):
+class _EndRequest(NamedTuple):
     """Selects the sessions to end (None: all). `keys_known_until` ends all API keys too, and is the time until which
     replicas must know of that. `must_live`: fail if no session ends."""
 
@@ -76,11 +91,21 @@ class _Ending(NamedTuple):
 
 
 class Sessions:
-    """Implements SessionStore. `clock` returns seconds since the epoch."""
+    """Implements SessionStore. `clock` returns seconds since the epoch. A browser session ends `idle` seconds after its
+    last use (None: no browser sessions), and a replica can hold a copy of it for `copies_last` seconds."""
 
-    def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock = time.time,
+        idle: float | None = None,
+        copies_last: float = COPIES_LAST,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._idle = idle
+        self._copies_last = timedelta(seconds=copies_last)
 
     async def open(
         self, user_id: str, session: NewSession, *, verified: str, rehashed: str | None = None
@@ -95,9 +120,9 @@ class Sessions:
                 return None
             if rehashed is not None:
                 connection.execute(update(users).where(users.c.id == user_id).values(password_hash=rehashed))
-            _forget_old(connection, user_id, now)
+            forget_old_sessions(connection, user_id, now)
             add_session(connection, user_id, session, now)
-            if _end_surplus(connection, user_id, now):
+            if _end_surplus(connection, user_id, Ending("surplus", now, now + self._copies_last)):
                 return changed(connection, user_id, now)
             return record_by_id(connection, user_id, now)
 
@@ -124,36 +149,63 @@ class Sessions:
 
         return await self._database.write(work)
 
+    async def reissue(self, user_id: str, session: NewSession) -> UserRecord | None:
+        """Replace all refresh tokens of an open session, whose user has just been authenticated. A token of before is
+        unknown afterwards, so a stolen one does not get the new authentication."""
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> UserRecord | None:
+            which = and_(sessions.c.id == session.id, sessions.c.user_id == user_id, sessions.c.ended_at.is_(None))
+            user = lock_user(connection, user_id)
+            found = connection.execute(select(sessions.c.access_until).where(which)).scalar_one_or_none()
+            if user is None or not user.is_active or found is None:
+                return None
+            reissued = update(sessions).where(which)
+            connection.execute(
+                reissued.values(
+                    family=session.token.family_digest,
+                    authenticated_at=now,
+                    used_at=now,
+                    expires_at=session.expires_at,
+                    access_until=max(found, session.access_until),
+                )
+            )
+            connection.execute(delete(refresh_tokens).where(refresh_tokens.c.session_id == session.id))
+            connection.execute(insert(refresh_tokens).values(digest=session.token.digest, session_id=session.id))
+            return record_by_id(connection, user_id, now)
+
+        return await self._database.write(work)
+
     async def end(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End one session of a user."""
-        return await self._end(user_id, _Ending(reason, sessions.c.id == session_id), by=by)
+        return await self._end(user_id, _EndRequest(reason, sessions.c.id == session_id), by=by)
 
     async def end_all(
         self, user_id: str, *, reason: str, by: Actor, keys_known_until: datetime | None = None
     ) -> UserRecord | None:
         """End every session of a user, and with `keys_known_until` every API key."""
-        return await self._end(user_id, _Ending(reason, keys_known_until=keys_known_until), by=by)
+        return await self._end(user_id, _EndRequest(reason, keys_known_until=keys_known_until), by=by)
 
     async def living(self, user_id: str) -> tuple[ActiveSession, ...]:
         """Return the sessions of a user, the last used first."""
         order = (sessions.c.used_at.desc(), sessions.c.created_at.desc(), sessions.c.id)
-        which = and_(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None), _lives(instant(self._clock)))
+        which = and_(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None), self._lives())
         listing = select(*_LISTED).where(which).order_by(*order).limit(MAX_LIVING)
         rows = await self._database.read(lambda connection: connection.execute(listing).all())
         return tuple(ActiveSession(*row) for row in rows)
 
     async def end_living(self, user_id: str, session_id: str, *, reason: str, by: Actor) -> UserRecord | None:
         """End a session that `living` lists."""
-        which = and_(sessions.c.id == session_id, _lives(instant(self._clock)))
-        return await self._end(user_id, _Ending(reason, which, must_live=True), by=by)
+        which = and_(sessions.c.id == session_id, self._lives())
+        return await self._end(user_id, _EndRequest(reason, which, must_live=True), by=by)
 
-    async def _end(self, user_id: str, ending: _Ending, *, by: Actor) -> UserRecord | None:
+    async def _end(self, user_id: str, ending: _EndRequest, *, by: Actor) -> UserRecord | None:
         now = instant(self._clock)
 
         def work(connection: Connection) -> UserRecord | None:
             if lock_user(connection, user_id) is None:
                 return None
-            ended = _ended(connection, user_id, ending, now)
+            ended = _ended(connection, user_id, ending, Ending(ending.reason, now, now + self._copies_last))
             if not ended:
                 return None if ending.must_live else record_by_id(connection, user_id, now)
             change = AuditedTransaction("sessions.ended", user_id, after={"reason": ending.reason, **ended})
@@ -162,19 +214,22 @@ class Sessions:
 
         return await self._database.write(work)
 
+    def _lives(self) -> ColumnElement[bool]:
+        """Build the condition that a session can still be used: it has a valid refresh token or access token, or a
+        cookie within its idle limit."""
+        now = instant(self._clock)
+        lives = or_(sessions.c.expires_at > now, sessions.c.access_until > now)
+        used_since = now - timedelta(seconds=self._idle or 0.0)
+        return and_(lives, or_(sessions.c.kind != BROWSER, sessions.c.remember, sessions.c.used_at > used_since))
 
-def _ended(connection: Connection, user_id: str, ending: _Ending, now: datetime) -> dict[str, int]:
+
+def _ended(connection: Connection, user_id: str, ending: _EndRequest, end: Ending) -> dict[str, int]:
     """End the sessions and keys, and return their numbers; empty if none ended."""
-    count = end_sessions(connection, user_id, now, reason=ending.reason, condition=ending.which)
+    count = end_sessions(connection, user_id, end, ending.which)
     if ending.keys_known_until is None:
         return {"sessions_ended": count} if count else {}
     keys = end_keys(connection, user_id, ending.keys_known_until)
     return {"sessions_ended": count, "api_keys_ended": keys} if count or keys else {}
-
-
-def _lives(now: datetime) -> ColumnElement[bool]:
-    """Build the condition that a session still has a valid refresh token or access token."""
-    return or_(sessions.c.expires_at > now, sessions.c.access_until > now)
 
 
 def _still_counts(found: _Found, grace: float, now: datetime) -> bool:
@@ -184,7 +239,8 @@ def _still_counts(found: _Found, grace: float, now: datetime) -> bool:
 
 def _reused(connection: Connection, found: _Found, rotation: Rotation, now: datetime) -> Reused | None:
     """End the session after a replay. Thief and owner cannot be told apart, so it ends for both (RFC 9700 4.14.2)."""
-    if end_sessions(connection, found.user_id, now, reason="reuse", condition=sessions.c.id == found.id):
+    # A session with a refresh token is no browser session, so no replica holds a copy of it.
+    if end_sessions(connection, found.user_id, Ending("reuse", now, now), sessions.c.id == found.id):
         change = AuditedTransaction("sessions.ended", found.user_id, after={"reason": "reuse", "sessions_ended": 1})
         write_audit(connection, change, by=Actor(found.user_id, rotation.origin), at=now)
         return Reused(changed(connection, found.user_id, now))
@@ -218,7 +274,8 @@ def _rotated(connection: Connection, found: _Found, rotation: Rotation, now: dat
     )
     record = record_by_id(connection, found.user_id, now)
     assert record is not None, "the user's row is locked by this transaction"
-    return Rotated(record, found.id, successor)
+    authentication = Authentication(found.authenticated_at.timestamp(), found.acr, tuple(found.amr.split()))
+    return Rotated(record, found.id, successor, authentication)
 
 
 def _current(connection: Connection, session_id: str, token: RefreshToken) -> RefreshToken:
@@ -245,13 +302,13 @@ def _forget_replaced(connection: Connection, session_id: str, before: datetime) 
     connection.execute(delete(refresh_tokens).where(old))
 
 
-def _forget_old(connection: Connection, user_id: str, now: datetime) -> None:
+def forget_old_sessions(connection: Connection, user_id: str, now: datetime) -> None:
     """Delete sessions that can no longer be refreshed and have no valid access token."""
     over = or_(sessions.c.ended_at.is_not(None), sessions.c.expires_at <= now)
     connection.execute(delete(sessions).where(sessions.c.user_id == user_id, sessions.c.access_until <= now, over))
 
 
-def _end_surplus(connection: Connection, user_id: str, now: datetime) -> int:
+def _end_surplus(connection: Connection, user_id: str, ending: Ending) -> int:
     """End the sessions of a user beyond MAX_LIVING, and return their number."""
     surplus = (
         select(sessions.c.id)
@@ -262,4 +319,4 @@ def _end_surplus(connection: Connection, user_id: str, now: datetime) -> int:
     ids = connection.execute(surplus).scalars().all()
     if not ids:
         return 0
-    return end_sessions(connection, user_id, now, reason="surplus", condition=sessions.c.id.in_(ids))
+    return end_sessions(connection, user_id, ending, sessions.c.id.in_(ids))

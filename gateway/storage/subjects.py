@@ -95,7 +95,7 @@ def _row(connection: Connection, subject: str) -> Row[Any] | None:
 def _record(connection: Connection, subject: str) -> UserRecord:
     row = _row(connection, subject)
     is_active, version = (True, 0) if row is None else (not row.is_blocked, row.version)
-    return UserRecord(subject, "", is_active, frozenset(), _UNKNOWN, version)
+    return UserRecord(subject, "", is_active, frozenset(), _UNKNOWN, version, has_password=False)
 
 
 def _write(connection: Connection, subject: str, row: Row[Any] | None, values: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 
 VERSION_TABLE: Final = "gateway_schema"  # Alembic's table: one row with the version of the schema
+BROWSER: Final = "browser"  # the kind of a session whose credential is a cookie
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

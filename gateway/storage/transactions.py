@@ -5,13 +5,14 @@ other, and two transactions never deadlock over a user.
 """
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     bindparam,
+    case,
     exists,
     insert,
     select,
@@ -20,12 +21,13 @@ from sqlalchemy import (
     update,
 )
 
-from gateway.accounts.store import NewSession
+from gateway.accounts.store import CookieRenewal, NewSession
 from gateway.errors import Refusal
-from gateway.identity.user import UserRecord
-from gateway.storage.tables import api_keys, refresh_tokens, sessions, user_roles, users
+from gateway.identity.user import PASSWORD, UserRecord
+from gateway.storage.tables import BROWSER, Instant, api_keys, refresh_tokens, sessions, user_roles, users
 from gateway.storage.user_queries import record_by_id
 
+COPIES_LAST: Final = 120.0  # seconds: the default of cache.user_ttl, and a clock difference
 # The number of a PostgreSQL advisory lock. Any number works that nothing else in this database uses.
 _ADMINISTRATION: Final = 0x67617465_61646D69
 _LOCKED_USER: Final = (
@@ -84,14 +86,49 @@ def grant(connection: Connection, user_id: str, roles: Collection[str]) -> None:
         connection.execute(insert(user_roles), [{"user_id": user_id, "role": role} for role in sorted(roles)])
 
 
+class Ending(NamedTuple):
+    """The end of sessions. `copies_until` is the time until which a replica can hold a copy of a browser session, and
+    therefore must know of its end."""
+
+    reason: str
+    at: datetime
+    copies_until: datetime
+
+
 def end_sessions(
-    connection: Connection, user_id: str, now: datetime, *, reason: str, condition: ColumnElement[bool] | None = None
+    connection: Connection, user_id: str, ending: Ending, condition: ColumnElement[bool] | None = None
 ) -> int:
     """End the sessions of a user that are open and match the condition (None: all). Return their number."""
-    ending = update(sessions).where(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None))
+    ended = update(sessions).where(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None))
     if condition is not None:
-        ending = ending.where(condition)
-    return connection.execute(ending.values(ended_at=now, end_reason=reason)).rowcount
+        ended = ended.where(condition)
+    copies_until = bindparam(None, ending.copies_until, type_=Instant)
+    known_until = case((sessions.c.kind == BROWSER, copies_until), else_=sessions.c.access_until)
+    values = {"ended_at": ending.at, "end_reason": ending.reason, "access_until": known_until}
+    return connection.execute(ended.values(values)).rowcount
+
+
+def renew_cookie(connection: Connection, session_id: str, renewal: CookieRenewal, now: datetime) -> bool:
+    """Give an open browser session a new cookie after a proof of the password. Return whether the session is open. The
+    previous cookie keeps its authentication, and the one before it ends."""
+    columns = sessions.c
+    amr = case((columns.amr.contains(PASSWORD), columns.amr), else_=columns.amr + f" {PASSWORD}")
+    renewed = (
+        update(sessions)
+        .where(columns.id == session_id, columns.kind == BROWSER, columns.ended_at.is_(None))
+        .values(
+            digest=renewal.digest,
+            previous_digest=columns.digest,
+            previous_until=bindparam(None, now + timedelta(seconds=renewal.grace), type_=Instant),
+            previous_authenticated_at=columns.authenticated_at,
+            previous_acr=columns.acr,
+            previous_amr=columns.amr,
+            authenticated_at=now,
+            amr=amr,
+            used_at=now,
+        )
+    )
+    return connection.execute(renewed).rowcount > 0
 
 
 def end_keys(
@@ -113,6 +150,7 @@ def add_session(connection: Connection, user_id: str, session: NewSession, now: 
         "family": session.token.family_digest,
         "created_at": now,
         "used_at": now,
+        "authenticated_at": now,
         "expires_at": session.expires_at,
         "access_until": session.access_until,
         "address": session.origin.address,

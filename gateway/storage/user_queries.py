@@ -64,6 +64,7 @@ RECORDS: Final[Select[Any]] = select(
     users.c.created_at,
     users.c.version,
     users.c.email_verified_at.is_not(None).label("email_verified"),
+    users.c.password_hash.is_not(None).label("has_password"),
     _roles().label("roles"),
     _ended_sessions(bindparam("now", type_=Instant)).label("ended"),
     _ended_keys(bindparam("now", type_=Instant)).label("ended_keys"),
@@ -74,7 +75,7 @@ _BY_EMAIL: Final = RECORDS.where(users.c.canonical == bindparam("canonical"))
 
 def record_of(row: Sequence[Any]) -> UserRecord:
     """Build the record from a row of RECORDS."""
-    user_id, email, is_active, created_at, version, email_verified, roles, ended, ended_keys = row[:9]
+    user_id, email, is_active, created_at, version, verified, has_password, roles, ended, ended_keys = row[:10]
     return UserRecord(
         id=user_id,
         email=email,
@@ -83,7 +84,8 @@ def record_of(row: Sequence[Any]) -> UserRecord:
         created_at=created_at,
         version=version,
         ended_sessions=_parts(ended) | _parts(ended_keys),
-        email_verified=bool(email_verified),
+        email_verified=bool(verified),
+        has_password=bool(has_password),
     )
 
 

@@ -9,6 +9,8 @@ GHSA-f59h-q822-g45g). A name that folds to a special name but differs from it is
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from gateway.wire.cookies import OwnCookies
+
 Field = tuple[bytes, bytes]
 Placed = tuple[int, Field]  # A field, and its index in `kept`.
 
@@ -46,6 +48,7 @@ class Action:
     FORWARDED_PORT: Final = 15
     FORWARDED_PREFIX: Final = 16
     CONDITIONAL: Final = 17  # Max-Forwards and method overrides: forwarded depending on upstream and method.
+    COOKIE: Final = 18  # Where the gateway has cookies of its own, which are read and dropped.
 
 
 # RFC 9110 7.6.1, and fields added by older proxies and HTTP/2 upgrades. `Trailer` is dropped because request trailers
@@ -126,7 +129,8 @@ def is_forwarding(name: bytes) -> bool:
 class RequestFields:
     """The classified fields of one request head: fields to forward, in order, and values for the gateway.
 
-    `credentials` are the Authorization fields with their positions in `kept`, for routes that forward them;
+    `session_cookie` is the value of the session cookie, None if `session_cookies` of this name were sent and that is
+    not one. `credentials` are the Authorization fields with their positions in `kept`, for routes that forward them;
     `authorization` is the value of the last one. `forwarding` are fields that a trusted proxy can set, `conditional`
     fields that depend on upstream and method, both with positions. Most requests have few of these, so defaults are
     class attributes.
@@ -137,6 +141,8 @@ class RequestFields:
     authorization: bytes | None = None
     authorizations = 0
     credentials: Sequence[Placed] = ()
+    session_cookie: bytes | None = None
+    session_cookies = 0
     connection: bytes | None = None
     request_id: bytes | None = None
     forwarded_for: bytes | None = None
@@ -201,11 +207,15 @@ REQUEST_VALUES: Final = (
 
 
 class FieldRules:
-    """Classifies request fields. `own_names` are the names that only the gateway sets (identity headers)."""
+    """Classifies request fields. `own_names` are the names that only the gateway sets (identity headers), `cookies`
+    its own cookies, None without sessions."""
 
-    def __init__(self, own_names: Iterable[str] = ()) -> None:
+    def __init__(self, own_names: Iterable[str] = (), cookies: OwnCookies | None = None) -> None:
         own = {fold(name.encode("ascii")): Action.DROP for name in own_names}
         self._special = {**_SPECIAL, **own}
+        self._cookies = cookies
+        if cookies is not None:
+            self._special[b"cookie"] = Action.COOKIE
         self._spellings: dict[bytes, int] = {}
 
     def action(self, name: bytes) -> int:
@@ -242,13 +252,15 @@ class FieldRules:
             if action == 0:
                 kept.append(field if field[1][-1:] not in _SPACE else (field[0], field[1].rstrip(b" \t")))
             elif action != 1:
-                _read_special(sorted_, action, field, lists)
+                _read_special(sorted_, action, field, lists, self._cookies)
         for name, values in lists.items():
             setattr(sorted_, name, b", ".join(values))
         return sorted_
 
 
-def _read_special(into: RequestFields, action: int, field: Field, lists: dict[str, list[bytes]]) -> None:
+def _read_special(
+    into: RequestFields, action: int, field: Field, lists: dict[str, list[bytes]], cookies: OwnCookies | None
+) -> None:
     """Read a special field. `lists` collects values by attribute: a head can repeat a field thousands of times, so
     earlier lines must not be copied."""
     value = field[1].strip(b" \t")
@@ -265,8 +277,21 @@ def _read_special(into: RequestFields, action: int, field: Field, lists: dict[st
     elif action == Action.REQUEST_ID:
         # Two different ids are ambiguous, so both are ignored and a new id is generated.
         into.request_id = value if into.request_id is None else b""
+    elif action == Action.COOKIE and cookies is not None:
+        _read_cookies(into, (field[0], value), cookies)
     else:
         lists.setdefault(_ATTRIBUTE[action], []).append(value)
+
+
+def _read_cookies(into: RequestFields, field: Field, cookies: OwnCookies) -> None:
+    """Keep a Cookie field without own cookies; an empty field goes. Of several session cookies none counts: each
+    program could choose another one."""
+    others, values = cookies.split(field[1])
+    if others:
+        into.kept.append((field[0], others))
+    if values:
+        into.session_cookies += len(values)
+        into.session_cookie = values[0] if into.session_cookies == 1 else None
 
 
 def _with(placed: Sequence[Placed], field: Placed) -> list[Placed]:

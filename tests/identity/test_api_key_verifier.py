@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.identity import api_key_verifier
+from gateway.identity import secret_lookups
 from gateway.identity.access_token import Tokens
 from gateway.identity.api_key_verifier import ApiKeyVerifier
 from gateway.identity.api_keys import KnownKey, key_digest, new_key
@@ -243,7 +243,7 @@ async def test_a_store_that_fails_in_a_way_nobody_thought_of_leaves_nobody_waiti
 async def test_more_than_can_be_asked_for_is_an_outage_and_no_wait(
     credentials: Authenticator, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(api_key_verifier, "MAX_ASKED", 10)
+    monkeypatch.setattr(secret_lookups, "MAX_ASKED", 10)
     store.open.clear()
     known = store.add()
     asked = [asyncio.create_task(credentials.ask(new_key().encode())) for _ in range(300)]
@@ -291,7 +291,7 @@ async def test_a_use_that_cannot_be_written_down_harms_nobody(
 async def test_what_is_noted_is_bounded(
     credentials: Authenticator, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_key_verifier, "MAX_NOTED", 3)
+    monkeypatch.setattr(secret_lookups, "MAX_NOTED", 3)
     await asyncio.gather(*(credentials.ask(store.add()) for _ in range(10)))
     await until(lambda: store.uses)
     assert [len(uses) for uses in store.uses] == [3]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.journeys.deployments import Deployment, Replicated, replicated
+from tests.support.browsers import SETTINGS
 from tests.support.gateways import Gateways
 from tests.support.issuers import Issuer
 from tests.support.processes import Face
@@ -29,7 +30,7 @@ def replicas(gateways: Gateways, idp: Issuer, tmp_path_factory: pytest.TempPathF
     tokens = {"external": [idp.settings()]}
     accounts = {"lockout": {"failures": FAILURES, "per_address_failures": 1_000_000}}
     cache = {"user_ttl": f"{USER_TTL * 1000:.0f}ms"}
-    with replicated(gateways, folder, cache=cache, accounts=accounts, tokens=tokens) as running:
+    with replicated(gateways, folder, cache=cache, accounts=accounts, tokens=tokens, **SETTINGS) as running:
         yield running
 
 
@@ -40,5 +41,7 @@ def deployment(request: pytest.FixtureRequest, gateways: Gateways) -> Deployment
         running: Replicated = request.getfixturevalue("replicas")
         return running.deployment
     face: Face = "serve" if request.param == "sqlite, serve" else "asgi"
-    gateway = gateways.gateway("brief", face, cache={"user_ttl": "500ms"})
+    gateway = gateways.gateway(
+        "brief", face, cache={"user_ttl": "500ms"}, server=SETTINGS["server"], sessions=SETTINGS["sessions"]
+    )
     return Deployment(gateway, gateway, told=0.7)

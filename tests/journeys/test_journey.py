@@ -45,7 +45,8 @@ def test_register_login_me_and_call(deployment: Deployment, upstream: RecordingU
             me = gateway.get("/auth/me", account.line)
             assert me.status == 200
             told = me.json()
-            assert set(told) == {"id", "email", "is_active", "roles", "created_at"}
+            own = {"email_verified", "has_password", "second_factors"}
+            assert set(told) == {"id", "email", "is_active", "roles", "created_at"} | own
             assert (told["id"], told["email"], told["is_active"], told["roles"]) == (account.id, email, True, ["user"])
             received = call(gateway, upstream, account)
             assert received.values("x-user-id") == [account.id.encode()]

@@ -87,7 +87,6 @@ main()
 class _Interrupted(Gateway):
     """A gateway that gets a signal when it begins to import its commands."""
 
-    imports = True
     number = signal.SIGTERM
 
     @property

@@ -58,5 +58,6 @@ def old_record(user_id: str, *, roles: list[str], version: int = 9, lifetime: in
         "created": "2026-01-01T00:00:00+00:00",
         "ended": [],
         "verified": False,
+        "password": True,
     }
     return f"{version} {lifetime} {json.dumps(members)}".encode()

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, func, select
 
-from gateway.accounts.store import NewSession, Reused, Rotated, Rotation
+from gateway.accounts.store import ActiveSession, NewSession, Reused, Rotated, Rotation
 from gateway.identity.refresh_token import PREFIX, RefreshToken
 from gateway.identity.user import COMMAND_LINE, Actor, ClientInfo, UserRecord
 from gateway.storage.database import Database
@@ -325,7 +325,7 @@ async def test_the_living_sessions_are_listed_the_one_used_last_first(
     listed = await sessions.living(ann.id)
     assert [one.id for one in listed] == [several[0].id, several[3].id, several[1].id]
     expires = clock.instant + timedelta(seconds=1000)
-    assert listed[0] == (several[0].id, began, clock.instant, expires, "192.0.2.9", "later")
+    assert listed[0] == ActiveSession(several[0].id, "token", began, clock.instant, expires, "192.0.2.9", "later")
     assert await sessions.living("nobody") == ()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from sqlalchemy import Connection, Engine, event, func, select
 
-from gateway.accounts.store import NewSession, Selection
+from gateway.accounts.store import NewSession, PasswordEffects, Selection
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.user import COMMAND_LINE, Actor, ClientInfo, UserRecord
 from gateway.storage.database import Database
@@ -219,7 +219,9 @@ async def test_a_new_password_ends_every_session_but_the_one_to_keep(
     opened = [new_session(clock) for _ in range(3)]
     for session in opened:
         await Sessions(database, clock=clock).open(record.id, session, verified="hash")
-    kept = await users.set_password(record.id, "new", by=Actor(record.id), verified="hash", keep=opened[0].id)
+    kept = await users.set_password(
+        record.id, "new", by=Actor(record.id), verified="hash", effects=PasswordEffects(opened[0].id)
+    )
     assert kept is not None and kept.ended_sessions == {opened[1].id, opened[2].id}
     all_ended = await users.set_password(record.id, "newer", by=COMMAND_LINE)
     assert all_ended is not None and all_ended.ended_sessions == {session.id for session in opened}

@@ -100,6 +100,7 @@ def _encoded(record: UserRecord | None) -> bytes:
         "created": record.created_at.isoformat(),
         "ended": sorted(record.ended_sessions),
         "verified": record.email_verified,
+        "password": record.has_password,
     }
     return json.dumps(members, separators=(",", ":")).encode("ascii")
 
@@ -118,6 +119,7 @@ def _decoded(members: dict[str, Any], version: int) -> UserRecord:
         version=version,
         ended_sessions=_strings(members["ended"]),
         email_verified=_typed(members["verified"], bool),
+        has_password=_typed(members["password"], bool),
     )
 
 

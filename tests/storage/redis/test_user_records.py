@@ -172,6 +172,7 @@ def value(*, version: object = 1, lifetime: object = 60_000, asked: object = Non
         "created": CREATED.isoformat(),
         "ended": [],
         "verified": False,
+        "password": True,
     }
     members = {name: each for name, each in (members | changes).items() if each is not ...}
     asked = round(time.time() * 1000) if asked is None else asked

@@ -1,0 +1,58 @@
+"""The session cookie as a credential: on the own hosts only, and from own pages where a request can change something.
+
+Browsers add the cookie to every request to its host, whichever page causes the request. A request that can change
+something must therefore prove that it comes from an own page (`policy/browsers.py`).
+"""
+
+from gateway.errors import Refusal
+from gateway.gate.admission import RequestHead
+from gateway.identity.session_verifier import SessionVerifier
+from gateway.policy.browsers import BrowserPolicy
+from gateway.policy.route import Route
+from gateway.settings.model import Settings
+from gateway.wire.cookies import OwnCookies
+
+
+class SessionCookies:
+    """Finds the session cookies of requests under one policy. `verifier` verifies them."""
+
+    def __init__(self, verifier: SessionVerifier, browsers: BrowserPolicy) -> None:
+        self.verifier = verifier
+        self._browsers = browsers
+
+    def presented(self, request: RequestHead, route: Route) -> bytes | None:
+        """The cookie that can be the credential of the request, None without one.
+
+        Raises Refusal `cross_site` without the proof that the request needs. A cookie of another form is none, so it
+        needs no proof.
+        """
+        cookie = sent_to_own_host(request, self._browsers)
+        if route.own_page:
+            self.require_own_page(request)
+        elif cookie is not None:
+            method, fields = request.method, request.fields
+            refusal = self._browsers.check_page(route, method, fields, websocket=request.websocket)
+            if refusal is not None and self.verifier.is_cookie(cookie):
+                raise refusal
+        return cookie
+
+    def require_own_page(self, request: RequestHead) -> None:
+        """Raise Refusal `cross_site` unless the request comes from an own page to an own host."""
+        origins, fields = self._browsers.origins, request.fields
+        if fields.canonical_host not in origins.hosts:
+            raise Refusal("cross_site", "not an own host")
+        missing = origins.missing_proof(fields.kept)
+        if missing:
+            raise Refusal("cross_site", missing)
+
+
+def sent_to_own_host(request: RequestHead, browsers: BrowserPolicy) -> bytes | None:
+    """The value of the session cookie; None on other hosts, where each application could have set it."""
+    fields = request.fields
+    return fields.session_cookie if fields.canonical_host in browsers.origins.hosts else None
+
+
+def own_cookies(settings: Settings) -> OwnCookies | None:
+    """The gateway's own cookies, None without sessions."""
+    sessions, public_url = settings.sessions, settings.server.public_url or ""
+    return None if sessions is None else OwnCookies(sessions.cookie, secure=public_url.startswith("https:"))
