@@ -68,7 +68,7 @@ class Connector(Generic[C]):
         waiting = sum(not waiter.done() for waiter in self._waiting)
         recent = [started for started in self._attempts.values() if loop.time() - started < _SLOW]
         if waiting > len(recent) and len(self._attempts) < self._limit:
-            attempt = loop.create_task(_awaited(self._make()))
+            attempt = loop.create_task(_made(self._make))
             self._attempts[attempt] = loop.time()
             attempt.add_done_callback(self._finished)
 
@@ -104,5 +104,5 @@ class Connector(Generic[C]):
             self._close(connection)
 
 
-async def _awaited(awaitable: Awaitable[C]) -> C:
-    return await awaitable
+async def _made(make: Callable[[], Awaitable[C]]) -> C:
+    return await make()

@@ -7,7 +7,9 @@ a tenth of a second. This module uses the `greenlet_spawn` of SQLAlchemy's core,
     read(work)    statements that change nothing, 250 ms
     write(work)   one transaction, 800 ms, commit included
 
-The limit begins when the work gets a connection. Waiting for a connection has a limit of its own. Every failure is
+The limit begins when the work gets a connection, and again with each answer of a server, at most _LONGEST times as long
+in total: the first use of a connection prepares each statement, which takes long with a distant server, and work that
+is given up costs its connection. Waiting for a connection has a limit of its own. Every failure is
 StorageUnavailable. Work is repeated if its connection turns out to be dead (the server was restarted), or if it
 conflicts with another transaction (SQLSTATE 40001, 40P01), unless its commit may have arrived.
 
@@ -52,13 +54,14 @@ COMMAND: Final = DatabaseLimits(read=10.0, read_turn=10.0, write=20.0, write_tur
 _GOODBYE: Final = 2.0  # seconds
 # The server ends transactions that the client has abandoned, so that a client that disappears keeps no locks.
 _MARGIN: Final = 1.2  # seconds beyond the limit of a write, for waiting for a lock
-_IDLE: Final = 4.2  # seconds beyond the limit of a write, for a transaction without a statement
+_ABANDONED: Final = 4.2  # seconds beyond the limit of a write
 # The number of parts of a limit. No part elapses while the machine does not run this process, so the limit measures the
 # database and not the machine.
-_SLICES: Final = 5
+_SLICES: Final = 20
+_LONGEST: Final = 3  # limits in total, while the database answers
 # Threads do the work of a local file, so each part also waits until a thread has run this many times. A transaction
 # needs up to 25 such turns. Each can take 50 ms on a busy machine.
-_THREAD_TURNS: Final = 10
+_THREAD_TURNS: Final = 3
 _LONGEST_TURN: Final = 1.0  # seconds
 _LOCAL_PATIENCE: Final = 5.0  # seconds without a success after which callers of a local file stop waiting
 _REPEATS: Final = 2
@@ -66,6 +69,20 @@ _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, dead
 _NO_WORK: Final = frozenset({"25006", "53300"})  # read-only, too many connections
 _OPERATOR: Final = "57P0"  # shut down, starting up, ended by an operator
 AWAY: Final = "no answer lately; the next attempt follows within a second"
+
+
+class _Progress:
+    """Counts the answers of the database to work that began at `began`. A new connection is an answer too."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self.answers = 0
+
+    def follow(self, connection: Connection) -> None:
+        """Count the answers on this connection."""
+        connection.info["progress"] = self
+        if connection.info["born"] >= self._began:
+            self.answers += 1
 
 
 class Database:
@@ -88,6 +105,7 @@ class Database:
         self._has_answered = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watch_age()
+        self._watch_progress()
 
     @classmethod
     def open(cls, url: str, *, limits: DatabaseLimits = SERVING, breaker: Breaker | None = None) -> "Database":
@@ -95,7 +113,7 @@ class Database:
 
         Raises CannotStart if the address is of another kind, or if the folder of an SQLite file is not writable.
         """
-        timeouts = Timeouts(lock=limits.write + _MARGIN, idle_in_transaction=limits.write + _IDLE)
+        timeouts = Timeouts(lock=limits.write + _MARGIN, abandoned=limits.write + _ABANDONED)
         return cls(open_engine(url, timeouts), limits=limits, breaker=breaker)
 
     @property
@@ -112,7 +130,7 @@ class Database:
         """Return whether the database answers and takes changes, within the limit of a read. Ignores the circuit
         breaker."""
         try:
-            await self._limited(self._reading_task(self._check), self._limits.read)
+            await self._limited(*self._reading_task(self._check), self._limits.read)
         except StorageUnavailable:
             return False
         return True
@@ -120,7 +138,7 @@ class Database:
     async def read(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run statements that change nothing. Raises StorageUnavailable within the limit."""
         await self._admit(self._reads, self._limits.read_turn)
-        return await self._limited(self._reading_task(work, self._reads), max(limit or 0.0, self._limits.read))
+        return await self._limited(*self._reading_task(work, self._reads), max(limit or 0.0, self._limits.read))
 
     async def write(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run one transaction, which takes effect completely or not at all.
@@ -129,8 +147,9 @@ class Database:
         rolls the transaction back and propagates.
         """
         await self._admit(self._writes, self._limits.write_turn)
-        writing = greenlet_spawn(_with_repeats, lambda: self._write_once(work))
-        return await self._limited(self._start(writing, self._writes), limit or self._limits.write)
+        progress = _Progress(self._breaker.now())
+        writing = greenlet_spawn(_with_repeats, lambda: self._write_once(work, progress))
+        return await self._limited(self._start(writing, self._writes), progress, limit or self._limits.write)
 
     async def close(self) -> None:
         """Abandon running work and close every connection. Waits at most a few seconds for a server that hangs."""
@@ -156,8 +175,11 @@ class Database:
                 self._report(error.reason)
             raise
 
-    def _reading_task(self, work: Work[T], turnstile: FairSemaphore | None = None) -> "asyncio.Task[T]":
-        return self._start(greenlet_spawn(_with_repeats, lambda: self._read_once(work)), turnstile)
+    def _reading_task(
+        self, work: Work[T], turnstile: FairSemaphore | None = None
+    ) -> "tuple[asyncio.Task[T], _Progress]":
+        progress = _Progress(self._breaker.now())
+        return self._start(greenlet_spawn(_with_repeats, lambda: self._read_once(work, progress)), turnstile), progress
 
     def _start(self, running: Coroutine[Any, Any, T], turnstile: FairSemaphore | None) -> "asyncio.Task[T]":
         """Start the work as a task that leaves the turnstile when it ends."""
@@ -168,15 +190,20 @@ class Database:
             task.add_done_callback(lambda task: turnstile.leave(succeeded=_has_answered(task)))
         return task
 
-    async def _limited(self, task: "asyncio.Task[T]", limit: float) -> T:
+    async def _limited(self, task: "asyncio.Task[T]", progress: _Progress, limit: float) -> T:
         started = self._breaker.now()
+        silent = answers = 0
         try:
-            for _ in range(_SLICES):
+            for _ in range(_SLICES * _LONGEST):
                 await asyncio.wait((task,), timeout=limit / _SLICES)
                 if self._is_local:
                     await self._let_threads_run(task)
                 if task.done():
                     return self._outcome(task, started)
+                silent = silent + 1 if self._is_local or progress.answers == answers else 0
+                answers = progress.answers
+                if silent == _SLICES:
+                    break
             self._abandon(task)
             raise self._failed(started, f"no answer within {limit * 1000:.0f} ms")
         except asyncio.CancelledError:
@@ -254,17 +281,21 @@ class Database:
         _select_one(connection)
         self._opened.check(connection)
 
-    def _read_once(self, work: Work[T]) -> T:
+    def _read_once(self, work: Work[T], progress: _Progress) -> T:
         with self._opened.reading().connect() as connection:
+            progress.follow(connection)
             return work(connection)
 
-    def _write_once(self, work: Work[T]) -> T:
+    def _write_once(self, work: Work[T], progress: _Progress) -> T:
         with self._engine.connect() as connection:
+            progress.follow(connection)
             self._opened.begin(connection)
             result = work(connection)
             try:
                 connection.commit()
             except DBAPIError as error:
+                if _state(error) in _CONFLICTS:
+                    raise  # the server has rolled the transaction back
                 release(error)
                 raise StorageUnavailable("database", f"commit not confirmed: {_described(error)}") from None
             return result
@@ -280,6 +311,13 @@ class Database:
         def refuse_stale(_dbapi_connection: object, record: Any, _proxy: object) -> None:
             if record.info["born"] < self._stale_before and not self._volatile:
                 raise DisconnectionError
+
+    def _watch_progress(self) -> None:
+        @event.listens_for(self._engine, "after_cursor_execute")
+        def note_answer(connection: Connection, *_: object) -> None:
+            progress: _Progress | None = connection.info.get("progress")
+            if progress is not None:
+                progress.answers += 1
 
 
 def _has_answered(task: "asyncio.Task[Any]") -> bool:

@@ -7,10 +7,11 @@ from sqlalchemy import Connection, Engine
 
 
 class Timeouts(NamedTuple):
-    """Limits that the server enforces, in seconds: waiting for a lock, and a transaction without a statement."""
+    """Limits that the server enforces, in seconds: waiting for a lock, and a transaction that the client has
+    abandoned."""
 
     lock: float
-    idle_in_transaction: float
+    abandoned: float
 
 
 def _nothing(_connection: Connection) -> None:

@@ -49,7 +49,10 @@ _SERVER_KEEPALIVE: Final = {
     "tcp_user_timeout": "10000",
 }
 _NO_HOME: Final = "/nonexistent"
-_UNSUPPORTED: Final = "08P01"  # protocol violation: pgbouncer's answer to an unsupported session parameter
+# The answer of pgbouncer to a session parameter that it does not support (a protocol violation), and of a server to one
+# that it does not know.
+_UNSUPPORTED: Final = frozenset({"08P01", "42704"})
+_TRANSACTION_TIMEOUT_SINCE: Final = 17  # version of the server
 
 
 def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
@@ -138,29 +141,25 @@ class _Server:
 
     def __init__(self, address: PostgresqlAddress, timeouts: Timeouts) -> None:
         self.has_sessions = False
+        self._has_transaction_timeout = False
         self._address = address
-        self._timeouts = {
-            "lock_timeout": f"{timeouts.lock * 1000:.0f}",
-            "idle_in_transaction_session_timeout": f"{timeouts.idle_in_transaction * 1000:.0f}",
-        }
-        self._limits = _SERVER_KEEPALIVE | self._timeouts
+        self._timeouts = timeouts
         self._class = _connection_class(_KEEPALIVE | address.socket_options)
 
     async def connect(self) -> asyncpg.Connection:
         """Return a connection to a server that takes changes. Raises the driver's errors."""
         parameters = {"application_name": "gateway"} | self._address.session_parameters
-        limits = {name: value for name, value in self._limits.items() if name not in parameters}
         is_limited = self.has_sessions
         try:
-            connection = await self._open(limits | parameters if is_limited else parameters)
+            connection = await self._open(self._limits() | parameters if is_limited else parameters)
         except asyncpg.PostgresError as error:
-            if not is_limited or error.sqlstate != _UNSUPPORTED:
+            if not is_limited or error.sqlstate not in _UNSUPPORTED:
                 raise
             connection, is_limited = await self._open(parameters), False
         try:
             _refuse_read_only(connection)
             if not is_limited:
-                await self._limit(connection, limits)
+                await self._limit(connection, parameters)
         except BaseException:
             connection.terminate()
             raise
@@ -172,22 +171,40 @@ class _Server:
             timeout=self._address.connect_timeout or _CONNECT_TIMEOUT,
             connection_class=self._class,
             server_settings=parameters,
-            statement_cache_size=0,  # SQLAlchemy has a cache of its own
+            # SQLAlchemy has a cache of its own. Without one here, asyncpg neither names statements nor keeps them
+            # prepared, and each costs a second round trip. No statement is short enough for this cache.
+            statement_cache_size=1,
+            max_cacheable_statement_size=1,
             target_session_attrs=self._address.default_target,
         )
 
-    async def _limit(self, connection: asyncpg.Connection, limits: dict[str, str]) -> None:
+    async def _limit(self, connection: asyncpg.Connection, parameters: dict[str, str]) -> None:
         """Detect a pooler, and limit the session if the connection passes none."""
         async with connection.transaction():
             pid = await connection.fetchval("SELECT pg_backend_pid()")
+        self._has_transaction_timeout = connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE
         self.has_sessions = pid == connection.get_server_pid()
         if self.has_sessions:
+            limits = {name: value for name, value in self._limits().items() if name not in parameters}
             await connection.execute(_set_config(limits, is_local=False))
 
     def begin(self, connection: Connection) -> None:
         """Limit the transaction where the session has no limits, so that a client that disappears keeps no locks."""
         if not self.has_sessions:
-            connection.execute(text(_set_config(self._timeouts, is_local=True)))
+            connection.execute(text(_set_config(self._transaction_limits(), is_local=True)))
+
+    def _limits(self) -> dict[str, str]:
+        return _SERVER_KEEPALIVE | self._transaction_limits()
+
+    def _transaction_limits(self) -> dict[str, str]:
+        abandoned = f"{self._timeouts.abandoned * 1000:.0f}"
+        limits = {
+            "lock_timeout": f"{self._timeouts.lock * 1000:.0f}",
+            "idle_in_transaction_session_timeout": abandoned,
+        }
+        # A transaction is not idle between the preparation of a statement, which the driver sends without a Sync, and
+        # its execution.
+        return limits | {"transaction_timeout": abandoned} if self._has_transaction_timeout else limits
 
 
 def _refuse_read_only(connection: asyncpg.Connection) -> None:

@@ -118,6 +118,8 @@ def _upgrade(connection: Connection) -> bool:
     if connection.dialect.name == "postgresql":
         for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(text(f"SET LOCAL {name} = 0"))  # the migration of a large table takes long
+        limit = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"
+        connection.execute(text(limit))  # unknown before PostgreSQL 17
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
     found = _revision(connection)
     if found == HEAD:

@@ -1,6 +1,7 @@
 """Connections for callers that give up before the connection is established."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -139,3 +140,21 @@ async def test_stopping_closes_spare_connections_and_ends_the_attempts(server: S
     await asyncio.sleep(0.01)
     assert server.closed == {0}
     assert server.attempts[1].cancelled()
+
+
+async def test_an_attempt_that_is_stopped_before_it_begins_leaves_no_coroutine() -> None:
+    begun: list[str] = []
+
+    async def make() -> int:
+        begun.append("made")
+        return 0
+
+    connector = Connector(make, close=lambda _: None, is_open=lambda _: True, limit=1)
+    caller = asyncio.create_task(connector.connect())
+    asyncio.get_running_loop().call_soon(connector.stop)  # runs after the caller, before its attempt
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gc.collect()  # reports a coroutine that was never awaited
+    assert begun == []
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from bench.stores.postgres import PostgresServer
 from gateway.errors import CannotStart, StorageUnavailable
+from gateway.identity.user import Actor
 from gateway.storage import schema
 from gateway.storage.database import COMMAND, Database
 from gateway.storage.sessions import Sessions
@@ -92,6 +93,54 @@ async def test_a_server_that_is_slow_to_connect_answers_again_after_all_connecti
     await create(Users(relayed))
 
 
+@pytest.mark.parametrize("delay", [0.05, 0.08])
+async def test_a_distant_server_takes_changes_again_after_all_connections_were_cut(
+    relayed: Database, relay: Relay, delay: float
+) -> None:
+    async def changes() -> bool:
+        try:
+            return bool(await create(Users(relayed)))
+        except StorageUnavailable:
+            return False
+
+    await until_it_answers(relayed, within=5.0)
+    relay.answer_delay = delay
+    relay.cut()
+    began = time.monotonic()
+    while not await changes():
+        assert time.monotonic() - began < 5.0
+        await asyncio.sleep(0.05)
+
+
+async def test_a_server_that_hangs_behind_a_slow_one_is_given_up_within_the_limit(
+    relayed: Database, relay: Relay
+) -> None:
+    def hang_after_three(connection: Connection) -> None:
+        for _ in range(3):
+            connection.execute(text("SELECT pg_sleep(0.1)"))
+        hung.append(time.monotonic())
+        relay.silent = True
+        one(connection)
+
+    hung: list[float] = []
+    await until_it_answers(relayed, within=5.0)
+    with pytest.raises(StorageUnavailable):
+        await relayed.read(hang_after_three)
+    assert time.monotonic() - hung[0] < 0.45
+
+
+async def test_a_statement_is_parsed_once_per_connection(relayed: Database, direct: Database) -> None:
+    await until_it_answers(relayed, within=5.0)
+
+    def names(connection: Connection) -> list[str]:
+        one(connection)
+        return list(
+            connection.execute(text("SELECT name FROM pg_prepared_statements WHERE statement = 'SELECT 1'")).scalars()
+        )
+
+    assert await relayed.read(names) == await relayed.read(names) != []
+
+
 async def test_a_slow_server_is_not_flooded_with_connections(relayed: Database, relay: Relay) -> None:
     await until_it_answers(relayed, within=10.0)
     before = relay.accepted
@@ -123,9 +172,25 @@ async def test_a_client_that_vanishes_in_a_transaction_does_not_keep_its_locks(
     assert time.monotonic() - began < 15.0
 
 
+@pytest.mark.parametrize("statement", [b"FOR UPDATE", b"UPDATE users"])
+async def test_a_client_that_vanishes_before_it_runs_a_prepared_statement_does_not_keep_its_locks(
+    relayed: Database, relay: Relay, direct: Database, statement: bytes
+) -> None:
+    ann = await create(Users(direct))
+    await until_it_answers(relayed, within=5.0)
+    actor = Actor(ann.id)
+    relay.last_words = statement
+    with pytest.raises(StorageUnavailable):
+        await Users(relayed).change(ann.id, by=actor, is_active=False, admin_roles=())
+    began = time.monotonic()
+    await Users(direct).change(ann.id, by=actor, is_active=False, admin_roles=())
+    assert time.monotonic() - began < 15.0
+
+
 async def test_sessions_end_idle_transactions_and_notice_dead_peers(direct: Database, relayed: Database) -> None:
     def settings(connection: Connection) -> dict[str, str]:
-        names = ("idle_in_transaction_session_timeout", "lock_timeout", "tcp_user_timeout", "tcp_keepalives_idle")
+        timeouts = ["idle_in_transaction_session_timeout", "transaction_timeout", "lock_timeout"]
+        names = [*timeouts, "tcp_user_timeout", "tcp_keepalives_idle"]
         return {name: connection.execute(text(f"SHOW {name}")).scalar_one() for name in names}
 
     await asyncio.gather(*(relayed.read(one) for _ in range(3)))
@@ -133,6 +198,7 @@ async def test_sessions_end_idle_transactions_and_notice_dead_peers(direct: Data
     assert every == [
         {
             "idle_in_transaction_session_timeout": "5s",
+            "transaction_timeout": "5s",
             "lock_timeout": "2s",
             "tcp_user_timeout": "10000",
             "tcp_keepalives_idle": "5",
@@ -290,6 +356,21 @@ async def test_a_transaction_that_met_another_one_is_done_again(direct: Database
     assert len(runs) == 3
 
 
+async def test_a_conflict_that_the_commit_reports_is_done_again(
+    postgres_server: PostgresServer, direct: Database, name: str
+) -> None:
+    body = "IF nextval('tries') < 3 THEN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END IF; RETURN NULL;"
+    for statement in (
+        "CREATE SEQUENCE tries",
+        f"CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body} END$$",
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION conflict()",
+    ):
+        postgres_server.sql(statement, database=name)
+    await create(Users(direct))
+    assert postgres_server.sql("SELECT last_value, (SELECT count(*) FROM users) FROM tries", database=name) == "3|1\n"
+
+
 async def test_a_conflict_that_does_not_end_is_an_error(direct: Database) -> None:
     def work(connection: Connection) -> None:
         connection.execute(text("DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$"))
@@ -357,11 +438,11 @@ async def test_a_transaction_through_pgbouncer_is_bounded_too(pooled_url: str) -
     database = Database.open(pooled_url)
     try:
         await database.write(lambda connection: one(connection) and None)
-        names = ("idle_in_transaction_session_timeout", "lock_timeout")
+        names = ("idle_in_transaction_session_timeout", "transaction_timeout", "lock_timeout")
 
         def settings(connection: Connection) -> list[str]:
             return [connection.execute(text(f"SHOW {each}")).scalar_one() for each in names]
 
-        assert await database.write(settings) == ["5s", "2s"]
+        assert await database.write(settings) == ["5s", "5s", "2s"]
     finally:
         await database.close()

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, suppress
 
 class Relay:
     """Forwards every connection at `port` to the server behind it. `connect_delay` is in seconds per connection. While
-    `silent`, no byte passes and no connection ends, as in a network failure. `accepted` counts connections.
+    `silent`, no byte passes and no connection ends, as in a network failure. It becomes silent after the next bytes of
+    a client that contain `last_words`. `accepted` counts connections.
 
     `answer_delay` delays bytes of the server by that many seconds; `subscription_delay` does the same for connections
     that have subscribed to a Redis channel. A new `target_port` applies to later connections.
@@ -17,6 +18,7 @@ class Relay:
         self.port = 0
         self.connect_delay = 0.0
         self.silent = False
+        self.last_words: bytes | None = None
         self.accepted = 0
         self.answer_delay = 0.0
         self.subscription_delay = 0.0
@@ -64,6 +66,8 @@ class Relay:
             while self.silent:
                 await asyncio.sleep(0.01)
             sink.write(data)
+            if self.last_words is not None and self.last_words in data:
+                self.last_words, self.silent = None, True
             await sink.drain()
         if not self.silent:
             sink.close()

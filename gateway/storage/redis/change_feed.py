@@ -28,10 +28,10 @@ from gateway.errors import StorageUnavailable
 from gateway.identity.user import ChangeListener, UserRecord
 from gateway.samples import Durations, Sample
 from gateway.storage.connector import Connector
-from gateway.storage.redis.client import LIMIT, PATIENCE, RedisLink, disconnect, end
+from gateway.storage.redis.client import LIMIT, PATIENCE, RedisLink, end
 from gateway.storage.redis.encoding import NotAuthentic
 from gateway.storage.redis.feed_lag import BOUND, FeedLag
-from gateway.storage.redis.open_client import ERRORS, Pulse
+from gateway.storage.redis.open_client import ERRORS, Pulse, disconnect
 from gateway.storage.redis.url import RedisConnection
 from gateway.storage.redis.user_records import RedisRecords, Write
 

@@ -20,7 +20,15 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseErro
 
 from gateway.errors import StorageUnavailable
 from gateway.storage.connector import Connector
-from gateway.storage.redis.open_client import CONNECTING, ERRORS, OpenClient, Pulse, does_not_work, error_code
+from gateway.storage.redis.open_client import (
+    CONNECTING,
+    ERRORS,
+    OpenClient,
+    Pulse,
+    disconnect,
+    does_not_work,
+    error_code,
+)
 from gateway.storage.redis.url import Client, RedisConnection, parse_redis_address
 
 T = TypeVar("T")
@@ -146,8 +154,7 @@ class RedisLink:
         connection: RedisConnection | None = None
         try:
             async with asyncio.timeout(CONNECTING):
-                connection = await self._address.connection(self._current.client)
-                await connection.connect()
+                connection = await self._current.separate_connection()
                 await connection.send_command("SUBSCRIBE", *channels)
                 for _ in channels:
                     await connection.read_response()
@@ -324,9 +331,3 @@ async def end(task: asyncio.Task[None] | None) -> None:
     while task is not None and not task.done():
         task.cancel()
         await asyncio.wait((task,), timeout=0.1)
-
-
-async def disconnect(connection: RedisConnection) -> None:
-    """Close a connection without waiting for the peer."""
-    with contextlib.suppress(*ERRORS):
-        await connection.disconnect(nowait=True)

@@ -2,7 +2,7 @@
 
 An operation gets 250 ms and a connection can take seconds, so no operation opens one. Operations share the open
 connections. An operation that has to wait for one starts another connection in the background. One connection is
-reserved for the probe.
+reserved for the probe, and one for a subscription.
 
 The probe does everything that operations do: it writes, reads, deletes and publishes, in one script. A server that
 answers PING but refuses writes counts as down: a replica, a server without memory, a primary without its replicas, or a
@@ -10,6 +10,7 @@ server whose user lost its permissions.
 """
 
 import asyncio
+import contextlib
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +25,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway.storage.redis.url import Client, RedisAddress, close_client, connect_one
+from gateway.storage.redis.url import Client, RedisAddress, RedisConnection, close_client, connect_one
 
 # All errors that the driver raises or passes through while Redis is down. TimeoutError is an OSError. uvloop raises
 # RuntimeError for a write to a closing connection.
@@ -66,16 +67,25 @@ class OpenClient:
 
     def __init__(self, address: RedisAddress, prefix: str) -> None:
         self.client: Final[Client] = address.client()
+        self._address = address
         self._prefix = prefix
+        self._reserved: RedisConnection | None = None
         self._slots = asyncio.Semaphore(1)
         self._ready = 1
         self._growing: set[asyncio.Task[None]] = set()
         self._probe_keys = [f"{prefix}probe:0"]
 
     async def connect(self) -> None:
-        """Open one connection for operations and one for the probe. Raises one of ERRORS."""
-        async with asyncio.timeout(CONNECTING):
-            await asyncio.gather(connect_one(self.client), connect_one(self.client))
+        """Open one connection each for operations, the probe and a subscription. Raises one of ERRORS."""
+        loop = asyncio.get_running_loop()
+        connecting = [connect_one(self.client), connect_one(self.client), self._reserve()]
+        tasks = [loop.create_task(each) for each in connecting]
+        try:
+            async with asyncio.timeout(CONNECTING):
+                await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
         if isinstance(self.client, RedisCluster):
             self._probe_keys = _keys_of_all_primaries(self.client, self._prefix)
 
@@ -87,6 +97,11 @@ class OpenClient:
             self._growing.add(task)
             task.add_done_callback(self._growing.discard)
         return self._slots
+
+    async def separate_connection(self) -> RedisConnection:
+        """Return a connection for a subscription: the reserved one, or else a new one. Raises one of ERRORS."""
+        reserved, self._reserved = self._reserved, None
+        return reserved or await self._connected()
 
     async def probe(self, pulse: Pulse | None) -> float:
         """Run everything that operations need on the server, publish the pulse, and return the server's time.
@@ -107,7 +122,21 @@ class OpenClient:
         """Close all connections. Raises one of ERRORS."""
         for task in self._growing:
             task.cancel()
+        if self._reserved is not None:
+            await disconnect(self._reserved)
         await close_client(self.client)
+
+    async def _reserve(self) -> None:
+        self._reserved = await self._connected()
+
+    async def _connected(self) -> RedisConnection:
+        connection = await self._address.connection(self.client)
+        try:
+            await connection.connect()
+        except BaseException:
+            await disconnect(connection)
+            raise
+        return connection
 
     async def _grow(self) -> None:
         try:
@@ -117,6 +146,12 @@ class OpenClient:
             return  # operations continue with the open connections
         self._ready += 1
         self._slots.release()
+
+
+async def disconnect(connection: RedisConnection) -> None:
+    """Close a connection without waiting for the peer."""
+    with contextlib.suppress(*ERRORS):
+        await connection.disconnect(nowait=True)
 
 
 def does_not_work(error: BaseException) -> bool:

@@ -22,7 +22,8 @@ from redis.exceptions import (
 
 from bench.stores.valkey import ValkeyServer, running
 from gateway.errors import CannotStart, StorageUnavailable
-from gateway.storage.redis.client import HEARTBEAT, LIMIT, RedisLink, disconnect
+from gateway.storage.redis.client import HEARTBEAT, LIMIT, RedisLink
+from gateway.storage.redis.open_client import disconnect
 from gateway.storage.redis.url import Client
 from tests.storage.authentic import INSTALLATION
 from tests.support.waiting import until

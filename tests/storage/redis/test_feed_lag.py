@@ -46,7 +46,7 @@ async def prompt(one: Replica, other: Replica) -> None:
 # ---- slow connection setup
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.6])
+@pytest.mark.parametrize("seconds", [0.3, 2.6])
 async def test_all_is_whole_again_within_5_s_where_connecting_takes(relay: Relay, seconds: float) -> None:
     store = MemoryStore(record())
     async with replicas(store, through(relay)) as (one, other):
@@ -87,7 +87,7 @@ async def test_attempts_to_connect_are_bounded(relay: Relay) -> None:
     relay.connect_delay = 60.0
     async with replicas(MemoryStore(record()), through(relay), count=1):
         await asyncio.sleep(3.0)
-        assert 2 <= relay.accepted <= 8
+        assert 3 <= relay.accepted <= 12
 
 
 # ---- delayed messages
