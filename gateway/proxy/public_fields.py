@@ -103,6 +103,8 @@ class _Translation:
     def _path(self, path: bytes) -> bytes:
         """The path of the client for a path of the target, with its query and fragment."""
         if self._base:
+            if _is_below(path, self._prefix + self._base):  # the application writes the prefix
+                path = path[len(self._prefix) :]
             if not _is_below(path, self._base):
                 return path
             path = path[len(self._base) :]

@@ -117,6 +117,7 @@ BASED = [
     ("/mounted/x", "/api/x", "/api/y/", "/mounted/y/"),
     ("/mounted/x", "/api/x", "http://TARGET/api/y/", "http://shop.example.com/mounted/y/"),
     ("/mounted/x", "/api/x", "/mounted/y/", "/mounted/y/"),
+    ("/mounted/x", "/api/x", "/mounted/api/y/", "/mounted/y/"),
     ("/mounted", "/api/", "/api/", "/mounted/"),
     ("/moved/x", "/api/v2/x", "/api/v2/y", "/api/v2/y"),
     ("/root", "/api/", "http://TARGET/z", "http://shop.example.com/z"),

@@ -1,6 +1,7 @@
 """Polling for conditions instead of sleeping, and time limits."""
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,3 +78,12 @@ async def until(
         assert time.monotonic() - started < within, f"not so within {within} s"
         await asyncio.sleep(every)
     return time.monotonic() - started
+
+
+def listens(address: tuple[str, int]) -> bool:
+    """Whether a server accepts connections at this address."""
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except OSError:
+        return False
+    return True
