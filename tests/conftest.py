@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.support.postgres",
     "tests.support.upstreams",
     "tests.support.gateways",
+    "tests.support.smtp",
 ]
 
 # Without stored bytecode every started gateway compiles its modules again, which takes longer than the rest of its

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+import gateway
 from gateway.errors import Refusal
 from gateway.observability.metrics.exposition import CONTENT_TYPE
 from gateway.observability.metrics.metrics import Metrics
@@ -61,7 +62,7 @@ def _ready(state: Readiness, policy: str, *, strict: bool) -> Response:
     status: str = state.phase
     if state.phase == "serving":
         status = "degraded" if strict and degraded else "ready"
-    body = {"status": status, "degraded": list(degraded), "policy": policy}
+    body = {"status": status, "degraded": list(degraded), "policy": policy, "build": gateway.build()}
     return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
 

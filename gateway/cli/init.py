@@ -56,15 +56,22 @@ routes:
 @click.option("--public", metavar="PATH", multiple=True, help="A path for everyone, without signing in. Repeatable.")
 @click.option("--admin", metavar="PATH", multiple=True, help="A path for administrators only. Repeatable.")
 @click.option("--closed", is_flag=True, help="Only administrators create accounts.")
-@click.option("--out", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="The folder of the files. Default: the current one.",
+)
 @click.option("--force", is_flag=True, help="Replace existing files.")
 def command(
     upstream: str | None, public: tuple[str, ...], admin: tuple[str, ...], closed: bool, out: Path, force: bool
 ) -> None:
-    """Write a first configuration and its policy tests: gateway.yaml and policy-tests.yaml.
+    """Write a first configuration and its policy tests.
 
-    Asks three questions at a terminal, each with a default; options answer them in advance. A path that ends in /**
-    includes everything below it. All other paths require a signed-in user.
+    Writes gateway.yaml and policy-tests.yaml. Asks three questions at a terminal, each with a default; options
+    answer them in advance. A path that ends in /** includes everything below it. All other paths require a signed-
+    in user.
     """
     if not force:
         _require_absent(out / CONFIGURATION, out / POLICY_TESTS)

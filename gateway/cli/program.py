@@ -38,7 +38,7 @@ COMMANDS: Final = {
     "check": Entry("gateway.cli.check", "Find every problem of a configuration file."),
     "diff": Entry("gateway.cli.diff", "Show which access a change of the configuration opens or closes."),
     "explain": Entry("gateway.cli.explain", "Explain how a request would be decided, and why."),
-    "test": Entry("gateway.cli.test", "Test the policy: which requests are allowed, and which are refused."),
+    "test": Entry("gateway.cli.test", "Test which requests the policy allows and refuses."),
     "matrix": Entry("gateway.cli.matrix", "Show who can reach what: routes by roles."),
     "top": Entry("gateway.cli.top", "Watch requests, decisions and upstreams, live."),
     "replay": Entry("gateway.cli.replay", "Show the effect of a policy on recorded requests."),
@@ -84,7 +84,9 @@ class Program(click.Group):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
 
-program = click.version_option(gateway.__version__, prog_name="gateway")(Program())
+_VERSION: Final = f"%(prog)s, version %(version)s ({gateway.build()})"
+
+program = click.version_option(gateway.__version__, prog_name="gateway", message=_VERSION)(Program())
 
 
 def run(arguments: Sequence[str]) -> int:

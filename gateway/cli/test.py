@@ -30,7 +30,7 @@ from gateway.settings.model import Settings
 )
 @json_option
 def command(tests: tuple[Path, ...], config: Path, junit: Path | None, min_coverage: float, as_json: bool) -> int:
-    """Test the policy: which requests are allowed, and which are refused.
+    """Test which requests the policy allows and refuses.
 
     TESTS are files, or folders with .yaml and .yml files. Exit code 0: all as expected, 1: not as expected, or too
     little coverage, 2: a file that cannot be read.

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+import gateway
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.observability.events import event
 from gateway.observability.log_files import append_only
@@ -148,7 +149,7 @@ class Supervised(NamedTuple):
 
 def _say_policy(version: str, announce: Callable[[], None]) -> None:
     """Log the policy version once the gateway answers. A gateway that cannot start has no policy in force."""
-    event("start", "serving", policy=version)
+    event("start", "serving", policy=version, build=gateway.build())
     announce()
 
 

@@ -16,6 +16,7 @@ from gateway.identity.api_keys import MAX_KEYS, ApiKey, KnownKey, NewApiKey
 from gateway.identity.user import Actor, UserRecord
 from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
+from gateway.storage.outbox import Outbox
 from gateway.storage.tables import api_keys, sessions
 from gateway.storage.transactions import changed, end_keys, lock_user
 from gateway.storage.user_queries import Clock, instant
@@ -42,8 +43,9 @@ _KNOWN: Final = select(
 class ApiKeys:
     """Implements ApiKeyStore and KeyReader. `clock` returns seconds since the epoch."""
 
-    def __init__(self, database: Database, *, clock: Clock = time.time) -> None:
+    def __init__(self, database: Database, *, outbox: Outbox | None = None, clock: Clock = time.time) -> None:
         self._database = database
+        self._outbox = Outbox(database, None) if outbox is None else outbox
         self._clock = clock
 
     async def known(self, digests: Sequence[bytes]) -> Mapping[bytes, KnownKey]:
@@ -84,6 +86,7 @@ class ApiKeys:
             write_audit(
                 connection, AuditedTransaction("api_key.created", key.user_id, after=_audited(key)), by=by, at=now
             )
+            self._outbox.notice(connection, "api-key-created", key.user_id, now)
             return ApiKey(key.id, key.name, key.roles, now, key.expires_at, None)
 
         return await self._database.write(work)

@@ -230,9 +230,10 @@ class Database:
             self._failed(started, error.reason)
             raise
         except self._errors as error:
-            failure = self._failed(started, _described(error), is_down=_does_not_work(error))
+            reason, is_down = _described(error), _does_not_work(error)
             release(error)
-            raise failure from None
+            # No local name for the new error: its traceback holds this frame.
+            raise self._failed(started, reason, is_down=is_down) from None
         except Refusal:
             self._breaker.succeeded(started)
             raise

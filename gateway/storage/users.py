@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from gateway.accounts.emails import EmailAddress
 from gateway.accounts.store import (
     ENDS_SESSIONS,
     NewSession,
@@ -22,6 +23,8 @@ from gateway.errors import Refusal
 from gateway.identity.user import Actor, UserRecord
 from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database, release
+from gateway.storage.link_rows import void_links
+from gateway.storage.outbox import Addressee, Outbox
 from gateway.storage.tables import sessions, user_roles, users
 from gateway.storage.transactions import (
     COPIES_LAST,
@@ -37,6 +40,7 @@ from gateway.storage.transactions import (
     renew_cookie,
     require_admin,
 )
+from gateway.storage.user_emails import account_row, change_address, mark_verified
 from gateway.storage.user_queries import Clock, instant, record_by_email, record_by_id, record_of, selected
 
 # A subject of another form cannot be a user id, so it needs no query (and PostgreSQL rejects NUL).
@@ -59,8 +63,16 @@ class Users:
     """Implements AccountStore. `clock` returns seconds since the epoch. A replica can hold a copy of a browser session
     for `copies_last` seconds."""
 
-    def __init__(self, database: Database, *, clock: Clock = time.time, copies_last: float = COPIES_LAST) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        outbox: Outbox | None = None,
+        clock: Clock = time.time,
+        copies_last: float = COPIES_LAST,
+    ) -> None:
         self._database = database
+        self._outbox = Outbox(database, None) if outbox is None else outbox
         self._clock = clock
         self._copies_last = timedelta(seconds=copies_last)
 
@@ -120,22 +132,7 @@ class Users:
         """Create an account. Of concurrent attempts for one address, the database lets one succeed."""
         now = instant(self._clock)
 
-        def work(connection: Connection) -> UserRecord:
-            try:
-                connection.execute(insert(users).values(**_columns(user, now), version=1, created_at=now))
-            except IntegrityError as error:
-                release(error)
-                raise Refusal("email_taken") from None
-            grant(connection, user.id, user.roles)
-            if session is not None:
-                add_session(connection, user.id, session, now)
-            made = {"email": user.email, "roles": sorted(user.roles), "is_active": True}
-            write_audit(connection, AuditedTransaction("user.created", user.id, after=made), by=by, at=now)
-            record = record_by_id(connection, user.id, now)
-            assert record is not None
-            return record
-
-        return await self._database.write(work)
+        return await self._database.write(lambda connection: create_user(connection, user, now, by=by, session=session))
 
     async def set_password(
         self,
@@ -166,6 +163,8 @@ class Users:
                 renew_cookie(connection, effects.keep, effects.renewal, now)
             change = AuditedTransaction("user.password_changed", user_id, after=ended)
             write_audit(connection, change, by=by, at=now)
+            void_links(connection, user_id)
+            self._outbox.notice(connection, "password-changed", user_id, now)
             return changed(connection, user_id, now)
 
         return await self._database.write(work)
@@ -196,11 +195,39 @@ class Users:
         """Delete an account with its roles and sessions, and return its last record."""
 
         def work(connection: Connection, record: UserRecord) -> list[AuditedTransaction]:
+            self._outbox.notice(connection, "account-deleted", user_id, instant(self._clock))
             connection.execute(delete(users).where(users.c.id == user_id))
             was = {"email": record.email, "roles": sorted(record.roles), "is_active": record.is_active}
             return [AuditedTransaction(_DELETED, user_id, before=was)]
 
         return await self._administer(user_id, work, by=by, admin_roles=admin_roles)
+
+    async def set_email(self, user_id: str, email: EmailAddress, *, by: Actor) -> UserRecord | None:
+        """Change the address of an account. The new one is unverified, and every link of the account is void.
+
+        Raises Refusal("email_taken").
+        """
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> UserRecord | None:
+            lock_user(connection, user_id)
+            account = account_row(connection, user_id)
+            if account is None:
+                return None
+            new = Addressee(email.text, email.canonical, account.language, user_id)
+            return change_address(connection, account, new, now, self._outbox, by=by, is_verified=False)
+
+        return await self._database.write(work)
+
+    async def verify_email(self, user_id: str, *, by: Actor) -> UserRecord | None:
+        """Mark the address of an account as verified."""
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> UserRecord | None:
+            is_known = lock_user(connection, user_id) is not None
+            return mark_verified(connection, user_id, now, by=by) if is_known else None
+
+        return await self._database.write(work)
 
     async def note_unlocked(self, user_id: str, *, address: str | None, by: Actor) -> None:
         """Record that the failed logins of a user or address were reset. Only the audit record is stored here."""
@@ -246,7 +273,27 @@ def _columns(user: NewUser, now: datetime) -> dict[str, Any]:
     }
 
 
+def create_user(
+    connection: Connection, user: NewUser, now: datetime, *, by: Actor, session: NewSession | None
+) -> UserRecord:
+    """Insert an account, with its first session. Raises Refusal("email_taken")."""
+    try:
+        connection.execute(insert(users).values(**_columns(user, now), version=1, created_at=now))
+    except IntegrityError as error:
+        release(error)
+        raise Refusal("email_taken") from None
+    grant(connection, user.id, user.roles)
+    if session is not None:
+        add_session(connection, user.id, session, now)
+    made = {"email": user.email, "roles": sorted(user.roles), "is_active": True}
+    write_audit(connection, AuditedTransaction("user.created", user.id, after=made), by=by, at=now)
+    record = record_by_id(connection, user.id, now)
+    assert record is not None
+    return record
+
+
 def _set_active(connection: Connection, record: UserRecord, active: bool) -> AuditedTransaction:
+    void_links(connection, record.id)
     connection.execute(update(users).where(users.c.id == record.id).values(is_active=active))
     action = "user.enabled" if active else "user.disabled"
     return AuditedTransaction(action, record.id, {"is_active": record.is_active}, {"is_active": active})

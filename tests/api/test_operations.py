@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+import gateway
 from gateway.api.operations import Readiness, operation_endpoints
 from gateway.errors import Refusal
 from gateway.observability.metrics.metrics import Metrics
@@ -100,6 +101,7 @@ async def test_readiness_depends_on_the_phase_and_only_when_asked_strictly_on_th
         "status": strict_word if strict else word,
         "degraded": list(degraded),
         "policy": "0123456789ab",
+        "build": gateway.build(),
     }
 
 

@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from unittest import mock
 
 from gateway.cli import program
+from tests.support import launcher
 
 _DATABASE = re.compile(r"^gateway: database (.*)\n", re.MULTILINE)
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,15 +55,7 @@ def run(
     timeout: float = 30,
 ) -> Outcome:
     """Run `gateway ARGUMENTS` in `folder` to its end."""
-    done = subprocess.run(
-        command_line(*arguments),
-        cwd=folder,
-        env=environment(env),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    done = launcher.run(["-m", "gateway", *arguments], cwd=folder, env=environment(env), input=stdin, timeout=timeout)
     return outcome(done.returncode, done.stdout, done.stderr)
 
 

@@ -81,7 +81,7 @@ def test_every_option_and_argument_in_the_whole_tree_is_explained() -> None:
 def test_version_is_that_of_the_package(tmp_path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert gateway.__version__ == project["version"]
-    assert run("--version", folder=tmp_path).out == f"gateway, version {project['version']}\n"
+    assert run("--version", folder=tmp_path).out == f"gateway, version {project['version']} ({gateway.build()})\n"
 
 
 def test_no_command_shows_the_help_and_is_wrong_usage(tmp_path: Path) -> None:

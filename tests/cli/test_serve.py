@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+import gateway
 from bench.stores.valkey import ValkeyServer
 from tests.cli.running import command_line, environment
 from tests.support.waiting import eventually
@@ -82,6 +83,7 @@ def test_warnings_are_said_at_the_start(tmp_path: Path) -> None:
         warning, *_, started, _ = server.errors.read_text().splitlines()
         assert warning.startswith("gateway: warning: g.yaml:3:38: accounts.password.bcrypt_rounds: ")
         assert started.startswith("gateway: start: serving policy=")
+        assert f" build={gateway.build()} " in started
 
 
 def test_how_to_make_the_first_administrator_is_said_at_the_start(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from gateway.proxy.target_connector import TargetConnector
 from tests.memory.garbage import unsearched
 from tests.memory.serving import ServedHere
 from tests.support.configurations import changed, standard, with_engine
-from tests.support.processes import PASSWORD, Engine, Face, write_configuration
+from tests.support.processes import FACES, PASSWORD, Engine, Face, write_configuration
 from tests.support.raw import NoAnswer
 from tests.support.recording import Exchange, RecordingUpstream
 from tests.support.token_factory import TokenFactory
@@ -295,13 +295,21 @@ EVERY = {
 OF_ENGINES = ("answered", "failed", "left")  # the others do not depend on the engine
 
 
+@pytest.fixture(scope="module", autouse=True)
+def scripts(upstreams: Upstreams) -> Iterator[None]:
+    for path, script in SCRIPTS.items():
+        upstreams.web.on(path, script)
+    yield
+    upstreams.web.forget()
+
+
 @pytest.fixture(scope="module")
-def world(
-    request: pytest.FixtureRequest, upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    face, engine = request.param
-    with serving(face, engine, upstreams, tmp_path_factory.mktemp("here")) as world:
-        yield world
+def worlds(upstreams: Upstreams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Way], World]]:
+    """The world of each face and engine, started at the first use."""
+    with ExitStack() as stack:
+        yield cache(
+            lambda way: stack.enter_context(serving(way[0], way[1], upstreams, tmp_path_factory.mktemp("world")))
+        )
 
 
 @contextmanager
@@ -314,26 +322,23 @@ def serving(face: Face, engine: Engine, upstreams: Upstreams, folder: Path, **se
     for name, host in NAMED.items():
         port = upstreams.refusing.url.rpartition(":")[2]
         configuration["upstreams"][name] = {"targets": [f"http://{host}:{port}"], "engine": engine, "eject": None}
-    for path, script in SCRIPTS.items():
-        upstreams.web.on(path, script)
     gateway = ServedHere(face, write_configuration(folder, configuration)).start()
-    yield World(gateway, upstreams.web, folder / "gateway.db")
-    gateway.stop()
-    upstreams.web.forget()
-
-
-def in_the_world_of(way: Way, *others: str) -> object:
-    return pytest.param(way, *others, id="-".join(["+".join(way), *others]))
+    try:
+        yield World(gateway, upstreams.web, folder / "gateway.db")
+    finally:
+        gateway.stop()
 
 
 @pytest.mark.parametrize(
-    ("world", "kind"),
-    [in_the_world_of(way, kind) for way in WAYS for kind in (EVERY if way[1] == "native" else OF_ENGINES)],
-    indirect=["world"],
-    scope="module",
+    ("way", "kind"),
+    [
+        pytest.param(way, kind, id="-".join(["+".join(way), kind]))
+        for way in WAYS
+        for kind in (EVERY if way[1] == "native" else OF_ENGINES)
+    ],
 )
-def test_a_request_leaves_no_cycle(world: World, kind: str) -> None:
-    plays = EVERY[kind]
+def test_a_request_leaves_no_cycle(worlds: Callable[[Way], World], way: Way, kind: str) -> None:
+    world, plays = worlds(way), EVERY[kind]
     if not world.gateway.garbage(lambda: [play(world) for play in plays.values()]):
         return
     culprits = {name: found for name, play in plays.items() if (found := world.gateway.garbage(partial(play, world)))}
@@ -341,14 +346,20 @@ def test_a_request_leaves_no_cycle(world: World, kind: str) -> None:
     raise AssertionError("only all of them together leave garbage")
 
 
-@pytest.mark.parametrize("world", [in_the_world_of(way) for way in WAYS[:2]], indirect=True, scope="module")
-def test_a_store_that_fails_leaves_no_cycle(world: World) -> None:
-    newcomer = world.gateway.register("newcomer@example.com")
-    with contextlib.closing(sqlite3.connect(world.database)) as database:
-        for table in ("users", "api_keys"):
-            database.execute(f"ALTER TABLE {table} RENAME TO {table}_elsewhere")
-        database.commit()
-    assert not world.gateway.garbage(lambda: _ask_the_store(world, newcomer))
+@pytest.mark.parametrize("pause", [pytest.param(0.0, id="asked each time"), pytest.param(60.0, id="not asked again")])
+@pytest.mark.parametrize("face", FACES)
+def test_a_store_that_fails_leaves_no_cycle(
+    face: Face, pause: float, upstreams: Upstreams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three failures the circuit breaker refuses for this pause without asking the store."""
+    monkeypatch.setattr("gateway.storage.circuit_breaker.PAUSE", pause)
+    with serving(face, "native", upstreams, tmp_path) as world:
+        newcomer = world.gateway.register("newcomer@example.com")
+        with contextlib.closing(sqlite3.connect(world.database)) as database:
+            for table in ("users", "api_keys"):
+                database.execute(f"ALTER TABLE {table} RENAME TO {table}_elsewhere")
+            database.commit()
+        assert not world.gateway.garbage(lambda: _ask_the_store(world, newcomer))
 
 
 def test_a_redis_that_is_down_leaves_no_cycle(upstreams: Upstreams, tmp_path: Path) -> None:

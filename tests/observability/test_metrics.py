@@ -211,6 +211,7 @@ def test_the_version_and_the_process_are_on_the_page() -> None:
     assert {dict(labels)["version"] for name, labels in samples if name == "gateway_build_info"} == {
         gateway.__version__
     }
+    assert {dict(labels)["build"] for name, labels in samples if name == "gateway_build_info"} == {gateway.build()}
     assert before <= value(samples, "process_start_time_seconds") <= time.time()
     assert value(samples, "process_cpu_seconds_total") > 0
     assert value(samples, "process_resident_memory_bytes") > 5_000_000

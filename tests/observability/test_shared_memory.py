@@ -49,7 +49,7 @@ def test_adding_up_does_not_depend_on_the_order(one: State, two: State, three: S
         ("gateway_upstream_retries_total", ("web",), (3, 4), 7),
         ("gateway_store_up", ("redis",), (1, 0), 0),
         ("gateway_upstream_target_ejected", ("web", "http://a:1"), (0, 1), 1),
-        ("gateway_build_info", ("1", "3.11"), (1, 1), 1),
+        ("gateway_build_info", ("1", "3.11", "native"), (1, 1), 1),
         ("process_start_time_seconds", (), (20.0, 10.0), 10.0),
     ],
 )

@@ -87,6 +87,7 @@ main()
 class _Interrupted(Gateway):
     """A gateway that gets a signal when it begins to import its commands."""
 
+    imports = True
     number = signal.SIGTERM
 
     @property

@@ -73,7 +73,7 @@ async def serving_database(prepared_url: str) -> AsyncIterator[Database]:
 
 
 def _empty(connection: Connection) -> None:
-    connection.execute(text("TRUNCATE users, audit, blocked_subjects RESTART IDENTITY CASCADE"))
+    connection.execute(text("TRUNCATE users, audit, blocked_subjects, links, outbox RESTART IDENTITY CASCADE"))
 
 
 class Clock:

@@ -3,19 +3,17 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.support import launcher
 from tests.support.configurations import changed, standard, with_engine
 from tests.support.processes import (
     FACES,
     PASSWORD,
-    PROJECT,
     Account,
     Configuration,
     Engine,
@@ -114,9 +112,7 @@ for command in commands:
 
 def _run_all(config: Path, commands: list[list[str]]) -> None:
     told = json.dumps([str(config), PASSWORD + "\n", commands])
-    done = subprocess.run(
-        [sys.executable, "-c", _SEVERAL, told], capture_output=True, text=True, timeout=60, cwd=PROJECT
-    )
+    done = launcher.run(["-c", _SEVERAL, told], timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import psutil
 import yaml
 
+from tests.support import launcher
+from tests.support.launcher import Launched, launch
 from tests.support.raw import Address, Answer, Caller, ask
 from tests.support.token_factory import claims_of
 from tests.support.waiting import eventually
@@ -26,7 +28,7 @@ Face = Literal["serve", "asgi"]
 FACES: tuple[Face, ...] = ("serve", "asgi")
 Engine = Literal["native", "httpx"]
 PASSWORD = "correct horse battery"
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = launcher.PROJECT
 
 _UVICORN = ["-m", "uvicorn", "--factory", "gateway.app:create_app_from_environment", "--http", "httptools"]
 _UVICORN += ["--loop", "uvloop", "--no-access-log", "--no-proxy-headers", "--no-server-header", "--no-date-header"]
@@ -67,15 +69,7 @@ def write_configuration(folder: Path, configuration: Configuration | str) -> Pat
 
 def command(config: Path, *arguments: str, input: str | None = None) -> "subprocess.CompletedProcess[str]":
     """Run `gateway ARGUMENTS --config FILE` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments, "--config", str(config)],
-        input=input,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=PROJECT,
-        check=False,
-    )
+    return launcher.run(["-m", "gateway", *arguments, "--config", str(config)], input=input or "")
 
 
 class PortTaken(AssertionError):
@@ -84,9 +78,11 @@ class PortTaken(AssertionError):
 
 class Gateway:
     """One running gateway. `start` returns when it answers; `stop` returns its exit code. `prefix` is a command that
-    runs it, for example in its own namespace."""
+    runs it, for example in its own namespace. With `imports` the process imports the gateway itself instead of coming
+    from the launcher."""
 
     prefix: tuple[str, ...] = ()
+    imports = False
 
     def __init__(self, face: Face, configuration: Configuration | str, folder: Path, engine: Engine = "native") -> None:
         self.face: Face = face
@@ -97,22 +93,24 @@ class Gateway:
         self.address: Address = ("127.0.0.1", 0)
         port = None if isinstance(configuration, str) else configuration.get("server", {}).get("operations_port")
         self.operations: Address | None = None if port is None else ("127.0.0.1", port)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Launched | None = None
 
     # ---- the process
 
     def launch(self) -> "Gateway":
         """Start the process without waiting for it."""
         self.address = ("127.0.0.1", free_port())
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, *self.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=PROJECT,
-                env=os.environ | {"GATEWAY_CONFIG": str(self.config)},
-            )
+        env = os.environ | {"GATEWAY_CONFIG": str(self.config)}
+        with self.log_file.open("ab") as log, open(os.devnull, "rb") as null:
+            if self.prefix or self.imports:
+                command = [*self.prefix, sys.executable, *self.arguments]
+                self.process = subprocess.Popen(
+                    command, stdin=null, stdout=log, stderr=subprocess.STDOUT, cwd=PROJECT, env=env
+                )
+            else:
+                self.process = launch(
+                    self.arguments, stdin=null.fileno(), stdout=log.fileno(), stderr=log.fileno(), env=env
+                )
         return self
 
     @property

@@ -88,6 +88,7 @@ class Patched(Gateway):
     objects."""
 
     patches: Mapping[str, float]
+    imports = True  # a module that imports a constant must get the other value
 
     def census(self) -> "Counter[str]":
         """The number of objects of each type in the process."""

@@ -141,7 +141,7 @@ _ALL: Final = (
     Family("gateway_tasks", "gauge", "Tasks of the event loops. A proxied request needs none."),
     Family("gateway_access_log_dropped_total", "counter", "Dropped lines of the access log."),
     Family("gateway_workers", "gauge", "Running worker processes."),
-    Family("gateway_build_info", "gauge", "The running version; always 1.", ("version", "python"), max),
+    Family("gateway_build_info", "gauge", "The running version; always 1.", ("version", "python", "build"), max),
     Family("process_start_time_seconds", "gauge", "The start of the first worker, since the epoch.", (), min),
     Family("process_cpu_seconds_total", "counter", "CPU time used by the workers, user and system."),
     Family("process_resident_memory_bytes", "gauge", "Resident memory of the workers."),

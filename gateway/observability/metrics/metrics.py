@@ -116,7 +116,7 @@ class Metrics:
 
 def own_samples(observer: Observer) -> Iterator[Sample]:
     """Samples about the process itself."""
-    yield Sample("gateway_build_info", (gateway.__version__, platform.python_version()), 1)
+    yield Sample("gateway_build_info", (gateway.__version__, platform.python_version(), gateway.build()), 1)
     yield Sample("gateway_workers", (), 1)
     yield Sample("gateway_access_log_dropped_total", (), observer.dropped)
     yield Sample("process_start_time_seconds", (), observer.started_at)

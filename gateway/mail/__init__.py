@@ -1,0 +1,1 @@
+"""Mail: composed from the catalogue of texts, and sent over SMTP or into a folder."""

@@ -1,0 +1,196 @@
+"""The sender: a task of every replica that takes mails out of the outbox and delivers them.
+
+    working ──no connection──▶ down          mails wait, each with the reason
+       ▲                         │ every PROBE seconds
+       └──── a connection ───────┘           mails that waited for the server are due at once
+
+The sender polls. If it woke up at every write, the work for a known address would delay the next requests, and the
+time of responses would tell which addresses are known.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+from gateway.accounts.mail import Backlog, LeasedMail, OutboxStore, RequestResolver
+from gateway.errors import StorageUnavailable
+from gateway.mail.composing import Composer
+from gateway.mail.transport import Delivery, DeliveryFailed, MailTransport, TransportDown
+from gateway.samples import Sample
+
+EVERY: Final = 1.0  # Seconds between two polls of an empty outbox.
+PROBE: Final = 15.0  # Seconds between two attempts to reach a server that is down.
+PER_CONNECTION: Final = 20  # Mails.
+# A batch ends early enough for its last mail to be sent within the lease of 60 seconds.
+_BATCH_TIME: Final = 30.0
+_MAIL_TIME: Final = 25.0
+_CLEANING: Final = 600.0
+_COUNTING: Final = 10.0
+_GOODBYE: Final = 5.0
+
+log: Final = logging.getLogger("gateway.mail.sender")
+
+Clock = Callable[[], float]
+
+
+class Sender:
+    """`every` and `probe` are in seconds. `clock` is monotonic, and `now` returns seconds since the epoch."""
+
+    def __init__(
+        self,
+        outbox: OutboxStore,
+        requests: RequestResolver,
+        transport: MailTransport,
+        composer: Composer,
+        *,
+        every: float = EVERY,
+        probe: float = PROBE,
+        clock: Clock = time.monotonic,
+        now: Clock = time.time,
+    ) -> None:
+        self._outbox = outbox
+        self._requests = requests
+        self._transport = transport
+        self.composer = composer
+        self._every = every
+        self._probe = probe
+        self._clock = clock
+        self._now = now
+        # After a start, mails can wait because of an outage that only the previous process knew of.
+        self._is_down = True
+        self._probe_at = self._clean_at = self._count_at = clock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._backlog = Backlog(0, 0.0)
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Finish the mail that is being sent, for at most a few seconds. Another replica sends the others."""
+        self._closing.set()
+        if self._task is not None:
+            await asyncio.wait((self._task,), timeout=_GOODBYE)
+            self._task.cancel()
+
+    def samples(self) -> Iterator[Sample]:
+        """Counts of mails by kind and outcome, and the mails that wait."""
+        for labels, count in self._counts.items():
+            yield Sample("gateway_mail_total", labels, count)
+        yield Sample("gateway_mail_waiting", (), self._backlog.waiting)
+        yield Sample("gateway_mail_oldest_seconds", (), self._backlog.oldest)
+
+    async def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                has_worked = await self.work()
+            except StorageUnavailable:
+                has_worked = False  # the database reports its outage itself
+            except Exception:
+                log.exception("sending mail failed")
+                has_worked = False
+            if not has_worked:
+                # Replicas poll at different times.
+                pause = self._every * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), pause)
+
+    async def work(self) -> bool:
+        """Send due mails, and return whether there were any."""
+        await self._operate()
+        if self._is_down:
+            await self._look_for_server()
+        if not await self._outbox.is_due():
+            return False
+        resolved = await self._requests.resolve()
+        if self._is_down:
+            return resolved > 0
+        leased = await self._outbox.lease(PER_CONNECTION)
+        if leased:
+            await self._send(leased)
+        return resolved > 0 or len(leased) > 0
+
+    async def _operate(self) -> None:
+        now = self._clock()
+        if now >= self._count_at:
+            self._count_at = now + _COUNTING
+            self._backlog = await self._outbox.backlog()
+        if now >= self._clean_at:
+            while await self._outbox.delete_old():
+                pass
+            self._clean_at = now + _CLEANING
+
+    async def _look_for_server(self) -> None:
+        if self._clock() < self._probe_at:
+            return
+        self._probe_at = self._clock() + self._probe
+        if (await self._outbox.backlog()).waiting == 0:
+            self._is_down = False  # the next mail finds out
+            return
+        try:
+            async with self._transport.connect():
+                pass
+        except TransportDown as error:
+            log.warning("no mail can be sent (%s)", error.reason)
+            await self._outbox.note_outage(error.reason)
+            return
+        self._is_down = False
+        await self._outbox.hasten()
+
+    async def _send(self, leased: Sequence[LeasedMail]) -> None:
+        """Deliver mails over one connection."""
+        waiting, deadline = list(leased), self._clock() + _BATCH_TIME
+        count = len(waiting)
+        try:
+            async with self._transport.connect() as delivery:
+                while waiting and not self._closing.is_set() and self._clock() < deadline:
+                    await self._deliver(delivery, waiting[0])
+                    del waiting[0]
+        except TransportDown as error:
+            # A server that ends a connection after some mails works.
+            is_down = len(waiting) == count
+            failed = waiting if is_down else waiting[:1]
+            del waiting[: len(failed)]
+            await self._wait_for_server(failed, error.reason, is_down=is_down)
+        for mail in waiting:
+            await self._outbox.release(mail)
+
+    async def _wait_for_server(self, failed: Sequence[LeasedMail], reason: str, *, is_down: bool) -> None:
+        if is_down:
+            log.warning("no mail can be sent (%s)", reason)
+            self._is_down, self._probe_at = True, self._clock() + self._probe
+        for mail in failed:
+            self._note(mail, "retried")
+            await self._outbox.retry(mail, reason, is_outage=True)
+
+    async def _deliver(self, delivery: Delivery, leased: LeasedMail) -> None:
+        if leased.mail.expires_at.timestamp() <= self._now():
+            self._note(leased, "expired")
+            await self._outbox.give_up(leased, f"too late after {leased.attempts} attempts")
+            return
+        try:
+            envelope = self.composer.compose(leased.mail)
+            async with asyncio.timeout(_MAIL_TIME):
+                await delivery.send(envelope.message, sender=envelope.sender, recipient=envelope.recipient)
+        except TimeoutError:
+            raise TransportDown(f"no answer within {_MAIL_TIME:.0f} s") from None
+        except DeliveryFailed as error:
+            if error.is_permanent:
+                self._note(leased, "refused")
+                log.warning("a mail of the kind %s was refused (%s)", leased.mail.kind, error.reason)
+                await self._outbox.give_up(leased, error.reason)
+            else:
+                self._note(leased, "retried")
+                await self._outbox.retry(leased, error.reason, is_outage=False)
+        else:
+            self._note(leased, "sent")
+            await self._outbox.sent(leased)
+
+    def _note(self, leased: LeasedMail, outcome: str) -> None:
+        self._counts[leased.mail.kind, outcome] += 1

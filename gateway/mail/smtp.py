@@ -1,0 +1,137 @@
+"""Delivery over SMTP (RFC 5321), with TLS.
+
+    smtp://        STARTTLS (RFC 3207); a server without it is an outage, so that no mail and no password goes in clear
+    smtps://       TLS from the start (RFC 8314)
+    smtp+plain://  without TLS, for a server on this machine
+
+Certificates are checked against SSL_CERT_FILE and SSL_CERT_DIR if set, else against those of the system.
+"""
+
+import asyncio
+import re
+import ssl
+from email.message import EmailMessage
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+
+from gateway.mail.transport import DeliveryFailed, Recorder, TransportDown, refuse_control_characters
+
+STEP: Final = 10.0  # Seconds for each step of the conversation.
+_PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
+_PERMANENT: Final = 500
+# No stored address contains these characters. In a command they would end the address and add parameters.
+_BREAKS_COMMAND: Final = re.compile(r'[\s<>"]').search
+
+
+class SmtpTransport:
+    """Opens connections to the server at `address`, such as `smtp://user:password@mail.example.com:587`."""
+
+    def __init__(self, address: str, *, client_host: str, record: Recorder | None = None) -> None:
+        """`client_host` is the name with which this client greets the server."""
+        url = urlsplit(address)
+        assert url.hostname is not None, "the settings check the address"
+        self._scheme = url.scheme
+        self._host = url.hostname
+        self._port = url.port or _PORTS[url.scheme]
+        self._user = None if url.username is None else unquote(url.username)
+        self._password = None if url.password is None else unquote(url.password)
+        self._client_host = client_host
+        self._record = record
+        self._context: ssl.SSLContext | None = None
+
+    def connect(self) -> "SmtpDelivery":
+        if self._context is None and self._scheme != "smtp+plain":
+            self._context = _context()
+        client = aiosmtplib.SMTP(
+            hostname=self._host,
+            port=self._port,
+            username=self._user,
+            password=self._password,
+            # The library's default asks the resolver for the name of this machine, which can take seconds.
+            local_hostname=self._client_host,
+            timeout=STEP,
+            use_tls=self._scheme == "smtps",
+            start_tls=self._scheme == "smtp",
+            tls_context=self._context,
+        )
+        return SmtpDelivery(client, self._record)
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+class SmtpDelivery:
+    """One connection."""
+
+    def __init__(self, client: aiosmtplib.SMTP, record: Recorder | None) -> None:
+        self._client = client
+        self._record = record or _ignore
+
+    async def __aenter__(self) -> Self:
+        self._record(f"connecting to {self._client.hostname}:{self._client.port}")
+        try:
+            greeting = await self._client.connect()
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            raise TransportDown(_reason(error)) from None
+        self._record(f"< {greeting.code} {greeting.message}")
+        self._note_tls()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._client.is_connected:
+                await self._client.quit()
+        except (aiosmtplib.SMTPException, OSError):
+            pass  # every mail has been answered
+        finally:
+            self._client.close()
+
+    async def send(self, message: EmailMessage, *, sender: str, recipient: str) -> None:
+        """Deliver one message."""
+        refuse_control_characters(sender, recipient)
+        if _BREAKS_COMMAND(sender) or _BREAKS_COMMAND(recipient):
+            raise DeliveryFailed("an address contains a space, a quote or a bracket", is_permanent=True)
+        self._record(f"> MAIL FROM:<{sender}>, RCPT TO:<{recipient}>, DATA")
+        try:
+            _, answer = await self._client.send_message(message, sender=sender, recipients=[recipient])
+        except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError, OSError) as error:
+            raise TransportDown(_reason(error)) from None
+        except (aiosmtplib.SMTPNotSupported, ValueError) as error:
+            raise DeliveryFailed(_reason(error), is_permanent=True) from None
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            raise _refused(error.recipients[0]) from None
+        except aiosmtplib.SMTPResponseException as error:
+            raise _refused(error) from None
+        except aiosmtplib.SMTPException as error:
+            raise DeliveryFailed(_reason(error), is_permanent=False) from None
+        self._record(f"< 250 {answer}")
+
+    def _note_tls(self) -> None:
+        connection = self._client.get_transport_info("ssl_object")
+        if isinstance(connection, ssl.SSLSocket | ssl.SSLObject):
+            self._record(f"{connection.version()}, certificate checked")
+
+
+def _refused(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed:
+    # 421: the server closes the connection (RFC 5321 4.2.3).
+    return DeliveryFailed(f"{error.code} {error.message}", is_permanent=error.code >= _PERMANENT)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return f"{error.code} {error.message}"
+    if isinstance(error, asyncio.TimeoutError) and not str(error):
+        return f"no answer within {STEP:.0f} s"
+    return str(error) or type(error).__name__
+
+
+def _ignore(_: str) -> None:
+    pass

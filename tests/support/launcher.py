@@ -1,0 +1,218 @@
+"""Starts gateways from a process that has already imported them.
+
+The imports are most of the CPU time of a start, and the suite starts hundreds of gateways. The launcher imports the
+gateway once and forks a process for each start, which runs the command line of that start. Tests of the start itself
+use an interpreter of their own.
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, Final
+
+PROJECT: Final = Path(__file__).resolve().parents[2]
+# The entry points of both faces and of the commands, and the modules that they import when they run.
+_MODULES: Final = (
+    "encodings.idna",
+    "gateway.app",
+    "gateway.cli.check",
+    "gateway.cli.program",
+    "gateway.cli.serve",
+    "gateway.cli.users.command",
+    "gateway.storage.sqlite",
+    "sqlalchemy.dialects.sqlite.aiosqlite",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
+)
+_NUMBER: Final = struct.Struct("i")
+_LARGEST: Final = 1 << 20  # bytes of a request to the launcher
+
+
+class Launched:
+    """A process that the launcher has started, with the methods of `subprocess.Popen`."""
+
+    def __init__(self, arguments: Sequence[str], connection: socket.socket) -> None:
+        self.args = [sys.executable, *arguments]
+        self.returncode: int | None = None
+        self._connection = connection  # to the parent of the process
+        self.pid = _received(connection)
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal, or None while the process runs."""
+        return self._exit_code(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = self._exit_code(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _exit_code(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
+            self.returncode = os.waitstatus_to_exitcode(_received(self._connection))
+            self._connection.close()
+        return self.returncode
+
+
+def launch(
+    arguments: Sequence[str], *, stdin: int, stdout: int, stderr: int, env: Mapping[str, str], cwd: Path = PROJECT
+) -> Launched:
+    """Run `python -m MODULE …` or `python -c CODE …` with these descriptors."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        request = json.dumps([list(arguments), dict(env), str(cwd)]).encode()
+        socket.send_fds(_launcher(), [request], [stdin, stdout, stderr, theirs.fileno()])
+    return Launched(arguments, ours)
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    input: str = "",
+    env: Mapping[str, str] = os.environ,
+    cwd: Path = PROJECT,
+    timeout: float = 30,
+) -> "subprocess.CompletedProcess[str]":
+    """Run such a command to its end, like `subprocess.run`."""
+    with tempfile.TemporaryFile("w+") as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        stdin.write(input)
+        stdin.seek(0)
+        process = launch(
+            arguments, stdin=stdin.fileno(), stdout=stdout.fileno(), stderr=stderr.fileno(), env=env, cwd=cwd
+        )
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(process.args, code, _text(stdout), _text(stderr))
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
+
+
+@cache
+def _launcher() -> socket.socket:
+    """The connection to the launcher, which starts at the first use and ends with this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGEST)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=PROJECT,
+            start_new_session=True,  # Ctrl-C in the terminal ends the tests, which then stop their gateways
+        )
+
+    def stop() -> None:
+        ours.close()
+        process.wait(10)
+
+    atexit.register(stop)
+    return ours
+
+
+def _received(connection: socket.socket) -> int:
+    data = connection.recv(_NUMBER.size, socket.MSG_WAITALL)
+    if len(data) < _NUMBER.size:
+        raise RuntimeError("the launcher has ended")
+    number: int = _NUMBER.unpack(data)[0]
+    return number
+
+
+# ---- in the launcher
+
+
+def _serve(connection: socket.socket) -> list[str] | None:
+    """Fork two processes for each request: one that runs the program, and its parent, which reports the exit code.
+
+    Return twice, like a fork: in a forked process its arguments, and None at the end of the launcher.
+    """
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(connection, _LARGEST, 4)
+        if not data:
+            return None
+        if os.fork() == 0:
+            connection.close()
+            return _run(*json.loads(data), *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        _reap_finished()
+
+
+def _run(arguments: list[str], env: dict[str, str], cwd: str, *descriptors: int) -> list[str]:
+    *streams, report = descriptors
+    pid = os.fork()
+    if pid:
+        _report_exit(pid, report)
+    os.close(report)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    return arguments
+
+
+def _report_exit(pid: int, report: int) -> None:
+    """Send the process id and, at its end, the status of the process. Does not return."""
+    os.closerange(0, report)
+    os.write(report, _NUMBER.pack(pid))
+    os.write(report, _NUMBER.pack(os.waitpid(pid, 0)[1]))
+    os._exit(0)
+
+
+def _reap_finished() -> None:
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                return
+        except ChildProcessError:
+            return
+
+
+def _interpret(arguments: Sequence[str]) -> None:
+    """Do as the interpreter with these arguments."""
+    option, program, *others = arguments
+    sys.argv = [option, *others]
+    if option == "-m":
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(program, "<string>", "exec"), namespace)
+
+
+if __name__ == "__main__":
+    for module in _MODULES:
+        import_module(module)
+    gc.collect()
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        arguments = _serve(connection)
+    if arguments is not None:
+        _interpret(arguments)
