@@ -22,6 +22,6 @@ def missing_extras(settings: Settings) -> tuple[Problem, ...]:
             import_module(module)
         except Exception as error:  # any, because generated protobuf code raises its own types
             name = getattr(error, "name", None) or module
-            message = f"needs {name}, which cannot be imported (pip install 'gateway[tracing]')"
+            message = f"needs {name}, which cannot be imported (pip install 'asgi-gateway[tracing]')"
             return (Problem(*settings.position_of(_KEY), _KEY, message),)
     return ()

@@ -74,6 +74,24 @@ def test_an_installed_wheel_runs_without_the_source(wheel: Path, tmp_path: Path)
     assert "routes:" in text
 
 
+def test_pip_installs_a_command_from_the_tree(tmp_path: Path) -> None:
+    """As docs/installation.md says. The dependencies are those of this environment."""
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", tmp_path / "venv"], check=True, timeout=60)
+    pip = [
+        str(tmp_path / "venv/bin/pip"),
+        "install",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-q",
+        str(ROOT),
+    ]
+    path = os.pathsep.join(sys.path[1:])
+    subprocess.run(pip, check=True, capture_output=True, timeout=60, env=environment({"PYTHONPATH": path}))
+    shown = subprocess.run([tmp_path / "venv/bin/gateway", "--version"], capture_output=True, text=True, timeout=30)
+    assert shown.stdout.startswith("gateway, version")
+
+
 def test_the_demos_configuration_is_the_one_in_the_repository() -> None:
     assert (ROOT / "config/demo.yaml").read_bytes() == (ROOT / "gateway/cli/demo/demo.yaml").read_bytes()
 

@@ -278,7 +278,7 @@ def test_without_the_extra_check_and_serve_name_the_key_and_the_remedy(traced: P
         assert len(problems) == 1
         assert problems[0].startswith(f"{traced}:{line}:"), problems
         assert f"needs {missing}" in problems[0]
-        assert "(pip install 'gateway[tracing]')" in problems[0]
+        assert "(pip install 'asgi-gateway[tracing]')" in problems[0]
         assert "Traceback" not in outcome.stderr
     assert checked.stdout.splitlines()[0] in served.stderr
 
@@ -287,7 +287,7 @@ def test_without_the_extra_the_asgi_face_says_the_same(traced: Path) -> None:
     factory = ("--factory", "gateway.app:create_app_from_environment", "--port", "0")
     done = without("opentelemetry", _UVICORN, traced, *factory)
     assert done.returncode != 0
-    assert f"{traced}:" in done.stderr and "(pip install 'gateway[tracing]')" in done.stderr, done.stderr[-2000:]
+    assert f"{traced}:" in done.stderr and "(pip install 'asgi-gateway[tracing]')" in done.stderr, done.stderr[-2000:]
 
 
 def test_commands_that_trace_nothing_do_not_need_the_extra(traced: Path) -> None:

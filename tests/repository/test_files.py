@@ -1,6 +1,7 @@
 """The files that readers of the repository, CI and the package index rely on."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,17 @@ def test_the_manifests_run_the_image_of_this_version() -> None:
     }
 
     assert tags == {PROJECT["version"]}
+
+
+def test_no_file_tells_to_install_the_project_of_another_author() -> None:
+    """`gateway` on the package index belongs to another project."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [ROOT / name for name in tracked.split("\0") if Path(name).suffix in (".md", ".py", ".yml", ".yaml", "")]
+    wrong = re.compile(r"""(?:pip|pipx|uv|uv tool) install (?:-\S+ )*["']?gateway(?![\w-])""")
+    texts = {
+        file: file.read_text(encoding="utf-8", errors="replace")
+        for file in files
+        if file.is_file() and file != Path(__file__)
+    }
+    assert [str(file) for file, text in texts.items() if wrong.search(text)] == []
+    assert wrong.search("pip install --upgrade 'gateway[tracing]'") and not wrong.search("pip install gateway-x")
