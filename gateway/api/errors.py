@@ -4,12 +4,27 @@ All handlers are coroutines: Starlette runs plain functions in a thread, where t
 used.
 """
 
+from typing import Protocol
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.body import admission_of, note_refusal
 from gateway.errors import Refusal
-from gateway.wire.problem import problem_body, problem_fields
+from gateway.gate.admission import RequestHead
+from gateway.wire.problem import Field, problem_body, problem_fields
+
+
+class RefusalResponses(Protocol):
+    """Makes the responses to refused requests."""
+
+    def __call__(self, refusal: Refusal, request: RequestHead) -> tuple[list[Field], bytes]:
+        """The header fields, without Content-Length, and the body."""
+
+
+def problem_response(refusal: Refusal, request: RequestHead) -> tuple[list[Field], bytes]:
+    """A refusal as problem+json."""
+    return problem_fields(refusal, request.request_id), problem_body(refusal, request.request_id)
 
 
 def _problem(request: Request, refusal: Refusal) -> Response:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory
@@ -30,6 +30,10 @@ from gateway.server.daemon_thread import in_daemon_thread
 from gateway.server.runtime import Runtime
 from gateway.settings.declare import declared
 from gateway.settings.model import AccountsSettings, SessionSettings, Settings
+
+if TYPE_CHECKING:
+    from gateway.api.pages.endpoints import Pages
+    from gateway.api.pages.site import Site
 
 # Settings that need a restart: whole sections, and the keys bound to the listening socket or to credentials already
 # issued. A section that appears or disappears needs a restart too.
@@ -51,13 +55,15 @@ class Reloadable(Protocol):
 
 
 class _Prepared(NamedTuple):
-    """A loaded configuration and everything derived from it. `keys` is None if the keys are unchanged."""
+    """A loaded configuration and everything derived from it. `keys` is None if the keys are unchanged,
+    `site` without pages."""
 
     configuration: Configuration
     kept: tuple[str, ...]
     tls: TlsContexts
     keys: KeyRing | None
     policy: str
+    site: "Site | None"
 
 
 class Reloader:
@@ -71,12 +77,14 @@ class Reloader:
         credentials: Authenticator,
         directory: Directory,
         followers: Sequence[Reloadable] = (),
+        pages: "Pages | None" = None,
     ) -> None:
         self.configuration = configuration
         self._runtime = runtime
         self._credentials = credentials
         self._directory = directory
         self._followers = followers
+        self._pages = pages
 
     @property
     def policy_version(self) -> str:
@@ -106,11 +114,12 @@ class Reloader:
             TlsContexts(settings.upstreams),
             key_ring(settings) if have_changed else None,
             policy_version(settings),
+            None if self._pages is None else self._pages.prepare(settings),
         )
 
     def _apply(self, prepared: _Prepared) -> None:
         """Apply everything between two requests, without waiting."""
-        configuration, _, tls, keys, version = prepared
+        configuration, _, tls, keys, version, site = prepared
         runtime, settings, policy = self._runtime, configuration.settings, configuration.policy
         before = runtime.proxy
         after = Proxy(
@@ -133,6 +142,8 @@ class Reloader:
             self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))
         for follower in self._followers:
             follower.renew(settings)
+        if self._pages is not None:
+            self._pages.apply(site)
         self.configuration = configuration
         before.close_unless_used_by(after)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import ASGIApp, Receive
 
+from gateway.api.errors import RefusalResponses, problem_response
 from gateway.api.operations import Readiness
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Peer, Peers, RequestHead
@@ -46,6 +47,7 @@ class Runtime:
     public: in that runtime, the public runtime.
     tracer: None without tracing.
     decision_log: None without a decision log.
+    refusal_response: makes the response to a refused request.
     """
 
     server: ServerSettings
@@ -65,6 +67,7 @@ class Runtime:
     watch: RevocationWatcher = field(init=False)
     tracer: "Tracer | None" = None
     decision_log: DecisionLog | None = None
+    refusal_response: RefusalResponses = problem_response
     operations: "Runtime | None" = None
     public: "Runtime | None" = None
     connections: set[Any] = field(default_factory=set)

@@ -36,7 +36,7 @@ class Browser:
     def go(self, url: str) -> None:
         """Open a page."""
         self._call("Page.navigate", url=url)
-        self._settled()
+        self.settle()
 
     def run(self, script: str, *, wait: bool = False) -> Any:
         """The value of an expression on the page; with `wait`, the value of its promise."""
@@ -52,9 +52,13 @@ class Browser:
         """Fill in the fields of the last form on the page and submit it."""
         for name, value in fields.items():
             self.run(f"[...document.querySelectorAll('[name={name}]')].pop().value = {json.dumps(value)}")
-        self.run("window.before = true; [...document.querySelectorAll('button')].pop().click()")
+        self.follow("[...document.querySelectorAll('button')].pop()")
+
+    def follow(self, element: str) -> None:
+        """Click an element, given as an expression, that leads to another page."""
+        self.run(f"window.before = true; {element}.click()")
         eventually(lambda: not self.run("window.before === true"), timeout=15, every=0.05)
-        self._settled()
+        self.settle()
 
     def prefer(self, scheme: str) -> None:
         """Set the preferred colour scheme, `light` or `dark`."""
@@ -64,13 +68,19 @@ class Browser:
         """Set the size of the window in CSS pixels."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
+    def forget(self) -> None:
+        """Delete all cookies and complaints."""
+        self._call("Network.clearBrowserCookies")
+        self.complaints.clear()
+
     def cookies(self) -> list[dict[str, Any]]:
         return cast("list[dict[str, Any]]", self._call("Network.getAllCookies")["cookies"])
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
 
-    def _settled(self) -> None:
+    def settle(self) -> None:
+        """Wait until the page is loaded."""
         eventually(lambda: self.run("document.readyState") == "complete", timeout=15, every=0.05)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:

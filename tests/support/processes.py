@@ -83,6 +83,7 @@ class Gateway:
 
     prefix: tuple[str, ...] = ()
     imports = False
+    port: int | None = None  # None: any free port
 
     def __init__(self, face: Face, configuration: Configuration | str, folder: Path, engine: Engine = "native") -> None:
         self.face: Face = face
@@ -99,7 +100,7 @@ class Gateway:
 
     def launch(self) -> "Gateway":
         """Start the process without waiting for it."""
-        self.address = ("127.0.0.1", free_port())
+        self.address = ("127.0.0.1", self.port or free_port())
         env = os.environ | {"GATEWAY_CONFIG": str(self.config)}
         with self.log_file.open("ab") as log, open(os.devnull, "rb") as null:
             if self.prefix or self.imports:

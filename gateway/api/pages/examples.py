@@ -89,7 +89,7 @@ def _samples(texts: Texts) -> Iterator[tuple[str, str, str, Any, Form]]:
     common = wrong("new_password", "common", email=_EMAIL)
     yield sample("register", RegisterView(by_mail=False, min_length=_LENGTH), common, ending="-refused")
     yield sample("register", RegisterView(by_mail=True, min_length=_LENGTH), ending="-by-mail")
-    yield sample("mail_sent", MailSentView("reset", _EMAIL))
+    yield sample("mail_sent", MailSentView("reset"))
     for kind in ("password", "first", "signed_in", "change", "required"):
         yield sample("verify", LinkView(kind, _EMAIL, _LENGTH), ending=f"-{kind.replace('_', '-')}")
     yield sample("forgot", None)
@@ -108,7 +108,7 @@ def _samples(texts: Texts) -> Iterator[tuple[str, str, str, Any, Form]]:
     yield sample("password", PasswordView(_EMAIL, has_password=True, min_length=_LENGTH))
     short = wrong("new_password", "too_short")
     yield sample("password", PasswordView(_EMAIL, has_password=True, min_length=_LENGTH), short, ending="-refused")
-    yield sample("key", KeyView(_EMAIL, (30, 90, 365, 0)), Form(values={"expires": "90"}))
+    yield sample("key", KeyView((30, 90, 365, 0)), Form(values={"expires": "90"}))
     created = CreatedKeyView("Nightly export", "gwk_0000000000_this-is-a-sample-and-no-key")
     yield sample("key_created", created, heading=pages["key"]["created"])
     yield sample("sign_out", AddressView(_EMAIL))

@@ -27,9 +27,7 @@ _HERE: Final = Path(__file__).parent
 _SPACE: Final = re.compile(r"\n\s*").sub
 
 # Templates with a password field, which the script can show.
-_WITH_PASSWORD: Final = frozenset(
-    ("sign_in", "confirm", "register", "verify", "reset", "invitation", "password", "key")
-)
+_WITH_PASSWORD: Final = frozenset(("sign_in", "confirm", "register", "verify", "reset", "invitation", "password"))
 _WIDE: Final = frozenset(("account",))
 
 

@@ -29,10 +29,9 @@ class RegisterView:
 
 @dataclass(frozen=True, slots=True)
 class MailSentView:
-    """mail_sent.html: the kind of the link, and the address that it was sent to."""
+    """mail_sent.html: the kind of the link."""
 
     kind: Literal["verify", "reset", "email"]
-    email: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,6 @@ class PasswordView:
 class KeyView:
     """key.html. `lifetimes`: in days, 0 for a key without an end."""
 
-    email: str
     lifetimes: tuple[int, ...]
 
 

@@ -14,7 +14,6 @@ from gateway.proxy.interfaces import Field
 from gateway.server.asgi.upload import Upload
 from gateway.server.asgi.uvicorn_protocol import merges_trailers
 from gateway.server.runtime import Runtime
-from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import new_key
 
 # The HTTP versions of ASGI servers, and the minor version of HTTP/1 that the gate sees.
@@ -52,11 +51,11 @@ class AsgiRequest:
         return self.request.client
 
     async def send_refusal(self, refusal: Refusal, send: Send) -> None:
-        """Answer with problem+json."""
+        """Answer with problem+json, or with a page."""
         self.code, self.route = refusal.code, refusal.route or ""
         self.refused = refusal.caller
-        body = problem_body(refusal, self.request.request_id)
-        await self.send_answer(refusal.status, problem_fields(refusal, self.request.request_id), body, send)
+        fields, body = self._runtime.refusal_response(refusal, self.request)
+        await self.send_answer(refusal.status, fields, body, send)
         if self.admission is None:
             self.finished()
 

@@ -16,7 +16,6 @@ from gateway.observability.observer import Observer
 from gateway.proxy.interfaces import Field
 from gateway.proxy.response_head import status_line
 from gateway.server.runtime import Runtime
-from gateway.wire.problem import problem_body, problem_fields
 from gateway.wire.websocket import handshake_answer
 
 _CLIENT_LEFT: Final = 499  # for the log only: no response was sent
@@ -229,8 +228,7 @@ class ResponseWriter:
         self.code = refusal.code
         self.route = refusal.route or ""
         self.refused = refusal.caller
-        body = problem_body(refusal, self.request.request_id)
-        fields = problem_fields(refusal, self.request.request_id)
+        fields, body = self.connection.runtime.refusal_response(refusal, self.request)
         fields.append((b"date", self.connection.date))
         fields.append((b"content-length", b"%d" % len(body)))
         if self.connection.must_close_after_refusal():
