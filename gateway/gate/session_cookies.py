@@ -37,13 +37,18 @@ class SessionCookies:
         return cookie
 
     def require_own_page(self, request: RequestHead) -> None:
-        """Raise Refusal `cross_site` unless the request comes from an own page to an own host."""
-        origins, fields = self._browsers.origins, request.fields
-        if fields.canonical_host not in origins.hosts:
-            raise Refusal("cross_site", "not an own host")
-        missing = origins.missing_proof(fields.kept)
-        if missing:
-            raise Refusal("cross_site", missing)
+        """Raise Refusal `cross_site` like the function below."""
+        require_own_page(request, self._browsers)
+
+
+def require_own_page(request: RequestHead, browsers: BrowserPolicy) -> None:
+    """Raise Refusal `cross_site` unless the request comes from an own page to an own host."""
+    origins, fields = browsers.origins, request.fields
+    if fields.canonical_host not in origins.hosts:
+        raise Refusal("cross_site", "not an own host")
+    missing = origins.missing_proof(fields.kept)
+    if missing:
+        raise Refusal("cross_site", missing)
 
 
 def sent_to_own_host(request: RequestHead, browsers: BrowserPolicy) -> bytes | None:

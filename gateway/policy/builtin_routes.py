@@ -4,23 +4,33 @@ They are ordinary routes, decided by the same code. All their paths are reserved
 it then answers 404 and the path still never reaches an upstream.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from gateway.policy.patterns import Pattern, parse_pattern
-from gateway.policy.route import NOTHING_MORE, Requirement, Route, with_head
+from gateway.policy.route import NOTHING_MORE, Authentication, Requirement, Route, with_head
 from gateway.settings.model import Settings
 
-_Access = Literal["anyone", "signed in", "admin"]
+# "visitors": everyone, and a session counts where there is one.
+_Access = Literal["anyone", "visitors", "signed in", "admin"]
 
 VERIFY: Final = "operations.verify"
 METRICS: Final = "operations.metrics"
 _BROWSERS: Final = "accounts.session."
 REGISTER: Final = "accounts.register"
+_PASSWORD_PAGE: Final = "pages.change_password"  # noqa: S105  no password
 
 # Requested by an address of the machine or of the pod: by probes, by Prometheus, by the proxy in front, by upstreams.
 _AT_ANY_HOST: Final = frozenset(("operations.health", "operations.ready", METRICS, VERIFY, "tokens.jwks"))
+
+
+_AUTHENTICATION: Final[Mapping[_Access, Authentication]] = {
+    "anyone": "none",
+    "visitors": "optional",
+    "signed in": "required",
+    "admin": "required",
+}
 
 
 class _Endpoint(NamedTuple):
@@ -72,7 +82,27 @@ _ROOT: Final = (
     # The console authenticates by itself: a browser sends no bearer token and gets a sign-in page.
     _Endpoint("operations.console", "GET", "/_gateway/console", "anyone", True, "an administrator, by its own sign-in"),
     _Endpoint("operations.console.sign", "POST", "/_gateway/console", "anyone", True),
+    # RFC 8615. Reserved for pages.
+    _Endpoint(_PASSWORD_PAGE, "GET", "/.well-known/change-password", "anyone"),
+    _Endpoint("pages.webauthn", "GET", "/.well-known/webauthn", "anyone"),
+    _Endpoint("pages.passkey_endpoints", "GET", "/.well-known/passkey-endpoints", "anyone"),
 )
+# Below accounts.pages.path, where pages are configured. Forms are posted to the address of their page.
+_FORMS: Final = {
+    "account": "",
+    "sign_in": "/sign-in",
+    "confirm": "/confirm",
+    "sign_out": "/sign-out",
+    "register": "/register",
+    "password": "/password",
+    "key": "/api-key",
+    "verify": "/verify",
+    "forgot": "/forgot",
+    "reset": "/reset",
+    "invitation": "/invitation",
+    "email": "/email",
+}
+_WITH_MAIL: Final = frozenset(("register", "verify", "forgot", "reset", "invitation", "email"))
 
 
 def own_routes(settings: Settings) -> tuple[Route, ...]:
@@ -84,8 +114,24 @@ def own_routes(settings: Settings) -> tuple[Route, ...]:
     hidden = settings.server.operations_port is not None
     return (
         *accounts,
+        *_page_routes(settings),
         *(replace(route, is_served=False) if hidden and _is_operational(route) else route for route in root),
     )
+
+
+def _page_routes(settings: Settings) -> Iterator[Route]:
+    """The routes of the pages for accounts. Pages that send or open links need mail."""
+    pages = settings.accounts.pages
+    if pages is None:
+        return
+    path = pages.path.rstrip("/")
+    yield _route(_Endpoint("pages.logo", "GET", "/logo", "anyone", pages.logo is not None), path, settings)
+    for name, page in _FORMS.items():
+        is_served = name not in _WITH_MAIL
+        for method, route in {"GET": f"pages.{name}", "POST": f"pages.{name}.submit"}.items():
+            made = _route(_Endpoint(route, method, page, "visitors", is_served), path, settings)
+            closed = name == "register" and not _is_open(settings)
+            yield replace(made, refusal="registration_closed") if closed else made
 
 
 def operations_routes(settings: Settings) -> tuple[Route, ...]:
@@ -108,6 +154,8 @@ def _is_open(settings: Settings) -> bool:
 
 
 def _is_served(endpoint: _Endpoint, settings: Settings) -> bool:
+    if endpoint.name == _PASSWORD_PAGE:
+        return settings.accounts.pages is not None
     if endpoint.name.startswith(_BROWSERS):
         return settings.sessions is not None
     return endpoint.is_served and (endpoint.name != METRICS or settings.observability.metrics)
@@ -120,7 +168,7 @@ def _route(endpoint: _Endpoint, prefix: str, settings: Settings) -> Route:
         name=endpoint.name,
         shape=parse_pattern(prefix + endpoint.path),
         methods=methods and with_head(methods),
-        authentication="none" if endpoint.access == "anyone" else "required",
+        authentication=_AUTHENTICATION[endpoint.access],
         requirement=administrators if endpoint.access == "admin" else NOTHING_MORE,
         endpoint=endpoint.name,
         is_served=_is_served(endpoint, settings),

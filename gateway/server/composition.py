@@ -31,7 +31,7 @@ from gateway.policy.version import policy_version
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.samples import SampleSource
-from gateway.server.endpoints import Endpoint, Services, api_routes, endpoints, open_services
+from gateway.server.endpoints import Endpoint, Services, api_routes, endpoints, open_pages, open_services
 from gateway.server.reload import Reloadable, Reloader
 from gateway.server.resources import Resources, open_resources
 from gateway.server.runtime import Runtime
@@ -41,6 +41,7 @@ from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
 
 if TYPE_CHECKING:
+    from gateway.api.pages.endpoints import Pages
     from gateway.observability.tracing import Tracer
 
 
@@ -58,6 +59,7 @@ async def running(
         metrics = Metrics(ground.observer, place)
         ground.stack.callback(metrics.close)
         readiness = Readiness(ground.stores.degraded)
+        pages = open_pages(ground)
         api = _api(
             ground,
             endpoints(
@@ -67,14 +69,17 @@ async def running(
                 readiness=readiness,
                 version=lambda: reloader.policy_version,
                 current=lambda: reloader.configuration,
+                pages=pages,
             ),
         )
         runtime = _runtime(ground, api, readiness)
+        if pages is not None:
+            runtime.refusal_response = pages.refusals
         await services.accounts.prepare()
         if place is None or place.number == 0:  # Once, independent of the number of workers.
             await _say_without_admin(services.administration)
         _add_sources(metrics, ground, services=services, runtime=runtime)
-        reloader = _reloader(ground, runtime, services=services)
+        reloader = _reloader(ground, runtime, services=services, pages=pages)
         _start_ticking(ground, runtime, metrics=metrics)
         # This frame lives as long as the gateway. A reload must free the first configuration, which both refer to.
         del configuration, ground
@@ -185,13 +190,14 @@ def _add_sources(metrics: Metrics, ground: Resources, *, services: Services, run
         metrics.add(source)
 
 
-def _reloader(ground: Resources, runtime: Runtime, *, services: Services) -> Reloader:
+def _reloader(ground: Resources, runtime: Runtime, *, services: Services, pages: "Pages | None") -> Reloader:
     return Reloader(
         ground.configuration,
         runtime,
         credentials=ground.credentials,
         directory=ground.stores.directory,
         followers=(services.accounts, services.administration, services.own_keys, *_browser_followers(services)),
+        pages=pages,
     )
 
 

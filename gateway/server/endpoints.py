@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -31,6 +32,9 @@ from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.server.resources import Resources
+
+if TYPE_CHECKING:
+    from gateway.api.pages.endpoints import Pages
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -108,9 +112,10 @@ def endpoints(
     readiness: Readiness,
     version: Callable[[], str],
     current: Callable[[], Configuration],
+    pages: "Pages | None",
 ) -> Mapping[str, Endpoint]:
     """Every endpoint by its route name. `version` returns the version of the active policy, `current` the active
-    configuration."""
+    configuration. `pages` is None without pages."""
     observability = ground.settings.observability
     signing_in = SigningIn(
         CONSOLE,
@@ -129,6 +134,7 @@ def endpoints(
         **operation_endpoints(state=readiness, policy=version, metrics=metrics, settings=observability),
         **openapi_endpoints(lambda: current().settings, ground.policy.own),
         **console_endpoints(Console(signing_in, metrics, current=current, version=version)),
+        **_page_endpoints(pages, services),
         "tokens.jwks": _jwks(ground.tokens.keys),
     }
 
@@ -137,6 +143,30 @@ def _browser_endpoints(services: Services, current: Callable[[], Configuration])
     if services.browser is None:
         return {}
     return browser_endpoints(services.browser, services.accounts, lambda: current().policy)
+
+
+def open_pages(ground: Resources) -> "Pages | None":
+    """The pages for accounts, None without them. Raises ConfigurationError for faulty texts and templates."""
+    if ground.settings.accounts.pages is None:
+        return None
+    from gateway.api.pages.endpoints import Pages  # Jinja2 takes 20 ms and 3 MiB.
+
+    return Pages(ground.settings)
+
+
+def _page_endpoints(pages: "Pages | None", services: Services) -> Mapping[str, Endpoint]:
+    if pages is None or services.browser is None:
+        return {}
+    from gateway.api.pages.handlers import page_handlers
+
+    return pages.endpoints(
+        page_handlers(
+            services.browser,
+            accounts=services.accounts,
+            sessions=services.own_sessions,
+            keys=services.own_keys,
+        )
+    )
 
 
 def api_routes(policy: Policy, by_name: Mapping[str, Endpoint]) -> list[StarletteRoute]:

@@ -3,8 +3,9 @@
 import pytest
 
 from gateway.errors import Refusal
+from gateway.policy.loader import compile_policy
 from gateway.policy.policy import Policy
-from tests.policy.policies import matched, outcome, policy_of, problems_of
+from tests.policy.policies import matched, outcome, policy_of, problems_of, settings_of
 
 # Only the gateway serves these: method, path, and required access.
 ACCOUNTS = {
@@ -34,6 +35,9 @@ ACCOUNTS = {
 }
 ROOT = {
     ("GET", "/.well-known/jwks.json"): "none",
+    ("GET", "/.well-known/change-password"): "none",
+    ("GET", "/.well-known/webauthn"): "none",
+    ("GET", "/.well-known/passkey-endpoints"): "none",
     ("GET", "/_gateway/health"): "none",
     ("GET", "/_gateway/ready"): "none",
     ("GET", "/_gateway/metrics"): "none",
@@ -123,6 +127,23 @@ def test_the_table_holds_nothing_else() -> None:
 )
 def test_an_own_endpoint_is_matched_like_a_route(method: bytes, path: bytes, endpoint: str) -> None:
     assert outcome(policy_of(GREEDY), path, method) == endpoint
+
+
+def policy_with_pages(path: str) -> Policy:
+    server, accounts = {"public_url": "https://gateway.test"}, {"pages": {"path": path}}
+    return compile_policy(settings_of(GREEDY, server=server, sessions={}, accounts=accounts))
+
+
+@pytest.mark.parametrize("path", ["/account", "/account/sign-in", "/account/verify", "/account/logo"])
+def test_paths_of_pages_are_reserved_where_pages_are_configured(path: str) -> None:
+    own_outcome(policy_with_pages("/account"), "GET", path)
+    for policy in (policy_with_pages("/me"), policy_of(GREEDY)):
+        assert outcome(policy, path.encode(), b"GET") == "all"
+
+
+def test_a_session_counts_on_pages_and_none_is_needed() -> None:
+    pages = [route for route in policy_with_pages("/account").own if route.pattern.startswith("/account")]
+    assert {route.authentication for route in pages if route.name != "pages.logo"} == {"optional"}
 
 
 def test_a_reserved_path_that_is_not_served_answers_404_and_goes_nowhere() -> None:

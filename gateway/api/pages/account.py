@@ -51,7 +51,7 @@ class AccountPages:
         view = AccountView(
             email=visit.email,
             email_verified=principal.email_verified,
-            has_mail=visit.site.settings.mail is not None,
+            has_mail=False,
             has_password=principal.has_password,
             sessions=tuple(_session_row(session, current=claims.session) for session in sessions),
             keys=tuple(_key_row(key) for key in keys),

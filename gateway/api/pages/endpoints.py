@@ -10,7 +10,7 @@ from gateway.api.body import Endpoint, admission_of, note_refusal
 from gateway.api.pages.refusals import RefusalPages
 from gateway.api.pages.site import PATHS, Site, Visit
 from gateway.errors import Refusal, StorageUnavailable
-from gateway.gate.session_cookies import SessionCookies
+from gateway.gate.session_cookies import require_own_page
 from gateway.settings.model import Settings
 
 Handler = Callable[[Visit], Awaitable[Response]]
@@ -35,9 +35,8 @@ _RESOLVED_BY: Final[Mapping[str, str]] = {
 class Pages:
     """The pages in force. A reload replaces texts, templates and logo."""
 
-    def __init__(self, settings: Settings, cookies: SessionCookies) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._site = Site(settings)
-        self._cookies = cookies
         self.refusals = RefusalPages(lambda: self._site)
 
     def prepare(self, settings: Settings) -> Site | None:
@@ -59,7 +58,7 @@ class Pages:
             try:
                 if request.method == "POST":
                     # With a session and without: no other site can sign a visitor in to an account of its choice.
-                    self._cookies.require_own_page(admission_of(request).request)
+                    require_own_page(admission_of(request).request, self._site.browsers)
                 visit = Visit.of(self._site, request)
             except Refusal as refusal:
                 return self._refused(request, refusal)

@@ -9,19 +9,17 @@ from gateway.accounts.sessions import OwnSessions
 from gateway.api.pages.account import AccountPages
 from gateway.api.pages.endpoints import Handler
 from gateway.api.pages.sign_in import SignInPages
-from gateway.gate.session_cookies import SessionCookies
 
 
 def page_handlers(
     browser: BrowserSessions,
-    cookies: SessionCookies,
     *,
     accounts: Accounts,
     sessions: OwnSessions,
     keys: OwnKeys,
 ) -> Mapping[str, Handler]:
     """The handlers of all pages. Those of links are in `links.py`, because they need mail."""
-    signing_in = SignInPages(browser, cookies)
+    signing_in = SignInPages(browser)
     account = AccountPages(browser, accounts, sessions, keys)
     return {
         "pages.sign_in": signing_in.sign_in,

@@ -13,7 +13,7 @@ from gateway.api.pages.site import Visit
 from gateway.api.pages.views import AddressView, SignInView
 from gateway.api.session_cookie import CookieFields
 from gateway.errors import Refusal
-from gateway.gate.session_cookies import SessionCookies
+from gateway.gate.session_cookies import sent_to_own_host
 
 # The notices of the sign-in page after a success elsewhere.
 _DONE: Final[Mapping[str, str]] = {
@@ -28,9 +28,8 @@ _DONE: Final[Mapping[str, str]] = {
 class SignInPages:
     """One method per page and method."""
 
-    def __init__(self, browser: BrowserSessions, cookies: SessionCookies) -> None:
+    def __init__(self, browser: BrowserSessions) -> None:
         self._browser = browser
-        self._presented = cookies
         self._cookies = CookieFields(browser.settings)
 
     async def sign_in(self, visit: Visit) -> Response:
@@ -46,7 +45,7 @@ class SignInPages:
                 login.password,
                 remember=login.remember,
                 origin=origin_of(visit.request),
-                previous=self._cookie(visit),
+                previous=_cookie(visit),
             )
             began = await cancel_on_disconnect(visit.request, beginning)
         except Refusal as refusal:
@@ -73,12 +72,13 @@ class SignInPages:
         return visit.show("sign_out", AddressView(visit.email))
 
     async def submit_sign_out(self, visit: Visit) -> Response:
-        await self._browser.end(self._cookie(visit), origin_of(visit.request))
+        await self._browser.end(_cookie(visit), origin_of(visit.request))
         return visit.redirect(visit.url("sign_in", done="signed-out"), self._cookies.clear())
-
-    def _cookie(self, visit: Visit) -> bytes | None:
-        return self._presented.sent_to_own_host(admission_of(visit.request).request)
 
     def _view(self) -> SignInView:
         sessions = self._browser.settings.sessions
         return SignInView(remember=sessions is not None and sessions.remember is not None)
+
+
+def _cookie(visit: Visit) -> bytes | None:
+    return sent_to_own_host(admission_of(visit.request).request, visit.site.browsers)

@@ -17,11 +17,10 @@ from gateway.api.pages.rendering import Form, LanguageLink, Page, Renderer, open
 from gateway.errors import ConfigurationError, Problem, Refusal, cannot_read
 from gateway.identity.principal import Principal
 from gateway.identity.user import Claims
+from gateway.policy.browsers import BrowserPolicy, browser_policy
 from gateway.settings.model import PageSettings, Settings
-from gateway.settings.syntax import browser_origin
 from gateway.texts.catalogue import Texts, fill
 from gateway.texts.negotiation import preferred_language
-from gateway.wire.own_pages import OwnOrigins
 
 # The pages that others link to, and their paths below `accounts.pages.path`.
 PATHS: Final[Mapping[str, str]] = {
@@ -59,13 +58,14 @@ class Site:
 
     def __init__(self, settings: Settings) -> None:
         pages = settings.accounts.pages
-        assert pages is not None and settings.sessions is not None and settings.server.public_url is not None
+        browsers = browser_policy(settings)
+        assert pages is not None and browsers is not None, "pages need sessions"
         self.settings: Final = settings
         self.pages: Final[PageSettings] = pages
         self.catalogue: Final = open_catalogue(settings)
         self.renderer: Final = Renderer.of(settings, self.catalogue)
         self.logo: Final = None if pages.logo is None else _read_logo(Path(pages.logo))
-        self._origins = OwnOrigins((browser_origin(settings.server.public_url), *settings.sessions.origins))
+        self.browsers: Final[BrowserPolicy] = browsers
         self._is_relaxed = settings.server.paths == "relaxed"
 
     def language(self, asked: str | None, accepted: str) -> str:
@@ -76,7 +76,7 @@ class Site:
 
     def safe_return(self, address: str | None) -> str | None:
         """The address, if a redirect can lead there (open redirects: CVE-2025-71403)."""
-        is_safe = bool(address) and self._origins.is_safe_return(address or "", relaxed=self._is_relaxed)
+        is_safe = bool(address) and self.browsers.origins.is_safe_return(address or "", relaxed=self._is_relaxed)
         return address if is_safe else None
 
     def urls(self, query: Mapping[str, str]) -> dict[str, str | None]:
@@ -87,10 +87,7 @@ class Site:
         for name, path in PATHS.items():
             parameters = kept | back if name in _ON_THE_WAY else kept
             urls[name] = self.pages.path + path + (f"?{urlencode(parameters)}" if parameters else "")
-        if self.settings.accounts.registration != "open":
-            urls["register"] = None
-        if self.settings.mail is None:
-            urls["forgot"] = None
+        urls["register"] = urls["forgot"] = None
         urls["logo"] = self.pages.path + LOGO if self.pages.logo is not None else None
         urls["home"] = self.pages.after_sign_in
         return urls

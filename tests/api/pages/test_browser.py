@@ -60,7 +60,7 @@ def test_a_visitor_is_led_to_the_sign_in_page_and_back(browser: Browser, gateway
     browser.submit(email=email, password="wrong")
     assert "The e-mail address or the password is wrong." in browser.text()
     assert browser.run("document.activeElement.name") == "password"
-    assert browser.run("document.activeElement.getAttribute('aria-describedby')") == "reason"
+    assert browser.run("document.activeElement.getAttribute('aria-describedby').trim()") == "reason"
     browser.submit(email=email, password=PASSWORD)
     assert path_of(browser) == "/private/x?a=1"
     [cookie] = browser.cookies()

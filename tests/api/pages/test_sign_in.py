@@ -144,7 +144,7 @@ class TestSignIn:
 
 
 class TestProof:
-    PATHS = ("sign-in", "confirm", "register", "sign-out", "password", "api-key", "")
+    PATHS = ("sign-in", "confirm", "sign-out", "password", "api-key", "")
 
     @pytest.mark.parametrize("path", PATHS)
     @pytest.mark.parametrize("proof", ["", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: null"])
@@ -332,7 +332,6 @@ class TestLanguages:
 
     def test_is_kept_on_the_way(self, visitor: Visitor) -> None:
         html = text_of(visitor.open("/account/sign-in?lang=de&return_to=%2Fprivate"))
-        assert 'href="/account/register?lang=de&amp;return_to=%2Fprivate"' in html
         assert 'href="/account/sign-in?lang=en&amp;return_to=%2Fprivate"' in html
 
 
