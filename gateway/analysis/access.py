@@ -4,20 +4,26 @@ A request carries one of three credentials: none, a set of roles, or the user id
 larger set of roles never grants less access, so role checks are monotone, and a monotone check has exactly one minimal
 form as *clauses*: sets of roles, each of which must share at least one role with the caller. Implied roles are part of
 the clauses: if `admin` implies `editor`, a route for editors has the clause {admin, editor}.
+
+The conditions on the credential are independent of the roles and of each other, so a caller passes if it meets each of
+them. The difference of two rules names, for each condition that is stricter on the other side, the callers that fail it
+there.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from gateway.policy.roles import RoleHierarchy
-from gateway.policy.route import Route
+from gateway.policy.route import NO_CONDITIONS, Conditions, Route
 
 Roles = frozenset[str]
 Clauses = frozenset[Roles]
 
 ANYBODY_SIGNED_IN: Final[Clauses] = frozenset()
 UNSATISFIABLE: Final[Clauses] = frozenset({frozenset()})
+CREDENTIAL_KINDS: Final = frozenset(("session", "token", "api_key", "external"))
+WITH_SIGN_IN: Final = frozenset(("session", "token"))  # The kinds that contain the time of a sign-in.
 # Checks with exponentially many minimal role sets can be written. A report lists at most this many.
 MOST_ROLE_SETS: Final = 32
 
@@ -25,11 +31,19 @@ MOST_ROLE_SETS: Final = 32
 @dataclass(frozen=True, slots=True)
 class CallerKind:
     """One kind of caller with the minimal access it needs: anonymous, signed in with `roles`, or the user whose id is
-    in path segment `owner`, counted from 1."""
+    in path segment `owner`, counted from 1.
+
+    Further facts narrow the kind: the kind of credential, a sign-in older than `older_than` seconds (or none, as with
+    an API key), an address that is not verified, or a page of another site that uses the session cookie.
+    """
 
     anonymous: bool = False
     roles: Roles = frozenset()
     owner: int | None = None
+    credential: str | None = None
+    older_than: float | None = None
+    unverified: bool = False
+    foreign_page: bool = False
 
 
 ANONYMOUS: Final = CallerKind(anonymous=True)
@@ -37,13 +51,16 @@ ANONYMOUS: Final = CallerKind(anonymous=True)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The set of callers that pass: signed-in callers that meet every clause, the `owner`, or all callers."""
+    """The set of callers that pass: signed-in callers that meet every clause, the `owner`, or all callers. Signed-in
+    callers must also meet the conditions."""
 
     everybody: bool = False
     clauses: Clauses = UNSATISFIABLE
     owner: int | None = None
+    conditions: Conditions = NO_CONDITIONS
 
     def admits(self, caller: CallerKind) -> bool:
+        """Whether the roles or the id of a caller suffice."""
         if self.everybody or caller.anonymous:
             return self.everybody
         if self.owner is not None and self.owner == caller.owner:
@@ -61,6 +78,21 @@ class Access:
         Every caller that passes only here holds at least the roles of one of them. The result is empty only if no such
         caller exists.
         """
+        by_roles = self._difference_by_roles(other)
+        if self.everybody or other.everybody:
+            return by_roles
+        told = {(each.roles, each.owner) for each in by_roles}
+        mine = [CallerKind(roles=roles) for roles in _minimal_sets(self.clauses)]
+        mine += [] if self.owner is None else [CallerKind(owner=self.owner)]
+        beyond = [
+            replace(caller, **failed)
+            for failed in _failed(self.conditions, other.conditions)
+            for caller in mine
+            if (caller.roles, caller.owner) not in told
+        ]
+        return (*by_roles, *beyond)
+
+    def _difference_by_roles(self, other: "Access") -> tuple[CallerKind, ...]:
         if other.everybody:
             return ()
         if self.everybody:
@@ -105,22 +137,25 @@ class AccessRules:
             return NOBODY
         requirement = route.requirement
         owner = None if requirement.owner is None else dict(route.captures).get(requirement.owner)
-        key = (requirement.any, requirement.all, owner, route.authentication == "required", requirement.names_roles)
+        required = route.authentication == "required"
+        key = (requirement.any, requirement.all, owner, required, requirement.names_roles, route.conditions)
         access = self._known.get(key)
         if access is None:
             access = self._known[key] = self._made(route, owner)
         return access
 
     def _made(self, route: Route, owner: int | None) -> Access:
-        requirement = route.requirement
+        requirement, conditions = route.requirement, _canonical(route.conditions or NO_CONDITIONS)
         asks = requirement.names_roles or requirement.owner is not None
         if not asks:
-            return Access(everybody=route.authentication != "required", clauses=ANYBODY_SIGNED_IN)
+            if route.authentication != "required":  # A caller who fails the conditions is anonymous.
+                return Access(everybody=True, clauses=ANYBODY_SIGNED_IN)
+            return Access(clauses=ANYBODY_SIGNED_IN, conditions=conditions)
         if not requirement.names_roles:
-            return Access(owner=owner)
+            return Access(owner=owner, conditions=conditions)
         clauses = [] if requirement.any is None else [self._clause(requirement.any)]
         clauses += [self._clause({role}) for role in requirement.all or ()]
-        return Access(clauses=_shortest(clauses), owner=None if not clauses else owner)
+        return Access(clauses=_shortest(clauses), owner=None if not clauses else owner, conditions=conditions)
 
     def _clause(self, roles: Iterable[str]) -> Roles:
         """The given roles and every role that implies one of them."""
@@ -128,6 +163,27 @@ class AccessRules:
         for role in roles:
             found |= {role} | self._amount_to.get(role, set())
         return frozenset(found)
+
+
+def _canonical(conditions: Conditions) -> Conditions:
+    """The conditions with the kinds that can meet all of them; None for every kind."""
+    kinds = CREDENTIAL_KINDS if conditions.kinds is None else conditions.kinds
+    kinds = kinds if conditions.fresh is None else kinds & WITH_SIGN_IN
+    is_strict = conditions.same_origin and "session" in kinds
+    return replace(conditions, kinds=None if kinds == CREDENTIAL_KINDS else kinds, same_origin=is_strict)
+
+
+def _failed(mine: Conditions, other: Conditions) -> Iterator[dict[str, Any]]:
+    """The facts of callers that meet the conditions here and fail one of `other`, one fact at a time."""
+    kinds = CREDENTIAL_KINDS if mine.kinds is None else mine.kinds
+    if other.kinds is not None:
+        yield from ({"credential": kind} for kind in sorted(kinds - other.kinds))
+    if other.fresh is not None and (mine.fresh is None or mine.fresh > other.fresh):
+        yield {"older_than": other.fresh}
+    if other.verified and not mine.verified:
+        yield {"unverified": True}
+    if other.same_origin and not mine.same_origin and "session" in kinds:
+        yield {"foreign_page": True}
 
 
 def _shortest(clauses: Iterable[Roles]) -> Clauses:

@@ -1,10 +1,22 @@
 """Descriptions of routes for reports. Decisions do not use them."""
 
+from collections.abc import Iterator
+from typing import Final
+
 from gateway.analysis.access import CallerKind
 from gateway.policy.patterns import Pattern
-from gateway.policy.route import Route
+from gateway.policy.route import Conditions, Route
 from gateway.settings.model import CorsSettings, RateLimitSettings, Unset
 from gateway.settings.units import format_duration, format_size
+
+KIND_WORDS: Final = {
+    "session": "the session cookie",
+    "token": "a token",
+    "api_key": "an API key",
+    "external": "an external token",
+}
+# The words for a key that is not set.
+_ABSENT: Final = {"max_body": "that of the server", "credentials": "all", "sign_in": "that of sessions"}
 
 
 def who_passes(route: Route | None, code: str = "") -> str:
@@ -21,19 +33,46 @@ def who_passes(route: Route | None, code: str = "") -> str:
         asked.append(_listed(requirement.all, "and"))
     owner = f"the user {{{requirement.owner}}}" if requirement.owner is not None else ""
     roles = " and ".join(asked)
+    conditions = conditions_in_words(route.conditions)
+    behind = f" ({', '.join(conditions)})" if conditions else ""
     if roles or owner:
-        return ", or ".join(each for each in (roles, owner) if each)
-    return "any signed-in user" if route.authentication == "required" else "everyone"
+        return ", or ".join(each for each in (roles, owner) if each) + behind
+    return ("any signed-in user" if route.authentication == "required" else "everyone") + behind
 
 
 def caller(kind: CallerKind, *routes: Route | None) -> str:
     """One kind of caller. `routes` provide the name of the capture for an owner."""
     if kind.anonymous:
         return "everyone, without signing in"
+    return ", ".join([_user(kind, routes), *_facts(kind)])
+
+
+def _user(kind: CallerKind, routes: tuple[Route | None, ...]) -> str:
     if kind.owner is not None:
         name = next((name for name in _names(kind.owner, routes)), f"segment {kind.owner}")
         return f"the user {name}"
     return _listed(kind.roles, "and") if kind.roles else "any signed-in user"
+
+
+def _facts(kind: CallerKind) -> Iterator[str]:
+    if kind.credential is not None:
+        yield f"with {KIND_WORDS[kind.credential]}"
+    if kind.older_than is not None:
+        yield f"signed in more than {format_duration(kind.older_than)} ago"
+    if kind.unverified:
+        yield "whose address is not verified"
+    if kind.foreign_page:
+        yield "from pages of other sites"
+
+
+def conditions_in_words(conditions: Conditions | None) -> list[str]:
+    """The conditions of a route, each in a few words: `fresh 10m`, `verified`, `session only`, `own page`."""
+    if conditions is None:
+        return []
+    words = [] if conditions.fresh is None else [f"fresh {format_duration(conditions.fresh)}"]
+    words += ["verified"] if conditions.verified else []
+    words += [] if conditions.kinds is None else [f"{', '.join(sorted(conditions.kinds))} only"]
+    return words + (["own page"] if conditions.same_origin else [])
 
 
 def methods(names: tuple[str, ...] | None, others: tuple[str, ...]) -> str:
@@ -73,11 +112,13 @@ def wording_of(name: str, route: Route) -> str:
 def _value(name: str, value: object) -> str:
     match value:
         case None:
-            return "none" if name != "max_body" else "that of the server"
+            return _ABSENT.get(name, "none")
         case Unset():
             return "that of the upstream"
         case bool():
             return str(value).lower()
+        case tuple():
+            return ", ".join(sorted(map(str, value)))
         case RateLimitSettings():
             return f"{value.requests} per {format_duration(value.per)} by {value.by}"
         case CorsSettings():

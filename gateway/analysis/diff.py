@@ -27,6 +27,8 @@ _TOLD_OTHERWISE: Final = (
 )
 _EVERY_HOST: Final = "every host"
 _SETTINGS: Final = ("rate_limit", "max_body", "response_timeout", "cors")
+_CONDITIONS: Final = ("credentials", "fresh", "verified", "same_origin", "sign_in")
+_SAFE_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
 class Reach(NamedTuple):
@@ -146,6 +148,7 @@ class _Sided:
             *(route.upstream, route.endpoint, _sent(route), anonymous),
             route.passes_credentials,
             *map(repr, handled),
+            *(getattr(route.settings, name, None) for name in _CONDITIONS),
         )
 
 
@@ -176,23 +179,35 @@ class _Comparison:
             except_methods=others,
             old=region.old,
             new=region.new,
-            opens=self._beyond(region.new, self._new, region.old, self._old),
-            closes=self._beyond(region.old, self._old, region.new, self._new),
+            opens=self._beyond(region, region.new, self._new, region.old, self._old),
+            closes=self._beyond(region, region.old, self._old, region.new, self._new),
             moves=_move(region) if passes else None,
             changes=tuple(_changes(region)) if passes else (),
             example=region.example,
         )
 
-    def _beyond(self, here: RegionResult, mine: _Sided, there: RegionResult, its: _Sided) -> tuple[Reach, ...]:
+    def _beyond(
+        self, region: Region, here: RegionResult, mine: _Sided, there: RegionResult, its: _Sided
+    ) -> tuple[Reach, ...]:
         """The callers that pass here but not there. Kinds with the same callers as plain requests are not repeated."""
-        usual = mine.access(here).difference(its.access(there))
+        usual = _of_methods(region, mine.access(here).difference(its.access(there)))
         found = [Reach("requests", usual)] if usual else []
         kinds: tuple[Kind, ...] = ("websocket", "encoded slash")
         for kind in kinds:
-            callers = mine.of_kind(here, kind).difference(its.of_kind(there, kind))
-            if callers and callers != usual:
+            callers = _of_methods(region, mine.of_kind(here, kind).difference(its.of_kind(there, kind)))
+            if kind == "websocket":  # Every handshake with a cookie needs the proof of an own page.
+                callers = tuple(caller for caller in callers if not caller.foreign_page)
+            if not {*callers} <= {*usual}:
                 found.append(Reach(kind, callers))
         return tuple(found)
+
+
+def _of_methods(region: Region, callers: tuple[CallerKind, ...]) -> tuple[CallerKind, ...]:
+    """The callers without pages of other sites, if the region has no safe method: other methods always need proof."""
+    rest = region.named if OTHER_METHODS in region.methods else _SAFE_METHODS
+    if _SAFE_METHODS & region.methods or _SAFE_METHODS - rest:
+        return callers
+    return tuple(caller for caller in callers if not caller.foreign_page)
 
 
 def _methods(region: Region) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
@@ -223,7 +238,7 @@ def _changes(region: Region) -> Iterator[PolicyChange]:
         yield PolicyChange("auth", old.authentication, new.authentication)
     if old.passes_credentials != new.passes_credentials and old.upstream is not None and new.upstream is not None:
         yield PolicyChange("forward_credentials", *(wording_of("forward_credentials", route) for route in (old, new)))
-    for name in _SETTINGS:
+    for name in (*_SETTINGS, *_CONDITIONS):
         values = [getattr(route.settings, name, None) for route in (old, new)]
         if old.settings is not None and new.settings is not None and values[0] != values[1]:
             yield PolicyChange(name, *(wording_of(name, route) for route in (old, new)))
@@ -261,6 +276,9 @@ def _also(old: Configuration, new: Configuration) -> Iterator[str]:
     for section in fields(Settings):
         before, after = (getattr(each.settings, section.name) for each in (old, new))
         if section.name in _TOLD_OTHERWISE or before == after:
+            continue
+        if before is None or after is None:
+            yield section.name
             continue
         for key in fields(before):
             name = f"{section.name}.{key.name}"

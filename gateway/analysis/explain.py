@@ -19,6 +19,13 @@ from gateway.wire.paths import decoded_segment
 State = Literal["active", "disabled", "unknown"]
 
 
+class Credential(NamedTuple):
+    """The credential of a request: its kind, and the age of the sign-in in seconds."""
+
+    kind: str = "token"
+    age: float = 0.0
+
+
 class Person(NamedTuple):
     """A signed-in user in an explanation. `own_roles` are the roles of the record, without implied ones. `id` is "" for
     a hypothetical user with given roles, who owns no path."""
@@ -27,6 +34,8 @@ class Person(NamedTuple):
     own_roles: frozenset[str] = frozenset()
     email: str = ""
     state: State = "active"
+    email_verified: bool = True
+    credential: Credential = Credential()
 
 
 class Held(NamedTuple):
@@ -45,7 +54,8 @@ class Tried(NamedTuple):
 
 class Explanation(NamedTuple):
     """`person` is None for an anonymous request. `reason` is the decision in words. `sent` is the request target for
-    the upstream, None if nothing is forwarded. `tried` is None if no shadow rule concerns the request."""
+    the upstream, None if nothing is forwarded. `tried` is None if no shadow rule concerns the request. `proof` tells
+    whether the request proves that it comes from an own page; None without a cookie."""
 
     asked: PolicyRequest
     verdict: SimulationResult
@@ -55,6 +65,7 @@ class Explanation(NamedTuple):
     held: tuple[Held, ...]
     sent: bytes | None
     tried: Tried | None = None
+    proof: str | None = None
 
 
 SIGNED_IN: Final = Person()
@@ -88,7 +99,18 @@ def explained(
         held=held,
         sent=_sent(verdict),
         tried=None if shadows is None else _tried(shadows, asked, caller_of(roles, person)),
+        proof=_proof(policy, asked, person),
     )
+
+
+def _proof(policy: Policy, asked: PolicyRequest, person: Person | None) -> str | None:
+    if person is None or person.credential.kind != "session" or policy.browsers is None:
+        return None
+    missing = policy.browsers.origins.missing_proof(asked.page_fields)
+    if missing:
+        return f"none: {missing}"
+    listed = asked.origin is not None and policy.browsers.origins.lists(asked.origin)
+    return "Origin is listed" if listed else "Sec-Fetch-Site is same-origin"
 
 
 def _tried(shadows: Shadows, asked: PolicyRequest, caller: Subject | None) -> Tried | None:
@@ -103,7 +125,11 @@ def _tried(shadows: Shadows, asked: PolicyRequest, caller: Subject | None) -> Tr
 
 def caller_of(roles: RoleHierarchy, person: Person | None) -> Subject | None:
     """The person as a caller for `simulate`."""
-    return None if person is None else Subject(person.id, roles.expand(person.own_roles), person.state == "active")
+    if person is None:
+        return None
+    kind, age = person.credential
+    expanded = roles.expand(person.own_roles)
+    return Subject(person.id, expanded, person.state == "active", kind, age, person.email_verified)
 
 
 def _sent(verdict: SimulationResult) -> bytes | None:
@@ -137,15 +163,21 @@ def _allowed_because(route: Route, verdict: SimulationResult, person: Person | N
     if route.authentication == "none":
         return "the route is open to everyone, and no user is looked up"
     if caller is None:
-        ignored = "; the account cannot sign in, so the caller is anonymous" if person is not None else ""
+        ignored = "" if person is None else f"; {_ignored_because(person)}, so the caller is anonymous"
         return f"the route is open to anonymous callers too{ignored}"
     if route.authentication == "optional":
         return "the route is open to everyone, and the upstream receives the user's identity"
-    if requirement == NOTHING_MORE:
+    if requirement == NOTHING_MORE and route.conditions is None:
         return "the route requires a signed-in user and nothing more"
+    if requirement == NOTHING_MORE:
+        return "the caller is signed in, and the credential meets the conditions of the route"
     if requirement.owner is not None and not _meets_roles(requirement, caller):
         return f"the caller is the user whose id is in the capture '{requirement.owner}'"
     return f"the caller has {_met(requirement, caller)}"
+
+
+def _ignored_because(person: Person) -> str:
+    return "the account cannot sign in" if person.state != "active" else "the credential does not count here"
 
 
 def _meets_roles(requirement: Requirement, caller: Subject) -> bool:

@@ -7,16 +7,17 @@ the line silences a warning.
 
 import re
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Final
 from urllib.parse import quote
 
-from gateway.analysis.access import AccessRules
-from gateway.analysis.describe import who_passes
+from gateway.analysis.access import CREDENTIAL_KINDS, AccessRules
+from gateway.analysis.describe import conditions_in_words, who_passes
 from gateway.analysis.regions import ends_of, front_of, place_of_path
 from gateway.errors import Problem
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
-from gateway.policy.route import NOTHING_MORE, Route
+from gateway.policy.route import NO_CONDITIONS, NOTHING_MORE, Route
 from gateway.policy.trie import RouteGroup
 from gateway.settings.checks import implied, is_in_memory
 from gateway.settings.model import Settings
@@ -325,6 +326,44 @@ def _json_from_pages(configuration: Configuration) -> Iterator[Finding]:
             yield f"{_key(route)}.cors", "cors-without-content-type", message
 
 
+def _weaker_methods(configuration: Configuration) -> Iterator[Finding]:
+    """Routes that write with weaker conditions than a route that reads at the same place."""
+    places: dict[object, list[Route]] = {}
+    for route in configuration.policy.routes:
+        if not route.shadow and route.authentication != "none":
+            places.setdefault((route.host, route.shape.shape), []).append(route)
+    for routes in places.values():
+        readers = [route for route in routes if route.serves(b"GET")]
+        for route in routes:
+            writes = any(map(route.serves, map(str.encode, (*_WITH_BODY, "DELETE"))))
+            reader = next((each for each in readers if each is not route and _is_weaker(route, each)), None)
+            if writes and reader is not None:
+                message = (
+                    f"asks for less than route '{reader.name}', which reads here: "
+                    f"{', '.join(conditions_in_words(reader.conditions))} (the same conditions, or "
+                    f"{_allow('weaker-method')})"
+                )
+                yield f"{_key(route)}.path", "weaker-method", message
+
+
+def _is_weaker(route: Route, other: Route) -> bool:
+    """Whether any condition of the other route is stricter."""
+    mine, its = route.conditions or NO_CONDITIONS, other.conditions or NO_CONDITIONS
+    kinds, others = (CREDENTIAL_KINDS if each.kinds is None else each.kinds for each in (mine, its))
+    oldest, limit = (inf if each.fresh is None else each.fresh for each in (mine, its))
+    return not kinds <= others or oldest > limit or (its.verified and not mine.verified)
+
+
+def _fresh_on_read(configuration: Configuration) -> Iterator[Finding]:
+    for route in configuration.policy.routes:
+        if route.conditions is not None and route.conditions.fresh is not None and route.serves(b"GET"):
+            message = (
+                "asks readers to sign in again as well (a route with methods for the changes, or "
+                f"{_allow('fresh-on-read')})"
+            )
+            yield f"{_key(route)}.fresh", "fresh-on-read", message
+
+
 def _allow(name: str) -> str:
     """The comment that silences a warning, for use in its message."""
     return f"'# gateway: allow {name}'"
@@ -352,4 +391,6 @@ _RULES: Final[tuple[Callable[[Configuration], Iterator[Finding]], ...]] = (
     _any_host,
     _unserved_hosts,
     _json_from_pages,
+    _weaker_methods,
+    _fresh_on_read,
 )

@@ -7,6 +7,7 @@ it implies. If a route needs several roles, the cell names the missing ones.
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
+from gateway.analysis.describe import conditions_in_words
 from gateway.analysis.simulate import Subject
 from gateway.policy.decide import authorize
 from gateway.policy.rewrite import Captures
@@ -22,12 +23,13 @@ _SOMEBODY: Final = "user"
 
 class Cell(NamedTuple):
     """Access of one caller to one route. `needs` are the missing roles for `together`: all of them, or one of them with
-    `any_will_do`. `owner`: the owner passes without them."""
+    `any_will_do`. `owner`: the owner passes without them. `conditions` are those on the credential, in words."""
 
     access: Access
     needs: tuple[str, ...] = ()
     any_will_do: bool = False
     owner: bool = False
+    conditions: tuple[str, ...] = ()
 
 
 class Row(NamedTuple):
@@ -67,6 +69,11 @@ def _row(route: Route, holders: Iterable[frozenset[str]]) -> Row:
 
 
 def _cell(route: Route, roles: frozenset[str]) -> Cell:
+    cell = _cell_by_roles(route, roles)
+    return cell if cell.access == "no" else cell._replace(conditions=tuple(conditions_in_words(route.conditions)))
+
+
+def _cell_by_roles(route: Route, roles: frozenset[str]) -> Cell:
     if _passes(route, roles, ()):
         return Cell("yes")
     owner = route.requirement.owner

@@ -11,9 +11,9 @@ Parsed like the configuration: YAML 1.2, all problems at once, each with line an
 import re
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from gateway.analysis.explain import Person
+from gateway.analysis.explain import Credential, Person
 from gateway.analysis.request_line import parse_request_line
 from gateway.analysis.simulate import PolicyRequest
 from gateway.errors import Problem
@@ -24,12 +24,13 @@ from gateway.settings.model_server import ROLE
 from gateway.settings.positions import Position
 from gateway.settings.reader import INVALID, Invalid, InvalidValue, Reader, Scalar
 from gateway.settings.schema import DIALECT, INTERPOLATED_DEFINITION
-from gateway.settings.types import JsonSchema, ScalarKind, Text, text_of
+from gateway.settings.types import Boolean, Duration, Enum, JsonSchema, ScalarKind, Text, text_of
 from gateway.settings.types_compound import ListOf, Section, Sections
 from gateway.settings.yaml import MappingNode, Node, NotYaml, ScalarNode, compose
 
 _LINE: Final = re.compile(r"(\S+) +(\S+)(?: +-> *(?:([0-9]{3})(?: +|\Z))?(.*))?")
-_REFUSALS: Final = frozenset((400, 401, 403, 404, 405))
+# 303: a refusal that redirects a browser that navigates.
+_REFUSALS: Final = frozenset((303, 400, 401, 403, 404, 405))
 _FORM: Final = 'for example "GET /orders/7" or "GET /orders/7 -> 403 orders"'
 
 
@@ -97,6 +98,19 @@ class SubjectSettings:
         "The user's own roles; implied roles are added.",
         default=(),
     )
+    credential: Literal["cookie", "token", "api_key", "external"] = setting(
+        Enum("cookie", "token", "api_key", "external"), "The kind of credential.", default="token"
+    )
+    age: float = setting(Duration(zero=True), "The age of the sign-in.", default=0.0)
+    verified: bool = setting(Boolean(), "Whether the e-mail address is verified.", default=True)
+    origin: str | None = setting(
+        Text("an origin").or_null(), "The `Origin` of the requests; null: they have none.", default=None
+    )
+    fetch_site: str | None = setting(
+        Text("a value of Sec-Fetch-Site").or_null(),
+        "The `Sec-Fetch-Site` of the requests, for example `same-origin`; null: they have none.",
+        default=None,
+    )
 
 
 class SubjectKind(Section[SubjectSettings | None]):
@@ -143,7 +157,18 @@ class PolicyTest:
     @property
     def person(self) -> Person | None:
         """The user, None for an anonymous caller."""
-        return None if self.as_ is None else Person(self.as_.id or "", frozenset(self.as_.roles))
+        if self.as_ is None:
+            return None
+        kind = "session" if self.as_.credential == "cookie" else self.as_.credential
+        credential, roles = Credential(kind, self.as_.age), frozenset(self.as_.roles)
+        return Person(self.as_.id or "", roles, email_verified=self.as_.verified, credential=credential)
+
+    def request_of(self, expectation: Expectation) -> PolicyRequest:
+        """The request of an expectation, with the fields that the caller's browser adds."""
+        if self.as_ is None:
+            return expectation.asked
+        page, site = (None if each is None else each.encode() for each in (self.as_.origin, self.as_.fetch_site))
+        return expectation.asked._replace(origin=page, fetch_site=site)
 
     @property
     def expectations(self) -> tuple[Expectation, ...]:

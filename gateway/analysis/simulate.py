@@ -1,20 +1,31 @@
 """Simulate the gate's decision without a running gateway.
 
-    path ─▶ host ─▶ route ─▶ method ─▶ handshake ─▶ user ─▶ roles ─▶ SimulationResult
+    path ─▶ host ─▶ route ─▶ method ─▶ handshake ─▶ own page ─▶ kind ─▶ user ─▶ roles ─▶ sign-in ─▶ SimulationResult
                       └─▶ a preflight is answered
 
-`locate` and `authorize` are the functions that the gate calls. Runtime state is left out: tokens (the caller is given
-as the result of token and record), rate limit counts, and upstreams.
+The gate calls the same functions. Runtime state is left out: credentials (the caller is given as the result of
+credential and record), rate limit counts, and upstreams. `tokens.leeway`, which covers differences between clocks, adds
+nothing to the age of a sign-in here.
 """
 
+from math import inf
 from typing import Final, NamedTuple
 
 from gateway.errors import Refusal, without_traceback
 from gateway.policy.cors import Preflight
-from gateway.policy.decide import PreflightAnswer, RefusedAtRoute, WebSocketHandshake, authorize, locate
+from gateway.policy.decide import (
+    PreflightAnswer,
+    RefusedAtRoute,
+    WebSocketHandshake,
+    authorize,
+    check_kind,
+    check_sign_in,
+    locate,
+)
 from gateway.policy.policy import Policy
 from gateway.policy.rewrite import Captures
 from gateway.policy.route import Route
+from gateway.wire.fields import Field
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import RequestTarget, canonical_target
 
@@ -23,7 +34,8 @@ class PolicyRequest(NamedTuple):
     """The part of a request that a policy decides on.
 
     `target` is the request target as sent, `host` the value of Host, None without one. `origin` is the origin of the
-    page. With `preflight` the request is the browser's preflight for the described request.
+    page, `fetch_site` the value of Sec-Fetch-Site. With `preflight` the request is the browser's preflight for the
+    described request.
     """
 
     method: bytes
@@ -32,15 +44,34 @@ class PolicyRequest(NamedTuple):
     origin: bytes | None = None
     websocket: bool = False
     preflight: bool = False
+    fetch_site: bytes | None = None
+
+    @property
+    def page_fields(self) -> list[Field]:
+        """The header fields that tell which page causes the request."""
+        fields = ((b"origin", self.origin), (b"sec-fetch-site", self.fetch_site))
+        return [(name, value) for name, value in fields if value is not None]
 
 
 class Subject(NamedTuple):
     """A signed-in caller: id, roles including implied ones, and whether the account is active. Anonymous callers are
-    None."""
+    None.
+
+    `kind` is that of the credential: `session` (a cookie), `token`, `api_key` or `external`. `signed_in` is the age of
+    the sign-in in seconds, `email_verified` whether the address is verified.
+    """
 
     id: str
     roles: frozenset[str]
     is_active: bool = True
+    kind: str = "token"
+    signed_in: float = 0.0
+    email_verified: bool = True
+
+    @property
+    def age(self) -> float:
+        """The age of the sign-in; infinite for kinds of credentials that contain none."""
+        return self.signed_in if self.kind in _WITH_SIGN_IN else inf
 
 
 class SimulationResult(NamedTuple):
@@ -48,7 +79,8 @@ class SimulationResult(NamedTuple):
 
     `route` is the matching route, including one that refuses; None without a match. `caller` is the caller as the route
     sees it: None for anonymous callers, and on routes without authentication. `answered` marks a preflight that the
-    gateway answers itself.
+    gateway answers itself. `navigation` is the location of the redirect that a browser gets instead of the refusal if
+    it navigates; None if it gets the refusal.
     """
 
     refusal: Refusal | None
@@ -58,6 +90,7 @@ class SimulationResult(NamedTuple):
     host: bytes | None = None
     caller: Subject | None = None
     answered: bool = False
+    navigation: str | None = None
 
     @property
     def is_allowed(self) -> bool:
@@ -70,6 +103,7 @@ class SimulationResult(NamedTuple):
 
 
 _ANSWERED: Final = 204
+_WITH_SIGN_IN: Final = ("session", "token")
 
 
 def simulate(policy: Policy, asked: PolicyRequest, caller: Subject | None) -> SimulationResult:
@@ -86,11 +120,16 @@ def simulate(policy: Policy, asked: PolicyRequest, caller: Subject | None) -> Si
         if isinstance(located, RefusedAtRoute):
             return SimulationResult(located.refusal, located.route, located.captures, target, host)
         route, captures = located
-        caller = _looked_up(route, caller)
+        caller = _looked_up(policy, route, host, asked, caller)
         refusal = authorize(route, captures, caller)
+        if refusal is None and caller is not None:
+            refusal = check_sign_in(route, age=caller.age, verified=caller.email_verified)
     except Refusal as error:
-        refusal, caller = without_traceback(error), None
-    return SimulationResult(refusal, route, captures, target, host, caller)
+        refusal = without_traceback(error)
+        navigation = _navigation(policy, route, target, host, asked, caller, refusal)
+        return SimulationResult(refusal, route, captures, target, host, None, navigation=navigation)
+    navigation = _navigation(policy, route, target, host, asked, caller, refusal)
+    return SimulationResult(refusal, route, captures, target, host, caller, navigation=navigation)
 
 
 def _kind(asked: PolicyRequest) -> Preflight | WebSocketHandshake | None:
@@ -99,13 +138,53 @@ def _kind(asked: PolicyRequest) -> Preflight | WebSocketHandshake | None:
     return WebSocketHandshake(asked.origin) if asked.websocket else None
 
 
-def _looked_up(route: Route, caller: Subject | None) -> Subject | None:
-    """The caller as the route sees it. Raises Refusal `user_inactive` for a disabled account on a route that requires
+def _looked_up(
+    policy: Policy, route: Route, host: bytes | None, asked: PolicyRequest, caller: Subject | None
+) -> Subject | None:
+    """The caller as the route sees it. Raises Refusal for a credential that does not count on a route that requires
     authentication."""
     if caller is None or route.authentication == "none":
         return None
-    if caller.is_active:
+    if caller.kind == "session" and not _counts_cookies(policy, host):
+        return None
+    refusal = _unusable(policy, route, asked, caller)
+    if refusal is None:
         return caller
     if route.authentication == "optional":
         return None
-    raise Refusal("user_inactive", "the account is disabled or does not exist", presented=True)
+    raise refusal
+
+
+def _unusable(policy: Policy, route: Route, asked: PolicyRequest, caller: Subject) -> Refusal | None:
+    """The reason why a credential does not count: `cross_site`, `credential_not_allowed` or `user_inactive`."""
+    refusal = None
+    if caller.kind == "session" and policy.browsers is not None:
+        fields = asked.page_fields
+        refusal = policy.browsers.check_page(route, asked.method, fields, websocket=asked.websocket)
+    refusal = refusal or check_kind(route, caller.kind)
+    if refusal is None and not caller.is_active:
+        refusal = Refusal("user_inactive", "the account is disabled or does not exist", presented=True)
+    return refusal
+
+
+def _counts_cookies(policy: Policy, host: bytes | None) -> bool:
+    """Whether a cookie is a credential. A request without a host is for the host of `server.public_url`."""
+    return policy.browsers is not None and (host is None or host in policy.browsers.origins.hosts)
+
+
+def _navigation(
+    policy: Policy,
+    route: Route | None,
+    target: RequestTarget | None,
+    host: bytes | None,
+    asked: PolicyRequest,
+    caller: Subject | None,
+    refusal: Refusal | None,
+) -> str | None:
+    """The location for a browser that navigates, which sends a cookie or no credential."""
+    if refusal is None or route is None or target is None or policy.browsers is None or asked.websocket:
+        return None
+    by_browser = asked.method in (b"GET", b"HEAD") and (caller is None or caller.kind == "session")
+    return (
+        policy.browsers.page_for(refusal.code, route, target) if by_browser and _counts_cookies(policy, host) else None
+    )

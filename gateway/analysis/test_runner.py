@@ -1,7 +1,7 @@
 """Run policy tests: compare expectations with decisions, and measure route coverage."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.analysis.explain import Explanation, caller_of, explained
 from gateway.analysis.policy_tests import Expectation, PolicyTest
@@ -14,6 +14,8 @@ from gateway.policy.shadow import Shadows
 from gateway.settings.model import Settings
 from gateway.settings.positions import Position
 from gateway.settings.reader import known
+
+_SEE_OTHER: Final = 303  # The expected request is that of a browser that navigates.
 
 
 class Result(NamedTuple):
@@ -81,17 +83,24 @@ def _results(
         person = test.person
         caller = caller_of(roles, person)
         for expectation in test.expectations:
-            verdict = simulate(policy, expectation.asked, caller)
+            asked = test.request_of(expectation)
+            verdict = simulate(policy, asked, caller)
             failure = None
             if not _is_met(expectation, verdict):
-                failure = explained(policy, roles, expectation.asked, person, verdict, shadows)
+                failure = explained(policy, roles, asked, person, verdict, shadows)
             yield Result(test, expectation, verdict, failure)
 
 
 def _is_met(expectation: Expectation, verdict: SimulationResult) -> bool:
     if expectation.allowed != verdict.is_allowed:
         return False
+    if expectation.status == _SEE_OTHER:
+        return verdict.navigation is not None and _is_of_route(expectation, verdict)
     if expectation.status is not None and expectation.status != verdict.status:
         return False
+    return _is_of_route(expectation, verdict)
+
+
+def _is_of_route(expectation: Expectation, verdict: SimulationResult) -> bool:
     found = verdict.route.name if verdict.route is not None else None
     return expectation.route is None or expectation.route == found

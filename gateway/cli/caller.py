@@ -1,6 +1,6 @@
 """The caller of a request to explain: described by options, or an account from the database."""
 
-from gateway.analysis.explain import SIGNED_IN, Person
+from gateway.analysis.explain import SIGNED_IN, Person, State
 from gateway.errors import CannotStart
 from gateway.identity.user import UserRecord
 from gateway.settings.model import Settings
@@ -27,7 +27,8 @@ def _account(settings: Settings, user: str) -> Person:
     record = asyncio.run(_read(settings, user))
     if record is None:
         return Person(user, state="unknown")
-    return Person(record.id, record.roles, record.email, "active" if record.is_active else "disabled")
+    state: State = "active" if record.is_active else "disabled"
+    return Person(record.id, record.roles, record.email, state, record.email_verified)
 
 
 async def _read(settings: Settings, user: str) -> UserRecord | None:

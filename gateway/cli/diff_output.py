@@ -123,7 +123,14 @@ def _reach(reach: Reach) -> dict[str, Any]:
 def _kind_of_caller(each: CallerKind) -> dict[str, Any]:
     if each.anonymous:
         return {"anonymous": True}
-    return {"roles": sorted(each.roles)} if each.owner is None else {"owner_of_segment": each.owner}
+    who: dict[str, Any] = {"roles": sorted(each.roles)} if each.owner is None else {"owner_of_segment": each.owner}
+    facts = {
+        "credential": each.credential,
+        "older_than": each.older_than,
+        "unverified": each.unverified or None,
+        "foreign_page": each.foreign_page or None,
+    }
+    return who | {name: value for name, value in facts.items() if value is not None}
 
 
 def _kind(difference: Difference) -> str:

@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Final
 
 import click
 
-from gateway.analysis.explain import explain
+from gateway.analysis.explain import Credential, explain
 from gateway.analysis.request_line import parse_request_line
 from gateway.analysis.simulate import PolicyRequest
 from gateway.cli.caller import person
@@ -17,10 +18,19 @@ from gateway.cli.output import print_json, say
 from gateway.cli.program import FINE, NO
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.reader import InvalidValue
+from gateway.settings.units import parse_duration
+
+_KINDS: Final = {"cookie": "session", "token": "token", "api-key": "api_key"}
 
 
 def asked(
-    method: str, url: str, *, origin: str | None = None, websocket: bool = False, preflight: bool = False
+    method: str,
+    url: str,
+    *,
+    origin: str | None = None,
+    fetch_site: str | None = None,
+    websocket: bool = False,
+    preflight: bool = False,
 ) -> PolicyRequest:
     """The request for METHOD and URL. Raises click.UsageError."""
     try:
@@ -30,7 +40,18 @@ def asked(
         raise click.UsageError(f"{method} {url}: {error.message}{right}.") from None
     if preflight and origin is None:
         raise click.UsageError("--preflight needs --origin: browsers send preflights for pages only.")
-    return request._replace(origin=None if origin is None else os.fsencode(origin), preflight=preflight)
+    page, site = (None if value is None else os.fsencode(value) for value in (origin, fetch_site))
+    return request._replace(origin=page, fetch_site=site, preflight=preflight)
+
+
+def presented(credential: str | None, age: str | None) -> Credential:
+    """The credential described by options. Raises click.UsageError."""
+    seconds = 0.0 if age is None else parse_duration(age)
+    if seconds is None:
+        raise click.UsageError(f"--age {age}: must be a duration (for example 20m).")
+    if age is not None and credential == "api-key":
+        raise click.UsageError("--age excludes --credential api-key: an API key contains no sign-in.")
+    return Credential(_KINDS[credential or "token"], seconds)
 
 
 @click.command("explain")
@@ -42,6 +63,10 @@ def asked(
 @click.option("--anonymous", is_flag=True, help="A caller without a credential.")
 @click.option("--websocket", is_flag=True, help="The request is a WebSocket handshake; ws:// implies it.")
 @click.option("--origin", metavar="ORIGIN", help="The origin of the page, such as https://app.example.com.")
+@click.option("--fetch-site", metavar="SITE", help="The value of Sec-Fetch-Site, such as same-origin.")
+@click.option("--credential", type=click.Choice([*_KINDS]), help="The kind of credential; token by default.")
+@click.option("--age", metavar="DURATION", help="The age of the sign-in, such as 20m; 0s by default.")
+@click.option("--unverified", is_flag=True, help="The e-mail address of the caller is not verified.")
 @click.option("--preflight", is_flag=True, help="Explain the CORS preflight of the request.")
 @json_option
 def command(
@@ -53,6 +78,10 @@ def command(
     anonymous: bool,
     websocket: bool,
     origin: str | None,
+    fetch_site: str | None,
+    credential: str | None,
+    age: str | None,
+    unverified: bool,
     preflight: bool,
     as_json: bool,
 ) -> int:
@@ -65,10 +94,16 @@ def command(
     """
     if anonymous and (roles or user is not None):
         raise click.UsageError("--anonymous excludes --role and --user.")
-    request = asked(method, url, origin=origin, websocket=websocket, preflight=preflight)
+    if anonymous and (credential is not None or age is not None or unverified):
+        raise click.UsageError("--anonymous excludes --credential, --age and --unverified.")
+    request = asked(method, url, origin=origin, fetch_site=fetch_site, websocket=websocket, preflight=preflight)
+    shown = presented(credential, age)
     configuration = loaded_policy(config)
     settings = configuration.settings
     caller = person(settings, user, roles, anonymous=anonymous)
+    if caller is not None:
+        verified = caller.email_verified and not unverified
+        caller = caller._replace(credential=shown, email_verified=verified)
     explanation = explain(configuration.policy, RoleHierarchy(settings.roles), request, caller, configuration.shadows)
     if as_json:
         print_json(document(explanation, settings))

@@ -5,7 +5,7 @@ from typing import Any, Final
 from gateway.analysis.candidates import RouteCandidate
 from gateway.analysis.explain import Explanation, Tried, capture_texts
 from gateway.identity.principal import identity_roles, identity_value
-from gateway.policy.route import Route
+from gateway.policy.route import NO_CONDITIONS, Conditions, Route
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration
 
@@ -23,17 +23,37 @@ def document(explanation: Explanation, settings: Settings) -> dict[str, Any]:
             "origin": None if asked.origin is None else text_of(asked.origin),
             "websocket": asked.websocket,
             "preflight": asked.preflight,
+            "fetch_site": None if asked.fetch_site is None else text_of(asked.fetch_site),
         },
         "path": None if verdict.target is None else text_of(verdict.target.path),
         "caller": caller_document(explanation),
+        **_credential_document(explanation),
         "candidates": [_candidate(each) for each in explanation.candidates],
         "route": None if verdict.route is None else route_document(verdict.route),
         "captures": capture_texts(verdict),
         "limit": None if verdict.route is None else limit_of(verdict.route),
         "page_may_read": page_may_read(explanation),
         "decision": decision_document(explanation),
+        "navigation": verdict.navigation,
         "upstream": _upstream_document(explanation, settings),
         "shadow": _shadow_document(explanation.tried),
+    }
+
+
+def _credential_document(explanation: Explanation) -> dict[str, Any]:
+    """The credential: its kind, the proof of an own page, the class and the age in seconds of the sign-in."""
+    person, caller = explanation.person, explanation.verdict.caller
+    if person is None:
+        return {"credential": None, "proof": None, "acr": None, "age": None, "email_verified": None}
+    kind, age = person.credential
+    has_sign_in = kind in ("session", "token")
+    counts = caller is not None
+    return {
+        "credential": {"kind": kind, "counts": counts},
+        "proof": explanation.proof,
+        "acr": "aal1" if has_sign_in else None,
+        "age": age if has_sign_in else None,
+        "email_verified": person.email_verified,
     }
 
 
@@ -91,6 +111,17 @@ def route_document(route: Route) -> dict[str, Any]:
         "any": _sorted(requirement.any),
         "all": _sorted(requirement.all),
         "owner": requirement.owner,
+        **conditions_document(route.conditions or NO_CONDITIONS),
+    }
+
+
+def conditions_document(conditions: Conditions) -> dict[str, Any]:
+    """The conditions on the credential, under the keys of the route. `fresh` is in seconds."""
+    return {
+        "credentials": _sorted(conditions.kinds),
+        "fresh": conditions.fresh,
+        "verified": conditions.verified,
+        "same_origin": conditions.same_origin,
     }
 
 

@@ -1,16 +1,19 @@
 """Explanations as text, line by line."""
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Final
 
 import click
 
 from gateway.analysis.candidates import RouteCandidate
+from gateway.analysis.describe import KIND_WORDS, conditions_in_words
 from gateway.analysis.explain import Explanation, Person, Tried, capture_texts
 from gateway.cli.explain_json import identity, limit_of, page_may_read, text_of
 from gateway.observability.escaping import printable
 from gateway.policy.route import Requirement, Route
 from gateway.settings.model import Settings
+from gateway.settings.units import format_duration
 
 _WIDTH: Final = 12
 
@@ -21,6 +24,7 @@ def lines(explanation: Explanation, settings: Settings) -> Iterator[str]:
     yield _line("request", text_of(explanation.asked.method) + " " + _request(explanation))
     yield _line("caller", _caller(explanation.person))
     yield from _roles(explanation, settings)
+    yield from _credential(explanation)
     if verdict.target is not None:
         yield _line("path", text_of(verdict.target.path))
     yield from _considered(explanation.candidates)
@@ -32,6 +36,8 @@ def lines(explanation: Explanation, settings: Settings) -> Iterator[str]:
         yield from _besides(explanation, verdict.route)
     yield from _upstream(explanation, settings)
     yield _line("decision", _decision(explanation))
+    if verdict.navigation is not None:
+        yield _line("navigation", f"a browser that navigates gets 303 to {verdict.navigation}")
     if explanation.tried is not None:
         yield _line("shadow", _shadow(explanation.tried))
 
@@ -53,14 +59,15 @@ def asks_in_words(route: Route) -> str:
     if route.refusal is not None:
         return f"nothing, because it refuses every caller ({route.refusal})"
     asked = _requirement(route.requirement) or route.condition
+    conditions = "".join(f"; {each}" for each in conditions_in_words(route.conditions))
     if asked:
-        return asked
+        return asked + conditions
     words = {
         "none": "nothing: it is open to everyone",
         "optional": "nothing, but the identity of a signed-in user is passed on",
         "required": "a signed-in user",
     }
-    return words[route.authentication]
+    return words[route.authentication] + conditions
 
 
 def _requirement(requirement: Requirement) -> str:
@@ -113,6 +120,24 @@ def _roles(explanation: Explanation, settings: Settings) -> Iterator[str]:
         unknown = " (not declared)" if declared is not None and held.role not in declared else ""
         said.append(held.role + (f" (by {' > '.join(held.by)})" if held.by else unknown))
     yield _line("roles", printable(", ".join(said)) or "none")
+
+
+def _credential(explanation: Explanation) -> Iterator[str]:
+    """The credential, if it or the route is out of the ordinary."""
+    person, route = explanation.person, explanation.verdict.route
+    if person is None:
+        return
+    kind, age = person.credential
+    conditions = None if route is None else route.conditions
+    if kind == "token" and not age and person.email_verified and conditions is None:
+        return
+    said = [KIND_WORDS[kind]]
+    if kind in ("session", "token") and isfinite(age):
+        said.append(f"signed in {format_duration(age)} ago")
+    said.append("address verified" if person.email_verified else "address not verified")
+    yield _line("credential", ", ".join(said))
+    if explanation.proof is not None:
+        yield _line("own page", explanation.proof)
 
 
 def _considered(candidates: tuple[RouteCandidate, ...]) -> Iterator[str]:

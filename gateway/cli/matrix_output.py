@@ -80,24 +80,29 @@ def _methods(route: Route) -> list[str]:
 
 def _in_words(cell: Cell) -> str:
     owner = "owner, or " if cell.owner else ""
+    words: str = cell.access
     if cell.access == "together":
-        return f"{owner}with {(' or ' if cell.any_will_do else ' and ').join(cell.needs)}"
-    return cell.access
+        words = f"{owner}with {(' or ' if cell.any_will_do else ' and ').join(cell.needs)}"
+    return ", ".join((words, *cell.conditions))
 
 
 # ---- text
 
 
 class _Notes:
-    """Footnotes for required roles that are too long for a cell."""
+    """Footnotes for required roles and conditions, which are too long for a cell."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def short(self, cell: Cell) -> str:
-        if cell.access != "together":
-            return _SHORT[cell.access]
-        return f"({self._numbers.setdefault(_in_words(cell), len(self._numbers) + 1)})"
+        if cell.access == "together":
+            return self._number(_in_words(cell))
+        short = _SHORT[cell.access]
+        return f"{short} {self._number(', '.join(cell.conditions))}" if cell.conditions else short
+
+    def _number(self, words: str) -> str:
+        return f"({self._numbers.setdefault(words, len(self._numbers) + 1)})"
 
     def lines(self, table: Matrix) -> Iterator[str]:
         yield "yes: allowed   -: refused"

@@ -1,13 +1,13 @@
 """The rules for browsers with sessions: the proof that a cookie needs, and the redirect to the sign-in page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.errors import Refusal
 from gateway.policy.route import Route
 from gateway.settings.model import Settings
 from gateway.settings.syntax import browser_origin
-from gateway.wire.fields import RequestFields
+from gateway.wire.fields import Field, RequestFields
 from gateway.wire.navigation import is_navigation, with_return_to
 from gateway.wire.own_pages import OwnOrigins
 from gateway.wire.paths import RequestTarget
@@ -36,7 +36,7 @@ class BrowserPolicy:
         self._sign_in = sign_in
         self._pages = pages
 
-    def check_page(self, route: Route, method: bytes, fields: RequestFields, *, websocket: bool) -> Refusal | None:
+    def check_page(self, route: Route, method: bytes, fields: Sequence[Field], *, websocket: bool) -> Refusal | None:
         """Refusal `cross_site` for a request with a cookie that must come from an own page and does not prove it.
 
         Safe methods need no proof, so that links from other sites work (RFC 9110 9.2.1), except on routes with
@@ -45,19 +45,26 @@ class BrowserPolicy:
         is_strict = route.conditions is not None and route.conditions.same_origin
         if method in SAFE_METHODS and not websocket and not is_strict:
             return None
-        missing = self.origins.missing_proof(fields.kept)
+        missing = self.origins.missing_proof(fields)
         return Refusal("cross_site", missing, route=route.name) if missing else None
 
     def redirect(
         self, refusal: Refusal, route: Route, target: RequestTarget, method: bytes, fields: RequestFields
     ) -> None:
         """Turn the refusal of a proxied route into a redirect to the page that resolves it, if a browser navigates."""
-        if route.upstream is None or refusal.code not in _PAGES or fields.canonical_host not in self.origins.hosts:
+        if refusal.code not in _PAGES or fields.canonical_host not in self.origins.hosts:
             return
-        page = self._page(refusal.code, route)
-        if page is not None and is_navigation(method, fields):
-            asked = target.path if target.query is None else b"%b?%b" % (target.path, target.query)
-            refusal.redirect(with_return_to(page, asked) if len(asked) <= _LONGEST_TARGET else page)
+        location = self.page_for(refusal.code, route, target)
+        if location is not None and is_navigation(method, fields):
+            refusal.redirect(location)
+
+    def page_for(self, code: str, route: Route, target: RequestTarget) -> str | None:
+        """The location of the page that resolves a refusal of a proxied route, with `return_to`; None without one."""
+        page = None if route.upstream is None or code not in _PAGES else self._page(code, route)
+        if page is None:
+            return None
+        asked = target.path if target.query is None else b"%b?%b" % (target.path, target.query)
+        return with_return_to(page, asked) if len(asked) <= _LONGEST_TARGET else page
 
     def _page(self, code: str, route: Route) -> str | None:
         own = None if route.settings is None else route.settings.sign_in

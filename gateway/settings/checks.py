@@ -341,5 +341,7 @@ WARNINGS: Final[Mapping[str, str]] = {
         "An application that builds links from `Host` can be made to link to any site that a client names, and a "
         "cache stores the links."
     ),
+    "weaker-method": "A route that writes asks for less than one that reads at the same place.",
+    "fresh-on-read": "Readers must sign in again as well, although reads change nothing.",
     "cors-without-content-type": "A browser sends JSON only if the allowed headers include `Content-Type`.",
 }

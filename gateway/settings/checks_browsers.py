@@ -168,6 +168,9 @@ def _check_route(route: RouteSettings, settings: Settings, reader: Reader) -> No
             if getattr(route, key):
                 message = "contradicts auth: none, which reads no credential (auth: required)"
                 reader.report_at(f"{route.key}.{key}", message)
+    if route.credentials is not None and route.fresh is not None and not {"session", "token"} & {*route.credentials}:
+        message = f"can never be met by [{', '.join(route.credentials)}], which contain no sign-in"
+        reader.report_at(f"{route.key}.fresh", f"{message} (credentials with session or token)")
     if route.credentials is not None:
         _check_credentials(f"{route.key}.credentials", route.credentials, settings, reader)
     if settings.sessions is not None and route.cors is not None and route.cors.credentials:

@@ -21,6 +21,42 @@ OWN_ROLES = "roles: {admin: [editor], editor: [], user: []}\n"
 
 # The name of the warning, text that causes it (the line is marked by <<<), and text that does not.
 CASES = {
+    "weaker-method: no verified address": (
+        """
+        routes:
+          - {path: /site/**, methods: [GET], verified: true, upstream: web}
+          - {path: /site/**, methods: [POST], upstream: web} # <<<
+        """,
+        """
+        routes:
+          - {path: /site/**, methods: [GET], upstream: web}
+          - {path: /site/**, methods: [POST], verified: true, fresh: 5m, upstream: web}
+        """,
+    ),
+    "weaker-method: more kinds of credentials": (
+        """
+        routes:
+          - {path: "/site/{a}", methods: [GET], credentials: [token], upstream: web}
+          - {path: "/site/{b}", methods: [DELETE], credentials: [token, api_key], fresh: 5m, upstream: web} # <<<
+        """,
+        """
+        routes:
+          - {path: "/site/{a}", methods: [GET], credentials: [token, api_key], upstream: web}
+          - {path: "/site/{b}", methods: [DELETE], credentials: [token], upstream: web}
+          - {path: /other, methods: [POST], upstream: web}
+        """,
+    ),
+    "fresh-on-read": (
+        """
+        routes:
+          - {path: /site/**, fresh: 5m, upstream: web} # <<<
+        """,
+        """
+        routes:
+          - {path: /site/**, methods: [GET], upstream: web}
+          - {path: /site/**, methods: [POST], fresh: 5m, upstream: web}
+        """,
+    ),
     "open-beside-restricted: another case": (
         """
         routes:

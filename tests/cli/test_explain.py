@@ -120,6 +120,7 @@ def test_a_program_reads_the_same(folder: Path) -> None:
             "origin": None,
             "websocket": False,
             "preflight": False,
+            "fetch_site": None,
         },
         "path": "/users/u1/orders/7",
         "caller": {
@@ -133,6 +134,11 @@ def test_a_program_reads_the_same(folder: Path) -> None:
                 {"role": "user", "by": ["admin", "editor"]},
             ],
         },
+        "credential": {"kind": "token", "counts": True},
+        "proof": None,
+        "acr": "aal1",
+        "age": 0.0,
+        "email_verified": True,
         "candidates": [
             {"route": "/users/{user_id}/orders/**", "file": "g.yaml", "line": 13, "won": True, "reason": None}
         ],
@@ -149,6 +155,10 @@ def test_a_program_reads_the_same(folder: Path) -> None:
             "any": None,
             "all": None,
             "owner": "user_id",
+            "credentials": None,
+            "fresh": None,
+            "verified": False,
+            "same_origin": False,
         },
         "captures": {"user_id": "u1"},
         "limit": None,
@@ -159,6 +169,7 @@ def test_a_program_reads_the_same(folder: Path) -> None:
             "code": None,
             "reason": "the caller is the user whose id is in the capture 'user_id'",
         },
+        "navigation": None,
         "upstream": {
             "name": "orders",
             "targets": ["http://127.0.0.1:9001", "http://127.0.0.1:9002"],

@@ -82,9 +82,11 @@ def test_a_request_with_a_cookie_needs_proof(
 ) -> None:
     rules, route = rules_of(policy), route_at(policy, path)
 
-    refusal = rules.check_page(route, method.encode(), head({"Origin": "https://evil.example"}), websocket=websocket)
+    refusal = rules.check_page(
+        route, method.encode(), head({"Origin": "https://evil.example"}).kept, websocket=websocket
+    )
     proven = rules.check_page(
-        route, method.encode(), head({"Origin": "https://admin.example.com"}), websocket=websocket
+        route, method.encode(), head({"Origin": "https://admin.example.com"}).kept, websocket=websocket
     )
 
     assert (refusal is not None) == proof_needed

@@ -22,7 +22,7 @@ def refuse_what_cannot_be_said(configuration: Configuration, *, native: bool) ->
     settings = configuration.settings
     found = [*_anywhere(settings)]
     if native:
-        found += [*_of_tokens(settings), *_of_paths(settings)]
+        found += [*_of_tokens(settings), *_of_sessions(settings), *_of_paths(settings)]
         for route in configuration.policy.routes:
             found += () if route.shadow else _of_route(route)
     if found:
@@ -80,6 +80,11 @@ def _of_tokens(settings: Settings) -> Found:
         yield "identity.assertion", "cannot be signed by Envoy (without --native)"
 
 
+def _of_sessions(settings: Settings) -> Found:
+    if settings.sessions is not None:
+        yield "sessions", "reads a cookie that means nothing outside the gateway (without --native)"
+
+
 def _of_paths(settings: Settings) -> Found:
     if settings.server.paths == "relaxed":
         yield "server.paths", "must be strict: Envoy cannot apply the rules for relaxed paths (without --native)"
@@ -96,5 +101,8 @@ def _of_route(route: Route) -> Found:
         yield f"{each.key}.rate_limit", "counts clients, which needs the gateway (without --native)"
     if each.cors is not None:
         yield f"{each.key}.cors", "is answered by the gateway (without --native)"
+    for key in ("credentials", "fresh", "verified", "same_origin"):
+        if getattr(each, key):
+            yield f"{each.key}.{key}", "judges the credential, which Envoy's JWT filter cannot (without --native)"
     if each.encoded_slash == "keep":
         yield f"{each.key}.encoded_slash", "keeps escapes that Envoy would have to judge (without --native)"
