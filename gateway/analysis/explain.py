@@ -22,7 +22,7 @@ State = Literal["active", "disabled", "unknown"]
 class Credential(NamedTuple):
     """The credential of a request: its kind, and the age of the sign-in in seconds."""
 
-    kind: str = "token"
+    kind: CredentialKind = "token"
     age: float = 0.0
 
 

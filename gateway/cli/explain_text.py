@@ -1,7 +1,6 @@
 """Explanations as text, line by line."""
 
 from collections.abc import Iterator
-from math import isfinite
 from typing import Final
 
 import click
@@ -13,7 +12,7 @@ from gateway.cli.explain_json import identity, limit_of, page_may_read, text_of
 from gateway.observability.escaping import printable
 from gateway.policy.route import Requirement, Route
 from gateway.settings.model import Settings
-from gateway.settings.units import format_duration
+from gateway.settings.units import LONGEST, format_duration
 
 _WIDTH: Final = 12
 
@@ -132,7 +131,7 @@ def _credential(explanation: Explanation) -> Iterator[str]:
     if kind == "token" and not age and person.email_verified and conditions is None:
         return
     said = [KIND_WORDS[kind]]
-    if kind in ("session", "token") and isfinite(age):
+    if kind in ("session", "token") and 0 <= age <= LONGEST:
         said.append(f"signed in {format_duration(age)} ago")
     said.append("address verified" if person.email_verified else "address not verified")
     yield _line("credential", ", ".join(said))
