@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple
 from gateway.analysis.candidates import RouteCandidate, candidates
 from gateway.analysis.simulate import PolicyRequest, SimulationResult, Subject, simulate
 from gateway.errors import Refusal
+from gateway.identity.user import CredentialKind
 from gateway.policy.policy import Policy
 from gateway.policy.rewrite import sent_path
 from gateway.policy.roles import RoleHierarchy

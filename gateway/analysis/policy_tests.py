@@ -17,6 +17,7 @@ from gateway.analysis.explain import Credential, Person
 from gateway.analysis.request_line import parse_request_line
 from gateway.analysis.simulate import PolicyRequest
 from gateway.errors import Problem
+from gateway.identity.user import CredentialKind
 from gateway.settings.declare import section, setting
 from gateway.settings.loader import text_of_file
 from gateway.settings.model_routes import NOWHERE
@@ -159,7 +160,7 @@ class PolicyTest:
         """The user, None for an anonymous caller."""
         if self.as_ is None:
             return None
-        kind = "session" if self.as_.credential == "cookie" else self.as_.credential
+        kind: CredentialKind = "session" if self.as_.credential == "cookie" else self.as_.credential
         credential, roles = Credential(kind, self.as_.age), frozenset(self.as_.roles)
         return Person(self.as_.id or "", roles, email_verified=self.as_.verified, credential=credential)
 

@@ -16,11 +16,12 @@ from gateway.cli.explain_text import lines
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
 from gateway.cli.program import FINE, NO
+from gateway.identity.user import CredentialKind
 from gateway.policy.roles import RoleHierarchy
 from gateway.settings.reader import InvalidValue
 from gateway.settings.units import parse_duration
 
-_KINDS: Final = {"cookie": "session", "token": "token", "api-key": "api_key"}
+_KINDS: Final[dict[str, CredentialKind]] = {"cookie": "session", "token": "token", "api-key": "api_key"}
 
 
 def asked(

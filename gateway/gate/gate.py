@@ -1,6 +1,6 @@
 """The gate: every request goes through `admit`, from its raw head to a decision. Start reading here.
 
-    path ─▶ host ─▶ route ─▶ method ─▶ credential ─▶ user ─▶ roles ─▶ limit ─▶ Admission
+    path ─▶ host ─▶ route ─▶ method ─▶ credential ─▶ user ─▶ roles ─▶ sign-in ─▶ limit ─▶ Admission
                       └─▶ a preflight is answered
 
 Both servers, the built-in endpoints and the proxy use `admit`; no later step checks a path, a token or a role again. A
@@ -23,7 +23,15 @@ from gateway.identity.principal import Principal
 from gateway.identity.session_verifier import SessionVerifier
 from gateway.identity.user import Claims
 from gateway.policy.cors import Preflight, origin_of, preflight_of
-from gateway.policy.decide import PreflightAnswer, RefusedAtRoute, WebSocketHandshake, authorize, locate
+from gateway.policy.decide import (
+    PreflightAnswer,
+    RefusedAtRoute,
+    WebSocketHandshake,
+    authorize,
+    check_kind,
+    check_sign_in,
+    locate,
+)
 from gateway.policy.policy import Match, Policy
 from gateway.policy.route import Route
 from gateway.wire.bearer import bearer_credential
@@ -85,6 +93,7 @@ class Gate:
         self._directory = directory
         self.limits = limits
         self._relaxed = policy.relaxed
+        self._browsers = browsers
         self._has_pages = any(route.cors is not None for route in policy.routes)
 
     def admit(self, request: RequestHead) -> Decision | PendingDecision:
@@ -122,7 +131,9 @@ class Gate:
             return decision if route.is_plain else self._finish(decision, route, request)
         except Refusal as error:
             refusal = without_traceback(error)
-            return refusal if route is None else _refused(refusal, route, request)
+            if route is None:
+                return refusal
+            return _refused(self._redirected(refusal, route, target, request), route, request)
         except _Unasked as unasked:
             assert route is not None
             credential, by_cookie = unasked.credential, unasked.by_cookie
@@ -175,7 +186,7 @@ class Gate:
         caller = self._caller_now(admission, admission.claims)
         if isinstance(caller, Refusal | PendingDecision):
             return caller
-        decision = self._judge(admission._replace(principal=_known(caller)))
+        decision = self._judge(admission._replace(principal=_known(caller)), is_running=True)
         return _no_more(decision) or decision
 
     def recheck(self, admission: Admission) -> Refusal | PendingDecision | None:
@@ -187,7 +198,7 @@ class Gate:
             return None  # A changed record creates a new principal object.
         if isinstance(caller, Refusal | PendingDecision):
             return caller
-        return _no_more(self._judge(admission._replace(principal=_known(caller))))
+        return _no_more(self._judge(admission._replace(principal=_known(caller)), is_running=True))
 
     def _caller_now(self, admission: Admission, claims: Claims) -> Principal | Absent | Refusal | PendingDecision:
         ended = self._credentials.ended(claims)
@@ -207,7 +218,7 @@ class Gate:
         """Complete a recheck with I/O. Returns Refusal `storage_unavailable` if the stores are down."""
         try:
             ended = await self._ended_session(waiting)
-            return _no_more(await self._load_principal(waiting)) if ended is None else ended
+            return _no_more(await self._load_principal(waiting, is_running=True)) if ended is None else ended
         except Exception:
             log.exception("decision failed: refused")
             return Refusal("internal_error")
@@ -226,7 +237,7 @@ class Gate:
             return without_traceback(refusal)
         return None
 
-    async def _load_principal(self, waiting: PendingDecision) -> Admission | Refusal:
+    async def _load_principal(self, waiting: PendingDecision, *, is_running: bool = False) -> Admission | Refusal:
         """Verify the credential, load the user, and check roles."""
         route, captures, target, claims, request, _, credential, by_cookie = waiting
         try:
@@ -242,10 +253,11 @@ class Gate:
             anonymous = route.authentication == "optional"
             if anonymous:
                 return Admission(route, captures, target, None, None, request)
-            return without_traceback(refusal)
+            return self._redirected(without_traceback(refusal), route, target, request)
         if claims.roles is not None:
             principal = self._directory.scoped_to(principal, claims)
-        return self._judge(Admission(route, captures, target, _known(principal), claims, request))
+        admission = Admission(route, captures, target, _known(principal), claims, request)
+        return self._judge(admission, is_running=is_running)
 
     async def _verified(self, credential: bytes, *, by_cookie: bool) -> Claims:
         if by_cookie and self._cookies is not None:
@@ -288,18 +300,33 @@ class Gate:
             raise Refusal("token_missing", "the cookie is none of the gateway's")
         raise _Unasked(cookie, by_cookie=True)
 
-    def _judge(self, admission: Admission) -> Admission | Refusal:
-        """The admission, if user and roles allow it. On an optional route a disabled user is anonymous."""
+    def _judge(self, admission: Admission, *, is_running: bool = False) -> Admission | Refusal:
+        """The admission, if the kind of credential, the user, the roles and the sign-in allow it.
+
+        On an optional route a disabled user, and one with another kind of credential, is anonymous. The age of the
+        sign-in counts at the beginning: it ends no running stream.
+        """
         route, captures, target, principal, claims, request, _ = admission
         assert claims is not None
-        refusal = self._directory.check(principal, claims)
+        refusal = None if route.conditions is None else check_kind(route, claims.kind)
+        if refusal is None:
+            refusal = self._directory.check(principal, claims)
         if refusal is not None and route.authentication == "optional":
             return Admission(route, captures, target, None, None, request)
         if refusal is None:
             refusal = authorize(route, captures, principal)
+        if refusal is None and route.conditions is not None and principal is not None:
+            age = None if is_running else self._credentials.age(claims)
+            refusal = check_sign_in(route, age=age, verified=principal.email_verified)
         if refusal is None:
             return admission
         refusal.route, refusal.caller = route.name, principal
+        return refusal if is_running else self._redirected(refusal, route, target, request)
+
+    def _redirected(self, refusal: Refusal, route: Route, target: RequestTarget, request: RequestHead) -> Refusal:
+        """The refusal, which becomes a redirect to the sign-in page if a browser navigates."""
+        if self._browsers is not None:
+            self._browsers.redirect(refusal, route, target, request.method, request.fields)
         return refusal
 
     # ---- routes that are not plain

@@ -30,7 +30,7 @@ class SessionCookies:
         if route.own_page:
             self.require_own_page(request)
         elif cookie is not None:
-            method, fields = request.method, request.fields
+            method, fields = request.method, request.fields.kept
             refusal = self._browsers.check_page(route, method, fields, websocket=request.websocket)
             if refusal is not None and self.verifier.is_cookie(cookie):
                 raise refusal

@@ -137,6 +137,11 @@ class Tokens:
         return IssuedToken(self.sign(_TYPE, claims), expires_in, float(now + expires_in))
 
     @property
+    def leeway(self) -> float:
+        """Tolerated difference between clocks, in seconds."""
+        return self._settings.leeway
+
+    @property
     def issuer(self) -> str:
         """The `iss` of all issued tokens."""
         return self._settings.issuer

@@ -6,6 +6,7 @@ issuer can only make statements about that issuer's subjects.
 """
 
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import Final, Protocol
 
 from gateway.errors import Refusal
@@ -86,6 +87,12 @@ class Authenticator:
     async def ask(self, credential: bytes) -> Claims:
         source = self._source(credential)
         return self.tokens.verify(credential) if source is None else await source.ask(credential)
+
+    def age(self, claims: Claims) -> float:
+        """The age of the sign-in behind a credential, in seconds, with `tokens.leeway` in its favour. Infinite for a
+        credential that contains none."""
+        is_known = claims.auth_time and claims.kind in ("session", "token")
+        return self._clock() - claims.auth_time - self.tokens.leeway if is_known else inf
 
     def ended(self, claims: Claims) -> Refusal | None:
         """The reason to end a stream whose claims were valid; None while they are."""
