@@ -140,6 +140,11 @@ async def measure() -> Costs:
     with _unheard():
         async with staged("json") as stage:
             found["logged"] = _counted(stage.scenarios()["repeated"])
+    async with staged(credential="token beside sessions") as stage:
+        found["beside sessions"] = _counted(stage.scenarios()["repeated"])
+    async with staged(credential="cookie") as stage:
+        found["cookie"] = _counted(stage.scenarios()["repeated"])
+        found["cookie, asgi"] = _counted(stage.scenarios()["asgi"])
     return found
 
 

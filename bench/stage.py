@@ -6,11 +6,12 @@ counted exactly and reproducibly: bytecode instructions, calls, processor instru
 
 import asyncio
 import json
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from starlette.types import Message, Scope
 from uvicorn.server import ServerState
@@ -99,7 +100,8 @@ class UpstreamWire(Wire):
 class InMemoryHarness:
     """One client, and one connection to each target, all kept alive."""
 
-    def __init__(self, configuration: Configuration, runtime: Runtime, token: str) -> None:
+    def __init__(self, configuration: Configuration, runtime: Runtime, token: str, cookie: str | None = None) -> None:
+        """`cookie` is the Cookie field of a browser that is signed in, in place of the token."""
         self.configuration = configuration
         self.runtime = runtime
         self.caller, self.to_caller = _connection(runtime)
@@ -111,12 +113,17 @@ class InMemoryHarness:
             connection = UpstreamConnection(pool.queue, pool)
             connection.connection_made(UpstreamWire(self.to_upstream, connection))  # type: ignore[arg-type]
         self._token = token
+        self._cookie = cookie
         self._turn = 0
 
     def request(self, path: str, *further: tuple[str, str], token: str | None = None) -> bytes:
         """A GET request of the client."""
-        headers = caller_headers(token or self._token)
+        headers = self._headers(token)
         return request_bytes(f"http://127.0.0.1:{PORT}{path}", [*headers, *further])
+
+    def _headers(self, token: str | None = None) -> list[tuple[str, str]]:
+        headers = caller_headers(token or self._token)
+        return headers if self._cookie is None or token else [*headers[:-1], ("Cookie", self._cookie)]
 
     def serve(self, request: bytes, response: bytes = RESPONSE) -> None:
         """Play one request and its response. Raises BenchError unless the request is sent to an upstream at once."""
@@ -169,7 +176,7 @@ class InMemoryHarness:
         return asgi
 
     def _scope(self) -> Scope:
-        headers = [("host", f"127.0.0.1:{PORT}"), *caller_headers(self._token)]
+        headers = [("host", f"127.0.0.1:{PORT}"), *self._headers()]
         return {
             "type": "http",
             "http_version": "1.1",
@@ -192,10 +199,15 @@ class InMemoryHarness:
 
 @asynccontextmanager
 async def staged(
-    access_log: str = '"off"', *, routes: int = 10, targets: int = 1, cached: int = 100_000
+    access_log: str = '"off"',
+    *,
+    routes: int = 10,
+    targets: int = 1,
+    cached: int = 100_000,
+    credential: Literal["token", "token beside sessions", "cookie"] = "token",
 ) -> AsyncIterator[InMemoryHarness]:
     """A stage that is ready: the client is signed in and cached, and each connection has served a request. At most
-    `cached` users are cached."""
+    `cached` users are cached. Sessions of browsers are configured unless the `credential` is `token`."""
     with tempfile.TemporaryDirectory(prefix="gateway-stage-") as folder:
         peer = GatewayServe()
         peer.access_log, peer.routes = access_log, routes  # type: ignore[misc]
@@ -205,9 +217,14 @@ async def staged(
         # The connections have no peer that could close them; they stay idle while a scenario is traced.
         text = text.replace(f'targets: ["{place.upstream}"]', f"targets: [{several}], keep_alive: 1h")
         text += f"cache: {{max_local_entries: {cached}}}\n"
+        if credential != "token":
+            public_url = f"http://127.0.0.1:{PORT}"
+            text = text.replace("server:\n", f"sessions: {{}}\nserver:\n  public_url: {public_url}\n", 1)
         configuration = load_configuration(place.write("gateway.yaml", text), {})
         async with running(configuration) as (runtime, _):
-            stage = InMemoryHarness(configuration, runtime, await _signed_in(runtime))
+            token = await _signed_in(runtime)
+            cookie = await _cookie(runtime) if credential == "cookie" else None
+            stage = InMemoryHarness(configuration, runtime, token, cookie)
             await _introduce(stage)
             yield stage
 
@@ -223,17 +240,34 @@ async def _introduce(stage: InMemoryHarness) -> None:
 
 
 async def _signed_in(runtime: Runtime) -> str:
+    _, content = await _signed_in_at(runtime, "/auth/register")
+    answer: dict[str, Any] = json.loads(content)
+    return str(answer["access_token"])
+
+
+async def _cookie(runtime: Runtime) -> str:
+    """The Cookie field of a browser that has just signed in."""
+    head, _ = await _signed_in_at(runtime, "/auth/session")
+    found = re.search(rb"set-cookie: ([^;]+)", head, re.IGNORECASE)
+    if found is None:
+        raise BenchError(f"no cookie: {head!r:.200}")
+    return found[1].decode()
+
+
+async def _signed_in_at(runtime: Runtime, path: str) -> tuple[bytes, bytes]:
+    """Head and body of the response to a sign-in."""
     body = json.dumps({"email": EMAIL, "password": PASSWORD}).encode()
     caller, wire = _connection(runtime)
     head = (
-        f"POST /auth/register HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{PORT}\r\nOrigin: http://127.0.0.1:{PORT}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     )
     caller.data_received(head.encode() + b"\r\n" + body)
     async with asyncio.timeout(PATIENCE):
         while wire.last is None:
             await asyncio.sleep(0.01)
-    answer: dict[str, Any] = json.loads(wire.last.partition(b"\r\n\r\n")[2])
-    return str(answer["access_token"])
+    answer, _, content = wire.last.partition(b"\r\n\r\n")
+    return answer, content
 
 
 def _connection(runtime: Runtime) -> tuple[ClientConnection, Wire]:

@@ -5,8 +5,8 @@ gateway are dropped. Then the fields that `Connection` names are dropped. The ga
 that no client can have them removed as hop-by-hop (CVE-2024-45410, CVE-2021-32813).
 """
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Peer, RequestHead
@@ -72,13 +72,19 @@ _VERSIONS: Final = (b"1.0", b"1.1", b"2")
 _HOST_LINES: Final = b"X-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n"
 
 
+class OwnCookieFilter(Protocol):
+    """Takes the gateway's own cookies out of the fields of a response."""
+
+    def removed_from(self, fields: Sequence[Field]) -> Sequence[Field]: ...
+
+
 class ForwardPlan:
     """The parts of forwarding that depend only on the route, computed when the policy is loaded.
 
     `max_body` is in bytes, 0 for no limit. `assertion` makes the field line with which the upstream verifies the
     caller; None: the upstream gets none. `hash_key` finds the key that chooses the target; None: the upstream balances
-    without a key. `prefix` is the part of the path that `strip_prefix` removes, and `base` the base path of the
-    upstream, where the path is otherwise unchanged.
+    without a key. `own_cookies` is None without sessions. `prefix` is the part of the path that `strip_prefix` removes,
+    and `base` the base path of the upstream, where the path is otherwise unchanged.
     """
 
     __slots__ = (
@@ -87,6 +93,7 @@ class ForwardPlan:
         "hash_key",
         "max_body",
         "method_override",
+        "own_cookies",
         "passes_credentials",
         "prefix",
         "preserve_host",
@@ -105,6 +112,7 @@ class ForwardPlan:
         method_override: bool = False,
         assertion: Callable[[Principal], bytes] | None = None,
         hash_key: HashKey | None = None,
+        own_cookies: OwnCookieFilter | None = None,
     ) -> None:
         self.passes_credentials = route.passes_credentials
         self.max_body = max_body
@@ -114,6 +122,7 @@ class ForwardPlan:
         self.method_override = method_override
         self.assertion = assertion
         self.hash_key = hash_key
+        self.own_cookies = own_cookies
         stripped, self.base = 0, b""
         if isinstance(route.rewrite, PrefixStrip):
             stripped, self.base = route.rewrite.count, route.rewrite.base

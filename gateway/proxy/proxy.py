@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from gateway.gate.admission import Admission, RequestHead
+from gateway.gate.session_cookies import own_cookies
 from gateway.identity.assertions import Assertions
 from gateway.policy.route import Route
 from gateway.proxy.engines import engine_of
@@ -13,6 +14,7 @@ from gateway.proxy.forward import ForwardPlan, upstream_request, websocket_reque
 from gateway.proxy.hash_key import hash_key_of
 from gateway.proxy.interfaces import Downstream, Engine, Exchange
 from gateway.proxy.tls import TlsContexts
+from gateway.proxy.upstream_cookies import UpstreamCookies
 from gateway.samples import Sample
 from gateway.settings.model import UNSET, BalanceSettings, Settings, UpstreamSettings
 from gateway.ticker import Ticker
@@ -50,9 +52,15 @@ class Proxy:
             or engine_of(upstream, loop=loop, ticker=ticker, tls=tls.of(upstream))
             for name, upstream in self._upstreams.items()
         }
+        # The counts of dropped cookies continue after a reload. The settings of cookies need a restart.
+        self._own_cookies: dict[str, UpstreamCookies] = {} if previous is None else previous._own_cookies
+        self._declare_cookies(settings)
         self._assertions: Assertions | None = previous._assertions if previous else assertions
         self._plans = {
-            route: (_plan(route, settings, self._assertions), self.engines[route.upstream])
+            route: (
+                _plan(route, settings, self._assertions, self._own_cookies.get(route.upstream)),
+                self.engines[route.upstream],
+            )
             for route in routes
             if route.upstream is not None
         }
@@ -73,8 +81,16 @@ class Proxy:
         now = self._loop.time()
         for engine in self.engines.values():
             yield from engine.samples(now)
+        for cookies in self._own_cookies.values():
+            yield from cookies.samples()
         for (family, labels), count in self._retired_counts.items():
             yield Sample(family, labels, count)
+
+    def _declare_cookies(self, settings: Settings) -> None:
+        own = own_cookies(settings)
+        if own is not None:
+            for name in settings.upstreams:
+                self._own_cookies.setdefault(name, UpstreamCookies(name, own))
 
     def engine_for(self, upstream: UpstreamSettings, tls: TlsContexts) -> Engine | None:
         """Return the engine of an upstream with exactly these settings and TLS files, or None."""
@@ -111,7 +127,9 @@ def _is_final_recipient(request: RequestHead) -> bool:
     return forwards_left(request.method, request.fields) == 0
 
 
-def _plan(route: Route, settings: Settings, assertions: Assertions | None) -> ForwardPlan:
+def _plan(
+    route: Route, settings: Settings, assertions: Assertions | None, cookies: UpstreamCookies | None
+) -> ForwardPlan:
     """Build the plan from the route's own limits, or else from those of its upstream and of the server."""
     own = route.settings
     assert own is not None and route.upstream is not None
@@ -125,4 +143,5 @@ def _plan(route: Route, settings: Settings, assertions: Assertions | None) -> Fo
         method_override=upstream.method_override,
         assertion=None if assertions is None else assertions.for_upstream(upstream.name),
         hash_key=hash_key_of(upstream.balance) if isinstance(upstream.balance, BalanceSettings) else None,
+        own_cookies=cookies,
     )

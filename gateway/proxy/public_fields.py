@@ -44,11 +44,19 @@ def passed_on(
 
 
 def public_fields(fields: Sequence[Field], request: UpstreamRequest, target: Target) -> Sequence[Field]:
-    """Return the fields of the response to a request that `target` has answered, with public addresses."""
+    """Return the fields of the response to a request that `target` has answered, with public addresses and without own
+    cookies."""
+    fields = without_own_cookies(fields, request)
     if request.plan is None or request.head is None or not request.plan.rewrites_responses:
         return fields
     translation = _Translation(request.head, request.plan, target, request.preserved_host)
     return [(name, translation.field(name.lower(), value)) for name, value in fields]
+
+
+def without_own_cookies(fields: Sequence[Field], request: UpstreamRequest) -> Sequence[Field]:
+    """Return the fields without the cookies that only the gateway sets."""
+    plan = request.plan
+    return fields if plan is None or plan.own_cookies is None else plan.own_cookies.removed_from(fields)
 
 
 class _Translation:

@@ -95,9 +95,15 @@ _ALL: Final = (
         ("upstream",),
     ),
     Family(
+        "gateway_upstream_cookies_dropped_total",
+        "counter",
+        "Cookies of the gateway that an upstream tried to set.",
+        ("upstream",),
+    ),
+    Family(
         "gateway_cache_lookups_total",
         "counter",
-        "Lookups by level (token, local, redis, database) and result (hit, miss). Each miss continues at the "
+        "Lookups by level (token, session, local, redis, database) and result (hit, miss). Each miss continues at the "
         "next level.",
         ("level", "result"),
     ),

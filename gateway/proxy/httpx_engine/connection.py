@@ -21,7 +21,7 @@ from gateway.proxy.exchange import UpstreamExchange
 from gateway.proxy.httpx_engine.head_filter import HeadFilter
 from gateway.proxy.httpx_engine.transport import Transport, httpx_request, refusal_of
 from gateway.proxy.interfaces import Downstream, Field
-from gateway.proxy.public_fields import passed_on
+from gateway.proxy.public_fields import passed_on, without_own_cookies
 from gateway.proxy.response_head import ResponseFault, ResponseHead
 from gateway.proxy.target_queue import TargetQueue
 
@@ -242,7 +242,7 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         return head
 
     def _interim(self, status: int, fields: Sequence[Field]) -> None:
-        self._exchange.downstream.interim(status, fields)
+        self._exchange.downstream.interim(status, without_own_cookies(fields, self._exchange.request))
         self._flush()
 
     def _hand_over(self) -> None:

@@ -18,7 +18,7 @@ from gateway.errors import Refusal
 from gateway.proxy import unread
 from gateway.proxy.connection_pool import ConnectionPool
 from gateway.proxy.exchange import UpstreamExchange
-from gateway.proxy.public_fields import passed_on, public_fields
+from gateway.proxy.public_fields import passed_on, public_fields, without_own_cookies
 from gateway.proxy.response_head import NotHttp, ResponseFault, ResponseHead, ResponseHeadReader, trailers_to_send
 from gateway.proxy.target_queue import TargetQueue
 from gateway.wire.chunked import ChunkedDecoder, ChunkedFault
@@ -252,7 +252,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._switch(exchange, head, data)
                 return
             if head.status != 100:  # RFC 9110 15.2: the gateway answers the client's Expect itself
-                exchange.downstream.interim(head.status, head.fields)
+                exchange.downstream.interim(head.status, without_own_cookies(head.fields, exchange.request))
             if not data:
                 return
 

@@ -1,0 +1,123 @@
+"""No upstream sees the session cookie, and none can set it."""
+
+import pytest
+
+from tests.support.browsers import COOKIE, OWN_PAGE, SETTINGS, Browser
+from tests.support.expectations import passes
+from tests.support.gateways import Gateways
+from tests.support.processes import Engine, Face, Gateway
+from tests.support.recording import RecordingUpstream
+from tests.support.scripts import answer, raw
+from tests.support.waiting import eventually
+from tests.support.websockets import Socket, echoing
+from tests.support.wording import request
+
+pytestmark = pytest.mark.every_way
+
+
+@pytest.fixture
+def gateway(gateways: Gateways, face: Face, engine: Engine) -> Gateway:
+    server, sessions = SETTINGS["server"], SETTINGS["sessions"]
+    return gateways.gateway("sessions", face, engine, server=server, sessions=sessions)
+
+
+@pytest.fixture
+def browser(gateway: Gateway) -> Browser:
+    signed_in = Browser(gateway)
+    signed_in.sign_in(gateway.newcomer().email)
+    return signed_in
+
+
+PLACES = (
+    "/api/x",
+    "/public/x",
+    "/public-forwarded/x",
+    "/forwarded/x",
+    "/optional/x",
+    "/stripped/x",
+    "/sockets-of-anybody/x",
+)
+
+
+def test_oauth2_proxy_644_no_upstream_gets_the_session_cookie(
+    gateway: Gateway, browser: Browser, upstream: RecordingUpstream
+) -> None:
+    own = f"{COOKIE}={browser.cookie}"
+    for path in PLACES:
+        for sent, arrived in (
+            (f"Cookie: {own}", []),
+            (f"Cookie: a=1; {own}; b=2", [b"a=1; b=2"]),
+            (f"cookie: {own}; a=1\r\nCookie: b=2; {own.lower()}", [b"a=1", b"b=2"]),
+            (f"Cookie: {COOKIE}-flow=x; theme=dark", [b"theme=dark"]),
+            (f'Cookie: a="{COOKIE}"; =; b', [f'a="{COOKIE}"; =; b'.encode()]),
+        ):
+            signed_in = (browser.line,) if own not in sent and not path.startswith("/public") else ()
+            received = passes(gateway, upstream, request(path, fields=[sent, *signed_in]))
+            assert received.values("cookie") == arrived, (path, sent)
+            assert browser.cookie is not None and browser.cookie.encode() not in received.head
+
+
+def test_a_handshake_takes_no_session_cookie_to_the_upstream(
+    gateway: Gateway, browser: Browser, upstream: RecordingUpstream
+) -> None:
+    upstream.on("/sockets/x", echoing())
+    with Socket(gateway, "/sockets/x", f"{browser.line}; a=1", OWN_PAGE):
+        assert upstream.only.values("cookie") == [b"a=1"]
+
+
+SET = [
+    "Set-Cookie: a=1; Path=/",
+    f"Set-Cookie: {COOKIE}=planted; Path=/; Secure; HttpOnly",
+    f"set-cookie: {COOKIE.lower()}=planted",
+    f"Set-Cookie: {COOKIE}-flow=planted",
+    f"Set-Cookie: ={COOKIE}=planted",
+    f"Set-Cookie: {COOKIE}",
+    "X-Between: 1",
+    "Set-Cookie: session=mine; Path=/app",
+    f'Set-Cookie: "{COOKIE}"=other',
+]
+LEFT = [b"a=1; Path=/", b"session=mine; Path=/app", f'"{COOKIE}"=other'.encode()]
+
+
+def dropped(gateway: Gateway) -> int:
+    page = gateway.get("/_gateway/metrics").body.decode()
+    (line,) = [
+        each
+        for each in page.splitlines()
+        if each.startswith("gateway_upstream_cookies_dropped_total{") and '"web"' in each
+    ]
+    return int(float(line.rpartition(" ")[2]))
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 304])
+def test_an_upstream_neither_plants_nor_ends_a_session(
+    gateway: Gateway, upstream: RecordingUpstream, status: int
+) -> None:
+    upstream.on("/public/x", answer(status, SET, b"" if status == 304 else b"body"))
+    before = dropped(gateway)
+    for _ in range(3):  # the same head again comes from a cache
+        got = gateway.get("/public/x")
+        assert got.status == status
+        assert got.values("set-cookie") == LEFT
+        assert got.values("x-between") == [b"1"]
+    eventually(lambda: dropped(gateway) == before + 15)
+
+
+def test_an_interim_response_sets_no_own_cookie(gateway: Gateway, upstream: RecordingUpstream) -> None:
+    hints = f"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nSet-Cookie: {COOKIE}=planted\r\n\r\n"
+    final = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    upstream.on("/public/x", raw((hints + final).encode()))
+    with gateway.caller() as caller:
+        caller.send(request("/public/x"))
+        head = caller.receive_head()
+        assert not head.has("set-cookie")
+
+
+def test_without_sessions_every_cookie_passes(
+    gateways: Gateways, face: Face, engine: Engine, upstream: RecordingUpstream
+) -> None:
+    gateway = gateways.gateway("standard", face, engine)
+    upstream.on("/public/x", answer(200, SET, b"body"))
+    got = gateway.get("/public/x", f"Cookie: a=1; {COOKIE}=v")
+    assert len(got.values("set-cookie")) == 8
+    assert upstream.only.values("cookie") == [f"a=1; {COOKIE}=v".encode()]
