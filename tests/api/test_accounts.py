@@ -209,7 +209,9 @@ async def test_me_is_the_callers_account(client: httpx.AsyncClient) -> None:
     answer = await client.get("/auth/me", headers=bearer(tokens))
     assert answer.status_code == 200
     me = answer.json()
-    assert set(me) == {"id", "email", "is_active", "roles", "created_at"}
+    own = {"email_verified", "has_password", "second_factors"}
+    assert set(me) == {"id", "email", "is_active", "roles", "created_at"} | own
+    assert (me["email_verified"], me["has_password"], me["second_factors"]) == (False, True, [])
     assert (me["email"], me["is_active"], me["roles"]) == ("Ann@Example.com", True, ["user"])
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", me["id"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", me["created_at"])

@@ -191,7 +191,7 @@ async def test_a_stolen_token_makes_no_key_long_after_the_sign_in(
         # RFC 9470 3
         assert answer.headers["www-authenticate"] == (
             'Bearer error="insufficient_user_authentication", error_description="Confirm that it is you", '
-            'max_age="600", acr_values="aal1"'
+            'acr_values="aal1", max_age="600"'
         )
         assert await listed(client, tokens) == []
 

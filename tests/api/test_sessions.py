@@ -37,7 +37,9 @@ async def test_where_one_is_signed_in_and_since_when(client: httpx.AsyncClient) 
     assert (here["user_agent"], here["address"]) == ("phone/2", "192.0.2.7")
     assert [here["is_current"], there["is_current"]] == [True, False]
     assert [one["is_current"] for one in await listed(client, first)] == [False, True]
-    assert set(here) == {"id", "created_at", "last_used_at", "expires_at", "address", "user_agent", "is_current"}
+    times = {"created_at", "last_used_at", "expires_at"}
+    assert set(here) == {"id", "kind", "address", "user_agent", "is_current"} | times
+    assert here["kind"] == "token"
     for name in ("created_at", "last_used_at", "expires_at"):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", here[name])
     left = datetime.fromisoformat(here["expires_at"]) - datetime.now(UTC)

@@ -103,7 +103,7 @@ async def test_a_key_is_asked_for_once_and_then_known(credentials: Authenticator
     key = store.add()
     assert credentials.known(key) is None
     claims = await credentials.ask(key)
-    assert claims == Claims("ann", "id0", math.inf, 0.0, "id0", "", ROLES)
+    assert claims == Claims("ann", "id0", math.inf, 0.0, "id0", "", ROLES, kind="api_key")
     for _ in range(3):
         assert credentials.known(key) is claims
     assert len(store.asked) == 1

@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 from gateway.accounts.commands import (
     MAX_KEY_LIFE,
     AccountChange,
+    BrowserLogin,
     KeyRequest,
     Login,
     LoginForm,
     NewAccount,
     PasswordChange,
+    PasswordProof,
     Refresh,
     Registration,
 )
@@ -123,6 +125,8 @@ def test_its_schemas_are_schemas_and_its_references_lead_somewhere() -> None:
 MODELS: dict[str, type[Body]] = {
     "Registration": Registration,
     "Login": Login,
+    "BrowserLogin": BrowserLogin,
+    "PasswordProof": PasswordProof,
     "LoginForm": LoginForm,
     "Refresh": Refresh,
     "PasswordChange": PasswordChange,
