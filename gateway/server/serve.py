@@ -358,9 +358,9 @@ class GatewayServer(uvicorn.Server):
             log.exception("loading the new configuration failed: the old one stays")
         else:
             self._current.configuration = reloader.configuration
-            event("reload", "the new configuration is in force", policy=reloader.policy_version)
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")
+            event("reload", "the new configuration is in force", policy=reloader.policy_version)
         self._collector.request_full_collection()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

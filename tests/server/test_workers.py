@@ -242,7 +242,7 @@ async def test_a_drain_of_all_workers_fails_no_request_that_was_begun(crew: Crew
             await load.more(200)
             gateway.signal()
             code = await asyncio.to_thread(gateway.wait)
-        begun = [lost for lost in load.lost if lost.stage != "connect"]
+        begun = load.lost_in_drain
         print(f"\n{len(load.answers)} answered by two workers, {len(begun)} of those begun lost, exit code {code}")
         assert code == 0
         assert begun == []

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from gateway.ticker import PERIOD
 from tests.support.raw import Address
 from tests.support.waiting import until
 
@@ -19,11 +20,13 @@ Stage = Literal["connect", "answer", "body"]
 
 class Lost(Exception):
     """A request without a complete response. `stage` is the point of failure: no connection, no response, or a
-    truncated response."""
+    truncated response. `silence` is the time in seconds between the last request on the connection, or its start, and
+    this request."""
 
-    def __init__(self, stage: Stage, error: BaseException) -> None:
-        super().__init__(f"{stage}: {error!r}")
+    def __init__(self, stage: Stage, error: BaseException, silence: float = 0.0) -> None:
+        super().__init__(f"{stage}: {error!r} after {silence:.3f} s")
         self.stage: Stage = stage
+        self.silence = silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class AsyncCaller:
         self._timeout = timeout
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._used_at = 0.0  # the time of the last request on the connection, or of its start
 
     async def ask(self, data: bytes) -> Answered:
         """Send a request and read its response. Raises Lost."""
@@ -68,21 +72,25 @@ class AsyncCaller:
 
     async def _ask(self, data: bytes, started: float) -> Answered:
         stage: Stage = "connect"
+        silence = 0.0
         try:
             await self.connect()
             assert self._reader is not None and self._writer is not None
             stage = "answer"
+            before, self._used_at = self._used_at, time.monotonic()
+            silence = self._used_at - before
             self._writer.write(data)
             head = await self._reader.readuntil(b"\r\n\r\n")
             stage = "body"
             body = await self._body(head, has_body=not data.startswith(b"HEAD"))
         except (OSError, asyncio.IncompleteReadError) as error:
-            raise Lost(stage, error) from None
+            raise Lost(stage, error, silence) from None
         return Answered(int(head[9:12]), head, body, time.monotonic() - started)
 
     async def connect(self) -> None:
         """Connect unless connected."""
         if self._writer is None:
+            self._used_at = time.monotonic()
             self._reader, self._writer = await asyncio.open_connection(*self._address)
 
     async def send(self, data: bytes) -> None:
@@ -169,6 +177,12 @@ class Load:
         """Wait for this many more responses."""
         wanted = len(self.answers) + count
         await until(lambda: len(self.answers) >= wanted, within=60.0)
+
+    @property
+    def lost_in_drain(self) -> list[Lost]:
+        """The lost requests that a drain must not lose. It closes a connection without a request after PERIOD, so this
+        process must not have been slower than that."""
+        return [lost for lost in self.lost if lost.stage != "connect" and lost.silence < PERIOD]
 
     @property
     def statuses(self) -> "Counter[int]":

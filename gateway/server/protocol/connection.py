@@ -37,6 +37,7 @@ from gateway.server.protocol.request_parser import RequestHeadReader, asks_for_w
 from gateway.server.protocol.response_writer import ResponseWriter
 from gateway.server.protocol.sockets import has_unread, reset_on_close
 from gateway.server.runtime import Runtime
+from gateway.ticker import PERIOD
 from gateway.wire.fields import RequestFields
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
@@ -551,13 +552,13 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
 
     def shutdown(self) -> None:
-        """Drain, called by uvicorn: close after the current response. An idle connection gets one more tick, because a
-        request can be on its way, and its client would take it for lost."""
+        """Drain, called by uvicorn: close after the current response. An idle connection stays open for a whole PERIOD,
+        because a request can be on its way, and its client would take it for lost."""
         self.draining = True
         if self._tunnel is not None:
             self._tunnel.close(GOING_AWAY, "the gateway is stopping")
         elif self._phase == HEAD and not self._heads.begun:
-            self._deadline = self.runtime.ticker.after(0)
+            self._deadline = self.runtime.ticker.after(PERIOD)
 
 
 def _wants_continue(request: RequestHead) -> bool:
