@@ -12,6 +12,8 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+from tests.support.scale import scaled
+
 pytest_plugins = [
     "tests.support.valkey",
     "tests.support.postgres",
@@ -26,7 +28,9 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # No deadline: the duration of an example depends on the load of the machine, and no property tests it.
-hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "suite", deadline=None, max_examples=scaled(100), suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("suite")
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import bcrypt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.accounts.password_threads import PasswordThreads
 from gateway.accounts.passwords import MAX_BYTES, Password, PasswordPool, chosen_password, presented_password
 from gateway.errors import Refusal
+from tests.support.scale import examples
 from tests.support.waiting import within
 
 REFUSED = [
@@ -72,7 +73,7 @@ def pool() -> Iterator[PasswordPool]:
 
 
 @given(st.binary(max_size=MAX_BYTES).filter(lambda data: 0 not in data), st.binary(max_size=3))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_password_matches_its_hash_and_no_other(data: bytes, more: bytes) -> None:
     other = Password((data + more.replace(b"\0", b""))[:MAX_BYTES])
 

@@ -5,7 +5,7 @@ from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.analysis.access import AccessRules, CallerKind
@@ -16,6 +16,7 @@ from gateway.policy.loader import Configuration, compile_policy
 from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import Route
 from tests.policy.policies import Routes, matched, settings_of
+from tests.support.scale import examples
 
 ROLES = ("a", "b", "c")
 LITERALS = ("x", "y", "me")
@@ -163,7 +164,7 @@ def _changes(draw: st.DrawFn) -> tuple[Configuration, Configuration]:
     return old, new
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(_changes())
 def test_a_diff_says_of_every_request_and_caller_what_changes(change: tuple[Configuration, Configuration]) -> None:
     old, new = change
@@ -206,7 +207,7 @@ def is_about(each: Difference, before: Outcome, after: Outcome, request: tuple[b
     )
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(_changes())
 def test_each_difference_shows_a_request_to_which_it_happens(change: tuple[Configuration, Configuration]) -> None:
     old, new = change

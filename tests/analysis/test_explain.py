@@ -1,7 +1,7 @@
 """Explanations contain the gate's own decision, and consistent reasons for the other routes."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.analysis.explain import SIGNED_IN, Explanation, Person, explain
@@ -12,6 +12,7 @@ from gateway.policy.route import Route
 from gateway.policy.shadow import shadows_of
 from tests.policy.policies import policy_of
 from tests.policy.test_policy_properties import paths, policies
+from tests.support.scale import examples
 
 ROLES = RoleHierarchy({"admin": ["editor", "auditor"], "editor": ["user"], "auditor": ["user"], "user": []})
 POLICY = policy_of(
@@ -164,7 +165,7 @@ _people = st.one_of(
 
 
 @given(policies(), paths, st.sampled_from([b"GET", b"PUT", b"PATCH"]), _people)
-@settings(max_examples=300)
+@examples(300)
 def test_an_explanation_decides_as_the_gate_does_and_its_winner_is_the_route_that_won(
     routes: list[Route], path: bytes, method: bytes, person: Person | None
 ) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.analysis.matrix import Cell, Matrix, matrix, roles_of
@@ -13,6 +13,7 @@ from gateway.policy.patterns import parse_pattern
 from gateway.policy.roles import RoleHierarchy
 from gateway.policy.route import NOTHING_MORE, Requirement, Route
 from tests.policy.policies import Routes, policy_of, settings_of
+from tests.support.scale import examples
 
 ROLES = {"admin": ["editor"], "editor": ["user"], "auditor": [], "user": []}
 YES, NO, OWN = Cell("yes"), Cell("no"), Cell("owner", owner=True)
@@ -83,7 +84,7 @@ _hierarchies = st.dictionaries(st.sampled_from(_NAMES), st.sets(st.sampled_from(
 
 
 @given(_requirements, _hierarchies)
-@settings(max_examples=300)
+@examples(300)
 def test_every_cell_is_what_is_decided_about_such_a_caller(
     requirement: Requirement, implied: dict[str, set[str]]
 ) -> None:

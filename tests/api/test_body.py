@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
@@ -144,14 +144,14 @@ def test_any_bytes_are_an_object_or_a_bad_request(body: bytes) -> None:
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    lambda children: st.lists(children, max_size=5) | st.dictionaries(st.text(max_size=10), children, max_size=5),
+    max_leaves=30,
 )
 
 
-@given(st.dictionaries(st.text(max_size=10), JSON_VALUES))
+@given(st.dictionaries(st.text(max_size=10), JSON_VALUES, max_size=5))
 def test_every_json_object_is_read_as_it_is(value: dict[str, Any]) -> None:
     body = json.dumps(value).encode()
-    assume(sum(map(body.count, (b",", b"[", b"{"))) <= 5000)
     assert json_object(body) == value
 
 

@@ -2,10 +2,11 @@
 
 import tracemalloc
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.gate.leaky_buckets import Buckets, Quota
+from tests.support.scale import examples
 
 
 def passes(buckets: Buckets, caller: str, now: float) -> bool:
@@ -40,7 +41,7 @@ def test_what_somebody_else_has_counted_is_taken_over() -> None:
     assert [passes(buckets, "a", 7.0) for _ in range(3)] == [True, True, False]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abcdefgh"), st.sampled_from([0.0, 0.01, 0.3, 0.5, 1.0, 2.1])),

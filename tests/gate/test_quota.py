@@ -1,10 +1,11 @@
 """The bucket: never more requests than the limit, and never fewer than announced, for any clock."""
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.gate.leaky_buckets import Quota
+from tests.support.scale import examples
 
 # Requests and seconds: common limits, and limits at the resolution of floating point.
 QUOTAS = [(1, 1.0), (3, 1.0), (100, 60.0), (7, 0.25), (1, 86400.0), (10_000, 0.001), (1_000_000_000, 3600.0)]
@@ -45,7 +46,7 @@ def test_a_full_bucket_lets_one_more_pass_after_its_share_of_the_time_and_not_be
         assert quota.with_one_more(full, start, start + share * 0.9) > quota.full
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     quota=SOME_QUOTAS,
     start=st.floats(0, 1e8),
@@ -67,7 +68,7 @@ def test_in_no_time_span_more_pass_than_the_limit_and_what_leaks_meanwhile(
             assert last - first + 1 <= allowed + 1e-5 + grain
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(quota=SOME_QUOTAS, level=st.floats(0, 1), elapsed=st.floats(-10, 1e7), at=st.floats(0, 1e8))
 def test_a_bucket_only_ever_leaks_while_time_passes(quota: Quota, level: float, elapsed: float, at: float) -> None:
     before = level * quota.requests
@@ -79,7 +80,7 @@ def test_a_bucket_only_ever_leaks_while_time_passes(quota: Quota, level: float, 
         assert after == 0.0
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(quota=SOME_QUOTAS, level=st.floats(0, 1))
 def test_what_callers_are_told_is_true(quota: Quota, level: float) -> None:
     """The announced number passes now, and at least one more after the announced seconds."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote, unquote_to_bytes
 
-from hypothesis import assume, event, example, given, settings
+from hypothesis import assume, event, example, given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
@@ -13,6 +13,7 @@ from gateway.policy.policy import Policy
 from gateway.policy.route import Route, with_head
 from gateway.wire.paths import RequestTarget, canonical_target
 from tests.policy.policies import matched, outcome, patterns
+from tests.support.scale import examples
 
 # ---- the reference tries every route and segment, and selects the best match
 
@@ -109,7 +110,7 @@ paths = st.tuples(st.lists(_path_segment, max_size=5), st.booleans()).map(
 @given(
     policies(), st.lists(paths, min_size=1, max_size=8), st.sampled_from([b"GET", b"HEAD", b"PUT", b"PATCH", b"TRACE"])
 )
-@settings(max_examples=400)
+@examples(400)
 def test_the_matcher_agrees_with_trying_every_route(routes: list[Route], raws: list[bytes], method: bytes) -> None:
     policy = Policy(routes)
     for raw in raws:
@@ -196,7 +197,7 @@ def _match(policy: Policy, raw: bytes, *, relaxed: bool) -> tuple[RequestTarget,
 
 
 @given(_raw_targets, _quirks)
-@settings(max_examples=500)
+@examples(500)
 @example(b"/public/%2e%2e/admin", {"decodings": 1, "lower": 0, "backslash": 0, "parameters": "", "query": 0})
 @example(b"/a%21/x", {"decodings": 1, "lower": 0, "backslash": 0, "parameters": "", "query": 0})
 def test_no_lenient_upstream_sees_another_route_than_the_one_that_decided(
@@ -208,7 +209,7 @@ def test_no_lenient_upstream_sees_another_route_than_the_one_that_decided(
 
 
 @given(_raw_targets, _quirks)
-@settings(max_examples=500)
+@examples(500)
 @example(b"/admin;a=b/x", {"decodings": 1, "lower": 0, "backslash": 0, "parameters": "before", "query": 0})
 @example(b"/admin%252Fx", {"decodings": 2, "lower": 0, "backslash": 0, "parameters": "", "query": 0})
 def test_the_same_holds_for_relaxed_paths(raw: bytes, quirks: dict[str, object]) -> None:

@@ -3,7 +3,7 @@
 from functools import cache
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
@@ -12,6 +12,7 @@ from gateway.policy.policy import Policy
 from gateway.policy.rewrite import parse_strip, parse_template
 from gateway.wire.paths import canonical_target
 from tests.policy.policies import matched, outcome, policy_of
+from tests.support.scale import examples
 
 
 def sent(path: bytes, pattern: str, **rewrite: str) -> bytes:
@@ -149,7 +150,7 @@ def keeping(template: str) -> Policy:
 
 
 @given(_SEGMENTS, st.booleans(), st.sampled_from(["/v2/{x}/{**}", "/{**}", "/{x}", "/{y}/{x}/", "/"]))
-@settings(max_examples=400)
+@examples(400)
 @example([b"api..", b"x"], False, "/{**}")
 @example([b"%25", b"41"], True, "/{y}/{x}/")
 def test_what_is_sent_on_is_canonical_again(segments: list[bytes], slash: bool, template: str) -> None:

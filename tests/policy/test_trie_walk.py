@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy.policy import Policy
@@ -11,6 +11,7 @@ from gateway.policy.trie_walk import places, places_for
 from gateway.wire.paths import canonical_target
 from tests.policy.policies import policy_of
 from tests.policy.test_policy_properties import paths, policies, rank, split
+from tests.support.scale import examples
 
 
 def test_every_place_is_told_with_where_it_is() -> None:
@@ -36,7 +37,7 @@ def test_shadow_rules_have_no_place() -> None:
 
 
 @given(policies())
-@settings(max_examples=100)
+@examples(100)
 def test_all_routes_have_a_place_and_stand_in_it(routes: list[Route]) -> None:
     policy = Policy(routes)
     found = {route: each for each in places(policy) for route in each.place.routes}
@@ -46,7 +47,7 @@ def test_all_routes_have_a_place_and_stand_in_it(routes: list[Route]) -> None:
 
 
 @given(policies(), st.lists(paths, min_size=1, max_size=8))
-@settings(max_examples=200)
+@examples(200)
 def test_the_places_for_a_path_are_those_that_match_it_and_the_first_one_wins(
     routes: list[Route], raws: list[bytes]
 ) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings.interpolation import LARGEST_FILE, fill
 from gateway.settings.postgresql_address import postgresql_address
 from tests.settings.reading import draft_of, problems_of, settings_of, warnings_of
+from tests.support.scale import examples
 
 FILLED = [
     ("${NAME}", "value"),
@@ -197,7 +198,7 @@ EVERY_KIND_OF_VALUE = """
 """
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     st.text(alphabet=st.characters(exclude_categories=()))
     | st.text(alphabet="htps:/@?#[]%.0129a,=-{}")

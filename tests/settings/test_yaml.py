@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.settings.loader import ParsedSettings, read_content
 from gateway.settings.model import SettingsKind
 from tests.settings.reading import draft_of, problems_of, settings_of
+from tests.support.scale import examples
 
 SYNTAX: list[tuple[str, str]] = [
     (
@@ -201,7 +202,7 @@ def is_sound(draft: ParsedSettings) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.text() | st.text(alphabet="{}[]:,&*!|>'\"%@`-?#\n\t $aA0~.<"))
 def test_no_text_raises(text: str) -> None:
     assert is_sound(read_content(text.encode("utf-8", "surrogatepass"), "f", {}))

@@ -4,11 +4,12 @@ import re
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.wire.paths import RequestTarget, canonical_path, canonical_target, decoded_segment, lenient_readings
+from tests.support.scale import examples
 from tests.support.waiting import cpu_within
 
 BOTH = (False, True)
@@ -254,13 +255,13 @@ def accepted(raw: bytes, *, relaxed: bool) -> RequestTarget:
 
 
 @given(any_targets, st.booleans())
-@settings(max_examples=400)
+@examples(400)
 def test_a_target_is_refused_or_understood_and_nothing_else_is_raised(raw: bytes, relaxed: bool) -> None:
     refused(raw, relaxed=relaxed)
 
 
 @given(nasty_targets, st.booleans())
-@settings(max_examples=400)
+@examples(400)
 @example(b"/a%252%65", True)
 @example(b"//a//%2561", True)
 def test_canonicalisation_is_idempotent(raw: bytes, relaxed: bool) -> None:
@@ -270,14 +271,14 @@ def test_canonicalisation_is_idempotent(raw: bytes, relaxed: bool) -> None:
 
 
 @given(nasty_targets)
-@settings(max_examples=400)
+@examples(400)
 def test_what_strict_accepts_relaxed_accepts_in_the_same_form(raw: bytes) -> None:
     target = accepted(raw, relaxed=False)
     assert canonical_target(raw, relaxed=True) == target
 
 
 @given(nasty_targets, st.booleans())
-@settings(max_examples=400)
+@examples(400)
 def test_an_accepted_path_is_clean_at_every_depth_of_decoding(raw: bytes, relaxed: bool) -> None:
     path: bytes = accepted(raw, relaxed=relaxed).path
     assert path.startswith(b"/")

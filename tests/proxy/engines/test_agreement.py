@@ -10,7 +10,7 @@ from itertools import chain
 
 import pytest
 import uvloop
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.proxy.conformance.responses import BROKEN, INVALID, Broken, Invalid, named
@@ -18,6 +18,7 @@ from tests.proxy.engines.recorder import ENGINES, Telling, tellings
 from tests.proxy.test_connections import POISONED
 from tests.support.processes import Engine
 from tests.support.recording import RecordingUpstream
+from tests.support.scale import examples
 from tests.support.scripts import raw
 from tests.support.wording import chunked
 
@@ -188,7 +189,7 @@ RESPONSES = st.builds(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(method=st.sampled_from(["GET", "GET", "POST", "HEAD"]), sent=RESPONSES)
 def test_they_agree_on_whatever_comes(upstream: RecordingUpstream, method: str, sent: bytes) -> None:
     agree(upstream, method, sent)
