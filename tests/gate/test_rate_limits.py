@@ -167,7 +167,7 @@ def test_all_limits_together_remember_a_bounded_number_of_callers(limited: int, 
     policy = policy_of(routes)
     limits = Limits(policy.routes, clock=Clock())
     found = [limit for route in policy.routes if (limit := limits.of(route)) is not None]
-    per_route = 250_000 // limited if limited <= 10 else 150
+    per_route = most // limited * 11 // 10
     for limit in found:
         for number in range(per_route):
             limit.count(None, Request(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"))

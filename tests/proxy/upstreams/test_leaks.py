@@ -13,6 +13,7 @@ import uvloop
 from tests.support.fleet import OK, Behaviour, Fleet, Served
 from tests.support.load import AsyncCaller, Lost
 from tests.support.raw import MiB
+from tests.support.scale import scaled
 from tests.support.small import Patched, Start, descriptors
 from tests.support.upstreams import Refusing
 from tests.support.waiting import eventually
@@ -118,6 +119,9 @@ class Storm:
         (caller.reset if self.random.random() < 0.5 else caller.close)()
 
 
+REQUESTS = scaled(20_000)
+
+
 def at_rest(gateway: Patched, fleet: Fleet) -> None:
     """Wait until no request is in progress."""
     eventually(lambda: gateway.census()["Answer"] <= 1, timeout=20, every=0.2)
@@ -125,7 +129,7 @@ def at_rest(gateway: Patched, fleet: Fleet) -> None:
         target.idle(PLACES)
 
 
-def test_20000_requests_with_30_percent_faults_leave_nothing_behind(start: Start, fleet: Fleet) -> None:
+def test_requests_with_30_percent_faults_leave_nothing_behind(start: Start, fleet: Fleet) -> None:
     fleet.behave(by_name)
     refusing = Refusing()
     web = {
@@ -140,20 +144,20 @@ def test_20000_requests_with_30_percent_faults_leave_nothing_behind(start: Start
     gateway = start(upstreams, routes=[patient], patches={})
     assert isinstance(gateway, Patched) and gateway.process is not None
     process = psutil.Process(gateway.process.pid)
-    uvloop.run(Storm(gateway.address, 1).blow(8000))
+    uvloop.run(Storm(gateway.address, 1).blow(scaled(8000)))
     at_rest(gateway, fleet)
     before, files, memory = gateway.census(), descriptors(gateway), process.memory_info().rss
     storm, started = Storm(gateway.address, 2), time.monotonic()
-    uvloop.run(storm.blow(20_000))
+    uvloop.run(storm.blow(REQUESTS))
     took = time.monotonic() - started
     at_rest(gateway, fleet)
     after, growth = gateway.census(), process.memory_info().rss - memory
-    print(f"\n20,000 requests in {took:.1f} s: {dict(storm.outcomes)}")
+    print(f"\n{REQUESTS} requests in {took:.1f} s: {dict(storm.outcomes)}")
     print(f"memory {growth / 1024:+.0f} KiB, descriptors {descriptors(gateway) - files:+d}")
     print({name: after[name] - before[name] for name in HELD})
     refusing.close()
     assert storm.outcomes["connect"] == 0
-    assert 0.6 < storm.outcomes["200"] / 20_000 < 0.9
+    assert 0.6 < storm.outcomes["200"] / REQUESTS < 0.9
     assert descriptors(gateway) <= files + 2 * PLACES, "no more than its pools may hold"
     assert growth < 8 * MiB
     for name in HELD:
