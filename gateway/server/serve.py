@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Final, NamedTuple
@@ -116,7 +116,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         del configuration  # this frame lives as long as the gateway, and a reload must free the first configuration
         if server.workers == 1:
             return _serve_here(current, listeners, load, ready)
-        board = SharedMetrics(server.workers)
+        board = stack.enter_context(closing(SharedMetrics(server.workers)))
         parent = os.getpid()
 
         def stopping() -> float:

@@ -125,6 +125,7 @@ class Crew:
     def close(self) -> None:
         for _, metrics in self.workers:
             metrics.close()
+        self.board.close()
 
 
 @pytest.fixture

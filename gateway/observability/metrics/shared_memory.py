@@ -11,6 +11,7 @@ import os
 import socket
 import tempfile
 from contextlib import suppress
+from itertools import chain
 from typing import Final, NamedTuple
 
 from gateway.observability.metrics.snapshot import State, counted, decoded, encoded
@@ -35,6 +36,14 @@ class SharedMetrics:
             for end in bell:
                 end.setblocking(False)
         self.places = range(places)
+
+    def close(self) -> None:
+        """Close the files and sockets of this process."""
+        self._fields.release()
+        for file in chain.from_iterable(self._files):
+            os.close(file)
+        for bell in chain.from_iterable(self._bells):
+            bell.close()
 
     def vacate(self, place: int) -> None:
         """Release a place after its worker ended."""
