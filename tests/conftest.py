@@ -36,29 +36,58 @@ hypothesis.settings.load_profile("suite")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """The meaning of `-n auto`: one more than the number of cores, because tests of real servers wait for a third of
-    their time."""
+    """The meaning of `-n auto`: twice the number of cores, because tests of real servers wait for half of their
+    time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + 1
+    return 2 * cores
 
 
-# Files whose tests run for a fixed time, set by the environment (docs/testing.md).
-_TIMED = ("tests/soak/test_soak.py", "tests/fuzz/test_requests.py", "tests/fuzz/test_responses.py")
+# The files that take longest, in this order. A long file that starts last would run alone at the end.
+_LONGEST = (
+    "tests/soak/test_soak.py",
+    "tests/api/openapi/test_conformance.py",
+    "tests/websocket/autobahn/test_autobahn.py",
+    "tests/journeys/test_redis_failover.py",
+    "tests/server/test_workers.py",
+    "tests/storage/test_process_lock.py",
+    "tests/server/test_containers.py",
+    "tests/server/test_garbage.py",
+    "tests/journeys/test_faults.py",
+    "tests/journeys/test_outages.py",
+    "tests/journeys/test_lasting.py",
+    "tests/websocket/test_pressure.py",
+    "tests/memory/test_attacks.py",
+    "tests/memory/test_reloads.py",
+    "tests/installation/test_installing.py",
+    "tests/accounts/test_flood.py",
+    "tests/server/test_draining.py",
+    "tests/server/test_reload.py",
+    "tests/proxy/test_back_pressure.py",
+    "tests/proxy/test_stopping.py",
+    "tests/websocket/test_stopping.py",
+    "tests/observability/test_tracing.py",
+    "tests/proxy/upstreams/test_load.py",
+    "tests/proxy/upstreams/test_leaks.py",
+    "tests/fuzz/test_requests.py",
+    "tests/fuzz/test_responses.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Disable the order of xdist, which starts files with few tests last: files that take a minute would run alone at
-    the end."""
+    """Disable the order of xdist, which starts files with few tests last."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On a worker of xdist, start the timed files first, then the files with the most tests."""
+    """On a worker of xdist, start the longest files first, then the files with the most tests."""
     if hasattr(config, "workerinput"):
         files = [item.nodeid.partition("::")[0] for item in items]
         tests = Counter(files)
-        order = sorted(range(len(items)), key=lambda at: (files[at] not in _TIMED, -tests[files[at]], files[at]))
+        rank = {file: place for place, file in enumerate(_LONGEST)}
+        order = sorted(
+            range(len(items)), key=lambda at: (rank.get(files[at], len(rank)), -tests[files[at]], files[at])
+        )
         items[:] = [items[at] for at in order]
 
 

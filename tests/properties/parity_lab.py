@@ -4,7 +4,6 @@ import io
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from bench.peers.peer import ROOT
 from bench.processes import BenchError, free_port, start, wait_for_port
 from gateway.cli.program import run
 from tests.properties.parity import PEOPLE, ROLES, UPSTREAMS, Route
+from tests.support import launcher
 
 PASSWORD: Final = "correct horse battery"
 
@@ -155,8 +155,7 @@ def _make_people(config: Path) -> None:
 
 
 def _gateway(*words: str, config: Path) -> str:
-    command = [sys.executable, "-m", "gateway", *words, "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    done = launcher.run(["-m", "gateway", *words, "--config", str(config)], timeout=60)
     if done.returncode:
         raise BenchError(f"gateway {' '.join(words)}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return done.stdout

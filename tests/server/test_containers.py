@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import launcher
 from tests.support.processes import PROJECT, Gateway, write_configuration
 from tests.support.small import small
 
@@ -40,8 +41,7 @@ def _configuration(folder: Path, **storage: str) -> dict[str, Any]:
     configuration = small(folder, {"web": "http://127.0.0.1:9"}, storage=storage)
     key = folder / "k1.pem"
     if not key.exists():
-        generate = [sys.executable, "-m", "gateway", "keys", "generate", "--kid", "k1", "--out", str(key)]
-        subprocess.run(generate, capture_output=True, cwd=PROJECT, check=True)
+        assert launcher.run(["-m", "gateway", "keys", "generate", "--kid", "k1", "--out", str(key)]).returncode == 0
     if "database" in storage:
         configuration["tokens"] = {"keys": [{"kid": "k1", "algorithm": "ES256", "private_key": f"${{file:{key}}}"}]}
     return configuration
@@ -82,14 +82,13 @@ MODES = {0o600: (True, ""), 0o640: (False, "group"), 0o660: (False, "group"), 0o
 def test_a_volume_of_a_group_is_accepted_only_where_that_is_said(tmp_path: Path, mode: int) -> None:
     plain, accepted = MODES[mode]
     gateway = Gateway("serve", _configuration(tmp_path), tmp_path)
-    gateway.prefix = NAMELESS
     gateway.start().stop()
     key = tmp_path / "gateway.db.key.pem"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     key.chmod(mode)
     for setting in ("", "group"):
         again = Gateway("serve", _configuration(tmp_path), tmp_path)
-        again.prefix = ("env", f"GATEWAY_KEY_MODE={setting}", *NAMELESS)
+        again.environment = {"GATEWAY_KEY_MODE": setting}
         if plain or (setting and accepted == setting):
             again.start().stop()
             assert (f"can be read by its group (mode {mode:04o}" in again.log()) is not plain

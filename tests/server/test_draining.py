@@ -4,17 +4,16 @@ import asyncio
 import contextlib
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from gateway.ticker import PERIOD
+from tests.support import launcher
 from tests.support.fleet import OK, Fleet, Served
 from tests.support.load import Load
-from tests.support.processes import PROJECT, Gateway
+from tests.support.processes import Gateway
 from tests.support.raw import MiB, NoAnswer
 from tests.support.small import Start
 from tests.support.waiting import eventually, within
@@ -223,8 +222,7 @@ def test_a_caller_who_takes_nothing_does_not_hold_up_the_end(start: Start, fleet
 def test_a_port_in_use_is_told_in_one_line(start: Start, fleet: Fleet) -> None:
     gateway = start({"web": fleet.urls})
     port = str(gateway.address[1])
-    command = [sys.executable, "-m", "gateway", "serve", "--config", str(gateway.config), "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=PROJECT, check=False)
+    done = launcher.run(["-m", "gateway", "serve", "--config", str(gateway.config), "--port", port])
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in done.stderr
     assert "Traceback" not in done.stderr

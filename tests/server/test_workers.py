@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +16,10 @@ import pytest
 
 from bench.stores.valkey import ValkeyServer
 from tests.server.changing import configuration_of, reload, with_route
+from tests.support import launcher
 from tests.support.fleet import OK, Fleet, Served
 from tests.support.load import Load
-from tests.support.processes import PROJECT, Gateway, write_configuration
+from tests.support.processes import Gateway, write_configuration
 from tests.support.raw import NoAnswer
 from tests.support.small import Patched, Start, metric, small
 from tests.support.waiting import eventually, within
@@ -361,8 +361,7 @@ def test_a_worker_that_is_stopped_alone_is_replaced_and_the_other_takes_all_call
 
 
 def starting(configuration: dict[str, Any], folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "gateway", "serve", "--config", str(write_configuration(folder, configuration))]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=PROJECT, check=False)
+    return launcher.run(["-m", "gateway", "serve", "--config", str(write_configuration(folder, configuration))])
 
 
 def test_workers_that_cannot_start_end_all_with_one_line_each(

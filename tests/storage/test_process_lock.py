@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench.stores.valkey import ValkeyServer
+from tests.support import launcher
 from tests.support.processes import PASSWORD, PROJECT, Face, Gateway, free_port
 from tests.support.small import Start, small, start
 from tests.support.waiting import eventually
@@ -115,11 +116,6 @@ def test_workers_of_an_asgi_server_without_redis_are_refused(
 
 
 def _keys(folder: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway", "keys", "generate", "--kid", "k1", "--out", str(folder / "k1.pem")],
-        capture_output=True,
-        cwd=PROJECT,
-        check=True,
-    )
+    done = launcher.run(["-m", "gateway", "keys", "generate", "--kid", "k1", "--out", str(folder / "k1.pem")])
     assert done.returncode == 0
     return {"keys": [{"kid": "k1", "algorithm": "ES256", "private_key": f"${{file:{folder}/k1.pem}}"}]}

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import psutil
@@ -79,11 +81,12 @@ class PortTaken(AssertionError):
 class Gateway:
     """One running gateway. `start` returns when it answers; `stop` returns its exit code. `prefix` is a command that
     runs it, for example in its own namespace. With `imports` the process imports the gateway itself instead of coming
-    from the launcher."""
+    from the launcher. `environment` adds variables."""
 
     prefix: tuple[str, ...] = ()
     imports = False
     port: int | None = None  # None: any free port
+    environment: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, face: Face, configuration: Configuration | str, folder: Path, engine: Engine = "native") -> None:
         self.face: Face = face
@@ -101,7 +104,7 @@ class Gateway:
     def launch(self) -> "Gateway":
         """Start the process without waiting for it."""
         self.address = ("127.0.0.1", self.port or free_port())
-        env = os.environ | {"GATEWAY_CONFIG": str(self.config)}
+        env = os.environ | self.environment | {"GATEWAY_CONFIG": str(self.config)}
         with self.log_file.open("ab") as log, open(os.devnull, "rb") as null:
             if self.prefix or self.imports:
                 command = [*self.prefix, sys.executable, *self.arguments]
