@@ -85,9 +85,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         files = [item.nodeid.partition("::")[0] for item in items]
         tests = Counter(files)
         rank = {file: place for place, file in enumerate(_LONGEST)}
-        order = sorted(
-            range(len(items)), key=lambda at: (rank.get(files[at], len(rank)), -tests[files[at]], files[at])
-        )
+        order = sorted(range(len(items)), key=lambda at: (rank.get(files[at], len(rank)), -tests[files[at]], files[at]))
         items[:] = [items[at] for at in order]
 
 
