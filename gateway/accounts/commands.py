@@ -8,6 +8,7 @@ from gateway.accounts.inputs import Body, body, read_by
 from gateway.accounts.normalization import composed
 from gateway.accounts.passwords import Password, chosen_password, presented_password
 from gateway.accounts.roles import accepted_roles
+from gateway.errors import FieldError, Refusal
 from gateway.identity.refresh_token import RefreshToken
 from gateway.settings.model import UNSET, Settings, Unset
 
@@ -32,6 +33,24 @@ def _new_password(value: object, settings: Settings) -> Password:
     if is_common(password):
         raise ValueError("is one of the most common passwords")
     return password
+
+
+def chosen(text: str, settings: Settings, *, field: str) -> Password:
+    """Validate a new password whose rules depend on the link that comes with it. Raises `invalid_fields`."""
+    try:
+        return _new_password(text, settings)
+    except ValueError as error:
+        raise Refusal("invalid_fields", fields=[FieldError(field, str(error))]) from None
+
+
+def _secret_text(value: object, _: Settings) -> str:
+    return _text(value)
+
+
+def _cookie(value: object, _: Settings) -> bool:
+    if value != "cookie":
+        raise ValueError('must be "cookie"')
+    return True
 
 
 # None stands for text that cannot be a password or token. The client gets the response to a wrong one.
@@ -80,7 +99,14 @@ def longest_key_life(settings: Settings) -> int:
 def _expires_in(value: Any, settings: Settings) -> int | None:
     if value is None:
         return None
-    longest = longest_key_life(settings)
+    return _whole_seconds(value, longest_key_life(settings))
+
+
+def _invitation_life(value: Any, settings: Settings) -> int:
+    return _whole_seconds(value, int(settings.accounts.invitations.ttl))
+
+
+def _whole_seconds(value: Any, longest: int) -> int:
     # True is an int in Python, but not a number in JSON. 60.0 is a whole number in JSON.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and 1 <= value <= longest and value == int(value):
@@ -90,10 +116,11 @@ def _expires_in(value: Any, settings: Settings) -> int | None:
 
 @body
 class Registration(Body):
-    """POST /register."""
+    """POST /register. `session`: a browser session instead of tokens."""
 
     email: EmailAddress = read_by(_email)
     password: Password = read_by(_new_password, secret=True)
+    session: bool = read_by(_cookie, default=False)
 
 
 @body
@@ -190,3 +217,47 @@ class RolesOnly(Body):
     """Roles set by an administrator."""
 
     roles: frozenset[str] = read_by(_roles)
+
+
+@body
+class RegistrationRequest(Body):
+    """POST /register, where a link comes before the account."""
+
+    email: EmailAddress = read_by(_email)
+
+
+@body
+class Verify(Body):
+    """POST /verify. The kind of the link decides which fields are needed."""
+
+    token: str = read_by(_secret_text, secret=True)
+    password: str | None = read_by(_secret_text, secret=True, default=None)
+    new_password: Password | None = read_by(_new_password, secret=True, default=None)
+    session: bool = read_by(_cookie, default=False)
+
+
+@body
+class ResetByLink(Body):
+    """POST /password/reset."""
+
+    token: str = read_by(_secret_text, secret=True)
+    new_password: Password = read_by(_new_password, secret=True)
+
+
+@body
+class NewInvitation(Body):
+    """POST /invitations, and `gateway users invite`."""
+
+    email: EmailAddress = read_by(_email)
+    roles: frozenset[str] = read_by(_roles)
+    deliver: bool = read_by(_flag)
+    expires_in: int | None = read_by(_invitation_life, default=None)
+
+
+@body
+class AcceptedInvitation(Body):
+    """POST /invitations/accept."""
+
+    token: str = read_by(_secret_text, secret=True)
+    password: str | None = read_by(_secret_text, secret=True, default=None)
+    session: bool = read_by(_cookie, default=False)

@@ -108,13 +108,20 @@ class Accounts:
             self._passwords.expect(await self._users.most_rounds())
 
     async def register(self, email: EmailAddress, password: Password, origin: ClientInfo) -> TokenPair:
-        """Create an account and sign in. Raises `email_taken`, `registration_closed`, `rate_limited` or `overloaded`.
+        """Create an account and sign in by tokens. Raises the refusals of `create`."""
+        session = self._new_session(origin)
+        record = await self.create(email, password, origin, session=session)
+        return self.tokens_for(record, session)
+
+    async def create(
+        self, email: EmailAddress, password: Password, origin: ClientInfo, *, session: NewSession | None = None
+    ) -> UserRecord:
+        """Create an account. Raises `email_taken`, `registration_closed`, `rate_limited` or `overloaded`.
 
         The password is hashed before the address is checked, so that both outcomes take equally long.
         """
         self.require_open_registration()
         await self._registrations.count(origin.address)
-        session = self._new_session(origin)
         user = NewUser(
             id=str(uuid.uuid4()),
             email=email.text,
@@ -122,9 +129,11 @@ class Accounts:
             password_hash=await self._passwords.hash(password, caller=self._caller(origin)),
             roles=frozenset(self.settings.accounts.default_roles),
         )
-        record = await self._announcer.changed(self._users.create(user, by=Actor(user.id, origin), session=session))
+        asks = self.settings.accounts.email.verification == "optional"
+        creating = self._users.create(user, by=Actor(user.id, origin), session=session, asks_to_verify=asks)
+        record = await self._announcer.changed(creating)
         assert record is not None
-        return self._issue(record, session.id, session.token, self._just_now())
+        return record
 
     def require_open_registration(self) -> None:
         """Raise `registration_closed` if registration is not allowed."""
@@ -218,6 +227,14 @@ class Accounts:
         return self._callers.by_address(origin.address)
 
     # ---- sessions and tokens
+
+    def opening(self, origin: ClientInfo) -> NewSession:
+        """A session to open with a new account."""
+        return self._new_session(origin)
+
+    def tokens_for(self, record: UserRecord, session: NewSession) -> TokenPair:
+        """The tokens of a session that was opened with a new account."""
+        return self._issue(record, session.id, session.token, self._just_now())
 
     def _new_session(self, origin: ClientInfo, session_id: str | None = None) -> NewSession:
         refreshable, accessible = self._ends()

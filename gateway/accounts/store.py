@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
+from gateway.accounts.emails import EmailAddress
 from gateway.identity.refresh_token import RefreshToken
 from gateway.identity.session_cookie import SessionReader
 from gateway.identity.user import Actor, Authentication, ClientInfo, UserRecord, UserStore
@@ -173,8 +174,13 @@ class AccountStore(UserStore, Protocol):
     async def any_active(self, roles: Collection[str]) -> bool:
         """Whether an active user has one of these roles."""
 
-    async def create(self, user: NewUser, *, by: Actor, session: NewSession | None = None) -> UserRecord:
-        """Create an account, optionally with its first session. Raises Refusal("email_taken")."""
+    async def create(
+        self, user: NewUser, *, by: Actor, session: NewSession | None = None, asks_to_verify: bool = False
+    ) -> UserRecord:
+        """Create an account, optionally with its first session. Raises Refusal("email_taken").
+
+        `asks_to_verify`: a link that verifies the address is mailed.
+        """
 
     async def set_password(
         self,
@@ -204,6 +210,13 @@ class AccountStore(UserStore, Protocol):
 
         Raises Refusal("last_admin") if no active user would hold one of `admin_roles` afterwards.
         """
+
+    async def set_email(self, user_id: str, email: EmailAddress, *, by: Actor) -> UserRecord | None:
+        """Change the address, which is unverified then, and void every link of the account. Raises
+        Refusal("email_taken")."""
+
+    async def verify_email(self, user_id: str, *, by: Actor) -> UserRecord | None:
+        """Mark the address as verified."""
 
     async def delete(self, user_id: str, *, by: Actor, admin_roles: Collection[str]) -> UserRecord | None:
         """Delete the account and all its data except audit records; returns the last record.

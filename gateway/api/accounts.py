@@ -28,7 +28,7 @@ from gateway.api.body import (
     signed_in,
     translate_storage_errors,
 )
-from gateway.api.session_cookie import CookieFields
+from gateway.api.session_cookie import CookieFields, FirstSessions
 from gateway.identity.api_keys import ApiKey
 
 # OAuth 2 clients send these along with the password grant (RFC 6749 4.3.2, 2.3.1). They are ignored.
@@ -38,16 +38,22 @@ _OAUTH_FIELDS: Final = ("grant_type", "scope", "client_id", "client_secret")
 class AccountEndpoints:
     """One method per endpoint for the caller's own account. `browser` is None without sessions of browsers."""
 
-    def __init__(self, accounts: Accounts, browser: BrowserSessions | None) -> None:
+    def __init__(self, accounts: Accounts, browser: BrowserSessions | None, first_sessions: FirstSessions) -> None:
         self._accounts = accounts
         self._browser = browser
+        self._first_sessions = first_sessions
 
     async def register(self, request: Request) -> Response:
         """POST /register"""
         self._accounts.require_open_registration()
         body = accept(Registration, await json_body(request), self._accounts.settings)
-        registering = self._accounts.register(body.email, body.password, origin_of(request))
-        return tokens(await cancel_on_disconnect(request, registering), 201)
+        origin = origin_of(request)
+        if not body.session:
+            registering = self._accounts.register(body.email, body.password, origin)
+            return tokens(await cancel_on_disconnect(request, registering), 201)
+        self._first_sessions.require_own_page(request)
+        await cancel_on_disconnect(request, self._accounts.create(body.email, body.password, origin))
+        return await self._first_sessions.begin(request, body.email, body.password)
 
     async def login(self, request: Request) -> Response:
         """POST /login"""
@@ -103,9 +109,11 @@ class AccountEndpoints:
         return Response(status_code=204, headers=fields)
 
 
-def account_endpoints(accounts: Accounts, browser: BrowserSessions | None) -> dict[str, Endpoint]:
+def account_endpoints(
+    accounts: Accounts, browser: BrowserSessions | None, first_sessions: FirstSessions
+) -> dict[str, Endpoint]:
     """The handlers by endpoint name."""
-    endpoints = AccountEndpoints(accounts, browser)
+    endpoints = AccountEndpoints(accounts, browser, first_sessions)
     handlers: dict[str, Endpoint] = {
         "accounts.register": endpoints.register,
         "accounts.login": endpoints.login,

@@ -1,16 +1,14 @@
 """HTTP endpoints of browser sessions: sign in, check, confirm and sign out by a cookie."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.accounts.browser_sessions import BrowserSessions, CurrentSession
+from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import BrowserLogin, PasswordProof
 from gateway.accounts.inputs import accept
-from gateway.accounts.serialize import own_account, rfc3339
 from gateway.accounts.service import Accounts
 from gateway.api.accounts import tokens
 from gateway.api.body import (
@@ -22,7 +20,7 @@ from gateway.api.body import (
     signed_in,
     translate_storage_errors,
 )
-from gateway.api.session_cookie import CookieFields
+from gateway.api.session_cookie import CookieFields, shown_session
 from gateway.gate.session_cookies import sent_to_own_host
 from gateway.policy.policy import Policy
 
@@ -50,12 +48,12 @@ class BrowserEndpoints:
             previous=self._cookie(request),
         )
         began = await cancel_on_disconnect(request, beginning)
-        return JSONResponse(_shown(began.session), headers=self._fields.set(began.cookie))
+        return JSONResponse(shown_session(began.session), headers=self._fields.set(began.cookie))
 
     async def show(self, request: Request) -> Response:
         """GET /session: 200 for anonymous callers too"""
         current = await self._browser.current(self._cookie(request))
-        return JSONResponse(_SIGNED_OUT if current is None else _shown(current))
+        return JSONResponse(_SIGNED_OUT if current is None else shown_session(current))
 
     async def confirm(self, request: Request) -> Response:
         """POST /session/confirm: a new cookie for a cookie, new tokens for a token"""
@@ -65,7 +63,7 @@ class BrowserEndpoints:
             confirming = self._accounts.confirm(claims, proof.password, origin_of(request))
             return tokens(await cancel_on_disconnect(request, confirming), 200)
         began = await cancel_on_disconnect(request, self._browser.confirm(claims, proof.password, origin_of(request)))
-        return JSONResponse(_shown(began.session), headers=self._fields.set(began.cookie))
+        return JSONResponse(shown_session(began.session), headers=self._fields.set(began.cookie))
 
     async def end(self, request: Request) -> Response:
         """DELETE /session"""
@@ -89,18 +87,3 @@ def browser_endpoints(
         "accounts.session.end": endpoints.end,
     }
     return {name: translate_storage_errors(handler) for name, handler in handlers.items()}
-
-
-def _shown(session: CurrentSession) -> dict[str, Any]:
-    at = session.authentication
-    return {
-        "signed_in": True,
-        "user": own_account(session.user),
-        "id": session.id,
-        "authenticated_at": rfc3339(datetime.fromtimestamp(at.time, UTC)),
-        "expires_at": rfc3339(session.expires_at),
-        "idle_until": None if session.idle_until is None else rfc3339(session.idle_until),
-        "acr": at.acr,
-        "amr": list(at.amr),
-        "methods": list(session.methods),
-    }

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from gateway.accounts.mail import OutboxStore, RequestResolver
 from gateway.mail.composing import Composer
-from gateway.mail.sender import Sender
+from gateway.mail.sender import EVERY, Sender
 from gateway.mail.transport import FolderTransport, MailTransport, Recorder
 from gateway.settings.model import PageSettings, Settings
 from gateway.texts.catalogue import Catalogue
@@ -14,7 +14,8 @@ from gateway.texts.catalogue import Catalogue
 
 def open_sender(settings: Settings, outbox: OutboxStore, requests: RequestResolver) -> Sender:
     """The sender. Raises ConfigurationError for unusable texts."""
-    return Sender(outbox, requests, open_transport(settings), Composer(settings, catalogue_of(settings)))
+    composer = Composer(settings, catalogue_of(settings))
+    return Sender(outbox, requests, open_transport(settings), composer, every=EVERY)
 
 
 def catalogue_of(settings: Settings) -> Catalogue:

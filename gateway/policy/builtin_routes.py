@@ -41,6 +41,7 @@ class _Endpoint(NamedTuple):
     is_served: bool = False
     condition: str = ""  # the check that the endpoint makes itself, in words
     own_page: bool = False
+    needs_mail: bool = False  # served if mail is configured
 
 
 # Below accounts.prefix.
@@ -56,6 +57,12 @@ _ACCOUNTS: Final = (
     _Endpoint("accounts.session.show", "GET", "/session", "anyone"),
     _Endpoint("accounts.session.confirm", "POST", "/session/confirm", "signed in", own_page=True),
     _Endpoint("accounts.session.end", "DELETE", "/session", "anyone", own_page=True),
+    _Endpoint("accounts.verify", "POST", "/verify", "visitors", needs_mail=True),
+    _Endpoint("accounts.verify.resend", "POST", "/verify/resend", "signed in", needs_mail=True),
+    _Endpoint("accounts.password.forgot", "POST", "/password/forgot", "anyone", needs_mail=True),
+    _Endpoint("accounts.password.reset", "POST", "/password/reset", "anyone", needs_mail=True),
+    _Endpoint("accounts.email", "POST", "/email", "signed in", needs_mail=True),
+    _Endpoint("accounts.invitations.accept", "POST", "/invitations/accept", "visitors", needs_mail=True),
     _Endpoint("accounts.sessions.list", "GET", "/sessions", "signed in", True),
     _Endpoint("accounts.sessions.end", "DELETE", "/sessions/{id}", "signed in", True),
     _Endpoint("accounts.api_keys.list", "GET", "/api-keys", "signed in", True),
@@ -67,6 +74,10 @@ _ACCOUNTS: Final = (
     _Endpoint("admin.users.change", "PATCH", "/users/{id}", "admin", True),
     _Endpoint("admin.users.delete", "DELETE", "/users/{id}", "admin", True),
     _Endpoint("admin.users.revoke", "POST", "/users/{id}/revoke", "admin", True),
+    _Endpoint("admin.users.reset", "POST", "/users/{id}/reset", "admin", needs_mail=True),
+    _Endpoint("admin.invitations.list", "GET", "/invitations", "admin", needs_mail=True),
+    _Endpoint("admin.invitations.create", "POST", "/invitations", "admin", needs_mail=True),
+    _Endpoint("admin.invitations.delete", "DELETE", "/invitations/{id}", "admin", needs_mail=True),
     _Endpoint("admin.audit", "GET", "/audit", "admin", True),
 )
 # At the root.
@@ -158,6 +169,8 @@ def _is_served(endpoint: _Endpoint, settings: Settings) -> bool:
         return settings.accounts.pages is not None
     if endpoint.name.startswith(_BROWSERS):
         return settings.sessions is not None
+    if endpoint.needs_mail:
+        return settings.mail is not None
     return endpoint.is_served and (endpoint.name != METRICS or settings.observability.metrics)
 
 

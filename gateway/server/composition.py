@@ -185,6 +185,7 @@ def _add_sources(metrics: Metrics, ground: Resources, *, services: Services, run
         *(() if ground.session_verifier is None else (ground.session_verifier.samples,)),
         ground.ticker.lag.samples,
         ground.shadow_log.samples,
+        *(() if services.mail is None else (services.mail.samples,)),
     )
     for source in sources:
         metrics.add(source)
@@ -196,7 +197,13 @@ def _reloader(ground: Resources, runtime: Runtime, *, services: Services, pages:
         runtime,
         credentials=ground.credentials,
         directory=ground.stores.directory,
-        followers=(services.accounts, services.administration, services.own_keys, *_browser_followers(services)),
+        followers=(
+            services.accounts,
+            services.administration,
+            services.own_keys,
+            *_browser_followers(services),
+            *(() if services.mail is None else (services.mail.invitations,)),
+        ),
         pages=pages,
     )
 

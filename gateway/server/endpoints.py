@@ -24,17 +24,21 @@ from gateway.api.browser_sessions import browser_endpoints
 from gateway.api.console.endpoints import Console, console_endpoints
 from gateway.api.console.pages import PATH as CONSOLE
 from gateway.api.console.session import SigningIn
+from gateway.api.links import LinkEndpoints, link_endpoints
 from gateway.api.openapi.endpoints import openapi_endpoints
 from gateway.api.operations import Readiness, operation_endpoints
+from gateway.api.session_cookie import FirstSessions
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.keys import KeyRing
 from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.server.resources import Resources
+from gateway.settings.model import Settings
 
 if TYPE_CHECKING:
     from gateway.api.pages.endpoints import Pages
+    from gateway.server.mail import MailServices
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -50,6 +54,7 @@ class Services:
     own_sessions: OwnSessions
     own_keys: OwnKeys
     browser: BrowserSessions | None
+    mail: "MailServices | None"
 
 
 def open_services(ground: Resources) -> Services:
@@ -77,6 +82,14 @@ def open_services(ground: Resources) -> Services:
         settings=settings,
         trail=stores.trail,
     )
+    confirmation = Confirmation(stores.users, passwords, lockout)
+    mail = None
+    if settings.mail is not None:
+        from gateway.server.mail import open_mail  # Imports the libraries of SMTP and of texts.
+
+        mail = open_mail(
+            ground, accounts=accounts, passwords=passwords, confirmation=confirmation, registrations=registrations
+        )
     return Services(
         passwords,
         lockout,
@@ -85,6 +98,7 @@ def open_services(ground: Resources) -> Services:
         own_sessions=OwnSessions(stores.sessions, stores.feed),
         own_keys=OwnKeys(stores.api_keys, stores.feed, settings),
         browser=_browser_sessions(ground, passwords, lockout),
+        mail=mail,
     )
 
 
@@ -125,12 +139,14 @@ def endpoints(
         directory=ground.stores.directory,
         settings=lambda: current().settings,
     )
+    first_sessions = FirstSessions(services.browser, lambda: current().policy)
     return {
-        **account_endpoints(services.accounts, services.browser),
+        **account_endpoints(services.accounts, services.browser, first_sessions),
         **_browser_endpoints(services, current),
         **session_endpoints(services.own_sessions),
         **key_endpoints(services.own_keys),
         **administration_endpoints(services.administration),
+        **_link_endpoints(services, first_sessions, ground.settings),
         **operation_endpoints(state=readiness, policy=version, metrics=metrics, settings=observability),
         **openapi_endpoints(lambda: current().settings, ground.policy.own),
         **console_endpoints(Console(signing_in, metrics, current=current, version=version)),
@@ -167,6 +183,21 @@ def _page_endpoints(pages: "Pages | None", services: Services) -> Mapping[str, E
             keys=services.own_keys,
         )
     )
+
+
+def _link_endpoints(services: Services, first_sessions: FirstSessions, settings: Settings) -> Mapping[str, Endpoint]:
+    mail = services.mail
+    if mail is None:
+        return {}
+    handlers = LinkEndpoints(
+        verification=mail.verification,
+        resets=mail.resets,
+        invitations=mail.invitations,
+        acceptance=mail.acceptance,
+        first_sessions=first_sessions,
+        settings=settings,
+    )
+    return link_endpoints(handlers, settings)
 
 
 def api_routes(policy: Policy, by_name: Mapping[str, Endpoint]) -> list[StarletteRoute]:

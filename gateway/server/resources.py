@@ -37,7 +37,9 @@ from gateway.storage.api_keys import ApiKeys
 from gateway.storage.audit import AuditTrail
 from gateway.storage.browser_sessions import StoredBrowserSessions
 from gateway.storage.database import Database
+from gateway.storage.encryption import open_cipher
 from gateway.storage.installation import installation_id
+from gateway.storage.outbox import Outbox
 from gateway.storage.process_lock import lock_database
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
@@ -56,6 +58,7 @@ class Stores:
     browser_sessions: StoredBrowserSessions
     api_keys: ApiKeys
     trail: AuditTrail
+    outbox: Outbox
     directory: Directory
     feed: ChangeFeed
     buckets: SharedBuckets | None
@@ -89,7 +92,8 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
     probe = asyncio.get_running_loop().create_task(_probe(database))
     stack.callback(probe.cancel)
     copies_last = copies_last_for(settings)
-    users = Users(database, copies_last=copies_last)
+    outbox = Outbox(database, open_cipher(settings))
+    users = Users(database, outbox=outbox, copies_last=copies_last)
     factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
     everybody = Everybody(users, Subjects(database))
     directory, feed, buckets, failures = await _directory(settings, keys, database, everybody, factory, stack)
@@ -100,8 +104,9 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
         users,
         Sessions(database, idle=idle, copies_last=copies_last),
         StoredBrowserSessions(database, copies_last=copies_last),
-        ApiKeys(database),
+        ApiKeys(database, outbox=outbox),
         AuditTrail(database),
+        outbox,
         directory,
         feed,
         buckets,

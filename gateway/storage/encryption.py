@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from gateway.errors import CannotStart
 from gateway.identity.key_files import kept_text
 from gateway.settings.checks import is_in_memory
+from gateway.settings.model import Settings
 
 KEY_BYTES: Final = 32
 _VERSION: Final = b"\x01"
@@ -55,6 +56,17 @@ class Cipher:
             return key.decrypt(nonce, value[_HEAD:], place.encode())
         except InvalidTag:
             raise Undecryptable from None
+
+
+def open_cipher(settings: Settings) -> Cipher | None:
+    """The cipher of a configuration with mail, None without. The key of a database in memory lives as long as the
+    process. Raises CannotStart if the created key cannot be stored."""
+    if settings.mail is None:
+        return None
+    if settings.storage.encryption_keys:
+        return Cipher([base64.b64decode(each.key.reveal()) for each in settings.storage.encryption_keys])
+    path = encryption_key_path(settings.storage.database.reveal())
+    return Cipher([secrets.token_bytes(KEY_BYTES) if path is None else kept_encryption_key(path)])
 
 
 def _digest(key: bytes) -> bytes:

@@ -98,17 +98,17 @@ class Outbox:
     async def ask(self, request: MailRequest) -> None:
         """Store a request."""
         now = instant(self._clock)
+        await self._database.write(lambda connection: self.write_request(connection, request, now))
+
+    def write_request(self, connection: Connection, request: MailRequest, now: datetime) -> None:
+        """Write a request."""
         content = {
             "email": request.email.text,
             "canonical": request.email.canonical,
             "user": request.user_id,
             "origin": [request.origin.address, request.origin.user_agent, request.origin.request_id],
         }
-        await self._database.write(
-            lambda connection: self._insert(
-                connection, request.kind, request.email.canonical, content, now, now + PATIENCE
-            )
-        )
+        self._insert(connection, request.kind, request.email.canonical, content, now, now + PATIENCE)
 
     def _insert(
         self,

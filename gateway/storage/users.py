@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, insert, sele
 from sqlalchemy.exc import IntegrityError
 
 from gateway.accounts.emails import EmailAddress
+from gateway.accounts.mail import MailRequest
 from gateway.accounts.store import (
     ENDS_SESSIONS,
     NewSession,
@@ -128,11 +129,20 @@ class Users:
 
     # ---- changing
 
-    async def create(self, user: NewUser, *, by: Actor, session: NewSession | None = None) -> UserRecord:
+    async def create(
+        self, user: NewUser, *, by: Actor, session: NewSession | None = None, asks_to_verify: bool = False
+    ) -> UserRecord:
         """Create an account. Of concurrent attempts for one address, the database lets one succeed."""
         now = instant(self._clock)
 
-        return await self._database.write(lambda connection: create_user(connection, user, now, by=by, session=session))
+        def work(connection: Connection) -> UserRecord:
+            record = create_user(connection, user, now, by=by, session=session)
+            if asks_to_verify:
+                address = EmailAddress(user.email, user.canonical)
+                self._outbox.write_request(connection, MailRequest("asked-verify", address, user.id, by.origin), now)
+            return record
+
+        return await self._database.write(work)
 
     async def set_password(
         self,

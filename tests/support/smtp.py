@@ -1,8 +1,8 @@
 """A real SMTP server on loopback, with STARTTLS, TLS from the start, or neither."""
 
+import asyncio
 import re
 import ssl
-import threading
 from collections.abc import Iterator, Mapping
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -36,6 +36,10 @@ class Received(NamedTuple):
     @property
     def html(self) -> str:
         return _part(self.message, "html")
+
+    @property
+    def has_link(self) -> bool:
+        return _LINK.search(self.text) is not None
 
     @property
     def link(self) -> str:
@@ -81,7 +85,6 @@ class SmtpServer:
         self._security = security
         self._passwords = passwords
         self._has_utf8 = has_utf8
-        self._changed = threading.Condition()
         self._controller: Any = None
 
     @property
@@ -116,6 +119,18 @@ class SmtpServer:
 
         eventually(lambda: len(found()) >= count, timeout=within)
         return found()[-1]
+
+    async def mail_within(
+        self, recipient: str, *, count: int = 1, with_link: bool = False, within: float = 10.0
+    ) -> Received:
+        """The same for a coroutine, whose loop can run the sender. `with_link` ignores mails without a link."""
+        async with asyncio.timeout(within):
+            while True:
+                mails = [one for one in list(self.received) if one.recipient == recipient]
+                found = [one for one in mails if one.has_link] if with_link else mails
+                if len(found) >= count:
+                    return found[-1]
+                await asyncio.sleep(0.02)
 
     # ---- hooks of aiosmtpd
 

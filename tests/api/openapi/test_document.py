@@ -18,16 +18,21 @@ from hypothesis import strategies as st
 
 from gateway.accounts.commands import (
     MAX_KEY_LIFE,
+    AcceptedInvitation,
     AccountChange,
     BrowserLogin,
+    EmailOnly,
     KeyRequest,
     Login,
     LoginForm,
     NewAccount,
+    NewInvitation,
     PasswordChange,
     PasswordProof,
     Refresh,
     Registration,
+    ResetByLink,
+    Verify,
 )
 from gateway.accounts.inputs import Body, accept
 from gateway.api.openapi.document import described_operations, document, errors_of
@@ -85,6 +90,13 @@ def test_an_endpoint_that_is_not_served_is_left_out() -> None:
     assert "/_gateway/health" not in paths and "/auth/login" in paths
 
 
+SECURITY: dict[str, list[dict[str, list[str]]]] = {
+    "none": [],
+    "optional": [{}, {"bearer": []}],
+    "required": [{"bearer": []}],
+}
+
+
 def test_it_says_of_each_what_its_route_says() -> None:
     for route in ROUTES:
         if not route.is_served:
@@ -92,7 +104,7 @@ def test_it_says_of_each_what_its_route_says() -> None:
         methods = {method.decode().lower() for method in route.methods or {b"GET"}} - {"head"}
         for method in methods:
             described = DOCUMENT["paths"][route.pattern][method]
-            assert described["security"] == ([] if route.authentication == "none" else [{"bearer": []}])
+            assert described["security"] == SECURITY[route.authentication]
             assert ("401" in described["responses"]) >= (route.authentication != "none")
             assert ("403" in described["responses"]) >= route.requirement.names_roles
             parameters = [resolved(each) if "$ref" in each else each for each in described.get("parameters", [])]
@@ -133,6 +145,11 @@ MODELS: dict[str, type[Body]] = {
     "KeyRequest": KeyRequest,
     "NewAccount": NewAccount,
     "AccountChange": AccountChange,
+    "EmailOnly": EmailOnly,
+    "Verify": Verify,
+    "ResetByLink": ResetByLink,
+    "AcceptedInvitation": AcceptedInvitation,
+    "NewInvitation": NewInvitation,
     "admin.users.list": UserQuery,
     "admin.audit": AuditQuery,
 }

@@ -1,0 +1,91 @@
+"""The mail of a running gateway: links, the services behind them, and the sender.
+
+Imported only where mail is configured.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.accounts.confirmation import Confirmation
+from gateway.accounts.expiry import CLOCK_SKEW
+from gateway.accounts.invitations import InvitationAcceptance, Invitations
+from gateway.accounts.link_registration import LinkRegistration
+from gateway.accounts.link_uses import LinkUses
+from gateway.accounts.links import LinkLifetimes
+from gateway.accounts.password_reset import PasswordReset
+from gateway.accounts.passwords import PasswordPool
+from gateway.accounts.service import Accounts, RegistrationLimiter
+from gateway.accounts.verification import Verification
+from gateway.gate.mail_limits import MailLimits
+from gateway.mail.opening import open_sender
+from gateway.mail.sender import Sender
+from gateway.samples import Sample
+from gateway.server.resources import Resources
+from gateway.storage.links import Links
+from gateway.storage.mail_requests import MailRequests
+
+
+@dataclass(frozen=True, slots=True)
+class MailServices:
+    """The services that need mail."""
+
+    uses: LinkUses
+    verification: Verification
+    resets: PasswordReset
+    invitations: Invitations
+    acceptance: InvitationAcceptance
+    sender: Sender
+
+    def samples(self) -> Iterator[Sample]:
+        yield from self.uses.samples()
+        yield from self.sender.samples()
+
+
+def open_mail(
+    ground: Resources,
+    *,
+    accounts: Accounts,
+    passwords: PasswordPool,
+    confirmation: Confirmation,
+    registrations: RegistrationLimiter,
+) -> MailServices:
+    """Create the services, and start the sender, which ends with the foundation. Raises ConfigurationError for unusable
+    texts."""
+    settings, stores = ground.settings, ground.stores
+    assert settings.mail is not None, "mail is configured"
+    links = Links(stores.database, stores.outbox, keys_known_for=settings.cache.user_ttl + CLOCK_SKEW)
+    uses = LinkUses(links)
+    limits = MailLimits(settings.mail.limits, shared=stores.buckets)
+    registration = LinkRegistration(uses=uses, accounts=accounts, passwords=passwords, feed=stores.feed)
+    requests = MailRequests(stores.database, stores.outbox, LinkLifetimes.of(settings))
+    sender = open_sender(settings, stores.outbox, requests)
+    sender.start()
+    ground.stack.push_async_callback(sender.close)
+    return MailServices(
+        uses=uses,
+        verification=Verification(
+            uses=uses,
+            requests=stores.outbox,
+            limits=limits,
+            registrations=registrations,
+            accounts=accounts,
+            registration=registration,
+            passwords=passwords,
+            confirmation=confirmation,
+            feed=stores.feed,
+        ),
+        resets=PasswordReset(
+            uses=uses,
+            requests=stores.outbox,
+            limits=limits,
+            users=stores.users,
+            passwords=passwords,
+            feed=stores.feed,
+            settings=settings,
+        ),
+        invitations=Invitations(links, settings),
+        acceptance=InvitationAcceptance(
+            uses=uses, users=stores.users, accounts=accounts, registration=registration, feed=stores.feed
+        ),
+        sender=sender,
+    )
