@@ -361,7 +361,7 @@ class GatewayServer(uvicorn.Server):
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")
             event("reload", "the new configuration is in force", policy=reloader.policy_version)
-        self._collector.request_full_collection()
+        self._collector.note_reload()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop without waiting at the second signal. A worker gets SIGQUIT for that, because it can receive SIGTERM

@@ -75,19 +75,10 @@ def old_knot(collector: Collector) -> "weakref.ref[Knot]":
 # ---- new objects
 
 
-def test_survivors_are_frozen_at_the_next_tick() -> None:
-    collector = Process().collector()
-    before = gc.get_freeze_count()
-    kept = grow_old(collector, 1.0)
-    assert gc.get_freeze_count() - before > len(kept) // 2
-    assert not any(gc.get_count()[1:])
-
-
-def test_garbage_is_found_before_it_is_frozen() -> None:
-    """A tick that only froze would hide the knots of the last step from later collections."""
+def test_a_tick_collects_the_objects_of_unfinished_steps() -> None:
     process = Process()
     collector = process.collector()
-    kept: list[list[object]] = [[] for _ in range(STEP + 10)]  # a step is complete: the tick freezes
+    kept: list[list[object]] = [[] for _ in range(STEP + 10)]  # a step is complete: the tick collects the rest
     knots = [weakref.ref(Knot()) for _ in range(50)]
     collector.tick(1.0)
     assert kept
@@ -211,12 +202,52 @@ def test_searches_of_all_objects_leave_most_of_the_time_to_requests(monkeypatch:
     assert gone() is None
 
 
-def test_after_a_reload_it_waits_for_no_minute() -> None:
+def test_the_search_after_a_reload_waits_for_no_minute() -> None:
     collector = Process(serving=False).collector()
     gone = old_knot(collector)
-    collector.request_full_collection()
+    collector.note_reload()
     collector.tick(2.0)
     assert gone() is None
+
+
+def test_a_long_search_after_a_reload_waits_for_a_long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) * 0.5)  # each takes half a second
+    process = Process(serving=False)
+    collector = process.collector()
+    gone = old_knot(collector)
+    collector.note_reload()
+    for quarter in range(34):
+        collector.tick(1.25 + quarter / 4)
+        assert gone() is not None
+    collector.tick(12.0)
+    assert gone() is None
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_the_configuration_is_searched_neither_after_growth_nor_after_quiet(*, reloaded: bool) -> None:
+    """20,000 routes are a million objects, and a search of them stops every client for a second."""
+    process = Process()
+    configuration: list[object] = [[number] for number in range(300_000)]
+    collector = process.collector()
+    if reloaded:
+        configuration += [[number] for number in range(300_000)]
+        collector.note_reload()
+    searched: list[float] = []
+
+    def watch(phase: str, info: dict[str, int]) -> None:
+        if info["generation"] == 2:
+            searched.append(time.thread_time() if phase == "start" else time.thread_time() - searched.pop())
+
+    gc.callbacks.append(watch)
+    try:
+        gone = old_knot(collector)
+        process.size += 10 * MUCH
+        collector.tick(2.0)
+        assert gone() is None
+    finally:
+        gc.callbacks.remove(watch)
+    assert configuration and searched and max(searched) < 0.02
 
 
 # ---- the process
