@@ -199,7 +199,7 @@ def _upstreams(configuration: Configuration) -> Iterator[Finding]:
 
 def _limits(configuration: Configuration) -> Iterator[Finding]:
     server = configuration.settings.server
-    if not (server.public_url or "").startswith("https:") or server.trusted_proxies:
+    if not (server.public_url or "").startswith("https:") or server.trusted_proxies or server.tls:
         return
     for route in configuration.policy.routes:
         limit = route.settings.rate_limit if route.settings is not None else None

@@ -18,6 +18,7 @@ from gateway.errors import Problem
 from gateway.observability.escaping import printable
 from gateway.policy.route import Route
 from gateway.policy.version import policy_version
+from gateway.settings.model import Settings
 
 
 def show_coverage(found: Coverage, spec: Path | None) -> None:
@@ -94,7 +95,17 @@ def _covered(findings: Findings, openapi: Path | None) -> Coverage | None:
 
 def _of_the_whole(findings: Findings) -> tuple[Problem, ...]:
     """Warnings about the policy as a whole, which need a valid configuration."""
-    return () if findings.configuration is None else lint(findings.configuration)
+    if findings.configuration is None:
+        return ()
+    return (*lint(findings.configuration), *_expiring(findings.configuration.settings))
+
+
+def _expiring(settings: Settings) -> tuple[Problem, ...]:
+    if settings.server.tls is None:
+        return ()
+    from gateway.server.certificates import expiry_warnings  # Imported here: cryptography takes 60 ms.
+
+    return expiry_warnings(settings)
 
 
 def _show(config: Path, findings: Findings, warnings: tuple[Problem, ...]) -> None:

@@ -63,8 +63,16 @@ def _problems(settings: Settings, *, to_serve: bool) -> tuple[Problem, ...]:
     # Imported here: cryptography adds 60 ms to the start of commands that need only the policy.
     from gateway.identity.signing_keys import key_problems
 
-    needed = (*missing_extras(settings), *unusable_files(settings)) if to_serve else ()
+    needed = (*missing_extras(settings), *unusable_files(settings), *_certificates(settings)) if to_serve else ()
     return (*key_problems(settings), *page_problems(settings), *needed)
+
+
+def _certificates(settings: Settings) -> tuple[Problem, ...]:
+    if settings.server.tls is None:
+        return ()
+    from gateway.server.certificates import certificate_problems  # Imported here, as above.
+
+    return certificate_problems(settings)
 
 
 def page_problems(settings: Settings) -> tuple[Problem, ...]:

@@ -67,7 +67,8 @@ def address_of(server: ServerSettings) -> str:
     # Wildcard addresses cannot be connected to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(server.host, server.host)  # noqa: S104
     port = server.operations_port or server.port
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "https" if server.tls and not server.operations_port else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def page_address(url: str) -> str:

@@ -38,9 +38,9 @@ def listen(host: str, port: int, *, key: str = "port") -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket, host: str) -> str:
+def address_of(listener: socket.socket, host: str, scheme: str = "http") -> str:
     """Return the URL of a listening socket, for messages."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
 def stop_accepting(listener: socket.socket) -> None:
@@ -80,10 +80,12 @@ class Listeners(NamedTuple):
             operations = stack.enter_context(listen(server.host, server.operations_port, key="operations_port"))
         return cls(public, operations)
 
-    def address(self, host: str) -> str:
+    def address(self, server: ServerSettings) -> str:
         """Return the URLs of the sockets, for messages."""
-        public = address_of(self.public, host)
-        return public if self.operations is None else f"{public}, operations on {address_of(self.operations, host)}"
+        public = address_of(self.public, server.host, "https" if server.tls else "http")
+        if self.operations is None:
+            return public
+        return f"{public}, operations on {address_of(self.operations, server.host)}"
 
     def close(self) -> None:
         """Close the sockets in this process."""

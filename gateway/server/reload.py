@@ -7,6 +7,7 @@ their old values and are reported.
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from gateway.policy.version import policy_version
 from gateway.proxy.engines import import_engines
 from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
+from gateway.server.certificates import server_context
 from gateway.server.daemon_thread import in_daemon_thread
 from gateway.server.runtime import Runtime
 from gateway.settings.declare import declared
@@ -55,12 +57,13 @@ class Reloadable(Protocol):
 
 
 class _Prepared(NamedTuple):
-    """A loaded configuration and everything derived from it. `keys` is None if the keys are unchanged,
-    `site` without pages."""
+    """A loaded configuration and everything derived from it. `keys` is None if the keys are unchanged, `server_tls` if
+    the listener has no TLS, `site` without pages."""
 
     configuration: Configuration
     kept: tuple[str, ...]
     tls: TlsContexts
+    server_tls: ssl.SSLContext | None
     keys: KeyRing | None
     policy: str
     site: "Site | None"
@@ -112,6 +115,7 @@ class Reloader:
             configuration,
             kept,
             TlsContexts(settings.upstreams),
+            server_context(settings.server.tls) if settings.server.tls and self._runtime.tls else None,
             key_ring(settings) if have_changed else None,
             policy_version(settings),
             None if self._pages is None else self._pages.prepare(settings),
@@ -119,7 +123,7 @@ class Reloader:
 
     def _apply(self, prepared: _Prepared) -> None:
         """Apply everything between two requests, without waiting."""
-        configuration, _, tls, keys, version, site = prepared
+        configuration, _, tls, server_tls, keys, version, site = prepared
         runtime, settings, policy = self._runtime, configuration.settings, configuration.policy
         before = runtime.proxy
         after = Proxy(
@@ -136,7 +140,7 @@ class Reloader:
         runtime.gate = runtime.watch.gate = runtime.gates.build(
             policy, configuration.shadows, runtime.gate.limits.renewed(policy.routes)
         )
-        runtime.server, runtime.policy_version = settings.server, version
+        runtime.server, runtime.policy_version, runtime.tls = settings.server, version, server_tls
         # New roles invalidate all principals, and so does a removed key, because of the assertions cached in them.
         if self._renew_tokens(keys, settings) or settings.roles != self.configuration.settings.roles:
             self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))

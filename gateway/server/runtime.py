@@ -1,6 +1,7 @@
 """Everything that the native server and the ASGI app share at run time. Built in `server/composition.py`."""
 
 import asyncio
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -45,6 +46,7 @@ class Runtime:
     policy_version: the version of the active policy.
     operations: the runtime of `server.operations_port`, None without it.
     public: in that runtime, the public runtime.
+    tls: the context for new connections of the public listener, None without `server.tls` and on the ASGI face.
     tracer: None without tracing.
     decision_log: None without a decision log.
     refusal_response: makes the response to a refused request.
@@ -65,6 +67,7 @@ class Runtime:
     loop: asyncio.AbstractEventLoop
     peers: Peers = field(init=False)
     watch: RevocationWatcher = field(init=False)
+    tls: ssl.SSLContext | None = None
     tracer: "Tracer | None" = None
     decision_log: DecisionLog | None = None
     refusal_response: RefusalResponses = problem_response

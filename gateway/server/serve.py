@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
 from typing import Any, Final, NamedTuple
@@ -28,14 +29,17 @@ from gateway.observability.log_files import append_only
 from gateway.observability.metrics.shared_memory import SharedMetrics, WorkerSlot
 from gateway.policy.loader import Configuration
 from gateway.policy.version import policy_version
+from gateway.server.certificates import expiring, files_of, server_context
 from gateway.server.composition import running
-from gateway.server.config_watcher import WatchedFile
+from gateway.server.config_watcher import FileWatch, WatchedFile
+from gateway.server.daemon_thread import in_daemon_thread
 from gateway.server.garbage import Collector
 from gateway.server.listener import BACKLOG, Listeners, drain_backlog, stop_accepting
 from gateway.server.operations_listener import OperationsListener
 from gateway.server.protocol.connection import ClientConnection
 from gateway.server.reload import Reloader, merged
 from gateway.server.runtime import Runtime
+from gateway.server.tls_listener import TlsListener
 from gateway.server.workers import SupervisorHooks, supervise
 
 Load = Callable[[], Configuration]
@@ -109,7 +113,7 @@ def serve(configuration: Configuration, *, announce: Announce, load: Load | None
         if os.getpid() == 1 and server.workers == 1:
             # The kernel then reaps the orphans of a container. With workers, the supervisor waits for all children.
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        ready = partial(announce, listeners.address(server.host))
+        ready = partial(announce, listeners.address(server))
         if load is not None:  # a demo has no version to compare
             ready = partial(_say_policy, policy_version(configuration.settings), ready)
         current = ActiveConfiguration(configuration, load)
@@ -232,6 +236,9 @@ class GatewayServer(uvicorn.Server):
         self._is_behind = False  # a reload is pending
         self._stack = AsyncExitStack()
         self._operations: OperationsListener | None = None
+        self._tls: TlsListener | None = None
+        self._certificates: FileWatch | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._runtime: Runtime | None = None
         self.finished = True
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the gateway logs its own messages
@@ -251,7 +258,11 @@ class GatewayServer(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the stores, then the listeners."""
+        """Open the stores, then the listeners. Raises CannotStart for an unusable certificate."""
+        certificates = self._current.configuration.settings.server.tls
+        if certificates:
+            self._certificates = FileWatch(files_of(certificates))
+        context = server_context(certificates) if certificates else None
         running_ = running(self._current.configuration, self._place)
         self._runtime, self._reloader = runtime, _ = await self._stack.enter_async_context(running_)
         self._collector = Collector(self._is_serving, runtime.request_ids.count)
@@ -259,7 +270,12 @@ class GatewayServer(uvicorn.Server):
         self.config.http_protocol_class = protocol
         runtime.connections = self.server_state.connections
         runtime.ticker.subscribe(self._tick)
-        await super().startup(sockets)
+        runtime.tls = context
+        await super().startup([] if context else sockets)
+        if context and sockets:
+            self._tls = TlsListener(runtime, sockets[0].dup(), self._client_connection)
+            self._tls.open()
+            self._report_expiry()
         if self.operations_listener is not None and runtime.operations is not None:
             self._operations = OperationsListener(runtime.operations, self.config, self.operations_listener)
             await self._operations.open()
@@ -290,16 +306,25 @@ class GatewayServer(uvicorn.Server):
     async def _close_listeners(self, sockets: list[socket.socket]) -> None:
         """Stop listening, but serve connections that have been accepted."""
         listeners = [listener.dup() for listener in sockets]
+        tls = self._tls
         if self._parent is None:  # otherwise other workers may continue, and the parent does this when all of them end
             for listener in listeners:
                 stop_accepting(listener)
         for server in self.servers:
             server.close()
         assert self._runtime is not None
-        make = partial(ClientConnection, self._runtime, self.config, self.server_state, {})
         for listener in listeners:
             for one in drain_backlog(listener):
-                await self._runtime.loop.connect_accepted_socket(make, one)
+                if tls is None:
+                    await self._runtime.loop.connect_accepted_socket(self._client_connection, one)
+                else:
+                    tls.start_tls(one)
+        if tls is not None:
+            await tls.close()
+
+    def _client_connection(self) -> ClientConnection:
+        assert self._runtime is not None
+        return ClientConnection(self._runtime, self.config, self.server_state, {})
 
     def _tick(self, now: float) -> None:
         for connection in self._open_connections():
@@ -308,6 +333,28 @@ class GatewayServer(uvicorn.Server):
             self.should_exit = True  # without its supervisor, no process would ever stop it
         if self._parent is None and isinstance(self._load, WatchedFile) and self._load.changed():
             self._reload_soon()
+        if self._certificates is not None and self._certificates.changed():
+            self._renewing = asyncio.get_running_loop().create_task(self._renew_certificates())
+
+    async def _renew_certificates(self) -> None:
+        """Use renewed files for new connections. A certificate and its key are two files: while they do not fit, the
+        old ones stay, and the change of the second file comes here again."""
+        runtime, certificates = self._runtime, self._current.configuration.settings.server.tls
+        if runtime is None or not certificates:
+            return
+        try:
+            runtime.tls = await asyncio.wrap_future(in_daemon_thread(partial(server_context, certificates)))
+        except CannotStart as error:
+            event("tls", f"the renewed certificates are refused, the old ones stay: {error}")
+        else:
+            event("tls", "renewed certificates are in force")
+            self._report_expiry()
+
+    def _report_expiry(self) -> None:
+        """Log certificates that end soon, once for all workers."""
+        if self._place is None or self._place.number == 0:
+            for each in expiring(self._current.configuration.settings.server.tls or (), datetime.now(UTC)):
+                event("tls", str(each))
 
     def _is_serving(self) -> bool:
         return any(connection.is_serving for connection in self._open_connections())
@@ -358,6 +405,8 @@ class GatewayServer(uvicorn.Server):
             log.exception("loading the new configuration failed: the old one stays")
         else:
             self._current.configuration = reloader.configuration
+            if self._certificates is not None:
+                self._certificates = FileWatch(files_of(reloader.configuration.settings.server.tls or ()))
             for key in kept:
                 event("reload", f"{key} has changed, which takes a restart")
             event("reload", "the new configuration is in force", policy=reloader.policy_version)

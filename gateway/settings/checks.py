@@ -16,6 +16,7 @@ from typing import Final
 from gateway.settings.checks_browsers import check_browsers
 from gateway.settings.checks_tokens import check_tokens
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
+from gateway.settings.model_tls import CertificateSettings, certificate_key
 from gateway.settings.reader import Reader, known, quoted
 from gateway.settings.target_address import TargetAddress
 from gateway.settings.types_network import Network, folded
@@ -178,9 +179,20 @@ def _check_server(settings: Settings, reader: Reader) -> None:
         reader.report_at("server.trusted_proxies", message)
     else:
         _warn_of_wide_networks(server.trusted_proxies, reader)
+    _check_certificates(server.tls or (), reader)
     if server.operations_port and server.operations_port == server.port:
         message = f"must be another port than server.port, found {server.port} for both (another one)"
         reader.report_at("server.operations_port", message)
+
+
+def _check_certificates(certificates: tuple[CertificateSettings, ...], reader: Reader) -> None:
+    """Report different rules for certificates of one listener. The server name that a client asks for must not let it
+    avoid one."""
+    for number, each in enumerate(certificates):
+        for name in ("client_ca", "minimum"):
+            if getattr(each, name) != getattr(certificates[0], name):
+                message = "must be the same for all certificates of the listener (repeat it in each of them)"
+                reader.report_at(f"{certificate_key(certificates, number)}.{name}", message)
 
 
 def _warn_of_wide_networks(networks: tuple[Network, ...], reader: Reader) -> None:
@@ -304,6 +316,7 @@ WARNINGS: Final[Mapping[str, str]] = {
     "everyone-reads-metrics": "Metrics reveal the names of routes and their traffic.",
     "unknown-allow": "A comment allows an unknown warning, so it silences nothing.",
     # ---- the policy as a whole; `gateway check` only
+    "certificate-expires": "Clients refuse an expired certificate.",
     "open-beside-restricted": (
         "An upstream that ignores case, or dots and spaces at the end of a segment, serves a restricted path in "
         "another spelling, through a broader route."

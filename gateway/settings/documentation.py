@@ -74,9 +74,9 @@ percent-encoded, so `postgresql://gateway:${file:/run/secrets/db-password}@db/ga
 An unquoted placeholder can expand to a number, a boolean or null: `port: ${PORT:-8000}`, `redis: ${REDIS_URL:-null}`.
 Inside `[ ]` and `{ }`, YAML requires quotes around a placeholder: `targets: ["${ORDERS_URL}"]`.
 
-**Key files** (`tokens.keys`, `tls.client_key`) must be readable by their owner only (`chmod 600`), or the gateway does
-not start. Files below `/run/secrets` are exempt: container runtimes mount secrets there with mode 0444, into a
-container that runs this one service.
+**Key files** (`tokens.keys`, `server.tls`, `tls.client_key`) must be readable by their owner only (`chmod 600`), or the
+gateway does not start. Files below `/run/secrets` are exempt: container runtimes mount secrets there with mode 0444,
+into a container that runs this one service.
 
 ## Errors and warnings
 

@@ -12,6 +12,7 @@ from gateway.settings.model_browsers import (
     InvitationSettings,
     PageSettings,
 )
+from gateway.settings.model_tls import CertificateSettings, CertificatesKind
 from gateway.settings.reader import INVALID, Invalid, Reader, Scalar
 from gateway.settings.secret import Secret
 from gateway.settings.syntax import (
@@ -55,6 +56,12 @@ class ServerSettings:
         Text("an http:// or https:// address", check=public_origin, words="address").or_null(),
         "The public address of the gateway, for example `https://api.example.com`. Sessions, pages and mail need it: "
         "`https`, or `http` on this machine. The gateway builds links from it, never from a `Host` header.",
+        default=None,
+    )
+    tls: tuple[CertificateSettings, ...] | None = setting(
+        CertificatesKind().or_null(),
+        "Certificates of `port`, which then serves HTTPS only: one, or a list of which the client's server name (SNI) "
+        "selects one, else the first. Renewed files are read at once. null: HTTP.",
         default=None,
     )
     trusted_proxies: tuple[Network, ...] = setting(

@@ -36,6 +36,8 @@ def _anywhere(settings: Settings) -> Found:
             "must contain the address from which Envoy reaches the gateway, otherwise every decision is 403 "
             "(for example [127.0.0.1/32])",
         )
+    if settings.server.tls is not None:
+        yield "server.tls", "serves HTTPS, and Envoy reaches the gateway over HTTP (TLS in Envoy instead)"
     for name, upstream in settings.upstreams.items():
         yield from _of_upstream(f"upstreams.{name}", upstream)
 

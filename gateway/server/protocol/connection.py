@@ -52,6 +52,7 @@ TUNNEL: Final = 5
 HELD: Final = 65536  # Bytes of later requests that wait for the response to the current one.
 _HEADS_PER_TURN: Final = 16  # Other connections come first after these: a packet can hold ten thousand heads.
 _LINGER_SECONDS: Final = 5.0  # How long an unwanted body is read, so that the client sees the response.
+_CLOSE_SECONDS: Final = 1.0  # How long a client has to answer the end of TLS.
 _LINGER_BYTES: Final = 1 << 26  # How much of a chunked body is read in this time.
 _REFUSED_CONNECTIONS: Final = 256  # Connections above `max_connections` that get a response before they are closed.
 _NO_FIELDS: Final = RequestFields()
@@ -405,8 +406,7 @@ class ClientConnection(asyncio.Protocol):
                 exchange.cancel()
             self._answered_early(self._body, response)
         elif response.close_after or response.missing > 0 or self.draining:
-            self._phase = LINGER
-            self.transport.close()
+            self._close()
         else:
             self._next_request()
 
@@ -417,10 +417,17 @@ class ClientConnection(asyncio.Protocol):
         if not self._heads.block:
             self.forget_head()
         if self.draining:
-            self.transport.close()
+            self._close()
         elif self._buffer:
             self._resume_reading()
             self._advance()
+
+    def _close(self) -> None:
+        """Close after the unsent data. With TLS the client is asked to close too (RFC 8446 6.1), and has a moment for
+        its answer."""
+        self._phase = LINGER
+        self.transport.close()
+        self._deadline = self.runtime.ticker.after(_CLOSE_SECONDS)
 
     def forget_head(self) -> None:
         """Drop the head of the last request, which ten thousand idle connections would keep."""
@@ -548,8 +555,10 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_body(response, _too_slow("the body paused too long"))
         elif self._phase == HEAD and has_unread(self.transport):
             self._deadline = self.runtime.ticker.after(0)
+        elif self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
         else:
-            self.transport.close()
+            self._close()
 
     def shutdown(self) -> None:
         """Drain, called by uvicorn: close after the current response. An idle connection stays open for a whole PERIOD,

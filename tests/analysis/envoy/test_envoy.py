@@ -79,12 +79,15 @@ def everything(authority: Authority) -> dict[str, Any]:
             "eject": None,
         },
         "trusting": {"targets": ["https://10.0.0.1"], "tls": {"verify": False}},
+        "local": {"targets": ["unix:/run/app.sock:/base", "http://127.0.0.1:9002/base"]},
     }
     routes = [
         {"path": "/a/{id}/**", "rewrite": "/v2/{id}/{**}", "upstream": "web", "max_body": 0},
         {"path": "/b/**", "strip_prefix": "/b", "upstream": "secure", "response_timeout": "5m", "host": "b.example"},
         {"path": "/c", "methods": ["GET"], "roles": {"any": ["user"], "all": ["a", "b"]}, "upstream": "trusting"},
         {"path": "/d/{x}", "auth": "optional", "websocket": True, "upstream": "web", "forward_credentials": True},
+        {"path": "/e/**", "strip_prefix": "/e", "upstream": "local"},
+        {"path": "/f/{x}", "rewrite": "/v2/{x}", "upstream": "local"},
         {"path": "/**", "auth": "none", "upstream": "web"},
     ]
     return {"upstreams": upstreams, "routes": routes, "tokens": {"include_roles": True}}
@@ -145,7 +148,15 @@ def test_what_is_given_up_is_said_first(tmp_path: Path) -> None:
     assert any("no instant revocation" in line for line in said[:6])
 
 
+def test_a_unix_socket_is_a_pipe_and_a_base_path_precedes_the_path(tmp_path: Path, authority: Authority) -> None:
+    text = json.dumps(exported(tmp_path, "--native", **everything(authority)))
+    assert '"address": {"pipe": {"path": "/run/app.sock"}}' in text
+    assert r'"substitution": "/base/\\1"' in text
+    assert r'"substitution": "/base/v2/\\2"' in text
+
+
 MIXED = {"web": {"targets": ["http://a:1", "https://b:2"]}}
+LOCAL = {"web": {"targets": ["unix:/run/app.sock", "http://b:2"]}}
 HASHED = {"web": {"targets": ["http://a:1", "http://b:2"], "balance": {"hash": "cookie id"}}}
 HMAC = [{"kid": "k", "algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef"}]
 
@@ -156,6 +167,8 @@ HMAC = [{"kid": "k", "algorithm": "HS256", "secret": "0123456789abcdef0123456789
         ("server.trusted_proxies", {"server": {}}),
         ("upstreams.web.targets", {"upstreams": MIXED}),
         ("upstreams.web.balance", {"upstreams": HASHED}),
+        ("upstreams.web.targets", {"upstreams": LOCAL}),
+        ("server.tls", {"server": {"trusted_proxies": ["127.0.0.1/32"], "tls": {"certificate": __file__}}}),
     ],
 )
 @pytest.mark.parametrize("options", [(), ("--native",)])
