@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _STARTED_WITH: Final = ("storage", "cache", "mail", "observability")
 _PARTLY_STARTED_WITH: Final[Mapping[str, Iterable[str]]] = {
     "server": ("host", "port", "workers", "operations_port", "trusted_proxies", "public_url"),
+    "server.tls": (),  # Certificates are exchanged while the gateway runs; the protocol of its port is not.
     "accounts": declared(AccountsSettings).keys() - {"pages"},
     "accounts.pages": ("path",),
     "sessions": declared(SessionSettings).keys() - {"origins", "sign_in"},
