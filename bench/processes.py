@@ -12,11 +12,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 
 import psutil
 
 STOP_SECONDS = 5.0
+_FIRST_PORT = 10_000
+_PORTS_OF_A_PROCESS = 331
+_TRIES = 1000
 MIB = 1024 * 1024
 
 
@@ -114,11 +119,36 @@ def start(
 
 
 def free_port() -> int:
-    """A loopback port on which nothing listens at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port on which nothing listens.
+
+    It is outside the range of outgoing connections. Otherwise one of them could take the port before its server starts,
+    or while it restarts.
+    """
+    for port in islice(_ports(), _TRIES):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise BenchError("no port is free")
+
+
+@cache
+def _ports() -> Iterator[int]:
+    """All candidates, endlessly. Processes that start together begin at different ports."""
+    ports = range(_FIRST_PORT, _first_of_connections())
+    start = os.getpid() * _PORTS_OF_A_PROCESS % len(ports)
+    return cycle([*ports[start:], *ports[:start]])
+
+
+def _first_of_connections() -> int:
+    """The first port of the range that the kernel uses for outgoing connections."""
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        first = 49_152  # as IANA recommends
+    return max(first, _FIRST_PORT + _PORTS_OF_A_PROCESS)
 
 
 def wait_for_port(running: Running, port: int, *, seconds: float = 20.0) -> float:

@@ -32,7 +32,7 @@ from bench.peers.hello import UvicornHello
 from bench.peers.naive import NaiveStarlette
 from bench.peers.peer import Launch, Place
 from bench.peers.signer import Signer
-from bench.processes import BenchError, Running, start, wait_for_port
+from bench.processes import BenchError, Running, free_port, start, wait_for_port
 from bench.profiling import self_times
 from bench.rounds import Comparison, Environment, Plan, RunningPeer
 from bench.targets import further_verdicts, verdicts
@@ -90,6 +90,13 @@ def result(*outcomes: Outcome, **parts: object) -> dict[str, object]:
     options = {"rounds": 2, "seconds": 1.0, "connections": 32, "driver": "wrk", "upstream": "nginx"}
     peers = [each.as_json() for each in outcomes]
     return {"machine": machine, "commit": "abc", "options": options, "peers": peers, **parts}
+
+
+def test_no_outgoing_connection_takes_the_port_of_a_server_that_restarts() -> None:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = [free_port() for _ in range(20)]
+    assert len(set(ports)) == 20
+    assert not any(first <= port <= last for port in ports)
 
 
 class TestFigures:

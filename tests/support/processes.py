@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import psutil
 import yaml
 
+from bench.processes import free_port as free_port
 from tests.support import launcher
 from tests.support.launcher import Launched, launch
 from tests.support.raw import Address, Answer, Caller, ask
@@ -51,14 +51,6 @@ class Account:
     def line(self) -> bytes:
         """The field line with this account's token."""
         return bearer(self.token)
-
-
-def free_port() -> int:
-    """A currently unused port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def write_configuration(folder: Path, configuration: Configuration | str) -> Path:
