@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 
 import click
 
@@ -12,7 +13,9 @@ def say(text: str = "", *, err: bool = False, colour: str | None = None) -> None
     """Print a line. `colour` is a colour of click (`red`), used on terminals only."""
     # https://no-color.org: any non-empty value disables colour. None leaves the choice to the terminal.
     wanted = False if os.environ.get("NO_COLOR") else None
-    click.echo(click.style(text, fg=colour) if colour else text, err=err, color=wanted)
+    # A full disk behind standard error must not keep `serve` from starting, nor change an exit code.
+    with suppress(OSError) if err else nullcontext():
+        click.echo(click.style(text, fg=colour) if colour else text, err=err, color=wanted)
 
 
 def complain(message: str) -> None:

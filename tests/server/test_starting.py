@@ -169,6 +169,14 @@ def test_it_serves_without_standard_streams(launch: Launch, closed: str) -> None
     assert gateway.stop() == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_error_prevents_neither_the_start_nor_a_clean_exit(launch: Launch) -> None:
+    gateway = launch("sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+    gateway.ready()
+    assert gateway.get("/web/x").status == 200
+    assert gateway.stop() == 0
+
+
 def test_a_command_without_standard_output_works(tmp_path: Path) -> None:
     command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "gateway", "schema"]
     assert subprocess.run(command, cwd=PROJECT, timeout=20, check=False).returncode == 0
