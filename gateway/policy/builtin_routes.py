@@ -113,7 +113,7 @@ _FORMS: Final = {
     "invitation": "/invitation",
     "email": "/email",
 }
-_WITH_MAIL: Final = frozenset(("register", "verify", "forgot", "reset", "invitation", "email"))
+_WITH_MAIL: Final = frozenset(("verify", "forgot", "reset", "invitation", "email"))
 
 
 def own_routes(settings: Settings) -> tuple[Route, ...]:
@@ -138,7 +138,7 @@ def _page_routes(settings: Settings) -> Iterator[Route]:
     path = pages.path.rstrip("/")
     yield _route(_Endpoint("pages.logo", "GET", "/logo", "anyone", pages.logo is not None), path, settings)
     for name, page in _FORMS.items():
-        is_served = name not in _WITH_MAIL
+        is_served = settings.mail is not None or name not in _WITH_MAIL
         for method, route in {"GET": f"pages.{name}", "POST": f"pages.{name}.submit"}.items():
             made = _route(_Endpoint(route, method, page, "visitors", is_served), path, settings)
             closed = name == "register" and not _is_open(settings)

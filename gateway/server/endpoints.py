@@ -181,6 +181,7 @@ def _page_endpoints(pages: "Pages | None", services: Services) -> Mapping[str, E
             accounts=services.accounts,
             sessions=services.own_sessions,
             keys=services.own_keys,
+            links=services.mail,
         )
     )
 

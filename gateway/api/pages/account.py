@@ -14,6 +14,7 @@ from gateway.accounts.sessions import OwnSessions
 from gateway.accounts.store import ActiveSession
 from gateway.api.body import cancel_on_disconnect, origin_of
 from gateway.api.pages.browsers import browser_name
+from gateway.api.pages.link_services import LinkServices
 from gateway.api.pages.site import Visit
 from gateway.api.pages.views import AccountView, CreatedKeyView, KeyRow, KeyView, PasswordView, SessionRow
 from gateway.api.session_cookie import CookieFields
@@ -30,17 +31,26 @@ _DONE: Final[Mapping[str, str]] = {
     "others": "done_others",
     "password": "done_password",
     "session": "done_session",
+    "verified": "sign_in.email_verified",
 }
 
 
 class AccountPages:
     """One method per page and method. Changes of the ways to sign in need a fresh session."""
 
-    def __init__(self, browser: BrowserSessions, accounts: Accounts, sessions: OwnSessions, keys: OwnKeys) -> None:
+    def __init__(
+        self,
+        browser: BrowserSessions,
+        accounts: Accounts,
+        sessions: OwnSessions,
+        keys: OwnKeys,
+        links: LinkServices | None,
+    ) -> None:
         self._browser = browser
         self._accounts = accounts
         self._sessions = sessions
         self._keys = keys
+        self._links = links
         self._cookies = CookieFields(browser.settings)
 
     async def account(self, visit: Visit) -> Response:
@@ -51,7 +61,7 @@ class AccountPages:
         view = AccountView(
             email=visit.email,
             email_verified=principal.email_verified,
-            has_mail=False,
+            has_mail=self._links is not None,
             has_password=principal.has_password,
             sessions=tuple(_session_row(session, current=claims.session) for session in sessions),
             keys=tuple(_key_row(key) for key in keys),
@@ -59,9 +69,12 @@ class AccountPages:
         return visit.show("account", view, visit.notice("account", done=_DONE))
 
     async def submit_account(self, visit: Visit) -> Response:
-        _, claims = visit.signed_in()
+        principal, claims = visit.signed_in()
         values, origin = await visit.form(), origin_of(visit.request)
         match values.get("action"):
+            case "verify" if self._links is not None:
+                await self._links.verification.resend(principal, claims, origin)
+                done = "link"
             case "end-session":
                 await self._sessions.end(claims, values.get("id", ""), origin)
                 done = "session"

@@ -8,6 +8,8 @@ from gateway.accounts.service import Accounts
 from gateway.accounts.sessions import OwnSessions
 from gateway.api.pages.account import AccountPages
 from gateway.api.pages.endpoints import Handler
+from gateway.api.pages.link_services import LinkServices
+from gateway.api.pages.links import LinkPages, RegistrationPages
 from gateway.api.pages.sign_in import SignInPages
 
 
@@ -17,10 +19,12 @@ def page_handlers(
     accounts: Accounts,
     sessions: OwnSessions,
     keys: OwnKeys,
+    links: LinkServices | None,
 ) -> Mapping[str, Handler]:
-    """The handlers of all pages. Those of links are in `links.py`, because they need mail."""
+    """The handlers of all pages. `links` is None without mail."""
     signing_in = SignInPages(browser)
-    account = AccountPages(browser, accounts, sessions, keys)
+    account = AccountPages(browser, accounts, sessions, keys, links)
+    registration = RegistrationPages(browser, accounts, links)
     return {
         "pages.sign_in": signing_in.sign_in,
         "pages.sign_in.submit": signing_in.submit_sign_in,
@@ -28,10 +32,28 @@ def page_handlers(
         "pages.confirm.submit": signing_in.submit_confirm,
         "pages.sign_out": signing_in.sign_out,
         "pages.sign_out.submit": signing_in.submit_sign_out,
+        "pages.register": registration.register,
+        "pages.register.submit": registration.submit_register,
         "pages.account": account.account,
         "pages.account.submit": account.submit_account,
         "pages.password": account.password,
         "pages.password.submit": account.submit_password,
         "pages.key": account.key,
         "pages.key.submit": account.submit_key,
+        **({} if links is None else _link_handlers(LinkPages(browser, links))),
+    }
+
+
+def _link_handlers(pages: LinkPages) -> Mapping[str, Handler]:
+    return {
+        "pages.verify": pages.verify,
+        "pages.verify.submit": pages.submit_verify,
+        "pages.forgot": pages.forgot,
+        "pages.forgot.submit": pages.submit_forgot,
+        "pages.reset": pages.reset,
+        "pages.reset.submit": pages.submit_reset,
+        "pages.invitation": pages.invitation,
+        "pages.invitation.submit": pages.submit_invitation,
+        "pages.email": pages.email,
+        "pages.email.submit": pages.submit_email,
     }

@@ -1,7 +1,7 @@
 """The pages of one configuration, and one visit to them: its language, its session, its form and its response."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from gateway.accounts.emails import email_address
 from gateway.accounts.passwords import chosen_password
 from gateway.api.body import FORM, admission_of, form_fields, media_type, note_refusal, query_fields, read_body
 from gateway.api.pages.rendering import Form, LanguageLink, Page, Renderer, open_catalogue
@@ -87,7 +88,10 @@ class Site:
         for name, path in PATHS.items():
             parameters = kept | back if name in _ON_THE_WAY else kept
             urls[name] = self.pages.path + path + (f"?{urlencode(parameters)}" if parameters else "")
-        urls["register"] = urls["forgot"] = None
+        if self.settings.accounts.registration != "open":
+            urls["register"] = None
+        if self.settings.mail is None:
+            urls["forgot"] = None
         urls["logo"] = self.pages.path + LOGO if self.pages.logo is not None else None
         urls["home"] = self.pages.after_sign_in
         return urls
@@ -153,8 +157,8 @@ class Visit:
 
     def notice(self, page: str, *, done: Mapping[str, str]) -> Form:
         """The notice of the last success, which `?done=NAME` names."""
-        key = done.get(self.query.get("done", ""))
-        return Form(notice=self.texts["pages"][page][key]) if key is not None else Form()
+        section, _, name = done.get(self.query.get("done", ""), "").rpartition(".")
+        return Form(notice=self.texts["pages"][section or page][name]) if name else Form()
 
     def redirect(self, url: str, headers: Mapping[str, str] | None = None) -> Response:
         """Lead the browser to another page after a success."""
@@ -193,14 +197,22 @@ class Visit:
         *,
         focus: str = "",
         code: str = "",
+        names: Mapping[str, str] | None = None,
+        heading: str | None = None,
+        urls: Mapping[str, str | None] | None = None,
     ) -> Response:
-        """The response with the form again, the reason of the refusal, and its status. `code`: of another reason."""
+        """The response with the form again, the reason of the refusal, and its status.
+
+        `code` is that of another reason. `names` are the fields of the form whose models have another name.
+        """
         note_refusal(self.request, refusal)
         headers = {} if refusal.retry_after is None else {"retry-after": str(max(1, refusal.retry_after))}
         if refusal.status == HTTPStatus.UNAUTHORIZED:
             headers["www-authenticate"] = "Bearer"
-        form = refused_form(self.site.settings, self.texts, refusal, values or {}, focus=focus, code=code)
-        return self.show(template, data, form, status=refusal.status, headers=headers)
+        fields = [(names or {}).get(each.field, each.field) for each in refusal.fields]
+        reason = reason_text(self.texts, refusal, code)
+        form = refused_form(self.site.settings, self.texts, fields, reason, values or {}, focus=focus)
+        return self.show(template, data, form, heading=heading, status=refusal.status, headers=headers, urls=urls)
 
     def _languages(self) -> tuple[LanguageLink, ...]:
         path, catalogue = self.request.scope["raw_path"].decode("latin-1"), self.site.catalogue
@@ -234,14 +246,14 @@ def reason_text(texts: Texts, refusal: Refusal, code: str = "") -> str:
 
 
 def refused_form(
-    settings: Settings, texts: Texts, refusal: Refusal, values: Mapping[str, str], *, focus: str, code: str = ""
+    settings: Settings, texts: Texts, fields: Sequence[str], reason: str, values: Mapping[str, str], *, focus: str
 ) -> Form:
     """The form after a refusal: with the submitted values except passwords, and a sentence per wrong field."""
-    errors = {each.field: _field_text(settings, texts, each.field, values) for each in refusal.fields}
+    errors = {name: _field_text(settings, texts, name, values) for name in fields}
     kept = {name: value for name, value in values.items() if name not in _HIDDEN}
     if errors:
         return Form(kept, errors, focus=next(iter(errors)))
-    return Form(kept, reason=reason_text(texts, refusal, code), focus=focus)
+    return Form(kept, reason=reason, focus=focus)
 
 
 def _field_text(settings: Settings, texts: Texts, name: str, values: Mapping[str, str]) -> str:
@@ -249,10 +261,18 @@ def _field_text(settings: Settings, texts: Texts, name: str, values: Mapping[str
     if not value:
         return str(fields["required"])
     if name in ("email", "new_email"):
-        return str(fields["email"])
+        return str(fields["email_same" if name == "new_email" and _is_address(value) else "email"])
     if name == "name":
         return fill(fields["name"], {"length": "100"})
     return _password_text(settings, fields, value) if name in _HIDDEN else str(fields["invalid"])
+
+
+def _is_address(text: str) -> bool:
+    try:
+        email_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _password_text(settings: Settings, fields: Mapping[str, str], value: str) -> str:

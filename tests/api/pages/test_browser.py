@@ -55,7 +55,7 @@ def path_of(browser: Browser) -> str:
 
 def test_a_visitor_is_led_to_the_sign_in_page_and_back(browser: Browser, gateway: Gateway) -> None:
     email = gateway.newcomer().email
-    browser.go(f"http://127.0.0.1:{gateway.port}/account/sign-in?return_to=%2Fprivate%2Fx%3Fa%3D1")
+    browser.go(f"http://127.0.0.1:{gateway.port}/private/x?a=1")
     assert path_of(browser) == "/account/sign-in?return_to=%2Fprivate%2Fx%3Fa%3D1"
     browser.submit(email=email, password="wrong")
     assert "The e-mail address or the password is wrong." in browser.text()

@@ -144,7 +144,7 @@ class TestSignIn:
 
 
 class TestProof:
-    PATHS = ("sign-in", "confirm", "sign-out", "password", "api-key", "")
+    PATHS = ("sign-in", "confirm", "register", "sign-out", "password", "api-key", "")
 
     @pytest.mark.parametrize("path", PATHS)
     @pytest.mark.parametrize("proof", ["", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: null"])
