@@ -53,7 +53,8 @@ def configuration(folder: Path, verification: str) -> dict[str, Any]:
     return small(
         folder,
         {"open": "http://127.0.0.1:9"},
-        **SETTINGS,
+        server=SETTINGS["server"],
+        sessions=SETTINGS["sessions"],
         accounts={
             "password": {"bcrypt_rounds": 4},
             "registration_limit": None,
