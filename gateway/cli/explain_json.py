@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from gateway.analysis.candidates import RouteCandidate
 from gateway.analysis.explain import Explanation, Tried, capture_texts
-from gateway.identity.principal import identity_roles, identity_value
+from gateway.identity.principal import forwards_only_verified, identity_roles, identity_value
 from gateway.policy.route import NO_CONDITIONS, Conditions, Route
 from gateway.settings.model import Settings
 from gateway.settings.units import format_duration
@@ -130,7 +130,9 @@ def identity(explanation: Explanation, settings: Settings) -> dict[str, str]:
     caller, person, names = explanation.verdict.caller, explanation.person, settings.identity.headers
     if caller is None or person is None:
         return {}
-    known = ((names.id, identity_value(person.id)), (names.email, identity_value(person.email)))
+    hides = forwards_only_verified(settings.accounts.email) and not person.email_verified and "|" not in person.id
+    email = "" if hides else person.email
+    known = ((names.id, identity_value(person.id)), (names.email, identity_value(email)))
     headers = {name: value.decode("ascii") for name, value in known if value}
     return {**headers, names.roles: identity_roles(caller.roles).decode("ascii")}
 

@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "routes": Entry("gateway.cli.routes", "Draft routes from the description of an API."),
     "users": Entry("gateway.cli.users.command", "Manage accounts in the database."),
     "pages": Entry("gateway.cli.pages", "Preview the pages for accounts, and print their texts."),
+    "mail": Entry("gateway.cli.mail", "Test the delivery of mail, and look at the mails that wait."),
     "keys": Entry("gateway.cli.keys", "Make and list the keys that sign tokens."),
     "db": Entry("gateway.cli.db", "Manage the database: its tables, and old audit records."),
     "export": Entry("gateway.cli.export", "Write the policy down for another proxy to enforce."),

@@ -1,8 +1,8 @@
 """Access of commands to the accounts. They use the database directly and need no running gateway."""
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,9 @@ from gateway.settings.secret import Secret
 from gateway.settings.units import format_duration
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import COMMAND, Database
+from gateway.storage.encryption import open_cipher
 from gateway.storage.installation import installation_id
+from gateway.storage.outbox import Outbox
 from gateway.storage.schema import prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
@@ -87,18 +89,26 @@ async def administration(
 ) -> AsyncIterator[Administration]:
     """Open the account administration for the configured database. Raises CannotStart if that cannot be used."""
     async with opened(settings, creates=creates, is_named=is_named) as (database, feed):
-        passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
-        try:
-            yield Administration(
-                users=Users(database, copies_last=copies_last_for(settings)),
-                sessions=Sessions(database, copies_last=copies_last_for(settings)),
-                trail=AuditTrail(database),
-                passwords=passwords,
-                feed=feed,
-                settings=settings,
-            )
-        finally:
-            passwords.close()
+        with administration_of(settings, database, feed) as made:
+            yield made
+
+
+@contextmanager
+def administration_of(settings: Settings, database: Database, feed: ChangeFeed) -> Iterator[Administration]:
+    """The account administration over an open database. Its changes mail notices like those of a running gateway."""
+    passwords = PasswordPool(rounds=settings.accounts.password.bcrypt_rounds)
+    outbox = Outbox(database, open_cipher(settings))
+    try:
+        yield Administration(
+            users=Users(database, outbox=outbox, copies_last=copies_last_for(settings)),
+            sessions=Sessions(database, copies_last=copies_last_for(settings)),
+            trail=AuditTrail(database),
+            passwords=passwords,
+            feed=feed,
+            settings=settings,
+        )
+    finally:
+        passwords.close()
 
 
 async def _feed(settings: Settings, address: Secret, database: Database, stack: AsyncExitStack) -> ChangeFeed:

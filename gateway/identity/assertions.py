@@ -72,6 +72,6 @@ class Assertions:
             "iat": int(now),
             "exp": math.ceil(now + self._ttl),
         }
-        if principal.email:
-            claims["email"] = principal.email
+        if principal.forwarded_email:
+            claims["email"] = principal.forwarded_email
         return self._tokens.sign(TYPE, claims)

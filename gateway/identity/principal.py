@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from gateway.identity.user import Claims, UserRecord
-from gateway.settings.model import IdentitySettings
+from gateway.settings.model import EmailSettings, IdentitySettings
 
 _Limits = tuple[frozenset[str] | None, str]  # roles and email address
 Expand = Callable[[frozenset[str]], frozenset[str]]
@@ -30,9 +30,10 @@ _ESCAPED: Final = tuple(
 class Principal:
     """An authenticated user. `own_roles` are the user's own roles, `roles` also contains implied ones.
 
-    `header_lines` are the serialized identity headers (b"X-User-Id: 42\\r\\n..."). `ended_sessions` are sessions whose
-    tokens are void. `scoped_to` caches restricted principals for claims that carry roles; `assertions` caches signed
-    assertions by upstream, with their renewal time. Both live as long as the principal.
+    `forwarded_email` is the address that upstreams receive, "" for none. `header_lines` are the serialized identity
+    headers (b"X-User-Id: 42\\r\\n..."). `ended_sessions` are sessions whose tokens are void. `scoped_to` caches
+    restricted principals for claims that carry roles; `assertions` caches signed assertions by upstream, with their
+    renewal time. Both live as long as the principal.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Principal:
         "email",
         "email_verified",
         "ended_sessions",
+        "forwarded_email",
         "has_password",
         "header_lines",
         "id",
@@ -51,10 +53,11 @@ class Principal:
         "version",
     )
 
-    def __init__(self, record: UserRecord, roles: "RoleSet", header_lines: bytes) -> None:
+    def __init__(self, record: UserRecord, roles: "RoleSet", header_lines: bytes, *, forwarded_email: str) -> None:
         self.id = record.id
         self.email = record.email
         self.email_verified = record.email_verified
+        self.forwarded_email = forwarded_email
         self.has_password = record.has_password
         self.is_active = record.is_active
         self.own_roles = roles.own
@@ -97,11 +100,14 @@ class PrincipalFactory:
     """Creates principals. `expand` adds implied roles.
 
     Every principal has a header line for its id and one for its roles, even if the set is empty: an upstream can
-    distinguish "no roles" from "no identity". Without an email address the email line is omitted.
+    distinguish "no roles" from "no identity". Without an email address to forward the email line is omitted.
+    `only_verified`: unverified addresses are not forwarded, because an upstream would take the claim of a user for a
+    fact.
     """
 
-    def __init__(self, settings: IdentitySettings, expand: Expand) -> None:
+    def __init__(self, settings: IdentitySettings, expand: Expand, *, only_verified: bool = False) -> None:
         self._headers = settings.headers
+        self._only_verified = only_verified
         self._expand = expand
         self._role_sets: dict[frozenset[str], RoleSet] = {}
 
@@ -109,9 +115,10 @@ class PrincipalFactory:
         """The principal for a user record."""
         roles = self._role_sets.get(record.roles) or self._learn(record.roles)
         lines = _line(self._headers.id, identity_value(record.id))
-        if record.email:
-            lines += _line(self._headers.email, identity_value(record.email))
-        return Principal(record, roles, lines + roles.line)
+        email = forwarded_email(record, only_verified=self._only_verified)
+        if email:
+            lines += _line(self._headers.email, identity_value(email))
+        return Principal(record, roles, lines + roles.line, forwarded_email=email)
 
     def scoped_to(self, principal: Principal, claims: Claims) -> Principal:
         """The principal restricted by claims that carry roles: an external token's roles are the only roles of its
@@ -141,6 +148,16 @@ class PrincipalFactory:
         roles = RoleSet(own, expanded, _line(self._headers.roles, identity_roles(expanded)))
         self._role_sets[own] = roles
         return roles
+
+
+def forwards_only_verified(settings: EmailSettings) -> bool:
+    """The meaning of `accounts.email.forward`."""
+    return settings.forward == "verified" or (settings.forward == "auto" and settings.verification != "none")
+
+
+def forwarded_email(record: UserRecord, *, only_verified: bool) -> str:
+    """The address that upstreams receive. That of an external subject comes from its issuer."""
+    return record.email if not only_verified or record.email_verified or "|" in record.id else ""
 
 
 def identity_value(text: str) -> bytes:

@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory
 from gateway.identity.keys import KeyRing
-from gateway.identity.principal import PrincipalFactory
 from gateway.identity.signing_keys import key_ring
 from gateway.observability.events import event
 from gateway.policy.loader import Configuration, compile_policy
-from gateway.policy.roles import RoleHierarchy
 from gateway.policy.shadow import shadows_of
 from gateway.policy.version import policy_version
 from gateway.proxy.engines import import_engines
@@ -29,6 +27,7 @@ from gateway.proxy.proxy import Proxy
 from gateway.proxy.tls import TlsContexts
 from gateway.server.certificates import server_context
 from gateway.server.daemon_thread import in_daemon_thread
+from gateway.server.resources import principal_factory
 from gateway.server.runtime import Runtime
 from gateway.settings.declare import declared
 from gateway.settings.model import AccountsSettings, SessionSettings, Settings
@@ -144,7 +143,7 @@ class Reloader:
         runtime.server, runtime.policy_version, runtime.tls = settings.server, version, server_tls
         # New roles invalidate all principals, and so does a removed key, because of the assertions cached in them.
         if self._renew_tokens(keys, settings) or settings.roles != self.configuration.settings.roles:
-            self._directory.renew(PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand))
+            self._directory.renew(principal_factory(settings))
         for follower in self._followers:
             follower.renew(settings)
         if self._pages is not None:

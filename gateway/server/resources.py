@@ -20,7 +20,7 @@ from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.discovery.open import open_issuers
 from gateway.identity.mac_keys import MacKeys
-from gateway.identity.principal import PrincipalFactory
+from gateway.identity.principal import PrincipalFactory, forwards_only_verified
 from gateway.identity.session_verifier import SessionLimits, SessionVerifier
 from gateway.identity.signing_keys import key_ring, mac_keys
 from gateway.identity.user import ChangeFeed, UserStore
@@ -94,7 +94,7 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
     copies_last = copies_last_for(settings)
     outbox = Outbox(database, open_cipher(settings))
     users = Users(database, outbox=outbox, copies_last=copies_last)
-    factory = PrincipalFactory(settings.identity, RoleHierarchy(settings.roles).expand)
+    factory = principal_factory(settings)
     everybody = Everybody(users, Subjects(database))
     directory, feed, buckets, failures = await _directory(settings, keys, database, everybody, factory, stack)
     stack.push_async_callback(directory.close)
@@ -112,6 +112,12 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
         buckets,
         failures,
     )
+
+
+def principal_factory(settings: Settings) -> PrincipalFactory:
+    """The factory for a configuration."""
+    expand = RoleHierarchy(settings.roles).expand
+    return PrincipalFactory(settings.identity, expand, only_verified=forwards_only_verified(settings.accounts.email))
 
 
 async def _probe(database: Database) -> None:

@@ -8,9 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.principal import Principal, PrincipalFactory, identity_roles, identity_value
+from gateway.identity.principal import (
+    Principal,
+    PrincipalFactory,
+    forwards_only_verified,
+    identity_roles,
+    identity_value,
+)
 from gateway.identity.user import Claims, UserRecord
-from gateway.settings.model import HeaderSettings, IdentitySettings
+from gateway.settings.model import EmailSettings, HeaderSettings, IdentitySettings
 
 CREATED = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
 
@@ -191,3 +197,38 @@ def test_a_value_can_be_read_back_and_breaks_no_line(text: str) -> None:
 def test_roles_can_be_read_back(roles: frozenset[str]) -> None:
     value = identity_roles(roles).decode("ascii")
     assert frozenset(unquote(part, errors="surrogatepass") for part in value.split(",") if part) == roles
+
+
+@pytest.mark.parametrize(
+    ("record_id", "is_verified", "only_verified", "forwarded"),
+    [
+        ("u1", True, True, "ann@example.com"),
+        ("u1", False, True, ""),
+        ("u1", False, False, "ann@example.com"),
+        ("keycloak|7", False, True, "ann@example.com"),  # its issuer vouches for it
+    ],
+)
+def test_only_verified_addresses_are_forwarded_where_the_configuration_says_so(
+    record_id: str, is_verified: bool, only_verified: bool, forwarded: str
+) -> None:
+    factory = PrincipalFactory(IdentitySettings(), expand, only_verified=only_verified)
+    principal = factory.make(record(id=record_id, email="ann@example.com", email_verified=is_verified))
+    assert principal.forwarded_email == forwarded
+    assert (b"X-User-Email: ann@example.com" in principal.header_lines) == bool(forwarded)
+    assert principal.email == "ann@example.com"
+
+
+@pytest.mark.parametrize(
+    ("verification", "forward", "only_verified"),
+    [
+        ("none", "auto", False),
+        ("optional", "auto", True),
+        ("required", "auto", True),
+        ("none", "verified", True),
+        ("required", "always", False),
+    ],
+)
+def test_the_meaning_of_forward_depends_on_the_verification(
+    verification: Any, forward: Any, only_verified: bool
+) -> None:
+    assert forwards_only_verified(EmailSettings(verification=verification, forward=forward)) is only_verified

@@ -19,6 +19,7 @@ from gateway.cli.stores import administration
 from gateway.cli.users import unlock
 from gateway.cli.users.audit import audit
 from gateway.cli.users.block import block, blocked, unblock
+from gateway.cli.users.links import invite, reset, set_email, verify
 from gateway.errors import CannotStart, Refusal
 from gateway.identity.user import UserRecord
 from gateway.policy.loader import Configuration
@@ -179,7 +180,7 @@ def delete(email: str, yes: bool, config: Path, as_json: bool) -> None:
     _change(loaded(config), lambda accounts: accounts.delete(email), "Deleted", as_json=as_json)
 
 
-for each in (block, unblock, blocked):
+for each in (invite, reset, verify, set_email, block, unblock, blocked):
     command.add_command(each)
 
 
