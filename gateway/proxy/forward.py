@@ -84,12 +84,14 @@ class ForwardPlan:
     `max_body` is in bytes, 0 for no limit. `assertion` makes the field line with which the upstream verifies the
     caller; None: the upstream gets none. `hash_key` finds the key that chooses the target; None: the upstream balances
     without a key. `own_cookies` is None without sessions. `prefix` is the part of the path that `strip_prefix` removes,
-    and `base` the base path of the upstream, where the path is otherwise unchanged.
+    and `base` the base path of the upstream, where the path is otherwise unchanged. `changes_cookies`: Set-Cookie of a
+    response does not go on as it came.
     """
 
     __slots__ = (
         "assertion",
         "base",
+        "changes_cookies",
         "hash_key",
         "max_body",
         "method_override",
@@ -127,6 +129,7 @@ class ForwardPlan:
         if isinstance(route.rewrite, PrefixStrip):
             stripped, self.base = route.rewrite.count, route.rewrite.base
         self.prefix = "/".join(route.pattern.split("/")[: stripped + 1]).encode()
+        self.changes_cookies = own_cookies is not None or bool(self.prefix or self.base)
 
 
 def upstream_request(admission: Admission, plan: ForwardPlan, rules: FieldRules, length: int | None) -> UpstreamRequest:

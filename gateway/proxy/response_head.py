@@ -26,6 +26,7 @@ _CODING: Final = 6
 _UPGRADE: Final = 7
 _KEEP_ALIVE: Final = 8
 _ADDRESS: Final = 9
+_COOKIE: Final = 10
 
 _SPECIAL: Final[dict[bytes, int]] = {
     b"connection": _CONNECTION,
@@ -42,7 +43,7 @@ _SPECIAL: Final[dict[bytes, int]] = {
     b"location": _ADDRESS,
     b"content-location": _ADDRESS,
     b"refresh": _ADDRESS,
-    b"set-cookie": _ADDRESS,
+    b"set-cookie": _COOKIE,
 }
 # RFC 9110 6.5.1: fields for framing, routing and authentication are not allowed as trailers.
 _NOT_AS_TRAILER: Final = frozenset(
@@ -99,9 +100,9 @@ class ResponseHead:
     fields, without the empty line. `length` is the value of Content-Length, None where the field is missing or means
     nothing. `has_content` is false where the status alone rules content out, `announces_content` is true where the
     framing promises some. `keeps_alive` tells whether the connection persists after this response (RFC 9112 9.3),
-    `keep_alive` is the value of Keep-Alive. `has_addresses` is true for fields that can name the target. `plain_length`
-    is the length of the body in the common case, on a persistent connection, with a Date, without Keep-Alive and
-    addresses, and no event stream; else 0.
+    `keep_alive` is the value of Keep-Alive. `has_addresses` is true for fields that can name the target, `has_cookies`
+    for Set-Cookie. `plain_length` is the length of the body in the common case, on a persistent connection, with a
+    Date, without Keep-Alive, addresses and cookies, and no event stream; else 0.
     """
 
     length: int | None = None
@@ -111,6 +112,7 @@ class ResponseHead:
     event_stream = False
     has_date = False
     has_addresses = False
+    has_cookies = False
     _connection_lines: list[bytes] | None = None
     upgrade: bytes | None = None
     keep_alive: bytes | None = None
@@ -141,7 +143,8 @@ class ResponseHead:
 
     @property
     def _is_special(self) -> bool:
-        return self.event_stream or not self.has_content or self.keep_alive is not None or self.has_addresses
+        is_rewritten = self.has_addresses or self.has_cookies
+        return is_rewritten or self.event_stream or not self.has_content or self.keep_alive is not None
 
     def dated(self, now: bytes) -> tuple[Sequence[Field], bytes]:
         """Return `fields` and `serialized`, with a Date if there is none (RFC 9110 6.6.1)."""
@@ -175,6 +178,9 @@ class ResponseHead:
             return True
         if action == _TYPE:
             self.event_stream = value[:17].lower() == b"text/event-stream"
+            return True
+        if action == _COOKIE:
+            self.has_cookies = True
             return True
         if action == _ADDRESS:
             self.has_addresses = True
