@@ -1,18 +1,20 @@
-# The gateway's image: Python, the locked dependencies, the package. No build tools, not root, read-only root supported.
+# The gateway's image: Python, the locked dependencies, the compiled package. No build tools, not root, read-only root
+# supported.
 #
 #   docker build -t gateway .
 #   docker run --rm -p 8000:8000 -v ./config:/etc/gateway:ro -v state:/var/lib/gateway gateway
 
-FROM python:3.13-slim-trixie AS build
+# This image has a C compiler, and the same Python as the slim one.
+FROM python:3.13-trixie AS build
 WORKDIR /build
 COPY requirements.lock requirements-build.lock ./
 RUN python -m venv /opt/gateway \
  && /opt/gateway/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock \
  && python -m venv /opt/build \
- && /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements-build.lock
-COPY pyproject.toml README.md LICENSE ./
+ && /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock -r requirements-build.lock
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY gateway gateway
-RUN /opt/build/bin/hatchling build -t wheel \
+RUN GATEWAY_NATIVE=1 /opt/build/bin/hatchling build -t wheel \
  && /opt/gateway/bin/pip install --no-cache-dir --no-deps --no-index dist/*.whl \
  && /opt/gateway/bin/pip uninstall --yes pip
 

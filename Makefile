@@ -3,6 +3,7 @@
 #   make run     install into .venv and start the demo: a gateway, an echo upstream, accounts to try
 #   make test    the whole test suite
 #   make lint    formatting, lint rules, types, import rules, complete lock files, prose
+#   make native  compile the hot path in place, for more speed (requires a C compiler; make interpreted removes it)
 #   make docs    generate config/schema.json, docs/configuration.md and docs/conformance.md
 #   make fuzz    an hour of each fuzzer (FUZZ_SECONDS=600 for ten minutes, FUZZ_SEED=7 for the cases of that seed)
 #   make soak    an hour of mixed traffic on one worker, drawn into build/soak (SOAK_SECONDS=600 for ten minutes)
@@ -22,7 +23,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 LOCKS   := requirements.lock requirements-build.lock requirements-dev.lock requirements-autobahn.lock
 SUITE   ?= -q -n auto --dist loadfile
 
-.PHONY: help run test docs fuzz soak lint format lock bench bench-quick bench-accounts clean
+.PHONY: help run test native interpreted docs fuzz soak lint format lock bench bench-quick bench-accounts clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +34,12 @@ run: $(VENV)/.installed-to-run
 
 test: $(VENV)/.installed-to-test
 	$(BIN)/python -m pytest $(SUITE)
+
+native: $(VENV)/.installed-to-test
+	$(BIN)/python hatch_build.py
+
+interpreted: $(VENV)/.installed-to-run
+	$(BIN)/python hatch_build.py --remove
 
 docs: $(VENV)/.installed-to-test
 	$(BIN)/python -m gateway.settings.schema > config/schema.json
@@ -50,16 +57,16 @@ soak: $(VENV)/.installed-to-bench
 	$(BIN)/python -m pytest -q -s tests/soak
 
 lint: $(VENV)/.installed-to-test
-	$(BIN)/ruff format --check gateway tests bench
-	$(BIN)/ruff check gateway tests bench
+	$(BIN)/ruff format --check gateway tests bench hatch_build.py
+	$(BIN)/ruff check gateway tests bench hatch_build.py
 	$(BIN)/mypy
 	$(BIN)/python -m tests.installation.lock_files $(LOCKS)
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.repository.prose
 
 format: $(VENV)/.installed-to-test
-	$(BIN)/ruff format gateway tests bench
-	$(BIN)/ruff check --fix gateway tests bench
+	$(BIN)/ruff format gateway tests bench hatch_build.py
+	$(BIN)/ruff check --fix gateway tests bench hatch_build.py
 
 bench: $(VENV)/.installed-to-bench
 	$(BIN)/python -m bench
@@ -104,16 +111,18 @@ $(VENV)/.created:
 	@touch $@
 
 # Adds new requirements of pyproject.toml to the lock files, for every supported Python and platform. Existing pins
-# change only if necessary; `make lock UPGRADE=--upgrade` updates all of them. The dependencies of the Autobahn
+# change only if necessary; `make lock UPGRADE=--upgrade` updates all of them. The environment of the tests has the
+# releases of all locks, so the build takes those of the tests. The dependencies of the Autobahn
 # Testsuite require Python 2 and are excluded: the tests only read its cases.
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE)
 lock: $(VENV)/.installed-to-test
 	$(RESOLVE) pyproject.toml --output-file requirements.lock
-	printf 'hatchling\neditables\nsetuptools\n' | $(RESOLVE) --output-file requirements-build.lock -
 	$(RESOLVE) pyproject.toml --extra tracing --group test --group lint --constraints requirements.lock --output-file requirements-dev.lock
+	printf 'hatchling\neditables\nsetuptools\nmypy\ntypes-pyyaml\n' | $(RESOLVE) --constraints requirements-dev.lock --output-file requirements-build.lock -
 	printf 'autobahntestsuite\n' | $(RESOLVE) --no-deps --output-file requirements-autobahn.lock -
 	$(RESOLVE) pyproject.toml --extra tracing --group test --group bench --constraints requirements-dev.lock --output-file requirements-bench.lock
 
 clean:
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist gateway__mypyc.* htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find gateway -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,8 +9,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-# Inclusive upper bounds in seconds. The last bucket is unbounded.
-BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# Inclusive upper bounds in seconds. The last bucket is unbounded. mypyc does not find a tuple of a fixed size when it
+# sets BUCKETS.
+BOUNDS: Final[tuple[float, ...]] = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
 BUCKETS: Final = len(BOUNDS) + 1
 
 OTHER: Final = "other"

@@ -1,6 +1,6 @@
 """User records, verified claims, authors of changes, and the interfaces of the stores of users."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -92,7 +92,7 @@ class Claims(NamedTuple):
     issuer: str
     roles: frozenset[str] | None = None
     email: str = ""
-    signed_by: object = None
+    signed_by: Hashable | None = None
     kind: CredentialKind = "token"
     auth_time: float = 0.0
     acr: str = ""

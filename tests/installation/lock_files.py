@@ -18,6 +18,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hatch_build import COMPILER
+
 ROOT = Path(__file__).resolve().parents[2]
 # Some markers ask for the patch release: redis needs async-timeout before 3.11.3.
 PYTHONS = ["3.11.0", "3.11.3", "3.12.0", "3.13.0", "3.14.0"]
@@ -56,7 +58,7 @@ def required(lock: str, root: Path = ROOT) -> list[Requirement]:
     groups: dict[str, list[str]] = project.get("dependency-groups", {})
     texts = {
         "requirements.lock": runtime,
-        "requirements-build.lock": [*project["build-system"]["requires"], "editables", "setuptools"],
+        "requirements-build.lock": [*project["build-system"]["requires"], "editables", *COMPILER],
         "requirements-dev.lock": [*runtime, *tracing, *groups.get("test", []), *groups.get("lint", [])],
         "requirements-autobahn.lock": sorted(WITHOUT_DEPENDENCIES),
         "requirements-bench.lock": [*runtime, *tracing, *groups.get("test", []), *groups.get("bench", [])],

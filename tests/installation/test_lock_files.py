@@ -48,6 +48,7 @@ def test_the_installed_releases_are_the_locked_ones(lock: str) -> None:
         ("requirements-dev.lock", "execnet", "requires 'execnet"),
         ("requirements-dev.lock", "coverage", "requires 'coverage"),
         ("requirements-build.lock", "pathspec", "requires 'pathspec"),
+        ("requirements-build.lock", "mypy", "requires 'mypy"),
     ],
 )
 def test_an_absent_pin_is_reported(lock: str, package: str, reported: str) -> None:
@@ -126,6 +127,6 @@ def images() -> list[str]:
 def test_every_image_names_its_release_and_that_of_its_system() -> None:
     assert images()
     for image in images():
-        assert re.fullmatch(r"[\w/]+:\d+(\.\d+)*-(slim-[a-z]+|alpine[\d.]*)", image), image
+        assert re.fullmatch(r"[\w/]+:\d+(\.\d+)*-((slim-)?trixie|alpine[\d.]*)", image), image
     text = (ROOT / "Dockerfile").read_text()
     assert not text.startswith("# syntax="), "a syntax line fetches the newest parser of Dockerfiles"

@@ -12,7 +12,7 @@ import contextlib
 import select
 from itertools import chain
 from time import monotonic
-from typing import Final, cast
+from typing import ClassVar, Final, cast
 
 from gateway.errors import Refusal
 from gateway.proxy import unread
@@ -38,7 +38,7 @@ COMPLETE: Final = 5
 class UpstreamConnection(asyncio.Protocol):
     """Implements Connection for its exchange, and PooledConnection for its pool."""
 
-    keeps_alive = True
+    keeps_alive: ClassVar[bool] = True
     _transport: asyncio.Transport
     _unread: select.poll
 

@@ -1,0 +1,145 @@
+"""A wheel contains compiled modules only on demand, and a build that cannot compile fails.
+
+The real build hook of the checkout compiles a small package of the same name.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hatch_build import GROUP, sources
+
+ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "small"
+version = "1"
+requires-python = ">=3.11"
+
+[tool.hatch.build.targets.wheel]
+packages = ["gateway"]
+exclude = ["*.so"]
+
+[tool.hatch.build.targets.wheel.hooks.custom]
+path = "hatch_build.py"
+
+[tool.hatch.build.targets.wheel.hooks.custom.modules]
+"gateway" = ["errors"]
+"""
+MODULE = "class Fault(Exception):\n    code = 7\n\n\ndef doubled(number: int) -> int:\n    return 2 * number\n"
+# mypyc compiles no class that inherits from list.
+NOT_COMPILABLE = "class Fields(list[int]):\n    pass\n"
+
+needs_a_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+
+
+class Checkout:
+    """A small project with the build hook of the gateway."""
+
+    def __init__(self, folder: Path, module: str = MODULE) -> None:
+        self.folder = folder
+        (folder / "gateway").mkdir(parents=True)
+        (folder / "gateway/__init__.py").write_bytes((ROOT / "gateway/__init__.py").read_bytes())
+        (folder / "gateway/errors.py").write_text(module)
+        (folder / "pyproject.toml").write_text(PYPROJECT)
+        shutil.copy(ROOT / "hatch_build.py", folder)
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if name not in ("GATEWAY_NATIVE", "PYTHONPATH")}
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, cwd=self.folder, env={**kept, **environment}, capture_output=True, text=True, timeout=100
+        )
+
+    def build_wheel(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.run("-m", "hatchling", "build", "-t", "wheel", **environment)
+
+    def wheel(self) -> Path:
+        (path,) = (self.folder / "dist").glob("*.whl")
+        return path
+
+    def build_of_installed(self) -> str:
+        """The build that the package in the folder names, and a result of its module."""
+        done = self.run("-c", "import gateway, gateway.errors; print(gateway.build(), gateway.errors.doubled(21))")
+        return done.stdout or done.stderr
+
+
+def files_in(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_every_module_to_compile_exists() -> None:
+    files = sources()
+    assert len(files) > 50
+    assert [path for path in files if not (ROOT / path).is_file()] == []
+    assert len(set(files)) == len(files)
+
+
+def test_a_wheel_is_pure_without_the_variable_and_leaves_out_what_lies_in_the_checkout(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    (checkout.folder / "gateway/errors.cpython-399-x86_64-linux-gnu.so").write_bytes(b"from another build")
+    done = checkout.build_wheel()
+    assert done.returncode == 0, done.stderr
+    assert checkout.wheel().name.endswith("-py3-none-any.whl")
+    assert [name for name in files_in(checkout.wheel()) if name.endswith(".so")] == []
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A checkout whose wheel was compiled."""
+    checkout = Checkout(tmp_path_factory.mktemp("compiled"))
+    done = checkout.build_wheel(GATEWAY_NATIVE="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield checkout
+
+
+@needs_a_compiler
+def test_a_wheel_with_the_variable_contains_compiled_modules_beside_their_source(compiled: Checkout) -> None:
+    assert not compiled.wheel().name.endswith("-none-any.whl")
+    names = files_in(compiled.wheel())
+    assert "gateway/errors.py" in names
+    assert len([name for name in names if name.startswith("gateway/errors.") and name.endswith(".so")]) == 1
+    assert len([name for name in names if name.startswith(f"{GROUP}__mypyc.")]) == 1
+
+
+@needs_a_compiler
+def test_an_installed_build_says_which_one_it_is(compiled: Checkout, tmp_path: Path) -> None:
+    installed = Checkout(tmp_path)
+    assert installed.build_of_installed() == "interpreted 42\n"
+    with zipfile.ZipFile(compiled.wheel()) as archive:
+        archive.extractall(installed.folder)
+    assert installed.build_of_installed() == "native 42\n"
+    assert installed.run("hatch_build.py", "--remove").returncode == 0
+    assert installed.build_of_installed() == "interpreted 42\n"
+
+
+@needs_a_compiler
+@pytest.mark.parametrize(
+    ("module", "environment", "reported"),
+    [
+        (NOT_COMPILABLE, {"GATEWAY_NATIVE": "1"}, "Inheriting from most builtin types"),
+        ("def number() -> int:\n    return ''\n", {"GATEWAY_NATIVE": "1"}, "Incompatible return value type"),
+        (MODULE, {"GATEWAY_NATIVE": "1", "CC": "/nonexistent/cc"}, "/nonexistent/cc"),
+        (MODULE, {"GATEWAY_NATIVE": "yes"}, "GATEWAY_NATIVE is 'yes'"),
+    ],
+    ids=["not compilable", "a type error", "no compiler", "another value"],
+)
+def test_a_build_that_cannot_compile_fails_and_makes_no_wheel(
+    tmp_path: Path, module: str, environment: dict[str, str], reported: str
+) -> None:
+    checkout = Checkout(tmp_path, module)
+    done = checkout.build_wheel(**environment)
+    assert done.returncode != 0
+    assert reported in done.stdout + done.stderr
+    assert list(checkout.folder.glob("dist/*.whl")) == []
