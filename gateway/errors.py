@@ -108,7 +108,7 @@ class Refusal(GatewayError):
     headers: extra response fields.
     members: further members of the JSON body.
     challenge: replaces the WWW-Authenticate field of a 401.
-    location: the sign-in page to which the response redirects a browser that navigates.
+    location: the path of the sign-in page to which the response redirects a browser that navigates, on `origin`.
     """
 
     def __init__(
@@ -141,10 +141,15 @@ class Refusal(GatewayError):
         self.members = {} if members is None else members
         self.challenge = challenge
         self.location: str | None = None
+        self.origin = ""
 
-    def redirect(self, location: str) -> None:
+    def redirect(self, location: str, origin: str) -> None:
         """Answer 303 with this location. The code stays, for logs and metrics."""
-        self.status, self.location = _SEE_OTHER, location
+        self.status, self.location, self.origin = _SEE_OTHER, location, origin
+
+    def refuse(self) -> None:
+        """Answer with the status of the code again, without a redirect."""
+        self.status, self.location = CODES[self.code][0], None
 
     @property
     def title(self) -> str:

@@ -10,9 +10,13 @@ These fields are trusted only from `server.trusted_proxies` (CVE-2026-40575: a c
 for the decision). Repeated fields, and different values in the two dialects, are errors: a client's own field passed on
 by the proxy never determines the decision.
 
+Where the gateway would redirect a browser to a sign-in page, the response is 303 with an absolute `Location`, or with
+`?on-sign-in=401` the status of the refusal and the address in `X-Gateway-Location`, for proxies that pass on no 303.
+
 200 allows the request. The response then contains every identity header, with an empty value for anonymous callers:
 proxies that copy response fields would otherwise leave a client's forged field in place (GHSA-7r4p-vjf4-gxv4,
-CVE-2026-31908). The front proxy passes any other response to the client.
+CVE-2026-31908). With sessions, it also contains `X-Gateway-Cookie`: the Cookie field without the gateway's own cookies,
+which the front proxy sends in place of the client's. The front proxy passes any other response to the client.
 """
 
 import logging
@@ -30,6 +34,7 @@ from gateway.wire.problem import NO_STORE
 
 _METHODS: Final = frozenset((b"x-forwarded-method", b"x-original-method"))
 _TARGETS: Final = frozenset((b"x-forwarded-uri", b"x-original-uri"))
+_ON_SIGN_IN: Final = b"on-sign-in=401"
 _REMEMBERED: Final = 4096  # Principals and routes with cached fields.
 _LONGEST_REMEMBERED: Final = 2048  # In bytes of the identity headers of a principal.
 
@@ -59,11 +64,18 @@ class RefusalListener(Protocol):
 
 class Verifier:
     """Handles verify requests. `names` are the headers that only the gateway sets; `assertions` signs identity
-    assertions if configured. `decision_log` records refusals that do not come from the gate."""
+    assertions if configured. `decision_log` records refusals that do not come from the gate. `has_cookies`: the gateway
+    has cookies of its own."""
 
     def __init__(
-        self, names: tuple[str, ...], assertions: Assertions | None = None, decision_log: RefusalListener | None = None
+        self,
+        names: tuple[str, ...],
+        assertions: Assertions | None = None,
+        decision_log: RefusalListener | None = None,
+        *,
+        has_cookies: bool = False,
     ) -> None:
+        self._has_cookies = has_cookies
         self._assertions = assertions
         self._decision_log = decision_log
         self._names = tuple(name.encode("ascii") for name in names)
@@ -90,6 +102,8 @@ class Verifier:
     def verdict(self, question: Admission, decision: Decision) -> Verdict:
         """The response for a decision."""
         if not isinstance(decision, Admission):
+            if isinstance(decision, Refusal) and decision.location is not None:
+                _redirect_elsewhere(decision, question)
             return Verdict(question, decision)
         try:
             outcome: DirectResponse | Refusal = self._allowed(question.route, decision)
@@ -114,7 +128,8 @@ class Verifier:
         path = (b"x-gateway-path", admission.upstream_path())
         identity = self._identity(admission, route.upstream)
         request_id = (b"x-request-id", admission.request.request_id)
-        fields = (NO_STORE, request_id, name, path, *identity, *admission.response_fields)
+        cookies = _other_cookies(admission.request.fields) if self._has_cookies else ()
+        fields = (NO_STORE, request_id, name, path, *identity, *cookies, *admission.response_fields)
         return DirectResponse(verify, 200, fields)
 
     def _identity(self, admission: Admission, upstream: str) -> tuple[Field, ...]:
@@ -149,6 +164,24 @@ class Verifier:
             self._routes.clear()
         field = self._routes[route] = (b"x-gateway-route", identity_value(route.name))
         return field
+
+
+def _redirect_elsewhere(refusal: Refusal, question: Admission) -> None:
+    """Make the location absolute: the browser asked the front proxy, under the host of the original request."""
+    assert refusal.location is not None
+    address = refusal.origin + refusal.location
+    if _ON_SIGN_IN in (question.target.query or b"").split(b"&"):
+        refusal.refuse()
+        refusal.headers = (*refusal.headers, (b"x-gateway-location", address.encode("ascii")))
+    else:
+        refusal.redirect(address, "")
+
+
+def _other_cookies(fields: RequestFields) -> tuple[Field, ...]:
+    """The Cookie field without own cookies, which `fields.kept` no longer contains. Several fields are one list (RFC
+    9113 8.2.3)."""
+    values = [value for name, value in fields.kept if len(name) == 6 and name.lower() == b"cookie"]
+    return ((b"x-gateway-cookie", b"; ".join(values)),)
 
 
 def asked_about(question: RequestHead) -> RequestHead:

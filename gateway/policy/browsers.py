@@ -56,7 +56,7 @@ class BrowserPolicy:
             return
         location = self.page_for(refusal.code, route, target)
         if location is not None and is_navigation(method, fields):
-            refusal.redirect(location)
+            refusal.redirect(location, self.origins.at(fields.canonical_host))
 
     def page_for(self, code: str, route: Route, target: RequestTarget) -> str | None:
         """The location of the page that resolves a refusal of a proxied route, with `return_to`; None without one."""

@@ -114,7 +114,7 @@ def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime
         gate=gates.build(policy, ground.configuration.shadows, Limits(policy.routes, shared=ground.stores.buckets)),
         gates=gates,
         policy_version=policy_version(settings),
-        verifier=Verifier(own_names, assertions, decision_log),
+        verifier=Verifier(own_names, assertions, decision_log, has_cookies=settings.sessions is not None),
         proxy=Proxy(
             settings,
             policy.routes,

@@ -183,6 +183,8 @@ REQUEST_VALUES: Final = (
     "hosts",
     "authorization",
     "authorizations",
+    "session_cookie",
+    "session_cookies",
     "credentials",
     "connection",
     "request_id",
