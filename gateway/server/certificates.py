@@ -85,8 +85,28 @@ def expiring(certificates: Certificates, now: datetime) -> Iterator[ExpiringFile
                 yield ExpiringFile(f"{certificate_key(certificates, number)}.{name}", file, ends, (ends - now).days)
 
 
+class _Connection(ssl.SSLObject):
+    """Sends the alert of a failed handshake, which tells the client the reason (RFC 8446 6.2). An event loop drops the
+    alert when a handshake raises an error, but not when it asks for more data. The client then closes the connection,
+    or the time limit of the handshake does."""
+
+    _has_failed = False
+
+    def do_handshake(self) -> None:
+        if self._has_failed:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the handshake has failed")
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            self._has_failed = True
+            raise ssl.SSLWantReadError from error
+
+
 def _context(certificate: CertificateSettings, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _Connection
     context.minimum_version = _VERSIONS[certificate.minimum]
     context.options |= ssl.OP_NO_RENEGOTIATION  # a client could demand one handshake after another
     context.set_alpn_protocols(["http/1.1"])

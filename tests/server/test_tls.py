@@ -179,7 +179,7 @@ def test_the_minimum_version_is_enforced(
         if accepted:
             assert names(gateway, issuer.client(highest=highest), name) == [name]
         else:
-            with pytest.raises(ssl.SSLError):
+            with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
                 names(gateway, issuer.client(highest=highest), name)
 
 
@@ -207,6 +207,20 @@ def test_a_client_certificate_is_required_for_every_name(
         assert answered(gateway, issuer.client(), name) == 0
         assert answered(gateway, issuer.client(stranger), name) == 0
         assert answered(gateway, issuer.client(issuer.issue("client.test")), name) == 200
+
+
+def test_a_client_learns_why_its_handshake_fails(
+    start: Start, issuer: Issuer, upstream: RecordingUpstream, tmp_path: Path
+) -> None:
+    gateway = start({"web": upstream.url}, server=settings(issuer.issue(SHOP), client_ca=str(issuer.file)))
+    stranger = Issuer(tmp_path).issue("client.test")
+    expired = issuer.issue("expired.test", days=-1.0)
+    for pair, reason in ((None, "CERTIFICATE_REQUIRED"), (stranger, "UNKNOWN_CA"), (expired, "CERTIFICATE_EXPIRED")):
+        with (
+            Caller(gateway.address, tls=issuer.client(pair)) as caller,
+            pytest.raises(ssl.SSLError, match=reason),
+        ):
+            caller.send(GET).receive()
 
 
 def test_a_client_certificate_is_required_from_the_next_connection_after_a_reload(
