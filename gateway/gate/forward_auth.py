@@ -26,6 +26,7 @@ from gateway.errors import Refusal, without_traceback
 from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
 from gateway.gate.gate import Decider, Decision
 from gateway.identity.assertions import Assertions
+from gateway.identity.credential_lines import CredentialLines
 from gateway.identity.principal import identity_value
 from gateway.policy.methods import TRACE
 from gateway.policy.route import Route
@@ -73,10 +74,12 @@ class Verifier:
         assertions: Assertions | None = None,
         decision_log: RefusalListener | None = None,
         *,
+        credential_lines: CredentialLines | None = None,
         has_cookies: bool = False,
     ) -> None:
         self._has_cookies = has_cookies
         self._assertions = assertions
+        self._credential_lines = credential_lines
         self._decision_log = decision_log
         self._names = tuple(name.encode("ascii") for name in names)
         self._nobody = self._completed(())
@@ -133,13 +136,15 @@ class Verifier:
         return DirectResponse(verify, 200, fields)
 
     def _identity(self, admission: Admission, upstream: str) -> tuple[Field, ...]:
-        principal = admission.principal
-        if principal is None:
+        principal, claims = admission.principal, admission.claims
+        if principal is None or claims is None:
             return self._nobody
         lines = principal.header_lines
+        if self._credential_lines is not None:
+            lines += self._credential_lines(claims)
         # RFC 9110 9.3.8: a TRACE response shows the request to the client, so it must not carry an assertion.
         if self._assertions is not None and admission.request.method != TRACE:
-            lines += self._assertions.for_upstream(upstream)(principal)
+            lines += self._assertions.for_upstream(upstream)(principal, claims)
         known = self._identities.get(lines)
         if known is None:
             pairs = (line.partition(b": ") for line in lines.split(b"\r\n") if line)

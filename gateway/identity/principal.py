@@ -32,8 +32,8 @@ class Principal:
 
     `forwarded_email` is the address that upstreams receive, "" for none. `header_lines` are the serialized identity
     headers (b"X-User-Id: 42\\r\\n..."). `ended_sessions` are sessions whose tokens are void. `scoped_to` caches
-    restricted principals for claims that carry roles; `assertions` caches signed assertions by upstream, with their
-    renewal time. Both live as long as the principal.
+    restricted principals for claims that carry roles; `assertions` caches signed assertions by upstream and session,
+    with their renewal time. Both live as long as the principal.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Principal:
         self.version = record.version
         self._created_at = record.created_at
         self.scoped_to: dict[_Limits, Principal] | None = None
-        self.assertions: dict[str, tuple[float, bytes]] | None = None
+        self.assertions: dict[tuple[str, str, float], tuple[float, bytes]] | None = None
 
     @property
     def record(self) -> UserRecord:
@@ -118,6 +118,8 @@ class PrincipalFactory:
         email = forwarded_email(record, only_verified=self._only_verified)
         if email:
             lines += _line(self._headers.email, identity_value(email))
+        if self._headers.email_verified is not None:
+            lines += _line(self._headers.email_verified, b"true" if record.email_verified else b"false")
         return Principal(record, roles, lines + roles.line, forwarded_email=email)
 
     def scoped_to(self, principal: Principal, claims: Claims) -> Principal:

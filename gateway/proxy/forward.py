@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, Peer, RequestHead
 from gateway.identity.principal import Principal
+from gateway.identity.user import Claims
 from gateway.policy.rewrite import PrefixStrip
 from gateway.policy.route import Route
 from gateway.proxy.hash_key import HashKey
@@ -82,19 +83,22 @@ class ForwardPlan:
     """The parts of forwarding that depend only on the route, computed when the policy is loaded.
 
     `max_body` is in bytes, 0 for no limit. `assertion` makes the field line with which the upstream verifies the
-    caller; None: the upstream gets none. `hash_key` finds the key that chooses the target; None: the upstream balances
-    without a key. `own_cookies` is None without sessions. `prefix` is the part of the path that `strip_prefix` removes,
-    and `base` the base path of the upstream, where the path is otherwise unchanged. `changes_cookies`: Set-Cookie of a
-    response does not go on as it came.
+    caller; None: the upstream gets none. `credential_lines` makes the identity headers about the credential, and
+    `names_credential` is true with one of both. `hash_key` finds the key that chooses the target; None: the upstream
+    balances without a key. `own_cookies` is None without sessions. `prefix` is the part of the path that `strip_prefix`
+    removes, and `base` the base path of the upstream, where the path is otherwise unchanged. `changes_cookies`: Set-Cookie of
+    a response does not go on as it came.
     """
 
     __slots__ = (
         "assertion",
         "base",
         "changes_cookies",
+        "credential_lines",
         "hash_key",
         "max_body",
         "method_override",
+        "names_credential",
         "own_cookies",
         "passes_credentials",
         "prefix",
@@ -112,7 +116,8 @@ class ForwardPlan:
         preserve_host: bool,
         rewrites_responses: bool = False,
         method_override: bool = False,
-        assertion: Callable[[Principal], bytes] | None = None,
+        assertion: Callable[[Principal, Claims], bytes] | None = None,
+        credential_lines: Callable[[Claims], bytes] | None = None,
         hash_key: HashKey | None = None,
         own_cookies: OwnCookieFilter | None = None,
     ) -> None:
@@ -123,6 +128,8 @@ class ForwardPlan:
         self.rewrites_responses = rewrites_responses
         self.method_override = method_override
         self.assertion = assertion
+        self.credential_lines = credential_lines
+        self.names_credential = assertion is not None or credential_lines is not None
         self.hash_key = hash_key
         self.own_cookies = own_cookies
         stripped, self.base = 0, b""
@@ -195,7 +202,7 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
         caller_lines = _caller_lines(request, plan, rules)
     identity_lines = b""
     if principal is not None:
-        identity_lines = principal.header_lines if plan.assertion is None else _signed_identity_lines(admission, plan)
+        identity_lines = _credential_lines(admission, plan) if plan.names_credential else principal.header_lines
     unframed = length == 0 and fields.te is None and fields.content_length is None and not request.websocket
     return b"%b%b%b%b" % (
         caller_lines,
@@ -205,14 +212,17 @@ def _field_block(admission: Admission, plan: ForwardPlan, rules: FieldRules, len
     )
 
 
-def _signed_identity_lines(admission: Admission, plan: ForwardPlan) -> bytes:
-    """Return the identity headers, and their assertion for this upstream. A TRACE carries no credential, because its
-    response shows the request to the client (RFC 9110 9.3.8)."""
-    principal = admission.principal
-    assert principal is not None and plan.assertion is not None
-    if admission.request.method == b"TRACE":
-        return principal.header_lines
-    return principal.header_lines + plan.assertion(principal)
+def _credential_lines(admission: Admission, plan: ForwardPlan) -> bytes:
+    """Return the identity headers, those about the credential, and the assertion for this upstream. A TRACE carries no
+    assertion, because its response shows the request to the client (RFC 9110 9.3.8)."""
+    principal, claims = admission.principal, admission.claims
+    assert principal is not None and claims is not None
+    lines = principal.header_lines
+    if plan.credential_lines is not None:
+        lines += plan.credential_lines(claims)
+    if plan.assertion is not None and admission.request.method != b"TRACE":
+        lines += plan.assertion(principal, claims)
+    return lines
 
 
 def _caller_lines(request: RequestHead, plan: ForwardPlan, rules: FieldRules) -> bytes:

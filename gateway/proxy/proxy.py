@@ -7,6 +7,7 @@ from dataclasses import replace
 from gateway.gate.admission import Admission, RequestHead
 from gateway.gate.session_cookies import own_cookies
 from gateway.identity.assertions import Assertions
+from gateway.identity.credential_lines import CredentialLines
 from gateway.policy.route import Route
 from gateway.proxy.engines import engine_of
 from gateway.proxy.final_recipient import FinalRecipient
@@ -143,5 +144,6 @@ def _plan(
         method_override=upstream.method_override,
         assertion=None if assertions is None else assertions.for_upstream(upstream.name),
         hash_key=hash_key_of(upstream.balance) if isinstance(upstream.balance, BalanceSettings) else None,
+        credential_lines=CredentialLines.of(settings.identity.headers),
         own_cookies=cookies,
     )

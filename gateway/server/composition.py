@@ -22,6 +22,7 @@ from gateway.gate.gate import Gate
 from gateway.gate.rate_limits import Limits
 from gateway.gate.session_cookies import own_cookies
 from gateway.identity.assertions import Assertions
+from gateway.identity.credential_lines import CredentialLines
 from gateway.observability.decision_log import DecisionLog
 from gateway.observability.events import event
 from gateway.observability.metrics.metrics import Metrics
@@ -114,7 +115,13 @@ def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime
         gate=gates.build(policy, ground.configuration.shadows, Limits(policy.routes, shared=ground.stores.buckets)),
         gates=gates,
         policy_version=policy_version(settings),
-        verifier=Verifier(own_names, assertions, decision_log, has_cookies=settings.sessions is not None),
+        verifier=Verifier(
+            own_names,
+            assertions,
+            decision_log,
+            credential_lines=CredentialLines.of(settings.identity.headers),
+            has_cookies=settings.sessions is not None,
+        ),
         proxy=Proxy(
             settings,
             policy.routes,
@@ -231,5 +238,4 @@ async def _say_without_admin(administration: Administration) -> None:
 def _own_header_names(settings: Settings) -> tuple[str, ...]:
     """The headers that only the gateway sets: identity headers and the assertion."""
     headers, assertion = settings.identity.headers, settings.identity.assertion
-    names = [headers.id, headers.email, headers.roles, assertion.header if assertion is not None else None]
-    return tuple(name for name in names if name is not None)
+    return (*headers.names.values(), *(() if assertion is None else (assertion.header,)))

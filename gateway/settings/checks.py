@@ -250,7 +250,7 @@ def _check_accounts(settings: Settings, reader: Reader) -> None:
 
 def _check_identity_headers(settings: Settings, reader: Reader) -> None:
     headers, assertion = settings.identity.headers, settings.identity.assertion
-    names = {f"identity.headers.{key}": getattr(headers, key) for key in ("id", "email", "roles")}
+    names = {f"identity.headers.{key}": name for key, name in headers.names.items()}
     if assertion is not None:
         names["identity.assertion.header"] = assertion.header
     seen: dict[str, str] = {}

@@ -154,6 +154,21 @@ class HeaderSettings:
     id: str = setting(HeaderName(), "The id of the user.", default="X-User-Id")
     email: str = setting(HeaderName(), "The e-mail address of the user.", default="X-User-Email")
     roles: str = setting(HeaderName(), "The roles of the user, sorted, joined by `,`.", default="X-User-Roles")
+    email_verified: str | None = setting(
+        HeaderName().or_null(),
+        "Whether the e-mail address is verified: `true` or `false`; null: no header.",
+        default=None,
+    )
+    acr: str | None = setting(
+        HeaderName().or_null(), "The class of the authentication, such as `aal1`; null: no header.", default=None
+    )
+    session: str | None = setting(HeaderName().or_null(), "The id of the session; null: no header.", default=None)
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The configured headers, by key."""
+        keys = ("id", "email", "roles", "email_verified", "acr", "session")
+        return {key: name for key in keys if (name := getattr(self, key)) is not None}
 
 
 @section

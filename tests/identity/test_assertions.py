@@ -16,6 +16,8 @@ from tests.identity.stores import record
 from tests.support.token_factory import claims_of, header_of
 
 NOW = 1_800_000_000.25
+SIGNED_IN = Claims("u1", "s1", 2e9, 1e9, "t1", "", auth_time=1_799_999_000.0, acr="aal1", amr=("pwd",))
+API_KEY = Claims("u1", "key-1", 2e9, 1e9, "", "", frozenset(["user"]), kind="api_key")
 
 
 class Time:
@@ -38,8 +40,8 @@ class Rig:
     def principal(self, **changes: Any) -> Principal:
         return self.factory.make(record(**changes))
 
-    def assertion(self, principal: Principal, upstream: str = "orders") -> str:
-        line = self.assertions.for_upstream(upstream)(principal)
+    def assertion(self, principal: Principal, upstream: str = "orders", credential: Claims = SIGNED_IN) -> str:
+        line = self.assertions.for_upstream(upstream)(principal, credential)
         assert line.endswith(b"\r\n") and line.count(b"\r\n") == 1
         name, _, value = line[:-2].decode("ascii").partition(": ")
         assert name == "X-Identity-Token"
@@ -54,6 +56,11 @@ def test_it_says_who_calls_to_one_upstream() -> None:
         "aud": "orders",
         "sub": "u1",
         "email": "u1@example.com",
+        "email_verified": False,
+        "sid": "s1",
+        "auth_time": 1_799_999_000,
+        "acr": "aal1",
+        "amr": ["pwd"],
         "roles": ["admin", "implied", "user"],
         "iat": 1_800_000_000,
         "exp": 1_800_000_061,
@@ -93,6 +100,25 @@ def test_each_upstream_and_each_principal_has_its_own() -> None:
         ("u2", "orders"),
         ("u2", "billing"),
     ]
+
+
+def test_each_session_and_each_sign_in_has_its_own() -> None:
+    rig = Rig()
+    principal = rig.principal(email_verified=True)
+    confirmed = SIGNED_IN._replace(auth_time=1_799_999_900.0)
+    said = [rig.assertion(principal, credential=each) for each in (SIGNED_IN, confirmed, SIGNED_IN)]
+    assert [claims_of(each)["auth_time"] for each in said] == [1_799_999_000, 1_799_999_900, 1_799_999_000]
+    assert said[0] == said[2] and claims_of(said[0])["email_verified"] is True
+    by_key = claims_of(rig.assertion(principal, credential=API_KEY))
+    assert by_key.keys() & {"sid", "auth_time", "acr", "amr"} == set(), "a key is no session"
+
+
+def test_a_user_with_many_sessions_keeps_few_assertions() -> None:
+    rig = Rig()
+    principal = rig.principal()
+    for number in range(500):
+        rig.assertion(principal, credential=SIGNED_IN._replace(session=f"s{number}"))
+    assert principal.assertions is not None and len(principal.assertions) <= 64
 
 
 def test_a_principal_with_fewer_roles_is_said_to_have_fewer() -> None:

@@ -14,11 +14,13 @@ from tests.support.wording import request
 
 pytestmark = pytest.mark.every_way
 
+IDENTITY = {"headers": {"email_verified": "X-Verified", "acr": "X-Acr", "session": "X-Session"}}
+
 
 @pytest.fixture
 def gateway(gateways: Gateways, face: Face, engine: Engine) -> Gateway:
     server, sessions = SETTINGS["server"], SETTINGS["sessions"]
-    return gateways.gateway("sessions", face, engine, server=server, sessions=sessions)
+    return gateways.gateway("sessions", face, engine, server=server, sessions=sessions, identity=IDENTITY)
 
 
 @pytest.fixture
@@ -121,3 +123,15 @@ def test_without_sessions_every_cookie_passes(
     got = gateway.get("/public/x", f"Cookie: a=1; {COOKIE}=v")
     assert len(got.values("set-cookie")) == 8
     assert upstream.only.values("cookie") == [f"a=1; {COOKIE}=v".encode()]
+
+
+def test_upstreams_learn_of_the_session_on_request_and_never_from_a_client(
+    gateway: Gateway, browser: Browser, upstream: RecordingUpstream
+) -> None:
+    forged = ["X-Session: mine", "X_Acr: phr", "x-verified: true"]
+    received = passes(gateway, upstream, request("/api/x", fields=[browser.line, *forged]))
+    assert received.seen_as("x-session") == [browser.session()["id"].encode()]
+    assert (received.seen_as("x-acr"), received.seen_as("x-verified")) == ([b"aal1"], [b"false"])
+    anonymous = passes(gateway, upstream, request("/public/x", fields=forged))
+    for name in ("x-session", "x-acr", "x-verified"):
+        assert anonymous.seen_as(name) == []

@@ -62,7 +62,7 @@ def envoy_export(configuration: Configuration, *, listen: Place, gateway: Place,
 def own_header_names(settings: Settings) -> tuple[str, ...]:
     """The headers that only the gateway sets."""
     headers, assertion = settings.identity.headers, settings.identity.assertion
-    return (headers.id, headers.email, headers.roles, *((assertion.header,) if assertion is not None else ()))
+    return (*headers.names.values(), *((assertion.header,) if assertion is not None else ()))
 
 
 def _listener(configuration: Configuration, listen: Place, *, native: bool) -> Message:
