@@ -1,4 +1,4 @@
-"""Sessions of browsers in the database, on SQLite and PostgreSQL, and what a verifier makes of them."""
+"""Sessions of browsers in the database, on SQLite and PostgreSQL, and the verification of their cookies."""
 
 import asyncio
 import secrets
