@@ -86,8 +86,8 @@ class ForwardPlan:
     caller; None: the upstream gets none. `credential_lines` makes the identity headers about the credential, and
     `names_credential` is true with one of both. `hash_key` finds the key that chooses the target; None: the upstream
     balances without a key. `own_cookies` is None without sessions. `prefix` is the part of the path that `strip_prefix`
-    removes, and `base` the base path of the upstream, where the path is otherwise unchanged. `changes_cookies`: Set-Cookie of
-    a response does not go on as it came.
+    removes, and `base` the base path of the upstream, where the path is otherwise unchanged. `changes_cookies`:
+    Set-Cookie of a response does not go on as it came.
     """
 
     __slots__ = (
