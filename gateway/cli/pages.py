@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import click
 
+from gateway.accounts.mail import WITH_LINK, OutgoingMail
 from gateway.api.pages.colours import SCHEMES
 from gateway.api.pages.examples import examples
 from gateway.api.pages.rendering import Renderer, open_catalogue
@@ -16,7 +18,12 @@ from gateway.cli.options import config_option
 from gateway.cli.output import say
 from gateway.errors import CannotStart
 from gateway.settings.model import Settings
-from gateway.texts.catalogue import is_language, shipped_text
+from gateway.texts.catalogue import REFERENCE, Catalogue, is_language, shipped_text
+
+_RECIPIENT: Final = "ada@example.com"
+_SAMPLE_LINK: Final = "gwl_this-is-a-sample-and-no-link"
+_LINK_LIFE: Final = timedelta(days=1)
+_SAMPLE_DATA: Final = {"old": "ada@old.example.com", "address": "192.0.2.7"}
 
 
 @click.group("pages")
@@ -28,7 +35,7 @@ def command() -> None:
 @config_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write.")
 def preview(config: Path, out: Path) -> None:
-    """Write every page with sample data, in every language and both colour schemes.
+    """Write every page and mail with sample data, in every language, and pages in both colour schemes.
 
     The file index.html in the folder lists them.
     """
@@ -41,7 +48,7 @@ def preview(config: Path, out: Path) -> None:
         (out / "index.html").write_text(_index(files), encoding="utf-8")
     except OSError as error:
         raise CannotStart(f"{error.filename}: {error.strerror}; choose another folder with --out") from None
-    say(f"{len(files)} pages: {out / 'index.html'}", colour="green")
+    say(f"{len(files)} files: {out / 'index.html'}", colour="green")
 
 
 @command.command("messages")
@@ -57,13 +64,15 @@ def messages(language: str) -> None:
 
 
 class _File(NamedTuple):
+    """One page or mail. `kind` is the colour scheme of a page, or `mail`."""
+
     name: str
     language: str
-    scheme: str
+    kind: str
 
     @property
     def path(self) -> str:
-        return f"{self.name}.{self.language}.{self.scheme}.html"
+        return f"{self.name}.{self.language}.{self.kind}.html"
 
 
 def _write(settings: Settings, out: Path) -> Iterator[_File]:
@@ -75,12 +84,31 @@ def _write(settings: Settings, out: Path) -> Iterator[_File]:
     if pages.logo is not None:
         logo = f"logo{Path(pages.logo).suffix}"
         shutil.copyfile(pages.logo, out / logo)
+    yield from _write_mails(settings, out, catalogue)
     for language in catalogue.languages:
         for scheme in SCHEMES:
             for example in examples(catalogue, language, logo=logo, ending=f"{scheme}.html"):
                 file = _File(example.name, language, scheme)
                 (out / file.path).write_text(renderer.render(example.page, scheme=scheme)[0], encoding="utf-8")
                 yield file
+
+
+def _write_mails(settings: Settings, out: Path, catalogue: Catalogue) -> Iterator[_File]:
+    """Write the HTML of each mail, if mail is configured."""
+    if settings.mail is None:
+        return
+    from gateway.mail.composing import Composer  # Imports the libraries of mails.
+
+    composer, now = Composer(settings, catalogue), datetime.now(UTC)
+    for language in catalogue.languages:
+        for kind in catalogue.texts(REFERENCE)["mail"].keys() - {"common"}:
+            link = _SAMPLE_LINK if kind in WITH_LINK else ""
+            mail = OutgoingMail("sample", kind, _RECIPIENT, language, now, now + _LINK_LIFE, link, _SAMPLE_DATA)
+            body = composer.compose(mail).message.get_body(("html",))
+            assert body is not None, "mails have an HTML part"
+            file = _File(f"mail-{kind}", language, "mail")
+            (out / file.path).write_text(body.get_content(), encoding="utf-8")
+            yield file
 
 
 def _index(files: list[_File]) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.texts.catalogue import SHIPPED, shipped_text
+from gateway.texts.catalogue import SHIPPED, Catalogue, shipped_text
 from tests.cli.running import Outcome, run_here
 
 CONFIGURATION = """
@@ -45,6 +45,20 @@ def test_links_of_a_preview_lead_to_its_files(tmp_path: Path) -> None:
     for path in (tmp_path / "out").glob("*.light.html"):
         links = [part.partition('"')[0] for part in path.read_text().split('href="')[1:]]
         assert {link for link in links if link and not link.startswith("data:")} <= written, path.name
+
+
+def test_preview_writes_the_mails_where_mail_is_configured(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        CONFIGURATION.format(pages="{languages: [en, de], name: Northwind}")
+        + "mail: {from: no-reply@example.com, folder: mail}\n"
+    )
+    outcome = run_here("pages", "preview", "--config", "gateway.yaml", "--out", "out", folder=tmp_path)
+    assert outcome.code == 0, outcome
+    mails = {path.name: path.read_text() for path in (tmp_path / "out").glob("mail-*")}
+    assert len(mails) == 2 * len(Catalogue.load(["en"]).texts("en")["mail"].keys() - {"common"})
+    assert "Adresse bestätigen" in mails["mail-verify.de.mail.html"]
+    assert "/account/reset?token=" in mails["mail-reset.en.mail.html"]
+    assert not any("{" in text.partition("<body")[2] for text in mails.values())
 
 
 def test_preview_needs_pages(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from gateway.cli.demo.echo import echo_upstream
-from gateway.cli.demo.folder import write_configuration
+from gateway.cli.demo.folder import mail_folder, write_configuration
 from gateway.cli.demo.guide import ADMIN_EMAIL, steps
 from gateway.cli.output import say
 from gateway.cli.stores import administration
@@ -38,7 +38,7 @@ def command(port: int | None) -> int:
     # Signals are blocked during start-up, which takes about a second, and during cleanup. An exception raised by a
     # handler could otherwise interrupt a thread or an import in any state.
     with _blocked(_SIGNALS), TemporaryDirectory(prefix="gateway-demo-") as folder, echo_upstream() as upstream:
-        chosen = port if port is not None else free_port()
+        chosen = free_port() if port is None else port or any_port()
         path = write_configuration(Path(folder), port=chosen, upstream=upstream)
         configuration = load_configuration(path, os.environ)
         password = secrets.token_urlsafe(12)
@@ -69,12 +69,24 @@ def _answering(configuration: Path, password: str, address: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     say(f"The gateway listens on {address}, in front of an upstream that echoes requests.", colour="green")
-    say("Paste these commands into another terminal. Ctrl-C here ends the demo and removes its files.")
+    say(f"Sign in with a browser:  {address}/account/sign-in", colour="green")
+    say(f"  as the administrator:  {ADMIN_EMAIL}, password {password}")
+    say(f"  or create an account:  {address}/account/register")
+    say(f"Mails land in            {mail_folder(configuration.parent)}")
+    say("Or paste these commands into another terminal. Ctrl-C here ends the demo and removes its files.")
     for number, step in enumerate(steps(url=address, password=password, configuration=configuration), 1):
         say(f"\n{number}. {step.shows}", colour="cyan")
         for line in step.command.splitlines():
             say(f"   {line}")
     say()
+
+
+def any_port() -> int:
+    """Return a free port on loopback. The public address of the demo contains it, so it is chosen before the start."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def free_port(ports: range = PORTS) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -59,7 +61,7 @@ def guide(output: IO[str]) -> tuple[str, list[tuple[str, str]]]:
     for line in output:
         if step := re.fullmatch(r"\d+\. (.+)\n", line):
             steps.append((step[1], ""))
-        elif line.startswith("   "):
+        elif line.startswith("   ") and steps:
             steps[-1] = (steps[-1][0], steps[-1][1] + line[3:])
             if "users list" in line:
                 break
@@ -118,6 +120,18 @@ def test_the_admin_rule_refuses_a_user_and_lets_the_administrator_pass(answers: 
 def test_the_accounts_are_listed_by_the_command_it_prints(answers: dict[str, str]) -> None:
     emails = [line.split()[0] for line in answer(answers, "The accounts in the database").strip().splitlines()]
     assert emails == ["EMAIL", "ada@example.com", "admin@example.com"]
+
+
+def test_people_sign_in_with_a_browser_at_the_printed_address(demo: Demo) -> None:
+    with urlopen(f"{demo.url}/account/sign-in") as answer:
+        assert b"<h1>Sign in</h1>" in answer.read()
+
+
+def test_mails_land_in_the_printed_folder(demo: Demo) -> None:
+    form = urlencode({"email": "grace@example.com", "new_password": "correct horse battery"}).encode()
+    urlopen(Request(f"{demo.url}/account/register", form, {"Origin": demo.url})).close()
+    [folder] = demo.folder.glob("gateway-demo-*")
+    eventually(lambda: any((folder / "mail").glob("*.eml")), timeout=10)
 
 
 def test_it_listens_on_loopback_only(demo: Demo) -> None:
