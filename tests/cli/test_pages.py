@@ -54,7 +54,7 @@ def test_preview_writes_the_mails_where_mail_is_configured(tmp_path: Path) -> No
     )
     outcome = run_here("pages", "preview", "--config", "gateway.yaml", "--out", "out", folder=tmp_path)
     assert outcome.code == 0, outcome
-    mails = {path.name: path.read_text() for path in (tmp_path / "out").glob("mail-*")}
+    mails = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.mail.html")}
     assert len(mails) == 2 * len(Catalogue.load(["en"]).texts("en")["mail"].keys() - {"common"})
     assert "Adresse bestätigen" in mails["mail-verify.de.mail.html"]
     assert "/account/reset?token=" in mails["mail-reset.en.mail.html"]
