@@ -24,6 +24,7 @@ from gateway.errors import CannotStart
 from gateway.observability.metrics.parser import reading_of_page
 from gateway.observability.metrics.summary import RouteRow, Summary, TargetRow, summary_of
 from gateway.settings.model import ServerSettings
+from gateway.settings.model_tls import CertificateSettings
 from tests.support.calls import calls_here
 from tests.support.fleet import Fleet
 from tests.support.processes import PROJECT, Gateway, free_port
@@ -247,6 +248,9 @@ def test_the_address_is_that_of_the_file(tmp_path: Path) -> None:
     assert f"http://127.0.0.1:{port}/_gateway/metrics" in top("--config", str(file)).stderr
 
 
+CERTIFICATES = (CertificateSettings(certificate="cert.pem"),)
+
+
 @pytest.mark.parametrize(
     ("server", "address"),
     [
@@ -254,6 +258,8 @@ def test_the_address_is_that_of_the_file(tmp_path: Path) -> None:
         (ServerSettings(host="0.0.0.0", port=80), "http://127.0.0.1:80"),
         (ServerSettings(host="::", port=80), "http://[::1]:80"),
         (ServerSettings(operations_port=9000), "http://127.0.0.1:9000"),
+        (ServerSettings(tls=CERTIFICATES), "https://127.0.0.1:8000"),
+        (ServerSettings(tls=CERTIFICATES, operations_port=9000), "http://127.0.0.1:9000"),
     ],
 )
 def test_where_a_gateway_is_reached_from_this_machine(server: ServerSettings, address: str) -> None:

@@ -262,7 +262,8 @@ def test_renewed_files_are_used_without_a_signal_and_without_a_lost_connection(
 
 
 def test_a_reload_uses_other_files_and_watches_them(start: Start, issuer: Issuer, upstream: RecordingUpstream) -> None:
-    gateway = start({"web": upstream.url}, server=settings(issuer.issue(SHOP, to="one")))
+    gateway = start({"web": upstream.url}, server=settings(issuer.issue(SHOP, to="one", days=5.5)))
+    assert "one.pem expires on" in gateway.log()
     client = issuer.client()
     configuration = configuration_of(gateway)
     configuration["server"]["tls"] = issuer.issue(OTHER, to="two").settings
