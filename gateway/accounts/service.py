@@ -19,7 +19,7 @@ from gateway.accounts.expiry import CLOCK_SKEW, key_known_until
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.roles import admin_roles
-from gateway.accounts.sign_in import CheckedPassword, PasswordSignIn
+from gateway.accounts.sign_in import CheckedPassword, PasswordSignIn, VerificationRequired
 from gateway.accounts.store import (
     AccountStore,
     CookieRenewal,
@@ -80,6 +80,7 @@ class Accounts:
         tokens: Tokens,
         feed: ChangeFeed,
         settings: Settings,
+        verification: VerificationRequired | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._users = users
@@ -90,7 +91,7 @@ class Accounts:
         self._callers = Callers()
         self._tokens = tokens
         self._announcer = ChangePublisher(feed)
-        self._sign_in = PasswordSignIn(users, passwords, lockout, self._announcer)
+        self._sign_in = PasswordSignIn(users, passwords, lockout, self._announcer, verification=verification)
         self._clock = clock
         self.renew(settings)
 

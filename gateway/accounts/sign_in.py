@@ -6,8 +6,9 @@ from typing import Any, Final, NamedTuple
 from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.lockout import Lockout
+from gateway.accounts.mail import MailLimiter, MailRequest, RequestStore
 from gateway.accounts.passwords import Password, PasswordPool
-from gateway.accounts.store import AccountStore
+from gateway.accounts.store import AccountStore, StoredPassword
 from gateway.errors import Refusal
 from gateway.identity.user import ClientInfo, UserRecord
 from gateway.wire.addresses import Callers
@@ -28,12 +29,35 @@ class CheckedPassword(NamedTuple):
 Begin = Callable[[CheckedPassword], Coroutine[Any, Any, UserRecord | None]]
 
 
+class VerificationRequired:
+    """Refuses accounts without a verified address, and mails them a link (`accounts.email.verification: required`)."""
+
+    def __init__(self, requests: RequestStore, limits: MailLimiter) -> None:
+        self._requests = requests
+        self._limits = limits
+
+    async def check(self, found: StoredPassword, email: EmailAddress, origin: ClientInfo) -> None:
+        """Raise `email_unverified` for an account whose address is not verified."""
+        if found.email_verified:
+            return
+        if await self._limits.admits(email.canonical, origin.address):
+            await self._requests.ask(MailRequest("asked-verify", email, found.user_id, origin))
+        raise Refusal("email_unverified")
+
+
 class PasswordSignIn:
-    """Checks a password and begins a session."""
+    """Checks a password and begins a session. `verification` is None where unverified addresses can sign in."""
 
     def __init__(
-        self, users: AccountStore, passwords: PasswordPool, lockout: Lockout, publisher: ChangePublisher
+        self,
+        users: AccountStore,
+        passwords: PasswordPool,
+        lockout: Lockout,
+        publisher: ChangePublisher,
+        *,
+        verification: VerificationRequired | None = None,
     ) -> None:
+        self._verification = verification
         self._users = users
         self._passwords = passwords
         self._lockout = lockout
@@ -44,7 +68,8 @@ class PasswordSignIn:
         """Check the password, begin a session by `begin`, and return the user. `begin` returns None if the account has
         changed since the check; the sign-in then starts again.
 
-        Raises `invalid_credentials`, `account_disabled` after the right password, `locked_out` and `overloaded`.
+        Raises `invalid_credentials`, `account_disabled` and `email_unverified` after the right password, `locked_out`
+        and `overloaded`.
         """
         attempt = await self._lockout.attempt(email.canonical, origin.address)
         caller = self._callers.by_address(origin.address)
@@ -58,6 +83,8 @@ class PasswordSignIn:
             await attempt.succeeded()
             if not found.is_active:
                 raise Refusal("account_disabled")
+            if self._verification is not None:
+                await self._verification.check(found, email, origin)
             rehashed = await self._rehashed(password, found.password_hash, caller)
             checked = CheckedPassword(found.user_id, found.password_hash, rehashed)
             record = await self._publisher.changed(begin(checked))

@@ -26,6 +26,7 @@ class StoredPassword(NamedTuple):
     password_hash: str | None
     is_active: bool
     canonical: str
+    email_verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)

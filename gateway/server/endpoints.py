@@ -17,7 +17,7 @@ from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts
 from gateway.accounts.sessions import OwnSessions
-from gateway.accounts.sign_in import PasswordSignIn
+from gateway.accounts.sign_in import PasswordSignIn, VerificationRequired
 from gateway.api.accounts import account_endpoints, key_endpoints, session_endpoints
 from gateway.api.administration import administration_endpoints
 from gateway.api.browser_sessions import browser_endpoints
@@ -28,6 +28,7 @@ from gateway.api.links import LinkEndpoints, link_endpoints
 from gateway.api.openapi.endpoints import openapi_endpoints
 from gateway.api.operations import Readiness, operation_endpoints
 from gateway.api.session_cookie import FirstSessions
+from gateway.gate.mail_limits import MailLimits
 from gateway.gate.registration_limit import RegistrationLimit
 from gateway.identity.keys import KeyRing
 from gateway.observability.metrics.metrics import Metrics
@@ -64,6 +65,10 @@ def open_services(ground: Resources) -> Services:
     ground.stack.callback(passwords.close)
     lockout = Lockout(settings.accounts.lockout, shared=stores.failures)
     registrations = RegistrationLimit(settings.accounts.registration_limit, shared=stores.buckets)
+    limits = None if settings.mail is None else MailLimits(settings.mail.limits, shared=stores.buckets)
+    verification = None
+    if limits is not None and settings.accounts.email.verification == "required":
+        verification = VerificationRequired(stores.outbox, limits)
     accounts = Accounts(
         users=stores.users,
         sessions=stores.sessions,
@@ -73,6 +78,7 @@ def open_services(ground: Resources) -> Services:
         tokens=ground.tokens,
         lockout=lockout,
         registrations=registrations,
+        verification=verification,
     )
     administration = Administration(
         users=stores.users,
@@ -84,11 +90,16 @@ def open_services(ground: Resources) -> Services:
     )
     confirmation = Confirmation(stores.users, passwords, lockout)
     mail = None
-    if settings.mail is not None:
+    if limits is not None:
         from gateway.server.mail import open_mail  # Imports the libraries of SMTP and of texts.
 
         mail = open_mail(
-            ground, accounts=accounts, passwords=passwords, confirmation=confirmation, registrations=registrations
+            ground,
+            accounts=accounts,
+            passwords=passwords,
+            confirmation=confirmation,
+            registrations=registrations,
+            limits=limits,
         )
     return Services(
         passwords,
@@ -97,20 +108,23 @@ def open_services(ground: Resources) -> Services:
         administration,
         own_sessions=OwnSessions(stores.sessions, stores.feed),
         own_keys=OwnKeys(stores.api_keys, stores.feed, settings),
-        browser=_browser_sessions(ground, passwords, lockout),
+        browser=_browser_sessions(ground, passwords, lockout, verification),
         mail=mail,
     )
 
 
-def _browser_sessions(ground: Resources, passwords: PasswordPool, lockout: Lockout) -> BrowserSessions | None:
+def _browser_sessions(
+    ground: Resources, passwords: PasswordPool, lockout: Lockout, verification: VerificationRequired | None
+) -> BrowserSessions | None:
     stores = ground.stores
     if ground.session_verifier is None:
         return None
+    publisher = ChangePublisher(stores.feed)
     return BrowserSessions(
         stores.browser_sessions,
         users=stores.users,
         sessions=stores.sessions,
-        sign_in=PasswordSignIn(stores.users, passwords, lockout, ChangePublisher(stores.feed)),
+        sign_in=PasswordSignIn(stores.users, passwords, lockout, publisher, verification=verification),
         confirmation=Confirmation(stores.users, passwords, lockout),
         verifier=ground.session_verifier,
         feed=stores.feed,

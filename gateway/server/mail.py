@@ -48,14 +48,13 @@ def open_mail(
     passwords: PasswordPool,
     confirmation: Confirmation,
     registrations: RegistrationLimiter,
+    limits: MailLimits,
 ) -> MailServices:
     """Create the services, and start the sender, which ends with the foundation. Raises ConfigurationError for unusable
     texts."""
     settings, stores = ground.settings, ground.stores
-    assert settings.mail is not None, "mail is configured"
     links = Links(stores.database, stores.outbox, keys_known_for=settings.cache.user_ttl + CLOCK_SKEW)
     uses = LinkUses(links)
-    limits = MailLimits(settings.mail.limits, shared=stores.buckets)
     registration = LinkRegistration(uses=uses, accounts=accounts, passwords=passwords, feed=stores.feed)
     requests = MailRequests(stores.database, stores.outbox, LinkLifetimes.of(settings))
     sender = open_sender(settings, stores.outbox, requests)

@@ -50,7 +50,13 @@ _DELETED: Final = "user.deleted"
 # A page can take longer than the look-up of one user. It delays no other request.
 _LIST_LIMIT: Final = 2.0  # seconds
 _SCAN_LIMIT: Final = 5.0  # seconds; a scan of a million accounts takes one
-_CREDENTIALS: Final = select(users.c.id, users.c.password_hash, users.c.is_active, users.c.canonical)
+_CREDENTIALS: Final = select(
+    users.c.id,
+    users.c.password_hash,
+    users.c.is_active,
+    users.c.canonical,
+    users.c.email_verified_at.is_not(None),
+)
 _CREDENTIALS_BY_EMAIL: Final = _CREDENTIALS.where(users.c.canonical == bindparam("canonical"))
 _CREDENTIALS_BY_ID: Final = _CREDENTIALS.where(users.c.id == bindparam("user_id"))
 # A bcrypt hash contains the cost as two digits: $2b$12$…

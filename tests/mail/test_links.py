@@ -282,6 +282,21 @@ async def test_a_first_registration_can_begin_a_browser_session_from_an_own_page
         assert "access_token" not in answer.json()
 
 
+async def test_an_unverified_account_cannot_sign_in_where_verification_is_required(
+    database: Database, prepared_url: str, smtp_server: SmtpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mail_application(tmp_path, prepared_url, smtp_server, monkeypatch) as client:
+        await client.register()
+    async with required(prepared_url, smtp_server, tmp_path, monkeypatch) as client:
+        assert problem(await client.login(password="wrong password")) == (401, "invalid_credentials")
+        assert problem(await client.login()) == (403, "email_unverified")
+        session = await client.post("/session", {"email": ANN, "password": PASSWORD}, **OWN_PAGE)
+        assert problem(session) == (403, "email_unverified")
+        body = {"token": await client.token(ANN, count=2), "password": PASSWORD}
+        assert (await client.post("/verify", body)).status_code == 204
+        assert (await client.login()).status_code == 200
+
+
 def required(url: str, server: SmtpServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     accounts = {
         "email": {"verification": "required"},

@@ -86,7 +86,7 @@ async def test_a_hash_of_another_cost_is_replaced_when_the_session_opens(
     users: Users, sessions: Sessions, ann: UserRecord, clock: Clock
 ) -> None:
     assert await sessions.open(ann.id, new_session(clock), verified="hash", rehashed="stronger") == ann
-    assert await users.credentials_of(ann.id) == (ann.id, "stronger", True, "ann@example.com")
+    assert await users.credentials_of(ann.id) == (ann.id, "stronger", True, "ann@example.com", False)
 
 
 async def test_nothing_of_a_token_but_its_digest_is_in_the_database(

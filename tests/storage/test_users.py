@@ -82,8 +82,8 @@ async def test_what_cannot_be_a_user_id_is_nobody(users: Users, odd: str) -> Non
 
 async def test_credentials_are_found_by_address_and_by_id(users: Users) -> None:
     record = await create(users)
-    assert await users.credentials("ann@example.com") == (record.id, "hash", True, "ann@example.com")
-    assert await users.credentials_of(record.id) == (record.id, "hash", True, "ann@example.com")
+    assert await users.credentials("ann@example.com") == (record.id, "hash", True, "ann@example.com", False)
+    assert await users.credentials_of(record.id) == (record.id, "hash", True, "ann@example.com", False)
 
 
 async def test_a_user_is_read_in_one_statement(users: Users, database: Database) -> None:
@@ -164,7 +164,7 @@ async def test_a_user_can_be_disabled_and_enabled(users: Users) -> None:
     record = await create(users)
     disabled = await users.change(record.id, is_active=False, by=COMMAND_LINE, admin_roles=ADMINS)
     assert disabled is not None and not disabled.is_active
-    assert (await users.credentials_of(record.id)) == (record.id, "hash", False, "ann@example.com")
+    assert (await users.credentials_of(record.id)) == (record.id, "hash", False, "ann@example.com", False)
     enabled = await users.change(record.id, is_active=True, by=COMMAND_LINE, admin_roles=ADMINS)
     assert enabled is not None and enabled.is_active and enabled.version == 3
 
@@ -209,7 +209,7 @@ async def test_the_audit_trail_tells_who_what_when_from_where_and_both_states(
 async def test_a_password_that_was_changed_meanwhile_is_not_changed_again(users: Users) -> None:
     record = await create(users)
     assert await users.set_password(record.id, "mine", by=Actor(record.id), verified="another") is None
-    assert (await users.credentials_of(record.id)) == (record.id, "hash", True, "ann@example.com")
+    assert (await users.credentials_of(record.id)) == (record.id, "hash", True, "ann@example.com", False)
 
 
 async def test_a_new_password_ends_every_session_but_the_one_to_keep(
