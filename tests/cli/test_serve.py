@@ -1,11 +1,12 @@
 """`gateway serve`: startup messages, options, and shutdown."""
 
 import http.client
+import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import pytest
 import gateway
 from bench.stores.valkey import ValkeyServer
 from tests.cli.running import command_line, environment
+from tests.support.launcher import Launched, launch
 from tests.support.waiting import eventually
 
 CONFIGURATION = """\
@@ -31,7 +33,7 @@ routes: [{path: /**, upstream: web}]
 class Server(NamedTuple):
     """A gateway that has printed its address."""
 
-    process: subprocess.Popen[str]
+    process: Launched
     url: str
     errors: Path
 
@@ -49,28 +51,25 @@ def _listening(errors: Path) -> str | None:
 
 
 @contextmanager
-def serving(
-    folder: Path, *arguments: str, configuration: str = CONFIGURATION, extra: Mapping[str, str] | None = None
-) -> Iterator[Server]:
+def serving(folder: Path, *arguments: str, configuration: str = CONFIGURATION) -> Iterator[Server]:
     (folder / "g.yaml").write_text(configuration)
     errors = folder / "errors"
-    with errors.open("w") as file:
-        process = subprocess.Popen(
-            command_line("serve", "--config", "g.yaml", *arguments),
+    with errors.open("w") as file, open(os.devnull, "r+b") as null:
+        process = launch(
+            ["-m", "gateway", "serve", "--config", "g.yaml", *arguments],
             cwd=folder,
-            env=environment(extra),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
+            env=environment(),
+            stdin=null.fileno(),
+            stdout=null.fileno(),
+            stderr=file.fileno(),
         )
         try:
             found = eventually(lambda: _listening(errors), timeout=20)
             assert found is not None
             yield Server(process, found, errors)
         finally:
-            process.terminate()
-            process.communicate(timeout=20)
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
 
 
 def test_it_answers_as_soon_as_it_says_so(tmp_path: Path) -> None:
@@ -122,8 +121,17 @@ def test_the_workers_option_starts_so_many_processes(tmp_path: Path, shared_valk
 
 
 def test_it_starts_without_what_only_some_need(tmp_path: Path) -> None:
-    with serving(tmp_path, extra={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
-        imported = set(re.findall(r"\| +([\w.]+)$", server.errors.read_text(), re.MULTILINE))
+    """It has an interpreter of its own, because the launcher imports everything."""
+    (tmp_path / "g.yaml").write_text(CONFIGURATION)
+    errors, env = tmp_path / "errors", environment({"PYTHONPROFILEIMPORTTIME": "1"})
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            command_line("serve", "--config", "g.yaml"), cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=file
+        )
+    eventually(lambda: _listening(errors), timeout=20)
+    process.terminate()
+    assert process.wait(20) == 0
+    imported = set(re.findall(r"\| +([\w.]+)$", errors.read_text(), re.MULTILINE))
     assert "gateway.server.serve" in imported
     heavy = (
         "alembic",
