@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.gateways import Gateways
 from tests.support.processes import PASSWORD, PROJECT, Face, Gateway
+from tests.support.scale import scaled
 
 FOLDER = Path(__file__).parent
 # It guesses passwords, and lockout must not stop it.
@@ -21,7 +22,7 @@ LENIENT = {"password": {"bcrypt_rounds": 4}, "lockout": {"failures": 100_000, "p
 
 
 def schemathesis(gateway: Gateway, email: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run it with a fixed seed for at most a minute, signed in with this account."""
+    """Run it with a fixed seed signed in with this account."""
     host, port = gateway.address
     url = f"http://{host}:{port}"
     settings = {"GATEWAY_URL": url, "GATEWAY_EMAIL": email, "GATEWAY_PASSWORD": PASSWORD}
@@ -33,14 +34,14 @@ def schemathesis(gateway: Gateway, email: str, *options: str) -> subprocess.Comp
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=115,
     )
 
 
 @pytest.mark.parametrize(
     ("face", "email", "options"),
     [
-        ("serve", "admin@example.com", ["--max-examples", "4", "--no-shrink"]),
+        ("serve", "admin@example.com", ["--max-examples", str(scaled(4)), "--no-shrink"]),
         ("asgi", "user@example.com", ["--phases", "coverage"]),
     ],
 )
