@@ -94,7 +94,7 @@ class Gate:
         self.limits = limits
         self._relaxed = policy.relaxed
         self._browsers = browsers
-        self._has_pages = any(route.cors is not None for route in policy.routes)
+        self._has_pages = any(route.cors is not None for route in (*policy.own, *policy.routes))
 
     def admit(self, request: RequestHead) -> Decision | PendingDecision:
         """Decide without I/O. Returns PendingDecision if a store is needed first."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
+from gateway.policy.cors import cors_of_accounts
 from gateway.policy.patterns import Pattern, parse_pattern
 from gateway.policy.route import NOTHING_MORE, Authentication, Requirement, Route, with_head
 from gateway.settings.model import Settings
@@ -186,6 +187,7 @@ def _route(endpoint: _Endpoint, prefix: str, settings: Settings) -> Route:
         endpoint=endpoint.name,
         is_served=_is_served(endpoint, settings),
         refusal="registration_closed" if endpoint.name == REGISTER and not _is_open(settings) else None,
+        cors=cors_of_accounts(settings, methods) if methods and endpoint.name.startswith("accounts.") else None,
         condition=endpoint.condition,
         own_page=endpoint.own_page,
         at_any_host=endpoint.name in _AT_ANY_HOST,

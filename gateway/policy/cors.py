@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from gateway.policy.methods import USUAL_METHODS
-from gateway.settings.model import CorsSettings
+from gateway.settings.model import CorsSettings, Settings
 from gateway.wire.fields import Field, list_members
 
 # Response fields that the gateway itself can add and that scripts read.
@@ -37,11 +37,19 @@ class Preflight(NamedTuple):
 
 class Cors:
     """The CORS rule of one route. `methods` are the methods that pages can use, None for all. With `reads_credentials`
-    the route checks Authorization, so pages can send that header."""
+    the route checks Authorization, so pages can send that header. `with_cookies` are the origins that can send cookies;
+    None: those that the settings say."""
 
     __slots__ = ("_any_header", "_credentials", "_fields", "_for_everyone", "_headers", "_max_age", "_methods")
 
-    def __init__(self, settings: CorsSettings, *, methods: frozenset[bytes] | None, reads_credentials: bool) -> None:
+    def __init__(
+        self,
+        settings: CorsSettings,
+        *,
+        methods: frozenset[bytes] | None,
+        reads_credentials: bool,
+        with_cookies: frozenset[str] | None = None,
+    ) -> None:
         self._methods = methods
         names = [name for name in settings.headers if name != "*"]
         if reads_credentials and "authorization" not in (name.lower() for name in names):
@@ -49,7 +57,8 @@ class Cors:
         self._headers = tuple(name.encode("ascii") for name in names)
         self._any_header = "*" in settings.headers
         self._max_age = (b"access-control-max-age", b"%d" % settings.max_age)
-        self._credentials = (_CREDENTIALS,) if settings.credentials else ()
+        trusted = with_cookies if with_cookies is not None else settings.origins if settings.credentials else ()
+        self._credentials = frozenset(map(str.encode, trusted))
         self._for_everyone = "*" in settings.origins
         self._fields = {origin: self._allowing(origin) for origin in map(str.encode, settings.origins)}
 
@@ -78,16 +87,19 @@ class Cors:
             return None
         headers = self._headers + self._asked_for(preflight.headers)
         origin = b"*" if self._for_everyone else preflight.origin.lower()
-        answer = [(b"access-control-allow-origin", origin), *self._credentials]
+        answer = [(b"access-control-allow-origin", origin), *self._with_cookies(origin)]
         answer.append((b"access-control-allow-methods", b", ".join(self._listed_methods(preflight.method))))
         if headers:
             answer.append((b"access-control-allow-headers", b", ".join(headers)))
         return (*answer, self._max_age, _VARY, _NO_STORE)
 
     def _allowing(self, origin: bytes) -> tuple[Field, ...]:
-        allowed = ((b"access-control-allow-origin", origin), *self._credentials, _EXPOSED)
+        allowed = ((b"access-control-allow-origin", origin), *self._with_cookies(origin), _EXPOSED)
         # Identical for every origin, so caches can keep a single copy.
         return allowed if self._for_everyone else (*allowed, _VARY)
+
+    def _with_cookies(self, origin: bytes) -> tuple[Field, ...]:
+        return (_CREDENTIALS,) if origin in self._credentials else ()
 
     def _listed_methods(self, asked: bytes) -> Iterable[bytes]:
         if self._methods is not None:
@@ -99,6 +111,16 @@ class Cors:
         if not self._any_header or len(headers) > _MAX_ASKED:
             return ()
         return tuple(name for name in list_members(headers) if _TOKEN(name))
+
+
+def cors_of_accounts(settings: Settings, methods: frozenset[bytes]) -> Cors | None:
+    """The CORS rule of the JSON endpoints for accounts: `sessions.origins` with cookies, `accounts.origins` without."""
+    with_cookies = () if settings.sessions is None else settings.sessions.origins
+    origins = tuple(dict.fromkeys((*settings.accounts.origins, *with_cookies)))
+    if not origins:
+        return None
+    cors = CorsSettings(origins=origins, headers=("Content-Type",))
+    return Cors(cors, methods=methods, reads_credentials=True, with_cookies=frozenset(with_cookies))
 
 
 def origin_allowed(cors: Cors | None, origin: bytes | None) -> bool:

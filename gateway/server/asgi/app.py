@@ -259,7 +259,8 @@ def _answer_to(runtime: Runtime, request: RequestHead, scope: Scope) -> "AsgiRes
 
 
 class _ObservedSend:
-    """Notes status and size for the log. Closes the connection after an aborted upload."""
+    """Notes status and size for the log, and adds the fields of the admission. Closes the connection after an aborted
+    upload."""
 
     def __init__(self, send: Send, answer: AsgiRequest, upload: Upload) -> None:
         self._send = send
@@ -270,6 +271,9 @@ class _ObservedSend:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._answer.status = message["status"]
+            admission = self._answer.admission
+            if admission is not None and admission.response_fields:
+                message = {**message, "headers": admission.response_head(message["headers"])}
             if self._upload.broken_off and self._answer.request.minor < 2:
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         else:
