@@ -61,7 +61,9 @@ def examples(
             LanguageLink(each, catalogue.texts(each)["language"]["name"], f"{name}.{each}.{ending}")
             for each in catalogue.languages
         )
-        page = Page(template, language, heading, data, form, urls, links)
+        is_public = template == "denied" and not data.email
+        own = {**urls, "sign_in": None} if is_public else urls
+        page = Page(template, language, heading, data, form, own, links)
         yield SamplePage(name, page)
 
 

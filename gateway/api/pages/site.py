@@ -215,6 +215,9 @@ class Visit:
         return self.show(template, data, form, heading=heading, status=refusal.status, headers=headers, urls=urls)
 
     def _languages(self) -> tuple[LanguageLink, ...]:
+        """This page in other languages. Pages of links have none: no page contains a token (CVE-2026-26273)."""
+        if "token" in self.query:
+            return ()
         path, catalogue = self.request.scope["raw_path"].decode("latin-1"), self.site.catalogue
         return tuple(
             LanguageLink(

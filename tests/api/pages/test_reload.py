@@ -1,0 +1,51 @@
+"""A reload of pages, and a gateway without pages."""
+
+import subprocess
+import sys
+from pathlib import Path
+from signal import SIGHUP
+from typing import Any
+
+import yaml
+
+from tests.api.pages.visitors import Visitor, text_of
+from tests.support.browsers import SETTINGS
+from tests.support.processes import Gateway
+from tests.support.small import small
+from tests.support.waiting import eventually
+
+
+def test_a_reload_shows_new_texts_and_refuses_faulty_ones(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    file = tmp_path / "texts" / "en.yaml"
+    file.write_text("pages: {sign_in: {title: First}}")
+    pages: dict[str, Any] = {"name": "Northwind", "messages": str(tmp_path / "texts")}
+    configuration = small(
+        tmp_path,
+        {"open": "http://127.0.0.1:9"},
+        server=SETTINGS["server"],
+        sessions=SETTINGS["sessions"],
+        accounts={"pages": pages},
+    )
+    gateway = Gateway("serve", configuration, tmp_path).start()
+    try:
+        visitor = Visitor(gateway)
+        assert "<h1>First</h1>" in text_of(visitor.open("/account/sign-in"))
+        file.write_text("pages: {sign_in: {titel: x}}")
+        gateway.signal(SIGHUP)
+        eventually(lambda: "is not a text of the gateway" in gateway.log(), timeout=10)
+        assert "<h1>First</h1>" in text_of(visitor.open("/account/sign-in"))
+        file.write_text("pages: {sign_in: {title: Second}}")
+        configuration["accounts"]["pages"]["name"] = "Southwind"
+        gateway.config.write_text(yaml.safe_dump(configuration))
+        gateway.signal(SIGHUP)
+        eventually(lambda: "<h1>Second</h1>" in text_of(visitor.open("/account/sign-in")), timeout=10)
+        assert "Southwind" in text_of(visitor.open("/nowhere"))
+    finally:
+        gateway.stop()
+
+
+def test_without_pages_the_gateway_imports_neither_templates_nor_texts() -> None:
+    code = "import sys, gateway.app, gateway.server.serve; print(*{'jinja2', 'gateway.texts'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
