@@ -92,8 +92,6 @@ class UpstreamExchange:
     slower than the response. `streams`: the response is an event stream.
     """
 
-    pool: TargetPool | None = None
-    connection: Connection | None = None
     deadline: float | None = None
     early: list[bytes] | None = None
     body_sent = False
@@ -106,6 +104,8 @@ class UpstreamExchange:
         self.upstream = upstream
         self.request = request
         self.downstream = downstream
+        self.pool: TargetPool | None = None
+        self.connection: Connection | None = None
         self.body_ended = request.length == 0
 
     @property

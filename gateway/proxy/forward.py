@@ -38,7 +38,6 @@ class UpstreamRequest:
     response_timeout: float | None = None
     preserved_host: bytes | None = None
     hash_key: bytes | None = None
-    handshake: Handshake | None = None
     plan: "ForwardPlan | None" = None
     head: RequestHead | None = None
 
@@ -47,6 +46,7 @@ class UpstreamRequest:
         self.start = start
         self.fields = fields
         self.length = length
+        self.handshake: Handshake | None = None
 
     @property
     def is_repeatable(self) -> bool:

@@ -200,6 +200,8 @@ REQUEST_VALUES: Final = (
     "upgrade",
     "expect",
     "te",
+    "session_cookie",
+    "session_cookies",
     "bearer",
     "canonical_host",
     "sent",

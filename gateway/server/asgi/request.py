@@ -28,17 +28,17 @@ class AsgiRequest:
     `received` and `sent` count the bytes of bodies or messages.
     """
 
-    admission: Admission | None = None
     forwarded_at = 0.0
     answered_at = 0.0
     status = 0
     code = ""
     route = ""
-    refused: Caller | None = None
     received = 0
     sent = 0
 
     def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
+        self.admission: Admission | None = None
+        self.refused: Caller | None = None
         self._runtime = runtime
         self._proxy = runtime.proxy  # the proxy of the deciding policy; a reload during a wait can replace it
         self.request = request

@@ -24,9 +24,6 @@ class UpstreamAborted(Exception):
 class AsgiResponse(AsgiRequest):
     """Implements Downstream for an ASGI server, and reads the request body from it."""
 
-    _exchange: Exchange | None = None
-    _news: asyncio.Future[None] | None = None
-    _start: Message | None = None
     _held = 0
     _paused = False
     _ended = False
@@ -34,11 +31,14 @@ class AsgiResponse(AsgiRequest):
     _aborted: str | None = None
     _left = False
     _watched = False
-    _upload: asyncio.Task[None] | None = None
-    _upload_free: asyncio.Event | None = None  # created once the upstream has been slow
 
     def __init__(self, runtime: Runtime, request: RequestHead, scope: Scope) -> None:
         super().__init__(runtime, request, scope)
+        self._exchange: Exchange | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._start: Message | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._upload_free: asyncio.Event | None = None  # created once the upstream has been slow
         self._pieces: list[bytes] = []
 
     # ---- Downstream
