@@ -181,11 +181,18 @@ def _run(arguments: list[str], env: dict[str, str], cwd: str, *descriptors: int)
 
 
 def _report_exit(pid: int, report: int) -> None:
-    """Send the process id and, at its end, the status of the process. Does not return."""
-    os.closerange(0, report)
-    os.write(report, _NUMBER.pack(pid))
-    os.write(report, _NUMBER.pack(os.waitpid(pid, 0)[1]))
-    os._exit(0)
+    """Send the process id and, at its end, the status of the process. Does not return.
+
+    The process is killed if the tests end without stopping it.
+    """
+    try:
+        os.closerange(0, report)
+        os.write(report, _NUMBER.pack(pid))
+        if hasattr(os, "pidfd_open") and report in select.select([os.pidfd_open(pid), report], [], [])[0]:
+            os.kill(pid, signal.SIGKILL)
+        os.write(report, _NUMBER.pack(os.waitpid(pid, 0)[1]))
+    finally:
+        os._exit(0)
 
 
 def _reap_finished() -> None:
