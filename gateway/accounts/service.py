@@ -108,6 +108,11 @@ class Accounts:
         with suppress(StorageUnavailable):
             self._passwords.expect(await self._users.most_rounds())
 
+    async def note_language(self, user_id: str, language: str) -> None:
+        """Store the language of a sign-in page for mails. An unavailable store is no error: the user is signed in."""
+        with suppress(StorageUnavailable):
+            await self._users.note_language(user_id, language)
+
     async def register(self, email: EmailAddress, password: Password, origin: ClientInfo) -> TokenPair:
         """Create an account and sign in by tokens. Raises the refusals of `create`."""
         session = self._new_session(origin)

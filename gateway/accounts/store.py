@@ -170,6 +170,9 @@ class AccountStore(UserStore, Protocol):
     async def by_email(self, canonical: str) -> UserRecord | None:
         """The account with this address."""
 
+    async def note_language(self, user_id: str, language: str) -> None:
+        """Store the language of the user's mails."""
+
     async def page(self, selection: Selection) -> UserPage: ...
 
     async def any_active(self, roles: Collection[str]) -> bool:

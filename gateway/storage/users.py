@@ -110,6 +110,15 @@ class Users:
         most = await self._database.read(lambda c: c.execute(_MOST_ROUNDS).scalar_one(), limit=_SCAN_LIMIT)
         return int(most or 0)
 
+    async def note_language(self, user_id: str, language: str) -> None:
+        """Store the language, if it is another one. Nothing else depends on it, so no version changes."""
+        differs = func.coalesce(users.c.language, "") != language
+
+        def work(connection: Connection) -> None:
+            connection.execute(update(users).where(users.c.id == user_id, differs).values(language=language))
+
+        await self._database.write(work)
+
     async def _credentials(self, query: Select[Any], parameters: dict[str, str]) -> StoredPassword | None:
         def work(connection: Connection) -> StoredPassword | None:
             row = connection.execute(query, parameters).one_or_none()

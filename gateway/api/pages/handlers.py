@@ -22,7 +22,7 @@ def page_handlers(
     links: LinkServices | None,
 ) -> Mapping[str, Handler]:
     """The handlers of all pages. `links` is None without mail."""
-    signing_in = SignInPages(browser)
+    signing_in = SignInPages(browser, accounts)
     account = AccountPages(browser, accounts, sessions, keys, links)
     registration = RegistrationPages(browser, accounts, links)
     return {
@@ -40,7 +40,7 @@ def page_handlers(
         "pages.password.submit": account.submit_password,
         "pages.key": account.key,
         "pages.key.submit": account.submit_key,
-        **({} if links is None else _link_handlers(LinkPages(browser, links))),
+        **({} if links is None else _link_handlers(LinkPages(browser, accounts, links))),
     }
 
 

@@ -59,7 +59,7 @@ class RegistrationPages:
         text = values.get("new_password", "")
         body = accept(Registration, {"email": values.get("email", ""), "password": text}, settings)
         await cancel_on_disconnect(visit.request, self._accounts.create(body.email, body.password, origin))
-        return await begin(visit, self._browser, body.email, text)
+        return await begin(visit, self._browser, self._accounts, body.email, text)
 
     def _view(self, visit: Visit) -> RegisterView:
         accounts = visit.site.settings.accounts
@@ -69,8 +69,9 @@ class RegistrationPages:
 class LinkPages:
     """The pages that send and open links."""
 
-    def __init__(self, browser: BrowserSessions, links: LinkServices) -> None:
+    def __init__(self, browser: BrowserSessions, accounts: Accounts, links: LinkServices) -> None:
         self._browser = browser
+        self._accounts = accounts
         self._verification = links.verification
         self._resets = links.resets
         self._acceptance = links.acceptance
@@ -118,7 +119,7 @@ class LinkPages:
         using = self._verification.accept(body, visit.claims, origin_of(visit.request), with_tokens=False)
         registered = await cancel_on_disconnect(visit.request, using)
         if registered is not None:
-            return await begin(visit, self._browser, registered.email, body.password or "")
+            return await begin(visit, self._browser, self._accounts, registered.email, body.password or "")
         if link.kind == "email":
             return _finished(visit, "email", "email-changed")
         return _finished(visit, "verified", "email-verified")
@@ -185,7 +186,7 @@ class LinkPages:
             urls = {"sign_in": visit.url("sign_in", return_to=visit.here())}
             return visit.refuse(refusal, "invitation", view, values, focus="new_password", names=_NEW, urls=urls)
         if registered is not None:
-            return await begin(visit, self._browser, registered.email, body.password or "")
+            return await begin(visit, self._browser, self._accounts, registered.email, body.password or "")
         return visit.redirect(visit.url("account", done="invitation"))
 
     # ---- changes of an address
@@ -210,10 +211,13 @@ class LinkPages:
         return visit.redirect(visit.url("email", done="mail"))
 
 
-async def begin(visit: Visit, browser: BrowserSessions, email: EmailAddress, password: str) -> Response:
+async def begin(
+    visit: Visit, browser: BrowserSessions, accounts: Accounts, email: EmailAddress, password: str
+) -> Response:
     """Begin the first session of a new account."""
     beginning = browser.begin(email, presented_password(password), remember=False, origin=origin_of(visit.request))
     began = await cancel_on_disconnect(visit.request, beginning)
+    await accounts.note_language(began.session.user.id, visit.language)
     return visit.redirect(visit.return_to(), CookieFields(browser.settings).set(began.cookie))
 
 

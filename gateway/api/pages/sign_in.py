@@ -8,6 +8,7 @@ from starlette.responses import Response
 from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import BrowserLogin, PasswordProof
 from gateway.accounts.inputs import accept
+from gateway.accounts.service import Accounts
 from gateway.api.body import admission_of, cancel_on_disconnect, origin_of
 from gateway.api.pages.site import Visit
 from gateway.api.pages.views import AddressView, SignInView
@@ -28,8 +29,9 @@ _DONE: Final[Mapping[str, str]] = {
 class SignInPages:
     """One method per page and method."""
 
-    def __init__(self, browser: BrowserSessions) -> None:
+    def __init__(self, browser: BrowserSessions, accounts: Accounts) -> None:
         self._browser = browser
+        self._accounts = accounts
         self._cookies = CookieFields(browser.settings)
 
     async def sign_in(self, visit: Visit) -> Response:
@@ -50,6 +52,7 @@ class SignInPages:
             began = await cancel_on_disconnect(visit.request, beginning)
         except Refusal as refusal:
             return visit.refuse(refusal, "sign_in", self._view(), values, focus="password")
+        await self._accounts.note_language(began.session.user.id, visit.language)
         return visit.redirect(visit.return_to(), self._cookies.set(began.cookie))
 
     async def confirm(self, visit: Visit) -> Response:

@@ -187,6 +187,14 @@ def test_an_address_changes_once_its_link_is_used(optional: Gateway) -> None:
     Visitor(optional).enter("dora@new.example.com")
 
 
+def test_mails_use_the_language_of_the_last_sign_in(optional: Gateway) -> None:
+    register(optional, "hans@example.com").submit("/account/sign-out")
+    visitor = Visitor(optional)
+    visitor.submit("/account/sign-in?lang=de", email="hans@example.com", password=PASSWORD)
+    visitor.submit("/account/forgot", email="hans@example.com")
+    assert mailbox(optional).wait("hans@example.com", 2)[-1]["Subject"] == "Passwort für Northwind zurücksetzen"
+
+
 def test_an_invitation_creates_an_account_with_its_roles(optional: Gateway) -> None:
     administrator = optional.register("chief@example.com")
     optional.command("users", "set-roles", "chief@example.com", "admin")
