@@ -2,14 +2,17 @@
 
 A line of the JSON access log contains the request (host, method, path), the caller (user and own roles) and the result
 (route, status, code). The new decision is simulated by the same function as in `gateway explain`. Assumptions where the
-log has no data: on routes without authentication the caller is anonymous; a caller refused for its token has none;
-status 101 and its refusals identify handshakes; limits, sizes and upstreams do not depend on the policy.
+log has no data: on routes without authentication the caller is anonymous; a caller refused for its token has none; a
+request with a cookie comes from an own page; the address of the caller is verified; status 101 and its refusals
+identify handshakes; limits, sizes and upstreams do not depend on the policy.
 """
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, NamedTuple
 
 from gateway.analysis.simulate import PolicyRequest, Subject, simulate
@@ -39,6 +42,7 @@ _UNDECIDED: Final = frozenset(
     (
         *("bad_host", "misdirected", "bad_request", "headers_too_large", "request_timeout", "method_not_implemented"),
         *("storage_unavailable", "internal_error", "origin_not_allowed"),
+        *("cross_site", "credential_not_allowed", "reauthentication_required", "email_unverified"),
     )
 )
 _CUT: Final = 1024  # In bytes: the access log truncates longer paths of requests without a route.
@@ -131,6 +135,8 @@ class Replay:
         self._expand = RoleHierarchy(configuration.settings.roles).expand
         self._own = frozenset(route.name for route in self._policy.own)
         self._pages = frozenset(route.name for route in self._policy.routes if route.cors is not None)
+        conditions = (route.conditions for route in self._policy.routes if route.conditions is not None)
+        self._ages = sorted({each.fresh for each in conditions if each.fresh is not None})
         self._remembered: dict[tuple[Any, ...], Group | None] = {}
         self._parse: Callable[[str], Any] = json.JSONDecoder().decode
 
@@ -144,7 +150,11 @@ class Replay:
                 report.others += 1
                 return
             roles, code = tuple(told["roles"]), told["code"]
-            key = (told["host"], told["method"], told["path"], told["route"], code, told["status"], told["user"], roles)
+            sign_in = told.get("credential", "token"), self._age(told.get("age", 0))
+            key = (
+                *(told["host"], told["method"], told["path"], told["route"], code, told["status"], told["user"], roles),
+                sign_in,
+            )
             try:
                 group = self._remembered[key]
             except KeyError:
@@ -159,6 +169,11 @@ class Replay:
         if group is not None:
             self._note(group, told, roles)
 
+    def _age(self, age: float) -> float:
+        """The highest age that every route judges like this one."""
+        number = bisect_left(self._ages, age)
+        return self._ages[number] if number < len(self._ages) else inf
+
     def _remember(self, key: tuple[Any, ...]) -> Group | None:
         if len(self._remembered) >= _MOST_REMEMBERED:
             self._remembered.clear()
@@ -167,7 +182,7 @@ class Replay:
 
     def _compared(self, host: str, method: str, path: str, route: str, code: str, *others: Any) -> Group | None:
         """The change for a request, None for no change. Raises TypeError or ValueError for a malformed line."""
-        status, user, roles = others
+        status, user, roles, (kind, age) = others
         if code in _UNDECIDED:
             return None
         if not route and len(path) >= _CUT:
@@ -177,12 +192,15 @@ class Replay:
             old = ALLOWED  # An operational endpoint that checks its caller itself.
         if method == "OPTIONS" and status == 204 and route in self._pages:
             return None  # A preflight, which the gateway answers by the CORS rule.
-        caller = None if not user or old == UNAUTHENTICATED else Subject(user, self._expand(frozenset(roles)))
+        caller = None
+        if user and old != UNAUTHENTICATED:
+            caller = Subject(user, self._expand(frozenset(roles)), kind=kind, signed_in=age)
         asked = PolicyRequest(
             method=method.encode("latin-1"),
             target=path.encode("latin-1"),
             host=host.encode("latin-1") or None,
             websocket=status == 101 or code == "websocket_not_allowed",
+            fetch_site=b"same-origin",
         )
         verdict = simulate(self._policy, asked, caller)
         refusal = verdict.refusal

@@ -67,6 +67,13 @@ def json_roles(roles: frozenset[str]) -> str:
     return f',"roles":[{",".join(map(quoted, sorted(roles)))}]'
 
 
+def json_credential(credential: tuple[str, str]) -> str:
+    """From after the value of `roles` to the value of `acr`: the kind of credential, and the class of its sign-in. The
+    age follows if the credential contains a sign-in, in seconds at the last tick."""
+    kind, acr = credential
+    return f',"credential":{quoted(kind)},"acr":{quoted(acr)}'
+
+
 def json_outcome(route: str, status: int, code: str) -> str:
     """From after the value of `path` to before the value of `user`."""
     return f',"route":{quoted(route)},"status":{status},"code":{quoted(code)},"user":'

@@ -19,6 +19,7 @@ from gateway.observability.access_log import (
     NO_ROLES,
     Texts,
     json_client,
+    json_credential,
     json_host,
     json_method,
     json_opening,
@@ -127,6 +128,7 @@ class Observer:
         self._clients = Texts(json_client)
         self._hosts = Texts(json_host)
         self._roles = Texts(json_roles)
+        self._credentials = Texts(json_credential)
         self._lines: list[str] = []
         self._lost: Counter[str] = Counter()
         self._reported_losses: Counter[str] = Counter()
@@ -169,9 +171,13 @@ class Observer:
             if counts is not None:
                 _add(counts, total, total, None)
         if admission is None:
-            path, caller = loggable_path(request.target), finished.refused
+            path, caller, credential = loggable_path(request.target), finished.refused, ""
         else:
-            path, caller = admission.target.path, admission.principal
+            path, caller, claims, credential = admission.target.path, admission.principal, admission.claims, ""
+            if claims is not None:
+                credential = self._credentials[claims.kind, claims.acr]
+                if claims.auth_time:
+                    credential += f',"age":{self._now - claims.auth_time:.0f}'
         user, roles = ("", NO_ROLES) if caller is None else (caller.id, caller.own_roles)
         trace = "" if request.trace is None else json_trace(request.trace.trace_id)
         # Generated ids are safe. Those of clients are escaped.
@@ -182,7 +188,7 @@ class Observer:
             f"{self._opening}{request_id}"
             f"{self._clients[request.client]}"
             f"{self._hosts[request.fields.canonical_host]}{method_text}{quoted(without_tokens(path.decode('latin-1')))}"
-            f"{outcome}{quoted(user)}{self._roles[roles]}"
+            f"{outcome}{quoted(user)}{self._roles[roles]}{credential}"
             f',"duration_ms":{microseconds // 1000}{FRACTIONS[microseconds % 1000]},"upstream_ms":{upstream}'
             f',"received":{finished.received},"sent":{finished.sent}{trace}}}\n'
         )
@@ -286,7 +292,8 @@ class Observer:
         return self._counters.snapshot()
 
     def _renew_time(self) -> None:
-        self._time = timestamp(time.time())
+        self._now = time.time()
+        self._time = timestamp(self._now)
         self._opening = json_opening(self._time)
 
     def _flush(self) -> None:

@@ -292,3 +292,40 @@ def test_foreign_lines_among_requests_are_counted(tmp_path: Path) -> None:
         "line 2 was not replayed: it is in the common log format, as nginx, Apache and Traefik write it",
         "0 of 1 requests would change; 1 lines could not be read",
     ]
+
+
+SESSIONS = """\
+server: {public_url: "https://api.example.com"}
+sessions: {}
+upstreams: {web: http://127.0.0.1:9000}
+routes:
+  - {path: /orders, upstream: web, name: orders, fresh: 10m, credentials: [session, token]}
+  - {path: /pages, upstream: web, name: pages}
+"""
+ORDER = {"path": "/orders", "route": "orders", "user": "u7"}
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ({"credential": "token", "acr": "aal1", "age": 600}, None),
+        ({"credential": "token", "acr": "aal1", "age": 601}, "reauthentication_required"),
+        ({"credential": "session", "acr": "aal1", "age": 5, "method": "POST"}, None),
+        ({"credential": "api_key", "acr": ""}, "credential_not_allowed"),
+        ({}, None),
+    ],
+)
+def test_a_line_tells_the_credential_and_the_age_of_its_sign_in(
+    tmp_path: Path, members: dict[str, Any], code: str | None
+) -> None:
+    outcome = replay(tmp_path, line(**ORDER, **members), "--json", text=SESSIONS)
+
+    changes = json.loads(outcome.out)["changes"]
+    assert [each["new"] for each in changes] == ([] if code is None else [code]), outcome.out
+
+
+@pytest.mark.parametrize("code", ["cross_site", "credential_not_allowed", "reauthentication_required"])
+def test_a_refusal_of_a_credential_is_not_decided_again(tmp_path: Path, code: str) -> None:
+    outcome = replay(tmp_path, line(**ORDER, status=403, code=code), "--json", text=SESSIONS)
+
+    assert json.loads(outcome.out)["undecided"] == 1

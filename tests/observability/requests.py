@@ -8,6 +8,7 @@ from gateway.observability.observer import Observer
 from gateway.settings.model import ObservabilitySettings
 
 USUAL: dict[str, Any] = {
+    "claims": None,
     "route": "orders",
     "method": b"GET",
     "path": b"/orders/7",
@@ -66,6 +67,7 @@ def finished(*, admitted: bool = True, trace: str | None = None, **differing: An
             route=SimpleNamespace(name=route),
             target=SimpleNamespace(path=usual["path"]),
             principal=caller,
+            claims=usual["claims"],
         )
     outcome = (usual["status"], usual["code"], started, forwarded, answered, usual["received"], usual["sent"])
     return Request(head, admission, caller, route, *outcome)

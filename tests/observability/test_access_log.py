@@ -5,6 +5,7 @@ import os
 import re
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -357,3 +358,23 @@ def test_a_process_without_standard_output_serves_all_the_same(
     observer.close()
     assert observer.dropped == 1
     assert "lines=1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "said"),
+    [
+        ({"kind": "session", "auth_time": 100.5, "acr": "aal1"}, {"credential": "session", "acr": "aal1"}),
+        ({"kind": "token", "auth_time": 100.5, "acr": "aal1"}, {"credential": "token", "acr": "aal1"}),
+        ({"kind": "api_key", "auth_time": 0.0, "acr": ""}, {"credential": "api_key", "acr": "", "age": None}),
+    ],
+)
+def test_a_line_has_the_credential_and_the_age_of_its_sign_in(sign_in: dict[str, Any], said: dict[str, Any]) -> None:
+    before, log = time.time(), Collected()
+    complete(log.observer, claims=SimpleNamespace(**sign_in))
+    log.observer.close()
+
+    entry = json.loads(b"".join(log.blocks))
+
+    assert {name: entry.get(name) for name in said} == said
+    if sign_in["auth_time"]:
+        assert int(before - 101.5) <= entry["age"] <= time.time() - 99.5
