@@ -103,7 +103,7 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
         database,
         users,
         Sessions(database, idle=idle, copies_last=copies_last),
-        StoredBrowserSessions(database, copies_last=copies_last),
+        StoredBrowserSessions(database, outbox=_place_notices(settings, outbox), copies_last=copies_last),
         ApiKeys(database, outbox=outbox),
         AuditTrail(database),
         outbox,
@@ -112,6 +112,11 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
         buckets,
         failures,
     )
+
+
+def _place_notices(settings: Settings, outbox: Outbox) -> Outbox | None:
+    """The outbox for notices of sign-ins from new places, None without mail or with `mail.notices: changes`."""
+    return outbox if settings.mail is not None and settings.mail.notices == "all" else None
 
 
 def principal_factory(settings: Settings) -> PrincipalFactory:

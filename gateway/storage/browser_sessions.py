@@ -14,7 +14,9 @@ from gateway.identity.session_cookie import KnownSession
 from gateway.identity.user import ONE_FACTOR, PASSWORD, Actor, Authentication, UserRecord
 from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
+from gateway.storage.outbox import Outbox
 from gateway.storage.sessions import forget_old_sessions
+from gateway.storage.sign_in_places import is_new_place, place_of
 from gateway.storage.tables import BROWSER, sessions, users
 from gateway.storage.transactions import COPIES_LAST, Ending, changed, end_sessions, lock_user, renew_cookie
 from gateway.storage.user_queries import Clock, instant, record_by_id
@@ -45,10 +47,18 @@ _BY_ID: Final = _KNOWN.where(sessions.c.id == bindparam("session_id"), sessions.
 
 class StoredBrowserSessions:
     """Implements BrowserSessionStore. `clock` returns seconds since the epoch. A replica can hold a copy of a session
-    for `copies_last` seconds."""
+    for `copies_last` seconds. `outbox` receives notices of sign-ins from new places, None: no notices."""
 
-    def __init__(self, database: Database, *, clock: Clock = time.time, copies_last: float = COPIES_LAST) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        outbox: Outbox | None = None,
+        clock: Clock = time.time,
+        copies_last: float = COPIES_LAST,
+    ) -> None:
         self._database = database
+        self._outbox = outbox
         self._clock = clock
         self._copies_last = timedelta(seconds=copies_last)
 
@@ -99,6 +109,8 @@ class StoredBrowserSessions:
             if rehashed is not None:
                 connection.execute(update(users).where(users.c.id == user_id).values(password_hash=rehashed))
             forget_old_sessions(connection, user_id, now)
+            if self._outbox is not None and is_new_place(connection, user_id, place_of(session.origin), now):
+                self._outbox.notice(connection, "new-sign-in", user_id, now, address=session.origin.address)
             add_browser_session(connection, user_id, session, now)
             surplus = _surplus(connection, user_id, most)
             if surplus is not None:
@@ -142,6 +154,7 @@ def add_browser_session(connection: Connection, user_id: str, session: NewBrowse
     }
     connection.execute(insert(sessions).values(**values))
     began = {"id": session.id, "kind": BROWSER, "amr": [PASSWORD], "remember": session.remember}
+    began |= place_of(session.origin)._asdict()
     change = AuditedTransaction("session.began", user_id, after=began)
     write_audit(connection, change, by=Actor(user_id, session.origin), at=now)
 

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.identity.user import COMMAND_LINE
+from gateway.identity.user import COMMAND_LINE, ClientInfo
 from gateway.storage.database import Database
+from gateway.storage.sign_in_places import place_of
 from gateway.storage.users import Users
 from tests.accounts.application import problem
 from tests.mail.application import NEW, OWN_PAGE, PASSWORD, Client, mail_application
@@ -462,3 +463,45 @@ async def test_only_administrators_invite(client: Client) -> None:
     access = await client.register()
     body = {"email": BOB, "roles": ["admin"], "deliver": False}
     assert problem(await client.post("/invitations", body, token=access)) == (403, "forbidden")
+
+
+# ---- sign-ins
+
+
+async def signed_in(client: Client, browser: str) -> None:
+    answer = await client.post("/session", {"email": ANN, "password": PASSWORD}, **OWN_PAGE, User_Agent=browser)
+    assert answer.status_code == 200
+    client.http.cookies.clear()
+
+
+async def test_a_sign_in_from_a_new_browser_is_mailed_once_and_the_first_never(client: Client) -> None:
+    firefox, chrome = "Mozilla/5.0 (X11) Firefox/143.0", "Mozilla/5.0 (X11) AppleWebKit/537 Chrome/140.0 Safari/537"
+    await client.register()
+    for browser in (firefox, firefox.replace("143", "144"), chrome, chrome, firefox):
+        await signed_in(client, browser)
+    mail = await client.mail(ANN)
+    assert mail.message["Subject"] == "New sign-in to Example"
+    assert "(192.0.2.7)" in mail.text and "Chrome" not in mail.text
+    await client.reset_token()  # the sender has passed every notice
+    subjects = [one.message["Subject"] for one in client.server.received]
+    assert subjects.count("New sign-in to Example") == 1
+
+
+async def test_notices_of_new_places_can_be_turned_off(
+    database: Database, prepared_url: str, smtp_server: SmtpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mail = {"notices": "changes"}
+    async with mail_application(tmp_path, prepared_url, smtp_server, monkeypatch, mail=mail) as client:
+        await client.register()
+        for browser in ("Firefox/143", "Chrome/140"):
+            await signed_in(client, browser)
+        await client.reset_token()
+        assert len(smtp_server.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [("192.0.2.7", "192.0.2.0/24"), ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("", ""), ("unix", "")],
+)
+def test_a_place_is_a_network_and_a_family_of_browsers(address: str, network: str) -> None:
+    assert place_of(ClientInfo(address, "Mozilla/5.0 Chrome/140.0 Safari/537 Edg/140.0")) == (network, "Edg")
