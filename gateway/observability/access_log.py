@@ -67,11 +67,12 @@ def json_roles(roles: frozenset[str]) -> str:
     return f',"roles":[{",".join(map(quoted, sorted(roles)))}]'
 
 
-def json_credential(credential: tuple[str, str]) -> str:
-    """From after the value of `roles` to the value of `acr`: the kind of credential, and the class of its sign-in. The
-    age follows if the credential contains a sign-in, in seconds at the last tick."""
-    kind, acr = credential
-    return f',"credential":{quoted(kind)},"acr":{quoted(acr)}'
+def json_credential(credential: tuple[str, str, float], *, now: float) -> str:
+    """From after the value of `roles`: the kind of credential, and the class and age of its sign-in, in seconds. The
+    time of a sign-in that the credential does not contain is 0; the age is left out then."""
+    kind, acr, signed_in_at = credential
+    age = f',"age":{now - signed_in_at:.0f}' if signed_in_at else ""
+    return f',"credential":{quoted(kind)},"acr":{quoted(acr)}{age}'
 
 
 def json_outcome(route: str, status: int, code: str) -> str:

@@ -11,6 +11,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import Caller
@@ -128,7 +129,8 @@ class Observer:
         self._clients = Texts(json_client)
         self._hosts = Texts(json_host)
         self._roles = Texts(json_roles)
-        self._credentials = Texts(json_credential)
+        # Renewed at each tick, because the age of a sign-in grows.
+        self._credentials = Texts(partial(json_credential, now=time.time()))
         self._lines: list[str] = []
         self._lost: Counter[str] = Counter()
         self._reported_losses: Counter[str] = Counter()
@@ -173,11 +175,8 @@ class Observer:
         if admission is None:
             path, caller, credential = loggable_path(request.target), finished.refused, ""
         else:
-            path, caller, claims, credential = admission.target.path, admission.principal, admission.claims, ""
-            if claims is not None:
-                credential = self._credentials[claims.kind, claims.acr]
-                if claims.auth_time:
-                    credential += f',"age":{self._now - claims.auth_time:.0f}'
+            path, caller, claims = admission.target.path, admission.principal, admission.claims
+            credential = "" if claims is None else self._credentials[claims.kind, claims.acr, claims.auth_time]
         user, roles = ("", NO_ROLES) if caller is None else (caller.id, caller.own_roles)
         trace = "" if request.trace is None else json_trace(request.trace.trace_id)
         # Generated ids are safe. Those of clients are escaped.
@@ -292,8 +291,10 @@ class Observer:
         return self._counters.snapshot()
 
     def _renew_time(self) -> None:
-        self._now = time.time()
-        self._time = timestamp(self._now)
+        now = time.time()
+        self._time = timestamp(now)
+        if self._credentials:
+            self._credentials = Texts(partial(json_credential, now=now))
         self._opening = json_opening(self._time)
 
     def _flush(self) -> None:
