@@ -13,8 +13,7 @@ from gateway.accounts.service import Accounts
 from gateway.accounts.sessions import OwnSessions
 from gateway.accounts.store import ActiveSession
 from gateway.api.body import cancel_on_disconnect, origin_of
-from gateway.api.pages.browsers import browser_name
-from gateway.api.pages.link_services import LinkServices
+from gateway.api.pages.links import LinkServices
 from gateway.api.pages.site import Visit
 from gateway.api.pages.views import AccountView, CreatedKeyView, KeyRow, KeyView, PasswordView, SessionRow
 from gateway.api.session_cookie import CookieFields
@@ -33,6 +32,28 @@ _DONE: Final[Mapping[str, str]] = {
     "session": "done_session",
     "verified": "sign_in.email_verified",
 }
+
+# The first match counts: most browsers name others too.
+_BROWSERS: Final = (
+    ("Edg", "Edge"),
+    ("OPR/", "Opera"),
+    ("SamsungBrowser/", "Samsung Internet"),
+    ("Firefox/", "Firefox"),
+    ("FxiOS/", "Firefox"),
+    ("CriOS/", "Chrome"),
+    ("Chrome/", "Chrome"),
+    ("Version/", "Safari"),
+)
+_SYSTEMS: Final = (
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("CrOS", "ChromeOS"),
+    ("Linux", "Linux"),
+)
+_LONGEST: Final = 40  # Characters of a name that is shown as it is.
 
 
 class AccountPages:
@@ -175,3 +196,12 @@ def _session_row(session: ActiveSession, *, current: str) -> SessionRow:
 
 def _key_row(key: ApiKey) -> KeyRow:
     return KeyRow(key.id, key.name, tuple(sorted(key.roles)), key.expires_at, key.last_used_at)
+
+
+def browser_name(user_agent: str) -> str:
+    """The browser and its system in words, because users recognise no User-Agent; or the first product of another
+    program (`curl/8.5.0`). Empty without any."""
+    if not user_agent.startswith("Mozilla/"):
+        return user_agent.partition(" ")[0][:_LONGEST]
+    names = (next((name for mark, name in known if mark in user_agent), "") for known in (_BROWSERS, _SYSTEMS))
+    return ", ".join(filter(None, names))

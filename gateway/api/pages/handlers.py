@@ -8,8 +8,7 @@ from gateway.accounts.service import Accounts
 from gateway.accounts.sessions import OwnSessions
 from gateway.api.pages.account import AccountPages
 from gateway.api.pages.endpoints import Handler
-from gateway.api.pages.link_services import LinkServices
-from gateway.api.pages.links import LinkPages, RegistrationPages
+from gateway.api.pages.links import LinkPages, LinkServices, RegistrationPages
 from gateway.api.pages.sign_in import SignInPages
 
 

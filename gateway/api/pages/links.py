@@ -5,7 +5,7 @@ Pages after a request for a link are the same for known and unknown addresses.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.responses import Response
 
@@ -13,11 +13,13 @@ from gateway.accounts.browser_sessions import BrowserSessions
 from gateway.accounts.commands import AcceptedInvitation, EmailOnly, Registration, ResetByLink, Verify
 from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.inputs import accept
+from gateway.accounts.invitations import InvitationAcceptance
 from gateway.accounts.links import INVITING, RESETTING, VERIFYING, Link
+from gateway.accounts.password_reset import PasswordReset
 from gateway.accounts.passwords import presented_password
 from gateway.accounts.service import Accounts
+from gateway.accounts.verification import Verification
 from gateway.api.body import cancel_on_disconnect, origin_of
-from gateway.api.pages.link_services import LinkServices
 from gateway.api.pages.site import Visit
 from gateway.api.pages.views import AddressView, LinkView, MailSentView, RegisterView
 from gateway.api.session_cookie import CookieFields
@@ -26,6 +28,19 @@ from gateway.errors import Refusal
 _NEW: Final[Mapping[str, str]] = {"password": "new_password"}  # names of fields in models and in forms
 _NEW_EMAIL: Final[Mapping[str, str]] = {"email": "new_email"}
 _RESENT: Final[Mapping[str, str]] = {"link": "account.done_link"}
+
+
+class LinkServices(Protocol):
+    """The services of links, which need mail."""
+
+    @property
+    def verification(self) -> Verification: ...
+
+    @property
+    def resets(self) -> PasswordReset: ...
+
+    @property
+    def acceptance(self) -> InvitationAcceptance: ...
 
 
 class RegistrationPages:
