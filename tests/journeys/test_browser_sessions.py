@@ -1,8 +1,10 @@
 """Sessions of browsers: begun, used, confirmed and ended on one process and on two replicas."""
 
 import re
+import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -361,3 +363,33 @@ def test_a_new_password_renews_the_cookie_and_ends_the_keys_on_request(
     soon(deployment, since, lambda gateway: status(other, gateway) == (401, "token_revoked"))
     soon(deployment, since, lambda gateway: status(browser, gateway) == (200, None))
     assert browser.get("/auth/api-keys").json()["api_keys"] == []
+
+
+# ---- requests without a session
+
+
+def test_envoy_gateway_9820_requests_without_a_session_leave_no_cookie_behind(deployment: Deployment) -> None:
+    """Also Envoy Gateway #7205: forty images and twelve tabs make no orphans, and every tab can sign in."""
+    account = deployment.first.newcomer()
+
+    def image(_: int) -> bool:
+        answer = deployment.first.get("/api/x", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: image")
+        return answer.status == 401 and not answer.values("set-cookie")
+
+    with ThreadPoolExecutor(12) as threads:
+        assert all(threads.map(image, range(40)))
+        tabs = [Browser(deployment.first) for _ in range(12)]
+        assert {answer.status for answer in threads.map(lambda tab: tab.sign_in(account.email), tabs)} == {200}
+        assert set(threads.map(status, tabs)) == {(200, None)}
+    assert len({tab.cookie for tab in tabs}) == 12
+
+
+def test_envoy_gateway_2507_a_reload_keeps_the_sessions(deployment: Deployment, browser: Browser) -> None:
+    gateway = deployment.first
+    if gateway.face != "serve":
+        pytest.skip("another ASGI server has no reload")
+    before = gateway.log().count("reload")
+    gateway.signal(signal.SIGHUP)
+    eventually(lambda: gateway.log().count("reload") > before)
+    assert status(browser) == (200, None)
+    assert browser.session()["signed_in"] is True
