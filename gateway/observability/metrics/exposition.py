@@ -45,15 +45,20 @@ def _blocks(lines: Iterator[str]) -> Iterator[bytes]:
 def _of_requests(requests: Mapping[Labels, Counts]) -> Iterator[tuple[Series, float | Histogram]]:
     """The families derived from the counts of requests."""
     logins: dict[str, float] = {}
+    forged: dict[str, float] = {}
     for labels, counts in requests.items():
         number = sum(counts[:BUCKETS])
         yield ("gateway_requests_total", tuple(labels)), number
         if labels.route == _LOGIN and labels.method == "POST":
             outcome = labels.code or "success"
             logins[outcome] = logins.get(outcome, 0) + number
+        if labels.code == "cross_site":
+            forged[labels.route] = forged.get(labels.route, 0) + number
     yield from request_durations(requests).items()
     for outcome, number in logins.items():
         yield ("gateway_logins_total", (outcome,)), number
+    for route, number in forged.items():
+        yield ("gateway_cross_site_refused_total", (route,)), number
 
 
 def request_durations(

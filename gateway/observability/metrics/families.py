@@ -86,6 +86,12 @@ _ALL: Final = (
         "Failures of a target: connect errors, time-outs, responses that are not HTTP, and statuses listed in `eject`.",
         _TARGET,
     ),
+    Family(
+        "gateway_cross_site_refused_total",
+        "counter",
+        "Requests with a cookie that did not prove to come from an own page.",
+        ("route",),
+    ),
     Family("gateway_upstream_ejections_total", "counter", "Ejections of a target.", _TARGET),
     Family("gateway_upstream_retries_total", "counter", "Retried requests.", ("upstream",)),
     Family(
