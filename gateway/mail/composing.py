@@ -102,7 +102,9 @@ class Composer:
         # The same for every attempt, so that programs recognise a mail that arrives twice.
         message["Message-ID"] = f"<{mail.id}@{sender.rpartition('@')[2]}>"
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic responses.
-        message.set_content(content.plain(), cte="quoted-printable")
+        # Without line breaks inside the link, so that developers can copy it out of a file of `mail.folder`.
+        plain = content.plain()
+        message.set_content(plain, cte="7bit" if plain.isascii() else "8bit")
         message.add_alternative(content.html(self._colour), subtype="html", cte="quoted-printable")
         return Envelope(message, sender, _envelope_address(mail.recipient))
 

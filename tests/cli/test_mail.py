@@ -3,6 +3,8 @@
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,20 @@ def test_without_mail_the_commands_say_what_is_missing(folder: Path) -> None:
     assert "no section 'mail'" in gateway(folder, "mail", "queue").err
     assert "--print-link" in gateway(folder, "users", "reset", ANN).err
     assert gateway(folder, "users", "reset", ANN, "--print-link").code == 0
+
+
+def test_a_gateway_without_mail_and_pages_imports_none_of_their_libraries(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(yaml.safe_dump({"storage": {"database": f"sqlite:///{tmp_path}/gateway.db"}}))
+    program = (
+        "import asyncio, sys; from pathlib import Path; from gateway.app import create_app;"
+        "from gateway.policy.loader import load_configuration\n"
+        "async def run():\n"
+        f"    app = create_app(load_configuration(Path({str(file)!r}), {{}}))\n"
+        "    async with app.router.lifespan_context(app): pass\n"
+        "asyncio.run(run())\n"
+        "names = {'aiosmtplib', 'jinja2', 'gateway.mail.sender', 'gateway.texts.catalogue', 'gateway.server.mail'}\n"
+        "print(sorted(names & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.strip() == "[]", ran.stderr

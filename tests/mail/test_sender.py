@@ -1,6 +1,7 @@
 """The sender: requests and mails out of the outbox, retries, outages and replicas that die."""
 
 import asyncio
+import re
 from collections import Counter
 
 import pytest
@@ -262,4 +263,5 @@ async def test_a_mail_in_a_folder_is_one_private_file(
     (file,) = folder.iterdir()
     assert file.suffix == ".eml" and file.stat().st_mode & 0o777 == 0o600
     assert "To: ann@example.com" in file.read_text()
+    assert re.search(r"^https://app\.example\.com/account/reset\?token=gwl_\w{38}$", file.read_text(), re.MULTILINE)
     assert folder.stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,68 @@
+"""Composed mails, in every language: their headers, both forms of their text, and no remote content."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.policy import SMTP
+from typing import get_args
+
+import pytest
+
+from gateway.accounts.mail import WITH_LINK, MailKind, OutgoingMail
+from gateway.mail.composing import Composer
+from gateway.mail.transport import DeliveryFailed
+from gateway.texts.catalogue import SHIPPED, Catalogue
+from tests.mail.mailing import mail_settings
+
+NOW = datetime(2026, 11, 30, 8, 30, tzinfo=UTC)
+LINK = "https://app.example.com/account/"
+COMPOSER = Composer(mail_settings(accent="#ffdd00", links={"support": "/help"}), Catalogue.load(SHIPPED))
+
+
+def mail(kind: MailKind = "reset", language: str | None = None, recipient: str = "ann@example.com") -> OutgoingMail:
+    token = "gwl_" + "x" * 38 if kind in WITH_LINK else ""
+    data = {"old": "old@example.com", "address": "192.0.2.7"}
+    return OutgoingMail("a" * 32, kind, recipient, language, NOW, NOW + timedelta(hours=1), link=token, data=data)
+
+
+def part(message: EmailMessage, kind: str) -> str:
+    body = message.get_body(preferencelist=(kind,))
+    assert body is not None
+    text: str = body.get_content()
+    return text
+
+
+@pytest.mark.parametrize("language", SHIPPED)
+@pytest.mark.parametrize("kind", get_args(MailKind))
+def test_every_mail_is_complete_in_every_language(kind: MailKind, language: str) -> None:
+    message = COMPOSER.compose(mail(kind, language)).message
+    plain, html = part(message, "plain"), part(message, "html")
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert (message["From"], message["To"]) == ("Example <no-reply@example.com>", "ann@example.com")
+    assert message["Message-ID"] == f"<{'a' * 32}@example.com>"
+    assert (LINK in plain, LINK in html) == (kind in WITH_LINK, kind in WITH_LINK)
+    assert not re.search(r"\{[a-z_]+\}", plain + html), "a placeholder is left"
+    assert f'lang="{language}"' in html and "https://app.example.com/help" in html
+    assert not re.search(r"<img|<link|<script|src=|url\(|@import", html)
+    assert message.as_bytes(policy=SMTP.clone(cte_type="7bit")).isascii(), "for servers without 8BITMIME"
+
+
+def test_a_button_has_the_text_colour_of_the_higher_contrast() -> None:
+    html = part(COMPOSER.compose(mail()).message, "html")
+    assert "background:#ffdd00;color:#000000" in html
+
+
+def test_an_address_is_escaped_in_html() -> None:
+    html = part(COMPOSER.compose(mail(recipient="a&b'c@example.com")).message, "html")
+    assert "a&amp;b&#x27;c@example.com" in html and "a&b" not in html
+
+
+def test_the_envelope_has_the_ascii_form_of_the_domain() -> None:
+    assert COMPOSER.compose(mail(recipient="ann@bücher.example")).recipient == "ann@xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize("recipient", ["ann@example.com\r\nBcc: eve@evil.example", "ann\0@example.com", "ann"])
+def test_an_address_with_a_control_character_is_refused(recipient: str) -> None:
+    with pytest.raises(DeliveryFailed):
+        COMPOSER.compose(replace(mail(), recipient=recipient))
