@@ -6,7 +6,7 @@ before the response is sent.
 
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +21,7 @@ from gateway.errors import Refusal
 from gateway.identity.session_cookie import KnownSession, cookie_digest, new_cookie
 from gateway.identity.session_verifier import SessionVerifier
 from gateway.identity.user import Actor, Authentication, ChangeFeed, Claims, ClientInfo, UserRecord
+from gateway.samples import Sample
 from gateway.settings.model import SessionSettings, Settings
 
 _BY_PASSWORD: Final = ("password",)
@@ -86,6 +87,7 @@ class BrowserSessions:
         self._verifier = verifier
         self._publisher = ChangePublisher(feed)
         self._clock = clock
+        self._begun = 0
         self.renew(settings)
 
     def renew(self, settings: Settings) -> None:
@@ -93,6 +95,9 @@ class BrowserSessions:
         assert settings.sessions is not None, "sessions are configured"
         self.settings = settings
         self._limits: SessionSettings = settings.sessions
+
+    def samples(self) -> Iterator[Sample]:
+        yield Sample("gateway_sessions_begun_total", ("browser",), self._begun)
 
     async def begin(
         self,
@@ -116,6 +121,7 @@ class BrowserSessions:
             return self._store.begin(checked.user_id, new, most=most, verified=verified, rehashed=rehashed)
 
         user = await self._sign_in.run(email, password, origin, begin)
+        self._begun += 1
         await self.end(previous, origin, reason="sign-in")
         return BeganSession(await self._of(user, new.id), self._cookie(value, expires_at, remember=remember))
 

@@ -190,6 +190,7 @@ def _add_sources(metrics: Metrics, ground: Resources, *, services: Services, run
         services.passwords.samples,
         services.lockout.samples,
         *(() if ground.session_verifier is None else (ground.session_verifier.samples,)),
+        *(() if services.browser is None else (services.browser.samples,)),
         ground.ticker.lag.samples,
         ground.shadow_log.samples,
         *(() if services.mail is None else (services.mail.samples,)),

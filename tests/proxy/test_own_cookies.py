@@ -135,3 +135,13 @@ def test_upstreams_learn_of_the_session_on_request_and_never_from_a_client(
     anonymous = passes(gateway, upstream, request("/public/x", fields=forged))
     for name in ("x-session", "x-acr", "x-verified"):
         assert anonymous.seen_as(name) == []
+
+
+def test_sign_ins_of_browsers_are_counted(gateway: Gateway, browser: Browser) -> None:
+    def begun() -> str:
+        page = gateway.get("/_gateway/metrics").body.decode()
+        return next(line for line in page.splitlines() if line.startswith("gateway_sessions_begun_total{"))
+
+    before = begun()
+    browser.sign_in(browser.get("/auth/me").json()["email"])
+    assert begun() != before and 'kind="browser"' in before
