@@ -15,7 +15,7 @@ Where the gateway would redirect a browser to a sign-in page, the response is 30
 
 200 allows the request. The response then contains every identity header, with an empty value for anonymous callers:
 proxies that copy response fields would otherwise leave a client's forged field in place (GHSA-7r4p-vjf4-gxv4,
-CVE-2026-31908). With sessions, it also contains `X-Gateway-Cookie`: the Cookie field without the gateway's own cookies,
+CVE-2026-31908). It also contains `X-Gateway-Cookie`: the Cookie field without the gateway's own cookies,
 which the front proxy sends in place of the client's. The front proxy passes any other response to the client.
 """
 
@@ -65,8 +65,7 @@ class RefusalListener(Protocol):
 
 class Verifier:
     """Handles verify requests. `names` are the headers that only the gateway sets; `assertions` signs identity
-    assertions if configured. `decision_log` records refusals that do not come from the gate. `has_cookies`: the gateway
-    has cookies of its own."""
+    assertions if configured. `decision_log` records refusals that do not come from the gate."""
 
     def __init__(
         self,
@@ -75,9 +74,7 @@ class Verifier:
         decision_log: RefusalListener | None = None,
         *,
         credential_lines: CredentialLines | None = None,
-        has_cookies: bool = False,
     ) -> None:
-        self._has_cookies = has_cookies
         self._assertions = assertions
         self._credential_lines = credential_lines
         self._decision_log = decision_log
@@ -131,8 +128,8 @@ class Verifier:
         path = (b"x-gateway-path", admission.upstream_path())
         identity = self._identity(admission, route.upstream)
         request_id = (b"x-request-id", admission.request.request_id)
-        cookies = _other_cookies(admission.request.fields) if self._has_cookies else ()
-        fields = (NO_STORE, request_id, name, path, *identity, *cookies, *admission.response_fields)
+        cookies = _other_cookies(admission.request.fields)
+        fields = (NO_STORE, request_id, name, path, *identity, cookies, *admission.response_fields)
         return DirectResponse(verify, 200, fields)
 
     def _identity(self, admission: Admission, upstream: str) -> tuple[Field, ...]:
@@ -182,11 +179,11 @@ def _redirect_elsewhere(refusal: Refusal, question: Admission) -> None:
         refusal.redirect(address, "")
 
 
-def _other_cookies(fields: RequestFields) -> tuple[Field, ...]:
+def _other_cookies(fields: RequestFields) -> Field:
     """The Cookie field without own cookies, which `fields.kept` no longer contains. Several fields are one list (RFC
     9113 8.2.3)."""
     values = [value for name, value in fields.kept if len(name) == 6 and name.lower() == b"cookie"]
-    return ((b"x-gateway-cookie", b"; ".join(values)),)
+    return b"x-gateway-cookie", b"; ".join(values)
 
 
 def asked_about(question: RequestHead) -> RequestHead:

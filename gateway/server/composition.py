@@ -120,7 +120,6 @@ def _runtime(ground: Resources, api: Starlette, readiness: Readiness) -> Runtime
             assertions,
             decision_log,
             credential_lines=CredentialLines.of(settings.identity.headers),
-            has_cookies=settings.sessions is not None,
         ),
         proxy=Proxy(
             settings,

@@ -166,7 +166,7 @@ async def deciders() -> AsyncIterator[Deciders]:
     await directory.principal("u1")
     proxies = TrustedProxies([ip_network("127.0.0.0/8")])
     rules = FieldRules((), own_cookies(settings))
-    yield Deciders(gate, Verifier((), has_cookies=True), rules, Peer("127.0.0.1", "http", proxies))
+    yield Deciders(gate, Verifier(()), rules, Peer("127.0.0.1", "http", proxies))
     await sessions.close()
 
 
