@@ -35,12 +35,13 @@ async def _read(settings: Settings, user: str) -> UserRecord | None:
     # Imported here: SQLAlchemy takes longer than everything else, and only a real account needs it.
     from gateway.accounts.emails import email_address
     from gateway.cli.stores import open_database
-    from gateway.storage.schema import COMMAND_TO_RUN, is_current
+    from gateway.storage.schema import command_to_run, is_current
     from gateway.storage.users import Users
 
     async with open_database(settings) as database:
         if not await is_current(database):
-            raise CannotStart(f"storage.database does not have the tables of this version; run: {COMMAND_TO_RUN}")
+            command = command_to_run(settings.position_of("storage").file)
+            raise CannotStart(f"storage.database does not have the tables of this version; run: {command}")
         if "@" not in user:
             return await Users(database).user(user)
         try:

@@ -76,7 +76,7 @@ async def opened(
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings, creates=creates, is_named=is_named))
-        await prepare(database, creates=creates)
+        await prepare(database, file=settings.position_of("storage").file, creates=creates)
         feed: ChangeFeed = LocalFeed()
         if settings.storage.redis is not None:
             feed = await _feed(settings, settings.storage.redis, database, stack)

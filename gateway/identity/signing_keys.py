@@ -38,7 +38,9 @@ def kept_key(path: Path) -> SigningKey:
         raise CannotStart(f"{path}: {error}; move it away to create a new key") from None
 
 
-_NO_KEYS: Final = "must name a signing key, because replicas need a shared one (gateway keys generate)"
+_NO_KEYS: Final = (
+    "must name a signing key, which all processes on one PostgreSQL database share (gateway keys generate)"
+)
 
 
 def key_ring(settings: Settings) -> KeyRing:

@@ -13,6 +13,7 @@ from gateway.proxy.interfaces import Field
 from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.upstream import Upstream
 from gateway.settings.model import HealthSettings, UpstreamSettings
+from gateway.settings.units import format_duration
 from gateway.ticker import Ticker
 
 log: Final = logging.getLogger("gateway.proxy")
@@ -44,20 +45,21 @@ class HealthChecks:
 
     async def _run(self) -> None:
         while True:
-            status = await self._check()
-            healthy = 200 <= status < 400
+            result = await self._check()
+            healthy = isinstance(result, int) and 200 <= result < 400
             if self._health.checked(healthy=healthy, now=self._loop.time()):
-                log.warning("target %s is %s", self._target, "healthy again" if healthy else self._why_down(status))
+                log.warning("target %s is %s", self._target, "healthy again" if healthy else self._why_down(result))
             await asyncio.sleep(self._settings.interval)
 
-    def _why_down(self, status: int) -> str:
-        if status == 0:
-            return "down: its checks fail"
+    def _why_down(self, result: int | str) -> str:
+        if isinstance(result, str):
+            reason = result.removeprefix(f"{self._target}: ")
+            return f"down: its checks fail ({reason})"
         host = self._settings.host or self._target.authority
-        return f"down: its checks fail, with status {status} for Host {host} (health.path, health.host)"
+        return f"down: its checks fail, with status {result} for Host {host} (health.path, health.host)"
 
-    async def _check(self) -> int:
-        """Return the status of the response; 0 if none arrives in time."""
+    async def _check(self) -> int | str:
+        """Return the status of the response, or the reason for its absence."""
         start = b"GET %b HTTP/1.1\r\n" % self._settings.path.encode("ascii")
         fields = b"User-Agent: gateway-health-check\r\nConnection: close\r\n"
         receiver = _StatusReceiver(self._loop)
@@ -67,21 +69,21 @@ class HealthChecks:
         exchange = self._engine.open(request, receiver, self._loop.time())
         try:
             async with asyncio.timeout(self._settings.timeout):
-                return await receiver.status
+                return await receiver.result
         except TimeoutError:
-            return 0
+            return f"no response within {format_duration(self._settings.timeout)}"
         finally:
             exchange.cancel()  # the body is not needed
 
 
 class _StatusReceiver:
-    """Implements Downstream: keeps the status of a response, 0 for none."""
+    """Implements Downstream: keeps the status of a response, or the reason for its absence."""
 
     forwarded_at = 0.0
     client = ""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.status: asyncio.Future[int] = loop.create_future()
+        self.result: asyncio.Future[int | str] = loop.create_future()
 
     def head(
         self,
@@ -94,10 +96,10 @@ class _StatusReceiver:
         self._received(status)
 
     def refuse(self, refusal: Refusal) -> None:
-        self._received(0)
+        self._received(refusal.reason)
 
     def abort(self, reason: str) -> None:
-        self._received(0)
+        self._received(reason)
 
     def upgraded(self, fields: Sequence[Field], upstream: asyncio.Transport, early: bytes) -> None:
         upstream.abort()  # checks request no upgrade, and the engine refuses an unrequested one
@@ -116,6 +118,6 @@ class _StatusReceiver:
 
     def resume_upload(self) -> None: ...
 
-    def _received(self, status: int) -> None:
-        if not self.status.done():
-            self.status.set_result(status)
+    def _received(self, result: int | str) -> None:
+        if not self.result.done():
+            self.result.set_result(result)

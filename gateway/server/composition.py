@@ -40,6 +40,7 @@ from gateway.settings.extras import missing_extras
 from gateway.settings.model import Settings
 from gateway.wire.addresses import TrustedProxies
 from gateway.wire.fields import FieldRules
+from gateway.wire.urls import is_loopback
 
 if TYPE_CHECKING:
     from gateway.api.pages.endpoints import Pages
@@ -78,6 +79,7 @@ async def running(
             runtime.refusal_response = pages.refusals
         await services.accounts.prepare()
         if place is None or place.number == 0:  # Once, independent of the number of workers.
+            _say_where_to_sign_in(ground.settings)
             await _say_without_admin(services.administration)
         _add_sources(metrics, ground, services=services, runtime=runtime)
         reloader = _reloader(ground, runtime, services=services, pages=pages)
@@ -227,6 +229,14 @@ def _start_ticking(ground: Resources, runtime: Runtime, *, metrics: Metrics) -> 
     ground.stack.callback(lambda: runtime.proxy.close())
     ground.stack.callback(runtime.watch.close)
     ground.stack.callback(ground.ticker.stop)
+
+
+def _say_where_to_sign_in(settings: Settings) -> None:
+    """Name the one address of a gateway for development. The listener's own address is another origin, whose forms are
+    refused."""
+    address = settings.server.public_url
+    if settings.sessions is not None and address is not None and is_loopback(address):
+        event("sessions", f"open {address} in the browser: sessions work at no other address (server.public_url)")
 
 
 async def _say_without_admin(administration: Administration) -> None:

@@ -88,7 +88,7 @@ async def open_stores(settings: Settings, keys: MacKeys, stack: AsyncExitStack) 
     stack.push_async_callback(database.close)
     has_redis = settings.storage.redis is not None
     await lock_database(settings.storage.database.reveal(), has_redis=has_redis, stack=stack)
-    await prepare(database)
+    await prepare(database, file=settings.position_of("storage").file)
     probe = asyncio.get_running_loop().create_task(_probe(database))
     stack.callback(probe.cancel)
     copies_last = copies_last_for(settings)

@@ -8,6 +8,7 @@ same tables.
 
 import asyncio
 import secrets
+import shlex
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -22,7 +23,6 @@ T = TypeVar("T")
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")  # oldest first
 HEAD: Final = REVISIONS[-1]
-COMMAND_TO_RUN: Final = "gateway db upgrade"
 
 _OLD_VERSION_TABLE: Final = "alembic_version"  # up to revision 0004
 _OLD_TABLES: Final = ("users", "sessions", "refresh_tokens", "audit")  # in every revision up to 0004
@@ -52,11 +52,12 @@ async def upgrade(database: Database) -> bool:
     return await _once_unlocked(lambda: database.write(_upgrade, limit=_LIMIT), _PATIENCE)
 
 
-async def prepare(database: Database, *, patience: float = _PATIENCE, creates: bool = True) -> None:
+async def prepare(database: Database, *, file: str = "", patience: float = _PATIENCE, creates: bool = True) -> None:
     """Prepare the schema: migrate an SQLite file, and require a current PostgreSQL database.
 
     Without `creates`, a file without tables of the gateway stays as it is: it is empty, or belongs to another
-    application. Raises CannotStart with the remedy, also if the database cannot be reached.
+    application. Raises CannotStart with the remedy for the configuration `file`, also if the database cannot be
+    reached.
     """
     try:
         found = await revision(database, patience=patience)
@@ -68,7 +69,12 @@ async def prepare(database: Database, *, patience: float = _PATIENCE, creates: b
     if found != HEAD:
         _refuse_newer(found)
         what = "has no tables yet" if found is None else f"has an outdated schema ({found}, needed: {HEAD})"
-        raise CannotStart(f"storage.database {what}; run: {COMMAND_TO_RUN}")
+        raise CannotStart(f"storage.database {what}; run: {command_to_run(file)}")
+
+
+def command_to_run(file: str) -> str:
+    """The command that upgrades the database of a configuration file; an empty name is that of the default file."""
+    return shlex.join(["gateway", "db", "upgrade", *(["--config", file] if file else [])])
 
 
 async def _once_unlocked(ask: Callable[[], Awaitable[T]], patience: float) -> T:

@@ -239,7 +239,7 @@ def test_an_empty_postgresql_is_refused_with_the_command_that_helps(
     for command in (["serve", "--port", "0"], ["users", "list"]):
         outcome = run(*command, folder=tmp_path)
         assert outcome.code == 2
-        assert "run: gateway db upgrade" in one_plain_line(outcome.err)
+        assert "run: gateway db upgrade --config config/gateway.yaml" in one_plain_line(outcome.err)
     assert run("db", "upgrade", folder=tmp_path).code == 0
     assert run("users", "list", folder=tmp_path).code == 0
 

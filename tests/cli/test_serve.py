@@ -92,6 +92,23 @@ def test_how_to_make_the_first_administrator_is_said_at_the_start(tmp_path: Path
         assert [said in line for line in server.errors.read_text().splitlines()].count(True) == 1
 
 
+@pytest.mark.parametrize(
+    ("address", "sessions", "said"),
+    [
+        ("http://localhost:8000", "{}", True),
+        ("http://localhost:8000", "null", False),
+        ("https://app.example.com", "{}", False),
+    ],
+)
+def test_the_only_address_for_sessions_on_this_machine_is_said_at_the_start(
+    tmp_path: Path, address: str, sessions: str, said: bool
+) -> None:
+    server_keys = f"{{port: 0, public_url: '{address}'}}"
+    configuration = CONFIGURATION.replace("{port: 0}", server_keys) + f"sessions: {sessions}\n"
+    with serving(tmp_path, configuration=configuration) as server:
+        assert (f"open {address} in the browser" in server.errors.read_text()) is said
+
+
 def test_the_host_and_port_options_win_over_the_file(tmp_path: Path) -> None:
     configuration = CONFIGURATION.replace("{port: 0}", "{host: 192.0.2.1, port: 1}")
     with serving(tmp_path, "--host", "127.0.0.2", "--port", "0", configuration=configuration) as server:

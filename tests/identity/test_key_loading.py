@@ -133,5 +133,5 @@ def test_a_database_in_memory_has_a_key_that_is_kept_nowhere(tmp_path: Path, mon
 def test_postgresql_without_keys_is_refused_with_the_command_to_run() -> None:
     with pytest.raises(ConfigurationError) as refused:
         key_ring(over(POSTGRESQL))
-    message = "must name a signing key, because replicas need a shared one (gateway keys generate)"
+    message = "must name a signing key, which all processes on one PostgreSQL database share (gateway keys generate)"
     assert refused.value.problems == (Problem("", 1, 1, "tokens.keys", message),)

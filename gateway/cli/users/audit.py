@@ -118,7 +118,7 @@ def prune_audit(older_than: float, yes: bool, config: Path) -> None:
 
 async def _prune(settings: Settings, older_than: float) -> int:
     async with open_database(settings) as database:
-        await prepare(database)
+        await prepare(database, file=settings.position_of("storage").file)
         return await AuditTrail(database).prune(_ago(older_than), by=COMMAND_LINE)
 
 

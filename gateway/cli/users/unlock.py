@@ -59,7 +59,7 @@ async def _unlock(email: str, address: str | None, settings: Settings) -> UserRe
 
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
-        await prepare(database)
+        await prepare(database, file=settings.position_of("storage").file)
         link = await quiet_link(settings.storage.redis, database, stack)
         if not link.available:
             raise CannotStart(

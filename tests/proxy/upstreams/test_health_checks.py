@@ -151,6 +151,33 @@ async def test_a_target_that_was_down_comes_back_when_it_is_up(fleet: Fleet) -> 
         await until_served_by(harness, up={"a", "b"})
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("silence", "no response within 200ms"),
+        ("a goodbye", "(closed: end of file)"),
+        ("garbage", "(not a status line: "),
+        ("503", "with status 503"),
+    ],
+)
+async def test_the_log_contains_the_reason_why_a_target_is_down(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture, behaviour: str, reason: str
+) -> None:
+    fleet["a"].behaviour = SICK[behaviour]
+    async with running(checked(fleet["a"].url, fall=1)):
+        await until(lambda: f"target {fleet['a'].url} is down: " in caplog.text)
+    assert reason in caplog.text
+
+
+async def test_the_log_contains_the_error_of_a_refused_connection(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.to_thread(fleet["a"].down)
+    async with running(checked(fleet["a"].url, fall=1)):
+        await until(lambda: f"target {fleet['a'].url} is down: its checks fail ([Errno" in caplog.text)
+    await asyncio.to_thread(fleet["a"].up)
+
+
 async def test_with_all_targets_out_callers_are_told_to_come_again(fleet: Fleet) -> None:
     fleet.behave(only_checks(status(500)))
     async with running(checked(*fleet.urls, interval=1.0, fall=1, rise=3)) as harness:
