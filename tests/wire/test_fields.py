@@ -190,6 +190,7 @@ def test_a_copy_of_the_fields_of_a_request_has_every_value() -> None:
 VALUES: dict[str, object] = {
     "kept": [(b"accept", b"*/*")],
     "hosts": 2,
+    "session_cookies": 4,
     "authorizations": 3,
     "credentials": [(0, (b"authorization", b"x"))],
     "forwarding": [(1, (b"forwarded", b"y"))],
