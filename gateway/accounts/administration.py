@@ -15,15 +15,22 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 
-from gateway.accounts.audit import AuditPage, AuditReader, AuditSelection
-from gateway.accounts.change_publisher import ChangePublisher
+from gateway.accounts.change_publisher import ChangePublisher, key_known_until
 from gateway.accounts.commands import AccountChange, EmailOnly, NewAccount, PasswordOnly, RolesOnly
 from gateway.accounts.emails import folded
-from gateway.accounts.expiry import key_known_until
 from gateway.accounts.inputs import accept
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.roles import admin_roles
-from gateway.accounts.store import AccountStore, NewUser, Selection, SessionStore, UserPage
+from gateway.accounts.store import (
+    AccountStore,
+    AuditPage,
+    AuditReader,
+    AuditSelection,
+    NewUser,
+    Selection,
+    SessionStore,
+    UserPage,
+)
 from gateway.errors import Refusal, StorageUnavailable
 from gateway.identity.user import COMMAND_LINE, Actor, ChangeFeed, UserRecord
 from gateway.settings.model import Settings

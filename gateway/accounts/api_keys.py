@@ -10,10 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from gateway.accounts.change_publisher import ChangePublisher
+from gateway.accounts.change_publisher import ChangePublisher, key_known_until
 from gateway.accounts.commands import KeyRequest
 from gateway.accounts.confirmation import require_fresh
-from gateway.accounts.expiry import key_known_until
 from gateway.accounts.service import account_holder
 from gateway.errors import FieldError, Refusal
 from gateway.identity.api_keys import ApiKey, ApiKeyStore, NewApiKey, key_digest, new_key

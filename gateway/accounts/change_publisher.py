@@ -1,10 +1,12 @@
 """Commit a change and publish it, even if the client disconnects in between."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
 
 from gateway.identity.user import ChangeFeed, UserRecord
+from gateway.settings.model import Settings
 
 T = TypeVar("T")
 
@@ -48,3 +50,19 @@ class ChangePublisher:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # retrieved, because the awaiting caller can be gone
+
+
+# The largest supported clock difference between replicas. A token of an ended session stays revoked this long after its
+# expiry, so that a replica whose clock is behind does not accept it.
+CLOCK_SKEW: Final = 60.0  # In seconds.
+
+
+def key_known_until(settings: Settings, clock: Callable[[], float]) -> datetime:
+    """The time until which a cached copy of an API key deleted now can exist. `clock` returns seconds since the
+    epoch."""
+    return datetime.fromtimestamp(clock(), UTC) + timedelta(seconds=copies_last_for(settings))
+
+
+def copies_last_for(settings: Settings) -> float:
+    """The seconds for which a replica can hold a copy of an API key or a browser session."""
+    return settings.cache.user_ttl + CLOCK_SKEW

@@ -2,11 +2,9 @@
 
 from typing import Any, Final
 
-from gateway.accounts.common_passwords import is_common
 from gateway.accounts.emails import EmailAddress, email_address
-from gateway.accounts.inputs import Body, body, read_by
-from gateway.accounts.normalization import composed
-from gateway.accounts.passwords import Password, chosen_password, presented_password
+from gateway.accounts.inputs import Body, body, composed, read_by
+from gateway.accounts.passwords import Password, chosen_password, is_common, presented_password
 from gateway.accounts.roles import accepted_roles
 from gateway.errors import FieldError, Refusal
 from gateway.identity.refresh_token import RefreshToken

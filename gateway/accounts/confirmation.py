@@ -8,7 +8,7 @@ from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.store import AccountStore, StoredPassword
 from gateway.errors import Refusal
-from gateway.identity.freshness import not_fresh
+from gateway.identity.principal import not_fresh
 from gateway.identity.user import Claims
 from gateway.settings.model import Settings
 from gateway.wire.addresses import Callers

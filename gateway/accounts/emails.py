@@ -16,7 +16,7 @@ from typing import Final
 
 import email_validator
 
-from gateway.accounts.normalization import composed
+from gateway.accounts.inputs import composed
 
 _MAX_LENGTH: Final = 254  # RFC 5321 4.5.3.1.3, without the brackets of a path. Checked before any expensive step.
 _LONGEST_DOMAIN: Final = 253  # RFC 1035 2.3.4, without its length octets.

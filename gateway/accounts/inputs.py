@@ -3,6 +3,7 @@
 A model defines the accepted fields, and collects one error message per field. `openapi.yaml` describes the models.
 """
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, TypeVar, dataclass_transform
@@ -63,3 +64,16 @@ def _declared(model: type[Body]) -> dict[str, tuple[Read, bool]]:
     """The reader of each field, and whether it is required."""
     own = fields(model)  # type: ignore[arg-type]
     return {each.name: (each.metadata[_READS], each.default is MISSING) for each in own}
+
+
+# A canonical decomposition has at most 1.5 characters per byte of UTF-8 (U+01D5: 3 for 2 bytes). A text has no more
+# characters than its decomposition, and NFC does not change the decomposition.
+_CHARACTERS_PER_BYTE: Final = 1.5
+
+
+def composed(text: str, *, max_bytes: int) -> str:
+    """The text in NFC. Returned unchanged if its NFC certainly exceeds `max_bytes` bytes of UTF-8: then the text itself
+    has more than 1.5 times as many characters."""
+    if len(text) > max_bytes * _CHARACTERS_PER_BYTE:
+        return text
+    return unicodedata.normalize("NFC", text)

@@ -11,8 +11,7 @@ from typing import Final, NamedTuple
 
 from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.commands import AcceptedInvitation, NewInvitation
-from gateway.accounts.link_registration import LinkRegistration, Registered
-from gateway.accounts.link_uses import LinkUses
+from gateway.accounts.link_uses import LinkRegistration, LinkUses, Registered
 from gateway.accounts.links import (
     INVITING,
     Invitation,

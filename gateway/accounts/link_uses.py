@@ -1,11 +1,21 @@
 """The presentation of links: one answer for every link that cannot be used, and counts of their uses."""
 
+import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
+from gateway.accounts.change_publisher import ChangePublisher
+from gateway.accounts.commands import chosen
+from gateway.accounts.emails import EmailAddress
 from gateway.accounts.links import Link, LinkKind, LinkStore, link_digest, link_invalid
-from gateway.identity.user import UserRecord
+from gateway.accounts.passwords import PasswordPool
+from gateway.accounts.roles import admin_roles
+from gateway.accounts.service import Accounts, TokenPair
+from gateway.accounts.store import NewUser
+from gateway.identity.user import Actor, ChangeFeed, ClientInfo, UserRecord
 from gateway.samples import Sample
+from gateway.wire.addresses import Callers
 
 
 class LinkUses:
@@ -40,3 +50,42 @@ class LinkUses:
         """Uses of links by kind and outcome."""
         for labels, count in self._counts.items():
             yield Sample("gateway_links_used_total", labels, count)
+
+
+class Registered(NamedTuple):
+    """A new account. `tokens` are None if the caller begins a session of another kind."""
+
+    email: EmailAddress
+    tokens: TokenPair | None
+
+
+class LinkRegistration:
+    """Creates accounts. `accounts` opens their first sessions."""
+
+    def __init__(self, *, uses: LinkUses, accounts: Accounts, passwords: PasswordPool, feed: ChangeFeed) -> None:
+        self._uses = uses
+        self._accounts = accounts
+        self._passwords = passwords
+        self._callers = Callers()
+        self._publisher = ChangePublisher(feed)
+
+    async def create(
+        self, link: Link, password: str, roles: frozenset[str], origin: ClientInfo, *, with_tokens: bool
+    ) -> Registered:
+        """Use the link. Raises `invalid_fields` for the password, `link_invalid`, `account_exists` and `overloaded`."""
+        settings = self._accounts.settings
+        accepted = chosen(password, settings, field="password")
+        session = self._accounts.opening(origin) if with_tokens else None
+        user = NewUser(
+            id=str(uuid.uuid4()),
+            email=link.email,
+            canonical=link.canonical,
+            password_hash=await self._passwords.hash(accepted, caller=self._callers.by_address(origin.address)),
+            roles=roles,
+            email_verified=True,
+        )
+        by, admins = Actor(user.id, origin), admin_roles(settings)
+        registering = self._uses.links.register(link, user, by=by, admin_roles=admins, session=session)
+        record = self._uses.used(link, await self._publisher.changed(registering))
+        tokens = None if session is None else self._accounts.tokens_for(record, session)
+        return Registered(EmailAddress(link.email, link.canonical), tokens)

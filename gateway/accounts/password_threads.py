@@ -8,18 +8,65 @@ import asyncio
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from gateway.accounts.fair_queue import FairQueue
 from gateway.errors import Refusal, without_traceback
 from gateway.samples import Durations, Sample
 
 T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """A queue for at most `room` jobs."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._waiting = 0
+        self._lines: dict[str, deque[T]] = {}  # in the order of their turns
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def join(self, caller: str, work: T) -> T | None:
+        """Add a job. If the queue is full, returns the evicted job, possibly this one."""
+        self._lines.setdefault(caller, deque()).append(work)
+        self._waiting += 1
+        if self._waiting <= self._room:
+            return None
+        own = len(self._lines[caller])
+        longest = max(self._lines, key=lambda each: len(self._lines[each]))
+        loser = longest if len(self._lines[longest]) > own else caller
+        out = self._lines[loser][-1]
+        self.leave(loser, out)
+        return out
+
+    def next(self) -> T | None:
+        """Remove and return the next job; None for an empty queue."""
+        for caller in self._lines:
+            line = self._lines.pop(caller)
+            self._waiting -= 1
+            work = line.popleft()
+            if line:
+                self._lines[caller] = line
+            return work
+        return None
+
+    def leave(self, caller: str, work: T) -> None:
+        """Remove a job if it is still queued."""
+        line = self._lines.get(caller)
+        if line is None or work not in line:
+            return
+        line.remove(work)
+        self._waiting -= 1
+        if not line:
+            del self._lines[caller]
+
 
 # Raises Refusal if the job must no longer run.
 Check = Callable[[], None]

@@ -6,13 +6,15 @@ quarter of a second of CPU at the usual cost and releases the GIL.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
-from functools import partial
-from typing import Final, NewType
+from functools import cache, partial
+from pathlib import Path
+from typing import Final, NamedTuple, NewType
 
 import bcrypt
 
-from gateway.accounts.normalization import composed
+from gateway.accounts.inputs import composed
 from gateway.accounts.password_threads import Check, PasswordThreads
 from gateway.samples import Sample
 
@@ -119,3 +121,43 @@ def _work(password: Password | None, rounds: int) -> None:
 
 def _hash(password: Password, rounds: int) -> str:
     return bcrypt.hashpw(password, bcrypt.gensalt(rounds)).decode("ascii")
+
+
+_FILE: Final = Path(__file__).with_name("common_passwords.txt")
+_STAND_FOR: Final = str.maketrans("@4301!$57", "aaeoiisst")
+
+
+class _Commonest(NamedTuple):
+    whole: frozenset[str]
+    words: frozenset[str]
+    endings: frozenset[str]
+    longest: int  # length of the longest ending, in characters
+
+
+def is_common(password: Password) -> bool:
+    """Whether a password is in the list."""
+    # Case folding can produce text that is not in NFC.
+    text = unicodedata.normalize("NFC", password.decode().casefold())
+    known = _commonest()
+    if text in known.whole:
+        return True
+    return any(
+        (at == len(text) or text[at:] in known.endings) and _is_word(text[:at], known.words)
+        for at in range(len(text), max(0, len(text) - known.longest - 1), -1)
+    )
+
+
+def _is_word(text: str, words: frozenset[str]) -> bool:
+    return text in words or text.translate(_STAND_FOR) in words
+
+
+@cache
+def _commonest() -> _Commonest:
+    sections: dict[str, list[str]] = {}
+    for line in _FILE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("[") and line.endswith("]") and line[1:-1].isalpha():
+            sections[line[1:-1]] = found = []
+        elif sections:
+            found += line.split()
+    endings = frozenset(sections["endings"])
+    return _Commonest(frozenset(sections["whole"]), frozenset(sections["words"]), endings, max(map(len, endings)))

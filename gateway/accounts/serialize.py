@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from gateway.accounts.audit import AuditRecord
+from gateway.accounts.store import AuditRecord
 from gateway.identity.user import UserRecord
 
 

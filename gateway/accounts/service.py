@@ -12,10 +12,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-from gateway.accounts.change_publisher import ChangePublisher
+from gateway.accounts.change_publisher import CLOCK_SKEW, ChangePublisher, key_known_until
 from gateway.accounts.confirmation import Confirmation, require_fresh, wrong_password
 from gateway.accounts.emails import EmailAddress
-from gateway.accounts.expiry import CLOCK_SKEW, key_known_until
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.roles import admin_roles

@@ -7,10 +7,10 @@ the database does not answer in time.
 Subjects of external issuers have no account here, but administrators can block them.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.accounts.emails import EmailAddress
 from gateway.identity.refresh_token import RefreshToken
@@ -307,3 +307,53 @@ class SubjectStore(Protocol):
 
     async def unblock(self, subject: str, *, by: Actor) -> UserRecord | None:
         """Unblock a subject; None if it is not blocked."""
+
+
+class AuditRecord(NamedTuple):
+    """One change. `subject` is the changed account; `actor` is a user id, `NAME|SUB` or `command-line`. `address` and
+    `request_id` come from the request, empty for the command line. `before` and `after` contain the changed values
+    only."""
+
+    id: int
+    at: datetime
+    action: str
+    actor: str
+    subject: str
+    address: str
+    request_id: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+
+
+class AuditPlace(NamedTuple):
+    """The position of a record in the trail."""
+
+    at: datetime
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSelection:
+    """A filter for records, newest first: from `since`, before `until`, and after the position `after`."""
+
+    subject: str | None = None
+    actor: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 50
+    after: AuditPlace | None = None
+
+
+class AuditPage(NamedTuple):
+    """A page of records. `next` is the `after` of the following page, None on the last page."""
+
+    records: tuple[AuditRecord, ...]
+    next: AuditPlace | None
+
+
+class AuditReader(Protocol):
+    """Read access to the audit trail. No interface allows changes."""
+
+    async def page(self, selection: AuditSelection) -> AuditPage:
+        """Matching records, newest first. Raises StorageUnavailable."""

@@ -14,8 +14,7 @@ from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.commands import Verify
 from gateway.accounts.confirmation import Confirmation, require_fresh
 from gateway.accounts.emails import EmailAddress, email_address
-from gateway.accounts.link_registration import LinkRegistration, Registered
-from gateway.accounts.link_uses import LinkUses
+from gateway.accounts.link_uses import LinkRegistration, LinkUses, Registered
 from gateway.accounts.links import VERIFYING, Link, link_invalid
 from gateway.accounts.mail import MailLimiter, MailRequest, RequestStore
 from gateway.accounts.passwords import PasswordPool, presented_password

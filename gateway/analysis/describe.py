@@ -7,7 +7,7 @@ from gateway.analysis.access import CallerKind
 from gateway.policy.patterns import Pattern
 from gateway.policy.route import Conditions, Route
 from gateway.settings.model import CorsSettings, RateLimitSettings, Unset
-from gateway.settings.units import format_duration, format_size
+from gateway.settings.types import format_duration, format_size
 
 KIND_WORDS: Final = {
     "session": "the session cookie",

@@ -13,7 +13,7 @@ from gateway.analysis.access import NOBODY, Access, AccessRules, CallerKind
 from gateway.analysis.describe import intersection_pattern, wording_of
 from gateway.analysis.regions import OTHER_METHODS, PolicyView, Region, RegionResult, differing_regions
 from gateway.policy.loader import Configuration
-from gateway.policy.methods import TRACE
+from gateway.policy.patterns import TRACE
 from gateway.policy.policy import Policy
 from gateway.policy.rewrite import PrefixStrip
 from gateway.policy.route import Route

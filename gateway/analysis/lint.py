@@ -22,8 +22,8 @@ from gateway.policy.trie import RouteGroup
 from gateway.settings.checks import implied, is_in_memory
 from gateway.settings.model import Settings
 from gateway.settings.reader import quoted
-from gateway.settings.units import format_duration
-from gateway.wire.urls import is_loopback, is_loopback_host
+from gateway.settings.types import format_duration
+from gateway.wire.addresses import is_loopback, is_loopback_host
 
 # Suffixes that some upstreams ignore: Windows file systems strip both.
 _TRAILING: Final = (b".", b" ")

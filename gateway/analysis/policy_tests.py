@@ -14,8 +14,7 @@ from dataclasses import field, replace
 from typing import Any, Final, Literal
 
 from gateway.analysis.explain import Credential, Person
-from gateway.analysis.request_line import parse_request_line
-from gateway.analysis.simulate import PolicyRequest
+from gateway.analysis.simulate import PolicyRequest, parse_request_line
 from gateway.errors import Problem
 from gateway.identity.user import CredentialKind
 from gateway.settings.declare import section, setting

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from gateway.policy.methods import TRACE
+from gateway.policy.patterns import TRACE
 from gateway.policy.policy import Policy
 from gateway.policy.route import Route
 from gateway.policy.trie import Node, RouteGroup, Tree

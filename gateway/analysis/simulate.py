@@ -8,6 +8,8 @@ credential and record), rate limit counts, and upstreams. `tokens.leeway`, which
 nothing to the age of a sign-in here.
 """
 
+import os
+import re
 from math import inf
 from typing import Final, NamedTuple
 
@@ -25,6 +27,8 @@ from gateway.policy.decide import (
 from gateway.policy.policy import Policy
 from gateway.policy.rewrite import Captures
 from gateway.policy.route import Route
+from gateway.settings.reader import InvalidValue
+from gateway.settings.syntax import method as method_name
 from gateway.wire.fields import Field
 from gateway.wire.hosts import canonical_host
 from gateway.wire.paths import RequestTarget, canonical_target
@@ -188,3 +192,25 @@ def _navigation(
     return (
         policy.browsers.page_for(refusal.code, route, target) if by_browser and _counts_cookies(policy, host) else None
     )
+
+
+_URL: Final = re.compile(rb"(https?|wss?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+
+
+def parse_request_line(method: str, url: str, *, websocket: bool = False) -> PolicyRequest:
+    """The request for a URL or a path. `ws://` or `websocket` makes it a WebSocket handshake.
+
+    Raises InvalidValue if the text is not a request.
+    """
+    raw = os.fsencode(url)
+    host, target = None, raw
+    whole = _URL.fullmatch(raw)
+    if whole is not None:
+        # RFC 9112 3.2.1: a client sends `/` for a URL without a path.
+        host, target = whole[2], whole[3] if whole[3].startswith(b"/") else b"/" + whole[3]
+        websocket = websocket or whole[1].lower() in (b"ws", b"wss")
+    elif not raw.startswith(b"/") and raw != b"*":
+        raise InvalidValue("must begin with '/' or http://", f"/{url.lstrip('/')}")
+    if websocket and method != "GET":
+        raise InvalidValue("must be a GET: a WebSocket handshake is one (RFC 6455 4.1)")
+    return PolicyRequest(method_name(method).encode("ascii"), target, host, websocket=websocket)

@@ -6,11 +6,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.accounts.administration import Administration
-from gateway.accounts.audit import AuditSelection
 from gateway.accounts.commands import AccountChange, NewAccount
 from gateway.accounts.inputs import accept
 from gateway.accounts.serialize import account, audit_record
-from gateway.accounts.store import Selection
+from gateway.accounts.store import AuditSelection, Selection
 from gateway.api.body import Endpoint, actor_of, admission_of, json_body, query_fields, translate_storage_errors
 from gateway.api.cursors import audit_cursor, user_cursor
 from gateway.api.queries import AuditQuery, UserQuery

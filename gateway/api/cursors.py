@@ -10,7 +10,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from gateway.accounts.audit import AuditPlace
+from gateway.accounts.store import AuditPlace
 
 MAX_LENGTH: Final = 2048  # In characters; longer than any cursor of the gateway.
 _USERS: Final = b"u"

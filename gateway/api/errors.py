@@ -8,11 +8,12 @@ from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.body import admission_of, note_refusal
 from gateway.errors import Refusal
 from gateway.gate.admission import RequestHead
-from gateway.wire.problem import Field, problem_body, problem_fields
+from gateway.wire.problem import NO_STORE, Field, problem_body, problem_fields
 
 
 class RefusalResponses(Protocol):
@@ -53,3 +54,20 @@ async def store_is_out(request: Request, error: Exception) -> Response:
 async def failed(request: Request, error: Exception) -> Response:
     """The response to an unexpected exception. The log gets its type, the client gets nothing about it."""
     return _problem(request, Refusal("internal_error", type(error).__name__))
+
+
+class NoStore:
+    """ASGI middleware that adds `Cache-Control: no-store` to responses without Cache-Control."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                names = {name.lower() for name, _ in message["headers"]}
+                if b"cache-control" not in names:
+                    message = {**message, "headers": [*message["headers"], NO_STORE]}
+            await send(message)
+
+        await self._app(scope, receive, guarded)

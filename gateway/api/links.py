@@ -18,7 +18,7 @@ from gateway.accounts.commands import (
 )
 from gateway.accounts.inputs import accept
 from gateway.accounts.invitations import InvitationAcceptance, Invitations
-from gateway.accounts.link_registration import Registered
+from gateway.accounts.link_uses import Registered
 from gateway.accounts.links import Invitation
 from gateway.accounts.password_reset import PasswordReset
 from gateway.accounts.passwords import presented_password

@@ -4,8 +4,8 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-from gateway.accounts.audit import AuditPlace
 from gateway.accounts.inputs import Body, body, read_by
+from gateway.accounts.store import AuditPlace
 from gateway.api.cursors import audit_place, user_place
 from gateway.settings.model import Settings
 

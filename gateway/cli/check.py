@@ -10,8 +10,7 @@ import click
 from gateway.analysis.lint import lint
 from gateway.analysis.openapi.coverage import Coverage, coverage
 from gateway.analysis.openapi.spec import SpecOperation, read_spec
-from gateway.cli.configuration import Findings, examined
-from gateway.cli.options import config_option, json_option
+from gateway.cli.configuration import Findings, config_option, examined, json_option
 from gateway.cli.output import print_json, say
 from gateway.cli.program import FINE, NO, UNUSABLE
 from gateway.errors import Problem

@@ -7,14 +7,38 @@ not available, for example in CI.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from gateway.cli.options import DEFAULT_CONFIGURATION
+import click
+
 from gateway.errors import CannotStart, ConfigurationError, Problem
 from gateway.policy.loader import Configuration, load_configuration
-from gateway.settings.extras import missing_extras
+from gateway.settings.checks import missing_extras
 from gateway.settings.loader import read_settings
 from gateway.settings.model import Settings
 from gateway.settings.storage_folder import unusable_files
+
+DEFAULT_CONFIGURATION: Final = Path("config/gateway.yaml")
+_BESIDE: Final = Path("gateway.yaml")  # where `gateway init` writes
+
+
+def _default_configuration() -> Path:
+    return _BESIDE if _BESIDE.exists() and not DEFAULT_CONFIGURATION.exists() else DEFAULT_CONFIGURATION
+
+
+config_option = click.option(
+    "--config",
+    "config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar="GATEWAY_CONFIG",
+    default=_default_configuration,
+    show_default=f"{DEFAULT_CONFIGURATION}, or {_BESIDE}",
+    show_envvar=True,
+    help="The configuration file.",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def loaded_policy(path: Path) -> Configuration:

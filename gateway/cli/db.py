@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option
+from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import say
 from gateway.cli.stores import open_database
 from gateway.cli.users.audit import prune_audit

@@ -6,20 +6,64 @@ from typing import Final
 
 import click
 
-from gateway.analysis.explain import Credential, explain
-from gateway.analysis.request_line import parse_request_line
-from gateway.analysis.simulate import PolicyRequest
-from gateway.cli.caller import person
-from gateway.cli.configuration import loaded_policy
+from gateway.analysis.explain import SIGNED_IN, Credential, Person, State, explain
+from gateway.analysis.simulate import PolicyRequest, parse_request_line
+from gateway.cli.configuration import config_option, json_option, loaded_policy
 from gateway.cli.explain_json import document
 from gateway.cli.explain_text import lines
-from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, say
 from gateway.cli.program import FINE, NO
-from gateway.identity.user import CredentialKind
+from gateway.errors import CannotStart
+from gateway.identity.user import CredentialKind, UserRecord
 from gateway.policy.roles import RoleHierarchy
+from gateway.settings.model import Settings
 from gateway.settings.reader import InvalidValue
-from gateway.settings.units import parse_duration
+from gateway.settings.types import parse_duration
+
+
+def person(settings: Settings, user: str | None, roles: tuple[str, ...], *, anonymous: bool) -> Person | None:
+    """The caller described by options: anonymous, a user with these roles, or an account by id or address.
+
+    A user with roles is hypothetical, and no account is read. Raises CannotStart and StorageUnavailable if an account
+    cannot be read.
+    """
+    if anonymous:
+        return None
+    if roles:
+        return Person(user or "", frozenset(roles))
+    if user is not None and "|" in user:
+        raise CannotStart(f"{user} is of another issuer and has no account here; give its roles with --role")
+    return SIGNED_IN if user is None else _account(settings, user)
+
+
+def _account(settings: Settings, user: str) -> Person:
+    import asyncio  # a fifth of the start-up time, and only a real account needs it
+
+    record = asyncio.run(_read(settings, user))
+    if record is None:
+        return Person(user, state="unknown")
+    state: State = "active" if record.is_active else "disabled"
+    return Person(record.id, record.roles, record.email, state, record.email_verified)
+
+
+async def _read(settings: Settings, user: str) -> UserRecord | None:
+    # Imported here: SQLAlchemy takes longer than everything else, and only a real account needs it.
+    from gateway.accounts.emails import email_address
+    from gateway.cli.stores import open_database
+    from gateway.storage.schema import command_to_run, is_current
+    from gateway.storage.users import Users
+
+    async with open_database(settings) as database:
+        if not await is_current(database):
+            command = command_to_run(settings.position_of("storage").file)
+            raise CannotStart(f"storage.database does not have the tables of this version; run: {command}")
+        if "@" not in user:
+            return await Users(database).user(user)
+        try:
+            return await Users(database).by_email(email_address(user).canonical)
+        except ValueError:  # not an address, so no account has it
+            return None
+
 
 _KINDS: Final[dict[str, CredentialKind]] = {"cookie": "session", "token": "token", "api-key": "api_key"}
 

@@ -7,7 +7,7 @@ from gateway.analysis.explain import Explanation, Tried, capture_texts
 from gateway.identity.principal import forwards_only_verified, identity_roles, identity_value
 from gateway.policy.route import NO_CONDITIONS, Conditions, Route
 from gateway.settings.model import Settings
-from gateway.settings.units import format_duration
+from gateway.settings.types import format_duration
 
 _ALLOW_ORIGIN: Final = frozenset((b"access-control-allow-origin",))
 

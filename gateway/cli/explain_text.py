@@ -12,7 +12,7 @@ from gateway.cli.explain_json import identity, limit_of, page_may_read, text_of
 from gateway.observability.escaping import printable
 from gateway.policy.route import Requirement, Route
 from gateway.settings.model import Settings
-from gateway.settings.units import LONGEST, format_duration
+from gateway.settings.types import LONGEST, format_duration
 
 _WIDTH: Final = 12
 

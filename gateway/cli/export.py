@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option
+from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import print_json, say, warn
 from gateway.cli.program import FINE, NO
 from gateway.errors import ConfigurationError

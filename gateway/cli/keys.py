@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option, json_option
+from gateway.cli.configuration import config_option, json_option, loaded
 from gateway.cli.output import print_json, print_table, say
 from gateway.errors import CannotStart, cannot_read
 from gateway.identity.keys import VerifyingKey

@@ -13,14 +13,13 @@ import click
 from gateway.accounts.commands import EmailOnly
 from gateway.accounts.inputs import accept
 from gateway.accounts.mail import OutgoingMail, WaitingMail
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option
+from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import complain, print_table, say
 from gateway.cli.program import FINE, NO
 from gateway.cli.stores import opened
 from gateway.errors import CannotStart
 from gateway.settings.model import Settings
-from gateway.settings.units import format_duration
+from gateway.settings.types import format_duration
 from gateway.storage.encryption import open_cipher
 from gateway.storage.outbox import Outbox
 
@@ -44,7 +43,7 @@ def test(address: str, config: Path) -> int:
 
 async def _tested(settings: Settings, recipient: str) -> int:
     from gateway.mail.composing import Composer
-    from gateway.mail.opening import catalogue_of, open_transport
+    from gateway.mail.sender import catalogue_of, open_transport
     from gateway.mail.transport import DeliveryFailed, TransportDown
 
     now = datetime.now(UTC)

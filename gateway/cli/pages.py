@@ -13,8 +13,7 @@ from gateway.accounts.mail import WITH_LINK, OutgoingMail
 from gateway.api.pages.colours import SCHEMES
 from gateway.api.pages.examples import examples
 from gateway.api.pages.rendering import Renderer, open_catalogue
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option
+from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import say
 from gateway.errors import CannotStart
 from gateway.settings.model import Settings

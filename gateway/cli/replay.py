@@ -11,8 +11,7 @@ from typing import IO, Any
 import click
 
 from gateway.analysis.replay import Example, Group, Replay, ReplayedChange, ReplayReport
-from gateway.cli.configuration import loaded_policy
-from gateway.cli.options import config_option, json_option
+from gateway.cli.configuration import config_option, json_option, loaded_policy
 from gateway.cli.output import print_json, say
 from gateway.cli.program import FINE, NO
 from gateway.errors import CannotStart, cannot_read

@@ -6,12 +6,11 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option
+from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import say, warn
 from gateway.errors import CannotStart
 from gateway.policy.loader import Configuration
-from gateway.server.config_watcher import WatchedFile
+from gateway.server.reload import WatchedFile
 from gateway.server.serve import serve
 
 

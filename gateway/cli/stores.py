@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.accounts.administration import Administration
-from gateway.accounts.expiry import copies_last_for
+from gateway.accounts.change_publisher import copies_last_for
 from gateway.accounts.passwords import PasswordPool
 from gateway.cli.output import say, warn
 from gateway.errors import CannotStart
@@ -18,13 +18,12 @@ from gateway.identity.user import ChangeFeed
 from gateway.settings.checks import is_in_memory
 from gateway.settings.model import Settings
 from gateway.settings.secret import Secret
-from gateway.settings.units import format_duration
+from gateway.settings.types import format_duration
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import COMMAND, Database
 from gateway.storage.encryption import open_cipher
-from gateway.storage.installation import installation_id
 from gateway.storage.outbox import Outbox
-from gateway.storage.schema import prepare
+from gateway.storage.schema import installation_id, prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.users import Users
 

@@ -7,8 +7,7 @@ import click
 
 from gateway.analysis.policy_tests import PolicyTest, read_policy_tests
 from gateway.analysis.test_runner import PolicyTestReport, run_policy_tests, unknown_names
-from gateway.cli.configuration import loaded_policy
-from gateway.cli.options import config_option, json_option
+from gateway.cli.configuration import config_option, json_option, loaded_policy
 from gateway.cli.output import complain, print_json, say
 from gateway.cli.program import FINE, NO, UNUSABLE
 from gateway.cli.test_report import as_document, as_lines
@@ -85,7 +84,7 @@ def _unusable(problems: list[Problem]) -> int:
 
 
 def _write_junit(file: Path, report: PolicyTestReport, settings: Settings) -> None:
-    from gateway.cli.junit import junit_xml  # imports an XML parser, which only CI needs
+    from gateway.cli.test_report import junit_xml  # imports an XML parser, which only CI needs
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

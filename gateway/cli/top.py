@@ -1,22 +1,24 @@
 """`gateway top`: live figures from the metrics page."""
 
+import select
 import sys
+import termios
 import textwrap
 import time
+import tty
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TextIO
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 import click
 
-from gateway.cli.configuration import loaded_policy
-from gateway.cli.keyboard import Keyboard, Quit
-from gateway.cli.options import config_option, json_option
+from gateway.cli.configuration import config_option, json_option, loaded_policy
 from gateway.cli.output import print_json, print_table, say
 from gateway.errors import CannotStart
 from gateway.observability.metrics.parser import Reading, reading_of_page
@@ -25,6 +27,44 @@ from gateway.settings.model import ServerSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+_QUIT: Final = frozenset("qQ\x1b")
+
+
+class Quit(Exception):
+    """The user pressed a key that ends the command."""
+
+
+class Keyboard:
+    """Reads single keys without echo. If the input is not a terminal, `wait` only sleeps."""
+
+    def __init__(self, source: TextIO) -> None:
+        self._source = source
+        self._before: list[Any] | None = None
+
+    def __enter__(self) -> "Keyboard":
+        if self._source.isatty():
+            self._before = termios.tcgetattr(self._source)
+            tty.setcbreak(self._source)  # Ctrl-C still interrupts
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            termios.tcsetattr(self._source, termios.TCSADRAIN, self._before)
+
+    def wait(self, seconds: float) -> None:
+        """Wait some seconds. Raises Quit when q or Escape is pressed."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._before is None:
+                time.sleep(left)
+            elif select.select([self._source], [], [], left)[0]:
+                key = self._source.read(1)
+                if key in _QUIT or not key:
+                    raise Quit
+
 
 _TIMEOUT: Final = 5.0  # seconds for one page
 _PATH: Final = "/_gateway/metrics"

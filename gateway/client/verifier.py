@@ -11,7 +11,7 @@ from gateway.identity.claims import id_text, meant_for, numeric_date
 from gateway.identity.discovery.jwks_client import PublishedKeySet, keys_at
 from gateway.identity.jws import Jws, check_header, invalid, json_object, parse_jws
 from gateway.identity.keys import VerifyingKey
-from gateway.wire.urls import is_trusted_transport
+from gateway.wire.addresses import is_trusted_transport
 
 ALGORITHMS: Final = ("ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 MAX_REMEMBERED: Final = 10_000  # The number of cached assertions.

@@ -26,9 +26,9 @@ from gateway.errors import Refusal, without_traceback
 from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
 from gateway.gate.gate import Decider, Decision
 from gateway.identity.assertions import Assertions
-from gateway.identity.credential_lines import CredentialLines
+from gateway.identity.credentials import CredentialLines
 from gateway.identity.principal import identity_value
-from gateway.policy.methods import TRACE
+from gateway.policy.patterns import TRACE
 from gateway.policy.route import Route
 from gateway.wire.fields import Field, RequestFields, list_members
 from gateway.wire.problem import NO_STORE

@@ -5,15 +5,16 @@ locally, and when the store is down counting continues in this process from the 
 counts alone, so together they can allow the limit times their number: an outage locks no client out.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
-from gateway.errors import StorageUnavailable
+from gateway.errors import Refusal, StorageUnavailable
 from gateway.gate.leaky_buckets import Buckets, Quota
 from gateway.policy.route import Route
-from gateway.settings.model import RateLimitSettings
+from gateway.settings.model import MailLimitSettings, RateLimitSettings, RegistrationLimitSettings
 from gateway.wire.addresses import Callers
 from gateway.wire.fields import Field
 
@@ -156,3 +157,75 @@ def _key(route: Route, settings: RateLimitSettings) -> str:
     slot of a key in a Redis cluster."""
     counted = repr((route.name, settings.requests, settings.per, settings.by))
     return f"limit:{sha256(counted.encode()).hexdigest()[:16]}:"
+
+
+_ADDRESSES: Final = 20_000  # Addresses remembered in this process; the least recently active are evicted first.
+
+
+class _Client(NamedTuple):
+    client: str
+
+
+class RegistrationLimit:
+    """`settings` of None means no limit. `shared` is None for a single process; `clock` returns seconds."""
+
+    def __init__(
+        self,
+        settings: RegistrationLimitSettings | None,
+        *,
+        shared: SharedBuckets | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit: RouteLimit | None = None
+        if settings is not None:
+            key = f"limit:registration:{settings.requests}/{settings.per:g}:"
+            buckets = Buckets(Quota(settings.requests, settings.per), _ADDRESSES)
+            self._limit = RouteLimit(buckets, key, by_user=False, shared=shared, callers=Callers(), clock=clock)
+
+    async def count(self, address: str) -> None:
+        """Count an attempt from this address. Raises `rate_limited`, without counting the attempt."""
+        if self._limit is None:
+            return
+        client = _Client(address)
+        count = self._limit.count(None, client) or await self._limit.count_shared(None, client)
+        if count.retry_after is not None:
+            reason = "too many registrations from one address"
+            raise Refusal("rate_limited", reason, retry_after=count.retry_after, headers=count.fields)
+
+
+_MAIL_ROOM: Final = 20_000  # Recipients, and client addresses, remembered in this process.
+
+
+class MailLimits:
+    """Implements MailLimiter. `shared` is None for a single process; `clock` returns seconds."""
+
+    def __init__(
+        self,
+        settings: MailLimitSettings,
+        *,
+        shared: SharedBuckets | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        callers = Callers()
+
+        def limit(name: str, requests: int, *, by_user: bool) -> RouteLimit:
+            key = f"limit:mail-{name}:{requests}/{settings.per:g}:"
+            buckets = Buckets(Quota(requests, settings.per), _MAIL_ROOM)
+            return RouteLimit(buckets, key, by_user=by_user, shared=shared, callers=callers, clock=clock)
+
+        self._by_address = limit("address", settings.per_address, by_user=False)
+        self._by_recipient = limit("recipient", settings.per_recipient, by_user=True)
+
+    async def admits(self, recipient: str, address: str) -> bool:
+        """Count a mail to a canonical address. A client over its own limit does not use up that of a recipient."""
+        client = _Client(address)
+        if not await _admits(self._by_address, None, client):
+            return False
+        # A digest, because names of keys appear in the logs of the shared store.
+        name = hashlib.sha256(recipient.encode()).hexdigest()[:32]
+        return await _admits(self._by_recipient, name, client)
+
+
+async def _admits(limit: RouteLimit, user: str | None, client: _Client) -> bool:
+    count = limit.count(user, client) or await limit.count_shared(user, client)
+    return count.retry_after is None

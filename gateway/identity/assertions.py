@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from gateway.identity.access_token import Tokens
-from gateway.identity.credential_lines import has_session
+from gateway.identity.credentials import has_session
 from gateway.identity.principal import Principal
 from gateway.identity.user import Claims
 from gateway.settings.model import AssertionSettings

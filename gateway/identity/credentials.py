@@ -12,8 +12,10 @@ from typing import Final, Protocol
 from gateway.errors import Refusal
 from gateway.identity.access_token import Tokens
 from gateway.identity.jws import invalid, json_object, parse_jws
+from gateway.identity.principal import identity_value
 from gateway.identity.user import Claims
 from gateway.samples import Sample
+from gateway.settings.model import HeaderSettings
 
 KEY_PREFIX: Final = b"gwk_"
 MAX_SIZE: Final = 8192  # In bytes.
@@ -111,3 +113,37 @@ class Authenticator:
         found = self._issuers.get(claimed) if isinstance(claimed, str) else None
         self._misses += found is not None
         return found
+
+
+class CredentialLines:
+    """Makes the header lines of `identity.headers.acr` and `.session`, where they are configured.
+
+    API keys and tokens of external issuers have no session here, and say nothing about an authentication: they have
+    neither line.
+    """
+
+    def __init__(self, headers: HeaderSettings) -> None:
+        self._acr = headers.acr
+        self._session = headers.session
+
+    @classmethod
+    def of(cls, headers: HeaderSettings) -> "CredentialLines | None":
+        """The lines of a configuration, None if it names neither header."""
+        return None if headers.acr is None and headers.session is None else cls(headers)
+
+    def __call__(self, claims: Claims) -> bytes:
+        lines = b""
+        if self._acr is not None and claims.acr:
+            lines += _line(self._acr, claims.acr)
+        if self._session is not None and has_session(claims):
+            lines += _line(self._session, claims.session)
+        return lines
+
+
+def has_session(claims: Claims) -> bool:
+    """Whether the credential belongs to a session of the gateway."""
+    return claims.kind in ("session", "token")
+
+
+def _line(name: str, value: str) -> bytes:
+    return b"%b: %b\r\n" % (name.encode("ascii"), identity_value(value))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from gateway.errors import Refusal, reauthentication_required
 from gateway.identity.user import Claims, UserRecord
 from gateway.settings.model import EmailSettings, IdentitySettings
 
@@ -177,3 +178,11 @@ def identity_roles(roles: Iterable[str]) -> bytes:
 
 def _line(name: str, value: bytes) -> bytes:
     return b"%b: %b\r\n" % (name.encode("ascii"), value)
+
+
+def not_fresh(claims: Claims, max_age: float, *, now: float, leeway: float) -> Refusal | None:
+    """The refusal of a credential whose authentication is not recent enough, None if it is. Times are in seconds."""
+    if claims.auth_time and now - claims.auth_time <= max_age + leeway:
+        return None
+    reason = f"authenticated {now - claims.auth_time:.0f} s ago" if claims.auth_time else "no authentication is known"
+    return reauthentication_required(max_age, reason)

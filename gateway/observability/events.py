@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from gateway.observability.access_log import timestamp
 from gateway.observability.escaping import CREDENTIAL, printable, visible
-from gateway.observability.log_files import is_torn
+from gateway.observability.log_writer import is_torn
 
 INTERVAL: Final = 60.0  # seconds between two reports of the same failure
 REMEMBERED: Final = 256  # distinct failures within that time

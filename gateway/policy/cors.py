@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from gateway.policy.methods import USUAL_METHODS
+from gateway.policy.patterns import USUAL_METHODS
 from gateway.settings.model import CorsSettings, Settings
 from gateway.wire.fields import Field, list_members
 

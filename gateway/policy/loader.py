@@ -14,7 +14,7 @@ from gateway.policy.policy import Policy
 from gateway.policy.shadow import Shadows, shadows_of
 from gateway.settings.loader import read_settings
 from gateway.settings.model import RouteSettings, Settings
-from gateway.wire.served_hosts import ServedHosts
+from gateway.wire.hosts import ServedHosts
 
 # The most steps that matching one path can take: about 0.1 ms.
 _MOST_VISITS: Final = 1000

@@ -156,3 +156,10 @@ def _distinct(names: list[str]) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise PatternError(f"has two captures named '{name}'", "another name for one of them")
     return tuple(names)
+
+
+TRACE: Final = b"TRACE"
+"""Served only by routes that list it: the response echoes the upstream request, including the identity headers."""
+
+USUAL_METHODS: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
+"""Listed to clients for a route without `methods`, which also serves extension methods."""

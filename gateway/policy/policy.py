@@ -11,12 +11,11 @@ from typing import Final, NamedTuple, final
 
 from gateway.errors import Refusal
 from gateway.policy.browsers import BrowserPolicy
-from gateway.policy.methods import TRACE
-from gateway.policy.patterns import MOST_SEGMENTS
+from gateway.policy.patterns import MOST_SEGMENTS, TRACE
 from gateway.policy.route import Route
 from gateway.policy.trie import RouteGroup, Tree
+from gateway.wire.hosts import ServedHosts
 from gateway.wire.paths import RequestTarget, decoded_segment, lenient_readings
-from gateway.wire.served_hosts import ServedHosts
 
 # Integers, because `in` on bytes is three times as fast for an integer as for bytes.
 _PERCENT: Final = ord("%")

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.policy.cors import Cors
-from gateway.policy.methods import TRACE, USUAL_METHODS
-from gateway.policy.patterns import Pattern
+from gateway.policy.patterns import TRACE, USUAL_METHODS, Pattern
 from gateway.policy.rewrite import Rewrite
 from gateway.settings.model import UNSET, RouteSettings
 from gateway.settings.positions import Position

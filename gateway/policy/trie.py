@@ -14,7 +14,7 @@ rejected when it is loaded.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from gateway.policy.methods import TRACE, USUAL_METHODS
+from gateway.policy.patterns import TRACE, USUAL_METHODS
 from gateway.policy.route import Route
 
 

@@ -14,7 +14,7 @@ from gateway.identity.principal import Principal
 from gateway.identity.user import Claims
 from gateway.policy.rewrite import PrefixStrip
 from gateway.policy.route import Route
-from gateway.proxy.hash_key import HashKey
+from gateway.proxy.balancer import HashKey
 from gateway.wire import max_forwards
 from gateway.wire.fields import MAX_FORWARDS, REMEMBERED_SIZE, Action, Field, FieldRules, RequestFields, list_members
 from gateway.wire.websocket import Handshake, field_value, handshake_of, valid_key, without_credential

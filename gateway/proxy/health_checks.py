@@ -13,7 +13,7 @@ from gateway.proxy.interfaces import Field
 from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.upstream import Upstream
 from gateway.settings.model import HealthSettings, UpstreamSettings
-from gateway.settings.units import format_duration
+from gateway.settings.types import format_duration
 from gateway.ticker import Ticker
 
 log: Final = logging.getLogger("gateway.proxy")

@@ -12,7 +12,7 @@ An application that reads X-Forwarded-Prefix writes the prefix itself, so a path
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gateway.gate.admission import RequestHead
@@ -20,6 +20,8 @@ from gateway.proxy.forward import ForwardPlan, UpstreamRequest, first_member
 from gateway.proxy.interfaces import Field
 from gateway.proxy.response_head import ResponseHead
 from gateway.proxy.target import Target
+from gateway.samples import Sample
+from gateway.wire.cookies import OwnCookies
 
 _ABSOLUTE: Final = re.compile(
     rb"(?:(?P<scheme>https?):)?//(?P<authority>[^/?#\\]*)(?P<path>.*)", re.IGNORECASE | re.DOTALL
@@ -153,3 +155,24 @@ def _without_port(authority: bytes, scheme: bytes) -> bytes:
 
 def _has_port(host: bytes) -> bool:
     return host.rpartition(b":")[2].isdigit()
+
+
+class UpstreamCookies:
+    """The own cookies that one upstream tries to set. They are dropped and counted."""
+
+    def __init__(self, upstream: str, own: OwnCookies) -> None:
+        self._upstream = upstream
+        self._own = own
+        self._dropped = 0
+
+    def removed_from(self, fields: Sequence[Field]) -> Sequence[Field]:
+        """The fields without own cookies."""
+        kept = [(name, value) for name, value in fields if not self._is_own(name, value)]
+        self._dropped += len(fields) - len(kept)
+        return kept
+
+    def samples(self) -> Iterator[Sample]:
+        yield Sample("gateway_upstream_cookies_dropped_total", (self._upstream,), self._dropped)
+
+    def _is_own(self, name: bytes, value: bytes) -> bool:
+        return len(name) == 10 and name.lower() == b"set-cookie" and self._own.is_set_by(value)

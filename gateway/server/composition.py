@@ -12,8 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from gateway.accounts.administration import Administration, how_to_make_one
-from gateway.api.errors import failed, refused, store_is_out
-from gateway.api.no_store import NoStore
+from gateway.api.errors import NoStore, failed, refused, store_is_out
 from gateway.api.operations import Readiness
 from gateway.errors import ConfigurationError, Refusal, StorageUnavailable
 from gateway.gate.factory import GateFactory
@@ -22,7 +21,7 @@ from gateway.gate.gate import Gate
 from gateway.gate.rate_limits import Limits
 from gateway.gate.session_cookies import own_cookies
 from gateway.identity.assertions import Assertions
-from gateway.identity.credential_lines import CredentialLines
+from gateway.identity.credentials import CredentialLines
 from gateway.observability.decision_log import DecisionLog
 from gateway.observability.events import event
 from gateway.observability.metrics.metrics import Metrics
@@ -36,11 +35,10 @@ from gateway.server.endpoints import Endpoint, Services, api_routes, endpoints, 
 from gateway.server.reload import Reloadable, Reloader
 from gateway.server.resources import Resources, open_resources
 from gateway.server.runtime import Runtime
-from gateway.settings.extras import missing_extras
+from gateway.settings.checks import missing_extras
 from gateway.settings.model import Settings
-from gateway.wire.addresses import TrustedProxies
+from gateway.wire.addresses import TrustedProxies, is_loopback
 from gateway.wire.fields import FieldRules
-from gateway.wire.urls import is_loopback
 
 if TYPE_CHECKING:
     from gateway.api.pages.endpoints import Pages

@@ -25,11 +25,10 @@ from gateway.api.console.endpoints import Console, console_endpoints
 from gateway.api.console.pages import PATH as CONSOLE
 from gateway.api.console.session import SigningIn
 from gateway.api.links import LinkEndpoints, link_endpoints
-from gateway.api.openapi.endpoints import openapi_endpoints
+from gateway.api.openapi.document import openapi_endpoints
 from gateway.api.operations import Readiness, operation_endpoints
 from gateway.api.session_cookie import FirstSessions
-from gateway.gate.mail_limits import MailLimits
-from gateway.gate.registration_limit import RegistrationLimit
+from gateway.gate.rate_limits import MailLimits, RegistrationLimit
 from gateway.identity.keys import KeyRing
 from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import Configuration

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.observability.metrics.process import resident_or_peak
+from gateway.observability.metrics.metrics import resident_or_peak
 
 STEP: Final = 2_000  # New objects per step: half a millisecond.
 _STEPS: Final = 4  # Steps after which the survivors are collected if no tick intervenes.

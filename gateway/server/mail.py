@@ -6,19 +6,17 @@ Imported only where mail is configured.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gateway.accounts.change_publisher import CLOCK_SKEW
 from gateway.accounts.confirmation import Confirmation
-from gateway.accounts.expiry import CLOCK_SKEW
 from gateway.accounts.invitations import InvitationAcceptance, Invitations
-from gateway.accounts.link_registration import LinkRegistration
-from gateway.accounts.link_uses import LinkUses
+from gateway.accounts.link_uses import LinkRegistration, LinkUses
 from gateway.accounts.links import LinkLifetimes
 from gateway.accounts.password_reset import PasswordReset
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts, RegistrationLimiter
 from gateway.accounts.verification import Verification
-from gateway.gate.mail_limits import MailLimits
-from gateway.mail.opening import open_sender
-from gateway.mail.sender import Sender
+from gateway.gate.rate_limits import MailLimits
+from gateway.mail.sender import Sender, open_sender
 from gateway.samples import Sample
 from gateway.server.resources import Resources
 from gateway.storage.links import Links

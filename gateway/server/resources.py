@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.accounts.expiry import copies_last_for
+from gateway.accounts.change_publisher import copies_last_for
 from gateway.accounts.failed_attempts import SharedFailures
 from gateway.errors import ConfigurationError
 from gateway.gate.rate_limits import SharedBuckets
@@ -19,10 +19,9 @@ from gateway.identity.api_key_verifier import ApiKeyVerifier
 from gateway.identity.credentials import Authenticator
 from gateway.identity.directory import Directory, LocalFeed
 from gateway.identity.discovery.open import open_issuers
-from gateway.identity.mac_keys import MacKeys
 from gateway.identity.principal import PrincipalFactory, forwards_only_verified
 from gateway.identity.session_verifier import SessionLimits, SessionVerifier
-from gateway.identity.signing_keys import key_ring, mac_keys
+from gateway.identity.signing_keys import MacKeys, key_ring, mac_keys
 from gateway.identity.user import ChangeFeed, UserStore
 from gateway.observability.events import EventHandler, FailureCounter
 from gateway.observability.observer import Observer
@@ -38,10 +37,9 @@ from gateway.storage.audit import AuditTrail
 from gateway.storage.browser_sessions import StoredBrowserSessions
 from gateway.storage.database import Database
 from gateway.storage.encryption import open_cipher
-from gateway.storage.installation import installation_id
 from gateway.storage.outbox import Outbox
 from gateway.storage.process_lock import lock_database
-from gateway.storage.schema import prepare
+from gateway.storage.schema import installation_id, prepare
 from gateway.storage.sessions import Sessions
 from gateway.storage.subjects import Everybody, Subjects
 from gateway.storage.users import Users

@@ -25,22 +25,19 @@ from starlette.types import Receive, Scope, Send
 import gateway
 from gateway.errors import CannotStart, ConfigurationError
 from gateway.observability.events import event
-from gateway.observability.log_files import append_only
+from gateway.observability.log_writer import append_only
 from gateway.observability.metrics.shared_memory import SharedMetrics, WorkerSlot
 from gateway.policy.loader import Configuration
 from gateway.policy.version import policy_version
 from gateway.server.certificates import expiring, files_of, server_context
 from gateway.server.composition import running
-from gateway.server.config_watcher import FileWatch, WatchedFile
-from gateway.server.daemon_thread import in_daemon_thread
 from gateway.server.garbage import Collector
-from gateway.server.listener import BACKLOG, Listeners, drain_backlog, stop_accepting
-from gateway.server.operations_listener import OperationsListener
+from gateway.server.listener import BACKLOG, Listeners, OperationsListener, drain_backlog, stop_accepting
 from gateway.server.protocol.connection import ClientConnection
-from gateway.server.reload import Reloader, merged
+from gateway.server.reload import FileWatch, Reloader, WatchedFile, merged
 from gateway.server.runtime import Runtime
 from gateway.server.tls_listener import TlsListener
-from gateway.server.workers import SupervisorHooks, supervise
+from gateway.server.workers import SupervisorHooks, in_daemon_thread, supervise
 
 Load = Callable[[], Configuration]
 

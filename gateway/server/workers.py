@@ -16,11 +16,31 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from threading import Thread
+from typing import Final, TypeVar
 
 from gateway.observability.events import event
 from gateway.policy.loader import Configuration
-from gateway.server.daemon_thread import in_daemon_thread
+
+T = TypeVar("T")
+
+
+def in_daemon_thread(work: Callable[[], T]) -> "Future[T]":
+    """Start `work` in a daemon thread. The future cannot be cancelled."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    Thread(target=run, daemon=True).start()
+    return future
+
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _WATCHED: Final = (*_STOP, signal.SIGCHLD, signal.SIGHUP)

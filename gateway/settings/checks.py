@@ -10,9 +10,11 @@ same reasons as WARNINGS.
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Final
 
+from gateway.errors import Problem
 from gateway.settings.checks_browsers import check_browsers
 from gateway.settings.checks_tokens import check_tokens
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
@@ -358,3 +360,24 @@ WARNINGS: Final[Mapping[str, str]] = {
     "fresh-on-read": "Readers must sign in again as well, although reads change nothing.",
     "cors-without-content-type": "A browser sends JSON only if the allowed headers include `Content-Type`.",
 }
+
+
+_KEY: Final = "observability.tracing"
+_MODULES: Final = ("opentelemetry.sdk.trace.export", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
+
+
+def missing_extras(settings: Settings) -> tuple[Problem, ...]:
+    """Problems for keys whose optional dependencies cannot be imported.
+
+    The modules are imported, because a package can be incomplete or of an incompatible version.
+    """
+    if settings.observability.tracing is None:
+        return ()
+    for module in _MODULES:
+        try:
+            import_module(module)
+        except Exception as error:  # any, because generated protobuf code raises its own types
+            name = getattr(error, "name", None) or module
+            message = f"needs {name}, which cannot be imported (pip install 'asgi-gateway[tracing]')"
+            return (Problem(*settings.position_of(_KEY), _KEY, message),)
+    return ()

@@ -9,8 +9,8 @@ from gateway.settings.model import RouteSettings, Settings
 from gateway.settings.model_browsers import DAY, PageSettings, SessionSettings
 from gateway.settings.reader import Reader, quoted
 from gateway.settings.syntax import browser_origin
-from gateway.settings.units import format_duration
-from gateway.wire.urls import is_loopback, is_trusted_transport
+from gateway.settings.types import format_duration
+from gateway.wire.addresses import is_loopback, is_trusted_transport
 
 _LONG_SESSION: Final = 90 * DAY
 

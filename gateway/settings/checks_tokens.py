@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from gateway.settings.model import ExternalSettings, KeySettings, Settings
 from gateway.settings.reader import InvalidValue, Reader, quoted
 from gateway.settings.syntax import web_address
-from gateway.wire.urls import is_trusted_transport
+from gateway.wire.addresses import is_trusted_transport
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from gateway.errors import CannotStart, Problem, cannot_read
 from gateway.settings.checks import WARNINGS, check
 from gateway.settings.model import RouteSettings, Settings, SettingsKind
 from gateway.settings.reader import INVALID, Reader, quoted
-from gateway.settings.units import format_size
+from gateway.settings.types import format_size
 from gateway.settings.yaml import Allowed, Node, NotYaml, ScalarNode, allowed, compose, lines_of, plain_value
 
 COMMENT: Final = "(comment)"  # the key in warnings about comments

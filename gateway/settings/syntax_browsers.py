@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 from gateway.errors import Refusal
 from gateway.settings.reader import InvalidValue
 from gateway.settings.syntax import TCHARS, browser_origin, request_path, web_address
+from gateway.wire.addresses import is_loopback_host
 from gateway.wire.paths import canonical_path
-from gateway.wire.urls import is_loopback_host
 
 _KEY_BYTES: Final = 32  # AES-256
 _LARGEST_LOGO: Final = 256 << 10

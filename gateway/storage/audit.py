@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Select, delete, func, insert, literal, select, tuple_
 
-from gateway.accounts.audit import AuditPage, AuditPlace, AuditRecord, AuditSelection
+from gateway.accounts.store import AuditPage, AuditPlace, AuditRecord, AuditSelection
 from gateway.identity.user import Actor
 from gateway.storage.database import Database
 from gateway.storage.tables import Instant, audit

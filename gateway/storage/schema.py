@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, insert, inspect, text
+from sqlalchemy import Connection, insert, inspect, select, text
 
 from gateway.errors import CannotStart, StorageUnavailable
 from gateway.storage.database import AWAY, Database
@@ -167,3 +167,25 @@ def _write_version(connection: Connection, version: str) -> None:
     key = f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY"
     connection.execute(text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL {key})"))
     connection.execute(text(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES (:version)"), {"version": version})  # noqa: S608
+
+
+_START_LIMIT: Final = 10.0  # seconds; the id is read once, at the start
+
+
+async def installation_id(database: Database) -> str:
+    """Return the id from a database with current tables. Raises CannotStart if it cannot be read."""
+    try:
+        found = await database.read(_id, limit=_START_LIMIT)
+    except StorageUnavailable as error:
+        raise CannotStart(f"storage.database cannot be used: {error.reason}") from error
+    if found is None:
+        raise CannotStart(
+            "storage.database has no row in the table 'installation', whose id is part of the names in storage.redis; "
+            "insert one with a random id"
+        )
+    return found
+
+
+def _id(connection: Connection) -> str | None:
+    found: str | None = connection.execute(select(installation.c.id).limit(1)).scalar_one_or_none()
+    return found

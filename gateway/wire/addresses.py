@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 # No user id begins with it: local ids are hexadecimal, external ones begin with a letter or digit.
 _MARK: Final = "@"
@@ -95,3 +96,26 @@ def _plain_address(text: str) -> IPv4Address | IPv6Address:
     address = ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped if mapped is not None else address
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the host of a URL is this machine: a loopback address, or `localhost` (RFC 6761 6.3)."""
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback_host(host)
+
+
+def is_loopback_host(host: str) -> bool:
+    """The same for a host alone."""
+    host = host.rstrip(".").lower()
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_trusted_transport(address: str) -> bool:
+    """Whether content fetched from the URL is authentic: over TLS, or without leaving this machine."""
+    return address.lower().startswith("https://") or (address.lower().startswith("http://") and is_loopback(address))

@@ -10,7 +10,7 @@ from gateway.accounts.lockout import Lockout
 from gateway.accounts.password_threads import PasswordThreads
 from gateway.accounts.passwords import PasswordPool, chosen_password
 from gateway.accounts.service import Accounts, TokenPair
-from gateway.gate.registration_limit import RegistrationLimit
+from gateway.gate.rate_limits import RegistrationLimit
 from gateway.identity.access_token import Tokens
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.user import Claims, ClientInfo, UserRecord

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.accounts.commands import Login, NewAccount, PasswordChange, PasswordOnly, Registration
-from gateway.accounts.common_passwords import is_common
 from gateway.accounts.inputs import accept
-from gateway.accounts.passwords import chosen_password
+from gateway.accounts.passwords import chosen_password, is_common
 from gateway.errors import Refusal
 from tests.accounts.harness import make_settings
 

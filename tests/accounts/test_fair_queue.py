@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.fair_queue import FairQueue
+from gateway.accounts.password_threads import FairQueue
 
 
 def filled(*work: str, room: int = 100) -> FairQueue[str]:

@@ -17,8 +17,7 @@ from gateway.accounts.commands import (
     PasswordChange,
     Registration,
 )
-from gateway.accounts.inputs import Body, accept
-from gateway.accounts.normalization import composed
+from gateway.accounts.inputs import Body, accept, composed
 from gateway.api.queries import UserQuery
 from gateway.errors import Refusal
 from gateway.settings.model import Settings

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.accounts.administration import Administration
-from gateway.accounts.audit import AuditPlace
+from gateway.accounts.store import AuditPlace
 from gateway.api.cursors import audit_cursor, user_cursor
 from gateway.storage.database import Database
 from tests.accounts.application import PASSWORD, application, bearer, fields, problem

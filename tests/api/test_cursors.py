@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.accounts.audit import AuditPlace
 from gateway.accounts.emails import email_address
+from gateway.accounts.store import AuditPlace
 from gateway.api.cursors import MAX_LENGTH, audit_cursor, audit_place, user_cursor, user_place
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -59,7 +59,7 @@ def test_the_wheel_has_all_that_the_package_reads_at_run_time(wheel: Path) -> No
 
 
 def test_an_installed_wheel_runs_without_the_source(wheel: Path, tmp_path: Path) -> None:
-    code = "import gateway, gateway.cli.demo.folder as f; print(gateway.__file__); print(f.demo_text())"
+    code = "import gateway, gateway.cli.demo.command as f; print(gateway.__file__); print(f.demo_text())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -10,7 +10,7 @@ import pytest
 
 from bench.stores.valkey import ValkeyServer
 from gateway.errors import Refusal
-from gateway.gate.registration_limit import RegistrationLimit
+from gateway.gate.rate_limits import RegistrationLimit
 from gateway.settings.model import RegistrationLimitSettings
 from gateway.storage.redis.buckets import RedisBuckets
 from gateway.storage.redis.client import RedisLink

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.identity.credential_lines import CredentialLines
+from gateway.identity.credentials import CredentialLines
 from gateway.identity.principal import PrincipalFactory
 from gateway.identity.user import Claims
 from gateway.settings.model import HeaderSettings, IdentitySettings

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.identity.keys import KeyRing, SigningKey
-from gateway.identity.mac_keys import MacKeys
+from gateway.identity.signing_keys import MacKeys
 
 SECRET = "a secret of at least thirty-two bytes"
 PRIVATE_KEYS: dict[str, Callable[[], EllipticCurvePrivateKey | RSAPrivateKey | Ed25519PrivateKey]] = {

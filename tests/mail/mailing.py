@@ -10,8 +10,7 @@ from gateway.accounts.links import LinkLifetimes
 from gateway.accounts.mail import MailRequest, RequestKind
 from gateway.identity.user import ClientInfo, UserRecord
 from gateway.mail.composing import Composer
-from gateway.mail.opening import open_transport
-from gateway.mail.sender import Sender
+from gateway.mail.sender import Sender, open_transport
 from gateway.mail.transport import MailTransport
 from gateway.settings.model import Settings
 from gateway.storage.api_keys import ApiKeys

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from gateway.observability.metrics.process import resident_memory
+from gateway.observability.metrics.metrics import resident_memory
 from tests.support.processes import Configuration, Gateway
 from tests.support.small import small
 from tests.support.waiting import eventually

@@ -17,8 +17,7 @@ import gateway
 from gateway.errors import CODES
 from gateway.observability.metrics.exposition import page_of
 from gateway.observability.metrics.families import FAMILIES
-from gateway.observability.metrics.metrics import Metrics, own_samples
-from gateway.observability.metrics.process import resident_memory
+from gateway.observability.metrics.metrics import Metrics, own_samples, resident_memory
 from gateway.observability.metrics.snapshot import state_of
 from gateway.observability.observer import Observer
 from gateway.samples import BOUNDS

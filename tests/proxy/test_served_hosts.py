@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.wire.served_hosts import ServedHosts
+from gateway.wire.hosts import ServedHosts
 from tests.support.gateways import Gateways
 from tests.support.processes import FACES, Face, Gateway
 from tests.support.recording import RecordingUpstream

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.policy.loader import Configuration, load_configuration
-from gateway.server.config_watcher import EVERY, WatchedFile
+from gateway.server.reload import EVERY, WatchedFile
 
 TEXT = "upstreams: {web: http://127.0.0.1:9000}\nroutes: []\n"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.app import create_app
-from gateway.observability.metrics.process import resident_or_peak
+from gateway.observability.metrics.metrics import resident_or_peak
 from gateway.policy.loader import load_configuration
 from gateway.server.garbage import LITTLE, MUCH, PAUSE, QUIET, STEP, Collector, return_free_memory
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.settings.units import LARGEST, LONGEST, format_duration, format_size, parse_duration, parse_size
+from gateway.settings.types import LARGEST, LONGEST, format_duration, format_size, parse_duration, parse_size
 
 DURATIONS = [("250ms", 0.25), ("10s", 10.0), ("15m", 900.0), ("1h", 3600.0), ("14d", 1_209_600.0), ("0s", 0.0)]
 SIZES = [("64KiB", 65_536), ("10MiB", 10_485_760), ("1GiB", 1 << 30), ("2TiB", 2 << 40), ("512B", 512), ("0", 0)]

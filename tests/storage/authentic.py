@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from gateway.identity.keys import KeyRing, SigningKey
-from gateway.identity.mac_keys import MacKeys
+from gateway.identity.signing_keys import MacKeys
 from gateway.storage.redis.encoding import RedisValues
 
 SECRET = "the signing key of the gateway under test"

@@ -21,7 +21,7 @@ from gateway.server.resources import Stores, open_stores
 from gateway.settings.model import Settings
 from gateway.storage import schema
 from gateway.storage.database import COMMAND, Database
-from gateway.storage.installation import installation_id
+from gateway.storage.schema import installation_id
 from gateway.storage.subjects import Subjects
 from gateway.storage.tables import installation
 from tests.policy.policies import settings_of

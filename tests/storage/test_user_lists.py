@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from gateway.accounts.audit import AuditPlace, AuditSelection
-from gateway.accounts.store import Selection
+from gateway.accounts.store import AuditPlace, AuditSelection, Selection
 from gateway.storage import schema
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import COMMAND, Database

@@ -6,8 +6,15 @@ from typing import Any, Final
 from gateway.analysis.envoy import ext_authz
 from gateway.analysis.envoy import native as natively
 from gateway.analysis.envoy.clusters import DECIDES, GATEWAY, gateway_cluster, upstream_cluster
-from gateway.analysis.envoy.header_rules import early_mutations
-from gateway.analysis.envoy.messages import ROUTER, Message, duration, extension, http_filter, socket_address
+from gateway.analysis.envoy.messages import (
+    ROUTER,
+    Message,
+    duration,
+    early_mutations,
+    extension,
+    http_filter,
+    socket_address,
+)
 from gateway.analysis.envoy.unsupported import refuse_what_cannot_be_said
 from gateway.policy.loader import Configuration
 from gateway.settings.model import Settings

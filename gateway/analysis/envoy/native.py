@@ -11,8 +11,7 @@ from gateway.analysis.envoy.messages import JWT_AUTHN, LUA, RBAC, Message, fitti
 from gateway.analysis.envoy.paths import ACCEPTED, FORBIDDEN, HOST, after, matching
 from gateway.analysis.envoy.routes import UNTRANSLATED, answered, method_is, to_the_gateway, to_upstream
 from gateway.policy.loader import Configuration
-from gateway.policy.methods import TRACE
-from gateway.policy.patterns import Pattern
+from gateway.policy.patterns import TRACE, Pattern
 from gateway.policy.policy import group_by_host
 from gateway.policy.rewrite import PrefixStrip, Template
 from gateway.policy.route import Route

@@ -6,8 +6,18 @@ from http import HTTPStatus
 from typing import Final
 
 from gateway.analysis.envoy.clusters import GATEWAY, cluster_name
-from gateway.analysis.envoy.header_rules import CHUNKED, METHOD_OVERRIDE_NAMES
-from gateway.analysis.envoy.messages import EXT_AUTHZ, JWT_AUTHN, RBAC, Message, duration, extension, fitting, per_route
+from gateway.analysis.envoy.messages import (
+    CHUNKED,
+    EXT_AUTHZ,
+    JWT_AUTHN,
+    METHOD_OVERRIDE_NAMES,
+    RBAC,
+    Message,
+    duration,
+    extension,
+    fitting,
+    per_route,
+)
 from gateway.analysis.envoy.paths import matching
 from gateway.errors import CODES
 from gateway.policy.builtin_routes import VERIFY

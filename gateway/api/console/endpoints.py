@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.analysis.explain import Person, explain
 from gateway.analysis.matrix import matrix, named_roles, roles_of
-from gateway.analysis.request_line import parse_request_line
+from gateway.analysis.simulate import parse_request_line
 from gateway.api.body import (
     FORM,
     form_fields,
@@ -22,8 +22,8 @@ from gateway.api.body import (
     translate_storage_errors,
 )
 from gateway.api.console import pages
+from gateway.api.console.pages import HEADERS
 from gateway.api.console.session import SigningIn, refuse_other_sites
-from gateway.api.console.style import HEADERS
 from gateway.errors import Refusal
 from gateway.observability.metrics.metrics import Metrics
 from gateway.observability.metrics.parser import Reading, reading_of

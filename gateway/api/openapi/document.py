@@ -3,11 +3,16 @@
 OpenAPI 3.1.1, https://spec.openapis.org/oas/v3.1.1; schemas are JSON Schema 2020-12.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
 import yaml
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
 
 import gateway
 from gateway.accounts.commands import longest_key_life
@@ -105,3 +110,34 @@ def _error(status: int, codes: Sequence[str]) -> Schema:
             for name, text in headers.items()
         },
     }
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def openapi_endpoints(settings: Callable[[], Settings], routes: tuple[Route, ...]) -> dict[str, Endpoint]:
+    """The handlers by endpoint name. `routes` are the built-in routes, `settings` returns the active settings."""
+
+    @cache
+    def described() -> Schema:
+        return document(settings(), routes)
+
+    @cache
+    def as_json() -> bytes:
+        return json.dumps(described(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def openapi(_: Request) -> Response:
+        return Response(await asyncio.to_thread(as_json), media_type="application/json")
+
+    @cache
+    def as_page() -> tuple[str, Mapping[str, str]]:
+        # Imports a megabyte of HTML entities that most processes never need.
+        from gateway.api.openapi.page import HEADERS, page
+
+        return page(described()), HEADERS
+
+    async def docs(_: Request) -> Response:
+        text, headers = await asyncio.to_thread(as_page)
+        return HTMLResponse(text, headers=dict(headers))
+
+    return {"operations.openapi": openapi, "operations.docs": docs}

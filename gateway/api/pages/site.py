@@ -20,8 +20,7 @@ from gateway.identity.principal import Principal
 from gateway.identity.user import Claims
 from gateway.policy.browsers import BrowserPolicy, browser_policy
 from gateway.settings.model import PageSettings, Settings
-from gateway.texts.catalogue import Texts, fill
-from gateway.texts.negotiation import preferred_language
+from gateway.texts.catalogue import Texts, fill, preferred_language
 
 # The pages that others link to, and their paths below `accounts.pages.path`.
 PATHS: Final[Mapping[str, str]] = {

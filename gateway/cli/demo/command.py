@@ -3,26 +3,117 @@
 import asyncio
 import os
 import secrets
+import shlex
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
 from gateway.cli.demo.echo import echo_upstream
-from gateway.cli.demo.folder import mail_folder, write_configuration
-from gateway.cli.demo.guide import ADMIN_EMAIL, steps
 from gateway.cli.output import say
 from gateway.cli.stores import administration
 from gateway.errors import CannotStart
 from gateway.policy.loader import load_configuration
 from gateway.server.serve import serve
 from gateway.settings.model import Settings
+
+# Values of the shipped configuration that the demo replaces.
+PORT: Final = "port: 8000"
+DATABASE: Final = "sqlite:///gateway-demo.db"
+UPSTREAM: Final = "http://127.0.0.1:9000"
+PUBLIC_URL: Final = "http://127.0.0.1:8000"
+MAIL: Final = "gateway-demo-mail"
+
+
+def demo_text() -> str:
+    """The demo configuration shipped with the package."""
+    return resources.files("gateway.cli.demo").joinpath("demo.yaml").read_text(encoding="utf-8")
+
+
+def write_configuration(folder: Path, *, port: int, upstream: str) -> Path:
+    """Write the configuration of one demo. The file is complete, so other commands work with it."""
+    text = demo_text()
+    own = {
+        PORT: f"port: {port}",
+        PUBLIC_URL: f"http://127.0.0.1:{port}",
+        DATABASE: f"sqlite:///{folder}/gateway.db",
+        MAIL: str(mail_folder(folder)),
+        UPSTREAM: upstream,
+    }
+    for shipped, ours in own.items():
+        assert text.count(shipped) == 1, shipped
+        text = text.replace(shipped, ours)
+    path = folder / "demo.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def mail_folder(folder: Path) -> Path:
+    """The folder in which a demo writes its mails."""
+    return folder / "mail"
+
+
+ADMIN_EMAIL: Final = "admin@example.com"
+_EXTRACT: Final = """python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])'"""
+
+
+class Step(NamedTuple):
+    """A command to try, and a description of its result."""
+
+    shows: str
+    command: str
+
+
+def steps(*, url: str, password: str, configuration: Path) -> list[Step]:
+    """The commands in order. `password` is the administrator's, `url` the gateway's without a path."""
+    gateway = shlex.join([sys.executable, "-m", "gateway"])
+    return [
+        Step(
+            "Everyone can call /public. The response shows the request that the upstream received:",
+            f"curl -s {url}/public/hello",
+        ),
+        Step(
+            "/api is for signed-in users, so this is 401:",
+            f"curl -si {url}/api/orders",
+        ),
+        Step(
+            "Register:",
+            f"curl -s {url}/auth/register -H 'Content-Type: application/json' \\\n"
+            """  -d '{"email": "ada@example.com", "password": "correct horse"}'""",
+        ),
+        Step(
+            "Sign in and store the token:",
+            f"TOKEN=$(curl -s {url}/auth/login -d username=ada@example.com -d 'password=correct horse' \\\n"
+            f"  | {_EXTRACT})",
+        ),
+        Step(
+            "Call the API. The upstream receives your identity, and the forged header never reaches it:",
+            f'''curl -s '{url}/api/orders?new' -H 'X-User-Roles: admin' -H "Authorization: Bearer $TOKEN"''',
+        ),
+        Step(
+            "/reports requires the role admin, so this is 403:",
+            f'''curl -si {url}/reports/2026 -H "Authorization: Bearer $TOKEN"''',
+        ),
+        Step(
+            "The administrator of this demo can:",
+            f"ADMIN=$(curl -s {url}/auth/login -d username={ADMIN_EMAIL} -d password={password} \\\n"
+            f"  | {_EXTRACT})\n"
+            f'''curl -s {url}/reports/2026 -H "Authorization: Bearer $ADMIN"''',
+        ),
+        Step(
+            "The accounts in the database:",
+            f"{gateway} users list --config {shlex.quote(str(configuration))}",
+        ),
+    ]
+
 
 PORTS: Final = range(8000, 8100)
 _SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}

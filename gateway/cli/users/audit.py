@@ -11,15 +11,14 @@ from typing import Any, Final
 import click
 
 from gateway.accounts.administration import Administration
-from gateway.accounts.audit import AuditRecord, AuditSelection
 from gateway.accounts.serialize import audit_record
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option, json_option
+from gateway.accounts.store import AuditRecord, AuditSelection
+from gateway.cli.configuration import config_option, json_option, loaded
 from gateway.cli.output import print_json, print_table, say
 from gateway.cli.stores import administration, open_database
 from gateway.identity.user import COMMAND_LINE
 from gateway.settings.model import Settings
-from gateway.settings.units import format_duration, parse_duration
+from gateway.settings.types import format_duration, parse_duration
 from gateway.storage.audit import AuditTrail
 from gateway.storage.schema import prepare
 

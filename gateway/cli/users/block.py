@@ -9,13 +9,12 @@ import click
 
 from gateway.accounts.blocked_subjects import Blocking
 from gateway.accounts.store import BlockedSubject
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option, json_option
+from gateway.cli.configuration import config_option, json_option, loaded
 from gateway.cli.output import print_json, print_table, say
 from gateway.cli.stores import opened
 from gateway.identity.user import UserRecord
 from gateway.settings.model import Settings
-from gateway.settings.units import format_duration
+from gateway.settings.types import format_duration
 from gateway.storage.subjects import Subjects
 
 T = TypeVar("T")

@@ -12,8 +12,7 @@ import click
 from gateway.accounts.administration import Administration
 from gateway.accounts.serialize import account
 from gateway.accounts.store import Selection
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option, json_option
+from gateway.cli.configuration import config_option, json_option, loaded
 from gateway.cli.output import print_json, print_table, say
 from gateway.cli.stores import administration
 from gateway.cli.users import unlock
@@ -23,7 +22,7 @@ from gateway.cli.users.links import invite, reset, set_email, verify
 from gateway.errors import CannotStart, Refusal
 from gateway.identity.user import UserRecord
 from gateway.policy.loader import Configuration
-from gateway.settings.units import format_duration
+from gateway.settings.types import format_duration
 
 T = TypeVar("T")
 Work = Callable[[Administration], Awaitable[T]]

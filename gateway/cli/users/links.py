@@ -9,21 +9,19 @@ from typing import NamedTuple, TypeVar
 import click
 
 from gateway.accounts.administration import Administration
-from gateway.accounts.change_publisher import ChangePublisher
+from gateway.accounts.change_publisher import CLOCK_SKEW, ChangePublisher
 from gateway.accounts.commands import EmailOnly, NewInvitation
-from gateway.accounts.expiry import CLOCK_SKEW
 from gateway.accounts.inputs import accept
 from gateway.accounts.invitations import Invitations
 from gateway.accounts.links import LinkLifetimes, link_address
 from gateway.accounts.serialize import rfc3339
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option
+from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import say
 from gateway.cli.stores import administration_of, opened
 from gateway.errors import CannotStart, Refusal
 from gateway.identity.user import COMMAND_LINE, UserRecord
 from gateway.settings.model import Settings
-from gateway.settings.units import parse_duration
+from gateway.settings.types import parse_duration
 from gateway.storage.encryption import open_cipher
 from gateway.storage.links import Links
 from gateway.storage.outbox import Outbox

@@ -8,14 +8,13 @@ from pathlib import Path
 import click
 
 from gateway.accounts.lockout import unlock
-from gateway.cli.configuration import loaded
-from gateway.cli.options import config_option
+from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import say
 from gateway.cli.stores import open_database, quiet_link
 from gateway.errors import CannotStart
 from gateway.identity.user import UserRecord
 from gateway.settings.model import Settings
-from gateway.settings.units import format_duration
+from gateway.settings.types import format_duration
 from gateway.storage.schema import prepare
 from gateway.storage.users import Users
 

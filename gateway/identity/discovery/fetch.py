@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.wire.urls import is_loopback, is_trusted_transport
+from gateway.wire.addresses import is_loopback, is_trusted_transport
 
 if TYPE_CHECKING:
     import ssl

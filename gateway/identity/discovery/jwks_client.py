@@ -17,7 +17,7 @@ from gateway.identity.discovery.fetch import Document, FetchFailed, fetch
 from gateway.identity.jwks import KeySet, UnusableKeySet, read_key_set
 from gateway.identity.jws import strict_json
 from gateway.identity.keys import VerifyingKey
-from gateway.wire.urls import is_loopback, is_trusted_transport
+from gateway.wire.addresses import is_loopback, is_trusted_transport
 
 Fetch = Callable[[], Awaitable[Document]]
 

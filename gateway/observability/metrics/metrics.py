@@ -1,19 +1,41 @@
 """The metrics of this worker, and of all workers together."""
 
 import asyncio
+import os
 import platform
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Final
 
 import gateway
 from gateway.observability.metrics.exposition import page_of
-from gateway.observability.metrics.process import resident_memory
 from gateway.observability.metrics.shared_memory import WorkerSlot
 from gateway.observability.metrics.snapshot import State, counted, state_of, together
 from gateway.observability.observer import Observer
 from gateway.samples import Sample, SampleSource
+
+
+def resident_memory(statm: Path = Path("/proc/self/statm")) -> int | None:
+    """The resident memory in bytes; None if the system does not report it."""
+    try:
+        pages = int(statm.read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_or_peak() -> int:
+    """The resident memory in bytes, or its peak if the system does not report it."""
+    now = resident_memory()
+    if now is not None:
+        return now
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
 
 _OFTEN: Final = 1.0  # seconds between two writes of the counts, which are lost if the worker is killed
 _SHARE: Final = 100  # writing takes at most a hundredth of the time

@@ -7,7 +7,8 @@ a response as it comes, passes 103 on at once, and notices an upstream that clos
 """
 
 import asyncio
-from collections.abc import Sequence
+import ssl
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -17,13 +18,19 @@ import httpx
 from gateway.errors import Refusal
 from gateway.proxy import unread
 from gateway.proxy.connection_pool import ConnectionPool
-from gateway.proxy.exchange import UpstreamExchange
+from gateway.proxy.exchange import TargetPool, UpstreamExchange
+from gateway.proxy.forward import UpstreamRequest
 from gateway.proxy.httpx_engine.head_filter import HeadFilter
 from gateway.proxy.httpx_engine.transport import Transport, httpx_request, refusal_of
-from gateway.proxy.interfaces import Downstream, Field
+from gateway.proxy.interfaces import Downstream, Exchange, Field
+from gateway.proxy.native.http11 import UpstreamConnection
 from gateway.proxy.public_fields import passed_on, without_own_cookies
 from gateway.proxy.response_head import ResponseFault, ResponseHead
 from gateway.proxy.target_queue import TargetQueue
+from gateway.proxy.upstream import Upstream
+from gateway.samples import Sample
+from gateway.settings.model import UpstreamSettings
+from gateway.ticker import Ticker
 
 NEW: Final = 0
 SENDING: Final = 1
@@ -426,3 +433,45 @@ class HttpxConnection(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if not self._is_over:
             self._end()
         del self._task, self._filter
+
+
+class HttpxEngine:
+    """Implements Engine with httpx's transport.
+
+    The native engine handles WebSocket handshakes, for which both engines use the same relay. It shares the health of
+    the targets.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        ticker: Ticker,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self.requests = Upstream(settings, HttpxConnection, loop=loop, ticker=ticker, tls=tls)
+        self._handshakes = Upstream(
+            settings, UpstreamConnection, loop=loop, ticker=ticker, tls=tls, beside=self.requests
+        )
+
+    @property
+    def pools(self) -> Sequence[TargetPool]:
+        """Those of the requests, in the file's order."""
+        return self.requests.pools
+
+    @property
+    def open_connections(self) -> int:
+        return self.requests.open_connections + self._handshakes.open_connections
+
+    def samples(self, now: float) -> Iterator[Sample]:
+        yield from self.requests.samples(now)
+        yield from self._handshakes.traffic()
+
+    def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
+        upstream = self.requests if request.handshake is None else self._handshakes
+        return upstream.open(request, downstream, now)
+
+    def close(self) -> None:
+        self.requests.close()
+        self._handshakes.close()

@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api.scope import api_scope
 from gateway.errors import CannotStart, GatewayError, Refusal
 from gateway.gate.admission import Admission, DirectResponse, PendingDecision, RequestHead
 from gateway.gate.forward_auth import Verdict
@@ -26,12 +25,12 @@ from gateway.gate.gate import Decision
 from gateway.observability.events import event
 from gateway.policy.builtin_routes import VERIFY
 from gateway.policy.loader import Configuration
-from gateway.server.asgi.request import AsgiRequest, announces_body, request_head, unreadable, with_body
+from gateway.server.asgi.request import AsgiRequest, Upload, announces_body, request_head, unreadable, with_body
 from gateway.server.asgi.response import AsgiResponse
-from gateway.server.asgi.upload import Upload
 from gateway.server.asgi.uvicorn_protocol import drop_trailers
 from gateway.server.composition import running
 from gateway.server.garbage import Collector
+from gateway.server.protocol.asgi_bridge import api_scope
 from gateway.server.runtime import Runtime
 from gateway.wire.fields import Field
 from gateway.wire.problem import problem_body, problem_fields

@@ -1,5 +1,6 @@
 """The parts that requests and WebSocket handshakes share over ASGI: reading, refusing and observing them."""
 
+import asyncio
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
@@ -11,10 +12,53 @@ from gateway.errors import Caller, Refusal
 from gateway.gate.admission import Admission, DirectResponse, RequestHead
 from gateway.gate.forward_auth import Verdict
 from gateway.proxy.interfaces import Field
-from gateway.server.asgi.upload import Upload
 from gateway.server.asgi.uvicorn_protocol import merges_trailers
 from gateway.server.runtime import Runtime
+from gateway.server.upload_rate import UploadRate
+from gateway.settings.model import ServerSettings
 from gateway.wire.websocket import new_key
+
+
+class Upload:
+    """Reads the messages of one request. `broken_off` is True if the client was too slow.
+
+    The time between two calls of `receive` does not count, because the reader is slow then and not the client.
+    """
+
+    def __init__(self, server: ServerSettings, receive: Receive) -> None:
+        self._server = server
+        self._receive = receive
+        self._rate: UploadRate | None = None
+        self._received = 0
+        self._complete = False
+        self.broken_off = False
+
+    async def receive(self) -> Message:
+        """Return the next message. Raises Refusal `request_timeout`."""
+        if self._complete:
+            return await self._receive()
+        begun = monotonic()
+        try:
+            async with asyncio.timeout(self._server.body_timeout):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._break_off("the body paused too long") from None
+        self._complete = not message.get("more_body", False)
+        self._received += len(message.get("body", b""))
+        if not self._complete and self._server.min_body_rate and self._too_slow(begun):
+            raise self._break_off("the body came too slowly")
+        return message
+
+    def _too_slow(self, begun: float) -> bool:
+        if self._rate is None:
+            self._rate = UploadRate(self._server.min_body_rate, self._server.body_timeout, begun)
+        self._rate.too_slow(begun, self._received, held_back=True)
+        return self._rate.too_slow(monotonic(), self._received)
+
+    def _break_off(self, reason: str) -> Refusal:
+        self.broken_off = True
+        return Refusal("request_timeout", reason, detail="The request body came too slowly")
+
 
 # The HTTP versions of ASGI servers, and the minor version of HTTP/1 that the gate sees.
 _MINORS: Final = {"1.0": 0, "1.1": 1, "2": 2, "3": 2}

@@ -10,8 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.errors import Refusal
 from gateway.gate.admission import Admission, RequestHead
 from gateway.proxy.interfaces import Exchange, Field
-from gateway.server.asgi.request import AsgiRequest
-from gateway.server.asgi.upload import Upload
+from gateway.server.asgi.request import AsgiRequest, Upload
 from gateway.server.runtime import Runtime
 
 _HELD: Final = 262144  # bytes of a response that wait for the server before reading from the upstream pauses

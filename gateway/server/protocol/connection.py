@@ -17,6 +17,10 @@ complete, so responses cannot overtake each other. Bodies do not pass through ll
 """
 
 import asyncio
+import contextlib
+import select
+import socket
+import struct
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -35,11 +39,28 @@ from gateway.server.protocol.asgi_bridge import AsgiBridge
 from gateway.server.protocol.body_reader import BodyReader
 from gateway.server.protocol.request_parser import RequestHeadReader, asks_for_websocket, stays_open
 from gateway.server.protocol.response_writer import ResponseWriter
-from gateway.server.protocol.sockets import has_unread, reset_on_close
 from gateway.server.runtime import Runtime
 from gateway.ticker import PERIOD
 from gateway.wire.fields import RequestFields
 from gateway.wire.websocket import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+def reset_on_close(transport: asyncio.Transport) -> None:
+    """Let the next close send a reset instead of an end of file."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def has_unread(transport: asyncio.Transport) -> bool:
+    """Return whether the socket has data that the loop has not read yet. A busy loop runs its timers first."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
 
 # Plain constants, because the look-up of an Enum member costs as much as parsing a header field.
 HEAD: Final = 0

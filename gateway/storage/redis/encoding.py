@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from gateway.errors import GatewayError
-from gateway.identity.mac_keys import MacKeys
+from gateway.identity.signing_keys import MacKeys
 from gateway.identity.user import UserRecord
 
 GONE: Final = (1 << 53) - 1  # newer than any record; the largest integer that Lua represents exactly

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.analysis.envoy.header_rules import early_mutations
+from gateway.analysis.envoy.messages import early_mutations
 from gateway.analysis.envoy.paths import ACCEPTED, FORBIDDEN, HOST, after, matching
 from gateway.errors import Refusal
 from gateway.policy.patterns import parse_pattern

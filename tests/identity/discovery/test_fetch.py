@@ -17,7 +17,7 @@ import respx
 from gateway.identity.discovery import fetch as fetching
 from gateway.identity.discovery.fetch import MAX_SIZE, FetchFailed, fetch
 from gateway.identity.discovery.jwks_client import discovered_keys, keys_at
-from gateway.wire.urls import is_loopback, is_trusted_transport
+from gateway.wire.addresses import is_loopback, is_trusted_transport
 from tests.support.issuers import DISCOVERY, JWKS, Issuer
 
 ADDRESS = "https://idp.example/jwks"

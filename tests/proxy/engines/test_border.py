@@ -61,7 +61,7 @@ def test_an_error_that_says_nothing_is_named() -> None:
 ASKED = """
 import asyncio, sys
 import gateway.server.serve
-from gateway.proxy.engines import engine_of
+from gateway.proxy.proxy import engine_of
 from gateway.settings.model import UpstreamSettings
 from gateway.ticker import Ticker
 

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.errors import Refusal
-from gateway.proxy.engines import engine_of
 from gateway.proxy.forward import UpstreamRequest
-from gateway.proxy.httpx_engine.engine import HttpxEngine
+from gateway.proxy.httpx_engine.connection import HttpxEngine
 from gateway.proxy.interfaces import Exchange, Field
+from gateway.proxy.proxy import engine_of
 from gateway.proxy.tls import TlsContexts
 from gateway.proxy.upstream import Upstream
 from gateway.settings.model import UpstreamSettings

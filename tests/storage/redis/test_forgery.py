@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from bench.stores.valkey import ValkeyServer
-from gateway.identity.mac_keys import MacKeys
+from gateway.identity.signing_keys import MacKeys
 from gateway.storage.redis.encoding import MAX_VALUE, RedisValues
 from tests.identity.stores import MemoryStore, record
 from tests.storage.authentic import (
