@@ -10,7 +10,7 @@ from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.link_uses import LinkUses
 from gateway.accounts.links import RESETTING, LinkLifetimes, link_address
-from gateway.accounts.mail import MailLimiter, MailRequest, RequestStore
+from gateway.accounts.mail.ports import MailLimiter, MailRequest, RequestStore
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.store import AccountStore
 from gateway.errors import Refusal

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.lockout import Lockout
-from gateway.accounts.mail import MailLimiter, MailRequest, RequestStore
+from gateway.accounts.mail.ports import MailLimiter, MailRequest, RequestStore
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.store import AccountStore, StoredPassword
 from gateway.errors import Refusal

@@ -16,7 +16,7 @@ from gateway.accounts.confirmation import Confirmation, require_fresh
 from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.link_uses import LinkRegistration, LinkUses, Registered
 from gateway.accounts.links import VERIFYING, Link, link_invalid
-from gateway.accounts.mail import MailLimiter, MailRequest, RequestStore
+from gateway.accounts.mail.ports import MailLimiter, MailRequest, RequestStore
 from gateway.accounts.passwords import PasswordPool, presented_password
 from gateway.accounts.service import Accounts, RegistrationLimiter, account_holder
 from gateway.errors import FieldError, Refusal

@@ -12,7 +12,7 @@ import click
 
 from gateway.accounts.commands import EmailOnly
 from gateway.accounts.inputs import accept
-from gateway.accounts.mail import OutgoingMail, WaitingMail
+from gateway.accounts.mail.ports import OutgoingMail, WaitingMail
 from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import complain, print_table, say
 from gateway.cli.program import FINE, NO
@@ -42,9 +42,9 @@ def test(address: str, config: Path) -> int:
 
 
 async def _tested(settings: Settings, recipient: str) -> int:
-    from gateway.mail.composing import Composer
-    from gateway.mail.sender import catalogue_of, open_transport
-    from gateway.mail.transport import DeliveryFailed, TransportDown
+    from gateway.accounts.mail.composing import Composer
+    from gateway.accounts.mail.sender import catalogue_of, open_transport
+    from gateway.accounts.mail.transport import DeliveryFailed, TransportDown
 
     now = datetime.now(UTC)
     mail = OutgoingMail(secrets.token_hex(16), "test", recipient, None, now, now + timedelta(hours=1))

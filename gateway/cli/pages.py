@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 import click
 
-from gateway.accounts.mail import WITH_LINK, OutgoingMail
+from gateway.accounts.mail.ports import WITH_LINK, OutgoingMail
+from gateway.accounts.texts.catalogue import REFERENCE, Catalogue, is_language, shipped_text
 from gateway.api.pages.colours import SCHEMES
 from gateway.api.pages.examples import examples
 from gateway.api.pages.rendering import Renderer, open_catalogue
@@ -17,7 +18,6 @@ from gateway.cli.configuration import config_option, loaded
 from gateway.cli.output import say
 from gateway.errors import CannotStart
 from gateway.settings.model import Settings
-from gateway.texts.catalogue import REFERENCE, Catalogue, is_language, shipped_text
 
 _RECIPIENT: Final = "ada@example.com"
 _SAMPLE_LINK: Final = "gwl_this-is-a-sample-and-no-link"
@@ -96,7 +96,7 @@ def _write_mails(settings: Settings, out: Path, catalogue: Catalogue) -> Iterato
     """Write the HTML of each mail, if mail is configured."""
     if settings.mail is None:
         return
-    from gateway.mail.composing import Composer  # Imports the libraries of mails.
+    from gateway.accounts.mail.composing import Composer  # Imports the libraries of mails.
 
     composer, now = Composer(settings, catalogue), datetime.now(UTC)
     for language in catalogue.languages:

@@ -11,12 +11,12 @@ from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.invitations import InvitationAcceptance, Invitations
 from gateway.accounts.link_uses import LinkRegistration, LinkUses
 from gateway.accounts.links import LinkLifetimes
+from gateway.accounts.mail.sender import Sender, open_sender
 from gateway.accounts.password_reset import PasswordReset
 from gateway.accounts.passwords import PasswordPool
 from gateway.accounts.service import Accounts, RegistrationLimiter
 from gateway.accounts.verification import Verification
 from gateway.gate.rate_limits import MailLimits
-from gateway.mail.sender import Sender, open_sender
 from gateway.samples import Sample
 from gateway.server.resources import Resources
 from gateway.storage.links import Links

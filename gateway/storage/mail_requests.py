@@ -11,7 +11,7 @@ from typing import Final, assert_never
 from sqlalchemy import Connection
 
 from gateway.accounts.links import LinkKind, LinkLifetimes
-from gateway.accounts.mail import MailKind, MailRequest
+from gateway.accounts.mail.ports import MailKind, MailRequest
 from gateway.storage.database import Database
 from gateway.storage.link_rows import add_link
 from gateway.storage.outbox import Addressee, Outbox, addressee

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, cast
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, insert, or_, select, text, update
 
 from gateway.accounts.emails import EmailAddress
-from gateway.accounts.mail import Backlog, LeasedMail, MailKind, MailRequest, OutgoingMail, WaitingMail
+from gateway.accounts.mail.ports import Backlog, LeasedMail, MailKind, MailRequest, OutgoingMail, WaitingMail
 from gateway.identity.user import Actor, ClientInfo
 from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, insert, sele
 from sqlalchemy.exc import IntegrityError
 
 from gateway.accounts.emails import EmailAddress
-from gateway.accounts.mail import MailRequest
+from gateway.accounts.mail.ports import MailRequest
 from gateway.accounts.store import (
     ENDS_SESSIONS,
     NewSession,

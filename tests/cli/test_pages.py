@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.texts.catalogue import SHIPPED, Catalogue, shipped_text
+from gateway.accounts.texts.catalogue import SHIPPED, Catalogue, shipped_text
 from tests.cli.running import Outcome, run_here
 
 CONFIGURATION = """

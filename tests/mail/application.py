@@ -73,7 +73,7 @@ async def mail_application(
     **sections: Any,
 ) -> AsyncIterator[Client]:
     """One replica, whose sender polls `every` so many seconds. `sections` extend those of the configuration."""
-    monkeypatch.setattr("gateway.mail.sender.EVERY", every)
+    monkeypatch.setattr("gateway.accounts.mail.sender.EVERY", every)
     content: dict[str, Any] = {
         "server": {"public_url": PUBLIC},
         "storage": {"database": database_url, "encryption_keys": [{"id": "e1", "key": KEY}]},

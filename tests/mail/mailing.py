@@ -7,11 +7,12 @@ import yaml
 
 from gateway.accounts.emails import EmailAddress, email_address
 from gateway.accounts.links import LinkLifetimes
-from gateway.accounts.mail import MailRequest, RequestKind
+from gateway.accounts.mail.composing import Composer
+from gateway.accounts.mail.ports import MailRequest, RequestKind
+from gateway.accounts.mail.sender import Sender, open_transport
+from gateway.accounts.mail.transport import MailTransport
+from gateway.accounts.texts.catalogue import Catalogue
 from gateway.identity.user import ClientInfo, UserRecord
-from gateway.mail.composing import Composer
-from gateway.mail.sender import Sender, open_transport
-from gateway.mail.transport import MailTransport
 from gateway.settings.model import Settings
 from gateway.storage.api_keys import ApiKeys
 from gateway.storage.database import Database
@@ -20,7 +21,6 @@ from gateway.storage.links import Links
 from gateway.storage.mail_requests import MailRequests
 from gateway.storage.outbox import Outbox
 from gateway.storage.users import Users
-from gateway.texts.catalogue import Catalogue
 from tests.settings.reading import settings_of
 from tests.support.databases import Clock, create
 

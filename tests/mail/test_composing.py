@@ -9,10 +9,10 @@ from typing import get_args
 
 import pytest
 
-from gateway.accounts.mail import WITH_LINK, MailKind, OutgoingMail
-from gateway.mail.composing import Composer
-from gateway.mail.transport import DeliveryFailed
-from gateway.texts.catalogue import SHIPPED, Catalogue
+from gateway.accounts.mail.composing import Composer
+from gateway.accounts.mail.ports import WITH_LINK, MailKind, OutgoingMail
+from gateway.accounts.mail.transport import DeliveryFailed
+from gateway.accounts.texts.catalogue import SHIPPED, Catalogue
 from tests.mail.mailing import mail_settings
 
 NOW = datetime(2026, 11, 30, 8, 30, tzinfo=UTC)

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from sqlalchemy import select
 
+from gateway.accounts.mail.transport import FolderTransport
 from gateway.identity.user import COMMAND_LINE
-from gateway.mail.transport import FolderTransport
 from gateway.storage.database import Database
 from gateway.storage.tables import audit, outbox
 from tests.mail.mailing import Mailing, make_mailing

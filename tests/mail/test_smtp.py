@@ -6,8 +6,8 @@ from email.message import EmailMessage
 
 import pytest
 
-from gateway.mail.smtp import SmtpTransport
-from gateway.mail.transport import DeliveryFailed, TransportDown
+from gateway.accounts.mail.smtp import SmtpTransport
+from gateway.accounts.mail.transport import DeliveryFailed, TransportDown
 from tests.support.smtp import SmtpServer
 from tests.support.upstreams import Authority
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from gateway.accounts.texts.catalogue import SHIPPED, Catalogue, Texts, fill, shipped_text, time_text
 from gateway.errors import ConfigurationError
-from gateway.texts.catalogue import SHIPPED, Catalogue, Texts, fill, shipped_text, time_text
 
 PLACEHOLDER = re.compile(r"\{[^}]*\}")
 

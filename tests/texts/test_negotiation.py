@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.texts.catalogue import preferred_language
+from gateway.accounts.texts.catalogue import preferred_language
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from gateway.accounts.texts.catalogue import Catalogue, Texts, fill
 from gateway.api.pages.rendering import Form, LanguageLink, Page
 from gateway.api.pages.views import (
     AccountView,
@@ -20,7 +21,6 @@ from gateway.api.pages.views import (
     SessionRow,
     SignInView,
 )
-from gateway.texts.catalogue import Catalogue, Texts, fill
 
 _EMAIL: Final = "ada@example.com"
 _LENGTH: Final = 8

@@ -18,10 +18,10 @@ from jinja2 import BaseLoader, ChoiceLoader, FileSystemLoader, StrictUndefined, 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup, escape
 
+from gateway.accounts.texts.catalogue import Catalogue, Texts, fill, time_text
 from gateway.api.pages.colours import DEFAULT_ACCENT, SCHEMES, Colour, Scheme, palette
 from gateway.errors import ConfigurationError, Problem
 from gateway.settings.model import Settings
-from gateway.texts.catalogue import Catalogue, Texts, fill, time_text
 
 _HERE: Final = Path(__file__).parent
 _SPACE: Final = re.compile(r"\n\s*").sub

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.accounts.emails import email_address
 from gateway.accounts.passwords import chosen_password
+from gateway.accounts.texts.catalogue import Texts, fill, preferred_language
 from gateway.api.body import FORM, admission_of, form_fields, media_type, note_refusal, query_fields, read_body
 from gateway.api.pages.rendering import Form, LanguageLink, Page, Renderer, open_catalogue
 from gateway.errors import ConfigurationError, Problem, Refusal, cannot_read
@@ -20,7 +21,6 @@ from gateway.identity.principal import Principal
 from gateway.identity.user import Claims
 from gateway.policy.browsers import BrowserPolicy, browser_policy
 from gateway.settings.model import PageSettings, Settings
-from gateway.texts.catalogue import Texts, fill, preferred_language
 
 # The pages that others link to, and their paths below `accounts.pages.path`.
 PATHS: Final[Mapping[str, str]] = {

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.accounts.texts.catalogue import SHIPPED, Catalogue
 from gateway.api.pages.examples import examples
 from gateway.api.pages.rendering import Product, Renderer
-from gateway.texts.catalogue import SHIPPED, Catalogue
 from tests.support.axe import axe_core
 from tests.support.chromium import Browser, browsing
 

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
+from gateway.accounts.texts.catalogue import Catalogue
 from gateway.api.pages.examples import examples
 from gateway.api.pages.rendering import Form, LanguageLink, Page, Product, Renderer
 from gateway.api.pages.site import PATHS
 from gateway.api.pages.views import AccountView, AddressView, CreatedKeyView, DeniedView, KeyRow, LinkView, SessionRow
-from gateway.texts.catalogue import Catalogue
 from tests.support.chromium import Browser, browsing
 from tests.support.xss import PAYLOADS
 

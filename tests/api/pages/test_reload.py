@@ -46,6 +46,8 @@ def test_a_reload_shows_new_texts_and_refuses_faulty_ones(tmp_path: Path) -> Non
 
 
 def test_without_pages_the_gateway_imports_neither_templates_nor_texts() -> None:
-    code = "import sys, gateway.app, gateway.server.serve; print(*{'jinja2', 'gateway.texts'} & set(sys.modules))"
+    code = (
+        "import sys, gateway.app, gateway.server.serve; print(*{'jinja2', 'gateway.accounts.texts'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"

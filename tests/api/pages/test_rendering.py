@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from gateway.accounts.texts.catalogue import SHIPPED, Catalogue
 from gateway.api.pages.colours import SCHEMES, Colour, palette
 from gateway.api.pages.examples import examples
 from gateway.api.pages.rendering import Form, Page, Product, Renderer
 from gateway.api.pages.views import AddressView, SignInView
 from gateway.errors import ConfigurationError
-from gateway.texts.catalogue import SHIPPED, Catalogue
 
 CATALOGUE = Catalogue.load(SHIPPED)
 PRODUCT = Product("Northwind", terms="/terms", privacy="/privacy", support="mailto:help@example.com")

@@ -20,13 +20,20 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.accounts.mail import Backlog, LeasedMail, OutboxStore, RequestResolver
+from gateway.accounts.mail.composing import Composer
+from gateway.accounts.mail.ports import Backlog, LeasedMail, OutboxStore, RequestResolver
+from gateway.accounts.mail.transport import (
+    Delivery,
+    DeliveryFailed,
+    FolderTransport,
+    MailTransport,
+    Recorder,
+    TransportDown,
+)
+from gateway.accounts.texts.catalogue import Catalogue
 from gateway.errors import StorageUnavailable
-from gateway.mail.composing import Composer
-from gateway.mail.transport import Delivery, DeliveryFailed, FolderTransport, MailTransport, Recorder, TransportDown
 from gateway.samples import Sample
 from gateway.settings.model import PageSettings, Settings
-from gateway.texts.catalogue import Catalogue
 
 EVERY: Final = 1.0  # Seconds between two polls of an empty outbox.
 PROBE: Final = 15.0  # Seconds between two attempts to reach a server that is down.
@@ -38,7 +45,7 @@ _CLEANING: Final = 600.0
 _COUNTING: Final = 10.0
 _GOODBYE: Final = 5.0
 
-log: Final = logging.getLogger("gateway.mail.sender")
+log: Final = logging.getLogger("gateway.accounts.mail.sender")
 
 Clock = Callable[[], float]
 
@@ -220,7 +227,7 @@ def open_transport(settings: Settings, *, record: Recorder | None = None) -> Mai
     if mail.smtp is None:
         assert mail.folder is not None, "the settings name a server or a folder"
         return FolderTransport(Path(mail.folder))
-    from gateway.mail.smtp import SmtpTransport  # Imports aiosmtplib.
+    from gateway.accounts.mail.smtp import SmtpTransport  # Imports aiosmtplib.
 
     return SmtpTransport(mail.smtp.reveal(), client_host=_client_host(public_url), record=record)
 

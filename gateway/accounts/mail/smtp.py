@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
-from gateway.mail.transport import DeliveryFailed, Recorder, TransportDown, refuse_control_characters
+from gateway.accounts.mail.transport import DeliveryFailed, Recorder, TransportDown, refuse_control_characters
 
 STEP: Final = 10.0  # Seconds for each step of the conversation.
 _PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}

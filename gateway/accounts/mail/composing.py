@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from gateway.accounts.emails import email_address
 from gateway.accounts.links import LinkKind, link_address
-from gateway.accounts.mail import WITH_LINK, MailKind, OutgoingMail
-from gateway.mail.transport import DeliveryFailed, refuse_control_characters
+from gateway.accounts.mail.ports import WITH_LINK, MailKind, OutgoingMail
+from gateway.accounts.mail.transport import DeliveryFailed, refuse_control_characters
+from gateway.accounts.texts.catalogue import Catalogue, Texts, fill, time_text
 from gateway.settings.model import Settings
-from gateway.texts.catalogue import Catalogue, Texts, fill, time_text
 
 _LINKS: Final[Mapping[MailKind, LinkKind]] = {
     "verify": "verify",
