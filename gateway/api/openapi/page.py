@@ -12,8 +12,6 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
-from gateway.api.openapi.document import Schema
-
 _STYLE: Final = files("gateway.api.openapi").joinpath("page.css").read_text(encoding="utf-8")
 _DIGEST: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
 HEADERS: Final = {
@@ -121,7 +119,7 @@ def _bodies(body: Mapping[str, Any] | None) -> str:
     )
 
 
-def _fields(schema: Schema, heading: str) -> str:
+def _fields(schema: Mapping[str, Any], heading: str) -> str:
     required = schema.get("required", [])
     rows = [
         (f"<code>{escape(name)}</code>{_mark(name in required)}", _meaning(each, each))
@@ -161,12 +159,12 @@ def _schemas(document: Mapping[str, Any]) -> str:
     return f'<section id="schemas"><h2>Schemas</h2>{"".join(parts)}</section>'
 
 
-def _meaning(schema: Schema, described: Mapping[str, Any]) -> str:
+def _meaning(schema: Mapping[str, Any], described: Mapping[str, Any]) -> str:
     text = described.get("description", "")
     return f"{_kind(schema)}{'. ' + _inline(text) if text else ''}"
 
 
-def _kind(schema: Schema) -> str:
+def _kind(schema: Mapping[str, Any]) -> str:
     """A short description of the values."""
     if "$ref" in schema:
         name = escape(schema["$ref"].removeprefix(_REF))
@@ -192,7 +190,7 @@ _LIMITS: Final = {
 }
 
 
-def _limits(schema: Schema) -> str:
+def _limits(schema: Mapping[str, Any]) -> str:
     return "".join(f", {text.format(escape(str(schema[name])))}" for name, text in _LIMITS.items() if name in schema)
 
 

@@ -81,7 +81,9 @@ def everything_in(value: Any) -> Iterator[Any]:
 def test_every_endpoint_that_is_served_is_described_and_no_other() -> None:
     served = {route.name for route in ROUTES if route.is_served}
     assert {operation["operationId"] for _, _, operation in operations()} == served
-    assert set(FILE) == {route.name for route in ROUTES}, "a description without an endpoint, or the other way round"
+    # The pages are for people.
+    names = {route.name for route in ROUTES if not route.name.startswith("pages.")}
+    assert set(FILE) == names, "a description without an endpoint, or the other way round"
 
 
 def test_an_endpoint_that_is_not_served_is_left_out() -> None:

@@ -13,7 +13,7 @@ from gateway.accounts.mail.composing import Composer
 from gateway.accounts.mail.ports import WITH_LINK, MailKind, OutgoingMail
 from gateway.accounts.mail.transport import DeliveryFailed
 from gateway.accounts.texts.catalogue import SHIPPED, Catalogue
-from tests.mail.mailing import mail_settings
+from tests.accounts.mail.mailing import mail_settings
 
 NOW = datetime(2026, 11, 30, 8, 30, tzinfo=UTC)
 LINK = "https://app.example.com/account/"

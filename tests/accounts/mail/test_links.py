@@ -15,7 +15,7 @@ from gateway.storage.database import Database
 from gateway.storage.sign_in_places import place_of
 from gateway.storage.users import Users
 from tests.accounts.application import problem
-from tests.mail.application import NEW, OWN_PAGE, PASSWORD, Client, mail_application
+from tests.accounts.mail.application import NEW, OWN_PAGE, PASSWORD, Client, mail_application
 from tests.support.smtp import SmtpServer
 
 ANN, BOB = "ann@example.com", "bob@example.com"

@@ -20,13 +20,13 @@ from gateway.errors import StorageUnavailable
 from gateway.identity.user import Actor, UserRecord
 from gateway.storage.database import COMMAND, Database
 from gateway.storage.outbox import LEASE, Addressee
-from tests.mail.mailing import Mailing, make_mailing
+from tests.accounts.mail.mailing import Mailing, make_mailing
 from tests.support.databases import Clock
 from tests.support.smtp import SmtpServer
 
 ATTEMPTS = int(os.environ.get("MAIL_ATTEMPTS", "200"))
 COUNT = int(os.environ.get("MAIL_COUNT", "80"))
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_CVE_2026_73431_one_link_many_times_at_once_succeeds_once(mailing:
 REPLICA = """
 import asyncio, sys
 from gateway.storage.database import COMMAND, Database
-from tests.mail.mailing import make_mailing
+from tests.accounts.mail.mailing import make_mailing
 from tests.support.databases import Clock
 
 async def main():

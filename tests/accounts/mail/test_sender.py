@@ -11,7 +11,7 @@ from gateway.accounts.mail.transport import FolderTransport
 from gateway.identity.user import COMMAND_LINE
 from gateway.storage.database import Database
 from gateway.storage.tables import audit, outbox
-from tests.mail.mailing import Mailing, make_mailing
+from tests.accounts.mail.mailing import Mailing, make_mailing
 from tests.support.databases import Clock
 from tests.support.smtp import SmtpServer
 

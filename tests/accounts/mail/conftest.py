@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway.storage.database import Database
-from tests.mail.application import Client, mail_application
-from tests.mail.mailing import Mailing, make_mailing
+from tests.accounts.mail.application import Client, mail_application
+from tests.accounts.mail.mailing import Mailing, make_mailing
 from tests.support.databases import Clock, clock, database, prepared_url, shared_postgres_url
 from tests.support.smtp import SmtpServer
 
