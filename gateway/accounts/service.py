@@ -16,6 +16,7 @@ from gateway.accounts.change_publisher import CLOCK_SKEW, ChangePublisher, key_k
 from gateway.accounts.confirmation import Confirmation, require_fresh, wrong_password
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.lockout import Lockout
+from gateway.accounts.mail.ports import MailLimiter
 from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.roles import admin_roles
 from gateway.accounts.sign_in import CheckedPassword, PasswordSignIn, VerificationRequired
@@ -66,7 +67,8 @@ class RegistrationLimiter(Protocol):
 
 
 class Accounts:
-    """The service. `clock` returns seconds since the epoch and must equal the clock of stores and tokens."""
+    """The service. `mail_limits` bound the links that registrations cause, None without mail. `clock` returns seconds
+    since the epoch and must equal the clock of stores and tokens."""
 
     def __init__(
         self,
@@ -80,12 +82,14 @@ class Accounts:
         feed: ChangeFeed,
         settings: Settings,
         verification: VerificationRequired | None = None,
+        mail_limits: MailLimiter | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._users = users
         self._sessions = sessions
         self._passwords = passwords
         self._registrations = registrations
+        self._mail_limits = mail_limits
         self._confirmation = Confirmation(users, passwords, lockout)
         self._callers = Callers()
         self._tokens = tokens
@@ -134,11 +138,18 @@ class Accounts:
             password_hash=await self._passwords.hash(password, caller=self._caller(origin)),
             roles=frozenset(self.settings.accounts.default_roles),
         )
-        asks = self.settings.accounts.email.verification == "optional"
+        asks = await self._asks_to_verify(email, origin)
         creating = self._users.create(user, by=Actor(user.id, origin), session=session, asks_to_verify=asks)
         record = await self._announcer.changed(creating)
         assert record is not None
         return record
+
+    async def _asks_to_verify(self, email: EmailAddress, origin: ClientInfo) -> bool:
+        """Whether a registration causes a mail. Beyond `mail.limits` the account is created without one: a stranger
+        could otherwise send mails to any number of addresses."""
+        if self._mail_limits is None or self.settings.accounts.email.verification != "optional":
+            return False
+        return await self._mail_limits.admits(email.canonical, origin.address)
 
     def require_open_registration(self) -> None:
         """Raise `registration_closed` if registration is not allowed."""

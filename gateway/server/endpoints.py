@@ -78,6 +78,7 @@ def open_services(ground: Resources) -> Services:
         lockout=lockout,
         registrations=registrations,
         verification=verification,
+        mail_limits=limits,
     )
     administration = Administration(
         users=stores.users,

@@ -9,10 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from gateway.identity.user import COMMAND_LINE, ClientInfo
 from gateway.storage.database import Database
 from gateway.storage.sign_in_places import place_of
+from gateway.storage.tables import outbox
 from gateway.storage.users import Users
 from tests.accounts.application import problem
 from tests.accounts.mail.application import NEW, OWN_PAGE, PASSWORD, Client, mail_application
@@ -385,6 +387,28 @@ async def test_mail_limits_change_no_response(
         await asyncio.sleep(0.3)
         recipients = [one.recipient for one in smtp_server.received]
         assert recipients.count(ANN) == 2 and recipients.count(BOB) <= 1
+
+
+async def test_registrations_beyond_the_mail_limits_make_accounts_without_a_mail(
+    database: Database, prepared_url: str, smtp_server: SmtpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registration is open to strangers: without a limit they could mail any number of addresses."""
+    accounts = {
+        "email": {"verification": "optional"},
+        "password": {"bcrypt_rounds": 4},
+        "registration_limit": None,
+        "pages": {},
+    }
+    mail = {"limits": {"per_recipient": 5, "per_address": 2, "per": "1h"}}
+    async with mail_application(
+        tmp_path, prepared_url, smtp_server, monkeypatch, accounts=accounts, mail=mail
+    ) as client:
+        for number in range(4):
+            await client.register(f"new{number}@example.com")
+        await client.mail("new1@example.com")
+        query = select(outbox.c.recipient)
+        written = await database.read(lambda connection: connection.execute(query).scalars().all())
+        assert sorted(written) == ["new0@example.com", "new1@example.com"]
 
 
 # ---- invitations
