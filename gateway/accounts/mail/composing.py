@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
 from html import escape
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -80,8 +80,8 @@ class Composer:
         self._catalogue = catalogue
         self._public_url = public_url.rstrip("/")
         self._pages = pages
-        self._from = parseaddr(mail.from_)
-        self._reply_to = None if mail.reply_to is None else parseaddr(mail.reply_to)
+        self._from = _mailbox(mail.from_)
+        self._reply_to = None if mail.reply_to is None else _mailbox(mail.reply_to)
         self._colour = (None if pages is None else pages.accent) or _ACCENT
         self._name = (pages.name if pages is not None else None) or urlsplit(public_url).hostname or ""
 
@@ -97,7 +97,8 @@ class Composer:
         message["To"] = _header_address("", mail.recipient)
         if reply_to:
             message["Reply-To"] = _header_address(reply_name, reply_to)
-        message["Subject"] = content.subject
+        # A text of one's own can contain line breaks, which no header field can.
+        message["Subject"] = " ".join(content.subject.split())
         message["Date"] = format_datetime(mail.created_at)
         # The same for every attempt, so that programs recognise a mail that arrives twice.
         message["Message-ID"] = f"<{mail.id}@{sender.rpartition('@')[2]}>"
@@ -192,6 +193,13 @@ def _text_colour(background: str) -> str:
     linear = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels)
     luminance = sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
     return "#000000" if luminance > _MIDDLE else "#ffffff"
+
+
+def _mailbox(text: str) -> tuple[str, str]:
+    """The name and the address of a mailbox, whose form the settings have checked. `email.utils.parseaddr` reads
+    brackets in a name as a part of the address."""
+    name, bracket, address = text.rpartition(" <")
+    return (name.strip('"'), address.removesuffix(">")) if bracket else ("", text)
 
 
 def _header_address(name: str, address: str) -> Address:

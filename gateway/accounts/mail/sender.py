@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.accounts.mail.composing import Composer
+from gateway.accounts.mail.composing import Composer, Envelope
 from gateway.accounts.mail.ports import Backlog, LeasedMail, OutboxStore, RequestResolver
 from gateway.accounts.mail.transport import (
     Delivery,
@@ -187,7 +187,7 @@ class Sender:
             await self._outbox.give_up(leased, f"too late after {leased.attempts} attempts")
             return
         try:
-            envelope = self.composer.compose(leased.mail)
+            envelope = self._composed(leased)
             async with asyncio.timeout(_MAIL_TIME):
                 await delivery.send(envelope.message, sender=envelope.sender, recipient=envelope.recipient)
         except TimeoutError:
@@ -203,6 +203,16 @@ class Sender:
         else:
             self._note(leased, "sent")
             await self._outbox.sent(leased)
+
+    def _composed(self, leased: LeasedMail) -> Envelope:
+        """The message. A fault in a text must not stop the mails that wait behind it, and can be mended by a reload."""
+        try:
+            return self.composer.compose(leased.mail)
+        except DeliveryFailed:
+            raise
+        except Exception as error:
+            log.exception("a mail of the kind %s cannot be composed", leased.mail.kind)
+            raise DeliveryFailed(f"cannot be composed: {type(error).__name__}", is_permanent=False) from None
 
     def _note(self, leased: LeasedMail, outcome: str) -> None:
         self._counts[leased.mail.kind, outcome] += 1

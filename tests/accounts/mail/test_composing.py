@@ -5,9 +5,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
+from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from gateway.accounts.mail.composing import Composer
 from gateway.accounts.mail.ports import WITH_LINK, MailKind, OutgoingMail
@@ -66,3 +68,29 @@ def test_the_envelope_has_the_ascii_form_of_the_domain() -> None:
 def test_an_address_with_a_control_character_is_refused(recipient: str) -> None:
     with pytest.raises(DeliveryFailed):
         COMPOSER.compose(replace(mail(), recipient=recipient))
+
+
+@pytest.mark.parametrize(
+    "subject", ["Reset\nBcc: eve@example.com", "Reset\r\nBcc: eve@example.com", "Re\u2028set", "Reset\n"]
+)
+def test_a_line_break_in_a_text_of_ones_own_adds_no_header_field(tmp_path: Path, subject: str) -> None:
+    (tmp_path / "en.yaml").write_text(yaml.safe_dump({"mail": {"reset": {"subject": subject}}}))
+    message = Composer(mail_settings(), Catalogue.load(["en"], tmp_path)).compose(mail()).message
+    assert (message["Subject"], message["Bcc"]) == (" ".join(subject.split()), None)
+    assert message.as_bytes(policy=SMTP.clone(cte_type="7bit"))
+
+
+@pytest.mark.parametrize(
+    "name", ["Example's [x]", "A. B.", "J\u00f6rg M\u00fcller", '"Doe, Jane"', '"A <b"', "no-reply"]
+)
+def test_the_name_of_the_sender_is_no_part_of_the_address(name: str) -> None:
+    settings = mail_settings()
+    assert settings.mail is not None
+    sender = replace(settings, mail=replace(settings.mail, from_=f"{name} <no-reply@example.com>"))
+    envelope = Composer(sender, Catalogue.load(["en"])).compose(mail())
+    [parsed] = envelope.message["From"].addresses
+    assert (envelope.sender, parsed.addr_spec, parsed.display_name) == (
+        "no-reply@example.com",
+        "no-reply@example.com",
+        name.strip('"'),
+    )

@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 from sqlalchemy import select
 
+from gateway.accounts.mail.composing import Envelope
+from gateway.accounts.mail.ports import OutgoingMail
 from gateway.accounts.mail.transport import FolderTransport
 from gateway.identity.user import COMMAND_LINE
 from gateway.storage.database import Database
@@ -265,3 +267,29 @@ async def test_a_mail_in_a_folder_is_one_private_file(
     assert "To: ann@example.com" in file.read_text()
     assert re.search(r"^https://app\.example\.com/account/reset\?token=gwl_\w{38}$", file.read_text(), re.MULTILINE)
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_mail_that_cannot_be_composed_stops_none_behind_it(
+    mailing: Mailing, smtp_server: SmtpServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mailing.account()
+    await mailing.account("bob@example.com")
+    await mailing.ask("asked-reset", ANN)
+    clock.now += 1
+    await mailing.ask("asked-reset", "bob@example.com")
+    compose = mailing.composer.compose
+
+    def failing(mail: OutgoingMail) -> Envelope:
+        if mail.recipient == ANN:
+            raise ValueError("a faulty text")
+        return compose(mail)
+
+    monkeypatch.setattr(mailing.composer, "compose", failing)
+    await mailing.drain()
+    assert [each.recipient for each in smtp_server.received] == ["bob@example.com"]
+    [waiting] = [row for row in await rows(mailing) if row["sent_at"] is None]
+    assert waiting["reason"] == "cannot be composed: ValueError"
+    monkeypatch.undo()
+    clock.now += 10
+    await mailing.drain()
+    assert [each.recipient for each in smtp_server.received] == ["bob@example.com", ANN]
