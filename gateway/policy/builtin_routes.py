@@ -99,6 +99,7 @@ _ROOT: Final = (
     _Endpoint("pages.webauthn", "GET", "/.well-known/webauthn", "anyone"),
     _Endpoint("pages.passkey_endpoints", "GET", "/.well-known/passkey-endpoints", "anyone"),
 )
+_AT_ROOT: Final = frozenset(endpoint.name for endpoint in _ROOT)
 # Below accounts.pages.path, where pages are configured. Forms are posted to the address of their page.
 _FORMS: Final = {
     "account": "",
@@ -144,6 +145,23 @@ def _page_routes(settings: Settings) -> Iterator[Route]:
             made = _route(_Endpoint(route, method, page, "visitors", is_served), path, settings)
             closed = name == "register" and not _is_open(settings)
             yield replace(made, refusal="registration_closed") if closed else made
+
+
+def colliding_page(own: Iterable[Route]) -> tuple[Route, Route] | None:
+    """A page and another built-in endpoint with the same path and method. Paths of pages have no captures, so equal
+    patterns are the only collisions."""
+    places = {(route.pattern, method): route for route in own if not is_page(route) for method in route.methods or ()}
+    for page in filter(is_page, own):
+        for method in page.methods or ():
+            other = places.get((page.pattern, method))
+            if other is not None:
+                return page, other
+    return None
+
+
+def is_page(route: Route) -> bool:
+    """Whether a built-in route is below `accounts.pages.path`."""
+    return route.name.startswith("pages.") and route.name not in _AT_ROOT
 
 
 def operations_routes(settings: Settings) -> tuple[Route, ...]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.errors import ConfigurationError, Problem
 from gateway.policy.browsers import browser_policy
-from gateway.policy.builtin_routes import operations_routes, own_routes
+from gateway.policy.builtin_routes import colliding_page, is_page, operations_routes, own_routes
 from gateway.policy.compiler import RouteBuilder
 from gateway.policy.policy import Policy
 from gateway.policy.shadow import Shadows, shadows_of
@@ -57,7 +57,14 @@ def operations_policy(settings: Settings) -> Policy:
 
 def _compile(settings: Settings, routes: tuple[RouteSettings, ...]) -> tuple[Policy, Shadows | None, list[Problem]]:
     own = own_routes(settings)
+    collision = colliding_page(own)
+    if collision is not None:
+        own = tuple(route for route in own if not is_page(route))
     builder = RouteBuilder(settings, own)
+    if collision is not None:
+        page, other = collision
+        found = f"found a page at '{page.pattern}', where {other.name} is"
+        builder.report("accounts.pages.path", f"must keep clear of the gateway's other paths, {found} (another path)")
     policy = Policy(
         builder.build(routes),
         own,

@@ -129,10 +129,6 @@ def _check_mail(settings: Settings, reader: Reader) -> None:
 def _check_pages(pages: PageSettings, settings: Settings, reader: Reader) -> None:
     if settings.sessions is None and "sessions" not in reader.rejected:
         reader.report_at("accounts.pages", "needs sessions, which its pages begin (sessions: {})")
-    if pages.path == settings.accounts.prefix:
-        reader.report_at(
-            "accounts.pages.path", f"must differ from accounts.prefix, found '{pages.path}' (another path)"
-        )
     if settings.mail is None and "mail" not in reader.rejected:
         message = "offers no way back to people who forget their password (mail)"
         reader.warn_at("accounts.pages", "no-mail", message)

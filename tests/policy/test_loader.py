@@ -305,3 +305,30 @@ def test_settings_without_routes_make_a_policy_of_own_endpoints() -> None:
     policy = compile_policy(settings_of())
     assert policy.routes == ()
     assert outcome(policy, b"/_gateway/health") == "operations.health"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "pages", "found"),
+    [
+        ("/account", "/account", "found a page at '/account/register', where accounts.register is"),
+        ("/auth", "/auth/password", "found a page at '/auth/password', where accounts.password is"),
+        ("/auth", "/auth/users", "found a page at '/auth/users', where admin.users.list is"),
+        ("/auth", "/.well-known/change-password", "where pages.change_password is"),
+        ("/auth", "/auth/account", None),
+        ("/account/api", "/account", None),
+        ("/auth", "/authority", None),
+    ],
+)
+def test_pages_on_other_paths_of_the_gateway_are_a_problem(
+    tmp_path: Path, prefix: str, pages: str, found: str | None
+) -> None:
+    file = tmp_path / "gateway.yaml"
+    accounts = f"{{prefix: {prefix}, pages: {{path: {pages}}}}}"
+    file.write_text(f"server: {{public_url: 'https://a.example.com'}}\nsessions: {{}}\naccounts: {accounts}\n")
+    if found is None:
+        assert load_configuration(file, {}).policy
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(file, {})
+    [problem] = caught.value.problems
+    assert problem.key == "accounts.pages.path" and found in problem.message
