@@ -104,10 +104,14 @@ def page_problems(settings: Settings) -> tuple[Problem, ...]:
     if settings.accounts.pages is None:
         return ()
     # Imported here: most configurations have no pages.
+    from gateway.api.pages.examples import check_templates
     from gateway.api.pages.rendering import Renderer, open_catalogue
 
     try:
-        Renderer.of(settings, open_catalogue(settings))
+        catalogue = open_catalogue(settings)
+        renderer = Renderer.of(settings, catalogue)
+        if settings.accounts.pages.templates is not None:
+            check_templates(renderer, catalogue)
     except ConfigurationError as error:
         return error.problems
     return ()

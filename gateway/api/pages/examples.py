@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from traceback import extract_tb
 from typing import Any, Final, NamedTuple
 
 from gateway.accounts.texts.catalogue import Catalogue, Texts, fill
-from gateway.api.pages.rendering import Form, LanguageLink, Page
+from gateway.api.pages.rendering import Form, LanguageLink, Page, Renderer
 from gateway.api.pages.views import (
     AccountView,
     AddressView,
@@ -21,6 +22,7 @@ from gateway.api.pages.views import (
     SessionRow,
     SignInView,
 )
+from gateway.errors import ConfigurationError, Problem
 
 _EMAIL: Final = "ada@example.com"
 _LENGTH: Final = 8
@@ -65,6 +67,22 @@ def examples(
         own = {**urls, "sign_in": None} if is_public else urls
         page = Page(template, language, heading, data, form, own, links)
         yield SamplePage(name, page)
+
+
+def check_templates(renderer: Renderer, catalogue: Catalogue) -> None:
+    """Render every page. Raises ConfigurationError for templates of one's own that compile and then fail, for example
+    at a value that does not exist: browsers would get 500."""
+    problems: dict[tuple[str, int], Problem] = {}
+    for sample in examples(catalogue, catalogue.default):
+        try:
+            renderer.render(sample.page)
+        except Exception as error:
+            name = f"{sample.page.template}.html"
+            places = [(each.filename, each.lineno or 1) for each in extract_tb(error.__traceback__)]
+            file, line = next((each for each in reversed(places) if each[0].endswith(".html")), (name, 1))
+            problems[file, line] = Problem(file, line, 1, name, f"fails: {error}")
+    if problems:
+        raise ConfigurationError(list(problems.values()))
 
 
 def _samples(texts: Texts) -> Iterator[tuple[str, str, str, Any, Form]]:

@@ -15,6 +15,7 @@ from gateway.accounts.emails import email_address
 from gateway.accounts.passwords import chosen_password
 from gateway.accounts.texts.catalogue import Texts, fill, preferred_language
 from gateway.api.body import FORM, admission_of, form_fields, media_type, note_refusal, query_fields, read_body
+from gateway.api.pages.examples import check_templates
 from gateway.api.pages.rendering import Form, LanguageLink, Page, Renderer, open_catalogue
 from gateway.errors import ConfigurationError, Problem, Refusal, cannot_read
 from gateway.identity.principal import Principal
@@ -64,6 +65,8 @@ class Site:
         self.pages: Final[PageSettings] = pages
         self.catalogue: Final = open_catalogue(settings)
         self.renderer: Final = Renderer.of(settings, self.catalogue)
+        if pages.templates is not None:
+            check_templates(self.renderer, self.catalogue)
         self.logo: Final = None if pages.logo is None else _read_logo(Path(pages.logo))
         self.browsers: Final[BrowserPolicy] = browsers
         self._is_relaxed = settings.server.paths == "relaxed"

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.accounts.texts.catalogue import SHIPPED, Catalogue
 from gateway.api.pages.colours import SCHEMES, Colour, palette
-from gateway.api.pages.examples import examples
+from gateway.api.pages.examples import check_templates, examples
 from gateway.api.pages.rendering import Form, Page, Product, Renderer
 from gateway.api.pages.views import AddressView, SignInView
 from gateway.errors import ConfigurationError
@@ -164,6 +164,24 @@ class TestTemplates:
         [problem] = caught.value.problems
         assert (Path(problem.file), problem.line) == (tmp_path / "forgot.html", 2)
         assert problem.message.startswith("does not compile")
+
+    @pytest.mark.parametrize(
+        ("text", "line", "reason"),
+        [
+            ("\n{{ nope.x }}", 2, "'nope' is undefined"),
+            ("{% extends 'nope.html' %}", 1, "nope.html"),
+            ("{{ ''.__class__ }}", 1, "access to attribute '__class__' of 'str' object is unsafe."),
+            ("{{ 1 / 0 }}", 1, "division by zero"),
+            ("{{ page.nope }}", 1, "nope"),
+        ],
+    )
+    def test_that_fail_are_an_error_with_their_line(self, tmp_path: Path, text: str, line: int, reason: str) -> None:
+        (tmp_path / "sign_in.html").write_text(text)
+        with pytest.raises(ConfigurationError) as caught:
+            check_templates(Renderer(CATALOGUE, PRODUCT, templates=tmp_path), CATALOGUE)
+        [problem] = caught.value.problems
+        assert (problem.key, problem.line) == ("sign_in.html", line)
+        assert problem.message.startswith("fails: ") and reason in problem.message
 
     @pytest.mark.parametrize(
         "text",
