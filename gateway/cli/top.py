@@ -1,17 +1,13 @@
 """`gateway top`: live figures from the metrics page."""
 
-import select
 import sys
-import termios
 import textwrap
 import time
-import tty
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
@@ -19,6 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import click
 
 from gateway.cli.configuration import config_option, json_option, loaded_policy
+from gateway.cli.keyboard import Keyboard, Quit
 from gateway.cli.output import print_json, print_table, say
 from gateway.errors import CannotStart
 from gateway.observability.metrics.parser import Reading, reading_of_page
@@ -27,44 +24,6 @@ from gateway.settings.model import ServerSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-_QUIT: Final = frozenset("qQ\x1b")
-
-
-class Quit(Exception):
-    """The user pressed a key that ends the command."""
-
-
-class Keyboard:
-    """Reads single keys without echo. If the input is not a terminal, `wait` only sleeps."""
-
-    def __init__(self, source: TextIO) -> None:
-        self._source = source
-        self._before: list[Any] | None = None
-
-    def __enter__(self) -> "Keyboard":
-        if self._source.isatty():
-            self._before = termios.tcgetattr(self._source)
-            tty.setcbreak(self._source)  # Ctrl-C still interrupts
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._before is not None:
-            termios.tcsetattr(self._source, termios.TCSADRAIN, self._before)
-
-    def wait(self, seconds: float) -> None:
-        """Wait some seconds. Raises Quit when q or Escape is pressed."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if self._before is None:
-                time.sleep(left)
-            elif select.select([self._source], [], [], left)[0]:
-                key = self._source.read(1)
-                if key in _QUIT or not key:
-                    raise Quit
-
 
 _TIMEOUT: Final = 5.0  # seconds for one page
 _PATH: Final = "/_gateway/metrics"
@@ -145,14 +104,19 @@ def _why(status: int) -> str:
     return f"it answers {status}"
 
 
-def _summaries(address: str, interval: float, wait: Callable[[float], object] = time.sleep) -> Iterator[Summary]:
+def _summaries(address: str, interval: float, keyboard: Keyboard | None = None) -> Iterator[Summary]:
     """The summary of each interval. Raises CannotStart if the page cannot be read; a new iterator retries."""
-    before, read_at = read(address), time.monotonic()
+    wait = time.sleep if keyboard is None else keyboard.wait
+    before, read_at = _reading(address, keyboard), time.monotonic()
     while True:
         wait(interval)
-        after, now = read(address), time.monotonic()
+        after, now = _reading(address, keyboard), time.monotonic()
         yield summary_of(before, after, now - read_at)
         before, read_at = after, now
+
+
+def _reading(address: str, keyboard: Keyboard | None) -> Reading:
+    return read(address) if keyboard is None else keyboard.wait_for(lambda: read(address))
 
 
 # ---- rendering
@@ -214,7 +178,7 @@ def _watch(keyboard: Keyboard, address: str, interval: float) -> None:
     from rich.text import Text
 
     console = Console()
-    summaries = _summaries(address, interval, keyboard.wait)
+    summaries = _summaries(address, interval, keyboard)
     # An error in the first sample ends the command. Later errors are shown, and the next sample retries.
     first = next(summaries)
     with Live(screen=True, auto_refresh=False, console=console) as live:
@@ -224,7 +188,7 @@ def _watch(keyboard: Keyboard, address: str, interval: float) -> None:
                 shown = screen_of(next(summaries), address, *console.size)
             except CannotStart as error:
                 shown = Text(f"{error}\n\nRetrying. q or Ctrl-C exits.", style="red")
-                summaries = _summaries(address, interval, keyboard.wait)
+                summaries = _summaries(address, interval, keyboard)
                 keyboard.wait(interval)
             live.update(shown, refresh=True)
 

@@ -14,7 +14,8 @@ StorageUnavailable. Work is repeated if its connection turns out to be dead (the
 conflicts with another transaction (SQLSTATE 40001, 40P01), unless its commit may have arrived.
 
 A server that answers but takes no changes, such as a primary that was fenced off, counts as down: its connections are
-closed, and the circuit breaker stays open until a server takes changes.
+closed, and the circuit breaker stays open until a server takes changes. A server without the tables or rights that
+sign-ins need is not `available` but keeps answering reads, which end sessions as before.
 """
 
 import asyncio
@@ -103,6 +104,7 @@ class Database:
         self._breaker = Breaker() if breaker is None else breaker
         self._stale_before = 0.0
         self._has_answered = False
+        self._lacks: str | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watch_age()
         self._watch_progress()
@@ -123,17 +125,22 @@ class Database:
 
     @property
     def available(self) -> bool:
-        """Whether the database answered its last calls."""
-        return self._breaker.closed
+        """Whether the database answered its last calls, and lacked nothing at the last ping."""
+        return self._breaker.closed and self._lacks is None
 
     async def ping(self) -> bool:
-        """Return whether the database answers and takes changes, within the limit of a read. Ignores the circuit
-        breaker."""
+        """Return whether the database answers, takes changes and has the tables and rights that sign-ins need, within
+        the limit of a read. Ignores the circuit breaker."""
         try:
-            await self._limited(*self._reading_task(self._check), self._limits.read)
+            lacks = await self._limited(*self._reading_task(self._check), self._limits.read)
         except StorageUnavailable:
             return False
-        return True
+        if lacks is not None:
+            self._report(lacks)
+        elif self._lacks is not None:
+            log.info("the database is available")
+        self._lacks = lacks
+        return lacks is None
 
     async def read(self, work: Work[T], *, limit: float | None = None) -> T:
         """Run statements that change nothing. Raises StorageUnavailable within the limit."""
@@ -278,9 +285,10 @@ class Database:
 
     # ---- inside the greenlet
 
-    def _check(self, connection: Connection) -> None:
+    def _check(self, connection: Connection) -> str | None:
         _select_one(connection)
         self._opened.check(connection)
+        return self._opened.lacks(connection)
 
     def _read_once(self, work: Work[T], progress: _Progress) -> T:
         with self._opened.reading().connect() as connection:

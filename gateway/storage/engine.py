@@ -18,14 +18,19 @@ def _nothing(_connection: Connection) -> None:
     pass
 
 
+def _complete(_connection: Connection) -> str | None:
+    return None
+
+
 class Opened(NamedTuple):
     """An engine, and the differences between the databases.
 
     `reading` returns the engine for statements that need no transaction. `driver_errors` are the exceptions of the
     driver. `readers` and `writers` limit concurrent work; without `writers`, both share the limit of `readers`. The
-    pool has one connection more, for `check`, which raises if the database takes no changes. `begin` opens a write
-    transaction. `stop` closes the connections outside the pool. `is_local`: threads of this process do the work.
-    `in_memory`: closing the only connection loses all data.
+    pool has one connection more, for `check`, which raises if the database takes no changes, and for `lacks`, which
+    describes the tables or rights that sign-ins lack. `begin` opens a write transaction. `stop` closes the connections
+    outside the pool. `is_local`: threads of this process do the work. `in_memory`: closing the only connection loses
+    all data.
     """
 
     engine: Engine
@@ -37,4 +42,5 @@ class Opened(NamedTuple):
     in_memory: bool = False
     begin: Callable[[Connection], None] = _nothing
     check: Callable[[Connection], None] = _nothing
+    lacks: Callable[[Connection], str | None] = _complete
     stop: Callable[[], None] = lambda: None

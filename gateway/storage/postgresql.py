@@ -53,6 +53,28 @@ _NO_HOME: Final = "/nonexistent"
 # that it does not know.
 _UNSUPPORTED: Final = frozenset({"08P01", "42704"})
 _TRANSACTION_TIMEOUT_SINCE: Final = 17  # version of the server
+# The rights without which no user can sign in, or none can be disabled. Other features need more (docs/deployment.md).
+_NEEDED: Final = {
+    "users": "SELECT, INSERT, UPDATE",
+    "user_roles": "SELECT, INSERT",
+    "sessions": "SELECT, INSERT, UPDATE, DELETE",
+    "refresh_tokens": "SELECT, INSERT, UPDATE, DELETE",
+    "api_keys": "SELECT",
+    "audit": "INSERT",
+    "blocked_subjects": "SELECT",
+}
+# A right on some columns is enough, because the operator can know which ones. to_regclass is null for a table that does
+# not exist or whose schema is closed to this user, and so is the right to it.
+_LACKS: Final = f"""
+SELECT string_agg(needed_right || ' on ' || name, ', ') FROM (VALUES ('audit_id_seq', 'USAGE'), {
+    ", ".join(f"('{table}', '{right}')" for table, rights in _NEEDED.items() for right in rights.split(", "))
+}) AS needed (name, needed_right)
+WHERE CASE needed_right
+    WHEN 'USAGE' THEN has_sequence_privilege(to_regclass(name)::oid, needed_right)
+    WHEN 'DELETE' THEN has_table_privilege(to_regclass(name)::oid, needed_right)
+    ELSE has_any_column_privilege(to_regclass(name)::oid, needed_right)
+END IS NOT TRUE
+"""  # noqa: S608  (constants)
 
 
 def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
@@ -85,6 +107,7 @@ def open_postgresql(url: str, timeouts: Timeouts) -> Opened:
         readers=_PLACES,
         begin=server.begin,
         check=_require_writable,
+        lacks=_lacking_rights,
         stop=connector.stop,
     )
 
@@ -129,6 +152,12 @@ def _require_writable(connection: Connection) -> None:
     """Raise for a server that answers but takes no changes: a standby, or a primary that was fenced off."""
     if connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one() == "on":
         raise _read_only()
+
+
+def _lacking_rights(connection: Connection) -> str | None:
+    """Name the rights that this user has lost since the start, and the tables that are gone."""
+    lacking = connection.execute(text(_LACKS)).scalar_one()
+    return None if lacking is None else f"no {lacking}: missing, or the user has no right to it"
 
 
 def _read_only() -> Exception:

@@ -135,13 +135,15 @@ def test_the_live_view_shows_it_and_goes_on_when_the_gateway_is_gone(busy: Gatew
     assert "Traceback" not in seen
 
 
-@pytest.mark.parametrize("key", [b"q", b"Q", b"\x1b"])
-def test_a_key_ends_the_live_view_and_gives_the_terminal_back(busy: Gateway, key: bytes) -> None:
+@contextlib.contextmanager
+def live_view(gateway: Gateway) -> Iterator[tuple[int, int]]:
+    """The process id and the terminal of a live view that shows its first screen. Afterwards the terminal must be as it
+    was before."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(COLUMNS="80", LINES="24", TERM="xterm-256color")
         os.chdir(PROJECT)
-        command = [sys.executable, "-m", "gateway", "top", "--interval", "0.3", "--url", url(busy)]
+        command = [sys.executable, "-m", "gateway", "top", "--interval", "0.3", "--url", url(gateway)]
         os.execv(sys.executable, command)
     before = termios.tcgetattr(terminal)
     seen = b""
@@ -149,15 +151,51 @@ def test_a_key_ends_the_live_view_and_gives_the_terminal_back(busy: Gateway, key
         while b"q quits" not in seen:
             assert select.select([terminal], [], [], 20)[0]
             seen += os.read(terminal, 65536)
-        os.write(terminal, key)
+        yield pid, terminal
+        ends = time.monotonic() + 3.0
         with contextlib.suppress(OSError):  # the end of a pseudo-terminal
-            while chunk := os.read(terminal, 65536):
-                seen += chunk
+            while time.monotonic() < ends:
+                if select.select([terminal], [], [], 0.2)[0]:
+                    seen += os.read(terminal, 65536)
         assert b"\x1b[?1049l" in seen
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert termios.tcgetattr(terminal)[3] == before[3]
     finally:
         os.close(terminal)
+
+
+@pytest.mark.parametrize("key", [b"q", b"Q", b"\x1b", b"jq", b"\x1b[A\nq"])
+def test_a_key_ends_the_live_view_and_gives_the_terminal_back(busy: Gateway, key: bytes) -> None:
+    with live_view(busy) as (pid, terminal):
+        os.write(terminal, key)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_an_arrow_key_is_no_escape_key(busy: Gateway) -> None:
+    with live_view(busy) as (pid, terminal):
+        os.write(terminal, b"\x1b[B")
+        assert os.read(terminal, 65536)  # the next screen
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        os.write(terminal, b"q")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_key_ends_the_live_view_of_a_gateway_that_hangs(busy: Gateway) -> None:
+    with live_view(busy) as (pid, terminal):
+        busy.signal(signal.SIGSTOP)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                while select.select([terminal], [], [], 0.5)[0]:  # until the view waits for the gateway
+                    os.read(terminal, 65536)
+            os.write(terminal, b"q")
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        finally:
+            busy.signal(signal.SIGCONT)
+
+
+def test_sigterm_ends_the_live_view_and_gives_the_terminal_back(busy: Gateway) -> None:
+    with live_view(busy) as (pid, _):
+        os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
 
 
 def summary(routes: int, targets: int) -> Summary:

@@ -255,6 +255,59 @@ async def test_a_sign_of_life_alone_finds_a_read_only_server(
         await database.close()
 
 
+RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
+
+
+@pytest.fixture
+async def restricted(postgres_server: PostgresServer, name: str, direct: Database) -> AsyncIterator[Database]:
+    """The database of a user that owns no table."""
+    role = f"restricted_{name}"
+    postgres_server.sql(f"CREATE ROLE {role} LOGIN")
+    postgres_server.sql(f"GRANT {RIGHTS} ON ALL TABLES IN SCHEMA public TO {role}", database=name)
+    postgres_server.sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}", database=name)
+    database = Database.open(f"postgresql://{role}@127.0.0.1:{postgres_server.port}/{name}")
+    try:
+        yield database
+    finally:
+        await database.close()
+        postgres_server.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", database=name)
+
+
+async def test_a_server_that_denies_what_sign_ins_need_is_reported_until_it_permits_it(
+    postgres_server: PostgresServer, name: str, restricted: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.storage.database")
+    await create(Users(restricted))
+    assert await restricted.ping()
+    role = f"restricted_{name}"
+    for taken, given, said in (
+        (f"REVOKE INSERT ON sessions FROM {role}", f"GRANT INSERT ON sessions TO {role}", "INSERT on sessions"),
+        (f"REVOKE DELETE ON sessions FROM {role}", f"GRANT DELETE ON sessions TO {role}", "DELETE on sessions"),
+        (
+            f"REVOKE USAGE ON SEQUENCE audit_id_seq FROM {role}",
+            f"GRANT USAGE ON SEQUENCE audit_id_seq TO {role}",
+            "seq",
+        ),
+        ("ALTER TABLE refresh_tokens RENAME TO away", "ALTER TABLE away RENAME TO refresh_tokens", "refresh_tokens"),
+        ("REVOKE USAGE ON SCHEMA public FROM public", "GRANT USAGE ON SCHEMA public TO public", "SELECT on users"),
+        (f"REVOKE {RIGHTS} ON outbox, links FROM {role}", f"GRANT {RIGHTS} ON outbox, links TO {role}", ""),
+        (
+            f"REVOKE UPDATE ON users FROM {role}; GRANT UPDATE (version, is_active) ON users TO {role}",
+            f"GRANT UPDATE ON users TO {role}",
+            "",
+        ),
+    ):
+        postgres_server.sql(taken, database=name)
+        assert await restricted.ping() is not bool(said), taken
+        assert restricted.available is not bool(said)
+        assert await restricted.read(one) == 1, "reads, which end sessions, go on"
+        assert said in caplog.messages[-1]
+        postgres_server.sql(given, database=name)
+        assert await restricted.ping(), given
+        assert restricted.available
+    await create(Users(restricted), "another@example.com")
+
+
 WRITABLE = "postgres?options=-c%20default_transaction_read_only%3Doff"
 
 
