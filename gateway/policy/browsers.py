@@ -61,8 +61,8 @@ class BrowserPolicy:
     def page_for(self, code: str, route: Route, target: RequestTarget) -> str | None:
         """The location of the page that resolves a refusal of a proxied route, with `return_to`; None without one."""
         page = None if route.upstream is None or code not in _PAGES else self._page(code, route)
-        if page is None:
-            return None
+        if page is None or _is_at(page, target):
+            return None  # A sign-in page that asks for a sign-in would lead to itself without end.
         asked = target.path if target.query is None else b"%b?%b" % (target.path, target.query)
         return with_return_to(page, asked) if len(asked) <= _LONGEST_TARGET else page
 
@@ -72,6 +72,10 @@ class BrowserPolicy:
         if place.startswith("/"):
             return place
         return None if place == "refuse" or self._pages is None else self._pages + _PAGES[code]
+
+
+def _is_at(location: str, target: RequestTarget) -> bool:
+    return location.partition("?")[0].rstrip("/").encode("ascii") == target.path.rstrip(b"/")
 
 
 def browser_policy(settings: Settings) -> BrowserPolicy | None:

@@ -11,6 +11,7 @@ from gateway.settings.reader import Reader, quoted
 from gateway.settings.syntax import browser_origin
 from gateway.settings.types import format_duration
 from gateway.wire.addresses import is_loopback, is_trusted_transport
+from gateway.wire.hosts import ServedHosts, canonical_host
 
 _LONG_SESSION: Final = 90 * DAY
 
@@ -56,6 +57,21 @@ def _check_public_url(settings: Settings, reader: Reader) -> None:
     elif not is_trusted_transport(public_url):
         message = f"must be https with {' and '.join(used_by)}, or http on this machine, found {quoted(public_url)}"
         reader.report_at("server.public_url", f"{message} (https://{public_url.partition('://')[2]})")
+    elif settings.server.hosts and "server.hosts" not in reader.rejected:
+        _check_served(settings, reader)
+
+
+def _check_served(settings: Settings, reader: Reader) -> None:
+    """Report own origins whose host the gateway does not serve: every request there would be 421."""
+    served = ServedHosts(settings.server.hosts)
+    origins = settings.sessions.origins if settings.sessions is not None else ()
+    places = {"server.public_url": settings.server.public_url or ""}
+    places |= {f"sessions.origins[{index}]": origin for index, origin in enumerate(origins)}
+    for path, address in places.items():
+        host = urlsplit(address).netloc
+        if canonical_host(host.encode("ascii")) not in served:
+            message = f"must have a host of server.hosts, found {quoted(address)}"
+            reader.report_at(path, f"{message} (list {urlsplit(address).hostname} in server.hosts)")
 
 
 def _check_sessions(sessions: SessionSettings, settings: Settings, reader: Reader) -> None:

@@ -230,3 +230,24 @@ def test_a_sign_in_that_is_too_old_is_challenged_by_rfc_9470() -> None:
         b'acr_values="aal1", max_age="600"'
     )
     assert (body["status"], body["max_age"], body["acr_values"]) == (401, 600, "aal1")
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "asked", "leads"),
+    [
+        ("/plain", "/plain", False),
+        ("/plain", "/plain/", False),
+        ("/plain?from=gate", "/plain?return_to=%2Fx", False),
+        ("/plain", "/strict", True),
+        ("/plain/sign-in", "/plain", True),
+    ],
+)
+def test_a_sign_in_page_that_asks_for_a_sign_in_leads_not_to_itself(
+    tmp_path: Path, sign_in: str, asked: str, leads: bool
+) -> None:
+    policy = compiled(tmp_path, sign_in=sign_in)
+    refusal, target = Refusal("token_missing"), canonical_target(asked.encode(), relaxed=False)
+
+    rules_of(policy).redirect(refusal, route_at(policy, asked), target, b"GET", head(NAVIGATION))
+
+    assert (refusal.location is not None, refusal.status) == (leads, 303 if leads else 401)
