@@ -94,7 +94,7 @@ class Accounts:
         self._callers = Callers()
         self._tokens = tokens
         self._announcer = ChangePublisher(feed)
-        self._sign_in = PasswordSignIn(users, passwords, lockout, self._announcer, verification=verification)
+        self.sign_in = PasswordSignIn(users, passwords, lockout, self._announcer, verification=verification)
         self._clock = clock
         self.renew(settings)
 
@@ -165,7 +165,7 @@ class Accounts:
         def begin(checked: CheckedPassword) -> Coroutine[Any, Any, UserRecord | None]:
             return self._sessions.open(checked.user_id, session, verified=checked.verified, rehashed=checked.rehashed)
 
-        record = await self._sign_in.run(email, password, origin, begin)
+        record = await self.sign_in.run(email, password, origin, begin)
         return self._issue(record, session.id, session.token, self._just_now())
 
     async def confirm(self, claims: Claims, password: Password | None, origin: ClientInfo) -> TokenPair:

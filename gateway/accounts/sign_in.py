@@ -1,6 +1,7 @@
 """Sign-in by password: the steps that sessions of tokens and of browsers share, up to the session itself."""
 
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, NamedTuple
 
 from gateway.accounts.change_publisher import ChangePublisher
@@ -11,6 +12,7 @@ from gateway.accounts.passwords import Password, PasswordPool
 from gateway.accounts.store import AccountStore, StoredPassword
 from gateway.errors import Refusal
 from gateway.identity.user import ClientInfo, UserRecord
+from gateway.samples import Sample
 from gateway.wire.addresses import Callers
 
 # Tries of a sign-in that conflicts with another change of the same account.
@@ -63,8 +65,26 @@ class PasswordSignIn:
         self._lockout = lockout
         self._publisher = publisher
         self._callers = Callers()
+        self._outcomes: Counter[str] = Counter()
+
+    def samples(self) -> Iterator[Sample]:
+        """The sign-ins by outcome: `ok`, or the code of the refusal."""
+        for outcome, count in self._outcomes.items():
+            yield Sample("gateway_sign_ins_total", ("password", outcome), count)
 
     async def run(self, email: EmailAddress, password: Password | None, origin: ClientInfo, begin: Begin) -> UserRecord:
+        """Sign in, and count the outcome. `_run` describes the refusals."""
+        try:
+            record = await self._run(email, password, origin, begin)
+        except Refusal as refusal:
+            self._outcomes[refusal.code] += 1
+            raise
+        self._outcomes["ok"] += 1
+        return record
+
+    async def _run(
+        self, email: EmailAddress, password: Password | None, origin: ClientInfo, begin: Begin
+    ) -> UserRecord:
         """Check the password, begin a session by `begin`, and return the user. `begin` returns None if the account has
         changed since the check; the sign-in then starts again.
 

@@ -188,6 +188,7 @@ def _add_sources(metrics: Metrics, ground: Resources, *, services: Services, run
         ground.credentials.samples,
         services.passwords.samples,
         services.lockout.samples,
+        services.accounts.sign_in.samples,
         *(() if ground.session_verifier is None else (ground.session_verifier.samples,)),
         *(() if services.browser is None else (services.browser.samples,)),
         ground.ticker.lag.samples,

@@ -11,7 +11,6 @@ from starlette.routing import Route as StarletteRoute
 from gateway.accounts.administration import Administration
 from gateway.accounts.api_keys import OwnKeys
 from gateway.accounts.browser_sessions import BrowserSessions
-from gateway.accounts.change_publisher import ChangePublisher
 from gateway.accounts.confirmation import Confirmation
 from gateway.accounts.lockout import Lockout
 from gateway.accounts.passwords import PasswordPool
@@ -34,6 +33,7 @@ from gateway.observability.metrics.metrics import Metrics
 from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.server.resources import Resources
+from gateway.server.session_cleaning import SessionCleaning
 from gateway.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -108,24 +108,24 @@ def open_services(ground: Resources) -> Services:
         administration,
         own_sessions=OwnSessions(stores.sessions, stores.feed),
         own_keys=OwnKeys(stores.api_keys, stores.feed, settings),
-        browser=_browser_sessions(ground, passwords, lockout, verification),
+        browser=_browser_sessions(ground, accounts.sign_in, confirmation),
         mail=mail,
     )
 
 
-def _browser_sessions(
-    ground: Resources, passwords: PasswordPool, lockout: Lockout, verification: VerificationRequired | None
-) -> BrowserSessions | None:
+def _browser_sessions(ground: Resources, sign_in: PasswordSignIn, confirmation: Confirmation) -> BrowserSessions | None:
     stores = ground.stores
     if ground.session_verifier is None:
         return None
-    publisher = ChangePublisher(stores.feed)
+    cleaning = SessionCleaning(stores.sessions.delete_old)
+    cleaning.start()
+    ground.stack.push_async_callback(cleaning.close)
     return BrowserSessions(
         stores.browser_sessions,
         users=stores.users,
         sessions=stores.sessions,
-        sign_in=PasswordSignIn(stores.users, passwords, lockout, publisher, verification=verification),
-        confirmation=Confirmation(stores.users, passwords, lockout),
+        sign_in=sign_in,
+        confirmation=confirmation,
         verifier=ground.session_verifier,
         feed=stores.feed,
         settings=ground.settings,

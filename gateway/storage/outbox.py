@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, insert, or_, select, update
 
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.mail.ports import Backlog, LeasedMail, MailKind, MailRequest, OutgoingMail, WaitingMail
@@ -27,6 +27,7 @@ from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
 from gateway.storage.encryption import Cipher, Undecryptable
 from gateway.storage.tables import links, outbox, users
+from gateway.storage.transactions import is_only_replica
 from gateway.storage.user_queries import Clock, instant
 
 LEASE: Final = timedelta(seconds=60)
@@ -285,10 +286,8 @@ class Outbox:
         )
 
         def work(connection: Connection) -> int:
-            if connection.dialect.name == "postgresql":
-                lock = text("SELECT pg_try_advisory_xact_lock(:key)")
-                if not connection.execute(lock, {"key": _CLEANING}).scalar_one():
-                    return 0
+            if not is_only_replica(connection, _CLEANING):
+                return 0
             mails = select(outbox.c.id).where(is_over).limit(_BATCH)
             deleted = connection.execute(delete(outbox).where(outbox.c.id.in_(mails))).rowcount
             expired = select(links.c.digest).where(links.c.expires_at <= now).limit(_BATCH)

@@ -20,6 +20,7 @@ from gateway.storage.transactions import (
     changed,
     end_keys,
     end_sessions,
+    is_only_replica,
     lock_user,
 )
 from gateway.storage.user_queries import Clock, instant, record_by_id
@@ -28,6 +29,9 @@ from gateway.storage.user_queries import Clock, instant, record_by_id
 # end.
 MAX_LIVING: Final = 1000
 LONGEST_CHAIN: Final = 100
+_BATCH: Final = 500  # Sessions deleted in one transaction.
+# The number of a PostgreSQL advisory lock: one replica deletes old sessions.
+_CLEANING: Final = 0x67617465_73657373
 
 _OWNER: Final = select(sessions.c.user_id).where(sessions.c.family == bindparam("family"))
 _PRESENTED: Final = (
@@ -199,6 +203,22 @@ class Sessions:
         which = and_(sessions.c.id == session_id, self._lives())
         return await self._end(user_id, _EndRequest(reason, which, must_live=True), by=by)
 
+    async def delete_old(self) -> int:
+        """Delete a batch of sessions that are over, and return its size. On PostgreSQL one replica at a time does
+        this."""
+        now = instant(self._clock)
+
+        def work(connection: Connection) -> int:
+            if not is_only_replica(connection, _CLEANING):
+                return 0
+            # Rows that another transaction changes are skipped: it waits for none.
+            old = select(sessions.c.id).where(_is_over(now)).limit(_BATCH).with_for_update(skip_locked=True)
+            ids = connection.execute(old).scalars().all()
+            connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))
+            return len(ids)
+
+        return await self._database.write(work)
+
     async def _end(self, user_id: str, ending: _EndRequest, *, by: Actor) -> UserRecord | None:
         now = instant(self._clock)
 
@@ -304,8 +324,12 @@ def _forget_replaced(connection: Connection, session_id: str, before: datetime) 
 
 def forget_old_sessions(connection: Connection, user_id: str, now: datetime) -> None:
     """Delete sessions that can no longer be refreshed and have no valid access token."""
+    connection.execute(delete(sessions).where(sessions.c.user_id == user_id, _is_over(now)))
+
+
+def _is_over(now: datetime) -> ColumnElement[bool]:
     over = or_(sessions.c.ended_at.is_not(None), sessions.c.expires_at <= now)
-    connection.execute(delete(sessions).where(sessions.c.user_id == user_id, sessions.c.access_until <= now, over))
+    return and_(sessions.c.access_until <= now, over)
 
 
 def _end_surplus(connection: Connection, user_id: str, ending: Ending) -> int:

@@ -58,6 +58,15 @@ def lock_administration(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMINISTRATION})
 
 
+def is_only_replica(connection: Connection, lock: int) -> bool:
+    """Take the advisory lock of a periodic task for this transaction. False if another replica has it. SQLite has one
+    writer and needs no lock."""
+    if connection.dialect.name != "postgresql":
+        return True
+    taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": lock})
+    return bool(taken.scalar_one())
+
+
 def changed(connection: Connection, user_id: str, now: datetime) -> UserRecord:
     """Raise the version of a changed user and return the new record."""
     connection.execute(update(users).where(users.c.id == user_id).values(version=users.c.version + 1))

@@ -137,6 +137,19 @@ def test_upstreams_learn_of_the_session_on_request_and_never_from_a_client(
         assert anonymous.seen_as(name) == []
 
 
+def test_sign_ins_are_counted_by_outcome(gateway: Gateway, browser: Browser) -> None:
+    def counted(outcome: str) -> float:
+        line = f'gateway_sign_ins_total{{method="password",outcome="{outcome}"}} '
+        page = gateway.get("/_gateway/metrics").body.decode()
+        return sum(float(each.removeprefix(line)) for each in page.splitlines() if each.startswith(line))
+
+    email = browser.get("/auth/me").json()["email"]
+    right, wrong = counted("ok"), counted("invalid_credentials")
+    browser.sign_in(email)
+    gateway.post("/auth/login", {"email": email, "password": "a wrong password"})
+    assert (counted("ok"), counted("invalid_credentials")) == (right + 1, wrong + 1)
+
+
 def test_sign_ins_of_browsers_are_counted(gateway: Gateway, browser: Browser) -> None:
     def begun() -> str:
         page = gateway.get("/_gateway/metrics").body.decode()

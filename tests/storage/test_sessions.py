@@ -374,3 +374,20 @@ async def test_logins_refreshes_and_ends_at_once_neither_block_each_other_nor_lo
     record = await users.user(ann.id)
     assert record is not None and record.ended_sessions == {session.id for session in several[4:]}
     assert record.version == ann.version + 4
+
+
+async def test_sessions_that_are_over_are_deleted_whoever_signs_in(
+    sessions: Sessions, ann: UserRecord, clock: Clock, database: Database
+) -> None:
+    """A session stays while an access token of it can be valid, and so does an open one."""
+    over, open_one = new_session(clock), new_session(clock)
+    for session in (over, open_one):
+        assert await sessions.open(ann.id, session, verified="hash")
+    await sessions.end(ann.id, over.id, reason="logout", by=Actor(ann.id))
+    assert await sessions.delete_old() == 0
+    clock.now += (over.access_until - clock.instant).total_seconds()
+    assert await sessions.delete_old() == 1
+    assert [each.id for each in await sessions.living(ann.id)] == [open_one.id]
+    clock.now += (open_one.expires_at - clock.instant).total_seconds()
+    assert (await sessions.delete_old(), await sessions.delete_old()) == (1, 0)
+    assert await count(database) == (0, 0)

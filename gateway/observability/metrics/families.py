@@ -140,6 +140,7 @@ _ALL: Final = (
     ),
     Family("gateway_policy_info", "gauge", "The version of the policy in force; always 1.", ("version",), max),
     Family("gateway_sessions_begun_total", "counter", "Sessions of browsers that began, by kind.", ("kind",)),
+    Family("gateway_sign_ins_total", "counter", "Sign-ins, by method and outcome.", ("method", "outcome")),
     Family("gateway_logins_total", "counter", "Logins: success, or the code of the refusal.", ("outcome",)),
     Family(
         "gateway_lockouts_total",
