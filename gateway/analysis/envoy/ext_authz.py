@@ -15,6 +15,7 @@ from gateway.settings.model import Settings
 
 ROUTE: Final = "x-gateway-route"
 PATH: Final = "x-gateway-path"
+COOKIE: Final = "x-gateway-cookie"
 
 # Request fields that decisions use, besides method, path, Host and Authorization, which Envoy always sends.
 _ASKED_WITH: Final = (
@@ -25,12 +26,20 @@ _ASKED_WITH: Final = (
     "x-forwarded-for",
     "x-forwarded-proto",
 )
+# With sessions: the cookie, the proof that it needs, and the fields that identify a navigation.
+_OF_BROWSERS: Final = ("accept", "cookie", "x-requested-with")
+_OF_BROWSERS_PREFIX: Final = "sec-fetch-"
 _SECONDS_FOR_A_DECISION: Final = "5s"
 
 
 def filters(settings: Settings, identity: tuple[str, ...]) -> list[Message]:
     """The ext_authz filter. It fails closed: without a response the status is 503."""
     exactly = [{"exact": name.lower()} for name in identity]
+    asked: list[dict[str, str]] = [{"exact": name} for name in _ASKED_WITH]
+    metadata = [{"exact": ROUTE}, {"exact": PATH}]
+    if settings.sessions is not None:
+        asked += [*({"exact": name} for name in _OF_BROWSERS), {"prefix": _OF_BROWSERS_PREFIX}]
+        metadata.append({"exact": COOKIE})
     told = [{"prefix": "access-control-"}, {"exact": "vary"}, {"prefix": "ratelimit"}]
     service: dict[str, Any] = {
         "server_uri": {"uri": "http://gateway", "cluster": DECIDES, "timeout": _SECONDS_FOR_A_DECISION},
@@ -44,7 +53,7 @@ def filters(settings: Settings, identity: tuple[str, ...]) -> list[Message]:
         "authorization_response": {
             "allowed_upstream_headers": {"patterns": exactly},
             "allowed_client_headers_on_success": {"patterns": told},
-            "dynamic_metadata_from_headers": {"patterns": [{"exact": ROUTE}, {"exact": PATH}]},
+            "dynamic_metadata_from_headers": {"patterns": metadata},
         },
     }
     asking = {
@@ -52,7 +61,7 @@ def filters(settings: Settings, identity: tuple[str, ...]) -> list[Message]:
         "failure_mode_allow": False,
         "status_on_error": {"code": 503},
         "clear_route_cache": True,
-        "allowed_headers": {"patterns": [{"exact": name} for name in _ASKED_WITH]},
+        "allowed_headers": {"patterns": asked},
         "http_service": service,
     }
     return [http_filter(EXT_AUTHZ, asking)]
@@ -70,12 +79,21 @@ def virtual_hosts(configuration: Configuration) -> list[Message]:
                 "value": {"string_match": {"exact": identity_value(route.name).decode("ascii")}},
             }
             match = {"prefix": "/", "dynamic_metadata": [decided]}
-            routes += to_upstream(route, match, settings, {"path_rewrite": _metadata(PATH)})
+            made = to_upstream(route, match, settings, {"path_rewrite": _metadata(PATH)})
+            if settings.sessions is not None:
+                _replace_cookies(made[-1])
+            routes += made
     # Every request matches this route until the gateway has decided. A request that still matches it is refused.
     routes.append(answered("undecided", {"prefix": "/"}, "internal_error"))
     # `OPTIONS *` has no path.
     routes.append(answered("asterisk", {"safe_regex": {"regex": r"\*"}}, "bad_path"))
     return [{"name": "everything", "domains": ["*"], "routes": routes}]
+
+
+def _replace_cookies(served: Message) -> None:
+    """Send the cookies without the gateway's own: Envoy removes fields before it adds any."""
+    served["request_headers_to_remove"].append("cookie")
+    served["request_headers_to_add"].append({"header": {"key": "cookie", "value": _metadata(COOKIE)}})
 
 
 def remarks() -> tuple[str, ...]:
