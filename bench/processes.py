@@ -5,10 +5,12 @@ finished ones, in nanoseconds. The 10 ms ticks of /proc/PID/stat are too coarse 
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +22,7 @@ import psutil
 
 STOP_SECONDS = 5.0
 _FIRST_PORT = 10_000
-_PORTS_OF_A_PROCESS = 331
-_TRIES = 1000
+_BLOCK = 700  # ports of a process
 MIB = 1024 * 1024
 
 
@@ -119,12 +120,12 @@ def start(
 
 
 def free_port() -> int:
-    """A loopback port on which nothing listens.
+    """A loopback port on which nothing listens, and which no other process of the tests or the benchmark gets.
 
     It is outside the range of outgoing connections. Otherwise one of them could take the port before its server starts,
     or while it restarts.
     """
-    for port in islice(_ports(), _TRIES):
+    for port in islice(_ports(os.getpid()), _BLOCK):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -135,11 +136,23 @@ def free_port() -> int:
 
 
 @cache
-def _ports() -> Iterator[int]:
-    """All candidates, endlessly. Processes that start together begin at different ports."""
-    ports = range(_FIRST_PORT, _first_of_connections())
-    start = os.getpid() * _PORTS_OF_A_PROCESS % len(ports)
-    return cycle([*ports[start:], *ports[:start]])
+def _ports(_process: int) -> Iterator[int]:
+    """The ports of this process, endlessly.
+
+    The process locks a block of ports until it ends. Gateways share a port without an error (SO_REUSEPORT), so two
+    processes that choose the same port would mix the requests of two gateways.
+    """
+    folder = Path(tempfile.gettempdir()) / f"gateway-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for first in range(_FIRST_PORT, _first_of_connections() - _BLOCK + 1, _BLOCK):
+        file = os.open(folder / str(first), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            continue
+        return cycle(range(first, first + _BLOCK))  # the file stays open
+    raise BenchError("no block of ports is free")
 
 
 def _first_of_connections() -> int:
@@ -148,7 +161,7 @@ def _first_of_connections() -> int:
         first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except OSError:
         first = 49_152  # as IANA recommends
-    return max(first, _FIRST_PORT + _PORTS_OF_A_PROCESS)
+    return max(first, _FIRST_PORT + _BLOCK)
 
 
 def wait_for_port(running: Running, port: int, *, seconds: float = 20.0) -> float:

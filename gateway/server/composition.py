@@ -7,6 +7,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -231,10 +232,12 @@ def _start_ticking(ground: Resources, runtime: Runtime, *, metrics: Metrics) -> 
 
 
 def _say_where_to_sign_in(settings: Settings) -> None:
-    """Name the one address of a gateway for development. The listener's own address is another origin, whose forms are
-    refused."""
+    """Name the one address of a gateway for development where the listener's own address is another origin, whose
+    forms are refused."""
     address = settings.server.public_url
-    if settings.sessions is not None and address is not None and is_loopback(address):
+    if settings.sessions is None or address is None or not is_loopback(address):
+        return
+    if urlsplit(address).hostname != settings.server.host:
         event("sessions", f"open {address} in the browser: sessions work at no other address (server.public_url)")
 
 

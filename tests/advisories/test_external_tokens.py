@@ -249,6 +249,9 @@ def test_me_says_who_it_is_and_that_nobody_knows_since_when(world: World) -> Non
         "is_active": True,
         "roles": ["admin"],
         "created_at": None,
+        "email_verified": False,
+        "has_password": False,
+        "second_factors": [],
     }
 
 

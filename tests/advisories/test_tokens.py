@@ -64,7 +64,7 @@ def test_what_these_tests_forge_would_be_accepted_if_it_were_right(
 def test_the_tokens_we_issue_have_the_promised_form(gateway: Gateway, user: Account) -> None:
     assert header_of(user.token) == {"alg": "ES256", "kid": "k1", "typ": "at+jwt"}
     claims = claims_of(user.token)
-    assert set(claims) == {"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid"}
+    assert set(claims) == {"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid", "auth_time", "acr", "amr"}
     assert (claims["iss"], claims["aud"]) == ("gateway", "gateway")
     assert claims["exp"] - claims["iat"] == 2 * 60 * 60
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.analysis.explain import SIGNED_IN, Explanation, Person, explain
+from gateway.analysis.explain import SIGNED_IN, Credential, Explanation, Person, explain
 from gateway.analysis.simulate import PolicyRequest, Subject, simulate
 from gateway.policy.policy import Policy
 from gateway.policy.roles import RoleHierarchy
@@ -160,6 +160,8 @@ _people = st.one_of(
         st.sampled_from(["", "a", "b"]),
         st.sets(st.sampled_from(["admin", "editor", "user"])).map(frozenset),
         state=st.sampled_from(["active", "active", "disabled", "unknown"]),
+        email_verified=st.just(True),
+        credential=st.just(Credential()),
     ),
 )
 

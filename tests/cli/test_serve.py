@@ -97,6 +97,7 @@ def test_how_to_make_the_first_administrator_is_said_at_the_start(tmp_path: Path
     [
         ("http://localhost:8000", "{}", True),
         ("http://localhost:8000", "null", False),
+        ("http://127.0.0.1:8000", "{}", False),
         ("https://app.example.com", "{}", False),
     ],
 )

@@ -24,7 +24,7 @@ from tests.identity.stores import MemoryStore, directory_of, record, settle
 from tests.support.token_factory import token
 
 KEY = b"gwk_" + b"k" * 43
-LATER = time.time() + 600
+LATER = time.time() + 86_400
 OF_KEY = Claims("u1", "key-1", LATER, 0.0, "", "", frozenset(["user"]))
 OF_ISSUER = Claims("idp|bob", "", LATER, 0.0, "", "https://idp/", frozenset(["user"]), "bob@idp")
 

@@ -31,6 +31,12 @@ ELSEWHERE = {
     "not_found": "tests/api/test_administration.py",
     "last_admin": "tests/api/test_administration.py",
     "too_many_api_keys": "tests/api/test_api_keys.py",
+    "reauthentication_required": "tests/api/test_api_keys.py",
+    "cross_site": "tests/journeys/test_browser_sessions.py",
+    "credential_not_allowed": "tests/policy/test_browsers.py",
+    "email_unverified": "tests/accounts/mail/test_links.py",
+    "link_invalid": "tests/accounts/mail/test_links.py",
+    "account_exists": "tests/accounts/mail/test_links.py",
 }
 # No request should ever cause these.
 NEVER = {"internal_error"}

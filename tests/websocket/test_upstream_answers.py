@@ -93,11 +93,12 @@ def test_a_redirect_is_never_followed(
     gateway: Gateway, upstream: RecordingUpstream, upstreams: Upstreams, status: int
 ) -> None:
     """It could name any host that the gateway can reach and the client cannot."""
-    for location in ("/elsewhere", upstreams.web.url + "/elsewhere", upstreams.web.url.replace("http", "ws") + "/e"):
+    public = {"/elsewhere": "/elsewhere", upstreams.web.url + "/elsewhere": "http://gateway.test/elsewhere"}
+    for location, shown in public.items():
         upstream.requests.clear()
         upstream.on(PATH, raw(response(status, [f"Location: {location}"], b"")))
         answer = gateway.ask(handshake(PATH))
-        assert (answer.status, answer.value("location")) == (status, location.encode())
+        assert (answer.status, answer.value("location")) == (status, shown.encode())
         assert [received.target for received in upstream.requests] == [PATH.encode()]
 
 

@@ -10,7 +10,7 @@ time of responses would tell which addresses are known.
 
 import asyncio
 import logging
-import random
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +109,7 @@ class Sender:
                 has_worked = False
             if not has_worked:
                 # Replicas poll at different times.
-                pause = self._every * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
+                pause = self._every * (50 + secrets.randbelow(51)) / 100
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), pause)
 

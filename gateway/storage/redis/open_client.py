@@ -78,14 +78,16 @@ class OpenClient:
     async def connect(self) -> None:
         """Open one connection each for operations, the probe and a subscription. Raises one of ERRORS."""
         loop = asyncio.get_running_loop()
-        connecting = [connect_one(self.client), connect_one(self.client), self._reserve()]
-        tasks = [loop.create_task(each) for each in connecting]
+        openings = (connect_one(self.client), connect_one(self.client), self._reserve())
+        tasks = [*map(loop.create_task, openings)]
+        del openings
         try:
             async with asyncio.timeout(CONNECTING):
                 await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
+            # A failed task holds its error, and the traceback of the error holds this frame.
+            while tasks:
+                tasks.pop().cancel()
         if isinstance(self.client, RedisCluster):
             self._probe_keys = _keys_of_all_primaries(self.client, self._prefix)
 
