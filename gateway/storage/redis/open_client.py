@@ -7,6 +7,10 @@ reserved for the probe, and one for a subscription.
 The probe does everything that operations do: it writes, reads, deletes and publishes, in one script. A server that
 answers PING but refuses writes counts as down: a replica, a server without memory, a primary without its replicas, or a
 server whose user lost its permissions.
+
+A failover can leave the old primary running and writable for seconds, or for as long as a network is divided. The
+client asks the Sentinels once a second, and its probe fails when they name another primary. Otherwise two replicas
+would use two servers, and a change announced at one would not reach the other.
 """
 
 import asyncio
@@ -25,13 +29,22 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway.storage.redis.url import Client, RedisAddress, RedisConnection, close_client, connect_one
+from gateway.storage.redis.url import (
+    Client,
+    RedisAddress,
+    RedisConnection,
+    close_client,
+    connect_one,
+    connected_master,
+    current_master,
+)
 
 # All errors that the driver raises or passes through while Redis is down. TimeoutError is an OSError. uvloop raises
 # RuntimeError for a write to a closing connection.
 ERRORS: Final = (RedisError, RedisClusterException, OSError, EOFError, RuntimeError)
 
 CONNECTING: Final = 10.0  # seconds for one attempt to connect
+_ASKING: Final = 1.0  # seconds between two questions to the Sentinels
 _OPERATIONS: Final = 32  # at a time
 _GROWING: Final = 8  # connections being opened at a time
 _KEYS_TRIED: Final = 4096  # to find one key for each node of a cluster
@@ -73,6 +86,8 @@ class OpenClient:
         self._slots = asyncio.Semaphore(1)
         self._ready = 1
         self._growing: set[asyncio.Task[None]] = set()
+        self._moved_to: tuple[str, int] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._probe_keys = [f"{prefix}probe:0"]
 
     async def connect(self) -> None:
@@ -90,6 +105,8 @@ class OpenClient:
                 tasks.pop().cancel()
         if isinstance(self.client, RedisCluster):
             self._probe_keys = _keys_of_all_primaries(self.client, self._prefix)
+        elif (master := connected_master(self.client)) is not None:
+            self._watching = loop.create_task(self._watch_master(master))
 
     def slot(self) -> AbstractAsyncContextManager[None]:
         """Return a context manager that waits for a free connection. Open another one in the background where none is
@@ -110,6 +127,9 @@ class OpenClient:
 
         Raises one of ERRORS.
         """
+        if self._moved_to is not None:
+            host, port = self._moved_to
+            raise ConnectionError(f"the Sentinels name another master, {host}:{port}")
         silent = Pulse(f"{self._prefix}probe", b"")
         pulses = [pulse or silent] + [silent] * (len(self._probe_keys) - 1)
         probes = map(self._probe_one, self._probe_keys, pulses)
@@ -122,11 +142,19 @@ class OpenClient:
 
     async def close(self) -> None:
         """Close all connections. Raises one of ERRORS."""
-        for task in self._growing:
+        for task in (*self._growing, *([self._watching] if self._watching else [])):
             task.cancel()
         if self._reserved is not None:
             await disconnect(self._reserved)
         await close_client(self.client)
+
+    async def _watch_master(self, connected_to: tuple[str, int]) -> None:
+        """Note when the Sentinels name another server. Without an answer of theirs, the server stays in use."""
+        while self._moved_to is None:
+            await asyncio.sleep(_ASKING)
+            with contextlib.suppress(*ERRORS):
+                named = await current_master(self.client)
+                self._moved_to = None if named == connected_to else named
 
     async def _reserve(self) -> None:
         self._reserved = await self._connected()

@@ -146,6 +146,19 @@ async def _connect(connection: Any) -> None:
         raise
 
 
+def connected_master(client: Client) -> tuple[str, int] | None:
+    """Return the address that the Sentinels named to this client when it connected. None for a client without them."""
+    pool: Any = getattr(client, "connection_pool", None)
+    return pool.master_address if isinstance(pool, SentinelConnectionPool) else None
+
+
+async def current_master(client: Client) -> tuple[str, int]:
+    """Ask the Sentinels of this client for the address of the master. Raises errors of the driver."""
+    pool: Any = getattr(client, "connection_pool", None)
+    named: tuple[str, int] = await pool.sentinel_manager.discover_master(pool.service_name)
+    return named
+
+
 async def close_client(client: Client) -> None:
     """Close a client with all its connections, including those to Sentinels."""
     pool = getattr(client, "connection_pool", None)

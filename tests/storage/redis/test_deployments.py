@@ -11,6 +11,7 @@ import trustme
 
 from bench.stores.valkey import ValkeyServer, running
 from tests.identity.stores import MemoryStore, record
+from tests.storage import authentic
 from tests.storage.replicas import replicas
 from tests.support.waiting import eventually, until
 
@@ -82,6 +83,26 @@ async def test_sentinels_lead_to_the_server_and_to_the_one_that_takes_its_place(
             await other.found()
             await one.change(roles=frozenset(["after"]))
             assert (await other.found()).roles == {"after"}
+
+
+async def test_a_server_that_is_no_longer_the_master_is_left_though_it_takes_writes(tmp_path: Path) -> None:
+    """As in a failover whose old master is not demoted yet, or in a divided network."""
+    with running(tmp_path) as old, running(tmp_path) as new, running(tmp_path, watched=old.port) as sentinel:
+        store = MemoryStore(record())
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster/0"
+        async with replicas(store, url, count=1) as (early,):
+            await until(lambda: early.whole)
+            with sentinel.client() as client:
+                client.execute_command("SENTINEL", "REMOVE", "mymaster")
+                client.execute_command("SENTINEL", "MONITOR", "mymaster", "127.0.0.1", str(new.port), "1")
+            async with replicas(store, url, count=1) as (late,):
+                await until(lambda: late.whole)
+                await until(lambda: new.client().pubsub_numsub(authentic.CHANNEL)[0][1] == 2, within=4.0)
+                await until(lambda: early.whole, within=2.0)
+                await late.found()
+                await early.change(is_active=False)
+                await until(lambda: late.directory.cached("u1") is None, within=0.1)
+                assert not (await late.found()).is_active
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
