@@ -88,7 +88,7 @@ class Verification:
         holder = account_holder(claims, origin)
         if email.canonical == email_address(principal.email).canonical:
             raise Refusal("invalid_fields", fields=[FieldError("email", "is the address of this account already")])
-        await self._ask(MailRequest("asked-email", email, holder.id, origin))
+        await self._ask(MailRequest("asked-email", email, holder.id, origin, session_id=claims.session))
 
     async def _ask(self, request: MailRequest) -> None:
         if await self._limits.admits(request.email.canonical, request.origin.address):

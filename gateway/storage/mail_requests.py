@@ -8,14 +8,14 @@ import time
 from datetime import timedelta
 from typing import Final, assert_never
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from gateway.accounts.links import LinkKind, LinkLifetimes
 from gateway.accounts.mail.ports import MailKind, MailRequest
 from gateway.storage.database import Database
 from gateway.storage.link_rows import add_link
 from gateway.storage.outbox import Addressee, Outbox, addressee
-from gateway.storage.tables import users
+from gateway.storage.tables import sessions, users
 from gateway.storage.transactions import lock_user
 from gateway.storage.user_emails import account_row
 from gateway.storage.user_queries import Clock, instant
@@ -82,10 +82,13 @@ class MailRequests:
 
     def _change_email(self, connection: Connection, request: MailRequest) -> None:
         """Mail a link to the new address, or a notice if it is the address of another account. The old address gets a
-        notice in both cases."""
+        notice in both cases.
+
+        A reset ends the session of an intruder who asked just before. A link written afterwards would undo it.
+        """
         assert request.user_id is not None, "an account asked"
         user = lock_user(connection, request.user_id)
-        if user is None or not user.is_active:
+        if user is None or not user.is_active or not _is_open(connection, request.session_id):
             return
         now = instant(self._clock)
         account = account_row(connection, request.user_id)
@@ -104,3 +107,11 @@ class MailRequests:
             connection, link, now, lifetime=lifetime, user_id=to.user_id, canonical=to.canonical, data=data
         )
         self._outbox.write(connection, mail, to, now, link=added.token, lifetime=timedelta(seconds=lifetime))
+
+
+def _is_open(connection: Connection, session_id: str | None) -> bool:
+    """Whether the session that asked is open; true for a request without one."""
+    if session_id is None:
+        return True
+    found = select(sessions.c.id).where(sessions.c.id == session_id, sessions.c.ended_at.is_(None))
+    return connection.execute(found).first() is not None

@@ -108,6 +108,7 @@ class Outbox:
             "canonical": request.email.canonical,
             "user": request.user_id,
             "origin": [request.origin.address, request.origin.user_agent, request.origin.request_id],
+            "session": request.session_id,
         }
         self._insert(connection, request.kind, request.email.canonical, content, now, now + PATIENCE)
 
@@ -148,7 +149,8 @@ class Outbox:
             content = self._content(row.id, row.data)
             if content is not None:
                 email = EmailAddress(content["email"], content["canonical"])
-                found.append(MailRequest(row.kind, email, content["user"], ClientInfo(*content["origin"])))
+                origin, session_id = ClientInfo(*content["origin"]), content.get("session")
+                found.append(MailRequest(row.kind, email, content["user"], origin, session_id))
         return found
 
     # ---- sending

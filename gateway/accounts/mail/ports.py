@@ -36,12 +36,14 @@ RequestKind = Literal["asked-reset", "asked-register", "asked-verify", "asked-em
 
 @dataclass(frozen=True, slots=True)
 class MailRequest:
-    """A request that leads to a mail, or not. `user_id` is the account that asks, None for a stranger."""
+    """A request that leads to a mail, or not. `user_id` is the account that asks, None for a stranger. With
+    `session_id`, the mail is only written while this session is open."""
 
     kind: RequestKind
     email: EmailAddress
     user_id: str | None = None
     origin: ClientInfo = field(default_factory=ClientInfo)
+    session_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import select
 
 from gateway.accounts.mail.composing import Envelope
-from gateway.accounts.mail.ports import OutgoingMail
+from gateway.accounts.mail.ports import MailRequest, OutgoingMail
 from gateway.accounts.mail.transport import FolderTransport
 from gateway.identity.user import COMMAND_LINE
 from gateway.storage.database import Database
+from gateway.storage.sessions import Sessions
 from gateway.storage.tables import audit, outbox
-from tests.accounts.mail.mailing import Mailing, make_mailing
-from tests.support.databases import Clock
+from tests.accounts.mail.mailing import Mailing, address, make_mailing
+from tests.support.databases import Clock, new_session
 from tests.support.smtp import SmtpServer
 
 ANN = "ann@example.com"
@@ -293,3 +294,19 @@ async def test_a_mail_that_cannot_be_composed_stops_none_behind_it(
     clock.now += 10
     await mailing.drain()
     assert [each.recipient for each in smtp_server.received] == ["bob@example.com", ANN]
+
+
+async def test_a_change_of_address_asked_for_before_a_reset_gets_no_link_after_it(
+    mailing: Mailing, smtp_server: SmtpServer, clock: Clock
+) -> None:
+    """The session that asked must still be open when the sender answers."""
+    user = await mailing.account()
+    sessions, session = Sessions(mailing.database, clock=clock), new_session(clock)
+    assert await sessions.open(user.id, session, verified="hash")
+    await mailing.outbox.ask(MailRequest("asked-email", address("a@example.com"), user.id, session_id=session.id))
+    await mailing.drain()
+    assert {each.recipient for each in smtp_server.received} == {ANN, "a@example.com"}
+    await mailing.outbox.ask(MailRequest("asked-email", address("b@example.com"), user.id, session_id=session.id))
+    await sessions.end(user.id, session.id, reason="password", by=COMMAND_LINE)
+    await mailing.drain()
+    assert {each.recipient for each in smtp_server.received} == {ANN, "a@example.com"}
