@@ -152,14 +152,15 @@ def lenient_readings(path: CanonicalPath, *, splits_first: bool, most_segments: 
     them.
 
     Such readers decode twice, cut off parameters (`/admin;x=1` is `/admin`), end the path at an escaped `?` or `#`, or
-    combine these. A single `%2F` stays part of its segment: the matching route accepts it explicitly.
+    combine these. A single `%2F` stays part of its segment: the matching route accepts it explicitly. Other readers
+    split the path before they decode it. No escape ends a segment there, so they cut off parameters after a raw `;`
+    only: they read `/a;x=1/%3B` as `/a/;`.
 
-    `splits_first` is for readers that split the path before they decode it, as the upstream of a route that keeps `%2F`
-    must. No escape ends a segment there, so only parameters after a raw `;` are cut off.
+    `splits_first`: only the reading of the latter, as the upstream of a route that keeps `%2F` must read.
     """
+    parts = islice(_SEGMENTS_WITHOUT_PARAMETERS(path), most_segments)
+    yield [b"", *(decoded_segment(part[0]) for part in parts)]
     if splits_first:
-        parts = islice(_SEGMENTS_WITHOUT_PARAMETERS(path), most_segments)
-        yield [b"", *(decoded_segment(part[0]) for part in parts)]
         return
     once = _decoded(path.replace(b"%2F", b"\0"))
     texts = dict.fromkeys((once, _fully_decoded(once)))

@@ -212,6 +212,7 @@ def test_no_lenient_upstream_sees_another_route_than_the_one_that_decided(
 @examples(500)
 @example(b"/admin;a=b/x", {"decodings": 1, "lower": 0, "backslash": 0, "parameters": "before", "query": 0})
 @example(b"/admin%252Fx", {"decodings": 2, "lower": 0, "backslash": 0, "parameters": "", "query": 0})
+@example(b"/%c3%a9;x=1/%3b", {"decodings": 0, "lower": 0, "backslash": 0, "parameters": "before", "query": 0})
 def test_the_same_holds_for_relaxed_paths(raw: bytes, quirks: dict[str, object]) -> None:
     target, route = _match(SHARP_RELAXED, raw, relaxed=True)
     seen = lenient(target.path, **quirks)  # type: ignore[arg-type]
