@@ -5,7 +5,7 @@ A sign-in deletes the old sessions of its own account. Sessions of accounts that
 
 import asyncio
 import logging
-import random
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -36,7 +36,7 @@ class SessionCleaning:
     async def _run(self) -> None:
         while True:
             # Replicas begin at different times.
-            await asyncio.sleep(self._every * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
+            await asyncio.sleep(self._every * (50 + secrets.randbelow(51)) / 100)
             try:
                 with suppress(StorageUnavailable):  # the database reports its outage itself
                     while await self._delete_old():
