@@ -75,7 +75,8 @@ def serve_upstream(listener: socket.socket) -> None:
 def _answer(connection: socket.socket) -> None:
     with connection, contextlib.suppress(OSError):
         while data := connection.recv(BUFFER):
-            connection.sendall(RESPONSES.get(data.split(b" ", 2)[1], PLAIN))
+            if data[:4] in (b"GET ", b"POST"):  # the rest of an upload gets no response
+                connection.sendall(RESPONSES.get(data.split(b" ", 2)[1], PLAIN))
 
 
 def repeat(attack: str, port: int, stop: multiprocessing.synchronize.Event, count: "Synchronized[int]") -> None:
