@@ -1,13 +1,11 @@
 """`python -m bench.stalls`: the longest wait of a client while another client sends costly requests.
 
-A client in this process sends a small request every 5 ms. Another process repeats one costly request, one at a time. No
+Clients in this process send a small request every 5 ms. Another process repeats one costly request, one at a time. No
 wait may exceed 50 ms. The first line shows the waits without an attack, which include those that the machine causes.
 """
 
 import argparse
-import asyncio
 import contextlib
-import itertools
 import json
 import multiprocessing
 import multiprocessing.synchronize
@@ -21,13 +19,14 @@ from typing import Final
 
 import uvloop
 
-from bench.load import percentile
+from bench.latency import drive
 from bench.memory.__main__ import FACES, gateway
 from bench.memory.attacks import request
 from bench.report import table
+from bench.upstream import ANSWER
 
 MOST_WAIT: Final = 50.0  # milliseconds
-EVERY: Final = 0.005  # seconds between two small requests
+RATE: Final = 200  # small requests per second
 BUFFER: Final = 256 * 1024
 MARKS: Final = "\u0301" * 16_300 + "\u0327" * 16_300
 CHUNKED: Final = b"Transfer-Encoding: chunked"
@@ -63,7 +62,6 @@ RESPONSES: Final[Mapping[bytes, bytes]] = {
     b"/open/trailers": HEAD + b"a:b\r\n" * 60_000 + b"\r\n",
     b"/open/endless": HEAD + b"X-A: " + b"a" * 52_000_000,
 }
-PLAIN: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 
 
 def serve_upstream(listener: socket.socket) -> None:
@@ -76,7 +74,7 @@ def _answer(connection: socket.socket) -> None:
     with connection, contextlib.suppress(OSError):
         while data := connection.recv(BUFFER):
             if data[:4] in (b"GET ", b"POST"):  # the rest of an upload gets no response
-                connection.sendall(RESPONSES.get(data.split(b" ", 2)[1], PLAIN))
+                connection.sendall(RESPONSES.get(data.split(b" ", 2)[1], ANSWER))
 
 
 def repeat(attack: str, port: int, stop: multiprocessing.synchronize.Event, count: "Synchronized[int]") -> None:
@@ -98,24 +96,6 @@ def repeat(attack: str, port: int, stop: multiprocessing.synchronize.Event, coun
 def _send(connection: socket.socket, data: bytes) -> None:
     with contextlib.suppress(OSError):
         connection.sendall(data)
-
-
-async def waits(port: int, seconds: float) -> list[float]:
-    """Milliseconds from the scheduled start of each small request to its response, in order of size."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    found, begun = [], time.perf_counter()
-    for number in itertools.count():
-        due = begun + number * EVERY
-        if due > begun + seconds:
-            break
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        writer.write(request("/open/x"))
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200"), head[:100]
-        await reader.readexactly(5)
-        found.append((time.perf_counter() - due) * 1000)
-    writer.close()
-    return sorted(found)
 
 
 @contextlib.contextmanager
@@ -151,13 +131,14 @@ def main() -> int:
                 with attacked(attack, target.address[1]) as count:
                     time.sleep(0.5)
                     before, first = sum(target.running.cpu_seconds().values()), count.value
-                    found = uvloop.run(waits(target.address[1], options.seconds))
+                    url = f"http://127.0.0.1:{target.address[1]}/open/x"
+                    found = uvloop.run(drive(url, (), rate=RATE, seconds=options.seconds))
                     cpu = sum(target.running.cpu_seconds().values()) - before
                     requests = count.value - first
-                figures = [percentile(found, 0.5), percentile(found, 0.99), found[-1]]
+                figures = [found.p50, found.p99, found.longest]
                 cost = f"{cpu * 1000 / requests:.1f}" if requests else ""
                 rows.append([attack, f"{requests}", cost, *(f"{figure:.1f}" for figure in figures)])
-                is_good = is_good and (attack == "none" or found[-1] <= MOST_WAIT)
+                is_good = is_good and (attack == "none" or found.longest <= MOST_WAIT)
     finally:
         upstream.kill()
     print(table(["attack", "requests", "CPU each (ms)", "p50 (ms)", "p99 (ms)", "longest (ms)"], rows))
