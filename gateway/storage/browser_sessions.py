@@ -15,7 +15,7 @@ from gateway.identity.user import ONE_FACTOR, PASSWORD, Actor, Authentication, U
 from gateway.storage.audit import AuditedTransaction, write_audit
 from gateway.storage.database import Database
 from gateway.storage.outbox import Outbox
-from gateway.storage.sessions import forget_old_sessions
+from gateway.storage.sessions import prepare_sign_in
 from gateway.storage.sign_in_places import is_new_place, place_of
 from gateway.storage.tables import BROWSER, sessions, users
 from gateway.storage.transactions import COPIES_LAST, Ending, changed, end_sessions, lock_user, renew_cookie
@@ -103,12 +103,8 @@ class StoredBrowserSessions:
         now = instant(self._clock)
 
         def work(connection: Connection) -> UserRecord | None:
-            user = lock_user(connection, user_id)
-            if user is None or not user.is_active or user.password_hash != verified:
+            if not prepare_sign_in(connection, user_id, now, verified=verified, rehashed=rehashed):
                 return None
-            if rehashed is not None:
-                connection.execute(update(users).where(users.c.id == user_id).values(password_hash=rehashed))
-            forget_old_sessions(connection, user_id, now)
             if self._outbox is not None and is_new_place(connection, user_id, place_of(session.origin), now):
                 self._outbox.notice(connection, "new-sign-in", user_id, now, address=session.origin.address)
             add_browser_session(connection, user_id, session, now)

@@ -119,12 +119,8 @@ class Sessions:
         now = instant(self._clock)
 
         def work(connection: Connection) -> UserRecord | None:
-            user = lock_user(connection, user_id)
-            if user is None or not user.is_active or user.password_hash != verified:
+            if not prepare_sign_in(connection, user_id, now, verified=verified, rehashed=rehashed):
                 return None
-            if rehashed is not None:
-                connection.execute(update(users).where(users.c.id == user_id).values(password_hash=rehashed))
-            forget_old_sessions(connection, user_id, now)
             add_session(connection, user_id, session, now)
             if _end_surplus(connection, user_id, Ending("surplus", now, now + self._copies_last)):
                 return changed(connection, user_id, now)
@@ -320,6 +316,22 @@ def _forget_replaced(connection: Connection, session_id: str, before: datetime) 
     """Delete tokens whose grace period is over. A known session with an unknown token is recognised as a replay."""
     old = and_(refresh_tokens.c.session_id == session_id, refresh_tokens.c.replaced_at <= before)
     connection.execute(delete(refresh_tokens).where(old))
+
+
+def prepare_sign_in(
+    connection: Connection, user_id: str, now: datetime, *, verified: str, rehashed: str | None
+) -> bool:
+    """Lock an active user who still has the `verified` password, store its new hash, and delete old sessions.
+
+    Returns False if the user is disabled, deleted or has another password.
+    """
+    user = lock_user(connection, user_id)
+    if user is None or not user.is_active or user.password_hash != verified:
+        return False
+    if rehashed is not None:
+        connection.execute(update(users).where(users.c.id == user_id).values(password_hash=rehashed))
+    forget_old_sessions(connection, user_id, now)
+    return True
 
 
 def forget_old_sessions(connection: Connection, user_id: str, now: datetime) -> None:
