@@ -52,6 +52,8 @@ class ChangePublisher:
             task.exception()  # retrieved, because the awaiting caller can be gone
 
 
+# How long a revocation must stay visible so that no cached copy outlives it.
+#
 # The largest supported clock difference between replicas. A token of an ended session stays revoked this long after its
 # expiry, so that a replica whose clock is behind does not accept it.
 CLOCK_SKEW: Final = 60.0  # In seconds.

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 from gateway.accounts.emails import EmailAddress
 from gateway.accounts.store import NewSession, NewUser
 from gateway.errors import Refusal
-from gateway.identity.session_cookie import is_opaque, new_opaque
+from gateway.identity.opaque import is_opaque, new_opaque
 from gateway.identity.user import Actor, UserRecord
 from gateway.settings.model import PageSettings, Settings
 

@@ -22,6 +22,11 @@ from gateway.samples import Durations, Sample
 T = TypeVar("T")
 
 
+# Fair queue: round-robin across clients, FIFO within one.
+#
+# Each client's jobs run in their order, one per turn. When the queue is full, the newest job of the client with the
+# most jobs is evicted: a flood can use the whole queue while it is idle, and is the only traffic refused once other
+# clients arrive.
 class FairQueue(Generic[T]):
     """A queue for at most `room` jobs."""
 

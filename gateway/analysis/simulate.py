@@ -194,6 +194,9 @@ def _navigation(
     )
 
 
+# Parse a request written on a command line or in a test, byte for byte as a client would send it.
+#
+# Nothing is decoded, cleaned or completed, so the gateway's own checks see the input unchanged.
 _URL: Final = re.compile(rb"(https?|wss?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 

@@ -159,6 +159,11 @@ def _key(route: Route, settings: RateLimitSettings) -> str:
     return f"limit:{sha256(counted.encode()).hexdigest()[:16]}:"
 
 
+# Limit on registrations per client address (an IPv6 /64 counts as one address).
+#
+# An attempt counts once its fields are valid, because from then on it costs a hash, and because the response reveals
+# whether the email address is taken. The limit therefore bounds hashing, accounts and enumeration. Refused attempts
+# are not counted and cost no hash.
 _ADDRESSES: Final = 20_000  # Addresses remembered in this process; the least recently active are evicted first.
 
 
@@ -193,6 +198,10 @@ class RegistrationLimit:
             raise Refusal("rate_limited", reason, retry_after=count.retry_after, headers=count.fields)
 
 
+# Limits on mails that strangers cause, per recipient and per client address (an IPv6 /64 counts as one address).
+#
+# Every request counts before any look-up. Beyond a limit the response stays the same and no mail is sent, so the
+# limits do not reveal which addresses have an account.
 _MAIL_ROOM: Final = 20_000  # Recipients, and client addresses, remembered in this process.
 
 

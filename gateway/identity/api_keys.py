@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
-from gateway.identity.session_cookie import is_opaque, new_opaque
+from gateway.identity.opaque import is_opaque, new_opaque
 from gateway.identity.user import Actor, UserRecord
 
 PREFIX: Final = "gwk_"

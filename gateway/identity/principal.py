@@ -180,6 +180,10 @@ def _line(name: str, value: bytes) -> bytes:
     return b"%b: %b\r\n" % (name.encode("ascii"), value)
 
 
+# Freshness of sensitive requests: a recent authentication (RFC 9470).
+#
+# A stolen token or cookie is valid for a while, and a new password or API key would extend the access of the thief.
+# API keys and tokens of external issuers say nothing about an authentication, so they are never fresh.
 def not_fresh(claims: Claims, max_age: float, *, now: float, leeway: float) -> Refusal | None:
     """The refusal of a credential whose authentication is not recent enough, None if it is. Times are in seconds."""
     if claims.auth_time and now - claims.auth_time <= max_age + leeway:

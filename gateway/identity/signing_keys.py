@@ -18,6 +18,12 @@ from gateway.identity.keys import KeyRing, SigningKey, UnusableKey
 from gateway.settings.checks import is_in_memory
 from gateway.settings.model import KeySettings, Settings
 
+# Keys that authenticate records and messages in a store that others can write to (Redis).
+#
+# Each signing key yields one MAC key by HKDF (RFC 5869). The first signs and all verify, as for tokens, so records
+# and messages stay valid when signing keys rotate. A configured `cache.key` replaces all of them: an HS256 secret
+# shared with upstreams must not authenticate records.
+#
 # The purpose separates these keys from token keys (RFC 5869 3.2): no signature is a MAC, and no MAC is a signature.
 _PURPOSE: Final = b"gateway: MAC of records and messages in Redis"
 

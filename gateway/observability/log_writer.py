@@ -21,6 +21,11 @@ from threading import Thread
 from typing import Final
 
 
+# Log files: standard output or standard error redirected to a regular file.
+#
+# Append mode allows another program to truncate the file (logrotate's `copytruncate`). Without it, the next record
+# would go to the old offset after a gap of NUL bytes. A record truncated by a full disk is terminated before the next
+# one, so that one record is lost instead of two.
 def append_only(descriptor: int) -> None:
     """Set append mode for a regular file. Other workers share the open file and its flags."""
     with suppress(OSError):

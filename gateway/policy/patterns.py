@@ -158,6 +158,7 @@ def _distinct(names: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+# Methods that a route without `methods` treats in a special way.
 TRACE: Final = b"TRACE"
 """Served only by routes that list it: the response echoes the upstream request, including the identity headers."""
 

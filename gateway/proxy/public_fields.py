@@ -157,6 +157,7 @@ def _has_port(host: bytes) -> bool:
     return host.rpartition(b":")[2].isdigit()
 
 
+# Takes the gateway's own cookies out of responses, so that no upstream plants or ends a session.
 class UpstreamCookies:
     """The own cookies that one upstream tries to set. They are dropped and counted."""
 

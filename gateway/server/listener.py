@@ -101,6 +101,10 @@ class Listeners(NamedTuple):
                 listener.close()
 
 
+# The second listener, with `server.operations_port`. It serves only `/_gateway/*`.
+#
+# It stays open while the public listener drains, so that readiness checks see the drain and the last scrape succeeds.
+# The drain does not wait for its connections.
 _LAST_WORD: Final = 1.0  # seconds for responses in progress at the end
 _GLANCE: Final = 0.02
 

@@ -206,6 +206,12 @@ def _differing(old: object, new: object, keys: Iterable[str]) -> dict[str, Any]:
     return {key: getattr(old, key) for key in keys if getattr(old, key) != getattr(new, key)}
 
 
+# Checks files twice a second: the configuration for `gateway serve --watch`, and certificates always.
+#
+# It polls, because notifications report changes of a name or of an inode, and editors, config maps of Kubernetes and
+# network file systems change one, the other or neither. The size and the time of the last change behind the path work
+# for all of them. A change counts once it stays the same for two checks, so that a file is not read while it is being
+# written. A path that temporarily leads nowhere is no change.
 EVERY: Final = 0.5  # seconds between two checks
 
 _Look = tuple[int, int, int, int]

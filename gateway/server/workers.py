@@ -25,6 +25,10 @@ from gateway.policy.loader import Configuration
 T = TypeVar("T")
 
 
+# Run long work in a thread that does not delay the exit of the process.
+#
+# The threads of `asyncio.to_thread` and `concurrent.futures` are joined at exit. Compiling thousands of routes takes
+# seconds, and shutdown must not wait for it.
 def in_daemon_thread(work: Callable[[], T]) -> "Future[T]":
     """Start `work` in a daemon thread. The future cannot be cancelled."""
     future: Future[T] = Future()

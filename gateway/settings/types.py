@@ -10,6 +10,7 @@ from gateway.settings.hints import duration_meant, unquoted_capture
 from gateway.settings.reader import INVALID, Invalid, InvalidValue, Reader, Scalar, kind_of
 from gateway.settings.yaml import ListNode, MappingNode, Node, ScalarNode
 
+# Durations and sizes with units: `250ms 10s 15m 1h 14d`, `64KiB 10MiB`.
 LONGEST: Final = 3650 * 86_400.0  # seconds: ten years; dates computed from longer durations overflow
 LARGEST: Final = 1 << 50  # bytes: 1 PiB
 

@@ -169,6 +169,7 @@ def _write_version(connection: Connection, version: str) -> None:
     connection.execute(text(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES (:version)"), {"version": version})  # noqa: S608
 
 
+# The id of an installation: random, created with the database, and part of every name that the gateway uses in Redis.
 _START_LIMIT: Final = 10.0  # seconds; the id is read once, at the start
 
 

@@ -98,6 +98,7 @@ def _plain_address(text: str) -> IPv4Address | IPv6Address:
     return mapped if mapped is not None else address
 
 
+# Which URLs are safe from tampering: https, and http on this machine.
 def is_loopback(address: str) -> bool:
     """Whether the host of a URL is this machine: a loopback address, or `localhost` (RFC 6761 6.3)."""
     try:

@@ -54,6 +54,10 @@ canonical_host: Final[Callable[[bytes], bytes]] = lru_cache(maxsize=4096)(_canon
 WILDCARD = "*."
 
 
+# The hosts that `server.hosts` lists.
+#
+# A host that an attacker chooses reaches links, redirects and caches of applications that believe it (host header
+# injection). Applications with a list of their own, such as Django's ALLOWED_HOSTS, answer 400 to any other host.
 class ServedHosts:
     """A set of canonical hosts. `*.example.com` holds every name below example.com, and not example.com itself, as in
     nginx, Envoy and the Gateway API of Kubernetes."""

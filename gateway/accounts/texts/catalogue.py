@@ -177,6 +177,7 @@ def _nested(texts: Mapping[str, str]) -> Texts:
     )
 
 
+# The language of a response, from the preferences of the client (RFC 9110 12.5.4).
 _MAX_HEADER: Final = 1000  # In characters. Browsers send about 50.
 _MAX_RANGES: Final = 30
 

