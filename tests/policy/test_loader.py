@@ -1,5 +1,6 @@
 """Load a policy from a file, or report all problems at once."""
 
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -271,9 +272,9 @@ def best_time(call: Callable[[], object]) -> float:
     """The minimum CPU seconds of a call."""
     best = float("inf")
     for _ in range(10):
-        began = time.process_time()
+        began = time.thread_time()
         call()
-        best = min(best, time.process_time() - began)
+        best = min(best, time.thread_time() - began)
     return best
 
 
@@ -288,10 +289,15 @@ def many_routes(count: int) -> Settings:
 
 def test_ten_thousand_routes_are_compiled_fast_and_matched_like_ten() -> None:
     few, settings = compile_policy(many_routes(10)), many_routes(10_000)
-    began = time.process_time()
-    many = compile_policy(settings)
+    gc.disable()  # a collection would examine the millions of objects of a process that runs the whole suite
+    try:
+        began = time.thread_time()
+        many = compile_policy(settings)
+        spent = time.thread_time() - began
+    finally:
+        gc.enable()
     is_traced = sys.gettrace() is not None  # coverage makes it six times as slow
-    assert time.process_time() - began < (10 if is_traced else 1)  # 0.3 s on an idle machine
+    assert spent < (10 if is_traced else 1)  # 0.3 s on an idle machine
 
     def match(policy: Policy) -> None:
         for _ in range(500):
