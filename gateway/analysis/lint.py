@@ -19,9 +19,10 @@ from gateway.policy.loader import Configuration
 from gateway.policy.policy import Policy
 from gateway.policy.route import NO_CONDITIONS, NOTHING_MORE, Route
 from gateway.policy.trie import RouteGroup
-from gateway.settings.checks import implied, is_in_memory
+from gateway.settings.checks import implied
 from gateway.settings.model import Settings
 from gateway.settings.reader import quoted
+from gateway.settings.store_files import is_in_memory
 from gateway.settings.types import format_duration
 from gateway.wire.addresses import is_loopback, is_loopback_host
 

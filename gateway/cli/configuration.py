@@ -16,7 +16,7 @@ from gateway.policy.loader import Configuration, load_configuration
 from gateway.settings.checks import missing_extras
 from gateway.settings.loader import read_settings
 from gateway.settings.model import Settings
-from gateway.settings.storage_folder import unusable_files
+from gateway.settings.store_files import unusable_files
 
 DEFAULT_CONFIGURATION: Final = Path("config/gateway.yaml")
 _BESIDE: Final = Path("gateway.yaml")  # where `gateway init` writes

@@ -4,7 +4,6 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.accounts.administration import Administration
@@ -15,9 +14,9 @@ from gateway.errors import CannotStart
 from gateway.identity.directory import LocalFeed
 from gateway.identity.signing_keys import key_ring, mac_keys
 from gateway.identity.user import ChangeFeed
-from gateway.settings.checks import is_in_memory
 from gateway.settings.model import Settings
 from gateway.settings.secret import Secret
+from gateway.settings.store_files import sqlite_file
 from gateway.settings.types import format_duration
 from gateway.storage.audit import AuditTrail
 from gateway.storage.database import COMMAND, Database
@@ -55,13 +54,6 @@ async def open_database(settings: Settings, *, creates: bool = False, is_named: 
         yield database
     finally:
         await database.close()
-
-
-def sqlite_file(address: str) -> Path | None:
-    """The file of an SQLite address; None for PostgreSQL and for in-memory databases."""
-    if not address.startswith("sqlite") or is_in_memory(address):
-        return None
-    return Path(address.partition("://")[2].partition("?")[0].removeprefix("/"))
 
 
 @asynccontextmanager

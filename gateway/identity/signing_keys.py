@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from gateway.errors import CannotStart, ConfigurationError, Problem
 from gateway.identity.key_files import kept_text
 from gateway.identity.keys import KeyRing, SigningKey, UnusableKey
-from gateway.settings.checks import is_in_memory
 from gateway.settings.model import KeySettings, Settings
+from gateway.settings.store_files import sqlite_file
 
 # Keys that authenticate records and messages in a store that others can write to (Redis).
 #
@@ -129,10 +129,8 @@ def key_problems(settings: Settings) -> tuple[Problem, ...]:
 
 def made_key_path(settings: Settings) -> Path | None:
     """The file of the created key, beside the SQLite database; None for a database in memory."""
-    address = settings.storage.database.reveal()
-    if is_in_memory(address):
-        return None
-    return Path(address.partition("://")[2].removeprefix("/").partition("?")[0] + ".key.pem")
+    database = sqlite_file(settings.storage.database.reveal())
+    return None if database is None else Path(f"{database}.key.pem")
 
 
 def _signing_key(key: KeySettings) -> SigningKey:

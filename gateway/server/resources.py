@@ -31,7 +31,7 @@ from gateway.policy.policy import Policy
 from gateway.policy.roles import RoleHierarchy
 from gateway.samples import Sample
 from gateway.settings.model import Settings
-from gateway.settings.storage_folder import unusable_files
+from gateway.settings.store_files import unusable_files
 from gateway.storage.api_keys import ApiKeys
 from gateway.storage.audit import AuditTrail
 from gateway.storage.browser_sessions import StoredBrowserSessions

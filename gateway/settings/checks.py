@@ -20,6 +20,7 @@ from gateway.settings.checks_tokens import check_tokens
 from gateway.settings.model import RouteSettings, Settings, UpstreamSettings
 from gateway.settings.model_tls import CertificateSettings, certificate_key
 from gateway.settings.reader import Reader, known, quoted
+from gateway.settings.store_files import is_in_memory
 from gateway.settings.target_address import TargetAddress
 from gateway.settings.types_network import Network, folded
 
@@ -226,13 +227,6 @@ def _check_cache(settings: Settings, reader: Reader) -> None:
     if length < _LEAST_CACHE_KEY:
         message = f"must have at least {_LEAST_CACHE_KEY} bytes, found {length} (openssl rand -hex {_LEAST_CACHE_KEY})"
         reader.report_at("cache.key", message)
-
-
-def is_in_memory(address: str) -> bool:
-    """Whether an address is that of an in-memory database."""
-    scheme, _, rest = address.partition("://")
-    in_file = rest.removeprefix("/").partition("?")[0] not in ("", ":memory:") and "mode=memory" not in rest
-    return scheme.startswith("sqlite") and not in_file
 
 
 def _check_accounts(settings: Settings, reader: Reader) -> None:

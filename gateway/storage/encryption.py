@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.errors import CannotStart
 from gateway.identity.key_files import kept_text
-from gateway.settings.checks import is_in_memory
 from gateway.settings.model import Settings
+from gateway.settings.store_files import sqlite_file
 
 KEY_BYTES: Final = 32
 _VERSION: Final = b"\x01"
@@ -75,9 +75,8 @@ def _digest(key: bytes) -> bytes:
 
 def encryption_key_path(address: str) -> Path | None:
     """The file of the created key, beside the SQLite database at `address`; None for a database in memory."""
-    if is_in_memory(address):
-        return None
-    return Path(address.partition("://")[2].removeprefix("/").partition("?")[0] + ".encryption.key")
+    database = sqlite_file(address)
+    return None if database is None else Path(f"{database}.encryption.key")
 
 
 def kept_encryption_key(path: Path) -> bytes:

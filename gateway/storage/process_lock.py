@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import CannotStart, cannot_read
-from gateway.settings.checks import is_in_memory
+from gateway.settings.store_files import is_in_memory, sqlite_file
 
 _PATIENCE: Final = 2.0  # seconds, within which a process that is being replaced ends
 _EVERY: Final = 0.05
@@ -52,9 +52,9 @@ def _lock_file(address: str) -> Path | None:
     """Return the path of the lock file; None for a database in memory, which belongs to this process."""
     if is_in_memory(address):
         return None
-    if address.startswith("sqlite"):
-        database = os.path.realpath(address.partition("://")[2].removeprefix("/").partition("?")[0])
-        return Path(f"{database}.lock")
+    database = sqlite_file(address)
+    if database is not None:
+        return Path(f"{os.path.realpath(database)}.lock")
     digest = hashlib.sha256(address.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir(), f"gateway-{os.getuid()}-{digest}.lock")
 

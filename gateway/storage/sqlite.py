@@ -52,11 +52,17 @@ def _parsed(url: str) -> URL:
 
 
 def _create_private(path: Path) -> None:
-    """Create the file with access for its owner only, because it holds password hashes."""
+    """Create the file with access for its owner only, because it holds password hashes.
+
+    An existing file is not opened: closing its descriptor would release the locks of this process on it (fcntl(2)).
+    """
+    file = path.resolve() if path.is_symlink() else path.absolute()
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if not os.access(file, os.R_OK | os.W_OK) or not file.is_file():
+            raise CannotStart(f"the database file cannot be opened: {file}: no file to read and write") from None
     except FileNotFoundError:
-        file = path.resolve() if path.is_symlink() else path.absolute()
         raise CannotStart(
             f"storage.database: the folder of {file} does not exist (mkdir -p {file.parent}, or another path)"
         ) from None

@@ -3,16 +3,22 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from bench.stores.valkey import ValkeyServer
+from gateway.policy.loader import load_configuration
+from gateway.settings.store_files import unusable_files
+from gateway.storage.sqlite import open_sqlite
+from tests.server.changing import reload
 from tests.support import launcher
-from tests.support.processes import PASSWORD, PROJECT, Face, Gateway, free_port
+from tests.support.processes import PASSWORD, PROJECT, Face, Gateway, free_port, write_configuration
 from tests.support.small import Start, small, start
 from tests.support.waiting import eventually
 
@@ -70,6 +76,42 @@ def test_commands_are_not_refused(start: Start) -> None:
     gateway = start(UPSTREAM)
     gateway.command("users", "create", "ada@example.com", "--password-stdin", input=f"{PASSWORD}\n")
     assert "ada@example.com" in gateway.command("users", "list").stdout
+
+
+def locks_on(file: Path) -> int:
+    """The number of record locks that processes hold on the file, as Linux lists them."""
+    inode = f":{file.stat().st_ino} "
+    return sum(inode in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+@pytest.mark.parametrize("name", ["gateway.db", "with spaces.db", "link.db"])
+def test_a_reload_keeps_the_locks_and_commands_keep_later_writes(start: Start, tmp_path: Path, name: str) -> None:
+    """A command that finds no lock on the database deletes the write-ahead log, although the gateway writes to it."""
+    (tmp_path / "link.db").symlink_to("target.db")
+    gateway = start(UPSTREAM, storage={"database": f"sqlite:///{tmp_path}/{quote(name)}"})
+    held = locks_on(tmp_path / name)
+    for number in range(3):
+        gateway.register(f"{number}@example.com")
+        reload(gateway)
+        assert locks_on(tmp_path / name) >= held > 0
+        assert f"{number}@example.com" in gateway.command("users", "list").stdout
+    gateway.signal(signal.SIGKILL)
+    gateway.wait(10)
+    assert gateway.command("users", "list").stdout.count("@example.com") == 3
+
+
+def test_a_second_application_in_one_process_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
+    """Each opens the file, as an application under an ASGI server does that starts while another stops."""
+    file = tmp_path / "gateway.db"
+    held = sqlite3.connect(file)
+    held.execute("PRAGMA journal_mode=WAL")
+    held.execute("CREATE TABLE t (x)")
+    before = locks_on(file)
+    settings = load_configuration(write_configuration(tmp_path, small(tmp_path, UPSTREAM))).settings
+    assert unusable_files(settings) == ()
+    open_sqlite(settings.storage.database.reveal())
+    assert locks_on(file) == before > 0
+    held.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
