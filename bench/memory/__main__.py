@@ -116,7 +116,7 @@ def token_of(address: tuple[str, int]) -> str:
 
 async def attacked(face: str, attack: Attack | None, measure: Callable[[Target], Awaitable[object]]) -> object:
     """Run `measure` on a warm gateway."""
-    async with await upstream_of(attack) as upstream:
+    async with upstream_of(attack) as upstream:
         with gateway(face, attack, upstream.sockets[0].getsockname()[1]) as target:
             target = target._replace(token=await asyncio.to_thread(token_of, target.address))
             if attack is None or attack.answers is None:
@@ -150,7 +150,7 @@ async def idle(target: Target, head: bytes, connections: int) -> float:
     await waiting.add(target.address, head, connections)
     await asyncio.sleep(1)
     each = (target.resident - before) * 1024 / connections
-    waiting.close()
+    await waiting.close()
     return each
 
 

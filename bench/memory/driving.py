@@ -5,7 +5,8 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import cast
 
 import httptools
@@ -127,12 +128,17 @@ class _Client(asyncio.Protocol):
 class _Answering(asyncio.Protocol):
     """One connection of the gateway to the upstream. Answers each complete head."""
 
-    def __init__(self, answers: Iterator[bytes] | None) -> None:
+    def __init__(self, answers: Iterator[bytes] | None, connections: "_Connections") -> None:
         self._answers = answers
+        self._connections = connections
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._connections.add(self._transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connections.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._data += data
@@ -152,46 +158,81 @@ def _answer_to(request: bytes) -> bytes:
     return SWITCHED + base64.b64encode(digest) + b"\r\n\r\n"
 
 
-async def upstream_of(attack: Attack | None, port: int = 0) -> asyncio.Server:
-    """Start the upstream of an attack."""
+@asynccontextmanager
+async def upstream_of(attack: Attack | None, port: int = 0) -> AsyncIterator[asyncio.Server]:
+    """Run the upstream of an attack."""
     answers = None if attack is None or attack.answers is None else attack.answers()
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: _Answering(answers), "127.0.0.1", port, backlog=4096)
+    connections = _Connections()
+    server = await loop.create_server(lambda: _Answering(answers, connections), "127.0.0.1", port, backlog=4096)
+    try:
+        yield server
+    finally:
+        server.close()
+        await connections.close()
+
+
+class _Connections:
+    """The open connections of one side."""
+
+    def __init__(self) -> None:
+        self._transports: set[asyncio.Transport] = set()
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def add(self, transport: asyncio.Transport) -> None:
+        self._transports.add(transport)
+        self._none.clear()
+
+    def discard(self, transport: asyncio.Transport) -> None:
+        self._transports.discard(transport)
+        if not self._transports:
+            self._none.set()
+
+    async def close(self) -> None:
+        for transport in self._transports:
+            transport.abort()
+        await self._none.wait()
 
 
 class Idle:
     """Connections that stay open after one response."""
 
     def __init__(self) -> None:
-        self._transports: list[asyncio.Transport] = []
+        self._connections = _Connections()
 
     async def add(self, address: tuple[str, int], request: bytes, count: int, *, at_once: int = 5) -> None:
         """Open `count` more. Raises AssertionError unless each is answered with 101 or 200."""
         for begin in range(0, count, at_once):
             size = min(at_once, count - begin)
-            self._transports += await asyncio.gather(*[self._one(address, request) for _ in range(size)])
+            await asyncio.gather(*[self._open(address, request) for _ in range(size)])
 
-    def close(self) -> None:
-        for transport in self._transports:
-            transport.close()
+    async def close(self) -> None:
+        await self._connections.close()
 
-    async def _one(self, address: tuple[str, int], request: bytes) -> asyncio.Transport:
-        transport, client = await asyncio.get_running_loop().create_connection(_Idler, *address)
+    async def _open(self, address: tuple[str, int], request: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        transport, client = await loop.create_connection(lambda: _Idler(self._connections), *address)
         transport.write(request)
         async with asyncio.timeout(_PATIENCE):
             answer = await client.answer
         assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 101")), answer[:200]
-        return transport
 
 
 class _Idler(asyncio.Protocol):
-    def __init__(self) -> None:
+    def __init__(self, connections: _Connections) -> None:
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._connections.add(self._transport)
 
     def data_received(self, data: bytes) -> None:
         if not self.answer.done():
             self.answer.set_result(data)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._connections.discard(self._transport)
         if not self.answer.done():
             self.answer.set_result(b"the connection was closed")

@@ -57,7 +57,7 @@ class Attacked:
         """Run `work` while the upstream of the attack listens."""
 
         async def working() -> T:
-            async with await upstream_of(attack, self._port):
+            async with upstream_of(attack, self._port):
                 return await work()
 
         return uvloop.run(working())
@@ -82,7 +82,7 @@ class Attacked:
             before = self.gateway.memory()
             await idle.add(self.gateway.address, head, connections)
             each = (self.gateway.memory() - before) / 1024 / connections
-            idle.close()
+            await idle.close()
             return each
 
         return self._run(None, idling)
