@@ -5,6 +5,7 @@
 #   make lint    formatting, lint rules, types, import rules, complete lock files, prose
 #   make native  compile the hot path in place, for more speed (requires a C compiler; make interpreted removes it)
 #   make docs    generate config/schema.json, docs/configuration.md and docs/conformance.md
+#   make site    build the documentation as a site in build/site, and fail for a broken link
 #   make fuzz    an hour of each fuzzer (FUZZ_SECONDS=600 for ten minutes, FUZZ_SEED=7 for the cases of that seed)
 #   make soak    an hour of mixed traffic on one worker, drawn into build/soak (SOAK_SECONDS=600 for ten minutes)
 #   make bench   the benchmark against other proxies (bench-quick: a short run; bench-accounts: the account service)
@@ -23,7 +24,7 @@ PACKAGE := $(PIP) install --no-deps --no-build-isolation --editable .
 LOCKS   := requirements.lock requirements-build.lock requirements-dev.lock requirements-autobahn.lock
 SUITE   ?= -q -n auto --dist loadfile
 
-.PHONY: help run test native interpreted docs fuzz soak lint format lock bench bench-quick bench-accounts clean
+.PHONY: help run test native interpreted docs site fuzz soak lint format lock bench bench-quick bench-accounts clean
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +47,9 @@ docs: $(VENV)/.installed-to-test
 	$(BIN)/python -m gateway.settings.documentation > docs/configuration.md
 	$(BIN)/python -m tests.proxy.conformance.listing > docs/conformance.md
 
+site: $(VENV)/.installed-to-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 fuzz: export FUZZ_SECONDS ?= 3600
 fuzz: export FUZZ_SEED ?= $(shell date +%s)
 fuzz: $(VENV)/.installed-to-test
@@ -57,16 +61,16 @@ soak: $(VENV)/.installed-to-bench
 	$(BIN)/python -m pytest -q -s tests/soak
 
 lint: $(VENV)/.installed-to-test
-	$(BIN)/ruff format --check gateway tests bench hatch_build.py
-	$(BIN)/ruff check gateway tests bench hatch_build.py
+	$(BIN)/ruff format --check gateway tests bench hatch_build.py mkdocs_hooks.py
+	$(BIN)/ruff check gateway tests bench hatch_build.py mkdocs_hooks.py
 	$(BIN)/mypy
 	$(BIN)/python -m tests.installation.lock_files $(LOCKS)
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.repository.prose
 
 format: $(VENV)/.installed-to-test
-	$(BIN)/ruff format gateway tests bench hatch_build.py
-	$(BIN)/ruff check --fix gateway tests bench hatch_build.py
+	$(BIN)/ruff format gateway tests bench hatch_build.py mkdocs_hooks.py
+	$(BIN)/ruff check --fix gateway tests bench hatch_build.py mkdocs_hooks.py
 
 bench: $(VENV)/.installed-to-bench
 	$(BIN)/python -m bench
@@ -117,7 +121,7 @@ $(VENV)/.created:
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE)
 lock: $(VENV)/.installed-to-test
 	$(RESOLVE) pyproject.toml --output-file requirements.lock
-	$(RESOLVE) pyproject.toml --extra tracing --group test --group lint --constraints requirements.lock --output-file requirements-dev.lock
+	$(RESOLVE) pyproject.toml --extra tracing --group test --group lint --group docs --constraints requirements.lock --output-file requirements-dev.lock
 	printf 'hatchling\neditables\nsetuptools\nmypy\ntypes-pyyaml\n' | $(RESOLVE) --constraints requirements-dev.lock --output-file requirements-build.lock -
 	printf 'autobahntestsuite\n' | $(RESOLVE) --no-deps --output-file requirements-autobahn.lock -
 	$(RESOLVE) pyproject.toml --extra tracing --group test --group bench --constraints requirements-dev.lock --output-file requirements-bench.lock

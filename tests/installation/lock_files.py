@@ -59,7 +59,11 @@ def required(lock: str, root: Path = ROOT) -> list[Requirement]:
     texts = {
         "requirements.lock": runtime,
         "requirements-build.lock": [*project["build-system"]["requires"], "editables", *COMPILER],
-        "requirements-dev.lock": [*runtime, *tracing, *groups.get("test", []), *groups.get("lint", [])],
+        "requirements-dev.lock": [
+            *runtime,
+            *tracing,
+            *(text for name in ("test", "lint", "docs") for text in groups.get(name, [])),
+        ],
         "requirements-autobahn.lock": sorted(WITHOUT_DEPENDENCIES),
         "requirements-bench.lock": [*runtime, *tracing, *groups.get("test", []), *groups.get("bench", [])],
     }[lock]
