@@ -124,10 +124,9 @@ class RetryBudget:
         self._share = share
         self._tokens = _FLOOR
 
-    def request(self) -> None:
-        """Count a request."""
-        if self._tokens < _CEILING:
-            self._tokens += self._share
+    def earn(self, requests: int) -> None:
+        """Count requests."""
+        self._tokens = min(_CEILING, self._tokens + self._share * requests)
 
     def take(self) -> bool:
         """Return whether the budget allows another retry, and count it."""

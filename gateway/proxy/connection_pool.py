@@ -78,6 +78,7 @@ class ConnectionPool:
         self.target = target
         self.health = health
         self.limits = limits
+        self.submitted = 0
         self.connections: set[PooledConnection] = set()
         self._idle: list[PooledConnection] = []  # newest last
         self.idle_limit = IdleLimit(limits.keep_alive)
@@ -105,11 +106,13 @@ class ConnectionPool:
         return len(self.connections) >= self.limits.max_connections
 
     def samples(self, upstream: str) -> Iterator[Sample]:
-        return self.queue.samples(upstream)
+        yield Sample("gateway_upstream_requests_total", (upstream, str(self.target)), self.submitted)
+        yield from self.queue.samples(upstream)
 
     def submit(self, exchange: UpstreamExchange, now: float, *, fresh: bool = False) -> None:
         """With `fresh`, the other idle connections are older than the failed one, so they are closed."""
         exchange.pool = self
+        self.submitted += 1
         if fresh:
             self.drop_idle()
         idle = self._idle

@@ -58,6 +58,10 @@ class TargetPool(Protocol):
     def open_connections(self) -> int:
         """The number of connections, busy and idle."""
 
+    @property
+    def submitted(self) -> int:
+        """The number of requests given to the target so far, with retries."""
+
     def submit(self, exchange: "UpstreamExchange", now: float, *, fresh: bool = False) -> None:
         """Send a request or queue it. `fresh`: a connection to this target has just failed during the request."""
 

@@ -72,6 +72,7 @@ class Upstream:
             else Balancer(self.pools, settings.balance)
         )
         self._retried = self._spent = 0  # retries, and retries that the budget refused
+        self._earned = 0  # the requests that the budget has counted
         self._only = self.pools[0] if len(self.pools) == 1 else None
 
     @property
@@ -93,7 +94,6 @@ class Upstream:
 
     def open(self, request: UpstreamRequest, downstream: Downstream, now: float) -> Exchange:
         exchange = UpstreamExchange(self, request, downstream)
-        self._budget.request()
         # One target is the common case. It is never ejected.
         only = self._only
         pool = only if only is not None and only.health.is_up else self._balancer.choose(now, None, request.hash_key)
@@ -109,7 +109,7 @@ class Upstream:
         if repeatable and exchange.tries <= self._retries:
             now = self._loop.time()
             pool = self._balancer.choose(now, failed_at, exchange.request.hash_key)
-            if pool is not None and not self._budget.take():
+            if pool is not None and not self._takes_retry():
                 self._spent += 1
             elif pool is not None:
                 self._retried += 1
@@ -117,6 +117,13 @@ class Upstream:
                 pool.submit(exchange, now, fresh=pool is failed_at)
                 return
         exchange.downstream.refuse(refusal)
+
+    def _takes_retry(self) -> bool:
+        """Return whether the budget allows a retry. The requests since the last failure count first."""
+        requests = sum(pool.submitted for pool in self.pools) - self._retried
+        self._budget.earn(requests - self._earned)
+        self._earned = requests
+        return self._budget.take()
 
     def close(self) -> None:
         for check in self.checks:

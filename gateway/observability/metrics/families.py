@@ -49,6 +49,7 @@ _ALL: Final = (
         ("route",),
     ),
     Family("gateway_connections", "gauge", "Client connections."),
+    Family("gateway_upstream_requests_total", "counter", "Requests given to a target, with retries.", _TARGET),
     Family("gateway_upstream_connections", "gauge", "Connections to a target.", (*_TARGET, "state")),
     Family("gateway_upstream_waiting", "gauge", "Requests waiting for a connection to a target.", _TARGET),
     Family(

@@ -34,6 +34,19 @@ async def test_targets_share_the_requests(fleet: Fleet, balance: str) -> None:
     assert Counter(one.content for one in outcomes) == {b"a": 100, b"b": 100, b"c": 100}
 
 
+async def test_the_requests_of_each_target_are_counted_with_their_retries(fleet: Fleet) -> None:
+    fleet["a"].behaviour = reset
+    async with running(settings(*fleet.urls, eject=None)) as harness:
+        await harness.ask_many(30, at_once=1)
+        counts: Counter[tuple[str, ...]] = Counter()
+        for family, labels, value in harness.engine.samples(0.0):
+            if family == "gateway_upstream_requests_total":
+                assert isinstance(value, int)
+                counts[labels] += value
+    assert counts == {("web", target.url): target.requests for target in fleet.targets.values()}
+    assert sum(target.requests for target in fleet.targets.values()) > 30
+
+
 async def test_least_requests_goes_around_a_target_that_is_slow(fleet: Fleet) -> None:
     fleet["a"].behaviour = lambda served: served.later(1.0, lambda: served.send(OK))
     async with running(settings(*fleet.urls, balance="least_requests")) as harness:
