@@ -130,9 +130,12 @@ class Database:
 
     async def ping(self) -> bool:
         """Return whether the database answers, takes changes and has the tables and rights that sign-ins need, within
-        the limit of a read. Ignores the circuit breaker."""
+        the limit of a read. Ignores the circuit breaker. For a local file, waits for its turn to write."""
+        turnstile = self._writes if self._is_local else None
         try:
-            lacks = await self._limited(*self._reading_task(self._check), self._limits.read)
+            if turnstile is not None:
+                await turnstile.enter(_LOCAL_PATIENCE)
+            lacks = await self._limited(*self._reading_task(self._check, turnstile), self._limits.read)
         except StorageUnavailable:
             return False
         if lacks is not None:

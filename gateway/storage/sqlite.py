@@ -7,14 +7,16 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, StaticPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from gateway.errors import CannotStart, cannot_read
 from gateway.storage.engine import Opened
+from gateway.storage.tables import metadata
 
 _READERS: Final = 4  # each is a thread
 _WRITERS: Final = 1  # SQLite allows one; waiting here is fair and cheap, SQLite would poll
 _BUSY_TIMEOUT: Final = 0.6  # seconds to wait while another process writes, less than the limit of a write transaction
+_PROBE_TIMEOUT: Final = 100  # milliseconds to wait for it in a probe, less than the limit of a read
 # WAL: readers and the writer do not block each other. NORMAL: a power failure can lose the last commits but corrupts
 # nothing, and a commit needs no fsync.
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
@@ -35,13 +37,30 @@ def open_sqlite(url: str) -> Opened:
     event.listen(engine, "connect", _configure)
     event.listen(engine, "invalidate", _roll_back)
     opened = Opened(engine, lambda: engine, (sqlite3.Error,), readers=1, is_local=True, in_memory=True, begin=_begin)
-    return opened if in_memory else opened._replace(readers=_READERS, writers=_WRITERS, in_memory=False)
+    return opened if in_memory else opened._replace(readers=_READERS, writers=_WRITERS, in_memory=False, lacks=_lacks)
 
 
 def _begin(connection: Connection) -> None:
     """Begin a write transaction. A deferred transaction fails at once when it starts to write while another one
     writes."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _lacks(connection: Connection) -> str | None:
+    """Name a table that is gone, or the reason why the file takes no changes: another process holds the lock for
+    writers, or the file cannot be written."""
+    names = {name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master")}
+    if missing := sorted(metadata.tables.keys() - names):
+        return f"no table {missing[0]}"
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={_PROBE_TIMEOUT}")
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("ROLLBACK")
+    except OperationalError as error:
+        return str(error.orig)
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_TIMEOUT * 1000:.0f}")
+    return None
 
 
 def _parsed(url: str) -> URL:

@@ -274,6 +274,48 @@ async def test_another_process_that_writes_to_the_same_file_is_waited_for(tmp_pa
         await database.close()
 
 
+async def test_a_file_that_takes_no_changes_is_degraded_while_reads_go_on(tmp_path: Path) -> None:
+    """Another process holds the lock for writers, or a table is gone. Reads are not refused for that."""
+    path = tmp_path / "gateway.db"
+    database = Database.open(f"sqlite:///{path}")
+    users = Users(database)
+    try:
+        await schema.upgrade(database)
+        assert await database.ping() is True
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            for begin in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):
+                other.execute(begin)
+                for _ in range(FAILURES + 1):
+                    assert await database.ping() is False
+                assert not database.available
+                assert await users.by_email("ann@example.com") is None
+                other.execute("COMMIT")
+                assert await database.ping() is True
+                assert database.available
+            other.execute("ALTER TABLE outbox RENAME TO lost")
+            assert await database.ping() is False
+            assert await users.by_email("ann@example.com") is None
+            other.execute("ALTER TABLE lost RENAME TO outbox")
+            assert await database.ping() is True
+        await create(users)
+    finally:
+        await database.close()
+
+
+async def test_a_probe_waits_for_the_turn_of_this_process_to_write(tmp_path: Path) -> None:
+    """Many writers at once are no outage."""
+    database = Database.open(f"sqlite:///{tmp_path / 'gateway.db'}")
+    try:
+        await schema.upgrade(database)
+        writing = [asyncio.create_task(database.write(sleeping(0.02))) for _ in range(20)]
+        await asyncio.sleep(0)
+        assert await database.ping() is True
+        assert await database.ping() is True
+        await asyncio.gather(*writing)
+    finally:
+        await database.close()
+
+
 # ---- outages of PostgreSQL
 
 
