@@ -54,9 +54,8 @@ class Collector:
         self._size_settled = 0  # after the last full collection
 
     def collect_and_freeze(self, now: float) -> None:
-        """Search all objects and freeze the survivors."""
+        """Search all objects that are not frozen, and freeze the survivors."""
         started = time.perf_counter()
-        gc.unfreeze()
         gc.collect()
         gc.freeze()
         gc.set_threshold(STEP, _STEPS, _NEVER)
@@ -95,6 +94,7 @@ class Collector:
             size = self._collect_step()
         quiet = 0.0 if self._is_serving() else now - self._quiet_since
         if self._is_reloaded and quiet >= max(QUIET, _REST * self._duration):
+            gc.unfreeze()  # the objects of the old configuration are among the frozen ones
             self.collect_and_freeze(now)
         elif self._should_search(now, size, is_quiet=quiet >= QUIET):
             self._collect_since_start(now)

@@ -40,6 +40,7 @@ _MODULES: Final = (
     "uvicorn.protocols.websockets.websockets_sansio_impl",
 )
 _NUMBER: Final = struct.Struct("i")
+_exit_codes: Final[list[int]] = []  # of this process, as soon as its program has ended
 _LARGEST: Final = 1 << 20  # bytes of a request to the launcher
 
 
@@ -206,7 +207,36 @@ def _reap_finished() -> None:
 
 def _interpret(arguments: Sequence[str]) -> None:
     """Do as the interpreter with these arguments."""
-    option, program, *others = arguments
+    try:
+        _execute(*arguments)
+    except SystemExit as end:
+        _leave_with(end.code if isinstance(end.code, int) else 0 if end.code is None else 1)
+        raise
+    except Exception:
+        _leave_with(1)
+        raise
+    _leave_with(0)
+
+
+def _leave_with(code: int) -> None:
+    """End the process with this code as soon as the exit handlers have run."""
+    _exit_codes.append(code)
+
+
+def _leave() -> None:
+    """Leave the memory of the process to the system. To free every object of the launcher, as the interpreter does,
+    takes longer than most commands run, because the system copies each page first."""
+    if _exit_codes:
+        gc.collect()  # unawaited coroutines and the like write their warnings
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):  # the interpreter reports it
+            return
+        os._exit(_exit_codes[0] & 0xFF)
+
+
+def _execute(option: str, program: str, *others: str) -> None:
     sys.argv = [option, *others]
     if option == "-m":
         runpy.run_module(program, run_name="__main__", alter_sys=True)
@@ -216,9 +246,11 @@ def _interpret(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(_leave)  # before all others, because it runs last
     for module in _MODULES:
         import_module(module)
     gc.collect()
+    gc.freeze()  # a collection in a forked process would copy the pages of every object of the launcher
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         arguments = _serve(connection)
     if arguments is not None:
