@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +26,7 @@ from tests.support.token_factory import (
     decoded,
     encoded,
     header_of,
+    shared_rsa_key,
     token,
     unsigned,
     with_curve,
@@ -36,7 +37,7 @@ from tests.support.token_factory import (
 NOW = 1_800_000_000
 SECRET = b"a-secret-of-the-old-days-0123456789"
 CURVE = ec.generate_private_key(ec.SECP256R1())
-RSA = rsa.generate_private_key(65537, 2048)
+RSA = shared_rsa_key(0)
 STRANGER = ec.generate_private_key(ec.SECP256R1())
 RING = KeyRing([SigningKey(CURVE, "ES256", "k1"), SigningKey(SECRET, "HS256", "k0"), SigningKey(RSA, "RS512", "k2")])
 SIGN = with_curve(CURVE)

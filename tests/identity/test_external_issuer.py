@@ -17,12 +17,12 @@ from gateway.identity.jwks import KeySet, read_key_set
 from gateway.identity.keys import VerifyingKey
 from gateway.settings.model import ExternalSettings
 from tests.support.issuers import jwk_of
-from tests.support.token_factory import Sign, decoded, encoded, token, unsigned, with_curve, with_rsa
+from tests.support.token_factory import Sign, decoded, encoded, shared_rsa_key, token, unsigned, with_curve, with_rsa
 
 NOW = 1_800_000_000
-RSA = rsa.generate_private_key(65537, 2048)
+RSA = shared_rsa_key(0)
 CURVE = ec.generate_private_key(ec.SECP256R1())
-STRANGER = rsa.generate_private_key(65537, 2048)
+STRANGER = shared_rsa_key(1)
 SIGN = with_rsa(RSA, hashes.SHA256())
 
 
@@ -220,7 +220,7 @@ def test_each_key_of_a_repeated_id_is_tried() -> None:
     assert make(keys).known(signed()) is not None
     assert make(keys).known(signed(with_rsa(STRANGER, hashes.SHA256()))) is not None
     with pytest.raises(Refusal, match="token_invalid"):
-        make(keys).known(signed(with_rsa(rsa.generate_private_key(65537, 2048), hashes.SHA256())))
+        make(keys).known(signed(with_rsa(shared_rsa_key(2), hashes.SHA256())))
 
 
 @pytest.mark.parametrize("published_as", ["Ed25519", "EdDSA", None])

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.identity.jwks import MAX_KEYS, MAX_SAME, KeySet, UnusableKeySet, read_key_set
 from tests.support.issuers import jwk_of, number
-from tests.support.token_factory import encoded, with_curve
+from tests.support.token_factory import encoded, shared_rsa_key, with_curve
 
-RSA = rsa.generate_private_key(65537, 2048)
+RSA = shared_rsa_key(0)
 SHORT = rsa.generate_private_key(65537, 1024)
 CURVE = ec.generate_private_key(ec.SECP256R1())
 EDWARDS = ed25519.Ed25519PrivateKey.generate()

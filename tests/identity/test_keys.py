@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.identity.keys import ALGORITHMS, KeyRing, SigningKey, UnusableKey, VerifyingKey
+from tests.support.token_factory import shared_rsa_key
 
 SECRET = b"0123456789abcdef" * 4
 P256 = ec.generate_private_key(ec.SECP256R1())
@@ -28,7 +29,7 @@ P384 = ec.generate_private_key(ec.SECP384R1())
 P521 = ec.generate_private_key(ec.SECP521R1())
 K256 = ec.generate_private_key(ec.SECP256K1())
 ED25519 = ed25519.Ed25519PrivateKey.generate()
-RSA = rsa.generate_private_key(65537, 2048)
+RSA = shared_rsa_key(0)
 SMALL_RSA = rsa.generate_private_key(65537, 1024)
 GOOD: dict[str, Any] = {
     "HS256": SECRET,

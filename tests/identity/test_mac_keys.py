@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Callable
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -12,13 +12,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.identity.keys import KeyRing, SigningKey
 from gateway.identity.signing_keys import MacKeys
+from tests.support.token_factory import shared_rsa_key
 
 SECRET = "a secret of at least thirty-two bytes"
 PRIVATE_KEYS: dict[str, Callable[[], EllipticCurvePrivateKey | RSAPrivateKey | Ed25519PrivateKey]] = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ES512": lambda: ec.generate_private_key(ec.SECP521R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
-    "RS256": lambda: rsa.generate_private_key(65537, 2048),
+    "RS256": lambda: shared_rsa_key(0),
 }
 
 

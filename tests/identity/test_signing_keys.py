@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.errors import CannotStart
 from gateway.identity.signing_keys import ephemeral_key, kept_key
+from tests.support.token_factory import shared_rsa_key
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def private(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
         (b"garbage \xff\xfe\0", "found something else; move it away"),
         (private(ec.generate_private_key(ec.SECP256R1()))[:100], "found something else; move it away"),
         (private(ec.generate_private_key(ec.SECP384R1())), "must be an elliptic curve key on P-256"),
-        (private(rsa.generate_private_key(65537, 2048)), "must be an elliptic curve key on P-256"),
+        (private(shared_rsa_key(0)), "must be an elliptic curve key on P-256"),
         (
             ec.generate_private_key(ec.SECP256R1())
             .public_key()

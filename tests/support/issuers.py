@@ -13,11 +13,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.support.processes import free_port
-from tests.support.token_factory import Part, Sign, token, with_curve, with_rsa
+from tests.support.token_factory import Part, Sign, shared_rsa_key, token, with_curve, with_rsa
 
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/jwks"
-_RSA_KEYS = [rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2)]
 
 
 def number(value: int) -> str:
@@ -49,7 +48,7 @@ class Issuer:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.audience = audience
-        self.rsa = _RSA_KEYS[rsa_key]
+        self.rsa = shared_rsa_key(rsa_key)
         self.curve = ec.generate_private_key(ec.SECP256R1())
         self.keys = [jwk_of(self.rsa, "r1"), jwk_of(self.curve, "c1")]
         self.answers: dict[str, tuple[int, Mapping[str, str], bytes]] = {}

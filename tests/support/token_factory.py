@@ -6,6 +6,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -69,6 +70,13 @@ def with_rsa(key: rsa.RSAPrivateKey, digest: hashes.HashAlgorithm) -> Sign:
     return lambda message: key.sign(message, padding.PKCS1v15(), digest)
 
 
+@cache
+def shared_rsa_key(number: int) -> rsa.RSAPrivateKey:
+    """A 2048-bit key, another for each number. The tests of one process share them, because a new one takes a tenth of
+    a second."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 class TokenFactory:
     """The signing keys of the gateways under test, and an attacker's uses of their public halves.
 
@@ -77,7 +85,7 @@ class TokenFactory:
 
     def __init__(self) -> None:
         self.curve = ec.generate_private_key(ec.SECP256R1())
-        self.rsa = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.rsa = shared_rsa_key(2)
         self.secret = b"0123456789abcdef0123456789abcdef-for-tests"
         self.stranger = ec.generate_private_key(ec.SECP256R1())
 

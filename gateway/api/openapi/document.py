@@ -56,7 +56,8 @@ def document(settings: Settings, routes: Iterable[Route]) -> Schema:
 
 def described_operations() -> Schema:
     """The content of `openapi.yaml`."""
-    described: Schema = yaml.safe_load(files("gateway.api.openapi").joinpath("openapi.yaml").read_bytes())
+    source = files("gateway.api.openapi").joinpath("openapi.yaml").read_bytes()
+    described: Schema = yaml.load(source, yaml.CSafeLoader)
     return described
 
 

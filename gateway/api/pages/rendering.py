@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -134,7 +135,7 @@ class Renderer:
         self._catalogue = catalogue
         self._product = product
         self._looks = {scheme: _look(accent or DEFAULT_ACCENT, scheme) for scheme in (None, *SCHEMES)}
-        self._environment = _environment(templates)
+        self._environment = _shipped() if templates is None else _environment(templates)
         self._form_action = " ".join(("'self'", *origins))
         self._is_secure = is_secure
 
@@ -192,6 +193,11 @@ class _Times:
 
     def __call__(self, moment: datetime | None) -> str:
         return self._texts["pages"]["common"]["never"] if moment is None else time_text(self._texts, moment)
+
+
+@cache
+def _shipped() -> ImmutableSandboxedEnvironment:
+    return _environment(None)
 
 
 def _environment(templates: Path | None) -> ImmutableSandboxedEnvironment:
