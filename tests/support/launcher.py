@@ -5,6 +5,7 @@ gateway once and forks a process for each start, which runs the command line of 
 use an interpreter of their own.
 """
 
+import asyncio
 import atexit
 import gc
 import json
@@ -17,7 +18,8 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +41,12 @@ _MODULES: Final = (
     "uvicorn.protocols.http.httptools_impl",
     "uvicorn.protocols.websockets.websockets_sansio_impl",
 )
+_CONFIGURATION: Final = """
+server: {{public_url: "http://localhost:8000"}}
+storage: {{database: "sqlite:///{folder}/gateway.db"}}
+accounts: {{pages: {{}}}}
+sessions: {{}}
+"""
 _NUMBER: Final = struct.Struct("i")
 _exit_codes: Final[list[int]] = []  # of this process, as soon as its program has ended
 _LARGEST: Final = 1 << 20  # bytes of a request to the launcher
@@ -245,10 +253,37 @@ def _execute(option: str, program: str, *others: str) -> None:
         exec(compile(program, "<string>", "exec"), namespace)
 
 
+async def _start_once() -> None:
+    """Run the startup of a gateway, which imports and compiles most of the things that a later one needs."""
+    from gateway.app import create_app
+    from gateway.policy.loader import load_configuration
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        file = Path(folder, "gateway.yaml")
+        file.write_text(_CONFIGURATION.format(folder=folder))
+        app = create_app(load_configuration(file, {}))
+        async with app.router.lifespan_context(app):
+            pass
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Discard standard error."""
+    error = os.dup(2)
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(error, 2)
+        os.close(error)
+
+
 if __name__ == "__main__":
     atexit.register(_leave)  # before all others, because it runs last
     for module in _MODULES:
         import_module(module)
+    asyncio.run(_start_once())
     gc.collect()
     gc.freeze()  # a collection in a forked process would copy the pages of every object of the launcher
     with socket.socket(fileno=int(sys.argv[1])) as connection:
