@@ -15,11 +15,10 @@ import pytest
 
 from tests.support.chromium import Browser, browsing
 from tests.support.processes import PASSWORD, PROJECT, free_port
-from tests.support.react import write_react
+from tests.support.react import CACHE, write_react
 from tests.support.waiting import eventually
 
 EXAMPLES = PROJECT / "examples"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gateway-tests"
 EMAIL = "ada@example.com"
 
 

@@ -1,19 +1,12 @@
 """Express with helmet behind the defaults. Needs node and npm; npm installs the packages once."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.frameworks.applications import HTTPS, SHOP, Site, application, site
-
-LOCKED = Path(__file__).with_name("express")
-PACKAGES = Path(__file__).resolve().parents[2] / "build" / "express"
-pytestmark = pytest.mark.skipif(
-    shutil.which("node") is None or shutil.which("npm") is None, reason="node or npm is not installed"
-)
+from tests.support.express import express_packages
 
 APPLICATION = """
 const { createRequire } = require('node:module')
@@ -38,13 +31,7 @@ app.listen(PORT, '127.0.0.1')
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
-    if not (PACKAGES / "node_modules" / "helmet").is_dir():
-        shutil.copytree(LOCKED, PACKAGES, dirs_exist_ok=True)
-        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0"]
-        done = subprocess.run(command, cwd=PACKAGES, capture_output=True, text=True, timeout=90, check=False)
-        if done.returncode:
-            pytest.skip(f"npm cannot install express and helmet: {done.stderr[-200:]}")
-    return PACKAGES
+    return express_packages()
 
 
 @pytest.fixture(scope="module")

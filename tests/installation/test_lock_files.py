@@ -9,6 +9,8 @@ import yaml
 
 from tests.installation.lock_files import ROOT, environments, form_problems, missing, pins, required, unreadable
 
+# Pages and examples that install into an environment of the user.
+FOR_USERS = ("docs/installation.md", "docs/start/", "examples/")
 LOCKS = sorted(path.name for path in ROOT.glob("requirements*.lock"))
 
 
@@ -97,7 +99,7 @@ def test_every_installation_from_an_index_uses_a_lock_and_does_not_resolve() -> 
     assert {name for name, _ in found} >= {"Makefile", "Dockerfile", "docs/deployment.md"}
     for name, command in found:
         # Hints for a user's own environment.
-        if "asgi-gateway[tracing]" in command or name == "docs/installation.md" or "examples/" in name:
+        if "asgi-gateway[tracing]" in command or name.startswith(FOR_USERS):
             continue
         assert "--no-deps" in command, f"{name}: {command}"
         if "--require-hashes" not in command:
@@ -115,7 +117,7 @@ def test_the_packages_of_node_are_locked_with_hashes_and_without_an_index() -> N
 def test_nothing_upgrades_or_installs_a_program_of_the_day() -> None:
     """CI alone installs Debian's servers, of the release of its runner. Tests skip them where they are missing."""
     found = commands(r"(npx |npm install|apt-get (-\S+ )*(install|upgrade)|pip install (-\S+ )*(-U|--upgrade))")
-    assert [command for name, command in found if name != ".github/workflows/ci.yml"] == []
+    assert [command for name, command in found if not name.startswith((*FOR_USERS, ".github/workflows/ci.yml"))] == []
 
 
 def images() -> list[str]:

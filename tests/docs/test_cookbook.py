@@ -1,0 +1,67 @@
+"""The recipes of docs/cookbook: each has a configuration and policy tests, and the tests pass with full coverage."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from tests.cli.running import run_here
+from tests.docs.pages import DOCS
+from tests.test_docs import missing_upstreams
+
+INDEX = DOCS / "cookbook/README.md"
+PAGES = sorted(page for page in INDEX.parent.glob("*.md") if page != INDEX)
+
+
+class Recipe(NamedTuple):
+    page: Path
+    title: str
+    configuration: str
+    tests: str
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def link(self) -> str:
+        return f"{self.page.name}#{re.sub(r'[^a-z0-9 -]', '', self.title.lower()).replace(' ', '-')}"
+
+
+def recipes(page: Path) -> list[Recipe]:
+    """The sections of a page. The first block of each is the configuration, the second one its tests."""
+    found = []
+    for section in re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[1:]:
+        title, _, text = section.partition("\n")
+        configuration, tests = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        found.append(Recipe(page, title, configuration, tests))
+    return found
+
+
+RECIPES = [recipe for page in PAGES for recipe in recipes(page)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_a_recipe_passes_its_own_tests(recipe: Recipe, tmp_path: Path) -> None:
+    upstreams = missing_upstreams(yaml.safe_load(recipe.configuration))
+    (tmp_path / "gateway.yaml").write_text(recipe.configuration + upstreams)
+    (tmp_path / "policy-tests.yaml").write_text(recipe.tests)
+    checked = run_here("check", folder=tmp_path)
+    assert checked.code == 0, checked
+    tested = run_here("test", "policy-tests.yaml", "--min-coverage", "100", folder=tmp_path)
+    assert tested.code == 0, tested.out + tested.err
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_the_tests_of_a_recipe_allow_and_refuse(recipe: Recipe) -> None:
+    cases = yaml.safe_load(recipe.tests)
+    assert any(case.get("allow") for case in cases)
+    assert any(case.get("deny") for case in cases) or "auth: optional" in recipe.configuration
+
+
+def test_the_index_lists_the_thirty_recipes_in_their_order() -> None:
+    assert len(RECIPES) == 30
+    order = ["people.md", "requests.md", "credentials.md"]
+    links = [recipe.link for recipe in sorted(RECIPES, key=lambda recipe: order.index(recipe.page.name))]
+    assert re.findall(r"^\| \[.*?\]\((.*?)\)", INDEX.read_text(), re.MULTILINE) == links
